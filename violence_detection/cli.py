@@ -1,0 +1,176 @@
+"""What every script shares: flags from a stage's config, logging, the summary line, exit codes.
+
+Nothing heavy is imported here: `--help` must answer in under a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from violence_detection.errors import UserError
+
+EXIT_DONE = 0
+EXIT_SOME_FAILED = 1
+EXIT_USER_MUST_ACT = 2
+
+log = logging.getLogger("violence_detection")
+C = TypeVar("C")
+
+
+def option(default: Any, help: str, *, choices: Sequence[str] | None = None, flag: str | None = None) -> Any:
+    """A dataclass field that is also a command-line flag (`data_root` becomes `--data-root`)."""
+    metadata = {"help": help, "choices": choices, "flag": flag}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def add_config(parser: argparse.ArgumentParser, config: type, *, skip: Sequence[str] = ()) -> None:
+    """Add one flag for each `option` field of a frozen config dataclass, with its default."""
+    hints = typing.get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if "help" not in field.metadata or field.name in skip:
+            continue
+        if any(action.dest == field.name for action in parser._actions):
+            continue  # two stages of one script share the flag
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+        kwargs: dict[str, Any] = {"dest": field.name, "default": default}
+        kind = _plain_type(hints[field.name])
+        if kind is bool:
+            kwargs["action"] = argparse.BooleanOptionalAction
+        elif typing.get_origin(kind) is tuple:
+            item = typing.get_args(kind)[0]
+            kwargs.update(type=_comma_separated(item), metavar=f"{item.__name__.upper()}[,...]")
+        else:
+            kwargs.update(type=kind, choices=field.metadata["choices"])
+            if not field.metadata["choices"]:
+                kwargs["metavar"] = kind.__name__.upper()
+        parser.add_argument(flag, help=_help_text(field.metadata["help"], default), **kwargs)
+
+
+def build(config: type[C], args: argparse.Namespace) -> C:
+    """The config dataclass from parsed arguments."""
+    names = {f.name for f in dataclasses.fields(config) if f.init}  # type: ignore[arg-type]
+    return config(**{k: v for k, v in vars(args).items() if k in names})
+
+
+def _plain_type(hint: Any) -> Any:
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(a for a in typing.get_args(hint) if a is not type(None))
+    return hint
+
+
+def _comma_separated(item: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    def comma_separated(text: str) -> tuple[Any, ...]:
+        return tuple(item(part.strip()) for part in text.split(",") if part.strip())
+
+    return comma_separated
+
+
+def _help_text(text: str, default: Any) -> str:
+    if default is None or default == () or default is argparse.SUPPRESS:
+        return text.replace("%", "%%")
+    shown = ",".join(str(d) for d in default) if isinstance(default, tuple) else default
+    return f"{text} (default: {shown})".replace("%", "%%")
+
+
+def default_data_root() -> Path:
+    """`$VIOLENCE_DATA`, else `/workspace/data` where a pod's volume is mounted, else `./data`."""
+    if value := os.environ.get("VIOLENCE_DATA"):
+        return Path(value)
+    return Path("/workspace/data") if Path("/workspace").is_dir() else Path("data")
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the script's docstring as its help and the flags every script has."""
+    p = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    p.add_argument("-v", "--verbose", action="store_true", help="log details too")
+    return p
+
+
+def parse(
+    p: argparse.ArgumentParser, argv: Sequence[str] | None = None, *, log_name: str | None = None
+) -> argparse.Namespace:
+    """Parse arguments and set up logging to stderr, and to `<log_name>_<time>.log` where a name is given.
+
+    The log file stands beside the running script, or in `--log-dir`.
+    """
+    if log_name:
+        p.add_argument("--log-dir", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="PATH",
+                       help="folder of the log file (default: beside the script)")  # fmt: skip
+    args = p.parse_args(argv)
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if log_name:
+        args.log_dir.mkdir(parents=True, exist_ok=True)
+        log_path = args.log_dir / f"{log_name}_{time.strftime('%Y%m%d-%H%M%S')}.log"
+        handlers.append(logging.FileHandler(log_path, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    log.handlers = handlers
+    log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    log.propagate = False
+    if log_name:
+        log.info("log: %s", log_path)
+    return args
+
+
+def run_main(main: Callable[[], int]) -> typing.NoReturn:
+    """Run a script's main; a UserError becomes one readable message and exit code 2."""
+    try:
+        code = main()
+    except UserError as e:
+        log.error("%s", e) if log.handlers else print(f"error: {e}", file=sys.stderr)
+        code = EXIT_USER_MUST_ACT
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """The one line on stdout: what was done, as JSON."""
+    print(json.dumps(summary, ensure_ascii=False), flush=True)
+
+
+def exit_code(failures: Sequence[Any]) -> int:
+    """0 when nothing failed, 1 when some items did."""
+    return EXIT_SOME_FAILED if failures else EXIT_DONE
+
+
+def progress(iterable: Any = None, **kwargs: Any) -> Any:
+    """A tqdm bar with rate and time left; away from a terminal it prints a line every ten seconds."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    kwargs = {"mininterval": 0.2 if terminal else 10.0, "dynamic_ncols": terminal, "smoothing": 0.05, **kwargs}
+    return tqdm(iterable, file=sys.stderr if terminal else _LineWriter(sys.stderr), **kwargs)
+
+
+class _LineWriter:
+    """Turns tqdm's carriage returns into lines, for logs that are read with tail."""
+
+    def __init__(self, stream: typing.TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if text := text.strip("\r\n"):
+            self.stream.write(text + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()

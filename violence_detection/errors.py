@@ -1,0 +1,21 @@
+"""Errors that are meant for people: each says what is wrong, names the file, and gives the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """Something only the user can mend; scripts print it without a traceback and exit with 2."""
+
+
+class UnreadableVideo(Exception):
+    """A video that cannot be decoded; it becomes a named failure, never frames of zeros."""
+
+    def __init__(self, path: Path | str, reason: str):
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
+        return type(self), (self.path, self.reason)  # crosses process boundaries

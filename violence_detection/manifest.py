@@ -1,0 +1,44 @@
+"""The manifest: one row a clip, the contract between step 2 and everything after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from violence_detection import CLASS_NAMES
+from violence_detection.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: clip_id: first 16 hex digits of sha256; path: below combined_all; source_path: below the data root, as
+#: published; official_split: train, val or empty; fingerprint: hex.
+COLUMNS = (
+    "clip_id", "path", "source_path", "label", "dataset", "source_group", "split", "official_split", "sha256",
+    "fingerprint", "duration_s", "fps", "width", "height", "n_frames", "codec",
+)  # fmt: skip
+SPLITS = ("train", "val")
+FILE_NAME = "manifest.csv"
+
+
+def read(combined: Path) -> pd.DataFrame:
+    """Read `<combined>/manifest.csv` (or a manifest file itself), checked. Text columns are str, never NaN.
+
+    Raises UserError when it is missing, lacks columns, is empty, or holds unknown labels or splits.
+    """
+    import pandas as pd
+
+    path = combined if combined.suffix == ".csv" else combined / FILE_NAME
+    if not path.is_file():
+        raise UserError(f"no manifest at {path}. Make it with: python combine_all_datasets.py --data-root ROOT")
+    text_columns = dict.fromkeys(("clip_id", "path", "source_path", "source_group", "official_split", "sha256",
+                                  "fingerprint", "codec"), str)  # fmt: skip
+    frame = pd.read_csv(path, dtype=text_columns, keep_default_na=False)
+    if missing := [c for c in COLUMNS if c not in frame.columns]:
+        raise UserError(f"{path} lacks the columns {missing}. Make it again with combine_all_datasets.py")
+    if frame.empty:
+        raise UserError(f"{path} has no clips. Check what find_all_datasets.py finds below the data root")
+    for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
+        if unknown := sorted(set(frame[column]) - set(allowed)):
+            raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
+    return frame

@@ -1,0 +1,141 @@
+"""The one way videos are decoded: sequentially, `grab()` what is skipped and `retrieve()` what is kept.
+
+Container frame counts and seeking lie on many AVIs, so neither is relied upon: the count is verified by reading to
+the end, and when the container was wrong the file is read a second time with the true count.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from violence_detection.errors import UnreadableVideo
+
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported by us, by name
+import cv2  # noqa: E402
+
+VIDEO_SUFFIXES = frozenset(
+    {".avi", ".mp4", ".mpeg", ".mpg", ".mov", ".mkv", ".webm", ".wmv", ".m4v", ".flv", ".3gp"}
+)
+#: Fewer decodable frames than this is no video of anything moving.
+MIN_FRAMES = 8
+_DEFAULT_FPS = 25.0  # for containers that state none
+
+Frame = np.ndarray  # (height, width, 3) uint8
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a full decode of a file found. `n_frames` is counted, not read from the header."""
+
+    n_frames: int
+    fps: float
+    width: int
+    height: int
+    codec: str
+
+    @property
+    def duration_s(self) -> float:
+        return self.n_frames / self.fps
+
+
+def sample_indices(n_frames: int, count: int, start: float = 0.0, length: float | None = None) -> np.ndarray:
+    """Evenly spaced frame numbers, the centres of `count` equal parts of [start, start + length).
+
+    Returns (count,) int64, each in [0, n_frames). A window shorter than `count` frames repeats frames.
+    """
+    length = n_frames - start if length is None else length
+    positions = start + (np.arange(count) + 0.5) * (length / count)
+    return np.clip(np.floor(positions).astype(np.int64), 0, n_frames - 1)
+
+
+def decode(
+    path: Path,
+    plan: Callable[[VideoInfo], Sequence[int]],
+    transform: Callable[[Frame], Frame] | None = None,
+) -> tuple[VideoInfo, dict[int, Frame]]:
+    """Decode the frames that `plan` asks for, given what the file is. Frames are RGB uint8.
+
+    `transform` (a resize, say) is applied to each kept frame at once, so that memory stays small.
+    Raises UnreadableVideo, naming the file, if it does not open or fewer than MIN_FRAMES decode.
+    """
+    info, frames = _read_pass(path, plan, transform, n_frames=None)
+    if frames is None:  # the container lied about its length
+        info, frames = _read_pass(path, plan, transform, n_frames=info.n_frames)
+        if frames is None:
+            raise UnreadableVideo(path, "decodes differently each time it is read")
+    return info, frames
+
+
+def probe(path: Path) -> VideoInfo:
+    """Decode to the end without keeping frames."""
+    return decode(path, lambda _: ())[0]
+
+
+def _read_pass(
+    path: Path,
+    plan: Callable[[VideoInfo], Sequence[int]],
+    transform: Callable[[Frame], Frame] | None,
+    n_frames: int | None,
+) -> tuple[VideoInfo, dict[int, Frame] | None]:
+    """One sequential read. Frames are None when the count was not as expected."""
+    capture = _open(path)
+    try:
+        claimed = n_frames if n_frames is not None else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        info = _info(capture, max(claimed, 1))
+        wanted = frozenset(int(i) for i in plan(info))
+        frames: dict[int, Frame] = {}
+        count = 0
+        while capture.grab():
+            if count in wanted:
+                ok, frame = capture.retrieve()
+                if not ok:
+                    raise UnreadableVideo(path, f"frame {count} does not decode")
+                frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+                frames[count] = transform(frame) if transform else frame
+            count += 1
+        if count < MIN_FRAMES:
+            raise UnreadableVideo(path, f"only {count} of at least {MIN_FRAMES} frames decode")
+        return _info(capture, count), frames if count == claimed else None
+    finally:
+        capture.release()
+
+
+def iterate(path: Path) -> Iterator[tuple[int, float, cv2.VideoCapture]]:
+    """Grab frame after frame of a video of any length: yields (frame number, fps, capture to retrieve from)."""
+    capture = _open(path)
+    try:
+        fps = _info(capture, 1).fps
+        count = 0
+        while capture.grab():
+            yield count, fps, capture
+            count += 1
+    finally:
+        capture.release()
+
+
+def _open(path: Path) -> cv2.VideoCapture:
+    if not path.is_file():
+        raise UnreadableVideo(path, "no such file")
+    if path.stat().st_size == 0:
+        raise UnreadableVideo(path, "the file is empty")
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise UnreadableVideo(path, "not a video this FFmpeg build can open")
+    return capture
+
+
+def _info(capture: cv2.VideoCapture, n_frames: int) -> VideoInfo:
+    fps = float(capture.get(cv2.CAP_PROP_FPS))
+    fourcc = int(capture.get(cv2.CAP_PROP_FOURCC))
+    return VideoInfo(
+        n_frames=n_frames,
+        fps=round(fps, 3) if 1.0 <= fps <= 240.0 else _DEFAULT_FPS,
+        width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
+        height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
+        codec=fourcc.to_bytes(4, "little", signed=True).decode("ascii", "replace").strip("\x00 ") if fourcc else "",
+    )
