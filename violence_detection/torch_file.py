@@ -1,0 +1,117 @@
+"""Read the tensors of a PyTorch state dict without PyTorch, admitting nothing but tensors.
+
+Both layouts of `torch.save` are read: the older one (pickles followed by raw storages) and the zip archive.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import pickle
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from violence_detection.errors import UserError
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_DTYPES = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "HalfStorage": np.dtype("<f2"),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+}
+
+
+@dataclass
+class _Storage:
+    key: str
+    dtype: np.dtype
+    size: int
+
+
+@dataclass
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+def read_state_dict(path: Path) -> dict[str, np.ndarray]:
+    """Tensors by name from a `.pth` file, as C-contiguous arrays.
+
+    Raises UserError if the file is not a state dict, is cut off, or asks for any class but tensors.
+    """
+    try:
+        with path.open("rb") as f:
+            if zipfile.is_zipfile(f):
+                return _read_zip(f)
+            f.seek(0)
+            return _read_legacy(f)
+    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, struct.error, AttributeError) as e:
+        raise UserError(f"{path} is not a readable PyTorch state dict ({e}). Fetch the file again") from e
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Knows OrderedDict and how tensors are rebuilt; any other class is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _rebuild
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        raise pickle.UnpicklingError(f"refused to load {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _device, size = pid[:5]
+        if kind != "storage":
+            raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
+        return _Storage(str(key), dtype, int(size))
+
+
+def _rebuild(storage: _Storage, offset: int, shape: Any, stride: Any, *_: Any) -> _Tensor:
+    return _Tensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _read_legacy(f: BinaryIO) -> dict[str, np.ndarray]:
+    if _TensorUnpickler(f).load() != _MAGIC:
+        raise ValueError("wrong magic number")
+    _TensorUnpickler(f).load()  # protocol version
+    _TensorUnpickler(f).load()  # system information
+    tensors = _TensorUnpickler(f).load()
+    keys = _TensorUnpickler(f).load()
+    dtypes = {t.storage.key: t.storage.dtype for t in tensors.values()}
+    storages = {}
+    for key in keys:
+        (size,) = struct.unpack("<q", f.read(8))
+        data = f.read(size * dtypes[key].itemsize)
+        storages[key] = np.frombuffer(data, dtypes[key], count=size)
+    return {name: _array(t, storages[t.storage.key]) for name, t in tensors.items()}
+
+
+def _read_zip(f: BinaryIO) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(f) as archive:
+        root = next(n for n in archive.namelist() if n.endswith("/data.pkl")).removesuffix("data.pkl")
+        tensors = _TensorUnpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
+        return {
+            name: _array(t, np.frombuffer(archive.read(f"{root}data/{t.storage.key}"), t.storage.dtype))
+            for name, t in tensors.items()
+        }
+
+
+def _array(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
+    """The view that the tensor's strides (in elements) describe; bounds are checked before it is made."""
+    last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride, strict=True))
+    if 0 in tensor.shape or min((tensor.offset, *tensor.stride), default=0) < 0 or last >= storage.size:
+        raise ValueError("a tensor lies outside its storage")
+    strides = tuple(s * storage.itemsize for s in tensor.stride)
+    view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
+    return np.ascontiguousarray(view)
