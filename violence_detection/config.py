@@ -35,4 +35,4 @@ class ExtractConfig:
 
     data_root: Path = option(default_data_root, "folder with raw/, combined_all/ and features/")
     augment: int = option(10, "augmented variants of each training clip, beside the plain one")
-    workers: int = option(0, "decoding threads; 0: one a core")
+    workers: int = option(0, "decoding threads; 0: two a core")

@@ -1,0 +1,176 @@
+"""Clip-consistent augmentation: one draw of parameters for all frames of a clip and variant.
+
+Per-frame randomness would destroy the motion that tells a fight from a hug. A variant is named and reproducible
+from (seed, clip id, variant name) alone:
+    "v0"        the plain clip
+    "v1", ...   training variants: geometry, light, blur, noise, erasing, another time window
+    "t1", ...   test-time views: mirrored and gently shifted in time and scale
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import cv2
+import numpy as np
+
+from violence_detection.storage import stable_seed
+
+PLAIN = "v0"
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Half-widths and probabilities that parameters are drawn from; fractions are of the frame's side."""
+
+    flip_p: float = 0.5
+    rotation_deg: float = 10.0
+    shift: float = 0.08
+    zoom: float = 0.15
+    shear_deg: float = 5.0
+    brightness: float = 35.0  # grey levels
+    contrast: float = 0.25
+    channel_shift: float = 15.0  # grey levels
+    blur_p: float = 0.2
+    noise_p: float = 0.3
+    noise_std: float = 8.0  # grey levels, at most
+    erase_p: float = 0.25
+    erase_side: float = 0.35
+    shortest_window: float = 0.7  # of the plain window: another start and another speed
+    reverse_p: float = 0.0
+
+
+TRAIN = Ranges()
+TEST_TIME = Ranges(
+    rotation_deg=0, shift=0.04, zoom=0.06, shear_deg=0, brightness=0, contrast=0, channel_shift=0, blur_p=0,
+    noise_p=0, erase_p=0, shortest_window=0.85,
+)  # fmt: skip
+
+
+def settings() -> dict[str, dict[str, float]]:
+    """All ranges, for the feature cache's key."""
+    return {"train": asdict(TRAIN), "test_time": asdict(TEST_TIME)}
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The parameters of one variant of one clip. The identity by default."""
+
+    flip: bool = False
+    rotation_deg: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    zoom: float = 1.0
+    shear_deg: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 1.0
+    channel_shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    blur_sigma: float = 0.0
+    noise_std: float = 0.0
+    erase: tuple[float, float, float, float] | None = None  # x, y, width, height as fractions
+    window_start: float = 0.0  # fraction of the room left by a shorter window
+    window_length: float = 1.0  # fraction of the plain window
+    reverse: bool = False
+    noise_seed: int = 0
+
+
+def variant_names(prefix: str, count: int) -> tuple[str, ...]:
+    """("v0",) and `count` further names with that prefix ("v" or "t")."""
+    return (PLAIN, *(f"{prefix}{i}" for i in range(1, count + 1)))
+
+
+def draw(seed: int, clip_id: str, variant: str) -> Draw:
+    """The parameters of a variant; the plain clip's are the identity."""
+    if variant == PLAIN:
+        return Draw()
+    rng = np.random.default_rng(stable_seed(seed, clip_id, variant))
+    ranges = TRAIN if variant.startswith("v") else TEST_TIME
+    drawn = _draw(rng, ranges)
+    if variant.startswith("t"):  # views alternate so that any number of them is balanced
+        drawn = replace(drawn, flip=int(variant[1:]) % 2 == 1)
+    return drawn
+
+
+def _draw(rng: np.random.Generator, r: Ranges) -> Draw:
+    def within(half_width: float) -> float:
+        return float(rng.uniform(-half_width, half_width))
+
+    flip, blur, noise, erase, reverse = rng.random(5) < (r.flip_p, r.blur_p, r.noise_p, r.erase_p, r.reverse_p)
+    width, height = rng.uniform(0.1, max(r.erase_side, 0.1), 2)
+    x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
+    length = float(rng.uniform(r.shortest_window, 1.0))
+    return Draw(
+        flip=bool(flip),
+        rotation_deg=within(r.rotation_deg),
+        shift_x=within(r.shift),
+        shift_y=within(r.shift),
+        zoom=1.0 + within(r.zoom),
+        shear_deg=within(r.shear_deg),
+        brightness=within(r.brightness),
+        contrast=1.0 + within(r.contrast),
+        channel_shift=(within(r.channel_shift), within(r.channel_shift), within(r.channel_shift)),
+        blur_sigma=float(rng.uniform(0.4, 1.2)) * bool(blur),
+        noise_std=float(rng.uniform(1.0, max(r.noise_std, 1.0))) * bool(noise),
+        erase=(float(x), float(y), float(width), float(height)) if erase else None,
+        window_start=float(rng.random()),
+        window_length=length,
+        reverse=bool(reverse),
+        noise_seed=int(rng.integers(2**31)),
+    )
+
+
+def apply(frames: list[np.ndarray], d: Draw) -> list[np.ndarray]:
+    """Augment square RGB uint8 frames (S, S, 3), all alike (the noise alone differs from frame to frame)."""
+    if d == Draw(window_start=d.window_start, window_length=d.window_length, reverse=d.reverse,
+                 noise_seed=d.noise_seed):  # fmt: skip
+        return frames
+    size = frames[0].shape[0]
+    matrix = _matrix(d, size)
+    table = _lookup_table(d)
+    box = _erase_box(d, size)
+    rng = np.random.default_rng(d.noise_seed)
+    return [_apply_one(frame, d, matrix, table, box, rng) for frame in frames]
+
+
+def _matrix(d: Draw, size: int) -> np.ndarray:
+    """(2, 3) affine map about the centre: mirror, shear, rotation and zoom, then shift."""
+    c = (size - 1) / 2
+    angle, shear = np.deg2rad(d.rotation_deg), np.tan(np.deg2rad(d.shear_deg))
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = d.zoom * rotation @ np.array([[1, shear], [0, 1]]) @ np.diag([-1.0 if d.flip else 1.0, 1.0])
+    shift = np.array([c, c]) - linear @ np.array([c, c]) + size * np.array([d.shift_x, d.shift_y])
+    return np.hstack([linear, shift[:, None]])
+
+
+def _lookup_table(d: Draw) -> np.ndarray:
+    """(1, 256, 3) uint8: contrast about mid-grey, brightness and channel shift in one pass."""
+    levels = (np.arange(256)[:, None] - 128) * d.contrast + 128 + d.brightness + np.array(d.channel_shift)
+    return np.clip(np.round(levels), 0, 255).astype(np.uint8)[None]
+
+
+def _erase_box(d: Draw, size: int) -> tuple[slice, slice] | None:
+    if d.erase is None:
+        return None
+    x, y, width, height = (round(v * size) for v in d.erase)
+    return slice(y, y + height), slice(x, x + width)
+
+
+def _apply_one(
+    frame: np.ndarray,
+    d: Draw,
+    matrix: np.ndarray,
+    table: np.ndarray,
+    box: tuple[slice, slice] | None,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    size = frame.shape[0]
+    out = cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    out = cv2.LUT(out, table)
+    if d.blur_sigma:
+        out = cv2.GaussianBlur(out, (0, 0), d.blur_sigma)
+    if d.noise_std:
+        noise = rng.standard_normal((size, size, 1), np.float32) * d.noise_std
+        out = np.clip(out + noise, 0, 255).astype(np.uint8)
+    if box is not None:
+        out[box] = 127
+    return out

@@ -1,0 +1,115 @@
+"""From a video file to the images a backbone sees, the one path for training, evaluation and prediction.
+
+A clip is judged on a window of at most `window_s` seconds, sampled at T evenly spaced frames. Each stream turns them
+into T images: `rgb` the frames themselves, `motion` the absolute difference to the frame `motion_spacing_s` later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from violence_detection import augment, video
+from violence_detection.config import FeatureConfig
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of a video in frames."""
+
+    start: float
+    length: float
+
+
+def middle_window(info: video.VideoInfo, window_s: float) -> Window:
+    """The whole clip, or its middle `window_s` seconds if it is longer."""
+    length = min(float(info.n_frames), window_s * info.fps)
+    return Window((info.n_frames - length) / 2, length)
+
+
+def sliding_windows(info: video.VideoInfo, window_s: float, stride_s: float) -> list[Window]:
+    """Windows that cover a video of any length; one alone, the same as `middle_window`, if it fits in one."""
+    length = window_s * info.fps
+    if info.n_frames <= length:
+        return [middle_window(info, window_s)]
+    count = int(np.ceil((info.n_frames - length) / (stride_s * info.fps))) + 1
+    return [Window(float(start), length) for start in np.linspace(0, info.n_frames - length, count)]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The frame numbers of one variant: `base` (T,) and the `partner` (T,) that motion subtracts."""
+
+    base: np.ndarray
+    partner: np.ndarray
+
+    @property
+    def frames(self) -> frozenset[int]:
+        return frozenset(self.base.tolist()) | frozenset(self.partner.tolist())
+
+
+def sampling(info: video.VideoInfo, window: Window, d: augment.Draw, config: FeatureConfig) -> Sampling:
+    """Where a variant's frames are within a window of the video."""
+    length = window.length * d.window_length
+    start = window.start + (window.length - length) * d.window_start
+    base = video.sample_indices(info.n_frames, config.frames, start, length)
+    if d.reverse:
+        base = base[::-1]
+    gap = max(1, round(config.motion_spacing_s * info.fps))
+    later = base + gap
+    partner = np.where(later < info.n_frames, later, base - gap)  # at the very end look back instead
+    return Sampling(base, np.clip(partner, 0, info.n_frames - 1))
+
+
+def resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Frames to (size, size, 3): the whole picture, squeezed, area-averaged when it shrinks."""
+
+    def resize(frame: np.ndarray) -> np.ndarray:
+        shrinks = frame.shape[0] > size or frame.shape[1] > size
+        return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    return resize
+
+
+def images(
+    frames: Mapping[int, np.ndarray], sample: Sampling, d: augment.Draw, config: FeatureConfig
+) -> dict[str, np.ndarray]:
+    """The images of each stream of the config: name -> (T, S, S, 3) uint8."""
+    order = sorted(sample.frames) if "motion" in config.streams else sorted(set(sample.base.tolist()))
+    augmented = dict(zip(order, augment.apply([frames[i] for i in order], d), strict=True))
+    out = {}
+    if "rgb" in config.streams:
+        out["rgb"] = np.stack([augmented[i] for i in sample.base.tolist()])
+    if "motion" in config.streams:
+        pairs = zip(sample.base.tolist(), sample.partner.tolist(), strict=True)
+        out["motion"] = np.stack([_motion(augmented[a], augmented[b], config.motion_gain) for a, b in pairs])
+    return out
+
+
+def _motion(a: np.ndarray, b: np.ndarray, gain: float) -> np.ndarray:
+    return cv2.convertScaleAbs(cv2.absdiff(a, b), alpha=gain)
+
+
+def clip_variants(
+    path: Path, clip_id: str, variants: Sequence[str], size: int, config: FeatureConfig
+) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Decode a clip once and yield (variant, {stream: (T, S, S, 3) uint8}) for each variant asked for.
+
+    Raises UnreadableVideo naming the file.
+    """
+    draws = {v: augment.draw(config.augment_seed, clip_id, v) for v in variants}
+
+    def samplings(info: video.VideoInfo) -> dict[str, Sampling]:
+        window = middle_window(info, config.window_s)
+        return {v: sampling(info, window, d, config) for v, d in draws.items()}
+
+    def plan(info: video.VideoInfo) -> Sequence[int]:
+        return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
+
+    info, frames = video.decode(path, plan, resizer(size))
+    for variant, sample in samplings(info).items():
+        yield variant, images(frames, sample, draws[variant], config)
