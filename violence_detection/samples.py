@@ -1,8 +1,9 @@
 """Small generated sample data: `make demo` and the tests run on it where no real data set is at hand.
 
 Procedural scenes of two figures (sample_scenes) are written into three of the published layouts, so that
-later stages meet the names and folders they meet in real data, with one exact duplicate, one re-encoded duplicate
-and one broken file. The root is marked as generated: a number measured on it says nothing about real violence.
+later stages meet the names and folders they meet in real data, with one exact duplicate, one re-encoded
+duplicate and one broken file. The root is marked as generated: a number measured on it says nothing about
+real violence.
 
     python -m violence_detection.samples --output DIR --seed 0
 """
@@ -257,7 +258,7 @@ def _add_unfit_files(target: Path, clips: Sequence[Clip]) -> SampleSet:
     """The byte copy, the re-encoded copy and the broken file.
 
     The byte copy stands beside its original under the next number, as in Hockey Fights. The re-encoded copy
-    brings a clip of RWF-2000's official val into its train under another video's id: the leak that must be found.
+    brings a clip of RWF-2000's official val into its train under another video's id: a leak to find.
     """
     hockey = [c for c in clips if c.layout == "hockey_fights" and c.label == "nonfight"][-1]
     rwf = [c for c in clips if c.layout == "rwf_2000"]
