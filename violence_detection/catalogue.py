@@ -63,7 +63,8 @@ class GroupRule:
     The pattern has one of these named groups: `group`, the source's id; `number` (with `class`), put into
     blocks of `block` neighbours; `clip`, looked up in the file `list` at the data set's root; `title`, of
     which the first `title_characters` count, because the file name was cut off before the id. Ids with a
-    `namespace` (youtube) mean the same video in every data set.
+    `namespace` (youtube) mean the same video in every data set. A rule with both `group` and `title` gives
+    the full title that a cut-off one may be the beginning of.
     """
 
     pattern: re.Pattern[str]
@@ -83,8 +84,7 @@ class Annotations:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One catalogue entry. Sizes are approximate; `clips` is the published count a class (videos if
-    untrimmed)."""
+    """One catalogue entry. Sizes are approximate; `clips` counts clips a class as published (or videos)."""
 
     key: str
     title: str

@@ -34,5 +34,101 @@ class ExtractConfig:
     """Where features go and how many variants a training clip gets."""
 
     data_root: Path = option(default_data_root, "folder with raw/, combined_all/ and features/")
-    augment: int = option(10, "augmented variants of each training clip, beside the plain one")
+    augment: int = option(
+        10, "variants of each training clip; the first is the plain clip, so 1 means no augmentation"
+    )
     workers: int = option(0, "decoding threads; 0: two a core")
+
+
+@dataclass(frozen=True)
+class FindConfig:
+    """Where data sets are looked for."""
+
+    data_root: Path = option(default_data_root, "folder with raw/; the inventory is written here")
+    check: bool = option(False, "decode every file and name the ones that are damaged")
+    workers: int = option(0, "processes that decode; 0: one a core")
+
+
+@dataclass(frozen=True)
+class CombineConfig:
+    """How found clips become one train/val set. All but `workers` and `link` change the manifest."""
+
+    data_root: Path = option(default_data_root, "folder with raw/; combined_all/ is made in it")
+    seed: int = option(0, "seed of the split; the same seed and clips give the same split on any machine")
+    val_fraction: float = option(0.2, "share of the clips that goes to val")
+    link: str = option("auto", "how clips get into combined_all", choices=("auto", "hard", "symlink", "copy"))
+    workers: int = option(0, "processes that decode; 0: one a core")
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The temporal head."""
+
+    projection: int = option(128, "units that each input is projected to")
+    units: int = option(128, "units of the recurrent layers")
+    dropout: float = option(0.4, "dropout between layers")
+    input_dropout: float = option(0.2, "dropout on the features")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one head is trained."""
+
+    epochs: int = option(1000, "at most so many epochs")
+    batch_size: int = option(256, "clips a step, over all devices together")
+    learning_rate: float = option(1e-3, "peak of the cosine schedule")
+    schedule_epochs: int = option(60, "epochs over which the cosine falls; it then stays at its floor")
+    warmup_epochs: int = option(3, "epochs in which the learning rate rises from 0")
+    weight_decay: float = option(1e-3, "AdamW's weight decay")
+    label_smoothing: float = option(0.1, "share of the label given to the other class")
+    patience: int = option(20, "epochs without a better selection loss before it stops")
+    selection_fraction: float = option(0.15, "share of train, by source, that chooses the epoch")
+    mixed_precision: str = option(
+        "auto", "auto: float16 on GPU, float32 on CPU", choices=("auto", "on", "off")
+    )
+    devices: int = option(
+        0, "devices to mirror on; 0: every GPU, or one CPU. On a CPU, logical devices are made"
+    )
+    seed: int = option(0, "seed of the split of the selection part, of weights, order and dropout")
+
+
+@dataclass(frozen=True)
+class DownloadConfig:
+    """Which data sets are fetched, and where to."""
+
+    datasets: tuple[str, ...] = option(
+        (), "keys of the catalogue (see --list); without it, the roadmap's seven"
+    )
+    data_root: Path = option(default_data_root, "raw/ and downloads/ are made below it")
+    workers: int = option(3, "data sets fetched at once")
+    keep_archives: bool = option(False, "keep the archives in <root>/downloads once they are unpacked")
+    dry_run: bool = option(False, "say what would be fetched, from where, and whether it fits; fetch nothing")
+    catalogue: Path | None = option(None, "another catalogue file (advanced)")
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """How trained models are measured on the val clips."""
+
+    models: Path = option(
+        Path("models_ensemble"), "ensemble folder, model folder or .keras file", flag="--models"
+    )
+    data: Path | None = option(None, "<root>/combined_all/val (default: below the data root)")
+    data_root: Path = option(default_data_root, "folder with combined_all/, where --data is not given")
+    output: Path | None = option(None, "report folder (default: reports/<model>-<time>)")
+    tta: int = option(1, "views of each clip that are averaged; 1 is the plain clip alone")
+    engine: str = option("auto", "what runs the backbone", choices=("auto", "tensorflow", "openvino"))
+    backbone_weights: Path | None = option(None, "weights file for the backbone instead of fetching it")
+    workers: int = option(0, "decoding threads; 0: two a core")
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """How new videos are judged. Sampling and window length are the model's own."""
+
+    model: Path = option(Path("models_ensemble"), "ensemble folder, model folder or .keras file")
+    threshold: float = option(0.5, "P(violent) from which a window counts as violent")
+    stride_s: float = option(2.5, "seconds from one window to the next in a video longer than one window")
+    tta: int = option(1, "views of each window that are averaged; 1 is the plain window alone")
+    engine: str = option("auto", "what runs the backbone", choices=("auto", "tensorflow", "openvino"))
+    backbone_weights: Path | None = option(None, "weights file for the backbone instead of fetching it")

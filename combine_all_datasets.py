@@ -1,0 +1,29 @@
+"""Step 2: combine the found data sets into one train/val set.
+
+Reads <root>/raw; writes <root>/combined_all/{train,val}/{fight,nonfight}, manifest.csv beside them, and what
+was left out and why in duplicates.csv, unlabelled.csv and failures.csv. Exact and near duplicates are
+removed, no source stands on both sides, official splits stand. Killed or run again with more data, it reads
+only what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from violence_detection import cli
+from violence_detection.config import CombineConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    cli.add_config(parser, CombineConfig)
+    args = cli.parse(parser, argv)
+    from violence_detection import combine
+
+    result = combine.run(cli.build(CombineConfig, args))
+    cli.print_summary(result.summary)
+    return cli.exit_code(result.failures)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

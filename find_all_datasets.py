@@ -1,0 +1,33 @@
+"""Step 1b: say which data sets are on disk, complete or not, before anything is combined.
+
+Looks below <root>/raw and any further folder, recognises each data set by its published layout in whatever
+folder it stands, and writes <root>/inventory.json. With --check every video is decoded and damaged ones are
+named in <root>/inventory_failures.csv.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from violence_detection import cli
+from violence_detection.config import FindConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    cli.add_config(parser, FindConfig)
+    parser.add_argument(
+        "--roots", type=Path, nargs="+", default=[], metavar="PATH", help="further folders to search"
+    )
+    parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same, without the flag")
+    args = cli.parse(parser, argv)
+    from violence_detection import find
+
+    result = find.run(cli.build(FindConfig, args), [*args.roots, *args.more_roots])
+    cli.print_summary(result.summary)
+    return cli.exit_code(result.failures)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

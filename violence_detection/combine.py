@@ -1,0 +1,224 @@
+"""Step 2: one train/val set from everything found, with no clip twice and no source on both sides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_detection import (
+    CLASS_NAMES,
+    catalogue,
+    find,
+    inventory,
+    manifest,
+    placing,
+    scan,
+    split,
+    storage,
+)
+from violence_detection.cli import log
+from violence_detection.config import CombineConfig
+from violence_detection.dedupe import Candidate, Deduplicated, Dropped, deduplicate
+from violence_detection.errors import UserError
+from violence_detection.inventory import ClipFile, Inventory
+
+RECORD_NAME = "combine.json"
+_SHARE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Result:
+    """`summary` is the script's one line; `failures` are named in failures.csv."""
+
+    summary: dict[str, Any]
+    failures: list[dict[str, str]]
+
+
+def run(config: CombineConfig) -> Result:
+    """Find, scan, deduplicate, split and place all clips below the data root; write manifest and record.
+
+    Raises UserError when nothing is found or nothing of it can be used.
+    """
+    combined = config.data_root / "combined_all"
+    found = inventory.discover(inventory.default_roots(config.data_root))
+    find.report(found)
+    clips = {source_path(clip.path, config.data_root): clip for clip in found.clips}
+    scans = scan.scan_all(
+        {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
+    )
+    failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
+    candidates = [_candidate(name, clips[name], s) for name, s in scans.items() if not s.reason]
+    if not candidates:
+        raise UserError(
+            f"no usable clip below {config.data_root}: {len(scans)} labelled, {len(failures)} of them "
+            f"unreadable, {len(found.unlabelled)} unlabelled. See what find_all_datasets.py --check says"
+        )
+    unique = deduplicate(candidates)
+    for clip, other in unique.conflicts:
+        reason = (
+            f"is {clip.label}, but the same content is {other.label} as {other.source_path}; both left out"
+        )
+        failures.append({"path": clip.source_path, "reason": reason})
+    if not unique.kept:
+        raise UserError(
+            f"every clip below {config.data_root} is labelled both ways. See which data sets are mixed up"
+        )
+    rows, dropped = _rows(unique, config)
+    _write(combined, rows, dropped, failures, _left_out(found, config.data_root), config)
+    summary = _summary(rows, dropped, unique, failures, found, combined)
+    storage.write_json(combined / RECORD_NAME, _record(config, summary, combined))
+    _report(rows, config.val_fraction)
+    return Result(summary, failures)
+
+
+def source_path(path: Path, data_root: Path) -> str:
+    """The POSIX path below the data root; a file elsewhere keeps its absolute path, which joins to the same
+    file."""
+    if path.is_relative_to(data_root):
+        return path.relative_to(data_root).as_posix()
+    return path.absolute().as_posix()
+
+
+def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> Candidate:
+    return Candidate(name, clip.label, clip.dataset, clip.source_group, clip.official_split, found)
+
+
+def _rows(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
+    """Manifest rows sorted by path, and everything that was dropped."""
+    items = [
+        split.Item(c.clip_id, c.source_group, (c.dataset, c.label), c.official_split) for c in unique.kept
+    ]
+    assignment = split.assign(items, config.seed, config.val_fraction)
+    paths = {c.clip_id: c.source_path for c in unique.kept}
+    dropped = unique.dropped + [Dropped(paths[a], paths[b], "source") for a, b in assignment.dropped.items()]
+    rows = [_row(c, assignment.split[c.clip_id]) for c in unique.kept if c.clip_id in assignment.split]
+    return sorted(rows, key=lambda r: r["path"]), sorted(dropped)
+
+
+def _row(clip: Candidate, side: str) -> dict[str, Any]:
+    name = placing.clip_name(clip.dataset, clip.source_path, clip.clip_id)
+    return {
+        "clip_id": clip.clip_id,
+        "path": f"{side}/{clip.label}/{name}",
+        "source_path": clip.source_path,
+        "label": clip.label,
+        "dataset": clip.dataset,
+        "source_group": clip.source_group,
+        "split": side,
+        "official_split": clip.official_split,
+        "sha256": clip.scan.sha256,
+        "fingerprint": clip.scan.fingerprint,
+        "duration_s": clip.scan.duration_s,
+        "fps": clip.scan.fps,
+        "width": clip.scan.width,
+        "height": clip.scan.height,
+        "n_frames": clip.scan.n_frames,
+        "codec": clip.scan.codec,
+    }
+
+
+def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
+    """Videos that are no clips, each with the reason."""
+    rows = []
+    for dataset in found.datasets:
+        for paths, reason in (
+            (dataset.unlabelled, f"no published rule of {dataset.dataset} gives this file a label"),
+            (dataset.excluded, f"a category of {dataset.dataset} that is neither class"),
+            (dataset.needs_cutting, f"{dataset.dataset} is untrimmed: needs cutting by its annotations"),
+        ):
+            rows += [{"path": source_path(p, data_root), "reason": reason} for p in paths]
+    rows += [
+        {"path": source_path(folder, data_root), "reason": f"{count} videos in no known layout"}
+        for folder, count in found.unknown.items()
+    ]
+    return rows
+
+
+def _write(
+    combined: Path,
+    rows: Sequence[Mapping[str, Any]],
+    dropped: Sequence[Dropped],
+    failures: Sequence[Mapping[str, str]],
+    left_out: Sequence[Mapping[str, str]],
+    config: CombineConfig,
+) -> None:
+    """Links and tables; no manifest or record stands while the folder is between two states."""
+    for name in (RECORD_NAME, manifest.FILE_NAME):
+        (combined / name).unlink(missing_ok=True)
+    folders = [combined / side / label for side in manifest.SPLITS for label in CLASS_NAMES]
+    wanted = {combined / r["path"]: config.data_root / r["source_path"] for r in rows}
+    log.info("%d clips placed in %s (%s)", len(rows), combined, placing.place(wanted, folders, config.link))
+    storage.write_failures(combined / "failures.csv", failures)
+    storage.write_failures(combined / "unlabelled.csv", left_out)
+    storage.write_csv(
+        combined / "duplicates.csv",
+        ("source_path", "kept_source_path", "kind"),
+        ({"source_path": d.dropped, "kept_source_path": d.kept, "kind": d.kind} for d in dropped),
+    )
+    storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, rows)
+
+
+def _summary(
+    rows: Sequence[Mapping[str, Any]],
+    dropped: Sequence[Dropped],
+    unique: Deduplicated,
+    failures: Sequence[Mapping[str, str]],
+    found: Inventory,
+    combined: Path,
+) -> dict[str, Any]:
+    sides = Counter(r["split"] for r in rows)
+    kinds = Counter(d.kind for d in dropped)
+    return {
+        "train": sides["train"],
+        "val": sides["val"],
+        "duplicates_removed": len(dropped),
+        "duplicates_by_kind": {kind: kinds[kind] for kind in ("exact", "near", "source")},
+        "near_duplicate_groups": unique.n_near_groups,
+        "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
+        "excluded": sum(len(d.excluded) for d in found.datasets),
+        "needs_cutting": sum(len(d.needs_cutting) for d in found.datasets),
+        "unreadable": len(failures) - len(unique.conflicts),
+        "label_conflicts": len(unique.conflicts),
+        "by_dataset": _by_dataset(rows),
+        "manifest": str(combined / manifest.FILE_NAME),
+    }
+
+
+def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+    counts = Counter((r["dataset"], r["split"], r["label"]) for r in rows)
+    return {
+        dataset: {
+            side: {label: counts[dataset, side, label] for label in CLASS_NAMES} for side in manifest.SPLITS
+        }
+        for dataset in sorted({r["dataset"] for r in rows})
+    }
+
+
+def _record(config: CombineConfig, summary: Mapping[str, Any], combined: Path) -> dict[str, Any]:
+    return {
+        "config": {"seed": config.seed, "val_fraction": config.val_fraction, "link": config.link},
+        "catalogue": storage.sha256_file(catalogue.CATALOGUE_PATH)[:12],
+        "scan_code": scan.code_version(),
+        "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
+        "summary": {k: v for k, v in summary.items() if k != "manifest"},
+    }
+
+
+def _report(rows: Sequence[Mapping[str, Any]], val_fraction: float) -> None:
+    """The balance of classes a data set, for people, and what could not be had."""
+    log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
+    for dataset, sides in _by_dataset(rows).items():
+        train, val = sides["train"], sides["val"]
+        n_val = sum(val.values())
+        log.info("%-20s %6d /%6d %6d /%6d %7.1f", dataset, train["fight"], train["nonfight"], val["fight"],
+                 val["nonfight"], 100 * n_val / (n_val + sum(train.values())))  # fmt: skip
+        for side, counts in sides.items():
+            if missing := [label for label in CLASS_NAMES if not counts[label]]:
+                log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
+    share = sum(r["split"] == "val" for r in rows) / len(rows)
+    if abs(share - val_fraction) > _SHARE_TOLERANCE:
+        log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits or large source groups "
+                    "do not allow it", 100 * share, 100 * val_fraction)  # fmt: skip

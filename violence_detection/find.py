@@ -1,0 +1,146 @@
+"""Step 1b: report what the inventory found, check that it decodes, and write it down."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_detection import CLASS_NAMES, catalogue, cli, inventory, parallel, storage, video
+from violence_detection.cli import log
+from violence_detection.config import FindConfig
+from violence_detection.errors import UnreadableVideo
+from violence_detection.inventory import FoundDataset, Inventory
+
+INVENTORY_NAME = "inventory.json"
+FAILURES_NAME = "inventory_failures.csv"
+
+
+@dataclass(frozen=True)
+class Result:
+    """`summary` is the script's one line; `failures` are named in the failures file."""
+
+    summary: dict[str, Any]
+    failures: list[dict[str, str]]
+
+
+def run(config: FindConfig, more_roots: Sequence[Path] = ()) -> Result:
+    """Find, report, check if asked, and write `<data_root>/inventory.json`.
+
+    Without a data root only the further roots are searched. Raises UserError when nothing is found.
+    """
+    roots = list(more_roots)
+    if config.data_root.is_dir() or not roots:
+        roots += inventory.default_roots(config.data_root)
+    found = inventory.discover(roots)
+    report(found)
+    failures = check(_paths(found), config.workers) if config.check else []
+    for failure in failures:
+        log.warning("damaged: %s: %s", failure["path"], failure["reason"])
+    if config.check:
+        storage.write_failures(config.data_root / FAILURES_NAME, failures)
+    storage.write_json(config.data_root / INVENTORY_NAME, as_json(found))
+    return Result(_summary(found, failures, config), failures)
+
+
+def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
+    """Decode every file to its end, in parallel. Returns {path, reason} of the damaged ones, sorted."""
+    todo = sorted(paths)
+    failures = []
+    with cli.progress(total=len(todo), desc="check", unit="video") as bar:
+        for path, reason in parallel.map_unordered(_reason, todo, workers):
+            if reason:
+                failures.append({"path": str(path), "reason": reason})
+            bar.update()
+    return sorted(failures, key=lambda f: f["path"])
+
+
+def _reason(path: Path) -> str:
+    try:
+        video.probe(path)
+    except UnreadableVideo as e:
+        return e.reason
+    except OSError as e:
+        return f"cannot be read: {e.strerror}"
+    return ""
+
+
+def _paths(found: Inventory) -> list[Path]:
+    return [p for d in found.datasets for p in (*(c.path for c in d.clips), *d.needs_cutting)]
+
+
+def as_json(found: Inventory) -> dict[str, Any]:
+    """The inventory as JSON: a data set with its root, counts and what no rule explains."""
+    return {
+        "roots": [str(r) for r in found.roots],
+        "datasets": [_dataset_json(d) for d in found.datasets],
+        "duplicate_trees": [{"copy": str(c), "kept": str(k)} for c, k in found.duplicate_trees],
+        "unknown": {str(folder): count for folder, count in found.unknown.items()},
+        "warnings": list(found.warnings),
+    }
+
+
+def _dataset_json(found: FoundDataset) -> dict[str, Any]:
+    entry = catalogue.get(found.dataset)
+    return {
+        "dataset": found.dataset,
+        "root": str(found.root),
+        "clips": found.counts(),
+        "expected": dict(entry.clips),
+        "source_groups": len({c.source_group for c in found.clips}),
+        "official_splits": dict(Counter(c.official_split for c in found.clips if c.official_split)),
+        "unlabelled": [str(p) for p in found.unlabelled],
+        "excluded": len(found.excluded),
+        "needs_cutting": len(found.needs_cutting),
+    }
+
+
+def report(found: Inventory) -> None:
+    """Say what was found against what was published, to people."""
+    log.info("%-20s %16s %16s  %s", "data set", "fight", "nonfight", "folder")
+    for dataset in found.datasets:
+        counts, expected = dataset.counts(), catalogue.get(dataset.dataset).clips
+        columns = [f"{counts[label]} of {expected[label]}" for label in ("fight", "nonfight")]
+        if dataset.needs_cutting:
+            columns = [f"{len(dataset.needs_cutting)} uncut", "-"]
+        log.info("%-20s %16s %16s  %s", dataset.dataset, *columns, dataset.root)
+        for text, paths in (("without a label", dataset.unlabelled), ("of neither class", dataset.excluded)):
+            if paths:
+                log.warning("%s: %d videos %s, left out: %s ...", dataset.dataset, len(paths), text, paths[0])
+    for copy, kept in found.duplicate_trees:
+        log.info("%s is a copy of %s and is counted once", copy, kept)
+    for folder, count in found.unknown.items():
+        log.warning("%s: %d videos in no known layout, left out", folder, count)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    absent = [
+        d.title
+        for k, d in catalogue.load().items()
+        if d.roadmap and k not in {f.dataset for f in found.datasets}
+    ]
+    if absent:
+        log.info("not found of the roadmap's seven: %s", ", ".join(absent))
+
+
+def _summary(found: Inventory, failures: Sequence[dict[str, str]], config: FindConfig) -> dict[str, Any]:
+    datasets: dict[str, Counter[str]] = {}
+    for dataset in found.datasets:
+        datasets.setdefault(dataset.dataset, Counter()).update(
+            {
+                **dataset.counts(),
+                "needs_cutting": len(dataset.needs_cutting),
+                "unlabelled": len(dataset.unlabelled),
+            }
+        )
+    labels = Counter(c.label for c in found.clips)
+    return {
+        "datasets": {key: dict(sorted(counts.items())) for key, counts in sorted(datasets.items())},
+        **{label: labels[label] for label in CLASS_NAMES},
+        "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
+        "duplicate_trees": len(found.duplicate_trees),
+        "checked": config.check,
+        "unreadable": len(failures),
+        "inventory": str(config.data_root / INVENTORY_NAME),
+    }
