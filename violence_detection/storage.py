@@ -26,11 +26,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb+") as f:
-            os.fsync(f.fileno())
+        sync_file(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_file(path: Path) -> None:
+    """Have the file's content on the disk before its name tells that it is whole."""
+    with path.open("rb+") as f:
+        os.fsync(f.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,237 @@
+"""An HTTP server on 127.0.0.1 that serves files like an object store, speaks enough of Kaggle's API for its real
+client, and misbehaves on command.
+
+Requests with an absolute address are taken too, so that it can stand as the proxy through which the Kaggle client
+reaches its `http://localhost`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+TOKEN = "KGAT_0123456789secretsecret"
+LEGACY_KEY = "legacykey0123456789"
+SIGNATURE = "0badc0ffeesignature"
+
+
+@dataclass
+class Served:
+    """One file with its headers."""
+
+    body: bytes
+    etag: str | None = None
+    ranges: bool = True
+    content_type: str = "application/zip"
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def tag(self) -> str:
+        return self.etag if self.etag is not None else f'"{hashlib.md5(self.body).hexdigest()}"'
+
+
+#: A fault answers the request itself and returns True, or returns False to let it be answered.
+Fault = Callable[["Handler"], bool]
+
+
+class FaultServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, Served] = {}
+        #: Kaggle slug -> path in `files`.
+        self.datasets: dict[str, str] = {}
+        self.faults: deque[Fault] = deque()  # one is used up by each request for a file
+        self.api_faults: deque[Fault] = deque()  # the same for DownloadDataset
+        self.signature = SIGNATURE
+        self.log: list[tuple[str, str, dict[str, str], int]] = []  # method, path, headers, status
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def requests_for(self, path: str) -> list[dict[str, str]]:
+        return [headers for _, p, headers, _ in self.log if urlsplit(p).path == path]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are part of the tests."""
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: FaultServer
+    cut_after: int | None = None
+    afterwards: Callable[[], None] | None = None
+    reset = False
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._read_body()
+        address = urlsplit(self.path)
+        if self.server.faults and self.server.faults.popleft()(self):
+            return
+        if "sig" in (query := parse_qs(address.query)) and query["sig"] != [self.server.signature]:
+            self.answer(403, b"<Error>Signature expired</Error>", {"Content-Type": "application/xml"})
+            return
+        served = self.server.files.get(address.path)
+        if served is None:
+            self.answer(404, b"no such file")
+        else:
+            self.serve(served)
+
+    def do_POST(self) -> None:
+        request = json.loads(self._read_body() or b"{}")
+        call = urlsplit(self.path).path.rpartition("/")[2]
+        if call == "IntrospectToken":
+            active = request.get("token") == TOKEN
+            self.answer_json({"active": active, "username": "someone" if active else ""})
+        elif call == "DownloadDataset":
+            self._download_dataset(f"{request['ownerSlug']}/{request['datasetSlug']}")
+        else:
+            self.answer_json({"code": 404, "message": f"no {call}"}, 404)
+
+    def _download_dataset(self, slug: str) -> None:
+        import base64
+
+        basic = "Basic " + base64.b64encode(f"someone:{LEGACY_KEY}".encode()).decode()
+        if self.server.api_faults and self.server.api_faults.popleft()(self):
+            return
+        if self.headers.get("Authorization") not in (f"Bearer {TOKEN}", basic):
+            self.answer_json({"code": 401, "message": "Unauthenticated"}, 401)
+        elif slug not in self.server.datasets:
+            self.answer_json({"code": 404, "message": "not found"}, 404)
+        else:
+            location = f"{self.server.url}{self.server.datasets[slug]}?sig={self.server.signature}"
+            self.answer(302, b"", {"Location": location})
+
+    def _read_body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def serve(self, served: Served) -> None:
+        """Range and If-Range as RFC 9110 has them."""
+        headers = {"Content-Type": served.content_type, "ETag": served.tag, **served.headers}
+        wanted = self.headers.get("Range")
+        fresh = self.headers.get("If-Range", served.tag) == served.tag
+        if served.ranges and wanted and fresh:
+            start, size = int(wanted.removeprefix("bytes=").rstrip("-")), len(served.body)
+            if start >= size:
+                self.answer(416, b"", {"Content-Range": f"bytes */{size}"})
+                return
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+            self.answer(206, served.body[start:], headers)
+            return
+        if served.ranges:
+            headers["Accept-Ranges"] = "bytes"
+        self.answer(200, served.body, headers)
+
+    def answer_json(self, value: Any, status: int = 200) -> None:
+        self.answer(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.server.log.append((self.command, self.path, dict(self.headers), status))
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.cut_after is None:
+            self.wfile.write(body)
+            return
+        self.wfile.write(body[: self.cut_after])
+        self.wfile.flush()
+        if self.afterwards:
+            self.afterwards()
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close in the middle; with a reset, which may destroy what was sent, or without."""
+        self.close_connection = True
+        if self.reset:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        self.connection.close()
+
+
+def cut(after: int, *, reset: bool = False) -> Fault:
+    """Send the headers and `after` bytes of the body, then break the connection."""
+
+    def fault(handler: Handler) -> bool:
+        handler.cut_after, handler.reset = after, reset
+        return False
+
+    return fault
+
+
+def status(code: int, headers: dict[str, str] | None = None, body: bytes = b"no") -> Fault:
+    """Answer with a status."""
+
+    def fault(handler: Handler) -> bool:
+        handler.answer(code, body, headers)
+        return True
+
+    return fault
+
+
+def html(title: str) -> Fault:
+    """Answer 200 with a web page."""
+    page = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>Sign in</body></html>".encode()
+    return status(200, {"Content-Type": "text/html; charset=utf-8"}, page)
+
+
+def stall(seconds: float) -> Fault:
+    """Say nothing for a while, then hang up."""
+
+    def fault(handler: Handler) -> bool:
+        time.sleep(seconds)
+        handler.hang_up()
+        return True
+
+    return fault
+
+
+def short_body(announced: int, body: bytes) -> Fault:
+    """Announce more than is sent, and close properly."""
+
+    def fault(handler: Handler) -> bool:
+        handler.answer(200, body, {"Content-Length": str(announced), "Content-Type": "application/zip"})
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def cut_and(after: int, action: Callable[[], None]) -> Fault:
+    """Break the connection as `cut` does, having changed something on the server meanwhile."""
+
+    def fault(handler: Handler) -> bool:
+        handler.cut_after, handler.afterwards = after, action
+        return False
+
+    return fault
+
+
+@contextmanager
+def running() -> Iterator[FaultServer]:
+    """A server for the length of a with block."""
+    server = FaultServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()

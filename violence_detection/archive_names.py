@@ -1,0 +1,110 @@
+"""Names in archives become safe relative paths: nothing outside the folder, nothing lost.
+
+A name longer than the file system allows keeps its beginning and its end (data sets put labels in front and
+the source video's id behind) around a hash of the whole; files whose names differ only in case get a hash
+too, so that the tree is the same on file systems that do not tell case apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from pathlib import Path
+
+_DEFAULT_NAME_MAX_BYTES = 255
+_HASH_DIGITS = 12
+
+
+class UnsafeName(ValueError):
+    """A name that leads outside the folder or cannot stand beside another."""
+
+
+class Names:
+    """Turns the names of one archive into paths, remembering those given out."""
+
+    def __init__(self, max_bytes: int = _DEFAULT_NAME_MAX_BYTES):
+        self.max_bytes = max_bytes
+        self._files: set[str] = set()
+        self._folders: set[str] = set()
+
+    @classmethod
+    def for_folder(cls, folder: Path) -> Names:
+        """With the limit of the file system that holds `folder`."""
+        while not folder.exists():
+            folder = folder.parent
+        try:
+            return cls(os.pathconf(folder, "PC_NAME_MAX"))
+        except (OSError, ValueError, AttributeError):
+            return cls()
+
+    def file(self, name: str) -> str:
+        """The path, "/" separated, for a file's published name; never given out before. Raises UnsafeName."""
+        parts = [shorten(part, self.max_bytes) for part in safe_parts(name)]
+        if not parts:
+            raise UnsafeName(f"entry {name!r} has no name")
+        published = parts[-1]
+        path = "/".join(parts)
+        attempt = 0
+        while _fold(path) in self._files:
+            attempt += 1
+            parts[-1] = _marked(published, f"{name}\x1f{attempt}", self.max_bytes)
+            path = "/".join(parts)
+        if _fold(path) in self._folders:
+            raise UnsafeName(f"entry {name!r} is a file and a folder at once")
+        self._files.add(_fold(path))
+        self._add_folders(parts[:-1], name)
+        return path
+
+    def folder(self, name: str) -> None:
+        """Check a folder's name. Folders are made when a file needs them."""
+        self._add_folders([shorten(part, self.max_bytes) for part in safe_parts(name)], name)
+
+    def _add_folders(self, parts: list[str], name: str) -> None:
+        for depth in range(1, len(parts) + 1):
+            folded = _fold("/".join(parts[:depth]))
+            if folded in self._files:
+                raise UnsafeName(f"entry {name!r} lies below a file")
+            self._folders.add(folded)
+
+
+def safe_parts(name: str) -> list[str]:
+    """The parts of a relative path. Backslashes separate too: archives made on Windows hold them.
+
+    Raises UnsafeName for absolute paths, drive letters, ".." and control characters.
+    """
+    unified = name.replace("\\", "/")
+    if unified.startswith("/") or re.match(r"[A-Za-z]:", unified):
+        raise UnsafeName(f"entry {name!r} has an absolute path")
+    if re.search(r"[\x00-\x1f\x7f]", name):
+        raise UnsafeName(f"entry {name!r} holds control characters")
+    parts = [part for part in unified.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise UnsafeName(f"entry {name!r} leads outside its folder")
+    return parts
+
+
+def shorten(part: str, max_bytes: int) -> str:
+    """A name of at most `max_bytes` in UTF-8; a longer one keeps both ends around a hash of the whole."""
+    return part if len(os.fsencode(part)) <= max_bytes else _marked(part, part, max_bytes)
+
+
+def _marked(part: str, hashed: str, max_bytes: int) -> str:
+    """`part` with `~hash~` in the middle of a long name, before the suffix of a short one."""
+    mark = f"~{hashlib.sha256(hashed.encode('utf-8', 'surrogateescape')).hexdigest()[:_HASH_DIGITS]}"
+    stem, dot, suffix = part.rpartition(".")
+    whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{part}{mark}"
+    if len(os.fsencode(whole)) <= max_bytes:
+        return whole
+    mark += "~"
+    keep_bytes = (max_bytes - len(mark)) // 2
+    encoded = os.fsencode(part)
+    head = encoded[:keep_bytes].decode("utf-8", "ignore")
+    tail = encoded[-keep_bytes:].decode("utf-8", "ignore")
+    return f"{head}{mark}{tail}"
+
+
+def _fold(path: str) -> str:
+    """Equal for paths that some file system takes for one and the same."""
+    return unicodedata.normalize("NFC", path).casefold()

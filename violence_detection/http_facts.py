@@ -1,0 +1,63 @@
+"""What HTTP headers, addresses and network errors say, without the credentials they may carry."""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import re
+import time
+from urllib.parse import urlsplit, urlunsplit
+
+
+def safe_url(url: str) -> str:
+    """The address without user, password, query and fragment, which may hold credentials or signatures."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def redact(text: str) -> str:
+    """Text of an exception or an answer without queries, passwords and tokens."""
+    text = re.sub(r"\?[^\s'\"<>)]+", "?...", text)
+    text = re.sub(r"(\w+://)[^\s/@]+@", r"\1", text)
+    return re.sub(r"(?i)\b(bearer|basic)\s+[\w.+/=~-]+", r"\1 ...", text)
+
+
+def network_reason(error: Exception) -> str:
+    """A short reason; urllib3's own texts nest the whole request, signature included."""
+    name = type(error).__name__
+    text = redact(str(error))
+    if "timed out" in text.lower() or "timeout" in name.lower():
+        return "time-out: no byte came"
+    if "incompleteread" in text.lower():
+        return "the connection was cut before the announced length"
+    return f"connection failed ({name})"
+
+
+def content_range(value: str) -> tuple[int | None, int | None]:
+    """Start and total of `bytes <start>-<end>/<total>`; None for what is absent."""
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", value.strip())
+    if not match:
+        return None, None
+    return int(match[1]), None if match[2] == "*" else int(match[2])
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds to wait from a Retry-After header (seconds or a date); None when absent or unreadable."""
+    if not value:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
+
+
+def published_md5(value: str | None) -> str | None:
+    """The MD5 (hex) in an `x-goog-hash: crc32c=...,md5=<base64>` header, which Kaggle's object store
+    sends."""
+    match = re.search(r"md5=([A-Za-z0-9+/]{22}==)", value or "")
+    if not match:
+        return None
+    return base64.b64decode(match[1]).hex()
