@@ -113,3 +113,23 @@ def clip_variants(
     info, frames = video.decode(path, plan, resizer(size))
     for variant, sample in samplings(info).items():
         yield variant, images(frames, sample, draws[variant], config)
+
+
+def window_variants(
+    path: Path,
+    clip_id: str,
+    info: video.VideoInfo,
+    windows: Sequence[Window],
+    variants: Sequence[str],
+    size: int,
+    config: FeatureConfig,
+) -> Iterator[dict[str, dict[str, np.ndarray]]]:
+    """For each window of a video, {variant: {stream: (T, S, S, 3) uint8}}; one decode, whatever the length.
+
+    A window gets the images that the same stretch would get as a clip. Raises UnreadableVideo naming the file.
+    """
+    draws = {v: augment.draw(config.augment_seed, clip_id, v) for v in variants}
+    plans = [{v: sampling(info, w, d, config) for v, d in draws.items()} for w in windows]
+    groups = [frozenset[int]().union(*(s.frames for s in plan.values())) for plan in plans]
+    for plan, frames in zip(plans, video.decode_groups(path, groups, resizer(size)), strict=True):
+        yield {v: images(frames, sample, draws[v], config) for v, sample in plan.items()}

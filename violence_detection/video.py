@@ -16,7 +16,7 @@ import numpy as np
 from violence_detection.errors import UnreadableVideo
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported by us, by name
-import cv2  # noqa: E402
+import cv2
 
 VIDEO_SUFFIXES = frozenset(
     {".avi", ".mp4", ".mpeg", ".mpg", ".mov", ".mkv", ".webm", ".wmv", ".m4v", ".flv", ".3gp"}
@@ -92,11 +92,7 @@ def _read_pass(
         count = 0
         while capture.grab():
             if count in wanted:
-                ok, frame = capture.retrieve()
-                if not ok:
-                    raise UnreadableVideo(path, f"frame {count} does not decode")
-                frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                frames[count] = transform(frame) if transform else frame
+                frames[count] = _retrieve(capture, path, count, transform)
             count += 1
         if count < MIN_FRAMES:
             raise UnreadableVideo(path, f"only {count} of at least {MIN_FRAMES} frames decode")
@@ -105,17 +101,45 @@ def _read_pass(
         capture.release()
 
 
-def iterate(path: Path) -> Iterator[tuple[int, float, cv2.VideoCapture]]:
-    """Grab frame after frame of a video of any length: yields (frame number, fps, capture to retrieve from)."""
+def decode_groups(
+    path: Path, groups: Sequence[frozenset[int]], transform: Callable[[Frame], Frame] | None = None
+) -> Iterator[dict[int, Frame]]:
+    """Decode a video of any length once, yielding the frames of each group as soon as its last frame is read.
+
+    Groups are frame numbers below the counted length, ordered by their first and last frame; only frames that a
+    coming group needs are held. Raises UnreadableVideo if the file ends before the last group is complete.
+    """
     capture = _open(path)
     try:
-        fps = _info(capture, 1).fps
+        held: dict[int, Frame] = {}
+        wanted = frozenset[int]().union(*groups)
+        waiting = list(groups)
         count = 0
-        while capture.grab():
-            yield count, fps, capture
+        while waiting and capture.grab():
+            if count in wanted:
+                held[count] = _retrieve(capture, path, count, transform)
+            while waiting and count >= max(waiting[0]):
+                group = waiting.pop(0)
+                yield {i: held[i] for i in group}
+                oldest = min((min(g) for g in waiting), default=count)
+                held = {i: f for i, f in held.items() if i >= oldest}
             count += 1
+        if waiting:
+            raise UnreadableVideo(
+                path, f"ended at frame {count}, but {max(waiting[-1]) + 1} were counted before"
+            )
     finally:
         capture.release()
+
+
+def _retrieve(
+    capture: cv2.VideoCapture, path: Path, number: int, transform: Callable[[Frame], Frame] | None
+) -> Frame:
+    ok, frame = capture.retrieve()
+    if not ok:
+        raise UnreadableVideo(path, f"frame {number} does not decode")
+    frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    return transform(frame) if transform else frame
 
 
 def _open(path: Path) -> cv2.VideoCapture:
@@ -137,5 +161,7 @@ def _info(capture: cv2.VideoCapture, n_frames: int) -> VideoInfo:
         fps=round(fps, 3) if 1.0 <= fps <= 240.0 else _DEFAULT_FPS,
         width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
         height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-        codec=fourcc.to_bytes(4, "little", signed=True).decode("ascii", "replace").strip("\x00 ") if fourcc else "",
+        codec=fourcc.to_bytes(4, "little", signed=True).decode("ascii", "replace").strip("\x00 ")
+        if fourcc
+        else "",
     )

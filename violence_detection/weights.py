@@ -52,7 +52,7 @@ def keras_file(name: str, url: str, md5: str) -> Path:
     cached = keras_cache_folder() / name
     try:
         path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
-    except Exception as e:  # noqa: BLE001 - get_file raises bare Exception and ValueError for any network fault
+    except Exception as e:
         cause = e.__cause__ or e
         raise UserError(
             f"could not fetch the backbone weights {name} from {url} ({cause}); looked for it at {cached} first. "

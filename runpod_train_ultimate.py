@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Step 3: train the ultimate model, a bidirectional LSTM with attention on cached backbone features.
+
+Reads  <root>/combined_all, writes <root>/features (what is missing) and ./models_ultimate.
+Killed at any moment, the same command goes on where it was.
+
+On a pod:   python runpod_train_ultimate.py --data-root /workspace/data
+On a CPU:   python runpod_train_ultimate.py --backbone efficientnet_lite0 --augment 5 --batch-size 64
+Watch:      tail -f training_ultimate_*.log      tensorboard --logdir models_ultimate/tensorboard_logs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from violence_detection import cli
+from violence_detection.config import ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    for config in (ExtractConfig, FeatureConfig, TrainConfig, HeadConfig):
+        cli.add_config(parser, config)
+    parser.add_argument(
+        "--output", type=Path, default=Path("models_ultimate"), help="(default: models_ultimate)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace a model trained with other settings"
+    )
+    args = cli.parse(parser, argv, log_name="training_ultimate")
+
+    from violence_detection import scoring, session, training  # heavy imports only now
+
+    run = session.prepare(args)
+    record = run.record("bilstm_attention")
+    trained = training.train(record, run.data, args.output, run.strategy, args.overwrite)
+    val = scoring.score_samples(trained.folder, run.data.val)
+    cli.print_summary(
+        {
+            "model": str(trained.model_path),
+            "selection_accuracy": trained.selection_accuracy,
+            "val_accuracy": val.accuracy,
+            "val_accuracy_ci95": val.ci95,
+            "epochs_run": trained.epochs_run,
+            "samples_per_second": trained.samples_per_second,
+            "generated_samples": run.data.generated,
+        }
+    )
+    return run.finish(args.output)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

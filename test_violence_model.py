@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Judge new videos with a trained model: violent or not, how likely, and when.
+
+    python test_violence_model.py --model models_ensemble video.mp4 folder_of_videos/
+
+The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from violence_detection import cli
+from violence_detection.config import PredictConfig
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("videos", nargs="+", type=Path, help="video files, or folders searched for them")
+    cli.add_config(parser, PredictConfig)
+    parser.add_argument("--output", type=Path, help="also write the verdicts to this JSON file")
+    args = cli.parse(parser, argv)
+
+    from violence_detection import predict, storage  # heavy imports only now
+
+    videos = predict.find_videos(args.videos)
+    predictor = predict.Predictor(cli.build(PredictConfig, args))
+    summary = predict.summarise(predict.judge_all(predictor, videos), len(videos))
+    if args.output:
+        storage.write_json(args.output, summary)
+    cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

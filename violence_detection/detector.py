@@ -1,0 +1,122 @@
+"""A trained model with all that is needed to use it: its members, weights, and its own preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from violence_detection import backbones, heads, storage, training
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.training_data import Inputs
+
+ENSEMBLE_NAME = "ensemble.json"
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Member:
+    """One trained head and its share in the average."""
+
+    name: str
+    model: keras.Model
+    weight: float
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One or several heads on the same features. `folder` and `record` (config.json) are the first member's."""
+
+    folder: Path
+    members: tuple[Member, ...]
+    features: FeatureConfig
+    record: Mapping[str, Any]
+    threshold: float = DEFAULT_THRESHOLD
+
+    def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C)."""
+        return {m.name: training.predict(m.model, inputs) for m in self.members}
+
+    def average(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The members' weighted mean, (N,)."""
+        weights = [m.weight for m in self.members]
+        return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
+
+    @property
+    def trained_on_samples(self) -> bool:
+        return bool(self.record.get("generated_samples"))
+
+
+def load(path: Path, **how: Any) -> Detector:
+    """Load a `.keras` file, a model folder or an ensemble folder. `how`: engine, backbone_weights.
+
+    Raises UserError, with the command that makes one, if there is no model, or its record is missing.
+    """
+    if (path / ENSEMBLE_NAME).is_file():
+        listed = storage.read_json(path / ENSEMBLE_NAME)["members"]
+        files = [(m["name"], path / m["model"], float(m["weight"])) for m in listed]
+    else:
+        file = path if path.suffix == ".keras" else path / training.BEST_NAME
+        files = [(file.parent.name if path.suffix != ".keras" else file.stem, file, 1.0)]
+    missing = [file for _, file, _ in files if not file.is_file()]
+    if missing:
+        raise UserError(
+            f"no model at {missing[0]}. Train one with runpod_train_ultimate.py or train_ensemble_models.py, and give "
+            "its folder, or a .keras file with its config.json beside it"
+        )
+    records = [_record(file) for _, file, _ in files]
+    if any(r["feature_records"] != records[0]["feature_records"] for r in records):
+        raise UserError(
+            f"the members of {path} were trained on different features; train them again together"
+        )
+    members = tuple(Member(name, _load_model(file), weight) for name, file, weight in files)
+    known = {f.name for f in fields(FeatureConfig)}
+    stored = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
+    }
+    return Detector(files[0][1].parent, members, FeatureConfig(**{**stored, **how}), records[0])
+
+
+def check_weights(detector: Detector, backbone: str, weights: Path) -> None:
+    """Raise UserError if the backbone weights here are not those the model was trained on."""
+    trained_on = {
+        r["weights_sha256"] for r in detector.record["feature_records"].values() if r["backbone"] == backbone
+    }
+    here = storage.sha256_file(weights)
+    if trained_on != {here}:
+        raise UserError(
+            f"{detector.folder} was trained on {backbone} weights with SHA-256 {', '.join(sorted(trained_on))}, but "
+            f"{weights} has {here}. Give the original file with --backbone-weights FILE"
+        )
+
+
+def find_weights(detector: Detector) -> dict[str, Path]:
+    """The weights file of each backbone the model needs, checked to be the one it was trained on."""
+    found = {}
+    for name in detector.features.backbone:
+        found[name] = backbones.get(name).weights_file(detector.features.backbone_weights)
+        check_weights(detector, name, found[name])
+    return found
+
+
+def _record(model_file: Path) -> dict[str, Any]:
+    path = model_file.parent / training.CONFIG_NAME
+    if not path.is_file():
+        raise UserError(f"{model_file} has no {path.name} beside it, which says how its input is prepared. "
+                        "Copy it from where the model was trained")  # fmt: skip
+    return storage.read_json(path)
+
+
+def _load_model(file: Path) -> keras.Model:
+    assert heads.ARCHITECTURES  # importing heads registers the layers that the file names
+    try:
+        return keras.models.load_model(file, compile=False)
+    except (ValueError, OSError, TypeError) as e:
+        raise UserError(
+            f"{file} cannot be loaded ({str(e).splitlines()[0]}). Train it again, or copy it again"
+        ) from e

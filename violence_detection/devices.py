@@ -1,0 +1,47 @@
+"""TensorFlow set up once: determinism, precision, and what a model is mirrored on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import Any
+
+from violence_detection.config import TrainConfig
+from violence_detection.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def set_up(config: TrainConfig) -> Any:
+    """Seed everything, choose the precision, and return the distribution strategy.
+
+    Call before anything else touches TensorFlow: logical devices can only be made before it starts. On a CPU
+    operations are made deterministic, so that the same seed gives the same loss history.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        with contextlib.suppress(RuntimeError):  # already started, by an extraction on the same GPU
+            tf.config.experimental.set_memory_growth(gpu, True)
+    count = config.devices or max(len(gpus), 1)
+    if gpus and count > len(gpus):
+        raise UserError(f"--devices {count}, but TensorFlow sees {len(gpus)} GPU(s). Look at nvidia-smi")
+    if not gpus and count > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
+    if not gpus:
+        tf.config.experimental.enable_op_determinism()
+    mixed = config.mixed_precision == "on" or (config.mixed_precision == "auto" and bool(gpus))
+    keras.mixed_precision.set_dtype_policy(
+        ("mixed_float16" if gpus else "mixed_bfloat16") if mixed else "float32"
+    )
+    keras.utils.set_random_seed(config.seed)
+    kind = "GPU" if gpus else "CPU"
+    log.info("devices: %d x %s, precision %s", count, kind, keras.mixed_precision.dtype_policy().name)
+    if count > 1:
+        return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+    return tf.distribute.get_strategy()

@@ -1,0 +1,134 @@
+"""The temporal heads: from a sequence of frame features to P(fight).
+
+Every head takes a dict of inputs, name -> (B, T, C), one per backbone and stream. Each input is normalised and
+projected; inputs that share a time axis are joined frame by frame, others keep a branch of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import keras
+from keras import layers, ops
+
+from violence_detection.config import HeadConfig
+
+Tensor = keras.KerasTensor
+
+
+@keras.saving.register_keras_serializable("violence_detection")
+class TemporalAttention(layers.Layer):
+    """Additive attention pooling over time (Bahdanau et al. 2015, arXiv 1409.0473): (B, T, D) -> (B, D).
+
+    The softmax over T is computed in float32 under mixed precision too.
+    """
+
+    def __init__(self, units: int = 64, **kwargs: object):
+        super().__init__(**kwargs)
+        self.units = units
+        self.hidden = layers.Dense(units, activation="tanh", name="hidden")
+        self.score = layers.Dense(1, use_bias=False, name="score")
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.hidden.build(input_shape)
+        self.score.build((*input_shape[:-1], self.units))
+        super().build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        scores = ops.cast(self.score(self.hidden(x)), "float32")  # (B, T, 1)
+        weights = ops.cast(ops.softmax(scores, axis=1), x.dtype)
+        return ops.sum(weights * x, axis=1)
+
+    def get_config(self) -> dict[str, object]:
+        return {**super().get_config(), "units": self.units}
+
+
+@keras.saving.register_keras_serializable("violence_detection")
+class PositionEmbedding(layers.Layer):
+    """Adds a learnt vector for each time step: (B, T, D) -> (B, T, D)."""
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        self.table = self.add_weight(
+            shape=input_shape[1:], initializer=keras.initializers.RandomNormal(0.0, 0.02)
+        )
+        super().build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        return x + ops.cast(self.table, x.dtype)
+
+
+def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: HeadConfig) -> keras.Model:
+    """A head. `inputs`: name -> (T, C). The model maps {name: (B, T, C)} to (B, 1) float32, P(fight)."""
+    given = {name: keras.Input(shape, name=name) for name, shape in inputs.items()}
+    by_length: dict[int, list[Tensor]] = {}
+    for name, x in given.items():
+        x = layers.LayerNormalization(name=f"{name}.norm")(x)
+        x = layers.Dropout(config.input_dropout, name=f"{name}.dropout")(x)
+        x = layers.Dense(config.projection, activation="gelu", name=f"{name}.projection")(x)
+        by_length.setdefault(x.shape[1], []).append(x)
+    vectors = []
+    for sequences in by_length.values():
+        x = layers.Concatenate()(sequences) if len(sequences) > 1 else sequences[0]
+        x = layers.Dropout(config.dropout)(x)
+        vectors.append(ARCHITECTURES[architecture](x, config))
+    x = layers.Concatenate()(vectors) if len(vectors) > 1 else vectors[0]
+    x = layers.Dropout(config.dropout)(x)
+    logits = layers.Dense(1, dtype="float32", name="logits")(x)
+    p_fight = layers.Activation("sigmoid", dtype="float32", name="p_fight")(logits)
+    return keras.Model(given, p_fight, name=architecture)
+
+
+def _bilstm_attention(x: Tensor, c: HeadConfig) -> Tensor:
+    x = layers.Bidirectional(layers.LSTM(c.units, return_sequences=True))(x)
+    x = layers.Dropout(c.dropout)(x)
+    x = layers.Bidirectional(layers.LSTM(c.units // 2, return_sequences=True))(x)
+    return TemporalAttention(c.units // 2)(x)
+
+
+def _deep_lstm(x: Tensor, c: HeadConfig) -> Tensor:
+    for units in (c.units, c.units):
+        x = layers.LSTM(units, return_sequences=True)(x)
+        x = layers.Dropout(c.dropout)(x)
+    return layers.LSTM(c.units // 2)(x)
+
+
+def _bilstm(x: Tensor, c: HeadConfig) -> Tensor:
+    x = layers.Bidirectional(layers.LSTM(c.units, return_sequences=True))(x)
+    x = layers.Dropout(c.dropout)(x)
+    return layers.Bidirectional(layers.LSTM(c.units // 2))(x)
+
+
+def _gru(x: Tensor, c: HeadConfig) -> Tensor:
+    x = layers.GRU(c.units, return_sequences=True)(x)
+    x = layers.Dropout(c.dropout)(x)
+    return layers.GRU(c.units // 2)(x)
+
+
+def _conv_lstm(x: Tensor, c: HeadConfig) -> Tensor:
+    for _ in range(2):
+        x = layers.Conv1D(c.units, 3, padding="same", activation="gelu")(x)
+    x = layers.MaxPooling1D(2)(x)
+    x = layers.Dropout(c.dropout)(x)
+    return layers.LSTM(c.units // 2)(x)
+
+
+def _attention(x: Tensor, c: HeadConfig) -> Tensor:
+    """Pre-norm transformer encoder (Vaswani et al. 2017; Xiong et al. 2020) of two blocks, attention pooling."""
+    x = PositionEmbedding()(layers.Dense(c.units)(x))
+    for _ in range(2):
+        y = layers.LayerNormalization()(x)
+        y = layers.MultiHeadAttention(4, c.units // 4, dropout=c.dropout / 2)(y, y)
+        x = x + layers.Dropout(c.dropout)(y)
+        y = layers.Dense(2 * c.units, activation="gelu")(layers.LayerNormalization()(x))
+        x = x + layers.Dropout(c.dropout)(layers.Dense(c.units)(y))
+    return TemporalAttention(c.units // 2)(layers.LayerNormalization()(x))
+
+
+ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
+    "bilstm_attention": _bilstm_attention,
+    "deep_lstm": _deep_lstm,
+    "bilstm": _bilstm,
+    "gru": _gru,
+    "conv_lstm": _conv_lstm,
+    "attention": _attention,
+}

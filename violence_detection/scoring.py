@@ -1,0 +1,141 @@
+"""Measure a trained model on the val clips: probabilities per clip and member, figures, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection import augment, detector, evaluation, extract, manifest, training, training_data
+from violence_detection.config import ScoreConfig
+from violence_detection.errors import UserError
+from violence_detection.training_data import Inputs, Samples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of a model with its 95 % interval, and of each member."""
+
+    accuracy: float
+    ci95: tuple[float, float]
+    by_member: dict[str, float]
+
+
+def score_samples(folder: Path, samples: Samples) -> Score:
+    """Score the model in `folder` on loaded samples (plain views)."""
+    model = detector.load(folder)
+    by_member = model.predict(samples.plain())
+    fights = samples.labels == 1
+    correct = (model.average(by_member) >= model.threshold) == fights
+    return Score(
+        round(float(correct.mean()), 4),
+        _rounded(evaluation.accuracy_interval(correct, samples.rows.source_group.to_numpy())),
+        {name: round(float(((p >= model.threshold) == fights).mean()), 4) for name, p in by_member.items()},
+    )
+
+
+def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
+    return round(interval[0], 4), round(interval[1], 4)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Everything a report needs. `predictions` has NaN where a clip could not be read."""
+
+    predictions: pd.DataFrame
+    manifest: pd.DataFrame
+    model: detector.Detector
+    result: dict[str, Any]
+    failures: list[dict[str, str]]
+    generated: bool
+    trained_on: int
+    seconds: float
+
+
+def run(config: ScoreConfig) -> Scored:
+    """Predict every clip of the split and evaluate. Raises UserError for a missing model, folder or manifest."""
+    from violence_detection.samples import is_sample_root
+
+    started = time.monotonic()
+    combined, split = locate(config)
+    frame = manifest.read(combined)
+    if config.tta < 1:
+        raise UserError("--tta counts the plain clip too, so it must be at least 1")
+    model = detector.load(config.models, engine=config.engine, backbone_weights=config.backbone_weights)
+    rows = frame[frame.split == split].sort_values("clip_id", ignore_index=True)
+    if rows.empty:
+        raise UserError(f"{combined}/manifest.csv has no clips in {split}")
+    detector.find_weights(model)
+    views = augment.variant_names("t", config.tta)
+    wanted = training_data.clips_of(rows, combined, views)
+    extraction = extract.ensure(wanted, model.features, combined.parent, config.workers)
+    training_data.report_extraction(extraction, len(wanted))
+    readable = training_data.without_failures(rows, combined, extraction.failures)
+    samples = training_data.load(extraction.stores, readable, views)
+    predictions = predict_rows(model, rows, samples)
+    overlap = trained_on(model, readable.clip_id.tolist())
+    if overlap:
+        log.warning(
+            "%d of the %d clips were trained on: this is no accuracy on unseen clips", overlap, len(readable)
+        )
+    return Scored(
+        predictions,
+        frame,
+        model,
+        evaluation.evaluate(predictions, model.threshold),
+        extraction.failures,
+        is_sample_root(combined.parent) or model.trained_on_samples,
+        overlap,
+        time.monotonic() - started,
+    )
+
+
+def locate(config: ScoreConfig) -> tuple[Path, str]:
+    """The combined folder and the split that `--data` names. Raises UserError if there is no manifest."""
+    data = config.data or config.data_root / "combined_all" / "val"
+    if not data.is_dir():
+        raise UserError(f"--data: no folder at {data}. Make it with combine_all_datasets.py")
+    if (data / manifest.FILE_NAME).is_file():
+        return data, "val"
+    if (data.parent / manifest.FILE_NAME).is_file() and data.name in manifest.SPLITS:
+        return data.parent, data.name
+    raise UserError(
+        f"no manifest.csv in {data} or above it: without it neither labels nor sources are known. "
+        "Give <root>/combined_all/val as combine_all_datasets.py made it"
+    )
+
+
+def predict_rows(model: detector.Detector, rows: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """Rows of the manifest with p_<member> and p_violent, averaged over views; NaN for clips without features."""
+    import pandas as pd
+
+    by_member = average_views(model, samples.inputs)
+    columns = {f"p_{name}": p for name, p in by_member.items()} | {"p_violent": model.average(by_member)}
+    scored = pd.DataFrame(columns).assign(clip_id=samples.rows.clip_id)
+    kept = ["clip_id", "path", "source_path", "dataset", "source_group", "label"]
+    return rows[kept].merge(scored, on="clip_id", how="left")
+
+
+def average_views(model: detector.Detector, inputs: Inputs) -> dict[str, np.ndarray]:
+    """P(fight) of each member for inputs name -> (N, V, T, C), the mean over the V views."""
+    views = next(iter(inputs.values())).shape[1]
+    per_view = [
+        model.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}) for i in range(views)
+    ]
+    return {name: np.mean([p[name] for p in per_view], axis=0) for name in per_view[0]}
+
+
+def trained_on(model: detector.Detector, clip_ids: Sequence[str]) -> int:
+    """How many of the clips the model was trained on."""
+    seen = training.trained_clips(model.folder)
+    return sum(clip_id in seen for clip_id in clip_ids)
