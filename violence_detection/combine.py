@@ -94,7 +94,13 @@ def _rows(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, A
     assignment = split.assign(items, config.seed, config.val_fraction)
     paths = {c.clip_id: c.source_path for c in unique.kept}
     dropped = unique.dropped + [Dropped(paths[a], paths[b], "source") for a, b in assignment.dropped.items()]
-    rows = [_row(c, assignment.split[c.clip_id]) for c in unique.kept if c.clip_id in assignment.split]
+    sides = {paths[clip_id]: side for clip_id, side in assignment.split.items()}
+    for pair in unique.bridges:
+        if {sides.get(p) for p in pair} == set(manifest.SPLITS):
+            train, val = sorted(pair, key=lambda p: manifest.SPLITS.index(sides[p]))
+            dropped.append(Dropped(train, val, "footage"))
+            del sides[train]
+    rows = [_row(c, sides[c.source_path]) for c in unique.kept if c.source_path in sides]
     return sorted(rows, key=lambda r: r["path"]), sorted(dropped)
 
 
@@ -175,7 +181,7 @@ def _summary(
         "train": sides["train"],
         "val": sides["val"],
         "duplicates_removed": len(dropped),
-        "duplicates_by_kind": {kind: kinds[kind] for kind in ("exact", "near", "source")},
+        "duplicates_by_kind": {kind: kinds[kind] for kind in ("exact", "near", "source", "footage")},
         "near_duplicate_groups": unique.n_near_groups,
         "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
         "excluded": sum(len(d.excluded) for d in found.datasets),

@@ -6,13 +6,20 @@ the first by path. What goes is named together with what stays.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from violence_detection import duplicates
+from violence_detection.duplicates import Pair
 from violence_detection.scan import Scan
 from violence_detection.sources import Union, preferred_name
+
+#: A source group that pictures, not published ids, joined may hold this share of a data set's class, or this
+#: many clips. Data sets that publish no sources are grouped in blocks of numbers; a few chance pairs would
+#: otherwise chain all blocks into one group that no split can divide.
+MAX_JOINED_SHARE = 0.4
+MAX_JOINED_CLIPS = 50
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,11 @@ class Candidate:
 
 @dataclass(frozen=True, order=True)
 class Dropped:
-    """A clip that was left out. kind: exact, near, or source (a train clip of an official val clip's
-    source)."""
+    """A clip that was left out, and the one that stays in its stead.
+
+    kind: exact; near (an altered copy); source (a train clip of an official val clip's source); footage (a train
+    clip that shares footage with a val clip of a source too large to be joined).
+    """
 
     dropped: str
     kept: str
@@ -47,13 +57,18 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Deduplicated:
-    """`conflicts`: copies of the same content under both labels, all left out. `n_near_groups`: clusters
-    found."""
+    """What stays and what goes.
+
+    conflicts: copies of the same content under both labels, all left out. n_near_groups: clusters of two or more
+    found by fingerprint. bridges: source paths of kept clips that share footage though their source groups were
+    too large to join; if they come to stand on different sides, the train clip has to go.
+    """
 
     kept: list[Candidate]
     dropped: list[Dropped]
     conflicts: list[tuple[Candidate, Candidate]]
     n_near_groups: int
+    bridges: list[tuple[str, str]]
 
 
 def deduplicate(candidates: Iterable[Candidate]) -> Deduplicated:
@@ -66,30 +81,53 @@ def deduplicate(candidates: Iterable[Candidate]) -> Deduplicated:
     unique, dropped, conflicts = _exact(candidates, union)
     unique.sort(key=lambda c: c.clip_id)
     pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])
+    bridges = _join(unique, pairs, union)
+    stays = _originals(unique, pairs)
+    near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
+    ends = ((stays[p.i], stays[p.j]) for p in bridges)  # a dropped copy's footage is its original's
+    sizes = Counter(duplicates.clusters(len(unique), pairs))
+    return Deduplicated(
+        kept=_renamed((unique[i] for i, k in stays.items() if i == k), union),
+        dropped=sorted(dropped + near),
+        conflicts=conflicts,
+        n_near_groups=sum(size > 1 for size in sizes.values()),
+        bridges=[(unique[i].source_path, unique[j].source_path) for i, j in ends if i != j],
+    )
+
+
+def _join(unique: Sequence[Candidate], pairs: Sequence[Pair], union: Union[str]) -> list[Pair]:
+    """Join source groups over pairs, the nearest first; returns the pairs whose groups would grow too large."""
+    strata = Counter((c.dataset, c.label) for c in unique)
+    most = {s: max(MAX_JOINED_CLIPS, MAX_JOINED_SHARE * n) for s, n in strata.items()}
+    sizes: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for clip in unique:
+        sizes[union.root(clip.source_group)][clip.dataset, clip.label] += 1
+    bridges = []
+    for pair in sorted(pairs, key=lambda p: (not p.same_clip, p.distance, p.i, p.j)):
+        a, b = (union.root(unique[k].source_group) for k in (pair.i, pair.j))
+        if a == b:
+            continue
+        joined = sizes[a] + sizes[b]
+        if any(n > most[stratum] for stratum, n in joined.items()):
+            bridges.append(pair)
+            continue
+        union.join(a, b)
+        sizes[union.root(a)] = joined
+    return bridges
+
+
+def _originals(unique: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[int, int]:
+    """For each clip, by position, the clip that stays: itself, or the one it is an altered copy of."""
     copies: dict[int, list[int]] = defaultdict(list)
     for pair in pairs:
-        union.join(unique[pair.i].source_group, unique[pair.j].source_group)
         if pair.same_clip and unique[pair.i].label == unique[pair.j].label:
             copies[pair.i].append(pair.j)
             copies[pair.j].append(pair.i)
-    kept: dict[int, Candidate] = {}
+    stays: dict[int, int] = {}
     for position in sorted(range(len(unique)), key=lambda i: unique[i].preference()):
-        originals = [kept[i] for i in copies[position] if i in kept]
-        if originals:
-            original = min(originals, key=Candidate.preference)
-            dropped.append(Dropped(unique[position].source_path, original.source_path, "near"))
-        else:
-            kept[position] = unique[position]
-    clusters = duplicates.clusters(len(unique), pairs)
-    sizes: dict[int, int] = defaultdict(int)
-    for cluster in clusters:
-        sizes[cluster] += 1
-    return Deduplicated(
-        kept=_renamed(kept.values(), union),
-        dropped=sorted(dropped),
-        conflicts=conflicts,
-        n_near_groups=sum(size > 1 for size in sizes.values()),
-    )
+        originals = [i for i in copies[position] if stays.get(i) == i]
+        stays[position] = min(originals, key=lambda i: unique[i].preference(), default=position)
+    return stays
 
 
 def _exact(

@@ -112,7 +112,7 @@ def discover(roots: Sequence[Path]) -> Inventory:
     if not files:
         raise UserError(
             f"no video below {', '.join(str(r) for r in roots)}. Download data sets "
-            "with download_all_violence_datasets.py, or name the folder that holds them with --data-root or --roots"
+            "with download_all_violence_datasets.py, or name their folder with --data-root or --roots"
         )
     trees, unknown = _recognise(files)
     trees, copies = _without_copies(trees)

@@ -6,6 +6,8 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import TypeVar
@@ -33,7 +35,7 @@ def map_unordered(function: Callable[[T], R], items: Iterable[T], workers: int) 
         return
     remaining = itertools.chain([first], remaining)
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(worker_count(workers), mp_context=context) as pool:
+    with ProcessPoolExecutor(worker_count(workers), mp_context=context, initializer=_follow_parent) as pool:
         pending: dict[Future[R], T] = {}
         try:
             while True:
@@ -48,3 +50,15 @@ def map_unordered(function: Callable[[T], R], items: Iterable[T], workers: int) 
                     yield pending.pop(future), future.result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _follow_parent() -> None:
+    """A worker ends with the process that started it, even one killed with -9, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if (parent := multiprocessing.parent_process()) is not None:
+        threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,33 @@
+"""Tiny real video files whose pictures are all different, and altered copies of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def frames(seed: int, n_frames: int = 24, width: int = 96, height: int = 64) -> list[np.ndarray]:
+    """Moving coarse noise, (height, width, 3) uint8 BGR; another seed is another picture."""
+    rng = np.random.default_rng(seed)
+    field = rng.integers(0, 255, (8, 8 + n_frames, 3), np.uint8)  # drifts one cell in each frame
+    steps = rng.integers(1, 3)
+    return [
+        cv2.resize(np.roll(field, -i * steps, axis=1)[:, :8], (width, height), interpolation=cv2.INTER_CUBIC)
+        for i in range(n_frames)
+    ]
+
+
+def write(
+    path: Path, seed: int, *, n_frames: int = 24, width: int = 96, height: int = 64, brightness: int = 0
+) -> Path:
+    """Write the frames of `seed` at 12 fps; other sizes and brightness make an altered copy of the same clip."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codec = {".avi": "XVID", ".mp4": "mp4v"}[path.suffix.lower()]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 12.0, (width, height))
+    assert writer.isOpened(), path
+    for frame in frames(seed, n_frames):
+        writer.write(cv2.resize(cv2.convertScaleAbs(frame, beta=brightness), (width, height)))
+    writer.release()
+    return path
