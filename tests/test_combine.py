@@ -1,0 +1,278 @@
+"""Combining small real files: copies, conflicts, damage, interruption, official splits, and the real clips."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_videos import write
+
+from violence_detection import combine, dedupe, manifest, scan
+from violence_detection.config import CombineConfig
+from violence_detection.dedupe import Candidate
+from violence_detection.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+HOCKEY = "raw/hockey/data"
+RWF = "raw/RWF-2000"
+
+
+def flows_clip(seed: int, label: str) -> str:
+    return f"raw/flows/1/{label}/crowd__Title{seed}__someone__id{seed:09d}.avi"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with three data sets and each of the faults; tests copy it."""
+    root = tmp_path_factory.mktemp("published")
+    for seed in range(10):
+        write(root / flows_clip(seed, "Violence"), seed)
+        write(root / flows_clip(100 + seed, "NonViolence"), 100 + seed)
+    for block in range(5):
+        write(root / HOCKEY / f"fi{block * 25 + 1}_xvid.avi", 200 + block)
+        write(root / HOCKEY / f"no{block * 25 + 1}_xvid.avi", 300 + block)
+    for side, first in (("train", 400), ("val", 500)):
+        for seed in range(first, first + 4):
+            write(root / RWF / side / "Fight" / f"rwf_{seed}_{side}__0.avi", seed)
+            write(root / RWF / side / "NonFight" / f"rwf_{seed + 50}_{side}__0.avi", seed + 50)
+    copy(root, f"{HOCKEY}/no1_xvid.avi", f"{HOCKEY}/no14_xvid.avi")  # exact copy
+    copy(root, f"{HOCKEY}/fi26_xvid.avi", f"{HOCKEY}/no77_xvid.avi")  # the same under both labels
+    write(root / HOCKEY / "no102_xvid.avi", 304, width=192, height=128, brightness=8)  # better copy of no101
+    (root / HOCKEY / "fi130_xvid.avi").write_bytes(b"RIFF but no video" * 50)
+    copy(root, f"{RWF}/val/Fight/rwf_500_val__0.avi", f"{RWF}/train/Fight/planted_0.avi")
+    write(root / RWF / "train/Fight/recoded_0.avi", 501, width=192, height=128, brightness=8)
+    write(root / RWF / "train/Fight/rwf_502_val__7.avi", 777)  # another clip of an official val source
+    copy(root, flows_clip(0, "Violence"), "raw/holiday/beach.avi")
+    return root
+
+
+def copy(root: Path, source: str, target: str) -> None:
+    (root / target).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(root / source, root / target)
+
+
+@pytest.fixture
+def root(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "root"))
+
+
+@pytest.fixture(scope="module")
+def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root on which combine has run once; read only."""
+    root = Path(shutil.copytree(published, tmp_path_factory.mktemp("done") / "root"))
+    combine.run(CombineConfig(data_root=root, workers=2))
+    return root
+
+
+def table(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as f:
+        reader = csv.DictReader(f)
+        first = (reader.fieldnames or ["?"])[0]
+        return {row[first]: row for row in reader}
+
+
+def rows(root: Path) -> dict[str, dict[str, str]]:
+    """The manifest's rows by source path."""
+    return {r["source_path"]: r for r in table(root / "combined_all" / "manifest.csv").values()}
+
+
+def manifest_bytes(root: Path) -> bytes:
+    return (root / "combined_all" / "manifest.csv").read_bytes()
+
+
+def test_the_manifest_is_what_later_stages_read_and_the_folder_holds_just_that(done: Path) -> None:
+    frame = manifest.read(done / "combined_all")
+    assert list(frame.columns) == list(manifest.COLUMNS)
+    assert list(frame.path) == sorted(frame.path)
+    placed = {p.relative_to(done / "combined_all").as_posix() for p in (done / "combined_all").glob("*/*/*")}
+    assert placed == set(frame.path)
+    for row in rows(done).values():
+        clip, source = done / "combined_all" / row["path"], done / row["source_path"]
+        assert clip.samefile(source)
+        assert not clip.is_symlink()
+        assert row["path"].startswith(f"{row['split']}/{row['label']}/{row['dataset']}__")
+        assert row["clip_id"] == row["sha256"][:16]
+        assert row["n_frames"] == "24"
+    record = json.loads((done / "combined_all" / combine.RECORD_NAME).read_text())
+    assert record["summary"]["train"] == (frame.split == "train").sum()
+
+
+def test_of_exact_copies_the_first_by_path_stays_and_the_other_is_named(done: Path) -> None:
+    kept, gone = f"{HOCKEY}/no14_xvid.avi", f"{HOCKEY}/no1_xvid.avi"
+    assert kept in rows(done)
+    assert gone not in rows(done)
+    row = table(done / "combined_all" / "duplicates.csv")[gone]
+    assert row == {"source_path": gone, "kept_source_path": kept, "kind": "exact"}
+
+
+def test_of_altered_copies_the_best_stays(done: Path) -> None:
+    assert f"{HOCKEY}/no102_xvid.avi" in rows(done)
+    dropped = table(done / "combined_all" / "duplicates.csv")[f"{HOCKEY}/no101_xvid.avi"]
+    assert (dropped["kept_source_path"], dropped["kind"]) == (f"{HOCKEY}/no102_xvid.avi", "near")
+
+
+def test_content_under_both_labels_is_left_out_and_named(done: Path) -> None:
+    failures = table(done / "combined_all" / "failures.csv")
+    for name in ("fi26_xvid.avi", "no77_xvid.avi"):
+        assert f"{HOCKEY}/{name}" not in rows(done)
+        assert "same content" in failures[f"{HOCKEY}/{name}"]["reason"]
+
+
+def test_a_damaged_file_is_a_named_failure(done: Path) -> None:
+    failures = table(done / "combined_all" / "failures.csv")
+    assert set(failures) == {f"{HOCKEY}/{n}_xvid.avi" for n in ("fi26", "no77", "fi130")}
+    assert failures[f"{HOCKEY}/fi130_xvid.avi"]["reason"]
+
+
+def test_official_val_stays_val_and_what_it_shares_leaves_train(done: Path) -> None:
+    found = rows(done)
+    official = {p: r for p, r in found.items() if p.startswith(RWF)}
+    assert {p.split("/")[2] for p, r in official.items() if r["split"] == "val"} == {"val"}
+    assert sum(r["split"] == "val" for r in official.values()) == 8
+    dropped = table(done / "combined_all" / "duplicates.csv")
+    for name, kind in (("planted_0", "exact"), ("recoded_0", "near"), ("rwf_502_val__7", "source")):
+        path = f"{RWF}/train/Fight/{name}.avi"
+        assert path not in found
+        assert dropped[path]["kind"] == kind
+        assert dropped[path]["kept_source_path"].startswith(f"{RWF}/val/")
+
+
+def test_videos_without_a_label_are_listed(done: Path) -> None:
+    assert "raw/holiday" in table(done / "combined_all" / "unlabelled.csv")
+    assert not any(p.startswith("raw/holiday") for p in rows(done))
+
+
+def test_no_source_on_both_sides_and_both_classes_on_each(done: Path) -> None:
+    sides: dict[str, set[str]] = defaultdict(set)
+    classes: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for row in rows(done).values():
+        sides[row["source_group"]].add(row["split"])
+        classes[row["dataset"]].add((row["split"], row["label"]))
+    assert all(len(s) == 1 for s in sides.values())
+    assert all(len(c) == 4 for c in classes.values())
+
+
+def test_a_second_run_reads_nothing_and_changes_nothing(
+    root: Path, done: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(done, root, dirs_exist_ok=True)
+    before = manifest_bytes(root)
+    combine.run(CombineConfig(data_root=root))
+    with_log(caplog)
+    start = time.monotonic()
+    combine.run(CombineConfig(data_root=root))
+    assert time.monotonic() - start < 1.0
+    assert "0 to read" in caplog.text
+    assert manifest_bytes(root) == before
+
+
+def with_log(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("violence_detection").propagate = True
+    caplog.set_level(logging.INFO, "violence_detection")
+
+
+def test_a_data_set_added_later_costs_only_itself(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flows = root / "raw" / "flows"
+    flows.rename(root / "flows")
+    combine.run(CombineConfig(data_root=root, workers=1))
+    (root / "flows").rename(flows)
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root, workers=1))
+    assert "20 to read" in caplog.text
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: Path) -> None:
+    command = [sys.executable, "combine_all_datasets.py", "--data-root", str(root), "--workers", "1"]
+    journal = root / "combined_all" / scan.JOURNAL_NAME
+    first = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not journal.is_file() or journal.read_bytes().count(b"\n") < 5:
+        assert first.poll() is None
+        time.sleep(0.002)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    known = journal.read_bytes().count(b"\n")
+    with journal.open("ab") as f:
+        f.write(b'{"key": "torn')
+    assert not (root / "combined_all" / "manifest.csv").exists()
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert again.returncode == 1, again.stderr  # done, with failures named
+    assert f"{known} known" in again.stderr
+    summary = json.loads(again.stdout)
+    assert summary["unreadable"] == 1
+    assert summary["label_conflicts"] == 2
+    assert manifest_bytes(root) == manifest_bytes(done)
+
+
+def test_another_seed_leaves_no_stale_link(root: Path, done: Path) -> None:
+    shutil.copytree(done, root, dirs_exist_ok=True)
+    combine.run(CombineConfig(data_root=root, seed=5))
+    placed = {p.relative_to(root / "combined_all").as_posix() for p in (root / "combined_all").glob("*/*/*")}
+    assert placed == set(manifest.read(root / "combined_all").path)
+    assert manifest_bytes(root) != manifest_bytes(done)
+
+
+@pytest.mark.parametrize("link", ["symlink", "copy"])
+def test_other_ways_of_placing_give_the_same_manifest(root: Path, done: Path, link: str) -> None:
+    copy_journal = root / "combined_all" / scan.JOURNAL_NAME
+    copy_journal.parent.mkdir()
+    combine.run(CombineConfig(data_root=root, link=link))
+    assert manifest_bytes(root) == manifest_bytes(done)
+    clips = list((root / "combined_all").glob("*/*/*"))
+    assert all(c.is_symlink() == (link == "symlink") for c in clips)
+    assert all(c.stat().st_size > 0 for c in clips)
+    if link == "copy":
+        assert all(c.stat().st_nlink == 1 for c in clips)
+
+
+def test_the_order_of_files_does_not_matter() -> None:
+    candidates = [
+        Candidate(
+            f"{i}.avi", "fight", "s", f"g{i}", "val" if i == 5 else "", scan.Scan(sha256=str(i % 7), width=i)
+        )
+        for i in range(20)
+    ]
+    expected = dedupe.deduplicate(candidates)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(candidates, len(candidates))
+        assert dedupe.deduplicate(shuffled) == expected
+    assert "5.avi" in {c.source_path for c in expected.kept}
+
+
+def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(UserError, match="download_all_violence_datasets"):
+        combine.run(CombineConfig(data_root=tmp_path))
+    (tmp_path / "raw" / "fi1_xvid.avi").write_bytes(b"no video")
+    with pytest.raises(UserError, match="unreadable"):
+        combine.run(CombineConfig(data_root=tmp_path, workers=1))
+
+
+@pytest.mark.real
+def test_real_clips_have_their_labels_one_of_each_copy_and_no_source_on_both_sides(
+    real_clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "raw").mkdir()
+    for name in ("hockey_fights", "violent_flows"):
+        (tmp_path / "raw" / name).symlink_to(real_clips / "raw" / name)
+    combine.run(CombineConfig(data_root=tmp_path))
+    found = manifest.read(tmp_path / "combined_all").set_index("source_path")
+    oracle = pd.read_csv(real_clips / "sources.csv").set_index("path").loc[found.index]
+    assert (found.label == oracle.label).all()
+    assert (found.dataset == oracle.dataset).all()
+    sides = found.split.groupby([oracle.dataset, oracle.source_group]).nunique()
+    assert sides.max() == 1
+    for a, b in ((13, 14), (123, 136)):
+        kept = [f"raw/hockey_fights/data/no{n}_xvid.avi" in found.index for n in (a, b)]
+        assert sum(kept) <= 1
+    assert 0.18 <= (found.split == "val").mean() <= 0.22
