@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
-import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -330,7 +329,7 @@ class _Job:
             shutil.rmtree(staging)
         try:
             files, renamed = archives.unpack(archive, staging, free_bytes=self.free_bytes(self.layout.raw))
-            os.sync()  # the files before the record that says they are there
+            storage.sync_files(staging / f.path for f in files)  # before the record that says they are there
             source = _source_record(candidate, archive)
             record = completion.write(staging, dataset.key, source, files, renamed)
             staging.replace(folder)
