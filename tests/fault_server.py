@@ -176,6 +176,29 @@ def cut(after: int, *, reset: bool = False) -> Fault:
     return fault
 
 
+def chunked(cut_after: int | None = None) -> Fault:
+    """Send the file in chunks without a length, as repository archives come; whole or broken off."""
+
+    def fault(handler: Handler) -> bool:
+        body = handler.server.files[urlsplit(handler.path).path].body
+        handler.server.log.append((handler.command, handler.path, dict(handler.headers), 200))
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/zip")
+        handler.send_header("ETag", 'W/"weak"')
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        for start in range(0, len(body), 10_000):
+            if cut_after is not None and start >= cut_after:
+                handler.hang_up()
+                return True
+            piece = body[start : start + 10_000]
+            handler.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
+        handler.wfile.write(b"0\r\n\r\n")
+        return True
+
+    return fault
+
+
 def status(code: int, headers: dict[str, str] | None = None, body: bytes = b"no") -> Fault:
     """Answer with a status."""
 

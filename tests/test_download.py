@@ -261,7 +261,7 @@ def test_no_kaggle_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     assert str(bench.root / "downloads" / "kaggle_set" / "fights.zip") in reason, "the way by hand"
 
 
-@pytest.mark.parametrize("way", ["variable", "access_token", "legacy pair"])
+@pytest.mark.parametrize("way", ["variable", "access_token", "legacy pair", "log-in"])
 def test_each_way_of_authenticating_works_and_is_named(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
@@ -272,9 +272,17 @@ def test_each_way_of_authenticating_works_and_is_named(
     if way == "legacy pair":
         monkeypatch.setenv("KAGGLE_USERNAME", "someone")
         monkeypatch.setenv("KAGGLE_KEY", LEGACY_KEY)
-    how = kaggle_source.authenticate().how
-    named = {"variable": "KAGGLE_API_TOKEN", "access_token": "access_token", "legacy pair": "KAGGLE_USERNAME"}
-    assert named[way] in how
+    if way == "log-in":
+        saved = {"refresh_token": "r", "access_token": TOKEN, "username": "someone"}
+        saved["access_token_expiration"] = "2999-01-01T00:00:00+00:00"
+        storage.write_json(Path("~/.kaggle/credentials.json").expanduser(), saved)
+    named = {
+        "variable": "KAGGLE_API_TOKEN",
+        "access_token": "access_token",
+        "legacy pair": "KAGGLE_USERNAME",
+        "log-in": "kaggle auth login",
+    }
+    assert named[way] in kaggle_source.authenticate().how
     arrives(bench)
 
 
@@ -413,8 +421,18 @@ def test_unknown_data_set_lists_the_known(bench: Bench) -> None:
         bench.run("nonsense")
 
 
+def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> None:
+    arrives(bench)
+    left = bench.root / "downloads" / "kaggle_set" / "fights.zip"
+    left.parent.mkdir()
+    left.write_bytes(b"left")
+    assert bench.run("kaggle_set").summary()["skipped"] == 1
+    bench.assert_whole()
+
+
 def test_archives_are_kept_on_request(bench: Bench) -> None:
     bench.run("plain_set", keep_archives=True)
+    bench.run("plain_set")
     kept = bench.root / "downloads" / "plain_set" / "plain.zip"
     source = (completion.read(bench.raw("plain_set")) or {})["source"]
     assert source["archive_sha256"] == storage.sha256_file(kept)

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests import fault_server
-from tests.fault_server import FaultServer, Served, cut, cut_and, html, short_body, stall, status
+from tests.fault_server import FaultServer, Served, chunked, cut, cut_and, html, short_body, stall, status
 from violence_detection import fetch, http_facts, storage
 
 BODY = random.Random(1).randbytes(700_000)
@@ -114,6 +114,13 @@ def test_server_that_ignores_if_range_is_found_out_by_its_etag(server: FaultServ
     assert target.read_bytes() == new
 
 
+def test_chunked_answers_without_a_length_arrive_whole_or_again(server: FaultServer, target: Path) -> None:
+    server.faults.extend([chunked(300_000), chunked(0), chunked()])
+    get(server, target)
+    assert target.read_bytes() == BODY
+    assert bytes_sent(server) == [None, None, None]
+
+
 def test_part_without_validator_is_not_continued(server: FaultServer, target: Path) -> None:
     server.files["/data.zip"].etag = 'W/"weak"'
     server.faults.append(cut(300_000))
@@ -169,6 +176,13 @@ def test_stall_is_a_time_out_and_tried_again(server: FaultServer, target: Path) 
     server.faults.append(stall(0.8))
     get(server, target)
     assert target.read_bytes() == BODY
+
+
+def test_stall_in_the_middle_costs_only_what_had_not_arrived(server: FaultServer, target: Path) -> None:
+    server.faults.append(cut_and(400_000, lambda: time.sleep(0.8)))
+    get(server, target)
+    assert target.read_bytes() == BODY
+    assert bytes_sent(server)[1] is not None
 
 
 def test_server_that_only_stalls_is_given_up_with_the_reason(server: FaultServer, target: Path) -> None:

@@ -92,10 +92,13 @@ def kind(path: Path) -> str:
     )
 
 
-def verify(path: Path, *, free_bytes: int | None = None) -> list[Entry]:
+def verify(
+    path: Path, *, free_bytes: int | None = None, on_bytes: Callable[[int], None] = lambda n: None
+) -> list[Entry]:
     """Read the archive through without writing: names, kinds, sizes, checksums. Returns its regular files.
 
-    `free_bytes` limits the unpacked size (default: what the archive's disk has free, less a reserve).
+    `free_bytes` limits the unpacked size (default: what the archive's disk has free, less a reserve);
+    `on_bytes` is told how many bytes of the archive have been read.
     Raises CorruptArchive, HarmfulArchive or UnsupportedArchive.
     """
     if free_bytes is None:
@@ -106,6 +109,7 @@ def verify(path: Path, *, free_bytes: int | None = None) -> list[Entry]:
         for entry, stream in _walk(path, limit_bytes):
             _drain(stream, entry, lambda chunk: None)
             entries.append(entry)
+            on_bytes(entry.packed_bytes)
     if not entries:
         raise CorruptArchive(
             f"{path}: the archive holds no files. Run the same command again to fetch it anew"

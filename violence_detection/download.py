@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from violence_detection import archives, catalogue, cli, completion, fetch, kaggle_source, preflight, storage
@@ -62,8 +61,8 @@ class Result:
         return rows + [{"path": f"{o.key}/{p}", "reason": r} for o in self.outcomes for p, r in o.problems]
 
     def summary(self) -> dict[str, Any]:
-        """`downloaded` counts data sets published by this run, adopted ones among them; `bytes` those
-        fetched."""
+        """`downloaded` counts data sets published by this run, adopted ones among them; `bytes` is the size
+        of what was fetched, parts of an earlier run that were continued among it."""
 
         def count(*statuses: str) -> int:
             return sum(o.status in statuses for o in self.outcomes)
@@ -270,7 +269,7 @@ class _Job:
         key = p.dataset.key
         if p.action in ("skip", "blocked"):
             if p.action == "skip":
-                self._drop_downloads(key)
+                self._drop_what_a_killed_run_left(key)
             return _without_work(p, "skipped")
         try:
             record = self._adopt(p.dataset) if p.action == "adopt" else self._try_sources(p)
@@ -314,23 +313,31 @@ class _Job:
             fetch.fetch(candidate.remote, archive, policy=self.policy, on_bytes=self.on_bytes, stop=self.stop)
         log.info("%s: checking and unpacking %s", dataset.key, archive.name)
         try:
-            archives.verify(archive, free_bytes=self.free_bytes(self.layout.raw))
+            with _bar(f"{dataset.key}: check", archive.stat().st_size) as on_bytes:
+                entries = archives.verify(
+                    archive, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
+                )
         except archives.CorruptArchive:
             archive.unlink()
             raise
-        record = self._publish(dataset, candidate, archive)
+        with _bar(f"{dataset.key}: unpack", sum(e.size_bytes for e in entries)) as on_bytes:
+            record = self._publish(dataset, candidate, on_bytes)
         self._drop_downloads(dataset.key)
         return record
 
-    def _publish(self, dataset: Dataset, candidate: Candidate, archive: Path) -> dict[str, Any]:
+    def _publish(
+        self, dataset: Dataset, candidate: Candidate, on_bytes: Callable[[int], None]
+    ) -> dict[str, Any]:
         """Unpack beside the target, record, rename."""
         staging, folder = self.layout.staging(dataset.key), self.layout.folder(dataset.key)
         if staging.exists():
             shutil.rmtree(staging)
         try:
-            files, renamed = archives.unpack(archive, staging, free_bytes=self.free_bytes(self.layout.raw))
+            files, renamed = archives.unpack(
+                candidate.archive, staging, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
+            )
             storage.sync_files(staging / f.path for f in files)  # before the record that says they are there
-            source = _source_record(candidate, archive)
+            source = _source_record(candidate, self.config.keep_archives)
             record = completion.write(staging, dataset.key, source, files, renamed)
             staging.replace(folder)
         except (UserError, OSError):
@@ -341,19 +348,32 @@ class _Job:
                         folder / completion.NAMES_NAME)  # fmt: skip
         return record
 
+    def _drop_what_a_killed_run_left(self, key: str) -> None:
+        """The archive of a run that ended between publishing and tidying up; never one that was to be kept."""
+        record = completion.read(self.layout.folder(key)) or {}
+        if record.get("source", {}).get("archive_kept") is False:
+            self._drop_downloads(key)
+
     def _drop_downloads(self, key: str) -> None:
         folder = self.layout.downloads / key
         if not self.config.keep_archives and folder.exists():
             shutil.rmtree(folder)
 
 
-def _source_record(candidate: Candidate, archive: Path) -> dict[str, Any]:
-    source = candidate.source
+@contextlib.contextmanager
+def _bar(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+    with cli.progress(total=total_bytes, unit="B", unit_scale=True, desc=what, leave=False) as bar:
+        yield bar.update
+
+
+def _source_record(candidate: Candidate, kept: bool) -> dict[str, Any]:
+    source, archive = candidate.source, candidate.archive
     record: dict[str, Any] = {
         "kind": source.kind,
         "archive": archive.name,
         "archive_bytes": archive.stat().st_size,
         "archive_sha256": storage.sha256_file(archive),
+        "archive_kept": kept,
     }
     record.update({"slug": source.slug} if source.kind == "kaggle" else {"url": fetch.safe_url(source.url)})
     return record

@@ -152,6 +152,12 @@ def authenticate() -> Kaggle:
         raise UserError(
             f"Kaggle cannot be reached ({network_reason(e)}). Check network and proxy and run this again"
         ) from e
+    except requests.HTTPError as e:
+        if e.response is not None and e.response.status_code not in (400, 401, 403, 404):
+            raise UserError(
+                f"Kaggle answers {e.response.status_code} to the log-in; wait and run this again"
+            ) from e
+        raise UserError(f"Kaggle does not accept {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}") from e
     except (requests.RequestException, SystemExit) as e:
         raise UserError(
             f"Kaggle does not accept the credentials of {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}"
