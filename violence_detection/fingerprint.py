@@ -1,8 +1,12 @@
-"""Perceptual fingerprints of clips: what is left when one is re-encoded, scaled, cropped, brightened or trimmed.
+"""Perceptual fingerprints of clips: what stays when one is re-encoded, scaled, cropped, brightened or trimmed.
 
-A few frames at fixed times from the start (so that neither frame rate nor a trimmed end moves them) are reduced
-to their lowest spatial frequencies (2D DCT of the luma, the idea of pHash), without the constant term, and scaled
-to a common contrast. 24 int8 values a frame, at most 8 frames: at most 192 bytes, written as hex.
+Up to eight frames at fixed times from the start (so that neither the frame rate nor a trimmed end moves them) lose
+their black bars and are reduced to the lowest spatial frequencies of their luma, without the constant term (2D DCT,
+as in pHash: Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010). The values are
+weighted by frequency, which whitens the 1/f spectrum of natural images, and scaled to a common contrast.
+
+192 bytes at most, written as hex: the first frame, then the change from frame to frame on a square-root scale, fine
+enough for the small motions that alone tell two moments of one fixed camera apart.
 """
 
 from __future__ import annotations
@@ -19,10 +23,16 @@ N_FRAMES = 8
 N_COEFFICIENTS = 24
 FIRST_S = 0.1
 STEP_S = 0.2
-_SIDE = 32
-#: Standard deviation of the low-frequency luma (0-255) below which a clip shows nothing to recognise it by.
+#: Standard deviation of the low-pass luma (levels of 255) below which there is nothing to know a clip by.
 MIN_TEXTURE = 2.0
-_SCALE = 32.0
+
+_SMALL = 64  # side of a frame when black bars are looked for
+_SIDE = 32  # and when it is transformed
+_BAR_CONTRAST = 0.1  # a bar's pixels stay this close to black, as a part of the clip's contrast,
+_BAR_SHARE = 0.75  # in this share of the row (the rest may be a logo),
+_BAR_LIMIT = 0.3  # over at most this part of the picture
+_LEVELS = 127
+_CLIP_RMS = 4.0  # values beyond this many times the clip's root mean square saturate
 
 
 def sample_plan(info: video.VideoInfo, start: int = 0, length: int | None = None) -> list[int]:
@@ -31,32 +41,28 @@ def sample_plan(info: video.VideoInfo, start: int = 0, length: int | None = None
     `start` and `length` (in frames) are for a window of a longer video; without them it is the whole clip.
     """
     end = info.n_frames if length is None else min(start + length, info.n_frames)
-    times = FIRST_S + STEP_S * np.arange(N_FRAMES)
-    frames = start + np.floor(times * info.fps).astype(int)
+    times_s = FIRST_S + STEP_S * np.arange(N_FRAMES)
+    frames = start + np.floor(times_s * info.fps + 1e-6).astype(int)
     return sorted({int(f) for f in frames if f < end})
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:
-    """Reduce an RGB uint8 frame of any size to (32, 32, 3): the `transform` for `video.decode`."""
-    return cv2.resize(frame, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    """Reduce an RGB uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode`."""
+    return cv2.cvtColor(cv2.resize(frame, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
 
 
 def from_frames(frames: Sequence[np.ndarray]) -> str:
-    """Fingerprint of the frames of `sample_plan`, in its order: RGB uint8 of any size, or through `shrink`.
+    """Fingerprint of the frames of `sample_plan`, in its order: RGB uint8 of any size, or results of `shrink`.
 
     Returns lower-case hex, 48 digits a frame. A clip without texture (black, one colour) has no identity: its
     fingerprint is the empty string, which pairs with nothing.
     """
-    rows = np.stack([_spectrum(f) for f in frames]) if len(frames) else np.zeros((0, N_COEFFICIENTS))
-    rms = float(np.sqrt(np.mean(rows**2))) if rows.size else 0.0
-    if rms * np.sqrt(N_COEFFICIENTS) / _SIDE < MIN_TEXTURE:
+    if not len(frames):
         return ""
-    return np.clip(np.rint(rows / rms * _SCALE), -127, 127).astype(np.int8).tobytes().hex()
-
-
-def to_array(fingerprint: str) -> np.ndarray:
-    """Returns (frames, 24) int8, frames from 0 (no identity) to N_FRAMES. Raises ValueError if it is none."""
-    return np.frombuffer(bytes.fromhex(fingerprint), np.int8).reshape(-1, N_COEFFICIENTS)
+    small = np.stack([f if f.ndim == 2 else shrink(f) for f in frames])
+    top, bottom, left, right = _picture_box(small)
+    spectra = np.stack([_spectrum(f[top:bottom, left:right]) for f in small])
+    return encode(spectra)
 
 
 def of_video(path: Path) -> tuple[video.VideoInfo, str]:
@@ -65,11 +71,57 @@ def of_video(path: Path) -> tuple[video.VideoInfo, str]:
     return info, from_frames([frames[i] for i in sample_plan(info)])
 
 
-def _spectrum(frame: np.ndarray) -> np.ndarray:
-    """The lowest spatial frequencies of the luma, (N_COEFFICIENTS,) float32, constant term left out."""
-    small = frame if frame.shape[:2] == (_SIDE, _SIDE) else shrink(frame)
-    luma = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return cv2.dct(luma)[_ROWS, _COLUMNS]
+def encode(spectra: np.ndarray) -> str:
+    """Hex of (frames, N_COEFFICIENTS) spectra in levels of luma; empty where they are below MIN_TEXTURE."""
+    if np.sqrt((spectra**2).sum(axis=1).mean()) < MIN_TEXTURE:
+        return ""
+    weighted = spectra * _WEIGHTS
+    scaled = weighted / (np.sqrt((weighted**2).mean()) * _CLIP_RMS)  # 1.0 saturates
+    changes = np.diff(scaled, axis=0)
+    codes = np.vstack([scaled[:1], np.sign(changes) * np.sqrt(np.abs(changes))])
+    return np.clip(np.rint(codes * _LEVELS), -_LEVELS, _LEVELS).astype(np.int8).tobytes().hex()
+
+
+def to_array(fingerprint: str) -> np.ndarray:
+    """Weighted spectra of the frames: (frames, 24) int32, frames from 0 (no identity) to N_FRAMES.
+
+    One clip's contrast is on one scale, whole numbers throughout, so that comparing is exact on any machine.
+    Raises ValueError where the text is not a fingerprint.
+    """
+    codes = np.frombuffer(bytes.fromhex(fingerprint), np.int8).astype(np.int32).reshape(-1, N_COEFFICIENTS)
+    values = codes * np.abs(codes)
+    values[:1] = codes[:1] * _LEVELS
+    return np.cumsum(values, axis=0, dtype=np.int32)
+
+
+def _picture_box(small: np.ndarray) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the picture inside its black bars, from (frames, 64, 64) uint8 luma.
+
+    Without this, bars outweigh the picture at low frequencies: all letterboxed clips would look alike.
+    """
+    brightest = small.max(axis=0).astype(np.float64)
+    black, white = np.percentile(brightest, 1), np.percentile(small, 98)
+    dark = brightest - black <= _BAR_CONTRAST * (white - black)
+    top, bottom = _bars(dark.mean(axis=1))
+    left, right = _bars(dark[top : _SMALL - bottom].mean(axis=0))
+    return top, _SMALL - bottom, left, _SMALL - right
+
+
+def _bars(dark_share: np.ndarray) -> tuple[int, int]:
+    """How many lines to drop at both ends, with the one that mixes bar and picture."""
+    limit = int(_SMALL * _BAR_LIMIT)
+    counts = []
+    for shares in (dark_share, dark_share[::-1]):
+        is_bar = shares[:limit] >= _BAR_SHARE
+        count = limit if is_bar.all() else int(np.argmin(is_bar))
+        counts.append(count + 1 if count else 0)
+    return counts[0], counts[1]
+
+
+def _spectrum(picture: np.ndarray) -> np.ndarray:
+    """The lowest spatial frequencies, (N_COEFFICIENTS,) float64, as standard deviations in levels of luma."""
+    square = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float64)
+    return (_BASIS @ square @ _BASIS.T)[_ROWS, _COLUMNS] / _SIDE
 
 
 def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
@@ -82,3 +134,6 @@ def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
 
 
 _ROWS, _COLUMNS = _low_frequencies()
+_WEIGHTS = np.hypot(_ROWS, _COLUMNS)
+#: The first 8 rows of the orthonormal DCT-II of length _SIDE; the constant row is never used.
+_BASIS = np.sqrt(2 / _SIDE) * np.cos(np.pi * np.arange(8)[:, None] * (np.arange(_SIDE) + 0.5) / _SIDE)
