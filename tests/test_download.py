@@ -1,297 +1,33 @@
-"""Step 1 as a whole, with the real Kaggle client against a local server: whole data sets, or errors with the remedy."""
+"""Step 1 as a whole: data sets are published whole or not at all, and runs go on where others ended."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import random
 import signal
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests import fault_server
+from tests.download_bench import SCRIPT, Bench, arrives, clips, failure, running_bench, tree, zipped
 from tests.fault_server import (
-    LEGACY_KEY,
     SIGNATURE,
     TOKEN,
-    FaultServer,
     Handler,
     Served,
-    cut,
-    cut_and,
     short_body,
-    stall,
-    status,
 )  # fmt: skip
-from violence_detection import completion, download, fetch, kaggle_source, storage
-from violence_detection.config import DownloadConfig
+from violence_detection import completion, download, storage
 from violence_detection.errors import UserError
-
-SCRIPT = Path(__file__).parents[1] / "download_all_violence_datasets.py"
-PATIENT = fetch.Policy(attempts=4, first_wait_s=0.005, max_wait_s=2.0, read_timeout_s=0.5)
-PLENTY_BYTES = 10**12
-SLUG = "owner/fights"
-ENTRY = """
-[{key}]
-title = "{key}"
-roadmap = true
-archive_bytes = 500000
-extracted_bytes = 500000
-clips = {{ fight = 5, nonfight = 5 }}
-licence = "MIT"
-terms = "none"
-citation = "none"
-notes = "none"
-sources = [{sources}]
-labels = [{{ pattern = 'fight/.+', label = "fight" }}]
-"""
-
-
-def clips(seed: int, count: int = 10, size: int = 50_000) -> dict[str, bytes]:
-    draw = random.Random(seed)
-    return {f"Set/{'noFight' if i % 2 else 'fight'}/{i:04d}.avi": draw.randbytes(size) for i in range(count)}
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return buffer.getvalue()
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {path: (folder / path).read_bytes() for path in completion.tree_paths(folder)}
-
-
-class Bench:
-    """A server, a data root and a catalogue with `kaggle_set` (Kaggle) and `plain_set` (plain address)."""
-
-    def __init__(self, server: FaultServer, folder: Path):
-        self.server, self.root, self.catalogue = server, folder / "root", folder / "catalogue.toml"
-        self.files = clips(1)
-        self.plain_files = clips(2)
-        server.files = {
-            "/k/archive.zip": Served(zipped(self.files)),
-            "/plain.zip": Served(zipped(self.plain_files)),
-        }
-        server.datasets = {SLUG: "/k/archive.zip"}
-        kaggle = f'{{ kind = "kaggle", slug = "{SLUG}", file = "fights.zip" }}'
-        self.write_catalogue(kaggle_set=kaggle, plain_set=self.url_source("/plain.zip"))
-
-    def url_source(self, path: str) -> str:
-        return f'{{ kind = "url", url = "{self.server.url}{path}?key={SIGNATURE}", file = "plain.zip" }}'
-
-    def write_catalogue(self, **sources: str) -> None:
-        self.catalogue = self.catalogue.with_name(
-            f"catalogue{time.monotonic_ns()}.toml"
-        )  # catalogues are cached
-        self.catalogue.write_text("".join(ENTRY.format(key=k, sources=s) for k, s in sources.items()))
-
-    def config(self, *keys: str, **values: Any) -> DownloadConfig:
-        return DownloadConfig(
-            **{"datasets": keys, "data_root": self.root, "catalogue": self.catalogue, **values}
-        )
-
-    def run(self, *keys: str, free: int = PLENTY_BYTES, **values: Any) -> download.Result:
-        return download.run(self.config(*keys, **values), free_bytes=lambda _: free, policy=PATIENT)
-
-    def raw(self, key: str) -> Path:
-        return self.root / "raw" / key
-
-    def assert_whole(self, key: str = "kaggle_set") -> None:
-        expected = self.files if key == "kaggle_set" else self.plain_files
-        assert tree(self.raw(key)) == expected
-        assert completion.problems(self.raw(key)) == []
-        assert not (self.root / "downloads" / key).exists()
-        assert not list((self.root / "raw").glob(".*"))
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [
-            sys.executable,
-            str(SCRIPT),
-            "--data-root",
-            str(self.root),
-            "--catalogue",
-            str(self.catalogue),
-        ]
-        return subprocess.Popen(
-            [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-        )
 
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """Credentials from KAGGLE_API_TOKEN; the client reaches its http://localhost through the server as proxy."""
-    with fault_server.running() as server:
-        for name in [n for n in os.environ if n.startswith("KAGGLE_") or n.lower().endswith("_proxy")]:
-            monkeypatch.delenv(name)
-        home = tmp_path / "home"
-        (home / ".kaggle").mkdir(parents=True)
-        monkeypatch.setenv("HOME", str(home))
-        monkeypatch.setenv("KAGGLE_API_ENVIRONMENT", "LOCALHOST")
-        monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-        monkeypatch.setenv("http_proxy", server.url)
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        yield Bench(server, tmp_path)
-
-
-def failure(bench: Bench) -> str:
-    """Run both; the Kaggle one fails, the other arrives all the same. Returns the reason."""
-    result = bench.run("kaggle_set", "plain_set")
-    failed, other = result.outcomes
-    assert (failed.status, other.status) == ("failed", "downloaded")
-    assert not bench.raw("kaggle_set").exists()
-    bench.assert_whole("plain_set")
-    assert (bench.root / "raw" / "download_failures.csv").read_text().startswith("path,reason\nkaggle_set,")
-    assert result.summary()["failed"] == 1
-    return failed.reason
-
-
-def arrives(bench: Bench) -> download.Result:
-    result = bench.run("kaggle_set")
-    assert [o.status for o in result.outcomes] == ["downloaded"], result.outcomes
-    bench.assert_whole()
-    assert not (bench.root / "raw" / "download_failures.csv").exists()
-    return result
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_kaggle_connection_cut_at_random_offsets(bench: Bench, seed: int) -> None:
-    draw = random.Random(seed)
-    bench.server.faults.append(lambda _: False)  # the client's own look at the headers
-    bench.server.faults.extend(cut(draw.randrange(200_000), reset=draw.random() < 0.5) for _ in range(3))
-    arrives(bench)
-
-
-def test_kaggle_signed_address_expires_in_the_middle(bench: Bench) -> None:
-    def expire() -> None:
-        bench.server.signature = "second"
-
-    bench.server.faults.extend([lambda _: False, lambda _: False, cut_and(200_000, expire)])
-    arrives(bench)
-    statuses = [code for method, path, _, code in bench.server.log if "/k/archive.zip" in path]
-    assert 403 in statuses
-    assert statuses[-1] == 206
-
-
-def test_kaggle_asks_to_wait(bench: Bench) -> None:
-    bench.server.api_faults.extend([lambda _: False, status(429, {"Retry-After": "1"})])
-    start_s = time.monotonic()
-    arrives(bench)
-    assert time.monotonic() - start_s > 0.9
-
-
-def test_kaggle_that_is_overloaded_before_the_first_byte_is_tried_again(bench: Bench) -> None:
-    bench.server.api_faults.extend([status(503), status(503)])
-    arrives(bench)
-
-
-def test_kaggle_file_changes_between_attempts(bench: Bench) -> None:
-    old = dict(bench.files)
-    bench.files = clips(7)
-    assert bench.files.keys() == old.keys()
-
-    def publish() -> None:
-        bench.server.files["/k/archive.zip"] = Served(zipped(bench.files))
-
-    bench.server.faults.extend([lambda _: False, lambda _: False, cut_and(300_000, publish)])
-    arrives(bench)
-
-
-def test_kaggle_store_without_range(bench: Bench) -> None:
-    bench.server.files["/k/archive.zip"].ranges = False
-    bench.server.faults.extend([lambda _: False, lambda _: False, cut(100_000)])
-    arrives(bench)
-
-
-def test_kaggle_stalls(bench: Bench) -> None:
-    bench.server.faults.extend([lambda _: False, lambda _: False, stall(0.8)])
-    arrives(bench)
-
-
-def test_kaggle_refuses_the_token(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_wrong")
-    reason = failure(bench)
-    assert "does not accept" in reason
-    assert "KAGGLE_API_TOKEN" in reason
-    assert "https://www.kaggle.com/settings/api" in reason
-    assert f"https://www.kaggle.com/datasets/{SLUG}" in reason
-    assert "KGAT_wrong" not in reason
-
-
-def test_a_refused_token_is_not_hidden_by_a_legacy_pair(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The client would pass over the token, and then send it all the same."""
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_wrong")
-    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
-    monkeypatch.setenv("KAGGLE_KEY", LEGACY_KEY)
-    assert "remove or replace" in failure(bench)
-
-
-@pytest.mark.parametrize(("code", "remedy"), [(401, "settings/api"), (403, "accept the data set's terms")])
-def test_kaggle_refuses_the_data_set(bench: Bench, code: int, remedy: str) -> None:
-    bench.server.api_faults.append(status(code))
-    reason = failure(bench)
-    assert str(code) in reason
-    assert remedy in reason
-    assert "KAGGLE_API_TOKEN" in reason, "which credentials were tried"
-    assert f"https://www.kaggle.com/datasets/{SLUG}" in reason
-
-
-def test_kaggle_data_set_is_gone(bench: Bench) -> None:
-    bench.server.datasets = {}
-    assert "404" in failure(bench)
-
-
-def test_no_kaggle_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("KAGGLE_API_TOKEN")
-    reason = failure(bench)
-    assert "no Kaggle credentials" in reason
-    assert "access_token" in reason
-    assert str(bench.root / "downloads" / "kaggle_set" / "fights.zip") in reason, "the way by hand"
-
-
-@pytest.mark.parametrize("way", ["variable", "access_token", "legacy pair", "log-in"])
-def test_each_way_of_authenticating_works_and_is_named(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, way: str
-) -> None:
-    if way != "variable":
-        monkeypatch.delenv("KAGGLE_API_TOKEN")
-    if way == "access_token":
-        Path("~/.kaggle/access_token").expanduser().write_text(TOKEN + "\n")
-    if way == "legacy pair":
-        monkeypatch.setenv("KAGGLE_USERNAME", "someone")
-        monkeypatch.setenv("KAGGLE_KEY", LEGACY_KEY)
-    if way == "log-in":
-        saved = {"refresh_token": "r", "access_token": TOKEN, "username": "someone"}
-        saved["access_token_expiration"] = "2999-01-01T00:00:00+00:00"
-        storage.write_json(Path("~/.kaggle/credentials.json").expanduser(), saved)
-    named = {
-        "variable": "KAGGLE_API_TOKEN",
-        "access_token": "access_token",
-        "legacy pair": "KAGGLE_USERNAME",
-        "log-in": "kaggle auth login",
-    }
-    assert named[way] in kaggle_source.authenticate().how
-    arrives(bench)
-
-
-def test_html_log_in_page_in_place_of_the_zip(bench: Bench) -> None:
-    page = b"<!DOCTYPE html><html><title>Kaggle: Sign in</title></html>"
-    bench.server.files["/k/archive.zip"] = Served(page, content_type="text/html")
-    reason = failure(bench)
-    assert "Kaggle: Sign in" in reason
-    assert "in a browser" in reason
+    with running_bench(tmp_path, monkeypatch) as running:
+        yield running
 
 
 def test_wrong_length_is_never_published(bench: Bench) -> None:
@@ -549,25 +285,6 @@ def test_script_without_what_it_needs_exits_with_2(bench: Bench, monkeypatch: py
     assert (process.returncode, output) == (2, "")
     assert "https://www.kaggle.com/settings/api" in log_text
     assert "Traceback" not in log_text
-
-
-def test_verbose_logs_hold_no_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where the client's own switch would print each request with its headers."""
-    monkeypatch.setenv("VERBOSE", "1")
-    monkeypatch.delenv("KAGGLE_API_TOKEN")
-    (Path.home() / ".kaggle" / "kaggle.json").write_text(
-        json.dumps({"username": "someone", "key": LEGACY_KEY})
-    )
-    bench.server.faults.extend(
-        [lambda _: False, lambda _: False, cut(1000), status(503, {"Retry-After": "0"})]
-    )
-    process = bench.start("-v", "--datasets", "kaggle_set,plain_set")
-    output, log_text = process.communicate(timeout=30)
-    assert process.returncode == 0, log_text
-    assert "kaggle.json" in log_text
-    assert len(output.splitlines()) == 1
-    for secret in (LEGACY_KEY, SIGNATURE, "Authorization"):
-        assert secret not in output + log_text
 
 
 def test_list_shows_the_catalogue_and_the_roadmap_s_wrong_count() -> None:

@@ -158,7 +158,17 @@ def progress(iterable: Any = None, **kwargs: Any) -> Any:
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty()
-    kwargs = {"mininterval": 0.2 if terminal else 10.0, "dynamic_ncols": terminal, "smoothing": 0.05, **kwargs}
+    kwargs = {
+        "mininterval": 0.2 if terminal else 10.0,
+        "dynamic_ncols": terminal,
+        "smoothing": 0.05,
+        **kwargs,
+    }
+    if not terminal:
+        kwargs |= {
+            "position": 0,
+            "leave": True,
+        }  # several bars at once would move the cursor about in a log file
     return tqdm(iterable, file=sys.stderr if terminal else _LineWriter(sys.stderr), **kwargs)
 
 
@@ -169,7 +179,7 @@ class _LineWriter:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        if text := text.strip("\r\n"):
+        if text := text.strip():
             self.stream.write(text + "\n")
 
     def flush(self) -> None:
