@@ -213,7 +213,22 @@ def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figure
 
 
 def test_a_report_on_published_clips_has_no_such_banner(written: Path) -> None:
-    assert samples.SAMPLE_LABEL not in Page(written / "index.html").text
+    page = Page(written / "index.html")
+    assert samples.SAMPLE_LABEL not in page.text
+    assert "trained-on" not in page.by_id
+
+
+def test_clips_that_were_trained_on_are_announced(tmp_path: Path) -> None:
+    frame = predictions_frame().assign(source_path="raw/rwf_2000/clip.avi")
+    page = Page(report.write_report(tmp_path, evaluation.evaluate(frame, 0.5), frame, context(trained_on=9)))
+    assert "9 of these 39 clips were trained on" in page.by_id["trained-on"]
+    assert "raw/rwf_2000/clip.avi" in page.by_id["mistakes"]
+    assert json.loads((tmp_path / "metrics.json").read_text())["clips_trained_on"] == 9
+    assert (
+        (tmp_path / "predictions.csv")
+        .read_text()
+        .startswith("clip_id,path,dataset,source_group,label,source_path")
+    )
 
 
 def test_baselines_stand_beside_the_result(tmp_path: Path) -> None:
@@ -278,7 +293,7 @@ def test_a_data_set_that_failed_as_a_whole_is_listed_without_an_accuracy(tmp_pat
 def test_metrics_are_written_last_and_an_old_record_goes_first(tmp_path: Path) -> None:
     frame = predictions_frame()
     result = evaluation.evaluate(frame, 0.5)
-    report.write_report(tmp_path, result, frame, context())
+    (tmp_path / "metrics.json").write_text("{}")  # of an earlier run
 
     def broken_strip(path: str) -> bytes:
         assert not (tmp_path / "metrics.json").exists()
@@ -287,7 +302,6 @@ def test_metrics_are_written_last_and_an_old_record_goes_first(tmp_path: Path) -
     with pytest.raises(RuntimeError, match="killed here"):
         report.write_report(tmp_path, result, frame, context(strip=broken_strip))
     assert not (tmp_path / "metrics.json").exists()
-    assert (tmp_path / "index.html").exists()
 
 
 def test_the_same_predictions_give_the_same_files_in_any_row_order(tmp_path: Path, written: Path) -> None:
@@ -298,31 +312,35 @@ def test_the_same_predictions_give_the_same_files_in_any_row_order(tmp_path: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1200, 390])
-def test_the_page_renders_in_a_browser_without_sideways_scrolling(tmp_path: Path, width: int) -> None:
+def test_the_page_renders_in_a_browser_without_sideways_scrolling(tmp_path: Path) -> None:
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if not browser:
         pytest.skip("no chromium installed")
     frame = predictions_frame()
     wide_strip = bytes(cv2.imencode(".png", np.zeros((90, 960, 3), np.uint8))[1])
+    frame.loc[0, "source_group"] = "violent_flows:" + "Y" * 90
     long_path = {"path": "val/fight/" + "x" * 200 + ".avi", "reason": "the file is empty"}
     written = report.write_report(
         tmp_path / "out", evaluation.evaluate(frame, 0.5), frame,
         context(generated=True, strip=lambda _: wide_strip, failures=[long_path]),
     )  # fmt: skip
-    # A frame of the wanted width: browser windows have a least width. The outer page reads the inner one's size.
+    # Frames of the wanted widths, as windows have a least width; the outer page reads the inner ones' sizes.
+    widths = (1200, 390)
+    frames = "".join(
+        f"<iframe style='width:{w}px;height:99px;border:0' src='{written.as_uri()}'></iframe>" for w in widths
+    )
     outer = tmp_path / "outer.html"
     outer.write_text(
-        f"<iframe id=f style='border:0;width:{width}px;height:3000px' src='{written.as_uri()}'></iframe>"
-        "<script>f.onload=()=>{document.title=f.contentDocument.documentElement.scrollWidth"
-        "+' '+f.contentDocument.documentElement.scrollHeight}</script>"
+        f"{frames}<script>onload=()=>{{document.title=[...document.querySelectorAll('iframe')]"
+        ".map(f=>f.contentDocument.documentElement).map(e=>e.scrollWidth+' '+e.scrollHeight).join(' ')}</script>"
     )
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+               "--hide-scrollbars", "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
                outer.as_uri()]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
-    match = re.search(r"<title>(\d+) (\d+)</title>", dom)
+    match = re.search(r"<title>(\d+) (\d+) (\d+) (\d+)</title>", dom)
     assert match, dom[:500]
-    assert int(match[1]) <= width
-    assert int(match[2]) > 1500
+    wide, wide_height, narrow, narrow_height = (int(n) for n in match.groups())
+    assert (wide, narrow) == widths
+    assert min(wide_height, narrow_height) > 1500

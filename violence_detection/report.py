@@ -26,6 +26,8 @@ _STRIP_FRAMES = 6
 _STRIP_HEIGHT_PX = 90
 _TEMPLATES = Path(__file__).with_name("templates")
 
+_PUBLISHED_AS = "source_path"  # shown where the predictions have it
+
 StripMaker = Callable[[str], bytes]
 
 
@@ -33,9 +35,11 @@ StripMaker = Callable[[str], bytes]
 class ReportContext:
     """What the figures cannot tell: where they come from.
 
-    `split` says how val was held apart; `created` is an ISO date; `model` are (name, value) lines that
-    identify it; `failures` are {path, reason}; `baselines` come from evaluation.trivial_baselines; `strip`
-    gives the PNG bytes of a clip's frames for its path (see strips_below) and may raise UnreadableVideo.
+    `generated`: the clips, or those trained on, are generated samples; `trained_on` clips were seen in
+    training; `split` says how val was held apart; `created` is an ISO date; `model` are (name, value) lines
+    that identify it; `failures` are {path, reason}; `baselines` come from evaluation.trivial_baselines;
+    `strip` gives the PNG bytes of a clip's frames for its path (see strips_below) and may raise
+    UnreadableVideo.
     """
 
     command: str
@@ -45,6 +49,7 @@ class ReportContext:
     split: str = "source-disjoint: no source video has clips in train and in val"
     title: str = "Violence detection"
     generated: bool = False
+    trained_on: int = 0
     baselines: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, str]] = ()
     strip: StripMaker | None = field(default=None, compare=False)
@@ -82,6 +87,7 @@ def metrics_record(result: Mapping[str, Any], context: ReportContext) -> dict[st
         **result,
         "data": SAMPLE_LABEL if context.generated else "published clips",
         "generated_sample_clips": context.generated,
+        "clips_trained_on": context.trained_on,
         "split": context.split,
         "command": context.command,
         "created": context.created,
@@ -153,6 +159,7 @@ def _mistakes(predictions: pd.DataFrame, threshold: float, strip: StripMaker | N
         mistake: dict[str, Any] = {key: row[key] for key in ("path", "dataset", "source_group", "label")}
         mistake["p"] = float(row[evaluation.ENSEMBLE_COLUMN])
         mistake["members"] = [(m, float(row[f"p_{m}"])) for m in members if pd.notna(row[f"p_{m}"])]
+        mistake["source_path"] = row.get(_PUBLISHED_AS, "")
         mistake["strip"], mistake["strip_missing"] = "", ""
         if strip:
             try:
@@ -172,7 +179,8 @@ def _write_predictions(path: Path, predictions: pd.DataFrame) -> None:
     """Rows sorted by path; a clip that was not predicted has an empty score."""
     members = [f"p_{m}" for m in evaluation.member_names(predictions)]
     others = [c for c in evaluation.REQUIRED_COLUMNS if c != evaluation.ENSEMBLE_COLUMN]
-    columns = [*others, *members, evaluation.ENSEMBLE_COLUMN]
+    published = [_PUBLISHED_AS] if _PUBLISHED_AS in predictions.columns else []
+    columns = [*others, *published, *members, evaluation.ENSEMBLE_COLUMN]
     ordered = predictions.sort_values(["path", "clip_id"], kind="stable")[columns]
     rows = ordered.astype(object).where(ordered.notna(), "").to_dict("records")
     storage.write_csv(path, columns, ({str(k): v for k, v in row.items()} for row in rows))
