@@ -66,7 +66,7 @@ def run(config: CombineConfig) -> Result:
         raise UserError(
             f"every clip below {config.data_root} is labelled both ways. See which data sets are mixed up"
         )
-    rows, dropped = _rows(unique, config)
+    rows, dropped = divide(unique, config)
     _write(combined, rows, dropped, failures, _left_out(found, config.data_root), config)
     summary = _summary(rows, dropped, unique, failures, found, combined)
     storage.write_json(combined / RECORD_NAME, _record(config, summary, combined))
@@ -86,8 +86,8 @@ def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> Candidate:
     return Candidate(name, clip.label, clip.dataset, clip.source_group, clip.official_split, found)
 
 
-def _rows(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
-    """Manifest rows sorted by path, and everything that was dropped."""
+def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
+    """Split the kept clips: manifest rows sorted by path, and everything that was dropped, sorted."""
     items = [
         split.Item(c.clip_id, c.source_group, (c.dataset, c.label), c.official_split) for c in unique.kept
     ]

@@ -1,10 +1,11 @@
 """Divide clips so that no source stands on both sides, each data set and class in proportion.
 
-Whole source groups are placed, by a randomised greedy pass and a local search on the deviation from the
-wanted number of clips a stratum (data set and class). scikit-learn's StratifiedGroupKFold was tried first: it
-knows neither official splits nor fractions other than 1/k, and misses the shares where a few groups hold most
-of a stratum. The result depends on the seed and the content ids alone, not on the order of clips, names or
-folders.
+Whole source groups are placed by a greedy pass and a local search on the deviation from the wanted number of
+clips a stratum (data set and class). scikit-learn's StratifiedGroupKFold knows neither official splits nor fractions
+other than 1/k, and where a few groups hold most of a stratum it is too coarse: on four real data sets it gave one
+class of one of them 33 % val and the other 17 %.
+
+The result depends on the seed and the content ids alone, not on the order of clips, names or folders.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ TRAIN, VAL = "train", "val"
 _EMPTY_SIDE = 100.0
 _WHOLE = 4.0  # weight of the overall share against that of one stratum
 _MAX_MOVES = 10_000
+_STARTS = 5
+_NEAR_ENOUGH = 0.01  # cost at which no further starting order is tried
 
 
 @dataclass(frozen=True)
@@ -133,14 +136,14 @@ def _choose(
     seed: int,
     fixed: Sequence[tuple[Hashable, bool]],
 ) -> set[str]:
-    """Groups to put on the smaller side, so that with the `fixed` (stratum, is there) clips it holds
-    `fraction`.
+    """Groups to put on the smaller side, so that with the `fixed` (stratum, is there) clips it is `fraction`.
 
-    `members`: the stratum of each clip of a group. `identity`: what orders the groups, besides the seed.
+    `members`: the stratum of each clip of a group. `identity`: what orders the groups, besides the seed. Of
+    several starting orders the one that ends nearest is taken.
     """
     if not members:
         return set()
-    names = sorted(members, key=lambda n: (storage.stable_seed(seed, identity[n]), n))
+    names = sorted(members, key=lambda n: (identity[n], n))
     strata = sorted({s for m in members.values() for s in m} | {s for s, _ in fixed}, key=repr)
     column = {s: i for i, s in enumerate(strata)}
     counts = np.zeros((len(names), len(strata)))  # (groups, strata) clips
@@ -152,14 +155,24 @@ def _choose(
     for stratum, there in fixed:
         total[column[stratum]] += 1
         base[column[stratum]] += there
-    taken = _search(counts, base, total, fraction)
-    return {name for name, take in zip(names, taken, strict=True) if take}
+    cost = _Cost(total, fraction)
+    best, lowest = np.zeros(len(names), bool), np.inf
+    for start in range(_STARTS):
+        keys = [storage.stable_seed(seed, start, identity[n]) for n in names]
+        order = np.array(sorted(range(len(names)), key=keys.__getitem__))
+        taken = np.zeros(len(names), bool)
+        taken[order] = _search(counts[order], base, cost)
+        reached = float(cost(base + counts[taken].sum(axis=0)))
+        if reached < lowest:
+            best, lowest = taken, reached
+        if lowest < _NEAR_ENOUGH:
+            break
+    return {name for name, take in zip(names, best, strict=True) if take}
 
 
 @dataclass(frozen=True)
 class _Cost:
-    """How far a taken number of clips a stratum, (..., strata), is from `fraction` of `total`. Returns
-    (...)."""
+    """How far a taken number of clips a stratum, (..., strata), is from `fraction` of `total`: (...)."""
 
     total: np.ndarray
     fraction: float
@@ -168,35 +181,36 @@ class _Cost:
         deviation = (there / self.total - self.fraction) / self.fraction
         whole = (there.sum(axis=-1) / self.total.sum() - self.fraction) / self.fraction
         empty = (there == 0) | (there == self.total)
-        return (deviation**2).sum(axis=-1) + _WHOLE * whole**2 + _EMPTY_SIDE * empty.sum(axis=-1)
+        cost = (deviation**2).sum(axis=-1) + _WHOLE * whole**2 + _EMPTY_SIDE * empty.sum(axis=-1)
+        return np.round(cost, 9)  # so that the last bits, which differ between machines, decide nothing
 
 
-def _search(counts: np.ndarray, base: np.ndarray, total: np.ndarray, fraction: float) -> np.ndarray:
+def _search(counts: np.ndarray, base: np.ndarray, cost: _Cost) -> np.ndarray:
     """Which rows to take: greedy in the given order, then the best single move or swap until none helps.
 
-    counts (groups, strata), base and total (strata,). Returns (groups,) bool.
+    counts (groups, strata), base (strata,). Returns (groups,) bool.
     """
-
-    cost = _Cost(total, fraction)
     there = base.copy()
     taken = np.zeros(len(counts), bool)
+    now = cost(there)
     for row, count in enumerate(counts):
-        if cost(there + count) < cost(there):
-            taken[row], there = True, there + count
+        after = cost(there + count)
+        if after < now:
+            taken[row], there, now = True, there + count, after
     for _ in range(_MAX_MOVES):
-        now = cost(there)
         step = np.where(taken, -1.0, 1.0)[:, None] * counts  # (groups, strata) change by moving one group
         single = cost(there + step)
         best = int(np.argmin(single))
         moves = [best]
         lowest = single[best]
-        if lowest >= now - 1e-12:
+        if lowest >= now:
             moves, lowest = _best_swap(cost, there, step, taken)
-        if lowest >= now - 1e-12:
+        if lowest >= now:
             break
         for row in moves:
             there = there + step[row]
             taken[row] = not taken[row]
+        now = lowest
     return taken
 
 
