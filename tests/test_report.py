@@ -336,7 +336,8 @@ def test_the_page_renders_in_a_browser_without_sideways_scrolling(tmp_path: Path
     )
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                "--disable-background-networking", "--disable-component-update", "--disable-sync",
-               "--hide-scrollbars", "--allow-file-access-from-files", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
+               "--hide-scrollbars", "--allow-file-access-from-files",
+               f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom",
                outer.as_uri()]  # fmt: skip
     dom = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
     match = re.search(r"<title>(\d+) (\d+) (\d+) (\d+)</title>", dom)
