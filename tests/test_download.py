@@ -12,15 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.download_bench import SCRIPT, Bench, arrives, clips, failure, running_bench, tree, zipped
+from tests.download_bench import (
+    PATIENT,
+    PLENTY_BYTES,
+    SCRIPT,
+    Bench,
+    arrives,
+    clips,
+    failure,
+    running_bench,
+    tree,
+    zipped,
+)
 from tests.fault_server import (
     SIGNATURE,
     TOKEN,
     Handler,
     Served,
+    cut_and,
     short_body,
 )  # fmt: skip
-from violence_detection import completion, download, storage
+from violence_detection import completion, download, download_job, kaggle_source, preflight, storage
 from violence_detection.errors import UserError
 
 
@@ -102,6 +114,7 @@ def test_complete_data_set_is_skipped_without_a_request(bench: Bench) -> None:
     before = len(bench.server.log)
     result = bench.run("kaggle_set")
     assert result.summary()["skipped"] == 1
+    assert result.summary()["datasets"]["kaggle_set"]["files"] == len(bench.files)
     assert len(bench.server.log) == before
     bench.assert_whole()
 
@@ -276,6 +289,37 @@ def test_killed_while_unpacking_and_restarted_ends_the_same(bench: Bench, tmp_pa
     bench.root = tmp_path / "undisturbed"
     bench.run("plain_set")
     assert (bench.raw("plain_set") / completion.RECORD_NAME).read_bytes() == record
+
+
+def test_interrupted_while_fetching_ends_soon_and_goes_on(bench: Bench) -> None:
+    bench.server.faults.append(cut_and(300_000, lambda: time.sleep(0.8)))
+    part = bench.root / "downloads" / "plain_set" / "plain.zip.part"
+    process = bench.start("--datasets", "plain_set")
+    wait_for(lambda: part.exists() and part.stat().st_size > 200_000)
+    process.send_signal(signal.SIGINT)
+    _, log_text = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in log_text
+    assert "Traceback" not in log_text
+    assert part.stat().st_size > 200_000
+    assert bench.run("plain_set").failures == []
+    bench.assert_whole("plain_set")
+
+
+def test_interrupted_while_unpacking_publishes_nothing(bench: Bench) -> None:
+    config, layout = bench.config("plain_set"), preflight.Layout(bench.root)
+    archive = bench.root / "downloads" / "plain_set" / "plain.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(bench.plain_files))
+    plan = preflight.plan(download.choose(config)[0], layout, kaggle_source.authenticate)
+    job = download_job.Job(layout, config, lambda _: PLENTY_BYTES, PATIENT, 0)
+    job.stop.set()
+    outcome = job.run_all([plan])[0]
+    assert "interrupted" in outcome.reason
+    assert not (bench.root / "raw").exists()
+    assert archive.exists()
+    assert bench.run("plain_set").failures == []
+    bench.assert_whole("plain_set")
 
 
 def test_script_without_what_it_needs_exits_with_2(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def run(
     preflight.check_disk(plans, layout, free_bytes, size)
     blocked = [p for p in plans if p.action == "blocked"]
     if config.dry_run:
-        return Result(tuple(without_work(p, "planned") for p in plans))
+        return Result(tuple(without_work(p, layout) for p in plans))
     with _only_run(layout):
         job = Job(layout, config, free_bytes, policy or fetch.Policy(), _total_bytes(plans))
         result = Result(tuple(job.run_all(plans)), job.fetched_bytes)

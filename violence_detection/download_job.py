@@ -44,10 +44,14 @@ class Outcome:
         return result
 
 
-def without_work(p: Plan, status: str) -> Outcome:
+def without_work(p: Plan, layout: Layout) -> Outcome:
+    """The outcome of a data set for which nothing was done: failed, skipped or merely planned."""
     if p.action == "blocked":
         return Outcome(p.dataset.key, "failed", reason=p.reason)
-    return Outcome(p.dataset.key, "skipped" if p.action == "skip" else status)
+    if p.action == "skip":
+        record = completion.read(layout.folder(p.dataset.key)) or {}
+        return Outcome(p.dataset.key, "skipped", bytes=record["bytes"], files=record["files"])
+    return Outcome(p.dataset.key, "planned")
 
 
 def locked(call: Callable[[int], Any]) -> Callable[[int], None]:
@@ -79,7 +83,13 @@ class Job:
 
     def run_all(self, plans: Sequence[Plan]) -> list[Outcome]:
         with (
-            cli.progress(total=self.total_bytes, unit="B", unit_scale=True, desc="download") as bar,
+            cli.progress(
+                total=self.total_bytes,
+                unit="B",
+                unit_scale=True,
+                desc="download",
+                disable=not self.total_bytes,
+            ) as bar,
             ThreadPoolExecutor(max(1, self.config.workers)) as pool,
         ):
 
@@ -98,7 +108,7 @@ class Job:
         if p.action in ("skip", "blocked"):
             if p.action == "skip":
                 self._drop_what_a_killed_run_left(key)
-            return without_work(p, "skipped")
+            return without_work(p, self.layout)
         try:
             record = self._adopt(p.dataset) if p.action == "adopt" else self._try_sources(p)
         except UserError as e:
@@ -117,7 +127,9 @@ class Job:
     def _adopt(self, dataset: Dataset) -> dict[str, Any]:
         """Record a tree that was put there by hand, as it is."""
         folder = self.layout.folder(dataset.key)
-        files = completion.hash_tree(folder, workers=self.config.workers)
+        total_bytes = sum((folder / path).stat().st_size for path in completion.tree_paths(folder))
+        with self._bar(dataset.key, "hash", total_bytes) as on_bytes:
+            files = completion.hash_tree(folder, workers=self.config.workers, on_bytes=on_bytes)
         return completion.write(folder, dataset.key, {"kind": "by hand"}, files, {})
 
     def _try_sources(self, p: Plan) -> dict[str, Any]:
@@ -141,14 +153,14 @@ class Job:
             fetch.fetch(candidate.remote, archive, policy=self.policy, on_bytes=self.on_bytes, stop=self.stop)
         log.info("%s: checking and unpacking %s", dataset.key, archive.name)
         try:
-            with _bar(f"{dataset.key}: check", archive.stat().st_size) as on_bytes:
+            with self._bar(dataset.key, "check", archive.stat().st_size) as on_bytes:
                 entries = archives.verify(
                     archive, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
                 )
         except archives.CorruptArchive:
             archive.unlink()
             raise
-        with _bar(f"{dataset.key}: unpack", sum(e.size_bytes for e in entries)) as on_bytes:
+        with self._bar(dataset.key, "unpack", sum(e.size_bytes for e in entries)) as on_bytes:
             record = self._publish(dataset, candidate, on_bytes)
         self._drop_downloads(dataset.key)
         return record
@@ -176,6 +188,21 @@ class Job:
                         folder / completion.NAMES_NAME)  # fmt: skip
         return record
 
+    @contextlib.contextmanager
+    def _bar(self, key: str, step: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """A bar for a long step; its counter also ends the step when another thread was interrupted."""
+        what = f"{key}: {step}"
+        with cli.progress(
+            total=total_bytes, unit="B", unit_scale=True, desc=what, leave=False, delay=3.0
+        ) as bar:
+
+            def count(n: int) -> None:
+                if self.stop.is_set():
+                    raise fetch.Interrupted(f"{what}: interrupted; the same command goes on from here")
+                bar.update(n)
+
+            yield locked(count)
+
     def _drop_what_a_killed_run_left(self, key: str) -> None:
         """The archive of a run that ended between publishing and tidying up; never one that was to be kept."""
         record = completion.read(self.layout.folder(key)) or {}
@@ -186,12 +213,6 @@ class Job:
         folder = self.layout.downloads / key
         if not self.config.keep_archives and folder.exists():
             shutil.rmtree(folder)
-
-
-@contextlib.contextmanager
-def _bar(what: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
-    with cli.progress(total=total_bytes, unit="B", unit_scale=True, desc=what, leave=False, delay=3.0) as bar:
-        yield bar.update
 
 
 def _source_record(candidate: Candidate, kept: bool) -> dict[str, Any]:

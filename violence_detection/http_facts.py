@@ -30,6 +30,8 @@ def network_reason(error: Exception) -> str:
         return "time-out: no byte came"
     if "incompleteread" in text.lower():
         return "the connection was cut before the announced length"
+    if name == "ChunkedEncodingError":
+        return "the connection was cut"
     return f"connection failed ({name})"
 
 
