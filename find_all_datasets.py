@@ -17,14 +17,11 @@ from violence_detection.config import FindConfig
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     cli.add_config(parser, FindConfig)
-    parser.add_argument(
-        "--roots", type=Path, nargs="+", default=[], metavar="PATH", help="further folders to search"
-    )
-    parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same, without the flag")
+    parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same as --roots")
     args = cli.parse(parser, argv)
     from violence_detection import find
 
-    result = find.run(cli.build(FindConfig, args), [*args.roots, *args.more_roots])
+    result = find.run(cli.build(FindConfig, args), args.more_roots)
     cli.print_summary(result.summary)
     return cli.exit_code(result.failures)
 

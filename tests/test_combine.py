@@ -224,8 +224,6 @@ def test_another_seed_leaves_no_stale_link(root: Path, done: Path) -> None:
 
 @pytest.mark.parametrize("link", ["symlink", "copy"])
 def test_other_ways_of_placing_give_the_same_manifest(root: Path, done: Path, link: str) -> None:
-    copy_journal = root / "combined_all" / scan.JOURNAL_NAME
-    copy_journal.parent.mkdir()
     combine.run(CombineConfig(data_root=root, link=link))
     assert manifest_bytes(root) == manifest_bytes(done)
     clips = list((root / "combined_all").glob("*/*/*"))
@@ -247,6 +245,18 @@ def test_the_order_of_files_does_not_matter() -> None:
         shuffled = random.Random(seed).sample(candidates, len(candidates))
         assert dedupe.deduplicate(shuffled) == expected
     assert "5.avi" in {c.source_path for c in expected.kept}
+
+
+def test_clips_of_a_further_folder_are_named_by_their_whole_path(done: Path, tmp_path: Path) -> None:
+    combine.run(CombineConfig(data_root=tmp_path / "new", roots=(done / "raw",), workers=1))
+    found = rows(tmp_path / "new")
+    assert {r["clip_id"] for r in found.values()} == {r["clip_id"] for r in rows(done).values()}
+    assert all(Path(p).is_file() and Path(p).is_absolute() for p in found)
+
+
+def test_a_share_that_is_none_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="--val-fraction"):
+        combine.run(CombineConfig(data_root=root, val_fraction=20))
 
 
 def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ def test_the_script_reports_found_against_expected(tmp_path: Path) -> None:
     assert written["datasets"][0]["expected"] == {"fight": 500, "nonfight": 500}
 
 
+def test_further_folders_are_searched_with_and_without_the_flag(tmp_path: Path) -> None:
+    tree(tmp_path / "a", "hockey_fights")
+    tree(tmp_path / "b", "rwf_2000")
+    done = run_script(
+        "--data-root", str(tmp_path / "new"), "--roots", str(tmp_path / "a"), str(tmp_path / "b")
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout)["datasets"]) == {"hockey_fights", "rwf_2000"}
+
+
 def test_a_wrong_path_and_an_empty_folder_say_what_to_do(tmp_path: Path) -> None:
     for arguments in (["--data-root", str(tmp_path / "nowhere")], ["--data-root", str(tmp_path)]):
         done = run_script(*arguments)

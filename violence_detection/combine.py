@@ -42,8 +42,12 @@ def run(config: CombineConfig) -> Result:
 
     Raises UserError when nothing is found or nothing of it can be used.
     """
+    if not 0.0 < config.val_fraction < 1.0:
+        raise UserError(
+            f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
+        )
     combined = config.data_root / "combined_all"
-    found = inventory.discover(inventory.default_roots(config.data_root))
+    found = inventory.discover(inventory.search_roots(config.data_root, config.roots))
     find.report(found)
     clips = {source_path(clip.path, config.data_root): clip for clip in found.clips}
     scans = scan.scan_all(

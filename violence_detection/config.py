@@ -45,6 +45,7 @@ class FindConfig:
     """Where data sets are looked for."""
 
     data_root: Path = option(default_data_root, "folder with raw/; the inventory is written here")
+    roots: tuple[Path, ...] = option((), "further folders to search, comma separated")
     check: bool = option(False, "decode every file and name the ones that are damaged")
     workers: int = option(0, "processes that decode; 0: one a core")
 
@@ -54,6 +55,7 @@ class CombineConfig:
     """How found clips become one train/val set. All but `workers` and `link` change the manifest."""
 
     data_root: Path = option(default_data_root, "folder with raw/; combined_all/ is made in it")
+    roots: tuple[Path, ...] = option((), "further folders with data sets, comma separated")
     seed: int = option(0, "seed of the split; the same seed and clips give the same split on any machine")
     val_fraction: float = option(0.2, "share of the clips that goes to val")
     link: str = option("auto", "how clips get into combined_all", choices=("auto", "hard", "symlink", "copy"))

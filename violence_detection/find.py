@@ -27,14 +27,8 @@ class Result:
 
 
 def run(config: FindConfig, more_roots: Sequence[Path] = ()) -> Result:
-    """Find, report, check if asked, and write `<data_root>/inventory.json`.
-
-    Without a data root only the further roots are searched. Raises UserError when nothing is found.
-    """
-    roots = list(more_roots)
-    if config.data_root.is_dir() or not roots:
-        roots += inventory.default_roots(config.data_root)
-    found = inventory.discover(roots)
+    """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found."""
+    found = inventory.discover(inventory.search_roots(config.data_root, (*config.roots, *more_roots)))
     report(found)
     failures = check(_paths(found), config.workers) if config.check else []
     for failure in failures:
@@ -50,7 +44,7 @@ def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
     todo = sorted(paths)
     failures = []
     with cli.progress(total=len(todo), desc="check", unit="video") as bar:
-        for path, reason in parallel.map_unordered(_reason, todo, workers):
+        for path, reason in parallel.map_unordered(_reason, todo, workers, _crashed):
             if reason:
                 failures.append({"path": str(path), "reason": reason})
             bar.update()
@@ -65,6 +59,10 @@ def _reason(path: Path) -> str:
     except OSError as e:
         return f"cannot be read: {e.strerror}"
     return ""
+
+
+def _crashed(_: Path) -> str:
+    return "takes the decoder down: the process that read it died"
 
 
 def _paths(found: Inventory) -> list[Path]:

@@ -96,10 +96,15 @@ class _Tree:
         return {(rel, (self.root / rel).stat().st_size) for rel in self.labels}
 
 
-def default_roots(data_root: Path) -> tuple[Path, ...]:
-    """`<data_root>/raw` where it exists, else the data root itself."""
+def search_roots(data_root: Path, more: Sequence[Path] = ()) -> list[Path]:
+    """Where to look: `<data_root>/raw` (the data root itself where there is none) and `more`.
+
+    A data root that does not exist is left out if there are further folders, else kept, to be complained about.
+    """
+    if more and not data_root.is_dir():
+        return list(more)
     raw = data_root / "raw"
-    return (raw if raw.is_dir() else data_root,)
+    return [raw if raw.is_dir() else data_root, *more]
 
 
 def discover(roots: Sequence[Path]) -> Inventory:

@@ -49,6 +49,10 @@ def scan_file(path: Path) -> Scan:
     return Scan(sha256, info.n_frames, info.fps, info.width, info.height, info.codec, print_)
 
 
+def _crashed(_: Path) -> Scan:
+    return Scan(reason="takes the decoder down: the process that read it died")
+
+
 def scan_all(files: Mapping[str, Path], journal: Path, workers: int) -> dict[str, Scan]:
     """Scan files (name below the data root -> path); what the journal knows is not read again.
 
@@ -74,7 +78,7 @@ def _scan_and_record(
     journal.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(journal)
     with journal.open("a", encoding="utf-8") as out:
-        for path, scan in parallel.map_unordered(scan_file, todo, workers):
+        for path, scan in parallel.map_unordered(scan_file, todo, workers, _crashed):
             out.write(json.dumps({"key": keys[todo[path]], **asdict(scan)}) + "\n")
             out.flush()
             yield todo[path], scan
