@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-_WRITERS = {"MJPG": ".avi", "XVID": ".avi", "WMV2": ".avi", "mp4v": ".mp4", "VP80": ".webm"}
+_WRITERS = {"MJPG": ".avi", "XVID": ".avi", "WMV2": ".avi", "mp4v": ".mp4", "VP80": ".mkv"}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import faiss
 
 #: Limits of the distances of `compare`; how they were chosen: benchmarks/bench_fingerprint.py.
-SAME_CLIP = 0.3
+SAME_CLIP = 0.28
 SAME_SCENE = 0.05
 SHIFTED_COPY = 0.2
 #: Motion below this part of a clip's contrast is coding noise.
@@ -29,7 +29,7 @@ _MAX_SHIFT = fingerprint.N_FRAMES - _WINDOW
 _MIN_COMMON = 3  # frames without which no motion can be compared
 _NEIGHBOURS = 16
 _CELL = 32  # clips in a cell of the index, on average
-_PROBES, _PROBES_SHIFTED = 32, 8  # cells looked into
+_PROBES, _PROBES_SHIFTED = 16, 8  # cells looked into
 #: Squared distances in the index beyond which (nearly) nothing passes the exact comparison.
 _NEAR_PICTURE, _NEAR_COPY, _NEAR_SHIFTED = 0.25, 1.2, 1.0
 _UNIT = 100.0  # length of the vectors in the index
@@ -59,7 +59,7 @@ def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
     """
     texts, members = _group_equal(fingerprints)
     pairs = [Pair(a, b, True, 0.0) for group in members for a, b in itertools.pairwise(group)]
-    frames, counts = stack(texts)
+    frames, counts = fingerprint.to_arrays(texts)
     found = _candidates(frames, counts)
     for start in range(0, len(found), _CHUNK):
         a, b = found[start : start + _CHUNK].T
@@ -144,18 +144,6 @@ def _group_equal(fingerprints: Sequence[str]) -> tuple[list[str], list[list[int]
             groups.setdefault(text, []).append(position)
     ordered = sorted(groups)
     return ordered, [groups[t] for t in ordered]
-
-
-def stack(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All fingerprints as (n, 8, 24) int32, the last frame repeated to fill up, and (n,) frames that are real."""
-    frames = np.zeros((len(texts), fingerprint.N_FRAMES, fingerprint.N_COEFFICIENTS), np.int32)
-    counts = np.zeros(len(texts), np.int64)
-    for k, text in enumerate(texts):
-        array = fingerprint.to_array(text)
-        frames[k, : len(array)] = array
-        frames[k, len(array) :] = array[-1]
-        counts[k] = len(array)
-    return frames, counts
 
 
 def _candidates(frames: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -1,0 +1,243 @@
+"""How well altered copies of real clips are found, how often unrelated clips are paired, and what it costs.
+
+    python benchmarks/bench_fingerprint.py --clips DIR --limit 200 --seed 0
+
+DIR holds one folder a data set (or `raw/` with them) and, if known, sources.csv (path, source_group). Source groups
+are dealt into two halves: the limit of the copy distance is chosen on the first, everything else is reported on the
+second, with the limits that ship. Prints one JSON line; pairs between source groups are named on stderr, to be looked
+at. About 10 min for 200 clips on 2 cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import logging
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
+
+import alterations  # noqa: E402
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from violence_detection import duplicates, fingerprint, storage, video  # noqa: E402
+
+log = logging.getLogger("bench_fingerprint")
+#: The limit is set this far below the nearest unrelated pair of the first half.
+MARGIN = 0.85
+#: Clips of different published sources that were looked at and do show the same footage or the same camera and
+#: scene: (data set, stem) families. Numbers are inclusive ranges.
+SEEN_RELATED: tuple[tuple[str, str, tuple[tuple[int, int], ...]], ...] = (
+    ("hockey_fights", "no", ((123, 123), (136, 136))),
+    ("surveillance_fight", "nofi", ((62, 68),)),
+    ("surveillance_fight", "nofi", ((69, 76),)),
+    ("surveillance_fight", "nofi", ((77, 83),)),
+    ("surveillance_fight", "nofi", ((84, 91),)),
+    ("real_life_violence", "NV_", ((100, 260),)),  # one black-and-white show
+    ("real_life_violence", "NV_", ((360, 450),)),  # one comedy series, one park
+    ("real_life_violence", "NV_", ((38, 42), (301, 304))),  # one weightlifting stage
+    ("real_life_violence", "NV_", ((724, 726),)),
+)
+SEEN_SAME_VIDEO = (
+    ("SmxsnplMtb8", "n3yajhkWI6w"),
+    ("vLOTaR9eMlg", "Ptvoh4L_FxY"),
+    ("WL6AUKgOYSs", "9a616Ppoeak"),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--clips", type=Path, required=True, help="folder of real clips, one folder a data set"
+    )
+    parser.add_argument("--limit", type=int, default=200, help="clips that are altered (default: 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    args = parser.parse_args()
+    log.addHandler(logging.StreamHandler(sys.stderr))
+    log.setLevel(logging.INFO)
+    root = args.clips / "raw" if (args.clips / "raw").is_dir() else args.clips
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in video.VIDEO_SUFFIXES)
+    if not paths:
+        parser.error(f"no videos below {root}")
+    names = [p.relative_to(root).as_posix() for p in paths]
+    groups = source_groups(args.clips, names)
+    chosen = draw_clips(names, args.limit, args.seed)
+    with ProcessPoolExecutor(args.workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        rates = measure_rates(pool, [paths[i] for i in chosen])
+        log.info("rates: %s", rates)
+        originals = list(pool.map(fingerprint_of, paths, chunksize=8))
+        jobs = [(paths[i], names[i], args.seed) for i in chosen]
+        copies = dict(zip(chosen, pool.map(fingerprints_of_copies, jobs), strict=True))
+    print(json.dumps({"clips": len(paths), "altered": len(chosen), "kinds": len(alterations.KINDS),
+                      **evaluate(names, groups, originals, copies, args.seed), **rates}))  # fmt: skip
+    return 0
+
+
+def source_groups(clips: Path, names: list[str]) -> list[str]:
+    """The known source of each clip, else the clip itself."""
+    known: dict[str, str] = {}
+    if (clips / "sources.csv").is_file():
+        with (clips / "sources.csv").open(newline="", encoding="utf-8") as f:
+            known = {
+                r["path"].removeprefix("raw/"): f"{r['dataset']}/{r['source_group']}"
+                for r in csv.DictReader(f)
+            }
+    return [known.get(name, name) for name in names]
+
+
+def draw_clips(names: list[str], limit: int, seed: int) -> list[int]:
+    """Positions of `limit` clips, as evenly over the data sets as they allow."""
+    queues: dict[str, list[int]] = {}
+    for position in np.random.default_rng(seed).permutation(len(names)):
+        queues.setdefault(names[position].split("/")[0], []).append(int(position))
+    ranked = sorted((rank, dataset, i) for dataset, queue in queues.items() for rank, i in enumerate(queue))
+    return sorted(i for _, _, i in ranked[:limit])
+
+
+def fingerprint_of(path: Path) -> str:
+    return fingerprint.of_video(path)[1]
+
+
+def decode_only(path: Path) -> int:
+    return len(video.decode(path, fingerprint.sample_plan)[1])
+
+
+def fingerprints_of_copies(job: tuple[Path, str, int]) -> dict[str, str]:
+    """Write, fingerprint and delete a copy of each kind of one clip."""
+    path, name, seed = job
+    result = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in alterations.KINDS:
+            rng = np.random.default_rng(storage.stable_seed(seed, name, kind))
+            copy = alterations.write(path, Path(folder) / kind, alterations.draw(kind, rng), rng)
+            result[kind] = fingerprint_of(copy)
+            copy.unlink()
+    return result
+
+
+def measure_rates(pool: ProcessPoolExecutor, paths: list[Path]) -> dict[str, float]:
+    """Clips a second on all workers: merely decoded, and fingerprinted; the best of three turns each."""
+    best = {"decode_clips_per_s": 0.0, "fingerprint_clips_per_s": 0.0}
+    for _ in range(3):
+        for key, work in (("decode_clips_per_s", decode_only), ("fingerprint_clips_per_s", fingerprint_of)):
+            started = time.perf_counter()
+            list(pool.map(work, paths, chunksize=4))
+            best[key] = max(best[key], round(len(paths) / (time.perf_counter() - started), 1))
+    ratio = best["fingerprint_clips_per_s"] / best["decode_clips_per_s"]
+    return {**best, "fingerprint_over_decode_rate": round(ratio, 3)}
+
+
+def evaluate(
+    names: list[str], groups: list[str], originals: list[str], copies: dict[int, dict[str, str]], seed: int
+) -> dict[str, object]:
+    """Limit from the first half; recall by kind and false pairs on the second, with what ships."""
+    first, second = halves(groups, seed)
+    genuine = {h: np.array([d for i in map(int, rows) if i in copies for d in copy_distances(originals[i], copies[i])])
+               for h, rows in (("first", first), ("second", second))}  # fmt: skip
+    unrelated = nearest_unrelated(first, names, groups, originals)
+    limit = round(MARGIN * unrelated, 3)
+    recall, same, false_pairs = {}, {}, set()
+    for kind in alterations.KINDS:
+        own = [int(i) for i in second if i in copies]
+        texts = [originals[i] for i in second] + [copies[i][kind] for i in own]
+        of_clip = [int(i) for i in second] + own
+        pairs = duplicates.find_pairs(texts)
+        hits = {
+            of_clip[p.j]: p.same_clip for p in pairs if p.j >= len(second) and of_clip[p.i] == of_clip[p.j]
+        }
+        recall[kind], same[kind] = len(hits) / len(own), sum(hits.values()) / len(own)
+        false_pairs |= {tuple(sorted((of_clip[p.i], of_clip[p.j]))) for p in pairs
+                        if not related(of_clip[p.i], of_clip[p.j], names, groups)}  # fmt: skip
+    for i, j in sorted(false_pairs):
+        log.info("false pair: %s | %s", names[i], names[j])
+    everywhere = duplicates.find_pairs(originals)
+    for p in everywhere:
+        if groups[p.i] != groups[p.j]:
+            seen = "looked at" if related(p.i, p.j, names, groups) else "FALSE"
+            log.info(
+                "between groups (%s): %s | %s %s %.3f", seen, names[p.i], names[p.j], p.same_clip, p.distance
+            )
+    return {
+        "clips_reported_on": len(second),
+        "altered_reported_on": sum(1 for i in second if i in copies),
+        "recall": round(float(np.mean(list(recall.values()))), 4),
+        "recall_as_same_clip": round(float(np.mean(list(same.values()))), 4),
+        "recall_by_kind": {k: round(v, 3) for k, v in recall.items()},
+        "false_pair_rate": round(len(false_pairs) / len(second), 5),
+        "false_pairs_all_originals": sum(not related(p.i, p.j, names, groups) for p in everywhere),
+        "pairs_all_originals": len(everywhere),
+        "pairs_between_groups": sum(groups[p.i] != groups[p.j] for p in everywhere),
+        "threshold_chosen_on_first_half": limit,
+        "nearest_unrelated_first_half": round(unrelated, 3),
+        "nearest_unrelated_second_half": round(nearest_unrelated(second, names, groups, originals), 3),
+        "recall_of_chosen_threshold": round(float((genuine["second"] <= limit).mean()), 4),
+        "threshold": duplicates.SAME_CLIP,
+        "recall_first_half_of_threshold": round(float((genuine["first"] <= duplicates.SAME_CLIP).mean()), 4),
+    }
+
+
+def halves(groups: list[str], seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of the clips of every other source group, and of the rest; the groups in a random order."""
+    ranked = sorted(set(groups), key=lambda g: (g.split("/")[0], storage.stable_seed(seed, g)))
+    half = {group: k % 2 for k, group in enumerate(ranked)}
+    is_second = np.array([half[g] == 1 for g in groups])
+    return np.flatnonzero(~is_second), np.flatnonzero(is_second)
+
+
+def related(i: int, j: int, names: list[str], groups: list[str]) -> bool:
+    """Whether two clips share their source, as published or as seen."""
+    if i == j or groups[i] == groups[j]:
+        return True
+    if any(
+        (a in names[i] and b in names[j]) or (b in names[i] and a in names[j]) for a, b in SEEN_SAME_VIDEO
+    ):
+        return True
+    return bool(families(names[i]) & families(names[j]))
+
+
+def families(name: str) -> set[int]:
+    """Which of SEEN_RELATED a clip belongs to."""
+    found = set()
+    stem = Path(name).stem
+    for k, (dataset, prefix, ranges) in enumerate(SEEN_RELATED):
+        number = stem.removeprefix(prefix).split("_")[0]
+        if name.startswith(dataset) and stem.startswith(prefix) and number.isdigit():
+            found |= {k} if any(low <= int(number) <= high for low, high in ranges) else set()
+    return found
+
+
+def copy_distances(original: str, copies: dict[str, str]) -> list[float]:
+    """Distance by the copy rule of each altered copy of one clip."""
+    frames, counts = fingerprint.to_arrays([original, *copies.values()])
+    one = np.zeros(len(copies), np.int64)
+    scene, motion, _ = duplicates.distances(frames[one], counts[one], frames[1:], counts[1:], 0)
+    return list(scene + motion)
+
+
+def nearest_unrelated(rows: np.ndarray, names: list[str], groups: list[str], originals: list[str]) -> float:
+    """The least distance by the copy rule between any two unrelated clips of `rows`, by comparing all."""
+    frames, counts = fingerprint.to_arrays([originals[i] for i in rows])
+    best = np.inf
+    for k in range(len(rows) - 1):
+        rest = np.arange(k + 1, len(rows))
+        same = np.full(len(rest), k)
+        scene, motion, _ = duplicates.distances(frames[same], counts[same], frames[rest], counts[rest], 0)
+        copy = scene + motion
+        for m in np.flatnonzero(copy < best):
+            if copy[m] < best and not related(int(rows[k]), int(rows[rest[m]]), names, groups):
+                best = float(copy[m])
+    return best
+
+
+if __name__ == "__main__":
+    sys.exit(main())
