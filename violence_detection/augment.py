@@ -75,8 +75,8 @@ class Draw:
 
 
 def variant_names(prefix: str, count: int) -> tuple[str, ...]:
-    """("v0",) and `count` further names with that prefix ("v" or "t")."""
-    return (PLAIN, *(f"{prefix}{i}" for i in range(1, count + 1)))
+    """`count` names: "v0", the plain clip, and count - 1 with that prefix ("v" or "t")."""
+    return (PLAIN, *(f"{prefix}{i}" for i in range(1, count)))
 
 
 def draw(seed: int, clip_id: str, variant: str) -> Draw:
@@ -95,7 +95,13 @@ def _draw(rng: np.random.Generator, r: Ranges) -> Draw:
     def within(half_width: float) -> float:
         return float(rng.uniform(-half_width, half_width))
 
-    flip, blur, noise, erase, reverse = rng.random(5) < (r.flip_p, r.blur_p, r.noise_p, r.erase_p, r.reverse_p)
+    flip, blur, noise, erase, reverse = rng.random(5) < (
+        r.flip_p,
+        r.blur_p,
+        r.noise_p,
+        r.erase_p,
+        r.reverse_p,
+    )
     width, height = rng.uniform(0.1, max(r.erase_side, 0.1), 2)
     x, y = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     length = float(rng.uniform(r.shortest_window, 1.0))
@@ -164,7 +170,9 @@ def _apply_one(
     rng: np.random.Generator,
 ) -> np.ndarray:
     size = frame.shape[0]
-    out = cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    out = cv2.warpAffine(
+        frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
     out = cv2.LUT(out, table)
     if d.blur_sigma:
         out = cv2.GaussianBlur(out, (0, 0), d.blur_sigma)

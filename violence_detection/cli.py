@@ -113,6 +113,7 @@ def parse(
         p.add_argument("--log-dir", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="PATH",
                        help="folder of the log file (default: beside the script)")  # fmt: skip
     args = p.parse_args(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own lines would drown ours
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if log_name:
         args.log_dir.mkdir(parents=True, exist_ok=True)

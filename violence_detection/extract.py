@@ -62,7 +62,9 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
         for store in stores.values():
             features.clean_temporary(store.folder)
         todo = _missing(wanted, stores)
-        log.info("%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(config.streams))
+        log.info(
+            "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(config.streams)
+        )
         if todo:
             engine = engines.create(config.engine, backbone, weights, config.frames)
             _Run(config, backbone, stores, engine, out).run(todo, workers or 2 * (os.cpu_count() or 1))
@@ -89,7 +91,9 @@ def check(config: FeatureConfig) -> None:
 def _missing(wanted: Sequence[Clip], stores: Mapping[str, FeatureStore]) -> list[Clip]:
     todo = []
     with ThreadPoolExecutor() as pool:
-        present = {s: list(pool.map(store.variants, [c.clip_id for c in wanted])) for s, store in stores.items()}
+        present = {
+            s: list(pool.map(store.variants, [c.clip_id for c in wanted])) for s, store in stores.items()
+        }
     for i, clip in enumerate(wanted):
         have = [present[s][i] for s in stores]
         for store, variants in zip(stores.values(), have, strict=True):
@@ -117,7 +121,10 @@ class _Run:
 
     def run(self, todo: Sequence[Clip], workers: int) -> None:
         in_flight: set[Future[None]] = set()
-        with ThreadPoolExecutor(workers) as pool, cli.progress(total=len(todo), unit="clip", desc="features") as bar:
+        with (
+            ThreadPoolExecutor(workers) as pool,
+            cli.progress(total=len(todo), unit="clip", desc="features") as bar,
+        ):
             for clip in todo:
                 in_flight.add(pool.submit(self._clip, clip))
                 if len(in_flight) > 2 * workers:

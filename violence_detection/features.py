@@ -36,8 +36,8 @@ def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> 
         "input_size": backbones.get(backbone).input_size,
         "stream": stream,
         "frames": config.frames,
-        "window_s": config.window_s,
-        "motion": [config.motion_spacing_s, config.motion_gain] if stream == "motion" else None,
+        "window_s": float(config.window_s),
+        "motion": [float(config.motion_spacing_s), float(config.motion_gain)] if stream == "motion" else None,
         "augmentation": {"seed": config.augment_seed, **augment.settings()},
         "dtype": "float16",
     }
@@ -88,7 +88,9 @@ class FeatureStore:
         merged["_engine"] = np.array(engine)
         for name, value in values.items():
             if not np.isfinite(merged[name]).all():
-                raise ValueError(f"{clip_id} {name}: the backbone gave values beyond float16: {np.abs(value).max()}")
+                raise ValueError(
+                    f"{clip_id} {name}: the backbone gave values beyond float16: {np.abs(value).max()}"
+                )
         with storage.atomic_path(self.path(clip_id)) as temporary, temporary.open("wb") as f:
             np.savez(f, allow_pickle=False, **merged)
 

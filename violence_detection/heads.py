@@ -7,13 +7,14 @@ projected; inputs that share a time axis are joined frame by frame, others keep 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import keras
 from keras import layers, ops
 
 from violence_detection.config import HeadConfig
 
-Tensor = keras.KerasTensor
+Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 
 
 @keras.saving.register_keras_serializable("violence_detection")

@@ -30,7 +30,9 @@ def read(combined: Path) -> pd.DataFrame:
 
     path = combined if combined.suffix == ".csv" else combined / FILE_NAME
     if not path.is_file():
-        raise UserError(f"no manifest at {path}. Make it with: python combine_all_datasets.py --data-root ROOT")
+        raise UserError(
+            f"no manifest at {path}. Make it with: python combine_all_datasets.py --data-root ROOT"
+        )
     text_columns = dict.fromkeys(("clip_id", "path", "source_path", "source_group", "official_split", "sha256",
                                   "fingerprint", "codec"), str)  # fmt: skip
     frame = pd.read_csv(path, dtype=text_columns, keep_default_na=False)

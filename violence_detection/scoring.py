@@ -54,19 +54,19 @@ class Scored:
 
     predictions: pd.DataFrame
     manifest: pd.DataFrame
+    combined: Path
+    views: int
     model: detector.Detector
     result: dict[str, Any]
     failures: list[dict[str, str]]
     generated: bool
     trained_on: int
-    seconds: float
 
 
 def run(config: ScoreConfig) -> Scored:
     """Predict every clip of the split and evaluate. Raises UserError for a missing model, folder or manifest."""
     from violence_detection.samples import is_sample_root
 
-    started = time.monotonic()
     combined, split = locate(config)
     frame = manifest.read(combined)
     if config.tta < 1:
@@ -91,12 +91,13 @@ def run(config: ScoreConfig) -> Scored:
     return Scored(
         predictions,
         frame,
+        combined,
+        config.tta,
         model,
         evaluation.evaluate(predictions, model.threshold),
         extraction.failures,
         is_sample_root(combined.parent) or model.trained_on_samples,
         overlap,
-        time.monotonic() - started,
     )
 
 
@@ -139,3 +140,67 @@ def trained_on(model: detector.Detector, clip_ids: Sequence[str]) -> int:
     """How many of the clips the model was trained on."""
     seen = training.trained_clips(model.folder)
     return sum(clip_id in seen for clip_id in clip_ids)
+
+
+def report(scored: Scored, folder: Path, command: str) -> Path:
+    """Write metrics.json, predictions.csv, plots and index.html; returns the page's path."""
+    from violence_detection import report as report_page
+
+    record = scored.model.record
+    context = report_page.ReportContext(
+        command=command,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        model=[
+            ("members", ", ".join(m.name for m in scored.model.members)),
+            ("backbone", ", ".join(scored.model.features.backbone)),
+            ("streams", ", ".join(scored.model.features.streams)),
+            ("frames a clip", str(scored.model.features.frames)),
+            ("variants a training clip", str(record["augment"])),
+            ("views averaged here", str(scored.views)),
+            ("clips trained on", str(record["clips"]["train"])),
+            ("clips that chose the epoch", str(record["clips"]["selection"])),
+            ("manifest it was trained on", record["manifest_sha256"][:12]),
+            ("version", record["version"]),
+        ],
+        seeds=[record["train"]["seed"]],
+        generated=scored.generated,
+        trained_on=scored.trained_on,
+        baselines=evaluation.trivial_baselines(scored.manifest),
+        failures=scored.failures,
+        strip=report_page.strips_below(scored.combined),
+    )
+    return report_page.write_report(folder, scored.result, scored.predictions, context)
+
+
+def summary(scored: Scored, page: Path) -> dict[str, Any]:
+    """The script's JSON line."""
+    result = scored.result
+    figures = ("accuracy", "ci95", "n")
+    return {
+        **{k: result[k] for k in figures},
+        "roc_auc": result["roc_auc"],
+        "by_dataset": {name: {k: r[k] for k in figures} for name, r in result["by_dataset"].items()},
+        "members": [{k: m[k] for k in ("name", "accuracy", "ci95")} for m in result["members"]],
+        "generated_samples": scored.generated,
+        "clips_trained_on": scored.trained_on,
+        "report": str(page),
+    }
+
+
+def log_table(scored: Scored, page: Path) -> None:
+    """The same as a table for people."""
+    result = scored.result
+    rows = [(m["name"], m) for m in result["members"]] if len(result["members"]) > 1 else []
+    rows += [("all together", result)]
+    rows += [(f"  {name}", r) for name, r in result["by_dataset"].items()]
+    if scored.generated:
+        log.info(
+            "GENERATED SAMPLE CLIPS: these figures say that the parts work together, nothing about real videos"
+        )
+    log.info("%-28s %8s  %-15s %5s  %s", "", "accuracy", "95 % interval", "n", "AUC")
+    for name, r in rows:
+        low, high = r["ci95"]
+        auc = "-" if r["roc_auc"] is None else f"{r['roc_auc']:.3f}"
+        interval = f"{100 * low:.1f} - {100 * high:.1f}"
+        log.info("%-28s %7.1f%%  %-15s %5d  %s", name, 100 * r["accuracy"], interval, r["n"], auc)
+    log.info("report: %s", page)
