@@ -157,6 +157,31 @@ def test_archive_lying_in_the_raw_folder_is_not_taken_for_the_data_set(bench: Be
         bench.run("kaggle_set")
 
 
+def test_tree_linked_from_elsewhere_is_recorded(bench: Bench, tmp_path: Path) -> None:
+    for name, content in bench.files.items():
+        path = tmp_path / "elsewhere" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    bench.raw("kaggle_set").mkdir(parents=True)
+    (bench.raw("kaggle_set") / "Set").symlink_to(tmp_path / "elsewhere" / "Set")
+    (tmp_path / "elsewhere" / "Set" / "loop").symlink_to(tmp_path / "elsewhere")
+    assert [o.status for o in bench.run("kaggle_set").outcomes] == ["adopted"]
+    bench.assert_whole()
+
+
+def test_empty_folders_in_the_way_are_told_before_anything_is_fetched(bench: Bench) -> None:
+    (bench.raw("plain_set") / "Set").mkdir(parents=True)
+    with pytest.raises(UserError, match="only empty folders"):
+        bench.run("plain_set")
+    assert bench.server.log == []
+
+
+def test_a_root_that_cannot_be_written_is_a_clear_error(bench: Bench) -> None:
+    bench.root.write_text("a file")
+    with pytest.raises(UserError, match="--data-root"):
+        bench.run("plain_set")
+
+
 def test_only_by_hand_says_what_to_do(bench: Bench) -> None:
     bench.write_catalogue(
         far='{ kind = "manual", url = "https://x.org/", instructions = "Ask the authors." }'

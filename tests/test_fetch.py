@@ -99,6 +99,7 @@ def test_file_changed_between_attempts_is_never_mixed(server: FaultServer, targe
     get(server, target)
     assert target.read_bytes() == new
     assert bytes_sent(server)[1] is not None, "the second attempt did not try to continue"
+    assert [code for *_, code in server.log] == [200, 200], "If-Range spares the useless partial answer"
 
 
 def test_server_that_ignores_if_range_is_found_out_by_its_etag(server: FaultServer, target: Path) -> None:

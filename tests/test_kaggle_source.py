@@ -21,7 +21,7 @@ from tests.fault_server import (
     stall,
     status,
 )  # fmt: skip
-from violence_detection import kaggle_source, storage
+from violence_detection import fetch, kaggle_source, storage
 
 
 @pytest.fixture
@@ -81,6 +81,18 @@ def test_kaggle_store_without_range(bench: Bench) -> None:
 
 def test_kaggle_stalls(bench: Bench) -> None:
     bench.server.faults.extend([lambda _: False, lambda _: False, stall(0.8)])
+    arrives(bench)
+
+
+def test_kaggle_that_never_answers_is_not_waited_for_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own requests have no time limit."""
+    kaggle = kaggle_source.authenticate()
+    monkeypatch.setattr(kaggle_source, "_CALL_TIMEOUT_S", 0.3)
+    bench.server.api_faults.append(stall(1.0))
+    with pytest.raises(fetch.TryAgain, match="time-out"):
+        kaggle.locate("owner/fights")
     arrives(bench)
 
 

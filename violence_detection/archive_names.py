@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
 
 _DEFAULT_NAME_MAX_BYTES = 255
@@ -24,20 +25,20 @@ class UnsafeName(ValueError):
 class Names:
     """Turns the names of one archive into paths, remembering those given out."""
 
-    def __init__(self, max_bytes: int = _DEFAULT_NAME_MAX_BYTES):
+    def __init__(self, max_bytes: int = _DEFAULT_NAME_MAX_BYTES, reserved: Iterable[str] = ()):
         self.max_bytes = max_bytes
-        self._files: set[str] = set()
+        self._files: set[str] = {_fold(path) for path in reserved}
         self._folders: set[str] = set()
 
     @classmethod
-    def for_folder(cls, folder: Path) -> Names:
-        """With the limit of the file system that holds `folder`."""
+    def for_folder(cls, folder: Path, reserved: Iterable[str] = ()) -> Names:
+        """With the limit of the file system that holds `folder`; paths in `reserved` are not given out."""
         while not folder.exists():
             folder = folder.parent
         try:
-            return cls(os.pathconf(folder, "PC_NAME_MAX"))
+            return cls(os.pathconf(folder, "PC_NAME_MAX"), reserved)
         except (OSError, ValueError, AttributeError):
-            return cls()
+            return cls(reserved=reserved)
 
     def file(self, name: str) -> str:
         """The path, "/" separated, for a file's published name; never given out before. Raises UnsafeName."""

@@ -7,8 +7,11 @@ what the archive declares, by what really comes out, and by the free disk.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
+import gzip
 import hashlib
+import io
 import lzma
 import shutil
 import stat
@@ -18,10 +21,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from violence_detection.archive_names import Names, UnsafeName
-from violence_detection.completion import RecordedFile
+from violence_detection.completion import OWN_NAMES, RecordedFile
 from violence_detection.errors import UserError
 
 #: Video hardly compresses; Deflate cannot exceed 1032:1. Small entries may (an empty list, a table of zeros).
@@ -30,6 +33,12 @@ RATIO_FREE_BYTES = 16 << 20
 #: Left free when the limit is the disk.
 DISK_RESERVE_BYTES = 256 << 20
 _CHUNK_BYTES = 1 << 20
+_OPENERS: tuple[tuple[bytes, Callable[..., Any]], ...] = (
+    (b"\x1f\x8b", gzip.open),
+    (b"BZh", bz2.open),
+    (b"\xfd7zXZ\x00", lzma.open),
+    (b"", Path.open),  # not compressed
+)
 
 
 class ArchiveError(UserError):
@@ -137,7 +146,9 @@ def unpack(
     files: list[RecordedFile] = []
     renamed: dict[str, str] = {}
     with _readable_errors(path):
-        for entry, stream in _walk(path, max(0, free_bytes - DISK_RESERVE_BYTES), Names.for_folder(target)):
+        for entry, stream in _walk(
+            path, max(0, free_bytes - DISK_RESERVE_BYTES), Names.for_folder(target, OWN_NAMES)
+        ):
             files.append(_write(stream, entry, target, on_bytes))
             if entry.path != entry.name:
                 renamed[entry.path] = entry.name
@@ -230,7 +241,7 @@ def _walk_zip(path: Path, names: Names, budget: _Budget) -> Iterator[tuple[Entry
 
 
 def _walk_tar(path: Path, names: Names, budget: _Budget) -> Iterator[tuple[Entry, IO[bytes]]]:
-    with tarfile.open(path, "r:*") as archive:
+    with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
         for member in archive:  # streaming: a compressed tar has no list to read ahead
             if member.isdir():
                 names.folder(member.name)
@@ -239,12 +250,31 @@ def _walk_tar(path: Path, names: Names, budget: _Budget) -> Iterator[tuple[Entry
                 raise HarmfulArchive(f"entry {member.name!r} is a link or a device")
             budget.add(member.name, member.size, budget.archive_bytes)
             entry = Entry(member.name, names.file(member.name), member.size, member.size)
-            stream = archive.extractfile(member)
-            if stream is None:
+            content = archive.extractfile(member)
+            if content is None:
                 raise CorruptArchive(f"entry {member.name!r} cannot be read")
-            with stream:
-                yield entry, stream
+            with content:
+                yield entry, content
         _read_trailer(archive, budget)
+
+
+class _HeaderLimit(io.BufferedReader):
+    """tarfile reads a header's extension at one go, whatever its size; contents are read in our own chunks."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > _CHUNK_BYTES:
+            raise HarmfulArchive(f"a header of {size:,} bytes")
+        return super().read(size)
+
+
+@contextlib.contextmanager
+def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+    """The tar inside a .tar, .tar.gz, .tar.bz2 or .tar.xz, recognised by the first bytes."""
+    with path.open("rb") as f:
+        head = f.read(6)
+    opener = next(opener for magic, opener in _OPENERS if head.startswith(magic))
+    with opener(path, "rb") as source, _HeaderLimit(source, _CHUNK_BYTES) as stream:
+        yield stream
 
 
 def _read_trailer(archive: tarfile.TarFile, budget: _Budget) -> None:

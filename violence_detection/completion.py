@@ -22,7 +22,7 @@ from violence_detection.errors import UserError
 RECORD_NAME = ".complete.json"
 FILES_NAME = ".files.csv"
 NAMES_NAME = ".original_names.json"
-_OWN_NAMES = frozenset({RECORD_NAME, FILES_NAME, NAMES_NAME})
+OWN_NAMES = frozenset({RECORD_NAME, FILES_NAME, NAMES_NAME})
 _COLUMNS = ("path", "size_bytes", "sha256")
 
 
@@ -94,12 +94,19 @@ def tree_digest(files: Iterable[RecordedFile]) -> str:
 
 
 def tree_paths(folder: Path) -> list[str]:
-    """All files below `folder` but our own, sorted. Symbolic links count as files and are not followed."""
-    found = []
-    for parent, _, names in os.walk(folder):
+    """All files below `folder` but our own, sorted. Linked folders, as made by hand, are followed once."""
+    found: list[str] = []
+    seen: set[Path] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = Path(parent).resolve()
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()  # which of two links is followed does not depend on the file system
         relative = Path(parent).relative_to(folder)
         found += [(relative / name).as_posix() for name in names]
-    return sorted(p for p in found if p not in _OWN_NAMES)
+    return sorted(p for p in found if p not in OWN_NAMES)
 
 
 def hash_tree(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from violence_detection.catalogue import Dataset, Source
 from violence_detection.http_facts import safe_url
 
-_HEADER = ("key", "title", "set", "first source", "archive", "fight", "nonfight", "licence")
+_HEADER = ("key", "title", "set", "archive", "fight", "nonfight", "licence", "first source")
 
 
 def table(datasets: Iterable[Dataset]) -> str:
@@ -37,11 +37,11 @@ def _row(d: Dataset) -> tuple[str, ...]:
         d.key,
         d.title,
         "roadmap" if d.roadmap else "optional",
-        source_name(d.sources[0]),
         size,
         f"{d.clips['fight']:,}{what}",
         f"{d.clips['nonfight']:,}{what}",
         d.licence,
+        source_name(d.sources[0]),
     )
 
 

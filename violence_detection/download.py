@@ -126,7 +126,7 @@ def _verify_one(key: str, layout: Layout, workers: int) -> Outcome:
         if record is None:
             return Outcome(key, "failed", reason=f"{folder} has no completion record; download it first")
         with cli.progress(total=record["bytes"], unit="B", unit_scale=True, desc=f"verify {key}") as bar:
-            problems = completion.problems(folder, workers=workers, on_bytes=locked(bar.update))
+            problems = completion.problems(folder, workers=max(1, workers), on_bytes=locked(bar.update))
     except UserError as e:
         return Outcome(key, "failed", reason=str(e))
     for path, reason in problems[:20]:
@@ -173,8 +173,11 @@ def _once(call: Callable[[], kaggle_source.Kaggle]) -> Callable[[], kaggle_sourc
 @contextlib.contextmanager
 def _only_run(layout: Layout) -> Iterator[None]:
     """Hold the lock of this data root; the system releases it however the process ends."""
-    layout.downloads.mkdir(parents=True, exist_ok=True)
-    layout.raw.mkdir(parents=True, exist_ok=True)
+    try:
+        layout.downloads.mkdir(parents=True, exist_ok=True)
+        layout.raw.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"cannot write below {layout.data_root} ({e}). Choose another --data-root") from e
     with (layout.downloads / ".lock").open("w") as f:
         try:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -129,7 +129,7 @@ class Job:
         folder = self.layout.folder(dataset.key)
         total_bytes = sum((folder / path).stat().st_size for path in completion.tree_paths(folder))
         with self._bar(dataset.key, "hash", total_bytes) as on_bytes:
-            files = completion.hash_tree(folder, workers=self.config.workers, on_bytes=on_bytes)
+            files = completion.hash_tree(folder, workers=max(1, self.config.workers), on_bytes=on_bytes)
         return completion.write(folder, dataset.key, {"kind": "by hand"}, files, {})
 
     def _try_sources(self, p: Plan) -> dict[str, Any]:

@@ -103,6 +103,8 @@ def plan(dataset: Dataset, layout: Layout, authenticate: Callable[[], Kaggle]) -
                 dataset, "blocked", reason=f"{reason} {layout.archive(dataset.key, dataset.sources[0])}"
             )
         return Plan(dataset, "adopt")
+    if folder.is_dir() and any(folder.iterdir()):
+        return Plan(dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again")
     candidates, refusals = [], []
     for source in dataset.sources:
         try:
