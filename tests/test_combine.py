@@ -126,7 +126,7 @@ def test_content_under_both_labels_is_left_out_and_named(done: Path) -> None:
     failures = table(done / "combined_all" / "failures.csv")
     for name in ("fi26_xvid.avi", "no77_xvid.avi"):
         assert f"{HOCKEY}/{name}" not in rows(done)
-        assert "same content" in failures[f"{HOCKEY}/{name}"]["reason"]
+        assert "both left out" in failures[f"{HOCKEY}/{name}"]["reason"]
 
 
 def test_a_damaged_file_is_a_named_failure(done: Path) -> None:
@@ -163,18 +163,35 @@ def test_no_source_on_both_sides_and_both_classes_on_each(done: Path) -> None:
     assert all(len(c) == 4 for c in classes.values())
 
 
-def test_a_second_run_reads_nothing_and_changes_nothing(
-    root: Path, done: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    shutil.copytree(done, root, dirs_exist_ok=True)
+def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = combine.run(CombineConfig(data_root=root))
     before = manifest_bytes(root)
-    combine.run(CombineConfig(data_root=root))
     with_log(caplog)
     start = time.monotonic()
-    combine.run(CombineConfig(data_root=root))
-    assert time.monotonic() - start < 1.0
-    assert "0 to read" in caplog.text
+    again = combine.run(CombineConfig(data_root=root))
+    assert time.monotonic() - start < 0.5
+    assert "nothing is new" in caplog.text
+    assert again == first
     assert manifest_bytes(root) == before
+
+
+@pytest.mark.parametrize("harm", ["clip", "manifest", "record"])
+def test_what_is_missing_or_changed_is_made_again(
+    root: Path, done: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    combine.run(CombineConfig(data_root=root))
+    combined = root / "combined_all"
+    if harm == "clip":
+        next(combined.glob("val/fight/*")).unlink()
+    elif harm == "manifest":
+        (combined / "manifest.csv").write_text("clip_id\n")
+    else:
+        (combined / combine.RECORD_NAME).unlink()
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root))
+    assert "0 to read" in caplog.text
+    assert manifest_bytes(root) == manifest_bytes(done)
+    assert all((combined / r["path"]).exists() for r in rows(root).values())
 
 
 def with_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from violence_detection import CLASS_NAMES
@@ -125,10 +125,11 @@ class Dataset:
         return any(pattern.fullmatch(path) for pattern in self.ignore)
 
 
+@functools.lru_cache(maxsize=16)  # all data sets ask about one path in turn
 def normalised(relative: str) -> str:
     """The path with its suffix in lower case: `no1_xvid.AVI` is `no1_xvid.avi`; folders keep their case."""
-    path = PurePosixPath(relative)
-    return str(path.with_suffix(path.suffix.lower()))
+    stem, dot, suffix = relative.rpartition(".")
+    return relative if "/" in suffix else stem + dot + suffix.lower()
 
 
 @functools.cache

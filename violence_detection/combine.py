@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from violence_detection import (
     CLASS_NAMES,
     catalogue,
+    dedupe,
+    duplicates,
     find,
     inventory,
     manifest,
@@ -50,37 +53,78 @@ def run(config: CombineConfig) -> Result:
     found = inventory.discover(inventory.search_roots(config.data_root, config.roots))
     find.report(found)
     clips = {source_path(clip.path, config.data_root): clip for clip in found.clips}
+    inputs = _inputs(clips, found, config)
+    if (result := _done_before(combined, inputs)) is not None:
+        log.info("nothing is new since %s was written", combined / RECORD_NAME)
+        _report(result.summary, config.val_fraction)
+        return result
     scans = scan.scan_all(
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
+    unique, failures = _usable(clips, scans, found, config.data_root)
+    rows, dropped = divide(unique, config)
+    _write(combined, rows, dropped, failures, _left_out(found, config.data_root), config)
+    result = Result(_summary(rows, dropped, unique, failures, found, combined), failures)
+    _report(result.summary, config.val_fraction)
+    storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
+    return result
+
+
+def _usable(
+    clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], found: Inventory, data_root: Path
+) -> tuple[Deduplicated, list[dict[str, str]]]:
+    """One of each readable clip, and the failures. Raises UserError when nothing is left."""
     failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
     candidates = [_candidate(name, clips[name], s) for name, s in scans.items() if not s.reason]
     if not candidates:
         raise UserError(
-            f"no usable clip below {config.data_root}: {len(scans)} labelled, {len(failures)} of them "
-            f"unreadable, {len(found.unlabelled)} unlabelled. See what find_all_datasets.py --check says"
+            f"no usable clip below {data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
+            f"{len(found.unlabelled)} unlabelled. See what find_all_datasets.py --check says"
         )
     unique = deduplicate(candidates)
     for clip, other in unique.conflicts:
-        reason = (
-            f"is {clip.label}, but the same content is {other.label} as {other.source_path}; both left out"
-        )
+        reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
         failures.append({"path": clip.source_path, "reason": reason})
     if not unique.kept:
         raise UserError(
-            f"every clip below {config.data_root} is labelled both ways. See which data sets are mixed up"
+            f"every clip below {data_root} is labelled both ways. See which data sets are mixed up"
         )
-    rows, dropped = divide(unique, config)
-    _write(combined, rows, dropped, failures, _left_out(found, config.data_root), config)
-    summary = _summary(rows, dropped, unique, failures, found, combined)
-    storage.write_json(combined / RECORD_NAME, _record(config, summary, combined))
-    _report(rows, config.val_fraction)
-    return Result(summary, failures)
+    return unique, failures
+
+
+def _inputs(clips: Mapping[str, ClipFile], found: Inventory, config: CombineConfig) -> str:
+    """Changes with anything that the result depends on: files, labels, sources, settings, and the code itself."""
+    code = (catalogue.CATALOGUE_PATH, *(Path(str(m.__file__)) for m in (dedupe, duplicates, split, placing)))
+    return storage.stable_hash(
+        [
+            [
+                (n, scan.journal_key(n, c.path), c.label, c.source_group, c.official_split)
+                for n, c in sorted(clips.items())
+            ],
+            [(r["path"], r["reason"]) for r in _left_out(found, config.data_root)],
+            [config.seed, config.val_fraction, config.link, scan.code_version()],
+            [storage.sha256_file(path) for path in (*code, Path(__file__))],
+        ],
+        digits=32,
+    )
+
+
+def _done_before(combined: Path, inputs: str) -> Result | None:
+    """The result of an earlier run on the same inputs, if all it made is still there."""
+    record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
+    if not record_path.is_file() or not manifest_path.is_file():
+        return None
+    record = storage.read_json(record_path)
+    if record.get("inputs") != inputs or record["manifest_sha256"] != storage.sha256_file(manifest_path):
+        return None
+    with manifest_path.open(newline="", encoding="utf-8") as f:
+        if not all((combined / row["path"]).exists() for row in csv.DictReader(f)):
+            return None
+    return Result({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
 
 
 def source_path(path: Path, data_root: Path) -> str:
-    """The POSIX path below the data root; a file elsewhere keeps its absolute path, which joins to the same
-    file."""
+    """The POSIX path below the data root; a file elsewhere keeps its absolute path, which joins the same."""
     if path.is_relative_to(data_root):
         return path.relative_to(data_root).as_posix()
     return path.absolute().as_posix()
@@ -207,20 +251,21 @@ def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[s
     }
 
 
-def _record(config: CombineConfig, summary: Mapping[str, Any], combined: Path) -> dict[str, Any]:
+def _record(config: CombineConfig, result: Result, combined: Path, inputs: str) -> dict[str, Any]:
     return {
         "config": {"seed": config.seed, "val_fraction": config.val_fraction, "link": config.link},
         "catalogue": storage.sha256_file(catalogue.CATALOGUE_PATH)[:12],
-        "scan_code": scan.code_version(),
+        "inputs": inputs,
         "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
-        "summary": {k: v for k, v in summary.items() if k != "manifest"},
+        "summary": {k: v for k, v in result.summary.items() if k != "manifest"},
+        "failures": result.failures,
     }
 
 
-def _report(rows: Sequence[Mapping[str, Any]], val_fraction: float) -> None:
+def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
     """The balance of classes a data set, for people, and what could not be had."""
     log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
-    for dataset, sides in _by_dataset(rows).items():
+    for dataset, sides in summary["by_dataset"].items():
         train, val = sides["train"], sides["val"]
         n_val = sum(val.values())
         log.info("%-20s %6d /%6d %6d /%6d %7.1f", dataset, train["fight"], train["nonfight"], val["fight"],
@@ -228,7 +273,7 @@ def _report(rows: Sequence[Mapping[str, Any]], val_fraction: float) -> None:
         for side, counts in sides.items():
             if missing := [label for label in CLASS_NAMES if not counts[label]]:
                 log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
-    share = sum(r["split"] == "val" for r in rows) / len(rows)
+    share = summary["val"] / (summary["train"] + summary["val"])
     if abs(share - val_fraction) > _SHARE_TOLERANCE:
         log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits or large source groups "
                     "do not allow it", 100 * share, 100 * val_fraction)  # fmt: skip

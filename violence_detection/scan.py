@@ -58,7 +58,7 @@ def scan_all(files: Mapping[str, Path], journal: Path, workers: int) -> dict[str
 
     Returns name -> Scan for every name, in sorted order.
     """
-    keys = {name: _key(name, path) for name, path in sorted(files.items())}
+    keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
     known = _read(journal)
     found = {name: known[key] for name, key in keys.items() if key in known}
     todo = {files[name]: name for name in keys if name not in found}
@@ -84,7 +84,8 @@ def _scan_and_record(
             yield todo[path], scan
 
 
-def _key(name: str, path: Path) -> str:
+def journal_key(name: str, path: Path) -> str:
+    """What a file's line in the journal is found by."""
     stat = path.stat()
     return storage.stable_hash([name, stat.st_size, stat.st_mtime_ns, code_version()], digits=32)
 
