@@ -7,6 +7,9 @@ import email.utils
 import hashlib
 import logging
 import random
+import shutil
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -194,7 +197,7 @@ def test_server_that_only_stalls_is_given_up_with_the_reason(server: FaultServer
 
 def test_server_that_is_not_there_is_a_clear_error(target: Path) -> None:
     remote = fetch.plain("http://127.0.0.1:9/data.zip?sig=secretsignature")
-    with pytest.raises(fetch.FetchError, match="connection failed") as raised:
+    with pytest.raises(fetch.FetchError, match=r"connection failed .Connection refused") as raised:
         fetch.fetch(remote, target, policy=fetch.Policy(attempts=1, first_wait_s=0.001))
     assert "secretsignature" not in str(raised.value)
 
@@ -295,6 +298,26 @@ def test_logs_hold_no_signature(
     assert "trying again" in caplog.text
     assert "hushhush" not in caplog.text
     assert "password" not in caplog.text
+
+
+def test_broken_encryption_is_tried_again(server: FaultServer, target: Path) -> None:
+    remote = fetch.plain(f"{server.url}/data.zip".replace("http://", "https://"))
+    with pytest.raises(fetch.FetchError, match=r"gave up .* encrypted connection broke"):
+        fetch.fetch(remote, target, policy=PATIENT)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+def test_certificate_that_is_not_trusted_is_final(server: FaultServer, target: Path) -> None:
+    made = [target.with_name(name) for name in ("key.pem", "certificate.pem")]
+    subject = ["-subj", "/CN=127.0.0.1", "-newkey", "rsa:2048", "-nodes", "-x509"]
+    command = ["openssl", "req", *subject, "-keyout", str(made[0]), "-out", str(made[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made[1], made[0])
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    remote = fetch.plain(f"{server.url}/data.zip".replace("http://", "https://"))
+    with pytest.raises(fetch.FetchError, match="REQUESTS_CA_BUNDLE"):
+        fetch.fetch(remote, target, policy=PATIENT)
 
 
 def test_redact_strips_queries_passwords_and_tokens() -> None:

@@ -259,6 +259,13 @@ class _Transfer:
                 self.location = self.remote.locate()
             with self._send(self.location) as response:
                 self._receive(response)
+        except requests.exceptions.SSLError as e:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(e):
+                raise TryAgain("the encrypted connection broke") from e
+            raise FetchError(
+                f"{self.remote.identity}: the server's certificate is not trusted. Behind a proxy with a "
+                f"certificate of its own, set REQUESTS_CA_BUNDLE to it; otherwise check the clock and the network"
+            ) from e
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as e:
             raise TryAgain(network_reason(e)) from e
         except requests.RequestException as e:

@@ -32,7 +32,8 @@ def network_reason(error: Exception) -> str:
         return "the connection was cut before the announced length"
     if name == "ChunkedEncodingError":
         return "the connection was cut"
-    return f"connection failed ({name})"
+    system = re.search(r"\[Errno -?\d+\] ([\w ]+)", text)
+    return f"connection failed ({system[1].strip() if system else name})"
 
 
 def content_range(value: str) -> tuple[int | None, int | None]:
