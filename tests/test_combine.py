@@ -229,6 +229,10 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: Pat
     assert summary["unreadable"] == 1
     assert summary["label_conflicts"] == 2
     assert manifest_bytes(root) == manifest_bytes(done)
+    third = subprocess.run(
+        [*command, "--seed", "1"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert ", 0 to read" in third.stderr  # the torn line took no other with it
 
 
 def test_another_seed_leaves_no_stale_link(root: Path, done: Path) -> None:

@@ -106,6 +106,7 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     (tmp_path / "raw" / "loop").symlink_to(tmp_path / "raw")
     found = inventory.discover([tmp_path / "raw"])
     assert {c.path.parent for c in found.clips} == {tmp_path / "raw" / "hockey"}
+    assert found.duplicate_trees == ()
 
 
 def test_overlapping_roots_in_any_order_give_the_same(tmp_path: Path) -> None:

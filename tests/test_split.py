@@ -48,6 +48,12 @@ def test_groups_stay_whole_and_shares_hold(seed: int) -> None:
         assert {sides[c.clip_id] for c in clips if c.stratum == stratum} == {"train", "val"}
 
 
+def test_two_sources_of_a_class_stand_on_either_side_though_neither_is_a_fifth() -> None:
+    halves = [Item(clip_id(f"half{i}"), f"half{i % 2}", "two sources") for i in range(10)]
+    sides = split.assign([*halves, *items()], 0).split
+    assert {sides[c.clip_id] for c in halves} == {"train", "val"}
+
+
 def test_order_of_clips_and_names_of_groups_do_not_matter() -> None:
     clips = items()
     renamed = [Item(c.clip_id, "x" + c.group[::-1], c.stratum) for c in reversed(clips)]
