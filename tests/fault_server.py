@@ -55,6 +55,7 @@ class FaultServer(ThreadingHTTPServer):
         self.datasets: dict[str, str] = {}
         self.faults: deque[Fault] = deque()  # one is used up by each request for a file
         self.api_faults: deque[Fault] = deque()  # the same for DownloadDataset
+        self.log_in_faults: deque[Fault] = deque()  # the same for IntrospectToken
         self.signature = SIGNATURE
         self.log: list[tuple[str, str, dict[str, str], int]] = []  # method, path, headers, status
 
@@ -96,7 +97,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self._read_body() or b"{}")
         call = urlsplit(self.path).path.rpartition("/")[2]
-        if call == "IntrospectToken":
+        if call == "IntrospectToken" and self.server.log_in_faults:
+            self.server.log_in_faults.popleft()(self)
+        elif call == "IntrospectToken":
             active = request.get("token") == TOKEN
             self.answer_json({"active": active, "username": "someone" if active else ""})
         elif call == "DownloadDataset":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,6 +138,16 @@ def test_no_kaggle_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) ->
     assert "no Kaggle credentials" in reason
     assert "access_token" in reason
     assert str(bench.root / "downloads" / "kaggle_set" / "fights.zip") in reason, "the way by hand"
+
+
+def test_kaggle_client_that_is_not_installed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
+    assert "pip install -r requirements.txt" in failure(bench)
+
+
+def test_kaggle_log_in_that_is_overloaded(bench: Bench) -> None:
+    bench.server.log_in_faults.append(status(503))
+    assert "Kaggle answers 503" in failure(bench)
 
 
 @pytest.mark.parametrize("way", ["variable", "access_token", "legacy pair", "log-in"])

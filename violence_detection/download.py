@@ -33,7 +33,8 @@ class Result:
 
     def summary(self) -> dict[str, Any]:
         """`downloaded` counts data sets published by this run, adopted ones among them; `bytes` is the size
-        of what was fetched, parts of an earlier run that were continued among it."""
+        of what was fetched, parts of an earlier run that were continued among it. With --dry-run and --verify
+        `skipped` counts what is planned or whole."""
 
         def count(*statuses: str) -> int:
             return sum(o.status in statuses for o in self.outcomes)

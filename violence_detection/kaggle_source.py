@@ -152,6 +152,8 @@ def authenticate() -> Kaggle:
         raise UserError(
             f"Kaggle cannot be reached ({network_reason(e)}). Check network and proxy and run this again"
         ) from e
+    except ImportError as e:
+        raise UserError(f"the Kaggle client is missing ({e}): pip install -r requirements.txt") from e
     except requests.HTTPError as e:
         if e.response is not None and e.response.status_code not in (400, 401, 403, 404):
             raise UserError(
