@@ -99,7 +99,7 @@ def altered(rng: np.random.Generator, clips: np.ndarray) -> np.ndarray:
     weights = fingerprint.frequency_weights()
     level = np.sqrt(((clips * weights) ** 2).mean(axis=(1, 2), keepdims=True))
     motion = np.sqrt((np.diff(clips * weights, axis=1) ** 2).mean(axis=(1, 2), keepdims=True))
-    shared = np.minimum(np.exp(rng.normal(np.log(0.2), 0.8, size=(n, 1, 1))), 0.8)
+    shared = np.minimum(np.exp(rng.normal(np.log(0.15), 0.8, size=(n, 1, 1))), 0.7)
     single = np.minimum(np.exp(rng.normal(np.log(0.1), 0.6, size=(n, 1, 1))), 0.4)
     change = (
         rng.normal(size=(n, 1, _SHAPE[1])) * shared * level

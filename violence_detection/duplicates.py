@@ -28,8 +28,8 @@ _WINDOW = 4  # frames that stand in the index, and the fewest that tell a shifte
 _MAX_SHIFT = fingerprint.N_FRAMES - _WINDOW
 _MIN_COMMON = 3  # frames without which no motion can be compared
 _NEIGHBOURS = 16
-_CELL = 32  # clips in a cell of the index, on average
-_PROBES, _PROBES_SHIFTED = 16, 8  # cells looked into
+_CELL = 64  # clips in a cell of the index, on average
+_PROBES, _PROBES_SHIFTED = 8, 4  # cells looked into
 #: Squared distances in the index beyond which (nearly) nothing passes the exact comparison.
 _NEAR_PICTURE, _NEAR_COPY, _NEAR_SHIFTED = 0.25, 1.2, 1.0
 _UNIT = 100.0  # length of the vectors in the index
@@ -166,7 +166,7 @@ def _candidates(frames: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
 
 
-def _index(vectors: np.ndarray) -> faiss.IndexIVFFlat:
+def _index(vectors: np.ndarray) -> faiss.IndexIVFScalarQuantizer:
     """An inverted-file index whose cell centres are a fixed sample of the vectors, not k-means.
 
     Sampled whole numbers keep every distance exact, so the cells are the same on any machine; and the number of
@@ -176,16 +176,17 @@ def _index(vectors: np.ndarray) -> faiss.IndexIVFFlat:
 
     n, width = vectors.shape
     n_cells = max(1, n // _CELL)
-    quantizer = faiss.IndexFlatL2(width)
-    quantizer.add(vectors[np.sort(np.random.default_rng(0).choice(n, n_cells, replace=False))])
-    index = faiss.IndexIVFFlat(quantizer, width, n_cells)
+    centres = faiss.IndexFlatL2(width)
+    centres.add(vectors[np.sort(np.random.default_rng(0).choice(n, n_cells, replace=False))])
+    as_int8 = faiss.ScalarQuantizer.QT_8bit_direct_signed  # exact: the vectors are whole and below 128
+    index = faiss.IndexIVFScalarQuantizer(centres, width, n_cells, as_int8, faiss.METRIC_L2, False)
     index.train(vectors[:1])  # the centres stand already
     index.add(vectors)
     return index
 
 
 def _near(
-    index: faiss.IndexIVFFlat, vectors: np.ndarray, rows: np.ndarray, limit: float, probes: int
+    index: faiss.IndexIVFScalarQuantizer, vectors: np.ndarray, rows: np.ndarray, limit: float, probes: int
 ) -> np.ndarray:
     """Neighbours of the vectors of clips `rows` within a squared distance: pairs a < b as (a << 32) + b."""
     index.nprobe = min(probes, index.nlist)
