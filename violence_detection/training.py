@@ -161,7 +161,8 @@ class _Run:
         self.selection_inputs = data.selection.plain()
 
     def run(self) -> Trained:
-        model = self._restore() or self._build()
+        model = self._build()
+        self._restore(model)
         dataset = _epoch_dataset(self.data.train, self.batch_size, self.config.seed, self.state)
         seconds = 0.0
         writers = {
@@ -215,17 +216,18 @@ class _Run:
         log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)
         return model
 
-    def _restore(self) -> keras.Model | None:
+    def _restore(self, model: keras.Model) -> None:
+        """Bring a fresh model to the end of the last epoch on disk, its optimiser included."""
         path = self.folder / "checkpoint" / "state.json"
         if not path.is_file():
-            return None
+            return
         saved = storage.read_json(path)
-        model_path = path.with_name(saved.pop("model"))
+        weights = path.with_name(saved.pop("model"))
+        with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
+            model.optimizer.build(model.trainable_variables)
+            model.load_weights(weights)
         self.state = State(**saved)
-        with self.strategy.scope():
-            model = keras.models.load_model(model_path)
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
-        return model
 
     def _row(self, model: keras.Model, logs: Mapping[str, float]) -> dict[str, float]:
         from sklearn.metrics import log_loss, roc_auc_score

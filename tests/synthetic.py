@@ -1,0 +1,60 @@
+"""Small made-up feature sets whose classes a head can learn in seconds, for tests of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.training_data import Data, Samples
+
+HEAD = HeadConfig(projection=8, units=8, dropout=0.2, input_dropout=0.1)
+TRAIN = TrainConfig(epochs=6, batch_size=16, schedule_epochs=6, warmup_epochs=1, patience=6, learning_rate=0.01)
+FEATURES = FeatureConfig(backbone=("efficientnet_lite0",), frames=6)
+
+
+def samples(count: int, seed: int, variants: int = 2) -> Samples:
+    """Fights differ from non-fights in the first channels of both streams."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 2).astype(np.float32)
+    inputs = {}
+    for stream in ("rgb", "motion"):
+        values = rng.normal(0, 1, (count, variants, 6, 12))
+        values[..., :4] += labels[:, None, None, None]
+        inputs[f"efficientnet_lite0.{stream}"] = values.astype(np.float16)
+    rows = pd.DataFrame(
+        {
+            "clip_id": [f"{seed:08x}{i:08x}" for i in range(count)],
+            "path": [f"train/x/{i}.avi" for i in range(count)],
+            "source_path": [f"raw/x/{i}.avi" for i in range(count)],
+            "dataset": ["a" if i % 3 else "b" for i in range(count)],
+            "source_group": [f"g{i // 4}" for i in range(count)],
+            "label": ["fight" if x else "nonfight" for x in labels],
+        }
+    )
+    return Samples(rows, inputs, labels)
+
+
+def data() -> Data:
+    record = {"backbone": "efficientnet_lite0", "weights_sha256": "0" * 64}
+    return Data(
+        train=samples(70, 1),
+        selection=samples(20, 2, 1),
+        val=samples(24, 3, 1),
+        failures=[],
+        records={f"efficientnet_lite0.{s}": {**record, "stream": s} for s in ("rgb", "motion")},
+        manifest_sha256="f" * 64,
+        generated=False,
+    )
+
+
+def train_once(folder: Path, architecture: str = "bilstm_attention", config: TrainConfig = TRAIN) -> None:
+    """Train in this process, from scratch or going on; what the kill tests run in a process of its own."""
+    from violence_detection import devices, training
+
+    strategy = devices.set_up(config)
+    made = data()
+    record = training.run_record(architecture, made, FEATURES, 2, HEAD, config)
+    training.train(record, made, folder, strategy)

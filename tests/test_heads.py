@@ -1,0 +1,64 @@
+"""Every head takes every combination of inputs, and travels through a .keras file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from violence_detection import ensemble, heads
+from violence_detection.config import HeadConfig
+
+SMALL = HeadConfig(projection=8, units=8)
+
+
+def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=(count, *shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("architecture", sorted(heads.ARCHITECTURES))
+def test_head_gives_a_probability_a_clip_and_survives_a_file(architecture: str, tmp_path: Path) -> None:
+    shapes = {"a.rgb": (6, 12), "a.motion": (6, 12)}
+    model = heads.build(architecture, shapes, SMALL)
+    inputs = _random(shapes)
+    p = model.predict(inputs, verbose=0)
+    assert p.shape == (3, 1)
+    assert p.dtype == np.float32
+    assert ((p > 0) & (p < 1)).all()
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras", compile=False)
+    np.testing.assert_array_equal(again.predict(inputs, verbose=0), p)
+
+
+@pytest.mark.parametrize("architecture", ensemble.MEMBERS)
+def test_inputs_with_time_axes_of_their_own_stand_side_by_side(architecture: str) -> None:
+    shapes = {"a.rgb": (6, 12), "b.rgb": (4, 5)}
+    model = heads.build(architecture, shapes, SMALL)
+    plain, changed = _random(shapes), _random(shapes)
+    changed["b.rgb"] = changed["b.rgb"] + 1.5 * np.arange(5)
+    assert model.predict(plain, verbose=0).shape == (3, 1)
+    assert np.abs(model.predict(plain, verbose=0) - model.predict(changed, verbose=0)).max() > 1e-5
+
+
+@pytest.mark.parametrize("architecture", sorted(heads.ARCHITECTURES))
+def test_every_head_looks_at_the_order_of_frames(architecture: str) -> None:
+    keras.utils.set_random_seed(1)
+    shapes = {"a.rgb": (8, 12)}
+    model = heads.build(architecture, shapes, SMALL)
+    inputs = _random(shapes)
+    for weights in model.trainable_variables:  # a fresh position table is too small to tell
+        if weights.path.startswith("position_embedding"):
+            weights.assign(np.random.default_rng(0).normal(size=weights.shape))
+    backwards = {name: x[:, ::-1] for name, x in inputs.items()}
+    assert np.abs(model.predict(inputs, verbose=0) - model.predict(backwards, verbose=0)).max() > 1e-4
+
+
+def test_attention_softmax_stays_in_float32_under_mixed_precision() -> None:
+    layer = heads.TemporalAttention(4, dtype="mixed_bfloat16")
+    x = np.random.default_rng(0).normal(size=(2, 300, 4)).astype(np.float32)
+    out = keras.ops.convert_to_numpy(keras.ops.cast(layer(np.repeat(x[:, :1], 300, axis=1)), "float32"))
+    # 300 equal weights: summed in bfloat16 after a bfloat16 softmax the result would be off by several per cent
+    np.testing.assert_allclose(out, x[:, 0], rtol=0.03, atol=0.03)

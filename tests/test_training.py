@@ -1,0 +1,160 @@
+"""Training: learns, repeats itself, goes on after kill -9 as if nothing had happened, and refuses to mix runs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import synthetic
+import tensorflow as tf
+
+from violence_detection import storage, training
+from violence_detection.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+_SCRIPT = "import sys; from pathlib import Path; import synthetic; synthetic.train_once(Path(sys.argv[1]))"
+
+
+def _process(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, str(folder)],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "2"},
+        stderr=subprocess.PIPE,
+    )
+
+
+def _history(folder: Path) -> list[dict[str, str]]:
+    with (folder / training.LOG_NAME).open() as f:
+        return list(csv.DictReader(f))
+
+
+def _weights(folder: Path, name: str) -> list[np.ndarray]:
+    return keras.models.load_model(folder / name, compile=False).get_weights()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = _process(folder)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
+    return folder
+
+
+def test_head_learns_what_separates_the_classes(undisturbed: Path) -> None:
+    result = storage.read_json(undisturbed / training.RESULT_NAME)
+    model = keras.models.load_model(undisturbed / training.BEST_NAME, compile=False)
+    val = synthetic.data().val
+    accuracy = np.mean((training.predict(model, val.plain()) >= 0.5) == (val.labels == 1))
+    assert accuracy >= 0.9
+    assert result["epochs_run"] == synthetic.TRAIN.epochs
+
+
+def test_same_seed_gives_the_same_history_and_weights(undisturbed: Path, tmp_path: Path) -> None:
+    process = _process(tmp_path)
+    process.communicate(timeout=300)
+    assert _history(tmp_path) == _history(undisturbed)
+    for a, b in zip(_weights(tmp_path, "final_model.keras"), _weights(undisturbed, "final_model.keras"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    kills = 0
+    while not (tmp_path / training.RESULT_NAME).is_file():
+        process = _process(tmp_path)
+        seen = (tmp_path / "checkpoint" / "state.json").stat().st_mtime_ns if kills else 0
+        while process.poll() is None and kills < 3:  # let it come one epoch further, then kill it at a random moment
+            state = tmp_path / "checkpoint" / "state.json"
+            if state.is_file() and state.stat().st_mtime_ns != seen:
+                time.sleep(rng.uniform(0, 0.3))
+                process.send_signal(signal.SIGKILL)
+                kills += process.wait() == -signal.SIGKILL
+                break
+            time.sleep(0.01)
+        assert process.wait(timeout=300) in (0, -signal.SIGKILL)
+    assert kills >= 2
+    assert _history(tmp_path) == _history(undisturbed)
+    for name in (training.BEST_NAME, training.FINAL_NAME):
+        for a, b in zip(_weights(tmp_path, name), _weights(undisturbed, name), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_event_files_hold_the_four_curves_of_both_parts(undisturbed: Path) -> None:
+    history = _history(undisturbed)
+    for part, prefix in (("train", ""), ("selection", "selection_")):
+        read: dict[str, dict[int, float]] = {}
+        for path in sorted((undisturbed / "tensorboard_logs" / part).glob("events.out.*")):
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                for value in event.summary.value:
+                    read.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+        assert sorted(read) == ["accuracy", "auc", "learning_rate", "loss"]
+        for tag in ("loss", "accuracy", "auc"):
+            wanted = {int(r["epoch"]): pytest.approx(float(r[prefix + tag]), rel=1e-5) for r in history}
+            assert read[tag] == wanted
+
+
+def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
+    rates = [float(row["learning_rate"]) for row in _history(undisturbed)]
+    assert rates[0] == pytest.approx(synthetic.TRAIN.learning_rate, rel=0.05)  # one warm-up epoch
+    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert rates[-1] == pytest.approx(0.01 * synthetic.TRAIN.learning_rate, rel=0.05)
+
+
+def _record(**changes: object) -> dict[str, object]:
+    config = dataclasses.replace(synthetic.TRAIN, **changes)  # type: ignore[arg-type]
+    return training.run_record("gru", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
+
+
+def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    same = training.run_record("bilstm_attention", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+    before = (undisturbed / training.BEST_NAME).stat().st_mtime_ns
+    assert training.train(same, data, undisturbed, strategy).epochs_run == synthetic.TRAIN.epochs
+    with pytest.raises(UserError, match="--overwrite"):
+        training.train(_record(), data, undisturbed, strategy)
+    assert (undisturbed / training.BEST_NAME).stat().st_mtime_ns == before
+
+
+def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:
+    record = _record(epochs=40, patience=2, learning_rate=0.05)
+    trained = training.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
+    assert trained.best_epoch == int(np.argmin(losses)) + 1
+    assert trained.epochs_run == min(trained.best_epoch + 2, 40)
+    assert trained.epochs_run < 40
+
+
+def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
+    data = synthetic.data()
+    data.train.inputs["efficientnet_lite0.rgb"][3, :, :, 0] = np.nan
+    with pytest.raises(UserError, match=r"nan in epoch 1.*--learning-rate"):
+        training.train(_record(), data, tmp_path, tf.distribute.get_strategy())
+    assert not (tmp_path / training.RESULT_NAME).exists()
+
+
+def test_every_epoch_draws_every_clip_once_with_fresh_variants() -> None:
+    samples = synthetic.samples(32, 5, variants=4)
+    name = "efficientnet_lite0.rgb"
+    epochs = [np.concatenate([x[name] for x, _ in samples.batches(8, 0, epoch)]) for epoch in (0, 1)]
+
+    def variant_of(clip: int, epoch: np.ndarray) -> int:
+        hits = [
+            v for v in range(4) if (epoch == samples.inputs[name][clip, v].astype(np.float32)).all(axis=(1, 2)).any()
+        ]
+        assert len(hits) == 1
+        return hits[0]
+
+    drawn = [[variant_of(clip, epoch) for clip in range(32)] for epoch in epochs]
+    assert drawn[0] != drawn[1]
+    assert set(drawn[0]) == {0, 1, 2, 3}
