@@ -27,6 +27,7 @@ MOTION_FLOOR = 1e-4
 _WINDOW = 4  # frames that stand in the index, and the fewest that tell a shifted copy
 _MAX_SHIFT = fingerprint.N_FRAMES - _WINDOW
 _MIN_COMMON = 3  # frames without which no motion can be compared
+_INDEXED_CHANGES = 8  # lowest frequencies of the motion in the index; with all 24 its cells grow uneven
 _NEIGHBOURS = 16
 _CELL = 64  # clips in a cell of the index, on average
 _PROBES, _PROBES_SHIFTED = 8, 4  # cells looked into
@@ -206,13 +207,13 @@ def _pictures(frames: np.ndarray) -> np.ndarray:
 
 
 def _windows(frames: np.ndarray, shift: int) -> np.ndarray:
-    """Four frames of each clip from `shift` on: (n, 96) float32 whole numbers.
+    """Four frames of each clip from `shift` on: (n, 48) float32 whole numbers.
 
     The mean picture and the frame-to-frame changes, each of about length _UNIT, so that squared distances follow
     scene plus motion, the distance of `compare`.
     """
     window = frames[:, shift : shift + _WINDOW].astype(np.float64)
-    changes = np.diff(window, axis=1).reshape(len(window), -1)
+    changes = np.diff(window[:, :, :_INDEXED_CHANGES], axis=1).reshape(len(window), -1)
     noise = MOTION_FLOOR * (window**2).sum(axis=(1, 2))
     parts = _unit(window.mean(axis=1)), _unit(changes, noise)
     return np.rint(np.hstack(parts) * _UNIT).astype(np.float32)
