@@ -11,7 +11,9 @@ from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.training_data import Data, Samples
 
 HEAD = HeadConfig(projection=8, units=8, dropout=0.2, input_dropout=0.1)
-TRAIN = TrainConfig(epochs=6, batch_size=16, schedule_epochs=6, warmup_epochs=1, patience=6, learning_rate=0.01)
+TRAIN = TrainConfig(
+    epochs=6, batch_size=16, schedule_epochs=6, warmup_epochs=1, patience=6, learning_rate=0.01
+)
 FEATURES = FeatureConfig(backbone=("efficientnet_lite0",), frames=6)
 
 

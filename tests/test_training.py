@@ -63,7 +63,9 @@ def test_same_seed_gives_the_same_history_and_weights(undisturbed: Path, tmp_pat
     process = _process(tmp_path)
     process.communicate(timeout=300)
     assert _history(tmp_path) == _history(undisturbed)
-    for a, b in zip(_weights(tmp_path, "final_model.keras"), _weights(undisturbed, "final_model.keras"), strict=True):
+    for a, b in zip(
+        _weights(tmp_path, "final_model.keras"), _weights(undisturbed, "final_model.keras"), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
 
 
@@ -74,7 +76,9 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
     while not (tmp_path / training.RESULT_NAME).is_file():
         process = _process(tmp_path)
         seen = (tmp_path / "checkpoint" / "state.json").stat().st_mtime_ns if kills else 0
-        while process.poll() is None and kills < 3:  # let it come one epoch further, then kill it at a random moment
+        while (
+            process.poll() is None and kills < 3
+        ):  # let it come one epoch further, then kill it at a random moment
             state = tmp_path / "checkpoint" / "state.json"
             if state.is_file() and state.stat().st_mtime_ns != seen:
                 time.sleep(rng.uniform(0, 0.3))
@@ -118,7 +122,9 @@ def _record(**changes: object) -> dict[str, object]:
 
 def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) -> None:
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
-    same = training.run_record("bilstm_attention", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+    same = training.run_record(
+        "bilstm_attention", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN
+    )
     before = (undisturbed / training.BEST_NAME).stat().st_mtime_ns
     assert training.train(same, data, undisturbed, strategy).epochs_run == synthetic.TRAIN.epochs
     with pytest.raises(UserError, match="--overwrite"):
@@ -150,7 +156,9 @@ def test_every_epoch_draws_every_clip_once_with_fresh_variants() -> None:
 
     def variant_of(clip: int, epoch: np.ndarray) -> int:
         hits = [
-            v for v in range(4) if (epoch == samples.inputs[name][clip, v].astype(np.float32)).all(axis=(1, 2)).any()
+            v
+            for v in range(4)
+            if (epoch == samples.inputs[name][clip, v].astype(np.float32)).all(axis=(1, 2)).any()
         ]
         assert len(hits) == 1
         return hits[0]

@@ -1,0 +1,86 @@
+"""A model is loaded with its own preprocessing, or the message says what is missing."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+import tensorflow as tf
+
+from violence_detection import detector, ensemble, storage, training
+from violence_detection.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models_ensemble")
+    data = synthetic.data()
+
+    def record(name: str) -> dict[str, object]:
+        return training.run_record(name, data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+
+    ensemble.train_members(("gru", "conv_lstm"), record, data, folder, tf.distribute.get_strategy(), False)
+    return folder
+
+
+def test_ensemble_is_the_mean_of_its_members(models: Path) -> None:
+    found = detector.load(models)
+    inputs = synthetic.data().val.plain()
+    by_member = found.predict(inputs)
+    assert list(by_member) == ["gru", "conv_lstm"]
+    np.testing.assert_allclose(found.average(by_member), (by_member["gru"] + by_member["conv_lstm"]) / 2)
+    assert found.features == synthetic.FEATURES
+
+
+def test_folder_and_file_give_the_same_single_model(models: Path) -> None:
+    inputs = synthetic.data().val.plain()
+    (a,) = detector.load(models / "gru").predict(inputs).values()
+    (b,) = detector.load(models / "gru" / "best_model.keras").predict(inputs).values()
+    np.testing.assert_array_equal(a, b)
+
+
+def test_missing_model_missing_record_and_damaged_file_are_named(models: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no model at .*gone"):
+        detector.load(tmp_path / "gone")
+    shutil.copy(models / "gru" / "best_model.keras", tmp_path / "m.keras")
+    with pytest.raises(UserError, match=r"no config\.json beside it"):
+        detector.load(tmp_path / "m.keras")
+    shutil.copy(models / "gru" / "config.json", tmp_path)
+    (tmp_path / "m.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"m\.keras cannot be loaded"):
+        detector.load(tmp_path / "m.keras")
+
+
+def test_members_on_different_features_are_refused(models: Path, tmp_path: Path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(models, mixed)
+    record = storage.read_json(mixed / "gru" / "config.json")
+    record["feature_records"]["efficientnet_lite0.rgb"]["weights_sha256"] = "1" * 64
+    storage.write_json(mixed / "gru" / "config.json", record)
+    with pytest.raises(UserError, match="different features"):
+        detector.load(mixed)
+
+
+def test_other_backbone_weights_than_in_training_are_refused(models: Path, tmp_path: Path) -> None:
+    found = detector.load(models)
+    other = tmp_path / "other.pth"
+    other.write_bytes(b"other weights")
+    with pytest.raises(UserError, match=r"--backbone-weights"):
+        detector.check_weights(found, "efficientnet_lite0", other)
+
+
+def test_adding_a_member_keeps_the_finished_ones(models: Path) -> None:
+    data = synthetic.data()
+    before = (models / "gru" / "best_model.keras").stat().st_mtime_ns
+
+    def record(name: str) -> dict[str, object]:
+        return training.run_record(name, data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+
+    ensemble.train_members(
+        ("gru", "conv_lstm", "attention"), record, data, models, tf.distribute.get_strategy(), False
+    )
+    assert (models / "gru" / "best_model.keras").stat().st_mtime_ns == before
+    assert [m.name for m in detector.load(models).members] == ["gru", "conv_lstm", "attention"]

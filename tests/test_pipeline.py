@@ -1,0 +1,173 @@
+"""The whole way on generated sample clips: every script, in order, as the README has it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = (
+    "--backbone", "efficientnet_lite0", "--streams", "rgb,motion", "--frames", "8", "--augment", "2",
+    "--batch-size", "16", "--epochs", "8", "--projection", "32", "--units", "32",
+)  # fmt: skip
+
+
+@dataclass
+class Way:
+    """A working folder and what each script said on stdout."""
+
+    folder: Path
+    said: dict[str, Any]
+
+    def script(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
+        command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
+        )
+        assert done.returncode in codes, f"{name}: exit {done.returncode}\n{done.stderr[-3000:]}"
+        assert len(done.stdout.splitlines()) == 1
+        self.said[name] = json.loads(done.stdout)
+        return self.said[name]
+
+
+@pytest.fixture(scope="module")
+def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    folder = tmp_path_factory.mktemp("way")
+    command = [
+        sys.executable,
+        "-m",
+        "violence_detection.samples",
+        "--output",
+        str(folder / "data"),
+        "--seed",
+        "3",
+    ]
+    subprocess.run(
+        [*command, "--sources", "16", "--clips-per-source", "4"], cwd=ROOT, check=True, capture_output=True
+    )
+    way = Way(folder, {})
+    logs = ("--log-dir", folder)
+    way.script("find_all_datasets", "--data-root", "data")
+    way.script("combine_all_datasets", "--data-root", "data", codes=(1,))  # one file is broken on purpose
+    way.script("runpod_train_ultimate", "--data-root", "data", *SMALL, *logs)
+    way.script("train_ensemble_models", "--data-root", "data", *SMALL, *logs)
+    way.script(
+        "test_ensemble", "--models", "./models_ensemble/", "--data", "data/combined_all/val/", "--output", "r"
+    )
+    way.script("test_violence_model", "--model", "models_ensemble", "data/combined_all/val")
+    return way
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as f:
+        return list(csv.DictReader(f))
+
+
+@pytest.mark.slow
+def test_summaries_carry_the_fields_others_rely_on(way: Way) -> None:
+    combined = way.said["combine_all_datasets"]
+    assert {"train", "val", "duplicates_removed", "near_duplicate_groups", "unlabelled", "unreadable", "by_dataset",
+            "manifest"} <= combined.keys()  # fmt: skip
+    assert combined["unreadable"] == 1
+    assert combined["duplicates_removed"] == 2
+    trained = way.said["runpod_train_ultimate"]
+    assert {"model", "selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run",
+            "samples_per_second"} <= trained.keys()  # fmt: skip
+    ensemble = way.said["train_ensemble_models"]
+    assert [m["name"] for m in ensemble["members"]] == [
+        "deep_lstm",
+        "bilstm",
+        "gru",
+        "conv_lstm",
+        "attention",
+    ]
+    assert {"accuracy", "ci95", "n", "by_dataset", "members", "report"} <= way.said["test_ensemble"].keys()
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_agree_on_the_ensembles_accuracy(way: Way) -> None:
+    assert way.said["test_ensemble"]["accuracy"] == pytest.approx(
+        way.said["train_ensemble_models"]["ensemble_val_accuracy"], abs=1e-4
+    )
+    assert way.said["test_ensemble"]["n"] == way.said["combine_all_datasets"]["val"]
+
+
+@pytest.mark.slow
+def test_a_clip_is_judged_as_it_was_evaluated(way: Way) -> None:
+    evaluated = {r["path"]: float(r["p_violent"]) for r in _rows(way.folder / "r" / "predictions.csv")}
+    judged = way.said["test_violence_model"]["videos"]
+    assert len(judged) == len(evaluated)
+    for video in judged:
+        path = Path(video["path"]).relative_to("data/combined_all").as_posix()
+        assert video["p_violent"] == pytest.approx(evaluated[path], abs=1.1e-4)  # verdicts have four digits
+        assert bool(video["events"]) == (video["label"] == "fight")
+
+
+@pytest.mark.slow
+def test_numbers_on_sample_clips_are_marked_wherever_they_appear(way: Way) -> None:
+    for script in ("runpod_train_ultimate", "train_ensemble_models", "test_ensemble"):
+        assert way.said[script]["generated_samples"] is True
+    assert json.loads((way.folder / "r" / "metrics.json").read_text())["generated_sample_clips"] is True
+    assert "generated sample clips" in (way.folder / "r" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_no_source_is_on_both_sides_and_the_ensemble_learnt_something(way: Way) -> None:
+    rows = _rows(way.folder / "data" / "combined_all" / "manifest.csv")
+    sides: dict[str, set[str]] = {}
+    for row in rows:
+        sides.setdefault(row["source_group"], set()).add(row["split"])
+    assert all(len(split) == 1 for split in sides.values())
+    assert way.said["test_ensemble"]["roc_auc"] > 0.7
+
+
+@pytest.mark.slow
+def test_a_second_evaluation_extracts_nothing_and_says_the_same(way: Way) -> None:
+    first = dict(way.said["test_ensemble"])
+    again = way.script(
+        "test_ensemble", "--models", "models_ensemble", "--data-root", "data", "--output", "r2"
+    )
+    assert {k: v for k, v in again.items() if k != "report"} == {
+        k: v for k, v in first.items() if k != "report"
+    }
+    assert (way.folder / "r2" / "predictions.csv").read_bytes() == (
+        way.folder / "r" / "predictions.csv"
+    ).read_bytes()
+
+
+@pytest.mark.slow
+def test_evaluating_on_train_says_that_it_was_trained_on(way: Way) -> None:
+    said = way.script("test_ensemble", "--models", "models_ultimate", "--data", "data/combined_all/train", "--output",
+                      "rt")  # fmt: skip
+    assert said["clips_trained_on"] == said["n"]
+    assert "trained on" in (way.folder / "rt" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_an_unreadable_video_is_named_and_the_others_are_judged(way: Way) -> None:
+    broken = way.folder / "broken.mp4"
+    broken.write_bytes(b"no video at all" * 100)
+    good = next((way.folder / "data" / "combined_all" / "val" / "fight").iterdir())
+    said = way.script("test_violence_model", "--model", "models_ultimate", broken, good, codes=(1,))
+    assert [f["path"] for f in said["failures"]] == [str(broken)]
+    assert [v["path"] for v in said["videos"]] == [str(good)]
+
+
+@pytest.mark.slow
+def test_test_time_views_are_averaged(way: Way) -> None:
+    said = way.script("test_ensemble", "--models", "models_ultimate", "--data-root", "data", "--tta", "3", "--output",
+                      "rtta")  # fmt: skip
+    plain = way.script(
+        "test_ensemble", "--models", "models_ultimate", "--data-root", "data", "--output", "rplain"
+    )
+    assert said["n"] == plain["n"]
+    p_tta = [r["p_violent"] for r in _rows(way.folder / "rtta" / "predictions.csv")]
+    p_plain = [r["p_violent"] for r in _rows(way.folder / "rplain" / "predictions.csv")]
+    assert p_tta != p_plain

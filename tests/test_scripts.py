@@ -1,0 +1,102 @@
+"""Every script: help at once, and mistakes answered with exit code 2 and what to do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = (
+    "download_all_violence_datasets.py",
+    "find_all_datasets.py",
+    "combine_all_datasets.py",
+    "runpod_train_ultimate.py",
+    "train_ensemble_models.py",
+    "test_ensemble.py",
+    "test_violence_model.py",
+)
+
+
+def _run(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / script), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_answers_in_under_a_second(script: str, tmp_path: Path) -> None:
+    seconds = []
+    for _ in range(3):  # the best of three: other work on the machine is not the script's fault
+        started = time.monotonic()
+        done = _run(script, "--help", cwd=tmp_path)
+        seconds.append(time.monotonic() - started)
+        assert done.returncode == 0
+        assert "usage:" in done.stdout
+        if seconds[-1] < 1.0:
+            break
+    assert min(seconds) < 1.0
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_says_what_a_script_is_for_and_its_defaults(script: str, tmp_path: Path) -> None:
+    text = _run(script, "--help", cwd=tmp_path).stdout
+    assert "default:" in text
+    assert len(text.splitlines()) > 10
+
+
+MISTAKES = {
+    "find, wrong path": (("find_all_datasets.py", "--data-root", "nowhere"), ("nowhere",)),
+    "find, empty folder": (("find_all_datasets.py", "--data-root", "empty"), ("empty", "download")),
+    "combine, wrong path": (("combine_all_datasets.py", "--data-root", "nowhere"), ("nowhere",)),
+    "combine, empty folder": (("combine_all_datasets.py", "--data-root", "empty"), ("empty",)),
+    "train, no manifest": (("runpod_train_ultimate.py", "--data-root", "empty", "--log-dir", "logs"), ("manifest.csv", "combine_all_datasets.py")),  # noqa: E501
+    "train, unknown backbone": (("runpod_train_ultimate.py", "--data-root", "empty", "--backbone", "resnet", "--log-dir", "logs"), ("resnet", "efficientnet_lite0")),  # noqa: E501
+    "ensemble, unknown stream": (("train_ensemble_models.py", "--data-root", "empty", "--streams", "flow", "--log-dir", "logs"), ("flow", "motion")),  # noqa: E501
+    "ensemble, no manifest": (("train_ensemble_models.py", "--data-root", "empty", "--log-dir", "logs"), ("combine_all_datasets.py",)),  # noqa: E501
+    "evaluate, wrong data": (("test_ensemble.py", "--data", "nowhere"), ("nowhere", "combine_all_datasets.py")),
+    "evaluate, no manifest": (("test_ensemble.py", "--data", "empty"), ("manifest.csv",)),
+    "predict, missing model": (("test_violence_model.py", "--model", "no_model", "video.avi"), ("no_model", "runpod_train_ultimate.py")),  # noqa: E501
+    "predict, wrong path": (("test_violence_model.py", "nowhere.mp4"), ("nowhere.mp4",)),
+    "predict, empty folder": (("test_violence_model.py", "empty"), ("no video files", "empty")),
+    "download, unknown data set": (("download_all_violence_datasets.py", "--data-root", "empty", "--datasets", "mine"), ("mine", "--list")),  # noqa: E501
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(MISTAKES))
+def test_mistake_ends_with_exit_2_and_the_remedy(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "video.avi").write_bytes(b"x")
+    (script, *arguments), words = MISTAKES[name]
+    done = _run(script, *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def test_missing_model_is_told_before_val_is_touched(tmp_path: Path) -> None:
+    combined = tmp_path / "combined_all"
+    (combined / "val").mkdir(parents=True)
+    columns = "clip_id,path,source_path,label,dataset,source_group,split,official_split,sha256,fingerprint,"
+    row = "00,val/fight/a.avi,raw/a.avi,fight,d,g,val,,00,,2,25,64,64,50,x"
+    (combined / "manifest.csv").write_text(f"{columns}duration_s,fps,width,height,n_frames,codec\n{row}\n")
+    done = _run("test_ensemble.py", "--models", "gone", "--data", combined / "val", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no model at gone" in done.stderr
+
+
+def test_find_lists_as_one_json_line(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "violence_detection.samples", "--output", str(tmp_path), "--seed", "1",
+         "--sources", "4", "--clips-per-source", "2"],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    done = _run("find_all_datasets.py", "--data-root", tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert "rwf_2000" in json.dumps(json.loads(done.stdout))
