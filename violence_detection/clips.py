@@ -79,7 +79,7 @@ def images(
     frames: Mapping[int, np.ndarray], sample: Sampling, d: augment.Draw, config: FeatureConfig
 ) -> dict[str, np.ndarray]:
     """The images of each stream of the config: name -> (T, S, S, 3) uint8."""
-    order = sorted(sample.frames) if "motion" in config.streams else sorted(set(sample.base.tolist()))
+    order = sorted(sample.frames)  # whatever the streams, so that `rgb` has the same noise without `motion`
     augmented = dict(zip(order, augment.apply([frames[i] for i in order], d), strict=True))
     out = {}
     if "rgb" in config.streams:

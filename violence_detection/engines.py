@@ -1,32 +1,49 @@
 """What runs a backbone: TensorFlow (GPU or CPU) or OpenVINO (CPU, about twice as fast, same float32 values).
 
-An engine takes one job at a time: the T images of one clip, variant and stream, always as one batch of T. The batch
-is never mixed with another clip's, so a clip's features do not depend on what else is being extracted.
+A job is the T images of one clip, variant and stream, always as one batch of T. The batch is never mixed with another
+clip's, so a clip's features do not depend on what else is being extracted.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
+import queue
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from violence_detection import backbones
 from violence_detection.errors import UserError
 
-Done = Callable[[np.ndarray], None]
+#: Images (T, S, S, 3) uint8 to features (T, C) float32. One that is busy is not called a second time.
+Runner = Callable[[np.ndarray], np.ndarray]
+_TENSORFLOW_JOBS = 2  # one computes while the next is handed over; more would only fill a GPU's memory
 
 
-class Engine(Protocol):
-    """`submit` may return before the job ran; `finish` waits for all jobs; `done` gets (T, C) float32."""
+class Engine:
+    """Runs one job on each of its runners at once. Safe to use from several threads."""
 
-    name: str
+    def __init__(self, name: str, runners: Sequence[Runner]):
+        self.name = name
+        self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
+        for runner in runners:
+            self._idle.put(runner)
+        self._pool = ThreadPoolExecutor(len(runners), "engine")
 
-    def submit(self, images: np.ndarray, done: Done) -> None: ...
+    def submit(self, images: np.ndarray) -> Future[np.ndarray]:
+        """Features (T, C) float32 to come, for images (T, S, S, 3) uint8.
 
-    def finish(self) -> None: ...
+        Waits while all runners are busy, so that images do not pile up. An error comes with the future's result.
+        """
+        return self._pool.submit(self._run, self._idle.get(), images)
+
+    def _run(self, runner: Runner, images: np.ndarray) -> np.ndarray:
+        try:
+            return runner(images)
+        finally:
+            self._idle.put(runner)
 
 
 def create(kind: str, backbone: backbones.Backbone, weights: Path, frames: int) -> Engine:
@@ -38,8 +55,23 @@ def create(kind: str, backbone: backbones.Backbone, weights: Path, frames: int) 
         kind = "tensorflow" if _has_gpu() or not _has_openvino() else "openvino"
     if kind == "openvino" and not _has_openvino():
         raise UserError("--engine openvino: the package is missing. Run: pip install openvino")
-    model = backbone.build(weights)
-    return _OpenVino(model, frames) if kind == "openvino" else _TensorFlow(model)
+    model = _build_float32(backbone, weights)
+    shape = (frames, backbone.input_size, backbone.input_size, 3)
+    if kind == "openvino":
+        return Engine("openvino-float32", _openvino(model, shape))
+    return Engine("tensorflow-float32", [_tensorflow(model, shape)] * _TENSORFLOW_JOBS)
+
+
+def _build_float32(backbone: backbones.Backbone, weights: Path) -> Any:
+    """The model in float32, whatever precision heads are trained in: else evaluation would see other features."""
+    import keras
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        return backbone.build(weights)
+    finally:
+        keras.config.set_dtype_policy(policy)
 
 
 def _has_gpu() -> bool:
@@ -54,45 +86,30 @@ def _has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-class _TensorFlow:
-    name = "tensorflow-float32"
+def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
+    import tensorflow as tf
 
-    def __init__(self, model: Any):
-        import tensorflow as tf
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
+    def features(images: Any) -> Any:
+        return model(tf.cast(images, tf.float32), training=False)
 
-        self._run = tf.function(lambda images: model(tf.cast(images, tf.float32), training=False))
-
-    def submit(self, images: np.ndarray, done: Done) -> None:
-        done(self._run(images).numpy())
-
-    def finish(self) -> None:
-        pass
+    features.get_concrete_function()  # traced here, not by several threads at once
+    return lambda images: features(images).numpy()
 
 
-class _OpenVino:
-    name = "openvino-float32"
+def _openvino(model: Any, shape: tuple[int, ...]) -> list[Runner]:
+    import openvino as ov
 
-    def __init__(self, model: Any, frames: int):
-        import openvino as ov
+    converted = ov.convert_model(model)
+    converted.reshape(list(shape))
+    steps = ov.preprocess.PrePostProcessor(converted)
+    steps.input().tensor().set_element_type(ov.Type.u8)
+    compiled = ov.Core().compile_model(
+        steps.build(), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+    )
 
-        size = model.input_shape[1]
-        converted = ov.convert_model(model)
-        converted.reshape([frames, size, size, 3])
-        steps = ov.preprocess.PrePostProcessor(converted)
-        steps.input().tensor().set_element_type(ov.Type.u8)
-        compiled = ov.Core().compile_model(
-            steps.build(), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
-        )
-        self._queue = ov.AsyncInferQueue(compiled)
-        self._queue.set_callback(self._on_result)
-        self._lock = threading.Lock()
+    def runner() -> Runner:
+        request = compiled.create_infer_request()
+        return lambda images: request.infer({0: images})[0].copy()
 
-    def _on_result(self, request: Any, job: tuple[np.ndarray, Done]) -> None:
-        job[1](request.get_output_tensor(0).data.copy())
-
-    def submit(self, images: np.ndarray, done: Done) -> None:
-        with self._lock:
-            self._queue.start_async({0: images}, userdata=(images, done))
-
-    def finish(self) -> None:
-        self._queue.wait_all()
+    return [runner() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]

@@ -68,6 +68,8 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
         if todo:
             engine = engines.create(config.engine, backbone, weights, config.frames)
             _Run(config, backbone, stores, engine, out).run(todo, workers or 2 * (os.cpu_count() or 1))
+    named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
+    out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
     return out
 
@@ -121,19 +123,19 @@ class _Run:
 
     def run(self, todo: Sequence[Clip], workers: int) -> None:
         in_flight: set[Future[None]] = set()
-        with (
-            ThreadPoolExecutor(workers) as pool,
-            cli.progress(total=len(todo), unit="clip", desc="features") as bar,
-        ):
-            for clip in todo:
-                in_flight.add(pool.submit(self._clip, clip))
-                if len(in_flight) > 2 * workers:
+        pool = ThreadPoolExecutor(workers)
+        try:
+            with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
+                for clip in todo:
+                    in_flight.add(pool.submit(self._clip, clip))
+                    if len(in_flight) > 2 * workers:
+                        done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
+                        bar.update(self._collect(done))
+                while in_flight:
                     done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
                     bar.update(self._collect(done))
-            while in_flight:
-                done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
-                bar.update(self._collect(done))
-        self.engine.finish()
+        finally:
+            pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun
 
     def _collect(self, done: set[Future[None]]) -> int:
         for future in done:
@@ -154,24 +156,15 @@ class _Run:
 
     def _features(self, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
         """{stream: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
-        values: dict[str, dict[str, np.ndarray]] = {stream: {} for stream in self.stores}
-        left = threading.Semaphore(0)
-
-        def keep(stream: str, variant: str) -> engines.Done:
-            def done(result: np.ndarray) -> None:
-                values[stream][variant] = result
-                left.release()
-
-            return done
-
         variants = clips.clip_variants(
             clip.path, clip.clip_id, clip.variants, self.backbone.input_size, self.config
         )
-        submitted = 0
-        for variant, streams in variants:
-            for stream, images in streams.items():
-                self.engine.submit(images, keep(stream, variant))
-                submitted += 1
-        for _ in range(submitted):
-            left.acquire()
+        jobs = [
+            (stream, variant, self.engine.submit(images))
+            for variant, streams in variants
+            for stream, images in streams.items()
+        ]
+        values: dict[str, dict[str, np.ndarray]] = {stream: {} for stream in self.stores}
+        for stream, variant, job in jobs:
+            values[stream][variant] = job.result()
         return values

@@ -8,6 +8,7 @@ entry is noticed when it is read; it is then named and made again.
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 import zlib
@@ -24,7 +25,7 @@ from violence_detection.errors import UserError
 
 _FORMAT = 1
 RECORD_NAME = "record.json"
-_DAMAGE = (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, zlib.error)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 
 def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
@@ -82,8 +83,7 @@ class FeatureStore:
         """Write variants, keeping those that the entry has already. `values`: name -> (T, C)."""
         merged: dict[str, np.ndarray] = {}
         if self.variants(clip_id):
-            with np.load(self.path(clip_id)) as old:
-                merged = {name: old[name] for name in old.files}
+            merged = self._members(clip_id)
         merged |= {name: v.astype(np.float16) for name, v in values.items()}
         merged["_engine"] = np.array(engine)
         for name, value in values.items():
@@ -97,13 +97,20 @@ class FeatureStore:
     def read(self, clip_id: str, variants: Sequence[str]) -> np.ndarray:
         """Variants of a clip as (V, T, C) float16. Raises UserError naming a missing or damaged entry."""
         try:
-            with np.load(self.path(clip_id)) as entry:
-                return np.stack([entry[v] for v in variants])
+            members = self._members(clip_id, variants)
+            return np.stack([members[v] for v in variants])
         except _DAMAGE as e:
             raise UserError(
                 f"the cached feature {self.path(clip_id)} is missing or damaged ({e}). "
                 "Run the same command again: it is found and made anew"
             ) from e
+
+    def _members(self, clip_id: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Members by name, all by default; the checksum of each is checked before its bytes are interpreted."""
+        with zipfile.ZipFile(self.path(clip_id)) as archive:
+            if names is None:
+                names = [n.removesuffix(".npy") for n in archive.namelist()]
+            return {n: np.load(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
 
 
 def clean_temporary(folder: Path) -> None:

@@ -35,7 +35,10 @@ def read(combined: Path) -> pd.DataFrame:
         )
     text_columns = dict.fromkeys(("clip_id", "path", "source_path", "source_group", "official_split", "sha256",
                                   "fingerprint", "codec"), str)  # fmt: skip
-    frame = pd.read_csv(path, dtype=text_columns, keep_default_na=False)
+    try:
+        frame = pd.read_csv(path, dtype=text_columns, keep_default_na=False)
+    except ValueError as e:  # empty, not a table, or not text
+        raise UserError(f"{path} is not a manifest ({e}). Make it again with combine_all_datasets.py") from e
     if missing := [c for c in COLUMNS if c not in frame.columns]:
         raise UserError(f"{path} lacks the columns {missing}. Make it again with combine_all_datasets.py")
     if frame.empty:

@@ -134,19 +134,15 @@ class Predictor:
     def _some(self, backbone: str, windows: Sequence[dict[str, dict[str, np.ndarray]]]) -> Inputs:
         """Features of windows' images {variant: {stream: (T, S, S, 3)}} from one backbone."""
         engine = self.engines[backbone]
-        results: dict[tuple[int, str, str], np.ndarray] = {}
-
-        def keep(*key: Any) -> engines.Done:
-            return lambda values: results.__setitem__(key, values)
-
-        for i, by_view in enumerate(windows):
-            for view, by_stream in by_view.items():
-                for stream, images in by_stream.items():
-                    engine.submit(images, keep(i, view, stream))
-        engine.finish()
+        jobs = {
+            (i, view, stream): engine.submit(images)
+            for i, by_view in enumerate(windows)
+            for view, by_stream in by_view.items()
+            for stream, images in by_stream.items()
+        }
         return {
             features.input_name(backbone, stream): np.array(
-                [[results[i, v, stream] for v in self.views] for i in range(len(windows))], np.float16
+                [[jobs[i, v, stream].result() for v in self.views] for i in range(len(windows))], np.float16
             )
             for stream in self.model.features.streams
         }

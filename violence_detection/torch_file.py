@@ -10,6 +10,7 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +27,11 @@ _DTYPES = {
     "LongStorage": np.dtype("<i8"),
     "IntStorage": np.dtype("<i4"),
 }
+#: What a cut-off, damaged or foreign file makes the readers raise.
+_DAMAGE = (
+    pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError,
+    RuntimeError, MemoryError, OSError, struct.error, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 @dataclass
@@ -54,8 +60,8 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
                 return _read_zip(f)
             f.seek(0)
             return _read_legacy(f)
-    except (pickle.UnpicklingError, EOFError, ValueError, KeyError, struct.error, AttributeError) as e:
-        raise UserError(f"{path} is not a readable PyTorch state dict ({e}). Fetch the file again") from e
+    except _DAMAGE as e:
+        raise UserError(f"{path} is not a readable PyTorch state dict ({e!r}). Fetch the file again") from e
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -88,18 +94,23 @@ def _read_legacy(f: BinaryIO) -> dict[str, np.ndarray]:
     _TensorUnpickler(f).load()  # system information
     tensors = _TensorUnpickler(f).load()
     keys = _TensorUnpickler(f).load()
-    dtypes = {t.storage.key: t.storage.dtype for t in tensors.values()}
+    described = {t.storage.key: t.storage for t in tensors.values()}
     storages = {}
     for key in keys:
         (size,) = struct.unpack("<q", f.read(8))
-        data = f.read(size * dtypes[key].itemsize)
-        storages[key] = np.frombuffer(data, dtypes[key], count=size)
+        if size != described[key].size:
+            raise ValueError("a storage is not of the size it should have")
+        data = f.read(size * described[key].dtype.itemsize)
+        storages[key] = np.frombuffer(data, described[key].dtype, count=size)
     return {name: _array(t, storages[t.storage.key]) for name, t in tensors.items()}
 
 
 def _read_zip(f: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(f) as archive:
-        root = next(n for n in archive.namelist() if n.endswith("/data.pkl")).removesuffix("data.pkl")
+        names = [n for n in archive.namelist() if n.endswith("/data.pkl")]
+        if len(names) != 1:
+            raise ValueError("a zip archive without tensors")
+        root = names[0].removesuffix("data.pkl")
         tensors = _TensorUnpickler(io.BytesIO(archive.read(f"{root}data.pkl"))).load()
         return {
             name: _array(t, np.frombuffer(archive.read(f"{root}data/{t.storage.key}"), t.storage.dtype))
@@ -114,4 +125,4 @@ def _array(tensor: _Tensor, storage: np.ndarray) -> np.ndarray:
         raise ValueError("a tensor lies outside its storage")
     strides = tuple(s * storage.itemsize for s in tensor.stride)
     view = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides, writeable=False)
-    return np.ascontiguousarray(view)
+    return view.copy(order="C")

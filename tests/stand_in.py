@@ -1,0 +1,50 @@
+"""A backbone for tests of what surrounds it: 16 x 16 images, four numbers each, no framework to import.
+
+As a script it extracts features, for tests that kill it: stand_in.py DATA_ROOT VARIANTS CLIP...
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from violence_detection import augment, backbones, engines, extract
+from violence_detection.config import FeatureConfig
+
+NAME = "stand_in"
+SIZE = 16
+CONFIG = FeatureConfig(backbone=(NAME,), frames=5, window_s=2.0)
+
+
+def features_of(images: np.ndarray) -> np.ndarray:
+    """(T, 16, 16, 3) uint8 to (T, 4) float32: two moments, and two sums that depend on place and colour."""
+    assert images.shape == (CONFIG.frames, SIZE, SIZE, 3)
+    assert images.dtype == np.uint8
+    flat = images.reshape(len(images), -1).astype(np.float32)
+    wave = np.sin(np.arange(flat.shape[1], dtype=np.float32))
+    parts = (flat.mean(1), flat.std(1), (flat * wave).mean(1), (flat * wave[::-1] ** 2).mean(1))
+    return np.stack(parts, axis=1)
+
+
+def install(
+    put: Callable[[object, str, object], None] = setattr, runner: engines.Runner = features_of
+) -> None:
+    """Make it a backbone that `extract` runs. `put` is setattr, or a monkeypatch's."""
+    backbone = backbones.Backbone(NAME, SIZE, 4, "", lambda given: given or Path(__file__), lambda _: None)
+    put(backbones, "BACKBONES", backbones.BACKBONES | {NAME: backbone})
+    put(engines, "create", lambda *_: engines.Engine("stand-in", [runner, runner]))
+
+
+def wanted(paths: Sequence[Path], variants: int) -> list[extract.Clip]:
+    """Clips named as their files, each with so many training variants."""
+    names = augment.variant_names("v", variants)
+    return [extract.Clip(path.stem, path, names) for path in sorted(paths)]
+
+
+if __name__ == "__main__":
+    install()
+    clips = wanted([Path(p) for p in sys.argv[3:]], int(sys.argv[2]))
+    extract.ensure(clips, CONFIG, Path(sys.argv[1]), workers=2)

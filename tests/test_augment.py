@@ -1,0 +1,98 @@
+"""Augmentation: reproducible from names, and one draw for all frames of a clip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from violence_detection import augment
+
+SIZE = 48
+VARIANTS = [f"v{i}" for i in range(1, 60)]
+
+
+def _frames(count: int = 3) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8))
+
+
+def test_a_draw_depends_on_seed_clip_and_variant_alone() -> None:
+    first = augment.draw(1, "clip", "v3")
+    augment.draw(9, "other", "v1")
+    assert augment.draw(1, "clip", "v3") == first
+    others = {augment.draw(2, "clip", "v3"), augment.draw(1, "clop", "v3"), augment.draw(1, "clip", "v4")}
+    assert len({first, *others}) == 4
+
+
+def test_the_plain_variant_is_the_clip_itself() -> None:
+    frames = _frames()
+    plain = augment.draw(7, "clip", augment.PLAIN)
+    assert plain == augment.Draw()
+    for before, after in zip(frames, augment.apply(frames, plain), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS[:20], "t1", "t2", "t3"])
+def test_all_frames_of_a_clip_are_altered_alike(variant: str) -> None:
+    same = _frames(1) * 4
+    d = replace(augment.draw(0, "clip", variant), noise_std=0.0)
+    altered = augment.apply(same, d)
+    assert all(np.array_equal(altered[0], other) for other in altered[1:])
+    assert not np.array_equal(altered[0], same[0])
+
+
+def test_noise_differs_from_frame_to_frame_but_not_from_run_to_run() -> None:
+    d = augment.Draw(noise_std=5.0, noise_seed=3)
+    once, again = augment.apply(_frames(1) * 2, d), augment.apply(_frames(1) * 2, d)
+    assert not np.array_equal(once[0], once[1])
+    np.testing.assert_array_equal(once, again)
+
+
+def test_every_variant_keeps_shape_type_and_range() -> None:
+    for variant in [*VARIANTS, "t1", "t2"]:
+        for frame in augment.apply(_frames(2), augment.draw(0, "clip", variant)):
+            assert frame.shape == (SIZE, SIZE, 3)
+            assert frame.dtype == np.uint8
+
+
+def test_variants_do_not_alter_the_decoded_frames_in_place() -> None:
+    frames = _frames()
+    kept = [f.copy() for f in frames]
+    for variant in VARIANTS:
+        augment.apply(frames, augment.draw(0, "clip", variant))
+    np.testing.assert_array_equal(frames, kept)
+
+
+def test_a_flip_is_the_exact_mirror_image() -> None:
+    frames = _frames()
+    for before, after in zip(frames, augment.apply(frames, augment.Draw(flip=True)), strict=True):
+        np.testing.assert_array_equal(after, before[:, ::-1])
+
+
+def test_test_time_views_alternate_mirroring_and_leave_light_alone() -> None:
+    draws = [augment.draw(0, "clip", v) for v in augment.variant_names("t", 7)]
+    assert [d.flip for d in draws] == [False, True, False, True, False, True, False]
+    for d in draws:
+        assert (d.brightness, d.contrast, d.channel_shift) == (0.0, 1.0, (0.0, 0.0, 0.0))
+        assert (d.rotation_deg, d.blur_sigma, d.noise_std, d.erase) == (0.0, 0.0, 0.0, None)
+
+
+def test_training_variants_use_every_kind_of_change_within_its_range() -> None:
+    draws = [augment.draw(0, "clip", v) for v in VARIANTS]
+    r = augment.TRAIN
+    assert 0.3 < np.mean([d.flip for d in draws]) < 0.7
+    assert any(d.blur_sigma for d in draws)
+    assert any(d.noise_std for d in draws)
+    assert any(d.erase for d in draws)
+    assert max(abs(d.rotation_deg) for d in draws) <= r.rotation_deg
+    assert max(abs(d.zoom - 1) for d in draws) <= r.zoom
+    assert all(r.shortest_window <= d.window_length <= 1 and 0 <= d.window_start <= 1 for d in draws)
+    assert all(d.erase is None or d.erase[0] + d.erase[2] <= 1 >= d.erase[1] + d.erase[3] for d in draws)
+
+
+def test_variant_names_begin_with_the_plain_clip() -> None:
+    assert augment.variant_names("v", 3) == ("v0", "v1", "v2")
+    assert augment.variant_names("t", 2) == ("v0", "t1")
+    assert augment.variant_names("t", 1) == ("v0",)

@@ -1,0 +1,217 @@
+"""What every script shares: flags from defaults, where output goes, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from violence_detection import cli
+from violence_detection.cli import option
+
+
+@dataclass(frozen=True)
+class Config:
+    names: tuple[str, ...] = option(("a", "b"), "several names")
+    sizes: tuple[int, ...] = option((), "several sizes")
+    folder: Path = option(Path("here"), "a folder")
+    weights: Path | None = option(None, "a file")
+    rate: float = option(0.5, "a share of 100 %")
+    count: int = option(3, "a number")
+    check: bool = option(False, "look closely")
+    kind: str = option("auto", "which", choices=("auto", "manual"))
+    model: Path = option(Path("m"), "a model", flag="--models")
+    root: Path = option(cli.default_data_root, "a root")
+    internal: int = 7
+
+
+@dataclass(frozen=True)
+class Second:
+    count: int = option(3, "a number")
+    extra: str = option("x", "only here")
+
+
+def _parser() -> argparse.ArgumentParser:
+    p = cli.parser("What it does.")
+    cli.add_config(p, Config)
+    cli.add_config(p, Second)
+    return p
+
+
+def _config(*argv: str) -> Config:
+    return cli.build(Config, _parser().parse_args(argv))
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    before = cli.log.handlers, cli.log.level, cli.log.propagate
+    yield
+    for handler in set(cli.log.handlers) - set(before[0]):
+        handler.close()
+    cli.log.handlers, cli.log.level, cli.log.propagate = before
+
+
+def test_without_flags_the_config_is_its_defaults() -> None:
+    assert _config() == Config()
+
+
+def test_flags_have_the_types_of_their_fields() -> None:
+    config = _config("--names", "x, y,", "--sizes", "3,4", "--folder", "/f", "--weights", "w", "--rate", "0.25",
+                     "--count", "9", "--check", "--kind", "manual", "--models", "mm")  # fmt: skip
+    assert config == Config(("x", "y"), (3, 4), Path("/f"), Path("w"), 0.25, 9, True, "manual", Path("mm"))
+    assert _config("--no-check").check is False
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--kind", "other"], ["--sizes", "3,x"], ["--count", "many"], ["--internal", "1"], ["--coun", "1"]],
+)
+def test_wrong_flags_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        _config(*argv)
+    assert e.value.code == cli.EXIT_USER_MUST_ACT
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert argv[0] in printed.err
+
+
+def test_two_stages_of_a_script_share_a_flag() -> None:
+    args = _parser().parse_args(["--count", "5", "--extra", "y"])
+    assert cli.build(Config, args).count == 5
+    assert cli.build(Second, args) == Second(5, "y")
+
+
+def test_help_shows_every_default_once() -> None:
+    text = " ".join(_parser().format_help().split())
+    for part in ("several names (default: a,b)", "a share of 100 % (default: 0.5)", "a root (default:",
+                 "look closely (default: False)", "--kind {auto,manual} which (default: auto)"):  # fmt: skip
+        assert text.count(part) == 1, part
+    assert "(default: False) (default" not in text
+    assert "several sizes --folder" in text, "an empty default is not shown"
+
+
+def test_the_data_root_is_the_variable_then_the_pods_volume_then_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIOLENCE_DATA", "/elsewhere")
+    assert _config().root == Path("/elsewhere")
+    monkeypatch.delenv("VIOLENCE_DATA")
+    for volume, expected in ((True, "/workspace/data"), (False, "data")):
+        monkeypatch.setattr(Path, "is_dir", lambda path, v=volume: v and str(path) == "/workspace")
+        assert cli.default_data_root() == Path(expected)
+
+
+_SCRIPT = """
+import sys
+from violence_detection import cli
+from violence_detection.errors import UserError
+def main():
+    args = cli.parse(cli.parser("x"), log_name=%(log_name)r)
+    cli.log.info("begun")
+    cli.log.debug("a detail")
+    %(body)s
+cli.run_main(main)
+"""
+
+
+def _script(body: str, *argv: str, log_name: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    program = _SCRIPT % {"log_name": log_name, "body": body.replace("\n", "\n    ")}
+    command = [sys.executable, "-c", program, *argv]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_what_the_user_must_mend_is_one_message_on_stderr_and_exit_2() -> None:
+    done = _script("raise UserError('no clips in /x. Run: make clips')")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "no clips in /x. Run: make clips" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_is_a_traceback() -> None:
+    done = _script("raise KeyError('a bug')")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_an_interrupt_says_how_to_go_on() -> None:
+    done = _script("raise KeyboardInterrupt")
+    assert done.returncode == 130
+    assert "the same command goes on" in done.stderr
+
+
+def test_stdout_is_one_line_of_json_and_people_read_stderr() -> None:
+    done = _script("cli.print_summary({'train': 3, 'name': 'größer'})\nreturn cli.exit_code([{'path': 'a'}])")
+    assert done.returncode == cli.EXIT_SOME_FAILED
+    assert done.stdout.count("\n") == 1
+    assert json.loads(done.stdout) == {"train": 3, "name": "größer"}
+    assert "begun" in done.stderr
+    assert "a detail" not in done.stderr
+
+
+def test_verbose_logs_details() -> None:
+    assert "a detail" in _script("return 0", "-v").stderr
+
+
+def test_the_log_file_stands_where_it_is_asked_for(tmp_path: Path) -> None:
+    done = _script("return 0", "--log-dir", str(tmp_path / "logs"), log_name="training")
+    assert done.returncode == 0
+    (file,) = (tmp_path / "logs").iterdir()
+    assert file.name.startswith("training_")
+    assert file.suffix == ".log"
+    assert "begun" in file.read_text()
+    assert str(file) in done.stderr
+
+
+def test_the_last_message_before_exit_2_is_in_the_log_file_too(tmp_path: Path) -> None:
+    _script("raise UserError('mend this')", "--log-dir", str(tmp_path), log_name="training")
+    (file,) = tmp_path.iterdir()
+    assert "mend this" in file.read_text()
+
+
+def test_exit_codes() -> None:
+    assert cli.exit_code([]) == 0
+    assert cli.exit_code([{"path": "a", "reason": "b"}]) == 1
+
+
+def test_progress_away_from_a_terminal_prints_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(cli.progress(range(5), desc="counting", unit="clip", mininterval=0.0)) == [0, 1, 2, 3, 4]
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "\r" not in printed.err
+    assert "\x1b" not in printed.err
+    lines = printed.err.splitlines()
+    assert len(lines) >= 2
+    assert all(line.startswith("counting: ") for line in lines)
+    assert "5/5" in lines[-1]
+
+
+def test_help_of_a_script_needs_nothing_heavy() -> None:
+    heavy = {"numpy", "pandas", "cv2", "tensorflow", "keras", "sklearn"}
+    program = (
+        "import sys; from violence_detection import cli, config, manifest, errors, storage\n"
+        "print(*{m.split('.')[0] for m in sys.modules})"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert not heavy & set(done.stdout.split())
+
+
+def test_the_log_of_a_second_run_in_one_process_has_no_double_lines(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(2):
+        cli.parse(cli.parser("x"), [])
+    logging.getLogger("violence_detection.anything").info("once")
+    assert capsys.readouterr().err.count("once") == 1

@@ -1,0 +1,126 @@
+"""From a video to the images a backbone sees: the same for training and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numbered_videos
+import numpy as np
+import pytest
+import small_videos
+
+from violence_detection import augment, clips, video
+from violence_detection.config import FeatureConfig
+
+CONFIG = FeatureConfig(frames=8, window_s=1.5)
+SIZE = 40
+INFO = video.VideoInfo(n_frames=200, fps=20.0, width=64, height=48, codec="")
+
+
+def test_prediction_sees_the_images_that_training_saw(tmp_path: Path) -> None:
+    path = small_videos.write(tmp_path / "clip.avi", 3, n_frames=15)
+    variants = ("v0", "v1", "v2", "t1")
+    trained = dict(clips.clip_variants(path, "id", variants, SIZE, CONFIG))
+    info = video.probe(path)
+    windows = clips.sliding_windows(info, CONFIG.window_s, stride_s=0.5)
+    (judged,) = clips.window_variants(path, "id", info, windows, variants, SIZE, CONFIG)
+    for variant in variants:
+        for stream in ("rgb", "motion"):
+            images = judged[variant][stream]
+            assert images.shape == (8, SIZE, SIZE, 3)
+            assert images.dtype == np.uint8
+            np.testing.assert_array_equal(images, trained[variant][stream])
+
+
+def test_each_window_of_a_long_video_shows_its_own_stretch(tmp_path: Path) -> None:
+    path = numbered_videos.write(tmp_path / "long.avi", 120)
+    info = video.probe(path)
+    windows = clips.sliding_windows(info, 1.5, stride_s=1.0)
+    shown = [w["v0"]["rgb"] for w in clips.window_variants(path, "id", info, windows, ("v0",), SIZE, CONFIG)]
+    assert len(shown) == len(windows) == 6
+    for window, images in zip(windows, shown, strict=True):
+        expected = video.sample_indices(120, 8, window.start, window.length)
+        _, frames = video.decode(path, lambda i: range(i.n_frames), clips.resizer(SIZE))
+        np.testing.assert_array_equal(images, [frames[i] for i in expected])
+
+
+@pytest.mark.parametrize("variant", ["v0", "v1", "v2", "v3", "v4", "t1"])
+def test_a_still_clip_has_no_motion_in_any_variant(tmp_path: Path, variant: str) -> None:
+    path = numbered_videos.write(tmp_path / "still.avi", 30, still=True)
+    _, frames = video.decode(path, lambda i: range(i.n_frames), clips.resizer(SIZE))
+    d = replace(augment.draw(0, "id", variant), noise_std=0.0)
+    info = video.probe(path)
+    sample = clips.sampling(info, clips.middle_window(info, 5.0), d, CONFIG)
+    streams = clips.images(frames, sample, d, CONFIG)
+    assert not streams["motion"].any()
+    assert streams["rgb"].any()
+
+
+def test_motion_is_the_amplified_difference_to_the_frame_a_little_later(tmp_path: Path) -> None:
+    path = numbered_videos.write(tmp_path / "clip.avi", 30)
+    config = replace(CONFIG, motion_spacing_s=0.1, motion_gain=0.5)  # two frames at 20 fps
+    info = video.probe(path)
+    sample = clips.sampling(info, clips.middle_window(info, 5.0), augment.Draw(), config)
+    assert (sample.partner - sample.base)[:-1].tolist() == [2] * 7
+    _, frames = video.decode(path, lambda i: range(i.n_frames), clips.resizer(SIZE))
+    motion = clips.images(frames, sample, augment.Draw(), config)["motion"]
+    for i, (a, b) in enumerate(zip(sample.base, sample.partner, strict=True)):
+        expected = np.abs(frames[int(a)].astype(float) - frames[int(b)]) * 0.5
+        assert np.abs(motion[i] - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("n_frames", [8, 9, 20, 200])
+@pytest.mark.parametrize("fps", [5.0, 25.0, 240.0])
+def test_the_partner_of_every_frame_lies_inside_the_clip_and_is_another(n_frames: int, fps: float) -> None:
+    info = replace(INFO, n_frames=n_frames, fps=fps)
+    for variant in ("v0", "v1", "v2", "v3", "t1"):
+        d = augment.draw(0, "id", variant)
+        sample = clips.sampling(info, clips.middle_window(info, 5.0), d, CONFIG)
+        assert 0 <= min(sample.frames) <= max(sample.frames) < n_frames
+        gap = max(1, round(CONFIG.motion_spacing_s * fps))
+        if gap < n_frames // 2:
+            assert set(np.abs(sample.partner - sample.base).tolist()) == {gap}
+
+
+def test_a_stream_is_the_same_with_and_without_the_other(tmp_path: Path) -> None:
+    path = small_videos.write(tmp_path / "clip.avi", 3)
+    noisy = next(v for v in (f"v{i}" for i in range(1, 50)) if augment.draw(0, "id", v).noise_std)
+    (_, both), *_ = clips.clip_variants(path, "id", (noisy,), SIZE, CONFIG)
+    for stream in ("rgb", "motion"):
+        alone = replace(CONFIG, streams=(stream,))
+        (_, streams), *_ = clips.clip_variants(path, "id", (noisy,), SIZE, alone)
+        assert list(streams) == [stream]
+        np.testing.assert_array_equal(streams[stream], both[stream])
+
+
+def test_a_variant_does_not_depend_on_which_others_are_made(tmp_path: Path) -> None:
+    path = small_videos.write(tmp_path / "clip.avi", 3)
+    together = dict(clips.clip_variants(path, "id", ("v0", "v1", "v2", "v3"), SIZE, CONFIG))
+    ((_, alone),) = clips.clip_variants(path, "id", ("v2",), SIZE, CONFIG)
+    for stream, images in alone.items():
+        np.testing.assert_array_equal(images, together["v2"][stream])
+
+
+@pytest.mark.parametrize("n_frames", [10, 100, 101, 133, 200, 4567])
+def test_sliding_windows_cover_the_whole_video(n_frames: int) -> None:
+    info = replace(INFO, n_frames=n_frames)
+    windows = clips.sliding_windows(info, window_s=5.0, stride_s=2.5)
+    assert windows[0].start == 0
+    assert windows[-1].start + windows[-1].length == pytest.approx(n_frames)
+    starts = np.array([w.start for w in windows])
+    assert np.all(np.diff(starts) <= 2.5 * info.fps + 1e-9)
+    assert all(w.length == min(100, n_frames) for w in windows)
+
+
+def test_a_clip_longer_than_a_window_is_judged_on_its_middle() -> None:
+    assert clips.middle_window(INFO, 5.0) == clips.Window(50.0, 100.0)
+    assert clips.middle_window(replace(INFO, n_frames=60), 5.0) == clips.Window(0.0, 60.0)
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (100, 90), (20, 90)])
+def test_frames_of_any_size_are_squeezed_to_the_square(shape: tuple[int, int]) -> None:
+    frame = np.full((*shape, 3), 77, np.uint8)
+    out = clips.resizer(SIZE)(frame)
+    assert out.shape == (SIZE, SIZE, 3)
+    assert (out == 77).all()

@@ -1,0 +1,172 @@
+"""The feature cache: keyed by all that changes values, whole or found to be damaged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from violence_detection import augment, features
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.features import FeatureStore
+
+CONFIG = FeatureConfig(backbone=("efficientnet_lite0",))
+
+
+def _values(*names: str) -> dict[str, np.ndarray]:
+    return {n: np.random.default_rng(int(n[1:])).standard_normal((3, 4)).astype(np.float32) for n in names}
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_bytes(b"weights")
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path, weights: Path) -> FeatureStore:
+    return FeatureStore.open(tmp_path, features.record(CONFIG, "efficientnet_lite0", "rgb", weights))
+
+
+def test_what_is_written_is_read_back_as_float16(store: FeatureStore) -> None:
+    values = _values("v0", "v1")
+    store.add("clip", values, "engine")
+    read = store.read("clip", ("v1", "v0"))
+    assert read.dtype == np.float16
+    np.testing.assert_array_equal(read, np.stack([values["v1"], values["v0"]]).astype(np.float16))
+    assert store.variants("clip") == {"v0", "v1"}
+    assert store.variants("other") == frozenset()
+
+
+def test_further_variants_join_the_ones_there_are(store: FeatureStore) -> None:
+    store.add("clip", _values("v0", "v1"), "engine")
+    store.add("clip", _values("v2"), "engine")
+    assert store.variants("clip") == {"v0", "v1", "v2"}
+    np.testing.assert_array_equal(store.read("clip", ("v0",))[0], _values("v0")["v0"].astype(np.float16))
+
+
+@pytest.mark.parametrize("mask", [0x01, 0xFF])
+def test_a_flipped_byte_anywhere_is_noticed_or_changes_nothing(store: FeatureStore, mask: int) -> None:
+    store.add("clip", _values("v0", "v1"), "engine")
+    path = store.path("clip")
+    whole, before = path.read_bytes(), store.read("clip", ("v0", "v1"))
+    noticed = 0
+    for position in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= mask
+        path.write_bytes(damaged)
+        found = store.variants("clip")
+        noticed += found is None
+        try:
+            read = store.read("clip", ("v0", "v1"))
+        except UserError:
+            assert found is None or not {"v0", "v1"} <= found, f"byte {position} is damage only to a reader"
+            continue
+        np.testing.assert_array_equal(read, before)
+    assert noticed > len(whole) / 2
+
+
+def test_a_file_cut_off_anywhere_is_noticed(store: FeatureStore) -> None:
+    store.add("clip", _values("v0", "v1"), "engine")
+    whole = store.path("clip").read_bytes()
+    for length in range(0, len(whole), 5):
+        store.path("clip").write_bytes(whole[:length])
+        assert store.variants("clip") is None
+        with pytest.raises(UserError, match=r"clip\.npz.*Run the same command again"):
+            store.read("clip", ("v0",))
+
+
+def test_a_damaged_entry_is_replaced_by_the_next_write(store: FeatureStore) -> None:
+    store.add("clip", _values("v0", "v1"), "engine")
+    store.path("clip").write_bytes(store.path("clip").read_bytes()[:-30])
+    store.add("clip", _values("v1"), "engine")
+    assert store.variants("clip") == {"v1"}
+
+
+def test_reading_what_is_not_there_names_the_file(store: FeatureStore) -> None:
+    with pytest.raises(UserError, match=r"absent\.npz"):
+        store.read("absent", ("v0",))
+    store.add("clip", _values("v0"), "engine")
+    with pytest.raises(UserError, match=r"clip\.npz.*v7"):
+        store.read("clip", ("v0", "v7"))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e6])
+def test_values_that_float16_cannot_hold_are_an_error_and_not_written(
+    store: FeatureStore, bad: float
+) -> None:
+    values = _values("v0")
+    values["v0"][1, 2] = bad
+    with pytest.raises(ValueError, match="clip v0"), np.errstate(over="ignore"):
+        store.add("clip", values, "engine")
+    assert not store.path("clip").exists()
+
+
+def test_entries_say_which_engine_made_them_and_hold_no_pickles(store: FeatureStore) -> None:
+    store.add("clip", _values("v0"), "engine-a")
+    with np.load(store.path("clip"), allow_pickle=False) as entry:
+        assert str(entry["_engine"]) == "engine-a"
+    with zipfile.ZipFile(store.path("clip")) as archive:
+        assert sorted(archive.namelist()) == ["_engine.npy", "v0.npy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "changes_rgb"),
+    [
+        ({"frames": 7}, True),
+        ({"window_s": 3.0}, True),
+        ({"augment_seed": 1}, True),
+        ({"motion_spacing_s": 0.5}, False),
+        ({"motion_gain": 1.0}, False),
+        ({"engine": "tensorflow"}, None),
+        ({"streams": ("rgb",)}, None),
+        ({"backbone_weights": Path("elsewhere")}, None),
+    ],
+)
+def test_the_key_changes_with_what_changes_the_values_only(
+    tmp_path: Path, weights: Path, change: dict[str, Any], changes_rgb: bool | None
+) -> None:
+    def folder(config: FeatureConfig, stream: str) -> Path:
+        record = features.record(config, "efficientnet_lite0", stream, weights)
+        return FeatureStore.open(tmp_path, record).folder
+
+    changed = replace(CONFIG, **change)
+    assert (folder(changed, "rgb") != folder(CONFIG, "rgb")) == bool(changes_rgb)
+    assert (folder(changed, "motion") != folder(CONFIG, "motion")) == (changes_rgb is not None)
+
+
+def test_the_key_changes_with_weights_backbone_stream_and_augmentation(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"other weights")
+    records = [
+        features.record(CONFIG, "efficientnet_lite0", "rgb", weights),
+        features.record(CONFIG, "efficientnet_lite0", "rgb", other),
+        features.record(CONFIG, "efficientnet_lite2", "rgb", weights),
+        features.record(CONFIG, "efficientnet_lite0", "motion", weights),
+    ]
+    monkeypatch.setattr(augment, "TRAIN", replace(augment.TRAIN, zoom=0.3))
+    records.append(features.record(CONFIG, "efficientnet_lite0", "rgb", weights))
+    assert len({FeatureStore.open(tmp_path, r).folder for r in records}) == len(records)
+
+
+def test_temporary_files_of_dead_writers_are_removed_and_of_living_ones_kept(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead = tmp_path / f".clip.with.dots.{gone.pid}-77.tmp.npz"
+    alive = tmp_path / f".clip.{os.getpid()}-77.tmp.npz"
+    entry = tmp_path / "clip.npz"
+    for path in (dead, alive, entry):
+        path.write_bytes(b"x")
+    features.clean_temporary(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, entry.name])
