@@ -80,11 +80,12 @@ def test_features_are_float32_though_heads_train_in_mixed_precision() -> None:
 def test_images_of_a_wrong_shape_are_an_error_of_their_job_alone(
     made: dict[str, engines.Engine], kind: str
 ) -> None:
-    wrong = made[kind].submit(_images(0)[:, :100])
-    right = made[kind].submit(_images(0))
-    with pytest.raises((ValueError, RuntimeError, TypeError)):
-        wrong.result()
-    assert right.result().shape == (FRAMES, 1280)
+    for _ in range(5):
+        wrong = made[kind].submit(_images(0)[:, :100])
+        right = made[kind].submit(_images(0))
+        with pytest.raises((ValueError, RuntimeError)):
+            wrong.result(timeout=60)
+        assert right.result(timeout=60).shape == (FRAMES, 1280)
 
 
 def test_errors_leave_the_runner_free_for_further_jobs() -> None:

@@ -93,8 +93,16 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
     def features(images: Any) -> Any:
         return model(tf.cast(images, tf.float32), training=False)
 
-    features.get_concrete_function()  # traced here, not by several threads at once
-    return lambda images: features(images).numpy()
+    # Traced here, once. `features` itself must not be called by several threads: after an error in one (TensorFlow
+    # 2.21) its lock stays taken. The traced function has no lock, and no check of the shape either.
+    traced = features.get_concrete_function()
+
+    def run(images: np.ndarray) -> np.ndarray:
+        if images.shape != shape:
+            raise ValueError(f"images of shape {images.shape}, but the backbone takes {shape}")
+        return traced(tf.constant(images)).numpy()
+
+    return run
 
 
 def _openvino(model: Any, shape: tuple[int, ...]) -> list[Runner]:
