@@ -11,16 +11,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from violence_detection import cli
-from violence_detection.config import CombineConfig
+from violence_detection.config import CombineConfig, CutConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     cli.add_config(parser, CombineConfig)
+    cli.add_config(parser, CutConfig)
     args = cli.parse(parser, argv)
     from violence_detection import combine
 
-    result = combine.run(cli.build(CombineConfig, args))
+    result = combine.run(cli.build(CombineConfig, args), cli.build(CutConfig, args))
     cli.print_summary(result.summary)
     return cli.exit_code(result.failures)
 

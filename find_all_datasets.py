@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.config import FindConfig
+from violence_detection.config import CutConfig, FindConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     cli.add_config(parser, FindConfig)
+    cli.add_config(parser, CutConfig)
     parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same as --roots")
     args = cli.parse(parser, argv)
     from violence_detection import find
 
-    result = find.run(cli.build(FindConfig, args), args.more_roots)
+    result = find.run(cli.build(FindConfig, args), args.more_roots, cli.build(CutConfig, args))
     cli.print_summary(result.summary)
     return cli.exit_code(result.failures)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from violence_detection import caches
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -17,3 +20,13 @@ def real_clips() -> Path:
     if not (folder / "raw").is_dir():
         pytest.skip(f"no real clips at {folder} (set VIOLENCE_REAL_CLIPS)")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_caches_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the machine's user has fetched with kagglehub or kaggle is no part of any test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KAGGLEHUB_CACHE", str(tmp_path_factory.mktemp("kagglehub")))
+        patch.setattr(caches, "NOTEBOOK_INPUT", tmp_path_factory.mktemp("input"))
+        patch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path_factory.mktemp("kaggle")))
+        yield

@@ -73,7 +73,8 @@ PATHS: dict[str, dict[str, str | None]] = {
     "xd_violence": {
         "A.Film.1999__#00-01-00_00-02-00_label_A.mp4": "nonfight",
         "A.Film.1999__#00-01-00_00-02-00_label_B1-0-0.mp4": "fight",
-        "v=abc__#1_label_B2-G-0.mp4": "fight",
+        "v=abc__#1_label_B2-B1-0.mp4": "fight",
+        "v=abc__#2_label_B2-G-0.mp4": "exclude",
         "v=abc__#1_label_B6-0-0.mp4": "exclude",
         "v=abc__#1_label_G-B2-0.mp4": "exclude",
         "v=abc__#1.mp4": None,

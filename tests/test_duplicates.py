@@ -98,6 +98,16 @@ def test_none_and_one_clip_have_no_pairs() -> None:
     assert duplicates.find_pairs([fingerprint.encode(spectra(0))]) == []
 
 
+@pytest.mark.parametrize("n_frames", range(1, 8))
+def test_clips_too_short_for_a_later_window_are_still_compared(n_frames: int) -> None:
+    rng = np.random.default_rng(0)
+    clips = [spectra(k, n_frames=n_frames) for k in range(6)]
+    clips.append(clips[2] + rng.normal(size=clips[2].shape) * 0.1)
+    pairs = duplicates.find_pairs([fingerprint.encode(c) for c in clips])
+    assert [(p.i, p.j) for p in pairs] == [(2, 6)]
+    assert pairs[0].same_clip == (n_frames >= 3)  # with fewer frames there is no motion to tell
+
+
 def test_clusters_join_chains_and_name_them_by_their_first_clip() -> None:
     pairs = [Pair(4, 5, True, 0.1), Pair(1, 4, False, 0.0), Pair(0, 2, True, 0.2)]
     assert duplicates.clusters(6, pairs) == [0, 1, 0, 3, 1, 1]

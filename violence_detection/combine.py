@@ -12,10 +12,10 @@ from typing import Any
 from violence_detection import (
     CLASS_NAMES,
     catalogue,
+    cutting,
     dedupe,
     duplicates,
     find,
-    inventory,
     manifest,
     placing,
     scan,
@@ -23,10 +23,10 @@ from violence_detection import (
     storage,
 )
 from violence_detection.cli import log
-from violence_detection.config import CombineConfig
+from violence_detection.config import CombineConfig, CutConfig
 from violence_detection.dedupe import Candidate, Deduplicated, Dropped, deduplicate
 from violence_detection.errors import UserError
-from violence_detection.inventory import ClipFile, Inventory
+from violence_detection.inventory import ClipFile, Inventory, source_path
 
 RECORD_NAME = "combine.json"
 _SHARE_TOLERANCE = 0.02
@@ -40,8 +40,8 @@ class Result:
     failures: list[dict[str, str]]
 
 
-def run(config: CombineConfig) -> Result:
-    """Find, scan, deduplicate, split and place all clips below the data root; write manifest and record.
+def run(config: CombineConfig, cut_config: CutConfig | None = None) -> Result:
+    """Find, cut, scan, deduplicate, split and place all clips below the data root; write manifest and record.
 
     Raises UserError when nothing is found or nothing of it can be used.
     """
@@ -50,10 +50,13 @@ def run(config: CombineConfig) -> Result:
             f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
         )
     combined = config.data_root / "combined_all"
-    found = inventory.discover(inventory.search_roots(config.data_root, config.roots))
+    found = find.discover(config)
     find.report(found)
-    clips = {source_path(clip.path, config.data_root): clip for clip in found.clips}
-    inputs = _inputs(clips, found, config)
+    cut = cutting.cut(found, cut_config or CutConfig(), config.data_root, config.workers)
+    find.report_windows(cut)
+    clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
+    left_out = _left_out(found, config.data_root) + cut.left_out
+    inputs = _inputs(clips, left_out, cut.failures, config)
     if (result := _done_before(combined, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         _report(result.summary, config.val_fraction)
@@ -62,9 +65,10 @@ def run(config: CombineConfig) -> Result:
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
     unique, failures = _usable(clips, scans, found, config.data_root)
+    failures += cut.failures
     rows, dropped = divide(unique, config)
-    _write(combined, rows, dropped, failures, _left_out(found, config.data_root), config)
-    result = Result(_summary(rows, dropped, unique, failures, found, combined), failures)
+    _write(combined, rows, dropped, failures, left_out, config)
+    result = Result(_summary(rows, dropped, unique, failures, found, cut, combined), failures)
     _report(result.summary, config.val_fraction)
     storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
     return result
@@ -92,7 +96,12 @@ def _usable(
     return unique, failures
 
 
-def _inputs(clips: Mapping[str, ClipFile], found: Inventory, config: CombineConfig) -> str:
+def _inputs(
+    clips: Mapping[str, ClipFile],
+    left_out: Sequence[Mapping[str, str]],
+    not_cut: Sequence[Mapping[str, str]],
+    config: CombineConfig,
+) -> str:
     """Changes with anything that the result depends on: files, labels, sources, settings, and the code itself."""
     code = (catalogue.CATALOGUE_PATH, *(Path(str(m.__file__)) for m in (dedupe, duplicates, split, placing)))
     return storage.stable_hash(
@@ -101,7 +110,7 @@ def _inputs(clips: Mapping[str, ClipFile], found: Inventory, config: CombineConf
                 (n, scan.journal_key(n, c.path), c.label, c.source_group, c.official_split)
                 for n, c in sorted(clips.items())
             ],
-            [(r["path"], r["reason"]) for r in _left_out(found, config.data_root)],
+            [(r["path"], r["reason"]) for r in (*left_out, *not_cut)],
             [config.seed, config.val_fraction, config.link, scan.code_version()],
             [storage.sha256_file(path) for path in (*code, Path(__file__))],
         ],
@@ -121,13 +130,6 @@ def _done_before(combined: Path, inputs: str) -> Result | None:
         if not all((combined / row["path"]).exists() for row in csv.DictReader(f)):
             return None
     return Result({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
-
-
-def source_path(path: Path, data_root: Path) -> str:
-    """The POSIX path below the data root; a file elsewhere keeps its absolute path, which joins the same."""
-    if path.is_relative_to(data_root):
-        return path.relative_to(data_root).as_posix()
-    return path.absolute().as_posix()
 
 
 def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> Candidate:
@@ -181,7 +183,6 @@ def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
         for paths, reason in (
             (dataset.unlabelled, f"no published rule of {dataset.dataset} gives this file a label"),
             (dataset.excluded, f"a category of {dataset.dataset} that is neither class"),
-            (dataset.needs_cutting, f"{dataset.dataset} is untrimmed: needs cutting by its annotations"),
         ):
             rows += [{"path": source_path(p, data_root), "reason": reason} for p in paths]
     rows += [
@@ -221,6 +222,7 @@ def _summary(
     unique: Deduplicated,
     failures: Sequence[Mapping[str, str]],
     found: Inventory,
+    cut: cutting.Cut,
     combined: Path,
 ) -> dict[str, Any]:
     sides = Counter(r["split"] for r in rows)
@@ -233,7 +235,8 @@ def _summary(
         "near_duplicate_groups": unique.n_near_groups,
         "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
         "excluded": sum(len(d.excluded) for d in found.datasets),
-        "needs_cutting": sum(len(d.needs_cutting) for d in found.datasets),
+        "windows": {key: dict(sorted(n.items())) for key, n in sorted(cut.by_dataset.items())},
+        "not_cut": len(cut.left_out),
         "unreadable": len(failures) - len(unique.conflicts),
         "label_conflicts": len(unique.conflicts),
         "by_dataset": _by_dataset(rows),

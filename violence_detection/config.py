@@ -46,8 +46,27 @@ class FindConfig:
 
     data_root: Path = option(default_data_root, "folder with raw/; the inventory is written here")
     roots: tuple[Path, ...] = option((), "further folders to search, comma separated")
+    caches: bool = option(True, "search the caches of kagglehub and kaggle too")
     check: bool = option(False, "decode every file and name the ones that are damaged")
     workers: int = option(0, "processes that decode; 0: one a core")
+
+
+@dataclass(frozen=True)
+class CutConfig:
+    """How untrimmed videos become clips. All of it changes which clips there are."""
+
+    window_s: float = option(FeatureConfig.window_s, "seconds of a clip that is cut out of a long video")
+    shortest_s: float = option(
+        0.0,
+        "cut fights that last at least so long but less than a window, too; 0: none. Clips of other lengths than "
+        "a window are then all fights, and a model may learn just that",
+        flag="--shortest-s",
+    )
+    margin_s: float = option(2.0, "seconds that a non-fight clip keeps from every annotated fight")
+    windows_per_video: int = option(8, "clips of a class from one video, at most, spread evenly")
+    cut_unannotated: bool = option(
+        False, "call a violent video that nobody annotated a fight from end to end: a guess, wrong for many"
+    )
 
 
 @dataclass(frozen=True)
@@ -56,6 +75,7 @@ class CombineConfig:
 
     data_root: Path = option(default_data_root, "folder with raw/; combined_all/ is made in it")
     roots: tuple[Path, ...] = option((), "further folders with data sets, comma separated")
+    caches: bool = option(True, "take data sets from the caches of kagglehub and kaggle too")
     seed: int = option(0, "seed of the split; the same seed and clips give the same split on any machine")
     val_fraction: float = option(0.2, "share of the clips that goes to val")
     link: str = option("auto", "how clips get into combined_all", choices=("auto", "hard", "symlink", "copy"))

@@ -162,6 +162,8 @@ def _candidates(frames: np.ndarray, counts: np.ndarray) -> np.ndarray:
     found.append(_near(index, windows, everyone, _NEAR_COPY, _PROBES))
     for shift in range(1, _MAX_SHIFT + 1):
         rows = np.flatnonzero(counts >= shift + _WINDOW)
+        if not len(rows):  # clips of a second have no later window
+            break
         found.append(_near(index, _windows(frames[rows], shift), rows, _NEAR_SHIFTED, _PROBES_SHIFTED))
     keys = np.unique(np.concatenate(found))
     return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)

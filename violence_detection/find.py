@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection import CLASS_NAMES, catalogue, cli, inventory, parallel, storage, video
+from violence_detection import (
+    CLASS_NAMES,
+    caches,
+    catalogue,
+    cli,
+    cutting,
+    inventory,
+    parallel,
+    storage,
+    video,
+)
 from violence_detection.cli import log
-from violence_detection.config import FindConfig
+from violence_detection.config import CombineConfig, CutConfig, FindConfig
+from violence_detection.cutting import Cut
 from violence_detection.errors import UnreadableVideo
 from violence_detection.inventory import FoundDataset, Inventory
 
@@ -26,17 +38,25 @@ class Result:
     failures: list[dict[str, str]]
 
 
-def run(config: FindConfig, more_roots: Sequence[Path] = ()) -> Result:
+def run(config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None) -> Result:
     """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found."""
-    found = inventory.discover(inventory.search_roots(config.data_root, (*config.roots, *more_roots)))
+    found = discover(config, more_roots)
     report(found)
+    planned = cutting.forecast(found, cut_config or CutConfig(), config.data_root, config.workers)
+    report_windows(planned)
     failures = check(_paths(found), config.workers) if config.check else []
     for failure in failures:
         log.warning("damaged: %s: %s", failure["path"], failure["reason"])
     if config.check:
         storage.write_failures(config.data_root / FAILURES_NAME, failures)
-    storage.write_json(config.data_root / INVENTORY_NAME, as_json(found))
-    return Result(_summary(found, failures, config), failures)
+    storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
+    return Result(_summary(found, planned, failures, config), failures)
+
+
+def discover(config: FindConfig | CombineConfig, more_roots: Sequence[Path] = ()) -> Inventory:
+    """What stands below the folders that the settings name, and in the caches unless they are left out."""
+    roots = inventory.search_roots(config.data_root, (*config.roots, *more_roots))
+    return inventory.discover(roots, caches.folders() if config.caches else ())
 
 
 def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
@@ -66,17 +86,19 @@ def _crashed(_: Path) -> str:
 
 
 def _paths(found: Inventory) -> list[Path]:
-    return [p for d in found.datasets for p in (*(c.path for c in d.clips), *d.needs_cutting)]
+    return [p for d in found.datasets for p in (c.path for c in (*d.clips, *d.needs_cutting))]
 
 
-def as_json(found: Inventory) -> dict[str, Any]:
-    """The inventory as JSON: a data set with its root, counts and what no rule explains."""
+def as_json(found: Inventory, planned: Cut) -> dict[str, Any]:
+    """The inventory as JSON: a data set with its root, counts and what no rule explains; what cutting would give."""
     return {
         "roots": [str(r) for r in found.roots],
         "datasets": [_dataset_json(d) for d in found.datasets],
         "duplicate_trees": [{"copy": str(c), "kept": str(k)} for c, k in found.duplicate_trees],
         "unknown": {str(folder): count for folder, count in found.unknown.items()},
         "warnings": list(found.warnings),
+        "windows": {key: dict(sorted(n.items())) for key, n in sorted(planned.by_dataset.items())},
+        "not_cut": planned.left_out + planned.failures,
     }
 
 
@@ -87,7 +109,7 @@ def _dataset_json(found: FoundDataset) -> dict[str, Any]:
         "root": str(found.root),
         "clips": found.counts(),
         "expected": dict(entry.clips),
-        "source_groups": len({c.source_group for c in found.clips}),
+        "source_groups": len({c.source_group for c in (*found.clips, *found.needs_cutting)}),
         "official_splits": dict(Counter(c.official_split for c in found.clips if c.official_split)),
         "unlabelled": [str(p) for p in found.unlabelled],
         "excluded": len(found.excluded),
@@ -102,7 +124,8 @@ def report(found: Inventory) -> None:
         counts, expected = dataset.counts(), catalogue.get(dataset.dataset).clips
         columns = [f"{counts[label]} of {expected[label]}" for label in ("fight", "nonfight")]
         if dataset.needs_cutting:
-            columns = [f"{len(dataset.needs_cutting)} uncut", "-"]
+            uncut = Counter(c.label for c in dataset.needs_cutting)
+            columns = [f"{uncut[label]} uncut" for label in ("fight", "nonfight")]
         log.info("%-20s %16s %16s  %s", dataset.dataset, *columns, dataset.root)
         for text, paths in (("without a label", dataset.unlabelled), ("of neither class", dataset.excluded)):
             if paths:
@@ -122,7 +145,22 @@ def report(found: Inventory) -> None:
         log.info("not found of the roadmap's seven: %s", ", ".join(absent))
 
 
-def _summary(found: Inventory, failures: Sequence[dict[str, str]], config: FindConfig) -> dict[str, Any]:
+def report_windows(planned: Cut) -> None:
+    """Say what the untrimmed videos give, and which give nothing and why."""
+    for dataset, counts in sorted(planned.by_dataset.items()):
+        log.info("%s: cut into %d fight and %d nonfight clips", dataset, counts["fight"], counts["nonfight"])
+    for reason, rows in itertools.groupby(
+        sorted(planned.left_out + planned.failures, key=lambda r: (r["reason"], r["path"])),
+        key=lambda r: r["reason"],
+    ):
+        first, *others = rows
+        more = f" and {len(others)} more" if others else ""
+        log.warning("not cut: %s%s: %s", first["path"], more, reason)
+
+
+def _summary(
+    found: Inventory, planned: Cut, failures: Sequence[dict[str, str]], config: FindConfig
+) -> dict[str, Any]:
     datasets: dict[str, Counter[str]] = {}
     for dataset in found.datasets:
         datasets.setdefault(dataset.dataset, Counter()).update(
@@ -136,6 +174,8 @@ def _summary(found: Inventory, failures: Sequence[dict[str, str]], config: FindC
     return {
         "datasets": {key: dict(sorted(counts.items())) for key, counts in sorted(datasets.items())},
         **{label: labels[label] for label in CLASS_NAMES},
+        "windows": {key: dict(sorted(n.items())) for key, n in sorted(planned.by_dataset.items())},
+        "not_cut": len(planned.left_out) + len(planned.failures),
         "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
         "duplicate_trees": len(found.duplicate_trees),
         "checked": config.check,

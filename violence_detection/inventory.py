@@ -24,6 +24,8 @@ from violence_detection.video import VIDEO_SUFFIXES
 SKIPPED_FOLDERS = frozenset(
     {"combined_all", "features", "models_ultimate", "models_ensemble", "reports", "__MACOSX", "lost+found"}
 )
+#: Where clips cut from untrimmed videos stand below the data root, and the file that tells it is ours.
+WINDOWS_FOLDER, WINDOWS_JOURNAL = "windows", ".cut.jsonl"
 _DEEPEST_LAYOUT = 4  # path parts of the longest label rule
 
 
@@ -52,7 +54,7 @@ class FoundDataset:
     clips: tuple[ClipFile, ...]
     unlabelled: tuple[Path, ...]
     excluded: tuple[Path, ...]
-    needs_cutting: tuple[Path, ...]
+    needs_cutting: tuple[ClipFile, ...]
 
     def counts(self) -> dict[str, int]:
         """Clips a class."""
@@ -96,6 +98,13 @@ class _Tree:
         return {(rel, (self.root / rel).stat().st_size) for rel in self.labels}
 
 
+def source_path(path: Path, data_root: Path) -> str:
+    """The POSIX path below the data root; a file elsewhere keeps its absolute path, which joins the same."""
+    if path.is_relative_to(data_root):
+        return path.relative_to(data_root).as_posix()
+    return path.absolute().as_posix()
+
+
 def search_roots(data_root: Path, more: Sequence[Path] = ()) -> list[Path]:
     """Where to look: `<data_root>/raw` (the data root itself where there is none) and `more`.
 
@@ -107,34 +116,40 @@ def search_roots(data_root: Path, more: Sequence[Path] = ()) -> list[Path]:
     return [raw if raw.is_dir() else data_root, *more]
 
 
-def discover(roots: Sequence[Path]) -> Inventory:
-    """Recognise the data sets below `roots`. The result does not depend on the order of roots or listings.
+def discover(roots: Sequence[Path], caches: Sequence[Path] = ()) -> Inventory:
+    """Recognise the data sets below `roots` and `caches`. The result does not depend on the order of either.
 
-    Raises UserError when a root is no folder, or when there is not one video below them.
+    Caches belong to other programs: what is recognised in them counts, of the rest nothing is said; and of a data set
+    that also stands below a root, the one below the root is used. Raises UserError when a root is no folder, or when
+    there is not one video below them all.
     """
     warnings: list[str] = []
-    files = _videos(roots, warnings)
+    files = _videos(roots, caches, warnings)
     if not files:
         raise UserError(
             f"no video below {', '.join(str(r) for r in roots)}. Download data sets "
             "with download_all_violence_datasets.py, or name their folder with --data-root or --roots"
         )
     trees, unknown = _recognise(files)
-    trees, copies = _without_copies(trees)
+    trees, copies = _without_copies(trees, caches)
     return Inventory(
-        roots=tuple(sorted(roots)),
+        roots=tuple(sorted({*roots, *caches})),
         datasets=_with_groups(trees, warnings),
         duplicate_trees=copies,
-        unknown=unknown,
+        unknown={f: n for f, n in unknown.items() if not _below(f, caches)},
         warnings=tuple(warnings),
     )
 
 
-def _videos(roots: Sequence[Path], warnings: list[str]) -> list[Path]:
+def _below(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
+
+
+def _videos(roots: Sequence[Path], caches: Sequence[Path], warnings: list[str]) -> list[Path]:
     """All video files below the roots, sorted, each once, links to folders followed (each folder once)."""
     found: set[Path] = set()
     seen: set[str] = set()
-    for root in sorted(roots):
+    for root in [*sorted(roots), *sorted(caches)]:  # a link below a root to a cache is found below the root
         if not root.is_dir():
             raise UserError(
                 f"{root} is no folder. Give the folder with the data sets: --data-root or --roots PATH"
@@ -148,15 +163,20 @@ def _videos(roots: Sequence[Path], warnings: list[str]) -> list[Path]:
                 subfolders.clear()
                 continue
             seen.add(real)
-            subfolders[:] = sorted(
-                s for s in subfolders if not s.startswith(".") and s not in SKIPPED_FOLDERS
-            )
+            subfolders[:] = sorted(s for s in subfolders if not _skipped(Path(folder, s)))
             found.update(
                 Path(folder, name)
                 for name in names
                 if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
             )
     return sorted(found)
+
+
+def _skipped(folder: Path) -> bool:
+    """Hidden folders, and what this suite makes; `windows` is a name that others use as well."""
+    if folder.name == WINDOWS_FOLDER:
+        return (folder / WINDOWS_JOURNAL).is_file()
+    return folder.name.startswith(".") or folder.name in SKIPPED_FOLDERS
 
 
 def _recognise(files: Sequence[Path]) -> tuple[list[_Tree], dict[Path, int]]:
@@ -219,11 +239,17 @@ def _claim_order(claim: Claim) -> tuple[Any, ...]:
     return -len(dataset.layout), -literal, len(root.parts), dataset.key
 
 
-def _without_copies(trees: Sequence[_Tree]) -> tuple[list[_Tree], tuple[tuple[Path, Path], ...]]:
+def _without_copies(
+    trees: Sequence[_Tree], caches: Sequence[Path]
+) -> tuple[list[_Tree], tuple[tuple[Path, Path], ...]]:
     """Drop trees that hold only files (same path and size) which another tree of the data set holds too."""
     kept: list[tuple[_Tree, set[tuple[str, int]]]] = []
     copies: list[tuple[Path, Path]] = []
-    for tree in sorted(trees, key=lambda t: (t.dataset.key, -len(t.labels), len(t.root.parts), t.root)):
+    in_order = sorted(
+        trees,
+        key=lambda t: (t.dataset.key, -len(t.labels), _below(t.root, caches), len(t.root.parts), t.root),
+    )
+    for tree in in_order:
         identity = tree.identity()
         same = (
             other for other, theirs in kept if other.dataset.key == tree.dataset.key and identity <= theirs
@@ -261,5 +287,5 @@ def _found(tree: _Tree, rels: Sequence[str], groups: Sequence[str]) -> FoundData
         clips=() if dataset.untrimmed else clips,
         unlabelled=tuple(root / rel for rel in sorted(tree.unexplained)),
         excluded=tuple(root / rel for rel in sorted(tree.labels) if tree.labels[rel] == EXCLUDE),
-        needs_cutting=tuple(c.path for c in clips) if dataset.untrimmed else (),
+        needs_cutting=clips if dataset.untrimmed else (),
     )

@@ -7,13 +7,11 @@ the code that looked. A killed run or a later data set costs only what is not in
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from violence_detection import cli, fingerprint, parallel, storage, video
+from violence_detection import cli, fingerprint, journal, parallel, storage, video
 from violence_detection.errors import UnreadableVideo
 
 JOURNAL_NAME = ".scan.jsonl"
@@ -53,34 +51,31 @@ def _crashed(_: Path) -> Scan:
     return Scan(reason="takes the decoder down: the process that read it died")
 
 
-def scan_all(files: Mapping[str, Path], journal: Path, workers: int) -> dict[str, Scan]:
+def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dict[str, Scan]:
     """Scan files (name below the data root -> path); what the journal knows is not read again.
 
     Returns name -> Scan for every name, in sorted order.
     """
     keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
-    known = _read(journal)
-    found = {name: known[key] for name, key in keys.items() if key in known}
+    known = journal.read(journal_path, frozenset(Scan.__dataclass_fields__))
+    found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
     todo = {files[name]: name for name in keys if name not in found}
     cli.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
     with cli.progress(total=len(todo), desc="scan", unit="clip", disable=not todo) as bar:
-        for name, scan in _scan_and_record(todo, keys, journal, workers):
+        for name, scan in _scan_and_record(todo, keys, journal_path, workers):
             found[name] = scan
             bar.update()
     return {name: found[name] for name in keys}
 
 
 def _scan_and_record(
-    todo: Mapping[Path, str], keys: Mapping[str, str], journal: Path, workers: int
+    todo: Mapping[Path, str], keys: Mapping[str, str], journal_path: Path, workers: int
 ) -> Iterator[tuple[str, Scan]]:
     if not todo:
         return
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    _end_torn_line(journal)
-    with journal.open("a", encoding="utf-8") as out:
+    with journal.appending(journal_path) as record:
         for path, scan in parallel.map_unordered(scan_file, todo, workers, _crashed):
-            out.write(json.dumps({"key": keys[todo[path]], **asdict(scan)}) + "\n")
-            out.flush()
+            record(keys[todo[path]], asdict(scan))
             yield todo[path], scan
 
 
@@ -94,35 +89,3 @@ def journal_key(name: str, path: Path) -> str:
 def code_version() -> str:
     """Changes whenever the code that decodes or fingerprints does, so that old lines are not believed."""
     return storage.stable_hash([storage.sha256_file(Path(str(m.__file__))) for m in (fingerprint, video)])
-
-
-def _read(journal: Path) -> dict[str, Scan]:
-    """Lines of the journal by key; torn or foreign lines are as good as absent."""
-    known: dict[str, Scan] = {}
-    if not journal.is_file():
-        return known
-    with journal.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            if entry := _parse(line):
-                key = entry.pop("key")
-                known[key] = Scan(**entry)
-    return known
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    expected = {"key", *Scan.__dataclass_fields__}
-    return entry if isinstance(entry, dict) and set(entry) == expected else None
-
-
-def _end_torn_line(journal: Path) -> None:
-    """A run killed while writing leaves half a line; end it, so that the next one is not lost with it."""
-    if not journal.is_file() or journal.stat().st_size == 0:
-        return
-    with journal.open("rb+") as f:
-        f.seek(-1, 2)
-        if f.read(1) != b"\n":
-            f.write(b"\n")

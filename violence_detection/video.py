@@ -71,6 +71,18 @@ def decode(
     return info, frames
 
 
+def header(path: Path) -> VideoInfo:
+    """What the container states, without decoding: quick, and not to be relied upon.
+
+    `n_frames` is stated, not counted, and 0 where nothing is stated. Raises UnreadableVideo if it does not open.
+    """
+    capture = _open(path)
+    try:
+        return _info(capture, max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0))
+    finally:
+        capture.release()
+
+
 def probe(path: Path) -> VideoInfo:
     """Decode to the end without keeping frames."""
     return decode(path, lambda _: ())[0]
