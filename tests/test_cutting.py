@@ -295,7 +295,7 @@ def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: 
     name = "raw/ucf/Normal_Videos/Normal_Videos003_x264.avi"
     numbered_videos.write(tmp_path / name, n_frames=200, fps=FPS)
     numbered_videos.claim_frames(tmp_path / name, 2000)
-    cut(tmp_path)
+    cut(tmp_path, CutConfig(normal_windows=8))
     windows = spans(tmp_path)[name]["nonfight"]
     assert len(windows) == 5
     assert len(list((tmp_path / "windows").rglob("*.mp4"))) == 5

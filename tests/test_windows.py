@@ -49,7 +49,8 @@ def test_whatever_the_annotation_every_window_is_surely_of_its_class() -> None:
 
 
 def test_of_a_long_normal_video_a_few_are_taken_from_all_over_it() -> None:
-    found = windows.plan(36_000, FPS, "nonfight", None, CONFIG)
+    assert len(windows.plan(36_000, FPS, "nonfight", None, CONFIG)) == CONFIG.normal_windows == 2
+    found = windows.plan(36_000, FPS, "nonfight", None, dataclasses.replace(CONFIG, normal_windows=8))
     assert len(found) == 8
     eighths = [w.first * 8 // 36_000 for w in found]
     assert eighths == list(range(8))
@@ -91,7 +92,14 @@ def test_an_annotation_of_another_version_of_the_video_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window_s": 0.0}, {"margin_s": -1.0}, {"windows_per_video": 0}, {"shortest_s": 6.0}]
+    "wrong",
+    [
+        {"window_s": 0.0},
+        {"margin_s": -1.0},
+        {"windows_per_video": 0},
+        {"normal_windows": 0},
+        {"shortest_s": 6.0},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="--"):

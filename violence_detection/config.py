@@ -63,7 +63,13 @@ class CutConfig:
         flag="--shortest-s",
     )
     margin_s: float = option(2.0, "seconds that a non-fight clip keeps from every annotated fight")
-    windows_per_video: int = option(8, "clips of a class from one video, at most, spread evenly")
+    windows_per_video: int = option(
+        8, "clips of a class from one video with fights in it, at most, spread evenly"
+    )
+    normal_windows: int = option(
+        2,
+        "clips from one video without any fight, at most; there are many more such videos than annotated fights",
+    )
     cut_unannotated: bool = option(
         False, "call a violent video that nobody annotated a fight from end to end: a guess, wrong for many"
     )

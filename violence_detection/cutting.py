@@ -78,6 +78,7 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
             for job, outcome in _cut_all(planned, workers):
                 record(keys[job], outcome)
                 done[job] = outcome
+        _remove_stale([job for job in todo if done[job]["reason"]])  # what a crash has left
     rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
     storage.write_csv(folder / TABLE_NAME, _TABLE, rows)
     return _sorted(result)
@@ -93,7 +94,8 @@ def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Jo
         entry = catalogue.get(tree.dataset)
         read = read_annotations(entry, tree.root, found.roots)
         result.failures += [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
-        where = source_path(read.path, data_root) if read.path else ""
+        file = entry.annotations.file if entry.annotations else ""
+        where = source_path(read.path, data_root) if read.path else f"{file}, which was not found"
         for clip in tree.needs_cutting:
             name = video_name(clip.path.name)
             if reason := _unusable(name, clip.label, read, config, where):
@@ -105,7 +107,7 @@ def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Jo
             taken.add((tree.dataset, stem.casefold()))
             segments = read.videos.get(name)
             guess = config.cut_unannotated and clip.label == "fight" and segments is None
-            settings = replace(config, cut_unannotated=guess)  # so that it is no reason to cut the others again
+            settings = replace(config, cut_unannotated=guess)  # no reason to cut the others again
             jobs.append(Job(clip, segments, data_root / WINDOWS_FOLDER / tree.dataset, stem, settings))
     return jobs, result
 
@@ -119,9 +121,8 @@ def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where
         return ""
     if segments is not None:
         return f"a violent video, but {where} names no violent stretch in it"
-    missing = f"it is not in {where}" if where else "the annotation file was not found"
     return (
-        f"a violent video without temporal annotation ({missing}), so nobody knows where in it; "
+        f"a violent video without temporal annotation (none in {where}), so nobody knows where in it; "
         "--cut-unannotated would call all of it violent"
     )
 

@@ -28,6 +28,7 @@ from violence_detection.inventory import FoundDataset, Inventory
 
 INVENTORY_NAME = "inventory.json"
 FAILURES_NAME = "inventory_failures.csv"
+_MANY_TIMES = 5
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,11 @@ def report(found: Inventory) -> None:
 def report_windows(planned: Cut) -> None:
     """Say what the untrimmed videos give, and which give nothing and why."""
     for dataset, counts in sorted(planned.by_dataset.items()):
-        log.info("%s: cut into %d fight and %d nonfight clips", dataset, counts["fight"], counts["nonfight"])
+        fight, nonfight = (counts[label] for label in ("fight", "nonfight"))
+        log.info("%s: cut into %d fight and %d nonfight clips", dataset, fight, nonfight)
+        if max(fight, nonfight) > _MANY_TIMES * min(fight, nonfight):
+            log.warning("%s: one class is more than %d times the other, so its look alone tells the class; see "
+                        "--normal-windows and --windows-per-video", dataset, _MANY_TIMES)  # fmt: skip
     for reason, rows in itertools.groupby(
         sorted(planned.left_out + planned.failures, key=lambda r: (r["reason"], r["path"])),
         key=lambda r: r["reason"],

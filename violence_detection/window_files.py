@@ -20,10 +20,10 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.inventory import ClipFile
 from violence_detection.windows import Window
 
-#: MPEG-4 part 2 in MP4, OpenCV's own writer: as sharp as x264 at quality 18 on real clips, and needs no further package.
+#: MPEG-4 part 2 in MP4, OpenCV's own writer: on real clips as sharp as x264 at quality 18, and no further package.
 CODEC, SUFFIX = "mp4v", ".mp4"
-#: What it takes on disk: 0.05 on real clips of 224 to 1280 pixels in width, and some room.
-BYTES_PER_PIXEL = 0.07
+#: What it takes on disk, on average over real clips of 224 to 1280 pixels in width; 0.01 to 0.15 for a single one.
+BYTES_PER_PIXEL = 0.05
 
 _DECODED_AT_ONCE = 16  # frames held in memory
 

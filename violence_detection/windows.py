@@ -29,10 +29,15 @@ class Window:
 
 def check(config: CutConfig) -> None:
     """Raise UserError where the settings make no sense."""
-    if config.window_s <= 0 or config.margin_s < 0 or config.windows_per_video < 1:
+    if config.window_s <= 0 or config.margin_s < 0:
         raise UserError(
-            "--window-s must be more than 0, --margin-s at least 0 and --windows-per-video at least 1. "
-            f"Received: {config.window_s}, {config.margin_s}, {config.windows_per_video}"
+            "--window-s must be more than 0 and --margin-s at least 0. "
+            f"Received: {config.window_s}, {config.margin_s}"
+        )
+    if config.windows_per_video < 1 or config.normal_windows < 1:
+        raise UserError(
+            "--windows-per-video and --normal-windows must be at least 1. "
+            f"Received: {config.windows_per_video}, {config.normal_windows}"
         )
     if not 0 <= config.shortest_s <= config.window_s:
         raise UserError(f"--shortest-s is between 0 and --window-s. Received: {config.shortest_s}")
@@ -56,11 +61,16 @@ def plan(
     fights = [(first, min(end, n_frames)) for first, end in fights]
     if label == "fight" and not fights:
         if segments is None and config.cut_unannotated:
-            return _windows([(0, n_frames)], "fight", fps, config)
+            return _windows([(0, n_frames)], "fight", fps, config, config.windows_per_video)
         return ()
     quiet = _gaps(fights, n_frames, round(config.margin_s * fps))
-    violent = _windows(fights, "fight", fps, config) if label == "fight" else ()
-    return tuple(sorted((*violent, *_windows(quiet, "nonfight", fps, config))))
+    if label == "nonfight":
+        return _windows(quiet, label, fps, config, config.normal_windows)
+    found = (
+        *_windows(fights, "fight", fps, config, config.windows_per_video),
+        *_windows(quiet, "nonfight", fps, config, config.windows_per_video),
+    )
+    return tuple(sorted(found))
 
 
 def _gaps(stretches: Sequence[tuple[int, int]], n_frames: int, margin: int) -> list[tuple[int, int]]:
@@ -71,7 +81,7 @@ def _gaps(stretches: Sequence[tuple[int, int]], n_frames: int, margin: int) -> l
 
 
 def _windows(
-    stretches: Sequence[tuple[int, int]], label: str, fps: float, config: CutConfig
+    stretches: Sequence[tuple[int, int]], label: str, fps: float, config: CutConfig, most: int
 ) -> tuple[Window, ...]:
     length = max(round(config.window_s * fps), _MIN_FRAMES)
     shortest = max(round(config.shortest_s * fps), _MIN_FRAMES)
@@ -79,7 +89,7 @@ def _windows(
     slots = [slot for stretch in stretches for slot in _slots(*stretch, length)]
     if admit_short:
         slots += [(a, b) for a, b in stretches if shortest <= b - a < length]
-    return tuple(Window(a, b, label) for a, b in _spread(sorted(slots), config.windows_per_video))
+    return tuple(Window(a, b, label) for a, b in _spread(sorted(slots), most))
 
 
 def _slots(first: int, end: int, length: int) -> list[tuple[int, int]]:
