@@ -1,9 +1,9 @@
 """Step 2: combine the found data sets into one train/val set.
 
-Reads <root>/raw; writes <root>/combined_all/{train,val}/{fight,nonfight}, manifest.csv beside them, and what
-was left out and why in duplicates.csv, unlabelled.csv and failures.csv. Exact and near duplicates are
-removed, no source stands on both sides, official splits stand. Killed or run again with more data, it reads
-only what is new.
+Reads <root>/raw and the caches of kagglehub and kaggle. Untrimmed videos are first cut by their annotations into
+clips in <root>/windows. Writes <root>/combined_all/{train,val}/{fight,nonfight}, manifest.csv beside them, and what
+was left out and why in duplicates.csv, unlabelled.csv and failures.csv. Exact and near duplicates are removed, no
+source stands on both sides, official splits stand. Killed or run again with more data, it reads only what is new.
 """
 
 from __future__ import annotations

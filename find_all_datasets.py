@@ -1,8 +1,9 @@
 """Step 1b: say which data sets are on disk, complete or not, before anything is combined.
 
-Looks below <root>/raw and any further folder, recognises each data set by its published layout in whatever
-folder it stands, and writes <root>/inventory.json. With --check every video is decoded and damaged ones are
-named in <root>/inventory_failures.csv.
+Looks below <root>/raw, any further folder and the caches of kagglehub and kaggle, recognises each data set by its
+published layout in whatever folder it stands, says how many clips untrimmed videos will give, and writes
+<root>/inventory.json. With --check every video is decoded and damaged ones are named in
+<root>/inventory_failures.csv.
 """
 
 from __future__ import annotations

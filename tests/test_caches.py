@@ -120,13 +120,14 @@ def test_a_data_set_in_the_data_root_and_in_a_cache_is_counted_once(
     home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = tmp_path / "root"
-    hockey(root / "raw" / "deep" / "down" / "hockey", *range(4))
+    own = root / "raw" / "deeper/than/any/cache/will/ever/be/found/to/stand"
+    hockey(own, *range(4))
     cached = version(home / ".cache" / "kagglehub", 1)
-    shutil.copytree(root / "raw" / "deep" / "down" / "hockey", cached, dirs_exist_ok=True)
+    shutil.copytree(own, cached, dirs_exist_ok=True)
     done = script("find_all_datasets.py", "--data-root", root)
     assert json.loads(done.stdout)["fight"] == 4
     assert json.loads(done.stdout)["duplicate_trees"] == 1
-    assert f"{cached / 'data'} is a copy of {root / 'raw' / 'deep'}" in done.stderr
+    assert f"{cached / 'data'} is a copy of {own}" in done.stderr
     result = combine.run(CombineConfig(data_root=root, workers=1))
     assert result.summary["duplicates_removed"] == 0
 
