@@ -73,6 +73,7 @@ FAULTS = {
     "odd count": ("xd_violence", "Abuse028_x264 1 9 4\n", ":1"),
     "other label": ("cctv_fights", '{"database": {"Abuse028_x264": {"annotations": [{"segment": [1, 2], "label": "Run"}]}}}', ": Abuse028_x264"),  # noqa: E501
     "no segment": ("cctv_fights", '{"database": {"Abuse028_x264": {"annotations": [{"label": "Fight"}]}}}', ": Abuse028_x264"),  # noqa: E501
+    "neither 0 nor 1": ("ubi_fights", "0\n1\n2\n", "/Abuse028_x264.csv"),
     "no number in JSON": ("cctv_fights", '{"database": {"Abuse028_x264": {"annotations": [{"segment": ["a", 2], "label": "Fight"}]}}}', ": Abuse028_x264"),  # noqa: E501
     "without end": ("cctv_fights", '{"database": {"Abuse028_x264": {"annotations": [{"segment": [1, Infinity], "label": "Fight"}]}}}', ": Abuse028_x264"),  # noqa: E501
 }  # fmt: skip
@@ -83,7 +84,7 @@ def test_what_is_not_understood_is_named_with_its_line_and_marks_its_video(
     tmp_path: Path, fault: str
 ) -> None:
     key, text, where = FAULTS[fault]
-    found = read(tmp_path, key, text)
+    found = read(tmp_path, key, text, "annotation/Abuse028_x264.csv" if key == "ubi_fights" else None)
     assert found.broken == {"Abuse028_x264"}
     (failure,) = found.failures
     assert failure["path"] == f"{found.path}{where}"

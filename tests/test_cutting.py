@@ -155,7 +155,8 @@ def test_windows_hold_just_the_frames_of_their_class(done: tuple[Path, Cut]) -> 
 
 
 def test_a_program_stream_with_segments_in_seconds_is_cut_to_the_frame(root: Path) -> None:
-    cut(root, CCTV_CONFIG, CCTV)
+    result = cut(root, CCTV_CONFIG, CCTV)
+    assert {c.official_split for c in result.clips} == {"val"}
     found = spans(root)
     assert set(found) == {CCTV_FIGHT}
     check_spans(found, CCTV_FIGHT)
@@ -323,6 +324,16 @@ def test_two_videos_of_one_name_do_not_share_windows(root: Path) -> None:
     assert len({r["video"] for r in rows}) == 2
     assert len({r["path"] for r in rows}) == len(rows)
     check_spans(spans(root), FILM_NORMAL)
+
+
+def test_the_longest_names_are_cut_too(tmp_path: Path) -> None:
+    title = "Ein.sehr.langer.Fümtitel." * 9
+    names = [f"{title}__#0{k}_label_A.mp4" for k in range(2)]
+    for name in names:
+        numbered(tmp_path / "raw" / name, n_frames=60)
+    cut(tmp_path)
+    assert {Path(row["video"]).name for row in table(tmp_path)} == set(names)
+    assert all(len(os.fsencode(Path(row["path"]).name)) < 200 for row in table(tmp_path))
 
 
 def test_a_full_disk_is_said_before_anything_is_cut(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 from violence_detection.catalogue import Dataset
 from violence_detection.video import VIDEO_SUFFIXES
 
+_UBI_PEACE, _UBI_FIGHT = ("0", "0.0"), ("1", "1.0")
 _PARENTS = 3  # folders above the data set's root in which the annotations are looked for as well
 
 
@@ -189,13 +190,13 @@ def _ubi_fights(folder: Path, into: Annotations) -> None:
 
 
 def _ubi_file(path: Path) -> Segments:
-    flags = [float(words[0]) for _, words in _lines(path)]
-    if not set(flags) <= {0.0, 1.0}:
+    flags = path.read_text(encoding="utf-8-sig", errors="replace").split()
+    if not set(flags) <= {*_UBI_PEACE, *_UBI_FIGHT}:
         raise ValueError("values other than 0 and 1")
     spans, position = [], 0
     for flag, run in itertools.groupby(flags):
         length = len(list(run))
-        if flag:
+        if flag in _UBI_FIGHT:
             spans.append((float(position), float(position + length)))
         position += length
     return Segments(tuple(spans))
