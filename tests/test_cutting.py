@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -14,75 +13,47 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import cv2
 import numbered_videos
 import pytest
 import small_videos
+from untrimmed_videos import (
+    ABUSE,
+    ARSON,
+    CCTV,
+    CCTV_FIGHT,
+    FIGHTING,
+    FIGHTS,
+    FILM,
+    FILM_MIXED,
+    FILM_NORMAL,
+    FPS,
+    GARBLED,
+    LEFT_OUT,
+    NORMAL,
+    UBI_FIGHT,
+    UBI_NORMAL,
+    UCF,
+    XD,
+    check_spans,
+    numbered,
+    publish,
+    spans,
+    table,
+)
 
-from violence_detection import catalogue, combine, cutting, find, inventory, manifest, video, window_files
+from violence_detection import combine, cutting, find, inventory, manifest, video, window_files
 from violence_detection.config import CombineConfig, CutConfig, FindConfig
 from violence_detection.cutting import Cut
 from violence_detection.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-FPS = 8.0  # a window is 40 frames, the margin 16
-UCF, CCTV, XD, UBI = "raw/ucf", "raw/cctv", "raw/XD", "raw/ubi/UBI_FIGHTS"
-FIGHTING = f"{UCF}/Anomaly-Videos-Part-1/Fighting/Fighting003_x264.mp4"
-ABUSE = f"{UCF}/Anomaly-Videos-Part-1/Abuse/Abuse001_x264.mp4"
-ARSON = f"{UCF}/Anomaly-Videos-Part-1/Arson/Arson001_x264.mp4"
-NORMAL = f"{UCF}/Testing_Normal_Videos_Anomaly/Normal_Videos_003_x264.mp4"
-GARBLED = f"{UCF}/Anomaly-Videos-Part-1/Robbery/Robbery001_x264.mp4"
-CCTV_FIGHT = f"{CCTV}/CCTV_DATA/testing/fight_0001.mpeg"
-FILM = f"{XD}/videos/Bad.Film.1995__#00-26-51_00-27-53_label_B2-0-0.mp4"
-FILM_NORMAL = f"{XD}/videos/Bad.Film.1995__#01-00-00_01-00-30_label_A.mp4"
-FILM_MIXED = f"{XD}/videos/Bad.Film.1995__#00-30-00_00-30-30_label_B2-G-0.mp4"
-UBI_FIGHT, UBI_NORMAL = f"{UBI}/videos/fight/F_0_1_0_0_0.mp4", f"{UBI}/videos/normal/N_0_0_0_1_0.mp4"
-#: video -> what is annotated as a fight, in frames
-FIGHTS = {
-    FIGHTING: [(60, 150)],
-    CCTV_FIGHT: [(50, 130), (230, 240)],
-    FILM: [(100, 190)],
-    UBI_FIGHT: [(0, 50), (120, 170)],
-    NORMAL: [],
-    FILM_NORMAL: [],
-    UBI_NORMAL: [],
-}
-LEFT_OUT = (ABUSE, ARSON, GARBLED, FILM_MIXED)
-
-
-def numbered(path: Path, n_frames: int = 240, fps: float = FPS) -> None:
-    """30 s, each frame carrying its number; `.mpeg` is MPEG-1 in a program stream, as CCTV-Fights has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    codec = {".mp4": "mp4v", ".mpeg": "PIM1"}[path.suffix]
-    height, width = numbered_videos.frame(0).shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
-    assert writer.isOpened(), path
-    for number in range(n_frames):
-        writer.write(numbered_videos.frame(number))
-    writer.release()
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each untrimmed data set in its layout, with its annotations; tests copy it."""
+    """All untrimmed data sets; tests copy it."""
     root = tmp_path_factory.mktemp("published")
-    for name in (*FIGHTS, *LEFT_OUT):
-        numbered(root / name, fps=25.0 if name == CCTV_FIGHT else FPS)
-    (root / UCF / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt").write_text(
-        "Fighting003_x264.mp4  Fighting  60  150  -1  -1  \n"
-        "Arson001_x264.mp4  Arson  100  150  -1  -1  \n"
-        "Normal_Videos_003_x264.mp4  Normal  -1  -1  -1  -1  \n"
-        "Robbery001_x264.mp4  Robbery  from  150\n"
-    )
-    segments = [{"segment": [2.0, 5.2], "label": "Fight"}, {"segment": ["9.2", "9.6"], "label": "Fight"}]
-    database = {"fight_0001": {"subset": "testing", "annotations": segments}}
-    (root / CCTV / "NON_CCTV_DATA").mkdir(parents=True)
-    (root / CCTV / "ground-truth.json").write_text(json.dumps({"database": database}))
-    (root / XD / "annotations.txt").write_text(f"{Path(FILM).stem} 100 190\n{Path(FILM_MIXED).stem} 10 90\n")
-    (root / UBI / "annotation").mkdir()
-    flags = [1] * 50 + [0] * 70 + [1] * 50 + [0] * 70
-    (root / UBI / "annotation" / "F_0_1_0_0_0.csv").write_text("".join(f"{flag}\n" for flag in flags))
-    (root / UBI / "annotation" / "N_0_0_0_1_0.csv").write_text("0\n" * 240)
+    publish(root)
     return root
 
 
@@ -107,44 +78,9 @@ def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return root, cut(root)
 
 
-def table(root: Path) -> list[dict[str, str]]:
-    with (root / "windows" / "windows.csv").open(newline="") as f:
-        return list(csv.DictReader(f))
-
-
 def files(root: Path) -> dict[str, bytes]:
     """All windows with their content."""
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in (root / "windows").rglob("*.mp4")}
-
-
-def numbers(path: Path) -> list[int]:
-    """The numbers that a clip's frames carry."""
-    _, frames = video.decode(path, lambda info: range(info.n_frames))
-    return [numbered_videos.number_of(frames[k]) for k in sorted(frames)]
-
-
-def spans(root: Path) -> dict[str, dict[str, list[list[int]]]]:
-    """Video -> class -> the frames of each window, as the pictures themselves say."""
-    found: dict[str, dict[str, list[list[int]]]] = defaultdict(lambda: defaultdict(list))
-    for row in table(root):
-        found[row["video"]][row["label"]].append(numbers(root / row["path"]))
-    return found
-
-
-def check_spans(found: dict[str, dict[str, list[list[int]]]], name: str) -> None:
-    fights = FIGHTS[name]
-    assert found[name]["fight"] or not fights
-    assert found[name]["nonfight"]
-    seen: set[int] = set()
-    for label, windows in found[name].items():
-        for window in windows:
-            assert window == list(range(window[0], window[0] + 40))
-            assert not seen & set(window)
-            seen |= set(window)
-            if label == "fight":
-                assert any(first <= window[0] and window[-1] < end for first, end in fights)
-            else:
-                assert all(window[-1] < first - 15 or window[0] >= end + 16 for first, end in fights)
 
 
 def test_windows_hold_just_the_frames_of_their_class(done: tuple[Path, Cut]) -> None:
@@ -416,8 +352,7 @@ def test_one_command_goes_from_untrimmed_videos_to_a_split_without_a_leak(tmp_pa
 
 def test_windows_are_not_taken_for_published_clips_where_there_is_no_raw(tmp_path: Path) -> None:
     textured(tmp_path)
-    os.rename(tmp_path / UCF, tmp_path / "ucf")  # noqa: PTH104
+    (tmp_path / UCF).rename(tmp_path / "ucf")
     (tmp_path / "raw").rmdir()
     cutting.cut(inventory.discover([tmp_path]), CONFIG, tmp_path, workers=2)
     assert inventory.discover([tmp_path]).unknown == {}
-    assert catalogue.get("ucf_crime").untrimmed
