@@ -60,7 +60,7 @@ roadmap: $(VENV)/.installed
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy violence_detection tests benchmarks *.py
 
 test: $(VENV)/.installed-dev
 	$(PY) -m pytest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import random
 import signal
 import subprocess
@@ -111,12 +112,12 @@ def test_event_files_hold_the_four_curves_of_both_parts(undisturbed: Path) -> No
 def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
     rates = [float(row["learning_rate"]) for row in _history(undisturbed)]
     assert rates[0] == pytest.approx(synthetic.TRAIN.learning_rate, rel=0.05)  # one warm-up epoch
-    assert all(a > b for a, b in zip(rates, rates[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(rates))
     assert rates[-1] == pytest.approx(0.01 * synthetic.TRAIN.learning_rate, rel=0.05)
 
 
 def _record(**changes: object) -> dict[str, object]:
-    config = dataclasses.replace(synthetic.TRAIN, **changes)  # type: ignore[arg-type]
+    config = dataclasses.replace(synthetic.TRAIN, **changes)
     return training.run_record("gru", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
 
 

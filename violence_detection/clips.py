@@ -1,11 +1,13 @@
 """From a video file to the images a backbone sees, the one path for training, evaluation and prediction.
 
 A clip is judged on a window of at most `window_s` seconds, sampled at T evenly spaced frames. Each stream turns them
-into T images: `rgb` the frames themselves, `motion` the absolute difference to the frame `motion_spacing_s` later.
+into T images: `rgb` the frames themselves, `motion` how the picture changes over the next three steps of
+`motion_spacing_s`, the absolute difference of each step in a channel of its own.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,9 @@ import numpy as np
 
 from violence_detection import augment, video
 from violence_detection.config import FeatureConfig
+
+#: Differences in a motion image, one a channel.
+MOTION_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -42,14 +47,14 @@ def sliding_windows(info: video.VideoInfo, window_s: float, stride_s: float) -> 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The frame numbers of one variant: `base` (T,) and the `partner` (T,) that motion subtracts."""
+    """The frame numbers of one variant: `base` (T,), and `motion` (T, 4), evenly spaced in time from base on."""
 
     base: np.ndarray
-    partner: np.ndarray
+    motion: np.ndarray
 
     @property
     def frames(self) -> frozenset[int]:
-        return frozenset(self.base.tolist()) | frozenset(self.partner.tolist())
+        return frozenset(self.base.tolist()) | frozenset(self.motion.ravel().tolist())
 
 
 def sampling(info: video.VideoInfo, window: Window, d: augment.Draw, config: FeatureConfig) -> Sampling:
@@ -60,9 +65,11 @@ def sampling(info: video.VideoInfo, window: Window, d: augment.Draw, config: Fea
     if d.reverse:
         base = base[::-1]
     gap = max(1, round(config.motion_spacing_s * info.fps))
-    later = base + gap
-    partner = np.where(later < info.n_frames, later, base - gap)  # at the very end look back instead
-    return Sampling(base, np.clip(partner, 0, info.n_frames - 1))
+    first = np.clip(
+        base, 0, max(0, info.n_frames - 1 - MOTION_STEPS * gap)
+    )  # at the very end, the last that fit
+    motion = first[:, None] + gap * np.arange(MOTION_STEPS + 1)
+    return Sampling(base, np.clip(motion, 0, info.n_frames - 1))
 
 
 def resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -85,13 +92,18 @@ def images(
     if "rgb" in config.streams:
         out["rgb"] = np.stack([augmented[i] for i in sample.base.tolist()])
     if "motion" in config.streams:
-        pairs = zip(sample.base.tolist(), sample.partner.tolist(), strict=True)
-        out["motion"] = np.stack([_motion(augmented[a], augmented[b], config.motion_gain) for a, b in pairs])
+        wanted = sorted(frozenset(sample.motion.ravel().tolist()))
+        grey = {i: cv2.cvtColor(augmented[i], cv2.COLOR_RGB2GRAY) for i in wanted}
+        out["motion"] = np.stack(
+            [_motion([grey[i] for i in row], config.motion_gain) for row in sample.motion.tolist()]
+        )
     return out
 
 
-def _motion(a: np.ndarray, b: np.ndarray, gain: float) -> np.ndarray:
-    return cv2.convertScaleAbs(cv2.absdiff(a, b), alpha=gain)
+def _motion(grey: Sequence[np.ndarray], gain: float) -> np.ndarray:
+    """Three successive differences of four grey frames, as the three channels: (S, S, 3) uint8."""
+    steps = [cv2.absdiff(a, b) for a, b in itertools.pairwise(grey)]
+    return cv2.convertScaleAbs(cv2.merge(steps), alpha=gain)
 
 
 def clip_variants(

@@ -18,10 +18,12 @@ class FeatureConfig:
     """What turns a clip into features. Everything here but the last block changes the values."""
 
     backbone: tuple[str, ...] = option(("efficientnet_b4",), "image backbones, comma separated")
-    streams: tuple[str, ...] = option(("rgb", "motion"), "rgb (frames) and motion (differences of frames)")
+    streams: tuple[str, ...] = option(
+        ("rgb", "motion"), "rgb (frames) and motion (differences of successive frames)"
+    )
     frames: int = option(20, "frames sampled from a clip, evenly spaced")
     window_s: float = option(5.0, "seconds a model sees at once; a longer clip is judged on its middle")
-    motion_spacing_s: float = option(0.08, "seconds between the two frames that motion subtracts")
+    motion_spacing_s: float = option(0.08, "seconds between the frames that motion subtracts")
     motion_gain: float = option(2.0, "factor on the absolute difference, clipped at 255")
     augment_seed: int = option(0, "seed of the augmentation; cached variants of another seed are not reused")
 

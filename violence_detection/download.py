@@ -52,7 +52,9 @@ def choose(config: DownloadConfig) -> list[Dataset]:
     """The data sets asked for; the roadmap's by default. Raises UserError for an unknown key."""
     known = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH)
     if unknown := sorted(set(config.datasets) - set(known)):
-        raise UserError(f"no data set {', '.join(unknown)} in the catalogue (see --list); there are: {', '.join(known)}")
+        raise UserError(
+            f"no data set {', '.join(unknown)} in the catalogue (see --list); there are: {', '.join(known)}"
+        )
     if config.datasets:
         return [known[key] for key in dict.fromkeys(config.datasets)]
     return [d for d in known.values() if d.roadmap]

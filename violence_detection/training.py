@@ -173,7 +173,9 @@ class _Run:
         while self.state.epoch < self.config.epochs and not self._stops():
             started = time.monotonic()
             _reseed(model, self.config.seed, self.state.epoch)
-            history = model.fit(dataset, steps_per_epoch=self.steps, epochs=1, shuffle=False, verbose=0).history
+            history = model.fit(
+                dataset, steps_per_epoch=self.steps, epochs=1, shuffle=False, verbose=0
+            ).history
             epoch_s = time.monotonic() - started
             seconds += epoch_s
             row = self._row(model, {k: float(v[-1]) for k, v in history.items()})
