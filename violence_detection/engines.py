@@ -1,4 +1,4 @@
-"""What runs a backbone: TensorFlow (GPU or CPU) or OpenVINO (CPU, about twice as fast, same float32 values).
+"""What runs a backbone: TensorFlow (GPU or CPU) or OpenVINO (CPU, up to twice as fast, same float32 values).
 
 A job is the T images of one clip, variant and stream, always as one batch of T. The batch is never mixed with another
 clip's, so a clip's features do not depend on what else is being extracted.
@@ -7,6 +7,7 @@ clip's, so a clip's features do not depend on what else is being extracted.
 from __future__ import annotations
 
 import queue
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -108,7 +109,9 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
 def _openvino(model: Any, shape: tuple[int, ...]) -> list[Runner]:
     import openvino as ov
 
-    converted = ov.convert_model(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The structure of `inputs`")  # it is traced with a tuple
+        converted = ov.convert_model(model)
     converted.reshape(list(shape))
     steps = ov.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8)
