@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -158,6 +162,45 @@ def test_an_unreadable_video_is_named_and_the_others_are_judged(way: Way) -> Non
     said = way.script("test_violence_model", "--model", "models_ultimate", broken, good, codes=(1,))
     assert [f["path"] for f in said["failures"]] == [str(broken)]
     assert [v["path"] for v in said["videos"]] == [str(good)]
+
+
+@pytest.mark.slow
+def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way) -> None:
+    again = way.folder / "again"
+    shutil.copytree(way.folder / "data", again / "data", ignore=shutil.ignore_patterns("features"))
+    command = [
+        sys.executable,
+        str(ROOT / "runpod_train_ultimate.py"),
+        "--data-root",
+        "data",
+        *SMALL,
+        "--log-dir",
+        ".",
+    ]
+
+    def kill_once(pattern: str) -> None:
+        """Run until a file of that pattern is there, then kill -9."""
+        with (again / "stderr.txt").open("w") as log:
+            process = subprocess.Popen(command, cwd=again, stdout=log, stderr=log)
+            while not sorted(again.glob(pattern)):
+                assert process.poll() is None, (again / "stderr.txt").read_text()[-2000:]
+                time.sleep(0.01)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+
+    kill_once("data/features/*/*.npz")
+    kill_once("models_ultimate/checkpoint/state.json")
+    assert not (again / "models_ultimate" / "result.json").exists()
+    done = subprocess.run(command, cwd=again, capture_output=True, text=True, timeout=600, check=True)
+    said, undisturbed = json.loads(done.stdout), way.said["runpod_train_ultimate"]
+    for key in ("selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run"):
+        assert said[key] == undisturbed[key]
+    log_name = "models_ultimate/training_log.csv"
+    assert (again / log_name).read_bytes() == (way.folder / log_name).read_bytes()
+    for entry in sorted((way.folder / "data" / "features").glob("*/*.npz")):
+        with np.load(entry) as a, np.load(again / entry.relative_to(way.folder)) as b:
+            for variant in b.files:  # the undisturbed cache has test-time views as well
+                np.testing.assert_array_equal(a[variant], b[variant])
 
 
 @pytest.mark.slow
