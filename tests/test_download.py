@@ -317,7 +317,7 @@ def test_killed_while_unpacking_and_restarted_ends_the_same(bench: Bench, tmp_pa
 
 
 def test_interrupted_while_fetching_ends_soon_and_goes_on(bench: Bench) -> None:
-    bench.server.faults.append(cut_and(300_000, lambda: time.sleep(0.8)))
+    bench.server.faults.append(cut_and(300_000, lambda: time.sleep(3.0)))
     part = bench.root / "downloads" / "plain_set" / "plain.zip.part"
     process = bench.start("--datasets", "plain_set")
     wait_for(lambda: part.exists() and part.stat().st_size > 200_000)
