@@ -118,8 +118,6 @@ def trained_clips(folder: Path) -> frozenset[str]:
 
 def predict(model: keras.Model, inputs: Inputs) -> np.ndarray:
     """P(fight) for inputs name -> (N, T, C). Returns (N,) float64 in [0, 1]."""
-    if len(next(iter(inputs.values()))) <= _PREDICT_BATCH:  # spares what `predict` takes to set up
-        return np.asarray(model.predict_on_batch(inputs))[:, 0].astype(np.float64)
     return model.predict(inputs, batch_size=_PREDICT_BATCH, verbose=0)[:, 0].astype(np.float64)
 
 
