@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +19,11 @@ def _frames(count: int = 3) -> list[np.ndarray]:
     return list(rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8))
 
 
+def _apply(frames: list[np.ndarray], d: augment.Draw) -> list[np.ndarray]:
+    augmenter = augment.Augmenter(d, SIZE)
+    return [augmenter.colour(frame, number) for number, frame in enumerate(frames)]
+
+
 def test_a_draw_depends_on_seed_clip_and_variant_alone() -> None:
     first = augment.draw(1, "clip", "v3")
     augment.draw(9, "other", "v1")
@@ -30,7 +36,7 @@ def test_the_plain_variant_is_the_clip_itself() -> None:
     frames = _frames()
     plain = augment.draw(7, "clip", augment.PLAIN)
     assert plain == augment.Draw()
-    for before, after in zip(frames, augment.apply(frames, plain), strict=True):
+    for before, after in zip(frames, _apply(frames, plain), strict=True):
         np.testing.assert_array_equal(before, after)
 
 
@@ -38,21 +44,21 @@ def test_the_plain_variant_is_the_clip_itself() -> None:
 def test_all_frames_of_a_clip_are_altered_alike(variant: str) -> None:
     same = _frames(1) * 4
     d = replace(augment.draw(0, "clip", variant), noise_std=0.0)
-    altered = augment.apply(same, d)
+    altered = _apply(same, d)
     assert all(np.array_equal(altered[0], other) for other in altered[1:])
     assert not np.array_equal(altered[0], same[0])
 
 
 def test_noise_differs_from_frame_to_frame_but_not_from_run_to_run() -> None:
     d = augment.Draw(noise_std=5.0, noise_seed=3)
-    once, again = augment.apply(_frames(1) * 2, d), augment.apply(_frames(1) * 2, d)
+    once, again = _apply(_frames(1) * 2, d), _apply(_frames(1) * 2, d)
     assert not np.array_equal(once[0], once[1])
     np.testing.assert_array_equal(once, again)
 
 
 def test_every_variant_keeps_shape_type_and_range() -> None:
     for variant in [*VARIANTS, "t1", "t2"]:
-        for frame in augment.apply(_frames(2), augment.draw(0, "clip", variant)):
+        for frame in _apply(_frames(2), augment.draw(0, "clip", variant)):
             assert frame.shape == (SIZE, SIZE, 3)
             assert frame.dtype == np.uint8
 
@@ -61,13 +67,13 @@ def test_variants_do_not_alter_the_decoded_frames_in_place() -> None:
     frames = _frames()
     kept = [f.copy() for f in frames]
     for variant in VARIANTS:
-        augment.apply(frames, augment.draw(0, "clip", variant))
+        _apply(frames, augment.draw(0, "clip", variant))
     np.testing.assert_array_equal(frames, kept)
 
 
 def test_a_flip_is_the_exact_mirror_image() -> None:
     frames = _frames()
-    for before, after in zip(frames, augment.apply(frames, augment.Draw(flip=True)), strict=True):
+    for before, after in zip(frames, _apply(frames, augment.Draw(flip=True)), strict=True):
         np.testing.assert_array_equal(after, before[:, ::-1])
 
 
@@ -96,3 +102,15 @@ def test_variant_names_begin_with_the_plain_clip() -> None:
     assert augment.variant_names("v", 3) == ("v0", "v1", "v2")
     assert augment.variant_names("t", 2) == ("v0", "t1")
     assert augment.variant_names("t", 1) == ("v0",)
+
+
+@pytest.mark.parametrize("variant", ["v0", *VARIANTS[:20], "t1", "t2"])
+def test_grey_frames_are_altered_as_their_colour_frames_are(variant: str) -> None:
+    frames = [cv2.GaussianBlur(f // 2 + 64, (0, 0), 2.0) for f in _frames(4)]  # nothing is clipped
+    d = replace(augment.draw(0, "clip", variant), brightness=5.0)
+    augmenter = augment.Augmenter(d, SIZE)
+    numbers = [3, 5, 7, 9]
+    colour = [augmenter.colour(f, i) for f, i in zip(frames, numbers, strict=True)]
+    grey = augmenter.grey([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames], numbers)
+    for a, b in zip(colour, grey, strict=True):
+        assert np.abs(cv2.cvtColor(a, cv2.COLOR_RGB2GRAY).astype(int) - b).max() <= 3

@@ -9,6 +9,7 @@ from (seed, clip id, variant name) alone:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import cv2
@@ -17,6 +18,8 @@ import numpy as np
 from violence_detection.storage import stable_seed
 
 PLAIN = "v0"
+_LUMA = (0.299, 0.587, 0.114)  # of R, G, B
+_NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame
 
 
 @dataclass(frozen=True)
@@ -125,17 +128,73 @@ def _draw(rng: np.random.Generator, r: Ranges) -> Draw:
     )
 
 
-def apply(frames: list[np.ndarray], d: Draw) -> list[np.ndarray]:
-    """Augment square RGB uint8 frames (S, S, 3), all alike (the noise alone differs from frame to frame)."""
-    if d == Draw(window_start=d.window_start, window_length=d.window_length, reverse=d.reverse,
-                 noise_seed=d.noise_seed):  # fmt: skip
-        return frames
-    size = frames[0].shape[0]
-    matrix = _matrix(d, size)
-    table = _lookup_table(d)
-    box = _erase_box(d, size)
-    rng = np.random.default_rng(d.noise_seed)
-    return [_apply_one(frame, d, matrix, table, box, rng) for frame in frames]
+class Augmenter:
+    """Alters square frames of side `size` by one draw, all alike; the noise alone differs from frame to frame.
+
+    A grey frame is altered without its colours, at a fraction of the cost: up to rounding and clipping it is the grey
+    of the altered colour frame, the channel shift being weighted as luma weighs the channels.
+    """
+
+    def __init__(self, d: Draw, size: int):
+        only_time = Draw(window_start=d.window_start, window_length=d.window_length, reverse=d.reverse)
+        self._identity = replace(d, noise_seed=0) == only_time
+        self._draw, self._size = d, size
+        self._matrix = _matrix(d, size)
+        self._box = _erase_box(d, size)
+        self._colour_table = _lookup_table(d, d.channel_shift)
+        self._grey_table = _lookup_table(d, (float(np.dot(_LUMA, d.channel_shift)),))[..., 0]
+        self._noise = _noise(d, size) if d.noise_std else None
+
+    def colour(self, frame: np.ndarray, number: int) -> np.ndarray:
+        """An RGB uint8 frame (S, S, 3); `number` is its place in the video, which decides its noise."""
+        if self._identity:
+            return frame
+        noise = self._noise_of([number] * 3)
+        return self._alter(frame, self._colour_table, noise)
+
+    def grey(self, frames: Sequence[np.ndarray], numbers: Sequence[int]) -> Sequence[np.ndarray]:
+        """Up to four grey uint8 frames (S, S), altered in one pass as the channels of one image."""
+        if self._identity:
+            return frames
+        return cv2.split(self._alter(cv2.merge(frames), self._grey_table, self._noise_of(numbers)))
+
+    def _alter(
+        self, image: np.ndarray, table: np.ndarray, noise: tuple[np.ndarray, np.ndarray] | None
+    ) -> np.ndarray:
+        side = (self._size, self._size)
+        out = cv2.warpAffine(
+            image, self._matrix, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+        )
+        out = cv2.LUT(out, table)
+        if self._draw.blur_sigma:
+            out = cv2.GaussianBlur(out, (0, 0), self._draw.blur_sigma)
+        if noise:
+            more, less = noise
+            out = cv2.subtract(cv2.add(out, more), less)
+        if self._box is not None:
+            out[self._box] = 127
+        return out
+
+    def _noise_of(self, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray] | None:
+        """What to add and what to subtract, a channel a frame number: two uint8 images (S, S, K)."""
+        if self._noise is None:
+            return None
+        corners = [
+            np.random.default_rng((self._draw.noise_seed, i)).integers(0, _NOISE_ROOM, 2) for i in numbers
+        ]
+        more, less = (
+            cv2.merge([tile[y : y + self._size, x : x + self._size] for y, x in corners])
+            for tile in self._noise
+        )
+        return more, less
+
+
+def _noise(d: Draw, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """One tile of noise that every frame cuts its own part from: its positive and its negative half, uint8."""
+    side = size + _NOISE_ROOM
+    noise = np.random.default_rng(d.noise_seed).standard_normal((side, side), np.float32) * d.noise_std
+    more, less = (np.clip(np.rint(half), 0, 255).astype(np.uint8) for half in (noise, -noise))
+    return more, less
 
 
 def _matrix(d: Draw, size: int) -> np.ndarray:
@@ -148,9 +207,9 @@ def _matrix(d: Draw, size: int) -> np.ndarray:
     return np.hstack([linear, shift[:, None]])
 
 
-def _lookup_table(d: Draw) -> np.ndarray:
-    """(1, 256, 3) uint8: contrast about mid-grey, brightness and channel shift in one pass."""
-    levels = (np.arange(256)[:, None] - 128) * d.contrast + 128 + d.brightness + np.array(d.channel_shift)
+def _lookup_table(d: Draw, channel_shift: Sequence[float]) -> np.ndarray:
+    """(1, 256, channels) uint8: contrast about mid-grey, brightness and channel shift in one pass."""
+    levels = (np.arange(256)[:, None] - 128) * d.contrast + 128 + d.brightness + np.array(channel_shift)
     return np.clip(np.round(levels), 0, 255).astype(np.uint8)[None]
 
 
@@ -159,26 +218,3 @@ def _erase_box(d: Draw, size: int) -> tuple[slice, slice] | None:
         return None
     x, y, width, height = (round(v * size) for v in d.erase)
     return slice(y, y + height), slice(x, x + width)
-
-
-def _apply_one(
-    frame: np.ndarray,
-    d: Draw,
-    matrix: np.ndarray,
-    table: np.ndarray,
-    box: tuple[slice, slice] | None,
-    rng: np.random.Generator,
-) -> np.ndarray:
-    size = frame.shape[0]
-    out = cv2.warpAffine(
-        frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
-    )
-    out = cv2.LUT(out, table)
-    if d.blur_sigma:
-        out = cv2.GaussianBlur(out, (0, 0), d.blur_sigma)
-    if d.noise_std:
-        noise = rng.standard_normal((size, size, 1), np.float32) * d.noise_std
-        out = np.clip(out + noise, 0, 255).astype(np.uint8)
-    if box is not None:
-        out[box] = 127
-    return out

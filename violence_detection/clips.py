@@ -73,11 +73,12 @@ def sampling(info: video.VideoInfo, window: Window, d: augment.Draw, config: Fea
 
 
 def resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Frames to (size, size, 3): the whole picture, squeezed, area-averaged when it shrinks."""
+    """BGR frames to RGB (size, size, 3): the whole picture, squeezed, area-averaged when it shrinks."""
 
     def resize(frame: np.ndarray) -> np.ndarray:
         shrinks = frame.shape[0] > size or frame.shape[1] > size
-        return cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        return cv2.cvtColor(cv2.resize(frame, (size, size), interpolation=how), cv2.COLOR_BGR2RGB)
 
     return resize
 
@@ -85,17 +86,19 @@ def resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
 def images(
     frames: Mapping[int, np.ndarray], sample: Sampling, d: augment.Draw, config: FeatureConfig
 ) -> dict[str, np.ndarray]:
-    """The images of each stream of the config: name -> (T, S, S, 3) uint8."""
-    order = sorted(sample.frames)  # whatever the streams, so that `rgb` has the same noise without `motion`
-    augmented = dict(zip(order, augment.apply([frames[i] for i in order], d), strict=True))
+    """The images of each stream of the config: name -> (T, S, S, 3) uint8.
+
+    `frames`: number -> RGB (S, S, 3) uint8, those of `sample` at least.
+    """
+    augmenter = augment.Augmenter(d, next(iter(frames.values())).shape[0])
     out = {}
     if "rgb" in config.streams:
-        out["rgb"] = np.stack([augmented[i] for i in sample.base.tolist()])
+        out["rgb"] = np.stack([augmenter.colour(frames[i], i) for i in sample.base.tolist()])
     if "motion" in config.streams:
-        wanted = sorted(frozenset(sample.motion.ravel().tolist()))
-        grey = {i: cv2.cvtColor(augmented[i], cv2.COLOR_RGB2GRAY) for i in wanted}
+        rows = sample.motion.tolist()
+        grey = {i: cv2.cvtColor(frames[i], cv2.COLOR_RGB2GRAY) for i in {i for row in rows for i in row}}
         out["motion"] = np.stack(
-            [_motion([grey[i] for i in row], config.motion_gain) for row in sample.motion.tolist()]
+            [_motion(augmenter.grey([grey[i] for i in row], row), config.motion_gain) for row in rows]
         )
     return out
 

@@ -23,7 +23,7 @@ from violence_detection import augment, backbones, storage
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 
-_FORMAT = 2
+_FORMAT = 3
 RECORD_NAME = "record.json"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 

@@ -47,8 +47,13 @@ def sample_plan(info: video.VideoInfo, start: int = 0, length: int | None = None
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:
-    """Reduce an RGB uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode`."""
-    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)  # first: one channel shrinks at twice the speed
+    """Reduce a BGR uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode`."""
+    return _shrink_luma(
+        cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
+    )  # first: one channel shrinks at twice the speed
+
+
+def _shrink_luma(luma: np.ndarray) -> np.ndarray:
     return cv2.resize(luma, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
 
 
@@ -60,7 +65,9 @@ def from_frames(frames: Sequence[np.ndarray]) -> str:
     """
     if not len(frames):
         return ""
-    small = np.stack([f if f.ndim == 2 else shrink(f) for f in frames])
+    small = np.stack(
+        [f if f.ndim == 2 else _shrink_luma(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY)) for f in frames]
+    )
     top, bottom, left, right = _picture_box(small)
     spectra = np.stack([_spectrum(f[top:bottom, left:right]) for f in small])
     return encode(spectra)

@@ -145,7 +145,7 @@ def clip_strip(path: Path, n_frames: int = _STRIP_FRAMES, height_px: int = _STRI
         path, lambda info: video.sample_indices(info.n_frames, n_frames).tolist(), shrink
     )
     strip = np.concatenate([frames[i] for i in sorted(frames)], axis=1)  # (height_px, sum of widths, 3)
-    ok, png = cv2.imencode(".png", cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
+    ok, png = cv2.imencode(".png", strip)
     if not ok:
         raise UnreadableVideo(path, "its frames cannot be written as PNG")
     return png.tobytes()

@@ -60,7 +60,8 @@ def decode(
 ) -> tuple[VideoInfo, dict[int, Frame]]:
     """Decode the frames that `plan` asks for, given what the file is. Frames are RGB uint8.
 
-    `transform` (a resize, say) is applied to each kept frame at once, so that memory stays small.
+    `transform` (a resize, say) takes each kept frame at once, as BGR uint8, so that memory stays small and channels
+    are swapped after shrinking, if at all; what it returns is kept as it is.
     Raises UnreadableVideo, naming the file, if it does not open or fewer than MIN_FRAMES decode.
     """
     info, frames = _read_pass(path, plan, transform, n_frames=None)
@@ -150,8 +151,7 @@ def _retrieve(
     ok, frame = capture.retrieve()
     if not ok:
         raise UnreadableVideo(path, f"frame {number} does not decode")
-    frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    return transform(frame) if transform else frame
+    return transform(frame) if transform else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
 
 def _open(path: Path) -> cv2.VideoCapture:
