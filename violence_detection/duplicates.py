@@ -6,8 +6,9 @@ Everything compared is a whole number, so neither the machine nor the order of t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +35,10 @@ _PROBES, _PROBES_SHIFTED = 8, 4  # cells looked into
 #: Squared distances in the index beyond which (nearly) nothing passes the exact comparison.
 _NEAR_PICTURE, _NEAR_COPY, _NEAR_SHIFTED = 0.25, 1.2, 1.0
 _UNIT = 100.0  # length of the vectors in the index
-_CHUNK = 20_000
+#: Clips or pairs at a time: temporary arrays of a few MB stay in the processor's caches.
+_CHUNK = 2_000
+
+_Vectors = Callable[[np.ndarray], np.ndarray]  # positions of clips -> their vectors, (n, width) float32
 
 
 @dataclass(frozen=True, order=True)
@@ -62,8 +66,8 @@ def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
     pairs = [Pair(a, b, True, 0.0) for group in members for a, b in itertools.pairwise(group)]
     frames, counts = fingerprint.to_arrays(texts)
     found = _candidates(frames, counts)
-    for start in range(0, len(found), _CHUNK):
-        a, b = found[start : start + _CHUNK].T
+    for chunk in _chunks(found):
+        a, b = chunk.T
         joined, same_clip, distances = compare(frames[a], counts[a], frames[b], counts[b])
         for k in np.flatnonzero(joined):
             i, j = sorted((members[a[k]][0], members[b[k]][0]))
@@ -83,8 +87,9 @@ def compare(
     same_clip = copy <= SAME_CLIP
     shifted = np.full(len(a), np.inf)
     rest = np.flatnonzero(~same_clip)
+    a, count_a, b, count_b = a[rest], count_a[rest], b[rest], count_b[rest]
     for shift in (s for s in range(-_MAX_SHIFT, _MAX_SHIFT + 1) if s):
-        s, m, n = distances(a[rest], count_a[rest], b[rest], count_b[rest], shift)
+        s, m, n = distances(a, count_a, b, count_b, shift)
         shifted[rest] = np.minimum(shifted[rest], np.where(n >= _WINDOW, s + m, np.inf))
     by_shift = shifted <= SHIFTED_COPY
     joined = same_clip | (scene <= SAME_SCENE) | by_shift
@@ -156,51 +161,62 @@ def _candidates(frames: np.ndarray, counts: np.ndarray) -> np.ndarray:
     if len(frames) < 2:
         return np.zeros((0, 2), np.int64)
     everyone = np.arange(len(frames))
-    pictures, windows = _pictures(frames), _windows(frames, 0)
-    found = [_near(_index(pictures), pictures, everyone, _NEAR_PICTURE, _PROBES)]
-    index = _index(windows)
+
+    def pictures(rows: np.ndarray) -> np.ndarray:
+        return _pictures(frames[rows])
+
+    def windows(rows: np.ndarray, shift: int = 0) -> np.ndarray:
+        return _windows(frames[rows], shift)
+
+    found = [_near(_index(pictures, everyone), pictures, everyone, _NEAR_PICTURE, _PROBES)]
+    index = _index(windows, everyone)
     found.append(_near(index, windows, everyone, _NEAR_COPY, _PROBES))
     for shift in range(1, _MAX_SHIFT + 1):
-        rows = np.flatnonzero(counts >= shift + _WINDOW)
-        if not len(rows):  # clips of a second have no later window
-            break
-        found.append(_near(index, _windows(frames[rows], shift), rows, _NEAR_SHIFTED, _PROBES_SHIFTED))
+        later = np.flatnonzero(counts >= shift + _WINDOW)
+        found.append(_near(index, partial(windows, shift=shift), later, _NEAR_SHIFTED, _PROBES_SHIFTED))
     keys = np.unique(np.concatenate(found))
     return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
 
 
-def _index(vectors: np.ndarray) -> faiss.IndexIVFScalarQuantizer:
-    """An inverted-file index whose cell centres are a fixed sample of the vectors, not k-means.
+def _index(vectors_of: _Vectors, rows: np.ndarray) -> faiss.IndexIVFScalarQuantizer:
+    """An inverted-file index of clips `rows` whose cell centres are a fixed sample of the vectors, not k-means.
 
     Sampled whole numbers keep every distance exact, so the cells are the same on any machine; and the number of
-    cells grows with the vectors, so that a look-up does not.
+    cells grows with the vectors, so that a look-up does not. The centres get one length: a short one (a clip that
+    hardly moves) is near to everything, and its cell would hold twenty times its share.
     """
     import faiss
 
-    n, width = vectors.shape
-    n_cells = max(1, n // _CELL)
-    centres = faiss.IndexFlatL2(width)
-    centres.add(vectors[np.sort(np.random.default_rng(0).choice(n, n_cells, replace=False))])
+    n_cells = max(1, len(rows) // _CELL)
+    sample = np.sort(np.random.default_rng(0).choice(rows, n_cells, replace=False))
+    sampled = vectors_of(sample).astype(np.float64)
+    centres = faiss.IndexFlatL2(sampled.shape[1])
+    centres.add(np.rint(_unit(sampled) * np.sqrt((sampled**2).sum(axis=1).max())).astype(np.float32))
     as_int8 = faiss.ScalarQuantizer.QT_8bit_direct_signed  # exact: the vectors are whole and below 128
-    index = faiss.IndexIVFScalarQuantizer(centres, width, n_cells, as_int8, faiss.METRIC_L2, False)
-    index.train(vectors[:1])  # the centres stand already
-    index.add(vectors)
+    index = faiss.IndexIVFScalarQuantizer(centres, centres.d, n_cells, as_int8, faiss.METRIC_L2, False)
+    index.train(sampled[:1].astype(np.float32))  # the centres stand already
+    for chunk in _chunks(rows):
+        index.add(vectors_of(chunk))
     return index
 
 
 def _near(
-    index: faiss.IndexIVFScalarQuantizer, vectors: np.ndarray, rows: np.ndarray, limit: float, probes: int
+    index: faiss.IndexIVFScalarQuantizer, vectors_of: _Vectors, rows: np.ndarray, limit: float, probes: int
 ) -> np.ndarray:
     """Neighbours of the vectors of clips `rows` within a squared distance: pairs a < b as (a << 32) + b."""
     index.nprobe = min(probes, index.nlist)
     keys = [np.zeros(0, np.int64)]
-    for start in range(0, len(rows), _CHUNK):
-        own = rows[start : start + _CHUNK, None]
-        squared, ids = index.search(vectors[start : start + _CHUNK], min(_NEIGHBOURS + 1, index.ntotal))
+    for chunk in _chunks(rows):
+        own = chunk[:, None]
+        squared, ids = index.search(vectors_of(chunk), min(_NEIGHBOURS + 1, index.ntotal))
         near = (ids >= 0) & (squared <= limit * _UNIT**2) & (ids != own)
         a, b = np.broadcast_to(own, ids.shape)[near], ids[near]
         keys.append((np.minimum(a, b) << 32) + np.maximum(a, b))
     return np.concatenate(keys)
+
+
+def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
 
 
 def _pictures(frames: np.ndarray) -> np.ndarray:

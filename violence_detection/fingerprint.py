@@ -32,6 +32,7 @@ _BAR_CONTRAST = 0.1  # a bar's pixels stay this close to black, as a part of the
 _BAR_SHARE = 0.75  # in this share of the row (the rest may be a logo),
 _BAR_LIMIT = 0.3  # over at most this part of the picture
 _LEVELS = 127
+_CHUNK = 2_000  # clips at a time: temporary arrays of a few MB stay in the processor's caches
 _CLIP_RMS = 4.0  # values beyond this many times the clip's root mean square saturate
 
 
@@ -102,13 +103,15 @@ def to_arrays(fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if any(len(text) % digits or len(text) > digits * N_FRAMES for text in fingerprints):
         raise ValueError(f"a fingerprint has {digits} hex digits a frame and at most {N_FRAMES} frames")
     for count in range(1, N_FRAMES + 1):
-        rows = np.flatnonzero(counts == count)
-        data = bytes.fromhex("".join(fingerprints[int(k)] for k in rows))
-        codes = np.frombuffer(data, np.int8).astype(np.int32).reshape(-1, count, N_COEFFICIENTS)
-        values = codes * np.abs(codes)
-        values[:, 0] = codes[:, 0] * _LEVELS
-        spectra[rows, :count] = np.cumsum(values, axis=1, dtype=np.int32)
-        spectra[rows, count:] = spectra[rows, count - 1 : count]
+        alike = np.flatnonzero(counts == count)
+        for start in range(0, len(alike), _CHUNK):
+            rows = alike[start : start + _CHUNK]
+            data = bytes.fromhex("".join(fingerprints[int(k)] for k in rows))
+            codes = np.frombuffer(data, np.int8).astype(np.int32).reshape(-1, count, N_COEFFICIENTS)
+            values = codes * np.abs(codes)
+            values[:, 0] = codes[:, 0] * _LEVELS
+            spectra[rows, :count] = np.cumsum(values, axis=1, dtype=np.int32)
+            spectra[rows, count:] = spectra[rows, count - 1 : count]
     return spectra, counts
 
 
