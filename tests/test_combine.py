@@ -26,6 +26,7 @@ from violence_detection.errors import UserError
 REPOSITORY = Path(__file__).resolve().parent.parent
 HOCKEY = "raw/hockey/data"
 RWF = "raw/RWF-2000"
+HALF = f"{HOCKEY}/no126_xvid.avi"
 
 
 def flows_clip(seed: int, label: str) -> str:
@@ -54,6 +55,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write(root / RWF / "train/Fight/recoded_0.avi", 501, width=192, height=128, brightness=8)
     write(root / RWF / "train/Fight/rwf_502_val__7.avi", 777)  # another clip of an official val source
     copy(root, flows_clip(0, "Violence"), "raw/holiday/beach.avi")
+    half = write(root / HALF, 305, n_frames=60)
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
     return root
 
 
@@ -103,7 +106,7 @@ def test_the_manifest_is_what_later_stages_read_and_the_folder_holds_just_that(d
         assert not clip.is_symlink()
         assert row["path"].startswith(f"{row['split']}/{row['label']}/{row['dataset']}__")
         assert row["clip_id"] == row["sha256"][:16]
-        assert row["n_frames"] == "24"
+        assert row["n_frames"] == "24" or row["source_path"] == HALF
     record = json.loads((done / "combined_all" / combine.RECORD_NAME).read_text())
     assert record["summary"]["train"] == (frame.split == "train").sum()
 
@@ -133,6 +136,16 @@ def test_a_damaged_file_is_a_named_failure(done: Path) -> None:
     failures = table(done / "combined_all" / "failures.csv")
     assert set(failures) == {f"{HOCKEY}/{n}_xvid.avi" for n in ("fi26", "no77", "fi130")}
     assert failures[f"{HOCKEY}/fi130_xvid.avi"]["reason"]
+
+
+def test_a_clip_cut_short_stays_with_the_frames_it_has_and_a_warning_says_both_counts(done: Path) -> None:
+    n_frames = int(rows(done)[HALF]["n_frames"])
+    assert 20 < n_frames < 40
+    warnings = table(done / "combined_all" / "warnings.csv")
+    assert list(warnings) == [HALF]
+    assert f"{n_frames} frames decode, its header states 60" in warnings[HALF]["reason"]
+    record = json.loads((done / "combined_all" / combine.RECORD_NAME).read_text())
+    assert record["summary"]["cut_short"] == 1
 
 
 def test_official_val_stays_val_and_what_it_shares_leaves_train(done: Path) -> None:

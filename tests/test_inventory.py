@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -126,6 +127,15 @@ def test_check_names_the_damaged_files(tmp_path: Path) -> None:
     assert all(f["reason"] for f in result.failures)
     assert (tmp_path / find.FAILURES_NAME).read_text().count("\n") == 4
     assert str(good) not in (tmp_path / find.FAILURES_NAME).read_text()
+
+
+def test_check_names_a_video_that_ends_long_before_its_header_says(tmp_path: Path) -> None:
+    write(tmp_path / "raw" / "fi1_xvid.avi", 1)
+    half = write(tmp_path / "raw" / "no1_xvid.avi", 2, n_frames=60)
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    (failure,) = find.run(FindConfig(data_root=tmp_path, check=True, workers=1)).failures
+    assert failure["path"] == str(half)
+    assert re.fullmatch(r"cut short: [23]\d frames decode, its header states 60\. .*", failure["reason"])
 
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -21,6 +21,7 @@ from violence_detection import (
     scan,
     split,
     storage,
+    video,
 )
 from violence_detection.cli import log
 from violence_detection.config import CombineConfig, CutConfig
@@ -67,8 +68,9 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> Result:
     unique, failures = _usable(clips, scans, found, config.data_root)
     failures += cut.failures
     rows, dropped = divide(unique, config)
-    _write(combined, rows, dropped, failures, left_out, config)
-    result = Result(_summary(rows, dropped, unique, failures, found, cut, combined), failures)
+    cut_short = _cut_short(scans)
+    _write(combined, rows, dropped, failures, left_out, cut_short, config)
+    result = Result(_summary(rows, dropped, unique, failures, found, cut, cut_short, combined), failures)
     _report(result.summary, config.val_fraction)
     storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
     return result
@@ -192,12 +194,21 @@ def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
     return rows
 
 
+def _cut_short(scans: Mapping[str, scan.Scan]) -> list[dict[str, str]]:
+    """Clips that decode but end long before their header says: they stay, and are named."""
+    reasons = {
+        name: video.shortfall(s.n_frames, s.stated_frames) for name, s in scans.items() if not s.reason
+    }
+    return [{"path": name, "reason": reason} for name, reason in reasons.items() if reason]
+
+
 def _write(
     combined: Path,
     rows: Sequence[Mapping[str, Any]],
     dropped: Sequence[Dropped],
     failures: Sequence[Mapping[str, str]],
     left_out: Sequence[Mapping[str, str]],
+    cut_short: Sequence[Mapping[str, str]],
     config: CombineConfig,
 ) -> None:
     """Links and tables; no manifest or record stands while the folder is between two states."""
@@ -208,6 +219,7 @@ def _write(
     log.info("%d clips placed in %s (%s)", len(rows), combined, placing.place(wanted, folders, config.link))
     storage.write_failures(combined / "failures.csv", failures)
     storage.write_failures(combined / "unlabelled.csv", left_out)
+    storage.write_failures(combined / "warnings.csv", cut_short)
     storage.write_csv(
         combined / "duplicates.csv",
         ("source_path", "kept_source_path", "kind"),
@@ -223,6 +235,7 @@ def _summary(
     failures: Sequence[Mapping[str, str]],
     found: Inventory,
     cut: cutting.Cut,
+    cut_short: Sequence[Mapping[str, str]],
     combined: Path,
 ) -> dict[str, Any]:
     sides = Counter(r["split"] for r in rows)
@@ -239,6 +252,7 @@ def _summary(
         "not_cut": len(cut.left_out),
         "unreadable": len(failures) - len(unique.conflicts),
         "label_conflicts": len(unique.conflicts),
+        "cut_short": len(cut_short),
         "by_dataset": _by_dataset(rows),
         "manifest": str(combined / manifest.FILE_NAME),
     }
@@ -276,6 +290,9 @@ def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
         for side, counts in sides.items():
             if missing := [label for label in CLASS_NAMES if not counts[label]]:
                 log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
+    if summary["cut_short"]:
+        log.warning("%d clips are much shorter than their header says, as after half a download; warnings.csv "
+                    "beside the manifest names them", summary["cut_short"])  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
     if abs(share - val_fraction) > _SHARE_TOLERANCE:
         log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits or large source groups "

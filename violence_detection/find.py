@@ -61,7 +61,10 @@ def discover(config: FindConfig | CombineConfig, more_roots: Sequence[Path] = ()
 
 
 def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
-    """Decode every file to its end, in parallel. Returns {path, reason} of the damaged ones, sorted."""
+    """Decode every file to its end, in parallel. Returns {path, reason} of the damaged ones, sorted.
+
+    Damaged is also what decodes, but ends long before its header says.
+    """
     todo = sorted(paths)
     failures = []
     with cli.progress(total=len(todo), desc="check", unit="video") as bar:
@@ -74,12 +77,12 @@ def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
 
 def _reason(path: Path) -> str:
     try:
-        video.probe(path)
+        info = video.probe(path)
     except UnreadableVideo as e:
         return e.reason
     except OSError as e:
         return f"cannot be read: {e.strerror}"
-    return ""
+    return video.shortfall(info.n_frames, info.stated_frames)
 
 
 def _crashed(_: Path) -> str:

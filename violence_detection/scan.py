@@ -23,6 +23,7 @@ class Scan:
 
     sha256: str = ""
     n_frames: int = 0
+    stated_frames: int = 0
     fps: float = 0.0
     width: int = 0
     height: int = 0
@@ -44,7 +45,9 @@ def scan_file(path: Path) -> Scan:
         return Scan(reason=e.reason)
     except OSError as e:
         return Scan(reason=f"cannot be read: {e.strerror}")
-    return Scan(sha256, info.n_frames, info.fps, info.width, info.height, info.codec, print_)
+    return Scan(
+        sha256, info.n_frames, info.stated_frames, info.fps, info.width, info.height, info.codec, print_
+    )
 
 
 def _crashed(_: Path) -> Scan:

@@ -23,6 +23,8 @@ VIDEO_SUFFIXES = frozenset(
 )
 #: Fewer decodable frames than this is no video of anything moving.
 MIN_FRAMES = 8
+#: A file with fewer of the frames that its header states was cut short; small differences are common and harmless.
+_WHOLE_SHARE = 0.9
 _DEFAULT_FPS = 25.0  # for containers that state none
 
 Frame = np.ndarray  # (height, width, 3) uint8
@@ -30,13 +32,14 @@ Frame = np.ndarray  # (height, width, 3) uint8
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a full decode of a file found. `n_frames` is counted, not read from the header."""
+    """What a full decode of a file found. `n_frames` is counted; `stated_frames` is what the header claims, or 0."""
 
     n_frames: int
     fps: float
     width: int
     height: int
     codec: str
+    stated_frames: int = 0
 
     @property
     def duration_s(self) -> float:
@@ -82,6 +85,16 @@ def header(path: Path) -> VideoInfo:
         return _info(capture, max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0))
     finally:
         capture.release()
+
+
+def shortfall(n_frames: int, stated_frames: int) -> str:
+    """Says by both counts that a file ends long before its header says, as half a download does; else empty."""
+    if n_frames >= _WHOLE_SHARE * stated_frames:
+        return ""
+    return (
+        f"cut short: {n_frames} frames decode, its header states {stated_frames}. If the published file is longer, "
+        "download it again"
+    )
 
 
 def probe(path: Path) -> VideoInfo:
@@ -176,4 +189,5 @@ def _info(capture: cv2.VideoCapture, n_frames: int) -> VideoInfo:
         codec=fourcc.to_bytes(4, "little", signed=True).decode("ascii", "replace").strip("\x00 ")
         if fourcc
         else "",
+        stated_frames=max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0),
     )
