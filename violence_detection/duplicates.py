@@ -35,8 +35,8 @@ _PROBES, _PROBES_SHIFTED = 8, 4  # cells looked into
 #: Squared distances in the index beyond which (nearly) nothing passes the exact comparison.
 _NEAR_PICTURE, _NEAR_COPY, _NEAR_SHIFTED = 0.25, 1.2, 1.0
 _UNIT = 100.0  # length of the vectors in the index
-#: Clips or pairs at a time: temporary arrays of a few MB stay in the processor's caches.
-_CHUNK = 2_000
+#: Clips or pairs at a time: temporary arrays of less than 1 MB stay in the processor's caches.
+_CHUNK = 500
 
 _Vectors = Callable[[np.ndarray], np.ndarray]  # positions of clips -> their vectors, (n, width) float32
 

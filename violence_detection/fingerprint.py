@@ -32,7 +32,7 @@ _BAR_CONTRAST = 0.1  # a bar's pixels stay this close to black, as a part of the
 _BAR_SHARE = 0.75  # in this share of the row (the rest may be a logo),
 _BAR_LIMIT = 0.3  # over at most this part of the picture
 _LEVELS = 127
-_CHUNK = 2_000  # clips at a time: temporary arrays of a few MB stay in the processor's caches
+_CHUNK = 500  # clips at a time: temporary arrays of less than 1 MB stay in the processor's caches
 _CLIP_RMS = 4.0  # values beyond this many times the clip's root mean square saturate
 
 
