@@ -37,6 +37,8 @@ _NEAR_PICTURE, _NEAR_COPY, _NEAR_SHIFTED = 0.25, 1.2, 1.0
 _UNIT = 100.0  # length of the vectors in the index
 #: Clips or pairs at a time: temporary arrays of less than 1 MB stay in the processor's caches.
 _CHUNK = 500
+#: Clips in one call of the index, which prepares its cell centres anew in each.
+_QUERIES = 20_000
 
 _Vectors = Callable[[np.ndarray], np.ndarray]  # positions of clips -> their vectors, (n, width) float32
 
@@ -163,10 +165,10 @@ def _candidates(frames: np.ndarray, counts: np.ndarray) -> np.ndarray:
     everyone = np.arange(len(frames))
 
     def pictures(rows: np.ndarray) -> np.ndarray:
-        return _pictures(frames[rows])
+        return np.concatenate([_pictures(frames[chunk]) for chunk in _chunks(rows)])
 
     def windows(rows: np.ndarray, shift: int = 0) -> np.ndarray:
-        return _windows(frames[rows], shift)
+        return np.concatenate([_windows(frames[chunk], shift) for chunk in _chunks(rows)])
 
     found = [_near(_index(pictures, everyone), pictures, everyone, _NEAR_PICTURE, _PROBES)]
     index = _index(windows, everyone)
@@ -195,7 +197,7 @@ def _index(vectors_of: _Vectors, rows: np.ndarray) -> faiss.IndexIVFScalarQuanti
     as_int8 = faiss.ScalarQuantizer.QT_8bit_direct_signed  # exact: the vectors are whole and below 128
     index = faiss.IndexIVFScalarQuantizer(centres, centres.d, n_cells, as_int8, faiss.METRIC_L2, False)
     index.train(sampled[:1].astype(np.float32))  # the centres stand already
-    for chunk in _chunks(rows):
+    for chunk in _chunks(rows, _QUERIES):
         index.add(vectors_of(chunk))
     return index
 
@@ -206,7 +208,7 @@ def _near(
     """Neighbours of the vectors of clips `rows` within a squared distance: pairs a < b as (a << 32) + b."""
     index.nprobe = min(probes, index.nlist)
     keys = [np.zeros(0, np.int64)]
-    for chunk in _chunks(rows):
+    for chunk in _chunks(rows, _QUERIES):
         own = chunk[:, None]
         squared, ids = index.search(vectors_of(chunk), min(_NEIGHBOURS + 1, index.ntotal))
         near = (ids >= 0) & (squared <= limit * _UNIT**2) & (ids != own)
@@ -215,8 +217,8 @@ def _near(
     return np.concatenate(keys)
 
 
-def _chunks(rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+def _chunks(rows: np.ndarray, size: int = _CHUNK) -> Iterator[np.ndarray]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _pictures(frames: np.ndarray) -> np.ndarray:
