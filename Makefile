@@ -7,6 +7,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 DEMO ?= demo
 DATA_ROOT ?=
+TEST_PROCESSES ?= 2
 comma := ,
 
 .PHONY: help demo demo-real test lint roadmap clean
@@ -63,7 +64,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy violence_detection tests benchmarks *.py
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf $(DEMO) $(DEMO)-real .pytest_cache .mypy_cache .ruff_cache

@@ -107,7 +107,15 @@ def _place(number: int, source: int) -> str:
 def combine(root: Path, workers: int) -> dict[str, float]:
     """Run the script once; its summary with wall and processor seconds and peak memory."""
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    command = [sys.executable, str(SCRIPT), "--data-root", str(root), "--no-caches", "--workers", str(workers)]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        "--data-root",
+        str(root),
+        "--no-caches",
+        "--workers",
+        str(workers),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
     if done.returncode not in (0, 1):  # 1: copies of one video under both labels are left out and named
         sys.exit(f"combine ended with {done.returncode}")
