@@ -1,0 +1,93 @@
+"""One pass over clips with one backbone: threads decode and augment while the engine runs the backbone.
+
+Finished clips are on disk at once, so that a run killed at any moment loses only the clips in flight.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from violence_detection import backbones, cli, clips, engines
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UnreadableVideo
+from violence_detection.features import FeatureStore
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip and the variants of it that are wanted."""
+
+    clip_id: str
+    path: Path
+    variants: tuple[str, ...]
+
+
+class Run:
+    """A bounded number of clips is in flight. `failures` and `clips_extracted` say how it went."""
+
+    def __init__(
+        self,
+        config: FeatureConfig,
+        backbone: backbones.Backbone,
+        stores: Mapping[str, FeatureStore],
+        engine: engines.Engine,
+    ):
+        self.config, self.backbone, self.stores, self.engine = config, backbone, stores, engine
+        self.failures: list[dict[str, str]] = []
+        self.clips_extracted = 0
+        self._lock = threading.Lock()
+
+    def extract(self, todo: Sequence[Clip], workers: int) -> None:
+        """Extract all of `todo` into the stores. An error other than an unreadable clip ends it, and is raised."""
+        in_flight: set[Future[None]] = set()
+        pool = ThreadPoolExecutor(workers)
+        try:
+            with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
+                for clip in todo:
+                    in_flight.add(pool.submit(self._clip, clip))
+                    if len(in_flight) > 2 * workers:
+                        done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
+                        bar.update(self._collect(done))
+                while in_flight:
+                    done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
+                    bar.update(self._collect(done))
+        finally:
+            pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun
+
+    def _collect(self, done: set[Future[None]]) -> int:
+        for future in done:
+            future.result()  # a bug or a full disk stops the run here
+        return len(done)
+
+    def _clip(self, clip: Clip) -> None:
+        try:
+            values = self._features(clip)
+        except UnreadableVideo as e:
+            with self._lock:
+                self.failures.append({"path": e.path, "reason": e.reason})
+            return
+        for stream, store in self.stores.items():
+            store.add(clip.clip_id, values[stream], self.engine.name)
+        with self._lock:
+            self.clips_extracted += 1
+
+    def _features(self, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
+        """{stream: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
+        variants = clips.clip_variants(
+            clip.path, clip.clip_id, clip.variants, self.backbone.input_size, self.config
+        )
+        jobs = [
+            (stream, variant, self.engine.submit(images))
+            for variant, streams in variants
+            for stream, images in streams.items()
+        ]
+        values: dict[str, dict[str, np.ndarray]] = {stream: {} for stream in self.stores}
+        for stream, variant, job in jobs:
+            values[stream][variant] = job.result()
+        return values
