@@ -6,7 +6,6 @@ Finished clips are on disk at once; killed at any moment, the same command goes 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from pathlib import Path
 from violence_detection import backbones, engines, features
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
-from violence_detection.extract_run import Clip, Run
+from violence_detection.extract_run import Clip, Run, default_workers
 from violence_detection.features import FeatureStore
 
 log = logging.getLogger(__name__)
@@ -57,7 +56,7 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
         if todo:
             engine = engines.create(config.engine, backbone, weights, config.frames)
             run = Run(config, backbone, stores, engine)
-            run.extract(todo, workers or 2 * (os.cpu_count() or 1))
+            run.extract(todo, workers or default_workers())
             out.failures += run.failures
             out.clips_extracted += run.clips_extracted
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it

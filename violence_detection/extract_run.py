@@ -5,6 +5,7 @@ Finished clips are on disk at once, so that a run killed at any moment loses onl
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -26,6 +27,11 @@ class Clip:
     clip_id: str
     path: Path
     variants: tuple[str, ...]
+
+
+def default_workers() -> int:
+    """Threads that decode and augment: two a core, since they also wait for the engine."""
+    return 2 * (os.cpu_count() or 1)
 
 
 class Run:
