@@ -173,7 +173,7 @@ class Bench:
             samples = [clips.sampling(info, window, d, self.config) for d in draws]
             return sorted(frozenset[int]().union(*(s.frames for s in samples)))
 
-        video.decode(clip.path, plan, clips.resizer(self.backbone.input_size))
+        video.decode(clip.path, plan, clips.resizer(self.backbone.input_size), threads=1)
 
     def _plain_clip(self, path: Path) -> None:
         """Seek to each frame, read on for the differences, and predict the clip's images of all streams at once."""

@@ -125,7 +125,7 @@ def clip_variants(
     def plan(info: video.VideoInfo) -> Sequence[int]:
         return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
 
-    info, frames = video.decode(path, plan, resizer(size))
+    info, frames = video.decode(path, plan, resizer(size), threads=1)  # clips are decoded side by side
     for variant, sample in samplings(info).items():
         yield variant, images(frames, sample, draws[variant], config)
 

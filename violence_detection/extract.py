@@ -56,7 +56,8 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
         if todo:
             engine = engines.create(config.engine, backbone, weights, config.frames)
             run = Run(config, backbone, stores, engine)
-            run.extract(todo, workers or default_workers())
+            logs = data_root / "features" / "tensorboard_logs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+            run.extract(todo, workers or default_workers(), logs)
             out.failures += run.failures
             out.clips_extracted += run.clips_extracted
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it

@@ -5,6 +5,7 @@ Finished clips are on disk at once, so that a run killed at any moment loses onl
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -12,11 +13,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from violence_detection import backbones, cli, clips, engines
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UnreadableVideo
+from violence_detection.extract_meter import Meter
 from violence_detection.features import FeatureStore
 
 
@@ -49,21 +52,33 @@ class Run:
         self.clips_extracted = 0
         self._lock = threading.Lock()
 
-    def extract(self, todo: Sequence[Clip], workers: int) -> None:
-        """Extract all of `todo` into the stores. An error other than an unreadable clip ends it, and is raised."""
+    def extract(self, todo: Sequence[Clip], workers: int, logs: Path | None = None) -> None:
+        """Extract all of `todo` into the stores; TensorBoard scalars of its speed go to the folder `logs`.
+
+        An error other than an unreadable clip ends it, and is raised.
+        """
         in_flight: set[Future[None]] = set()
+        meter = Meter(self.engine, len(todo), logs)
+        cv2.setNumThreads(
+            1
+        )  # clips are decoded side by side: OpenCV's own threads would only be in their way
         pool = ThreadPoolExecutor(workers)
         try:
             with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
-                for clip in todo:
-                    in_flight.add(pool.submit(self._clip, clip))
-                    if len(in_flight) > 2 * workers:
-                        done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
-                        bar.update(self._collect(done))
-                while in_flight:
-                    done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
+                clips_left = iter(todo)
+                while True:
+                    room = workers + 1 - len(in_flight)  # one more, so that no worker waits for the next
+                    in_flight |= {
+                        pool.submit(self._clip, clip) for clip in itertools.islice(clips_left, room)
+                    }
+                    if not in_flight:
+                        break
+                    done, in_flight = wait(in_flight, meter.every_s, FIRST_COMPLETED)
                     bar.update(self._collect(done))
+                    meter.tick(bar.n)
+            meter.finish(bar.n)
         finally:
+            cv2.setNumThreads(-1)
             pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun
 
     def _collect(self, done: set[Future[None]]) -> int:
