@@ -12,7 +12,8 @@ The same real clips, in one run, after a warm-up; each figure is the median over
 processors. On a machine without a GPU both run on the same cores, and the rate cannot exceed
 `shared_limit` = 1 / (1 / network + 1 / decoder), whatever the schedule; `engine_over_shared_limit` is engine / that.
 `cpu_s` is processor seconds a clip of each, which other work on the machine changes less than it does the rates.
-With `--variants N`, `variants_over_network` is the time of all N, in network times of one: decoding is shared.
+With `--variants N`, `variants_over_network` is the time of all N, in network times of one (decoding is
+shared); `cpu_variants_over_network` the same in processor seconds.
 With `--memory A,B`, peak memory of extracting A and B clips, each in a process of its own, and B's over A's.
 """
 
@@ -100,6 +101,9 @@ def measure_speed(args: argparse.Namespace) -> dict[str, Any]:
         "cpu_s": {name: round(statistics.median(s) / n, 4) for name, s in cpu_s.items()},
         "variants": args.variants,
         "variants_over_network": round(args.variants * rate["network"] / rate["engine"], 2),
+        "cpu_variants_over_network": round(
+            args.variants * statistics.median(cpu_s["engine"]) / statistics.median(cpu_s["network"]), 2
+        ),
         "clips": n, "backbone": args.backbone, "streams": args.streams, "engine_name": bench.engine.name,
         "random_weights": args.random_weights, "workers": bench.workers, "cores": os.cpu_count(),
     }  # fmt: skip
@@ -117,7 +121,7 @@ class Bench:
         self.workers = args.workers or default_workers()
         self.todo = choose(args.clips, args.limit, augment.variant_names("v", args.variants))
         self.engine = engines.create(args.engine, self.backbone, self.weights, self.config.frames)
-        self._model = None if args.skip_plain else engines._build_float32(self.backbone, self.weights)
+        self._model: Any = None
         self._images = [
             [images for _, streams in self._variants(clip) for images in streams.values()]
             for clip in self.todo[:_IMAGES_IN_MEMORY]
@@ -125,7 +129,8 @@ class Bench:
         for clip in self.todo:
             clip.path.read_bytes()  # from now on in memory, for every way alike
         self.engine.submit(self._images[0][0]).result()
-        if self._model is not None:
+        if not args.skip_plain:
+            self._model = engines._build_float32(self.backbone, self.weights)
             self._plain_clip(self.todo[0].path)
 
     def engine_way(self) -> None:

@@ -109,10 +109,10 @@ def test_a_clips_features_are_the_same_bits_alone_and_beside_others() -> None:
 
 def test_a_runner_whose_values_depend_on_place_or_neighbours_is_found_out() -> None:
     def by_place(images: np.ndarray) -> np.ndarray:
-        return Recorder()(images) + np.arange(len(images), dtype=np.float32)[:, None] * 1e-6
+        return Recorder()(images) + np.arange(len(images), dtype=np.float32)[:, None] * 0.01
 
     def by_neighbour(images: np.ndarray) -> np.ndarray:
-        return Recorder()(images) + images.mean(dtype=np.float32) * 1e-6
+        return Recorder()(images) + images.mean(dtype=np.float32) * 0.01
 
     assert batching.places_are_alike(Recorder(), (2, 8, 8, 3), 3)
     assert not batching.places_are_alike(by_place, (2, 8, 8, 3), 3)

@@ -31,19 +31,16 @@ def create(kind: str, backbone: backbones.Backbone, weights: Path, frames: int) 
     Raises UserError if OpenVINO was asked for and is not installed.
     """
     if kind == "auto":
-        kind = "tensorflow" if _has_gpu() or not _has_openvino() else "openvino"
+        kind = "tensorflow" if _gpus() or not _has_openvino() else "openvino"
     if kind == "openvino" and not _has_openvino():
         raise UserError("--engine openvino: the package is missing. Run: pip install openvino")
     if kind == "openvino":
         model = _build_float32(backbone, weights)
         return Engine("openvino-float32", _openvino(model, _shape(backbone, frames)))
-    if not _has_gpu():
-        return tensorflow_engine(backbone, weights, frames, ["CPU:0"], jobs_a_batch=1)
-    import tensorflow as tf
-
-    gpus = [f"GPU:{i}" for i in range(len(tf.config.list_logical_devices("GPU")))]
-    pixels = frames * backbone.input_size**2
-    return tensorflow_engine(backbone, weights, frames, gpus, max(1, _GPU_BATCH_PIXELS // pixels))
+    if gpus := _gpus():
+        jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2))
+        return tensorflow_engine(backbone, weights, frames, gpus, jobs_a_batch)
+    return tensorflow_engine(backbone, weights, frames, ["CPU:0"], jobs_a_batch=1)
 
 
 def tensorflow_engine(
@@ -90,10 +87,10 @@ def _build_float32(backbone: backbones.Backbone, weights: Path) -> Any:
         keras.config.set_dtype_policy(policy)
 
 
-def _has_gpu() -> bool:
+def _gpus() -> list[str]:
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return [f"GPU:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))]
 
 
 def _has_openvino() -> bool:
