@@ -40,7 +40,7 @@ def create(kind: str, backbone: backbones.Backbone, weights: Path, frames: int) 
     if gpus := _gpus():
         jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2))
         return tensorflow_engine(backbone, weights, frames, gpus, jobs_a_batch)
-    return tensorflow_engine(backbone, weights, frames, ["CPU:0"], jobs_a_batch=1)
+    return tensorflow_engine(backbone, weights, frames, ["CPU:0"], 1)
 
 
 def tensorflow_engine(
