@@ -145,10 +145,18 @@ def test_auto_takes_the_gpu_then_openvino(
 ) -> None:
     if chosen == "openvino":
         pytest.importorskip("openvino")
-    monkeypatch.setattr(engines, "_has_gpu", lambda: gpu)
+    made: list[list[str]] = []
+
+    def tensorflow_engine(b: object, w: object, frames: int, devices: list[str], jobs: int) -> engines.Engine:
+        made.append(devices)
+        assert jobs == (9 if gpu else 1)
+        return engines.Engine("tensorflow-float32", [np.asarray])
+
+    monkeypatch.setattr(engines, "_gpus", lambda: ["GPU:0", "GPU:1"] if gpu else [])
+    monkeypatch.setattr(engines, "tensorflow_engine", tensorflow_engine)
     monkeypatch.setattr(engines, "_has_openvino", lambda: openvino)
     monkeypatch.setattr(engines, "_build_float32", lambda *_: None)
-    monkeypatch.setattr(engines, "_tensorflow", lambda *_: np.asarray)
     monkeypatch.setattr(engines, "_openvino", lambda *_: [np.asarray])
     backbone = backbones.get("efficientnet_lite0")
-    assert engines.create("auto", backbone, backbones.Path(), FRAMES).name == f"{chosen}-float32"
+    assert engines.create("auto", backbone, backbones.Path(), frames=20).name == f"{chosen}-float32"
+    assert made == ([] if chosen == "openvino" else [["GPU:0", "GPU:1"] if gpu else ["CPU:0"]])

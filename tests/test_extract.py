@@ -41,10 +41,10 @@ class Counts:
             self.jobs += 1
         return stand_in.features_of(images)
 
-    def open(self, path: Path) -> Any:
+    def open(self, path: Path, threads: int = 0) -> Any:
         with self._lock:
             self.opened[path.name] += 1
-        return self._open(path)
+        return self._open(path, threads)
 
     _open = staticmethod(video._open)
 

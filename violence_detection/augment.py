@@ -144,6 +144,7 @@ class Augmenter:
         self._colour_table = _lookup_table(d, d.channel_shift)
         self._grey_table = _lookup_table(d, (float(np.dot(_LUMA, d.channel_shift)),))[..., 0]
         self._noise = _noise(d, size) if d.noise_std else None
+        self._corners: dict[int, tuple[int, int]] = {}
 
     def colour(self, frame: np.ndarray, number: int) -> np.ndarray:
         """An RGB uint8 frame (S, S, 3); `number` is its place in the video, which decides its noise."""
@@ -152,11 +153,10 @@ class Augmenter:
         noise = self._noise_of([number] * 3)
         return self._alter(frame, self._colour_table, noise)
 
-    def grey(self, frames: Sequence[np.ndarray], numbers: Sequence[int]) -> Sequence[np.ndarray]:
-        """Up to four grey uint8 frames (S, S), altered in one pass as the channels of one image."""
-        if self._identity:
-            return frames
-        return cv2.split(self._alter(cv2.merge(frames), self._grey_table, self._noise_of(numbers)))
+    def grey(self, frames: Sequence[np.ndarray], numbers: Sequence[int]) -> np.ndarray:
+        """Up to four grey uint8 frames (S, S), altered in one pass as the channels of one image, (S, S, K)."""
+        packed = cv2.merge(frames)
+        return packed if self._identity else self._alter(packed, self._grey_table, self._noise_of(numbers))
 
     def _alter(
         self, image: np.ndarray, table: np.ndarray, noise: tuple[np.ndarray, np.ndarray] | None
@@ -179,14 +179,20 @@ class Augmenter:
         """What to add and what to subtract, a channel a frame number: two uint8 images (S, S, K)."""
         if self._noise is None:
             return None
-        corners = [
-            np.random.default_rng((self._draw.noise_seed, i)).integers(0, _NOISE_ROOM, 2) for i in numbers
-        ]
+        corners = [self._corner(i) for i in numbers]
         more, less = (
             cv2.merge([tile[y : y + self._size, x : x + self._size] for y, x in corners])
             for tile in self._noise
         )
         return more, less
+
+    def _corner(self, number: int) -> tuple[int, int]:
+        """Where a frame's part of the noise tile begins."""
+        if number not in self._corners:  # seeding a generator costs as much as adding the noise
+            rng = np.random.default_rng((self._draw.noise_seed, number))
+            y, x = rng.integers(0, _NOISE_ROOM, 2)
+            self._corners[number] = int(y), int(x)
+        return self._corners[number]
 
 
 def _noise(d: Draw, size: int) -> tuple[np.ndarray, np.ndarray]:

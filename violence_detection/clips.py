@@ -7,7 +7,6 @@ into T images: `rgb` the frames themselves, `motion` how the picture changes ove
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,30 +82,49 @@ def resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
     return resize
 
 
+class Greys(dict[int, np.ndarray]):
+    """Frames in grey by number, (S, S) uint8, each made when it is first asked for: variants share them."""
+
+    def __init__(self, frames: Mapping[int, np.ndarray]):
+        self._frames = frames
+
+    def __missing__(self, number: int) -> np.ndarray:
+        self[number] = cv2.cvtColor(self._frames[number], cv2.COLOR_RGB2GRAY)
+        return self[number]
+
+
 def images(
-    frames: Mapping[int, np.ndarray], sample: Sampling, d: augment.Draw, config: FeatureConfig
+    frames: Mapping[int, np.ndarray],
+    sample: Sampling,
+    d: augment.Draw,
+    config: FeatureConfig,
+    greys: Greys | None = None,
 ) -> dict[str, np.ndarray]:
     """The images of each stream of the config: name -> (T, S, S, 3) uint8.
 
-    `frames`: number -> RGB (S, S, 3) uint8, those of `sample` at least.
+    `frames`: number -> RGB (S, S, 3) uint8, those of `sample` at least. `greys` of them, where variants share it.
     """
     augmenter = augment.Augmenter(d, next(iter(frames.values())).shape[0])
     out = {}
     if "rgb" in config.streams:
         out["rgb"] = np.stack([augmenter.colour(frames[i], i) for i in sample.base.tolist()])
     if "motion" in config.streams:
+        greys = Greys(frames) if greys is None else greys
         rows = sample.motion.tolist()
-        grey = {i: cv2.cvtColor(frames[i], cv2.COLOR_RGB2GRAY) for i in {i for row in rows for i in row}}
         out["motion"] = np.stack(
-            [_motion(augmenter.grey([grey[i] for i in row], row), config.motion_gain) for row in rows]
+            [_motion(augmenter.grey([greys[i] for i in row], row), config.motion_gain) for row in rows]
         )
     return out
 
 
-def _motion(grey: Sequence[np.ndarray], gain: float) -> np.ndarray:
-    """Three successive differences of four grey frames, as the three channels: (S, S, 3) uint8."""
-    steps = [cv2.absdiff(a, b) for a, b in itertools.pairwise(grey)]
-    return cv2.convertScaleAbs(cv2.merge(steps), alpha=gain)
+def _motion(grey: np.ndarray, gain: float) -> np.ndarray:
+    """Three successive differences of four grey frames (S, S, 4), as the three channels: (S, S, 3) uint8."""
+    row = grey.reshape(
+        1, -1
+    )  # neighbours in memory are the same pixel of successive frames, but for every fourth
+    steps = np.empty_like(row)
+    cv2.absdiff(row[:, :-1], row[:, 1:], dst=steps[:, :-1])
+    return cv2.convertScaleAbs(cv2.cvtColor(steps.reshape(grey.shape), cv2.COLOR_RGBA2RGB), alpha=gain)
 
 
 def clip_variants(
@@ -125,9 +143,10 @@ def clip_variants(
     def plan(info: video.VideoInfo) -> Sequence[int]:
         return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
 
-    info, frames = video.decode(path, plan, resizer(size))
+    info, frames = video.decode(path, plan, resizer(size), threads=1)  # clips are decoded side by side
+    greys = Greys(frames)
     for variant, sample in samplings(info).items():
-        yield variant, images(frames, sample, draws[variant], config)
+        yield variant, images(frames, sample, draws[variant], config, greys)
 
 
 def window_variants(
@@ -147,4 +166,5 @@ def window_variants(
     plans = [{v: sampling(info, w, d, config) for v, d in draws.items()} for w in windows]
     groups = [frozenset[int]().union(*(s.frames for s in plan.values())) for plan in plans]
     for plan, frames in zip(plans, video.decode_groups(path, groups, resizer(size)), strict=True):
-        yield {v: images(frames, sample, draws[v], config) for v, sample in plan.items()}
+        greys = Greys(frames)
+        yield {v: images(frames, sample, draws[v], config, greys) for v, sample in plan.items()}

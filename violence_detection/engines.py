@@ -1,50 +1,28 @@
-"""What runs a backbone: TensorFlow (GPU or CPU) or OpenVINO (CPU, up to twice as fast, same float32 values).
+"""What runs a backbone: TensorFlow (GPUs or CPU) or OpenVINO (CPU, up to twice as fast, same float32 values).
 
-A job is the T images of one clip, variant and stream, always as one batch of T. The batch is never mixed with another
-clip's, so a clip's features do not depend on what else is being extracted.
+On a CPU a batch is the T images of one clip, variant and stream; on GPUs it holds several of those, and each GPU has
+the backbone to itself (see batching.py: a clip's features do not depend on what else is being extracted).
 """
 
 from __future__ import annotations
 
-import queue
+import logging
 import warnings
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from violence_detection import backbones
+from violence_detection.batching import Engine, Runner, places_are_alike
 from violence_detection.errors import UserError
 
-#: Images (T, S, S, 3) uint8 to features (T, C) float32. One that is busy is not called a second time.
-Runner = Callable[[np.ndarray], np.ndarray]
-_TENSORFLOW_JOBS = 2  # one computes while the next is handed over; more would only fill a GPU's memory
+log = logging.getLogger(__name__)
 
-
-class Engine:
-    """Runs one job on each of its runners at once. Safe to use from several threads."""
-
-    def __init__(self, name: str, runners: Sequence[Runner]):
-        self.name = name
-        self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
-        for runner in runners:
-            self._idle.put(runner)
-        self._pool = ThreadPoolExecutor(len(runners), "engine")
-
-    def submit(self, images: np.ndarray) -> Future[np.ndarray]:
-        """Features (T, C) float32 to come, for images (T, S, S, 3) uint8.
-
-        Waits while all runners are busy, so that images do not pile up. An error comes with the future's result.
-        """
-        return self._pool.submit(self._run, self._idle.get(), images)
-
-    def _run(self, runner: Runner, images: np.ndarray) -> np.ndarray:
-        try:
-            return runner(images)
-        finally:
-            self._idle.put(runner)
+_BATCHES_A_DEVICE = 2  # one computes while the next is handed over; more would only fill a GPU's memory
+#: Pixels of a GPU's batch: 64 images of 380 x 380 (EfficientNetB4's largest layer then has 0.7 GB in float16).
+_GPU_BATCH_PIXELS = 64 * 380**2
 
 
 def create(kind: str, backbone: backbones.Backbone, weights: Path, frames: int) -> Engine:
@@ -53,14 +31,48 @@ def create(kind: str, backbone: backbones.Backbone, weights: Path, frames: int) 
     Raises UserError if OpenVINO was asked for and is not installed.
     """
     if kind == "auto":
-        kind = "tensorflow" if _has_gpu() or not _has_openvino() else "openvino"
+        kind = "tensorflow" if _gpus() or not _has_openvino() else "openvino"
     if kind == "openvino" and not _has_openvino():
         raise UserError("--engine openvino: the package is missing. Run: pip install openvino")
-    model = _build_float32(backbone, weights)
-    shape = (frames, backbone.input_size, backbone.input_size, 3)
     if kind == "openvino":
-        return Engine("openvino-float32", _openvino(model, shape))
-    return Engine("tensorflow-float32", [_tensorflow(model, shape)] * _TENSORFLOW_JOBS)
+        model = _build_float32(backbone, weights)
+        return Engine("openvino-float32", _openvino(model, _shape(backbone, frames)))
+    if gpus := _gpus():
+        jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2))
+        return tensorflow_engine(backbone, weights, frames, gpus, jobs_a_batch)
+    return tensorflow_engine(backbone, weights, frames, ["CPU:0"], 1)
+
+
+def tensorflow_engine(
+    backbone: backbones.Backbone, weights: Path, frames: int, devices: Sequence[str], jobs_a_batch: int
+) -> Engine:
+    """An engine with the backbone on each of the devices ("GPU:0", "GPU:1", ...), which take turns.
+
+    `jobs_a_batch` is brought down to 1 where a clip's features would depend on its place in a batch.
+    """
+    import tensorflow as tf
+
+    models = []
+    for device in devices:
+        with tf.device(device):
+            models.append(_build_float32(backbone, weights))
+
+    def runners(jobs: int) -> list[Runner]:
+        made = []
+        for device, model in zip(devices, models, strict=True):
+            with tf.device(device):
+                made.append(_tensorflow(model, _shape(backbone, jobs * frames)))
+        return made
+
+    ready = runners(jobs_a_batch)
+    if jobs_a_batch > 1 and not places_are_alike(ready[0], _shape(backbone, frames), jobs_a_batch):
+        log.warning("%s: features depend on the place in a batch here; each clip gets its own", backbone.name)
+        ready, jobs_a_batch = runners(1), 1
+    return Engine("tensorflow-float32", ready * _BATCHES_A_DEVICE, jobs_a_batch)
+
+
+def _shape(backbone: backbones.Backbone, images: int) -> tuple[int, ...]:
+    return (images, backbone.input_size, backbone.input_size, 3)
 
 
 def _build_float32(backbone: backbones.Backbone, weights: Path) -> Any:
@@ -75,10 +87,10 @@ def _build_float32(backbone: backbones.Backbone, weights: Path) -> Any:
         keras.config.set_dtype_policy(policy)
 
 
-def _has_gpu() -> bool:
+def _gpus() -> list[str]:
     import tensorflow as tf
 
-    return bool(tf.config.list_physical_devices("GPU"))
+    return [f"GPU:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))]
 
 
 def _has_openvino() -> bool:

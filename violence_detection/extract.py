@@ -1,4 +1,4 @@
-"""Extract the features that are missing: threads decode and augment, the engine runs the backbone meanwhile.
+"""Extract the features that are missing from the cache.
 
 Finished clips are on disk at once; killed at any moment, the same command goes on with the clips that are missing.
 """
@@ -6,31 +6,19 @@ Finished clips are on disk at once; killed at any moment, the same command goes 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
-from violence_detection import backbones, cli, clips, engines, features
+from violence_detection import backbones, engines, features
 from violence_detection.config import FeatureConfig
-from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.errors import UserError
+from violence_detection.extract_run import Clip, Run, default_workers
 from violence_detection.features import FeatureStore
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A clip and the variants of it that are wanted."""
-
-    clip_id: str
-    path: Path
-    variants: tuple[str, ...]
 
 
 @dataclass
@@ -67,7 +55,11 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
         )
         if todo:
             engine = engines.create(config.engine, backbone, weights, config.frames)
-            _Run(config, backbone, stores, engine, out).run(todo, workers or 2 * (os.cpu_count() or 1))
+            run = Run(config, backbone, stores, engine)
+            logs = data_root / "features" / "tensorboard_logs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+            run.extract(todo, workers or default_workers(), logs)
+            out.failures += run.failures
+            out.clips_extracted += run.clips_extracted
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
@@ -105,66 +97,3 @@ def _missing(wanted: Sequence[Clip], stores: Mapping[str, FeatureStore]) -> list
         if lacking := tuple(v for v in clip.variants if v not in common):
             todo.append(Clip(clip.clip_id, clip.path, lacking))
     return todo
-
-
-class _Run:
-    """One pass over the clips of one backbone; a bounded number of clips is in flight."""
-
-    def __init__(
-        self,
-        config: FeatureConfig,
-        backbone: backbones.Backbone,
-        stores: Mapping[str, FeatureStore],
-        engine: engines.Engine,
-        out: Extraction,
-    ):
-        self.config, self.backbone, self.stores, self.engine, self.out = config, backbone, stores, engine, out
-        self._lock = threading.Lock()
-
-    def run(self, todo: Sequence[Clip], workers: int) -> None:
-        in_flight: set[Future[None]] = set()
-        pool = ThreadPoolExecutor(workers)
-        try:
-            with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
-                for clip in todo:
-                    in_flight.add(pool.submit(self._clip, clip))
-                    if len(in_flight) > 2 * workers:
-                        done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
-                        bar.update(self._collect(done))
-                while in_flight:
-                    done, in_flight = wait(in_flight, return_when=FIRST_COMPLETED)
-                    bar.update(self._collect(done))
-        finally:
-            pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun
-
-    def _collect(self, done: set[Future[None]]) -> int:
-        for future in done:
-            future.result()  # a bug or a full disk stops the run here
-        return len(done)
-
-    def _clip(self, clip: Clip) -> None:
-        try:
-            values = self._features(clip)
-        except UnreadableVideo as e:
-            with self._lock:
-                self.out.failures.append({"path": e.path, "reason": e.reason})
-            return
-        for stream, store in self.stores.items():
-            store.add(clip.clip_id, values[stream], self.engine.name)
-        with self._lock:
-            self.out.clips_extracted += 1
-
-    def _features(self, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
-        """{stream: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
-        variants = clips.clip_variants(
-            clip.path, clip.clip_id, clip.variants, self.backbone.input_size, self.config
-        )
-        jobs = [
-            (stream, variant, self.engine.submit(images))
-            for variant, streams in variants
-            for stream, images in streams.items()
-        ]
-        values: dict[str, dict[str, np.ndarray]] = {stream: {} for stream in self.stores}
-        for stream, variant, job in jobs:
-            values[stream][variant] = job.result()
-        return values
