@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from violence_detection import backbones, engines, features
+from violence_detection import backbones, engines, features, storage
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.extract_run import Clip, Run
@@ -49,7 +49,7 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
         }
         out.stores |= {features.input_name(name, stream): store for stream, store in stores.items()}
         for store in stores.values():
-            features.clean_temporary(store.folder)
+            storage.remove_abandoned(store.folder, ".npz")
         todo = _missing(wanted, stores)
         log.info(
             "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(config.streams)
