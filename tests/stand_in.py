@@ -6,6 +6,7 @@ As a script it extracts features, for tests that kill it: stand_in.py DATA_ROOT 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,6 +37,16 @@ def install(
     backbone = backbones.Backbone(NAME, SIZE, 4, "", lambda given: given or Path(__file__), lambda _: None)
     put(backbones, "BACKBONES", backbones.BACKBONES | {NAME: backbone})
     put(engines, "create", lambda *_: engines.Engine("stand-in", [runner, runner]))
+
+
+def install_slow() -> None:
+    """The same at a rate that leaves time for something to die meanwhile."""
+
+    def slow(images: np.ndarray) -> np.ndarray:
+        time.sleep(0.05)
+        return features_of(images)
+
+    install(runner=slow)
 
 
 def wanted(paths: Sequence[Path], variants: int) -> list[extract.Clip]:

@@ -80,7 +80,7 @@ def map_unordered(
     ray = _ray()
     todo = list(items)
     with connected(address):
-        _check_fits(ray, cpus_each, gpus_each, what)
+        _check_fits(cpus_each, gpus_each, what)
         remote = ray.remote(
             num_cpus=cpus_each, num_gpus=gpus_each, max_retries=0, scheduling_strategy="SPREAD"
         )(_call)
@@ -138,11 +138,16 @@ def _lost(ray: Any) -> tuple[type[Exception], ...]:
     return e.WorkerCrashedError, e.NodeDiedError, e.ObjectLostError, e.OutOfMemoryError
 
 
-def _check_fits(ray: Any, cpus_each: float, gpus_each: float, what: str) -> None:
+def machines() -> list[dict[str, float]]:
+    """The resources (CPU, GPU) of each machine of the cluster that one is `connected` to."""
+    return [node["Resources"] for node in _ray().nodes() if node["Alive"]]
+
+
+def _check_fits(cpus_each: float, gpus_each: float, what: str) -> None:
     """Ray would wait for ever for a machine that is not there."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not any(m.get("CPU", 0) >= cpus_each and m.get("GPU", 0) >= gpus_each for m in machines):
-        sizes = "; ".join(f"{m.get('CPU', 0):g} CPUs, {m.get('GPU', 0):g} GPUs" for m in machines)
+    found = machines()
+    if not any(m.get("CPU", 0) >= cpus_each and m.get("GPU", 0) >= gpus_each for m in found):
+        sizes = "; ".join(f"{m.get('CPU', 0):g} CPUs, {m.get('GPU', 0):g} GPUs" for m in found)
         raise UserError(
             f"a {what} needs {cpus_each:g} CPUs and {gpus_each:g} GPUs on one machine; the cluster has: {sizes}. "
             "Ask for less, or add a machine with `ray start --address=HOST:6379`"
