@@ -55,7 +55,11 @@ def wanted(paths: Sequence[Path], variants: int) -> list[extract.Clip]:
     return [extract.Clip(path.stem, path, names) for path in sorted(paths)]
 
 
-if __name__ == "__main__":
+def write_features(data_root: Path, variants: int, paths: Sequence[Path]) -> None:
+    """Extract in a process of its own, which may be killed."""
     install()
-    clips = wanted([Path(p) for p in sys.argv[3:]], int(sys.argv[2]))
-    extract.ensure(clips, CONFIG, Path(sys.argv[1]), workers=2)
+    extract.ensure(wanted(paths, variants), CONFIG, data_root, workers=2)
+
+
+if __name__ == "__main__":
+    write_features(Path(sys.argv[1]), int(sys.argv[2]), [Path(p) for p in sys.argv[3:]])

@@ -35,11 +35,11 @@ def two_nodes() -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
         nodes.add_node(**NODE)
-    ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR",
-             runtime_env={"worker_process_setup_hook": "stand_in.install_slow"})  # fmt: skip
-    yield nodes
-    ray.shutdown()
-    nodes.shutdown()
+        ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR",
+                 runtime_env={"worker_process_setup_hook": "stand_in.install_slow"})  # fmt: skip
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
 
 
 def _run(function: Any, items: Any, **how: Any) -> dict[int, Any]:
