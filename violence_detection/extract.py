@@ -210,7 +210,7 @@ def _make_again(
     by_id: Mapping[str, Clip], config: FeatureConfig, data_root: Path, workers: int, clip_id: str
 ) -> None:
     """Extract one clip anew. Raises UserError if it can no longer be read."""
-    for failure in ensure([by_id[clip_id]], config, data_root, workers).failures:
+    for failure in ensure([by_id[clip_id]], config, data_root, workers, verify=True).failures:
         raise UserError(
             f"the cached feature of {failure['path']} is lost, and the clip cannot be read ({failure['reason']}). "
             "Run the same command again: it leaves the clip out"
