@@ -107,7 +107,7 @@ def test_preview_draws_a_row_a_variant_and_stream_of_both_classes(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, summary = _run(root, capsys, "--preview", "2")
-    sheets = {Path(path).stem: cv2.imread(path) for path in summary["sheets"]}
+    sheets = {Path(path).stem: np.asarray(cv2.imread(path)) for path in summary["sheets"]}
     assert set(sheets) == {"clip0", "clip1"}, "a fight and a nonfight"
     assert not (root / "features").exists()
     rows = len(sheets["clip0"]) / (preview._THUMB + preview._GAP)

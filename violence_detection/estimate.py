@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import time
@@ -13,6 +14,7 @@ from violence_detection.errors import UserError
 from violence_detection.extract_run import Clip
 from violence_detection.preflight import RESERVE_BYTES, free_bytes_of, gigabytes
 
+log = logging.getLogger(__name__)
 #: So many clips a decoding thread make a run long enough to tell its rate.
 WORTH_MEASURING = 8
 #: Bytes of a cache entry beside the values: the name of the engine, the end of the directory; and of each variant.
@@ -32,9 +34,12 @@ def needed_bytes(clips: Sequence[Clip], steps: int, feature_dim: int) -> int:
 
 
 def check_disk(data_root: Path, needed: int) -> None:
-    """Raise UserError if what is `needed`, and a reserve, does not fit on the disk of the data root."""
+    """Log what is `needed`; raise UserError if that and a reserve do not fit on the disk of the data root."""
+    if not needed:
+        return
     free = free_bytes_of(data_root)
-    if needed and needed + RESERVE_BYTES > free:
+    log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
+    if needed + RESERVE_BYTES > free:
         raise UserError(
             f"{data_root}/features: {gigabytes(free)} free, {gigabytes(needed)} of features to come and a reserve of "
             f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment, delete what is no longer used with --prune, or "
