@@ -113,23 +113,24 @@ def test_temporary_files_of_dead_writers_go_and_those_of_living_ones_stay(tmp_pa
     gone.wait()
     here = storage.machine()
     dead = tmp_path / f".clip.with.dots.{here}.{gone.pid}-77.tmp.npz"
+    dead_record = tmp_path / f".record.{here}.{gone.pid}-77.tmp.json"
     elsewhere_old = tmp_path / f".clip.other_host_1.{os.getpid()}-77.tmp.npz"
     alive = tmp_path / f".clip.{here}.{os.getpid()}-77.tmp.npz"
     elsewhere = tmp_path / f".clip.other_host_1.{gone.pid}-78.tmp.npz"
     entry = tmp_path / "clip.npz"
-    for path in (dead, elsewhere_old, alive, elsewhere, entry):
+    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry):
         path.write_bytes(b"x")
     two_hours_ago = time.time() - 7200
     for path in (elsewhere_old, alive, entry):
         os.utime(path, (two_hours_ago, two_hours_ago))
-    storage.remove_abandoned(tmp_path, ".npz")
+    storage.remove_abandoned(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name, entry.name])
 
 
 def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) -> None:
     with storage.atomic_path(tmp_path / "a.b.npz") as temporary:
         temporary.write_bytes(b"half")
-        storage.remove_abandoned(tmp_path, ".npz")
+        storage.remove_abandoned(tmp_path)
         assert temporary.exists()
 
 

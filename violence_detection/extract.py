@@ -76,7 +76,7 @@ def ensure(
             for stream in config.streams
         }
         for store in stores.values():
-            storage.remove_abandoned(store.folder, ".npz")
+            storage.remove_abandoned(store.folder)
         todo = _missing(wanted, stores, verify)
         log.info(
             "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(config.streams)

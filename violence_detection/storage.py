@@ -54,14 +54,14 @@ def machine() -> str:
     return re.sub(r"[^A-Za-z0-9_-]", "_", platform.node() or "unnamed") + "_" + namespace
 
 
-def remove_abandoned(folder: Path, suffix: str) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Remove temporary files that their writers have left behind.
 
     A writer on this machine is asked for by its process number; of other machines, on a shared volume, only what has
     not changed for an hour goes.
     """
-    for path in sorted(folder.glob(f".*.tmp{suffix}")):
-        parts = path.name.removesuffix(f".tmp{suffix}").split(".")
+    for path in sorted(folder.glob(".*.tmp.*")):
+        parts = path.name.rpartition(".tmp.")[0].split(".")
         if len(parts) > 1 and parts[-2] == machine():
             pid = parts[-1].split("-")[0]
             abandoned = not (pid.isdigit() and _alive(int(pid)))
