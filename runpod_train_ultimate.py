@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = cli.parse(parser, argv, log_name="training_ultimate")
 
-    from violence_detection import scoring, session, training  # heavy imports only now
+    from violence_detection import feature_tasks  # heavy imports only now
+
+    if (code := feature_tasks.run(args)) is not None:
+        return code
+    from violence_detection import scoring, session, training
 
     run = session.prepare(args)
     record = run.record("bilstm_attention")

@@ -30,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = cli.parse(parser, argv, log_name="training_ensemble")
 
-    from violence_detection import ensemble, scoring, session  # heavy imports only now
+    from violence_detection import feature_tasks  # heavy imports only now
+
+    if (code := feature_tasks.run(args)) is not None:
+        return code
+    from violence_detection import ensemble, scoring, session
 
     run = session.prepare(args)
     trained = ensemble.train_members(

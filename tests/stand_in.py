@@ -6,6 +6,7 @@ As a script it extracts features, for tests that kill it: stand_in.py DATA_ROOT 
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -38,13 +39,27 @@ def install(
     put(engines, "create", lambda *_: engines.Engine("stand-in", [runner, runner]))
 
 
+def install_slow() -> None:
+    """The same at a rate that leaves time for something to die meanwhile."""
+
+    def slow(images: np.ndarray) -> np.ndarray:
+        time.sleep(0.05)
+        return features_of(images)
+
+    install(runner=slow)
+
+
 def wanted(paths: Sequence[Path], variants: int) -> list[extract.Clip]:
     """Clips named as their files, each with so many training variants."""
     names = augment.variant_names("v", variants)
     return [extract.Clip(path.stem, path, names) for path in sorted(paths)]
 
 
-if __name__ == "__main__":
+def write_features(data_root: Path, variants: int, paths: Sequence[Path]) -> None:
+    """Extract in a process of its own, which may be killed."""
     install()
-    clips = wanted([Path(p) for p in sys.argv[3:]], int(sys.argv[2]))
-    extract.ensure(clips, CONFIG, Path(sys.argv[1]), workers=2)
+    extract.ensure(wanted(paths, variants), CONFIG, data_root, workers=2)
+
+
+if __name__ == "__main__":
+    write_features(Path(sys.argv[1]), int(sys.argv[2]), [Path(p) for p in sys.argv[3:]])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import pytest
 import small_videos
 import stand_in
 
-from violence_detection import engines, extract, video
+from violence_detection import engines, estimate, extract, video
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.extract import Clip
@@ -212,6 +214,125 @@ def test_killed_in_the_middle_and_run_again_gives_the_cache_of_an_undisturbed_ru
     whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
     assert _content(done.stores, wanted) == _content(whole.stores, wanted)
     assert not list(tmp_path.glob("killed/features/*/.*")), "temporary files are left"
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
+    tmp_path: Path, counts: Counts, writers: int
+) -> None:
+    """VIOLENCE_KILLS=25 makes it 50 kills over both cases. Two writers want different numbers of variants."""
+    kills_wanted = int(os.environ.get("VIOLENCE_KILLS", "2"))
+    paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(16)]
+    wanted = stand_in.wanted(paths, 8)
+    whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
+    undisturbed = _content(whole.stores, wanted)
+    context = multiprocessing.get_context("forkserver")  # a killed process is replaced at once, imports done
+    context.set_forkserver_preload(["stand_in"])
+    rng = np.random.default_rng(writers)
+    full_s, kills, rounds = 0.0, 0, 0
+    while kills < kills_wanted:
+        rounds += 1
+        assert rounds < 20 * kills_wanted, "processes end before they can be killed"
+        root = tmp_path / f"killed{rounds}"
+        while True:
+            processes = [
+                context.Process(target=stand_in.write_features, args=(root, variants, paths))
+                for variants in (8, 5)[:writers]
+            ]
+            started = time.monotonic()
+            for process in processes:
+                process.start()
+            victim = processes[int(rng.integers(writers))]
+            victim.join(
+                rng.uniform(0, full_s) if full_s else None
+            )  # the first round measures how long it takes
+            victim.kill()
+            victim.join()
+            kills += victim.exitcode == -signal.SIGKILL
+            for process in processes:
+                process.join()
+            if processes[0].exitcode == 0:
+                break
+        full_s = full_s or time.monotonic() - started
+        done = extract.ensure(wanted, stand_in.CONFIG, root)
+        assert _content(done.stores, wanted) == undisturbed
+        assert not list(root.glob("features/*/.*")), "temporary files are left"
+    print(f"{writers} writers: {kills} kills, {rounds} caches")
+
+
+def test_twenty_entries_damaged_at_random_are_all_found_and_made_again(
+    tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half of them at the start, by size or time of change; the others, which keep both, when they are read."""
+    paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(24)]
+    wanted = stand_in.wanted(paths, 3)
+    before = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    expected = _content(before.stores, wanted)
+    rng = np.random.default_rng(0)
+    entries = [store.path(clip.clip_id) for store in before.stores.values() for clip in wanted]
+    hurt = [entries[i] for i in rng.permutation(len(entries))[:20]]
+    for i, path in enumerate(hurt):
+        _damage(path, i % 4, rng, unseen=i >= 10)
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    seen = {path.stem for path in hurt[:10]}
+    assert seen <= {c.clip_id for c in wanted if counts.opened[c.path.name] > 1}
+    found_at_start = [path for path in hurt if f"damaged cache entry {path}" in caplog.text]
+    assert set(found_at_start) >= {path for i, path in enumerate(hurt[:10]) if i % 4 != 3}, "3 is deletion"
+    caplog.clear()
+    assert _content(done.stores, wanted) == expected
+    at_reading = {path.stem for path in hurt[10:] if f"{path} is missing or damaged" in caplog.text}
+    assert at_reading
+    assert {path.stem for path in hurt} <= seen | at_reading  # both streams of a clip are made together
+
+
+def _damage(path: Path, kind: int, rng: np.random.Generator, unseen: bool) -> None:
+    """0: a bit of the values flipped, 1: cut off, 2: a stretch zeroed, 3: deleted. `unseen`: 0 or 2, time restored."""
+    status, data = path.stat(), bytearray(path.read_bytes())
+    if unseen:
+        kind = kind // 2 * 2
+    if kind == 3 and not unseen:
+        path.unlink()
+        return
+    at = int(rng.integers(200, 220))  # within the values of the first variant
+    if kind == 0:
+        data[at] ^= 1 << int(rng.integers(8))
+    elif kind == 1:
+        del data[int(rng.integers(len(data))) :]
+    else:
+        data[at : at + 16] = bytes(16)
+    path.write_bytes(data)
+    if unseen:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_what_an_extraction_takes_is_said_before_and_after(
+    tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(estimate, "WORTH_MEASURING", 4)
+    paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(8)]
+    wanted = stand_in.wanted(paths, 2)
+    extract.ensure(wanted, stand_in.CONFIG, tmp_path, workers=1, usd_per_hour=1000)
+    assert re.search(r"stand_in: 6 clips will take about 0 min \(\d+\.\d\d USD\)", caplog.text)
+    assert re.search(r"features took 0 min \(\d+\.\d\d USD\)", caplog.text)
+    caplog.clear()
+    extract.ensure(stand_in.wanted(paths, 3), stand_in.CONFIG, tmp_path, workers=1)
+    assert "stand_in: 8 clips will take about 0 min" in caplog.text, "an earlier run tells the rate"
+
+
+def test_a_full_disk_is_told_before_anything_is_extracted(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = stand_in.wanted(clips, 10)
+    needed = 2 * estimate.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
+    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES - 1)
+    with pytest.raises(UserError, match=r"free, .* features to come.*--prune"):
+        extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    assert not counts.jobs
+    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES)
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    taken = sum(store.path(c.clip_id).stat().st_size for store in done.stores.values() for c in wanted)
+    assert 0.9 * needed < taken <= needed, "the estimate is not what is taken"
 
 
 def test_two_processes_extracting_the_same_clips_end_with_a_right_cache(

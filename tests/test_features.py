@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from violence_detection import augment, features
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
+from violence_detection.feature_index import VerifiedIndex
 from violence_detection.features import FeatureStore
 
 CONFIG = FeatureConfig(backbone=("efficientnet_lite0",))
@@ -37,6 +40,12 @@ def store(tmp_path: Path, weights: Path) -> FeatureStore:
     return FeatureStore.open(tmp_path, features.record(CONFIG, "efficientnet_lite0", "rgb", weights))
 
 
+@pytest.fixture
+def unsaved_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage by the hundred need not be noted on the disk each time."""
+    monkeypatch.setattr(VerifiedIndex, "save", lambda _: None)
+
+
 def test_what_is_written_is_read_back_as_float16(store: FeatureStore) -> None:
     values = _values("v0", "v1")
     store.add("clip", values, "engine")
@@ -54,6 +63,7 @@ def test_further_variants_join_the_ones_there_are(store: FeatureStore) -> None:
     np.testing.assert_array_equal(store.read("clip", ("v0",))[0], _values("v0")["v0"].astype(np.float16))
 
 
+@pytest.mark.usefixtures("unsaved_notes")
 @pytest.mark.parametrize("mask", [0x01, 0xFF])
 def test_a_flipped_byte_anywhere_is_noticed_or_changes_nothing(store: FeatureStore, mask: int) -> None:
     store.add("clip", _values("v0", "v1"), "engine")
@@ -75,6 +85,7 @@ def test_a_flipped_byte_anywhere_is_noticed_or_changes_nothing(store: FeatureSto
     assert noticed > len(whole) / 2
 
 
+@pytest.mark.usefixtures("unsaved_notes")
 def test_a_file_cut_off_anywhere_is_noticed(store: FeatureStore) -> None:
     store.add("clip", _values("v0", "v1"), "engine")
     whole = store.path("clip").read_bytes()
@@ -160,13 +171,83 @@ def test_the_key_changes_with_weights_backbone_stream_and_augmentation(
     assert len({FeatureStore.open(tmp_path, r).folder for r in records}) == len(records)
 
 
-def test_temporary_files_of_dead_writers_are_removed_and_of_living_ones_kept(tmp_path: Path) -> None:
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    dead = tmp_path / f".clip.with.dots.{gone.pid}-77.tmp.npz"
-    alive = tmp_path / f".clip.{os.getpid()}-77.tmp.npz"
-    entry = tmp_path / "clip.npz"
-    for path in (dead, alive, entry):
-        path.write_bytes(b"x")
-    features.clean_temporary(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, entry.name])
+def test_a_start_reads_only_entries_that_are_new_or_have_changed(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for clip in ("a", "b", "c"):
+        store.add(clip, _values("v0", "v1"), "engine")
+    store.index.save()
+    b = store.path("b")
+    b.write_bytes(b.read_bytes())  # another time of change
+    read: list[str] = []
+    testzip = zipfile.ZipFile.testzip
+
+    def counted(archive: zipfile.ZipFile) -> str | None:
+        read.append(Path(str(archive.filename)).stem)
+        return testzip(archive)
+
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", counted)
+    again = FeatureStore(store.folder)
+    assert {c: again.variants(c, verify=False) for c in "abc"} == {c: {"v0", "v1"} for c in "abc"}
+    assert read == ["b"]
+    assert again.variants("a", verify=True) == {"v0", "v1"}
+    assert read == ["b", "a"]
+
+
+def test_damage_that_keeps_size_and_time_is_found_at_reading_and_by_the_next_start(
+    store: FeatureStore,
+) -> None:
+    store.add("clip", _values("v0", "v1"), "engine")
+    store.index.save()
+    _damage_unseen(store.path("clip"))
+    assert FeatureStore(store.folder).variants("clip", verify=False) == {"v0", "v1"}, (
+        "it should not be seen yet"
+    )
+    with pytest.raises(UserError, match=r"clip\.npz"):
+        FeatureStore(store.folder).read("clip", ("v0", "v1"))
+    assert FeatureStore(store.folder).variants("clip", verify=False) is None
+
+
+def test_a_damaged_entry_is_made_again_while_it_is_read(
+    store: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.add("clip", _values("v0", "v1"), "engine")
+    before = store.read("clip", ("v0", "v1"))
+    _damage_unseen(store.path("clip"))
+    mended = FeatureStore(store.folder, maker=lambda clip: store.add(clip, _values("v0", "v1"), "engine"))
+    logging.getLogger("violence_detection").propagate = True
+    np.testing.assert_array_equal(mended.read("clip", ("v0", "v1")), before)
+    assert f"{store.path('clip')} is missing or damaged" in caplog.text
+    hopeless = FeatureStore(store.folder, maker=lambda clip: None)
+    _damage_unseen(store.path("clip"))
+    with pytest.raises(UserError, match=r"clip\.npz was made again and is damaged again"):
+        hopeless.read("clip", ("v0", "v1"))
+
+
+def _damage_unseen(path: Path) -> None:
+    """Zero the middle of a file, leaving its size and time of change as they were."""
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[len(data) // 4 : len(data) // 2] = bytes(len(data) // 2 - len(data) // 4)
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_threads_and_processes_that_add_different_variants_lose_none(store: FeatureStore) -> None:
+    program = (
+        "import sys, numpy as np; from pathlib import Path; from violence_detection.features import FeatureStore\n"
+        "store = FeatureStore(Path(sys.argv[1]))\n"
+        "for v in sys.argv[2].split(','):\n"
+        "    store.add('clip', {v: np.full((3, 4), int(v[1:]), np.float32)}, 'engine')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(features.__file__).parent.parent)}
+    names = [f"v{i}" for i in range(20)]
+    others = [
+        subprocess.Popen([sys.executable, "-c", program, str(store.folder), ",".join(part)], env=environment)
+        for part in (names[:5], names[5:10])
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda v: store.add("clip", {v: np.full((3, 4), int(v[1:]))}, "engine"), names[10:]))
+    assert [p.wait(60) for p in others] == [0, 0]
+    assert store.variants("clip") == set(names)
+    np.testing.assert_array_equal(store.read("clip", names)[:, 0, 0], np.arange(20))

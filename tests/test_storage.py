@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -105,3 +106,54 @@ def test_hashes_and_seeds_are_the_same_on_every_machine() -> None:
     assert storage.stable_seed(0, "clip", "v1") == 4573072402004295680
     assert storage.stable_seed(0, "clip", "v1") != storage.stable_seed(0, "clipv", "1")
     assert 0 <= storage.stable_seed("anything") < 2**63
+
+
+def test_temporary_files_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = storage.machine()
+    dead = tmp_path / f".clip.with.dots.{here}.{gone.pid}-77.tmp.npz"
+    dead_record = tmp_path / f".record.{here}.{gone.pid}-77.tmp.json"
+    elsewhere_old = tmp_path / f".clip.other_host_1.{os.getpid()}-77.tmp.npz"
+    alive = tmp_path / f".clip.{here}.{os.getpid()}-77.tmp.npz"
+    elsewhere = tmp_path / f".clip.other_host_1.{gone.pid}-78.tmp.npz"
+    entry = tmp_path / "clip.npz"
+    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry):
+        path.write_bytes(b"x")
+    two_hours_ago = time.time() - 7200
+    for path in (elsewhere_old, alive, entry):
+        os.utime(path, (two_hours_ago, two_hours_ago))
+    storage.remove_abandoned(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name, entry.name])
+
+
+def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) -> None:
+    with storage.atomic_path(tmp_path / "a.b.npz") as temporary:
+        temporary.write_bytes(b"half")
+        storage.remove_abandoned(tmp_path)
+        assert temporary.exists()
+
+
+def test_a_lock_is_held_by_one_and_let_go_when_its_holder_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from violence_detection import storage\n"
+        "with storage.locked(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parent.parent)}
+    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
+    holder = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    assert holder.stdout
+    assert holder.stdout.readline() == b"held\n"
+    got = threading.Event()
+
+    def take() -> None:
+        with storage.locked(tmp_path / "lock"):
+            got.set()
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    assert not got.wait(0.2), "two hold the lock"
+    holder.kill()
+    holder.wait()
+    assert got.wait(10), "the lock of a killed process stays"

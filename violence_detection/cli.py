@@ -28,9 +28,19 @@ log = logging.getLogger("violence_detection")
 C = TypeVar("C")
 
 
-def option(default: Any, help: str, *, choices: Sequence[str] | None = None, flag: str | None = None) -> Any:
-    """A dataclass field that is also a command-line flag (`data_root` becomes `--data-root`)."""
-    metadata = {"help": help, "choices": choices, "flag": flag}
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] | None = None,
+    flag: str | None = None,
+    bare: str | None = None,
+) -> Any:
+    """A dataclass field that is also a command-line flag (`data_root` becomes `--data-root`).
+
+    `bare`: the value of the flag given without one.
+    """
+    metadata = {"help": help, "choices": choices, "flag": flag, "bare": bare}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -57,6 +67,8 @@ def add_config(parser: argparse.ArgumentParser, config: type, *, skip: Sequence[
             kwargs.update(type=kind, choices=field.metadata["choices"])
             if not field.metadata["choices"]:
                 kwargs["metavar"] = kind.__name__.upper()
+            if field.metadata["bare"]:
+                kwargs.update(nargs="?", const=field.metadata["bare"])
         parser.add_argument(flag, help=_help_text(field.metadata["help"], default), **kwargs)
 
 

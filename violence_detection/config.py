@@ -40,6 +40,21 @@ class ExtractConfig:
         10, "variants of each training clip; the first is the plain clip, so 1 means no augmentation"
     )
     workers: int = option(0, "decoding threads; 0: two a core")
+    ray: str | None = option(
+        None, "spread the work over a Ray cluster that shares the data root: local, auto or HOST:PORT"
+    )
+    usd_per_hour: float = option(0.0, "price of the machine, to say beforehand and afterwards what it costs")
+    verify_features: bool = option(
+        False, "compare the checksums of all cached features, not only of those that are new or have changed"
+    )
+    features_only: bool = option(False, "extract what features are missing, then end without training")
+    preview: int = option(0, "draw the variants of so many clips to <output>/preview/, then end; 0: none")
+    prune: str | None = option(
+        None,
+        "list cached features that these settings and the manifest do not use, then end; yes: delete them",
+        choices=("list", "yes"),
+        bare="list",
+    )
 
 
 @dataclass(frozen=True)

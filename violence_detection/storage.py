@@ -4,33 +4,112 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import functools
 import hashlib
 import json
+import logging
 import os
+import platform
+import re
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+#: A temporary file of another machine that has not changed for so long has no writer any more.
+_ABANDONED_S = 3600.0
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is renamed to `path`, on error it is removed.
 
-    The temporary name keeps the suffix (some writers choose the format by it) and is unique to this process and
-    thread, so several writers of the same file do not disturb each other: the last rename wins, whole.
+    The temporary name keeps the suffix (some writers choose the format by it) and is unique to this machine, process
+    and thread, so several writers of the same file do not disturb each other: the last rename wins, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{threading.get_ident()}.tmp{path.suffix}")
+    writer = f"{machine()}.{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
     try:
         yield temporary
         sync_file(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@functools.cache
+def machine() -> str:
+    """This machine, or container with process numbers of its own, as part of a file name."""
+    try:
+        namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
+    except OSError:  # not Linux: process numbers are the machine's
+        namespace = "0"
+    return re.sub(r"[^A-Za-z0-9_-]", "_", platform.node() or "unnamed") + "_" + namespace
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove temporary files that their writers have left behind.
+
+    A writer on this machine is asked for by its process number; of other machines, on a shared volume, only what has
+    not changed for an hour goes.
+    """
+    for path in sorted(folder.glob(".*.tmp.*")):
+        parts = path.name.rpartition(".tmp.")[0].split(".")
+        if len(parts) > 1 and parts[-2] == machine():
+            pid = parts[-1].split("-")[0]
+            abandoned = not (pid.isdigit() and _alive(int(pid)))
+        else:
+            abandoned = _age_s(path) > _ABANDONED_S
+        if abandoned:
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path`, alone among the threads, processes and machines that share the volume.
+
+    The system lets go of it when its holder dies. Where the volume knows no locks, a warning says what that means.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX)
+        except OSError as e:
+            if e.errno not in _NO_LOCKS:
+                raise
+            _warn_no_locks(path.parent)
+        yield
+
+
+@functools.cache
+def _warn_no_locks(folder: Path) -> None:
+    log.warning("%s: this volume has no file locks. Let one process at a time write there", folder)
 
 
 def sync_file(path: Path) -> None:

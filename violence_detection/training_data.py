@@ -88,11 +88,8 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
     combined = where.data_root / "combined_all"
     frame = manifest.read(combined)
     variants = augment.variant_names("v", where.augment)
-    is_train = frame.split == "train"
-    wanted = clips_of(frame[is_train], combined, variants) + clips_of(
-        frame[~is_train], combined, variants[:1]
-    )
-    extraction = extract.ensure(wanted, features, where.data_root, where.workers)
+    wanted = wanted_clips(frame, combined, variants)
+    extraction = extract.ensure_for(wanted, features, where)
     report_extraction(extraction, len(wanted))
     frame = without_failures(frame, combined, extraction.failures)
     train = frame[frame.split == "train"]
@@ -122,6 +119,12 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
         manifest_sha256=sha256,
         generated=is_sample_root(where.data_root),
     )
+
+
+def wanted_clips(frame: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.Clip]:
+    """What training takes: all variants of the clips of train, the plain variant of those of val."""
+    is_train = frame.split == "train"
+    return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
 
 
 def clips_of(rows: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.Clip]:

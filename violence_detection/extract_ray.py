@@ -1,0 +1,147 @@
+"""Extraction spread over a Ray cluster whose machines share the data root: a task is a shard of clips.
+
+Every machine writes into the same cache. A shard that is begun again, because its worker or machine died, goes on with
+the clips that are missing from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from violence_detection import backbones, cli, cluster, engines, estimate, features
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.extract_run import Clip, Run
+from violence_detection.features import FeatureStore
+
+log = logging.getLogger(__name__)
+#: Shards each worker gets, so that the last ones end at about the same time; and the most clips in one.
+_SHARDS_PER_WORKER = 8
+_MOST_CLIPS = 256
+
+
+@dataclass
+class Done:
+    """How a shard, or all of them, went."""
+
+    failures: list[dict[str, str]] = field(default_factory=list)
+    clips_extracted: int = 0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """All that a worker needs to know. `folders`: by stream, where the cache is in the eyes of who gave the task."""
+
+    config: FeatureConfig
+    backbone: str
+    data_root: Path
+    folders: dict[str, Path]
+    workers: int
+
+
+def extract(
+    address: str,
+    todo: Sequence[Clip],
+    config: FeatureConfig,
+    backbone: str,
+    stores: Mapping[str, FeatureStore],
+    data_root: Path,
+    workers: int,
+    usd_per_hour: float,
+) -> Done:
+    """Extract all of `todo` into the stores. Raises UserError if a machine sees another data root or other weights."""
+    root = data_root.absolute()
+    folders = {stream: store.folder.absolute() for stream, store in stores.items()}
+    with cluster.connected(address) as resources:
+        cpus_each, gpus_each = _share(cluster.machines())
+        slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
+        task = _Task(config, backbone, root, folders, workers or 2 * max(1, int(cpus_each)))
+        shards = _shards([Clip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
+        log.info("%s: %d shards for %d workers of the Ray cluster", backbone, len(shards), slots)
+        out, extracted, started = Done(), 0, time.monotonic()
+        results = cluster.map_unordered(
+            address,
+            functools.partial(_extract_shard, task),
+            shards,
+            cpus_each=cpus_each,
+            gpus_each=gpus_each,
+            what="shard of clips",
+        )
+        with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
+            for count, (index, done) in enumerate(results, 1):
+                out.failures += done.failures
+                out.clips_extracted += done.clips_extracted
+                extracted += len(shards[index])
+                bar.update(len(shards[index]))
+                if count == slots:
+                    left_s = (time.monotonic() - started) / extracted * (len(todo) - extracted)
+                    log.info("the others will take about %s", estimate.time_and_cost(left_s, usd_per_hour))
+    for store in stores.values():
+        store.index.reload()
+    return out
+
+
+def _share(machines: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """(CPUs, GPUs) of a worker: a GPU and its part of the processors where there are GPUs, else a whole machine."""
+    with_gpu = [m for m in machines if m.get("GPU", 0) >= 1]
+    if with_gpu:
+        return max(1.0, min(m.get("CPU", 1) // m["GPU"] for m in with_gpu)), 1.0
+    return max(1.0, min((m["CPU"] for m in machines if m.get("CPU", 0) >= 1), default=1.0)), 0.0
+
+
+def _shards(clips: Sequence[Clip], slots: int) -> list[list[Clip]]:
+    size = max(1, min(_MOST_CLIPS, -(-len(clips) // (slots * _SHARDS_PER_WORKER))))
+    return [list(clips[i : i + size]) for i in range(0, len(clips), size)]
+
+
+def _extract_shard(task: _Task, clips: Sequence[Clip]) -> Done:
+    """Run by a worker: what the shard still lacks."""
+    backbone = backbones.get(task.backbone)
+    weights = backbone.weights_file(task.config.backbone_weights)
+    stores = {stream: _store(task, stream, folder, weights) for stream, folder in task.folders.items()}
+    todo = [c for c in clips if not _is_whole(c, stores)]
+    run = Run(
+        task.config, backbone, stores, _engine(task.config.engine, task.backbone, weights, task.config.frames)
+    )
+    try:
+        run.extract(todo, task.workers)
+    finally:
+        for store in stores.values():
+            store.index.save()
+    return Done(run.failures, run.clips_extracted)
+
+
+def _store(task: _Task, stream: str, folder: Path, weights: Path) -> FeatureStore:
+    """The shared store, if this machine sees it as the one who gave the task does."""
+    record = features.record(task.config, task.backbone, stream, weights)
+    if (here := features.folder_of(task.data_root, record)) != folder:
+        raise UserError(
+            f"{platform.node()} would write to {here.name} where {folder.name} is meant: it has other weights of "
+            f"{task.backbone} ({weights}) than the machine that gave the work. Install the same on both"
+        )
+    if not (folder / features.RECORD_NAME).is_file():
+        raise UserError(
+            f"{platform.node()} does not see {folder}: --ray needs one data root, a volume that every machine of the "
+            "cluster mounts at the same path"
+        )
+    return FeatureStore(folder)
+
+
+def _is_whole(clip: Clip, stores: Mapping[str, FeatureStore]) -> bool:
+    present = [store.variants(clip.clip_id, verify=False) or frozenset() for store in stores.values()]
+    return all(set(clip.variants) <= variants for variants in present)
+
+
+@functools.cache
+def _engine(kind: str, backbone: str, weights: Path, frames: int) -> Any:
+    """Built once a worker: the same process takes one shard after another."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    return engines.create(kind, backbones.get(backbone), weights, frames)

@@ -1,0 +1,57 @@
+"""Contact sheets of what a backbone sees: a row a variant and stream, a column a frame, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from violence_detection import backbones, clips, storage
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.extract_run import Clip
+
+_THUMB = 96
+_MARGIN = 84
+_GAP = 2
+
+
+def write(folder: Path, chosen: Sequence[Clip], config: FeatureConfig) -> list[Path]:
+    """Write `<folder>/<clip_id>.png` for each clip, prepared as for the first backbone. Returns the paths.
+
+    Raises UnreadableVideo naming the clip; UserError if a sheet cannot be written.
+    """
+    size = backbones.get(config.backbone[0]).input_size
+    written = []
+    for clip in chosen:
+        rows = dict(clips.clip_variants(clip.path, clip.clip_id, clip.variants, size, config))
+        path = folder / f"{clip.clip_id}.png"
+        with storage.atomic_path(path) as temporary:
+            if not cv2.imwrite(str(temporary), sheet(rows)):
+                raise UserError(f"cannot write {path}. See whether its folder can be written to")
+        written.append(path)
+    return written
+
+
+def sheet(rows: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    """The sheet of {variant: {stream: (T, S, S, 3) uint8 RGB}}: (H, W, 3) uint8 BGR, names on the left."""
+    lines = [
+        (f"{variant} {stream}", images)
+        for variant, streams in rows.items()
+        for stream, images in streams.items()
+    ]
+    most = max(len(images) for _, images in lines)
+    cell = _THUMB + _GAP
+    out = np.full((len(lines) * cell, _MARGIN + most * cell, 3), 255, np.uint8)
+    for row, (name, images) in enumerate(lines):
+        top = row * cell
+        cv2.putText(
+            out, name, (4, top + _THUMB // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA
+        )
+        for column, image in enumerate(images):
+            left = _MARGIN + column * cell
+            small = cv2.resize(image, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
+            out[top : top + _THUMB, left : left + _THUMB] = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    return out
