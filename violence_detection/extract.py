@@ -53,21 +53,22 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
     started = time.monotonic()
     for name in config.backbone:
         backbone = backbones.get(name)
+        settings = backbones.settings(config, name)
         weights = backbone.weights_file(config.backbone_weights)
         stores = {
             stream: FeatureStore.open(data_root, features.record(config, name, stream, weights))
-            for stream in config.streams
+            for stream in settings.streams
         }
         out.stores |= {features.input_name(name, stream): store for stream, store in stores.items()}
         for store in stores.values():
             features.clean_temporary(store.folder)
         todo = _missing(wanted, stores)
         log.info(
-            "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(config.streams)
+            "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(settings.streams)
         )
         if todo:
-            engine = engines.create(config.engine, backbone, weights, config.frames)
-            _Run(config, backbone, stores, engine, out).run(todo, workers or 2 * (os.cpu_count() or 1))
+            engine = engines.create(config.engine, backbone, weights, settings.frames)
+            _Run(settings, backbone, stores, engine, out).run(todo, workers or 2 * (os.cpu_count() or 1))
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
@@ -78,16 +79,19 @@ def check(config: FeatureConfig) -> None:
     """Raise UserError for settings that cannot work, before any work starts."""
     from violence_detection.config import STREAMS
 
-    for name in config.backbone:
-        backbones.get(name)
     if unknown := sorted(set(config.streams) - set(STREAMS)):
         raise UserError(f"unknown stream {unknown[0]!r}. Use one or both of: {','.join(STREAMS)}")
     if not config.backbone or not config.streams:
         raise UserError("--backbone and --streams need at least one name each")
+    for name in config.backbone:
+        if (taken := backbones.settings(config, name).streams) != config.streams:
+            log.info("%s takes the stream %s only", name, ", ".join(taken))
     if config.backbone_weights and len(config.backbone) > 1:
         raise UserError("--backbone-weights takes one file, so it goes with one --backbone")
     if config.frames < 2 or config.window_s <= 0:
         raise UserError("--frames must be at least 2 and --window-s above 0")
+    if config.i3d_frames < 16:
+        raise UserError("--i3d-frames must be at least 16, what the published classifier needs for two steps")
 
 
 def _missing(wanted: Sequence[Clip], stores: Mapping[str, FeatureStore]) -> list[Clip]:

@@ -30,6 +30,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyErr
 
 def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
     """Everything that changes a feature's value, and so the cache's key."""
+    config = backbones.settings(config, backbone)
     return {
         "format": _FORMAT,
         "backbone": backbone,
