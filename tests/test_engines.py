@@ -69,7 +69,7 @@ def test_features_are_float32_though_heads_train_in_mixed_precision() -> None:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = engines._build_float32(backbone, backbone.weights_file(None))
+        model = engines._build(backbone, backbone.weights_file(None), "float32")
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:
         keras.config.set_dtype_policy(policy)
@@ -147,7 +147,7 @@ def test_auto_takes_the_gpu_then_openvino(
         pytest.importorskip("openvino")
     monkeypatch.setattr(engines, "_has_gpu", lambda: gpu)
     monkeypatch.setattr(engines, "_has_openvino", lambda: openvino)
-    monkeypatch.setattr(engines, "_build_float32", lambda *_: None)
+    monkeypatch.setattr(engines, "_build", lambda *_: None)
     monkeypatch.setattr(engines, "_tensorflow", lambda *_: np.asarray)
     monkeypatch.setattr(engines, "_openvino", lambda *_: [np.asarray])
     backbone = backbones.get("efficientnet_lite0")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from violence_detection import backbones, cli, clips, engines, features
+from violence_detection import backbones, cli, clips, engines, features, precision
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.features import FeatureStore
@@ -67,7 +67,9 @@ def ensure(wanted: Sequence[Clip], config: FeatureConfig, data_root: Path, worke
             "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(settings.streams)
         )
         if todo:
-            engine = engines.create(config.engine, backbone, weights, settings.frames)
+            probe = precision.probe_of(todo, backbone, settings)
+            engine = engines.create(config.engine, backbone, weights, settings.frames, probe)
+            precision.admit(engine, stores, wanted, backbone, settings)
             _Run(settings, backbone, stores, engine, out).run(todo, workers or 2 * (os.cpu_count() or 1))
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
     out.failures = [named[key] for key in sorted(named)]

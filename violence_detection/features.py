@@ -106,6 +106,10 @@ class FeatureStore:
                 "Run the same command again: it is found and made anew"
             ) from e
 
+    def engine(self, clip_id: str) -> str:
+        """The engine and precision that last wrote a clip's entry."""
+        return str(self._members(clip_id, ["_engine"])["_engine"])
+
     def _members(self, clip_id: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Members by name, all by default; the checksum of each is checked before its bytes are interpreted."""
         with zipfile.ZipFile(self.path(clip_id)) as archive:
