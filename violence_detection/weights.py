@@ -97,7 +97,7 @@ def _pip_download(source: SourceDistribution, folder: Path, cached: Path) -> Pat
     requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
-        "--no-binary", source.package, "--require-hashes", "--requirement", requirement, "--dest", folder,
+        "--no-binary", source.package, "--require-hashes", "--requirement", str(requirement), "--dest", str(folder),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     archives = sorted(folder.glob("*.tar.gz"))
