@@ -22,7 +22,24 @@ LITE0_REFERENCE = (
 )
 LITE2_REFERENCE = (
     (0, 0.07486, 0.09817, 0, 0, 0.00033, 0.02506, 0.19767, 0, 0, 0, 1.53616, 0, 0, 0, 0),
-    (0, 0.35746, 0.15537, 0, 0, 0, 0.28064, 0.28828, 0, 0.08067, 0.16578, 1.2126, 0.21856, 0, 0.01466, 0.0005),
+    (
+        0,
+        0.35746,
+        0.15537,
+        0,
+        0,
+        0,
+        0.28064,
+        0.28828,
+        0,
+        0.08067,
+        0.16578,
+        1.2126,
+        0.21856,
+        0,
+        0.01466,
+        0.0005,
+    ),
 )
 
 
@@ -195,11 +212,11 @@ def keras_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_put_into_the_cache_folder_is_taken_without_network(keras_cache: Path) -> None:
     (keras_cache / "w.h5").write_bytes(b"weights")
     md5 = hashlib.md5(b"weights", usedforsecurity=False).hexdigest()
-    assert weights.keras_file("w.h5", "http://127.0.0.1:9/w.h5", md5) == keras_cache / "w.h5"
+    assert weights.keras_file("w.h5", "http://127.0.0.1:9/w.h5", md5, "MIT") == keras_cache / "w.h5"
 
 
 def test_an_unreachable_download_names_the_file_the_cache_and_the_flag(keras_cache: Path) -> None:
     url = "http://127.0.0.1:9/weights.h5"
     with pytest.raises(UserError, match=r"weights\.h5.*127\.0\.0\.1.*--backbone-weights FILE") as e:
-        weights.keras_file("no-such-weights.h5", url, "0" * 32)
+        weights.keras_file("no-such-weights.h5", url, "0" * 32, "MIT")
     assert str(keras_cache / "no-such-weights.h5") in str(e.value)
