@@ -149,7 +149,8 @@ def test_a_pickle_that_names_anything_but_arrays_is_refused_and_not_run(tmp_path
     with pytest.raises(UserError, match=r"refused to load \w+\.system"):
         numpy_pickle.read_tree(path)
     assert not trace.exists()
-    for other in (collections.Counter(), np.array([{}], object), [np.zeros(2)], np.float32(1)):
+    others: list[object] = [collections.Counter(), np.array([{}], object), [np.zeros(2)], np.float32(1)]
+    for other in others:
         path.write_bytes(pickle.dumps({"params": other}))
         with pytest.raises(UserError, match="not a readable pickle"):
             numpy_pickle.read_tree(path)

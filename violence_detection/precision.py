@@ -46,7 +46,7 @@ class ClipFile(Protocol):
 def relative_error(values: np.ndarray, reference: np.ndarray) -> float:
     """||values - reference|| / ||reference||, in float64; infinite if a value is not finite."""
     a, b = values.astype(np.float64), reference.astype(np.float64)
-    error = float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12))
+    error = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-12)
     return error if np.isfinite(error) else float("inf")
 
 
