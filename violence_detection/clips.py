@@ -46,7 +46,10 @@ def sliding_windows(info: video.VideoInfo, window_s: float, stride_s: float) -> 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The frame numbers of one variant: `base` (T,), and `motion` (T, 4), evenly spaced in time from base on."""
+    """The frame numbers of one variant: `base` (T,), and `motion` (T, 4), evenly spaced in time from base on.
+
+    `motion` is (0, 4) where the stream is not wanted, so that its frames are not kept.
+    """
 
     base: np.ndarray
     motion: np.ndarray
@@ -63,6 +66,8 @@ def sampling(info: video.VideoInfo, window: Window, d: augment.Draw, config: Fea
     base = video.sample_indices(info.n_frames, config.frames, start, length)
     if d.reverse:
         base = base[::-1]
+    if "motion" not in config.streams:
+        return Sampling(base, np.empty((0, MOTION_STEPS + 1), np.int64))
     gap = max(1, round(config.motion_spacing_s * info.fps))
     first = np.clip(
         base, 0, max(0, info.n_frames - 1 - MOTION_STEPS * gap)

@@ -17,11 +17,12 @@ STREAMS = ("rgb", "motion")
 class FeatureConfig:
     """What turns a clip into features. Everything here but the last block changes the values."""
 
-    backbone: tuple[str, ...] = option(("efficientnet_b4",), "image backbones, comma separated")
+    backbone: tuple[str, ...] = option(("efficientnet_b4",), "backbones, comma separated")
     streams: tuple[str, ...] = option(
-        ("rgb", "motion"), "rgb (frames) and motion (differences of successive frames)"
+        ("rgb", "motion"), "rgb (frames) and motion (differences of successive frames); i3d takes rgb only"
     )
     frames: int = option(20, "frames sampled from a clip, evenly spaced")
+    i3d_frames: int = option(32, "frames that i3d takes instead, evenly spaced; 8 give one step of features")
     window_s: float = option(5.0, "seconds a model sees at once; a longer clip is judged on its middle")
     motion_spacing_s: float = option(0.08, "seconds between the frames that motion subtracts")
     motion_gain: float = option(2.0, "factor on the absolute difference, clipped at 255")

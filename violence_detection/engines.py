@@ -2,6 +2,9 @@
 
 On a CPU a batch is the T images of one clip, variant and stream; on GPUs it holds several of those, and each GPU has
 the backbone to itself (see batching.py: a clip's features do not depend on what else is being extracted).
+
+An engine's name says its precision, which is part of what it makes: float32 on CPUs, float16 on GPUs and bfloat16 on
+CPUs with AMX where they keep the features (see precision.py).
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection import backbones
+from violence_detection import backbones, precision
 from violence_detection.batching import Engine, Runner, places_are_alike
 from violence_detection.errors import UserError
 
@@ -25,26 +28,55 @@ _BATCHES_A_DEVICE = 2  # one computes while the next is handed over; more would 
 _GPU_BATCH_PIXELS = 64 * 380**2
 
 
-def create(kind: str, backbone: backbones.Backbone, weights: Path, frames: int) -> Engine:
+def create(
+    kind: str,
+    backbone: backbones.Backbone,
+    weights: Path,
+    frames: int,
+    probe: precision.Probe | None = None,
+) -> Engine:
     """The engine asked for; `auto` takes TensorFlow where it sees a GPU, else OpenVINO if installed.
 
+    With a probe, the reduced precision that the hardware is fast at, if that keeps the features; else float32.
     Raises UserError if OpenVINO was asked for and is not installed.
     """
     if kind == "auto":
         kind = "tensorflow" if _gpus() or not _has_openvino() else "openvino"
     if kind == "openvino" and not _has_openvino():
         raise UserError("--engine openvino: the package is missing. Run: pip install openvino")
+    exact = _engine(kind, backbone, weights, frames, "float32")
+    reduced = _reduced_precision(kind)
+    if probe is None or reduced is None:
+        return exact
+    return precision.faster_if_equal(lambda: _engine(kind, backbone, weights, frames, reduced), exact, probe)
+
+
+def _reduced_precision(kind: str) -> str | None:
+    """The precision below float32 that this machine computes much faster, if any."""
+    if kind == "tensorflow":
+        return "float16" if _gpus() else None
+    return "bfloat16" if precision.has_amx() else None
+
+
+def _engine(kind: str, backbone: backbones.Backbone, weights: Path, frames: int, dtype: str) -> Engine:
+    """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16 (OpenVINO)."""
     if kind == "openvino":
-        model = _build_float32(backbone, weights)
-        return Engine("openvino-float32", _openvino(model, _shape(backbone, frames)))
-    if gpus := _gpus():
-        jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2))
-        return tensorflow_engine(backbone, weights, frames, gpus, jobs_a_batch)
-    return tensorflow_engine(backbone, weights, frames, ["CPU:0"], 1)
+        model = _build(backbone, weights, "float32")
+        return Engine(f"openvino-{dtype}", _openvino(model, _shape(backbone, frames), dtype))
+    gpus = _gpus()
+    jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2)) if gpus else 1
+    if backbone.is_video:  # its batch axis is time
+        jobs_a_batch = 1
+    return tensorflow_engine(backbone, weights, frames, gpus or ["CPU:0"], jobs_a_batch, dtype)
 
 
 def tensorflow_engine(
-    backbone: backbones.Backbone, weights: Path, frames: int, devices: Sequence[str], jobs_a_batch: int
+    backbone: backbones.Backbone,
+    weights: Path,
+    frames: int,
+    devices: Sequence[str],
+    jobs_a_batch: int,
+    dtype: str = "float32",
 ) -> Engine:
     """An engine with the backbone on each of the devices ("GPU:0", "GPU:1", ...), which take turns.
 
@@ -52,10 +84,11 @@ def tensorflow_engine(
     """
     import tensorflow as tf
 
+    policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
     models = []
     for device in devices:
         with tf.device(device):
-            models.append(_build_float32(backbone, weights))
+            models.append(_build(backbone, weights, policy))
 
     def runners(jobs: int) -> list[Runner]:
         made = []
@@ -68,23 +101,23 @@ def tensorflow_engine(
     if jobs_a_batch > 1 and not places_are_alike(ready[0], _shape(backbone, frames), jobs_a_batch):
         log.warning("%s: features depend on the place in a batch here; each clip gets its own", backbone.name)
         ready, jobs_a_batch = runners(1), 1
-    return Engine("tensorflow-float32", ready * _BATCHES_A_DEVICE, jobs_a_batch)
+    return Engine(f"tensorflow-{dtype}", ready * _BATCHES_A_DEVICE, jobs_a_batch)
 
 
 def _shape(backbone: backbones.Backbone, images: int) -> tuple[int, ...]:
     return (images, backbone.input_size, backbone.input_size, 3)
 
 
-def _build_float32(backbone: backbones.Backbone, weights: Path) -> Any:
-    """The model in float32, whatever precision heads are trained in: else evaluation would see other features."""
+def _build(backbone: backbones.Backbone, weights: Path, policy: str) -> Any:
+    """The model under that dtype policy, whatever heads are trained in: else evaluation would see other features."""
     import keras
 
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
     try:
         return backbone.build(weights)
     finally:
-        keras.config.set_dtype_policy(policy)
+        keras.config.set_dtype_policy(before)
 
 
 def _gpus() -> list[str]:
@@ -104,7 +137,7 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
     def features(images: Any) -> Any:
-        return model(tf.cast(images, tf.float32), training=False)
+        return tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
 
     # Traced here, once. `features` itself must not be called by several threads: after an error in one (TensorFlow
     # 2.21) its lock stays taken. The traced function has no lock, and no check of the shape either.
@@ -118,7 +151,7 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
     return run
 
 
-def _openvino(model: Any, shape: tuple[int, ...]) -> list[Runner]:
+def _openvino(model: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
     import openvino as ov
 
     with warnings.catch_warnings():
@@ -127,8 +160,9 @@ def _openvino(model: Any, shape: tuple[int, ...]) -> list[Runner]:
     converted.reshape(list(shape))
     steps = ov.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8)
+    hint = {"float32": "f32", "bfloat16": "bf16"}[dtype]
     compiled = ov.Core().compile_model(
-        steps.build(), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+        steps.build(), "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT"}
     )
 
     def runner() -> Runner:

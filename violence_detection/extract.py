@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from violence_detection import backbones, engines, estimate, extract_ray, features, storage
+from violence_detection import backbones, engines, estimate, extract_ray, features, precision, storage
 from violence_detection.config import STREAMS, ExtractConfig, FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.extract_run import Clip, Run, default_workers
@@ -69,18 +69,19 @@ def ensure(
     parts = []
     for name in config.backbone:
         backbone = backbones.get(name)
+        settings = backbones.settings(config, name)
         weights = backbone.weights_file(config.backbone_weights)
         stores = {
             stream: FeatureStore.open(data_root, features.record(config, name, stream, weights), maker)
-            for stream in config.streams
+            for stream in settings.streams
         }
         for store in stores.values():
             storage.remove_abandoned(store.folder)
         todo = _missing(wanted, stores, verify)
         log.info(
-            "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(config.streams)
+            "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(settings.streams)
         )
-        parts.append(_Part(config, backbone, weights, stores, todo))
+        parts.append(_Part(settings, backbone, weights, stores, todo))
     estimate.check_disk(
         data_root,
         sum(
@@ -116,16 +117,19 @@ def ensure_for(wanted: Sequence[Clip], config: FeatureConfig, where: ExtractConf
 
 def check(config: FeatureConfig) -> None:
     """Raise UserError for settings that cannot work, before any work starts."""
-    for name in config.backbone:
-        backbones.get(name)
     if unknown := sorted(set(config.streams) - set(STREAMS)):
         raise UserError(f"unknown stream {unknown[0]!r}. Use one or both of: {','.join(STREAMS)}")
     if not config.backbone or not config.streams:
         raise UserError("--backbone and --streams need at least one name each")
+    for name in config.backbone:
+        if (taken := backbones.settings(config, name).streams) != config.streams:
+            log.info("%s takes the stream %s only", name, ", ".join(taken))
     if config.backbone_weights and len(config.backbone) > 1:
         raise UserError("--backbone-weights takes one file, so it goes with one --backbone")
     if config.frames < 2 or config.window_s <= 0:
         raise UserError("--frames must be at least 2 and --window-s above 0")
+    if config.i3d_frames < 16:
+        raise UserError("--i3d-frames must be at least 16, what the published classifier needs for two steps")
 
 
 def _missing(wanted: Sequence[Clip], stores: Mapping[str, FeatureStore], verify: bool) -> list[Clip]:
@@ -170,7 +174,7 @@ def _extract_part(
                     ray, todo, part.config, part.backbone.name, part.stores, data_root, workers, usd_per_hour
                 )
             else:
-                done = _extract_here(part, todo, data_root, workers, usd_per_hour)
+                done = _extract_here(part, todo, wanted, data_root, workers, usd_per_hour)
         finally:
             for store in part.stores.values():
                 store.index.save()
@@ -187,10 +191,17 @@ def _extract_part(
 
 
 def _extract_here(
-    part: _Part, todo: Sequence[Clip], data_root: Path, workers: int, usd_per_hour: float
+    part: _Part,
+    todo: Sequence[Clip],
+    wanted: Sequence[Clip],
+    data_root: Path,
+    workers: int,
+    usd_per_hour: float,
 ) -> extract_ray.Done:
     """Extract with this machine's engine; the first clips, or an earlier run, say how long the others take."""
-    engine = engines.create(part.config.engine, part.backbone, part.weights, part.config.frames)
+    probe = precision.probe_of(todo, part.backbone, part.config)
+    engine = engines.create(part.config.engine, part.backbone, part.weights, part.config.frames, probe)
+    precision.admit(engine, part.stores, wanted, part.backbone, part.config)
     run = Run(part.config, part.backbone, part.stores, engine)
     workers = workers or default_workers()
     logs = (

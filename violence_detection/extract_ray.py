@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from violence_detection import backbones, cli, cluster, engines, estimate, features
+from violence_detection import backbones, cli, cluster, engines, estimate, features, precision
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.extract_run import Clip, Run
@@ -108,9 +108,9 @@ def _extract_shard(task: _Task, clips: Sequence[Clip]) -> Done:
     weights = backbone.weights_file(task.config.backbone_weights)
     stores = {stream: _store(task, stream, folder, weights) for stream, folder in task.folders.items()}
     todo = [c for c in clips if not _is_whole(c, stores)]
-    run = Run(
-        task.config, backbone, stores, _engine(task.config.engine, task.backbone, weights, task.config.frames)
-    )
+    engine = _engine(task.config.engine, task.backbone, weights, task.config.frames)
+    precision.admit(engine, stores, clips, backbone, task.config)
+    run = Run(task.config, backbone, stores, engine)
     try:
         run.extract(todo, task.workers)
     finally:

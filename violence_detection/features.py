@@ -36,6 +36,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyErr
 
 def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
     """Everything that changes a feature's value, and so the cache's key."""
+    config = backbones.settings(config, backbone)
     return {
         "format": _FORMAT,
         "backbone": backbone,
@@ -166,6 +167,10 @@ class FeatureStore:
             return self._members(clip_id)
         except _DAMAGE:
             return {}
+
+    def engine(self, clip_id: str) -> str:
+        """The engine and precision that last wrote a clip's entry."""
+        return str(self._members(clip_id, ["_engine"])["_engine"])
 
     def _members(self, clip_id: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Members by name, all by default; the checksum of each is checked before its bytes are interpreted."""

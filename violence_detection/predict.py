@@ -27,7 +27,7 @@ from violence_detection import (
     storage,
     video,
 )
-from violence_detection.config import PredictConfig
+from violence_detection.config import FeatureConfig, PredictConfig
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.training_data import Inputs
 
@@ -98,9 +98,12 @@ class Predictor:
         )
         self.views = augment.variant_names("t", config.tta)
         self.engines = {
-            name: engines.create(config.engine, backbones.get(name), weights, self.model.features.frames)
+            name: engines.create(config.engine, backbones.get(name), weights, self._settings(name).frames)
             for name, weights in detector.find_weights(self.model).items()
         }
+
+    def _settings(self, backbone: str) -> FeatureConfig:
+        return backbones.settings(self.model.features, backbone)
 
     def judge(self, path: Path) -> Verdict:
         """Judge one video file. Raises UnreadableVideo naming it."""
@@ -120,7 +123,7 @@ class Predictor:
         clip_id = storage.sha256_file(path)[:16]
         streams = {
             name: clips.window_variants(
-                path, clip_id, info, windows, self.views, backbones.get(name).input_size, self.model.features
+                path, clip_id, info, windows, self.views, backbones.get(name).input_size, self._settings(name)
             )
             for name in self.engines
         }

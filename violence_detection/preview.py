@@ -23,6 +23,7 @@ def write(folder: Path, chosen: Sequence[Clip], config: FeatureConfig) -> list[P
 
     Raises UnreadableVideo naming the clip; UserError if a sheet cannot be written.
     """
+    config = backbones.settings(config, config.backbone[0])
     size = backbones.get(config.backbone[0]).input_size
     written = []
     for clip in chosen:

@@ -45,7 +45,7 @@ def find(data_root: Path, config: FeatureConfig, clip_ids: Collection[str]) -> l
         features.folder_of(data_root, features.record(config, name, stream, weights))
         for name in config.backbone
         for weights in [backbones.get(name).weights_file(config.backbone_weights)]
-        for stream in config.streams
+        for stream in backbones.settings(config, name).streams
     }
     found = []
     for record in sorted((data_root / "features").glob(f"*/{features.RECORD_NAME}")):

@@ -1,0 +1,152 @@
+"""How much features may differ for speed's sake: between precisions, and between the engines that fill one cache.
+
+Reduced precision (float16 on GPUs, bfloat16 on CPUs with AMX) is used only where it changes real features by at most
+TOLERANCE, measured at each start against float32. An engine joins a cache that others have filled only if it
+reproduces what they made within TOLERANCE; that measurement is kept beside the features, in engine-<name>.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from violence_detection import backbones, clips, storage
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UnreadableVideo, UserError
+
+if TYPE_CHECKING:
+    from violence_detection.engines import Engine
+    from violence_detection.features import FeatureStore
+
+log = logging.getLogger(__name__)
+
+#: Largest relative error ||a - b|| / ||b|| of a clip's features. Storing float16 alone makes 0.0002.
+TOLERANCE = 0.01
+_CLIPS_COMPARED = 3
+_ENTRIES_EXAMINED = 100  # in search of clips that another engine made
+
+#: Images (T, S, S, 3) uint8 of a real clip, made only if they are needed; None if no clip can be read.
+Probe = Callable[[], np.ndarray | None]
+
+
+class ClipFile(Protocol):
+    """A clip's id and file."""
+
+    @property
+    def clip_id(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
+
+
+def relative_error(values: np.ndarray, reference: np.ndarray) -> float:
+    """||values - reference|| / ||reference||, in float64; infinite if a value is not finite."""
+    a, b = values.astype(np.float64), reference.astype(np.float64)
+    error = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-12)
+    return error if np.isfinite(error) else float("inf")
+
+
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (Intel AMX)."""
+    return cpuinfo.is_file() and " amx_bf16" in cpuinfo.read_text()
+
+
+def faster_if_equal(reduced: Callable[[], Engine], exact: Engine, probe: Probe) -> Engine:
+    """The engine of reduced precision if it gives the exact one's features of the probe within TOLERANCE."""
+    images = probe()
+    if images is None:
+        return exact
+    fast = reduced()
+    error = relative_error(fast.submit(images).result(), exact.submit(images).result())
+    chosen = fast if error <= TOLERANCE else exact
+    log.info("%s differs from %s by %.2g %%: using %s", fast.name, exact.name, 100 * error, chosen.name)
+    return chosen
+
+
+def probe_of(wanted: Sequence[ClipFile], backbone: backbones.Backbone, config: FeatureConfig) -> Probe:
+    """A probe from the first of the clips that can be read."""
+
+    def images() -> np.ndarray | None:
+        for clip in wanted:
+            try:
+                return _images(clip, "v0", config.streams[0], backbone, config)
+            except UnreadableVideo:
+                continue
+        return None
+
+    return images
+
+
+def admit(
+    engine: Engine,
+    stores: Mapping[str, FeatureStore],
+    wanted: Sequence[ClipFile],
+    backbone: backbones.Backbone,
+    config: FeatureConfig,
+) -> None:
+    """See that an engine may write to these stores (stream -> store), comparing it with what others made, once.
+
+    Raises UserError, naming folder and remedy, if its features differ by more than TOLERANCE.
+    """
+    for stream, store in stores.items():
+        record = store.folder / f"engine-{engine.name}.json"
+        others = [p for p in store.folder.glob("engine-*.json") if p != record]
+        known = storage.read_json(record) if record.is_file() else None
+        if known and (known["relative_error"] is not None or not others):
+            continue
+        errors = _compare(engine, stream, store, wanted, backbone, config)
+        worst = max(errors.values(), default=None)
+        if worst is not None and worst > TOLERANCE:
+            raise UserError(
+                f"{engine.name} differs by {100 * worst:.2g} % from the features in {store.folder}, made by "
+                f"{_makers(store, errors)}; at most {100 * TOLERANCE:g} % is allowed in one cache. Use the engine "
+                "they were made with (--engine), or remove that folder to make all of them again"
+            )
+        if worst is not None:
+            log.info(
+                "%s: %s reproduces cached features to %.2g %%", store.folder.name, engine.name, 100 * worst
+            )
+        storage.write_json(record, {"relative_error": worst, "clips": sorted(errors), "tolerance": TOLERANCE})
+
+
+def _compare(
+    engine: Engine,
+    stream: str,
+    store: FeatureStore,
+    wanted: Sequence[ClipFile],
+    backbone: backbones.Backbone,
+    config: FeatureConfig,
+) -> dict[str, float]:
+    """Relative error of the engine on a few cached clips that another engine made, by clip id."""
+    errors: dict[str, float] = {}
+    entries = (clip for clip in wanted if store.path(clip.clip_id).is_file())
+    for clip in itertools.islice(entries, _ENTRIES_EXAMINED):
+        if len(errors) == _CLIPS_COMPARED:
+            break
+        whole = store.variants(clip.clip_id)
+        if not whole or store.engine(clip.clip_id) == engine.name:
+            continue
+        variant = min(whole)
+        try:
+            images = _images(clip, variant, stream, backbone, config)
+        except UnreadableVideo:
+            continue
+        (reference,) = store.read(clip.clip_id, [variant])
+        errors[clip.clip_id] = relative_error(engine.submit(images).result(), reference)
+    return errors
+
+
+def _makers(store: FeatureStore, clip_ids: Mapping[str, float]) -> str:
+    return ", ".join(sorted({store.engine(clip_id) for clip_id in clip_ids}))
+
+
+def _images(
+    clip: ClipFile, variant: str, stream: str, backbone: backbones.Backbone, config: FeatureConfig
+) -> np.ndarray:
+    """Images (T, S, S, 3) uint8 of one clip, variant and stream. Raises UnreadableVideo naming the file."""
+    ((_, by_stream),) = clips.clip_variants(clip.path, clip.clip_id, (variant,), backbone.input_size, config)
+    return by_stream[stream]
