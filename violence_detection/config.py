@@ -54,6 +54,9 @@ class ExtractConfig:
         "list cached features that these settings and the manifest do not use, then end; yes: delete them",
         choices=("list", "yes"),
         bare="list",
+    memory_gb: float = option(
+        0.0,
+        "features that need no more stay in memory while training, others are read from disk; 0: 40 % of free memory",
     )
 
 
