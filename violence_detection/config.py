@@ -124,6 +124,9 @@ class TrainConfig:
 
     epochs: int = option(1000, "at most so many epochs")
     batch_size: int = option(256, "clips a step, over all devices together")
+    accumulate: int = option(
+        1, "parts in which a device takes its share of a batch before the weights are updated; less memory"
+    )
     learning_rate: float = option(1e-3, "peak of the cosine schedule")
     schedule_epochs: int = option(60, "epochs over which the cosine falls; it then stays at its floor")
     warmup_epochs: int = option(3, "epochs in which the learning rate rises from 0")
