@@ -107,9 +107,13 @@ def train(
     folder: Path,
     strategy: Any,
     overwrite: bool = False,
+    start: Path | None = None,
     usd_per_hour: float = 0.0,
 ) -> Trained:
     """Train the head that `record` describes into `folder`, going on where an earlier run of it was killed.
+
+    `start`: a model of the same architecture whose weights it starts with, instead of random ones.
+    `usd_per_hour`: price of the machine, for what the log says is left to pay.
 
     Raises UserError if the folder holds a run with other settings (unless `overwrite`), if the loss is no longer a
     number, or if a single clip at a time does not fit the device's memory.
@@ -121,7 +125,33 @@ def train(
     storage.write_text(
         folder / CLIPS_NAME, "".join(f"{c}\n" for p in (data.train, data.selection) for c in p.rows.clip_id)
     )
-    return _Run(record, data, folder, strategy, usd_per_hour).run()
+    return _Run(record, data, folder, strategy, start, usd_per_hour).run()
+
+
+def build(record: Mapping[str, Any], steps: int) -> keras.Model:
+    """The compiled model of a record with its first weights, which the seed decides. `steps`: of an epoch."""
+    c = TrainConfig(**record["train"])
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    keras.utils.set_random_seed(c.seed)
+    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+    horizon = min(c.epochs, c.schedule_epochs)
+    warmup = min(c.warmup_epochs, horizon - 1)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else c.learning_rate,
+        decay_steps=max(1, (horizon - warmup) * steps),
+        alpha=0.01,
+        warmup_target=c.learning_rate if warmup else None,
+        warmup_steps=warmup * steps,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(
+        optimizer,
+        keras.losses.BinaryCrossentropy(label_smoothing=c.label_smoothing),
+        metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
+        jit_compile=False,
+    )
+    return model
 
 
 def trained_clips(folder: Path) -> frozenset[str]:
@@ -159,9 +189,16 @@ class _Run:
     """The epochs of one training run."""
 
     def __init__(
-        self, record: Mapping[str, Any], data: Data, folder: Path, strategy: Any, usd_per_hour: float = 0.0
+        self,
+        record: Mapping[str, Any],
+        data: Data,
+        folder: Path,
+        strategy: Any,
+        start: Path | None,
+        usd_per_hour: float,
     ):
         self.record, self.data, self.folder, self.strategy = record, data, folder, strategy
+        self.start = start
         self.config = TrainConfig(**record["train"])
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps = -(-len(data.train) // self.batch_size)
@@ -264,28 +301,9 @@ class _Run:
         )
 
     def _build(self) -> keras.Model:
-        """The compiled model with its first weights, which the seed decides."""
-        c = self.config
-        shapes = {name: (shape[0], shape[1]) for name, shape in self.record["inputs"].items()}
-        keras.utils.set_random_seed(c.seed)
-        model = heads.build(self.record["architecture"], shapes, HeadConfig(**self.record["head"]))
-        horizon = min(c.epochs, c.schedule_epochs)
-        warmup = min(c.warmup_epochs, horizon - 1)
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else c.learning_rate,
-            decay_steps=max(1, (horizon - warmup) * self.steps),
-            alpha=0.01,
-            warmup_target=c.learning_rate if warmup else None,
-            warmup_steps=warmup * self.steps,
-        )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-        model.compile(
-            optimizer,
-            keras.losses.BinaryCrossentropy(label_smoothing=c.label_smoothing),
-            metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
-            jit_compile=False,
-        )
+        model = build(self.record, self.steps)
+        if self.start:
+            model.set_weights(keras.models.load_model(self.start, compile=False).get_weights())
         return model
 
     def _restore(self, model: keras.Model) -> None:
