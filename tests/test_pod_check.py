@@ -50,8 +50,8 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
 
 
 def test_check_says_what_is_not_ready_and_trains_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "runpod_train_ultimate.py", "--check", "--data-root", tmp_path,
-               "--log-dir", tmp_path]  # fmt: skip
+    command = [sys.executable, str(ROOT / "runpod_train_ultimate.py"), "--check", "--data-root", str(tmp_path),
+               "--log-dir", str(tmp_path)]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 2, done.stderr
     said = json.loads(done.stdout)
@@ -62,7 +62,7 @@ def test_check_says_what_is_not_ready_and_trains_nothing(tmp_path: Path) -> None
 
 
 def test_a_preset_sets_the_defaults_that_help_shows() -> None:
-    command = [sys.executable, ROOT / "runpod_train_ultimate.py", "--help"]
+    command = [sys.executable, str(ROOT / "runpod_train_ultimate.py"), "--help"]
     text = {
         name: subprocess.run([*command, "--preset", name], capture_output=True, text=True, check=True).stdout
         for name in ("ultra", "ultimate")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import itertools
 import logging
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -74,25 +77,40 @@ def test_same_seed_gives_the_same_history_and_weights(undisturbed: Path, tmp_pat
         np.testing.assert_array_equal(a, b)
 
 
+def _wait_for(process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> bool:
+    """Wait until it has happened; False if the process ends before."""
+    while process.poll() is None:
+        if happened():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _grown(count: Callable[[], int], before: int) -> bool:
+    return count() > before
+
+
 @pytest.mark.slow
 def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_path: Path) -> None:
-    rng = random.Random(0)
-    kills = 0
-    while not (tmp_path / training.RESULT_NAME).is_file():
-        process = _process(tmp_path)
-        seen = (tmp_path / "checkpoint" / "state.json").stat().st_mtime_ns if kills else 0
-        while (
-            process.poll() is None and kills < 3
-        ):  # let it come one epoch further, then kill it at a random moment
-            state = tmp_path / "checkpoint" / "state.json"
-            if state.is_file() and state.stat().st_mtime_ns != seen:
-                time.sleep(rng.uniform(0, 0.3))
-                process.send_signal(signal.SIGKILL)
-                kills += process.wait() == -signal.SIGKILL
-                break
-            time.sleep(0.01)
-        assert process.wait(timeout=300) in (0, -signal.SIGKILL)
-    assert kills >= 2
+    """VIOLENCE_KILLS=10 kills more often: in turn one epoch further, and soon after the start."""
+    wanted, rng = int(os.environ.get("VIOLENCE_KILLS", "3")), random.Random(0)
+    state = tmp_path / "checkpoint" / "state.json"
+
+    def events() -> int:
+        return len(sorted(tmp_path.glob(f"{training.BOARD_NAME}/events.out.*")))
+
+    def epochs() -> int:
+        return storage.read_json(state)["epoch"] if state.is_file() else 0
+
+    for kill in range(wanted):
+        count = events if wanted > 3 and kill % 2 else epochs
+        before, process = count(), _process(tmp_path)
+        assert _wait_for(process, functools.partial(_grown, count, before))
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    process = _process(tmp_path)
+    assert process.wait(timeout=300) == 0
     assert _history(tmp_path) == _history(undisturbed)
     for name in (training.BEST_NAME, training.FINAL_NAME):
         for a, b in zip(_weights(tmp_path, name), _weights(undisturbed, name), strict=True):

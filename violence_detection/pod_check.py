@@ -137,9 +137,9 @@ def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) 
     training_data.check(features, where)
     combined = where.data_root / "combined_all"
     frame = manifest.read(combined)
-    counts = frame.groupby(["split", "label"]).size()
-    log.info("clips: %s", ", ".join(f"{split} {label} {n}" for (split, label), n in counts.items()))
-    log.info("data sets: %s", ", ".join(f"{k} {n}" for k, n in frame.dataset.value_counts().items()))
+    counts = {f"{name}": int(n) for name, n in (frame.split + "/" + frame.label).value_counts().items()}
+    log.info("clips: %s", ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
+    log.info("data sets: %s", ", ".join(f"{name} {n}" for name, n in frame.dataset.value_counts().items()))
     variants = augment.variant_names("v", where.augment)
     lacking, feature_bytes = missing_variants(frame, variants, features, where.data_root)
     free = free_bytes_of(where.data_root)
@@ -158,7 +158,7 @@ def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) 
     )
     log.info("time: very roughly %.1f h on this %s%s; the log says more once it runs", hours, kind, cost)
     return {
-        "clips": {f"{split}/{label}": int(n) for (split, label), n in counts.items()},
+        "clips": counts,
         "variants_missing": lacking,
         "feature_gb_missing": round(feature_bytes / 1e9, 2),
         "disk_free_gb": round(free / 1e9, 1),
