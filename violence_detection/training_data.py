@@ -206,9 +206,17 @@ def without_failures(
 
 
 def load(
-    stores: Mapping[str, FeatureStore], rows: pd.DataFrame, variants: Sequence[str], in_memory: bool = True
+    stores: Mapping[str, FeatureStore],
+    rows: pd.DataFrame,
+    variants: Sequence[str],
+    in_memory: bool | None = None,
 ) -> Samples:
-    """The given variants of the given clips, read into memory or left on disk to be read when they are needed."""
+    """The given variants of the given clips, read into memory or left on disk to be read when they are needed.
+
+    `in_memory` None: in memory if they take no more than a share of what is free.
+    """
+    if in_memory is None:
+        in_memory = fits_memory(stores, [(rows, len(variants))])
     inputs: dict[str, Variants] = {}
     ids = list(rows.clip_id)
     for name, store in stores.items():
@@ -229,7 +237,7 @@ def _read_all(stored: StoredFeatures) -> np.ndarray:
 
 
 def fits_memory(
-    stores: Mapping[str, FeatureStore], parts: Sequence[tuple[pd.DataFrame, int]], limit_gb: float
+    stores: Mapping[str, FeatureStore], parts: Sequence[tuple[pd.DataFrame, int]], limit_gb: float = 0.0
 ) -> bool:
     """Whether all parts (rows, number of variants) may be kept in memory; logs what was decided."""
     variants_wanted = sum(len(rows) * variants for rows, variants in parts)
