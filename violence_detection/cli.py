@@ -46,8 +46,14 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def add_config(parser: argparse.ArgumentParser, config: type, *, skip: Sequence[str] = ()) -> None:
-    """Add one flag for each `option` field of a frozen config dataclass, with its default."""
+def add_config(
+    parser: argparse.ArgumentParser,
+    config: type,
+    *,
+    skip: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Add one flag for each `option` field of a frozen config dataclass, with its default or that of `defaults`."""
     hints = typing.get_type_hints(config)
     for field in dataclasses.fields(config):
         if "help" not in field.metadata or field.name in skip:
@@ -55,6 +61,7 @@ def add_config(parser: argparse.ArgumentParser, config: type, *, skip: Sequence[
         if any(action.dest == field.name for action in parser._actions):
             continue  # two stages of one script share the flag
         default = field.default_factory() if callable(field.default_factory) else field.default
+        default = (defaults or {}).get(field.name, default)
         flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
         kwargs: dict[str, Any] = {"dest": field.name, "default": default}
         kind = _plain_type(hints[field.name])
@@ -76,6 +83,22 @@ def build(config: type[C], args: argparse.Namespace) -> C:
     """The config dataclass from parsed arguments."""
     names = {f.name for f in dataclasses.fields(config) if f.init}  # type: ignore[arg-type]
     return config(**{k: v for k, v in vars(args).items() if k in names})
+
+
+def add_choice(
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+    flag: str,
+    choices: Mapping[str, str],
+    default: str,
+) -> str:
+    """Add a flag that the defaults of others depend on, and read its value ahead. `choices`: name -> help."""
+    described = "; ".join(f"{name}: {text}" for name, text in choices.items())
+    parser.add_argument(flag, choices=list(choices), default=default, help=_help_text(described, default))
+    ahead = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    ahead.add_argument(flag, dest="value", default=default)
+    value = ahead.parse_known_args(argv)[0].value
+    return value if value in choices else default  # the parser itself refuses others
 
 
 def _plain_type(hint: Any) -> Any:

@@ -5,8 +5,11 @@ Light on purpose: parsers are built from these before anything heavy is imported
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from violence_detection.cli import default_data_root, option
 
@@ -55,6 +58,10 @@ class ExtractConfig:
         "list cached features that these settings and the manifest do not use, then end; yes: delete them",
         choices=("list", "yes"),
         bare="list",
+    )
+    memory_gb: float = option(
+        0.0,
+        "features that need no more stay in memory while training, others are read from disk; 0: 40 % of free memory",
     )
 
 
@@ -122,6 +129,9 @@ class TrainConfig:
 
     epochs: int = option(1000, "at most so many epochs")
     batch_size: int = option(256, "clips a step, over all devices together")
+    accumulate: int = option(
+        1, "parts in which a device takes its share of a batch before the weights are updated; less memory"
+    )
     learning_rate: float = option(1e-3, "peak of the cosine schedule")
     schedule_epochs: int = option(60, "epochs over which the cosine falls; it then stays at its floor")
     warmup_epochs: int = option(3, "epochs in which the learning rate rises from 0")
@@ -136,6 +146,41 @@ class TrainConfig:
         0, "devices to mirror on; 0: every GPU, or one CPU. On a CPU, logical devices are made"
     )
     seed: int = option(0, "seed of the split of the selection part, of weights, order and dropout")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A stage of the roadmap: a head, and defaults of the flags that differ from those of the configs."""
+
+    summary: str
+    architecture: str
+    values: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+PRESETS = {
+    "baseline": Preset(
+        "VGG19 fc2, LSTM 128/64, no augmentation",
+        "lstm",
+        MappingProxyType(
+            {"backbone": ("vgg19",), "streams": ("rgb",), "augment": 1, "units": 128, "batch_size": 64}
+        ),
+    ),
+    "ultra": Preset(
+        "VGG19 fc2, LSTM 256/128, 5 variants of each clip",
+        "lstm",
+        MappingProxyType(
+            {"backbone": ("vgg19",), "streams": ("rgb",), "augment": 5, "units": 256, "batch_size": 64}
+        ),
+    ),
+    "ultimate": Preset(
+        "EfficientNet-B4 with motion, BiLSTM and attention, 10 variants, cosine annealing, at most 1000 epochs",
+        "bilstm_attention",
+        MappingProxyType(
+            {"backbone": ("efficientnet_b4",), "streams": ("rgb", "motion"), "augment": 10, "epochs": 1000,
+             "batch_size": 256}
+        ),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,12 @@ def _bilstm_attention(x: Tensor, c: HeadConfig) -> Tensor:
     return TemporalAttention(c.units // 2)(x)
 
 
+def _lstm(x: Tensor, c: HeadConfig) -> Tensor:
+    x = layers.LSTM(c.units, return_sequences=True)(x)
+    x = layers.Dropout(c.dropout)(x)
+    return layers.LSTM(c.units // 2)(x)
+
+
 def _deep_lstm(x: Tensor, c: HeadConfig) -> Tensor:
     for units in (c.units, c.units):
         x = layers.LSTM(units, return_sequences=True)(x)
@@ -127,6 +133,7 @@ def _attention(x: Tensor, c: HeadConfig) -> Tensor:
 
 ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "bilstm_attention": _bilstm_attention,
+    "lstm": _lstm,
     "deep_lstm": _deep_lstm,
     "bilstm": _bilstm,
     "gru": _gru,

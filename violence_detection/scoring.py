@@ -81,7 +81,7 @@ def run(config: ScoreConfig) -> Scored:
     extraction = extract.ensure(wanted, model.features, combined.parent, config.workers)
     training_data.report_extraction(extraction, len(wanted))
     readable = training_data.without_failures(rows, combined, extraction.failures)
-    samples = training_data.load(extraction.stores, readable, views)
+    samples = training_data.load(extraction.stores, readable, views, in_memory=True)
     predictions = predict_rows(model, rows, samples)
     overlap = trained_on(model, readable.clip_id.tolist())
     if overlap:

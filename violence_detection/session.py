@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ from typing import Any
 from violence_detection import cli, devices, storage, training, training_data
 from violence_detection.config import ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.training_data import Data
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,3 +48,11 @@ def prepare(args: argparse.Namespace) -> Session:
     strategy = devices.set_up(train)
     data = training_data.prepare(features, where, train.selection_fraction, train.seed)
     return Session(where, features, head, train, strategy, data)
+
+
+def log_settings(record: Mapping[str, Any]) -> None:
+    """Print what decides the outcome of a run, as config.json will hold it."""
+    log.info("settings: preset %s, %s", record.get("preset", "none"), record["architecture"])
+    for group in ("features", "head", "train"):
+        log.info("  %s: %s", group, json.dumps(record[group], sort_keys=True))
+    log.info("  augment: %s", record["augment"])

@@ -1,7 +1,9 @@
 """Train one head on cached features, so that a killed run goes on and ends as if nothing had happened.
 
 Every epoch is a function of (state at its start, seed, epoch): order, variants and dropout are drawn anew from them.
-The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history.
+The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history. What goes wrong
+in an epoch and can be mended (the device's memory is full, an entry of the feature cache is damaged) is mended, and the
+epoch begins again from that state.
 
     <folder>/config.json            settings and preprocessing, written first
     <folder>/trained_on.txt         ids of the clips of train and selection
@@ -16,10 +18,11 @@ The state at the end of each epoch is on disk: model, optimiser, schedule, early
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,17 +31,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from violence_detection import CLASS_NAMES, __version__, heads, storage
+from violence_detection import CLASS_NAMES, __version__, canary, heads, machine, micro_batches, storage
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.errors import UserError
-from violence_detection.training_data import Data, Inputs, Samples
+from violence_detection.feed import Feed
+from violence_detection.stored_features import DamagedFeature
+from violence_detection.training_board import Board
+from violence_detection.training_data import Data, Inputs
 
 log = logging.getLogger(__name__)
 
 BEST_NAME, FINAL_NAME = "best_model.keras", "final_model.keras"
 CONFIG_NAME, RESULT_NAME, LOG_NAME = "config.json", "result.json", "training_log.csv"
 CLIPS_NAME = "trained_on.txt"
+BOARD_NAME = "tensorboard_logs"
 _PREDICT_BATCH = 256
+#: Asking the driver takes about 0.1 s.
+_LOOK_AT_GPUS_EVERY_S = 10.0
 _COLUMNS = (
     "epoch", "loss", "accuracy", "auc", "selection_loss", "selection_accuracy", "selection_auc", "learning_rate",
 )  # fmt: skip
@@ -51,6 +60,7 @@ class State:
     epoch: int = 0
     best_loss: float = math.inf
     best_epoch: int = -1
+    parts: int = 1  # that a device takes its batch in
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -92,23 +102,56 @@ def run_record(
 
 
 def train(
-    record: Mapping[str, Any], data: Data, folder: Path, strategy: Any, overwrite: bool = False
+    record: Mapping[str, Any],
+    data: Data,
+    folder: Path,
+    strategy: Any,
+    overwrite: bool = False,
+    start: Path | None = None,
+    usd_per_hour: float = 0.0,
 ) -> Trained:
     """Train the head that `record` describes into `folder`, going on where an earlier run of it was killed.
 
-    Raises UserError if the folder holds a run with other settings (unless `overwrite`), or if the loss is no longer
-    a number.
+    `start`: a model of the same architecture whose weights it starts with, instead of random ones.
+    `usd_per_hour`: price of the machine, for what the log says is left to pay.
+
+    Raises UserError if the folder holds a run with other settings (unless `overwrite`), if the loss is no longer a
+    number, or if a single clip at a time does not fit the device's memory.
     """
     finished = _claim_folder(folder, record, overwrite)
     if finished:
         log.info("%s: finished earlier, nothing to do", folder)
         return finished
-    config = TrainConfig(**record["train"])
     storage.write_text(
         folder / CLIPS_NAME, "".join(f"{c}\n" for p in (data.train, data.selection) for c in p.rows.clip_id)
     )
-    run = _Run(record, config, data, folder, strategy)
-    return run.run()
+    return _Run(record, data, folder, strategy, start, usd_per_hour).run()
+
+
+def build(record: Mapping[str, Any], steps: int) -> keras.Model:
+    """The compiled model of a record with its first weights, which the seed decides. `steps`: of an epoch."""
+    c = TrainConfig(**record["train"])
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    keras.utils.set_random_seed(c.seed)
+    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+    horizon = min(c.epochs, c.schedule_epochs)
+    warmup = min(c.warmup_epochs, horizon - 1)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else c.learning_rate,
+        decay_steps=max(1, (horizon - warmup) * steps),
+        alpha=0.01,
+        warmup_target=c.learning_rate if warmup else None,
+        warmup_steps=warmup * steps,
+    )
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    model.compile(
+        optimizer,
+        keras.losses.BinaryCrossentropy(label_smoothing=c.label_smoothing),
+        metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
+        jit_compile=False,
+    )
+    return model
 
 
 def trained_clips(folder: Path) -> frozenset[str]:
@@ -132,7 +175,7 @@ def _claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> T
             )
         for stale in (folder / RESULT_NAME, folder / "checkpoint" / "state.json", folder / LOG_NAME):
             stale.unlink(missing_ok=True)
-        for events in sorted((folder / "tensorboard_logs").rglob("events.out.*")):
+        for events in sorted((folder / BOARD_NAME).rglob("events.out.*")):
             events.unlink()
     if not path.is_file() or overwrite:
         storage.write_json(path, record)
@@ -146,45 +189,110 @@ class _Run:
     """The epochs of one training run."""
 
     def __init__(
-        self, record: Mapping[str, Any], config: TrainConfig, data: Data, folder: Path, strategy: Any
+        self,
+        record: Mapping[str, Any],
+        data: Data,
+        folder: Path,
+        strategy: Any,
+        start: Path | None,
+        usd_per_hour: float,
     ):
-        self.record, self.config, self.data, self.folder, self.strategy = (
-            record,
-            config,
-            data,
-            folder,
-            strategy,
-        )
-        self.batch_size = min(config.batch_size, len(data.train))
+        self.record, self.data, self.folder, self.strategy = record, data, folder, strategy
+        self.start = start
+        self.config = TrainConfig(**record["train"])
+        self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps = -(-len(data.train) // self.batch_size)
-        self.state = State()
-        self.selection_inputs = data.selection.plain()
+        self.state = State(parts=self._parts(self.config.accumulate))
+        self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
+        self.repaired: set[str] = set()
+        self.pace = _Pace(usd_per_hour)
 
     def run(self) -> Trained:
-        model = self._build()
+        few = min(self.batch_size, 8 * self.strategy.num_replicas_in_sync)
+        self.strategy = canary.sound_strategy(
+            self.strategy, self._build, lambda: self.data.train.batches(few, self.config.seed, 0)
+        )
+        board = Board(self.folder / BOARD_NAME, self.record)
+        while True:
+            try:
+                with self.train_feed.errors(), self.selection_feed.errors():
+                    return self._finish(self._epochs(board), board)
+            except tf.errors.OpError as e:
+                if not _memory_is_full(e):
+                    raise
+                self._halve_device_batch(e)
+            except DamagedFeature as e:
+                self._repair(e)
+            gc.collect()
+
+    def _epochs(self, board: Board) -> keras.Model:
+        """The epochs that are left, from the state on disk."""
+        with self.strategy.scope():
+            model = self._build()
         self._restore(model)
-        dataset = _epoch_dataset(self.data.train, self.batch_size, self.config.seed, self.state)
-        seconds = 0.0
-        writers = {
-            part: tf.summary.create_file_writer(str(self.folder / "tensorboard_logs" / part))
-            for part in ("train", "selection")
-        }
-        first = self.state.epoch
+        if self.state.parts > 1:
+            micro_batches.accumulate(model, self.state.parts)
+        log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)
+        batches = self.train_feed.training(self.batch_size, self.config.seed, lambda: self.state.epoch)
+        selection = self.selection_feed.plain(_PREDICT_BATCH)
         while self.state.epoch < self.config.epochs and not self._stops():
             started = time.monotonic()
             _reseed(model, self.config.seed, self.state.epoch)
+            stop = _StopAtNan(self.folder, self.state.epoch + 1, self.steps)
             history = model.fit(
-                dataset, steps_per_epoch=self.steps, epochs=1, shuffle=False, verbose=0
+                batches, steps_per_epoch=self.steps, epochs=1, shuffle=False, verbose=0, callbacks=[stop]
             ).history
-            epoch_s = time.monotonic() - started
-            seconds += epoch_s
-            row = self._row(model, {k: float(v[-1]) for k, v in history.items()})
-            self._log(row, self.steps * self.batch_size / epoch_s, epoch_s)
-            _write_scalars(writers, row)
-            self._save(model, row)
-        run_here = max(self.state.epoch - first, 1)
-        speed = run_here * self.steps * self.batch_size / max(seconds, 1e-9)
-        return self._finish(model, speed)
+            fit_s = time.monotonic() - started
+            p = self._predict_selection(model, selection)
+            row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
+            self.pace.epoch(self.steps * self.batch_size, fit_s, time.monotonic() - started)
+            log.info("%s %s", self._line(row), self.pace.line(self.config.epochs - int(row["epoch"])))
+            board.scalars(row, self.pace.scalars())
+            if self._save(model, row):
+                board.pictures(self.data.selection.labels, p, int(row["epoch"]))
+        return model
+
+    def _predict_selection(self, model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
+        """P(fight) of the selection clips: (N,) float64."""
+        steps = -(-len(self.data.selection) // _PREDICT_BATCH)  # without it Keras warns of the end
+        return model.predict(batches, steps=steps, verbose=0)[:, 0].astype(np.float64)
+
+    def _parts(self, at_least: int) -> int:
+        """In how many equal parts a device takes its share of a batch."""
+        share = self.batch_size // self.strategy.num_replicas_in_sync
+        if self.batch_size % self.strategy.num_replicas_in_sync:
+            share = 1  # shares differ in size: they are not cut
+        if at_least > 1 and at_least > share:
+            raise UserError(
+                f"a batch of {self.batch_size} on {self.strategy.num_replicas_in_sync} device(s) cannot be taken in "
+                f"{at_least} equal parts. Lower --accumulate or change --batch-size"
+            )
+        return micro_batches.parts_of(share, at_least)
+
+    def _halve_device_batch(self, error: Exception) -> None:
+        """Have the device take half as many clips at a time; the batch, and so the training, stay as they are."""
+        share = self.batch_size // self.strategy.num_replicas_in_sync
+        before = self.state.parts
+        try:
+            self.state.parts = self._parts(2 * before)
+        except UserError:
+            raise UserError(
+                f"the device's memory is full with {share // before} clip(s) at a time "
+                f"({str(error).splitlines()[0][:200]}). Try a smaller head: --units 64 --projection 64"
+            ) from error
+        log.warning(
+            "OUT OF DEVICE MEMORY in epoch %d: from here on a device takes %d clips at a time instead of %d and "
+            "updates the weights after %d of them as before; the epoch begins again. To begin so: --accumulate %d",
+            self.state.epoch + 1, share // self.state.parts, share // before, share, self.state.parts,
+        )  # fmt: skip
+
+    def _repair(self, damage: DamagedFeature) -> None:
+        """Have the damaged cache entry made again, once."""
+        if self.data.repair is None or damage.clip_id in self.repaired:
+            raise damage
+        log.warning("%s. It is made anew now, and epoch %d begins again", damage, self.state.epoch + 1)
+        self.repaired.add(damage.clip_id)
+        self.data.repair(damage.clip_id)
 
     def _stops(self) -> bool:
         return (
@@ -193,29 +301,9 @@ class _Run:
         )
 
     def _build(self) -> keras.Model:
-        c = self.config
-        shapes = {name: (shape[0], shape[1]) for name, shape in self.record["inputs"].items()}
-        with self.strategy.scope():
-            keras.utils.set_random_seed(c.seed)
-            model = heads.build(self.record["architecture"], shapes, HeadConfig(**self.record["head"]))
-            horizon = min(c.epochs, c.schedule_epochs)
-            warmup = min(c.warmup_epochs, horizon - 1)
-            schedule = keras.optimizers.schedules.CosineDecay(
-                0.0 if warmup else c.learning_rate,
-                decay_steps=max(1, (horizon - warmup) * self.steps),
-                alpha=0.01,
-                warmup_target=c.learning_rate if warmup else None,
-                warmup_steps=warmup * self.steps,
-            )
-            optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
-            optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-            model.compile(
-                optimizer,
-                keras.losses.BinaryCrossentropy(label_smoothing=c.label_smoothing),
-                metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
-                jit_compile=False,
-            )
-        log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)
+        model = build(self.record, self.steps)
+        if self.start:
+            model.set_weights(keras.models.load_model(self.start, compile=False).get_weights())
         return model
 
     def _restore(self, model: keras.Model) -> None:
@@ -228,19 +316,16 @@ class _Run:
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
             model.optimizer.build(model.trainable_variables)
             model.load_weights(weights)
-        self.state = State(**saved)
+        self.state = State(**{**saved, "parts": max(self.state.parts, saved["parts"])})
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
 
-    def _row(self, model: keras.Model, logs: Mapping[str, float]) -> dict[str, float]:
+    def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
+        """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips."""
         from sklearn.metrics import log_loss, roc_auc_score
 
-        if not math.isfinite(logs["loss"]):
-            raise UserError(
-                f"the loss became {logs['loss']} in epoch {self.state.epoch + 1} of {self.folder}. Try "
-                "--mixed-precision off, a lower --learning-rate, or --devices 1; the epochs before it are kept"
-            )
         labels = self.data.selection.labels
-        p = predict(model, self.selection_inputs)
+        if not np.isfinite(p).all():
+            raise _not_a_number("P(fight) of a selection clip", self.folder, self.state.epoch + 1, self.steps)
         return {
             "epoch": self.state.epoch + 1,
             "loss": logs["loss"],
@@ -252,18 +337,18 @@ class _Run:
             "learning_rate": float(model.optimizer.learning_rate),
         }
 
-    def _log(self, row: Mapping[str, float], samples_per_second: float, epoch_s: float) -> None:
-        left_s = (self.config.epochs - row["epoch"]) * epoch_s
-        log.info(
-            "%s epoch %d/%d  loss %.4f  acc %.4f  auc %.4f | selection loss %.4f  acc %.4f  auc %.4f | lr %.2e  "
-            "%.0f samples/s  at most %.0f min left",
-            self.record["architecture"], row["epoch"], self.config.epochs, row["loss"], row["accuracy"], row["auc"],
-            row["selection_loss"], row["selection_accuracy"], row["selection_auc"], row["learning_rate"],
-            samples_per_second, left_s / 60,
-        )  # fmt: skip
+    def _line(self, row: Mapping[str, float]) -> str:
+        return (
+            f"{self.record['architecture']} epoch {row['epoch']}/{self.config.epochs}  loss {row['loss']:.4f}  "
+            f"acc {row['accuracy']:.4f}  auc {row['auc']:.4f} | selection loss {row['selection_loss']:.4f}  "
+            f"acc {row['selection_accuracy']:.4f}  auc {row['selection_auc']:.4f} | lr {row['learning_rate']:.2e}"
+        )
 
-    def _save(self, model: keras.Model, row: dict[str, float]) -> None:
-        """Put the epoch on disk; the state file is last, and until it is there the epoch did not happen."""
+    def _save(self, model: keras.Model, row: dict[str, float]) -> bool:
+        """Put the epoch on disk; the state file is last, and until it is there the epoch did not happen.
+
+        Returns whether it is the best epoch so far.
+        """
         state = self.state
         state.history.append(row)
         state.epoch += 1
@@ -278,16 +363,21 @@ class _Run:
         for old in checkpoint.glob("*.keras"):
             if old.name != name:
                 old.unlink()
+        return state.best_epoch == state.epoch - 1
 
-    def _finish(self, model: keras.Model, samples_per_second: float) -> Trained:
+    def _finish(self, model: keras.Model, board: Board) -> Trained:
         best = self.state.history[self.state.best_epoch]
         _save_model(model, self.folder / FINAL_NAME)
+        model.load_weights(self.folder / BEST_NAME)
+        p = self._predict_selection(model, self.selection_feed.plain(_PREDICT_BATCH))
+        board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
+        board.close(best["selection_accuracy"], best["selection_loss"], int(best["epoch"]))
         trained = Trained(
             folder=self.folder,
             selection_accuracy=best["selection_accuracy"],
             best_epoch=int(best["epoch"]),
             epochs_run=self.state.epoch,
-            samples_per_second=round(samples_per_second, 1),
+            samples_per_second=round(self.pace.samples_per_second, 1),
         )
         values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
         storage.write_json(self.folder / RESULT_NAME, values)
@@ -296,17 +386,68 @@ class _Run:
         return trained
 
 
-def _epoch_dataset(samples: Samples, batch_size: int, seed: int, state: State) -> tf.data.Dataset:
-    """The batches of the epoch that `state` is at; each iteration draws that epoch's order and variants."""
+class _StopAtNan(keras.callbacks.Callback):
+    """Ends training in the step whose loss is no number, before the rest of the epoch is wasted."""
 
-    def batches() -> Iterator[tuple[Inputs, np.ndarray]]:
-        return samples.batches(batch_size, seed, state.epoch)
+    def __init__(self, folder: Path, epoch: int, steps: int):
+        super().__init__()
+        self.folder, self.epoch, self.steps = folder, epoch, steps
 
-    signature = (
-        {name: tf.TensorSpec((batch_size, *shape), tf.float32) for name, shape in samples.shapes().items()},
-        tf.TensorSpec((batch_size, 1), tf.float32),
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        loss = float((logs or {})["loss"])  # the mean so far
+        if not math.isfinite(loss):
+            raise _not_a_number("the loss", self.folder, self.epoch, self.steps, batch + 1)
+
+
+def _not_a_number(what: str, folder: Path, epoch: int, steps: int, step: int | None = None) -> UserError:
+    where = f"step {step or steps} of {steps} of epoch {epoch}"
+    return UserError(
+        f"{what} became nan or infinite in {where} of {folder}. Try --mixed-precision off, a lower --learning-rate, or "
+        "--devices 1; the epochs before it are kept, and the same command would go on from there"
     )
-    return tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+
+
+def _memory_is_full(error: tf.errors.OpError) -> bool:
+    """Whether the device ran out of memory; cuDNN says so in words only."""
+    return isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in str(error).lower()
+
+
+class _Pace:
+    """How fast a run goes, what is left of it in time and money, and what the GPUs do meanwhile."""
+
+    def __init__(self, usd_per_hour: float):
+        self.usd_per_hour = usd_per_hour
+        self.samples, self.fit_s, self.epoch_s = 0, 0.0, 0.0
+        self.last: tuple[int, float] = (0, 1.0)
+        self.gpus: list[machine.Gpu] = []
+        self._looked = -_LOOK_AT_GPUS_EVERY_S
+
+    def epoch(self, samples: int, fit_s: float, epoch_s: float) -> None:
+        """One more epoch: seconds in training alone, and with selection."""
+        self.samples += samples
+        self.fit_s += fit_s
+        self.epoch_s, self.last = epoch_s, (samples, fit_s)
+        if time.monotonic() - self._looked >= _LOOK_AT_GPUS_EVERY_S:
+            self.gpus, self._looked = machine.gpus(), time.monotonic()
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.samples / max(self.fit_s, 1e-9)
+
+    def scalars(self) -> dict[str, float]:
+        found = {"samples_per_second": self.last[0] / self.last[1]}
+        for i, gpu in enumerate(self.gpus):
+            found |= {f"gpu{i}/use_percent": gpu.use_percent, f"gpu{i}/memory_mb": gpu.memory_used_mb}
+        return found
+
+    def line(self, epochs_left: int) -> str:
+        left_h = epochs_left * self.epoch_s / 3600
+        parts = [f" {self.last[0] / self.last[1]:.0f} samples/s"]
+        parts += [f"gpu {g.use_percent:.0f} % {g.memory_used_mb / 1024:.1f} GB" for g in self.gpus]
+        parts.append(f"at most {60 * left_h:.0f} min left")
+        if self.usd_per_hour:
+            parts.append(f"{left_h * self.usd_per_hour:.2f} USD left")
+        return "  ".join(parts)
 
 
 def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
@@ -319,13 +460,3 @@ def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
 def _save_model(model: keras.Model, path: Path) -> None:
     with storage.atomic_path(path) as temporary:
         model.save(temporary)
-
-
-def _write_scalars(writers: Mapping[str, Any], row: Mapping[str, float]) -> None:
-    """loss, accuracy, auc and learning_rate of both parts, by epoch."""
-    for part, prefix in (("train", ""), ("selection", "selection_")):
-        with writers[part].as_default():
-            for name in ("loss", "accuracy", "auc"):
-                tf.summary.scalar(name, row[prefix + name], step=int(row["epoch"]))
-            tf.summary.scalar("learning_rate", row["learning_rate"], step=int(row["epoch"]))
-        writers[part].flush()

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection import CLASS_NAMES, augment, extract, manifest, split, storage
+from violence_detection import CLASS_NAMES, augment, extract, machine, manifest, split, storage
 from violence_detection.config import ExtractConfig, FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import RECORD_NAME, FeatureStore
 from violence_detection.samples import is_sample_root
+from violence_detection.stored_features import StoredFeatures
 
 if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
 Inputs = dict[str, np.ndarray]
+#: (N, V, T, C) float16: an array in memory, or StoredFeatures on disk.
+Variants: TypeAlias = Any
+#: Share of the free memory that features may take by default. Folds copy what they take, so below a half.
+_MEMORY_SHARE = 0.4
+_CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -29,33 +34,61 @@ class Samples:
     """Clips with their features. `inputs`: name -> (N, V, T, C) float16; `labels`: (N,) float32, 1 is fight."""
 
     rows: pd.DataFrame
-    inputs: Inputs
+    inputs: dict[str, Variants]
     labels: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, chosen: np.ndarray) -> Samples:
+        """Some of the clips, in the order given: `chosen` is a mask (N,) or indices."""
+        chosen = np.asarray(chosen)
+        indices = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        inputs = {name: values.take(indices, axis=0) for name, values in self.inputs.items()}
+        return Samples(self.rows.iloc[indices].reset_index(drop=True), inputs, self.labels[indices])
+
     def plain(self) -> Inputs:
         """The plain variant of every clip: name -> (N, T, C) float32."""
-        return {name: values[:, 0].astype(np.float32) for name, values in self.inputs.items()}
+        return {name: x.astype(np.float32) for name, x in self._gather(np.arange(len(self))).items()}
+
+    def plain_batches(self, batch_size: int) -> Iterator[Inputs]:
+        """The plain variants in order, a batch at a time: name -> (B, T, C) float16; the last may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self._gather(np.arange(start, min(start + batch_size, len(self))))
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """name -> (T, C)."""
         return {name: (values.shape[2], values.shape[3]) for name, values in self.inputs.items()}
 
+    def _gather(self, clips: np.ndarray, variants: np.ndarray | None = None) -> Inputs:
+        """A variant of each clip (by default the plain one): name -> (n, T, C) float16."""
+        variants = np.zeros(len(clips), int) if variants is None else variants
+        return {
+            name: values.gather(clips, variants)
+            if isinstance(values, StoredFeatures)
+            else values[clips, variants]
+            for name, values in self.inputs.items()
+        }
+
     def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Inputs, np.ndarray]]:
         """Every clip once, in the order and with the variants that (seed, epoch) alone decide.
 
-        The last batch is filled up with the epoch's first clips, so that every step has the same size.
+        Yields name -> (B, T, C) float16, and labels (B, 1). The last batch is filled up with the epoch's first clips,
+        so that every step has the same size. In V epochs a clip shows each of its V variants once.
         """
         rng = np.random.default_rng(storage.stable_seed(seed, epoch))
         order = rng.permutation(len(self))
-        variants = rng.integers(0, next(iter(self.inputs.values())).shape[1], len(self))
+        variants = self._epoch_variants(seed, epoch)
         steps = -(-len(self) // batch_size)
         order = np.resize(order, steps * batch_size)
         for chosen in order.reshape(steps, batch_size):
-            values = {n: v[chosen, variants[chosen]].astype(np.float32) for n, v in self.inputs.items()}
-            yield values, self.labels[chosen][:, None]
+            yield self._gather(chosen, variants[chosen]), self.labels[chosen][:, None]
+
+    def _epoch_variants(self, seed: int, epoch: int) -> np.ndarray:
+        """Which variant each clip shows: (N,)."""
+        count = next(iter(self.inputs.values())).shape[1]
+        rng = np.random.default_rng(storage.stable_seed(seed, "variants", epoch // count))
+        return rng.permuted(np.tile(np.arange(count), (len(self), 1)), axis=1)[:, epoch % count]
 
 
 @dataclass(frozen=True)
@@ -64,6 +97,7 @@ class Data:
 
     `failures`: clips that could not be read, by path. `records`: model input -> the record of its feature cache, all
     that prediction needs to make the same features. `generated`: these are rendered sample clips, not real ones.
+    `repair` makes damaged cache entries of the clip with that id anew.
     """
 
     train: Samples
@@ -73,6 +107,7 @@ class Data:
     records: dict[str, dict[str, Any]]
     manifest_sha256: str
     generated: bool
+    repair: Callable[[str], None] | None = None
 
 
 def check(features: FeatureConfig, where: ExtractConfig) -> None:
@@ -99,7 +134,9 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
         "selection": (train[chosen], variants[:1]),
         "val": (frame[frame.split == "val"], variants[:1]),
     }
-    loaded = {name: load(extraction.stores, rows, v) for name, (rows, v) in parts.items()}
+    amounts = [(rows, len(v)) for rows, v in parts.values()]
+    in_memory = fits_memory(extraction.stores, amounts, where.memory_gb)
+    loaded = {name: load(extraction.stores, rows, v, in_memory) for name, (rows, v) in parts.items()}
     for name, samples in loaded.items():
         fights = int(samples.labels.sum())
         log.info("%s: %d clips (%d fight, %d nonfight) from %d sources", name, len(samples), fights,
@@ -112,8 +149,18 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
     records = {
         name: storage.read_json(store.folder / RECORD_NAME) for name, store in extraction.stores.items()
     }
+    clips = {c.clip_id: c for c in wanted}
+
+    def repair(clip_id: str) -> None:
+        again = extract.ensure([clips[clip_id]], features, where.data_root, where.workers)
+        if again.failures:
+            raise UserError(
+                f"{again.failures[0]['path']} was readable and no longer is ({again.failures[0]['reason']})"
+            )
+
     return Data(
         **loaded,
+        repair=repair,
         failures=extraction.failures,
         records=records,
         manifest_sha256=sha256,
@@ -158,13 +205,46 @@ def without_failures(
     return frame[keep].sort_values("clip_id", ignore_index=True)
 
 
-def load(stores: Mapping[str, FeatureStore], rows: pd.DataFrame, variants: Sequence[str]) -> Samples:
-    """Read the given variants of the given clips into memory."""
-    inputs: Inputs = {}
+def load(
+    stores: Mapping[str, FeatureStore],
+    rows: pd.DataFrame,
+    variants: Sequence[str],
+    in_memory: bool | None = None,
+) -> Samples:
+    """The given variants of the given clips, read into memory or left on disk to be read when they are needed.
+
+    `in_memory` None: in memory if they take no more than a share of what is free.
+    """
+    if in_memory is None:
+        in_memory = fits_memory(stores, [(rows, len(variants))])
+    inputs: dict[str, Variants] = {}
     ids = list(rows.clip_id)
-    with ThreadPoolExecutor() as pool:
-        for name, store in stores.items():
-            read = pool.map(lambda clip_id, store=store: store.read(clip_id, variants), ids)
-            inputs[name] = np.stack(list(read))
+    for name, store in stores.items():
+        stored = StoredFeatures(store, ids, variants)
+        inputs[name] = _read_all(stored) if in_memory else stored
     labels = (rows.label == CLASS_NAMES[1]).to_numpy(np.float32)
     return Samples(rows.reset_index(drop=True), inputs, labels)
+
+
+def _read_all(stored: StoredFeatures) -> np.ndarray:
+    count, variants, *step = stored.shape
+    values = np.empty(stored.shape, np.float16)
+    for start in range(0, count, _CHUNK):
+        clips = np.arange(start, min(start + _CHUNK, count))
+        read = stored.gather(np.repeat(clips, variants), np.tile(np.arange(variants), len(clips)))
+        values[clips] = read.reshape(len(clips), variants, *step)
+    return values
+
+
+def fits_memory(
+    stores: Mapping[str, FeatureStore], parts: Sequence[tuple[pd.DataFrame, int]], limit_gb: float = 0.0
+) -> bool:
+    """Whether all parts (rows, number of variants) may be kept in memory; logs what was decided."""
+    variants_wanted = sum(len(rows) * variants for rows, variants in parts)
+    one = next((rows.clip_id.iloc[0] for rows, _ in parts if len(rows)), None)
+    variant_bytes = sum(store.read(one, ["v0"]).nbytes for store in stores.values()) if one else 0
+    limit = limit_gb * 1e9 if limit_gb else _MEMORY_SHARE * machine.free_memory_bytes()
+    needed = variants_wanted * variant_bytes
+    log.info("features: %.2f GB, %s (limit %.2f GB, --memory-gb)", needed / 1e9,
+             "kept in memory" if needed <= limit else "read from disk as they are needed", limit / 1e9)  # fmt: skip
+    return needed <= limit

@@ -1,0 +1,61 @@
+"""Batches on their way from `Samples` to TensorFlow, prepared while the device works on the one before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from violence_detection.errors import UserError
+from violence_detection.training_data import Samples
+
+_AHEAD = 2  # batches that wait ready
+
+
+class Feed:
+    """Datasets over one set of samples.
+
+    TensorFlow turns an exception of the code that reads into an error of its own that has lost the type; inside
+    `errors()` the original comes out.
+    """
+
+    def __init__(self, samples: Samples):
+        self.samples = samples
+        self._error: UserError | None = None
+
+    def training(self, batch_size: int, seed: int, epoch: Callable[[], int]) -> tf.data.Dataset:
+        """Each iteration goes through the epoch that `epoch` names at its start: inputs, labels (B, 1)."""
+        signature = (self._inputs(batch_size), tf.TensorSpec((batch_size, 1), tf.float32))
+        return self._dataset(lambda: self.samples.batches(batch_size, seed, epoch()), signature)
+
+    def plain(self, batch_size: int) -> tf.data.Dataset:
+        """The plain variants in order, inputs alone."""
+        return self._dataset(
+            lambda: ((x,) for x in self.samples.plain_batches(batch_size)), (self._inputs(None),)
+        )
+
+    def _inputs(self, batch_size: int | None) -> dict[str, tf.TensorSpec]:
+        shapes = self.samples.shapes()
+        return {name: tf.TensorSpec((batch_size, *shape), tf.float16) for name, shape in shapes.items()}
+
+    def _dataset(self, batches: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
+        def guarded() -> Iterator[Any]:
+            try:
+                yield from batches()
+            except UserError as e:
+                self._error = e
+                raise
+
+        return tf.data.Dataset.from_generator(guarded, output_signature=signature).prefetch(_AHEAD)
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as e:
+            error, self._error = self._error, None
+            if error is None:
+                raise
+            raise error from e

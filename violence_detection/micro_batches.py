@@ -1,0 +1,55 @@
+"""Gradient accumulation: a batch in several parts, one after another, with one update of the weights.
+
+Nothing outlives the step, unlike with an optimiser's `gradient_accumulation_steps`: batches, schedule, clipping and
+resuming are those of the whole batch, and only the memory is that of a part.
+"""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def parts_of(batch_size: int, at_least: int) -> int:
+    """The smallest number of equal parts, `at_least` so many, into which a batch can be cut."""
+    return next(n for n in range(at_least, batch_size + 1) if batch_size % n == 0)
+
+
+def accumulate(model: keras.Model, parts: int) -> None:
+    """Have `model.fit` take the batch of each device in that many equal parts. Call after `compile`."""
+    model.train_step = types.MethodType(lambda self, data: _train_step(self, data, parts), model)
+
+
+def _train_step(model: keras.Model, data: Any, parts: int) -> dict[str, Any]:
+    x, y = data
+    variables = model.trainable_variables
+    size = tf.shape(y)[0] // parts
+
+    def part(
+        i: tf.Tensor, loss_sum: tf.Tensor, p: tf.TensorArray, gradients: list[tf.Tensor]
+    ) -> tuple[Any, ...]:
+        x_i, y_i = tf.nest.map_structure(lambda t: t[i * size : (i + 1) * size], (x, y))
+        with tf.GradientTape() as tape:
+            p_i = model(x_i, training=True)
+            loss = model.compute_loss(x=x_i, y=y_i, y_pred=p_i, training=True) / parts  # 1 / devices is in it
+            scaled = model.optimizer.scale_loss(loss)
+        more = tape.gradient(scaled, variables)
+        return i + 1, loss_sum + loss, p.write(i, p_i), [g + m for g, m in zip(gradients, more, strict=True)]
+
+    start = (
+        tf.constant(0),
+        tf.constant(0.0),
+        tf.TensorArray(tf.float32, parts, element_shape=(None, 1)),
+        [tf.zeros_like(v) for v in variables],
+    )
+    _, loss, p, gradients = tf.while_loop(  # one part at a time, or all would be in memory at once
+        lambda i, *_: i < parts, part, start, parallel_iterations=1
+    )
+    devices = tf.distribute.get_strategy().num_replicas_in_sync
+    loss_metric = next(m for m in model.metrics if m.name == "loss")
+    loss_metric.update_state(loss * devices, sample_weight=tf.shape(y)[0])
+    model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return model.compute_metrics(x, y, p.concat())

@@ -1,0 +1,196 @@
+"""`--check`: what a training run would find here, before hours are spent on it. Trains and extracts nothing."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection import cli, machine
+from violence_detection.config import ExtractConfig, FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.preflight import RESERVE_BYTES, free_bytes_of, gigabytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+#: What TensorFlow loads at its start to use a GPU; one that is missing makes it go on with the CPU alone.
+CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12",
+                  "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9",
+                  "libnvrtc.so.12", "libnccl.so.2")  # fmt: skip
+_PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino")
+#: Variants of clips (both streams) an hour where none was measured: a rough rate, said to be one.
+_ROUGH_VARIANTS_PER_HOUR = {"GPU": 40_000, "CPU": 3_000}
+#: Clips a second and epochs of an ultimate head: what the roadmap expects of two RTX 4080; a CPU's measured.
+_ROUGH_SAMPLES_PER_SECOND = {"GPU": 350.0, "CPU": 250.0}
+_LIKELY_EPOCHS = 60
+
+
+def run(args: argparse.Namespace) -> int:
+    """Report on devices, memory, disk and data; a JSON line. Exit code 0: go ahead, 2: something must be done first."""
+    where, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
+    found: dict[str, Any] = {}
+    problems: list[str] = []
+
+    def look(what: Callable[[], dict[str, Any]]) -> None:
+        try:
+            found.update(what())
+        except UserError as e:
+            problems.append(str(e))
+
+    look(libraries)
+    look(devices)
+    look(memory)
+    kind = "GPU" if found.get("gpus_usable") else "CPU"
+    look(lambda: data(where, features, args.epochs, kind))
+    for problem in problems:
+        log.error("%s", problem)
+    log.info("ready" if not problems else "not ready: %d problem(s) above", *[len(problems)] * bool(problems))
+    cli.print_summary({"ready": not problems, "problems": problems, **found})
+    return cli.EXIT_USER_MUST_ACT if problems else cli.EXIT_DONE
+
+
+def libraries() -> dict[str, Any]:
+    """Versions of what is installed. Raises UserError for what is missing."""
+    versions: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError as e:
+            raise UserError(f"{package} is not installed. Run: pip install -r requirements.txt") from e
+    log.info("python %s, %s", sys.version.split()[0], ", ".join(f"{k} {v}" for k, v in versions.items()))
+    return {"versions": versions}
+
+
+def devices() -> dict[str, Any]:
+    """GPUs that the driver and TensorFlow see. Raises UserError if TensorFlow sees fewer, naming what is missing."""
+    import tensorflow as tf
+
+    driver = machine.gpus()
+    nodes = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    usable = len(tf.config.list_physical_devices("GPU"))
+    there = max(len(driver), len(nodes))
+    for gpu in driver:
+        log.info("GPU: %s, %.1f of %.1f GB in use, %.0f %% busy", gpu.name, gpu.memory_used_mb / 1024,
+                 gpu.memory_mb / 1024, gpu.use_percent)  # fmt: skip
+    log.info("TensorFlow sees %d of %d GPU(s)", usable, there)
+    if usable < there:
+        raise UserError(unseen_gpus(there, usable, tf.test.is_built_with_cuda(), missing_libraries()))
+    return {"gpus": there, "gpus_usable": usable}
+
+
+def unseen_gpus(there: int, usable: int, built_with_cuda: bool, missing: Sequence[str]) -> str:
+    """Why TensorFlow sees fewer GPUs than there are, and what mends it."""
+    text = f"{there} GPU(s) are here but TensorFlow sees {usable}"
+    if not built_with_cuda:
+        return f'{text}: this TensorFlow is built without CUDA. Run: pip install "tensorflow[and-cuda]"'
+    if "libcuda.so.1" in missing:
+        return f"{text}: the driver's libcuda.so.1 is missing. Start the container with GPUs (--gpus all)"
+    if missing:
+        return f'{text}: missing {", ".join(missing)}. Run: pip install "tensorflow[and-cuda]"'
+    return (
+        f"{text}, though the CUDA libraries are all here. Look at CUDA_VISIBLE_DEVICES, and at what TensorFlow says "
+        "with TF_CPP_MIN_LOG_LEVEL=0; the driver may be too old for this TensorFlow (nvidia-smi shows its version)"
+    )
+
+
+def missing_libraries() -> list[str]:
+    """The CUDA libraries that are neither on the loader's path nor in the nvidia-* packages of this Python."""
+    return [name for name in CUDA_LIBRARIES if not _loads(name) and not any(_packaged(name))]
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _packaged(name: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec("nvidia")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        yield from Path(folder).glob(f"*/lib/{name}*")
+
+
+def memory() -> dict[str, Any]:
+    """Free memory."""
+    free = machine.free_memory_bytes()
+    log.info("memory: %s free", gigabytes(free))
+    if free < 2e9:
+        raise UserError(f"only {gigabytes(free)} of memory are free; training takes 2 GB. End other programs")
+    return {"memory_free_gb": round(free / 1e9, 1)}
+
+
+def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) -> dict[str, Any]:
+    """Clips, features that are missing, disk, and a rough time. Raises UserError if data, weights or disk lack."""
+    from violence_detection import augment, manifest, training_data
+
+    training_data.check(features, where)
+    combined = where.data_root / "combined_all"
+    frame = manifest.read(combined)
+    counts = {f"{name}": int(n) for name, n in (frame.split + "/" + frame.label).value_counts().items()}
+    log.info("clips: %s", ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
+    log.info("data sets: %s", ", ".join(f"{name} {n}" for name, n in frame.dataset.value_counts().items()))
+    variants = augment.variant_names("v", where.augment)
+    lacking, feature_bytes = missing_variants(frame, variants, features, where.data_root)
+    free = free_bytes_of(where.data_root)
+    log.info("features: %d variants of clips are missing, %s; %s free on the disk of %s", lacking,
+             gigabytes(feature_bytes), gigabytes(free), where.data_root)  # fmt: skip
+    if feature_bytes + RESERVE_BYTES > free:
+        raise UserError(
+            f"{where.data_root}: {gigabytes(free)} free, {gigabytes(feature_bytes + RESERVE_BYTES)} needed. Take a "
+            "smaller --augment, or a --data-root on a bigger disk"
+        )
+    train = int((frame.split == "train").sum())
+    hours = lacking / _ROUGH_VARIANTS_PER_HOUR[kind]
+    hours += min(epochs, _LIKELY_EPOCHS) * train / _ROUGH_SAMPLES_PER_SECOND[kind] / 3600
+    cost = (
+        f", {hours * where.usd_per_hour:.2f} USD" if where.usd_per_hour else " (--usd-per-hour adds the cost)"
+    )
+    log.info("time: very roughly %.1f h on this %s%s; the log says more once it runs", hours, kind, cost)
+    return {
+        "clips": counts,
+        "variants_missing": lacking,
+        "feature_gb_missing": round(feature_bytes / 1e9, 2),
+        "disk_free_gb": round(free / 1e9, 1),
+        "hours_roughly": round(hours, 2),
+        "usd_roughly": round(hours * where.usd_per_hour, 2),
+    }
+
+
+def missing_variants(
+    frame: pd.DataFrame, variants: Sequence[str], config: FeatureConfig, data_root: Path
+) -> tuple[int, int]:
+    """How many variants of clips lack in the cache (the worst stream counts), and the bytes of all that lacks.
+
+    Raises UserError if a backbone's weights are not here.
+    """
+    from violence_detection import backbones, features
+    from violence_detection.features import FeatureStore
+
+    wanted = {
+        clip_id: frozenset(variants if split == "train" else variants[:1])
+        for clip_id, split in zip(frame.clip_id, frame.split, strict=True)
+    }
+    lacking_variants, lacking_bytes = 0, 0
+    for name in config.backbone:
+        backbone = backbones.get(name)
+        weights = backbone.weights_file(config.backbone_weights)
+        per_stream = []
+        for stream in config.streams:
+            store = FeatureStore.open(data_root, features.record(config, name, stream, weights))
+            per_stream.append(
+                sum(len(need - (store.variants(c) or frozenset())) for c, need in wanted.items())
+            )
+        lacking_variants += max(per_stream)
+        lacking_bytes += sum(per_stream) * config.frames * backbone.feature_dim * 2
+    return lacking_variants, lacking_bytes

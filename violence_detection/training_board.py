@@ -1,0 +1,120 @@
+"""What TensorBoard shows of a training run: curves, PR curve, confusion matrix, hyper-parameters, the config.
+
+tensorboard_logs/train/, tensorboard_logs/selection/     loss, accuracy, auc, learning_rate by epoch
+tensorboard_logs/selection/                              PR curve and confusion matrix of the best epoch so far
+tensorboard_logs/                                        config (text) and hyper-parameters
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from violence_detection import CLASS_NAMES
+
+#: Pictures of new best epochs are at least so far apart; the last best epoch always gets them.
+_PICTURES_EVERY_S = 60.0
+_THRESHOLDS = 101
+
+
+class Board:
+    """Writes event files below `folder`. `record` is the run's config.json."""
+
+    def __init__(self, folder: Path, record: Mapping[str, Any]):
+        self._train, self._selection, self._run = (
+            tf.summary.create_file_writer(str(path))
+            for path in (folder / "train", folder / "selection", folder)
+        )
+        self._pictured = -_PICTURES_EVERY_S
+        with self._run.as_default():
+            tf.summary.text("config", f"```\n{json.dumps(record, indent=2, sort_keys=True)}\n```", step=0)
+        self._hyper_parameters(record)
+
+    def scalars(self, row: Mapping[str, float], extra: Mapping[str, float]) -> None:
+        """A row of training_log.csv, and figures of the device and the pace."""
+        step = int(row["epoch"])
+        for writer, prefix in ((self._train, ""), (self._selection, "selection_")):
+            with writer.as_default():
+                for name in ("loss", "accuracy", "auc"):
+                    tf.summary.scalar(name, row[prefix + name], step=step)
+                tf.summary.scalar("learning_rate", row["learning_rate"], step=step)
+            writer.flush()
+        with self._train.as_default():
+            for name, value in extra.items():
+                tf.summary.scalar(name, value, step=step)
+
+    def pictures(self, labels: np.ndarray, p_fight: np.ndarray, epoch: int, last: bool = False) -> None:
+        """PR curve and confusion matrix of the selection clips: labels (N,) of 0 and 1, p_fight (N,)."""
+        if not last and time.monotonic() - self._pictured < _PICTURES_EVERY_S:
+            return
+        self._pictured = time.monotonic()
+        with self._selection.as_default():
+            tf.summary.experimental.write_raw_pb(pr_curve(labels, p_fight), step=epoch)
+            tf.summary.image("confusion_matrix", confusion_picture(labels, p_fight)[None], step=epoch)
+        self._selection.flush()
+
+    def close(self, selection_accuracy: float, selection_loss: float, epoch: int) -> None:
+        """The best epoch's figures, which the hyper-parameter table is sorted by."""
+        with self._run.as_default():
+            tf.summary.scalar("best/selection_accuracy", selection_accuracy, step=epoch)
+            tf.summary.scalar("best/selection_loss", selection_loss, step=epoch)
+        for writer in (self._train, self._selection, self._run):
+            writer.close()
+
+    def _hyper_parameters(self, record: Mapping[str, Any]) -> None:
+        from tensorboard.plugins.hparams import api
+
+        flat = {"architecture": record["architecture"], "augment": record["augment"]}
+        for group in ("features", "head", "train"):
+            flat |= {
+                f"{group}.{k}": v if isinstance(v, bool | int | float | str) else str(v)
+                for k, v in record[group].items()
+            }
+        metrics = [api.Metric("best/selection_accuracy"), api.Metric("best/selection_loss")]
+        with self._run.as_default():
+            api.hparams_config([api.HParam(name) for name in sorted(flat)], metrics)
+            api.hparams(flat)
+        self._run.flush()
+
+
+def pr_curve(labels: np.ndarray, p_fight: np.ndarray) -> bytes:
+    """TensorBoard's PR-curve summary, serialised. labels (N,) of 0 and 1, p_fight (N,)."""
+    from tensorboard.plugins.pr_curve import summary
+
+    thresholds = np.linspace(0, 1, _THRESHOLDS)
+    fight, said = labels == 1, p_fight[None] >= thresholds[:, None]  # (N,), (thresholds, N)
+    tp, fp = (said & fight).sum(1), (said & ~fight).sum(1)
+    fn, tn = fight.sum() - tp, (~fight).sum() - fp
+    precision, recall = tp / np.maximum(tp + fp, 1), tp / np.maximum(tp + fn, 1)
+    return summary.raw_data_pb(
+        "pr_curve", tp, fp, tn, fn, precision, recall, num_thresholds=_THRESHOLDS
+    ).SerializeToString()
+
+
+def confusion_picture(labels: np.ndarray, p_fight: np.ndarray) -> np.ndarray:
+    """Counts of label against verdict as an RGB picture (H, W, 3) uint8."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    counts = np.zeros((2, 2), int)
+    np.add.at(counts, (labels.astype(int), (p_fight >= 0.5).astype(int)), 1)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(3.6, 3.2), dpi=100, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for i in range(2):
+        for j in range(2):
+            axes.text(j, i, f"{counts[i, j]}\n{share[i, j]:.0%}", ha="center", va="center",
+                      color="white" if share[i, j] > 0.5 else "black")  # fmt: skip
+    axes.set(xticks=(0, 1), yticks=(0, 1), xticklabels=CLASS_NAMES, yticklabels=CLASS_NAMES,
+             xlabel="verdict", ylabel="label")  # fmt: skip
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    return tf.io.decode_png(buffer.getvalue(), channels=3).numpy()
