@@ -152,7 +152,7 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
     clips = {c.clip_id: c for c in wanted}
 
     def repair(clip_id: str) -> None:
-        again = extract.ensure([clips[clip_id]], features, where.data_root, where.workers)
+        again = extract.ensure([clips[clip_id]], features, where.data_root, where.workers, verify=True)
         if again.failures:
             raise UserError(
                 f"{again.failures[0]['path']} was readable and no longer is ({again.failures[0]['reason']})"
