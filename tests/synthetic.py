@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.features import FeatureStore
+from violence_detection.member_jobs import Settings
+from violence_detection.pool import Pool
 from violence_detection.training_data import Data, Samples
 
 HEAD = HeadConfig(projection=8, units=8, dropout=0.2, input_dropout=0.1)
@@ -60,3 +63,19 @@ def train_once(folder: Path, architecture: str = "bilstm_attention", config: Tra
     made = data()
     record = training.run_record(architecture, made, FEATURES, 2, HEAD, config)
     training.train(record, made, folder, strategy)
+
+
+def pool(root: Path, count: int = 96) -> Pool:
+    """A pool of made-up clips with their features on disk; the last quarter is val."""
+    made = samples(count, 7)
+    rows = made.rows.assign(split=["train" if i < count * 3 // 4 else "val" for i in range(count)])
+    stores = {}
+    for name, values in made.inputs.items():
+        stores[name] = FeatureStore(root / name)
+        for clip_id, variants in zip(rows.clip_id, values, strict=True):
+            stores[name].add(clip_id, dict(zip(("v0", "v1"), variants, strict=True)), "made up")
+    return Pool(rows, stores, ("v0", "v1"), [], data().records, "f" * 64, False)
+
+
+def settings(config: TrainConfig = TRAIN) -> Settings:
+    return Settings(FEATURES, 2, HEAD, config)

@@ -11,6 +11,7 @@ from pathlib import Path
 from violence_detection.cli import default_data_root, option
 
 STREAMS = ("rgb", "motion")
+MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,37 @@ class TrainConfig:
         0, "devices to mirror on; 0: every GPU, or one CPU. On a CPU, logical devices are made"
     )
     seed: int = option(0, "seed of the split of the selection part, of weights, order and dropout")
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Which members are trained on which clips, and what else is made of them."""
+
+    members: tuple[str, ...] = option(MEMBERS, "architectures to train and average, comma separated")
+    datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
+    add_datasets: tuple[str, ...] = option(
+        (), "data sets to train on as well, but neither to select nor to measure on; rest: all others"
+    )
+    cross_validate: int = option(
+        0,
+        "folds, cut by source from train; each trains all members and is measured on the clips held out; 0: none",
+    )
+    all_clips: bool = option(
+        False, "cut the folds from train and val together and train nothing else: val is then spent"
+    )
+    fine_tune_hard: bool = option(
+        False,
+        "go on training the members with more of the train clips that models not trained on them misjudge",
+    )
+    hard_below: float = option(0.6, "a clip is hard if less is given to its true class, out of fold")
+    hard_share: float = option(0.4, "share of hard clips in an epoch of fine-tuning; the others are replayed")
+    hard_learning_rate: float = option(1e-4, "peak learning rate of fine-tuning")
+    hard_epochs: int = option(20, "epochs of fine-tuning, at most; a quarter of them without gain ends it")
+    parallel: int = 1
+    ray: str | None = option(
+        None,
+        "train members over Ray: local, or a cluster's address whose nodes share --data-root and --output",
+    )
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,16 @@ def run_record(
 
 
 def train(
-    record: Mapping[str, Any], data: Data, folder: Path, strategy: Any, overwrite: bool = False
+    record: Mapping[str, Any],
+    data: Data,
+    folder: Path,
+    strategy: Any,
+    overwrite: bool = False,
+    start: Path | None = None,
 ) -> Trained:
     """Train the head that `record` describes into `folder`, going on where an earlier run of it was killed.
+
+    `start`: a model of the same architecture whose weights it starts with, instead of random ones.
 
     Raises UserError if the folder holds a run with other settings (unless `overwrite`), or if the loss is no longer
     a number.
@@ -107,7 +114,7 @@ def train(
     storage.write_text(
         folder / CLIPS_NAME, "".join(f"{c}\n" for p in (data.train, data.selection) for c in p.rows.clip_id)
     )
-    run = _Run(record, config, data, folder, strategy)
+    run = _Run(record, config, data, folder, strategy, start)
     return run.run()
 
 
@@ -146,8 +153,15 @@ class _Run:
     """The epochs of one training run."""
 
     def __init__(
-        self, record: Mapping[str, Any], config: TrainConfig, data: Data, folder: Path, strategy: Any
+        self,
+        record: Mapping[str, Any],
+        config: TrainConfig,
+        data: Data,
+        folder: Path,
+        strategy: Any,
+        start: Path | None = None,
     ):
+        self.start = start
         self.record, self.config, self.data, self.folder, self.strategy = (
             record,
             config,
@@ -198,6 +212,8 @@ class _Run:
         with self.strategy.scope():
             keras.utils.set_random_seed(c.seed)
             model = heads.build(self.record["architecture"], shapes, HeadConfig(**self.record["head"]))
+            if self.start:
+                model.set_weights(keras.models.load_model(self.start, compile=False).get_weights())
             horizon = min(c.epochs, c.schedule_epochs)
             warmup = min(c.warmup_epochs, horizon - 1)
             schedule = keras.optimizers.schedules.CosineDecay(

@@ -43,6 +43,12 @@ class Samples:
         """name -> (T, C)."""
         return {name: (values.shape[2], values.shape[3]) for name, values in self.inputs.items()}
 
+    def take(self, rows: np.ndarray) -> Samples:
+        """The clips at these positions (int, repeats allowed) or where this mask (bool) is True."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
+        inputs = {name: values[rows] for name, values in self.inputs.items()}
+        return Samples(self.rows.iloc[rows].reset_index(drop=True), inputs, self.labels[rows])
+
     def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Inputs, np.ndarray]]:
         """Every clip once, in the order and with the variants that (seed, epoch) alone decide.
 
