@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from violence_detection import ensemble, folds, member_jobs
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.features import FeatureStore
-from violence_detection.member_jobs import Settings
+from violence_detection.member_jobs import Job, Settings
 from violence_detection.pool import Pool
 from violence_detection.training_data import Data, Samples
 
@@ -79,3 +81,19 @@ def pool(root: Path, count: int = 96) -> Pool:
 
 def settings(config: TrainConfig = TRAIN) -> Settings:
     return Settings(FEATURES, 2, HEAD, config)
+
+
+def jobs(features: Path, output: Path) -> list[Job]:
+    """Two small members on made-up clips; the features are written once."""
+    made = pool(features)
+    cut = folds.official(made.frame, {"a", "b"}, 0.2, 0)
+    short = dataclasses.replace(TRAIN, epochs=4)
+    return ensemble.jobs(("conv_lstm", "attention"), made, cut, settings(short), output, False)
+
+
+def train_jobs(features: Path, output: Path) -> None:
+    """Train them one after another as the script does; run in a process of its own."""
+    from violence_detection import devices
+
+    member_jobs.fix_threads()
+    member_jobs.run(jobs(features, output), strategy=devices.set_up(TRAIN))

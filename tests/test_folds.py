@@ -39,8 +39,12 @@ def test_each_train_clip_is_held_out_once_and_its_source_neither_trains_nor_sele
     assert sorted(held_out) == wanted.clip_id.tolist()
     for cut in [*cuts, folds.official(frame, target, 0.2, 0)]:
         parts = [_sources(frame, ids) for ids in (cut.train, cut.selection, cut.held_out)]
-        assert parts[0] and parts[1] and parts[2]
-        assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+        assert parts[0]
+        assert parts[1]
+        assert parts[2]
+        assert not (parts[0] & parts[1])
+        assert not (parts[0] & parts[2])
+        assert not (parts[1] & parts[2])
 
 
 def test_val_is_held_out_by_the_official_cut_and_touched_by_no_fold() -> None:
@@ -58,7 +62,10 @@ def test_added_data_sets_train_but_neither_select_nor_measure() -> None:
     for cut, without in zip(folds.cross_validation(frame, {"a"}, 4, 0.2, 0), alone, strict=True):
         assert {dataset[c] for c in cut.train} == {"a", "b"}
         assert {dataset[c] for c in (*cut.selection, *cut.held_out)} == {"a"}
-        assert (cut.selection, cut.held_out) == (without.selection, without.held_out)  # so they can be compared
+        assert (cut.selection, cut.held_out) == (
+            without.selection,
+            without.held_out,
+        )  # so they can be compared
         assert set(without.train) < set(cut.train)
 
 
@@ -87,4 +94,6 @@ def test_hard_clips_are_drawn_until_they_have_their_share_and_the_others_once() 
     assert sum(counts[:3]) / len(drawn.train) == pytest.approx(0.4, abs=0.02)
     assert max(counts[:3]) - min(counts[:3]) <= 1
     assert drawn.sha256 != cut.sha256
-    assert folds.with_repeats(cut, np.arange(20) < 15, 0.4).train == cut.train  # more than their share already
+    assert (
+        folds.with_repeats(cut, np.arange(20) < 15, 0.4).train == cut.train
+    )  # more than their share already

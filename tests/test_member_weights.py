@@ -29,7 +29,8 @@ def test_a_member_that_only_guesses_loses_its_weight() -> None:
     assert not weights.uniform
     assert weights.values[4] < 0.05
     assert sum(weights.values) == pytest.approx(1)
-    assert weights.gain_ci95 is not None and weights.gain_ci95[0] > 0
+    assert weights.gain_ci95 is not None
+    assert weights.gain_ci95[0] > 0
 
 
 def test_one_bad_source_or_few_sources_decide_nothing() -> None:
@@ -38,7 +39,8 @@ def test_one_bad_source_or_few_sources_decide_nothing() -> None:
     assert member_weights.choose(p, labels, groups, 0).uniform
     p, labels, groups = _members([3, -3], member_weights.FEWEST_SOURCES - 1, 3)
     weights = member_weights.choose(p, labels, groups, 0)
-    assert weights.uniform and "too few" in weights.why
+    assert weights.uniform
+    assert "too few" in weights.why
 
 
 def test_paired_interval_counts_sources_not_clips() -> None:

@@ -223,7 +223,9 @@ def _start(job: Job, gpu: str) -> _Worker:
     hears, says = context.Pipe(duplex=False)
     files = [h.baseFilename for h in _package_log().handlers if isinstance(h, logging.FileHandler)]
     with _environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
-        process = context.Process(target=_work, args=(job, says, files, _package_log().level), daemon=True)
+        process = context.Process(
+            target=_work, name=job.folder.name, args=(job, says, files, _package_log().level), daemon=True
+        )
         process.start()
     says.close()  # so that the worker's end shows here
     return _Worker(job, gpu, process, hears)

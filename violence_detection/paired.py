@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_DRAWS = 10_000
+_DRAWS = 2_000
 
 
 def interval(difference: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float] | None:
