@@ -23,7 +23,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection import storage
+from violence_detection import cli, storage
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.errors import UserError
 from violence_detection.folds import Cut
@@ -221,11 +221,9 @@ def _in_processes(jobs: Sequence[Job], at_once: int) -> None:
 def _start(job: Job, gpu: str) -> _Worker:
     context = multiprocessing.get_context("spawn")
     hears, says = context.Pipe(duplex=False)
-    files = [h.baseFilename for h in _package_log().handlers if isinstance(h, logging.FileHandler)]
     with _environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
-        process = context.Process(
-            target=_work, name=job.folder.name, args=(job, says, files, _package_log().level), daemon=True
-        )
+        arguments = (job, says, cli.log_files(), cli.log.level)
+        process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
         process.start()
     says.close()  # so that the worker's end shows here
     return _Worker(job, gpu, process, hears)
@@ -234,14 +232,7 @@ def _start(job: Job, gpu: str) -> _Worker:
 def _work(job: Job, says: Connection, log_files: Sequence[str], level: int) -> None:
     """A worker process from start to end: its errors go to the process that started it."""
     follow_parent()
-    handlers: list[logging.Handler] = [
-        logging.StreamHandler(sys.stderr),
-        *(logging.FileHandler(f, encoding="utf-8") for f in log_files),
-    ]
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    _package_log().handlers, _package_log().propagate = handlers, False
-    _package_log().setLevel(level)
+    cli.log_to(log_files, level)
     try:
         _train_alone(job)
     except UserError as e:
@@ -280,10 +271,6 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def _package_log() -> logging.Logger:
-    return logging.getLogger("violence_detection")
 
 
 # --- a Ray cluster ---
