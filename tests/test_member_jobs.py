@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -85,10 +86,10 @@ def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(
     before = [(job.folder / training.FINAL_NAME).stat().st_mtime_ns for job in jobs]
     assert [t.epochs_run for t in member_jobs.run(jobs)] == [4, 4]
     assert [(job.folder / training.FINAL_NAME).stat().st_mtime_ns for job in jobs] == before
-    other = synthetic.dataclasses.replace(jobs[0], settings=synthetic.settings())
+    other = dataclasses.replace(jobs[0], settings=synthetic.settings())
     assert member_jobs.finished(other) is None
-    fewer = synthetic.dataclasses.replace(jobs[0].cut, train=jobs[0].cut.train[1:])
-    assert member_jobs.finished(synthetic.dataclasses.replace(jobs[0], cut=fewer)) is None
+    fewer = dataclasses.replace(jobs[0].cut, train=jobs[0].cut.train[1:])
+    assert member_jobs.finished(dataclasses.replace(jobs[0], cut=fewer)) is None
 
 
 @pytest.mark.slow
