@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Step 4: train the five members of the ensemble on the cached features and average their probabilities.
+"""Steps 4 and 5: train the members of the ensemble on the cached features and average their probabilities.
 
 Members: deep_lstm (three layers), bilstm, gru, conv_lstm (Conv1D + LSTM), attention (transformer encoder).
 Reads  <root>/combined_all and <root>/features, writes ./models_ensemble/<member>/ and ensemble.json.
 Killed at any moment, the same command goes on where it was.
 
-On a pod:   python train_ensemble_models.py --data-root /workspace/data
+On a pod:   python train_ensemble_models.py --data-root /workspace/data --parallel
+Folds:      python train_ensemble_models.py --cross-validate 5            -> fold_<k>/, oof_predictions.csv
+One set:    python train_ensemble_models.py --cross-validate 5 --all-clips --datasets surveillance_fight
+            the same, with the other data sets added to what is trained on: --add-datasets rest
+Hard clips: python train_ensemble_models.py --cross-validate 5 --fine-tune-hard      -> hard/
 Watch:      tail -f training_ensemble_*.log      tensorboard --logdir models_ensemble
 """
 
@@ -15,13 +19,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.config import ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.config import EnsembleConfig, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
-    for config in (ExtractConfig, FeatureConfig, TrainConfig, HeadConfig):
+    for config in (EnsembleConfig, ExtractConfig, FeatureConfig, TrainConfig, HeadConfig):
         cli.add_config(parser, config)
+    parser.add_argument(
+        "--parallel", nargs="?", type=int, const=0, default=1, metavar="N",
+        help="train N models at once in processes of their own; without N, one a GPU, or two on a CPU (default: 1)",
+    )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, default=Path("models_ensemble"), help="(default: models_ensemble)"
     )
@@ -34,31 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if (code := feature_tasks.run(args)) is not None:
         return code
-    from violence_detection import ensemble, scoring, session
+    from violence_detection import ensemble_run
 
-    run = session.prepare(args)
-    trained = ensemble.train_members(
-        ensemble.MEMBERS, run.record, run.data, args.output, run.strategy, args.overwrite
+    run = ensemble_run.prepare(
+        cli.build(EnsembleConfig, args),
+        cli.build(ExtractConfig, args),
+        cli.build(FeatureConfig, args),
+        cli.build(HeadConfig, args),
+        cli.build(TrainConfig, args),
+        args.output,
+        args.overwrite,
     )
-    val = scoring.score_samples(args.output, run.data.val)
-    members = [
-        {
-            "name": name,
-            "model": str(t.model_path),
-            "selection_accuracy": t.selection_accuracy,
-            "val_accuracy": val.by_member[name],
-        }
-        for name, t in zip(ensemble.MEMBERS, trained, strict=True)
-    ]
-    cli.print_summary(
-        {
-            "members": members,
-            "ensemble_val_accuracy": val.accuracy,
-            "ensemble_val_accuracy_ci95": val.ci95,
-            "generated_samples": run.data.generated,
-        }
-    )
-    return run.finish(args.output)
+    cli.print_summary(run.summary())
+    return cli.exit_code(ensemble_run.finish(run))
 
 
 if __name__ == "__main__":

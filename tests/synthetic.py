@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from violence_detection import ensemble, folds, member_jobs
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.features import FeatureStore
+from violence_detection.member_jobs import Job, Settings
+from violence_detection.pool import Pool
 from violence_detection.training_data import Data, Samples
 
 HEAD = HeadConfig(projection=8, units=8, dropout=0.2, input_dropout=0.1)
@@ -60,3 +65,35 @@ def train_once(folder: Path, architecture: str = "bilstm_attention", config: Tra
     made = data()
     record = training.run_record(architecture, made, FEATURES, 2, HEAD, config)
     training.train(record, made, folder, strategy)
+
+
+def pool(root: Path, count: int = 96) -> Pool:
+    """A pool of made-up clips with their features on disk; the last quarter is val."""
+    made = samples(count, 7)
+    rows = made.rows.assign(split=["train" if i < count * 3 // 4 else "val" for i in range(count)])
+    stores = {}
+    for name, values in made.inputs.items():
+        stores[name] = FeatureStore(root / name)
+        for clip_id, variants in zip(rows.clip_id, values, strict=True):
+            stores[name].add(clip_id, dict(zip(("v0", "v1"), variants, strict=True)), "made up")
+    return Pool(rows, stores, ("v0", "v1"), [], data().records, "f" * 64, False)
+
+
+def settings(config: TrainConfig = TRAIN) -> Settings:
+    return Settings(FEATURES, 2, HEAD, config)
+
+
+def jobs(features: Path, output: Path) -> list[Job]:
+    """Two small members on made-up clips; the features are written once."""
+    made = pool(features)
+    cut = folds.official(made.frame, {"a", "b"}, 0.2, 0)
+    short = dataclasses.replace(TRAIN, epochs=4)
+    return ensemble.jobs(("conv_lstm", "attention"), made, cut, settings(short), output, False)
+
+
+def train_jobs(features: Path, output: Path) -> None:
+    """Train them one after another as the script does; run in a process of its own."""
+    from violence_detection import devices
+
+    member_jobs.fix_threads()
+    member_jobs.run(jobs(features, output), strategy=devices.set_up(TRAIN))

@@ -10,19 +10,30 @@ import pytest
 import synthetic
 import tensorflow as tf
 
-from violence_detection import detector, ensemble, storage, training
+from violence_detection import detector, ensemble, folds, member_jobs, storage
 from violence_detection.errors import UserError
+from violence_detection.pool import Pool
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return synthetic.pool(tmp_path_factory.mktemp("features"))
+
+
+def _train(names: tuple[str, ...], pool: Pool, folder: Path) -> None:
+    cut = folds.official(pool.frame, {"a", "b"}, 0.2, 0)
+    trained = member_jobs.run(
+        ensemble.jobs(names, pool, cut, synthetic.settings(), folder, False),
+        strategy=tf.distribute.get_strategy(),
+    )
+    parts = [ensemble.Part.of(n, t) for n, t in zip(names, trained, strict=True)]
+    ensemble.write(folder, parts, pool.plain(cut.selection), 0)
+
+
+@pytest.fixture(scope="module")
+def models(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models_ensemble")
-    data = synthetic.data()
-
-    def record(name: str) -> dict[str, object]:
-        return training.run_record(name, data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
-
-    ensemble.train_members(("gru", "conv_lstm"), record, data, folder, tf.distribute.get_strategy(), False)
+    _train(("gru", "conv_lstm"), pool, folder)
     return folder
 
 
@@ -72,15 +83,8 @@ def test_other_backbone_weights_than_in_training_are_refused(models: Path, tmp_p
         detector.check_weights(found, "efficientnet_lite0", other)
 
 
-def test_adding_a_member_keeps_the_finished_ones(models: Path) -> None:
-    data = synthetic.data()
+def test_adding_a_member_keeps_the_finished_ones(models: Path, pool: Pool) -> None:
     before = (models / "gru" / "best_model.keras").stat().st_mtime_ns
-
-    def record(name: str) -> dict[str, object]:
-        return training.run_record(name, data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
-
-    ensemble.train_members(
-        ("gru", "conv_lstm", "attention"), record, data, models, tf.distribute.get_strategy(), False
-    )
+    _train(("gru", "conv_lstm", "attention"), pool, models)
     assert (models / "gru" / "best_model.keras").stat().st_mtime_ns == before
     assert [m.name for m in detector.load(models).members] == ["gru", "conv_lstm", "attention"]

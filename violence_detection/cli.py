@@ -149,19 +149,30 @@ def parse(
                        help="folder of the log file (default: beside the script)")  # fmt: skip
     args = p.parse_args(argv)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own lines would drown ours
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    files = []
     if log_name:
         args.log_dir.mkdir(parents=True, exist_ok=True)
-        log_path = args.log_dir / f"{log_name}_{time.strftime('%Y%m%d-%H%M%S')}.log"
-        handlers.append(logging.FileHandler(log_path, encoding="utf-8"))
+        files = [args.log_dir / f"{log_name}_{time.strftime('%Y%m%d-%H%M%S')}.log"]
+    log_to(files, logging.DEBUG if args.verbose else logging.INFO)
+    for path in files:
+        log.info("log: %s", path)
+    return args
+
+
+def log_to(files: Sequence[Path | str], level: int) -> None:
+    """Have this process log to stderr and to the end of these files."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers += [logging.FileHandler(path, encoding="utf-8") for path in files]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     log.handlers = handlers
-    log.setLevel(logging.DEBUG if args.verbose else logging.INFO)
+    log.setLevel(level)
     log.propagate = False
-    if log_name:
-        log.info("log: %s", log_path)
-    return args
+
+
+def log_files() -> list[str]:
+    """The files that this process logs to."""
+    return [h.baseFilename for h in log.handlers if isinstance(h, logging.FileHandler)]
 
 
 def run_main(main: Callable[[], int]) -> typing.NoReturn:

@@ -14,6 +14,7 @@ from typing import Any
 from violence_detection.cli import default_data_root, option
 
 STREAMS = ("rgb", "motion")
+MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,33 @@ PRESETS = {
         ),
     ),
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Which members are trained on which clips, and what else is made of them."""
+
+    members: tuple[str, ...] = option(MEMBERS, "architectures to train and average, comma separated")
+    datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
+    add_datasets: tuple[str, ...] = option(
+        (), "data sets to train on as well, but neither to select nor to measure on; rest: all others"
+    )
+    cross_validate: int = option(
+        0,
+        "folds, cut by source from train; each trains all members and is measured on the clips held out; 0: none",
+    )
+    all_clips: bool = option(
+        False, "cut the folds from train and val together and train nothing else: val is then spent"
+    )
+    fine_tune_hard: bool = option(
+        False,
+        "go on training the members with more of the train clips that models not trained on them misjudge",
+    )
+    hard_below: float = option(0.6, "a clip is hard if less is given to its true class, out of fold")
+    hard_share: float = option(0.4, "share of hard clips in an epoch of fine-tuning; the others are replayed")
+    hard_learning_rate: float = option(1e-4, "peak learning rate of fine-tuning")
+    hard_epochs: int = option(20, "epochs of fine-tuning, at most; a quarter of them without gain ends it")
+    parallel: int = 1
 
 
 @dataclass(frozen=True)

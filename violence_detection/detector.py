@@ -31,9 +31,13 @@ class Member:
 
 @dataclass(frozen=True)
 class Detector:
-    """One or several heads on the same features. `folder` and `record` (config.json) are the first member's."""
+    """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
+
+    `folders`: where each member lies, with the list of the clips it was trained on.
+    """
 
     folder: Path
+    folders: tuple[Path, ...]
     members: tuple[Member, ...]
     features: FeatureConfig
     record: Mapping[str, Any]
@@ -78,12 +82,13 @@ def load(path: Path, **how: Any) -> Detector:
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
-    members = tuple(Member(name, _load_model(file), weight) for name, file, weight in files)
+    members = tuple(Member(name, load_model(file), weight) for name, file, weight in files)
     known = {f.name for f in fields(FeatureConfig)}
     stored = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
     }
-    return Detector(files[0][1].parent, members, FeatureConfig(**{**stored, **how}), records[0])
+    folders = tuple(file.parent for _, file, _ in files)
+    return Detector(folders[0], folders, members, FeatureConfig(**{**stored, **how}), records[0])
 
 
 def check_weights(detector: Detector, backbone: str, weights: Path) -> None:
@@ -116,7 +121,8 @@ def _record(model_file: Path) -> dict[str, Any]:
     return storage.read_json(path)
 
 
-def _load_model(file: Path) -> keras.Model:
+def load_model(file: Path) -> keras.Model:
+    """One trained head. Raises UserError if the file is damaged."""
     assert heads.ARCHITECTURES  # importing heads registers the layers that the file names
     try:
         return keras.models.load_model(file, compile=False)

@@ -65,7 +65,7 @@ def _run(
 ) -> Iterator[tuple[T, R]]:
     """One pool's work. `begun` holds, for the caller, the items that were begun and not yielded yet."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent) as pool:
         pending: dict[Future[R], T] = {}
         try:
             while True:
@@ -83,7 +83,7 @@ def _run(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """A worker ends with the process that started it, even one killed with -9, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if (parent := multiprocessing.parent_process()) is not None:

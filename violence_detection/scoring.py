@@ -137,8 +137,8 @@ def average_views(model: detector.Detector, inputs: Inputs) -> dict[str, np.ndar
 
 
 def trained_on(model: detector.Detector, clip_ids: Sequence[str]) -> int:
-    """How many of the clips the model was trained on."""
-    seen = training.trained_clips(model.folder)
+    """How many of the clips any member of the model was trained on."""
+    seen = frozenset[str]().union(*(training.trained_clips(folder) for folder in model.folders))
     return sum(clip_id in seen for clip_id in clip_ids)
 
 
