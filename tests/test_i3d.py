@@ -105,6 +105,17 @@ def test_i3d_computes_what_the_published_implementation_does(
     np.testing.assert_allclose(values[:, :12], SEEDED_REFERENCE, rtol=1e-4, atol=1e-4)
 
 
+def test_local_features_are_the_strongest_responses_of_the_same_network(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    whole = keras.Model(seeded[1].input, seeded[1].get_layer("Mixed_4f").output)
+    frames = _waves().astype(np.float32)
+    maps = np.asarray(whole(frames))  # (1, steps, 14, 14, C)
+    values = np.asarray(i3d.build_local(seeded[0])(frames))
+    assert values.shape == (4, i3d.LOCAL_FEATURE_DIM)
+    np.testing.assert_allclose(values, maps[0].max(axis=(1, 2)), rtol=1e-5, atol=1e-5)
+
+
 def test_i3d_gives_the_features_of_the_published_weights() -> None:
     path = weights.cache_folder() / "i3d-kinetics-400.ckpt"
     if not path.is_file() and not os.environ.get(FETCH):

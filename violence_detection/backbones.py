@@ -107,6 +107,12 @@ def _build_i3d(path: Path) -> keras.Model:
     return i3d.build(numpy_pickle.read_tree(path))
 
 
+def _build_i3d_local(path: Path) -> keras.Model:
+    from violence_detection import i3d, numpy_pickle
+
+    return i3d.build_local(numpy_pickle.read_tree(path))
+
+
 def _build_b4(path: Path) -> keras.Model:
     import keras
     import numpy as np
@@ -196,5 +202,6 @@ BACKBONES = {
             _build_vgg19,
         ),
         Backbone("i3d", 224, 1024, _I3D_LICENCE, _i3d_file, _build_i3d, is_video=True),
+        Backbone("i3d_local", 224, 832, _I3D_LICENCE, _i3d_file, _build_i3d_local, is_video=True),
     )
 }

@@ -3,6 +3,9 @@
 Layers carry the published names. Frames are normalised as x / 255 * 2 - 1, as it was trained. The network halves time
 three times, so F consecutive frames give ceil(F / 8) steps. The features are what the published classifier averages:
 `Mixed_5c`, averaged over the 7 x 7 positions, but not over pairs of steps: time is left to the head.
+
+`build_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
+fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from violence_detection.errors import UserError
 
 INPUT_SIZE = 224
 FEATURE_DIM = 1024
+LOCAL_FEATURE_DIM = 832
 _BATCH_NORM_EPSILON = 1e-3  # without a scale, as published
 #: Filters of each module's units: 1x1, 1x1 and 3x3, 1x1 and 3x3, 1x1 after pooling.
 _MODULES = {
@@ -44,6 +48,18 @@ def build(weights: Mapping[str, np.ndarray] | None) -> keras.Model:
     The first axis is time where other backbones have a batch. `weights`: published arrays by name; None leaves the
     initial values (for tests of the structure only). Raises UserError if one is missing or has another shape.
     """
+    frames, x = _trunk("Mixed_5c")
+    return _finish(frames, ops.mean(x, axis=(2, 3)), "i3d", weights)
+
+
+def build_local(weights: Mapping[str, np.ndarray] | None) -> keras.Model:
+    """As `build`, to (ceil(F / 4), 832): the maximum of `Mixed_4f` over positions."""
+    frames, x = _trunk("Mixed_4f")
+    return _finish(frames, ops.max(x, axis=(2, 3)), "i3d_local", weights)
+
+
+def _trunk(last: str) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """The input, and the output (1, steps, height, width, C) float32 of the module named `last`."""
     frames = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="frames")
     x = ops.expand_dims(layers.Rescaling(2 / 255.0, offset=-1.0)(frames), 0)
     x = _unit(x, 64, 7, "Conv3d_1a_7x7", stride=2)
@@ -54,8 +70,15 @@ def build(weights: Mapping[str, np.ndarray] | None) -> keras.Model:
         if name in _POOLS:
             x = _pool(x, *_POOLS[name])
         x = _inception(x, filters, name)
-    steps = ops.squeeze(ops.mean(ops.cast(x, "float32"), axis=(2, 3)), 0)
-    model = keras.Model(frames, steps, name="i3d")
+        if name == last:
+            break
+    return frames, ops.cast(x, "float32")
+
+
+def _finish(
+    frames: keras.KerasTensor, x: keras.KerasTensor, name: str, weights: Mapping[str, np.ndarray] | None
+) -> keras.Model:
+    model = keras.Model(frames, ops.squeeze(x, 0), name=name)
     if weights is not None:
         _assign(model, weights)
     return model
