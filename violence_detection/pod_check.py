@@ -189,7 +189,9 @@ def missing_variants(
         for stream in config.streams:
             store = FeatureStore.open(data_root, features.record(config, name, stream, weights))
             per_stream.append(
-                sum(len(need - (store.variants(c) or frozenset())) for c, need in wanted.items())
+                sum(
+                    len(need - (store.variants(c, verify=False) or frozenset())) for c, need in wanted.items()
+                )
             )
         lacking_variants += max(per_stream)
         lacking_bytes += sum(per_stream) * config.frames * backbone.feature_dim * 2
