@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +142,8 @@ def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) 
     log.info("clips: %s", ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
     log.info("data sets: %s", ", ".join(f"{name} {n}" for name, n in frame.dataset.value_counts().items()))
     variants = augment.variant_names("v", where.augment)
-    lacking, feature_bytes = missing_variants(frame, variants, features, where.data_root)
+    missing = missing_features(frame, variants, features, where.data_root)
+    lacking, feature_bytes = sum(m.variants for m in missing), sum(m.size_bytes for m in missing)
     free = free_bytes_of(where.data_root)
     log.info("features: %d variants of clips are missing, %s; %s free on the disk of %s", lacking,
              gigabytes(feature_bytes), gigabytes(free), where.data_root)  # fmt: skip
@@ -151,12 +153,15 @@ def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) 
             "smaller --augment, or a --data-root on a bigger disk"
         )
     train = int((frame.split == "train").sum())
-    hours = lacking / _ROUGH_VARIANTS_PER_HOUR[kind]
+    hours = sum(m.variants / (m.per_hour or _ROUGH_VARIANTS_PER_HOUR[kind]) for m in missing)
     hours += min(epochs, _LIKELY_EPOCHS) * train / _ROUGH_SAMPLES_PER_SECOND[kind] / 3600
     cost = (
         f", {hours * where.usd_per_hour:.2f} USD" if where.usd_per_hour else " (--usd-per-hour adds the cost)"
     )
-    log.info("time: very roughly %.1f h on this %s%s; the log says more once it runs", hours, kind, cost)
+    how = (
+        "about" if all(m.per_hour for m in missing) else "very roughly, since nothing was extracted here yet,"
+    )
+    log.info("time: %s %.1f h on this %s%s; the log says more once it runs", how, hours, kind, cost)
     return {
         "clips": counts,
         "variants_missing": lacking,
@@ -167,30 +172,42 @@ def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) 
     }
 
 
-def missing_variants(
+@dataclass(frozen=True)
+class Missing:
+    """What the cache lacks of one backbone. `per_hour`: variants of clips, as extracted here before; 0: never."""
+
+    variants: int
+    size_bytes: int
+    per_hour: float
+
+
+def missing_features(
     frame: pd.DataFrame, variants: Sequence[str], config: FeatureConfig, data_root: Path
-) -> tuple[int, int]:
-    """How many variants of clips lack in the cache (the worst stream counts), and the bytes of all that lacks.
+) -> list[Missing]:
+    """What lacks, by backbone; of its streams the one that lacks most counts, since they are made together.
 
     Raises UserError if a backbone's weights are not here.
     """
-    from violence_detection import backbones, features
+    from violence_detection import backbones, estimate, features
     from violence_detection.features import FeatureStore
 
     wanted = {
         clip_id: frozenset(variants if split == "train" else variants[:1])
         for clip_id, split in zip(frame.clip_id, frame.split, strict=True)
     }
-    lacking_variants, lacking_bytes = 0, 0
+    found = []
     for name in config.backbone:
         backbone = backbones.get(name)
         weights = backbone.weights_file(config.backbone_weights)
-        per_stream = []
-        for stream in config.streams:
-            store = FeatureStore.open(data_root, features.record(config, name, stream, weights))
-            per_stream.append(
-                sum(len(need - (store.variants(c) or frozenset())) for c, need in wanted.items())
-            )
-        lacking_variants += max(per_stream)
-        lacking_bytes += sum(per_stream) * config.frames * backbone.feature_dim * 2
-    return lacking_variants, lacking_bytes
+        stores = [
+            FeatureStore(features.folder_of(data_root, features.record(config, name, stream, weights)))
+            for stream in config.streams
+        ]
+        lacking = [
+            sum(len(need - (store.variants(c, verify=False) or frozenset())) for c, need in wanted.items())
+            for store in stores
+        ]
+        size = sum(lacking) * config.frames * backbone.feature_dim * 2
+        rate = estimate.Rates(stores[0].folder).known() or 0.0
+        found.append(Missing(max(lacking), size, 3600 * rate))
+    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -25,18 +26,8 @@ from violence_detection.features import FeatureStore
 #: Threads that read side by side. Network volumes answer slowly and many at once; a local disk needs fewer.
 _READERS = 8
 _LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of name and extra field of a zip member
+_restoring = threading.Lock()
 _DAMAGE = (zipfile.BadZipFile, struct.error, ValueError, OSError, EOFError, KeyError)
-
-
-class DamagedFeature(UserError):
-    """An entry of the cache is missing or damaged. `clip_id` says whose."""
-
-    def __init__(self, clip_id: str, path: Path, reason: object):
-        super().__init__(
-            f"the cached feature {path} is missing or damaged ({reason}). "
-            "Run the same command again: it is found and made anew"
-        )
-        self.clip_id = clip_id
 
 
 class _Place(NamedTuple):
@@ -49,7 +40,10 @@ class _Place(NamedTuple):
 
 
 class StoredFeatures:
-    """Variants of clips in a store, read like an array (N, V, T, C) float16. Several threads may read."""
+    """Variants of clips in a store, read like an array (N, V, T, C) float16. Several threads may read.
+
+    An entry found missing or damaged is made again by the store; UserError names it where the store cannot.
+    """
 
     def __init__(self, store: FeatureStore, clip_ids: Sequence[str], variants: Sequence[str]):
         self.store, self.clip_ids, self.variants = store, list(clip_ids), list(variants)
@@ -70,24 +64,38 @@ class StoredFeatures:
         return StoredFeatures(self.store, [self.clip_ids[i] for i in clips], self.variants)
 
     def gather(self, clips: np.ndarray, variants: np.ndarray) -> np.ndarray:
-        """One variant of each clip, both given by number: (n, T, C) float16. Raises DamagedFeature."""
+        """One variant of each clip, both given by number: (n, T, C) float16."""
         out = np.empty((len(clips), *self._step), np.float16)
         list(_readers().map(self._read, clips.tolist(), variants.tolist(), out))
         return out
 
     def _read(self, clip: int, variant: int, out: np.ndarray) -> None:
         """Read a variant into `out` (T, C). An entry that was replaced since it was looked up is looked up again."""
-        clip_id = self.clip_ids[clip]
-        path, name = self.store.path(clip_id), self.variants[variant]
+        path, name = self.store.path(self.clip_ids[clip]), self.variants[variant]
         try:
             known = self._places[clip]
-            if known is None or not _copy_member(path, known[name], out):
-                self._places[clip] = known = _places(path, self.variants)
-                if not _copy_member(path, known[name], out):
-                    raise ValueError(f"{name} fails its checksum")
+            if known is not None and _copy_member(path, known[name], out):
+                return
+            self._look_up(clip, path, name, out)
+        except _DAMAGE:
+            with _restoring:  # one at a time; whoever waited may find it done
+                self._restore(clip, path, name, out)
+
+    def _look_up(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
+        self._places[clip] = found = _places(path, self.variants)
+        if not _copy_member(path, found[name], out):
+            raise ValueError(f"{name} fails its checksum")
+
+    def _restore(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
+        """Have the entry made again unless it is whole by now, and read it."""
+        try:
+            return self._look_up(clip, path, name, out)
         except _DAMAGE as e:
-            self._places[clip] = None
-            raise DamagedFeature(clip_id, path, e) from e
+            self.store.restore(self.clip_ids[clip], e)
+        try:
+            self._look_up(clip, path, name, out)
+        except _DAMAGE as e:
+            raise UserError(f"{path} was made again and is damaged again ({e}). Check the disk") from e
 
 
 @cache

@@ -1,9 +1,8 @@
 """Train one head on cached features, so that a killed run goes on and ends as if nothing had happened.
 
 Every epoch is a function of (state at its start, seed, epoch): order, variants and dropout are drawn anew from them.
-The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history. What goes wrong
-in an epoch and can be mended (the device's memory is full, an entry of the feature cache is damaged) is mended, and the
-epoch begins again from that state.
+The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history. If the
+device's memory is full, the epoch begins again from that state with less on the device at a time.
 
     <folder>/config.json            settings and preprocessing, written first
     <folder>/trained_on.txt         ids of the clips of train and selection
@@ -35,7 +34,6 @@ from violence_detection import CLASS_NAMES, __version__, canary, heads, machine,
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.errors import UserError
 from violence_detection.feed import Feed
-from violence_detection.stored_features import DamagedFeature
 from violence_detection.training_board import Board
 from violence_detection.training_data import Data, Inputs
 
@@ -204,7 +202,6 @@ class _Run:
         self.steps = -(-len(data.train) // self.batch_size)
         self.state = State(parts=self._parts(self.config.accumulate))
         self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
-        self.repaired: set[str] = set()
         self.pace = _Pace(usd_per_hour)
 
     def run(self) -> Trained:
@@ -221,8 +218,6 @@ class _Run:
                 if not _memory_is_full(e):
                     raise
                 self._halve_device_batch(e)
-            except DamagedFeature as e:
-                self._repair(e)
             gc.collect()
 
     def _epochs(self, board: Board) -> keras.Model:
@@ -285,14 +280,6 @@ class _Run:
             "updates the weights after %d of them as before; the epoch begins again. To begin so: --accumulate %d",
             self.state.epoch + 1, share // self.state.parts, share // before, share, self.state.parts,
         )  # fmt: skip
-
-    def _repair(self, damage: DamagedFeature) -> None:
-        """Have the damaged cache entry made again, once."""
-        if self.data.repair is None or damage.clip_id in self.repaired:
-            raise damage
-        log.warning("%s. It is made anew now, and epoch %d begins again", damage, self.state.epoch + 1)
-        self.repaired.add(damage.clip_id)
-        self.data.repair(damage.clip_id)
 
     def _stops(self) -> bool:
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -97,7 +97,6 @@ class Data:
 
     `failures`: clips that could not be read, by path. `records`: model input -> the record of its feature cache, all
     that prediction needs to make the same features. `generated`: these are rendered sample clips, not real ones.
-    `repair` makes damaged cache entries of the clip with that id anew.
     """
 
     train: Samples
@@ -107,7 +106,6 @@ class Data:
     records: dict[str, dict[str, Any]]
     manifest_sha256: str
     generated: bool
-    repair: Callable[[str], None] | None = None
 
 
 def check(features: FeatureConfig, where: ExtractConfig) -> None:
@@ -149,18 +147,8 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
     records = {
         name: storage.read_json(store.folder / RECORD_NAME) for name, store in extraction.stores.items()
     }
-    clips = {c.clip_id: c for c in wanted}
-
-    def repair(clip_id: str) -> None:
-        again = extract.ensure([clips[clip_id]], features, where.data_root, where.workers, verify=True)
-        if again.failures:
-            raise UserError(
-                f"{again.failures[0]['path']} was readable and no longer is ({again.failures[0]['reason']})"
-            )
-
     return Data(
         **loaded,
-        repair=repair,
         failures=extraction.failures,
         records=records,
         manifest_sha256=sha256,
