@@ -131,6 +131,11 @@ def _attention(x: Tensor, c: HeadConfig) -> Tensor:
     return TemporalAttention(c.units // 2)(layers.LayerNormalization()(x))
 
 
+def _average(x: Tensor, c: HeadConfig) -> Tensor:
+    """The mean over time, as in temporal segment networks (Wang et al. 2016, arXiv 1608.00859): blind to order."""
+    return layers.GlobalAveragePooling1D()(x)
+
+
 ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "bilstm_attention": _bilstm_attention,
     "lstm": _lstm,
@@ -139,4 +144,5 @@ ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "gru": _gru,
     "conv_lstm": _conv_lstm,
     "attention": _attention,
+    "average": _average,
 }
