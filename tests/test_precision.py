@@ -94,7 +94,7 @@ def test_reduced_precision_is_used_only_within_the_tolerance(
 def test_the_precision_suits_the_hardware(
     monkeypatch: pytest.MonkeyPatch, kind: str, gpu: bool, amx: bool, probed: bool, name: str
 ) -> None:
-    monkeypatch.setattr(engines, "_has_gpu", lambda: gpu)
+    monkeypatch.setattr(engines, "_gpus", lambda: ["GPU:0"] if gpu else [])
     monkeypatch.setattr(engines, "_has_openvino", lambda: True)
     monkeypatch.setattr(precision, "has_amx", lambda: amx)
     monkeypatch.setattr(
