@@ -64,7 +64,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy violence_detection tests benchmarks *.py
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 clean:
 	rm -rf $(DEMO) $(DEMO)-real .pytest_cache .mypy_cache .ruff_cache
