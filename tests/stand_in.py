@@ -5,6 +5,8 @@ As a script it extracts features, for tests that kill it: stand_in.py DATA_ROOT 
 
 from __future__ import annotations
 
+import itertools
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +19,8 @@ from violence_detection.config import FeatureConfig
 
 NAME = "stand_in"
 SIZE = 16
+STUCK = "STAND_IN_STUCK"
+_CALLS_BEFORE_STUCK = 5  # of the eight that a clip of four variants and two streams takes
 CONFIG = FeatureConfig(backbone=(NAME,), frames=5, window_s=2.0)
 
 
@@ -40,10 +44,18 @@ def install(
 
 
 def install_slow() -> None:
-    """The same at a rate that leaves time for something to die meanwhile."""
+    """The same at a rate that leaves time for something to die meanwhile.
+
+    Where the environment names a file as STUCK, the process comes to a halt in the middle of a clip, and says so there.
+    """
+    calls = itertools.count(1)
+    stuck = os.environ.get(STUCK)
 
     def slow(images: np.ndarray) -> np.ndarray:
         time.sleep(0.05)
+        if stuck and next(calls) >= _CALLS_BEFORE_STUCK:
+            Path(stuck).touch()
+            time.sleep(600)
         return features_of(images)
 
     install(runner=slow)

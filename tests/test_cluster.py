@@ -108,14 +108,16 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
     assert (spread.failures, spread.clips_extracted) == (here.failures, len(paths))
     assert _content(spread.stores, wanted[1:]) == _content(here.stores, wanted[1:])
 
-    victim = two_nodes.add_node(**NODE)
+    stuck = tmp_path / "stuck"
+    with monkeypatch.context() as patch:
+        patch.setenv(stand_in.STUCK, str(stuck))
+        victim = two_nodes.add_node(**NODE)
     _run(time.sleep, [0.3] * 6)  # starts a worker on each node
     died = threading.Event()
 
     def kill_half_way() -> None:
-        while len(list((tmp_path / "killed").glob("features/*/clip*.npz"))) < len(paths) // 2 or _idle(
-            victim
-        ):
+        entries = tmp_path / "killed" / "features"
+        while len(list(entries.glob("*/clip*.npz"))) < len(paths) // 2 or not stuck.exists():
             time.sleep(0.005)
         two_nodes.remove_node(victim, allow_graceful=False)
         died.set()
@@ -126,11 +128,6 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
     assert died.wait(10), "no node was killed"
     assert "its worker died" in caplog.text, "the node had nothing to do when it was killed"
     assert _content(killed.stores, wanted[1:]) == _content(here.stores, wanted[1:])
-
-
-def _idle(node: Any) -> bool:
-    free = ray._private.state.available_resources_per_node()
-    return free.get(node.node_id, {}).get("CPU", 0) > 0
 
 
 @pytest.mark.usefixtures("two_nodes")
