@@ -185,7 +185,7 @@ def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
 class _FullBeyond(keras.layers.Layer):
     """A device whose memory is full with more than `clips` at a time while training."""
 
-    clips = 4
+    clips = 8
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         def check(size: np.ndarray) -> np.ndarray:
@@ -205,20 +205,20 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
     monkeypatch.setattr(
         synthetic, "HEAD", dataclasses.replace(synthetic.HEAD, dropout=0.0, input_dropout=0.0)
     )
-    record = _record(epochs=2)
+    record = _record(epochs=1)
     training.train(record, data, tmp_path / "roomy", strategy)
     gru = heads.ARCHITECTURES["gru"]
     monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(_FullBeyond()(x), c))
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
     training.train(record, data, tmp_path / "full", strategy)
-    assert "4 clips at a time instead of 8" in caplog.text
-    assert storage.read_json(tmp_path / "full" / "checkpoint" / "state.json")["parts"] == 4  # 16, 8, 4 clips
+    assert "8 clips at a time instead of 16" in caplog.text
+    assert storage.read_json(tmp_path / "full" / "checkpoint" / "state.json")["parts"] == 2
     for full, roomy in zip(_history(tmp_path / "full"), _history(tmp_path / "roomy"), strict=True):
         for column, value in roomy.items():
             assert float(full[column]) == pytest.approx(float(value), rel=1e-4), column
     monkeypatch.setattr(_FullBeyond, "clips", 0)
     with pytest.raises(UserError, match=r"full with 1 clip\(s\) at a time.*--units"):
-        training.train(record, data, tmp_path / "hopeless", strategy)
+        training.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
 
 
 def test_damaged_feature_met_while_training_is_made_anew_and_changes_nothing(tmp_path: Path) -> None:
