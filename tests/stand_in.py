@@ -10,7 +10,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +23,7 @@ NAME = "stand_in"
 SIZE = 16
 STUCK = "STAND_IN_STUCK"
 _CALLS_BEFORE_STUCK = 5  # of the eight that a clip of four variants and two streams takes
+_FILM_FRAMES = 16
 CONFIG = FeatureConfig(backbone=(NAME,), frames=5, window_s=2.0)
 
 
@@ -41,6 +44,30 @@ def install(
     backbone = backbones.Backbone(NAME, SIZE, 4, "", lambda given: given or Path(__file__), lambda _: None)
     put(backbones, "BACKBONES", backbones.BACKBONES | {NAME: backbone})
     put(engines, "create", lambda *_: engines.Engine("stand-in", [runner, runner]))
+
+
+def steps_of(images: np.ndarray) -> np.ndarray:
+    """(16, 16, 16, 3) uint8 frames to (2, 1) float32: the mean of each eight frames, as a video backbone has it."""
+    assert images.shape == (16, SIZE, SIZE, 3)
+    return images.reshape(2, -1).mean(axis=1, dtype=np.float32)[:, None]
+
+
+def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
+    """Install a video backbone, `film`, beside the image backbone; the settings with both."""
+    install(put)
+    film = replace(
+        backbones.get(NAME), name="film", feature_dim=1, is_video=True, frames_a_step=_FILM_FRAMES // 2
+    )
+    put(backbones, "BACKBONES", backbones.BACKBONES | {"film": film})
+
+    def create(
+        _kind: str, backbone: backbones.Backbone, _weights: Path, frames: int, *_: Any
+    ) -> engines.Engine:
+        assert frames == (_FILM_FRAMES if backbone.is_video else CONFIG.frames)
+        return engines.Engine("stand-in", [steps_of if backbone.is_video else features_of])
+
+    put(engines, "create", create)
+    return replace(CONFIG, backbone=(NAME, "film"), i3d_frames=_FILM_FRAMES)
 
 
 def install_slow() -> None:

@@ -172,35 +172,20 @@ def test_a_clip_that_two_backbones_cannot_read_fails_once(
 
 def test_a_video_backbone_takes_frames_of_its_own_number_and_rgb_alone(
     tmp_path: Path,
-    counts: Counts,
     clips: list[Path],
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    from violence_detection import backbones
-
-    def steps_of(images: np.ndarray) -> np.ndarray:
-        """(16, 16, 16, 3) uint8 frames to (2, 1): the mean of each eight frames."""
-        return images.reshape(2, -1).mean(axis=1, dtype=np.float32)[:, None]
-
-    film = replace(backbones.get("stand_in"), name="film", is_video=True)
-    monkeypatch.setattr(backbones, "BACKBONES", backbones.BACKBONES | {"film": film})
-    image_engine = engines.create("", backbones.get("stand_in"), Path(), 5)
-    asked: dict[str, int] = {}
-
-    def create(_kind: str, backbone: backbones.Backbone, _weights: Path, frames: int, *_: Any) -> Any:
-        asked[backbone.name] = frames
-        return engines.Engine("stand-in", [steps_of]) if backbone.is_video else image_engine
-
-    monkeypatch.setattr(engines, "create", create)
+    config = stand_in.install_film(monkeypatch.setattr)
     caplog.set_level(logging.INFO)
-    config = replace(stand_in.CONFIG, backbone=("stand_in", "film"), i3d_frames=16)
     wanted = stand_in.wanted(clips[:1], 2)
     stores = extract.ensure(wanted, config, tmp_path).stores
     shapes = {name: store.read(wanted[0].clip_id, ("v0", "v1")).shape for name, store in stores.items()}
     assert shapes == {"stand_in.rgb": (2, 5, 4), "stand_in.motion": (2, 5, 4), "film.rgb": (2, 2, 1)}
-    assert asked == {"stand_in": 5, "film": 16}
     assert "film takes the stream rgb only" in caplog.text
+    alone = extract.ensure(wanted, replace(config, streams=("motion",)), tmp_path)
+    assert set(alone.stores) == {"stand_in.motion", "film.rgb"}
+    assert alone.clips_extracted == 0
 
 
 def test_an_engine_that_fails_ends_the_run_with_its_error(
@@ -406,10 +391,6 @@ def test_a_real_backbone_gives_the_values_that_its_engine_gives(tmp_path: Path, 
         ({"streams": ()}, "at least one name"),
         ({"frames": 1}, "--frames"),
         ({"i3d_frames": 15}, "--i3d-frames"),
-        (
-            {"backbone": ("efficientnet_lite0", "i3d"), "streams": ("motion",)},
-            "i3d takes the rgb stream only",
-        ),
         ({"window_s": 0.0}, "--window-s"),
         ({"backbone": ("vgg19", "efficientnet_b4"), "backbone_weights": Path("w")}, "--backbone-weights"),
     ],

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from violence_detection import machine, pod_check
+from violence_detection import backbones, machine, pod_check
 from violence_detection.config import PRESETS, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +45,12 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
     found = pod_check.data(where, features, 60, "CPU")
     assert found["variants_missing"] == 2 * 4 + 1
     assert found["feature_gb_missing"] == round(9 * 20 * 1280 * 2 / 1e9, 2)
+    both = FeatureConfig(("efficientnet_lite0", "i3d"), ("rgb", "motion"))
+    monkeypatch.setitem(
+        backbones.BACKBONES, "i3d", replace(backbones.get("i3d"), weights_file=lambda _: Path(__file__))
+    )
+    found = pod_check.data(where, both, 60, "CPU")
+    assert found["feature_gb_missing"] == round(9 * (20 * 1280 * 2 + 4 * 1024) * 2 / 1e9, 2)
     monkeypatch.setattr(pod_check, "free_bytes_of", lambda _: 10)
     with pytest.raises(pod_check.UserError, match="--augment"):
         pod_check.data(where, features, 60, "CPU")

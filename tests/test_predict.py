@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import small_videos
+import stand_in
 
-from violence_detection import predict
+from violence_detection import detector, extract, heads, predict
+from violence_detection.config import HeadConfig, PredictConfig
 from violence_detection.errors import UserError
 from violence_detection.predict import Verdict
 
@@ -47,3 +52,24 @@ def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) ->
         predict.find_videos([tmp_path])
     with pytest.raises(UserError, match=r"no file or folder at .*gone"):
         predict.find_videos([tmp_path / "gone"])
+
+
+@pytest.mark.parametrize("streams", [("rgb", "motion"), ("motion",)])
+def test_image_and_video_backbones_side_by_side_see_what_training_saw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: tuple[str, ...]
+) -> None:
+    config = replace(stand_in.install_film(monkeypatch.setattr), streams=streams)
+    clip = small_videos.write(tmp_path / "clip.avi", 1)
+    (wanted,) = stand_in.wanted([clip], 1)
+    cached = {
+        name: store.read(wanted.clip_id, wanted.variants)
+        for name, store in extract.ensure([wanted], config, tmp_path).stores.items()
+    }
+    shapes = {name: (values.shape[1], values.shape[2]) for name, values in cached.items()}
+    member = detector.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
+    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, {})
+    monkeypatch.setattr(detector, "load", lambda *_, **__: model)
+    monkeypatch.setattr(detector, "find_weights", lambda _: dict.fromkeys(config.backbone, Path(__file__)))
+    verdict = predict.Predictor(PredictConfig(tmp_path)).judge(clip)
+    (p,) = model.predict({name: values.astype(np.float32) for name, values in cached.items()})["average"]
+    assert verdict.windows == [(0.0, 2.0, round(float(p), 4))]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Backbone:
     """A backbone that can be built. `weights_file(None)` finds the published file or raises UserError.
 
-    `is_video`: it takes the frames of a clip together, not one by one, and only the rgb stream.
+    `is_video`: it takes the frames of a clip together, not one by one, and always the rgb stream alone.
+    `frames_a_step`: how many of them make one step of features.
     """
 
     name: str
@@ -32,6 +33,11 @@ class Backbone:
     weights_file: Callable[[Path | None], Path]
     build: Callable[[Path], keras.Model]
     is_video: bool = False
+    frames_a_step: int = 1
+
+    def steps(self, frames: int) -> int:
+        """Length of the time axis of the features of so many frames."""
+        return -(-frames // self.frames_a_step)
 
 
 def get(name: str) -> Backbone:
@@ -42,14 +48,12 @@ def get(name: str) -> Backbone:
 
 
 def settings(config: FeatureConfig, name: str) -> FeatureConfig:
-    """The settings as one backbone takes them: its own number of frames, and those streams that it can take.
+    """The settings as one backbone takes them: a video backbone has its own number of frames, and takes rgb alone.
 
-    Raises UserError for a video backbone if rgb is not among the streams.
+    It sees motion by itself, so `streams` are those of the image backbones beside it.
     """
     if not get(name).is_video:
         return replace(config, backbone=(name,))
-    if "rgb" not in config.streams:
-        raise UserError(f"--backbone {name} takes the rgb stream only. Add rgb to --streams")
     return replace(config, backbone=(name,), streams=("rgb",), frames=config.i3d_frames)
 
 
@@ -201,7 +205,9 @@ BACKBONES = {
             ),
             _build_vgg19,
         ),
-        Backbone("i3d", 224, 1024, _I3D_LICENCE, _i3d_file, _build_i3d, is_video=True),
-        Backbone("i3d_local", 224, 832, _I3D_LICENCE, _i3d_file, _build_i3d_local, is_video=True),
+        Backbone("i3d", 224, 1024, _I3D_LICENCE, _i3d_file, _build_i3d, is_video=True, frames_a_step=8),
+        Backbone(
+            "i3d_local", 224, 832, _I3D_LICENCE, _i3d_file, _build_i3d_local, is_video=True, frames_a_step=4
+        ),
     )
 }

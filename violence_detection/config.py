@@ -23,7 +23,8 @@ class FeatureConfig:
 
     backbone: tuple[str, ...] = option(("efficientnet_b4",), "backbones, comma separated")
     streams: tuple[str, ...] = option(
-        ("rgb", "motion"), "rgb (frames) and motion (differences of successive frames); i3d takes rgb only"
+        ("rgb", "motion"),
+        "rgb (frames) and motion (differences of successive frames); i3d takes rgb whatever is said here",
     )
     frames: int = option(20, "frames sampled from a clip, evenly spaced")
     i3d_frames: int = option(32, "frames that i3d takes instead, evenly spaced; 8 give one step of features")

@@ -85,7 +85,8 @@ def ensure(
     estimate.check_disk(
         data_root,
         sum(
-            estimate.needed_bytes(p.todo, p.config.frames, p.backbone.feature_dim) * len(p.stores)
+            estimate.needed_bytes(p.todo, p.backbone.steps(p.config.frames), p.backbone.feature_dim)
+            * len(p.stores)
             for p in parts
         ),
     )

@@ -198,16 +198,17 @@ def missing_features(
     found = []
     for name in config.backbone:
         backbone = backbones.get(name)
+        settings = backbones.settings(config, name)
         weights = backbone.weights_file(config.backbone_weights)
         stores = [
             FeatureStore(features.folder_of(data_root, features.record(config, name, stream, weights)))
-            for stream in config.streams
+            for stream in settings.streams
         ]
         lacking = [
             sum(len(need - (store.variants(c, verify=False) or frozenset())) for c, need in wanted.items())
             for store in stores
         ]
-        size = sum(lacking) * config.frames * backbone.feature_dim * 2
+        size = sum(lacking) * backbone.steps(settings.frames) * backbone.feature_dim * 2
         rate = estimate.Rates(stores[0].folder).known() or 0.0
         found.append(Missing(max(lacking), size, 3600 * rate))
     return found

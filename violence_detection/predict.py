@@ -147,7 +147,7 @@ class Predictor:
             features.input_name(backbone, stream): np.array(
                 [[jobs[i, v, stream].result() for v in self.views] for i in range(len(windows))], np.float16
             )
-            for stream in self.model.features.streams
+            for stream in self._settings(backbone).streams
         }
 
 
