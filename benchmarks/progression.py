@@ -1,0 +1,326 @@
+"""What each ingredient of the roadmap is worth: the same clips judged by every stage, and the gain of each.
+
+    python benchmarks/progression.py --data-root DATA --output progression
+
+DATA/combined_all is what combine_all_datasets.py makes. For each seed the clips of train and val together are cut anew
+by source; one of five parts is held out and judged by every stage:
+    baseline     one LSTM, plain clips              ultra     a wider one, 5 variants of each clip
+    ultimate     BiLSTM with attention, 10 variants            + motion  the same with the motion stream beside rgb
+    the five members, and the ensemble of them, on both streams with 10 variants
+    + TTA        the ensemble, averaged over views of each clip
+    + hard       its members fine-tuned on hard clips, mined out of fold from what they were trained on; with TTA
+    + folds      the members of the folds that mined them, averaged instead; with TTA
+Heads, streams and variants are those of the presets; all stages share one backbone and the other settings, so that a
+row differs from the one it is compared with in one thing.
+
+Writes <output>/predictions.csv (a row a clip, seed and stage), table.md, and prints one JSON line. A gain's interval is
+over sources. Killed, the same command goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+
+from violence_detection import (
+    CLASS_NAMES,
+    augment,
+    backbones,
+    cli,
+    cross_validation,
+    detector,
+    ensemble,
+    evaluation,
+    extract,
+    features,
+    folds,
+    hard,
+    manifest,
+    member_jobs,
+    paired,
+    scoring,
+    storage,
+    training_data,
+)
+from violence_detection import pool as pools
+from violence_detection.config import (
+    MEMBERS,
+    PRESETS,
+    EnsembleConfig,
+    ExtractConfig,
+    FeatureConfig,
+    HeadConfig,
+    TrainConfig,
+)
+from violence_detection.cross_validation import Plan
+from violence_detection.folds import Cut
+from violence_detection.member_jobs import Job, Settings
+from violence_detection.pool import Pool
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUTER_FOLDS = 5
+#: Stage -> the stage that it is compared with.
+COMPARED = {
+    "baseline": None,
+    "ultra": "baseline",
+    "ultimate": "ultra",
+    "+ motion": "ultimate",
+    **dict.fromkeys(MEMBERS, "+ motion"),
+    "ensemble": "+ motion",
+    "+ TTA": "ensemble",
+    "+ hard": "+ TTA",
+    "+ folds": "+ TTA",
+}
+#: The stages of one model that need not both streams: preset, streams.
+_SINGLE = {
+    "baseline": ("baseline", ("rgb",)),
+    "ultra": ("ultra", ("rgb",)),
+    "ultimate": ("ultimate", ("rgb",)),
+    "+ motion": ("ultimate", ("rgb", "motion")),
+}
+_FOLDER = {"+ motion": "motion"}
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--output", type=Path, default=Path("progression"), help="(default: progression)")
+    parser.add_argument("--seeds", type=int, default=3, help="cuts, each with other weights (default: 3)")
+    parser.add_argument("--views", type=int, default=4, help="of TTA, the plain clip included (default: 4)")
+    parser.add_argument(
+        "--inner-folds", type=int, default=3, help="that mine hard clips and make + folds (default: 3)"
+    )
+    parser.add_argument("--parallel", type=int, default=2, help="models trained at once (default: 2)")
+    cli.add_config(parser, FeatureConfig, skip=("streams",), defaults={"backbone": ("efficientnet_lite0",)})
+    cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
+    cli.add_config(parser, TrainConfig, skip=("seed", "devices"), defaults={"batch_size": 64, "epochs": 60})
+    cli.add_config(parser, HeadConfig, skip=("units",))
+    args = cli.parse(parser)
+    member_jobs.fix_threads()
+    wide = open_pool(cli.build(FeatureConfig, args), cli.build(ExtractConfig, args), args.views)
+    runs = [
+        Seed(seed, wide, _settings(args, seed), args.output / f"seed_{seed}", args.inner_folds, args.views)
+        for seed in range(args.seeds)
+    ]
+    jobs = [job for run in runs for job in run.jobs()]
+    member_jobs.run(jobs, at_once=args.parallel)
+    predictions = _concat(run.predictions(args.parallel) for run in runs)
+    with storage.atomic_path(args.output / "predictions.csv") as temporary:
+        predictions.to_csv(temporary, index=False)
+    stages = {name: figures(predictions, name) for name in COMPARED}
+    storage.write_text(args.output / "table.md", table(stages))
+    cli.log.info("\n%s", table(stages))
+    cli.print_summary(
+        {
+            "stages": stages,
+            "n": int(predictions.clip_id.nunique()),
+            "n_groups": int(predictions.source_group.nunique()),
+            "seeds": args.seeds,
+            "backbone": ",".join(args.backbone),
+            "predictions": str(args.output / "predictions.csv"),
+        }
+    )
+    return cli.exit_code(wide.failures)
+
+
+def open_pool(config: FeatureConfig, where: ExtractConfig, views: int) -> Pool:
+    """All clips as one train part, with the variants of training and the views of TTA in the cache."""
+    config = replace(config, streams=("rgb", "motion"))
+    where = replace(where, augment=_variants("ultimate"))
+    combined = where.data_root / "combined_all"
+    names = [*augment.variant_names("v", where.augment), *augment.variant_names("t", views)[1:]]
+    extract.ensure_for(training_data.clips_of(manifest.read(combined), combined, tuple(names)), config, where)
+    return pools.open_pool(config, where, set(manifest.read(combined).dataset), all_clips=True)
+
+
+def _settings(args: Any, seed: int) -> Settings:
+    return Settings(
+        replace(cli.build(FeatureConfig, args), streams=("rgb", "motion")),
+        _variants("ultimate"),
+        cli.build(HeadConfig, args),
+        replace(cli.build(TrainConfig, args), seed=seed, devices=1),
+    )
+
+
+def _variants(preset: str) -> int:
+    return int(PRESETS[preset].values["augment"])
+
+
+@dataclass(frozen=True)
+class Seed:
+    """All stages of one seed."""
+
+    seed: int
+    pool: Pool
+    settings: Settings
+    folder: Path
+    inner_folds: int
+    views: int
+
+    @cached_property
+    def cut(self) -> Cut:
+        target = frozenset(self.pool.frame.dataset)
+        fraction = self.settings.train.selection_fraction
+        return folds.cross_validation(self.pool.frame, target, OUTER_FOLDS, fraction, self.seed)[0]
+
+    @cached_property
+    def inner(self) -> Plan:
+        """Folds of what is not held out."""
+        frame = self.pool.frame
+        rest = replace(self.pool, frame=frame[~frame.clip_id.isin(self.cut.held_out)])
+        target = frozenset(frame.dataset)
+        fraction = self.settings.train.selection_fraction
+        cuts = folds.cross_validation(rest.frame, target, self.inner_folds, fraction, self.seed)
+        return Plan(MEMBERS, tuple(cuts), rest, self.settings, self.folder / "inner")
+
+    def jobs(self) -> list[Job]:
+        """All models but the fine-tuned ones, which need the others."""
+        singles = [self._single(name) for name in _SINGLE]
+        members = ensemble.jobs(MEMBERS, self.pool, self.cut, self.settings, self.folder, overwrite=False)
+        return [*singles, *members, *self.inner.jobs()]
+
+    def _single(self, name: str) -> Job:
+        preset, streams = _SINGLE[name]
+        variants = _variants(preset)
+        settings = replace(
+            self.settings,
+            features=replace(self.settings.features, streams=streams),
+            augment=variants,
+            head=replace(self.settings.head, units=PRESETS[preset].values.get("units", HeadConfig.units)),
+        )
+        pool = replace(_with_streams(self.pool, settings.features), variants=self.pool.variants[:variants])
+        return Job(
+            PRESETS[preset].architecture, self.folder / _FOLDER.get(name, name), pool, self.cut, settings
+        )
+
+    def predictions(self, at_once: int) -> pd.DataFrame:
+        """P(fight) of the held-out clips by every stage; fine-tunes the ensemble on the way."""
+        cli.log.info(
+            "seed %d: %d clips train, %d select, %d of %d sources are held out", self.seed, len(self.cut.train),
+            len(self.cut.selection), len(self.cut.held_out), self.pool.rows(self.cut.held_out).source_group.nunique(),
+        )  # fmt: skip
+        trained = member_jobs.run(self.jobs())
+        members = [member_jobs.finished(job) for job in ensemble.jobs(
+            MEMBERS, self.pool, self.cut, self.settings, self.folder, overwrite=False)]  # fmt: skip
+        parts = [ensemble.Part.of(n, t) for n, t in zip(MEMBERS, members, strict=True) if t]
+        ensemble.write(self.folder, parts, self.pool.plain(self.cut.selection), self.seed)
+        cross_validation.finish(self.inner, trained[-len(self.inner.jobs()) :])
+        oof = cross_validation.earlier(self.inner.folder, lambda *_: self.inner)
+        assert oof is not None  # written by the line before
+        hard.fine_tune(
+            EnsembleConfig(), self.pool, self.cut, self.settings, oof, self.folder,
+            lambda jobs: member_jobs.run(jobs, at_once=at_once), overwrite=False,
+        )  # fmt: skip
+        held_out = self.pool.rows(self.cut.held_out)
+        views = training_data.load(
+            self.pool.stores, held_out, augment.variant_names("t", self.views), in_memory=True
+        )
+        p: dict[str, np.ndarray] = {}
+        for name in _SINGLE:
+            job = self._single(name)
+            p |= {name: _average(job.folder, job.pool.plain(self.cut.held_out))}
+        plain = detector.load(self.folder)
+        by_member = plain.predict(views.plain())
+        p |= {**by_member, "ensemble": plain.average(by_member), "+ TTA": _average(self.folder, views)}
+        p |= {"+ hard": _average(self.folder / hard.FOLDER, views)}
+        p |= {"+ folds": _average(self.inner.folder / "folds", views)}
+        rows = held_out[["clip_id", "dataset", "source_group", "label"]]
+        return _concat(rows.assign(seed=self.seed, stage=name, p_violent=p[name]) for name in COMPARED)
+
+
+def _with_streams(pool: Pool, config: FeatureConfig) -> Pool:
+    """The pool with the inputs of the configured streams only."""
+    names = {
+        features.input_name(b, s) for b in config.backbone for s in backbones.settings(config, b).streams
+    }
+    return replace(
+        pool,
+        stores={n: s for n, s in pool.stores.items() if n in names},
+        records={n: r for n, r in pool.records.items() if n in names},
+    )
+
+
+def _average(model: Path, samples: training_data.Samples) -> np.ndarray:
+    """P(fight) of a model, averaged over its members and the views of each clip: (n,)."""
+    loaded = detector.load(model)
+    inputs = {name: np.asarray(v[:]) for name, v in samples.inputs.items()}
+    return loaded.average(scoring.average_views(loaded, inputs))
+
+
+def figures(predictions: pd.DataFrame, stage: str) -> dict[str, Any]:
+    """Accuracy of a stage over all seeds, its spread over them, and the gain over what it is compared with."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = predictions[predictions.stage == stage]
+    right, fights = _right(rows), (rows.label == CLASS_NAMES[1]).to_numpy()
+    groups = rows.source_group.to_numpy()
+    by_seed = [float(right[rows.seed == seed].mean()) for seed in rows.seed.unique()]
+    out: dict[str, Any] = {
+        "accuracy": round(float(right.mean()), 4),
+        "ci95": _rounded(evaluation.accuracy_interval(right, groups)),
+        "by_seed": [round(a, 4) for a in by_seed],
+        "roc_auc": round(float(roc_auc_score(fights, rows.p_violent)), 4),
+        "by_dataset": {
+            name: round(float(right[rows.dataset == name].mean()), 4)
+            for name in sorted(rows.dataset.unique())
+        },
+        "judgements": len(rows),
+    }
+    if (other := COMPARED[stage]) is not None:
+        gain = right.astype(float) - _right(predictions[predictions.stage == other])
+        interval = paired.interval(gain, groups)
+        out |= {
+            "compared_with": other, "gain": round(float(gain.mean()), 4), "gain_ci95": interval and _rounded(interval)
+        }  # fmt: skip
+    return out
+
+
+def _right(rows: pd.DataFrame) -> np.ndarray:
+    """Which clips a stage judges right: (n,) bool, in the same order for every stage."""
+    return ((rows.p_violent >= detector.DEFAULT_THRESHOLD) == (rows.label == CLASS_NAMES[1])).to_numpy()
+
+
+def table(stages: dict[str, dict[str, Any]]) -> str:
+    """The stages as a Markdown table."""
+    lines = [
+        "| stage | accuracy % (95 %) | by seed | AUC | gain in points (95 %) | over |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, f in stages.items():
+        seeds = " ".join(f"{100 * a:.1f}" for a in f["by_seed"])
+        gain, over = "", ""
+        if "gain" in f:
+            gain, over = f"{100 * f['gain']:+.1f}", f["compared_with"]
+            if f["gain_ci95"]:
+                gain += " ({:+.1f} to {:+.1f})".format(*(100 * x for x in f["gain_ci95"]))
+        low, high = (100 * x for x in f["ci95"])
+        lines.append(
+            f"| {name} | {100 * f['accuracy']:.1f} ({low:.1f}-{high:.1f}) | {seeds} | {f['roc_auc']:.3f} | "
+            f"{gain} | {over} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _rounded(interval: tuple[float, float]) -> list[float]:
+    return [round(x, 4) for x in interval]
+
+
+def _concat(frames: Iterator[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat(list(frames), ignore_index=True)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
