@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -108,11 +108,13 @@ def main() -> int:
     cli.add_config(parser, HeadConfig, skip=("units",))
     args = cli.parse(parser)
     member_jobs.fix_threads()
-    wide = open_pool(cli.build(FeatureConfig, args), cli.build(ExtractConfig, args), args.views)
+    config, where = cli.build(FeatureConfig, args), cli.build(ExtractConfig, args)
+    wide = open_pool(config, where)
     runs = [
         Seed(seed, wide, _settings(args, seed), args.output / f"seed_{seed}", args.inner_folds, args.views)
         for seed in range(args.seeds)
     ]
+    extract_views(runs, config, where)
     jobs = [job for run in runs for job in run.jobs()]
     member_jobs.run(jobs, at_once=args.parallel)
     predictions = _concat(run.predictions(args.parallel) for run in runs)
@@ -134,14 +136,20 @@ def main() -> int:
     return cli.exit_code(wide.failures)
 
 
-def open_pool(config: FeatureConfig, where: ExtractConfig, views: int) -> Pool:
-    """All clips as one train part, with the variants of training and the views of TTA in the cache."""
-    config = replace(config, streams=("rgb", "motion"))
+def open_pool(config: FeatureConfig, where: ExtractConfig) -> Pool:
+    """All clips as one train part, with the variants of training in the cache."""
     where = replace(where, augment=_variants("ultimate"))
-    combined = where.data_root / "combined_all"
-    names = [*augment.variant_names("v", where.augment), *augment.variant_names("t", views)[1:]]
-    extract.ensure_for(training_data.clips_of(manifest.read(combined), combined, tuple(names)), config, where)
-    return pools.open_pool(config, where, set(manifest.read(combined).dataset), all_clips=True)
+    names = set(manifest.read(where.data_root / "combined_all").dataset)
+    return pools.open_pool(replace(config, streams=("rgb", "motion")), where, names, all_clips=True)
+
+
+def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractConfig) -> None:
+    """See that the cache holds the views of what is held out."""
+    for run in runs:
+        rows = run.pool.rows(run.cut.held_out)
+        names = augment.variant_names("t", run.views)
+        clips = training_data.clips_of(rows, where.data_root / "combined_all", names)
+        extract.ensure_for(clips, replace(config, streams=("rgb", "motion")), where)
 
 
 def _settings(args: Any, seed: int) -> Settings:
@@ -222,10 +230,7 @@ class Seed:
             EnsembleConfig(), self.pool, self.cut, self.settings, oof, self.folder,
             lambda jobs: member_jobs.run(jobs, at_once=at_once), overwrite=False,
         )  # fmt: skip
-        held_out = self.pool.rows(self.cut.held_out)
-        views = training_data.load(
-            self.pool.stores, held_out, augment.variant_names("t", self.views), in_memory=True
-        )
+        views = self.pool.views(self.cut.held_out, self.views)
         p: dict[str, np.ndarray] = {}
         for name in _SINGLE:
             job = self._single(name)
@@ -235,7 +240,7 @@ class Seed:
         p |= {**by_member, "ensemble": plain.average(by_member), "+ TTA": _average(self.folder, views)}
         p |= {"+ hard": _average(self.folder / hard.FOLDER, views)}
         p |= {"+ folds": _average(self.inner.folder / "folds", views)}
-        rows = held_out[["clip_id", "dataset", "source_group", "label"]]
+        rows = views.rows[["clip_id", "dataset", "source_group", "label"]]
         return _concat(rows.assign(seed=self.seed, stage=name, p_violent=p[name]) for name in COMPARED)
 
 

@@ -68,14 +68,14 @@ def train_once(folder: Path, architecture: str = "bilstm_attention", config: Tra
 
 
 def pool(root: Path, count: int = 96) -> Pool:
-    """A pool of made-up clips with their features on disk; the last quarter is val."""
-    made = samples(count, 7)
+    """A pool of made-up clips with two variants and a test-time view on disk; the last quarter is val."""
+    made = samples(count, 7, 3)
     rows = made.rows.assign(split=["train" if i < count * 3 // 4 else "val" for i in range(count)])
     stores = {}
     for name, values in made.inputs.items():
         stores[name] = FeatureStore(root / name)
         for clip_id, variants in zip(rows.clip_id, values, strict=True):
-            stores[name].add(clip_id, dict(zip(("v0", "v1"), variants, strict=True)), "made up")
+            stores[name].add(clip_id, dict(zip(("v0", "v1", "t1"), variants, strict=True)), "made up")
     return Pool(rows, stores, ("v0", "v1"), [], data().records, "f" * 64, False)
 
 

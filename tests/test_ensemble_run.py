@@ -18,7 +18,7 @@ from violence_detection.errors import UserError
 from violence_detection.pool import Pool
 
 CONFIG = EnsembleConfig(
-    members=("conv_lstm",), cross_validate=2, fine_tune_hard=True, hard_below=0.9, hard_epochs=2
+    members=("conv_lstm",), cross_validate=2, tta=2, fine_tune_hard=True, hard_below=0.9, hard_epochs=2
 )
 SETTINGS = synthetic.settings(dataclasses.replace(synthetic.TRAIN, epochs=3))
 
@@ -52,8 +52,13 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
     for i, fold in enumerate(said["folds"]):
         model = detector.load(Path(fold["model"]))
         rows = oof[oof.fold == i]
-        p = model.average(model.predict(pool.plain(rows.clip_id.tolist()).plain()))
-        np.testing.assert_allclose(rows.p_violent, p, atol=1e-6)
+        views = pool.views(rows.clip_id.tolist(), 2).inputs
+        plain, other = (
+            model.average(model.predict({n: v[:, i].astype(np.float32) for n, v in views.items()}))
+            for i in range(2)
+        )
+        np.testing.assert_allclose(rows.p_violent, (plain + other) / 2, atol=1e-6)
+        assert np.abs(plain - other).max() > 1e-3
         seen = pool.rows(sorted(training.trained_clips(model.folder)))
         assert not set(seen.source_group) & set(rows.source_group)
     right = (oof.p_violent >= 0.5) == (oof.label == "fight")
@@ -126,6 +131,8 @@ def test_hard_clips_are_those_that_get_too_little_for_their_class() -> None:
         (EnsembleConfig(members=("gru", "gru")), "once"),
         (EnsembleConfig(cross_validate=1), "at least 2"),
         (EnsembleConfig(all_clips=True), "--cross-validate"),
+        (EnsembleConfig(tta=4), "--cross-validate"),
+        (EnsembleConfig(cross_validate=3, tta=0), "at least 1"),
         (EnsembleConfig(all_clips=True, cross_validate=3, fine_tune_hard=True), "--all-clips"),
     ],
 )

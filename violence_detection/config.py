@@ -201,6 +201,9 @@ class EnsembleConfig:
     all_clips: bool = option(
         False, "cut the folds from train and val together and train nothing else: val is then spent"
     )
+    tta: int = option(
+        1, "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate"
+    )
     fine_tune_hard: bool = option(
         False,
         "go on training the members with more of the train clips that models not trained on them misjudge",

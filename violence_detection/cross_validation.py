@@ -29,7 +29,7 @@ RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
 
 @dataclass(frozen=True)
 class Plan:
-    """Members to train on each cut, below `folder`."""
+    """Members to train on each cut, below `folder`. `views`: of a held-out clip, averaged to judge it."""
 
     members: tuple[str, ...]
     cuts: tuple[Cut, ...]
@@ -37,6 +37,7 @@ class Plan:
     settings: Settings
     folder: Path
     overwrite: bool = False
+    views: int = 1
 
     def jobs(self) -> list[Job]:
         """All folds' jobs, fold by fold."""
@@ -62,7 +63,7 @@ def finish(plan: Plan, trained: Sequence[Trained]) -> dict[str, Any]:
         folder = plan.folder / cut.name
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, results, strict=True)]
         weights = ensemble.write(folder, parts, plan.pool.plain(cut.selection), seed)
-        held_out = plan.pool.plain(cut.held_out)
+        held_out = plan.pool.views(cut.held_out, plan.views)
         rows = scoring.predict_rows(detector.load(folder), held_out.rows, held_out)
         predicted.append(rows.assign(fold=i))
         everyone += [
@@ -79,7 +80,10 @@ def finish(plan: Plan, trained: Sequence[Trained]) -> dict[str, Any]:
     with storage.atomic_path(plan.folder / PREDICTIONS_NAME) as temporary:
         oof.to_csv(temporary, index=False)
     figures = _figures(plan, oof)
-    storage.write_json(plan.folder / RECORD_NAME, {**figures, "members": plan.members, "jobs": plan.keys()})
+    storage.write_json(
+        plan.folder / RECORD_NAME,
+        {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
+    )
     _log(figures)
     return figures
 
@@ -91,7 +95,8 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], Plan]) -> pd.Da
     if not (folder / RECORD_NAME).is_file():
         return None
     record = storage.read_json(folder / RECORD_NAME)
-    if record["jobs"] != plan(len(record["folds"]), tuple(record["members"])).keys():
+    wanted = plan(len(record["folds"]), tuple(record["members"]))
+    if record["jobs"] != wanted.keys() or record.get("views", 1) != wanted.views:
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
     text = {"clip_id": str, "source_group": str}

@@ -84,7 +84,15 @@ class Run:
         """The cross-validation of k folds on this run's clips."""
         train = self.settings.train
         cuts = folds.cross_validation(self.pool.frame, self.target, k, train.selection_fraction, train.seed)
-        return Plan(members, tuple(cuts), self.pool, self.settings, folder or self.output, self.overwrite)
+        return Plan(
+            members,
+            tuple(cuts),
+            self.pool,
+            self.settings,
+            folder or self.output,
+            self.overwrite,
+            self.config.tta,
+        )
 
     def _official_jobs(self) -> list[Job]:
         return ensemble.jobs(
@@ -149,7 +157,7 @@ def prepare(
     target, added = pools.datasets(frame, config.datasets, config.add_datasets)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
-    pool = pools.open_pool(features, where, target | added, config.all_clips)
+    pool = pools.open_pool(features, where, target, added, all_clips=config.all_clips, views=config.tta)
     settings = Settings(features, where.augment, head, train)
     return Run(config, where, settings, output, overwrite, pool, target, strategy)
 
@@ -173,6 +181,12 @@ def check(config: EnsembleConfig) -> None:
         )
     if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:
         raise UserError("--hard-below must be above 0 and at most 1, --hard-share between 0 and 1")
+    if config.tta < 1:
+        raise UserError("--tta counts the plain clip too, so it must be at least 1")
+    if config.tta > 1 and not config.cross_validate:
+        raise UserError(
+            "--tta here is for --cross-validate K; test_ensemble.py has its own to measure the ensemble on val"
+        )
     if config.parallel < 0:
         raise UserError("--parallel takes a number of processes, or none for one a GPU")
 

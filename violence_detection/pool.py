@@ -42,6 +42,11 @@ class Pool:
         """The clips without augmentation, (N, 1, T, C) an input."""
         return training_data.load(self.stores, self.rows(clip_ids), self.variants[:1])
 
+    def views(self, clip_ids: Sequence[str], count: int) -> Samples:
+        """The clips plain and in `count` - 1 test-time views, (N, count, T, C) an input."""
+        names = augment.variant_names("t", count)
+        return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
+
     def data(self, cut: Cut) -> Data:
         """Load the parts of a cut: train with every variant, selection and held-out (as `val`) plain."""
         once, positions = np.unique(np.array(cut.train), return_inverse=True)
@@ -74,17 +79,28 @@ def datasets(
 
 
 def open_pool(
-    features: FeatureConfig, where: ExtractConfig, names: Collection[str], all_clips: bool = False
+    features: FeatureConfig,
+    where: ExtractConfig,
+    target: Collection[str],
+    added: Collection[str] = (),
+    *,
+    all_clips: bool = False,
+    views: int = 1,
 ) -> Pool:
-    """Extract what is missing of the clips of the named data sets. `all_clips`: val counts as train."""
+    """Extract what is missing of the clips of the data sets to measure on and of those added to train on.
+
+    `all_clips`: val counts as train. `views`: test-time views of the target's train clips, the plain one included.
+    """
     combined = where.data_root / "combined_all"
     frame = manifest.read(combined)
-    frame = frame[frame.dataset.isin(names)]
+    frame = frame[frame.dataset.isin({*target, *added})]
     if all_clips:
         frame = frame.assign(split=split.TRAIN)
     variants = augment.variant_names("v", where.augment)
-    is_train = frame.split == split.TRAIN
-    wanted = training_data.clips_of(frame[is_train], combined, variants)
+    test_time = augment.variant_names("t", views)[1:]
+    is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(target)
+    wanted = training_data.clips_of(frame[is_train & is_target], combined, (*variants, *test_time))
+    wanted += training_data.clips_of(frame[is_train & ~is_target], combined, variants)
     wanted += training_data.clips_of(frame[~is_train], combined, variants[:1])
     extraction = extract.ensure_for(wanted, features, where)
     training_data.report_extraction(extraction, len(wanted))
