@@ -104,7 +104,12 @@ def main() -> int:
     parser.add_argument("--parallel", type=int, default=2, help="models trained at once (default: 2)")
     cli.add_config(parser, FeatureConfig, skip=("streams",), defaults={"backbone": ("efficientnet_lite0",)})
     cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
-    cli.add_config(parser, TrainConfig, skip=("seed", "devices"), defaults={"batch_size": 64, "epochs": 60})
+    cli.add_config(
+        parser,
+        TrainConfig,
+        skip=("seed", "devices"),
+        defaults={"batch_size": 64, "epochs": 25, "schedule_epochs": 25},
+    )
     cli.add_config(parser, HeadConfig, skip=("units",))
     args = cli.parse(parser)
     member_jobs.fix_threads()

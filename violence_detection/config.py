@@ -120,9 +120,9 @@ class HeadConfig:
     """The temporal head."""
 
     projection: int = option(128, "units that each input is projected to")
-    units: int = option(128, "units of the recurrent layers")
-    dropout: float = option(0.4, "dropout between layers")
-    input_dropout: float = option(0.2, "dropout on the features")
+    units: int = option(64, "units of the recurrent layers")
+    dropout: float = option(0.5, "dropout between layers")
+    input_dropout: float = option(0.5, "dropout on the features, by channel: in all frames of a clip at once")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: Head
     by_length: dict[int, list[Tensor]] = {}
     for name, x in given.items():
         x = layers.LayerNormalization(name=f"{name}.norm")(x)
-        x = layers.Dropout(config.input_dropout, name=f"{name}.dropout")(x)
+        # a channel goes missing in all frames at once: its neighbours in time would give it away (Tompson et al. 2015)
+        x = layers.SpatialDropout1D(config.input_dropout, name=f"{name}.dropout")(x)
         x = layers.Dense(config.projection, activation="gelu", name=f"{name}.projection")(x)
         by_length.setdefault(x.shape[1], []).append(x)
     vectors = []
