@@ -108,7 +108,7 @@ def main() -> int:
         parser,
         TrainConfig,
         skip=("seed", "devices"),
-        defaults={"batch_size": 64, "epochs": 25, "schedule_epochs": 25},
+        defaults={"batch_size": 64, "epochs": 20, "schedule_epochs": 20},
     )
     cli.add_config(parser, HeadConfig, skip=("units",))
     args = cli.parse(parser)
