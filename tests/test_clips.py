@@ -53,7 +53,7 @@ def test_a_still_clip_has_no_motion_in_any_variant(tmp_path: Path, variant: str)
     d = replace(augment.draw(0, "id", variant), noise_std=0.0)
     info = video.probe(path)
     sample = clips.sampling(info, clips.middle_window(info, 5.0), d, CONFIG)
-    streams = clips.images(frames, sample, d, CONFIG)
+    streams = clips.images(frames, sample, d, SIZE, CONFIG)
     assert not streams["motion"].any()
     assert streams["rgb"].any()
 
@@ -65,7 +65,7 @@ def test_motion_holds_three_successive_amplified_differences(tmp_path: Path) -> 
     sample = clips.sampling(info, clips.middle_window(info, 5.0), augment.Draw(), config)
     _, frames = video.decode(path, lambda i: range(i.n_frames), clips.resizer(SIZE))
     grey = {i: cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(float) for i, frame in frames.items()}
-    motion = clips.images(frames, sample, augment.Draw(), config)["motion"]
+    motion = clips.images(frames, sample, augment.Draw(), SIZE, config)["motion"]
     assert motion.any()
     for i, base in enumerate(sample.base.tolist()):
         first = min(base, 59 - 6)  # near the end, the last frames that fit

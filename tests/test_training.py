@@ -165,6 +165,18 @@ def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:
     assert trained.epochs_run < 40
 
 
+def test_the_last_epoch_is_kept_where_no_epoch_is_to_be_chosen(tmp_path: Path) -> None:
+    record = _record(epochs=8, patience=2, learning_rate=0.3, keep="last")
+    trained = training.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
+    assert int(np.argmin(losses)) < 7  # another one looked best
+    assert trained.best_epoch == trained.epochs_run == 8
+    for a, b in zip(
+        _weights(tmp_path, training.BEST_NAME), _weights(tmp_path, "final_model.keras"), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
 def _step_of(clip: int, data: Data) -> int:
     """The step of the first epoch, counted from 1, in which a clip is drawn."""
     value = data.train.labels.copy()

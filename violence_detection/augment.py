@@ -5,6 +5,8 @@ from (seed, clip id, variant name) alone:
     "v0"        the plain clip
     "v1", ...   training variants: geometry, light, blur, noise, erasing, another time window
     "t1", ...   test-time views: mirrored and gently shifted in time and scale
+With `FeatureConfig.focus`, "v2", "v4", ... and "t2", "t3", "t6", "t7", ... show the part of the picture that moves most
+(see focus.py).
 """
 
 from __future__ import annotations
@@ -75,6 +77,7 @@ class Draw:
     window_length: float = 1.0  # fraction of the plain window
     reverse: bool = False
     noise_seed: int = 0
+    focus: bool = False
 
 
 def variant_names(prefix: str, count: int) -> tuple[str, ...]:
@@ -82,16 +85,18 @@ def variant_names(prefix: str, count: int) -> tuple[str, ...]:
     return (PLAIN, *(f"{prefix}{i}" for i in range(1, count)))
 
 
-def draw(seed: int, clip_id: str, variant: str) -> Draw:
-    """The parameters of a variant; the plain clip's are the identity."""
+def draw(seed: int, clip_id: str, variant: str, focus: bool = False) -> Draw:
+    """The parameters of a variant; the plain clip's are the identity. `focus`: half of the others show a crop."""
     if variant == PLAIN:
         return Draw()
+    number = int(variant[1:])
     rng = np.random.default_rng(stable_seed(seed, clip_id, variant))
     ranges = TRAIN if variant.startswith("v") else TEST_TIME
     drawn = _draw(rng, ranges)
-    if variant.startswith("t"):  # views alternate so that any number of them is balanced
-        drawn = replace(drawn, flip=int(variant[1:]) % 2 == 1)
-    return drawn
+    if variant.startswith("v"):
+        return replace(drawn, focus=focus and number % 2 == 0)
+    # views alternate so that any number of them is balanced
+    return replace(drawn, flip=number % 2 == 1, focus=focus and number % 4 >= 2)
 
 
 def _draw(rng: np.random.Generator, r: Ranges) -> Draw:
@@ -136,7 +141,9 @@ class Augmenter:
     """
 
     def __init__(self, d: Draw, size: int):
-        only_time = Draw(window_start=d.window_start, window_length=d.window_length, reverse=d.reverse)
+        only_time = Draw(
+            window_start=d.window_start, window_length=d.window_length, reverse=d.reverse, focus=d.focus
+        )
         self._identity = replace(d, noise_seed=0) == only_time
         self._draw, self._size = d, size
         self._matrix = _matrix(d, size)

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection import augment, video
+from violence_detection import augment, focus, video
 from violence_detection.config import FeatureConfig
 
 #: Differences in a motion image, one a channel.
@@ -87,14 +87,42 @@ def resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
     return resize
 
 
-class Greys(dict[int, np.ndarray]):
-    """Frames in grey by number, (S, S) uint8, each made when it is first asked for: variants share them."""
+def frame_side(size: int, config: FeatureConfig) -> int:
+    """Side at which decoded frames are kept, so that a crop of `focus` of it has the backbone's input size."""
+    return round(size / config.focus) if config.focus else size
 
-    def __init__(self, frames: Mapping[int, np.ndarray]):
-        self._frames = frames
+
+class Pictures(dict[int, np.ndarray]):
+    """What of each frame is shown, (S, S, 3) uint8 RGB by number, each made when it is first asked for.
+
+    The whole picture, or with `corner` (x, y from 0 to 1, of the room that the crop leaves) a crop of it.
+    """
+
+    def __init__(
+        self, frames: Mapping[int, np.ndarray], size: int, corner: tuple[float, float] | None = None
+    ):
+        self._frames, self._size, self._corner = frames, size, corner
+        self.greys = _Greys(self)
 
     def __missing__(self, number: int) -> np.ndarray:
-        self[number] = cv2.cvtColor(self._frames[number], cv2.COLOR_RGB2GRAY)
+        frame, size = self._frames[number], self._size
+        if self._corner:
+            x, y = (round(c * (len(frame) - size)) for c in self._corner)
+            frame = frame[y : y + size, x : x + size]
+        elif len(frame) != size:
+            frame = cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA)
+        self[number] = frame
+        return frame
+
+
+class _Greys(dict[int, np.ndarray]):
+    """Pictures in grey by number, (S, S) uint8, each made when it is first asked for."""
+
+    def __init__(self, pictures: Mapping[int, np.ndarray]):
+        self._pictures = pictures
+
+    def __missing__(self, number: int) -> np.ndarray:
+        self[number] = cv2.cvtColor(self._pictures[number], cv2.COLOR_RGB2GRAY)
         return self[number]
 
 
@@ -102,22 +130,28 @@ def images(
     frames: Mapping[int, np.ndarray],
     sample: Sampling,
     d: augment.Draw,
+    size: int,
     config: FeatureConfig,
-    greys: Greys | None = None,
+    whole: Pictures | None = None,
 ) -> dict[str, np.ndarray]:
-    """The images of each stream of the config: name -> (T, S, S, 3) uint8.
+    """The images of each stream of the config: name -> (T, S, S, 3) uint8, where S is `size`.
 
-    `frames`: number -> RGB (S, S, 3) uint8, those of `sample` at least. `greys` of them, where variants share it.
+    `frames`: number -> RGB (F, F, 3) uint8, those of `sample` at least; F is `frame_side(size, config)`. `whole`: of
+    them, where variants share it.
     """
-    augmenter = augment.Augmenter(d, next(iter(frames.values())).shape[0])
+    whole = Pictures(frames, size) if whole is None else whole
+    shown = whole
+    if d.focus:
+        corner = focus.corner([whole.greys[i] for i in sample.base.tolist()], config.focus)
+        shown = Pictures(frames, size, corner)
+    augmenter = augment.Augmenter(d, size)
     out = {}
     if "rgb" in config.streams:
-        out["rgb"] = np.stack([augmenter.colour(frames[i], i) for i in sample.base.tolist()])
+        out["rgb"] = np.stack([augmenter.colour(shown[i], i) for i in sample.base.tolist()])
     if "motion" in config.streams:
-        greys = Greys(frames) if greys is None else greys
         rows = sample.motion.tolist()
         out["motion"] = np.stack(
-            [_motion(augmenter.grey([greys[i] for i in row], row), config.motion_gain) for row in rows]
+            [_motion(augmenter.grey([shown.greys[i] for i in row], row), config.motion_gain) for row in rows]
         )
     return out
 
@@ -139,7 +173,7 @@ def clip_variants(
 
     Raises UnreadableVideo naming the file.
     """
-    draws = {v: augment.draw(config.augment_seed, clip_id, v) for v in variants}
+    draws = _draws(clip_id, variants, config)
 
     def samplings(info: video.VideoInfo) -> dict[str, Sampling]:
         window = middle_window(info, config.window_s)
@@ -148,10 +182,11 @@ def clip_variants(
     def plan(info: video.VideoInfo) -> Sequence[int]:
         return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
 
-    info, frames = video.decode(path, plan, resizer(size), threads=1)  # clips are decoded side by side
-    greys = Greys(frames)
+    resize = resizer(frame_side(size, config))
+    info, frames = video.decode(path, plan, resize, threads=1)  # clips are decoded side by side
+    whole = Pictures(frames, size)
     for variant, sample in samplings(info).items():
-        yield variant, images(frames, sample, draws[variant], config, greys)
+        yield variant, images(frames, sample, draws[variant], size, config, whole)
 
 
 def window_variants(
@@ -167,9 +202,14 @@ def window_variants(
 
     A window gets the images that the same stretch would get as a clip. Raises UnreadableVideo naming the file.
     """
-    draws = {v: augment.draw(config.augment_seed, clip_id, v) for v in variants}
+    draws = _draws(clip_id, variants, config)
     plans = [{v: sampling(info, w, d, config) for v, d in draws.items()} for w in windows]
     groups = [frozenset[int]().union(*(s.frames for s in plan.values())) for plan in plans]
-    for plan, frames in zip(plans, video.decode_groups(path, groups, resizer(size)), strict=True):
-        greys = Greys(frames)
-        yield {v: images(frames, sample, draws[v], config, greys) for v, sample in plan.items()}
+    decoded = video.decode_groups(path, groups, resizer(frame_side(size, config)))
+    for plan, frames in zip(plans, decoded, strict=True):
+        whole = Pictures(frames, size)
+        yield {v: images(frames, sample, draws[v], size, config, whole) for v, sample in plan.items()}
+
+
+def _draws(clip_id: str, variants: Sequence[str], config: FeatureConfig) -> dict[str, augment.Draw]:
+    return {v: augment.draw(config.augment_seed, clip_id, v, config.focus > 0) for v in variants}

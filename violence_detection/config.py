@@ -31,6 +31,11 @@ class FeatureConfig:
     window_s: float = option(5.0, "seconds a model sees at once; a longer clip is judged on its middle")
     motion_spacing_s: float = option(0.08, "seconds between the frames that motion subtracts")
     motion_gain: float = option(2.0, "factor on the absolute difference, clipped at 255")
+    focus: float = option(
+        0.0,
+        "side of the crop around the strongest motion that every second variant and view shows, as a fraction "
+        "of the picture's; 0: every one shows the whole picture",
+    )
     augment_seed: int = option(0, "seed of the augmentation; cached variants of another seed are not reused")
 
     backbone_weights: Path | None = option(None, "weights file for the backbone instead of fetching it")
@@ -141,6 +146,12 @@ class TrainConfig:
     label_smoothing: float = option(0.1, "share of the label given to the other class")
     patience: int = option(20, "epochs without a better selection loss before it stops")
     selection_fraction: float = option(0.15, "share of train, by source, that chooses the epoch")
+    keep: str = option(
+        "best",
+        "epoch whose weights are kept. best: that of the lowest selection loss; last: that at which the learning rate "
+        "has fallen, for sets so small that choosing among epochs is chance",
+        choices=("best", "last"),
+    )
     mixed_precision: str = option(
         "auto", "auto: float16 on GPU, float32 on CPU", choices=("auto", "on", "off")
     )

@@ -129,6 +129,8 @@ def check(config: FeatureConfig) -> None:
         raise UserError("--backbone-weights takes one file, so it goes with one --backbone")
     if config.frames < 2 or config.window_s <= 0:
         raise UserError("--frames must be at least 2 and --window-s above 0")
+    if config.focus and not 0.25 <= config.focus <= 0.9:
+        raise UserError("--focus must be from 0.25 to 0.9, or 0 for the whole picture only")
     if config.i3d_frames < 16:
         raise UserError("--i3d-frames must be at least 16, what the published classifier needs for two steps")
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection import augment, backbones, storage
+from violence_detection import augment, backbones, focus, storage
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.feature_index import LOCK_NAME, VerifiedIndex, stamp
@@ -37,6 +37,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyErr
 def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
     """Everything that changes a feature's value, and so the cache's key."""
     config = backbones.settings(config, backbone)
+    crop = [float(config.focus), focus.NOISE_LEVEL, focus.CEILING] if config.focus else None
     return {
         "format": _FORMAT,
         "backbone": backbone,
@@ -48,6 +49,7 @@ def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> 
         "motion": [float(config.motion_spacing_s), float(config.motion_gain)] if stream == "motion" else None,
         "augmentation": {"seed": config.augment_seed, **augment.settings()},
         "dtype": "float16",
+        **({"focus": crop} if crop else {}),  # not there without: caches made before it was known stay valid
     }
 
 

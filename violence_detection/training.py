@@ -283,7 +283,8 @@ class _Run:
 
     def _stops(self) -> bool:
         return (
-            self.state.best_epoch >= 0
+            self.config.keep == "best"
+            and self.state.best_epoch >= 0
             and self.state.epoch - 1 - self.state.best_epoch >= self.config.patience
         )
 
@@ -339,7 +340,7 @@ class _Run:
         state = self.state
         state.history.append(row)
         state.epoch += 1
-        if row["selection_loss"] < state.best_loss:
+        if self.config.keep == "last" or row["selection_loss"] < state.best_loss:
             state.best_loss, state.best_epoch = row["selection_loss"], state.epoch - 1
             _save_model(model, self.folder / BEST_NAME)
         storage.write_csv(self.folder / LOG_NAME, _COLUMNS, state.history)
@@ -368,8 +369,8 @@ class _Run:
         )
         values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
         storage.write_json(self.folder / RESULT_NAME, values)
-        log.info("%s: best epoch %d of %d, selection accuracy %.4f", self.folder, best["epoch"], self.state.epoch,
-                 best["selection_accuracy"])  # fmt: skip
+        log.info("%s: %s epoch %d of %d, selection accuracy %.4f", self.folder, self.config.keep, best["epoch"],
+                 self.state.epoch, best["selection_accuracy"])  # fmt: skip
         return trained
 
 
