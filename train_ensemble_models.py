@@ -16,6 +16,7 @@ Watch:      tail -f training_ensemble_*.log      tensorboard --logdir models_ens
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from violence_detection import cli
@@ -38,14 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = cli.parse(parser, argv, log_name="training_ensemble")
 
-    from violence_detection import feature_tasks  # heavy imports only now
+    from violence_detection import ensemble_run, feature_tasks  # heavy imports only now
 
-    if (code := feature_tasks.run(args)) is not None:
+    asked = cli.build(EnsembleConfig, args)
+    if (code := feature_tasks.run(args, partial(ensemble_run.wanted_clips, asked))) is not None:
         return code
-    from violence_detection import ensemble_run
-
     run = ensemble_run.prepare(
-        cli.build(EnsembleConfig, args),
+        asked,
         cli.build(ExtractConfig, args),
         cli.build(FeatureConfig, args),
         cli.build(HeadConfig, args),

@@ -145,7 +145,8 @@ def open_pool(config: FeatureConfig, where: ExtractConfig) -> Pool:
     """All clips as one train part, with the variants of training in the cache."""
     where = replace(where, augment=_variants("ultimate"))
     names = set(manifest.read(where.data_root / "combined_all").dataset)
-    return pools.open_pool(replace(config, streams=("rgb", "motion")), where, names, all_clips=True)
+    choice = pools.Choice(names, all_clips=True)
+    return pools.open_pool(replace(config, streams=("rgb", "motion")), where, choice)
 
 
 def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractConfig) -> None:

@@ -102,9 +102,10 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
     stand_in.install(monkeypatch.setattr)
     bad = tmp_path / "bad.avi"
     bad.write_bytes(b"no video")
-    wanted = stand_in.wanted([*paths, bad], 4)
-    here = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "here")
-    spread = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "spread", ray="auto")
+    monkeypatch.chdir(tmp_path)  # paths are relative here, and other processes have other working folders
+    wanted = stand_in.wanted([path.relative_to(tmp_path) for path in (*paths, bad)], 4)
+    here = extract.ensure(wanted, stand_in.CONFIG, Path("here"))
+    spread = extract.ensure(wanted, stand_in.CONFIG, Path("spread"), ray="auto")
     assert (spread.failures, spread.clips_extracted) == (here.failures, len(paths))
     assert _content(spread.stores, wanted[1:]) == _content(here.stores, wanted[1:])
 

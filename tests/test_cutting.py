@@ -41,7 +41,7 @@ from untrimmed_videos import (
     table,
 )
 
-from violence_detection import combine, cutting, find, inventory, manifest, video, window_files
+from violence_detection import combine, cutting, find, inventory, manifest, storage, video, window_files
 from violence_detection.config import CombineConfig, CutConfig, FindConfig
 from violence_detection.cutting import Cut
 from violence_detection.errors import UserError
@@ -76,6 +76,12 @@ def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """A root that was cut once, and what that gave; read only."""
     root = Path(shutil.copytree(published, tmp_path_factory.mktemp("done") / "root"))
     return root, cut(root)
+
+
+def writers(root: Path) -> list[int]:
+    """The processes that the unfinished files belong to."""
+    unfinished = (root / "windows").rglob(".*.tmp.*")
+    return [int(p.name.rpartition(".tmp.")[0].split(".")[-1].split("-")[0]) for p in unfinished]
 
 
 def files(root: Path) -> dict[str, bytes]:
@@ -205,6 +211,10 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tup
     first.wait()
     known = journal.read_bytes().count(b"\n")
     assert known < len(FIGHTS)
+    while any(
+        storage.is_running(writer) for writer in writers(root)
+    ):  # workers follow their parent shortly after
+        time.sleep(0.01)
     (root / "windows" / "xd_violence").mkdir(exist_ok=True)
     half = root / "windows" / "xd_violence" / f".{Path(FILM).stem}__0-5000.1-1.tmp.mp4"
     half.write_bytes(b"left by a killed run")

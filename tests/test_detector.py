@@ -10,7 +10,7 @@ import pytest
 import synthetic
 import tensorflow as tf
 
-from violence_detection import detector, ensemble, folds, member_jobs, storage
+from violence_detection import detector, ensemble, features, folds, member_jobs, storage
 from violence_detection.errors import UserError
 from violence_detection.pool import Pool
 
@@ -81,6 +81,21 @@ def test_other_backbone_weights_than_in_training_are_refused(models: Path, tmp_p
     other.write_bytes(b"other weights")
     with pytest.raises(UserError, match=r"--backbone-weights"):
         detector.check_weights(found, "efficientnet_lite0", other)
+
+
+def test_features_made_differently_than_in_training_are_refused(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = detector.load(models)
+    trained_on = found.record["feature_records"]
+    changed: dict[str, object] = {"augmentation": {"seed": 9}}
+    monkeypatch.setattr(
+        features, "record", lambda _, name, stream, __: trained_on[f"{name}.{stream}"] | changed
+    )
+    detector.check_features(found, "efficientnet_lite0", models)
+    changed = {"format": 99}
+    with pytest.raises(UserError, match=r"format: .*, now 99"):
+        detector.check_features(found, "efficientnet_lite0", models)
 
 
 def test_adding_a_member_keeps_the_finished_ones(models: Path, pool: Pool) -> None:

@@ -63,7 +63,11 @@ def test_gpus_are_asked_for_their_use_and_silence_is_no_error(
 ) -> None:
     program = tmp_path / "nvidia-smi"
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    for script, expected in (("echo 40; echo 99", (40.0, 99.0)), ("exit 9", ()), ("echo N/A", ())):
+    for script, expected in (
+        ("echo a, 40, 1, 9; echo b, 99, 1, 9", (40.0, 99.0)),
+        ("exit 9", ()),
+        ("echo a, [N/A], 1, 9", ()),
+    ):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         assert extract_meter.gpu_percent() == expected

@@ -86,6 +86,11 @@ def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(
     stranger.mkdir()
     gone = next(iter(kept)) / "gone.npz"
     gone.write_bytes(bytes(1000))
+    os.utime(gone, (an_hour_ago, an_hour_ago))
+    fresh, unfinished = gone.with_name("fresh.npz"), gone.with_name(".gone.host.1-2.tmp.npz")
+    for path in (fresh, unfinished):
+        path.write_bytes(bytes(10))
+    os.utime(unfinished, (an_hour_ago, an_hour_ago))
     everything = sorted(root.rglob("*"))
 
     code, listed = _run(root, capsys, "--prune")
@@ -99,6 +104,8 @@ def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(
     assert done["freed_bytes"] == size + 1000
     assert set((root / "features").iterdir()) == kept | busy | {stranger}
     assert not gone.exists()
+    assert fresh.exists(), "another process may have made it for a manifest that this one does not know yet"
+    assert unfinished.exists(), "another process is writing it"
     code, again = _run(root, capsys, "--features-only")
     assert again["clips_extracted"] == 0, "what is used has been deleted"
 

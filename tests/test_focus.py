@@ -67,6 +67,20 @@ def test_noise_and_a_flickering_spot_do_not_outweigh_what_moves() -> None:
     assert y > 0.7
 
 
+def test_a_movement_smaller_than_the_crop_is_in_its_middle() -> None:
+    greys = [np.full((200, 200), 90, np.uint8) for _ in range(8)]
+    for number, grey in enumerate(greys):
+        grey[100:120, 60:80] = 90 + 40 * (number % 2)
+    x, y = focus.corner(greys, 0.5)
+    assert (100 * x + 50, 100 * y + 50) == pytest.approx((70, 110), abs=1)
+    assert focus.corner([np.roll(grey, 65, axis=1) for grey in greys], 0.5)[0] == pytest.approx(
+        0.85, abs=0.01
+    )
+    assert focus.corner([np.roll(grey, 110, axis=1) for grey in greys], 0.5)[0] == 1.0, (
+        "no further than the edge"
+    )
+
+
 def test_half_of_the_variants_and_views_show_the_crop() -> None:
     names = [*augment.variant_names("v", 10), *augment.variant_names("t", 9)[1:]]
     draws = {v: augment.draw(0, "id", v, focus=True) for v in names}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection import parallel
+from violence_detection import parallel, storage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -66,14 +66,6 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     parent.wait()
     worker = int(next(pids.iterdir()).name)
     deadline = time.monotonic() + 10
-    while alive(worker) and time.monotonic() < deadline:
+    while storage.is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not alive(worker)
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
+    assert not storage.is_running(worker)

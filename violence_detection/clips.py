@@ -200,7 +200,8 @@ def window_variants(
 ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
     """For each window of a video, {variant: {stream: (T, S, S, 3) uint8}}; one decode, whatever the length.
 
-    A window gets the images that the same stretch would get as a clip. Raises UnreadableVideo naming the file.
+    A window gets the images that the same stretch would get as a clip, but that the motion at its end may look on, into
+    what follows it. Raises UnreadableVideo naming the file.
     """
     draws = _draws(clip_id, variants, config)
     plans = [{v: sampling(info, w, d, config) for v, d in draws.items()} for w in windows]

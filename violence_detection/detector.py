@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from violence_detection import backbones, heads, storage, training
+from violence_detection import backbones, features, heads, storage, training
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.training_data import Inputs
@@ -104,12 +104,34 @@ def check_weights(detector: Detector, backbone: str, weights: Path) -> None:
         )
 
 
+def check_features(detector: Detector, backbone: str, weights: Path) -> None:
+    """Raise UserError if features are made differently here than when the model was trained.
+
+    How training clips are augmented may differ: no plain clip is touched by it.
+    """
+    for trained_on in detector.record["feature_records"].values():
+        if trained_on["backbone"] != backbone:
+            continue
+        here = features.record(detector.features, backbone, trained_on["stream"], weights)
+        keys = (here.keys() | trained_on.keys()) - {"augmentation"}
+        if other := [k for k in sorted(keys) if here.get(k) != trained_on.get(k)]:
+            raise UserError(
+                f"{detector.folder} was trained by another version of these scripts, on features made differently "
+                f"({', '.join(f'{k}: {trained_on.get(k)}, now {here.get(k)}' for k in other)}). Train it again, or use "
+                "the version that trained it"
+            )
+
+
 def find_weights(detector: Detector) -> dict[str, Path]:
-    """The weights file of each backbone the model needs, checked to be the one it was trained on."""
+    """The weights file of each backbone the model needs; it, and how features are made, checked to be as in training.
+
+    Raises UserError if not.
+    """
     found = {}
     for name in detector.features.backbone:
         found[name] = backbones.get(name).weights_file(detector.features.backbone_weights)
         check_weights(detector, name, found[name])
+        check_features(detector, name, found[name])
     return found
 
 

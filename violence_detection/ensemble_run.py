@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection import (
+    augment,
     cross_validation,
     detector,
     devices,
@@ -27,9 +28,10 @@ from violence_detection import pool as pools
 from violence_detection.config import EnsembleConfig, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.cross_validation import Plan
 from violence_detection.errors import UserError
+from violence_detection.extract_run import Clip
 from violence_detection.folds import Cut
 from violence_detection.member_jobs import Job, Settings
-from violence_detection.pool import Pool
+from violence_detection.pool import Choice, Pool
 from violence_detection.training import Trained
 
 log = logging.getLogger(__name__)
@@ -151,15 +153,27 @@ def prepare(
     overwrite: bool,
 ) -> Run:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    check(config)
     training_data.check(features, where)
-    frame = manifest.read(where.data_root / "combined_all")
-    target, added = pools.datasets(frame, config.datasets, config.add_datasets)
+    choice = choose(config, where)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
-    pool = pools.open_pool(features, where, target, added, all_clips=config.all_clips, views=config.tta)
+    pool = pools.open_pool(features, where, choice)
     settings = Settings(features, where.augment, head, train)
-    return Run(config, where, settings, output, overwrite, pool, target, strategy)
+    return Run(config, where, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+
+
+def choose(config: EnsembleConfig, where: ExtractConfig) -> Choice:
+    """What of the manifest is used. Raises UserError for settings that cannot work."""
+    check(config)
+    frame = manifest.read(where.data_root / "combined_all")
+    target, added = pools.datasets(frame, config.datasets, config.add_datasets)
+    return Choice(target, added, config.all_clips, config.tta)
+
+
+def wanted_clips(config: EnsembleConfig, where: ExtractConfig) -> list[Clip]:
+    """The clips, with the variants and views that a run of these settings needs."""
+    choice, combined = choose(config, where), where.data_root / "combined_all"
+    return choice.clips(choice.rows(combined), combined, augment.variant_names("v", where.augment))
 
 
 def check(config: EnsembleConfig) -> None:

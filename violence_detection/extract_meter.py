@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import shutil
-import subprocess
+import math
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from violence_detection import machine
 from violence_detection.batching import Engine
 
 log = logging.getLogger(__name__)
@@ -94,16 +94,8 @@ class Meter:
 
 
 def gpu_percent() -> tuple[float, ...]:
-    """Utilisation of each GPU in percent as nvidia-smi states it; empty where there is none to ask."""
-    if not shutil.which("nvidia-smi"):
-        return ()
-    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.split()
-        return tuple(float(line) for line in lines)
-    except (OSError, subprocess.SubprocessError, ValueError) as e:  # not worth a failed extraction
-        log.debug("nvidia-smi: %s", e)
-        return ()
+    """Utilisation of each GPU that states it, in percent."""
+    return tuple(gpu.use_percent for gpu in machine.gpus() if not math.isnan(gpu.use_percent))
 
 
 def _duration(seconds: float) -> str:

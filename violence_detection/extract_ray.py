@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from violence_detection.features import FeatureStore
 log = logging.getLogger(__name__)
 #: Shards each worker gets, so that the last ones end at about the same time; and the most clips in one.
 _SHARDS_PER_WORKER = 8
-_MOST_CLIPS = 256
+_MOST_CLIPS = 1024  # on GPUs each costs the start of a process; what a dead one has finished is kept
 
 
 @dataclass
@@ -57,8 +57,14 @@ def extract(
     workers: int,
     usd_per_hour: float,
 ) -> Done:
-    """Extract all of `todo` into the stores. Raises UserError if a machine sees another data root or other weights."""
+    """Extract all of `todo` into the stores; failures name clips as `todo` does.
+
+    Raises UserError if a machine sees another data root or other weights.
+    """
     root = data_root.absolute()
+    if config.backbone_weights:
+        config = replace(config, backbone_weights=config.backbone_weights.absolute())
+    as_given = {str(c.path.absolute()): str(c.path) for c in todo}
     folders = {stream: store.folder.absolute() for stream, store in stores.items()}
     with cluster.connected(address) as resources:
         cpus_each, gpus_each = _share(cluster.machines())
@@ -77,7 +83,7 @@ def extract(
         )
         with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
             for count, (index, done) in enumerate(results, 1):
-                out.failures += done.failures
+                out.failures += [f | {"path": as_given[f["path"]]} for f in done.failures]
                 out.clips_extracted += done.clips_extracted
                 extracted += len(shards[index])
                 bar.update(len(shards[index]))
@@ -108,7 +114,7 @@ def _extract_shard(task: _Task, clips: Sequence[Clip]) -> Done:
     weights = backbone.weights_file(task.config.backbone_weights)
     stores = {stream: _store(task, stream, folder, weights) for stream, folder in task.folders.items()}
     todo = [c for c in clips if not _is_whole(c, stores)]
-    engine = _engine(task.config.engine, task.backbone, weights, task.config.frames)
+    engine = _engine(task, weights, clips)
     precision.admit(engine, stores, clips, backbone, task.config)
     run = Run(task.config, backbone, stores, engine)
     try:
@@ -140,8 +146,15 @@ def _is_whole(clip: Clip, stores: Mapping[str, FeatureStore]) -> bool:
     return all(set(clip.variants) <= variants for variants in present)
 
 
-@functools.cache
-def _engine(kind: str, backbone: str, weights: Path, frames: int) -> Any:
-    """Built once a worker: the same process takes one shard after another."""
+_engines: dict[tuple[Any, ...], engines.Engine] = {}
+
+
+def _engine(task: _Task, weights: Path, clips: Sequence[Clip]) -> engines.Engine:
+    """Built once a process. On CPUs that takes one shard after another; on GPUs Ray starts one a shard."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    return engines.create(kind, backbones.get(backbone), weights, frames)
+    key = (task.config.engine, task.backbone, weights, task.config.frames)
+    if key not in _engines:
+        backbone = backbones.get(task.backbone)
+        probe = precision.probe_of(clips, backbone, task.config)
+        _engines[key] = engines.create(task.config.engine, backbone, weights, task.config.frames, probe)
+    return _engines[key]

@@ -6,7 +6,6 @@ Finished clips are on disk at once, so that a run killed at any moment loses onl
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -16,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection import backbones, cli, clips, engines
+from violence_detection import backbones, cli, clips, engines, machine
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UnreadableVideo
 from violence_detection.extract_meter import Meter
@@ -34,7 +33,7 @@ class Clip:
 
 def default_workers() -> int:
     """Threads that decode and augment: two a core, since they also wait for the engine."""
-    return 2 * (os.cpu_count() or 1)
+    return 2 * machine.usable_cpus()
 
 
 class Run:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from violence_detection import augment, cli, manifest, storage, training_data
 from violence_detection.config import ExtractConfig, FeatureConfig, TrainConfig
 from violence_detection.errors import UserError
+from violence_detection.extract_run import Clip
 from violence_detection.preflight import gigabytes
 
 if TYPE_CHECKING:
@@ -17,8 +19,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(args: argparse.Namespace) -> int | None:
-    """Do the task that the flags ask for, print its summary and return the exit code; None if they ask for none."""
+def run(
+    args: argparse.Namespace, wanted: Callable[[ExtractConfig], Sequence[Clip]] = training_data.all_clips
+) -> int | None:
+    """Do the task that the flags ask for, print its summary and return the exit code; None if they ask for none.
+
+    `wanted`: the clips and variants that the script would train on and judge.
+    """
     where, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
     asked = [
         flag
@@ -37,7 +44,7 @@ def run(args: argparse.Namespace) -> int | None:
         return _prune(where, features, frame)
     if where.preview:
         return _preview(args, where, features, frame)
-    return _extract(args, where, features, frame)
+    return _extract(args, where, features, wanted(where))
 
 
 def _prune(where: ExtractConfig, features: FeatureConfig, frame: pd.DataFrame) -> int:
@@ -74,13 +81,11 @@ def _preview(
 
 
 def _extract(
-    args: argparse.Namespace, where: ExtractConfig, features: FeatureConfig, frame: pd.DataFrame
+    args: argparse.Namespace, where: ExtractConfig, features: FeatureConfig, wanted: Sequence[Clip]
 ) -> int:
     from violence_detection import devices, extract
 
     devices.set_up(cli.build(TrainConfig, args))
-    combined = where.data_root / "combined_all"
-    wanted = training_data.wanted_clips(frame, combined, augment.variant_names("v", where.augment))
     done = extract.ensure_for(wanted, features, where)
     training_data.report_extraction(done, len(wanted))
     storage.write_failures(args.output / "failures.csv", done.failures)

@@ -37,7 +37,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyErr
 def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
     """Everything that changes a feature's value, and so the cache's key."""
     config = backbones.settings(config, backbone)
-    crop = [float(config.focus), focus.NOISE_LEVEL, focus.CEILING] if config.focus else None
+    crop = [float(config.focus), focus.NOISE_LEVEL, focus.CEILING, focus.VERSION] if config.focus else None
     return {
         "format": _FORMAT,
         "backbone": backbone,
@@ -125,7 +125,7 @@ class FeatureStore:
         with storage.locked(self.folder / LOCK_NAME):
             merged = self._whole_members(clip_id) | new | {"_engine": np.array(engine)}
             with storage.atomic_path(path) as temporary, temporary.open("wb") as f:
-                np.savez(f, allow_pickle=False, **merged)
+                np.savez(f, **merged)  # type: ignore[arg-type]  # numpy < 2.1 has no allow_pickle to tell apart
             now = stamp(path)
         if now is not None:
             self.index.note(clip_id, now, [name for name in merged if not name.startswith("_")])

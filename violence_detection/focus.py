@@ -15,6 +15,8 @@ import numpy as np
 #: Grey levels of a difference that count as noise, and the share of the pixels above which change counts no more, so
 #: that a flickering lamp or a caption does not outweigh people.
 NOISE_LEVEL, CEILING = 12, 0.995
+#: Of the rule below; part of the cache's key.
+VERSION = 2
 
 
 def corner(greys: Sequence[np.ndarray], side: float) -> tuple[float, float]:
@@ -22,7 +24,8 @@ def corner(greys: Sequence[np.ndarray], side: float) -> tuple[float, float]:
 
     `greys`: T frames (S, S) uint8 in order; `side`: of the crop, a fraction of the picture's, in (0, 1).
     Returns x and y from 0 (left, top) to 1 (right, bottom), of the room that the crop leaves; the middle if nothing
-    changes. Integers throughout, so that machines agree.
+    changes. A movement smaller than the crop fits in many places: it is brought to the crop's middle. Integers
+    throughout, so that machines agree.
     """
     size = len(greys[0])
     change = np.zeros((size, size), np.int32)
@@ -34,5 +37,10 @@ def corner(greys: Sequence[np.ndarray], side: float) -> tuple[float, float]:
     inside = sums[crop:, crop:] - sums[:-crop, crop:] - sums[crop:, :-crop] + sums[:-crop, :-crop]
     if not inside.any():
         return 0.5, 0.5
-    y, x = np.unravel_index(int(np.argmax(inside)), inside.shape)
+    best = np.argwhere(inside == inside.max())
+    top, left = best[0]
+    weights = change[top : top + crop, left : left + crop].astype(np.int64)
+    moments = np.array([weights.sum(1) @ np.arange(crop), weights.sum(0) @ np.arange(crop)])
+    off = 2 * weights.sum() * (best - best[0]) + weights.sum() * (crop - 1) - 2 * moments
+    y, x = best[np.argmin(np.abs(off).sum(1))]
     return float(x / (size - crop)), float(y / (size - crop))

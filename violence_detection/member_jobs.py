@@ -190,6 +190,7 @@ def _in_processes(jobs: Sequence[Job], at_once: int) -> None:
     if gpus and jobs and jobs[0].settings.train.devices > 1:
         raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
     at_once = at_once or len(gpus) or max(2, worker_count(0) // THREADS)
+    jobs = [dataclasses.replace(job, pool=job.pool.shared_by(at_once)) for job in jobs]
     free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]  # several share a GPU if asked to
     waiting, attempts = list(jobs), dict.fromkeys((job.folder for job in jobs), 0)
     running: list[_Worker] = []

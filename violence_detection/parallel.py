@@ -15,6 +15,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from violence_detection import machine
+
 T = TypeVar("T")
 R = TypeVar("R")
 _IN_FLIGHT_PER_WORKER = 8
@@ -22,9 +24,7 @@ _IN_FLIGHT_PER_WORKER = 8
 
 def worker_count(asked: int) -> int:
     """The number asked for, or one a usable core when that is 0."""
-    if asked > 0:
-        return asked
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return asked if asked > 0 else machine.usable_cpus()
 
 
 def map_unordered(

@@ -17,6 +17,8 @@ from violence_detection.samples import is_sample_root
 from violence_detection.training_data import Data, Samples
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pandas as pd
 
 REST = "rest"
@@ -24,7 +26,10 @@ REST = "rest"
 
 @dataclass(frozen=True)
 class Pool:
-    """Readable clips (rows of the manifest, by clip id) and their feature caches; small enough to be sent about."""
+    """Readable clips (rows of the manifest, by clip id) and their feature caches; small enough to be sent about.
+
+    `memory_gb`: what features may take of the memory; 0: a share of what is free.
+    """
 
     frame: pd.DataFrame
     stores: Mapping[str, FeatureStore]
@@ -33,6 +38,7 @@ class Pool:
     records: dict[str, dict[str, Any]]
     manifest_sha256: str
     generated: bool
+    memory_gb: float = 0.0
 
     def rows(self, clip_ids: Sequence[str]) -> pd.DataFrame:
         """The manifest's rows of these clips, in this order; a clip named twice is there twice."""
@@ -40,7 +46,8 @@ class Pool:
 
     def plain(self, clip_ids: Sequence[str]) -> Samples:
         """The clips without augmentation, (N, 1, T, C) an input."""
-        return training_data.load(self.stores, self.rows(clip_ids), self.variants[:1])
+        rows = self.rows(clip_ids)
+        return training_data.load(self.stores, rows, self.variants[:1], self._fits_memory([(rows, 1)]))
 
     def views(self, clip_ids: Sequence[str], count: int) -> Samples:
         """The clips plain and in `count` - 1 test-time views, (N, count, T, C) an input."""
@@ -50,16 +57,33 @@ class Pool:
     def data(self, cut: Cut) -> Data:
         """Load the parts of a cut: train with every variant, selection and held-out (as `val`) plain."""
         once, positions = np.unique(np.array(cut.train), return_inverse=True)
-        train = training_data.load(self.stores, self.rows(once.tolist()), self.variants)
+        parts = [
+            (self.rows(ids), variants)
+            for ids, variants in (
+                (once.tolist(), self.variants),
+                (cut.selection, self.variants[:1]),
+                (cut.held_out, self.variants[:1]),
+            )
+        ]
+        in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
+        train, selection, held_out = (training_data.load(self.stores, *part, in_memory) for part in parts)
         return Data(
             train=train if len(once) == len(cut.train) else train.take(positions),
-            selection=self.plain(cut.selection),
-            val=self.plain(cut.held_out),
+            selection=selection,
+            val=held_out,
             failures=self.failures,
             records=self.records,
             manifest_sha256=self.manifest_sha256,
             generated=self.generated,
         )
+
+    def _fits_memory(self, parts: Sequence[tuple[pd.DataFrame, int]]) -> bool:
+        return training_data.fits_memory(self.stores, parts, self.memory_gb)
+
+    def shared_by(self, processes: int) -> Pool:
+        """The same pool for one of several processes, with its part of the memory."""
+        limit = training_data.memory_limit_bytes(self.memory_gb)
+        return replace(self, memory_gb=limit / processes / 1e9)
 
     def with_absolute_paths(self) -> Pool:
         """The same pool for a process with another working folder."""
@@ -78,30 +102,42 @@ def datasets(
     return target, rest - target
 
 
-def open_pool(
-    features: FeatureConfig,
-    where: ExtractConfig,
-    target: Collection[str],
-    added: Collection[str] = (),
-    *,
-    all_clips: bool = False,
-    views: int = 1,
-) -> Pool:
-    """Extract what is missing of the clips of the data sets to measure on and of those added to train on.
+@dataclass(frozen=True)
+class Choice:
+    """What of the manifest is used: the data sets to measure on, and those added to train on.
 
     `all_clips`: val counts as train. `views`: test-time views of the target's train clips, the plain one included.
     """
+
+    target: Collection[str]
+    added: Collection[str] = ()
+    all_clips: bool = False
+    views: int = 1
+
+    def rows(self, combined: Path) -> pd.DataFrame:
+        """The manifest's rows of these clips."""
+        frame = manifest.read(combined)
+        frame = frame[frame.dataset.isin({*self.target, *self.added})]
+        return frame.assign(split=split.TRAIN) if self.all_clips else frame
+
+    def clips(self, frame: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[extract.Clip]:
+        """The clips of those rows, each with the variants and views that are needed of it."""
+        variants = tuple(variants)
+        test_time = augment.variant_names("t", self.views)[1:]
+        is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(self.target)
+        return [
+            *training_data.clips_of(frame[is_train & is_target], combined, (*variants, *test_time)),
+            *training_data.clips_of(frame[is_train & ~is_target], combined, variants),
+            *training_data.clips_of(frame[~is_train], combined, variants[:1]),
+        ]
+
+
+def open_pool(features: FeatureConfig, where: ExtractConfig, choice: Choice) -> Pool:
+    """Extract what is missing of the chosen clips."""
     combined = where.data_root / "combined_all"
-    frame = manifest.read(combined)
-    frame = frame[frame.dataset.isin({*target, *added})]
-    if all_clips:
-        frame = frame.assign(split=split.TRAIN)
+    frame = choice.rows(combined)
     variants = augment.variant_names("v", where.augment)
-    test_time = augment.variant_names("t", views)[1:]
-    is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(target)
-    wanted = training_data.clips_of(frame[is_train & is_target], combined, (*variants, *test_time))
-    wanted += training_data.clips_of(frame[is_train & ~is_target], combined, variants)
-    wanted += training_data.clips_of(frame[~is_train], combined, variants[:1])
+    wanted = choice.clips(frame, combined, variants)
     extraction = extract.ensure_for(wanted, features, where)
     training_data.report_extraction(extraction, len(wanted))
     return Pool(
@@ -112,4 +148,5 @@ def open_pool(
         records={name: storage.read_json(s.folder / RECORD_NAME) for name, s in extraction.stores.items()},
         manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
         generated=is_sample_root(where.data_root),
+        memory_gb=where.memory_gb,
     )

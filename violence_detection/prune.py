@@ -17,7 +17,7 @@ from violence_detection.config import FeatureConfig
 from violence_detection.preflight import gigabytes
 
 log = logging.getLogger(__name__)
-#: A folder written to so recently may have a writer.
+#: A folder or an entry written so recently may have a writer.
 _AT_REST_S = 600.0
 
 
@@ -52,16 +52,27 @@ def find(data_root: Path, config: FeatureConfig, clip_ids: Collection[str]) -> l
         folder = record.parent
         if folder not in used:
             found.append(_whole_folder(folder))
-        elif stale := tuple(p for p in sorted(folder.glob("*.npz")) if p.stem not in clip_ids):
+        elif stale := tuple(
+            p for p in _entries(folder) if p.stem not in clip_ids and _idle_s(p) > _AT_REST_S
+        ):
             size = sum(p.stat().st_size for p in stale)
             found.append(Unused(folder, f"{len(stale)} clips that are not in the manifest", size, stale, 0.0))
     return found
 
 
+def _entries(folder: Path) -> list[Path]:
+    """The finished entries; what is being written has a name that begins with a dot."""
+    return sorted(p for p in folder.glob("*.npz") if not p.name.startswith("."))
+
+
+def _idle_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
 def _whole_folder(folder: Path) -> Unused:
     made = storage.read_json(folder / features.RECORD_NAME)
     files = [p.stat() for p in sorted(folder.rglob("*")) if p.is_file()]
-    entries = len(list(folder.glob("*.npz")))
+    entries = len(_entries(folder))
     settings = ", ".join(f"{k} {made.get(k)}" for k in ("backbone", "stream", "frames", "window_s"))
     idle_s = time.time() - max(s.st_mtime for s in files)
     return Unused(folder, f"{entries} clips; {settings}", sum(s.st_size for s in files), None, idle_s)

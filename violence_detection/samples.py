@@ -10,7 +10,6 @@ real violence.
 
 from __future__ import annotations
 
-import os
 import shutil
 import string
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from violence_detection import CLASS_NAMES, cli, storage
+from violence_detection import CLASS_NAMES, cli, machine, storage
 from violence_detection.errors import UserError
 
 if TYPE_CHECKING:
@@ -204,7 +203,7 @@ def _render_all(target: Path, clips: Sequence[Clip]) -> None:
 
     if not clips:
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.usable_cpus()
     context = multiprocessing.get_context("spawn")  # forking a process that has run OpenCV threads can hang
     with ProcessPoolExecutor(min(cores, 8), mp_context=context) as pool:
         jobs = pool.map(_render_clip, [target] * len(clips), clips, chunksize=5)

@@ -64,14 +64,17 @@ def remove_abandoned(folder: Path) -> None:
         parts = path.name.rpartition(".tmp.")[0].split(".")
         if len(parts) > 1 and parts[-2] == machine():
             pid = parts[-1].split("-")[0]
-            abandoned = not (pid.isdigit() and _alive(int(pid)))
+            abandoned = not (pid.isdigit() and is_running(int(pid)))
         else:
             abandoned = _age_s(path) > _ABANDONED_S
         if abandoned:
             path.unlink(missing_ok=True)
 
 
-def _alive(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether there is such a process. One that has ended counts as gone, even if nobody has asked how."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -121,7 +121,7 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
     combined = where.data_root / "combined_all"
     frame = manifest.read(combined)
     variants = augment.variant_names("v", where.augment)
-    wanted = wanted_clips(frame, combined, variants)
+    wanted = all_clips(where)
     extraction = extract.ensure_for(wanted, features, where)
     report_extraction(extraction, len(wanted))
     frame = without_failures(frame, combined, extraction.failures)
@@ -132,17 +132,17 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
         "selection": (train[chosen], variants[:1]),
         "val": (frame[frame.split == "val"], variants[:1]),
     }
+    for name, (rows, _) in parts.items():
+        fights = int((rows.label == CLASS_NAMES[1]).sum())
+        log.info("%s: %d clips (%d fight, %d nonfight) from %d sources", name, len(rows), fights,
+                 len(rows) - fights, rows.source_group.nunique())  # fmt: skip
+        if not 0 < fights < len(rows):
+            raise UserError(
+                f"the {name} part has clips of one class only, or none. Add data, or check {combined}/manifest.csv"
+            )
     amounts = [(rows, len(v)) for rows, v in parts.values()]
     in_memory = fits_memory(extraction.stores, amounts, where.memory_gb)
     loaded = {name: load(extraction.stores, rows, v, in_memory) for name, (rows, v) in parts.items()}
-    for name, samples in loaded.items():
-        fights = int(samples.labels.sum())
-        log.info("%s: %d clips (%d fight, %d nonfight) from %d sources", name, len(samples), fights,
-                 len(samples) - fights, samples.rows.source_group.nunique())  # fmt: skip
-        if not 0 < fights < len(samples):
-            raise UserError(
-                f"the {name} part has clips of one class only. Add data, or check {combined}/manifest.csv"
-            )
     sha256 = storage.sha256_file(combined / manifest.FILE_NAME)
     records = {
         name: storage.read_json(store.folder / RECORD_NAME) for name, store in extraction.stores.items()
@@ -160,6 +160,12 @@ def wanted_clips(frame: pd.DataFrame, combined: Path, variants: tuple[str, ...])
     """What training takes: all variants of the clips of train, the plain variant of those of val."""
     is_train = frame.split == "train"
     return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
+
+
+def all_clips(where: ExtractConfig) -> list[extract.Clip]:
+    """`wanted_clips` of the whole manifest."""
+    combined = where.data_root / "combined_all"
+    return wanted_clips(manifest.read(combined), combined, augment.variant_names("v", where.augment))
 
 
 def clips_of(rows: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.Clip]:
@@ -224,6 +230,11 @@ def _read_all(stored: StoredFeatures) -> np.ndarray:
     return values
 
 
+def memory_limit_bytes(limit_gb: float) -> float:
+    """What features may take of the memory: the limit, or a share of what is free if that is 0."""
+    return limit_gb * 1e9 if limit_gb else _MEMORY_SHARE * machine.free_memory_bytes()
+
+
 def fits_memory(
     stores: Mapping[str, FeatureStore], parts: Sequence[tuple[pd.DataFrame, int]], limit_gb: float = 0.0
 ) -> bool:
@@ -231,7 +242,7 @@ def fits_memory(
     variants_wanted = sum(len(rows) * variants for rows, variants in parts)
     one = next((rows.clip_id.iloc[0] for rows, _ in parts if len(rows)), None)
     variant_bytes = sum(store.read(one, ["v0"]).nbytes for store in stores.values()) if one else 0
-    limit = limit_gb * 1e9 if limit_gb else _MEMORY_SHARE * machine.free_memory_bytes()
+    limit = memory_limit_bytes(limit_gb)
     needed = variants_wanted * variant_bytes
     log.info("features: %.2f GB, %s (limit %.2f GB, --memory-gb)", needed / 1e9,
              "kept in memory" if needed <= limit else "read from disk as they are needed", limit / 1e9)  # fmt: skip

@@ -7,6 +7,7 @@ the end, and when the container was wrong the file is read a second time with th
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,22 +136,22 @@ def decode_groups(
 ) -> Iterator[dict[int, Frame]]:
     """Decode a video of any length once, yielding the frames of each group as soon as its last frame is read.
 
-    Groups are frame numbers below the counted length, ordered by their first and last frame; only frames that a
-    coming group needs are held. Raises UnreadableVideo if the file ends before the last group is complete.
+    Groups are frame numbers below the counted length, ordered by their first and by their last frame; only
+    frames that a coming group needs are held. Raises UnreadableVideo if the file ends before the last is complete.
     """
     capture = _open(path)
     try:
         held: dict[int, Frame] = {}
         wanted = frozenset[int]().union(*groups)
-        waiting = list(groups)
+        waiting = deque(groups)
         count = 0
         while waiting and capture.grab():
             if count in wanted:
                 held[count] = _retrieve(capture, path, count, transform)
             while waiting and count >= max(waiting[0]):
-                group = waiting.pop(0)
+                group = waiting.popleft()
                 yield {i: held[i] for i in group}
-                oldest = min((min(g) for g in waiting), default=count)
+                oldest = min(waiting[0]) if waiting else count
                 held = {i: f for i, f in held.items() if i >= oldest}
             count += 1
         if waiting:
