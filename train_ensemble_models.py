@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.add_config(parser, config)
     parser.add_argument(
         "--parallel", nargs="?", type=int, const=0, default=1, metavar="N",
-        help="train N models at once in processes of their own; without N, one a GPU, or two on a CPU (default: 1)",
+        help="train N models at once in processes of their own; without N, one a GPU or every two cores (default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, default=Path("models_ensemble"), help="(default: models_ensemble)"

@@ -137,10 +137,12 @@ def test_what_the_user_must_mend_is_one_message_on_stderr_and_exit_2() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_bug_is_a_traceback() -> None:
-    done = _script("raise KeyError('a bug')")
-    assert done.returncode == 1
+def test_a_bug_is_a_traceback_in_the_log_too_and_no_exit_code_that_lets_scripts_go_on(tmp_path: Path) -> None:
+    done = _script("raise KeyError('a bug')", "--log-dir", str(tmp_path), log_name="crash")
+    assert done.returncode == cli.EXIT_CRASHED
     assert "Traceback" in done.stderr
+    (written,) = tmp_path.glob("crash_*.log")
+    assert "KeyError: 'a bug'" in written.read_text()
 
 
 def test_an_interrupt_says_how_to_go_on() -> None:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 _SCRIPT = """
 import dataclasses, json, sys, logging
 from pathlib import Path
+import keras
 import numpy as np
 import synthetic
 from violence_detection import canary, devices, training
@@ -26,17 +27,43 @@ data, one = synthetic.data(), tf.distribute.get_strategy()
 record = training.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, config)
 build = lambda: training.build(record, 5)
 batches = lambda: (b for epoch in range(4) for b in data.train.batches(16, 0, epoch))
-losses = {n: canary.losses(s, build, batches, 20) for n, s in (("one", one), ("two", strategy))}
+losses = {n: canary.trial(s, build, batches, 20)[0] for n, s in (("one", one), ("two", strategy))}
 sound = canary.sound_strategy(strategy, build, batches)
 trained = training.train(record, data, Path(sys.argv[1]) / "two", strategy)
 
-wrong = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-real = canary.losses  # an all-reduce that gives NaN on several devices, as tensorflow#90686
-canary.losses = lambda s, *a: [x * (np.nan if s is wrong else 1) for x in real(s, *a)]
+def planted(fault):  # in the gradients of a device, as (gradient, number of the device) -> gradient
+    def build_wrong():
+        model = build()
+        apply = model.optimizer.apply
+
+        def wrong(gradients, variables=None):
+            replica = tf.distribute.get_replica_context()
+            if replica.num_replicas_in_sync > 1:
+                number = replica.replica_id_in_sync_group
+                gradients = [fault(g, tf.cast(number, g.dtype)) for g in gradients]
+            return apply(gradients, variables)
+
+        model.optimizer.apply = wrong
+        return model
+    return build_wrong
+
+faults = {
+    "nan": lambda g, device: g * np.nan,
+    "one device's inf": lambda g, device: g / (1 - device),
+    "sign": lambda g, device: -g,
+}
 logging.basicConfig()
-fallen_back = canary.sound_strategy(wrong, build, batches)
-print(json.dumps({"losses": losses, "kept": sound is strategy, "epochs": trained.epochs_run,
-                  "fell_back_to": fallen_back.num_replicas_in_sync}))
+no_warmup = {**record, "train": {**record["train"], "warmup_epochs": 0}}
+build = lambda: training.build(no_warmup, 5)
+left = {}
+for policy, names in (("float32", ("sign", "nan")), ("mixed_float16", ("none", "nan", "one device's inf"))):
+    keras.mixed_precision.set_dtype_policy(policy)
+    for name in names:
+        wrong = build if name == "none" else planted(faults[name])
+        left[f"{name}, {policy}"] = canary.sound_strategy(strategy, wrong, batches, 3).num_replicas_in_sync
+skipped = canary.trial(strategy, planted(faults["one device's inf"]), batches, 3)
+print(json.dumps({"losses": losses, "kept": sound is strategy, "epochs": trained.epochs_run, "left": left,
+                  "skipped": [all(map(np.isfinite, skipped[0])), skipped[1]]}))
 """
 
 
@@ -60,8 +87,16 @@ def test_mirrored_on_two_devices_gives_the_losses_of_one_and_the_canary_knows(tm
     assert said["losses"]["two"] == pytest.approx(said["losses"]["one"], rel=1e-4)
     assert said["kept"]
     assert said["epochs"] == 2
-    assert said["fell_back_to"] == 1
+    assert said["left"] == {
+        "sign, float32": 1,
+        "nan, float32": 1,
+        "none, mixed_float16": 2,
+        "nan, mixed_float16": 1,
+        "one device's inf, mixed_float16": 1,
+    }
     assert "GOING ON WITH ONE DEVICE" in done.stderr
+    assert "where they changed no weight" in done.stderr
+    assert said["skipped"] == [True, False], "an overflow on one device must cost the step, not the weights"
 
 
 def test_losses_agree_only_if_all_are_numbers_and_near() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -70,7 +71,31 @@ def test_the_average_sees_every_frame_alike_in_any_order() -> None:
         assert np.abs(model.predict(changed, verbose=0) - p).max() > 1e-4
 
 
-def test_attention_softmax_stays_in_float32_under_mixed_precision() -> None:
+def test_softmaxes_are_computed_in_float32_under_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = heads.TemporalAttention(4, dtype="mixed_bfloat16")
+    assert layer.hidden.compute_dtype == layer.score.compute_dtype == "bfloat16"
+    given, real = [], heads.ops.softmax
+
+    def softmax(scores: Any, axis: int) -> Any:
+        given.append(keras.backend.standardize_dtype(scores.dtype))
+        return real(scores, axis)
+
+    monkeypatch.setattr(heads.ops, "softmax", softmax)
+    layer(np.zeros((2, 3, 4), np.float32))
+    assert given == ["float32"]
+
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = heads.build("attention", {"a.rgb": (8, 12)}, SMALL)
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    found = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Softmax)]
+    assert len(found) == 2
+    assert {x.compute_dtype for x in found} == {"float32"}
+
+
+def test_the_sum_over_time_is_exact_enough_under_mixed_precision() -> None:
     layer = heads.TemporalAttention(4, dtype="mixed_bfloat16")
     x = np.random.default_rng(0).normal(size=(2, 300, 4)).astype(np.float32)
     out = keras.ops.convert_to_numpy(keras.ops.cast(layer(np.repeat(x[:, :1], 300, axis=1)), "float32"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import multiprocessing
 import os
 import signal
@@ -46,6 +47,49 @@ def _assert_same(a: Path, b: Path) -> None:
             models = [keras.models.load_model(f / name / file, compile=False).get_weights() for f in (a, b)]
             for x, y in zip(*models, strict=True):
                 np.testing.assert_array_equal(x, y)
+
+
+def test_jobs_on_the_same_clips_get_the_features_of_their_own_pool(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job, other) = synthetic.jobs(features, tmp_path)
+    rgb = {name: store for name, store in job.pool.stores.items() if name.endswith("rgb")}
+    narrow = dataclasses.replace(job, pool=dataclasses.replace(job.pool, stores=rgb, variants=("v0",)))
+    seen = []
+    monkeypatch.setattr(member_jobs, "train", lambda job, data, _: seen.append((job, data.train.shapes())))
+    member_jobs._here([narrow, job, other], None)
+    assert [job for job, _ in seen] == [narrow, job, other]
+    assert [len(shapes) for _, shapes in seen] == [1, 2, 2]
+
+
+def test_processes_share_the_memory_that_features_may_take(features: Path, tmp_path: Path) -> None:
+    pool = dataclasses.replace(synthetic.pool(features), memory_gb=3.0)
+    assert pool.shared_by(3).memory_gb == pytest.approx(1.0)
+    (job, _) = synthetic.jobs(features, tmp_path)
+    kept, read = (
+        dataclasses.replace(job.pool, memory_gb=gb).data(job.cut).train.inputs for gb in (1.0, 1e-9)
+    )
+    assert all(isinstance(values, np.ndarray) for values in kept.values())
+    assert not any(isinstance(values, np.ndarray) for values in read.values())
+
+
+def _fail_at_length(job: member_jobs.Job) -> None:
+    raise UserError("x" * 200_000 + "the end")
+
+
+def test_an_error_longer_than_a_pipe_reaches_the_one_who_waits(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job, _) = synthetic.jobs(features, tmp_path)
+    hears, says = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    monkeypatch.setattr(member_jobs, "_train_alone", _fail_at_length)
+    monkeypatch.setattr(member_jobs, "follow_parent", lambda: None)
+    with pytest.raises(SystemExit):
+        member_jobs._work(job, says, (), logging.INFO)  # would wait for ever for its reader
+    assert hears.poll()
+    for_user, message = hears.recv()
+    assert for_user
+    assert message.endswith("the end")
 
 
 @pytest.mark.slow

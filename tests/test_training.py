@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ import pytest
 import synthetic
 import tensorflow as tf
 
-from violence_detection import heads, storage, training
+from violence_detection import detector, heads, loss_scale, storage, training
 from violence_detection.errors import UserError
 from violence_detection.features import FeatureStore
 from violence_detection.stored_features import StoredFeatures
@@ -165,8 +166,65 @@ def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:
     assert trained.epochs_run < 40
 
 
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"accumulate": 0}, "--accumulate"),
+        ({"selection_fraction": 0.0}, "--selection-fraction"),
+        ({"learning_rate": 0.0}, "--learning-rate"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], flag: str) -> None:
+    training.check(synthetic.TRAIN)
+    with pytest.raises(UserError, match=flag):
+        training.check(dataclasses.replace(synthetic.TRAIN, **changes))
+
+
+def test_keeping_the_last_epoch_ends_with_the_schedule(tmp_path: Path) -> None:
+    record = _record(epochs=40, schedule_epochs=3, keep="last")
+    assert training.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy()).epochs_run == 3
+
+
+def test_a_killed_overwrite_leaves_no_model_of_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    training.train(_record(epochs=1), data, tmp_path, strategy)
+    detector.load(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Run, "_epochs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(_record(epochs=2), data, tmp_path, strategy, overwrite=True)
+    with pytest.raises(UserError, match="no model at"):
+        detector.load(tmp_path)
+    training.train(_record(epochs=2), data, tmp_path, strategy)
+    (tmp_path / training.RESULT_NAME).unlink()
+    with pytest.raises(UserError, match="has not finished training"):
+        detector.load(tmp_path)
+    detector.load(tmp_path / training.BEST_NAME)
+
+
+def test_training_that_changes_no_weight_stops_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    monkeypatch.setattr(loss_scale.MirroredLossScale, "check_finite", lambda *_: tf.constant(False))
+    try:
+        with pytest.raises(UserError, match="every gradient became nan or infinite"):
+            training.train(_record(), synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
 def test_the_last_epoch_is_kept_where_no_epoch_is_to_be_chosen(tmp_path: Path) -> None:
-    record = _record(epochs=8, patience=2, learning_rate=0.3, keep="last")
+    record = _record(epochs=8, schedule_epochs=8, patience=2, learning_rate=0.3, keep="last")
     trained = training.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy())
     losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
     assert int(np.argmin(losses)) < 7  # another one looked best

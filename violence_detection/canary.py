@@ -1,4 +1,5 @@
-"""Is mirrored training sound on this machine? A few steps on one device and on all of them must give the same losses.
+"""Is mirrored training sound on this machine? A few steps on one device and on all of them must give the same losses,
+and must change the weights.
 
 MirroredStrategy has produced NaN on two GPUs since TensorFlow 2.16 where one GPU is fine (tensorflow#90686, #62915).
 """
@@ -32,44 +33,49 @@ def sound_strategy(
 ) -> Any:
     """The strategy if its losses are those of one device, else one device alone, said loudly.
 
-    `build` makes a compiled model from the same weights each time; `batches` yields the same batches each time.
+    `build` makes a compiled model from the same weights each time, with a learning rate that makes steps count from the
+    first one on; `batches` yields the same batches each time.
     """
     if strategy.num_replicas_in_sync == 1:
         return strategy
-    one = losses(tf.distribute.get_strategy(), build, batches, steps)
-    if not all(map(math.isfinite, one)):
+    one, moved = trial(tf.distribute.get_strategy(), build, batches, steps)
+    if not moved or not all(map(math.isfinite, one)):
         return strategy  # not mirroring's fault; training stops at it and says so
-    mirrored = losses(strategy, build, batches, steps)
+    mirrored, mirrored_moved = trial(strategy, build, batches, steps)
     mixed = keras.mixed_precision.dtype_policy().name != "float32"
-    if agree(one, mirrored, _TOLERANCE_MIXED if mixed else _TOLERANCE):
+    if mirrored_moved and agree(one, mirrored, _TOLERANCE_MIXED if mixed else _TOLERANCE):
         log.info("mirrored training checked: %d steps give the losses of one device", steps)
         return strategy
     log.error(
-        "MIRRORED TRAINING IS NOT SOUND HERE: the same %d steps gave the losses %s on one device and %s on %d. "
+        "MIRRORED TRAINING IS NOT SOUND HERE: the same %d steps gave the losses %s on one device and %s on %d%s. "
         "GOING ON WITH ONE DEVICE",
         steps, _shown(one), _shown(mirrored), strategy.num_replicas_in_sync,
+        "" if mirrored_moved else ", where they changed no weight",
     )  # fmt: skip
     return tf.distribute.get_strategy()
 
 
-def losses(
+def trial(
     strategy: Any,
     build: Callable[[], keras.Model],
     batches: Callable[[], Iterator[tuple[Inputs, np.ndarray]]],
     steps: int,
-) -> list[float]:
-    """The loss of each of the first steps. Dropout is off: each device would draw its own."""
+) -> tuple[list[float], bool]:
+    """The loss of each of the first steps, and whether they changed the weights. Dropout is off, since each device
+    would draw its own.
+    """
     with strategy.scope():
         model = build()
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0  # read at every call
-    found = []
+    found, before = [], model.get_weights()
     for x, y in islice(batches(), steps):
         dataset = tf.data.Dataset.from_tensors((x, y))
         history = model.fit(dataset, epochs=1, shuffle=False, verbose=0).history
         found.append(float(history["loss"][-1]))
-    return found
+    moved = any(not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    return found, moved
 
 
 def agree(one: list[float], other: list[float], tolerance: float) -> bool:

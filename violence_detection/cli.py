@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from violence_detection.errors import UserError
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_USER_MUST_ACT = 2
+EXIT_CRASHED = 70  # EX_SOFTWARE of sysexits.h; not 1, which tells scripts to go on
 
 log = logging.getLogger("violence_detection")
 C = TypeVar("C")
@@ -176,7 +178,10 @@ def log_files() -> list[str]:
 
 
 def run_main(main: Callable[[], int]) -> typing.NoReturn:
-    """Run a script's main; a UserError becomes one readable message and exit code 2."""
+    """Run a script's main; a UserError becomes one readable message and exit code 2.
+
+    Any other error is a fault of the script: it ends with EXIT_CRASHED, and its traceback is in the log file too.
+    """
     try:
         code = main()
     except UserError as e:
@@ -185,6 +190,12 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = 130
+    except Exception:
+        if log.handlers:
+            log.exception("a fault of the script; what was finished before it is kept")
+        else:
+            traceback.print_exc()
+        code = EXIT_CRASHED
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)

@@ -149,7 +149,7 @@ class TrainConfig:
     keep: str = option(
         "best",
         "epoch whose weights are kept. best: that of the lowest selection loss; last: that at which the learning rate "
-        "has fallen, for sets so small that choosing among epochs is chance",
+        "has fallen (--schedule-epochs, and training ends there), for sets so small that choosing is chance",
         choices=("best", "last"),
     )
     mixed_precision: str = option(
@@ -222,7 +222,9 @@ class EnsembleConfig:
     hard_below: float = option(0.6, "a clip is hard if less is given to its true class, out of fold")
     hard_share: float = option(0.4, "share of hard clips in an epoch of fine-tuning; the others are replayed")
     hard_learning_rate: float = option(1e-4, "peak learning rate of fine-tuning")
-    hard_epochs: int = option(20, "epochs of fine-tuning, at most; a quarter of them without gain ends it")
+    hard_epochs: int = option(
+        20, "epochs of fine-tuning; a quarter of them without gain ends it, unless --keep last"
+    )
     parallel: int = 1
 
 

@@ -47,6 +47,12 @@ class Plan:
         folder = self.folder / cut.name
         return ensemble.jobs(self.members, self.pool, cut, self.settings, folder, self.overwrite)
 
+    def discard(self) -> None:
+        """Remove the records of an earlier cross-validation in this folder: they are written last."""
+        (self.folder / RECORD_NAME).unlink(missing_ok=True)
+        for name in (*(cut.name for cut in self.cuts), "folds"):
+            (self.folder / name / detector.ENSEMBLE_NAME).unlink(missing_ok=True)
+
     def keys(self) -> list[str]:
         return [job.key for job in self.jobs()]
 
@@ -96,7 +102,7 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], Plan]) -> pd.Da
         return None
     record = storage.read_json(folder / RECORD_NAME)
     wanted = plan(len(record["folds"]), tuple(record["members"]))
-    if record["jobs"] != wanted.keys() or record.get("views", 1) != wanted.views:
+    if record["jobs"] != wanted.keys():  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
     text = {"clip_id": str, "source_group": str}

@@ -71,6 +71,10 @@ def load(path: Path, **how: Any) -> Detector:
     else:
         file = path if path.suffix == ".keras" else path / training.BEST_NAME
         files = [(file.parent.name if path.suffix != ".keras" else file.stem, file, 1.0)]
+        if path.suffix != ".keras" and file.is_file() and not (path / training.RESULT_NAME).is_file():
+            raise UserError(
+                f"{path} has not finished training: the same command goes on with it. To use it as it is, give {file}"
+            )
     missing = [file for _, file, _ in files if not file.is_file()]
     if missing:
         raise UserError(

@@ -22,6 +22,7 @@ from violence_detection import (
     member_jobs,
     scoring,
     storage,
+    training,
     training_data,
 )  # fmt: skip
 from violence_detection import pool as pools
@@ -59,6 +60,8 @@ class Run:
         official = [] if config.all_clips else self._official_jobs()
         if official:  # written last
             (self.output / detector.ENSEMBLE_NAME).unlink(missing_ok=True)
+        if asked:
+            asked.discard()
         jobs = [*official, *(asked.jobs() if asked else [])]
         trained = self.train(jobs)  # all of them, so that processes never wait for each other
         fields: dict[str, Any] = {
@@ -154,6 +157,7 @@ def prepare(
 ) -> Run:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
     training_data.check(features, where)
+    training.check(train)
     choice = choose(config, where)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
@@ -195,6 +199,8 @@ def check(config: EnsembleConfig) -> None:
         )
     if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:
         raise UserError("--hard-below must be above 0 and at most 1, --hard-share between 0 and 1")
+    if config.hard_epochs < 1 or config.hard_learning_rate <= 0:
+        raise UserError("--hard-epochs must be at least 1, --hard-learning-rate above 0")
     if config.tta < 1:
         raise UserError("--tta counts the plain clip too, so it must be at least 1")
     if config.tta > 1 and not config.cross_validate:

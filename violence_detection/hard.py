@@ -75,6 +75,7 @@ def fine_tune(
         len(cut.train),
         len(tuned_cut.train),
     )
+    (folder / FOLDER / detector.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
     starts = [folder / name / training.BEST_NAME for name in config.members]
     trained = run(
         [

@@ -27,8 +27,9 @@ class TemporalAttention(layers.Layer):
     def __init__(self, units: int = 64, **kwargs: object):
         super().__init__(**kwargs)
         self.units = units
-        self.hidden = layers.Dense(units, activation="tanh", name="hidden")
-        self.score = layers.Dense(1, use_bias=False, name="score")
+        policy = self.dtype_policy
+        self.hidden = layers.Dense(units, activation="tanh", name="hidden", dtype=policy)
+        self.score = layers.Dense(1, use_bias=False, name="score", dtype=policy)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.hidden.build(input_shape)
@@ -125,7 +126,9 @@ def _attention(x: Tensor, c: HeadConfig) -> Tensor:
     x = PositionEmbedding()(layers.Dense(c.units)(x))
     for _ in range(2):
         y = layers.LayerNormalization()(x)
-        y = layers.MultiHeadAttention(4, c.units // 4, dropout=c.dropout / 2)(y, y)
+        y = layers.MultiHeadAttention(4, c.units // 4, dropout=c.dropout / 2, dtype="float32")(
+            y, y
+        )  # the softmax
         x = x + layers.Dropout(c.dropout)(y)
         y = layers.Dense(2 * c.units, activation="gelu")(layers.LayerNormalization()(x))
         x = x + layers.Dropout(c.dropout)(layers.Dense(c.units)(y))

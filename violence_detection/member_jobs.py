@@ -1,8 +1,9 @@
 """Train many heads: one after another here, several processes at once (one a GPU), or over a Ray cluster.
 
 A job is one head on one cut of the clips in a folder of its own. Wherever it runs, it uses the same number of CPU
-threads, since their number changes the last digits of a sum: so the models are the same, bit for bit. A worker that is
-killed has its job done again, from the checkpoint of its last epoch; finished jobs are kept.
+threads, since their number changes the last digits of a sum: so on CPUs the models are the same, bit for bit. On GPUs
+they are not: sums are not ordered there, and a job in this process is mirrored on all of them, another has one. A
+worker that is killed has its job done again, from the checkpoint of its last epoch; finished jobs are kept.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 #: CPU threads of a job, on any machine.
 THREADS = 2
 _ATTEMPTS = 3
+#: Characters of an error that a worker tells; a pipe takes 64 KiB before its reader must be there.
+_MOST_TEXT = 15_000
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def run(
 ) -> list[Trained]:
     """Train what is not finished; the results in the order of the jobs.
 
-    `at_once`: processes at a time, 1 for none but this one, 0 for one a GPU, or two without GPUs. `ray`: local or an
+    `at_once`: processes at a time, 1 for none but this one, 0 for one a GPU, or without
+    GPUs one for every two cores, at least two. `ray`: local or an
     address, instead of processes. `strategy`: what models are mirrored on in this process. Raises UserError where a
     job does, or if it was killed three times; the other jobs' checkpoints are kept.
     """
@@ -133,7 +137,7 @@ def train(job: Job, data: Data, strategy: Any) -> None:
 
 
 def _here(jobs: Sequence[Job], strategy: Any) -> None:
-    for _, same_clips in itertools.groupby(jobs, key=lambda job: job.cut):
+    for _, same_clips in itertools.groupby(jobs, key=lambda job: (id(job.pool), job.cut)):
         data = None
         for job in same_clips:
             data = data or job.pool.data(job.cut)
@@ -237,10 +241,10 @@ def _work(job: Job, says: Connection, log_files: Sequence[str], level: int) -> N
     try:
         _train_alone(job)
     except UserError as e:
-        says.send((True, str(e)))
+        says.send((True, str(e)[-_MOST_TEXT:]))
         sys.exit(1)
     except Exception:  # noqa: BLE001 - told to the process that started this one, which raises it
-        says.send((False, traceback.format_exc()))
+        says.send((False, traceback.format_exc()[-_MOST_TEXT:]))
         sys.exit(1)
 
 

@@ -76,6 +76,7 @@ def run(config: ScoreConfig) -> Scored:
     if rows.empty:
         raise UserError(f"{combined}/manifest.csv has no clips in {split}")
     detector.find_weights(model)
+    overlap = trained_on(model, rows.clip_id.tolist())
     views = augment.variant_names("t", config.tta)
     wanted = training_data.clips_of(rows, combined, views)
     extraction = extract.ensure(wanted, model.features, combined.parent, config.workers)
@@ -83,10 +84,9 @@ def run(config: ScoreConfig) -> Scored:
     readable = training_data.without_failures(rows, combined, extraction.failures)
     samples = training_data.load(extraction.stores, readable, views, in_memory=True)
     predictions = predict_rows(model, rows, samples)
-    overlap = trained_on(model, readable.clip_id.tolist())
     if overlap:
         log.warning(
-            "%d of the %d clips were trained on: this is no accuracy on unseen clips", overlap, len(readable)
+            "%d of the %d clips were trained on: this is no accuracy on unseen clips", overlap, len(rows)
         )
     return Scored(
         predictions,

@@ -45,6 +45,7 @@ def prepare(args: argparse.Namespace) -> Session:
     where, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
     head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
     training_data.check(features, where)
+    training.check(train)
     strategy = devices.set_up(train)
     data = training_data.prepare(features, where, train.selection_fraction, train.seed)
     return Session(where, features, head, train, strategy, data)

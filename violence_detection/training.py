@@ -9,7 +9,7 @@ device's memory is full, the epoch begins again from that state with less on the
     <folder>/training_log.csv       a row an epoch
     <folder>/tensorboard_logs/      train/ and selection/
     <folder>/checkpoint/            the state at the end of the last epoch
-    <folder>/best_model.keras       the epoch with the lowest selection loss
+    <folder>/best_model.keras       the epoch with the lowest selection loss, or with `--keep last` the last
     <folder>/final_model.keras      the last epoch
     <folder>/result.json            the completion record, written last
 """
@@ -34,6 +34,7 @@ from violence_detection import CLASS_NAMES, __version__, canary, heads, machine,
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.errors import UserError
 from violence_detection.feed import Feed
+from violence_detection.loss_scale import MirroredLossScale
 from violence_detection.training_board import Board
 from violence_detection.training_data import Data, Inputs
 
@@ -126,6 +127,20 @@ def train(
     return _Run(record, data, folder, strategy, start, usd_per_hour).run()
 
 
+def check(config: TrainConfig) -> None:
+    """Raise UserError for settings that cannot work, before any work starts."""
+    for name in ("epochs", "batch_size", "accumulate", "schedule_epochs", "patience"):
+        if (value := getattr(config, name)) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1. Received: {value}")
+    if not 0 < config.selection_fraction < 1:
+        raise UserError(
+            f"--selection-fraction must be between 0 and 1: a part of train chooses the epoch. Received: "
+            f"{config.selection_fraction}"
+        )
+    if config.learning_rate <= 0:
+        raise UserError(f"--learning-rate must be above 0. Received: {config.learning_rate}")
+
+
 def build(record: Mapping[str, Any], steps: int) -> keras.Model:
     """The compiled model of a record with its first weights, which the seed decides. `steps`: of an epoch."""
     c = TrainConfig(**record["train"])
@@ -143,8 +158,9 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    is_float16 = keras.mixed_precision.dtype_policy().compute_dtype == "float16"
     model.compile(
-        optimizer,
+        MirroredLossScale(optimizer) if is_float16 else optimizer,
         keras.losses.BinaryCrossentropy(label_smoothing=c.label_smoothing),
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
         jit_compile=False,
@@ -153,8 +169,13 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
 
 
 def trained_clips(folder: Path) -> frozenset[str]:
-    """The ids of the clips that the model in `folder` was trained or selected on."""
-    return frozenset((folder / CLIPS_NAME).read_text(encoding="utf-8").split())
+    """The ids of the clips that the model in `folder` was trained or selected on. Raises UserError if they are lost."""
+    path = folder / CLIPS_NAME
+    if not path.is_file():
+        raise UserError(
+            f"no {path}, which tells whether clips were trained on. Copy it from where the model was trained"
+        )
+    return frozenset(path.read_text(encoding="utf-8").split())
 
 
 def predict(model: keras.Model, inputs: Inputs) -> np.ndarray:
@@ -171,8 +192,8 @@ def _claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> T
                 f"{folder} holds a model trained with other settings or data ({path}). "
                 "Give another --output, or --overwrite to train anew in its place"
             )
-        for stale in (folder / RESULT_NAME, folder / "checkpoint" / "state.json", folder / LOG_NAME):
-            stale.unlink(missing_ok=True)
+        for stale in (RESULT_NAME, BEST_NAME, FINAL_NAME, "checkpoint/state.json", LOG_NAME):
+            (folder / stale).unlink(missing_ok=True)
         for events in sorted((folder / BOARD_NAME).rglob("events.out.*")):
             events.unlink()
     if not path.is_file() or overwrite:
@@ -206,8 +227,11 @@ class _Run:
 
     def run(self) -> Trained:
         few = min(self.batch_size, 8 * self.strategy.num_replicas_in_sync)
+        no_warmup = {**self.record, "train": {**self.record["train"], "warmup_epochs": 0}}
         self.strategy = canary.sound_strategy(
-            self.strategy, self._build, lambda: self.data.train.batches(few, self.config.seed, 0)
+            self.strategy,
+            lambda: self._build(no_warmup),
+            lambda: self.data.train.batches(few, self.config.seed, 0),
         )
         board = Board(self.folder / BOARD_NAME, self.record)
         while True:
@@ -223,25 +247,27 @@ class _Run:
     def _epochs(self, board: Board) -> keras.Model:
         """The epochs that are left, from the state on disk."""
         with self.strategy.scope():
-            model = self._build()
+            model = self._build(self.record)
         self._restore(model)
         if self.state.parts > 1:
             micro_batches.accumulate(model, self.state.parts)
         log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)
         batches = self.train_feed.training(self.batch_size, self.config.seed, lambda: self.state.epoch)
         selection = self.selection_feed.plain(_PREDICT_BATCH)
-        while self.state.epoch < self.config.epochs and not self._stops():
-            started = time.monotonic()
+        while self.state.epoch < self.last_epoch and not self._stops():
+            started, steps_before = time.monotonic(), _steps_made(model)
             _reseed(model, self.config.seed, self.state.epoch)
             stop = _StopAtNan(self.folder, self.state.epoch + 1, self.steps)
             history = model.fit(
                 batches, steps_per_epoch=self.steps, epochs=1, shuffle=False, verbose=0, callbacks=[stop]
             ).history
+            if _steps_made(model) == steps_before:  # loss scaling skips steps that overflow
+                raise _not_a_number("every gradient", self.folder, self.state.epoch + 1, self.steps)
             fit_s = time.monotonic() - started
             p = self._predict_selection(model, selection)
             row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
             self.pace.epoch(self.steps * self.batch_size, fit_s, time.monotonic() - started)
-            log.info("%s %s", self._line(row), self.pace.line(self.config.epochs - int(row["epoch"])))
+            log.info("%s %s", self._line(row), self.pace.line(self.last_epoch - int(row["epoch"])))
             board.scalars(row, self.pace.scalars())
             if self._save(model, row):
                 board.pictures(self.data.selection.labels, p, int(row["epoch"]))
@@ -281,6 +307,12 @@ class _Run:
             self.state.epoch + 1, share // self.state.parts, share // before, share, self.state.parts,
         )  # fmt: skip
 
+    @property
+    def last_epoch(self) -> int:
+        """The epoch that ends training: what is kept of it has the learning rate at its floor."""
+        c = self.config
+        return min(c.epochs, c.schedule_epochs) if c.keep == "last" else c.epochs
+
     def _stops(self) -> bool:
         return (
             self.config.keep == "best"
@@ -288,8 +320,8 @@ class _Run:
             and self.state.epoch - 1 - self.state.best_epoch >= self.config.patience
         )
 
-    def _build(self) -> keras.Model:
-        model = build(self.record, self.steps)
+    def _build(self, record: Mapping[str, Any]) -> keras.Model:
+        model = build(record, self.steps)
         if self.start:
             model.set_weights(keras.models.load_model(self.start, compile=False).get_weights())
         return model
@@ -327,7 +359,7 @@ class _Run:
 
     def _line(self, row: Mapping[str, float]) -> str:
         return (
-            f"{self.record['architecture']} epoch {row['epoch']}/{self.config.epochs}  loss {row['loss']:.4f}  "
+            f"{self.record['architecture']} epoch {row['epoch']}/{self.last_epoch}  loss {row['loss']:.4f}  "
             f"acc {row['accuracy']:.4f}  auc {row['auc']:.4f} | selection loss {row['selection_loss']:.4f}  "
             f"acc {row['selection_accuracy']:.4f}  auc {row['selection_auc']:.4f} | lr {row['learning_rate']:.2e}"
         )
@@ -443,6 +475,11 @@ def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
     generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
     for i, variable in enumerate(generators):
         variable.assign(np.array([storage.stable_seed(seed, epoch, i) % 2**31, 0], dtype=variable.dtype))
+
+
+def _steps_made(model: keras.Model) -> int:
+    """Updates of the weights so far."""
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
 
 
 def _save_model(model: keras.Model, path: Path) -> None:
