@@ -10,8 +10,9 @@ by source; one of five parts is held out and judged by every stage:
     + TTA        the ensemble, averaged over views of each clip
     + hard       its members fine-tuned on hard clips, mined out of fold from what they were trained on; with TTA
     + folds      the members of the folds that mined them, averaged instead; with TTA
-Heads, streams and variants are those of the presets; all stages share one backbone and the other settings, so that a
-row differs from the one it is compared with in one thing.
+Heads, their units, streams and variants are those of the presets; all stages share one backbone and the other settings.
+So ultra differs from baseline in units and variants, ultimate from ultra in the head, its units and the variants, and
+every later row from the one it is compared with in one thing.
 
 Writes <output>/predictions.csv (a row a clip, seed and stage), table.md, and prints one JSON line. A gain's interval is
 over sources. Killed, the same command goes on where it was.

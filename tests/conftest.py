@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection import caches
+from violence_detection import caches, cli
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -20,6 +20,16 @@ def real_clips() -> Path:
     if not (folder / "raw").is_dir():
         pytest.skip(f"no real clips at {folder} (set VIOLENCE_REAL_CLIPS)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A test that runs a script in this process sets up its log; the next test finds it as it was."""
+    before = cli.log.handlers, cli.log.level, cli.log.propagate
+    yield
+    for handler in set(cli.log.handlers) - set(before[0]):
+        handler.close()
+    cli.log.handlers, cli.log.level, cli.log.propagate = before
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -8,7 +8,6 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,15 +47,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(*argv: str) -> Config:
     return cli.build(Config, _parser().parse_args(argv))
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    before = cli.log.handlers, cli.log.level, cli.log.propagate
-    yield
-    for handler in set(cli.log.handlers) - set(before[0]):
-        handler.close()
-    cli.log.handlers, cli.log.level, cli.log.propagate = before
 
 
 def test_without_flags_the_config_is_its_defaults() -> None:
