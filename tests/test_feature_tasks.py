@@ -17,8 +17,8 @@ import pytest
 import small_videos
 import stand_in
 
-from violence_detection import cli, devices, extract, feature_tasks, manifest, preview
-from violence_detection.config import ExtractConfig, FeatureConfig
+from violence_detection import cli, devices, ensemble_run, extract, feature_tasks, manifest, preview
+from violence_detection.config import EnsembleConfig, ExtractConfig, FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import FeatureStore
 
@@ -41,14 +41,16 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def _run(root: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> tuple[int | None, dict[str, Any]]:
+def _run(
+    root: Path, capsys: pytest.CaptureFixture[str], *flags: str, **how: Any
+) -> tuple[int | None, dict[str, Any]]:
     """The exit code and the summary."""
     parser = argparse.ArgumentParser()
     for config in (ExtractConfig, FeatureConfig):
         cli.add_config(parser, config)
     parser.set_defaults(output=root.parent / "models")
     settings = ["--backbone", "stand_in", "--frames", "5", "--window-s", "2", "--augment", "3"]
-    code = feature_tasks.run(parser.parse_args(["--data-root", str(root), *settings, *flags]))
+    code = feature_tasks.run(parser.parse_args(["--data-root", str(root), *settings, *flags]), **how)
     printed = capsys.readouterr().out
     return code, json.loads(printed) if printed else {}
 
@@ -67,6 +69,19 @@ def test_features_only_extracts_and_says_what_and_where(
     for store in stores.values():
         assert store.variants("clip0") == {"v0", "v1", "v2"}
         assert store.variants("clip3") == {"v0"}, "val clips need the plain variant alone"
+
+
+def test_features_only_of_folds_takes_the_views_and_variants_of_what_they_hold_out(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = EnsembleConfig(cross_validate=2, all_clips=True, tta=3)
+    wanted = ensemble_run.wanted_clips(folds, ExtractConfig(data_root=root, augment=2))
+    assert {c.clip_id: c.variants for c in wanted} == dict.fromkeys(
+        ("clip0", "clip1", "clip2", "clip3"), ("v0", "v1", "t1", "t2")
+    )
+    _, summary = _run(root, capsys, "--features-only", wanted=lambda _: wanted)
+    (folder, *_) = summary["features"].values()
+    assert FeatureStore(Path(folder)).variants("clip3") == {"v0", "v1", "t1", "t2"}
 
 
 def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(
@@ -120,6 +135,15 @@ def test_preview_draws_a_row_a_variant_and_stream_of_both_classes(
     rows = len(sheets["clip0"]) / (preview._THUMB + preview._GAP)
     assert rows == 3 * 2
     assert not np.array_equal(sheets["clip0"], sheets["clip1"])
+
+
+def test_an_unreadable_clip_costs_the_preview_its_own_sheet_only(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    next((root / "combined_all").rglob("clip0*")).write_bytes(b"no video")
+    code, summary = _run(root, capsys, "--preview", "2")
+    assert code == cli.EXIT_SOME_FAILED
+    assert [Path(path).stem for path in summary["sheets"]] == ["clip1"]
 
 
 def test_a_sheet_shows_each_image_in_its_place_and_colour() -> None:

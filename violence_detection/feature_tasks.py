@@ -75,9 +75,12 @@ def _preview(
     rows = train.assign(turn=turn).sort_values(["turn", "label"]).head(where.preview)
     variants = augment.variant_names("v", where.augment)
     chosen = training_data.clips_of(rows, where.data_root / "combined_all", variants)
-    written = preview.write(args.output / "preview", chosen, features)
+    written, failures = preview.write(args.output / "preview", chosen, features)
+    for failure in failures:
+        log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
+    storage.write_failures(args.output / "failures.csv", failures)
     cli.print_summary({"sheets": [str(path) for path in written]})
-    return cli.EXIT_DONE
+    return cli.exit_code(failures)
 
 
 def _extract(

@@ -10,7 +10,7 @@ import numpy as np
 
 from violence_detection import backbones, clips, storage
 from violence_detection.config import FeatureConfig
-from violence_detection.errors import UserError
+from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.extract_run import Clip
 
 _THUMB = 96
@@ -18,22 +18,28 @@ _MARGIN = 84
 _GAP = 2
 
 
-def write(folder: Path, chosen: Sequence[Clip], config: FeatureConfig) -> list[Path]:
-    """Write `<folder>/<clip_id>.png` for each clip, prepared as for the first backbone. Returns the paths.
+def write(
+    folder: Path, chosen: Sequence[Clip], config: FeatureConfig
+) -> tuple[list[Path], list[dict[str, str]]]:
+    """Write `<folder>/<clip_id>.png` for each clip, prepared as for the first backbone.
 
-    Raises UnreadableVideo naming the clip; UserError if a sheet cannot be written.
+    Returns the paths, and the clips that could not be read. Raises UserError if a sheet cannot be written.
     """
     config = backbones.settings(config, config.backbone[0])
     size = backbones.get(config.backbone[0]).input_size
-    written = []
+    written, failures = [], []
     for clip in chosen:
-        rows = dict(clips.clip_variants(clip.path, clip.clip_id, clip.variants, size, config))
+        try:
+            rows = dict(clips.clip_variants(clip.path, clip.clip_id, clip.variants, size, config))
+        except UnreadableVideo as e:
+            failures.append({"path": e.path, "reason": e.reason})
+            continue
         path = folder / f"{clip.clip_id}.png"
         with storage.atomic_path(path) as temporary:
             if not cv2.imwrite(str(temporary), sheet(rows)):
                 raise UserError(f"cannot write {path}. See whether its folder can be written to")
         written.append(path)
-    return written
+    return written, failures
 
 
 def sheet(rows: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
