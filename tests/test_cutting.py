@@ -42,7 +42,7 @@ from untrimmed_videos import (
     table,
 )
 
-from violence_detection import combine, cutting, find, inventory, manifest, video, window_files
+from violence_detection import combine, cutting, find, inventory, manifest, storage, video, window_files
 from violence_detection.config import CombineConfig, CutConfig, FindConfig
 from violence_detection.cutting import Cut
 from violence_detection.errors import UserError
@@ -219,7 +219,7 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tup
     while running(first.pid):  # workers follow their parent shortly after
         time.sleep(0.01)
     (root / "windows" / "xd_violence").mkdir(exist_ok=True)
-    half = root / "windows" / "xd_violence" / f".{Path(FILM).stem}__0-5000.1-1.tmp.mp4"
+    half = root / "windows" / "xd_violence" / f".{Path(FILM).stem}__0-5000.{storage.machine()}.1-1.tmp.mp4"
     half.write_bytes(b"left by a killed run")
     result = cut(root)
     assert files(root) == files(done[0])

@@ -35,8 +35,8 @@ from violence_detection.window_files import SUFFIX, Job, Plan, cut_crashed, cut_
 TABLE_NAME = "windows.csv"
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
 _RECORD = frozenset({"windows", "reason"})
-_WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\.\d+-\d+\.tmp)?" + re.escape(SUFFIX))
-_STEM_BYTES = 150  # the rest of a name, temporary ones too, fits into 255
+_WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
+_STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
 
 
 @dataclass
