@@ -21,7 +21,13 @@ def _frames(count: int = 3) -> list[np.ndarray]:
 
 def _apply(frames: list[np.ndarray], d: augment.Draw) -> list[np.ndarray]:
     augmenter = augment.Augmenter(d, SIZE)
-    return [augmenter.colour(frame, number) for number, frame in enumerate(frames)]
+    return [_colour(augmenter, frame, number) for number, frame in enumerate(frames)]
+
+
+def _colour(augmenter: augment.Augmenter, frame: np.ndarray, number: int) -> np.ndarray:
+    out = np.empty_like(frame)
+    augmenter.colour(frame, number, out)
+    return out
 
 
 def test_a_draw_depends_on_seed_clip_and_variant_alone() -> None:
@@ -110,7 +116,7 @@ def test_grey_frames_are_altered_as_their_colour_frames_are(variant: str) -> Non
     d = replace(augment.draw(0, "clip", variant), brightness=5.0)
     augmenter = augment.Augmenter(d, SIZE)
     numbers = [3, 5, 7, 9]
-    colour = [augmenter.colour(f, i) for f, i in zip(frames, numbers, strict=True)]
+    colour = [_colour(augmenter, f, i) for f, i in zip(frames, numbers, strict=True)]
     grey = augmenter.grey([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames], numbers)
     for a, b in zip(colour, cv2.split(grey), strict=True):
         assert np.abs(cv2.cvtColor(a, cv2.COLOR_RGB2GRAY).astype(int) - b).max() <= 3
