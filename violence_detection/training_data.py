@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -27,6 +28,7 @@ Variants: TypeAlias = Any
 #: Share of the free memory that features may take by default. Folds copy what they take, so below a half.
 _MEMORY_SHARE = 0.4
 _CHUNK = 64
+_LOADERS = 4  # network volumes answer slowly and many at once
 
 
 @dataclass(frozen=True)
@@ -223,10 +225,14 @@ def load(
 def _read_all(stored: StoredFeatures) -> np.ndarray:
     count, variants, *step = stored.shape
     values = np.empty(stored.shape, np.float16)
-    for start in range(0, count, _CHUNK):
+
+    def read(start: int) -> None:
         clips = np.arange(start, min(start + _CHUNK, count))
-        read = stored.gather(np.repeat(clips, variants), np.tile(np.arange(variants), len(clips)))
-        values[clips] = read.reshape(len(clips), variants, *step)
+        some = stored.gather(np.repeat(clips, variants), np.tile(np.arange(variants), len(clips)))
+        values[clips] = some.reshape(len(clips), variants, *step)
+
+    with ThreadPoolExecutor(_LOADERS) as pool:
+        list(pool.map(read, range(0, count, _CHUNK)))
     return values
 
 
