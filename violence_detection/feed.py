@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
@@ -12,6 +14,7 @@ from violence_detection.errors import UserError
 from violence_detection.training_data import Samples
 
 _AHEAD = 2  # batches that wait ready
+_T = TypeVar("_T")
 
 
 class Feed:
@@ -43,7 +46,7 @@ class Feed:
     def _dataset(self, batches: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
         def guarded() -> Iterator[Any]:
             try:
-                yield from batches()
+                yield from _read_ahead(batches())
             except UserError as e:
                 self._error = e
                 raise
@@ -59,3 +62,16 @@ class Feed:
             if error is None:
                 raise
             raise error from e
+
+
+def _read_ahead(batches: Iterator[_T]) -> Iterator[_T]:
+    """The same items, which a thread of its own makes while those before are used.
+
+    TensorFlow's `prefetch` alone does not: with deterministic operations, as on CPUs here, it turns itself off for
+    datasets that call Python.
+    """
+    with ThreadPoolExecutor(1, "batches") as thread:
+        waiting = deque(thread.submit(next, batches, None) for _ in range(_AHEAD))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, batches, None))
+            yield item
