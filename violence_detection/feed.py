@@ -15,6 +15,10 @@ from violence_detection.training_data import Samples
 
 _AHEAD = 2  # batches that wait ready
 _T = TypeVar("_T")
+_OPTIONS = tf.data.Options()
+# There is nothing to tune here, and the tuner's thread (TensorFlow 2.21), which sleeps 0.01 s, 0.02 s, 0.04 s and so on,
+# is often not woken at the end of an epoch: every second epoch waited for it, up to as long again as the epoch took.
+_OPTIONS.autotune.enabled = False
 
 
 class Feed:
@@ -51,7 +55,8 @@ class Feed:
                 self._error = e
                 raise
 
-        return tf.data.Dataset.from_generator(guarded, output_signature=signature).prefetch(_AHEAD)
+        dataset = tf.data.Dataset.from_generator(guarded, output_signature=signature).prefetch(_AHEAD)
+        return dataset.with_options(_OPTIONS)
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
