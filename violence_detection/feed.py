@@ -16,8 +16,8 @@ from violence_detection.training_data import Samples
 _AHEAD = 2  # batches that wait ready
 _T = TypeVar("_T")
 _OPTIONS = tf.data.Options()
-# There is nothing to tune here, and the tuner's thread (TensorFlow 2.21), which sleeps 0.01 s, 0.02 s, 0.04 s and so on,
-# is often not woken at the end of an epoch: every second epoch waited for it, up to as long again as the epoch took.
+# There is nothing to tune, and the tuner's thread (TensorFlow 2.21) sleeps 0.01 s, 0.02 s, 0.04 s and so on, and often
+# is not woken at the end of an epoch: every second epoch waited for it, for up to as long again as the epoch took.
 _OPTIONS.autotune.enabled = False
 
 
