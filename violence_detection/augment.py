@@ -11,7 +11,7 @@ With `FeatureConfig.focus`, "v2", "v4", ... and "t2", "t3", "t6", "t7", ... show
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 import cv2
@@ -21,6 +21,7 @@ from violence_detection.storage import stable_seed
 
 PLAIN = "v0"
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B
+_PAGE, _STAGGER = 4096, 1040  # bytes
 _NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame
 
 
@@ -146,7 +147,10 @@ class Augmenter:
         )
         self._identity = replace(d, noise_seed=0) == only_time
         self._draw, self._size = d, size
-        self._maps = _maps(_matrix(d, size), size)
+        x, y, self._packed, self._warped = _staggered(size)
+        self._maps = x.view(np.float32)[..., 0], y.view(np.float32)[..., 0]
+        for room, places in zip(self._maps, _maps(_matrix(d, size), size), strict=True):
+            room[...] = places
         self._box = _erase_box(d, size)
         offset = 128 - 128 * d.contrast + d.brightness  # contrast is about mid-grey
         self._grey_offset = offset + float(np.dot(_LUMA, d.channel_shift))
@@ -155,9 +159,6 @@ class Augmenter:
         )
         self._noise = _noise(d, size) if d.noise_std else None
         self._corners: dict[int, tuple[int, int]] = {}
-        # Written anew for each frame, which is faster than new memory for each
-        self._packed, self._warped = (np.empty((size, size, 4), np.uint8) for _ in range(2))
-        self._rgb = np.empty((size, size, 3), np.uint8)
 
     def colour(self, frame: np.ndarray, number: int, out: np.ndarray) -> None:
         """Put an RGB uint8 frame (S, S, 3) into `out`; `number` is its place in the video, which decides its noise."""
@@ -168,8 +169,8 @@ class Augmenter:
             frame, cv2.COLOR_RGB2RGBA, dst=self._packed
         )  # 4 channels take half the time of 3
         warped = self._warp(packed)
-        rgb = cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=self._rgb)
-        cv2.transform(rgb, self._light, dst=out)
+        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out)
+        cv2.transform(out, self._light, dst=out)
         self._spoil(out, [number] * 3)
 
     def grey(self, frames: Sequence[np.ndarray], numbers: Sequence[int]) -> np.ndarray:
@@ -237,6 +238,20 @@ def _matrix(d: Draw, size: int) -> np.ndarray:
     linear = d.zoom * rotation @ np.array([[1, shear], [0, 1]]) @ np.diag([-1.0 if d.flip else 1.0, 1.0])
     shift = np.array([c, c]) - linear @ np.array([c, c]) + size * np.array([d.shift_x, d.shift_y])
     return np.hstack([linear, shift[:, None]])
+
+
+def _staggered(size: int) -> Iterator[np.ndarray]:
+    """Four arrays (S, S, 4) uint8 to work in: written anew for each frame, which is faster than new memory for each.
+
+    Their addresses differ in the last 12 bits. A processor takes those that agree in them for the same when it looks
+    whether a value is still being written, and waits: alike, as whole pages begin, `remap` takes up to twice as long.
+    """
+    stride = -(-4 * size * size // _PAGE) * _PAGE + _STAGGER
+    block = np.empty(4 * stride + _PAGE, np.uint8)
+    begin = -block.ctypes.data % _PAGE
+    for i in range(4):
+        start = begin + i * stride
+        yield block[start : start + 4 * size * size].reshape(size, size, 4)
 
 
 def _maps(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
