@@ -11,7 +11,7 @@ With `FeatureConfig.focus`, "v2", "v4", ... and "t2", "t3", "t6", "t7", ... show
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import cv2
@@ -21,8 +21,9 @@ from violence_detection.storage import stable_seed
 
 PLAIN = "v0"
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B
-_PAGE, _STAGGER = 4096, 1040  # bytes
+_BLUR_SIDES = (5, 5)  # of the kernel: enough for the largest sigma, 1.2, to within 3 % of its weight
 _NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame
+_NOISE_PLACES = 1024  # frames after which the noise repeats
 
 
 @dataclass(frozen=True)
@@ -147,10 +148,9 @@ class Augmenter:
         )
         self._identity = replace(d, noise_seed=0) == only_time
         self._draw, self._size = d, size
-        x, y, self._packed, self._warped = _staggered(size)
-        self._maps = x.view(np.float32)[..., 0], y.view(np.float32)[..., 0]
-        for room, places in zip(self._maps, _maps(_matrix(d, size), size), strict=True):
-            room[...] = places
+        self._maps = _maps(_matrix(d, size), size)
+        # written anew for each frame, which is faster than new memory for each
+        self._packed, self._warped = (np.empty((size, size, 4), np.uint8) for _ in range(2))
         self._box = _erase_box(d, size)
         offset = 128 - 128 * d.contrast + d.brightness  # contrast is about mid-grey
         self._grey_offset = offset + float(np.dot(_LUMA, d.channel_shift))
@@ -158,16 +158,17 @@ class Augmenter:
             [d.contrast * np.eye(3), offset + np.array(d.channel_shift)[:, None]], dtype=np.float32
         )
         self._noise = _noise(d, size) if d.noise_std else None
-        self._corners: dict[int, tuple[int, int]] = {}
+        # where a frame's part of the noise begins: a generator for each frame would cost as much as the noise
+        rng = np.random.default_rng((d.noise_seed, 1))
+        self._corners = rng.integers(0, _NOISE_ROOM, (_NOISE_PLACES, 2)).tolist() if d.noise_std else []
 
     def colour(self, frame: np.ndarray, number: int, out: np.ndarray) -> None:
         """Put an RGB uint8 frame (S, S, 3) into `out`; `number` is its place in the video, which decides its noise."""
         if self._identity:
             out[...] = frame
             return
-        packed = cv2.cvtColor(
-            frame, cv2.COLOR_RGB2RGBA, dst=self._packed
-        )  # 4 channels take half the time of 3
+        # four channels take half the time of three
+        packed = cv2.cvtColor(frame, cv2.COLOR_RGB2RGBA, dst=self._packed)
         warped = self._warp(packed)
         cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out)
         cv2.transform(out, self._light, dst=out)
@@ -194,7 +195,7 @@ class Augmenter:
     def _spoil(self, image: np.ndarray, numbers: Sequence[int]) -> None:
         """Blur, noise and erasing, in place; `numbers`: the frame that each channel of the image (S, S, K) is of."""
         if self._draw.blur_sigma:
-            cv2.GaussianBlur(image, (0, 0), self._draw.blur_sigma, dst=image)
+            cv2.GaussianBlur(image, _BLUR_SIDES, self._draw.blur_sigma, dst=image)
         if noise := self._noise_of(numbers):
             more, less = noise
             cv2.add(image, more, dst=image)
@@ -206,20 +207,12 @@ class Augmenter:
         """What to add and what to subtract, a channel a frame number: two uint8 images (S, S, K)."""
         if self._noise is None:
             return None
-        corners = [self._corner(i) for i in numbers]
+        corners = [self._corners[i % len(self._corners)] for i in numbers]
         more, less = (
             cv2.merge([tile[y : y + self._size, x : x + self._size] for y, x in corners])
             for tile in self._noise
         )
         return more, less
-
-    def _corner(self, number: int) -> tuple[int, int]:
-        """Where a frame's part of the noise tile begins."""
-        if number not in self._corners:  # seeding a generator costs as much as adding the noise
-            rng = np.random.default_rng((self._draw.noise_seed, number))
-            y, x = rng.integers(0, _NOISE_ROOM, 2)
-            self._corners[number] = int(y), int(x)
-        return self._corners[number]
 
 
 def _noise(d: Draw, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -238,20 +231,6 @@ def _matrix(d: Draw, size: int) -> np.ndarray:
     linear = d.zoom * rotation @ np.array([[1, shear], [0, 1]]) @ np.diag([-1.0 if d.flip else 1.0, 1.0])
     shift = np.array([c, c]) - linear @ np.array([c, c]) + size * np.array([d.shift_x, d.shift_y])
     return np.hstack([linear, shift[:, None]])
-
-
-def _staggered(size: int) -> Iterator[np.ndarray]:
-    """Four arrays (S, S, 4) uint8 to work in: written anew for each frame, which is faster than new memory for each.
-
-    Their addresses differ in the last 12 bits. A processor takes those that agree in them for the same when it looks
-    whether a value is still being written, and waits: alike, as whole pages begin, `remap` takes up to twice as long.
-    """
-    stride = -(-4 * size * size // _PAGE) * _PAGE + _STAGGER
-    block = np.empty(4 * stride + _PAGE, np.uint8)
-    begin = -block.ctypes.data % _PAGE
-    for i in range(4):
-        start = begin + i * stride
-        yield block[start : start + 4 * size * size].reshape(size, size, 4)
 
 
 def _maps(matrix: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
