@@ -29,7 +29,7 @@ from violence_detection.errors import UserError
 from violence_detection.feature_index import LOCK_NAME, VerifiedIndex, stamp
 
 log = logging.getLogger(__name__)
-_FORMAT = 4
+_FORMAT = 5
 RECORD_NAME = "record.json"
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
