@@ -43,7 +43,7 @@ def install(
     """Make it a backbone that `extract` runs. `put` is setattr, or a monkeypatch's."""
     backbone = backbones.Backbone(NAME, SIZE, 4, "", lambda given: given or Path(__file__), lambda _: None)
     put(backbones, "BACKBONES", backbones.BACKBONES | {NAME: backbone})
-    put(engines, "create", lambda *_: engines.Engine("stand-in", [runner, runner]))
+    put(engines, "create", lambda *_, **__: engines.Engine("stand-in", [runner, runner]))
 
 
 def steps_of(images: np.ndarray) -> np.ndarray:
@@ -61,7 +61,7 @@ def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
     put(backbones, "BACKBONES", backbones.BACKBONES | {"film": film})
 
     def create(
-        _kind: str, backbone: backbones.Backbone, _weights: Path, frames: int, *_: Any
+        _kind: str, backbone: backbones.Backbone, _weights: Path, frames: int, *_: Any, **__: Any
     ) -> engines.Engine:
         assert frames == (_FILM_FRAMES if backbone.is_video else CONFIG.frames)
         return engines.Engine("stand-in", [steps_of if backbone.is_video else features_of])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from violence_detection import augment
 
 SIZE = 48
+C = (SIZE - 1) / 2
 VARIANTS = [f"v{i}" for i in range(1, 60)]
 
 
@@ -83,6 +85,43 @@ def test_a_flip_is_the_exact_mirror_image() -> None:
         np.testing.assert_array_equal(after, before[:, ::-1])
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({}, (12, 30)),
+        ({"flip": True}, (SIZE - 1 - 12, 30)),
+        ({"shift_x": 0.125, "shift_y": -0.125}, (12 + SIZE / 8, 30 - SIZE / 8)),
+        ({"zoom": 1.5}, (C + 1.5 * (12 - C), C + 1.5 * (30 - C))),
+        ({"rotation_deg": 90.0}, (C - (30 - C), C + (12 - C))),
+        ({"shear_deg": 45.0}, (12 + (30 - C), 30)),
+    ],
+)
+def test_geometry_moves_a_spot_to_where_it_should(change: dict[str, Any], place: tuple[float, float]) -> None:
+    """A spot at x 12, y 30 of a black frame; by its centre of mass, in colour and in grey."""
+    frame = np.zeros((SIZE, SIZE, 3), np.uint8)
+    cv2.circle(frame, (12, 30), 3, (255, 255, 255), -1)
+    d = augment.Draw(**{"brightness": 0.01, **change})  # never the identity
+    augmenter = augment.Augmenter(d, SIZE)
+    greys = [np.ascontiguousarray(frame[..., 0])] * 4
+    for altered in (_colour(augmenter, frame, 0)[..., 1], augmenter.grey(greys, [0] * 4)[..., 2]):
+        seen = altered.astype(float)
+        y, x = (np.average(axis, weights=seen) for axis in np.mgrid[:SIZE, :SIZE])
+        assert (x, y) == pytest.approx(place, abs=0.2)
+
+
+def test_beyond_the_edge_the_picture_is_mirrored() -> None:
+    frame = _frames(1)[0]
+    moved = _colour(augment.Augmenter(augment.Draw(shift_x=4 / SIZE), SIZE), frame, 0)
+    np.testing.assert_array_equal(moved[:, 4:], frame[:, :-4])
+    np.testing.assert_array_equal(moved[:, :4], frame[:, 4:0:-1])
+
+
+def test_light_is_changed_about_mid_grey_and_by_channel() -> None:
+    frame = np.full((SIZE, SIZE, 3), (28, 128, 178), np.uint8)
+    d = augment.Draw(contrast=1.2, brightness=10.0, channel_shift=(5.0, 0.0, -5.0))
+    assert _colour(augment.Augmenter(d, SIZE), frame, 0)[7, 7].tolist() == [23, 138, 193]
+
+
 def test_test_time_views_alternate_mirroring_and_leave_light_alone() -> None:
     draws = [augment.draw(0, "clip", v) for v in augment.variant_names("t", 7)]
     assert [d.flip for d in draws] == [False, True, False, True, False, True, False]
@@ -102,6 +141,24 @@ def test_training_variants_use_every_kind_of_change_within_its_range() -> None:
     assert max(abs(d.zoom - 1) for d in draws) <= r.zoom
     assert all(r.shortest_window <= d.window_length <= 1 and 0 <= d.window_start <= 1 for d in draws)
     assert all(d.erase is None or d.erase[0] + d.erase[2] <= 1 >= d.erase[1] + d.erase[3] for d in draws)
+
+
+def test_every_number_of_a_draw_varies_within_its_range_and_on_both_sides() -> None:
+    draws = [augment.draw(0, f"clip{i}", "v1") for i in range(300)]
+    r = augment.TRAIN
+    ranges = {
+        "rotation_deg": (0, r.rotation_deg), "shift_x": (0, r.shift), "shift_y": (0, r.shift), "zoom": (1, r.zoom),
+        "shear_deg": (0, r.shear_deg), "brightness": (0, r.brightness), "contrast": (1, r.contrast),
+    }  # fmt: skip
+    drawn = {name: np.array([getattr(d, name) for d in draws]) for name in ranges}
+    for i in range(3):
+        ranges[f"channel {i}"] = (0, r.channel_shift)
+        drawn[f"channel {i}"] = np.array([d.channel_shift[i] for d in draws])
+    for name, (middle, half) in ranges.items():
+        off = (drawn[name] - middle) / half
+        assert -1 <= off.min() < -0.9, name
+        assert 0.9 < off.max() <= 1, name
+    assert not any(d.reverse for d in draws)
 
 
 def test_variant_names_begin_with_the_plain_clip() -> None:

@@ -193,7 +193,20 @@ def test_a_package_without_its_file_is_named(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "hollow_package" / "__init__.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"found 0.*--force-reinstall hollow-package.*--backbone-weights"):
-        weights.package_file("hollow-package", "models/*.pth")
+        weights.package_file("hollow-package", "models/*.pth", "MIT")
+
+
+def test_a_damaged_file_of_a_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "frail_package" / "models").mkdir(parents=True)
+    (tmp_path / "frail_package" / "__init__.py").write_text("")
+    content = b"weights"
+    file = tmp_path / "frail_package" / "models" / f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    file.write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert weights.package_file("frail-package", "models/*.pth", "MIT") == file
+    file.write_bytes(b"weighty")
+    with pytest.raises(UserError, match=r"net-.*is damaged.*--force-reinstall frail-package"):
+        weights.package_file("frail-package", "models/*.pth", "MIT")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import threading
 import time
@@ -105,8 +106,12 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
     monkeypatch.chdir(tmp_path)  # paths are relative here, and other processes have other working folders
     wanted = stand_in.wanted([path.relative_to(tmp_path) for path in (*paths, bad)], 4)
     here = extract.ensure(wanted, stand_in.CONFIG, Path("here"))
-    spread = extract.ensure(wanted, stand_in.CONFIG, Path("spread"), ray="auto")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "violence_detection"):
+        spread = extract.ensure(wanted, stand_in.CONFIG, Path("spread"), ray="auto")
     assert (spread.failures, spread.clips_extracted) == (here.failures, len(paths))
+    assert (here.machines, spread.machines) == (1, 2)
+    assert re.search(rf"{len(wanted)} clips in .* frames/s, the engine waited for the decoder", caplog.text)
     assert _content(spread.stores, wanted[1:]) == _content(here.stores, wanted[1:])
 
     stuck = tmp_path / "stuck"

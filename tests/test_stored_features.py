@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -45,6 +47,34 @@ def test_from_disk_and_from_memory_give_the_same_batches(store: FeatureStore) ->
     np.testing.assert_array_equal(disk.plain()["a"], memory.plain()["a"])
     in_order = np.concatenate([x["a"] for x in disk.plain_batches(4)])
     np.testing.assert_array_equal(in_order, memory.plain()["a"])
+
+
+@pytest.mark.parametrize("advice", [True, False])
+def test_batches_of_more_than_is_asked_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: bool
+) -> None:
+    """150 clips: three times what the kernel is asked for at once, and what a loader reads into memory."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSYS, "no advice on this file system")
+
+    if not advice:
+        monkeypatch.setattr(os, "posix_fadvise", refuse)
+    store, rng = FeatureStore(tmp_path), np.random.default_rng(0)
+    ids = [f"c{i}" for i in range(150)]
+    values = rng.normal(size=(150, 2, 3, 4)).astype(np.float16)
+    for clip_id, (first, second) in zip(ids, values, strict=True):
+        store.add(clip_id, {"v0": first, "v1": second}, "test")
+    rows = pd.DataFrame({"clip_id": ids, "label": ["fight", "nonfight"] * 75})
+    disk, memory = (training_data.load({"a": store}, rows, ("v0", "v1"), m) for m in (False, True))
+    np.testing.assert_array_equal(memory.inputs["a"], values)
+    open_files = Path("/proc/self/fd")
+    before = len(list(open_files.iterdir())) if open_files.is_dir() else 0
+    for _ in range(2):  # the second time every place is known
+        (whole,) = disk.plain_batches(150)
+        np.testing.assert_array_equal(whole["a"], values[:, 0])
+    if before:
+        assert len(list(open_files.iterdir())) == before
 
 
 @pytest.mark.parametrize("in_memory", [False, True])

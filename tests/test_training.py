@@ -291,6 +291,33 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
         training.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
 
 
+def test_full_device_memory_while_judging_the_selection_halves_that_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class FullWhenJudging(keras.layers.Layer):
+        def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+            def check(size: np.ndarray) -> np.ndarray:
+                if not training and size > 4:
+                    raise MemoryError("planted")
+                return size
+
+            size = tf.numpy_function(check, [tf.shape(x)[0]], tf.int32)
+            with tf.control_dependencies([size]):
+                return tf.identity(x)
+
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    training.train(_record(epochs=1), data, tmp_path / "roomy", strategy)
+    gru = heads.ARCHITECTURES["gru"]
+    monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(FullWhenJudging()(x), c))
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    training.train(_record(epochs=1), data, tmp_path / "full", strategy)
+    assert "judging the selection: from here on 4 clips at a time" in caplog.text
+    assert storage.read_json(tmp_path / "full" / "checkpoint" / "state.json")["parts"] == 1
+    for full, roomy in zip(_history(tmp_path / "full"), _history(tmp_path / "roomy"), strict=True):
+        for column, value in roomy.items():
+            assert float(full[column]) == pytest.approx(float(value), rel=1e-4), column
+
+
 def test_damaged_feature_met_while_training_is_made_anew_and_changes_nothing(tmp_path: Path) -> None:
     made = synthetic.data()
     values = made.train.inputs["efficientnet_lite0.rgb"]

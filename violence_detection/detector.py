@@ -55,6 +55,13 @@ class Detector:
         weights = [m.weight for m in self.members]
         return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
 
+    def trained_with(self, backbone: str) -> list[str]:
+        """The engines that made a backbone's features for training."""
+        made_by = self.record.get("feature_engines", {})
+        return sorted(
+            {e for name, engines in made_by.items() if name.startswith(f"{backbone}.") for e in engines}
+        )
+
     @property
     def trained_on_samples(self) -> bool:
         return bool(self.record.get("generated_samples"))

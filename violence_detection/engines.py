@@ -34,18 +34,22 @@ def create(
     weights: Path,
     frames: int,
     probe: precision.Probe | None = None,
+    trained_with: Sequence[str] = (),
 ) -> Engine:
     """The engine asked for; `auto` takes TensorFlow where it sees a GPU, else OpenVINO if installed.
 
-    With a probe, the reduced precision that the hardware is fast at, if that keeps the features; else float32.
+    With a probe, the reduced precision that the hardware is fast at, if that keeps the features. `trained_with`: names
+    of the engines whose features a model was trained on; the reduced precision if it was that alone. Otherwise float32.
     Raises UserError if OpenVINO was asked for and is not installed.
     """
     if kind == "auto":
         kind = "tensorflow" if _gpus() or not _has_openvino() else "openvino"
     if kind == "openvino" and not _has_openvino():
         raise UserError("--engine openvino: the package is missing. Run: pip install openvino")
-    exact = _engine(kind, backbone, weights, frames, "float32")
     reduced = _reduced_precision(kind)
+    if reduced and set(trained_with) == {f"{kind}-{reduced}"}:
+        return _engine(kind, backbone, weights, frames, reduced)
+    exact = _engine(kind, backbone, weights, frames, "float32")
     if probe is None or reduced is None:
         return exact
     return precision.faster_if_equal(lambda: _engine(kind, backbone, weights, frames, reduced), exact, probe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class Run:
         return {**fields, "generated_samples": self.pool.generated}
 
     def train(self, jobs: Sequence[Job]) -> list[Trained]:
+        jobs = [replace(job, usd_per_hour=self.where.usd_per_hour) for job in jobs]
         return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.where.ray, strategy=self.strategy)
 
     @cached_property

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from violence_detection import backbones, engines, estimate, extract_ray, features, precision, storage
@@ -32,6 +32,7 @@ class Extraction:
     failures: list[dict[str, str]] = field(default_factory=list)
     clips_extracted: int = 0
     seconds: float = 0.0
+    machines: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ def ensure(
     """
     check(config)
     started = time.monotonic()
-    by_id = {clip.clip_id: clip for clip in wanted}
-    maker = functools.partial(_make_again, by_id, config, data_root, workers)
+    by_id = {clip.clip_id: replace(clip, path=clip.path.absolute()) for clip in wanted}
+    maker = functools.partial(_make_again, by_id, _anywhere(config), data_root.absolute(), workers)
     parts = []
     for name in config.backbone:
         backbone = backbones.get(name)
@@ -99,7 +100,7 @@ def ensure(
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
     if out.clips_extracted:
-        log.info("features took %s", estimate.time_and_cost(out.seconds, usd_per_hour))
+        log.info("features took %s", estimate.time_and_cost(out.seconds, usd_per_hour * out.machines))
     return out
 
 
@@ -174,7 +175,15 @@ def _extract_part(
         try:
             if ray:
                 done = extract_ray.extract(
-                    ray, todo, part.config, part.backbone.name, part.stores, data_root, workers, usd_per_hour
+                    ray,
+                    todo,
+                    part.config,
+                    part.backbone.name,
+                    part.stores,
+                    data_root,
+                    workers,
+                    usd_per_hour,
+                    _log_folder(data_root, part.backbone.name),
                 )
             else:
                 done = _extract_here(part, todo, wanted, data_root, workers, usd_per_hour)
@@ -183,6 +192,7 @@ def _extract_part(
                 store.index.save()
         out.failures += done.failures
         out.clips_extracted += done.clips_extracted
+        out.machines = max(out.machines, done.machines)
         failed = {f["path"] for f in done.failures}
         todo = _missing([c for c in wanted if str(c.path) not in failed], part.stores, verify=False)
     if todo:
@@ -207,9 +217,6 @@ def _extract_here(
     precision.admit(engine, part.stores, wanted, part.backbone, part.config)
     run = Run(part.config, part.backbone, part.stores, engine)
     workers = workers or default_workers()
-    logs = (
-        data_root / "features" / "tensorboard_logs" / f"{part.backbone.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    )
     rates = estimate.Rates(next(iter(part.stores.values())).folder)
     rate = rates.known()
     if rate is None and len(todo) >= estimate.WORTH_MEASURING * workers:
@@ -218,10 +225,22 @@ def _extract_here(
     if rate:
         needed = estimate.time_and_cost(estimate.count_variants(todo) / rate, usd_per_hour)
         log.info("%s: %d clips will take about %s", part.backbone.name, len(todo), needed)
-    rate = estimate.measured(lambda: run.extract(todo, workers, logs), todo)
+    rate = estimate.measured(
+        lambda: run.extract(todo, workers, _log_folder(data_root, part.backbone.name)), todo
+    )
     if len(todo) >= estimate.WORTH_MEASURING * workers:
         rates.note(rate)
     return extract_ray.Done(run.failures, run.clips_extracted)
+
+
+def _log_folder(data_root: Path, backbone: str) -> Path:
+    return data_root / "features" / "tensorboard_logs" / f"{backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _anywhere(config: FeatureConfig) -> FeatureConfig:
+    """The same settings for a process with another working folder."""
+    weights = config.backbone_weights
+    return replace(config, backbone_weights=weights.absolute()) if weights else config
 
 
 def _make_again(

@@ -8,13 +8,24 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from violence_detection import machine
-from violence_detection.batching import Engine
 
 log = logging.getLogger(__name__)
 
 EVERY_S = 30.0
+
+
+class Counts(Protocol):
+    """What an engine, or several together, did so far. `busy_s`: of all runners together."""
+
+    @property
+    def images_done(self) -> int: ...
+    @property
+    def busy_s(self) -> float: ...
+    @property
+    def n_runners(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Rates:
 class Meter:
     """Call `tick` often; it reports when it is time. Scalars go to `folder`, their step is the clips done so far."""
 
-    def __init__(self, engine: Engine, clips: int, folder: Path | None = None, every_s: float = EVERY_S):
+    def __init__(self, engine: Counts, clips: int, folder: Path | None = None, every_s: float = EVERY_S):
         self.engine, self.clips, self.folder, self.every_s = engine, clips, folder, every_s
         self._start = self._last = (time.monotonic(), 0, engine.images_done, engine.busy_s)
 

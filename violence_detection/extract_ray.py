@@ -19,6 +19,7 @@ from typing import Any
 from violence_detection import backbones, cli, cluster, engines, estimate, features, precision
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
+from violence_detection.extract_meter import Meter
 from violence_detection.extract_run import Clip, Run
 from violence_detection.features import FeatureStore
 
@@ -34,6 +35,25 @@ class Done:
 
     failures: list[dict[str, str]] = field(default_factory=list)
     clips_extracted: int = 0
+    machines: int = 1
+
+
+@dataclass
+class _Shard(Done):
+    """How a shard went, with what its worker's engine did for it."""
+
+    images_done: int = 0
+    busy_s: float = 0.0
+    n_runners: int = 1
+
+
+@dataclass
+class _Workers:
+    """What the engines of all workers did so far (see extract_meter.Counts)."""
+
+    n_runners: int
+    images_done: int = 0
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,10 +76,11 @@ def extract(
     data_root: Path,
     workers: int,
     usd_per_hour: float,
+    logs: Path | None = None,
 ) -> Done:
-    """Extract all of `todo` into the stores; failures name clips as `todo` does.
+    """Extract all of `todo` into the stores; failures name clips as `todo` does. TensorBoard scalars go to `logs`.
 
-    Raises UserError if a machine sees another data root or other weights.
+    `usd_per_hour` is the price of one machine. Raises UserError if a machine sees another data root or other weights.
     """
     root = data_root.absolute()
     if config.backbone_weights:
@@ -67,12 +88,15 @@ def extract(
     as_given = {str(c.path.absolute()): str(c.path) for c in todo}
     folders = {stream: store.folder.absolute() for stream, store in stores.items()}
     with cluster.connected(address) as resources:
-        cpus_each, gpus_each = _share(cluster.machines())
+        machines = cluster.machines()
+        cpus_each, gpus_each = _share(machines)
         slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
         task = _Task(config, backbone, root, folders, workers or 2 * max(1, int(cpus_each)))
         shards = _shards([Clip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", backbone, len(shards), slots)
-        out, extracted, started = Done(), 0, time.monotonic()
+        out, extracted, started = Done(machines=len(machines)), 0, time.monotonic()
+        did = _Workers(n_runners=slots)
+        meter = Meter(did, len(todo), logs)
         results = cluster.map_unordered(
             address,
             functools.partial(_extract_shard, task),
@@ -86,10 +110,15 @@ def extract(
                 out.failures += [f | {"path": as_given[f["path"]]} for f in done.failures]
                 out.clips_extracted += done.clips_extracted
                 extracted += len(shards[index])
+                did.images_done += done.images_done
+                did.busy_s += done.busy_s / done.n_runners
                 bar.update(len(shards[index]))
+                meter.tick(extracted)
                 if count == slots:
                     left_s = (time.monotonic() - started) / extracted * (len(todo) - extracted)
-                    log.info("the others will take about %s", estimate.time_and_cost(left_s, usd_per_hour))
+                    needed = estimate.time_and_cost(left_s, usd_per_hour * len(machines))
+                    log.info("the others will take about %s", needed)
+            meter.finish(extracted)
     for store in stores.values():
         store.index.reload()
     return out
@@ -108,7 +137,7 @@ def _shards(clips: Sequence[Clip], slots: int) -> list[list[Clip]]:
     return [list(clips[i : i + size]) for i in range(0, len(clips), size)]
 
 
-def _extract_shard(task: _Task, clips: Sequence[Clip]) -> Done:
+def _extract_shard(task: _Task, clips: Sequence[Clip]) -> _Shard:
     """Run by a worker: what the shard still lacks."""
     backbone = backbones.get(task.backbone)
     weights = backbone.weights_file(task.config.backbone_weights)
@@ -117,12 +146,19 @@ def _extract_shard(task: _Task, clips: Sequence[Clip]) -> Done:
     engine = _engine(task, weights, clips)
     precision.admit(engine, stores, clips, backbone, task.config)
     run = Run(task.config, backbone, stores, engine)
+    images, busy_s = engine.images_done, engine.busy_s
     try:
         run.extract(todo, task.workers)
     finally:
         for store in stores.values():
             store.index.save()
-    return Done(run.failures, run.clips_extracted)
+    return _Shard(
+        run.failures,
+        run.clips_extracted,
+        images_done=engine.images_done - images,
+        busy_s=engine.busy_s - busy_s,
+        n_runners=engine.n_runners,
+    )
 
 
 def _store(task: _Task, stream: str, folder: Path, weights: Path) -> FeatureStore:

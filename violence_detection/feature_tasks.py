@@ -103,6 +103,6 @@ def summary(done: Any, wanted: int, usd_per_hour: float) -> dict[str, Any]:
         "clips_extracted": done.clips_extracted,
         "clips_failed": len(done.failures),
         "hours": round(done.seconds / 3600, 3),
-        "usd": round(done.seconds / 3600 * usd_per_hour, 2),
+        "usd": round(done.seconds / 3600 * usd_per_hour * done.machines, 2),
         "features": {name: str(store.folder) for name, store in done.stores.items()},
     }

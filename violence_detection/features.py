@@ -13,6 +13,7 @@ joins an entry is read, merged and written under the folder's lock.
 from __future__ import annotations
 
 import io
+import json
 import logging
 import zipfile
 import zlib
@@ -31,6 +32,7 @@ from violence_detection.feature_index import LOCK_NAME, VerifiedIndex, stamp
 log = logging.getLogger(__name__)
 _FORMAT = 5
 RECORD_NAME = "record.json"
+_MADE_BY = "_made_by"  # a member that is no variant: JSON, variant -> engine and precision
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 
@@ -123,7 +125,9 @@ class FeatureStore:
                 )
         path = self.path(clip_id)
         with storage.locked(self.folder / LOCK_NAME):
-            merged = self._whole_members(clip_id) | new | {"_engine": np.array(engine)}
+            merged = self._whole_members(clip_id) | new
+            made_by = _made_by(merged) | dict.fromkeys(new, engine)
+            merged[_MADE_BY] = np.array(json.dumps(made_by, sort_keys=True))
             with storage.atomic_path(path) as temporary, temporary.open("wb") as f:
                 np.savez(f, **merged)  # type: ignore[arg-type]  # numpy < 2.1 has no allow_pickle to tell apart
             now = stamp(path)
@@ -170,9 +174,9 @@ class FeatureStore:
         except _DAMAGE:
             return {}
 
-    def engine(self, clip_id: str) -> str:
-        """The engine and precision that last wrote a clip's entry."""
-        return str(self._members(clip_id, ["_engine"])["_engine"])
+    def made_by(self, clip_id: str) -> dict[str, str]:
+        """The engine and precision that made each variant of a clip, by variant."""
+        return _made_by(self._members(clip_id, [_MADE_BY]))
 
     def _members(self, clip_id: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Members by name, all by default; the checksum of each is checked before its bytes are interpreted."""
@@ -180,3 +184,7 @@ class FeatureStore:
             if names is None:
                 names = [n.removesuffix(".npy") for n in archive.namelist()]
             return {n: np.load(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
+
+
+def _made_by(members: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return json.loads(str(members[_MADE_BY])) if _MADE_BY in members else {}

@@ -65,6 +65,7 @@ class Job:
     settings: Settings
     start: Path | None = None
     overwrite: bool = False
+    usd_per_hour: float = 0.0  # of the machine, for what the log says is left to pay
 
     def with_absolute_paths(self) -> Job:
         """The same job for a process with another working folder."""
@@ -133,7 +134,9 @@ def train(job: Job, data: Data, strategy: Any) -> None:
     s = job.settings
     record = training.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
     log.info("%s: %s on %d clips", job.folder, job.architecture, len(data.train))
-    training.train({**record, "job": job.key}, data, job.folder, strategy, job.overwrite, start=job.start)
+    training.train(
+        {**record, "job": job.key}, data, job.folder, strategy, job.overwrite, job.start, job.usd_per_hour
+    )
 
 
 def _here(jobs: Sequence[Job], strategy: Any) -> None:
@@ -286,11 +289,19 @@ def _over_ray(jobs: Sequence[Job], address: str) -> None:
         return
     from violence_detection import cluster
 
-    anywhere = [job.with_absolute_paths() for job in jobs]
     with cluster.connected(address) as resources:
         gpus_each = 1 if resources.get("GPU") else 0
+        on_one = max(_jobs_at_once(m, gpus_each) for m in cluster.machines())
+        anywhere = [
+            dataclasses.replace(job, pool=job.pool.shared_by(on_one)).with_absolute_paths() for job in jobs
+        ]
         results = cluster.map_unordered(
             address, _train_alone, anywhere, gpus_each=gpus_each, what="model to train"
         )
         for done, (index, _) in enumerate(results, 1):
             log.info("%s is trained (%d of %d)", jobs[index].folder, done, len(jobs))
+
+
+def _jobs_at_once(machine: Mapping[str, float], gpus_each: int) -> int:
+    """How many jobs Ray gives a machine at a time: as `map_unordered` asks, one a GPU, else one a processor."""
+    return max(1, int(machine.get("GPU", 0) if gpus_each else machine.get("CPU", 1)))

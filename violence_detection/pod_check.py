@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12",
                   "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9",
                   "libnvrtc.so.12", "libnccl.so.2")  # fmt: skip
-_PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino")
+_PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino", "isal")
 #: Variants of clips (both streams) an hour where none was measured: a rough rate, said to be one.
 _ROUGH_VARIANTS_PER_HOUR = {"GPU": 40_000, "CPU": 3_000}
 #: Clips a second and epochs of an ultimate head: what the roadmap expects of two RTX 4080; a CPU's measured.
-_ROUGH_SAMPLES_PER_SECOND = {"GPU": 350.0, "CPU": 250.0}
+_ROUGH_SAMPLES_PER_SECOND = {"GPU": 350.0, "CPU": 1500.0}
 _LIKELY_EPOCHS = 60
 
 

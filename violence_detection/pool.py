@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection import augment, extract, manifest, split, storage, training_data
+from violence_detection import augment, extract, manifest, precision, split, storage, training_data
 from violence_detection.config import ExtractConfig, FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import RECORD_NAME, FeatureStore
@@ -39,6 +39,7 @@ class Pool:
     manifest_sha256: str
     generated: bool
     memory_gb: float = 0.0
+    engines: dict[str, list[str]] = field(default_factory=dict)
 
     def rows(self, clip_ids: Sequence[str]) -> pd.DataFrame:
         """The manifest's rows of these clips, in this order; a clip named twice is there twice."""
@@ -75,6 +76,7 @@ class Pool:
             records=self.records,
             manifest_sha256=self.manifest_sha256,
             generated=self.generated,
+            engines=self.engines,
         )
 
     def _fits_memory(self, parts: Sequence[tuple[pd.DataFrame, int]]) -> bool:
@@ -87,7 +89,8 @@ class Pool:
 
     def with_absolute_paths(self) -> Pool:
         """The same pool for a process with another working folder."""
-        return replace(self, stores={n: FeatureStore(s.folder.resolve()) for n, s in self.stores.items()})
+        stores = {n: FeatureStore(s.folder.resolve(), s.maker) for n, s in self.stores.items()}
+        return replace(self, stores=stores)
 
 
 def datasets(
@@ -149,4 +152,5 @@ def open_pool(features: FeatureConfig, where: ExtractConfig, choice: Choice) -> 
         manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
         generated=is_sample_root(where.data_root),
         memory_gb=where.memory_gb,
+        engines={name: precision.makers(store.folder) for name, store in extraction.stores.items()},
     )

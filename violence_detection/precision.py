@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from violence_detection import backbones, clips, storage
+from violence_detection import augment, backbones, clips, storage
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UnreadableVideo, UserError
 
@@ -29,9 +29,10 @@ log = logging.getLogger(__name__)
 TOLERANCE = 0.01
 _CLIPS_COMPARED = 3
 _ENTRIES_EXAMINED = 100  # in search of clips that another engine made
+_RECORD_PREFIX = "engine-"
 
-#: Images (T, S, S, 3) uint8 of a real clip, made only if they are needed; None if no clip can be read.
-Probe = Callable[[], np.ndarray | None]
+#: Images of a real clip, stream -> (T, S, S, 3) uint8, made only if they are needed; empty if no clip can be read.
+Probe = Callable[[], Mapping[str, np.ndarray]]
 
 
 class ClipFile(Protocol):
@@ -56,27 +57,31 @@ def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def faster_if_equal(reduced: Callable[[], Engine], exact: Engine, probe: Probe) -> Engine:
-    """The engine of reduced precision if it gives the exact one's features of the probe within TOLERANCE."""
-    images = probe()
-    if images is None:
+    """The engine of reduced precision if it gives the exact one's features of all streams within TOLERANCE."""
+    by_stream = probe()
+    if not by_stream:
         return exact
     fast = reduced()
-    error = relative_error(fast.submit(images).result(), exact.submit(images).result())
-    chosen = fast if error <= TOLERANCE else exact
-    log.info("%s differs from %s by %.2g %%: using %s", fast.name, exact.name, 100 * error, chosen.name)
+    errors = {
+        stream: relative_error(fast.submit(images).result(), exact.submit(images).result())
+        for stream, images in by_stream.items()
+    }
+    chosen = fast if max(errors.values()) <= TOLERANCE else exact
+    told = ", ".join(f"{stream} {100 * error:.2g} %" for stream, error in errors.items())
+    log.info("%s differs from %s by %s: using %s", fast.name, exact.name, told, chosen.name)
     return chosen
 
 
 def probe_of(wanted: Sequence[ClipFile], backbone: backbones.Backbone, config: FeatureConfig) -> Probe:
     """A probe from the first of the clips that can be read."""
 
-    def images() -> np.ndarray | None:
+    def images() -> Mapping[str, np.ndarray]:
         for clip in wanted:
             try:
-                return _images(clip, "v0", config.streams[0], backbone, config)
+                return _images(clip, augment.PLAIN, backbone, config)
             except UnreadableVideo:
                 continue
-        return None
+        return {}
 
     return images
 
@@ -93,8 +98,8 @@ def admit(
     Raises UserError, naming folder and remedy, if its features differ by more than TOLERANCE.
     """
     for stream, store in stores.items():
-        record = store.folder / f"engine-{engine.name}.json"
-        others = [p for p in store.folder.glob("engine-*.json") if p != record]
+        record = store.folder / f"{_RECORD_PREFIX}{engine.name}.json"
+        others = [p for p in store.folder.glob(f"{_RECORD_PREFIX}*.json") if p != record]
         known = storage.read_json(record) if record.is_file() else None
         if known and (known["relative_error"] is not None or not others):
             continue
@@ -103,14 +108,19 @@ def admit(
         if worst is not None and worst > TOLERANCE:
             raise UserError(
                 f"{engine.name} differs by {100 * worst:.2g} % from the features in {store.folder}, made by "
-                f"{_makers(store, errors)}; at most {100 * TOLERANCE:g} % is allowed in one cache. Use the engine "
-                "they were made with (--engine), or remove that folder to make all of them again"
+                f"{_makers_of(store, errors, engine)}; at most {100 * TOLERANCE:g} % is allowed in one cache. Use the "
+                "engine they were made with (--engine), or remove that folder to make all of them again"
             )
         if worst is not None:
             log.info(
                 "%s: %s reproduces cached features to %.2g %%", store.folder.name, engine.name, 100 * worst
             )
         storage.write_json(record, {"relative_error": worst, "clips": sorted(errors), "tolerance": TOLERANCE})
+
+
+def makers(folder: Path) -> list[str]:
+    """The engines that were admitted to a cache folder, and so may have made some of its features."""
+    return sorted(p.stem.removeprefix(_RECORD_PREFIX) for p in folder.glob(f"{_RECORD_PREFIX}*.json"))
 
 
 def _compare(
@@ -128,11 +138,14 @@ def _compare(
         if len(errors) == _CLIPS_COMPARED:
             break
         whole = store.variants(clip.clip_id)
-        if not whole or store.engine(clip.clip_id) == engine.name:
+        others = (
+            [v for v, maker in store.made_by(clip.clip_id).items() if maker != engine.name] if whole else []
+        )
+        if not others:
             continue
-        variant = min(whole)
+        variant = min(others)
         try:
-            images = _images(clip, variant, stream, backbone, config)
+            images = _images(clip, variant, backbone, config)[stream]
         except UnreadableVideo:
             continue
         (reference,) = store.read(clip.clip_id, [variant])
@@ -140,13 +153,14 @@ def _compare(
     return errors
 
 
-def _makers(store: FeatureStore, clip_ids: Mapping[str, float]) -> str:
-    return ", ".join(sorted({store.engine(clip_id) for clip_id in clip_ids}))
+def _makers_of(store: FeatureStore, clip_ids: Mapping[str, float], but: Engine) -> str:
+    makers = {maker for clip_id in clip_ids for maker in store.made_by(clip_id).values()}
+    return ", ".join(sorted(makers - {but.name}))
 
 
 def _images(
-    clip: ClipFile, variant: str, stream: str, backbone: backbones.Backbone, config: FeatureConfig
-) -> np.ndarray:
-    """Images (T, S, S, 3) uint8 of one clip, variant and stream. Raises UnreadableVideo naming the file."""
+    clip: ClipFile, variant: str, backbone: backbones.Backbone, config: FeatureConfig
+) -> dict[str, np.ndarray]:
+    """Images of one clip and variant, stream -> (T, S, S, 3) uint8. Raises UnreadableVideo naming the file."""
     ((_, by_stream),) = clips.clip_variants(clip.path, clip.clip_id, (variant,), backbone.input_size, config)
-    return by_stream[stream]
+    return by_stream

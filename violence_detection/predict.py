@@ -98,7 +98,13 @@ class Predictor:
         )
         self.views = augment.variant_names("t", config.tta)
         self.engines = {
-            name: engines.create(config.engine, backbones.get(name), weights, self._settings(name).frames)
+            name: engines.create(
+                config.engine,
+                backbones.get(name),
+                weights,
+                self._settings(name).frames,
+                trained_with=self.model.trained_with(name),
+            )
             for name, weights in detector.find_weights(self.model).items()
         }
 

@@ -2,7 +2,7 @@
 
 An entry of the cache is an uncompressed zip, so a variant is a run of bytes with a CRC-32 of its own. Where it begins
 is looked up once per clip; after that a variant costs one open, one read and one checksum. Nothing is copied to another
-place on the disk, and memory does not depend on the size of the cache.
+place on the disk, and memory holds no values, only where each variant lies (about 150 bytes of each).
 
 One thread reads a batch: it first asks the kernel for many variants at once, which the disk then fetches side by side,
 and takes them one after another. Threads that each read some would spend most of their time handing Python's lock to
@@ -11,6 +11,7 @@ each other, and take it from training.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import threading
@@ -76,8 +77,10 @@ class StoredFeatures:
 
     def _read_some(self, wanted: Sequence[tuple[int, int, np.ndarray]]) -> None:
         """Read clip, variant into the array (T, C) that stands beside them."""
-        asked = [self._ask(clip, self.variants[variant]) for clip, variant, _ in wanted]
+        asked: list[tuple[int, _Place] | None] = []
         try:
+            for clip, variant, _ in wanted:
+                asked.append(self._ask(clip, self.variants[variant]))
             for (clip, variant, out), file in zip(wanted, asked, strict=True):
                 if file is None or not _copy_member(*file, out):  # not looked up yet, or replaced since
                     self._read(clip, variant, out)
@@ -97,7 +100,8 @@ class StoredFeatures:
             return None
         place = known[name]
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(fd, place.offset, place.size, os.POSIX_FADV_WILLNEED)
+            with contextlib.suppress(OSError):  # a file system that takes no advice
+                os.posix_fadvise(fd, place.offset, place.size, os.POSIX_FADV_WILLNEED)
         return fd, place
 
     def _read(self, clip: int, variant: int, out: np.ndarray) -> None:

@@ -91,6 +91,7 @@ def run_record(
         "features": preprocessing,
         "inputs": {name: list(shape) for name, shape in sorted(data.train.shapes().items())},
         "feature_records": data.records,
+        "feature_engines": data.engines,
         "augment": augment,
         "head": dataclasses.asdict(head),
         "train": dataclasses.asdict(train),
@@ -186,7 +187,7 @@ def predict(model: keras.Model, inputs: Inputs) -> np.ndarray:
 def _claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Trained | None:
     """Start or continue a run in `folder`; the finished run if it is there already."""
     path = folder / CONFIG_NAME
-    if path.is_file() and storage.stable_hash(storage.read_json(path)) != storage.stable_hash(record):
+    if path.is_file() and _outcome(storage.read_json(path)) != _outcome(record):
         if not overwrite:
             raise UserError(
                 f"{folder} holds a model trained with other settings or data ({path}). "
@@ -202,6 +203,11 @@ def _claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> T
     if result.is_file():
         return Trained(folder=folder, **storage.read_json(result))
     return None
+
+
+def _outcome(record: Mapping[str, Any]) -> str:
+    """Hash of what decides a run's outcome. Engines that share a cache are alike: one may join between two starts."""
+    return storage.stable_hash({k: v for k, v in record.items() if k != "feature_engines"})
 
 
 class _Run:
@@ -222,6 +228,7 @@ class _Run:
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps = -(-len(data.train) // self.batch_size)
         self.state = State(parts=self._parts(self.config.accumulate))
+        self.predict_batch = _PREDICT_BATCH
         self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
         self.pace = _Pace(usd_per_hour)
 
@@ -253,7 +260,6 @@ class _Run:
             micro_batches.accumulate(model, self.state.parts)
         log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)
         batches = self.train_feed.training(self.batch_size, self.config.seed, lambda: self.state.epoch)
-        selection = self.selection_feed.plain(_PREDICT_BATCH)
         while self.state.epoch < self.last_epoch and not self._stops():
             started, steps_before = time.monotonic(), _steps_made(model)
             _reseed(model, self.config.seed, self.state.epoch)
@@ -264,7 +270,7 @@ class _Run:
             if _steps_made(model) == steps_before:  # loss scaling skips steps that overflow
                 raise _not_a_number("every gradient", self.folder, self.state.epoch + 1, self.steps)
             fit_s = time.monotonic() - started
-            p = self._predict_selection(model, selection)
+            p = self._predict_selection(model)
             row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
             self.pace.epoch(self.steps * self.batch_size, fit_s, time.monotonic() - started)
             log.info("%s %s", self._line(row), self.pace.line(self.last_epoch - int(row["epoch"])))
@@ -273,10 +279,21 @@ class _Run:
                 board.pictures(self.data.selection.labels, p, int(row["epoch"]))
         return model
 
-    def _predict_selection(self, model: keras.Model, batches: tf.data.Dataset) -> np.ndarray:
-        """P(fight) of the selection clips: (N,) float64."""
-        steps = -(-len(self.data.selection) // _PREDICT_BATCH)  # without it Keras warns of the end
-        return model.predict(batches, steps=steps, verbose=0)[:, 0].astype(np.float64)
+    def _predict_selection(self, model: keras.Model) -> np.ndarray:
+        """P(fight) of the selection clips: (N,) float64; in smaller batches where the device's memory is full."""
+        while True:
+            steps = -(-len(self.data.selection) // self.predict_batch)  # without it Keras warns of the end
+            batches = self.selection_feed.plain(self.predict_batch)
+            try:
+                return model.predict(batches, steps=steps, verbose=0)[:, 0].astype(np.float64)
+            except tf.errors.OpError as e:
+                if not _memory_is_full(e) or self.predict_batch == 1:
+                    raise
+                self.predict_batch //= 2
+                log.warning(
+                    "OUT OF DEVICE MEMORY judging the selection: from here on %d clips at a time",
+                    self.predict_batch,
+                )
 
     def _parts(self, at_least: int) -> int:
         """In how many equal parts a device takes its share of a batch."""
@@ -389,7 +406,7 @@ class _Run:
         best = self.state.history[self.state.best_epoch]
         _save_model(model, self.folder / FINAL_NAME)
         model.load_weights(self.folder / BEST_NAME)
-        p = self._predict_selection(model, self.selection_feed.plain(_PREDICT_BATCH))
+        p = self._predict_selection(model)
         board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
         board.close(best["selection_accuracy"], best["selection_loss"], int(best["epoch"]))
         trained = Trained(

