@@ -131,7 +131,7 @@ def test_frames_of_any_size_are_squeezed_to_the_square(shape: tuple[int, int]) -
 
 
 @pytest.mark.parametrize("shape", [(4 * SIZE, 4 * SIZE), (2 * SIZE, 4 * SIZE), (4 * SIZE, SIZE)])
-def test_every_pixel_of_a_large_frame_counts(shape: tuple[int, int]) -> None:
+def test_every_pixel_counts_where_sides_are_whole_multiples(shape: tuple[int, int]) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     blocks = frame.reshape(SIZE, shape[0] // SIZE, SIZE, shape[1] // SIZE, 3)
     mean = blocks.mean(axis=(1, 3))[..., ::-1]  # BGR to RGB

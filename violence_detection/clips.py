@@ -79,8 +79,9 @@ def sampling(info: video.VideoInfo, window: Window, d: augment.Draw, config: Fea
 def squeeze(picture: np.ndarray, size: int) -> np.ndarray:
     """The whole picture (H, W, 3) as (size, size, 3) uint8, itself if it has that size.
 
-    Bilinear, after a side of at least twice `size` has been halved, so that every pixel counts; averaging over areas
-    takes up to ten times as long.
+    Bilinear, after each side has been halved while it is at least twice `size`; of what is then left, always below 2:1,
+    pixels count unequally. Averaging over areas does not have that, takes four to eight times as long and is no more
+    accurate (docs/results.md).
     """
     height, width, _ = picture.shape
     while height >= 2 * size or width >= 2 * size:
