@@ -54,7 +54,7 @@ class ExtractConfig:
     ray: str | None = option(
         None, "spread the work over a Ray cluster that shares the data root: local, auto or HOST:PORT"
     )
-    usd_per_hour: float = option(0.0, "price of the machine, to say beforehand and afterwards what it costs")
+    usd_per_hour: float = option(0.0, "price of a machine, to say beforehand and afterwards what it costs")
     verify_features: bool = option(
         False, "compare the checksums of all cached features, not only of those that are new or have changed"
     )
