@@ -112,7 +112,7 @@ class Pictures(dict[int, np.ndarray]):
         self, frames: Mapping[int, np.ndarray], size: int, corner: tuple[float, float] | None = None
     ):
         self._frames, self._size, self._corner = frames, size, corner
-        self.greys = _Greys(self)
+        self._greys: dict[int, np.ndarray] = {}
 
     def __missing__(self, number: int) -> np.ndarray:
         frame, size = self._frames[number], self._size
@@ -124,16 +124,11 @@ class Pictures(dict[int, np.ndarray]):
         self[number] = frame
         return frame
 
-
-class _Greys(dict[int, np.ndarray]):
-    """Pictures in grey by number, (S, S) uint8, each made when it is first asked for."""
-
-    def __init__(self, pictures: Mapping[int, np.ndarray]):
-        self._pictures = pictures
-
-    def __missing__(self, number: int) -> np.ndarray:
-        self[number] = cv2.cvtColor(self._pictures[number], cv2.COLOR_RGB2GRAY)
-        return self[number]
+    def grey(self, number: int) -> np.ndarray:
+        """The picture in grey, (S, S) uint8."""
+        if number not in self._greys:
+            self._greys[number] = cv2.cvtColor(self[number], cv2.COLOR_RGB2GRAY)
+        return self._greys[number]
 
 
 def images(
@@ -152,7 +147,7 @@ def images(
     whole = Pictures(frames, size) if whole is None else whole
     shown = whole
     if d.focus:
-        corner = focus.corner([whole.greys[i] for i in sample.base.tolist()], config.focus)
+        corner = focus.corner([whole.grey(i) for i in sample.base.tolist()], config.focus)
         shown = Pictures(frames, size, corner)
     augmenter = augment.Augmenter(d, size)
     out = {}
@@ -163,7 +158,7 @@ def images(
     if "motion" in config.streams:
         out["motion"] = np.empty((len(sample.motion), size, size, 3), np.uint8)
         for image, row in zip(out["motion"], sample.motion.tolist(), strict=True):
-            _motion(augmenter.grey([shown.greys[i] for i in row], row), config.motion_gain, image)
+            _motion(augmenter.grey([shown.grey(i) for i in row], row), config.motion_gain, image)
     return out
 
 
