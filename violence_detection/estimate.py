@@ -17,9 +17,9 @@ from violence_detection.preflight import RESERVE_BYTES, free_bytes_of, gigabytes
 log = logging.getLogger(__name__)
 #: So many clips a decoding thread make a run long enough to tell its rate.
 WORTH_MEASURING = 8
-#: Bytes of a cache entry beside the values: the name of the engine, the end of the directory; and of each variant.
+#: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
 _ENTRY_BYTES = 400
-_VARIANT_BYTES = 240
+_VARIANT_BYTES = 260
 
 
 def count_variants(clips: Sequence[Clip]) -> int:

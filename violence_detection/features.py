@@ -32,7 +32,7 @@ from violence_detection.feature_index import LOCK_NAME, VerifiedIndex, stamp
 log = logging.getLogger(__name__)
 _FORMAT = 5
 RECORD_NAME = "record.json"
-_MADE_BY = "_made_by"  # a member that is no variant: JSON, variant -> engine and precision
+_MADE_BY = "_made_by"  # a member that is no variant: JSON as bytes, variant -> engine and precision
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
 
@@ -127,7 +127,7 @@ class FeatureStore:
         with storage.locked(self.folder / LOCK_NAME):
             merged = self._whole_members(clip_id) | new
             made_by = _made_by(merged) | dict.fromkeys(new, engine)
-            merged[_MADE_BY] = np.array(json.dumps(made_by, sort_keys=True))
+            merged[_MADE_BY] = np.frombuffer(json.dumps(made_by, sort_keys=True).encode(), np.uint8)
             with storage.atomic_path(path) as temporary, temporary.open("wb") as f:
                 np.savez(f, **merged)  # type: ignore[arg-type]  # numpy < 2.1 has no allow_pickle to tell apart
             now = stamp(path)
@@ -187,4 +187,4 @@ class FeatureStore:
 
 
 def _made_by(members: Mapping[str, np.ndarray]) -> dict[str, str]:
-    return json.loads(str(members[_MADE_BY])) if _MADE_BY in members else {}
+    return json.loads(members[_MADE_BY].tobytes()) if _MADE_BY in members else {}
