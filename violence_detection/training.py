@@ -30,13 +30,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from violence_detection import CLASS_NAMES, __version__, canary, heads, machine, micro_batches, storage
+from violence_detection import (
+    CLASS_NAMES,
+    __version__,
+    canary,
+    heads,
+    micro_batches,
+    storage,
+    training_faults,
+)
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.errors import UserError
 from violence_detection.feed import Feed
 from violence_detection.loss_scale import MirroredLossScale
 from violence_detection.training_board import Board
 from violence_detection.training_data import Data, Inputs
+from violence_detection.training_pace import Pace
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +54,6 @@ CONFIG_NAME, RESULT_NAME, LOG_NAME = "config.json", "result.json", "training_log
 CLIPS_NAME = "trained_on.txt"
 BOARD_NAME = "tensorboard_logs"
 _PREDICT_BATCH = 256
-#: Asking the driver takes about 0.1 s.
-_LOOK_AT_GPUS_EVERY_S = 10.0
 _COLUMNS = (
     "epoch", "loss", "accuracy", "auc", "selection_loss", "selection_accuracy", "selection_auc", "learning_rate",
 )  # fmt: skip
@@ -230,7 +237,7 @@ class _Run:
         self.state = State(parts=self._parts(self.config.accumulate))
         self.predict_batch = _PREDICT_BATCH
         self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
-        self.pace = _Pace(usd_per_hour)
+        self.pace = Pace(usd_per_hour)
 
     def run(self) -> Trained:
         few = min(self.batch_size, 8 * self.strategy.num_replicas_in_sync)
@@ -246,7 +253,7 @@ class _Run:
                 with self.train_feed.errors(), self.selection_feed.errors():
                     return self._finish(self._epochs(board), board)
             except tf.errors.OpError as e:
-                if not _memory_is_full(e):
+                if not training_faults.memory_is_full(e):
                     raise
                 self._halve_device_batch(e)
             gc.collect()
@@ -263,12 +270,12 @@ class _Run:
         while self.state.epoch < self.last_epoch and not self._stops():
             started, steps_before = time.monotonic(), _steps_made(model)
             _reseed(model, self.config.seed, self.state.epoch)
-            stop = _StopAtNan(self.folder, self.state.epoch + 1, self.steps)
+            stop = training_faults.StopAtNan(self.folder, self.state.epoch + 1, self.steps)
             history = model.fit(
                 batches, steps_per_epoch=self.steps, epochs=1, shuffle=False, verbose=0, callbacks=[stop]
             ).history
             if _steps_made(model) == steps_before:  # loss scaling skips steps that overflow
-                raise _not_a_number("every gradient", self.folder, self.state.epoch + 1, self.steps)
+                raise self._not_a_number("every gradient")
             fit_s = time.monotonic() - started
             p = self._predict_selection(model)
             row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
@@ -287,13 +294,16 @@ class _Run:
             try:
                 return model.predict(batches, steps=steps, verbose=0)[:, 0].astype(np.float64)
             except tf.errors.OpError as e:
-                if not _memory_is_full(e) or self.predict_batch == 1:
+                if not training_faults.memory_is_full(e) or self.predict_batch == 1:
                     raise
                 self.predict_batch //= 2
                 log.warning(
                     "OUT OF DEVICE MEMORY judging the selection: from here on %d clips at a time",
                     self.predict_batch,
                 )
+
+    def _not_a_number(self, what: str) -> UserError:
+        return training_faults.not_a_number(what, self.folder, self.state.epoch + 1, self.steps)
 
     def _parts(self, at_least: int) -> int:
         """In how many equal parts a device takes its share of a batch."""
@@ -362,7 +372,7 @@ class _Run:
 
         labels = self.data.selection.labels
         if not np.isfinite(p).all():
-            raise _not_a_number("P(fight) of a selection clip", self.folder, self.state.epoch + 1, self.steps)
+            raise self._not_a_number("P(fight) of a selection clip")
         return {
             "epoch": self.state.epoch + 1,
             "loss": logs["loss"],
@@ -421,70 +431,6 @@ class _Run:
         log.info("%s: %s epoch %d of %d, selection accuracy %.4f", self.folder, self.config.keep, best["epoch"],
                  self.state.epoch, best["selection_accuracy"])  # fmt: skip
         return trained
-
-
-class _StopAtNan(keras.callbacks.Callback):
-    """Ends training in the step whose loss is no number, before the rest of the epoch is wasted."""
-
-    def __init__(self, folder: Path, epoch: int, steps: int):
-        super().__init__()
-        self.folder, self.epoch, self.steps = folder, epoch, steps
-
-    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        loss = float((logs or {})["loss"])  # the mean so far
-        if not math.isfinite(loss):
-            raise _not_a_number("the loss", self.folder, self.epoch, self.steps, batch + 1)
-
-
-def _not_a_number(what: str, folder: Path, epoch: int, steps: int, step: int | None = None) -> UserError:
-    where = f"step {step or steps} of {steps} of epoch {epoch}"
-    return UserError(
-        f"{what} became nan or infinite in {where} of {folder}. Try --mixed-precision off, a lower --learning-rate, or "
-        "--devices 1; the epochs before it are kept, and the same command would go on from there"
-    )
-
-
-def _memory_is_full(error: tf.errors.OpError) -> bool:
-    """Whether the device ran out of memory; cuDNN says so in words only."""
-    return isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in str(error).lower()
-
-
-class _Pace:
-    """How fast a run goes, what is left of it in time and money, and what the GPUs do meanwhile."""
-
-    def __init__(self, usd_per_hour: float):
-        self.usd_per_hour = usd_per_hour
-        self.samples, self.fit_s, self.epoch_s = 0, 0.0, 0.0
-        self.last: tuple[int, float] = (0, 1.0)
-        self.gpus: list[machine.Gpu] = []
-        self._looked = -_LOOK_AT_GPUS_EVERY_S
-
-    def epoch(self, samples: int, fit_s: float, epoch_s: float) -> None:
-        """One more epoch: seconds in training alone, and with selection."""
-        self.samples += samples
-        self.fit_s += fit_s
-        self.epoch_s, self.last = epoch_s, (samples, fit_s)
-        if time.monotonic() - self._looked >= _LOOK_AT_GPUS_EVERY_S:
-            self.gpus, self._looked = machine.gpus(), time.monotonic()
-
-    @property
-    def samples_per_second(self) -> float:
-        return self.samples / max(self.fit_s, 1e-9)
-
-    def scalars(self) -> dict[str, float]:
-        found = {"samples_per_second": self.last[0] / self.last[1]}
-        for i, gpu in enumerate(self.gpus):
-            found |= {f"gpu{i}/use_percent": gpu.use_percent, f"gpu{i}/memory_mb": gpu.memory_used_mb}
-        return found
-
-    def line(self, epochs_left: int) -> str:
-        left_h = epochs_left * self.epoch_s / 3600
-        parts = [f" {self.last[0] / self.last[1]:.0f} samples/s"]
-        parts += [f"gpu {g.use_percent:.0f} % {g.memory_used_mb / 1024:.1f} GB" for g in self.gpus]
-        parts.append(f"at most {60 * left_h:.0f} min left")
-        if self.usd_per_hour:
-            parts.append(f"{left_h * self.usd_per_hour:.2f} USD left")
-        return "  ".join(parts)
 
 
 def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
