@@ -239,6 +239,48 @@ def test_damage_is_found_before_anything_is_unpacked(
     assert str(archive) in str(raised.value)
 
 
+def _without_end(content: bytes, header: int) -> bytes:
+    return content[:header]
+
+
+def _within_header(content: bytes, header: int) -> bytes:
+    return content[: header + 100]
+
+
+def _header_flipped(content: bytes, header: int) -> bytes:
+    return content[: header + 5] + bytes([content[header + 5] ^ 0xFF]) + content[header + 6 :]
+
+
+@pytest.mark.parametrize("damage", [_without_end, _within_header, _header_flipped])
+def test_a_plain_tar_that_ends_at_a_later_header_is_damaged(
+    arena: Path, damage: Callable[[bytes, int], bytes]
+) -> None:
+    """It has no checksum of the whole, and tarfile would take it for one that has fewer files."""
+    archive = make_tar(arena / "a", [(tar_member(f"{n}.avi"), CLIP) for n in "abc"], "w")
+    whole = archive.read_bytes()
+    with tarfile.open(archive) as tar:
+        header = tar.getmember("b.avi").offset
+    assert [e.name for e in archives.verify(archive)] == ["a.avi", "b.avi", "c.avi"]
+    archive.write_bytes(damage(whole, header))
+    with pytest.raises(archives.CorruptArchive, match="fetched anew"):
+        archives.verify(archive)
+
+
+def test_damage_that_the_libraries_do_not_name_is_damage_too(arena: Path) -> None:
+    """A zip whose file begins before the archive does, and a zip with a file that has no name."""
+    whole = make_zip(arena / "a", {"a.avi": CLIP}).read_bytes()
+    directory = whole.index(b"PK\x01\x02")
+    before = bytearray(whole)
+    end = whole.rindex(b"PK\x05\x06")
+    before[end + 16 : end + 20] = (len(whole) + 999).to_bytes(4, "little")  # the directory's place
+    nameless = bytearray(whole)
+    nameless[directory + 28 : directory + 30] = bytes(2)
+    for content in (before, nameless):
+        (arena / "a").write_bytes(bytes(content))
+        with pytest.raises(archives.CorruptArchive, match="fetched anew"):
+            archives.verify(arena / "a")
+
+
 @pytest.mark.parametrize(
     ("content", "error", "match"),
     [

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -21,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from violence_detection.archive_names import Names, UnsafeName
 from violence_detection.completion import OWN_NAMES, RecordedFile
@@ -241,7 +242,10 @@ def _walk_zip(path: Path, names: Names, budget: _Budget) -> Iterator[tuple[Entry
 
 
 def _walk_tar(path: Path, names: Names, budget: _Budget) -> Iterator[tuple[Entry, IO[bytes]]]:
-    with _decompressed(path) as stream, tarfile.open(fileobj=stream, mode="r:") as archive:
+    with (
+        _decompressed(path) as stream,
+        tarfile.open(fileobj=stream, mode="r:", tarinfo=_WholeHeader) as archive,
+    ):
         for member in archive:  # streaming: a compressed tar has no list to read ahead
             if member.isdir():
                 names.folder(member.name)
@@ -256,6 +260,19 @@ def _walk_tar(path: Path, names: Names, budget: _Budget) -> Iterator[tuple[Entry
             with content:
                 yield entry, content
         _read_trailer(archive, budget)
+
+
+class _WholeHeader(tarfile.TarInfo):
+    """A member whose header must be whole: tarfile takes a damaged or missing one for the end of the archive."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as e:
+            if buf == bytes(tarfile.BLOCKSIZE):  # what ends an archive
+                raise
+            raise tarfile.ReadError(str(e)) from e
 
 
 class _HeaderLimit(io.BufferedReader):
@@ -303,8 +320,13 @@ def _readable_errors(path: Path) -> Iterator[None]:
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
     except UnicodeError as e:
         raise CorruptArchive(f"{path}: damaged names ({e}). {again}") from e
+    except (ValueError, LookupError) as e:  # numbers and names that the libraries take as they stand
+        raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
     except OSError as e:
-        if e.errno is not None:  # the disk's, not the decompressor's
+        if e.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # the disk's; neither the decompressor's nor a place before the file
             raise
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
 
