@@ -260,7 +260,6 @@ def _with_streams(pool: Pool, config: FeatureConfig) -> Pool:
         pool,
         stores={n: s for n, s in pool.stores.items() if n in names},
         records={n: r for n, r in pool.records.items() if n in names},
-        engines={n: e for n, e in pool.engines.items() if n in names},
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from violence_detection import ensemble, folds, member_jobs
+from violence_detection import ensemble, folds, member_jobs, storage
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.features import FeatureStore
 from violence_detection.member_jobs import Job, Settings
@@ -54,6 +54,7 @@ def data() -> Data:
         records={f"efficientnet_lite0.{s}": {**record, "stream": s} for s in ("rgb", "motion")},
         manifest_sha256="f" * 64,
         generated=False,
+        engines={f"efficientnet_lite0.{s}": ["openvino-float32"] for s in ("rgb", "motion")},
     )
 
 
@@ -74,6 +75,7 @@ def pool(root: Path, count: int = 96) -> Pool:
     stores = {}
     for name, values in made.inputs.items():
         stores[name] = FeatureStore(root / name)
+        storage.write_json(root / name / "engine-made-up.json", {})
         for clip_id, variants in zip(rows.clip_id, values, strict=True):
             stores[name].add(clip_id, dict(zip(("v0", "v1", "t1"), variants, strict=True)), "made up")
     return Pool(rows, stores, ("v0", "v1"), [], data().records, "f" * 64, False)

@@ -75,6 +75,17 @@ def test_members_on_different_features_are_refused(models: Path, tmp_path: Path)
         detector.load(mixed)
 
 
+def test_the_engines_of_all_members_features_are_known(models: Path, tmp_path: Path) -> None:
+    assert detector.load(models).trained_with("efficientnet_lite0") == ["made-up"]
+    mixed = tmp_path / "mixed"
+    shutil.copytree(models, mixed)
+    record = storage.read_json(mixed / "conv_lstm" / "config.json")
+    record["feature_engines"]["efficientnet_lite0.motion"].append("openvino-float32")
+    storage.write_json(mixed / "conv_lstm" / "config.json", record)
+    assert detector.load(mixed).trained_with("efficientnet_lite0") == ["made-up", "openvino-float32"]
+    assert detector.load(mixed).trained_with("i3d") == []
+
+
 def test_other_backbone_weights_than_in_training_are_refused(models: Path, tmp_path: Path) -> None:
     found = detector.load(models)
     other = tmp_path / "other.pth"

@@ -63,12 +63,13 @@ def test_jobs_on_the_same_clips_get_the_features_of_their_own_pool(
 
 
 def test_processes_share_the_memory_that_features_may_take(features: Path, tmp_path: Path) -> None:
-    pool = dataclasses.replace(synthetic.pool(features), memory_gb=3.0)
-    assert pool.shared_by(3).memory_gb == pytest.approx(1.0)
     (job, _) = synthetic.jobs(features, tmp_path)
-    kept, read = (
-        dataclasses.replace(job.pool, memory_gb=gb).data(job.cut).train.inputs for gb in (1.0, 1e-9)
+    loaded = job.pool.data(job.cut)
+    needed = sum(
+        x.nbytes for part in (loaded.train, loaded.selection, loaded.val) for x in part.inputs.values()
     )
+    pool = dataclasses.replace(job.pool, memory_gb=2.5 * needed / 1e9)
+    kept, read = (pool.shared_by(processes).data(job.cut).train.inputs for processes in (2, 3))
     assert all(isinstance(values, np.ndarray) for values in kept.values())
     assert not any(isinstance(values, np.ndarray) for values in read.values())
 

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import small_videos
 import stand_in
 
-from violence_detection import augment, backbones, detector, extract, heads, predict, storage, video
+from violence_detection import (
+    augment,
+    backbones,
+    detector,
+    engines,
+    extract,
+    heads,
+    precision,
+    predict,
+    storage,
+    video,
+)
 from violence_detection.clips import sliding_windows
 from violence_detection.config import FeatureConfig, HeadConfig, PredictConfig
 from violence_detection.errors import UserError
@@ -69,10 +81,19 @@ def test_image_and_video_backbones_side_by_side_see_what_training_saw(
     }
     shapes = {name: (values.shape[1], values.shape[2]) for name, values in cached.items()}
     member = detector.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
-    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, {})
+    made_by = {"stand_in.rgb": ["a-float16"], "stand_in.motion": ["a-float16"], "film.rgb": ["a-float32"]}
+    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, {"feature_engines": made_by})
     monkeypatch.setattr(detector, "load", lambda *_, **__: model)
     monkeypatch.setattr(detector, "find_weights", lambda _: dict.fromkeys(config.backbone, Path(__file__)))
+    create, asked = engines.create, {}
+
+    def note(kind: str, backbone: backbones.Backbone, *rest: Any, trained_with: list[str]) -> engines.Engine:
+        asked[backbone.name] = trained_with
+        return create(kind, backbone, *rest)
+
+    monkeypatch.setattr(engines, "create", note)
     verdict = predict.Predictor(PredictConfig(tmp_path)).judge(clip)
+    assert asked == {"stand_in": ["a-float16"], "film": ["a-float32"]}
     (p,) = model.predict({name: values.astype(np.float32) for name, values in cached.items()})["average"]
     assert verdict.windows == [(0.0, 2.0, round(float(p), 4))]
 
@@ -92,7 +113,8 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
     stores = extract.ensure(wanted, config, tmp_path).stores
     shapes = dict.fromkeys(stores, (3, 1280))
     member = detector.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
-    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, {})
+    record = {"feature_engines": precision.makers_by_input(stores)}
+    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, record)
     weights = backbones.get("efficientnet_lite0").weights_file(None)
     monkeypatch.setattr(detector, "load", lambda *_, **__: model)
     monkeypatch.setattr(detector, "find_weights", lambda _: {"efficientnet_lite0": weights})

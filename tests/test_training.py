@@ -253,13 +253,14 @@ def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
 
 
 class _FullBeyond(keras.layers.Layer):
-    """A device whose memory is full with more than `clips` at a time while training."""
+    """A device whose memory is full with more than `clips` at a time while training, or while judging."""
 
     clips = 8
+    while_training = True
 
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         def check(size: np.ndarray) -> np.ndarray:
-            if training and size > self.clips:
+            if bool(training) == self.while_training and size > self.clips:
                 raise MemoryError("planted")
             return size
 
@@ -291,31 +292,41 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
         training.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
 
 
-def test_full_device_memory_while_judging_the_selection_halves_that_batch(
+def test_full_device_memory_while_judging_halves_that_batch_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class FullWhenJudging(keras.layers.Layer):
-        def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-            def check(size: np.ndarray) -> np.ndarray:
-                if not training and size > 4:
-                    raise MemoryError("planted")
-                return size
-
-            size = tf.numpy_function(check, [tf.shape(x)[0]], tf.int32)
-            with tf.control_dependencies([size]):
-                return tf.identity(x)
-
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
-    training.train(_record(epochs=1), data, tmp_path / "roomy", strategy)
+    training.train(_record(epochs=2), data, tmp_path / "roomy", strategy)
     gru = heads.ARCHITECTURES["gru"]
-    monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(FullWhenJudging()(x), c))
+    monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(_FullBeyond()(x), c))
+    monkeypatch.setattr(_FullBeyond, "while_training", False)
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
-    training.train(_record(epochs=1), data, tmp_path / "full", strategy)
-    assert "judging the selection: from here on 4 clips at a time" in caplog.text
+    record = _record(epochs=2)
+    full = training.train(record, data, tmp_path / "full", strategy)
+    assert caplog.text.count("OUT OF DEVICE MEMORY") == 5, "256 to 8, once for both epochs"
     assert storage.read_json(tmp_path / "full" / "checkpoint" / "state.json")["parts"] == 1
-    for full, roomy in zip(_history(tmp_path / "full"), _history(tmp_path / "roomy"), strict=True):
+    for seen, roomy in zip(_history(tmp_path / "full"), _history(tmp_path / "roomy"), strict=True):
         for column, value in roomy.items():
-            assert float(full[column]) == pytest.approx(float(value), rel=1e-4), column
+            assert float(seen[column]) == pytest.approx(float(value), rel=1e-4), column
+
+    model = training.build(record, 1)
+    model.load_weights(full.model_path)
+    p = training.predict(model, data.val.plain())
+    assert p.shape == (len(data.val),)
+    monkeypatch.setattr(_FullBeyond, "clips", 0)
+    with pytest.raises(UserError, match="full with one clip to judge"):
+        training.predict(model, data.val.plain())
+
+
+def test_a_run_goes_on_after_another_engine_joined_its_cache_and_says_so(tmp_path: Path) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    record = _record(epochs=1)
+    training.train(record, data, tmp_path, strategy)
+    (tmp_path / training.RESULT_NAME).unlink()  # as if it had been killed before
+    joined = {name: [*engines, "tensorflow-float32"] for name, engines in data.engines.items()}
+    training.train({**record, "feature_engines": joined}, data, tmp_path, strategy)
+    assert storage.read_json(tmp_path / training.CONFIG_NAME)["feature_engines"] == joined
+    assert record["feature_engines"] == data.engines
 
 
 def test_damaged_feature_met_while_training_is_made_anew_and_changes_nothing(tmp_path: Path) -> None:

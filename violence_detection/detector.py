@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,8 @@ class Detector:
         return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
 
     def trained_with(self, backbone: str) -> list[str]:
-        """The engines that made a backbone's features for training."""
-        made_by = self.record.get("feature_engines", {})
+        """The engines that may have made a backbone's features for training, of any member."""
+        made_by = self.record["feature_engines"]
         return sorted(
             {e for name, engines in made_by.items() if name.startswith(f"{backbone}.") for e in engines}
         )
@@ -99,7 +99,16 @@ def load(path: Path, **how: Any) -> Detector:
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
     }
     folders = tuple(file.parent for _, file, _ in files)
-    return Detector(folders[0], folders, members, FeatureConfig(**{**stored, **how}), records[0])
+    record = {**records[0], "feature_engines": _engines_of_all(records)}
+    return Detector(folders[0], folders, members, FeatureConfig(**{**stored, **how}), record)
+
+
+def _engines_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for record in records:
+        for name, engines in record.get("feature_engines", {}).items():
+            found.setdefault(name, set()).update(engines)
+    return {name: sorted(engines) for name, engines in found.items()}
 
 
 def check_weights(detector: Detector, backbone: str, weights: Path) -> None:

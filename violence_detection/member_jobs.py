@@ -197,7 +197,9 @@ def _in_processes(jobs: Sequence[Job], at_once: int) -> None:
     if gpus and jobs and jobs[0].settings.train.devices > 1:
         raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
     at_once = at_once or len(gpus) or max(2, worker_count(0) // THREADS)
-    jobs = [dataclasses.replace(job, pool=job.pool.shared_by(at_once)) for job in jobs]
+    jobs = [
+        dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
+    ]
     free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]  # several share a GPU if asked to
     waiting, attempts = list(jobs), dict.fromkeys((job.folder for job in jobs), 0)
     running: list[_Worker] = []
@@ -291,17 +293,15 @@ def _over_ray(jobs: Sequence[Job], address: str) -> None:
 
     with cluster.connected(address) as resources:
         gpus_each = 1 if resources.get("GPU") else 0
-        on_one = max(_jobs_at_once(m, gpus_each) for m in cluster.machines())
+        machines = cluster.machines()
+        cpus_each = 1 if gpus_each else min(THREADS, max(int(m.get("CPU", 1)) for m in machines))
+        on_one = max(int(m.get("GPU", 0) if gpus_each else m.get("CPU", 0) // cpus_each) for m in machines)
+        sharers = max(1, min(on_one, len(jobs)))
         anywhere = [
-            dataclasses.replace(job, pool=job.pool.shared_by(on_one)).with_absolute_paths() for job in jobs
+            dataclasses.replace(job, pool=job.pool.shared_by(sharers)).with_absolute_paths() for job in jobs
         ]
         results = cluster.map_unordered(
-            address, _train_alone, anywhere, gpus_each=gpus_each, what="model to train"
+            address, _train_alone, anywhere, cpus_each=cpus_each, gpus_each=gpus_each, what="model to train"
         )
         for done, (index, _) in enumerate(results, 1):
             log.info("%s is trained (%d of %d)", jobs[index].folder, done, len(jobs))
-
-
-def _jobs_at_once(machine: Mapping[str, float], gpus_each: int) -> int:
-    """How many jobs Ray gives a machine at a time: as `map_unordered` asks, one a GPU, else one a processor."""
-    return max(1, int(machine.get("GPU", 0) if gpus_each else machine.get("CPU", 1)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +28,8 @@ REST = "rest"
 class Pool:
     """Readable clips (rows of the manifest, by clip id) and their feature caches; small enough to be sent about.
 
-    `memory_gb`: what features may take of the memory; 0: a share of what is free.
+    `memory_gb`: what features may take of the memory; 0: a share of what is free. `sharers`: processes of one machine
+    that load them at the same time and divide that.
     """
 
     frame: pd.DataFrame
@@ -39,7 +40,7 @@ class Pool:
     manifest_sha256: str
     generated: bool
     memory_gb: float = 0.0
-    engines: dict[str, list[str]] = field(default_factory=dict)
+    sharers: int = 1
 
     def rows(self, clip_ids: Sequence[str]) -> pd.DataFrame:
         """The manifest's rows of these clips, in this order; a clip named twice is there twice."""
@@ -76,16 +77,15 @@ class Pool:
             records=self.records,
             manifest_sha256=self.manifest_sha256,
             generated=self.generated,
-            engines=self.engines,
+            engines=precision.makers_by_input(self.stores),
         )
 
     def _fits_memory(self, parts: Sequence[tuple[pd.DataFrame, int]]) -> bool:
-        return training_data.fits_memory(self.stores, parts, self.memory_gb)
+        return training_data.fits_memory(self.stores, parts, self.memory_gb, self.sharers)
 
     def shared_by(self, processes: int) -> Pool:
-        """The same pool for one of several processes, with its part of the memory."""
-        limit = training_data.memory_limit_bytes(self.memory_gb)
-        return replace(self, memory_gb=limit / processes / 1e9)
+        """The same pool for one of several processes, on this machine or another, with its part of the memory."""
+        return replace(self, sharers=processes)
 
     def with_absolute_paths(self) -> Pool:
         """The same pool for a process with another working folder."""
@@ -152,5 +152,4 @@ def open_pool(features: FeatureConfig, where: ExtractConfig, choice: Choice) -> 
         manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
         generated=is_sample_root(where.data_root),
         memory_gb=where.memory_gb,
-        engines={name: precision.makers(store.folder) for name, store in extraction.stores.items()},
     )

@@ -118,9 +118,14 @@ def admit(
         storage.write_json(record, {"relative_error": worst, "clips": sorted(errors), "tolerance": TOLERANCE})
 
 
-def makers(folder: Path) -> list[str]:
-    """The engines that were admitted to a cache folder, and so may have made some of its features."""
-    return sorted(p.stem.removeprefix(_RECORD_PREFIX) for p in folder.glob(f"{_RECORD_PREFIX}*.json"))
+def makers_by_input(stores: Mapping[str, FeatureStore]) -> dict[str, list[str]]:
+    """The engines admitted to each cache, which may have made features in it, by model input."""
+    return {
+        name: sorted(
+            p.stem.removeprefix(_RECORD_PREFIX) for p in store.folder.glob(f"{_RECORD_PREFIX}*.json")
+        )
+        for name, store in stores.items()
+    }
 
 
 def _compare(

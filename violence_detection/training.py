@@ -188,7 +188,10 @@ def trained_clips(folder: Path) -> frozenset[str]:
 
 def predict(model: keras.Model, inputs: Inputs) -> np.ndarray:
     """P(fight) for inputs name -> (N, T, C). Returns (N,) float64 in [0, 1]."""
-    return model.predict(inputs, batch_size=_PREDICT_BATCH, verbose=0)[:, 0].astype(np.float64)
+    p, _ = training_faults.in_batches_that_fit(
+        lambda batch_size: model.predict(inputs, batch_size=batch_size, verbose=0), _PREDICT_BATCH
+    )
+    return p[:, 0].astype(np.float64)
 
 
 def _claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Trained | None:
@@ -204,9 +207,9 @@ def _claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> T
             (folder / stale).unlink(missing_ok=True)
         for events in sorted((folder / BOARD_NAME).rglob("events.out.*")):
             events.unlink()
-    if not path.is_file() or overwrite:
-        storage.write_json(path, record)
     result = folder / RESULT_NAME
+    if overwrite or not result.is_file():  # also of a run that goes on: an engine may have joined meanwhile
+        storage.write_json(path, record)
     if result.is_file():
         return Trained(folder=folder, **storage.read_json(result))
     return None
@@ -236,6 +239,7 @@ class _Run:
         self.steps = -(-len(data.train) // self.batch_size)
         self.state = State(parts=self._parts(self.config.accumulate))
         self.predict_batch = _PREDICT_BATCH
+        self.selection: dict[int, tf.data.Dataset] = {}  # by batch size
         self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
         self.pace = Pace(usd_per_hour)
 
@@ -287,20 +291,16 @@ class _Run:
         return model
 
     def _predict_selection(self, model: keras.Model) -> np.ndarray:
-        """P(fight) of the selection clips: (N,) float64; in smaller batches where the device's memory is full."""
-        while True:
-            steps = -(-len(self.data.selection) // self.predict_batch)  # without it Keras warns of the end
-            batches = self.selection_feed.plain(self.predict_batch)
-            try:
-                return model.predict(batches, steps=steps, verbose=0)[:, 0].astype(np.float64)
-            except tf.errors.OpError as e:
-                if not training_faults.memory_is_full(e) or self.predict_batch == 1:
-                    raise
-                self.predict_batch //= 2
-                log.warning(
-                    "OUT OF DEVICE MEMORY judging the selection: from here on %d clips at a time",
-                    self.predict_batch,
-                )
+        """P(fight) of the selection clips: (N,) float64."""
+
+        def judge(batch_size: int) -> np.ndarray:
+            if batch_size not in self.selection:
+                self.selection[batch_size] = self.selection_feed.plain(batch_size)
+            steps = -(-len(self.data.selection) // batch_size)  # without it Keras warns of the end
+            return model.predict(self.selection[batch_size], steps=steps, verbose=0)
+
+        p, self.predict_batch = training_faults.in_batches_that_fit(judge, self.predict_batch)
+        return p[:, 0].astype(np.float64)
 
     def _not_a_number(self, what: str) -> UserError:
         return training_faults.not_a_number(what, self.folder, self.state.epoch + 1, self.steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -109,7 +109,7 @@ class Data:
     records: dict[str, dict[str, Any]]
     manifest_sha256: str
     generated: bool
-    engines: dict[str, list[str]] = field(default_factory=dict)
+    engines: dict[str, list[str]]
 
 
 def check(features: FeatureConfig, where: ExtractConfig) -> None:
@@ -157,7 +157,7 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
         records=records,
         manifest_sha256=sha256,
         generated=is_sample_root(where.data_root),
-        engines={name: precision.makers(store.folder) for name, store in extraction.stores.items()},
+        engines=precision.makers_by_input(extraction.stores),
     )
 
 
@@ -239,19 +239,25 @@ def _read_all(stored: StoredFeatures) -> np.ndarray:
     return values
 
 
-def memory_limit_bytes(limit_gb: float) -> float:
+def _memory_limit_bytes(limit_gb: float) -> float:
     """What features may take of the memory: the limit, or a share of what is free if that is 0."""
     return limit_gb * 1e9 if limit_gb else _MEMORY_SHARE * machine.free_memory_bytes()
 
 
 def fits_memory(
-    stores: Mapping[str, FeatureStore], parts: Sequence[tuple[pd.DataFrame, int]], limit_gb: float = 0.0
+    stores: Mapping[str, FeatureStore],
+    parts: Sequence[tuple[pd.DataFrame, int]],
+    limit_gb: float = 0.0,
+    sharers: int = 1,
 ) -> bool:
-    """Whether all parts (rows, number of variants) may be kept in memory; logs what was decided."""
+    """Whether all parts (rows, number of variants) may be kept in memory; logs what was decided.
+
+    `sharers`: processes that divide the limit.
+    """
     variants_wanted = sum(len(rows) * variants for rows, variants in parts)
     one = next((rows.clip_id.iloc[0] for rows, _ in parts if len(rows)), None)
     variant_bytes = sum(store.read(one, ["v0"]).nbytes for store in stores.values()) if one else 0
-    limit = memory_limit_bytes(limit_gb)
+    limit = _memory_limit_bytes(limit_gb) / sharers
     needed = variants_wanted * variant_bytes
     log.info("features: %.2f GB, %s (limit %.2f GB, --memory-gb)", needed / 1e9,
              "kept in memory" if needed <= limit else "read from disk as they are needed", limit / 1e9)  # fmt: skip

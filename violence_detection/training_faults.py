@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from violence_detection.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class StopAtNan(keras.callbacks.Callback):
@@ -33,6 +37,26 @@ def not_a_number(what: str, folder: Path, epoch: int, steps: int, step: int | No
         f"{what} became nan or infinite in {where} of {folder}. Try --mixed-precision off, a lower --learning-rate, or "
         "--devices 1; the epochs before it are kept, and the same command would go on from there"
     )
+
+
+def in_batches_that_fit(judge: Callable[[int], np.ndarray], size: int) -> tuple[np.ndarray, int]:
+    """What `judge` gives with batches of `size`, or of half as many while the device's memory is full; and that size.
+
+    Raises UserError if a single clip does not fit.
+    """
+    while True:
+        try:
+            return judge(size), size
+        except tf.errors.OpError as e:
+            if not memory_is_full(e):
+                raise
+            if size == 1:
+                raise UserError(
+                    f"the device's memory is full with one clip to judge ({str(e).splitlines()[0][:200]}). Free it of "
+                    "other programs, or train a smaller head: --units 32 --projection 64"
+                ) from e
+        size //= 2
+        log.warning("OUT OF DEVICE MEMORY while judging clips: from here on %d at a time", size)
 
 
 def memory_is_full(error: tf.errors.OpError) -> bool:
