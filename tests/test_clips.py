@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,9 +132,40 @@ def test_frames_of_any_size_are_squeezed_to_the_square(shape: tuple[int, int]) -
     assert (out == 77).all()
 
 
+@pytest.mark.parametrize(
+    "shape", [(20, 30), (SIZE, SIZE), (3 * SIZE, 3 * SIZE), (100, 178), (5 * SIZE, 11 * SIZE)]
+)
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_squeezed_frame_is_the_whole_picture_the_right_way_round(shape: tuple[int, int], axis: int) -> None:
+    """A ramp stays a ramp from edge to edge, where a pixel is at its middle."""
+    ramp = 250 * (np.arange(shape[axis]) + 0.5) / shape[axis]
+    expected = 250 * (np.arange(SIZE) + 0.5) / SIZE
+    if axis == 0:
+        ramp, expected = ramp[:, None], expected[:, None]
+    frame = np.broadcast_to(ramp[..., None] if axis == 0 else ramp[None, :, None], (*shape, 3))
+    out = clips.resizer(SIZE)(np.rint(frame).astype(np.uint8))
+    middle = slice(1, -1)  # at the edge what lies beyond is repeated
+    off = np.abs(out - np.broadcast_to(expected, (SIZE, SIZE))[..., None])[middle, middle]
+    assert off.max() <= 3
+
+
 @pytest.mark.parametrize("shape", [(4 * SIZE, 4 * SIZE), (2 * SIZE, 4 * SIZE), (4 * SIZE, SIZE)])
-def test_every_pixel_counts_where_sides_are_whole_multiples(shape: tuple[int, int]) -> None:
+def test_every_pixel_counts_where_sides_are_halved_to_the_end(shape: tuple[int, int]) -> None:
     frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     blocks = frame.reshape(SIZE, shape[0] // SIZE, SIZE, shape[1] // SIZE, 3)
     mean = blocks.mean(axis=(1, 3))[..., ::-1]  # BGR to RGB
     assert np.abs(clips.resizer(SIZE)(frame) - mean).max() <= 1.5  # rounded once a halving
+
+
+def test_decoded_frames_go_with_their_clip_without_the_collector_of_cycles() -> None:
+    frames = {i: np.full((SIZE, SIZE, 3), i, np.uint8) for i in range(8)}
+    whole = clips.Pictures(frames, SIZE)
+    sample = clips.Sampling(np.array([0, 3]), np.array([[0, 1, 2, 3], [3, 4, 5, 6]]))
+    gc.disable()
+    try:
+        clips.images(frames, sample, augment.Draw(), SIZE, CONFIG, whole)
+        last = weakref.ref(whole)
+        del whole
+        assert last() is None
+    finally:
+        gc.enable()

@@ -111,7 +111,10 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
         spread = extract.ensure(wanted, stand_in.CONFIG, Path("spread"), ray="auto")
     assert (spread.failures, spread.clips_extracted) == (here.failures, len(paths))
     assert (here.machines, spread.machines) == (1, 2)
-    assert re.search(rf"{len(wanted)} clips in .* frames/s, the engine waited for the decoder", caplog.text)
+    told = rf"{len(wanted)} clips in .* clips/s, (\d+) frames/s, the engine waited for the decoder (\d+)% of the time"
+    assert (rates := re.search(told, caplog.text))
+    assert int(rates[1]) > 0
+    assert int(rates[2]) < 100
     assert _content(spread.stores, wanted[1:]) == _content(here.stores, wanted[1:])
 
     stuck = tmp_path / "stuck"

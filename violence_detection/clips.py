@@ -80,7 +80,7 @@ def squeeze(picture: np.ndarray, size: int) -> np.ndarray:
     """The whole picture (H, W, 3) as (size, size, 3) uint8, itself if it has that size.
 
     Bilinear, after each side has been halved while it is at least twice `size`; of what is then left, always below 2:1,
-    pixels count unequally. Averaging over areas does not have that, takes four to eight times as long and is no more
+    pixels count unequally. Averaging over areas does not have that, takes three to eight times as long and is no more
     accurate (docs/results.md).
     """
     height, width, _ = picture.shape

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 WORTH_MEASURING = 8
 #: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
 _ENTRY_BYTES = 400
-_VARIANT_BYTES = 260
+_VARIANT_BYTES = 270
 
 
 def count_variants(clips: Sequence[Clip]) -> int:

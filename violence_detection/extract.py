@@ -64,9 +64,11 @@ def ensure(
     when it is read, is made again there and then.
     """
     check(config)
+    if config.backbone_weights:  # a worker, or whoever makes a feature again, may have another working folder
+        config = replace(config, backbone_weights=config.backbone_weights.absolute())
     started = time.monotonic()
     by_id = {clip.clip_id: replace(clip, path=clip.path.absolute()) for clip in wanted}
-    maker = functools.partial(_make_again, by_id, _anywhere(config), data_root.absolute(), workers)
+    maker = functools.partial(_make_again, by_id, config, data_root.absolute(), workers)
     parts = []
     for name in config.backbone:
         backbone = backbones.get(name)
@@ -235,12 +237,6 @@ def _extract_here(
 
 def _log_folder(data_root: Path, backbone: str) -> Path:
     return data_root / "features" / "tensorboard_logs" / f"{backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def _anywhere(config: FeatureConfig) -> FeatureConfig:
-    """The same settings for a process with another working folder."""
-    weights = config.backbone_weights
-    return replace(config, backbone_weights=weights.absolute()) if weights else config
 
 
 def _make_again(

@@ -12,7 +12,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +38,19 @@ class Done:
     machines: int = 1
 
 
-@dataclass
-class _Shard(Done):
-    """How a shard went, with what its worker's engine did for it."""
+@dataclass(frozen=True)
+class _Shard:
+    """How a shard went. `busy_s`: in which the worker did not wait for the decoder, what it takes to start included."""
 
-    images_done: int = 0
-    busy_s: float = 0.0
-    n_runners: int = 1
+    failures: list[dict[str, str]]
+    clips_extracted: int
+    images_done: int
+    busy_s: float
 
 
 @dataclass
 class _Workers:
-    """What the engines of all workers did so far (see extract_meter.Counts)."""
+    """What all workers did so far (see extract_meter.Counts). `n_runners`: workers."""
 
     n_runners: int
     images_done: int = 0
@@ -76,15 +77,13 @@ def extract(
     data_root: Path,
     workers: int,
     usd_per_hour: float,
-    logs: Path | None = None,
+    logs: Path,
 ) -> Done:
     """Extract all of `todo` into the stores; failures name clips as `todo` does. TensorBoard scalars go to `logs`.
 
     `usd_per_hour` is the price of one machine. Raises UserError if a machine sees another data root or other weights.
     """
     root = data_root.absolute()
-    if config.backbone_weights:
-        config = replace(config, backbone_weights=config.backbone_weights.absolute())
     as_given = {str(c.path.absolute()): str(c.path) for c in todo}
     folders = {stream: store.folder.absolute() for stream, store in stores.items()}
     with cluster.connected(address) as resources:
@@ -111,7 +110,7 @@ def extract(
                 out.clips_extracted += done.clips_extracted
                 extracted += len(shards[index])
                 did.images_done += done.images_done
-                did.busy_s += done.busy_s / done.n_runners
+                did.busy_s += done.busy_s
                 bar.update(len(shards[index]))
                 meter.tick(extracted)
                 if count == slots:
@@ -139,6 +138,7 @@ def _shards(clips: Sequence[Clip], slots: int) -> list[list[Clip]]:
 
 def _extract_shard(task: _Task, clips: Sequence[Clip]) -> _Shard:
     """Run by a worker: what the shard still lacks."""
+    begun = time.monotonic()
     backbone = backbones.get(task.backbone)
     weights = backbone.weights_file(task.config.backbone_weights)
     stores = {stream: _store(task, stream, folder, weights) for stream, folder in task.folders.items()}
@@ -146,7 +146,7 @@ def _extract_shard(task: _Task, clips: Sequence[Clip]) -> _Shard:
     engine = _engine(task, weights, clips)
     precision.admit(engine, stores, clips, backbone, task.config)
     run = Run(task.config, backbone, stores, engine)
-    images, busy_s = engine.images_done, engine.busy_s
+    images, busy_s, ready = engine.images_done, engine.busy_s, time.monotonic()
     try:
         run.extract(todo, task.workers)
     finally:
@@ -155,9 +155,8 @@ def _extract_shard(task: _Task, clips: Sequence[Clip]) -> _Shard:
     return _Shard(
         run.failures,
         run.clips_extracted,
-        images_done=engine.images_done - images,
-        busy_s=engine.busy_s - busy_s,
-        n_runners=engine.n_runners,
+        engine.images_done - images,
+        (engine.busy_s - busy_s) / engine.n_runners + ready - begun,
     )
 
 
