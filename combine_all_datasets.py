@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, CombineConfig)
     cli.add_config(parser, CutConfig)
     args = cli.parse(parser, argv)
-    from violence_detection import combine
+    from violence_detection.combine import combine
 
     result = combine.run(cli.build(CombineConfig, args), cli.build(CutConfig, args))
     cli.print_summary(result.summary)

@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = cli.parse(parser, argv)
     config = cli.build(DownloadConfig, args)
-    from violence_detection import catalogue, dataset_table, download
+    from violence_detection.datasets import catalogue, dataset_table
+    from violence_detection.download import download
 
     if args.list:
         datasets = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH)

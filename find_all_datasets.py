@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, CutConfig)
     parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same as --roots")
     args = cli.parse(parser, argv)
-    from violence_detection import find
+    from violence_detection.find import find
 
     result = find.run(cli.build(FindConfig, args), args.more_roots, cli.build(CutConfig, args))
     cli.print_summary(result.summary)

@@ -38,19 +38,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = cli.parse(parser, argv, log_name="training_ultimate")
 
     if args.check:
-        from violence_detection import pod_check  # heavy imports only now
+        from violence_detection.training import pod_check
 
         return pod_check.run(args)
-    from violence_detection import feature_tasks
+    from violence_detection.features import feature_tasks
 
     if (code := feature_tasks.run(args)) is not None:
         return code
-    from violence_detection import scoring, session, training
+    from violence_detection.evaluation import scoring
+    from violence_detection.training import session, trainer
 
     run = session.prepare(args)
     record = {**run.record(preset.architecture), "preset": args.preset}
     session.log_settings(record)
-    trained = training.train(
+    trained = trainer.train(
         record, run.data, args.output, run.strategy, args.overwrite, usd_per_hour=run.where.usd_per_hour
     )
     val = scoring.score_samples(trained.folder, run.data.val)

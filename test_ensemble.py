@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, ScoreConfig)
     args = cli.parse(parser, argv)
 
-    from violence_detection import scoring, storage  # heavy imports only now
+    from violence_detection.evaluation import scoring
+    from violence_detection.system import storage
 
     config = cli.build(ScoreConfig, args)
     scored = scoring.run(config)

@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = cli.parse(parser, argv, log_name="training_ensemble")
 
-    from violence_detection import ensemble_run, feature_tasks  # heavy imports only now
+    from violence_detection.ensemble import ensemble_run
+    from violence_detection.features import feature_tasks
 
     asked = cli.build(EnsembleConfig, args)
     if (code := feature_tasks.run(args, partial(ensemble_run.wanted_clips, asked))) is not None:

@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 
-from violence_detection import video
 from violence_detection.errors import UnreadableVideo
+from violence_detection.video import decode
 
 SCRIPT = Path(__file__).resolve().parent.parent / "combine_all_datasets.py"
 FRAMES, SIZE = 16, (96, 64)
@@ -57,7 +57,7 @@ def main() -> int:
 
 def make_files(clips: Path, root: Path, n: int, workers: int) -> int:
     """Have n excerpts or more below <root>/raw; returns how many. Exits with a message if DIR cannot give them."""
-    paths = sorted(p for p in clips.rglob("*") if p.suffix.lower() in video.VIDEO_SUFFIXES)
+    paths = sorted(p for p in clips.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES)
     raw = root / "raw"
     made = sum(1 for _ in raw.rglob("*.avi"))
     per_video = -(-n // max(len(paths), 1)) + 1  # short videos give fewer
@@ -75,7 +75,7 @@ def excerpts(job: tuple[Path, int, Path, int]) -> int:
     """Write up to `count` excerpts of one video, each from frames of its own as far as it has them."""
     path, number, raw, count = job
     try:
-        info, frames = video.decode(path, lambda i: range(min(i.n_frames, FRAMES * count)), _small)
+        info, frames = decode.decode(path, lambda i: range(min(i.n_frames, FRAMES * count)), _small)
     except UnreadableVideo:
         return 0
     available = min(info.n_frames, FRAMES * count)
@@ -91,7 +91,7 @@ def excerpts(job: tuple[Path, int, Path, int]) -> int:
     return len(starts)
 
 
-def _small(frame: video.Frame) -> video.Frame:
+def _small(frame: decode.Frame) -> decode.Frame:
     return cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
 
 

@@ -40,10 +40,13 @@ import itertools
 import cv2
 import numpy as np
 
-from violence_detection import augment, backbones, cli, clips, engines, features, video
+from violence_detection import cli
+from violence_detection.backbones import engines, registry
 from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
-from violence_detection.extract_run import Clip, Run, default_workers
+from violence_detection.features import cache
+from violence_detection.features.extract_run import Clip, Run, default_workers
+from violence_detection.video import augment, decode, pictures
 
 _IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again
 
@@ -116,8 +119,8 @@ class Bench:
         asked = FeatureConfig(
             backbone=(args.backbone,), streams=tuple(args.streams.split(",")), engine=args.engine
         )
-        self.config = backbones.settings(asked, args.backbone)
-        self.backbone = backbones.get(args.backbone)
+        self.config = registry.settings(asked, args.backbone)
+        self.backbone = registry.get(args.backbone)
         self.weights = self.backbone.weights_file(args.backbone_weights)
         self.workers = args.workers or default_workers()
         self.todo = choose(args.clips, args.limit, augment.variant_names("v", args.variants))
@@ -137,8 +140,8 @@ class Bench:
     def engine_way(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             stores = {
-                stream: features.FeatureStore.open(
-                    Path(folder), features.record(self.config, self.backbone.name, stream, self.weights)
+                stream: cache.FeatureStore.open(
+                    Path(folder), cache.record(self.config, self.backbone.name, stream, self.weights)
                 )
                 for stream in self.config.streams
             }
@@ -167,19 +170,19 @@ class Bench:
             self._plain_clip(clip.path)
 
     def _variants(self, clip: Clip) -> Any:
-        return clips.clip_variants(
+        return pictures.clip_variants(
             clip.path, clip.clip_id, clip.variants, self.backbone.input_size, self.config
         )
 
     def _decode(self, clip: Clip) -> None:
         draws = [augment.draw(self.config.augment_seed, clip.clip_id, v) for v in clip.variants]
 
-        def plan(info: video.VideoInfo) -> Sequence[int]:
-            window = clips.middle_window(info, self.config.window_s)
-            samples = [clips.sampling(info, window, d, self.config) for d in draws]
+        def plan(info: decode.VideoInfo) -> Sequence[int]:
+            window = pictures.middle_window(info, self.config.window_s)
+            samples = [pictures.sampling(info, window, d, self.config) for d in draws]
             return sorted(frozenset[int]().union(*(s.frames for s in samples)))
 
-        video.decode(clip.path, plan, clips.resizer(self.backbone.input_size), threads=1)
+        decode.decode(clip.path, plan, pictures.resizer(self.backbone.input_size), threads=1)
 
     def _plain_clip(self, path: Path) -> None:
         """Seek to each frame, read on for the differences, and predict the clip's images of all streams at once."""
@@ -188,9 +191,9 @@ class Bench:
         gap = max(1, round(self.config.motion_spacing_s * capture.get(cv2.CAP_PROP_FPS)))
         motion = "motion" in self.config.streams
         size = self.backbone.input_size
-        read_on = clips.MOTION_STEPS * gap + 1 if motion else 1
+        read_on = pictures.MOTION_STEPS * gap + 1 if motion else 1
         rgb, differences = [], []
-        for position in video.sample_indices(n_frames, self.config.frames):
+        for position in decode.sample_indices(n_frames, self.config.frames):
             capture.set(cv2.CAP_PROP_POS_FRAMES, int(position))
             read = []
             for _ in range(read_on):
@@ -202,7 +205,7 @@ class Bench:
                 rgb.append(read[0] if read else np.zeros((size, size, 3), np.uint8))
             if motion:
                 grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in read]
-                grey += [np.zeros((size, size), np.uint8)] * (clips.MOTION_STEPS + 1 - len(grey))
+                grey += [np.zeros((size, size), np.uint8)] * (pictures.MOTION_STEPS + 1 - len(grey))
                 differences.append(cv2.merge([cv2.absdiff(a, b) for a, b in itertools.pairwise(grey)]))
         capture.release()
         self._model.predict(np.stack(rgb + differences).astype(np.float32), verbose=0)
@@ -210,7 +213,7 @@ class Bench:
 
 def choose(folder: Path, limit: int, variants: tuple[str, ...]) -> list[Clip]:
     """`limit` clips evenly spread over the sorted paths below the folder; round again where there are fewer."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in video.VIDEO_SUFFIXES and p.is_file())
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES and p.is_file())
     if not paths:
         raise UserError(f"no video below {folder}. Give --clips a folder with videos")
     chosen = [paths[i * len(paths) // limit if limit <= len(paths) else i % len(paths)] for i in range(limit)]

@@ -27,7 +27,9 @@ import cv2
 import numpy as np
 
 from benchmarks import alterations
-from violence_detection import duplicates, fingerprint, storage, video
+from violence_detection.combine import duplicates, fingerprint
+from violence_detection.system import storage
+from violence_detection.video import decode
 
 log = logging.getLogger("bench_fingerprint")
 #: The limit is set this far below the nearest unrelated pair of the first half.
@@ -66,7 +68,7 @@ def main() -> int:
     log.addHandler(logging.StreamHandler(sys.stderr))
     log.setLevel(logging.INFO)
     root = args.clips / "raw" if (args.clips / "raw").is_dir() else args.clips
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in video.VIDEO_SUFFIXES)
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES)
     if not paths:
         parser.error(f"no videos below {root}")
     names = [p.relative_to(root).as_posix() for p in paths]
@@ -110,7 +112,7 @@ def fingerprint_of(path: Path) -> str:
 
 def cpu_of_decoding(path: Path) -> float:
     started = time.process_time()
-    video.decode(path, fingerprint.sample_plan)
+    decode.decode(path, fingerprint.sample_plan)
     return time.process_time() - started
 
 

@@ -79,7 +79,7 @@ def _names(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 def _make_cache(folder: Path, clips: int, variants: int) -> None:
     import numpy as np
 
-    from violence_detection.features import FeatureStore
+    from violence_detection.features.cache import FeatureStore
 
     rng = np.random.default_rng(0)
     store = FeatureStore(folder)
@@ -94,10 +94,10 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import pandas as pd
 
-    from violence_detection import devices, training, training_data
     from violence_detection.config import HeadConfig, TrainConfig
-    from violence_detection.features import FeatureStore
-    from violence_detection.feed import Feed
+    from violence_detection.features.cache import FeatureStore
+    from violence_detection.training import devices, trainer, training_data
+    from violence_detection.training.feed import Feed
 
     config = TrainConfig(batch_size=args.batch_size, mixed_precision=args.mixed_precision)
     strategy = devices.set_up(config)
@@ -116,7 +116,7 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
         "train": dataclasses.asdict(config),
     }
     with strategy.scope():
-        model = training.build(record, steps)
+        model = trainer.build(record, steps)
     epoch, seconds = 0, dict.fromkeys(feeds, 0.0)
     batches = {name: feed.training(args.batch_size, 0, lambda: epoch) for name, feed in feeds.items()}
     for epoch in range(args.epochs + 1):

@@ -33,27 +33,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from violence_detection import (
-    CLASS_NAMES,
-    augment,
-    backbones,
-    cli,
-    cross_validation,
-    detector,
-    ensemble,
-    evaluation,
-    extract,
-    features,
-    folds,
-    hard,
-    manifest,
-    member_jobs,
-    paired,
-    scoring,
-    storage,
-    training_data,
-)
-from violence_detection import pool as pools
+from violence_detection import CLASS_NAMES, cli
+from violence_detection.backbones import registry
+from violence_detection.combine import manifest
 from violence_detection.config import (
     MEMBERS,
     PRESETS,
@@ -63,10 +45,18 @@ from violence_detection.config import (
     HeadConfig,
     TrainConfig,
 )
-from violence_detection.cross_validation import Plan
-from violence_detection.folds import Cut
-from violence_detection.member_jobs import Job, Settings
-from violence_detection.pool import Pool
+from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
+from violence_detection.ensemble import pool as pools
+from violence_detection.ensemble.cross_validation import Plan
+from violence_detection.ensemble.folds import Cut
+from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.pool import Pool
+from violence_detection.evaluation import metrics, paired, scoring
+from violence_detection.features import cache, extract
+from violence_detection.models import detector
+from violence_detection.system import storage
+from violence_detection.training import training_data
+from violence_detection.video import augment
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -253,9 +243,7 @@ class Seed:
 
 def _with_streams(pool: Pool, config: FeatureConfig) -> Pool:
     """The pool with the inputs of the configured streams only."""
-    names = {
-        features.input_name(b, s) for b in config.backbone for s in backbones.settings(config, b).streams
-    }
+    names = {cache.input_name(b, s) for b in config.backbone for s in registry.settings(config, b).streams}
     return replace(
         pool,
         stores={n: s for n, s in pool.stores.items() if n in names},
@@ -280,7 +268,7 @@ def figures(predictions: pd.DataFrame, stage: str) -> dict[str, Any]:
     by_seed = [float(right[rows.seed == seed].mean()) for seed in rows.seed.unique()]
     out: dict[str, Any] = {
         "accuracy": round(float(right.mean()), 4),
-        "ci95": _rounded(evaluation.accuracy_interval(right, groups)),
+        "ci95": _rounded(metrics.accuracy_interval(right, groups)),
         "by_seed": [round(a, 4) for a in by_seed],
         "roc_auc": round(float(roc_auc_score(fights, rows.p_violent)), 4),
         "by_dataset": {

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection import caches, cli
+from violence_detection import cli
+from violence_detection.find import kaggle_folders
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -37,6 +38,6 @@ def no_caches_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Itera
     """What the machine's user has fetched with kagglehub or kaggle is no part of any test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KAGGLEHUB_CACHE", str(tmp_path_factory.mktemp("kagglehub")))
-        patch.setattr(caches, "NOTEBOOK_INPUT", tmp_path_factory.mktemp("input"))
+        patch.setattr(kaggle_folders, "NOTEBOOK_INPUT", tmp_path_factory.mktemp("input"))
         patch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path_factory.mktemp("kaggle")))
         yield

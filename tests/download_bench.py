@@ -24,11 +24,11 @@ from tests.fault_server import (
     FaultServer,
     Served,
 )  # fmt: skip
-from violence_detection import completion, download, fetch
 from violence_detection.config import DownloadConfig
+from violence_detection.download import completion, download, transfer
 
 SCRIPT = Path(__file__).parents[1] / "download_all_violence_datasets.py"
-PATIENT = fetch.Policy(attempts=4, first_wait_s=0.005, max_wait_s=2.0, read_timeout_s=0.5)
+PATIENT = transfer.Policy(attempts=4, first_wait_s=0.005, max_wait_s=2.0, read_timeout_s=0.5)
 PLENTY_BYTES = 10**12
 SLUG = "owner/fights"
 ENTRY = """

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection import augment, backbones, engines, extract
+from violence_detection.backbones import engines, registry
 from violence_detection.config import FeatureConfig
+from violence_detection.features import extract
+from violence_detection.video import augment
 
 NAME = "stand_in"
 SIZE = 16
@@ -41,8 +43,8 @@ def install(
     put: Callable[[object, str, object], None] = setattr, runner: engines.Runner = features_of
 ) -> None:
     """Make it a backbone that `extract` runs. `put` is setattr, or a monkeypatch's."""
-    backbone = backbones.Backbone(NAME, SIZE, 4, "", lambda given: given or Path(__file__), lambda _: None)
-    put(backbones, "BACKBONES", backbones.BACKBONES | {NAME: backbone})
+    backbone = registry.Backbone(NAME, SIZE, 4, "", lambda given: given or Path(__file__), lambda _: None)
+    put(registry, "BACKBONES", registry.BACKBONES | {NAME: backbone})
     put(engines, "create", lambda *_, **__: engines.Engine("stand-in", [runner, runner]))
 
 
@@ -56,12 +58,12 @@ def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
     """Install a video backbone, `film`, beside the image backbone; the settings with both."""
     install(put)
     film = replace(
-        backbones.get(NAME), name="film", feature_dim=1, is_video=True, frames_a_step=_FILM_FRAMES // 2
+        registry.get(NAME), name="film", feature_dim=1, is_video=True, frames_a_step=_FILM_FRAMES // 2
     )
-    put(backbones, "BACKBONES", backbones.BACKBONES | {"film": film})
+    put(registry, "BACKBONES", registry.BACKBONES | {"film": film})
 
     def create(
-        _kind: str, backbone: backbones.Backbone, _weights: Path, frames: int, *_: Any, **__: Any
+        _kind: str, backbone: registry.Backbone, _weights: Path, frames: int, *_: Any, **__: Any
     ) -> engines.Engine:
         assert frames == (_FILM_FRAMES if backbone.is_video else CONFIG.frames)
         return engines.Engine("stand-in", [steps_of if backbone.is_video else features_of])

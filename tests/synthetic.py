@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from violence_detection import ensemble, folds, member_jobs, storage
 from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
-from violence_detection.features import FeatureStore
-from violence_detection.member_jobs import Job, Settings
-from violence_detection.pool import Pool
-from violence_detection.training_data import Data, Samples
+from violence_detection.ensemble import ensemble, folds, member_jobs
+from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.pool import Pool
+from violence_detection.features.cache import FeatureStore
+from violence_detection.system import storage
+from violence_detection.training.training_data import Data, Samples
 
 HEAD = HeadConfig(projection=8, units=8, dropout=0.2, input_dropout=0.1)
 TRAIN = TrainConfig(
@@ -60,12 +61,12 @@ def data() -> Data:
 
 def train_once(folder: Path, architecture: str = "bilstm_attention", config: TrainConfig = TRAIN) -> None:
     """Train in this process, from scratch or going on; what the kill tests run in a process of its own."""
-    from violence_detection import devices, training
+    from violence_detection.training import devices, trainer
 
     strategy = devices.set_up(config)
     made = data()
-    record = training.run_record(architecture, made, FEATURES, 2, HEAD, config)
-    training.train(record, made, folder, strategy)
+    record = trainer.run_record(architecture, made, FEATURES, 2, HEAD, config)
+    trainer.train(record, made, folder, strategy)
 
 
 def pool(root: Path, count: int = 96) -> Pool:
@@ -95,7 +96,7 @@ def jobs(features: Path, output: Path) -> list[Job]:
 
 def train_jobs(features: Path, output: Path) -> None:
     """Train them one after another as the script does; run in a process of its own."""
-    from violence_detection import devices
+    from violence_detection.training import devices
 
     member_jobs.fix_threads()
     member_jobs.run(jobs(features, output), strategy=devices.set_up(TRAIN))

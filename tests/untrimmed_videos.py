@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numbered_videos
 
-from violence_detection import video
+from violence_detection.video import decode
 
 FPS = 8.0  # a window is 40 frames, the margin 16
 UCF, CCTV, XD, UBI = "raw/ucf", "raw/cctv", "raw/XD", "raw/ubi/UBI_FIGHTS"
@@ -77,7 +77,7 @@ def table(root: Path) -> list[dict[str, str]]:
 
 def numbers(path: Path) -> list[int]:
     """The numbers that a clip's frames carry."""
-    _, frames = video.decode(path, lambda info: range(info.n_frames))
+    _, frames = decode.decode(path, lambda info: range(info.n_frames))
     return [numbered_videos.number_of(frames[k]) for k in sorted(frames)]
 
 

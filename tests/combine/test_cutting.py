@@ -1,0 +1,375 @@
+"""Untrimmed videos become clips: the right frames, surely of their class, once, and whatever interrupts it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numbered_videos
+import pytest
+import small_videos
+from untrimmed_videos import (
+    ABUSE,
+    ARSON,
+    CCTV,
+    CCTV_FIGHT,
+    FIGHTING,
+    FIGHTS,
+    FILM,
+    FILM_MIXED,
+    FILM_NORMAL,
+    FPS,
+    GARBLED,
+    LEFT_OUT,
+    NORMAL,
+    UBI_FIGHT,
+    UBI_NORMAL,
+    UCF,
+    XD,
+    check_spans,
+    numbered,
+    publish,
+    spans,
+    table,
+)
+
+from violence_detection.combine import combine, manifest
+from violence_detection.combine.cut import cutting, window_files
+from violence_detection.combine.cut.cutting import Cut
+from violence_detection.config import CombineConfig, CutConfig, FindConfig
+from violence_detection.errors import UserError
+from violence_detection.find import find, inventory
+from violence_detection.system import storage
+from violence_detection.video import decode
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All untrimmed data sets; tests copy it."""
+    root = tmp_path_factory.mktemp("published")
+    publish(root)
+    return root
+
+
+@pytest.fixture
+def root(published: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(published, tmp_path / "root"))
+
+
+#: CCTV-Fights' video has 25 frames a second, for MPEG-1 knows no 8; so its windows are of 1.6 s, 40 frames, too.
+CONFIG = CutConfig()
+CCTV_CONFIG = CutConfig(window_s=1.6, margin_s=0.64)
+
+
+def cut(root: Path, config: CutConfig = CONFIG, below: str = "raw") -> Cut:
+    return cutting.cut(inventory.discover([root / below]), config, root, workers=2)
+
+
+@pytest.fixture(scope="module")
+def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cut]:
+    """A root that was cut once, and what that gave; read only."""
+    root = Path(shutil.copytree(published, tmp_path_factory.mktemp("done") / "root"))
+    return root, cut(root)
+
+
+def running(session: int) -> bool:
+    """Whether any process of the session is left."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            state, _, _, of = stat.read_text().rpartition(")")[2].split()[:4]
+            if int(of) == session and state != "Z":
+                return True
+    return False
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """All windows with their content."""
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in (root / "windows").rglob("*.mp4")}
+
+
+def test_windows_hold_just_the_frames_of_their_class(done: tuple[Path, Cut]) -> None:
+    found = spans(done[0])
+    for name in set(FIGHTS) - {CCTV_FIGHT}:
+        check_spans(found, name)
+    assert set(found) == set(FIGHTS) - {CCTV_FIGHT}  # its fights are shorter than a window
+
+
+def test_a_program_stream_with_segments_in_seconds_is_cut_to_the_frame(root: Path) -> None:
+    result = cut(root, CCTV_CONFIG, CCTV)
+    assert {c.official_split for c in result.clips} == {"val"}
+    found = spans(root)
+    assert set(found) == {CCTV_FIGHT}
+    check_spans(found, CCTV_FIGHT)
+
+
+def test_a_window_is_named_by_its_time_and_keeps_rate_and_size(done: tuple[Path, Cut]) -> None:
+    root, _ = done
+    for row in table(root):
+        path = root / row["path"]
+        start, end = (round(float(row[k]) * 1000) for k in ("start_s", "end_s"))
+        assert path.name == f"{Path(row['video']).stem}__{start}-{end}.mp4"
+        info, original = decode.probe(path), decode.probe(root / row["video"])
+        assert (info.width, info.height, info.codec) == (original.width, original.height, "FMP4")
+        assert info.fps == original.fps
+        assert row["path"].startswith(f"windows/{row['dataset']}/")
+
+
+def test_clips_of_both_classes_belong_to_their_videos_source(done: tuple[Path, Cut]) -> None:
+    root, result = done
+    groups: dict[str, set[str]] = defaultdict(set)
+    videos = {row["path"]: row["video"] for row in table(root)}
+    labels = {row["path"]: row["label"] for row in table(root)}
+    assert {inventory.source_path(c.path, root): c.label for c in result.clips} == labels
+    for clip in result.clips:
+        groups[videos[inventory.source_path(clip.path, root)]].add(clip.source_group)
+        assert clip.path.is_file()
+    assert all(len(g) == 1 for g in groups.values())
+    assert groups[FILM] == groups[FILM_NORMAL]  # two scenes of one film
+    assert {c.label for c in result.clips} == {"fight", "nonfight"}
+
+
+def test_what_gives_nothing_is_named_with_the_reason(done: tuple[Path, Cut]) -> None:
+    root, result = done
+    reasons = {row["path"]: row["reason"] for row in result.left_out}
+    assert "without temporal annotation" in reasons[ABUSE]
+    assert "--cut-unannotated" in reasons[ABUSE]
+    assert "not understood" in reasons[GARBLED]
+    (failure,) = result.failures
+    assert failure["path"] == f"{UCF}/Temporal_Anomaly_Annotation_for_Testing_Videos.txt:4"
+    assert not set(LEFT_OUT) & set(spans(root))
+    excluded = {p for d in inventory.discover([root / "raw"]).datasets for p in d.excluded}
+    assert excluded == {root / ARSON, root / FILM_MIXED}
+
+
+def test_videos_without_annotation_can_be_admitted_as_a_guess(root: Path, done: tuple[Path, Cut]) -> None:
+    shutil.copytree(done[0] / "windows", root / "windows")
+    cut(root, CutConfig(cut_unannotated=True))
+    found = spans(root)
+    assert set(found[ABUSE]) == {"fight"}
+    assert GARBLED not in found
+
+
+def test_a_second_run_cuts_nothing_and_says_the_same(
+    done: tuple[Path, Cut], caplog: pytest.LogCaptureFixture
+) -> None:
+    root, first = done
+    before = {p: p.stat().st_mtime_ns for p in (root / "windows").rglob("*.mp4")}
+    with_log(caplog)
+    assert cut(root) == first
+    assert "0 to cut" in caplog.text
+    assert {p: p.stat().st_mtime_ns for p in (root / "windows").rglob("*.mp4")} == before
+
+
+def with_log(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("violence_detection").propagate = True
+    caplog.set_level(logging.INFO, "violence_detection")
+
+
+def test_a_video_added_a_window_lost_and_an_annotation_mended_cost_only_themselves(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut(root)
+    numbered(root / UCF / "Fighting" / "Fighting007_x264.mp4")
+    next((root / "windows" / "ubi_fights").glob("N_*")).unlink()
+    path = root / UCF / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt"
+    path.write_text(
+        path.read_text().replace("from  150", "100 150 -1 -1") + "Fighting007_x264.mp4 Fighting 1 60 -1 -1\n"
+    )
+    with_log(caplog)
+    result = cut(root)
+    assert "3 to cut" in caplog.text
+    assert result.failures == []
+    assert {"Fighting007_x264", "Robbery001_x264"} <= {Path(r["video"]).stem for r in table(root)}
+
+
+def test_a_changed_annotation_moves_the_windows_of_a_known_video(root: Path) -> None:
+    cut(root, below=UCF)
+    path = root / UCF / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt"
+    path.write_text(path.read_text().replace("60  150", "160  230"))
+    cut(root, below=UCF)
+    (fight,) = spans(root)[FIGHTING]["fight"]
+    assert fight[0] >= 160
+    assert all(w[-1] < 144 for w in spans(root)[FIGHTING]["nonfight"])
+
+
+def test_other_settings_leave_no_window_of_the_former(root: Path) -> None:
+    cut(root)
+    result = cut(root, CutConfig(window_s=3.0, windows_per_video=2))
+    assert set(files(root)) == {inventory.source_path(c.path, root) for c in result.clips}
+
+
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tuple[Path, Cut]) -> None:
+    command = [sys.executable, "-c", KILLED, str(root)]
+    journal = root / "windows" / inventory.WINDOWS_JOURNAL
+    first = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not journal.is_file() or journal.read_bytes().count(b"\n") < 2:
+        assert first.poll() is None
+        time.sleep(0.002)
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    known = journal.read_bytes().count(b"\n")
+    assert known < len(FIGHTS)
+    while running(first.pid):  # workers follow their parent shortly after
+        time.sleep(0.01)
+    (root / "windows" / "xd_violence").mkdir(exist_ok=True)
+    half = root / "windows" / "xd_violence" / f".{Path(FILM).stem}__0-5000.{storage.machine()}.1-1.tmp.mp4"
+    half.write_bytes(b"left by a killed run")
+    result = cut(root)
+    assert files(root) == files(done[0])
+    assert not half.exists()
+    assert table(root) == table(done[0])
+    assert [c.rel for c in result.clips] == [c.rel for c in done[1].clips]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from violence_detection import cutting, inventory
+from violence_detection.config import CutConfig
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    cutting.cut(inventory.discover([root / "raw"]), CutConfig(), root, workers=1)
+"""
+
+
+def test_damaged_and_short_videos_are_named_and_the_rest_is_cut(root: Path) -> None:
+    (root / NORMAL).write_bytes(b"no video")
+    whole = (root / FILM_NORMAL).read_bytes()
+    (root / FILM_NORMAL).write_bytes(whole[: len(whole) // 2])  # an MP4 without its index
+    numbered(root / UBI_NORMAL, n_frames=30)
+    numbered(root / FIGHTING, n_frames=50)  # shorter than its annotation says
+    result = cut(root)
+    reasons = {f["path"]: f["reason"] for f in result.failures}
+    assert {NORMAL, FILM_NORMAL, FIGHTING} <= set(reasons)
+    assert "another version" in reasons[FIGHTING]
+    assert "no stretch of 5 s" in {r["path"]: r["reason"] for r in result.left_out}[UBI_NORMAL]
+    assert {FILM, UBI_FIGHT} <= set(spans(root))
+
+
+def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: Path) -> None:
+    name = "raw/ucf/Normal_Videos/Normal_Videos003_x264.avi"
+    numbered_videos.write(tmp_path / name, n_frames=190, fps=FPS)
+    numbered_videos.claim_frames(tmp_path / name, 400)
+    cut(tmp_path, CutConfig(normal_windows=8))
+    windows = spans(tmp_path)[name]["nonfight"]
+    assert len(windows) == 4
+    assert (
+        len(list((tmp_path / "windows").rglob("*.mp4"))) == 4
+    )  # nothing is left of those placed by the header
+    assert all(w == list(range(w[0], w[0] + 40)) for w in windows)
+
+
+def test_two_videos_of_one_name_do_not_share_windows(root: Path) -> None:
+    numbered(root / XD / "train" / Path(FILM_NORMAL).name, n_frames=120)
+    cut(root)
+    rows = [r for r in table(root) if Path(r["video"]).name == Path(FILM_NORMAL).name]
+    assert len({r["video"] for r in rows}) == 2
+    assert len({r["path"] for r in rows}) == len(rows)
+    check_spans(spans(root), FILM_NORMAL)
+
+
+def test_the_longest_names_are_cut_too(tmp_path: Path) -> None:
+    title = "Ein.sehr.langer.Fümtitel." * 9
+    names = [f"{title}__#0{k}_label_A.mp4" for k in range(2)]
+    for name in names:
+        numbered(tmp_path / "raw" / name, n_frames=60)
+    cut(tmp_path)
+    assert {Path(row["video"]).name for row in table(tmp_path)} == set(names)
+    assert all(len(os.fsencode(Path(row["path"]).name)) < 200 for row in table(tmp_path))
+
+
+def test_a_full_disk_is_said_before_anything_is_cut(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutting, "free_bytes_of", lambda _: 1000)
+    with pytest.raises(UserError, match="--windows-per-video"):
+        cut(root)
+    assert files(root) == {}
+
+
+def test_the_estimate_of_the_disk_is_of_the_right_size(root: Path) -> None:
+    name = "raw/ucf/Normal_Videos/Normal_Videos004_x264.mp4"
+    small_videos.write(root / name, 5, n_frames=120, width=320, height=240)
+    jobs, _ = cutting._jobs(inventory.discover([root / "raw"]), CONFIG, root)
+    job = next(j for j in jobs if j.clip.path == root / name)
+    plan = window_files.plan_job(job)
+    written = sum(w["size_bytes"] for w in window_files.cut_job((job, plan))["windows"])
+    assert plan.windows
+    assert plan.size_bytes / 5 < written < plan.size_bytes * 3
+
+
+def test_find_tells_how_many_without_cutting(root: Path, done: tuple[Path, Cut]) -> None:
+    result = find.run(FindConfig(data_root=root, workers=2))
+    expected = {key: dict(sorted(n.items())) for key, n in sorted(done[1].by_dataset.items())}
+    assert result.summary["windows"] == expected
+    assert not (root / "windows").exists()
+    written = json.loads((root / "inventory.json").read_text())
+    assert written["windows"] == expected
+    assert {row["path"] for row in written["not_cut"]} >= {ABUSE, GARBLED}
+
+
+def test_an_unwritable_folder_is_a_mistake_with_a_remedy_not_a_damaged_video(root: Path) -> None:
+    (root / "windows").mkdir()
+    (root / "windows" / "ucf_crime").write_text("in the way")
+    with pytest.raises(UserError, match=r"windows/ucf_crime.*run the same command again"):
+        cut(root)
+
+
+def textured(root: Path) -> None:
+    """Twelve videos of each untrimmed kind whose pictures tell them apart, for the whole of combine."""
+    lines = []
+    for k in range(12):
+        small_videos.write(root / UCF / "Fighting" / f"Fighting{k:03}_x264.mp4", 10 + k, n_frames=360)
+        small_videos.write(
+            root / UCF / "Normal_Videos" / f"Normal_Videos{k:03}_x264.mp4", 40 + k, n_frames=130
+        )
+        lines.append(f"Fighting{k:03}_x264.mp4  Fighting  100  230  -1  -1\n")
+    (root / UCF / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt").write_text("".join(lines))
+    small_videos.write(root / UCF / "Shooting" / "Shooting001_x264.mp4", 99, n_frames=130)
+    small_videos.write(root / UCF / "Arson" / "Arson001_x264.mp4", 98, n_frames=130)
+
+
+def test_one_command_goes_from_untrimmed_videos_to_a_split_without_a_leak(tmp_path: Path) -> None:
+    textured(tmp_path)
+    command = [sys.executable, "combine_all_datasets.py", "--data-root", str(tmp_path), "--workers", "2"]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    summary = json.loads(run.stdout)
+    frame = manifest.read(tmp_path / "combined_all")
+    assert summary["windows"]["ucf_crime"] == {"fight": 24, "nonfight": 48}
+    assert len(frame) == summary["train"] + summary["val"]
+    assert set(frame.label) == {"fight", "nonfight"}
+    assert frame.source_path.str.startswith("windows/ucf_crime/").all()
+    assert (frame.duration_s == 5.0).all()
+    videos = frame.source_path.str.extract(r"/([^/]+)__\d+-\d+\.mp4$")[0]
+    assert frame.split.groupby(videos).nunique().max() == 1
+    assert frame.source_group.groupby(videos).nunique().max() == 1
+    assert frame.split.groupby([frame.label]).nunique().min() == 2
+    left_out = (tmp_path / "combined_all" / "unlabelled.csv").read_text()
+    assert "Shooting001" in left_out
+    assert "Arson001" in left_out
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "nothing is new" in again.stderr
+    assert json.loads(again.stdout) == summary
+    (tmp_path / UCF / "Normal_Videos" / "Normal_Videos000_x264.mp4").write_bytes(b"no video")
+    result = combine.run(CombineConfig(data_root=tmp_path, seed=1))
+    (failure,) = result.failures
+    assert failure["path"].endswith("Normal_Videos000_x264.mp4")
+    assert result.summary["windows"]["ucf_crime"] == {"fight": 24, "nonfight": 46}
+
+
+def test_windows_are_not_taken_for_published_clips_where_there_is_no_raw(tmp_path: Path) -> None:
+    textured(tmp_path)
+    (tmp_path / UCF).rename(tmp_path / "ucf")
+    (tmp_path / "raw").rmdir()
+    cutting.cut(inventory.discover([tmp_path]), CONFIG, tmp_path, workers=2)
+    assert inventory.discover([tmp_path]).unknown == {}

@@ -1,0 +1,122 @@
+"""Pairing fingerprints: planted copies, families, order, clips without identity, fixed cameras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import bench_duplicates
+from violence_detection.combine import duplicates, fingerprint
+from violence_detection.combine.duplicates import Pair
+
+
+def spectra(seed: int, *, motion: float = 0.2, n_frames: int = 8) -> np.ndarray:
+    """A clip's spectra, (n_frames, 24): one scene and, from the same seed, its motion."""
+    rng = np.random.default_rng(seed)
+    scene = rng.normal(size=(1, 24))
+    path = np.cumsum(rng.normal(size=(n_frames, 24)), axis=0) * motion
+    return (scene + path) * 20
+
+
+def by_text(pairs: list[Pair], texts: list[str]) -> set[tuple[str, str, bool, float]]:
+    return {(*sorted((texts[p.i], texts[p.j])), p.same_clip, p.distance) for p in pairs}  # type: ignore[misc]
+
+
+def test_planted_copies_among_5000_are_found_and_little_else() -> None:
+    texts, planted = bench_duplicates.synthetic(5_000, seed=1)
+    pairs = duplicates.find_pairs(texts)
+    found = {(p.i, p.j) for p in pairs}
+    assert np.mean([p in found for p in planted]) >= 0.97
+    same_clip = {(p.i, p.j) for p in pairs if p.same_clip}
+    assert len(same_clip - set(planted)) <= 2
+
+
+def test_the_index_misses_nothing_that_comparing_all_pairs_finds() -> None:
+    texts, _ = bench_duplicates.synthetic(300, seed=2)
+    frames, counts = fingerprint.to_arrays(texts)
+    a, b = np.triu_indices(len(texts), 1)
+    joined, _, _ = duplicates.compare(frames[a], counts[a], frames[b], counts[b])
+    all_pairs = {(int(i), int(j)) for i, j in zip(a[joined], b[joined], strict=True)}
+    found = {(p.i, p.j) for p in duplicates.find_pairs(texts)}
+    assert found <= all_pairs
+    assert len(found) >= 0.98 * len(all_pairs)
+
+
+def test_the_pairs_do_not_depend_on_the_order_of_the_clips() -> None:
+    texts, _ = bench_duplicates.synthetic(800, seed=3)
+    shuffled = [texts[k] for k in np.random.default_rng(0).permutation(len(texts))]
+    assert by_text(duplicates.find_pairs(texts), texts) == by_text(duplicates.find_pairs(shuffled), shuffled)
+
+
+def test_clips_without_identity_pair_with_nothing() -> None:
+    black = fingerprint.encode(np.zeros((8, 24)))
+    assert black == ""
+    assert duplicates.find_pairs([black] * 50 + [fingerprint.encode(spectra(0))]) == []
+
+
+def test_clips_that_begin_black_do_not_all_pair_with_each_other() -> None:
+    clips = [spectra(k) for k in range(30)]
+    for clip in clips:
+        clip[:4] = 0
+    assert duplicates.find_pairs([fingerprint.encode(c) for c in clips]) == []
+
+
+def test_equal_fingerprints_are_the_same_clip_and_one_cluster() -> None:
+    texts = [fingerprint.encode(spectra(k)) for k in (0, 1, 0, 2, 0)]
+    pairs = duplicates.find_pairs(texts)
+    assert pairs == [Pair(0, 2, True, 0.0), Pair(2, 4, True, 0.0)]
+    assert duplicates.clusters(5, pairs) == [0, 1, 0, 3, 0]
+
+
+def test_a_family_larger_than_the_neighbour_count_is_one_cluster() -> None:
+    rng = np.random.default_rng(0)
+    family = [fingerprint.encode(spectra(0) + rng.normal(size=(8, 24)) * 0.3) for _ in range(60)]
+    others = [fingerprint.encode(spectra(k)) for k in range(1, 200)]
+    found = duplicates.clusters(259, duplicates.find_pairs(family + others))
+    assert found == [0] * 60 + list(range(60, 259))
+
+
+def test_two_moments_of_one_fixed_camera_share_footage_but_are_not_the_same_clip() -> None:
+    scene = np.random.default_rng(0).normal(size=(1, 24)) * 20
+    a, b = (scene + (spectra(k, motion=0.02) - spectra(k, motion=0.0)) for k in (1, 2))
+    (pair,) = duplicates.find_pairs([fingerprint.encode(a), fingerprint.encode(b)])
+    assert not pair.same_clip
+
+
+def test_a_copy_that_begins_later_shares_footage_but_is_not_the_same_clip() -> None:
+    source = spectra(0, n_frames=11)
+    others = [fingerprint.encode(spectra(k)) for k in range(1, 100)]
+    texts = [fingerprint.encode(source[:8]), fingerprint.encode(source[3:]), *others]
+    (pair,) = duplicates.find_pairs(texts)
+    assert (pair.i, pair.j, pair.same_clip) == (0, 1, False)
+
+
+def test_none_and_one_clip_have_no_pairs() -> None:
+    assert duplicates.find_pairs([]) == []
+    assert duplicates.find_pairs([fingerprint.encode(spectra(0))]) == []
+
+
+@pytest.mark.parametrize("n_frames", range(1, 8))
+def test_clips_too_short_for_a_later_window_are_still_compared(n_frames: int) -> None:
+    rng = np.random.default_rng(0)
+    clips = [spectra(k, n_frames=n_frames) for k in range(6)]
+    clips.append(clips[2] + rng.normal(size=clips[2].shape) * 0.1)
+    pairs = duplicates.find_pairs([fingerprint.encode(c) for c in clips])
+    assert [(p.i, p.j) for p in pairs] == [(2, 6)]
+    assert pairs[0].same_clip == (n_frames >= 3)  # with fewer frames there is no motion to tell
+
+
+def test_clusters_join_chains_and_name_them_by_their_first_clip() -> None:
+    pairs = [Pair(4, 5, True, 0.1), Pair(1, 4, False, 0.0), Pair(0, 2, True, 0.2)]
+    assert duplicates.clusters(6, pairs) == [0, 1, 0, 3, 1, 1]
+
+
+@pytest.mark.real
+def test_hockey_clips_of_one_rink_stay_apart_but_the_known_duplicate_is_found(real_clips: Path) -> None:
+    folder = real_clips / "raw" / "hockey_fights" / "data"
+    paths = sorted(p for k in range(100, 141) for p in folder.glob(f"no{k}_*.avi"))
+    pairs = duplicates.find_pairs([fingerprint.of_video(p)[1] for p in paths])
+    same = [(paths[p.i].stem, paths[p.j].stem) for p in pairs if p.same_clip]
+    assert same == [("no123_xvid", "no136_xvid")]

@@ -1,0 +1,69 @@
+"""The manifest is the contract between step 2 and all after it: checked when it is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from violence_detection.combine import manifest
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+ROW: dict[str, Any] = {
+    "clip_id": "0012345678901234", "path": "train/fight/a.avi", "source_path": "raw/x/a.avi", "label": "fight",
+    "dataset": "x", "source_group": "007", "split": "train", "official_split": "", "sha256": "0" * 64,
+    "fingerprint": "00ff", "duration_s": 2.0, "fps": 25.0, "width": 64, "height": 48, "n_frames": 50, "codec": "NA",
+}  # fmt: skip
+
+
+def _write(folder: Path, *changes: dict[str, Any], columns: tuple[str, ...] = manifest.COLUMNS) -> Path:
+    storage.write_csv(folder / manifest.FILE_NAME, columns, [ROW | change for change in changes])
+    return folder
+
+
+def test_text_that_looks_like_numbers_or_nothing_stays_text(tmp_path: Path) -> None:
+    frame = manifest.read(_write(tmp_path, {}, {"clip_id": "1e5", "label": "nonfight"}))
+    assert list(frame.columns) == list(manifest.COLUMNS)
+    assert frame.clip_id.tolist() == ["0012345678901234", "1e5"]
+    row = frame.iloc[0]
+    assert (row.source_group, row.official_split, row.fingerprint, row.codec) == ("007", "", "00ff", "NA")
+    assert (row.duration_s, row.n_frames) == (2.0, 50)
+
+
+def test_the_folder_and_the_file_itself_are_both_taken(tmp_path: Path) -> None:
+    _write(tmp_path, {})
+    assert manifest.read(tmp_path).equals(manifest.read(tmp_path / manifest.FILE_NAME))
+
+
+def test_a_missing_manifest_names_the_file_and_the_command(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"manifest\.csv.*combine_all_datasets\.py --data-root"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": "Fight"}, r"column label holds \['Fight'\]"),
+        ({"label": ""}, "column label"),
+        ({"split": "test"}, r"column split holds \['test'\]"),
+    ],
+)
+def test_unknown_labels_and_splits_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        manifest.read(_write(tmp_path, {}, change))
+
+
+def test_a_manifest_without_a_column_or_without_clips_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"lacks the columns \['codec'\]"):
+        manifest.read(_write(tmp_path, {}, columns=manifest.COLUMNS[:-1]))
+    with pytest.raises(UserError, match="has no clips"):
+        manifest.read(_write(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x81 binary \x9d", b'a,b\n1,"2\n3,4,5,6\n'])
+def test_a_file_that_is_no_table_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / manifest.FILE_NAME).write_bytes(content)
+    with pytest.raises(UserError, match=r"manifest\.csv"):
+        manifest.read(tmp_path)

@@ -1,0 +1,106 @@
+"""Where windows lie: inside fights, away from them, one length, spread, and only where the class is sure."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import random
+
+import pytest
+
+from violence_detection.combine.cut import windows
+from violence_detection.combine.cut.windows import Window
+from violence_detection.config import CutConfig
+from violence_detection.datasets.annotations import Segments
+from violence_detection.errors import UserError
+
+CONFIG = CutConfig()
+FPS = 10.0  # a window is 50 frames, the margin 20
+
+
+def of(found: tuple[Window, ...], label: str) -> list[tuple[int, int]]:
+    return [(w.first, w.end) for w in found if w.label == label]
+
+
+def test_fights_are_cut_inside_and_the_rest_at_a_margin() -> None:
+    found = windows.plan(400, FPS, "fight", Segments(((100, 210),)), CONFIG)
+    assert of(found, "fight") == [(102, 152), (157, 207)]
+    assert of(found, "nonfight") == [(15, 65), (233, 283), (290, 340), (346, 396)]
+
+
+def test_whatever_the_annotation_every_window_is_surely_of_its_class() -> None:
+    random_ = random.Random(0)
+    for _ in range(300):
+        n_frames, fps = random_.randint(30, 3000), random_.choice([6.0, 12.5, 25.0, 29.97, 60.0])
+        starts = sorted(random_.sample(range(n_frames), 4))
+        spans = tuple((float(s), float(s + random_.randint(1, 400))) for s in starts)
+        config = CutConfig(margin_s=random_.choice([0.0, 1.0, 3.0]), windows_per_video=random_.randint(1, 9))
+        segments = Segments(spans)
+        fights, margin = segments.frames(fps), round(config.margin_s * fps)
+        found = windows.plan(n_frames, fps, "fight", segments, config)
+        assert found == windows.plan(n_frames, fps, "fight", segments, config)
+        for first, end in of(found, "fight"):
+            assert any(a <= first and end <= b for a, b in fights)
+        for first, end in of(found, "nonfight"):
+            assert all(end <= a - margin or first >= b + margin for a, b in fights)
+        assert all(w.end - w.first == round(5 * fps) and w.first >= 0 and w.end <= n_frames for w in found)
+        assert all(a.end <= b.first for a, b in itertools.pairwise(found))
+        assert all(len(of(found, label)) <= config.windows_per_video for label in ("fight", "nonfight"))
+
+
+def test_of_a_long_normal_video_a_few_are_taken_from_all_over_it() -> None:
+    assert len(windows.plan(36_000, FPS, "nonfight", None, CONFIG)) == CONFIG.normal_windows == 2
+    found = windows.plan(36_000, FPS, "nonfight", None, dataclasses.replace(CONFIG, normal_windows=8))
+    assert len(found) == 8
+    eighths = [w.first * 8 // 36_000 for w in found]
+    assert eighths == list(range(8))
+
+
+def test_a_normal_video_of_one_window_gives_its_middle_and_a_shorter_one_nothing() -> None:
+    assert windows.plan(60, FPS, "nonfight", None, CONFIG) == (Window(5, 55, "nonfight"),)
+    assert windows.plan(49, FPS, "nonfight", None, CONFIG) == ()
+
+
+def test_a_violent_video_that_nobody_annotated_is_not_guessed_at() -> None:
+    assert windows.plan(400, FPS, "fight", None, CONFIG) == ()
+    assert windows.plan(400, FPS, "fight", Segments(()), CONFIG) == ()
+    admitted = dataclasses.replace(CONFIG, cut_unannotated=True)
+    assert {w.label for w in windows.plan(400, FPS, "fight", None, admitted)} == {"fight"}
+    assert windows.plan(400, FPS, "fight", Segments(()), admitted) == ()
+
+
+def test_a_normal_video_never_gives_a_fight() -> None:
+    found = windows.plan(400, FPS, "nonfight", Segments(((100, 200),)), CONFIG)
+    assert {w.label for w in found} == {"nonfight"}
+    assert all(w.end <= 80 or w.first >= 220 for w in found)
+
+
+def test_short_fights_are_cut_only_when_asked_for() -> None:
+    segments = Segments(((100, 130), (200, 215)))
+    assert of(windows.plan(400, FPS, "fight", segments, CONFIG), "fight") == []
+    admitted = dataclasses.replace(CONFIG, shortest_s=2.0)
+    assert of(windows.plan(400, FPS, "fight", segments, admitted), "fight") == [(100, 130)]
+
+
+def test_a_fight_that_lasts_past_the_end_is_cut_off_there() -> None:
+    assert of(windows.plan(400, FPS, "fight", Segments(((340, 900),)), CONFIG), "fight") == [(345, 395)]
+
+
+def test_an_annotation_of_another_version_of_the_video_is_refused() -> None:
+    with pytest.raises(ValueError, match="frame 500"):
+        windows.plan(400, FPS, "fight", Segments(((10, 90), (500, 900))), CONFIG)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"window_s": 0.0},
+        {"margin_s": -1.0},
+        {"windows_per_video": 0},
+        {"normal_windows": 0},
+        {"shortest_s": 6.0},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="--"):
+        windows.check(dataclasses.replace(CONFIG, **wrong))  # type: ignore[arg-type]

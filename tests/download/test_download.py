@@ -1,0 +1,369 @@
+"""Step 1 as a whole: data sets are published whole or not at all, and runs go on where others ended."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.download_bench import (
+    PATIENT,
+    PLENTY_BYTES,
+    SCRIPT,
+    Bench,
+    arrives,
+    clips,
+    failure,
+    running_bench,
+    tree,
+    zipped,
+)
+from tests.fault_server import (
+    SIGNATURE,
+    TOKEN,
+    Handler,
+    Served,
+    cut_and,
+    short_body,
+)  # fmt: skip
+from violence_detection.download import completion, download, download_job, kaggle_source, plan
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with running_bench(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@pytest.mark.parametrize(("key", "path"), [("plain_set", "/plain.zip"), ("kaggle_set", "/k/archive.zip")])
+def test_wrong_length_is_never_published(bench: Bench, key: str, path: str) -> None:
+    body = bench.server.files[path].body
+    bench.server.faults.extend([short_body(len(body), body[:5000])] * 20)
+    (outcome,) = bench.run(key).outcomes
+    assert outcome.status == "failed"
+    assert re.search(r"cut before the announced length|bytes arrived", outcome.reason)
+    assert "run the same command again" in outcome.reason
+    assert not bench.raw(key).exists()
+    bench.server.faults.clear()
+    bench.run(key)
+    bench.assert_whole(key)
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "truncated at the publisher"])
+def test_corrupt_archive_is_deleted_and_fetched_anew(bench: Bench, damage: str) -> None:
+    good = bench.server.files["/k/archive.zip"].body
+    middle = len(good) // 2
+    bad = (
+        good[:middle] + bytes([good[middle] ^ 1]) + good[middle + 1 :]
+        if damage == "flipped byte"
+        else good[:middle]
+    )
+    bench.server.files["/k/archive.zip"] = Served(bad)
+    reason = failure(bench)
+    assert "damaged" in reason
+    assert "fights.zip" in reason
+    assert not list((bench.root / "downloads" / "kaggle_set").iterdir())
+    bench.server.files["/k/archive.zip"] = Served(good)
+    arrives(bench)
+
+
+def test_harmful_archive_publishes_nothing(bench: Bench) -> None:
+    bench.server.files["/k/archive.zip"] = Served(zipped({"a.avi": b"1", "../../../evil.avi": b"2"}))
+    assert "outside its folder" in failure(bench)
+    assert not list(bench.root.parent.rglob("evil.avi"))
+
+
+def test_disk_too_small_is_told_before_the_first_byte(bench: Bench) -> None:
+    with pytest.raises(UserError, match=r"free, .* needed") as raised:
+        bench.run("kaggle_set", "plain_set", free=1 << 30)
+    assert "--data-root" in str(raised.value)
+    assert not bench.server.requests_for("/plain.zip")
+    assert not bench.root.exists()
+
+
+def test_disk_message_says_which_data_sets_would_fit(bench: Bench) -> None:
+    with pytest.raises(UserError, match=r"--datasets (kaggle_set|plain_set)$"):
+        bench.run("kaggle_set", "plain_set", free=(1 << 30) + 1_200_000)
+
+
+def test_dry_run_says_everything_and_does_nothing(
+    bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download.log, "propagate", True)
+    caplog.set_level("INFO", logger="violence_detection")
+    result = bench.run("kaggle_set", "plain_set", dry_run=True)
+    assert [o.status for o in result.outcomes] == ["planned", "planned"]
+    assert not bench.root.exists()
+    for needed in (
+        "kaggle:owner/fights",
+        "0.5 MB",
+        "terms: none",
+        "licence: MIT",
+        "free",
+        "KAGGLE_API_TOKEN",
+    ):
+        assert needed in caplog.text
+
+
+def test_complete_data_set_is_skipped_without_a_request(bench: Bench) -> None:
+    arrives(bench)
+    before = len(bench.server.log)
+    result = bench.run("kaggle_set")
+    assert result.summary()["skipped"] == 1
+    assert result.summary()["datasets"]["kaggle_set"]["files"] == len(bench.files)
+    assert len(bench.server.log) == before
+    bench.assert_whole()
+
+
+def test_second_source_is_used_when_the_first_fails(bench: Bench) -> None:
+    gone = '{ kind = "kaggle", slug = "owner/gone", file = "gone.zip" }'
+    broken = bench.url_source("/broken.zip")
+    bench.server.files["/broken.zip"] = Served(b"PK\x03\x04 nonsense")
+    bench.write_catalogue(plain_set=f"{gone}, {broken}, {bench.url_source('/plain.zip')}")
+    assert bench.run("plain_set").outcomes[0].status == "downloaded"
+    bench.assert_whole("plain_set")
+
+
+def test_archive_put_there_by_hand_needs_no_credentials(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    archive = bench.root / "downloads" / "kaggle_set" / "fights.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(bench.files))
+    arrives(bench)
+    assert bench.server.log == []
+
+
+def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> None:
+    for name, content in bench.files.items():
+        path = bench.raw("kaggle_set") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    result = bench.run("kaggle_set")
+    assert [o.status for o in result.outcomes] == ["adopted"]
+    bench.assert_whole()
+    assert (completion.read(bench.raw("kaggle_set")) or {})["source"] == {"kind": "by hand"}
+
+
+def test_archive_lying_in_the_raw_folder_is_not_taken_for_the_data_set(bench: Bench) -> None:
+    bench.raw("kaggle_set").mkdir(parents=True)
+    (bench.raw("kaggle_set") / "fights.zip").write_bytes(zipped(bench.files))
+    with pytest.raises(UserError, match=r"move the published one to .*downloads"):
+        bench.run("kaggle_set")
+
+
+def test_tree_linked_from_elsewhere_is_recorded(bench: Bench, tmp_path: Path) -> None:
+    for name, content in bench.files.items():
+        path = tmp_path / "elsewhere" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    bench.raw("kaggle_set").mkdir(parents=True)
+    (bench.raw("kaggle_set") / "Set").symlink_to(tmp_path / "elsewhere" / "Set")
+    (tmp_path / "elsewhere" / "Set" / "loop").symlink_to(tmp_path / "elsewhere")
+    assert [o.status for o in bench.run("kaggle_set").outcomes] == ["adopted"]
+    bench.assert_whole()
+
+
+def test_empty_folders_in_the_way_are_told_before_anything_is_fetched(bench: Bench) -> None:
+    (bench.raw("plain_set") / "Set").mkdir(parents=True)
+    with pytest.raises(UserError, match="only empty folders"):
+        bench.run("plain_set")
+    assert bench.server.log == []
+
+
+def test_a_root_that_cannot_be_written_is_a_clear_error(bench: Bench) -> None:
+    bench.root.write_text("a file")
+    with pytest.raises(UserError, match="--data-root"):
+        bench.run("plain_set")
+
+
+def test_only_by_hand_says_what_to_do(bench: Bench) -> None:
+    bench.write_catalogue(
+        far='{ kind = "manual", url = "https://x.org/", instructions = "Ask the authors." }'
+    )
+    with pytest.raises(UserError, match=r"Ask the authors\..*https://x\.org/"):
+        bench.run("far")
+
+
+def test_unknown_data_set_lists_the_known(bench: Bench) -> None:
+    with pytest.raises(UserError, match="kaggle_set, plain_set"):
+        bench.run("nonsense")
+
+
+def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> None:
+    arrives(bench)
+    left = bench.root / "downloads" / "kaggle_set" / "fights.zip"
+    left.parent.mkdir()
+    left.write_bytes(b"left")
+    assert bench.run("kaggle_set").summary()["skipped"] == 1
+    bench.assert_whole()
+
+
+def test_archives_are_kept_on_request(bench: Bench) -> None:
+    bench.run("plain_set", keep_archives=True)
+    bench.run("plain_set")
+    kept = bench.root / "downloads" / "plain_set" / "plain.zip"
+    source = (completion.read(bench.raw("plain_set")) or {})["source"]
+    assert source["archive_sha256"] == storage.sha256_file(kept)
+    assert SIGNATURE not in json.dumps(source)
+
+
+def test_verify_names_what_is_missing_changed_and_new(bench: Bench) -> None:
+    arrives(bench)
+    assert download.verify(bench.config("kaggle_set")).failures == []
+    folder = bench.raw("kaggle_set") / "Set" / "fight"
+    (folder / "0000.avi").unlink()
+    changed = bytearray((folder / "0002.avi").read_bytes())
+    changed[100] ^= 1
+    (folder / "0002.avi").write_bytes(changed)
+    (folder / "0004.avi").write_bytes(b"short")
+    (folder / "new.avi").write_bytes(b"new")
+    result = download.verify(bench.config("kaggle_set"))
+    assert {p.rpartition("/")[2]: reason.split(",")[0] for p, reason in result.outcomes[0].problems} == {
+        "0000.avi": "missing",
+        "0002.avi": "content changed",
+        "0004.avi": "5 bytes",
+        "new.avi": "not in the record",
+    }
+    assert "kaggle_set/Set/fight/0000.avi,missing" in (bench.root / "raw" / "verify_failures.csv").read_text()
+
+
+def test_a_complete_data_set_that_lost_files_is_reported_not_skipped(bench: Bench) -> None:
+    arrives(bench)
+    (bench.raw("kaggle_set") / "Set/fight/0000.avi").unlink()
+    with pytest.raises(UserError, match=r"no longer as recorded.*remove"):
+        bench.run("kaggle_set")
+    assert len(tree(bench.raw("kaggle_set"))) == len(bench.files) - 1
+
+
+def test_leftovers_of_a_killed_unpacking_are_replaced(bench: Bench) -> None:
+    leftover = bench.root / "raw" / ".kaggle_set.unpacking" / "Set"
+    leftover.mkdir(parents=True)
+    (leftover / "half.avi").write_bytes(b"half")
+    arrives(bench)
+
+
+def test_two_runs_below_one_root_do_not_disturb_each_other(bench: Bench) -> None:
+    import fcntl
+
+    (bench.root / "downloads").mkdir(parents=True)
+    with (bench.root / "downloads" / ".lock").open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another download is at work"):
+            bench.run("plain_set")
+    assert bench.run("plain_set").failures == []
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "did not happen"
+        time.sleep(0.005)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def half_then_silence(handler: Handler) -> bool:
+    """Sends half of the body and leaves the connection open."""
+    handler.cut_after, handler.afterwards = 300_000, lambda: time.sleep(5)
+    return False
+
+
+def test_killed_while_fetching_and_restarted_ends_the_same(bench: Bench) -> None:
+    bench.server.faults.extend([lambda _: False, lambda _: False, half_then_silence])
+    part = bench.root / "downloads" / "kaggle_set" / "fights.zip.part"
+    process = bench.start("--datasets", "kaggle_set")
+    wait_for(lambda: part.exists() and part.stat().st_size > 200_000)
+    kill(process)
+    have = part.stat().st_size
+    output, log_text = (process := bench.start("--datasets", "kaggle_set")).communicate(timeout=30)
+    assert process.returncode == 0, log_text
+    bench.assert_whole()
+    assert bench.server.requests_for("/k/archive.zip")[-1]["Range"] == f"bytes={have}-"
+    summary = json.loads(output)
+    assert summary["downloaded"] == 1
+    assert summary["datasets"]["kaggle_set"]["files"] == len(bench.files)
+    for secret in (TOKEN, SIGNATURE):
+        assert secret not in output + log_text
+
+
+def test_killed_while_unpacking_and_restarted_ends_the_same(bench: Bench, tmp_path: Path) -> None:
+    bench.plain_files = clips(3, count=600, size=30_000)
+    bench.server.files["/plain.zip"] = Served(zipped(bench.plain_files))
+    staging = bench.root / "raw" / ".plain_set.unpacking"
+    process = bench.start("--datasets", "plain_set", "--keep-archives")
+    wait_for(lambda: (staging / "Set" / "fight" / "0020.avi").exists())
+    kill(process)
+    assert staging.exists(), "killed too late to show anything"
+    assert not bench.raw("plain_set").exists()
+    archive = bench.root / "downloads" / "plain_set" / "plain.zip"
+    assert archive.read_bytes() == bench.server.files["/plain.zip"].body, "the whole archive is not lost"
+    asked = len(bench.server.log)
+    assert bench.run("plain_set").failures == []
+    assert len(bench.server.log) == asked
+    bench.assert_whole("plain_set")
+    record = (bench.raw("plain_set") / completion.RECORD_NAME).read_bytes()
+    bench.root = tmp_path / "undisturbed"
+    bench.run("plain_set")
+    assert (bench.raw("plain_set") / completion.RECORD_NAME).read_bytes() == record
+
+
+def test_interrupted_while_fetching_ends_soon_and_goes_on(bench: Bench) -> None:
+    bench.server.faults.append(cut_and(300_000, lambda: time.sleep(3.0)))
+    part = bench.root / "downloads" / "plain_set" / "plain.zip.part"
+    process = bench.start("--datasets", "plain_set")
+    wait_for(lambda: part.exists() and part.stat().st_size > 200_000)
+    process.send_signal(signal.SIGINT)
+    _, log_text = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in log_text
+    assert "Traceback" not in log_text
+    assert part.stat().st_size > 200_000
+    assert bench.run("plain_set").failures == []
+    bench.assert_whole("plain_set")
+
+
+def test_interrupted_while_unpacking_publishes_nothing(bench: Bench) -> None:
+    config, layout = bench.config("plain_set"), plan.Layout(bench.root)
+    archive = bench.root / "downloads" / "plain_set" / "plain.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(bench.plain_files))
+    planned = plan.plan(download.choose(config)[0], layout, kaggle_source.authenticate)
+    job = download_job.Job(layout, config, lambda _: PLENTY_BYTES, PATIENT, 0)
+    job.stop.set()
+    outcome = job.run_all([planned])[0]
+    assert "interrupted" in outcome.reason
+    assert not (bench.root / "raw").exists()
+    assert archive.exists()
+    assert bench.run("plain_set").failures == []
+    bench.assert_whole("plain_set")
+
+
+def test_script_without_what_it_needs_exits_with_2(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    process = bench.start("--datasets", "kaggle_set")
+    output, log_text = process.communicate(timeout=30)
+    assert (process.returncode, output) == (2, "")
+    assert "https://www.kaggle.com/settings/api" in log_text
+    assert "Traceback" not in log_text
+
+
+def test_list_shows_the_catalogue_and_the_roadmap_s_wrong_count() -> None:
+    command = [sys.executable, str(SCRIPT), "--list"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "kaggle:vulamnguyen/rwf2000" in done.stderr
+    assert "movie_fights: the roadmap says 1,000 clips; published are 200" in done.stderr
+    assert len(json.loads(done.stdout)["datasets"]) >= 13

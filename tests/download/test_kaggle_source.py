@@ -1,0 +1,203 @@
+"""The real Kaggle client against a local server: exact bytes, or an error with the remedy."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.download_bench import SLUG, Bench, arrives, clips, failure, running_bench, zipped
+from tests.fault_server import (
+    LEGACY_KEY,
+    SIGNATURE,
+    TOKEN,
+    Served,
+    cut,
+    cut_and,
+    stall,
+    status,
+)  # fmt: skip
+from violence_detection.download import kaggle_source, transfer
+from violence_detection.system import storage
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    with running_bench(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kaggle_connection_cut_at_random_offsets(bench: Bench, seed: int) -> None:
+    draw = random.Random(seed)
+    bench.server.faults.append(lambda _: False)  # the client's own look at the headers
+    bench.server.faults.extend(cut(draw.randrange(200_000), reset=draw.random() < 0.5) for _ in range(3))
+    arrives(bench)
+
+
+def test_kaggle_signed_address_expires_in_the_middle(bench: Bench) -> None:
+    def expire() -> None:
+        bench.server.signature = "second"
+
+    bench.server.faults.extend([lambda _: False, lambda _: False, cut_and(200_000, expire)])
+    arrives(bench)
+    statuses = [code for method, path, _, code in bench.server.log if "/k/archive.zip" in path]
+    assert 403 in statuses
+    assert statuses[-1] == 206
+
+
+def test_kaggle_asks_to_wait(bench: Bench) -> None:
+    bench.server.api_faults.extend([lambda _: False, status(429, {"Retry-After": "1"})])
+    start_s = time.monotonic()
+    arrives(bench)
+    assert time.monotonic() - start_s > 0.9
+
+
+def test_kaggle_that_is_overloaded_before_the_first_byte_is_tried_again(bench: Bench) -> None:
+    bench.server.api_faults.extend([status(503), status(503)])
+    arrives(bench)
+
+
+def test_kaggle_file_changes_between_attempts(bench: Bench) -> None:
+    old = dict(bench.files)
+    bench.files = clips(7)
+    assert bench.files.keys() == old.keys()
+
+    def publish() -> None:
+        bench.server.files["/k/archive.zip"] = Served(zipped(bench.files))
+
+    bench.server.faults.extend([lambda _: False, lambda _: False, cut_and(300_000, publish)])
+    arrives(bench)
+
+
+def test_kaggle_store_without_range(bench: Bench) -> None:
+    bench.server.files["/k/archive.zip"].ranges = False
+    bench.server.faults.extend([lambda _: False, lambda _: False, cut(100_000)])
+    arrives(bench)
+
+
+def test_kaggle_stalls(bench: Bench) -> None:
+    bench.server.faults.extend([lambda _: False, lambda _: False, stall(0.8)])
+    arrives(bench)
+
+
+def test_kaggle_that_never_answers_is_not_waited_for_for_ever(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's own requests have no time limit."""
+    kaggle = kaggle_source.authenticate()
+    monkeypatch.setattr(kaggle_source, "_CALL_TIMEOUT_S", 0.3)
+    bench.server.api_faults.append(stall(1.0))
+    with pytest.raises(transfer.TryAgain, match="time-out"):
+        kaggle.locate("owner/fights")
+    arrives(bench)
+
+
+def test_kaggle_refuses_the_token(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_wrong")
+    reason = failure(bench)
+    assert "does not accept" in reason
+    assert "KAGGLE_API_TOKEN" in reason
+    assert "https://www.kaggle.com/settings/api" in reason
+    assert f"https://www.kaggle.com/datasets/{SLUG}" in reason
+    assert "KGAT_wrong" not in reason
+
+
+def test_a_refused_token_is_not_hidden_by_a_legacy_pair(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client would pass over the token, and then send it all the same."""
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_wrong")
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", LEGACY_KEY)
+    assert "remove or replace" in failure(bench)
+
+
+@pytest.mark.parametrize(("code", "remedy"), [(401, "settings/api"), (403, "accept the data set's terms")])
+def test_kaggle_refuses_the_data_set(bench: Bench, code: int, remedy: str) -> None:
+    bench.server.api_faults.append(status(code))
+    reason = failure(bench)
+    assert str(code) in reason
+    assert remedy in reason
+    assert "KAGGLE_API_TOKEN" in reason, "which credentials were tried"
+    assert f"https://www.kaggle.com/datasets/{SLUG}" in reason
+
+
+def test_kaggle_data_set_is_gone(bench: Bench) -> None:
+    bench.server.datasets = {}
+    assert "404" in failure(bench)
+
+
+def test_no_kaggle_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    reason = failure(bench)
+    assert "no Kaggle credentials" in reason
+    assert "access_token" in reason
+    assert str(bench.root / "downloads" / "kaggle_set" / "fights.zip") in reason, "the way by hand"
+
+
+def test_kaggle_client_that_is_not_installed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
+    assert "pip install -r requirements.txt" in failure(bench)
+
+
+def test_kaggle_log_in_that_is_overloaded(bench: Bench) -> None:
+    bench.server.log_in_faults.append(status(503))
+    assert "Kaggle answers 503" in failure(bench)
+
+
+@pytest.mark.parametrize("way", ["variable", "access_token", "legacy pair", "log-in"])
+def test_each_way_of_authenticating_works_and_is_named(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    if way != "variable":
+        monkeypatch.delenv("KAGGLE_API_TOKEN")
+    if way == "access_token":
+        Path("~/.kaggle/access_token").expanduser().write_text(TOKEN + "\n")
+    if way == "legacy pair":
+        monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+        monkeypatch.setenv("KAGGLE_KEY", LEGACY_KEY)
+    if way == "log-in":
+        saved = {"refresh_token": "r", "access_token": TOKEN, "username": "someone"}
+        saved["access_token_expiration"] = "2999-01-01T00:00:00+00:00"
+        storage.write_json(Path("~/.kaggle/credentials.json").expanduser(), saved)
+    named = {
+        "variable": "KAGGLE_API_TOKEN",
+        "access_token": "access_token",
+        "legacy pair": "KAGGLE_USERNAME",
+        "log-in": "kaggle auth login",
+    }
+    assert named[way] in kaggle_source.authenticate().how
+    arrives(bench)
+
+
+def test_html_log_in_page_in_place_of_the_zip(bench: Bench) -> None:
+    page = b"<!DOCTYPE html><html><title>Kaggle: Sign in</title></html>"
+    bench.server.files["/k/archive.zip"] = Served(page, content_type="text/html")
+    reason = failure(bench)
+    assert "Kaggle: Sign in" in reason
+    assert "in a browser" in reason
+
+
+def test_verbose_logs_hold_no_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the client's own switch would print each request with its headers."""
+    monkeypatch.setenv("VERBOSE", "1")
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    (Path.home() / ".kaggle" / "kaggle.json").write_text(
+        json.dumps({"username": "someone", "key": LEGACY_KEY})
+    )
+    bench.server.faults.extend(
+        [lambda _: False, lambda _: False, cut(1000), status(503, {"Retry-After": "0"})]
+    )
+    process = bench.start("-v", "--datasets", "kaggle_set,plain_set")
+    output, log_text = process.communicate(timeout=30)
+    assert process.returncode == 0, log_text
+    assert "kaggle.json" in log_text
+    assert len(output.splitlines()) == 1
+    for secret in (LEGACY_KEY, SIGNATURE, "Authorization"):
+        assert secret not in output + log_text

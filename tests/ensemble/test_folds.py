@@ -1,0 +1,99 @@
+"""Parts are cut by source, whatever data sets are asked for, and nothing that is held out trains or selects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from violence_detection.ensemble import folds, pool
+from violence_detection.errors import UserError
+
+
+def _frame() -> pd.DataFrame:
+    """200 clips of two data sets, 4 a source; every fifth source has clips of both data sets, like real footage."""
+    rng = np.random.default_rng(0)
+    source = np.arange(200) // 4
+    mixed = (source % 5 == 0) & (np.arange(200) % 4 == 3)
+    return pd.DataFrame(
+        {
+            "clip_id": [f"{i:03x}" for i in range(200)],
+            "dataset": np.where((source % 2 == 1) ^ mixed, "b", "a"),
+            "source_group": [f"s{g}" for g in source],
+            "label": np.where(rng.random(200) < 0.5, "fight", "nonfight"),
+            "split": np.where(source < 40, "train", "val"),
+        }
+    )
+
+
+def _sources(frame: pd.DataFrame, ids: tuple[str, ...]) -> set[str]:
+    return set(frame.source_group[frame.clip_id.isin(ids)])
+
+
+@pytest.mark.parametrize("target", [{"a", "b"}, {"a"}])
+def test_each_train_clip_is_held_out_once_and_its_source_neither_trains_nor_selects(target: set[str]) -> None:
+    frame = _frame()
+    cuts = folds.cross_validation(frame, target, 4, 0.2, 0)
+    held_out = [clip for cut in cuts for clip in cut.held_out]
+    wanted = frame[(frame.split == "train") & frame.dataset.isin(target)]
+    assert sorted(held_out) == wanted.clip_id.tolist()
+    for cut in [*cuts, folds.official(frame, target, 0.2, 0)]:
+        parts = [_sources(frame, ids) for ids in (cut.train, cut.selection, cut.held_out)]
+        assert parts[0]
+        assert parts[1]
+        assert parts[2]
+        assert not (parts[0] & parts[1])
+        assert not (parts[0] & parts[2])
+        assert not (parts[1] & parts[2])
+
+
+def test_val_is_held_out_by_the_official_cut_and_touched_by_no_fold() -> None:
+    frame = _frame()
+    val = set(frame.clip_id[frame.split == "val"])
+    assert set(folds.official(frame, {"a", "b"}, 0.2, 0).held_out) == val
+    for cut in folds.cross_validation(frame, {"a", "b"}, 4, 0.2, 0):
+        assert not val & {*cut.train, *cut.selection, *cut.held_out}
+
+
+def test_added_data_sets_train_but_neither_select_nor_measure() -> None:
+    frame = _frame()
+    dataset = dict(zip(frame.clip_id, frame.dataset, strict=True))
+    alone = folds.cross_validation(frame[frame.dataset == "a"], {"a"}, 4, 0.2, 0)
+    for cut, without in zip(folds.cross_validation(frame, {"a"}, 4, 0.2, 0), alone, strict=True):
+        assert {dataset[c] for c in cut.train} == {"a", "b"}
+        assert {dataset[c] for c in (*cut.selection, *cut.held_out)} == {"a"}
+        assert (cut.selection, cut.held_out) == (
+            without.selection,
+            without.held_out,
+        )  # so they can be compared
+        assert set(without.train) < set(cut.train)
+
+
+def test_data_sets_are_named_or_refused() -> None:
+    frame = _frame()
+    assert pool.datasets(frame, (), ()) == ({"a", "b"}, set())
+    assert pool.datasets(frame, ("a",), ("rest",)) == ({"a"}, {"b"})
+    with pytest.raises(UserError, match=r"'c'.*a, b"):
+        pool.datasets(frame, ("a",), ("c",))
+
+
+def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
+    frame = _frame()
+    with pytest.raises(UserError, match="--cross-validate 99"):
+        folds.cross_validation(frame, {"a", "b"}, 99, 0.2, 0)
+    with pytest.raises(UserError, match="one class"):
+        folds.official(frame.assign(label="fight"), {"a", "b"}, 0.2, 0)
+
+
+def test_hard_clips_are_drawn_until_they_have_their_share_and_the_others_once() -> None:
+    cut = folds.Cut("x", tuple(f"{i:02d}" for i in range(20)), (), ())
+    hard = np.arange(20) < 3
+    drawn = folds.with_repeats(cut, hard, 0.4)
+    counts = [drawn.train.count(c) for c in cut.train]
+    assert counts[3:] == [1] * 17
+    assert sum(counts[:3]) / len(drawn.train) == pytest.approx(0.4, abs=0.02)
+    assert max(counts[:3]) - min(counts[:3]) <= 1
+    assert drawn.sha256 != cut.sha256
+    assert (
+        folds.with_repeats(cut, np.arange(20) < 15, 0.4).train == cut.train
+    )  # more than their share already

@@ -1,0 +1,153 @@
+"""Where a member is trained changes nothing: in this process, in others, on a cluster, killed in between or not."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import synthetic
+
+from violence_detection.ensemble import member_jobs
+from violence_detection.errors import UserError
+from violence_detection.training import trainer
+
+ROOT = Path(__file__).resolve().parents[2]
+_SCRIPT = (
+    "import sys; from pathlib import Path; import synthetic; synthetic.train_jobs(*map(Path, sys.argv[1:]))"
+)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture(scope="module")
+def in_sequence(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("in_sequence")
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    subprocess.run([sys.executable, "-c", _SCRIPT, str(features), str(folder)], env=environment, check=True)
+    return folder
+
+
+def _assert_same(a: Path, b: Path) -> None:
+    for name in ("conv_lstm", "attention"):
+        assert (a / name / trainer.LOG_NAME).read_bytes() == (b / name / trainer.LOG_NAME).read_bytes()
+        for file in (trainer.BEST_NAME, trainer.FINAL_NAME):
+            models = [keras.models.load_model(f / name / file, compile=False).get_weights() for f in (a, b)]
+            for x, y in zip(*models, strict=True):
+                np.testing.assert_array_equal(x, y)
+
+
+def test_jobs_on_the_same_clips_get_the_features_of_their_own_pool(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job, other) = synthetic.jobs(features, tmp_path)
+    rgb = {name: store for name, store in job.pool.stores.items() if name.endswith("rgb")}
+    narrow = dataclasses.replace(job, pool=dataclasses.replace(job.pool, stores=rgb, variants=("v0",)))
+    seen = []
+    monkeypatch.setattr(member_jobs, "train", lambda job, data, _: seen.append((job, data.train.shapes())))
+    member_jobs._here([narrow, job, other], None)
+    assert [job for job, _ in seen] == [narrow, job, other]
+    assert [len(shapes) for _, shapes in seen] == [1, 2, 2]
+
+
+def test_processes_share_the_memory_that_features_may_take(features: Path, tmp_path: Path) -> None:
+    (job, _) = synthetic.jobs(features, tmp_path)
+    loaded = job.pool.data(job.cut)
+    needed = sum(
+        x.nbytes for part in (loaded.train, loaded.selection, loaded.val) for x in part.inputs.values()
+    )
+    pool = dataclasses.replace(job.pool, memory_gb=2.5 * needed / 1e9)
+    kept, read = (pool.shared_by(processes).data(job.cut).train.inputs for processes in (2, 3))
+    assert all(isinstance(values, np.ndarray) for values in kept.values())
+    assert not any(isinstance(values, np.ndarray) for values in read.values())
+
+
+def _fail_at_length(job: member_jobs.Job) -> None:
+    raise UserError("x" * 200_000 + "the end")
+
+
+def test_an_error_longer_than_a_pipe_reaches_the_one_who_waits(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job, _) = synthetic.jobs(features, tmp_path)
+    hears, says = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    monkeypatch.setattr(member_jobs, "_train_alone", _fail_at_length)
+    monkeypatch.setattr(member_jobs, "follow_parent", lambda: None)
+    with pytest.raises(SystemExit):
+        member_jobs._work(job, says, (), logging.INFO)  # would wait for ever for its reader
+    assert hears.poll()
+    for_user, message = hears.recv()
+    assert for_user
+    assert message.endswith("the end")
+
+
+@pytest.mark.slow
+def test_two_processes_one_of_them_killed_give_the_models_of_one_after_another(
+    features: Path, in_sequence: Path, tmp_path: Path
+) -> None:
+    killed: list[int] = []
+
+    def kill_once() -> None:
+        while not (tmp_path / "conv_lstm" / "checkpoint" / "state.json").is_file():
+            time.sleep(0.01)
+        worker = next(p for p in multiprocessing.active_children() if p.name == "conv_lstm")
+        assert worker.pid
+        os.kill(worker.pid, signal.SIGKILL)
+        killed.append(worker.pid)
+
+    killer = threading.Thread(target=kill_once, daemon=True)
+    killer.start()
+    member_jobs.run(synthetic.jobs(features, tmp_path), at_once=2)
+    assert killed
+    _assert_same(in_sequence, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_models_of_one_after_another(
+    features: Path, in_sequence: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    pytest.importorskip("violence_detection.system.ray_cluster")
+    member_jobs.run(synthetic.jobs(features, tmp_path), ray="local")
+    _assert_same(in_sequence, tmp_path)
+
+
+def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(
+    features: Path, in_sequence: Path
+) -> None:
+    jobs = synthetic.jobs(features, in_sequence)
+    before = [(job.folder / trainer.FINAL_NAME).stat().st_mtime_ns for job in jobs]
+    assert [t.epochs_run for t in member_jobs.run(jobs)] == [4, 4]
+    assert [(job.folder / trainer.FINAL_NAME).stat().st_mtime_ns for job in jobs] == before
+    other = dataclasses.replace(jobs[0], settings=synthetic.settings())
+    assert member_jobs.finished(other) is None
+    fewer = dataclasses.replace(jobs[0].cut, train=jobs[0].cut.train[1:])
+    assert member_jobs.finished(dataclasses.replace(jobs[0], cut=fewer)) is None
+
+
+@pytest.mark.slow
+def test_what_a_process_raises_for_the_user_is_raised_here(
+    features: Path, in_sequence: Path, tmp_path: Path
+) -> None:
+    job = synthetic.jobs(features, tmp_path)[0]
+    gone = next(iter(job.pool.stores.values())).path(job.cut.train[0])
+    content = gone.read_bytes()
+    gone.unlink()
+    try:
+        with pytest.raises(UserError, match=gone.name):
+            member_jobs.run([job], at_once=2)
+    finally:
+        gone.write_bytes(content)

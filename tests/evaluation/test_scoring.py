@@ -1,0 +1,75 @@
+"""Which clips are measured, averages over views, and clips that the model has seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+import tensorflow as tf
+
+from violence_detection.config import ScoreConfig
+from violence_detection.errors import UserError
+from violence_detection.evaluation import scoring
+from violence_detection.models import detector
+from violence_detection.training import trainer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> detector.Detector:
+    folder = tmp_path_factory.mktemp("model")
+    data = synthetic.data()
+    record = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+    trainer.train(record, data, folder, tf.distribute.get_strategy())
+    return detector.load(folder)
+
+
+def test_score_is_the_share_of_right_clips_with_an_interval_around_it(model: detector.Detector) -> None:
+    val = synthetic.data().val
+    score = scoring.score_samples(model.folder, val)
+    (p,) = model.predict(val.plain()).values()
+    assert score.accuracy == pytest.approx(np.mean((p >= 0.5) == (val.labels == 1)), abs=1e-4)
+    assert score.ci95[0] < score.accuracy <= score.ci95[1]
+    assert list(score.by_member.values()) == [score.accuracy]
+
+
+def test_views_are_averaged_per_clip(model: detector.Detector) -> None:
+    inputs = synthetic.samples(6, 9, variants=3).inputs
+    (averaged,) = scoring.average_views(model, inputs).values()
+    per_view = [
+        next(iter(model.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}).values()))
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(averaged, np.mean(per_view, axis=0))
+
+
+def test_a_clip_without_features_has_no_probability_and_is_not_guessed(model: detector.Detector) -> None:
+    samples = synthetic.samples(6, 9, variants=1)
+    missing = samples.rows.iloc[[0]].assign(clip_id="not there", path="val/fight/gone.avi")
+    rows = pd.concat([samples.rows, missing], ignore_index=True)
+    predictions = scoring.predict_rows(model, rows, samples)
+    assert len(predictions) == 7
+    assert predictions.p_violent.isna().tolist() == [False] * 6 + [True]
+
+
+def test_clips_that_were_trained_or_selected_on_are_counted(model: detector.Detector) -> None:
+    data = synthetic.data()
+    ids = [data.train.rows.clip_id[0], data.selection.rows.clip_id[0], data.val.rows.clip_id[0]]
+    assert scoring.trained_on(model, ids) == 2
+
+
+def test_data_names_the_split_below_the_manifest(tmp_path: Path) -> None:
+    combined = tmp_path / "combined_all"
+    for split in ("train", "val", "other"):
+        (combined / split).mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no manifest\.csv"):
+        scoring.locate(ScoreConfig(data=combined / "val"))
+    (combined / "manifest.csv").touch()
+    assert scoring.locate(ScoreConfig(data=combined / "val")) == (combined, "val")
+    assert scoring.locate(ScoreConfig(data=combined / "train")) == (combined, "train")
+    assert scoring.locate(ScoreConfig(data=combined)) == (combined, "val")
+    assert scoring.locate(ScoreConfig(data_root=tmp_path)) == (combined, "val")
+    with pytest.raises(UserError, match=r"no manifest\.csv"):
+        scoring.locate(ScoreConfig(data=combined / "other"))

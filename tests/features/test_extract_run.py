@@ -1,0 +1,77 @@
+"""The run loop holds few images however many clips there are, and ends at the first error."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_videos
+import stand_in
+
+from violence_detection.backbones import engines, registry
+from violence_detection.features import cache
+from violence_detection.features.extract_run import Clip, Run
+from violence_detection.video import pictures
+
+WORKERS = 2
+
+
+class Alive:
+    """Counts the images of clips that are in memory, at most."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+        self._lock = threading.Lock()
+
+    def made(self, images: np.ndarray) -> None:
+        with self._lock:
+            self.now += len(images)
+            self.most = max(self.most, self.now)
+        weakref.finalize(images, self._gone, len(images))
+
+    def _gone(self, count: int) -> None:
+        with self._lock:
+            self.now -= count
+
+
+def _most_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path, count: int) -> int:
+    alive = Alive()
+    original = pictures.clip_variants
+
+    def counted(*args: Any) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+        for variant, streams in original(*args):
+            for images in streams.values():
+                alive.made(images)
+            yield variant, streams
+
+    def slow(images: np.ndarray) -> np.ndarray:
+        time.sleep(0.002)
+        return stand_in.features_of(images)
+
+    stand_in.install(monkeypatch.setattr)
+    monkeypatch.setattr(pictures, "clip_variants", counted)
+    record = {"backbone": stand_in.NAME}
+    stores = {s: cache.FeatureStore.open(tmp_path / str(count) / s, record) for s in ("rgb", "motion")}
+    engine = engines.Engine("slow", [slow, slow])
+    run = Run(stand_in.CONFIG, registry.get(stand_in.NAME), stores, engine)
+    run.extract([Clip(f"clip{i}", path, tuple(f"v{k}" for k in range(4))) for i in range(count)], WORKERS)
+    monkeypatch.setattr(pictures, "clip_variants", original)
+    assert run.clips_extracted == count
+    return alive.most
+
+
+def test_images_in_memory_do_not_grow_with_clips_or_variants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = small_videos.write(tmp_path / "clip.avi", 0)
+    few, many = (_most_images(tmp_path, monkeypatch, path, count) for count in (10, 40))
+    # A variant's two streams in each worker, the one before while the next is made, and a job in each runner.
+    bound = stand_in.CONFIG.frames * (WORKERS * 4 + 2)
+    assert few <= bound
+    assert many <= bound

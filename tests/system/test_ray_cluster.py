@@ -1,0 +1,177 @@
+"""Work on a Ray cluster: every item once in the results, whatever dies; errors come out as what they are."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_videos
+import stand_in
+
+from violence_detection.errors import UserError
+from violence_detection.features import extract, extract_ray
+from violence_detection.system import ray_cluster
+
+ray = pytest.importorskip("ray", reason="Ray is optional")
+
+
+TESTS = Path(__file__).parent
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
+
+
+@pytest.fixture(scope="module")
+def two_nodes() -> Iterator[Any]:
+    """A Ray cluster of two nodes on this machine; its workers know the stand-in backbone, and are slow at it."""
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:  # workers inherit the environment of their node
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        nodes = Cluster(initialize_head=True, head_node_args=NODE | {"include_dashboard": False})
+        nodes.add_node(**NODE)
+        ray.init(address=nodes.address, log_to_driver=False, logging_level="ERROR",
+                 runtime_env={"worker_process_setup_hook": "stand_in.install_slow"})  # fmt: skip
+        yield nodes
+        ray.shutdown()
+        nodes.shutdown()
+
+
+def _run(function: Any, items: Any, **how: Any) -> dict[int, Any]:
+    return dict(ray_cluster.map_unordered("local", function, items, what="number", **how))
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_every_item_gives_its_result_and_a_killed_worker_is_replaced(tmp_path: Path) -> None:
+    def square(number: int) -> int:
+        mark = tmp_path / str(number)
+        if number == 2 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number**2
+
+    assert _run(square, range(5)) == {i: i**2 for i in range(5)}
+    assert (tmp_path / "2").exists(), "no worker was killed"
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_an_item_that_kills_every_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "ATTEMPTS", 1)
+
+    def kill(_: str) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(RuntimeError, match=r"number 0 \('poison'\): its worker died 1 times"):
+        _run(kill, ["poison"])
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_what_the_user_must_mend_comes_out_as_such_and_other_errors_name_the_item() -> None:
+    def refuse(_: int) -> None:
+        raise UserError("give another --flag")
+
+    def fail(number: int) -> float:
+        return 1 / number
+
+    with pytest.raises(UserError, match=r"^give another --flag$"):
+        _run(refuse, [1])
+    with pytest.raises(RuntimeError, match=r"number 1 \(0\) failed: .*ZeroDivisionError"):
+        _run(fail, [1, 0])
+    with pytest.raises(UserError, match="2 GPUs on one machine; the cluster has: 1 CPUs, 0 GPUs; 1 CPUs"):
+        _run(fail, [1], gpus_each=2)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    return [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(16)]
+
+
+def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_way(
+    tmp_path: Path,
+    paths: list[Path],
+    two_nodes: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    stand_in.install(monkeypatch.setattr)
+    bad = tmp_path / "bad.avi"
+    bad.write_bytes(b"no video")
+    monkeypatch.chdir(tmp_path)  # paths are relative here, and other processes have other working folders
+    wanted = stand_in.wanted([path.relative_to(tmp_path) for path in (*paths, bad)], 4)
+    here = extract.ensure(wanted, stand_in.CONFIG, Path("here"))
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "violence_detection"):
+        spread = extract.ensure(wanted, stand_in.CONFIG, Path("spread"), ray="auto")
+    assert (spread.failures, spread.clips_extracted) == (here.failures, len(paths))
+    assert (here.machines, spread.machines) == (1, 2)
+    told = rf"{len(wanted)} clips in .* clips/s, (\d+) frames/s, the engine waited for the decoder (\d+)% of the time"
+    assert (rates := re.search(told, caplog.text))
+    assert int(rates[1]) > 0
+    assert int(rates[2]) < 100
+    assert _content(spread.stores, wanted[1:]) == _content(here.stores, wanted[1:])
+
+    stuck = tmp_path / "stuck"
+    with monkeypatch.context() as patch:
+        patch.setenv(stand_in.STUCK, str(stuck))
+        victim = two_nodes.add_node(**NODE)
+    _run(time.sleep, [0.3] * 6)  # starts a worker on each node
+    died = threading.Event()
+
+    def kill_half_way() -> None:
+        entries = tmp_path / "killed" / "features"
+        while len(list(entries.glob("*/clip*.npz"))) < len(paths) // 2 or not stuck.exists():
+            time.sleep(0.005)
+        two_nodes.remove_node(victim, allow_graceful=False)
+        died.set()
+
+    threading.Thread(target=kill_half_way, daemon=True).start()
+    caplog.clear()
+    killed = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "killed", ray="auto")
+    assert died.wait(10), "no node was killed"
+    assert "its worker died" in caplog.text, "the node had nothing to do when it was killed"
+    assert _content(killed.stores, wanted[1:]) == _content(here.stores, wanted[1:])
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_machine_that_sees_another_data_root_is_refused(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install(monkeypatch.setattr)
+    monkeypatch.setattr(extract_ray.ray_cluster, "map_unordered", _on_another_machine)
+    with pytest.raises(UserError, match=r"does not see .*one data root"):
+        extract.ensure(stand_in.wanted(paths, 1), stand_in.CONFIG, tmp_path, ray="auto")
+
+
+def _on_another_machine(_: str, function: Any, shards: Any, **how: Any) -> Iterator[tuple[int, Any]]:
+    for folder in function.args[0].folders.values():
+        (folder / "record.json").unlink()
+    for index, shard in enumerate(shards):
+        yield index, function(shard)
+
+
+def _content(stores: Any, clips: list[extract.Clip]) -> dict[tuple[str, str], bytes]:
+    """(model input, clip) -> the values of all wanted variants."""
+    return {
+        (name, clip.clip_id): store.read(clip.clip_id, clip.variants).tobytes()
+        for name, store in stores.items()
+        for clip in clips
+    }
+
+
+def test_an_address_where_no_cluster_answers_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(UserError, match="local, auto or HOST:PORT"), ray_cluster.connected("nowhere"):
+        pass
+    with (
+        pytest.raises(UserError, match=r"--ray 127.0.0.1:1: cannot join.*ray start --head"),
+        ray_cluster.connected("127.0.0.1:1"),
+    ):
+        pass

@@ -1,0 +1,159 @@
+"""Files are whole or absent, and hashes are the same everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from violence_detection.system import storage
+
+
+def test_a_finished_file_takes_its_name_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.json"
+    with storage.atomic_path(path) as temporary:
+        temporary.write_text("whole")
+        assert temporary.parent == path.parent
+        assert temporary.suffix == ".json", "some writers choose the format by the suffix"
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [p.name for p in path.parent.iterdir()] == ["a.json"]
+
+
+def test_an_error_while_writing_keeps_the_old_file_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    storage.write_text(path, "old")
+
+    def write_half() -> None:
+        with storage.atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_writer_killed_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    storage.write_text(path, "old")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from violence_detection import storage\n"
+        "with storage.atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", program, str(path)], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert path.read_text() == "old"
+
+
+def test_writers_of_the_same_file_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    texts = [str(i) * 50_000 for i in range(8)]
+    stop, seen = threading.Event(), set()
+
+    def watch() -> None:
+        while not stop.is_set():
+            if path.exists():
+                seen.add(path.read_text())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda text: storage.write_text(path, text), texts * 3))
+    stop.set()
+    watcher.join()
+    assert seen <= set(texts)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_read_back_and_the_same_in_any_key_order(tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "a.json", {"b": [1, None, "größer"], "a": 0.5})
+    storage.write_json(tmp_path / "b.json", {"a": 0.5, "b": [1, None, "größer"]})
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert storage.read_json(tmp_path / "a.json") == {"a": 0.5, "b": [1, None, "größer"]}
+
+
+def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: Path) -> None:
+    path = tmp_path / "failures.csv"
+    rows = [{"path": "b", "reason": "cut, off"}, {"path": "a", "reason": "empty"}]
+    storage.write_failures(path, rows)
+    assert path.read_text() == 'path,reason\na,empty\nb,"cut, off"\n'
+    storage.write_failures(path, [])
+    assert not path.exists()
+    storage.write_failures(path, [])
+
+
+def test_the_hash_of_a_file_is_sha256_of_all_of_it(tmp_path: Path) -> None:
+    content = os.urandom((1 << 20) + 17)
+    (tmp_path / "a").write_bytes(content)
+    assert storage.sha256_file(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_hashes_and_seeds_are_the_same_on_every_machine() -> None:
+    assert storage.stable_hash({"b": (1, 2.5), "a": None}) == "e57f5d378654"
+    assert storage.stable_hash({"a": None, "b": [1, 2.5]}) == "e57f5d378654"
+    assert storage.stable_seed(0, "clip", "v1") == 4573072402004295680
+    assert storage.stable_seed(0, "clip", "v1") != storage.stable_seed(0, "clipv", "1")
+    assert 0 <= storage.stable_seed("anything") < 2**63
+
+
+def test_temporary_files_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    here = storage.machine()
+    dead = tmp_path / f".clip.with.dots.{here}.{gone.pid}-77.tmp.npz"
+    dead_record = tmp_path / f".record.{here}.{gone.pid}-77.tmp.json"
+    elsewhere_old = tmp_path / f".clip.other_host_1.{os.getpid()}-77.tmp.npz"
+    alive = tmp_path / f".clip.{here}.{os.getpid()}-77.tmp.npz"
+    elsewhere = tmp_path / f".clip.other_host_1.{gone.pid}-78.tmp.npz"
+    entry = tmp_path / "clip.npz"
+    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry):
+        path.write_bytes(b"x")
+    two_hours_ago = time.time() - 7200
+    for path in (elsewhere_old, alive, entry):
+        os.utime(path, (two_hours_ago, two_hours_ago))
+    storage.remove_abandoned(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name, entry.name])
+
+
+def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) -> None:
+    with storage.atomic_path(tmp_path / "a.b.npz") as temporary:
+        temporary.write_bytes(b"half")
+        storage.remove_abandoned(tmp_path)
+        assert temporary.exists()
+
+
+def test_a_lock_is_held_by_one_and_let_go_when_its_holder_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from violence_detection import storage\n"
+        "with storage.locked(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); time.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parent.parent)}
+    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
+    holder = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+    assert holder.stdout
+    assert holder.stdout.readline() == b"held\n"
+    got = threading.Event()
+
+    def take() -> None:
+        with storage.locked(tmp_path / "lock"):
+            got.set()
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    assert not got.wait(0.2), "two hold the lock"
+    holder.kill()
+    holder.wait()
+    assert got.wait(10), "the lock of a killed process stays"

@@ -1,0 +1,80 @@
+"""Feed: batches are made beside training, and an epoch ends when its last batch is used."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from violence_detection.errors import UserError
+from violence_detection.training.feed import Feed
+from violence_detection.training.training_data import Inputs, Samples
+
+SHAPE = (4, 3)
+
+
+class Scripted(Samples):
+    """Eight clips in four batches; `make` is called as each batch is made, with its number."""
+
+    def __init__(self, make: Callable[[int], None]) -> None:
+        inputs = {"x": np.zeros((8, 1, *SHAPE), np.float16)}
+        super().__init__(pd.DataFrame({"clip_id": list("abcdefgh")}), inputs, np.zeros(8, np.float32))
+        object.__setattr__(self, "make", make)
+
+    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Inputs, np.ndarray]]:
+        for number, batch in enumerate(super().batches(batch_size, seed, epoch)):
+            self.make(number)  # type: ignore[attr-defined]
+            yield batch
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    tf.config.experimental.enable_op_determinism()  # as training on CPUs has it
+
+
+def test_the_next_batch_is_made_while_one_is_used() -> None:
+    made = [threading.Event() for _ in range(4)]
+    batches = iter(Feed(Scripted(lambda number: made[number].set())).training(2, 0, lambda: 0))
+    next(batches)
+    assert made[1].wait(10)  # without being asked for
+
+
+def test_an_epoch_gives_every_batch_once() -> None:
+    dataset = Feed(Scripted(lambda number: None)).training(2, 0, lambda: 0)
+    assert [len(list(dataset)), len(list(dataset))] == [4, 4]
+
+
+def test_an_error_of_reading_comes_out_as_what_it_was() -> None:
+    def fail(number: int) -> None:
+        if number == 2:
+            raise UserError("no such clip")
+
+    feed = Feed(Scripted(fail))
+    with pytest.raises(UserError, match="no such clip"), feed.errors():
+        list(feed.training(2, 0, lambda: 0))
+
+
+class _Slow(keras.callbacks.Callback):
+    """Steps that take as long as on real data; `ended` is when the last one did."""
+
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        time.sleep(0.1)
+        self.ended = time.monotonic()
+
+
+@pytest.mark.slow
+def test_an_epoch_ends_with_its_last_batch() -> None:
+    inputs = {"x": keras.Input(SHAPE, name="x")}
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(inputs["x"])))
+    model.compile(loss="mse")
+    dataset, slow, waited = Feed(Scripted(lambda number: None)).training(2, 0, lambda: 0), _Slow(), []
+    for _ in range(10):
+        model.fit(dataset, steps_per_epoch=4, epochs=1, shuffle=False, verbose=0, callbacks=[slow])
+        waited.append(time.monotonic() - slow.ended)
+    assert max(waited) < 0.1, waited

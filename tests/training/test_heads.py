@@ -1,0 +1,104 @@
+"""Every head takes every combination of inputs, and travels through a .keras file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from violence_detection.config import HeadConfig
+from violence_detection.ensemble import ensemble
+from violence_detection.training import heads
+
+SMALL = HeadConfig(projection=8, units=8)
+
+
+def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=(count, *shape)).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("architecture", sorted(heads.ARCHITECTURES))
+def test_head_gives_a_probability_a_clip_and_survives_a_file(architecture: str, tmp_path: Path) -> None:
+    shapes = {"a.rgb": (6, 12), "a.motion": (6, 12)}
+    model = heads.build(architecture, shapes, SMALL)
+    inputs = _random(shapes)
+    p = model.predict(inputs, verbose=0)
+    assert p.shape == (3, 1)
+    assert p.dtype == np.float32
+    assert ((p > 0) & (p < 1)).all()
+    model.save(tmp_path / "m.keras")
+    again = keras.models.load_model(tmp_path / "m.keras", compile=False)
+    np.testing.assert_array_equal(again.predict(inputs, verbose=0), p)
+
+
+@pytest.mark.parametrize("architecture", ensemble.MEMBERS)
+def test_inputs_with_time_axes_of_their_own_stand_side_by_side(architecture: str) -> None:
+    shapes = {"a.rgb": (6, 12), "b.rgb": (4, 5)}
+    model = heads.build(architecture, shapes, SMALL)
+    plain, changed = _random(shapes), _random(shapes)
+    changed["b.rgb"] = changed["b.rgb"] + 1.5 * np.arange(5)
+    assert model.predict(plain, verbose=0).shape == (3, 1)
+    assert np.abs(model.predict(plain, verbose=0) - model.predict(changed, verbose=0)).max() > 1e-5
+
+
+@pytest.mark.parametrize("architecture", sorted(heads.ARCHITECTURES.keys() - {"average"}))
+def test_every_head_but_the_average_looks_at_the_order_of_frames(architecture: str) -> None:
+    keras.utils.set_random_seed(1)
+    shapes = {"a.rgb": (8, 12)}
+    model = heads.build(architecture, shapes, SMALL)
+    inputs = _random(shapes)
+    for weights in model.trainable_variables:  # a fresh position table is too small to tell
+        if weights.path.startswith("position_embedding"):
+            weights.assign(np.random.default_rng(0).normal(size=weights.shape))
+    backwards = {name: x[:, ::-1] for name, x in inputs.items()}
+    assert np.abs(model.predict(inputs, verbose=0) - model.predict(backwards, verbose=0)).max() > 1e-4
+
+
+def test_the_average_sees_every_frame_alike_in_any_order() -> None:
+    keras.utils.set_random_seed(1)
+    shapes = {"a.rgb": (8, 12)}
+    model = heads.build("average", shapes, SMALL)
+    inputs = _random(shapes)
+    p = model.predict(inputs, verbose=0)
+    shuffled = {name: x[:, [3, 0, 7, 1, 6, 2, 5, 4]] for name, x in inputs.items()}
+    np.testing.assert_allclose(model.predict(shuffled, verbose=0), p, atol=1e-6)
+    for frame in range(8):
+        changed = {name: x.copy() for name, x in inputs.items()}
+        changed["a.rgb"][:, frame] *= np.arange(12)
+        assert np.abs(model.predict(changed, verbose=0) - p).max() > 1e-4
+
+
+def test_softmaxes_are_computed_in_float32_under_mixed_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = heads.TemporalAttention(4, dtype="mixed_bfloat16")
+    assert layer.hidden.compute_dtype == layer.score.compute_dtype == "bfloat16"
+    given, real = [], heads.ops.softmax
+
+    def softmax(scores: Any, axis: int) -> Any:
+        given.append(keras.backend.standardize_dtype(scores.dtype))
+        return real(scores, axis)
+
+    monkeypatch.setattr(heads.ops, "softmax", softmax)
+    layer(np.zeros((2, 3, 4), np.float32))
+    assert given == ["float32"]
+
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = heads.build("attention", {"a.rgb": (8, 12)}, SMALL)
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    found = [x for x in model._flatten_layers() if isinstance(x, keras.layers.Softmax)]
+    assert len(found) == 2
+    assert {x.compute_dtype for x in found} == {"float32"}
+
+
+def test_the_sum_over_time_is_exact_enough_under_mixed_precision() -> None:
+    layer = heads.TemporalAttention(4, dtype="mixed_bfloat16")
+    x = np.random.default_rng(0).normal(size=(2, 300, 4)).astype(np.float32)
+    out = keras.ops.convert_to_numpy(keras.ops.cast(layer(np.repeat(x[:, :1], 300, axis=1)), "float32"))
+    # 300 equal weights: summed in bfloat16 after a bfloat16 softmax the result would be off by several per cent
+    np.testing.assert_allclose(out, x[:, 0], rtol=0.03, atol=0.03)

@@ -1,0 +1,89 @@
+"""The pre-flight and the presets: what is missing is named with its remedy; a flag overrides a preset."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from violence_detection.backbones import registry
+from violence_detection.config import PRESETS, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.system import machine
+from violence_detection.training import pod_check
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_an_unseen_gpu_is_explained() -> None:
+    assert "libcudnn.so.9" in pod_check.unseen_gpus(2, 0, True, ["libcudnn.so.9"])
+    assert "and-cuda" in pod_check.unseen_gpus(2, 0, False, [])
+    assert "--gpus all" in pod_check.unseen_gpus(1, 0, True, ["libcuda.so.1", "libcudnn.so.9"])
+    assert "CUDA_VISIBLE_DEVICES" in pod_check.unseen_gpus(2, 1, True, [])
+
+
+def test_missing_libraries_are_those_that_nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pod_check, "CUDA_LIBRARIES", ("libc.so.6", "libnosuch.so.9"))
+    assert pod_check.missing_libraries() == ["libnosuch.so.9"]
+
+
+def test_driver_report_is_read_with_what_a_gpu_does_not_say() -> None:
+    first, second = machine.parse_smi("NVIDIA GeForce RTX 4080, 97, 15000, 16376\nOther, [N/A], 5, 10\n")
+    assert (first.name, first.use_percent, first.memory_mb) == ("NVIDIA GeForce RTX 4080", 97.0, 16376.0)
+    assert second.use_percent != second.use_percent
+    assert machine.free_memory_bytes() > 0
+
+
+def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {"clip_id": ["a", "b", "c"], "split": ["train", "train", "val"], "label": "fight", "dataset": "d"}
+    monkeypatch.setattr("violence_detection.combine.manifest.read", lambda _: pd.DataFrame(rows))
+    where, features = ExtractConfig(tmp_path, augment=4), FeatureConfig(("efficientnet_lite0",), ("rgb",))
+    found = pod_check.data(where, features, 60, "CPU")
+    assert found["variants_missing"] == 2 * 4 + 1
+    assert found["feature_gb_missing"] == round(9 * 20 * 1280 * 2 / 1e9, 2)
+    both = FeatureConfig(("efficientnet_lite0", "i3d"), ("rgb", "motion"))
+    monkeypatch.setitem(
+        registry.BACKBONES, "i3d", replace(registry.get("i3d"), weights_file=lambda _: Path(__file__))
+    )
+    found = pod_check.data(where, both, 60, "CPU")
+    assert found["feature_gb_missing"] == round(9 * (20 * 1280 * 2 + 4 * 1024) * 2 / 1e9, 2)
+    monkeypatch.setattr(pod_check, "free_bytes_of", lambda _: 10)
+    with pytest.raises(pod_check.UserError, match="--augment"):
+        pod_check.data(where, features, 60, "CPU")
+
+
+def test_check_says_what_is_not_ready_and_trains_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "runpod_train_ultimate.py"), "--check", "--data-root", str(tmp_path),
+               "--log-dir", str(tmp_path)]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    said = json.loads(done.stdout)
+    assert not said["ready"]
+    assert any("combine_all_datasets.py" in problem for problem in said["problems"])
+    assert "TensorFlow sees" in done.stderr
+    assert not (tmp_path / "models_ultimate").exists()
+
+
+def test_a_preset_sets_the_defaults_that_help_shows() -> None:
+    command = [sys.executable, str(ROOT / "runpod_train_ultimate.py"), "--help"]
+    text = {
+        name: subprocess.run([*command, "--preset", name], capture_output=True, text=True, check=True).stdout
+        for name in ("ultra", "ultimate")
+    }
+    flat = {name: " ".join(t.split()) for name, t in text.items()}
+    assert "(default: vgg19)" in flat["ultra"]
+    assert "(default: efficientnet_b4)" in flat["ultimate"]
+
+
+def test_presets_name_only_settings_that_exist() -> None:
+    known = {
+        f for c in (ExtractConfig, FeatureConfig, HeadConfig, TrainConfig) for f in c.__dataclass_fields__
+    }
+    for preset in PRESETS.values():
+        assert preset.values.keys() <= known

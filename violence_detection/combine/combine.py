@@ -1,0 +1,292 @@
+"""Step 2: one train/val set from everything found, with no clip twice and no source on both sides."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_detection import CLASS_NAMES
+from violence_detection.cli import log
+from violence_detection.combine import dedupe, duplicates, links, manifest, scan, split
+from violence_detection.combine.cut import cutting
+from violence_detection.combine.dedupe import Candidate, Deduplicated, Dropped, deduplicate
+from violence_detection.config import CombineConfig, CutConfig
+from violence_detection.datasets import catalogue
+from violence_detection.errors import UserError
+from violence_detection.find import find
+from violence_detection.find.inventory import ClipFile, Inventory, source_path
+from violence_detection.system import storage
+from violence_detection.video import decode
+
+RECORD_NAME = "combine.json"
+_SHARE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Result:
+    """`summary` is the script's one line; `failures` are named in failures.csv."""
+
+    summary: dict[str, Any]
+    failures: list[dict[str, str]]
+
+
+def run(config: CombineConfig, cut_config: CutConfig | None = None) -> Result:
+    """Find, cut, scan, deduplicate, split and place all clips below the data root; write manifest and record.
+
+    Raises UserError when nothing is found or nothing of it can be used.
+    """
+    if not 0.0 < config.val_fraction < 1.0:
+        raise UserError(
+            f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
+        )
+    combined = config.data_root / "combined_all"
+    found = find.discover(config)
+    find.report(found)
+    cut = cutting.cut(found, cut_config or CutConfig(), config.data_root, config.workers)
+    find.report_windows(cut)
+    clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
+    left_out = _left_out(found, config.data_root) + cut.left_out
+    inputs = _inputs(clips, left_out, cut.failures, config)
+    if (result := _done_before(combined, inputs)) is not None:
+        log.info("nothing is new since %s was written", combined / RECORD_NAME)
+        _report(result.summary, config.val_fraction)
+        return result
+    scans = scan.scan_all(
+        {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
+    )
+    unique, failures = _usable(clips, scans, found, config.data_root)
+    failures += cut.failures
+    rows, dropped = divide(unique, config)
+    cut_short = _cut_short(scans)
+    _write(combined, rows, dropped, failures, left_out, cut_short, config)
+    result = Result(_summary(rows, dropped, unique, failures, found, cut, cut_short, combined), failures)
+    _report(result.summary, config.val_fraction)
+    storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
+    return result
+
+
+def _usable(
+    clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], found: Inventory, data_root: Path
+) -> tuple[Deduplicated, list[dict[str, str]]]:
+    """One of each readable clip, and the failures. Raises UserError when nothing is left."""
+    failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
+    candidates = [_candidate(name, clips[name], s) for name, s in scans.items() if not s.reason]
+    if not candidates:
+        raise UserError(
+            f"no usable clip below {data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
+            f"{len(found.unlabelled)} unlabelled. See what find_all_datasets.py --check says"
+        )
+    unique = deduplicate(candidates)
+    for clip, other in unique.conflicts:
+        reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
+        failures.append({"path": clip.source_path, "reason": reason})
+    if not unique.kept:
+        raise UserError(
+            f"every clip below {data_root} is labelled both ways. See which data sets are mixed up"
+        )
+    return unique, failures
+
+
+def _inputs(
+    clips: Mapping[str, ClipFile],
+    left_out: Sequence[Mapping[str, str]],
+    not_cut: Sequence[Mapping[str, str]],
+    config: CombineConfig,
+) -> str:
+    """Changes with anything that the result depends on: files, labels, sources, settings, and the code itself."""
+    code = (catalogue.CATALOGUE_PATH, *(Path(str(m.__file__)) for m in (dedupe, duplicates, split, links)))
+    return storage.stable_hash(
+        [
+            [
+                (n, scan.journal_key(n, c.path), c.label, c.source_group, c.official_split)
+                for n, c in sorted(clips.items())
+            ],
+            [(r["path"], r["reason"]) for r in (*left_out, *not_cut)],
+            [config.seed, config.val_fraction, config.link, scan.code_version()],
+            [storage.sha256_file(path) for path in (*code, Path(__file__))],
+        ],
+        digits=32,
+    )
+
+
+def _done_before(combined: Path, inputs: str) -> Result | None:
+    """The result of an earlier run on the same inputs, if all it made is still there."""
+    record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
+    if not record_path.is_file() or not manifest_path.is_file():
+        return None
+    record = storage.read_json(record_path)
+    if record.get("inputs") != inputs or record["manifest_sha256"] != storage.sha256_file(manifest_path):
+        return None
+    with manifest_path.open(newline="", encoding="utf-8") as f:
+        if not all((combined / row["path"]).exists() for row in csv.DictReader(f)):
+            return None
+    return Result({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
+
+
+def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> Candidate:
+    return Candidate(name, clip.label, clip.dataset, clip.source_group, clip.official_split, found)
+
+
+def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
+    """Split the kept clips: manifest rows sorted by path, and everything that was dropped, sorted."""
+    items = [
+        split.Item(c.clip_id, c.source_group, (c.dataset, c.label), c.official_split) for c in unique.kept
+    ]
+    assignment = split.assign(items, config.seed, config.val_fraction)
+    paths = {c.clip_id: c.source_path for c in unique.kept}
+    dropped = unique.dropped + [Dropped(paths[a], paths[b], "source") for a, b in assignment.dropped.items()]
+    sides = {paths[clip_id]: side for clip_id, side in assignment.split.items()}
+    for pair in unique.bridges:
+        if {sides.get(p) for p in pair} == set(manifest.SPLITS):
+            train, val = sorted(pair, key=lambda p: manifest.SPLITS.index(sides[p]))
+            dropped.append(Dropped(train, val, "footage"))
+            del sides[train]
+    rows = [_row(c, sides[c.source_path]) for c in unique.kept if c.source_path in sides]
+    return sorted(rows, key=lambda r: r["path"]), sorted(dropped)
+
+
+def _row(clip: Candidate, side: str) -> dict[str, Any]:
+    name = links.clip_name(clip.dataset, clip.source_path, clip.clip_id)
+    return {
+        "clip_id": clip.clip_id,
+        "path": f"{side}/{clip.label}/{name}",
+        "source_path": clip.source_path,
+        "label": clip.label,
+        "dataset": clip.dataset,
+        "source_group": clip.source_group,
+        "split": side,
+        "official_split": clip.official_split,
+        "sha256": clip.scan.sha256,
+        "fingerprint": clip.scan.fingerprint,
+        "duration_s": clip.scan.duration_s,
+        "fps": clip.scan.fps,
+        "width": clip.scan.width,
+        "height": clip.scan.height,
+        "n_frames": clip.scan.n_frames,
+        "codec": clip.scan.codec,
+    }
+
+
+def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
+    """Videos that are no clips, each with the reason."""
+    rows = []
+    for dataset in found.datasets:
+        for paths, reason in (
+            (dataset.unlabelled, f"no published rule of {dataset.dataset} gives this file a label"),
+            (dataset.excluded, f"a category of {dataset.dataset} that is neither class"),
+        ):
+            rows += [{"path": source_path(p, data_root), "reason": reason} for p in paths]
+    rows += [
+        {"path": source_path(folder, data_root), "reason": f"{count} videos in no known layout"}
+        for folder, count in found.unknown.items()
+    ]
+    return rows
+
+
+def _cut_short(scans: Mapping[str, scan.Scan]) -> list[dict[str, str]]:
+    """Clips that decode but end long before their header says: they stay, and are named."""
+    reasons = {
+        name: decode.shortfall(s.n_frames, s.stated_frames) for name, s in scans.items() if not s.reason
+    }
+    return [{"path": name, "reason": reason} for name, reason in reasons.items() if reason]
+
+
+def _write(
+    combined: Path,
+    rows: Sequence[Mapping[str, Any]],
+    dropped: Sequence[Dropped],
+    failures: Sequence[Mapping[str, str]],
+    left_out: Sequence[Mapping[str, str]],
+    cut_short: Sequence[Mapping[str, str]],
+    config: CombineConfig,
+) -> None:
+    """Links and tables; no manifest or record stands while the folder is between two states."""
+    for name in (RECORD_NAME, manifest.FILE_NAME):
+        (combined / name).unlink(missing_ok=True)
+    folders = [combined / side / label for side in manifest.SPLITS for label in CLASS_NAMES]
+    wanted = {combined / r["path"]: config.data_root / r["source_path"] for r in rows}
+    log.info("%d clips placed in %s (%s)", len(rows), combined, links.place(wanted, folders, config.link))
+    storage.write_failures(combined / "failures.csv", failures)
+    storage.write_failures(combined / "unlabelled.csv", left_out)
+    storage.write_failures(combined / "warnings.csv", cut_short)
+    storage.write_csv(
+        combined / "duplicates.csv",
+        ("source_path", "kept_source_path", "kind"),
+        ({"source_path": d.dropped, "kept_source_path": d.kept, "kind": d.kind} for d in dropped),
+    )
+    storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, rows)
+
+
+def _summary(
+    rows: Sequence[Mapping[str, Any]],
+    dropped: Sequence[Dropped],
+    unique: Deduplicated,
+    failures: Sequence[Mapping[str, str]],
+    found: Inventory,
+    cut: cutting.Cut,
+    cut_short: Sequence[Mapping[str, str]],
+    combined: Path,
+) -> dict[str, Any]:
+    sides = Counter(r["split"] for r in rows)
+    kinds = Counter(d.kind for d in dropped)
+    return {
+        "train": sides["train"],
+        "val": sides["val"],
+        "duplicates_removed": len(dropped),
+        "duplicates_by_kind": {kind: kinds[kind] for kind in ("exact", "near", "source", "footage")},
+        "near_duplicate_groups": unique.n_near_groups,
+        "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
+        "excluded": sum(len(d.excluded) for d in found.datasets),
+        "windows": {key: dict(sorted(n.items())) for key, n in sorted(cut.by_dataset.items())},
+        "not_cut": len(cut.left_out),
+        "unreadable": len(failures) - len(unique.conflicts),
+        "label_conflicts": len(unique.conflicts),
+        "cut_short": len(cut_short),
+        "by_dataset": _by_dataset(rows),
+        "manifest": str(combined / manifest.FILE_NAME),
+    }
+
+
+def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
+    counts = Counter((r["dataset"], r["split"], r["label"]) for r in rows)
+    return {
+        dataset: {
+            side: {label: counts[dataset, side, label] for label in CLASS_NAMES} for side in manifest.SPLITS
+        }
+        for dataset in sorted({r["dataset"] for r in rows})
+    }
+
+
+def _record(config: CombineConfig, result: Result, combined: Path, inputs: str) -> dict[str, Any]:
+    return {
+        "config": {"seed": config.seed, "val_fraction": config.val_fraction, "link": config.link},
+        "catalogue": storage.sha256_file(catalogue.CATALOGUE_PATH)[:12],
+        "inputs": inputs,
+        "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
+        "summary": {k: v for k, v in result.summary.items() if k != "manifest"},
+        "failures": result.failures,
+    }
+
+
+def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
+    """The balance of classes a data set, for people, and what could not be had."""
+    log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
+    for dataset, sides in summary["by_dataset"].items():
+        train, val = sides["train"], sides["val"]
+        n_val = sum(val.values())
+        log.info("%-20s %6d /%6d %6d /%6d %7.1f", dataset, train["fight"], train["nonfight"], val["fight"],
+                 val["nonfight"], 100 * n_val / (n_val + sum(train.values())))  # fmt: skip
+        for side, counts in sides.items():
+            if missing := [label for label in CLASS_NAMES if not counts[label]]:
+                log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
+    if summary["cut_short"]:
+        log.warning("%d clips are much shorter than their header says, as after half a download; warnings.csv "
+                    "beside the manifest names them", summary["cut_short"])  # fmt: skip
+    share = summary["val"] / (summary["train"] + summary["val"])
+    if abs(share - val_fraction) > _SHARE_TOLERANCE:
+        log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits or large source groups "
+                    "do not allow it", 100 * share, 100 * val_fraction)  # fmt: skip

@@ -1,0 +1,231 @@
+"""Cut untrimmed videos into clips of one length, by their published annotations.
+
+The clips are files in `<root>/windows/<dataset>/<video>__<start_ms>-<end_ms>.mp4`, so that everything after this sees
+clips like any other. When all windows of a video stand, a line in the journal says so, and it is not opened again.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from violence_detection import cli
+from violence_detection.cli import log
+from violence_detection.combine.cut import window_files, windows
+from violence_detection.combine.cut.window_files import (
+    SUFFIX,
+    Job,
+    Plan,
+    cut_crashed,
+    cut_job,
+    plan_crashed,
+    plan_job,
+)
+from violence_detection.config import CutConfig
+from violence_detection.datasets import catalogue
+from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
+from violence_detection.download import archive_names
+from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.errors import UserError
+from violence_detection.find.inventory import (
+    WINDOWS_FOLDER,
+    WINDOWS_JOURNAL,
+    ClipFile,
+    Inventory,
+    source_path,
+)
+from violence_detection.system import journal, processes, storage
+
+TABLE_NAME = "windows.csv"
+_TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
+_RECORD = frozenset({"windows", "reason"})
+_WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
+_STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
+
+
+@dataclass
+class Cut:
+    """What cutting gave. failures and left_out: {path, reason}; `by_dataset`: windows a class."""
+
+    clips: list[ClipFile] = field(default_factory=list)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def count(self, dataset: str, label: str) -> None:
+        self.by_dataset.setdefault(dataset, Counter())[label] += 1
+
+
+def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> Cut:
+    """What `cut` would give, from the headers of the videos; nothing is written, `clips` stays empty."""
+    jobs, result = _jobs(found, config, data_root)
+    for job, plan in processes.map_unordered(plan_job, jobs, workers, plan_crashed):
+        _note(result, job, plan.reason, [w.label for w in plan.windows], data_root)
+    return _sorted(result)
+
+
+def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> Cut:
+    """Cut every untrimmed video that has not been cut with these settings. Raises UserError when it cannot fit."""
+    jobs, result = _jobs(found, config, data_root)
+    if not jobs:
+        return _sorted(result)
+    folder = data_root / WINDOWS_FOLDER
+    keys = {job: _key(job, data_root) for job in jobs}
+    records = journal.read(folder / WINDOWS_JOURNAL, _RECORD)
+    done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
+    todo = [job for job in jobs if job not in done]
+    log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
+    if todo:
+        planned = _plan_all(todo, folder, workers)
+        _remove_stale(todo)
+        with journal.appending(folder / WINDOWS_JOURNAL) as record:
+            for job, outcome in _cut_all(planned, workers):
+                record(keys[job], outcome)
+                done[job] = outcome
+        _remove_stale([job for job in todo if done[job]["reason"]])  # what a crash has left
+    rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
+    storage.write_csv(folder / TABLE_NAME, _TABLE, rows)
+    return _sorted(result)
+
+
+def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Job], Cut]:
+    """The videos that may give windows, in order, and those that cannot, with the reason."""
+    windows.check(config)
+    result = Cut()
+    jobs = []
+    taken: set[tuple[str, str]] = set()
+    for tree in (d for d in found.datasets if d.needs_cutting):
+        entry = catalogue.get(tree.dataset)
+        read = read_annotations(entry, tree.root, found.roots)
+        result.failures += [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
+        file = entry.annotations.file if entry.annotations else ""
+        where = source_path(read.path, data_root) if read.path else f"{file}, which was not found"
+        for clip in tree.needs_cutting:
+            name = video_name(clip.path.name)
+            if reason := _unusable(name, clip.label, read, config, where):
+                result.left_out.append({"path": source_path(clip.path, data_root), "reason": reason})
+                continue
+            stem = archive_names.shorten(name, _STEM_BYTES)
+            if (tree.dataset, stem.casefold()) in taken:  # two videos of one name in different folders
+                stem = f"{stem}~{storage.stable_hash(clip.rel, digits=8)}"
+            taken.add((tree.dataset, stem.casefold()))
+            segments = read.videos.get(name)
+            guess = config.cut_unannotated and clip.label == "fight" and segments is None
+            settings = replace(config, cut_unannotated=guess)  # no reason to cut the others again
+            jobs.append(Job(clip, segments, data_root / WINDOWS_FOLDER / tree.dataset, stem, settings))
+    return jobs, result
+
+
+def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where: str) -> str:
+    """Why a video gives no window, as far as its annotation (in `where`) says."""
+    if name in read.broken:
+        return f"its annotation in {where} is not understood"
+    segments = read.videos.get(name)
+    if label != "fight" or (segments and segments.spans) or (segments is None and config.cut_unannotated):
+        return ""
+    if segments is not None:
+        return f"a violent video, but {where} names no violent stretch in it"
+    return (
+        f"a violent video without temporal annotation (none in {where}), so nobody knows where in it; "
+        "--cut-unannotated would call all of it violent"
+    )
+
+
+def _plan_all(todo: Sequence[Job], folder: Path, workers: int) -> list[tuple[Job, Plan]]:
+    """Plans of all jobs, in order. Raises UserError when the disk cannot hold their windows."""
+    plans: dict[Job, Plan] = {}
+    with cli.progress(total=len(todo), desc="plan", unit="video") as bar:
+        for job, plan in processes.map_unordered(plan_job, todo, workers, plan_crashed):
+            plans[job] = plan
+            bar.update()
+    needed, free = sum(p.size_bytes for p in plans.values()), free_bytes_of(folder)
+    count = sum(len(p.windows) for p in plans.values())
+    log.info("%d windows to cut, about %s; %s free", count, gigabytes(needed), gigabytes(free))
+    if needed and needed + RESERVE_BYTES > free:
+        raise UserError(
+            f"{folder}: {gigabytes(free)} free, about {gigabytes(needed + RESERVE_BYTES)} needed for {count} clips cut "
+            "from long videos and a reserve. Free some space, choose a bigger disk with --data-root, or cut fewer "
+            "with --windows-per-video"
+        )
+    return [(job, plans[job]) for job in todo]
+
+
+def _cut_all(planned: Sequence[tuple[Job, Plan]], workers: int) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """(job, record for the journal) in order of completion."""
+    with cli.progress(total=len(planned), desc="cut", unit="video") as bar:
+        for (job, _), outcome in processes.map_unordered(cut_job, planned, workers, cut_crashed):
+            yield job, outcome
+            bar.update()
+
+
+def _key(job: Job, data_root: Path) -> str:
+    """What a video's line in the journal is found by: all that its windows depend on."""
+    stat = job.clip.path.stat()
+    identity = [
+        source_path(job.clip.path, data_root),
+        stat.st_size,
+        stat.st_mtime_ns,
+        job.clip.label,
+        job.stem,
+    ]
+    segments = asdict(job.segments) if job.segments else None
+    return storage.stable_hash([identity, segments, asdict(job.config), _code_version()], digits=32)
+
+
+@functools.cache
+def _code_version() -> str:
+    files = (window_files.__file__, windows.__file__)
+    return storage.stable_hash([storage.sha256_file(Path(str(f))) for f in files])
+
+
+def _stands(job: Job, record: Mapping[str, Any]) -> bool:
+    """Whether all windows that a record names are on the disk as they were written."""
+    for window in record["windows"]:
+        path = job.folder / window["name"]
+        if not path.is_file() or path.stat().st_size != window["size_bytes"]:
+            return False
+    return True
+
+
+def _remove_stale(todo: Sequence[Job]) -> None:
+    """Windows that other settings, or a killed run, have left of the videos that are about to be cut."""
+    stems = {(job.folder, job.stem) for job in todo}
+    for folder in {job.folder for job in todo}:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            match = _WINDOW_FILE.fullmatch(path.name)
+            if match and (folder, match["stem"]) in stems:
+                path.unlink()
+
+
+def _collect(result: Cut, job: Job, record: Mapping[str, Any], data_root: Path) -> Iterator[dict[str, Any]]:
+    """Add a cut video's clips to the result; yields their rows of the table."""
+    _note(result, job, record["reason"], [w["label"] for w in record["windows"]], data_root)
+    for window in record["windows"]:
+        path = job.folder / window["name"]
+        rel = f"{job.clip.rel}#{window['start_s']:g}-{window['end_s']:g}"
+        clip = replace(job.clip, path=path, rel=rel, label=window["label"])
+        result.clips.append(clip)
+        names = {"path": source_path(path, data_root), "video": source_path(job.clip.path, data_root)}
+        yield {**window, **names, "dataset": clip.dataset, "source_group": clip.source_group}
+
+
+def _note(result: Cut, job: Job, reason: str, labels: Sequence[str], data_root: Path) -> None:
+    name = source_path(job.clip.path, data_root)
+    if reason:
+        result.failures.append({"path": name, "reason": reason})
+    elif not labels:
+        why = f"no stretch of {job.config.window_s:g} s that is surely one class"
+        result.left_out.append({"path": name, "reason": why})
+    for label in labels:
+        result.count(job.clip.dataset, label)
+
+
+def _sorted(result: Cut) -> Cut:
+    result.failures.sort(key=lambda f: (f["path"], f["reason"]))
+    result.left_out.sort(key=lambda f: (f["path"], f["reason"]))
+    return result

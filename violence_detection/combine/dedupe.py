@@ -1,0 +1,161 @@
+"""Keep one of each clip: exact copies by content hash, altered ones by fingerprint; join what shares footage.
+
+Of two copies the one in an official val set stays (the train copy goes), then the one with more pixels, then
+the first by path. What goes is named together with what stays.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from violence_detection.combine import duplicates
+from violence_detection.combine.duplicates import Pair
+from violence_detection.combine.scan import Scan
+from violence_detection.datasets.source_groups import Union, preferred_name
+
+#: A source group that pictures, not published ids, joined may hold this share of a data set's class, or this
+#: many clips. Data sets that publish no sources are grouped in blocks of numbers; a few chance pairs would
+#: otherwise chain all blocks into one group that no split can divide.
+MAX_JOINED_SHARE = 0.4
+MAX_JOINED_CLIPS = 50
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A readable, labelled clip on its way into the manifest. `source_path` is below the data root."""
+
+    source_path: str
+    label: str
+    dataset: str
+    source_group: str
+    official_split: str
+    scan: Scan
+
+    @property
+    def clip_id(self) -> str:
+        return self.scan.sha256[:16]
+
+    def preference(self) -> tuple[bool, int, str]:
+        """Sorts the copy to keep first."""
+        return self.official_split != "val", -self.scan.width * self.scan.height, self.source_path
+
+
+@dataclass(frozen=True, order=True)
+class Dropped:
+    """A clip that was left out, and the one that stays in its stead.
+
+    kind: exact; near (an altered copy); source (a train clip of an official val clip's source); footage (a train
+    clip that shares footage with a val clip of a source too large to be joined).
+    """
+
+    dropped: str
+    kept: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Deduplicated:
+    """What stays and what goes.
+
+    conflicts: copies of the same content under both labels, all left out. n_near_groups: clusters of two or more
+    found by fingerprint. bridges: source paths of kept clips that share footage though their source groups were
+    too large to join; if they come to stand on different sides, the train clip has to go.
+    """
+
+    kept: list[Candidate]
+    dropped: list[Dropped]
+    conflicts: list[tuple[Candidate, Candidate]]
+    n_near_groups: int
+    bridges: list[tuple[str, str]]
+
+
+def deduplicate(candidates: Iterable[Candidate]) -> Deduplicated:
+    """One of each clip, with source groups joined over everything that is the same or shares footage.
+
+    Altered copies under different labels both stay, in one source group: a fingerprint is not proof enough to
+    say that one of the labels is wrong. The result does not depend on the order of the candidates.
+    """
+    union: Union[str] = Union()
+    unique, dropped, conflicts = _exact(candidates, union)
+    unique.sort(key=lambda c: c.clip_id)
+    pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])
+    bridges = _join(unique, pairs, union)
+    stays = _originals(unique, pairs)
+    near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
+    ends = ((stays[p.i], stays[p.j]) for p in bridges)  # a dropped copy's footage is its original's
+    sizes = Counter(duplicates.clusters(len(unique), pairs))
+    return Deduplicated(
+        kept=_renamed((unique[i] for i, k in stays.items() if i == k), union),
+        dropped=sorted(dropped + near),
+        conflicts=conflicts,
+        n_near_groups=sum(size > 1 for size in sizes.values()),
+        bridges=[(unique[i].source_path, unique[j].source_path) for i, j in ends if i != j],
+    )
+
+
+def _join(unique: Sequence[Candidate], pairs: Sequence[Pair], union: Union[str]) -> list[Pair]:
+    """Join source groups over pairs, the nearest first; returns the pairs whose groups would grow too large."""
+    strata = Counter((c.dataset, c.label) for c in unique)
+    most = {s: max(MAX_JOINED_CLIPS, MAX_JOINED_SHARE * n) for s, n in strata.items()}
+    sizes: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+    for clip in unique:
+        sizes[union.root(clip.source_group)][clip.dataset, clip.label] += 1
+    bridges = []
+    for pair in sorted(pairs, key=lambda p: (not p.same_clip, p.distance, p.i, p.j)):
+        a, b = (union.root(unique[k].source_group) for k in (pair.i, pair.j))
+        if a == b:
+            continue
+        joined = sizes[a] + sizes[b]
+        if any(n > most[stratum] for stratum, n in joined.items()):
+            bridges.append(pair)
+            continue
+        union.join(a, b)
+        sizes[union.root(a)] = joined
+    return bridges
+
+
+def _originals(unique: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[int, int]:
+    """For each clip, by position, the clip that stays: itself, or the one it is an altered copy of."""
+    copies: dict[int, list[int]] = defaultdict(list)
+    for pair in pairs:
+        if pair.same_clip and unique[pair.i].label == unique[pair.j].label:
+            copies[pair.i].append(pair.j)
+            copies[pair.j].append(pair.i)
+    stays: dict[int, int] = {}
+    for position in sorted(range(len(unique)), key=lambda i: unique[i].preference()):
+        originals = [i for i in copies[position] if stays.get(i) == i]
+        stays[position] = min(originals, key=lambda i: unique[i].preference(), default=position)
+    return stays
+
+
+def _exact(
+    candidates: Iterable[Candidate], union: Union[str]
+) -> tuple[list[Candidate], list[Dropped], list[tuple[Candidate, Candidate]]]:
+    same: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        same[candidate.scan.sha256].append(candidate)
+    unique: list[Candidate] = []
+    dropped: list[Dropped] = []
+    conflicts: list[tuple[Candidate, Candidate]] = []
+    for _, copies in sorted(same.items()):
+        first, *others = sorted(copies, key=Candidate.preference)
+        for other in others:
+            union.join(first.source_group, other.source_group)
+        if opposite := next((o for o in others if o.label != first.label), None):
+            conflicts += [(c, opposite if c.label == first.label else first) for c in (first, *others)]
+            continue
+        unique.append(first)
+        dropped += [Dropped(o.source_path, first.source_path, "exact") for o in others]
+    return unique, dropped, sorted(conflicts, key=lambda pair: pair[0].source_path)
+
+
+def _renamed(kept: Iterable[Candidate], union: Union[str]) -> list[Candidate]:
+    """The kept clips, sorted by path, under the common name of their joined source group."""
+    clips: Sequence[Candidate] = sorted(kept, key=lambda c: c.source_path)
+    members: dict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        members[union.root(clip.source_group)].add(clip.source_group)
+    names = {root: preferred_name(group) for root, group in members.items()}
+    return [replace(c, source_group=names[union.root(c.source_group)]) for c in clips]

@@ -1,0 +1,97 @@
+"""Look at every clip once: content hash, exact frame count, properties and fingerprint, kept in a journal.
+
+One line a file is appended as soon as it is known, keyed by path, size, modification time and the version of
+the code that looked. A killed run or a later data set costs only what is not in the journal yet.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from violence_detection import cli
+from violence_detection.combine import fingerprint
+from violence_detection.errors import UnreadableVideo
+from violence_detection.system import journal, processes, storage
+from violence_detection.video import decode
+
+JOURNAL_NAME = ".scan.jsonl"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a full read of a file found. With a `reason` it cannot be read and only `sha256` may be set."""
+
+    sha256: str = ""
+    n_frames: int = 0
+    stated_frames: int = 0
+    fps: float = 0.0
+    width: int = 0
+    height: int = 0
+    codec: str = ""
+    fingerprint: str = ""
+    reason: str = ""
+
+    @property
+    def duration_s(self) -> float:
+        return round(self.n_frames / self.fps, 3) if self.fps else 0.0
+
+
+def scan_file(path: Path) -> Scan:
+    """Hash, decode and fingerprint one file. What cannot be read comes back with its reason, never raised."""
+    try:
+        sha256 = storage.sha256_file(path)
+        info, print_ = fingerprint.of_video(path)
+    except UnreadableVideo as e:
+        return Scan(reason=e.reason)
+    except OSError as e:
+        return Scan(reason=f"cannot be read: {e.strerror}")
+    return Scan(
+        sha256, info.n_frames, info.stated_frames, info.fps, info.width, info.height, info.codec, print_
+    )
+
+
+def _crashed(_: Path) -> Scan:
+    return Scan(reason="takes the decoder down: the process that read it died")
+
+
+def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dict[str, Scan]:
+    """Scan files (name below the data root -> path); what the journal knows is not read again.
+
+    Returns name -> Scan for every name, in sorted order.
+    """
+    keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
+    known = journal.read(journal_path, frozenset(Scan.__dataclass_fields__))
+    found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
+    todo = {files[name]: name for name in keys if name not in found}
+    cli.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
+    with cli.progress(total=len(todo), desc="scan", unit="clip", disable=not todo) as bar:
+        for name, scan in _scan_and_record(todo, keys, journal_path, workers):
+            found[name] = scan
+            bar.update()
+    return {name: found[name] for name in keys}
+
+
+def _scan_and_record(
+    todo: Mapping[Path, str], keys: Mapping[str, str], journal_path: Path, workers: int
+) -> Iterator[tuple[str, Scan]]:
+    if not todo:
+        return
+    with journal.appending(journal_path) as record:
+        for path, scan in processes.map_unordered(scan_file, todo, workers, _crashed):
+            record(keys[todo[path]], asdict(scan))
+            yield todo[path], scan
+
+
+def journal_key(name: str, path: Path) -> str:
+    """What a file's line in the journal is found by."""
+    stat = path.stat()
+    return storage.stable_hash([name, stat.st_size, stat.st_mtime_ns, code_version()], digits=32)
+
+
+@functools.cache
+def code_version() -> str:
+    """Changes whenever the code that decodes or fingerprints does, so that old lines are not believed."""
+    return storage.stable_hash([storage.sha256_file(Path(str(m.__file__))) for m in (fingerprint, decode)])

@@ -1,0 +1,210 @@
+"""When in an untrimmed video something happens: the published temporal annotations, as they were published.
+
+- `ucf_crime_txt` (UCF-Crime, Temporal_Anomaly_Annotation_for_Testing_Videos.txt): a line a test video,
+  `Name.mp4  Class  start1 end1 start2 end2`, frame numbers, -1 for none. Training videos are not annotated.
+- `cctv_fights_json` (CCTV-Fights, ground-truth.json): {"database": {name: {"annotations": [{"segment": [start, end],
+  "label": "Fight"}]}}}, seconds, numbers or text.
+- `xd_violence_txt` (XD-Violence, annotations.txt): a line a violent test video, `name start end start end ...`, frame
+  numbers; some names end in .mp4.
+- `ubi_fights_csv` (UBI-Fights, folder annotation): `<video>.csv`, a line a frame, 1 where it fights and else 0.
+
+What cannot be read is named with its line and never guessed at: a video with a broken annotation gives nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from violence_detection.datasets.catalogue import Dataset
+from violence_detection.video.decode import VIDEO_SUFFIXES
+
+_UBI_PEACE, _UBI_FIGHT = ("0", "0.0"), ("1", "1.0")
+_PARENTS = 3  # folders above the data set's root in which the annotations are looked for as well
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Stretches (start, end) in which the annotated event happens: seconds, or frame numbers of the video."""
+
+    spans: tuple[tuple[float, float], ...]
+    in_seconds: bool = False
+
+    def frames(self, fps: float) -> list[tuple[int, int]]:
+        """The stretches in frames [first, end), sorted, those that touch each other joined."""
+        factor = fps if self.in_seconds else 1.0
+        joined: list[tuple[int, int]] = []
+        for start, end in sorted((round(a * factor), round(b * factor)) for a, b in self.spans):
+            if joined and start <= joined[-1][1]:
+                joined[-1] = joined[-1][0], max(end, joined[-1][1])
+            else:
+                joined.append((start, end))
+        return joined
+
+
+@dataclass
+class Annotations:
+    """What was read: segments by video name (without suffix). `broken`: names whose annotation cannot be read.
+
+    `path` is None where nothing was found. `failures`: {path, reason}, the path with the number of the line.
+    """
+
+    path: Path | None = None
+    videos: dict[str, Segments] = field(default_factory=dict)
+    broken: set[str] = field(default_factory=set)
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+    def add(self, name: str, where: str, parse: Callable[[], Segments]) -> None:
+        """Take what `parse` reads of a video; a ValueError from it is a named failure."""
+        try:
+            segments = parse()
+            if any(not 0 <= start < end < math.inf for start, end in segments.spans):
+                raise ValueError(f"stretches {segments.spans} do not all begin before they end")
+            if name in self.videos and self.videos[name] != segments:
+                raise ValueError(f"{name} is annotated twice, and differently")
+            self.videos[name] = segments
+        except ValueError as e:
+            self.fail(where, str(e))
+            self.broken.add(name)
+
+    def fail(self, where: str, reason: str) -> None:
+        self.failures.append(
+            {"path": f"{self.path}{where}", "reason": f"annotation not understood: {reason}"}
+        )
+
+
+def read_annotations(dataset: Dataset, root: Path, search_roots: Iterable[Path] = ()) -> Annotations:
+    """The annotations of the tree of `dataset` at `root`: below it, or beside it in a folder above it.
+
+    Folders above `search_roots` are not looked into. Raises KeyError for a format that READERS does not know.
+    """
+    assert dataset.annotations is not None, dataset.key
+    reader = READERS[dataset.annotations.format]
+    path = _locate(dataset.annotations.file, root, set(search_roots))
+    found = Annotations(path)
+    if path is not None:
+        try:
+            reader(path, found)
+        except OSError as e:
+            found.fail("", f"cannot be read: {e.strerror}")
+    return found
+
+
+def _locate(name: str, root: Path, search_roots: set[Path]) -> Path | None:
+    """The file or folder called `name`: the one nearest to the root, below it before above it."""
+    below = [
+        Path(folder, name)
+        for folder, folders, files in os.walk(root, followlinks=True)
+        if name in files or name in folders
+    ]
+    if below:
+        return min(below, key=lambda p: (len(p.parts), p))
+    folder = root
+    for _ in range(_PARENTS):
+        if folder in search_roots:
+            return None
+        folder = folder.parent
+        if (folder / name).exists():
+            return folder / name
+    return None
+
+
+def video_name(name: str) -> str:
+    """A video's name without its video suffix; other dots stay (XD-Violence's titles are full of them)."""
+    path = Path(name)
+    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+
+
+def _lines(path: Path) -> Iterable[tuple[str, list[str]]]:
+    """(":<line number>", words) of each line that is not empty."""
+    text = path.read_text(encoding="utf-8-sig", errors="replace")
+    for number, line in enumerate(text.splitlines(), 1):
+        if words := line.split():
+            yield f":{number}", words
+
+
+def _pairs(words: Sequence[str]) -> tuple[tuple[float, float], ...]:
+    """Frame numbers in pairs; (-1, -1) says none. Raises ValueError."""
+    numbers = [int(word) for word in words]
+    if len(numbers) % 2:
+        raise ValueError(f"{len(numbers)} frame numbers do not make pairs")
+    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+    return tuple((float(a), float(b)) for a, b in pairs if (a, b) != (-1, -1))
+
+
+def _ucf_crime(path: Path, into: Annotations) -> None:
+    for where, words in _lines(path):
+        into.add(video_name(words[0]), where, partial(_ucf_line, words))
+
+
+def _ucf_line(words: Sequence[str]) -> Segments:
+    if len(words) != 6:
+        raise ValueError(f"{len(words)} words in place of a name, a class and four frame numbers")
+    if not words[0].startswith(words[1]):
+        raise ValueError(f"class {words[1]} of a video that is named {words[0]}")
+    return Segments(_pairs(words[2:]))
+
+
+def _xd_violence(path: Path, into: Annotations) -> None:
+    for where, words in _lines(path):
+        into.add(video_name(words[0]), where, partial(_xd_line, words))
+
+
+def _xd_line(words: Sequence[str]) -> Segments:
+    return Segments(_pairs(words[1:]))
+
+
+def _cctv_fights(path: Path, into: Annotations) -> None:
+    try:
+        database = json.loads(path.read_text(encoding="utf-8-sig"))["database"]
+        entries = sorted(database.items())
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        into.fail("", f'no JSON with a "database" of videos ({e!r})')
+        return
+    for name, entry in entries:
+        into.add(video_name(name), f": {name}", partial(_cctv_entry, entry))
+
+
+def _cctv_entry(entry: Any) -> Segments:
+    try:
+        found = [
+            (str(a["label"]), float(a["segment"][0]), float(a["segment"][1])) for a in entry["annotations"]
+        ]
+    except (KeyError, TypeError, IndexError) as e:
+        raise ValueError(f"no list of annotations with label and segment ({e!r})") from e
+    if others := {label for label, _, _ in found if label.casefold() != "fight"}:
+        raise ValueError(f"segments of {sorted(others)} in place of Fight")
+    return Segments(tuple((start, end) for _, start, end in found), in_seconds=True)
+
+
+def _ubi_fights(folder: Path, into: Annotations) -> None:
+    for path in sorted(folder.glob("*.csv")):
+        into.add(path.stem, f"/{path.name}", partial(_ubi_file, path))
+
+
+def _ubi_file(path: Path) -> Segments:
+    flags = path.read_text(encoding="utf-8-sig", errors="replace").split()
+    if not set(flags) <= {*_UBI_PEACE, *_UBI_FIGHT}:
+        raise ValueError("values other than 0 and 1")
+    spans, position = [], 0
+    for flag, run in itertools.groupby(flags):
+        length = len(list(run))
+        if flag in _UBI_FIGHT:
+            spans.append((float(position), float(position + length)))
+        position += length
+    return Segments(tuple(spans))
+
+
+READERS: Mapping[str, Callable[[Path, Annotations], None]] = {
+    "ucf_crime_txt": _ucf_crime,
+    "cctv_fights_json": _cctv_fights,
+    "xd_violence_txt": _xd_violence,
+    "ubi_fights_csv": _ubi_fights,
+}

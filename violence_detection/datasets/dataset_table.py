@@ -1,0 +1,52 @@
+"""The catalogue as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from violence_detection.datasets.catalogue import Dataset, Source
+from violence_detection.download.http_facts import safe_url
+
+_HEADER = ("key", "title", "set", "archive", "fight", "nonfight", "licence", "first source")
+
+
+def table(datasets: Iterable[Dataset]) -> str:
+    """One line a data set, and below it the remarks on counts that the roadmap has wrong."""
+    datasets = list(datasets)
+    rows = [_HEADER, *(_row(d) for d in datasets)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    remarks = [
+        f"{d.key}: the roadmap says {d.roadmap_clips:,} clips; published are {sum(d.clips.values()):,}"
+        for d in datasets
+        if d.roadmap_clips is not None
+    ]
+    total_bytes = sum(d.archive_bytes for d in datasets if d.roadmap)
+    lines.append(
+        f"the roadmap's {sum(d.roadmap for d in datasets)} together: {total_bytes / 1e9:.0f} GB of archives"
+    )
+    return "\n".join(lines + remarks)
+
+
+def _row(d: Dataset) -> tuple[str, ...]:
+    size = f"{d.archive_bytes / 1e9:.1f} GB" if d.archive_bytes >= 1e9 else f"{d.archive_bytes / 1e6:.0f} MB"
+    what = " videos" if d.untrimmed else ""
+    return (
+        d.key,
+        d.title,
+        "roadmap" if d.roadmap else "optional",
+        size,
+        f"{d.clips['fight']:,}{what}",
+        f"{d.clips['nonfight']:,}{what}",
+        d.licence,
+        source_name(d.sources[0]),
+    )
+
+
+def source_name(source: Source) -> str:
+    """`kaggle:owner/name`, the address, or `by hand: address`."""
+    if source.kind == "kaggle":
+        return f"kaggle:{source.slug}"
+    return safe_url(source.url) if source.kind == "url" else f"by hand: {safe_url(source.url)}"

@@ -1,0 +1,328 @@
+"""Small generated sample data: `make demo` and the tests run on it where no real data set is at hand.
+
+Procedural scenes of two figures (sample_scenes) are written into three of the published layouts, so that
+later stages meet the names and folders they meet in real data, with one exact duplicate, one re-encoded
+duplicate and one broken file. The root is marked as generated: a number measured on it says nothing about
+real violence.
+
+    python -m violence_detection.samples --output DIR --seed 0
+"""
+
+from __future__ import annotations
+
+import shutil
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from violence_detection import CLASS_NAMES, cli
+from violence_detection.errors import UserError
+from violence_detection.system import machine, storage
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MARKER_NAME = "SAMPLE_DATA.json"
+#: How reports label every number measured on a root that this module made.
+SAMPLE_LABEL = "generated sample clips"
+DEFAULT_SOURCES = 20
+DEFAULT_CLIPS_PER_SOURCE = 5
+_MIN_SOURCES = 4  # so that RWF-2000 has a source in train and one in val, and the other two have one each
+_MIN_CLIPS_PER_SOURCE = 2  # so that a source holds both classes
+#: Which published layout each source goes to, in turn: half RWF-2000, a quarter each of the others.
+_LAYOUT_CYCLE = ("rwf_2000", "surveillance_fight", "rwf_2000", "hockey_fights")
+_SETTINGS = {"rwf_2000": "street", "surveillance_fight": "room", "hockey_fights": "rink"}
+_HOCKEY_BLOCK = 25  # numbers from one game to the next; neighbours in number share a game, as published
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip to render: where it goes (below the root), what it shows, and from which source."""
+
+    path: str
+    label: str
+    layout: str
+    source_id: str
+    source_seed: int
+    variant: int
+    scene_seed: int
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """What was rendered. Paths are below `root`, with forward slashes.
+
+    `clips` are the good ones, without the two duplicates; each duplicate is (original, copy).
+    `video_ids` gives, for each path including duplicates and the broken file, the source video.
+    """
+
+    root: Path
+    clips: tuple[str, ...]
+    exact_duplicate: tuple[str, str]
+    reencoded_duplicate: tuple[str, str]
+    broken: str
+    video_ids: dict[str, str]
+
+    def summary(self) -> dict[str, Any]:
+        """JSON-able, for the summary line."""
+        return {
+            "output": str(self.root),
+            "generated": True,
+            "clips": len(self.clips),
+            "files": len(self.clips) + 3,
+            "exact_duplicate": list(self.exact_duplicate),
+            "reencoded_duplicate": list(self.reencoded_duplicate),
+            "broken": self.broken,
+        }
+
+
+def is_sample_root(root: Path) -> bool:
+    """Whether `root`, or a folder it lies in, is marked as holding generated sample clips."""
+    resolved = root.resolve()
+    for folder in (resolved, *resolved.parents):
+        marker = folder / MARKER_NAME
+        if marker.is_file():
+            return bool(storage.read_json(marker).get("generated"))
+    return False
+
+
+def render_samples(
+    target: Path,
+    *,
+    sources: int = DEFAULT_SOURCES,
+    clips_per_source: int = DEFAULT_CLIPS_PER_SOURCE,
+    seed: int,
+) -> SampleSet:
+    """Render `sources` x `clips_per_source` clips, and three files that are not fit, into `<target>/raw/`.
+
+    The pixels fed to the encoder depend on the arguments alone. The marker is written first, unfinished,
+    so that nothing generated ever stands unmarked; the same call completes what an interrupted run left.
+    Raises UserError when target/raw holds anything else, or for numbers too small to fill the layouts.
+    """
+    if sources < _MIN_SOURCES or clips_per_source < _MIN_CLIPS_PER_SOURCE:
+        raise UserError(
+            f"sample clips need at least {_MIN_SOURCES} sources and {_MIN_CLIPS_PER_SOURCE} clips a source "
+            f"to fill the three layouts with both classes. Received: {sources} and {clips_per_source}"
+        )
+    settings = {"sources": sources, "clips_per_source": clips_per_source, "seed": seed}
+    _claim(target, settings)
+    for leftover in sorted((target / "raw").rglob(".*.tmp.*")):
+        leftover.unlink()  # of a run that was killed while it wrote
+    clips = plan_clips(sources, clips_per_source, seed)
+    missing = [clip for clip in clips if not (target / clip.path).is_file()]
+    _render_all(target, missing)
+    _write_videos_txt(target, clips)
+    sample_set = _add_unfit_files(target, clips)
+    record = {"generated": True, "complete": True, "note": SAMPLE_LABEL, **settings, **sample_set.summary()}
+    del record["output"]  # the folder may be moved
+    storage.write_json(target / MARKER_NAME, record)
+    return sample_set
+
+
+def plan_clips(sources: int, clips_per_source: int, seed: int) -> list[Clip]:
+    """Every clip to render, in a fixed order; classes alternate within a source."""
+    clips: list[Clip] = []
+    for index in range(sources):
+        layout = _LAYOUT_CYCLE[index % len(_LAYOUT_CYCLE)]
+        position = sum(_LAYOUT_CYCLE[i % len(_LAYOUT_CYCLE)] == layout for i in range(index))
+        source_seed = storage.stable_seed("sample source", seed, index)
+        video_id = _video_id(source_seed)
+        numbers = dict.fromkeys(CLASS_NAMES, 0)
+        for j in range(clips_per_source):
+            label = CLASS_NAMES[(position + j) % 2]
+            earlier = sum(c.layout == layout and c.label == label for c in clips)
+            path = _clip_path(layout, position, video_id, label, numbers[label], earlier)
+            numbers[label] += 1
+            clips.append(
+                Clip(
+                    path,
+                    label,
+                    layout,
+                    video_id,
+                    source_seed,
+                    earlier,
+                    storage.stable_seed("scene", source_seed, j),
+                )
+            )
+    return clips
+
+
+def scene_frames(clip: Clip) -> tuple[np.ndarray, float]:
+    """The frames fed to the encoder, (n_frames, height, width, 3) uint8 BGR, and their rate."""
+    from violence_detection.datasets.generated import sample_scenes
+
+    source = sample_scenes.make_source(_SETTINGS[clip.layout], clip.source_seed)
+    return sample_scenes.render_scene(source, clip.label, clip.variant, clip.scene_seed), source.fps
+
+
+def _video_id(source_seed: int) -> str:
+    """An eleven-character id of the form YouTube's have."""
+    random = Random(source_seed)
+    return "sample" + "".join(random.choices(string.ascii_letters + string.digits + "-_", k=5))
+
+
+def _clip_path(layout: str, position: int, video_id: str, label: str, number: int, earlier: int) -> str:
+    """The published name of the `number`-th clip of its class in its source (`earlier`: in the layout)."""
+    fight = label == "fight"
+    if layout == "rwf_2000":
+        split = "val" if position % 5 == 1 else "train"
+        name = f"{video_id}_{number if fight else number + 50}.avi"
+        return f"raw/rwf_2000/RWF-2000/{split}/{'Fight' if fight else 'NonFight'}/{name}"
+    if layout == "surveillance_fight":
+        folder, prefix = ("fight", "fi") if fight else ("noFight", "nofi")
+        return f"raw/surveillance_fight/{folder}/{prefix}{earlier + 1:03d}.mp4"
+    name = f"{'fi' if fight else 'no'}{_HOCKEY_BLOCK * position + 11 + number}_xvid.avi"
+    return f"raw/hockey_fights/data/{name}"
+
+
+def _claim(target: Path, settings: dict[str, int]) -> None:
+    """Mark `target` as generated before anything is rendered; refuse a folder that holds something else."""
+    marker = target / MARKER_NAME
+    if marker.is_file():
+        found = storage.read_json(marker)
+        if {k: found.get(k) for k in settings} != settings:
+            raise UserError(
+                f"{marker} was made with other settings than {settings}. "
+                "Remove that folder or choose another --output"
+            )
+        return
+    raw = target / "raw"
+    if raw.exists() and (not raw.is_dir() or any(raw.iterdir())):
+        raise UserError(
+            f"{raw} already holds data that was not generated. Choose another --output for sample clips"
+        )
+    storage.write_json(marker, {"generated": True, "complete": False, "note": SAMPLE_LABEL, **settings})
+
+
+def _render_all(target: Path, clips: Sequence[Clip]) -> None:
+    """Render in as many processes as there are cores this one may use."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    if not clips:
+        return
+    cores = machine.usable_cpus()
+    context = multiprocessing.get_context("spawn")  # forking a process that has run OpenCV threads can hang
+    with ProcessPoolExecutor(min(cores, 8), mp_context=context) as pool:
+        jobs = pool.map(_render_clip, [target] * len(clips), clips, chunksize=5)
+        for _ in cli.progress(jobs, total=len(clips), desc="sample clips", unit="clip"):
+            pass
+
+
+def _render_clip(target: Path, clip: Clip) -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+    frames, fps = scene_frames(clip)
+    _encode(target / clip.path, frames, fps, "mp4v" if clip.path.endswith(".mp4") else "XVID")
+
+
+def _encode(path: Path, frames: np.ndarray, fps: float, fourcc: str) -> None:
+    import cv2
+
+    height, width = frames.shape[1:3]
+    with storage.atomic_path(path) as temporary:
+        writer = cv2.VideoWriter(
+            str(temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*fourcc), fps, (width, height)
+        )
+        if not writer.isOpened():
+            raise UserError(
+                f"this OpenCV build cannot write {fourcc} video. Install opencv-python-headless from PyPI"
+            )
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
+
+
+def _write_videos_txt(target: Path, clips: Sequence[Clip]) -> None:
+    """Surveillance Camera Fight's list: each video's address, then its clips with their times (m.ss.cc)."""
+    lines: list[str] = []
+    last_video = ""
+    start_s = 0.0
+    for clip in (c for c in clips if c.layout == "surveillance_fight"):
+        if clip.source_id != last_video:
+            lines.append(f"https://www.youtube.com/watch?v={clip.source_id}")
+            last_video, start_s = clip.source_id, 4.5
+        lines.append(f"{Path(clip.path).stem}: {_minutes(start_s)} - {_minutes(start_s + 2.0)}")
+        start_s += 7.3
+    storage.write_text(target / "raw/surveillance_fight/videos.txt", "\n".join(lines) + "\n")
+
+
+def _minutes(time_s: float) -> str:
+    minutes, seconds = divmod(time_s, 60)
+    return f"{int(minutes)}.{seconds:05.2f}"
+
+
+def _add_unfit_files(target: Path, clips: Sequence[Clip]) -> SampleSet:
+    """The byte copy, the re-encoded copy and the broken file.
+
+    The byte copy stands beside its original under the next number, as in Hockey Fights. The re-encoded copy
+    brings a clip of RWF-2000's official val into its train under another video's id: a leak to find.
+    """
+    hockey = [c for c in clips if c.layout == "hockey_fights" and c.label == "nonfight"][-1]
+    rwf = [c for c in clips if c.layout == "rwf_2000"]
+    held_out = next(c for c in rwf if "/val/" in c.path and c.label == "fight")
+    host = next(c for c in rwf if "/train/" in c.path and c.label == "fight")
+    number = int(Path(hockey.path).name.removeprefix("no").removesuffix("_xvid.avi"))
+    exact = f"raw/hockey_fights/data/no{number + 1}_xvid.avi"
+    copy_id = _video_id(storage.stable_seed("re-encoded", held_out.source_seed))
+    reencoded = f"raw/rwf_2000/RWF-2000/train/Fight/{copy_id}_0.avi"
+    broken = host.path.rsplit("_", 1)[0] + "_49.avi"
+    if not (target / exact).is_file():
+        with storage.atomic_path(target / exact) as temporary:
+            shutil.copyfile(target / hockey.path, temporary)
+    if not (target / reencoded).is_file():
+        _reencode(target / reencoded, held_out)
+    _write_broken(target / broken, target / host.path)
+    video_ids = {c.path: c.source_id for c in clips}
+    video_ids |= {exact: hockey.source_id, reencoded: held_out.source_id, broken: host.source_id}
+    return SampleSet(
+        target,
+        tuple(c.path for c in clips),
+        (hockey.path, exact),
+        (held_out.path, reencoded),
+        broken,
+        video_ids,
+    )
+
+
+def _reencode(path: Path, original: Clip) -> None:
+    """Another codec (Motion JPEG) at four fifths of the size."""
+    import cv2
+    import numpy as np
+
+    frames, fps = scene_frames(original)
+    height, width = (int(n * 0.8) // 2 * 2 for n in frames.shape[1:3])
+    small = [cv2.resize(f, (width, height), interpolation=cv2.INTER_AREA) for f in frames]
+    _encode(path, np.stack(small), fps, "MJPG")
+
+
+def _write_broken(path: Path, whole: Path) -> None:
+    """A real container's first bytes, then noise: what a broken download looks like."""
+    with storage.atomic_path(path) as temporary:
+        temporary.write_bytes(whole.read_bytes()[:1500] + Random(0).randbytes(4000))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Render the default sample set and print one JSON line."""
+    p = cli.parser(__doc__)
+    p.add_argument("--output", type=Path, required=True, metavar="PATH", help="folder to write raw/ into")
+    p.add_argument(
+        "--sources", type=int, default=DEFAULT_SOURCES, metavar="INT", help="source videos (default: 20)"
+    )
+    p.add_argument("--clips-per-source", type=int, default=DEFAULT_CLIPS_PER_SOURCE, metavar="INT",
+                   help="clips cut from each (default: 5)")  # fmt: skip
+    p.add_argument("--seed", type=int, default=0, metavar="INT", help="seed of everything drawn (default: 0)")
+    args = cli.parse(p, argv)
+    made = render_samples(
+        args.output, sources=args.sources, clips_per_source=args.clips_per_source, seed=args.seed
+    )
+    cli.print_summary(made.summary())
+    return cli.EXIT_DONE
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

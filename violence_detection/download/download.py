@@ -1,0 +1,194 @@
+"""Step 1: choose data sets from the catalogue, settle whether they can be had, download or verify them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from violence_detection import cli
+from violence_detection.cli import log
+from violence_detection.config import DownloadConfig
+from violence_detection.datasets import catalogue
+from violence_detection.datasets.catalogue import Dataset
+from violence_detection.download import completion, kaggle_source, plan, transfer
+from violence_detection.download.download_job import Job, Outcome, locked, without_work
+from violence_detection.download.plan import FreeBytes, Layout, Plan
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+
+@dataclass(frozen=True)
+class Result:
+    """All outcomes, in the order asked for."""
+
+    outcomes: tuple[Outcome, ...]
+    fetched_bytes: int = 0
+
+    @property
+    def failures(self) -> list[dict[str, str]]:
+        """Rows of the failures file."""
+        rows = [{"path": o.key, "reason": o.reason} for o in self.outcomes if o.reason]
+        return rows + [{"path": f"{o.key}/{p}", "reason": r} for o in self.outcomes for p, r in o.problems]
+
+    def summary(self) -> dict[str, Any]:
+        """`downloaded` counts data sets published by this run, adopted ones among them; `bytes` is the size
+        of what was fetched, parts of an earlier run that were continued among it. With --dry-run and --verify
+        `skipped` counts what is planned or whole."""
+
+        def count(*statuses: str) -> int:
+            return sum(o.status in statuses for o in self.outcomes)
+
+        return {
+            "downloaded": count("downloaded", "adopted"),
+            "skipped": count("skipped", "planned", "whole"),
+            "failed": count("failed", "damaged"),
+            "bytes": self.fetched_bytes,
+            "datasets": {o.key: o.summary() for o in self.outcomes},
+        }
+
+
+def choose(config: DownloadConfig) -> list[Dataset]:
+    """The data sets asked for; the roadmap's by default. Raises UserError for an unknown key."""
+    known = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH)
+    if unknown := sorted(set(config.datasets) - set(known)):
+        raise UserError(
+            f"no data set {', '.join(unknown)} in the catalogue (see --list); there are: {', '.join(known)}"
+        )
+    if config.datasets:
+        return [known[key] for key in dict.fromkeys(config.datasets)]
+    return [d for d in known.values() if d.roadmap]
+
+
+def run(
+    config: DownloadConfig,
+    *,
+    free_bytes: FreeBytes = plan.free_bytes_of,
+    policy: transfer.Policy | None = None,
+) -> Result:
+    """Download what is asked for. A data set that fails does not stop the others.
+
+    Raises UserError when the disk is too small, when another run is at work below the same root, or when none
+    of the data sets can be downloaded.
+    """
+    layout = Layout(config.data_root)
+    datasets = choose(config)
+    authenticate = _once(kaggle_source.authenticate)
+    plans = [_plan(d, layout, authenticate) for d in datasets]
+    for p in plans:
+        (log.warning if p.action == "blocked" else log.info)("%s", plan.describe(p))
+    size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
+    log.info(
+        "disk: %s needed at most, %s free below %s",
+        plan.gigabytes(size(plans)),
+        plan.gigabytes(free_bytes(config.data_root)),
+        config.data_root,
+    )
+    plan.check_disk(plans, layout, free_bytes, size)
+    blocked = [p for p in plans if p.action == "blocked"]
+    if config.dry_run:
+        return Result(tuple(without_work(p, layout) for p in plans))
+    with _only_run(layout):
+        job = Job(layout, config, free_bytes, policy or transfer.Policy(), _total_bytes(plans))
+        result = Result(tuple(job.run_all(plans)), job.fetched_bytes)
+        storage.write_failures(layout.failures, result.failures)
+    if blocked and len(blocked) == len(plans):
+        raise UserError(
+            f"none of the data sets can be downloaded as things are; {layout.failures} names the reasons. "
+            f"First: {blocked[0].dataset.key}: {blocked[0].reason}"
+        )
+    return result
+
+
+def verify(config: DownloadConfig) -> Result:
+    """Check data sets against their completion records, reading every byte. Writes verify_failures.csv.
+
+    Without `datasets`, those that are there are checked. Raises UserError when there is none.
+    """
+    layout = Layout(config.data_root)
+    datasets = choose(config)
+    if not config.datasets:
+        everything = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH).values()
+        datasets = [d for d in everything if layout.folder(d.key).is_dir()]
+    if not datasets:
+        raise UserError(
+            f"{layout.raw} holds no data set to verify. Download one, or give the right --data-root"
+        )
+    outcomes = [_verify_one(d.key, layout, config.workers) for d in datasets]
+    result = Result(tuple(outcomes))
+    storage.write_failures(layout.raw / "verify_failures.csv", result.failures)
+    return result
+
+
+def _verify_one(key: str, layout: Layout, workers: int) -> Outcome:
+    folder = layout.folder(key)
+    try:
+        record = completion.read(folder)
+        if record is None:
+            return Outcome(key, "failed", reason=f"{folder} has no completion record; download it first")
+        with cli.progress(total=record["bytes"], unit="B", unit_scale=True, desc=f"verify {key}") as bar:
+            problems = completion.problems(folder, workers=max(1, workers), on_bytes=locked(bar.update))
+    except UserError as e:
+        return Outcome(key, "failed", reason=str(e))
+    for path, reason in problems[:20]:
+        log.warning("%s/%s: %s", key, path, reason)
+    if problems:
+        log.warning("%s", plan.damaged_message(key, folder, len(problems), problems[0]))
+    status = "damaged" if problems else "whole"
+    return Outcome(key, status, bytes=record["bytes"], files=record["files"], problems=problems)
+
+
+def _plan(dataset: Dataset, layout: Layout, authenticate: Callable[[], kaggle_source.Kaggle]) -> Plan:
+    try:
+        return plan.plan(dataset, layout, authenticate)
+    except UserError as e:
+        return Plan(dataset, "blocked", reason=str(e))
+
+
+def _total_bytes(plans: Sequence[Plan]) -> int:
+    return sum(p.archive_bytes for p in plans if p.action == "fetch" and p.candidates[0].remote)
+
+
+def _once(call: Callable[[], kaggle_source.Kaggle]) -> Callable[[], kaggle_source.Kaggle]:
+    """Authenticate when first needed, and only once, also when it fails."""
+
+    @functools.cache
+    def attempt() -> kaggle_source.Kaggle | UserError:
+        try:
+            kaggle = call()
+        except UserError as e:
+            log.error("%s", e)
+            return e
+        log.info("Kaggle: using %s", kaggle.how)
+        return kaggle
+
+    def get() -> kaggle_source.Kaggle:
+        outcome = attempt()
+        if isinstance(outcome, UserError):
+            raise UserError(str(outcome))
+        return outcome
+
+    return get
+
+
+@contextlib.contextmanager
+def _only_run(layout: Layout) -> Iterator[None]:
+    """Hold the lock of this data root; the system releases it however the process ends."""
+    try:
+        layout.downloads.mkdir(parents=True, exist_ok=True)
+        layout.raw.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"cannot write below {layout.data_root} ({e}). Choose another --data-root") from e
+    with (layout.downloads / ".lock").open("w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            raise UserError(
+                f"another download is at work below {layout.data_root}; wait for it or end it"
+            ) from e
+        except OSError as e:  # some network volumes have no locks
+            log.warning("%s: no lock can be taken (%s); do not start a second run", layout.data_root, e)
+        yield

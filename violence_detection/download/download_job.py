@@ -1,0 +1,234 @@
+"""The work of step 1 on several data sets at once: fetch, check, unpack, record, publish.
+
+For each data set: fetch the archive to `<root>/downloads/<key>/` (resumable), read it through, unpack it into
+`<root>/raw/.<key>.unpacking/`, write the completion record there, and rename that to `<root>/raw/<key>/`.
+Whatever was renamed is whole; whatever was not is done again by the next run, at the cost of its last step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from violence_detection import cli
+from violence_detection.cli import log
+from violence_detection.config import DownloadConfig
+from violence_detection.datasets.catalogue import Dataset
+from violence_detection.download import archives, completion, plan, transfer
+from violence_detection.download.plan import Candidate, FreeBytes, Layout, Plan
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+
+@dataclass
+class Outcome:
+    """What became of one data set: `status` is downloaded, adopted, skipped, failed, planned, whole or
+    damaged."""
+
+    key: str
+    status: str
+    bytes: int = 0
+    files: int = 0
+    reason: str = ""
+    problems: list[tuple[str, str]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"status": self.status, "files": self.files, "bytes": self.bytes}
+        if self.reason:
+            result["reason"] = self.reason
+        if self.problems:
+            result["problems"] = len(self.problems)
+        return result
+
+
+def without_work(p: Plan, layout: Layout) -> Outcome:
+    """The outcome of a data set for which nothing was done: failed, skipped or merely planned."""
+    if p.action == "blocked":
+        return Outcome(p.dataset.key, "failed", reason=p.reason)
+    if p.action == "skip":
+        record = completion.read(layout.folder(p.dataset.key)) or {}
+        return Outcome(p.dataset.key, "skipped", bytes=record["bytes"], files=record["files"])
+    return Outcome(p.dataset.key, "planned")
+
+
+def locked(call: Callable[[int], Any]) -> Callable[[int], None]:
+    lock = threading.Lock()
+
+    def locked(n: int) -> None:
+        with lock:
+            call(n)
+
+    return locked
+
+
+class Job:
+    """The work on all plans, several at a time, with one progress bar over what is fetched."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        config: DownloadConfig,
+        free_bytes: FreeBytes,
+        policy: transfer.Policy,
+        total_bytes: int,
+    ):
+        self.layout, self.config, self.free_bytes, self.policy = layout, config, free_bytes, policy
+        self.total_bytes = total_bytes
+        self.stop = threading.Event()
+        self.fetched_bytes = 0
+        self.on_bytes: Callable[[int], None] = lambda n: None
+
+    def run_all(self, plans: Sequence[Plan]) -> list[Outcome]:
+        with (
+            cli.progress(
+                total=self.total_bytes,
+                unit="B",
+                unit_scale=True,
+                desc="download",
+                disable=not self.total_bytes,
+            ) as bar,
+            ThreadPoolExecutor(max(1, self.config.workers)) as pool,
+        ):
+
+            def count(n: int) -> None:
+                self.fetched_bytes += n
+                bar.update(n)
+
+            self.on_bytes = locked(count)
+            try:
+                return list(pool.map(self._one, plans))
+            finally:
+                self.stop.set()  # when interrupted, the other transfers end; their parts stay
+
+    def _one(self, p: Plan) -> Outcome:
+        key = p.dataset.key
+        if p.action in ("skip", "blocked"):
+            if p.action == "skip":
+                self._drop_what_a_killed_run_left(key)
+            return without_work(p, self.layout)
+        try:
+            record = self._adopt(p.dataset) if p.action == "adopt" else self._try_sources(p)
+        except UserError as e:
+            log.error("%s: %s", key, e)
+            return Outcome(key, "failed", reason=str(e))
+        except OSError as e:
+            reason = f"{e}. Mend the disk or its permissions and run the same command again"
+            log.error("%s: %s", key, reason)
+            return Outcome(key, "failed", reason=reason)
+        expected = sum(p.dataset.clips.values())
+        log.info("%s: done, %s files, %s (published: %s clips)", key, record["files"],
+                 plan.gigabytes(record["bytes"]), expected)  # fmt: skip
+        status = "adopted" if p.action == "adopt" else "downloaded"
+        return Outcome(key, status, bytes=record["bytes"], files=record["files"])
+
+    def _adopt(self, dataset: Dataset) -> dict[str, Any]:
+        """Record a tree that was put there by hand, as it is."""
+        folder = self.layout.folder(dataset.key)
+        total_bytes = sum((folder / path).stat().st_size for path in completion.tree_paths(folder))
+        with self._bar(dataset.key, "hash", total_bytes) as on_bytes:
+            files = completion.hash_tree(folder, workers=max(1, self.config.workers), on_bytes=on_bytes)
+        return completion.write(folder, dataset.key, {"kind": "by hand"}, files, {})
+
+    def _try_sources(self, p: Plan) -> dict[str, Any]:
+        """The first source that works; all their reasons when none does."""
+        reasons = []
+        for candidate in p.candidates:
+            try:
+                return self._download(p.dataset, candidate)
+            except transfer.Interrupted:
+                raise
+            except (transfer.FetchError, archives.ArchiveError) as e:
+                reasons.append(str(e))
+                if candidate is not p.candidates[-1]:
+                    log.warning("%s: %s; trying the next source", p.dataset.key, e)
+        raise UserError(" | ".join([*reasons, plan.by_hand(p.dataset, self.layout)]))
+
+    def _download(self, dataset: Dataset, candidate: Candidate) -> dict[str, Any]:
+        archive = candidate.archive
+        if candidate.remote is not None:
+            log.info("%s: fetching %s", dataset.key, candidate.remote.identity)
+            transfer.fetch(
+                candidate.remote, archive, policy=self.policy, on_bytes=self.on_bytes, stop=self.stop
+            )
+        log.info("%s: checking and unpacking %s", dataset.key, archive.name)
+        try:
+            with self._bar(dataset.key, "check", archive.stat().st_size) as on_bytes:
+                entries = archives.verify(
+                    archive, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
+                )
+        except archives.CorruptArchive:
+            archive.unlink()
+            raise
+        with self._bar(dataset.key, "unpack", sum(e.size_bytes for e in entries)) as on_bytes:
+            record = self._publish(dataset, candidate, on_bytes)
+        self._drop_downloads(dataset.key)
+        return record
+
+    def _publish(
+        self, dataset: Dataset, candidate: Candidate, on_bytes: Callable[[int], None]
+    ) -> dict[str, Any]:
+        """Unpack beside the target, record, rename."""
+        staging, folder = self.layout.staging(dataset.key), self.layout.folder(dataset.key)
+        if staging.exists():
+            shutil.rmtree(staging)
+        try:
+            files, renamed = archives.unpack(
+                candidate.archive, staging, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
+            )
+            storage.sync_files(staging / f.path for f in files)  # before the record that says they are there
+            source = _source_record(candidate, self.config.keep_archives)
+            record = completion.write(staging, dataset.key, source, files, renamed)
+            staging.replace(folder)
+        except (UserError, OSError):
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        if renamed:
+            log.warning("%s: %d files had to be renamed; %s lists them", dataset.key, len(renamed),
+                        folder / completion.NAMES_NAME)  # fmt: skip
+        return record
+
+    @contextlib.contextmanager
+    def _bar(self, key: str, step: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
+        """A bar for a long step; its counter also ends the step when another thread was interrupted."""
+        what = f"{key}: {step}"
+        with cli.progress(
+            total=total_bytes, unit="B", unit_scale=True, desc=what, leave=False, delay=3.0
+        ) as bar:
+
+            def count(n: int) -> None:
+                if self.stop.is_set():
+                    raise transfer.Interrupted(f"{what}: interrupted; the same command goes on from here")
+                bar.update(n)
+
+            yield locked(count)
+
+    def _drop_what_a_killed_run_left(self, key: str) -> None:
+        """The archive of a run that ended between publishing and tidying up; never one that was to be kept."""
+        record = completion.read(self.layout.folder(key)) or {}
+        if record.get("source", {}).get("archive_kept") is False:
+            self._drop_downloads(key)
+
+    def _drop_downloads(self, key: str) -> None:
+        folder = self.layout.downloads / key
+        if not self.config.keep_archives and folder.exists():
+            shutil.rmtree(folder)
+
+
+def _source_record(candidate: Candidate, kept: bool) -> dict[str, Any]:
+    source, archive = candidate.source, candidate.archive
+    record: dict[str, Any] = {
+        "kind": source.kind,
+        "archive": archive.name,
+        "archive_bytes": archive.stat().st_size,
+        "archive_sha256": storage.sha256_file(archive),
+        "archive_kept": kept,
+    }
+    record.update(
+        {"slug": source.slug} if source.kind == "kaggle" else {"url": transfer.safe_url(source.url)}
+    )
+    return record

@@ -1,0 +1,207 @@
+"""Kaggle, through its own client: authentication, and the present address of a data set's archive.
+
+The bytes are then fetched by violence_detection.fetch, not by the client's `dataset_download_files`, because
+the client (2.2.4) asks the same signed address again on every retry and, when that has expired, writes the
+error answer over what had arrived; with the address unsigned it repeats a POST without its body; it checks
+the length only; and `unzip=True` extracts in place without limits and deletes the archive, so that the next
+run downloads it again.
+
+Importing any part of `kaggle` authenticates at once, prints help to stdout, and its requests have no time
+limit: hence the import inside a function, with stdout held back, in a thread that is given up after a while.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from violence_detection.download import transfer
+from violence_detection.download.http_facts import network_reason, published_md5, redact, retry_after_s
+from violence_detection.errors import UserError
+
+if TYPE_CHECKING:
+    import requests
+
+_CALL_TIMEOUT_S = 90.0
+HOW_TO_AUTHENTICATE = (
+    "Make a token at https://www.kaggle.com/settings/api (a free account is enough), then either "
+    "export KAGGLE_API_TOKEN=<token>, or put it into ~/.kaggle/access_token, or run: kaggle auth login. "
+    "The older pair works too: ~/.kaggle/kaggle.json, or KAGGLE_USERNAME with KAGGLE_KEY"
+)
+T = TypeVar("T")
+
+
+def page(slug: str) -> str:
+    """The page of a data set, where its terms stand."""
+    return f"https://www.kaggle.com/datasets/{slug}"
+
+
+def credentials_found() -> list[str]:
+    """Where credentials lie, in the order the client tries them. Never their values. Does not import the
+    client."""
+    home = Path("~/.kaggle").expanduser()
+    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "kaggle"
+    config = Path(os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else xdg))
+    places = [
+        ("the variable KAGGLE_API_TOKEN", bool(os.environ.get("KAGGLE_API_TOKEN"))),
+        (str(home / "access_token"), _has_text(home / "access_token")),
+        (str(home / "access_token.txt"), _has_text(home / "access_token.txt")),
+        (
+            "the variables KAGGLE_USERNAME and KAGGLE_KEY",
+            {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= os.environ.keys(),
+        ),
+        (str(config / "kaggle.json"), _has_text(config / "kaggle.json")),
+        (f"{home / 'credentials.json'} (kaggle auth login)", _has_text(home / "credentials.json")),
+    ]
+    return [name for name, found in places if found]
+
+
+def _has_text(path: Path) -> bool:
+    try:
+        return bool(path.read_text(encoding="utf-8").strip())
+    except (OSError, UnicodeError):
+        return False
+
+
+class Kaggle:
+    """An authenticated client. `how` says which credentials it uses."""
+
+    def __init__(self, api: Any, how: str):
+        self._api = api
+        self.how = how
+
+    def remote(self, slug: str) -> transfer.Remote:
+        """The archive of a data set, `owner/name`."""
+        return transfer.Remote(
+            identity=f"kaggle:{slug}",
+            locate=lambda: self.locate(slug),
+            expires=True,
+            remedy=f"Open {page(slug)} in a browser, signed in, accept its terms, and run the command again",
+        )
+
+    def locate(self, slug: str) -> transfer.Location:
+        """Ask Kaggle where the archive is now. Raises FetchError (401, 403, 404) or fetch.TryAgain."""
+        import requests
+
+        try:
+            response = _within(_CALL_TIMEOUT_S, lambda: self._ask(slug))
+        except requests.HTTPError as e:
+            if e.response is None:
+                raise transfer.TryAgain(redact(str(e))) from e
+            raise self._explain(slug, e.response) from e
+        except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
+            raise transfer.TryAgain(f"Kaggle: {network_reason(e)}") from e
+        except requests.RequestException as e:
+            raise transfer.FetchError(f"kaggle:{slug}: {redact(str(e))}. See {page(slug)}") from e
+        with response:  # the headers are enough; fetch asks for the bytes
+            length = response.headers.get("Content-Length")
+            return transfer.Location(
+                request=response.request,
+                md5=published_md5(response.headers.get("x-goog-hash")),
+                size_bytes=int(length) if length else None,
+            )
+
+    def _ask(self, slug: str) -> requests.Response:
+        from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+
+        request = ApiDownloadDatasetRequest()
+        request.owner_slug, request.dataset_slug = slug.split("/")
+        with self._api.build_kaggle_client() as client:
+            return client.datasets.dataset_api_client.download_dataset(request)
+
+    def _explain(self, slug: str, response: requests.Response) -> Exception:
+        status = response.status_code
+        if status == 401:
+            return transfer.FetchError(
+                f"kaggle:{slug}: Kaggle does not accept {self.how} (401). {HOW_TO_AUTHENTICATE}. The "
+                f"data set's page is {page(slug)}"
+            )
+        if status == 403:
+            return transfer.FetchError(
+                f"kaggle:{slug}: Kaggle refuses the download (403) for {self.how}. Open {page(slug)} signed "
+                f"in with that account and accept the data set's terms; if it is open to you there, the token is "
+                f"too old or too narrow: {HOW_TO_AUTHENTICATE}"
+            )
+        if status == 404:
+            return transfer.FetchError(
+                f"kaggle:{slug}: no such data set (404). Look at {page(slug)}; if it has moved, change the "
+                f"slug in violence_detection/catalogue.toml"
+            )
+        wait_s = retry_after_s(response.headers.get("Retry-After"))
+        return transfer.TryAgain(f"Kaggle answers {status}", wait_s)
+
+
+def authenticate() -> Kaggle:
+    """Authenticate the real client. Raises UserError that says what was tried and how to get credentials."""
+    import requests
+
+    found = credentials_found()
+    if not found:
+        raise UserError(f"no Kaggle credentials: none of the usual places holds any. {HOW_TO_AUTHENTICATE}")
+    # urllib3 logs whole addresses, signatures included, at DEBUG
+    logging.getLogger("urllib3").setLevel(logging.INFO)
+    try:
+        api, method = _within(_CALL_TIMEOUT_S, _authenticated_api)
+    except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
+        raise UserError(
+            f"Kaggle cannot be reached ({network_reason(e)}). Check network and proxy and run this again"
+        ) from e
+    except ImportError as e:
+        raise UserError(f"the Kaggle client is missing ({e}): pip install -r requirements.txt") from e
+    except requests.HTTPError as e:
+        if e.response is not None and e.response.status_code not in (400, 401, 403, 404):
+            raise UserError(
+                f"Kaggle answers {e.response.status_code} to the log-in; wait and run this again"
+            ) from e
+        raise UserError(f"Kaggle does not accept {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}") from e
+    except (requests.RequestException, SystemExit) as e:
+        raise UserError(
+            f"Kaggle does not accept the credentials of {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}"
+        ) from e
+    token_first = any("access_token" in place or "API_TOKEN" in place for place in found[:1])
+    if token_first and method != "ACCESS_TOKEN":
+        # the client would go on with other credentials, yet send this token with every request
+        raise UserError(
+            f"Kaggle does not accept the token of {found[0]}; remove or replace it. {HOW_TO_AUTHENTICATE}"
+        )
+    return Kaggle(api, how=found[0] if method != "OAUTH" else found[-1])
+
+
+def _authenticated_api() -> tuple[Any, str]:
+    """The client and its method: ACCESS_TOKEN, LEGACY_API_KEY or OAUTH."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        from kaggle.api.kaggle_api_extended import KaggleApi
+
+        # verbose, it prints requests with their Authorization header
+        KaggleApi.args = ["--local"] if os.environ.get("KAGGLE_API_ENVIRONMENT") == "LOCALHOST" else []
+        api = KaggleApi()
+        api.authenticate()
+    return api, str(api.config_values.get(api.CONFIG_NAME_AUTH_METHOD, "")).rpartition(".")[2]
+
+
+def _within(timeout_s: float, call: Callable[[], T]) -> T:
+    """Call in a thread of its own and give up after `timeout_s`. Raises TimeoutError, or what the call
+    raised."""
+    result: list[T] = []
+    error: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(call())
+        except BaseException as e:  # noqa: BLE001 - handed over whole; the client even exits the interpreter
+            error.append(e)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise TimeoutError(f"no answer within {timeout_s:.0f} s")
+    if error:
+        raise error[0]
+    return result[0]

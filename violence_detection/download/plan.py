@@ -1,0 +1,220 @@
+"""What a download will do and whether it can, settled before the first byte."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.cli import log
+from violence_detection.datasets.catalogue import Dataset, Source
+from violence_detection.download import completion, transfer
+from violence_detection.download.kaggle_source import Kaggle
+from violence_detection.download.kaggle_source import page as kaggle_page
+from violence_detection.errors import UserError
+
+FreeBytes = Callable[[Path], int]
+#: Room left on the disk beside what the data sets need.
+RESERVE_BYTES = 1 << 30
+_ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are, below the data root."""
+
+    data_root: Path
+
+    @property
+    def raw(self) -> Path:
+        return self.data_root / "raw"
+
+    @property
+    def downloads(self) -> Path:
+        return self.data_root / "downloads"
+
+    @property
+    def failures(self) -> Path:
+        return self.raw / "download_failures.csv"
+
+    def folder(self, key: str) -> Path:
+        """The published tree."""
+        return self.raw / key
+
+    def staging(self, key: str) -> Path:
+        """Beside it, so that a rename publishes it."""
+        return self.raw / f".{key}.unpacking"
+
+    def archive(self, key: str, source: Source) -> Path:
+        """Where an archive is fetched to, and taken from when it was put there by hand."""
+        return self.downloads / key / (source.file or f"{key}.zip")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A source that can be used, with the way to fetch it (None: the archive is on the disk already)."""
+
+    source: Source
+    archive: Path
+    remote: transfer.Remote | None
+    archive_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done for one data set: `action` is skip, adopt, fetch or blocked (with the reason)."""
+
+    dataset: Dataset
+    action: str
+    candidates: tuple[Candidate, ...] = ()
+    reason: str = ""
+
+    @property
+    def archive_bytes(self) -> int:
+        """Of the source that is tried first."""
+        return self.candidates[0].archive_bytes if self.candidates else 0
+
+    @property
+    def extracted_bytes(self) -> int:
+        """Expected; never less than the archive, whose size is known better."""
+        return max(self.dataset.extracted_bytes, self.archive_bytes) if self.action == "fetch" else 0
+
+
+def free_bytes_of(path: Path) -> int:
+    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def plan(dataset: Dataset, layout: Layout, authenticate: Callable[[], Kaggle]) -> Plan:
+    """Find out what one data set needs. Asks Kaggle for the archive's size; fetches nothing."""
+    folder = layout.folder(dataset.key)
+    if completion.read(folder) is not None:
+        if bad := completion.quick_problems(folder):
+            return Plan(dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0]))
+        return Plan(dataset, "skip")
+    if folder.is_dir() and (present := completion.tree_paths(folder)):
+        if all(path.lower().endswith(_ARCHIVE_SUFFIXES) for path in present):
+            reason = f"{folder} holds only archives; move the published one to"
+            return Plan(
+                dataset, "blocked", reason=f"{reason} {layout.archive(dataset.key, dataset.sources[0])}"
+            )
+        return Plan(dataset, "adopt")
+    if folder.is_dir() and any(folder.iterdir()):
+        return Plan(dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again")
+    candidates, refusals = [], []
+    for source in dataset.sources:
+        try:
+            if candidate := _candidate(dataset, source, layout, authenticate):
+                candidates.append(candidate)
+        except UserError as e:
+            refusals.append(str(e))
+    if candidates:
+        for refusal in refusals:
+            log.warning("%s: %s", dataset.key, refusal)
+        return Plan(dataset, "fetch", tuple(candidates))
+    return Plan(dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)]))
+
+
+def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) -> str:
+    return (
+        f"{count} files are no longer as recorded (first: {first[0]}: {first[1]}). See all with "
+        f"--verify --datasets {key}; remove {folder} to download it again"
+    )
+
+
+def by_hand(dataset: Dataset, layout: Layout) -> str:
+    """How to get the data set without this script."""
+    manual = [s for s in dataset.sources if s.kind == "manual"]
+    steps = [f"{s.instructions} 'Here' is {layout.folder(dataset.key)}; the page is {s.url}" for s in manual]
+    steps.append(f"put the archive, as published, at {layout.archive(dataset.key, dataset.sources[0])}")
+    return f"By hand: {'; or '.join(steps)}; then run the same command again"
+
+
+def _candidate(
+    dataset: Dataset, source: Source, layout: Layout, authenticate: Callable[[], Kaggle]
+) -> Candidate | None:
+    """The source if it can be used, None if it needs hands. Raises UserError when it refuses."""
+    archive = layout.archive(dataset.key, source)
+    if archive.exists():
+        return Candidate(source, archive, None, archive.stat().st_size)
+    if source.kind == "manual":
+        return None
+    if source.kind == "url":
+        return Candidate(source, archive, transfer.plain(source.url), dataset.archive_bytes)
+    try:
+        kaggle = authenticate()
+    except UserError as e:
+        raise UserError(f"{e}. The data set's page: {kaggle_page(source.slug)}") from e
+    try:
+        location = kaggle.locate(source.slug)
+    except transfer.TryAgain as e:  # passing: the fetch itself waits and tries again
+        log.warning("%s: %s", dataset.key, e)
+        return Candidate(source, archive, kaggle.remote(source.slug), dataset.archive_bytes)
+    return Candidate(
+        source, archive, kaggle.remote(source.slug), location.size_bytes or dataset.archive_bytes
+    )
+
+
+def needed_bytes(plans: Sequence[Plan], *, workers: int, keep_archives: bool) -> int:
+    """Disk the plans still need at their worst moment: all trees, and as many archives as lie there at once.
+
+    What has been fetched already does not count again.
+    """
+    fetches = [p for p in plans if p.action == "fetch"]
+    archives = sorted((_missing_archive_bytes(p) for p in fetches), reverse=True)
+    return sum(p.extracted_bytes for p in fetches) + sum(archives if keep_archives else archives[:workers])
+
+
+def _missing_archive_bytes(p: Plan) -> int:
+    first = p.candidates[0]
+    if first.remote is None:
+        return 0
+    part = transfer.part_path(first.archive)
+    return max(0, first.archive_bytes - (part.stat().st_size if part.exists() else 0))
+
+
+def check_disk(
+    plans: Sequence[Plan], layout: Layout, free_bytes: FreeBytes, size: Callable[[Sequence[Plan]], int]
+) -> None:
+    """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit."""
+    needed, free = size(plans), free_bytes(layout.data_root)
+    if not needed or needed + RESERVE_BYTES <= free:
+        return
+    each = ", ".join(f"{p.dataset.key} {gigabytes(size([p]))}" for p in plans if p.action == "fetch")
+    fitting: list[Plan] = []
+    for p in sorted((p for p in plans if p.action == "fetch"), key=lambda p: size([p])):
+        if size([*fitting, p]) + RESERVE_BYTES <= free:
+            fitting.append(p)
+    fits = ",".join(p.dataset.key for p in fitting)
+    raise UserError(
+        f"{layout.data_root}: {gigabytes(free)} free, {gigabytes(needed + RESERVE_BYTES)} needed for "
+        f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or "
+        + (f"what fits: --datasets {fits}" if fits else "free some space; none of them fits")
+    )
+
+
+def gigabytes(size_bytes: float) -> str:
+    """`12.0 GB`, or MB below one."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
+
+
+def describe(p: Plan) -> str:
+    """One readable line or two for the log."""
+    if p.action == "skip":
+        return f"{p.dataset.key}: complete, nothing to do"
+    if p.action == "adopt":
+        return (
+            f"{p.dataset.key}: files are there without a record; they will be hashed and recorded as they are"
+        )
+    if p.action == "blocked":
+        return f"{p.dataset.key}: cannot be downloaded: {p.reason.split('. ')[0]}"
+    first = p.candidates[0]
+    where = "archive on this disk" if first.remote is None else f"from {first.remote.identity}"
+    return (
+        f"{p.dataset.key}: {where}, {gigabytes(first.archive_bytes)}, unpacked about "
+        f"{gigabytes(p.extracted_bytes)}; licence: {p.dataset.licence}; terms: {p.dataset.terms}"
+    )

@@ -1,0 +1,390 @@
+"""Fetch one large file over HTTP(S) so that any interruption costs only what had not arrived.
+
+Bytes go to `<name>.part`; `<name>.part.json` beside it says which published object they belong to (entity
+tag, date, length). A part is only continued when the server proves that it still serves that very object
+(Range with If-Range, and the answer's Content-Range and ETag compared); otherwise the transfer starts again.
+The file gets its name when its length, and its published hash where there is one, are right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import hashlib
+import random
+import re
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from violence_detection.cli import log
+from violence_detection.download.http_facts import (
+    content_range,
+    network_reason,
+    published_md5,
+    redact,
+    retry_after_s,
+    safe_url,
+)
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+if TYPE_CHECKING:
+    import requests
+
+_CHUNK_BYTES = 1 << 16  # what a cut connection can cost
+_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_REFUSED_STATUS = frozenset(
+    {400, 401, 403, 404, 410}
+)  # object stores answer 400 or 403 to an expired signature
+
+
+class FetchError(UserError):
+    """A file that could not be fetched; what arrived so far is kept wherever it can be continued."""
+
+
+class Refused(FetchError):
+    """The server does not let us have the file (401, 403, 404 ...)."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
+class NotTheFile(FetchError):
+    """The server sent a web page in place of the file."""
+
+
+class WrongBytes(FetchError):
+    """All bytes arrived, but they are not the published ones. The part has been deleted."""
+
+
+class Interrupted(FetchError):
+    """Another thread asked to stop; the part is kept."""
+
+
+class TryAgain(Exception):
+    """A passing fault, for `Remote.locate` to raise too. `wait_s` is what the server asked for, if it did."""
+
+    def __init__(self, reason: str, wait_s: float | None = None):
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient to be. Attempts are counted from the last byte that arrived."""
+
+    attempts: int = 8
+    first_wait_s: float = 1.0
+    max_wait_s: float = 300.0
+    connect_timeout_s: float = 20.0
+    read_timeout_s: float = 60.0
+    refreshes: int = 3
+
+    def wait_s(self, attempt: int) -> float:
+        """Exponential back-off with up to 25 % of jitter, so that several transfers do not return at once."""
+        return min(self.first_wait_s * 2**attempt, self.max_wait_s) * random.uniform(0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the bytes are now. `request` holds the URL and all headers; `md5` (hex) is what the server
+    published."""
+
+    request: requests.PreparedRequest
+    md5: str | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file to fetch. `identity` names it in messages and on disk and holds no secrets.
+
+    `locate` gives the present location and is called again when a signed address has expired (`expires`). It
+    raises FetchError for what will not mend itself and TryAgain for what may.
+    """
+
+    identity: str
+    locate: Callable[[], Location]
+    expires: bool = False
+    remedy: str = "Open the address in a browser to see what the server wants."
+
+
+@dataclass
+class _State:
+    """What `<name>.part` holds bytes of."""
+
+    identity: str
+    etag: str | None = None
+    last_modified: str | None = None
+    size_bytes: int | None = None
+    md5: str | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """The value for If-Range: a strong entity tag, else the date (RFC 9110, 13.1.5)."""
+        return self.etag if self.etag and not self.etag.startswith("W/") else self.last_modified
+
+
+def plain(url: str) -> Remote:
+    """A file at a fixed address. Redirects are followed anew on each attempt, so their signatures stay
+    fresh."""
+    import requests
+
+    return Remote(identity=safe_url(url), locate=lambda: Location(requests.Request("GET", url).prepare()))
+
+
+def part_path(destination: Path) -> Path:
+    return destination.with_name(destination.name + ".part")
+
+
+def fetch(
+    remote: Remote,
+    destination: Path,
+    *,
+    policy: Policy | None = None,
+    on_bytes: Callable[[int], None] = lambda n: None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Fetch `remote` to `destination`, going on from `<destination>.part` where that is safe.
+
+    `on_bytes` is told how many bytes came, a negative number when a transfer starts again. Raises FetchError
+    (Refused, NotTheFile, WrongBytes, Interrupted) with the remedy. A destination that exists is left as it
+    is: it got its name only when it was whole.
+    """
+    if destination.exists():
+        on_bytes(destination.stat().st_size)
+        return
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _Transfer(remote, destination, policy or Policy(), on_bytes, stop or threading.Event()).run()
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise FetchError(
+            f"{destination.parent}: the disk is full. Free some space and run the same command again; "
+            f"it goes on where it stopped"
+        ) from e
+
+
+class _Transfer:
+    def __init__(
+        self,
+        remote: Remote,
+        destination: Path,
+        policy: Policy,
+        on_bytes: Callable[[int], None],
+        stop: threading.Event,
+    ):
+        import requests
+
+        self.remote, self.destination, self.policy = remote, destination, policy
+        self.on_bytes, self.stop = on_bytes, stop
+        self.part = part_path(destination)
+        self.state_path = destination.with_name(destination.name + ".part.json")
+        self.state = self._load_state()
+        self.have = self.part.stat().st_size if self.part.exists() else 0
+        self.session = requests.Session()
+        self.location: Location | None = None
+
+    def run(self) -> None:
+        self.on_bytes(self.have)
+        failures = refreshes = 0
+        furthest = (
+            self.have
+        )  # not self.have before the attempt: a server without Range may always cut at one place
+        with self.session:
+            while not self._is_whole():
+                try:
+                    self._attempt()
+                    continue
+                except Refused as e:
+                    if not self.remote.expires or refreshes >= self.policy.refreshes:
+                        raise
+                    refreshes += 1
+                    self.location = None
+                    log.info("%s: %s; asking for a new address", self.remote.identity, e.status)
+                    fault = TryAgain(str(e), wait_s=0.0)
+                except TryAgain as e:
+                    fault = e
+                if self.have > furthest:
+                    furthest = self.have
+                    failures = refreshes = 0
+                failures += 1
+                self._pause(fault, failures)
+        self._finish()
+
+    def _load_state(self) -> _State:
+        """The saved state, or a fresh one (and no part) when it is of another file or unreadable."""
+        try:
+            saved = _State(**storage.read_json(self.state_path))
+        except (OSError, ValueError, TypeError):
+            saved = _State(identity="")
+        if saved.identity == self.remote.identity:
+            return saved
+        self.part.unlink(missing_ok=True)
+        return _State(identity=self.remote.identity)
+
+    def _is_whole(self) -> bool:
+        return self.state.size_bytes is not None and self.have == self.state.size_bytes
+
+    def _pause(self, fault: TryAgain, failures: int) -> None:
+        if failures > self.policy.attempts:
+            raise FetchError(
+                f"{self.remote.identity}: gave up after {failures} attempts without a new byte: {fault}. "
+                f"{self.have:,} bytes are kept; run the same command again to go on"
+            )
+        wait_s = self.policy.wait_s(failures - 1) if fault.wait_s is None else fault.wait_s
+        if wait_s > self.policy.max_wait_s:
+            raise FetchError(
+                f"{self.remote.identity}: {fault}; the server asks to wait {wait_s:.0f} s. "
+                f"{self.have:,} bytes are kept; run the same command again after that"
+            )
+        log.info("%s: %s; trying again in %.1f s (%d)", self.remote.identity, fault, wait_s, failures)
+        if self.stop.wait(wait_s):
+            self._stopped()
+
+    def _stopped(self) -> NoReturn:
+        raise Interrupted(f"{self.remote.identity}: interrupted; the same command goes on from here")
+
+    def _attempt(self) -> None:
+        """One request; appends what arrives to the part."""
+        import requests
+
+        try:
+            if self.location is None:
+                self.location = self.remote.locate()
+            with self._send(self.location) as response:
+                self._receive(response)
+        except requests.exceptions.SSLError as e:
+            if "CERTIFICATE_VERIFY_FAILED" not in str(e):
+                raise TryAgain("the encrypted connection broke") from e
+            raise FetchError(
+                f"{self.remote.identity}: the server's certificate is not trusted. Behind a proxy with a "
+                f"certificate of its own, set REQUESTS_CA_BUNDLE to it; otherwise check the clock and the network"
+            ) from e
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as e:
+            raise TryAgain(network_reason(e)) from e
+        except requests.RequestException as e:
+            raise FetchError(f"{self.remote.identity}: {redact(str(e))}. {self.remote.remedy}") from e
+
+    def _send(self, location: Location) -> requests.Response:
+        request = location.request.copy()
+        request.headers["Accept-Encoding"] = "identity"
+        if self.have and self.state.validator:
+            request.headers["Range"] = f"bytes={self.have}-"
+            request.headers["If-Range"] = self.state.validator
+        settings = self.session.merge_environment_settings(str(request.url), {}, True, None, None)
+        timeouts = (self.policy.connect_timeout_s, self.policy.read_timeout_s)
+        return self.session.send(request, timeout=timeouts, **settings)
+
+    def _receive(self, response: requests.Response) -> None:
+        status = response.status_code
+        if status in _RETRY_STATUS:
+            raise TryAgain(f"the server answers {status}", retry_after_s(response.headers.get("Retry-After")))
+        if status in _REFUSED_STATUS:
+            raise Refused(
+                f"{self.remote.identity}: the server answers {status}. {self.remote.remedy}", status
+            )
+        if status == 416:
+            self._restart()
+            raise TryAgain("the part is longer than the published file", wait_s=0.0)
+        if status not in (200, 206):
+            raise FetchError(f"{self.remote.identity}: unexpected answer {status}. {self.remote.remedy}")
+        chunks = self._chunks(response)
+        first = next(chunks, b"")
+        self._refuse_web_page(response, first)
+        self._align(response)
+        with self.part.open("ab") as f:
+            self._append(f, first)
+            for chunk in chunks:
+                self._append(f, chunk)
+        if self.state.size_bytes is None:  # a chunked answer that ended properly: that is its length
+            self.state.size_bytes = self.have
+            self._save_state()
+        if not self._is_whole():
+            raise TryAgain(f"{self.have:,} of {self.state.size_bytes:,} bytes arrived")
+
+    def _chunks(self, response: requests.Response) -> Iterator[bytes]:
+        for chunk in response.iter_content(_CHUNK_BYTES):
+            if self.stop.is_set():
+                self._stopped()
+            yield chunk
+
+    def _append(self, file: Any, chunk: bytes) -> None:
+        file.write(chunk)
+        file.flush()
+        self.have += len(chunk)
+        self.on_bytes(len(chunk))
+
+    def _refuse_web_page(self, response: requests.Response, first: bytes) -> None:
+        """Raise NotTheFile for HTML. Comes before the part is touched, so that a part is never lost to it."""
+        content_type = response.headers.get("Content-Type", "")
+        is_html = re.match(rb"\s*(<!doctype html|<html)", first[:256], re.IGNORECASE)
+        starts_at_zero = response.status_code == 200
+        if "text/html" in content_type.lower() or (starts_at_zero and is_html):
+            title = re.search(rb"<title[^>]*>([^<]{1,120})", first, re.IGNORECASE)
+            name = f' ("{title[1].decode("utf-8", "replace").strip()}")' if title else ""
+            raise NotTheFile(
+                f"{self.remote.identity}: the server sent a web page{name} in place of the file, most likely "
+                f"a log-in, consent or quota page. {self.remote.remedy}"
+            )
+
+    def _align(self, response: requests.Response) -> None:
+        """Make the part end where this answer's body begins, or start it again."""
+        headers = response.headers
+        if response.status_code == 206:
+            start, total = content_range(headers.get("Content-Range", ""))
+            same_tag = self.state.etag is None or headers.get("ETag", self.state.etag) == self.state.etag
+            known = self.state.size_bytes
+            if start == self.have and same_tag and (total is None or known is None or total == known):
+                self.state.size_bytes = known if total is None else total
+                return
+            self._restart()
+            raise TryAgain("the published file has changed since the last attempt", wait_s=0.0)
+        if self.have:
+            log.info("%s: the server sends the whole file again; starting over", self.remote.identity)
+        self._restart()
+        length = headers.get("Content-Length")
+        encoded = headers.get("Content-Encoding", "identity") != "identity"
+        self.state = _State(
+            identity=self.remote.identity,
+            etag=None if encoded else headers.get("ETag"),
+            last_modified=None if encoded else headers.get("Last-Modified"),
+            size_bytes=int(length) if length and not encoded else None,
+            md5=published_md5(headers.get("x-goog-hash")) or (self.location.md5 if self.location else None),
+        )
+        self._save_state()
+
+    def _restart(self) -> None:
+        """Empty the part first, then forget its state: killed in between, nothing wrong is continued."""
+        self.part.write_bytes(b"")
+        self.on_bytes(-self.have)
+        self.have = 0
+        self.state = _State(identity=self.remote.identity)
+        self._save_state()
+
+    def _save_state(self) -> None:
+        storage.write_json(self.state_path, dataclasses.asdict(self.state))
+
+    def _finish(self) -> None:
+        """Check the published hash, then give the file its name."""
+        if self.state.md5 and _md5_file(self.part) != self.state.md5:
+            self.part.unlink()
+            self.state_path.unlink()
+            raise WrongBytes(
+                f"{self.remote.identity}: the {self.have:,} bytes that arrived do not have the MD5 the "
+                f"server publishes; they were deleted. Run the same command again; if it persists, a proxy "
+                f"alters the data"
+            )
+        storage.sync_file(self.part)
+        self.part.replace(self.destination)
+        self.state_path.unlink(missing_ok=True)
+
+
+def _md5_file(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -1,0 +1,159 @@
+"""K-fold cross-validation by source: every clip is judged by models that saw neither it nor anything of its source.
+
+<folder>/fold_<i>/<member>/         the fold's models, with an ensemble.json beside them
+<folder>/folds/ensemble.json        all of them as one ensemble
+<folder>/oof_predictions.csv        out-of-fold P(fight) of every clip, with the fold that held it out
+<folder>/cross_validation.json      figures and the jobs they rest on, written last
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection.ensemble import ensemble
+from violence_detection.ensemble.folds import Cut
+from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.pool import Pool
+from violence_detection.evaluation import metrics, scoring
+from violence_detection.models import detector
+from violence_detection.system import storage
+from violence_detection.training.trainer import Trained
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Members to train on each cut, below `folder`. `views`: of a held-out clip, averaged to judge it."""
+
+    members: tuple[str, ...]
+    cuts: tuple[Cut, ...]
+    pool: Pool
+    settings: Settings
+    folder: Path
+    overwrite: bool = False
+    views: int = 1
+
+    def jobs(self) -> list[Job]:
+        """All folds' jobs, fold by fold."""
+        return [job for cut in self.cuts for job in self._fold_jobs(cut)]
+
+    def _fold_jobs(self, cut: Cut) -> list[Job]:
+        folder = self.folder / cut.name
+        return ensemble.jobs(self.members, self.pool, cut, self.settings, folder, self.overwrite)
+
+    def discard(self) -> None:
+        """Remove the records of an earlier cross-validation in this folder: they are written last."""
+        (self.folder / RECORD_NAME).unlink(missing_ok=True)
+        for name in (*(cut.name for cut in self.cuts), "folds"):
+            (self.folder / name / detector.ENSEMBLE_NAME).unlink(missing_ok=True)
+
+    def keys(self) -> list[str]:
+        return [job.key for job in self.jobs()]
+
+
+def finish(plan: Plan, trained: Sequence[Trained]) -> dict[str, Any]:
+    """Predict every fold's held-out clips and write the files above. Returns the summary's fields."""
+    import pandas as pd
+
+    count = len(plan.members)
+    per_fold = [trained[i * count : (i + 1) * count] for i in range(len(plan.cuts))]
+    seed = plan.settings.train.seed
+    predicted, everyone = [], []
+    for i, (cut, results) in enumerate(zip(plan.cuts, per_fold, strict=True)):
+        folder = plan.folder / cut.name
+        parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, results, strict=True)]
+        weights = ensemble.write(folder, parts, plan.pool.plain(cut.selection), seed)
+        held_out = plan.pool.views(cut.held_out, plan.views)
+        rows = scoring.predict_rows(detector.load(folder), held_out.rows, held_out)
+        predicted.append(rows.assign(fold=i))
+        everyone += [
+            (ensemble.Part(f"{cut.name}.{p.name}", p.model, p.selection_accuracy), w)
+            for p, w in zip(parts, weights.values, strict=True)
+        ]
+    oof = pd.concat(predicted).sort_values("clip_id", ignore_index=True)
+    ensemble.write_listed(
+        plan.folder / "folds",
+        [part for part, _ in everyone],
+        [weight for _, weight in everyone],
+        {"why": "the weights of each fold"},
+    )
+    with storage.atomic_path(plan.folder / PREDICTIONS_NAME) as temporary:
+        oof.to_csv(temporary, index=False)
+    figures = _figures(plan, oof)
+    storage.write_json(
+        plan.folder / RECORD_NAME,
+        {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
+    )
+    _log(figures)
+    return figures
+
+
+def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], Plan]) -> pd.DataFrame | None:
+    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members)."""
+    import pandas as pd
+
+    if not (folder / RECORD_NAME).is_file():
+        return None
+    record = storage.read_json(folder / RECORD_NAME)
+    wanted = plan(len(record["folds"]), tuple(record["members"]))
+    if record["jobs"] != wanted.keys():  # whatever views judged the clips
+        log.info("%s was made with other clips or settings", folder / RECORD_NAME)
+        return None
+    text = {"clip_id": str, "source_group": str}
+    return pd.read_csv(folder / PREDICTIONS_NAME, dtype=text, keep_default_na=False)
+
+
+def _figures(plan: Plan, oof: pd.DataFrame) -> dict[str, Any]:
+    result = metrics.evaluate(oof, detector.DEFAULT_THRESHOLD)
+    folds = []
+    for i, cut in enumerate(plan.cuts):
+        rows = oof[oof.fold == i]
+        right = (rows.p_violent >= detector.DEFAULT_THRESHOLD) == (rows.label == metrics.FIGHT)
+        folds.append(
+            {
+                "fold": i,
+                "model": str(plan.folder / cut.name),
+                "accuracy": round(float(right.mean()), 4),
+                "n": len(rows),
+                "n_groups": int(rows.source_group.nunique()),
+                "trained_on": len(cut.train),
+            }
+        )
+    return {
+        "folds": folds,
+        "cv_accuracy": round(result["accuracy"], 4),
+        "cv_accuracy_ci95": [round(x, 4) for x in result["ci95"]],
+        "cv_n": result["n"],
+        "cv_n_groups": result["n_groups"],
+        "cv_roc_auc": result["roc_auc"],
+        "cv_by_dataset": {
+            name: {k: r[k] for k in ("accuracy", "ci95", "n", "n_groups", "roc_auc")}
+            for name, r in result["by_dataset"].items()
+        },
+        "cv_members": [{k: m[k] for k in ("name", "accuracy", "ci95", "roc_auc")} for m in result["members"]],
+        "oof_predictions": str(plan.folder / PREDICTIONS_NAME),
+    }
+
+
+def _log(figures: dict[str, Any]) -> None:
+    low, high = figures["cv_accuracy_ci95"]
+    log.info(
+        "cross-validation: %.1f %% of %d clips from %d sources (95 %% interval %.1f-%.1f)",
+        100 * figures["cv_accuracy"], figures["cv_n"], figures["cv_n_groups"], 100 * low, 100 * high,
+    )  # fmt: skip
+    for name, r in figures["cv_by_dataset"].items():
+        low, high = r["ci95"]
+        log.info(
+            "  %-26s %.1f %% of %d (%.1f-%.1f)", name, 100 * r["accuracy"], r["n"], 100 * low, 100 * high
+        )
+    for m in figures["cv_members"]:
+        log.info("  member %-19s %.1f %%", m["name"], 100 * m["accuracy"])

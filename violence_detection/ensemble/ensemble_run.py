@@ -1,0 +1,209 @@
+"""What train_ensemble_models.py does: the ensemble, its cross-validation, and fine-tuning on hard clips."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from violence_detection.combine import manifest
+from violence_detection.config import EnsembleConfig, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
+from violence_detection.ensemble import pool as pools
+from violence_detection.ensemble.cross_validation import Plan
+from violence_detection.ensemble.folds import Cut
+from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.pool import Choice, Pool
+from violence_detection.errors import UserError
+from violence_detection.evaluation import scoring
+from violence_detection.features.extract_run import Clip
+from violence_detection.models import detector
+from violence_detection.system import storage
+from violence_detection.training import devices, heads, trainer, training_data
+from violence_detection.training.trainer import Trained
+from violence_detection.video import augment
+
+log = logging.getLogger(__name__)
+#: Folds whose predictions tell hard clips where no cross-validation was asked for.
+_FOLDS_FOR_HARD = 5
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the script."""
+
+    config: EnsembleConfig
+    where: ExtractConfig
+    settings: Settings
+    output: Path
+    overwrite: bool
+    pool: Pool
+    target: frozenset[str]
+    strategy: Any
+
+    def summary(self) -> dict[str, Any]:
+        """Train what is asked for; the fields of the script's JSON line."""
+        config = self.config
+        asked = self.plan(config.cross_validate, config.members) if config.cross_validate else None
+        official = [] if config.all_clips else self._official_jobs()
+        if official:  # written last
+            (self.output / detector.ENSEMBLE_NAME).unlink(missing_ok=True)
+        if asked:
+            asked.discard()
+        jobs = [*official, *(asked.jobs() if asked else [])]
+        trained = self.train(jobs)  # all of them, so that processes never wait for each other
+        fields: dict[str, Any] = {
+            "members": [],
+            "ensemble_val_accuracy": None,
+            "ensemble_val_accuracy_ci95": None,
+        }
+        if official:
+            fields = self._write_ensemble(trained[: len(official)])
+        if asked:
+            fields |= cross_validation.finish(asked, trained[len(official) :])
+        if config.fine_tune_hard:
+            fields["fine_tuned"] = self._fine_tune()
+        return {**fields, "generated_samples": self.pool.generated}
+
+    def train(self, jobs: Sequence[Job]) -> list[Trained]:
+        jobs = [replace(job, usd_per_hour=self.where.usd_per_hour) for job in jobs]
+        return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.where.ray, strategy=self.strategy)
+
+    @cached_property
+    def official(self) -> Cut:
+        train = self.settings.train
+        return folds.official(self.pool.frame, self.target, train.selection_fraction, train.seed)
+
+    def plan(self, k: int, members: tuple[str, ...], folder: Path | None = None) -> Plan:
+        """The cross-validation of k folds on this run's clips."""
+        train = self.settings.train
+        cuts = folds.cross_validation(self.pool.frame, self.target, k, train.selection_fraction, train.seed)
+        return Plan(
+            members,
+            tuple(cuts),
+            self.pool,
+            self.settings,
+            folder or self.output,
+            self.overwrite,
+            self.config.tta,
+        )
+
+    def _official_jobs(self) -> list[Job]:
+        return ensemble.jobs(
+            self.config.members, self.pool, self.official, self.settings, self.output, self.overwrite
+        )
+
+    def _write_ensemble(self, trained: Sequence[Trained]) -> dict[str, Any]:
+        parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
+        selection = self.pool.plain(self.official.selection)
+        weights = ensemble.write(self.output, parts, selection, self.settings.train.seed)
+        val = scoring.score_samples(self.output, self.pool.plain(self.official.held_out))
+        members = [
+            {
+                "name": part.name,
+                "model": str(part.model),
+                "weight": round(weight, 4),
+                "selection_accuracy": part.selection_accuracy,
+                "val_accuracy": val.by_member[part.name],
+            }
+            for part, weight in zip(parts, weights.values, strict=True)
+        ]
+        return {
+            "members": members,
+            "ensemble_val_accuracy": val.accuracy,
+            "ensemble_val_accuracy_ci95": val.ci95,
+        }
+
+    def _fine_tune(self) -> dict[str, Any]:
+        oof = cross_validation.earlier(self.output, self.plan)
+        if oof is None:
+            oof = self._judge_out_of_fold(self.output / hard.FOLDER)
+        return hard.fine_tune(
+            self.config, self.pool, self.official, self.settings, oof, self.output, self.train, self.overwrite
+        )
+
+    def _judge_out_of_fold(self, folder: Path) -> Any:
+        """Out-of-fold predictions of the first member alone: enough to tell hard clips."""
+
+        def plan(k: int, members: tuple[str, ...]) -> Plan:
+            return self.plan(k, members, folder)
+
+        wanted = plan(_FOLDS_FOR_HARD, self.config.members[:1])
+        log.info("no cross-validation of these clips and settings yet: %d folds of %s", _FOLDS_FOR_HARD,
+                 wanted.members[0])  # fmt: skip
+        cross_validation.finish(wanted, self.train(wanted.jobs()))
+        return cross_validation.earlier(folder, plan)
+
+
+def prepare(
+    config: EnsembleConfig,
+    where: ExtractConfig,
+    features: FeatureConfig,
+    head: HeadConfig,
+    train: TrainConfig,
+    output: Path,
+    overwrite: bool,
+) -> Run:
+    """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
+    training_data.check(features, where)
+    trainer.check(train)
+    choice = choose(config, where)
+    member_jobs.fix_threads()
+    strategy = devices.set_up(train)
+    pool = pools.open_pool(features, where, choice)
+    settings = Settings(features, where.augment, head, train)
+    return Run(config, where, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+
+
+def choose(config: EnsembleConfig, where: ExtractConfig) -> Choice:
+    """What of the manifest is used. Raises UserError for settings that cannot work."""
+    check(config)
+    frame = manifest.read(where.data_root / "combined_all")
+    target, added = pools.datasets(frame, config.datasets, config.add_datasets)
+    return Choice(target, added, config.all_clips, config.tta)
+
+
+def wanted_clips(config: EnsembleConfig, where: ExtractConfig) -> list[Clip]:
+    """The clips, with the variants and views that a run of these settings needs."""
+    choice, combined = choose(config, where), where.data_root / "combined_all"
+    return choice.clips(choice.rows(combined), combined, augment.variant_names("v", where.augment))
+
+
+def check(config: EnsembleConfig) -> None:
+    """Raise UserError for settings that cannot work, before any work starts."""
+    if not config.members or len(set(config.members)) != len(config.members):
+        raise UserError(
+            f"--members needs at least one name, each once. Received: {','.join(config.members)!r}"
+        )
+    if unknown := sorted(set(config.members) - set(heads.ARCHITECTURES)):
+        raise UserError(
+            f"--members: unknown architecture {unknown[0]!r}. There are: {', '.join(heads.ARCHITECTURES)}"
+        )
+    if config.cross_validate < 0 or config.cross_validate == 1:
+        raise UserError("--cross-validate takes the number of folds, at least 2")
+    if config.all_clips and (not config.cross_validate or config.fine_tune_hard):
+        raise UserError(
+            "--all-clips spends val on cross-validation: it needs --cross-validate K, and no ensemble is left to "
+            "--fine-tune-hard"
+        )
+    if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:
+        raise UserError("--hard-below must be above 0 and at most 1, --hard-share between 0 and 1")
+    if config.hard_epochs < 1 or config.hard_learning_rate <= 0:
+        raise UserError("--hard-epochs must be at least 1, --hard-learning-rate above 0")
+    if config.tta < 1:
+        raise UserError("--tta counts the plain clip too, so it must be at least 1")
+    if config.tta > 1 and not config.cross_validate:
+        raise UserError(
+            "--tta here is for --cross-validate K; test_ensemble.py has its own to measure the ensemble on val"
+        )
+    if config.parallel < 0:
+        raise UserError("--parallel takes a number of processes, or none for one a GPU")
+
+
+def finish(run: Run) -> list[dict[str, str]]:
+    """Write the failures file; returns the failures."""
+    storage.write_failures(run.output / "failures.csv", run.pool.failures)
+    return run.pool.failures

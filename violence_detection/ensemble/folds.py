@@ -1,0 +1,108 @@
+"""Which clips a model is trained, selected and measured on: the official split, or folds by source.
+
+Parts are cut so that no source group stands in two of them. Only clips of the target data sets select and measure;
+clips of added data sets are trained on, unless they share a source with a clip that selects or is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from violence_detection.combine import split
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OFFICIAL = "official"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Clip ids of each part, ordered. `train` may name a clip several times: it is then drawn so often an epoch."""
+
+    name: str
+    train: tuple[str, ...]
+    selection: tuple[str, ...]
+    held_out: tuple[str, ...]
+
+    @property
+    def sha256(self) -> str:
+        """What decides the trained model, in short: which clips train and select."""
+        return storage.stable_hash([self.train, self.selection], 64)
+
+
+def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed: int) -> Cut:
+    """Train and selection from train, held out is val. `frame`: the manifest's rows, by clip id."""
+    aimed = frame.dataset.isin(target)
+    val = frame[aimed & (frame.split == split.VAL)]
+    return _cut(OFFICIAL, frame, frame[aimed & (frame.split == split.TRAIN)], val, target, fraction, seed)
+
+
+def cross_validation(
+    frame: pd.DataFrame, target: Collection[str], k: int, fraction: float, seed: int
+) -> list[Cut]:
+    """K cuts of the train rows of `frame`; every train clip of a target data set is held out by just one of them.
+
+    Each fold has a selection part of its own, cut from what it trains on. Raises UserError if there are fewer
+    sources than folds.
+    """
+    rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
+    strata = list(zip(rows.dataset, rows.label, strict=True))
+    try:
+        fold = split.grouped_folds(rows.source_group.tolist(), strata, k, seed, rows.clip_id.tolist())
+    except ValueError as e:
+        raise UserError(f"--cross-validate {k}: {e}") from e
+    return [
+        _cut(f"fold_{i}", frame, rows[fold != i], rows[fold == i], target, fraction, seed) for i in range(k)
+    ]
+
+
+def _cut(
+    name: str,
+    frame: pd.DataFrame,
+    trainable: pd.DataFrame,
+    held_out: pd.DataFrame,
+    target: Collection[str],
+    fraction: float,
+    seed: int,
+) -> Cut:
+    chosen = split.selection_split(trainable, fraction, seed)
+    selection = trainable[chosen]
+    kept_apart = set(held_out.source_group) | set(selection.source_group)
+    added = frame[
+        ~frame.dataset.isin(target)
+        & (frame.split == split.TRAIN)
+        & ~frame.source_group.isin(kept_apart).to_numpy(bool)
+    ]
+    parts = {
+        "train": sorted([*trainable[~chosen].clip_id, *added.clip_id]),
+        "selection": selection.clip_id.tolist(),
+        "held-out": held_out.clip_id.tolist(),
+    }
+    label = dict(zip(frame.clip_id, frame.label, strict=True))
+    for part, ids in parts.items():
+        classes = len({label[clip_id] for clip_id in ids})
+        if classes < (2 if part != "held-out" else 1):
+            raise UserError(
+                f"{name}: the {part} part has {'clips of one class only' if classes else 'no clips'}. Add data, "
+                "use fewer folds or a larger --selection-fraction, or check manifest.csv"
+            )
+    return Cut(name, *(tuple(ids) for ids in parts.values()))
+
+
+def with_repeats(cut: Cut, repeated: np.ndarray, share: float) -> Cut:
+    """`cut` with the train clips where `repeated` (n_train,) bool is True drawn more often, until they are `share`.
+
+    All others are still drawn once an epoch, so that nothing learnt from them is forgotten.
+    """
+    ids = np.array(cut.train)
+    often, once = ids[repeated], ids[~repeated]
+    wanted = round(share / (1 - share) * len(once))
+    draws = np.resize(often, max(wanted, len(often))) if len(often) else often
+    return Cut(f"{cut.name}-hard", tuple(sorted([*once, *draws])), cut.selection, cut.held_out)

@@ -1,0 +1,144 @@
+"""Go on training the members with more of the clips that models not trained on them misjudge.
+
+Hard clips come from out-of-fold predictions on train: a model's own training clips look easy to it. Every other train
+clip is replayed once an epoch, so that nothing is forgotten. A tuned member stands in for the original only where it
+lowers the selection loss; both stay on disk, `<folder>/<member>` and `<folder>/hard/<member>`, to be compared.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.config import EnsembleConfig, TrainConfig
+from violence_detection.ensemble import ensemble, folds
+from violence_detection.ensemble.folds import Cut
+from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.pool import Pool
+from violence_detection.errors import UserError
+from violence_detection.evaluation import metrics, paired
+from violence_detection.models import detector
+from violence_detection.training import trainer
+from violence_detection.training.trainer import Trained
+from violence_detection.training.training_data import Samples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+FOLDER = "hard"
+
+
+def mine(oof: pd.DataFrame, clip_ids: Sequence[str], below: float) -> np.ndarray:
+    """Which clips get less than `below` for their true class, out of fold: (n,) bool. Clips not in `oof`: False."""
+    is_fight = oof.label == metrics.FIGHT
+    p_true = oof.p_violent.where(is_fight, 1 - oof.p_violent)
+    hard = set(oof.clip_id[p_true < below])
+    return np.array([clip_id in hard for clip_id in clip_ids])
+
+
+def train_config(train: TrainConfig, config: EnsembleConfig) -> TrainConfig:
+    """How fine-tuning trains: short, with a small learning rate that falls from its second epoch on."""
+    return dataclasses.replace(
+        train,
+        epochs=config.hard_epochs,
+        schedule_epochs=config.hard_epochs,
+        warmup_epochs=1,
+        learning_rate=config.hard_learning_rate,
+        patience=max(config.hard_epochs // 4, 2),
+    )
+
+
+def fine_tune(
+    config: EnsembleConfig,
+    pool: Pool,
+    cut: Cut,
+    settings: Settings,
+    oof: pd.DataFrame,
+    folder: Path,
+    run: Callable[[Sequence[Job]], list[Trained]],
+    overwrite: bool,
+) -> dict[str, Any]:
+    """Tune the members in `folder`, write `<folder>/hard/ensemble.json` and say what it was worth."""
+    is_hard = mine(oof, cut.train, config.hard_below)
+    if not is_hard.any():
+        raise UserError(
+            f"--fine-tune-hard: no train clip gets less than {config.hard_below} for its class; raise --hard-below"
+        )
+    tuned_cut = folds.with_repeats(cut, is_hard, config.hard_share)
+    tuning = dataclasses.replace(settings, train=train_config(settings.train, config))
+    log.info(
+        "%d of %d train clips are hard; %d draws an epoch",
+        is_hard.sum(),
+        len(cut.train),
+        len(tuned_cut.train),
+    )
+    (folder / FOLDER / detector.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
+    starts = [folder / name / trainer.BEST_NAME for name in config.members]
+    trained = run(
+        [
+            Job(name, folder / FOLDER / name, pool, tuned_cut, tuning, start, overwrite)
+            for name, start in zip(config.members, starts, strict=True)
+        ]
+    )
+    selection = pool.plain(cut.selection)
+    parts, members = [], []
+    for name, start, tuned in zip(config.members, starts, trained, strict=True):
+        before, after = (_selection_figures(file, selection) for file in (start, tuned.model_path))
+        kept = after["loss"] < before["loss"]
+        parts.append(
+            ensemble.Part(name, tuned.model_path if kept else start, (after if kept else before)["accuracy"])
+        )
+        members.append({"name": name, "kept": kept, "selection_before": before, "selection_after": after})
+    ensemble.write(folder / FOLDER, parts, selection, settings.train.seed)
+    figures = {
+        "model": str(folder / FOLDER),
+        "hard_clips": int(is_hard.sum()),
+        "train_clips": len(cut.train),
+        "members": members,
+        "selection": _compare(folder, selection),
+        "val": _compare(folder, pool.plain(cut.held_out)),
+    }
+    _log(figures)
+    return figures
+
+
+def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:
+    from sklearn.metrics import log_loss
+
+    p = trainer.predict(detector.load_model(model), selection.plain())
+    right = (p >= detector.DEFAULT_THRESHOLD) == (selection.labels == 1)
+    return {"loss": float(log_loss(selection.labels, p, labels=[0, 1])), "accuracy": float(right.mean())}
+
+
+def _compare(folder: Path, samples: Samples) -> dict[str, Any]:
+    """Accuracy of both ensembles on the same clips, and the gain with its 95 % interval over sources."""
+    inputs = samples.plain()
+    right = []
+    for model in (detector.load(folder), detector.load(folder / FOLDER)):
+        p = model.average(model.predict(inputs))
+        right.append((p >= model.threshold) == (samples.labels == 1))
+    before, after = right
+    interval = paired.interval(after.astype(float) - before, samples.rows.source_group.to_numpy())
+    return {
+        "before": round(float(before.mean()), 4),
+        "after": round(float(after.mean()), 4),
+        "gain": round(float(after.mean() - before.mean()), 4),
+        "gain_ci95": interval and [round(x, 4) for x in interval],
+        "n": len(samples),
+    }
+
+
+def _log(figures: dict[str, Any]) -> None:
+    for part in ("selection", "val"):
+        f = figures[part]
+        low, high = f["gain_ci95"] or (-1, 1)
+        log.info(
+            "fine-tuned on hard clips, %s: %.1f -> %.1f %% (gain %+.1f points, 95 %% interval %+.1f to %+.1f)",
+            part, 100 * f["before"], 100 * f["after"], 100 * f["gain"], 100 * low, 100 * high,
+        )  # fmt: skip

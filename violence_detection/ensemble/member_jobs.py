@@ -1,0 +1,308 @@
+"""Train many heads: one after another here, several processes at once (one a GPU), or over a Ray cluster.
+
+A job is one head on one cut of the clips in a folder of its own. Wherever it runs, it uses the same number of CPU
+threads, since their number changes the last digits of a sum: so on CPUs the models are the same, bit for bit. On GPUs
+they are not: sums are not ordered there, and a job in this process is mirrored on all of them, another has one. A
+worker that is killed has its job done again, from the checkpoint of its last epoch; finished jobs are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import logging
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection import cli
+from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.ensemble.folds import Cut
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.system.processes import follow_parent, worker_count
+
+if TYPE_CHECKING:
+    from violence_detection.ensemble.pool import Pool
+    from violence_detection.training.trainer import Trained
+    from violence_detection.training.training_data import Data
+
+log = logging.getLogger(__name__)
+
+#: CPU threads of a job, on any machine.
+THREADS = 2
+_ATTEMPTS = 3
+#: Characters of an error that a worker tells; a pipe takes 64 KiB before its reader must be there.
+_MOST_TEXT = 15_000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the heads of one run are trained."""
+
+    features: FeatureConfig
+    augment: int
+    head: HeadConfig
+    train: TrainConfig
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train `architecture` on `cut` into `folder`. `start`: a trained model to go on from instead of fresh weights."""
+
+    architecture: str
+    folder: Path
+    pool: Pool
+    cut: Cut
+    settings: Settings
+    start: Path | None = None
+    overwrite: bool = False
+    usd_per_hour: float = 0.0  # of the machine, for what the log says is left to pay
+
+    def with_absolute_paths(self) -> Job:
+        """The same job for a process with another working folder."""
+        pool, start = self.pool.with_absolute_paths(), self.start and self.start.resolve()
+        return dataclasses.replace(self, folder=self.folder.resolve(), pool=pool, start=start)
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Hash of all that decides the outcome; the folder's config.json carries it."""
+        how = ("engine", "backbone_weights")  # where features come from, not what they are
+        settings = dataclasses.asdict(self.settings)
+        return storage.stable_hash(
+            {
+                "architecture": self.architecture,
+                "clips": self.cut.sha256,
+                "features": {k: v for k, v in settings.pop("features").items() if k not in how},
+                "records": self.pool.records,
+                "start": storage.sha256_file(self.start) if self.start else None,
+                **settings,
+            },
+            64,
+        )
+
+
+def run(
+    jobs: Sequence[Job], *, at_once: int = 1, ray: str | None = None, strategy: Any = None
+) -> list[Trained]:
+    """Train what is not finished; the results in the order of the jobs.
+
+    `at_once`: processes at a time, 1 for none but this one, 0 for one a GPU, or without
+    GPUs one for every two cores, at least two. `ray`: local or an
+    address, instead of processes. `strategy`: what models are mirrored on in this process. Raises UserError where a
+    job does, or if it was killed three times; the other jobs' checkpoints are kept.
+    """
+    todo = [job for job in jobs if finished(job) is None]
+    log.info("%d of %d models are trained already", len(jobs) - len(todo), len(jobs))
+    if ray is not None:
+        _over_ray(todo, ray)
+    elif at_once == 1:
+        _here(todo, strategy)
+    else:
+        _in_processes(todo, at_once)
+    done = [finished(job) for job in jobs]
+    if lost := [job.folder for job, trained in zip(jobs, done, strict=True) if trained is None]:
+        raise UserError(
+            f"no trained model in {lost[0]}, though its job ended. Over Ray, --output must be a folder that all nodes "
+            "share"
+        )
+    return [trained for trained in done if trained is not None]
+
+
+def finished(job: Job) -> Trained | None:
+    """The result of a job that was done before, by the same settings and clips."""
+    from violence_detection.training import trainer
+
+    result, config = job.folder / trainer.RESULT_NAME, job.folder / trainer.CONFIG_NAME
+    if not (result.is_file() and config.is_file()) or storage.read_json(config).get("job") != job.key:
+        return None
+    return trainer.Trained(folder=job.folder, **storage.read_json(result))
+
+
+def train(job: Job, data: Data, strategy: Any) -> None:
+    """Do a job in this process, on its cut's data."""
+    from violence_detection.training import trainer
+
+    s = job.settings
+    record = trainer.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
+    log.info("%s: %s on %d clips", job.folder, job.architecture, len(data.train))
+    trainer.train(
+        {**record, "job": job.key}, data, job.folder, strategy, job.overwrite, job.start, job.usd_per_hour
+    )
+
+
+def _here(jobs: Sequence[Job], strategy: Any) -> None:
+    for _, same_clips in itertools.groupby(jobs, key=lambda job: (id(job.pool), job.cut)):
+        data = None
+        for job in same_clips:
+            data = data or job.pool.data(job.cut)
+            train(job, data, strategy)
+
+
+def fix_threads() -> None:
+    """Have TensorFlow compute with THREADS threads in this process; called before it starts. GPUs need no such care."""
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        return
+    with contextlib.suppress(RuntimeError):  # started already, with this number, by an earlier job
+        tf.config.threading.set_intra_op_parallelism_threads(THREADS)
+    if (threads := tf.config.threading.get_intra_op_parallelism_threads()) != THREADS:
+        raise RuntimeError(
+            f"TensorFlow started with {threads} threads before it could be told to use {THREADS}"
+        )
+
+
+def _train_alone(job: Job) -> None:
+    """Do a job in a process that has nothing set up."""
+    from violence_detection.training import devices
+
+    fix_threads()
+    strategy = devices.set_up(job.settings.train)
+    train(job, job.pool.data(job.cut), strategy)
+
+
+# --- processes of this machine ---
+
+
+@dataclass
+class _Worker:
+    """A process with a job, and the way it says why it failed."""
+
+    job: Job
+    device: str
+    process: BaseProcess
+    says: Connection
+
+
+def visible_gpus() -> list[str]:
+    """The ids of the GPUs that TensorFlow sees, as CUDA_VISIBLE_DEVICES names them."""
+    import tensorflow as tf
+
+    count = len(tf.config.list_physical_devices("GPU"))
+    named = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip()]
+    return (named or [str(i) for i in range(count)])[:count]
+
+
+def _in_processes(jobs: Sequence[Job], at_once: int) -> None:
+    gpus = visible_gpus()
+    if gpus and jobs and jobs[0].settings.train.devices > 1:
+        raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
+    at_once = at_once or len(gpus) or max(2, worker_count(0) // THREADS)
+    jobs = [
+        dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
+    ]
+    free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]  # several share a GPU if asked to
+    waiting, attempts = list(jobs), dict.fromkeys((job.folder for job in jobs), 0)
+    running: list[_Worker] = []
+    try:
+        while waiting or running:
+            while waiting and free:
+                job = waiting.pop(0)
+                attempts[job.folder] += 1
+                running.append(_start(job, free.pop(0)))
+            wait([w.process.sentinel for w in running])
+            for worker in [w for w in running if not w.process.is_alive()]:
+                running.remove(worker)
+                free.append(worker.device)
+                if _succeeded(worker):
+                    continue
+                if attempts[worker.job.folder] == _ATTEMPTS:
+                    raise UserError(
+                        f"{worker.job.folder}: its process was killed {_ATTEMPTS} times, most likely for want of "
+                        "memory. Give a smaller --parallel; what is done is kept"
+                    )
+                log.warning("%s: its process was killed; going on from its checkpoint", worker.job.folder)
+                waiting.insert(0, worker.job)
+    finally:
+        for worker in running:
+            worker.process.kill()
+            worker.process.join()
+
+
+def _start(job: Job, gpu: str) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    hears, says = context.Pipe(duplex=False)
+    with _environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
+        arguments = (job, says, cli.log_files(), cli.log.level)
+        process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
+        process.start()
+    says.close()  # so that the worker's end shows here
+    return _Worker(job, gpu, process, hears)
+
+
+def _work(job: Job, says: Connection, log_files: Sequence[str], level: int) -> None:
+    """A worker process from start to end: its errors go to the process that started it."""
+    follow_parent()
+    cli.log_to(log_files, level)
+    try:
+        _train_alone(job)
+    except UserError as e:
+        says.send((True, str(e)[-_MOST_TEXT:]))
+        sys.exit(1)
+    except Exception:  # noqa: BLE001 - told to the process that started this one, which raises it
+        says.send((False, traceback.format_exc()[-_MOST_TEXT:]))
+        sys.exit(1)
+
+
+def _succeeded(worker: _Worker) -> bool:
+    """Whether the job is done; False if its process was killed. Raises what the job raised."""
+    worker.process.join()
+    if worker.process.exitcode == 0:
+        return True
+    try:
+        for_user, message = worker.says.recv()
+    except EOFError:
+        return False
+    finally:
+        worker.says.close()
+    if for_user:
+        raise UserError(message)
+    raise RuntimeError(f"{worker.job.folder} failed:\n{message}")
+
+
+@contextlib.contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+# --- a Ray cluster ---
+
+
+def _over_ray(jobs: Sequence[Job], address: str) -> None:
+    if not jobs:
+        return
+    from violence_detection.system import ray_cluster
+
+    with ray_cluster.connected(address) as resources:
+        gpus_each = 1 if resources.get("GPU") else 0
+        machines = ray_cluster.machines()
+        cpus_each = 1 if gpus_each else min(THREADS, max(int(m.get("CPU", 1)) for m in machines))
+        on_one = max(int(m.get("GPU", 0) if gpus_each else m.get("CPU", 0) // cpus_each) for m in machines)
+        sharers = max(1, min(on_one, len(jobs)))
+        anywhere = [
+            dataclasses.replace(job, pool=job.pool.shared_by(sharers)).with_absolute_paths() for job in jobs
+        ]
+        results = ray_cluster.map_unordered(
+            address, _train_alone, anywhere, cpus_each=cpus_each, gpus_each=gpus_each, what="model to train"
+        )
+        for done, (index, _) in enumerate(results, 1):
+            log.info("%s is trained (%d of %d)", jobs[index].folder, done, len(jobs))

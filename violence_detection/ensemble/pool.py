@@ -1,0 +1,159 @@
+"""The clips of the manifest with their cached features: what the parts of a training run are read from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.combine import manifest, split
+from violence_detection.config import ExtractConfig, FeatureConfig
+from violence_detection.datasets.generated.samples import is_sample_root
+from violence_detection.ensemble.folds import Cut
+from violence_detection.errors import UserError
+from violence_detection.features import extract, precision
+from violence_detection.features.cache import RECORD_NAME, FeatureStore
+from violence_detection.system import storage
+from violence_detection.training import training_data
+from violence_detection.training.training_data import Data, Samples
+from violence_detection.video import augment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+REST = "rest"
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Readable clips (rows of the manifest, by clip id) and their feature caches; small enough to be sent about.
+
+    `memory_gb`: what features may take of the memory; 0: a share of what is free. `sharers`: processes of one machine
+    that load them at the same time and divide that.
+    """
+
+    frame: pd.DataFrame
+    stores: Mapping[str, FeatureStore]
+    variants: tuple[str, ...]
+    failures: list[dict[str, str]]
+    records: dict[str, dict[str, Any]]
+    manifest_sha256: str
+    generated: bool
+    memory_gb: float = 0.0
+    sharers: int = 1
+
+    def rows(self, clip_ids: Sequence[str]) -> pd.DataFrame:
+        """The manifest's rows of these clips, in this order; a clip named twice is there twice."""
+        return self.frame.set_index("clip_id", drop=False).loc[list(clip_ids)].reset_index(drop=True)
+
+    def plain(self, clip_ids: Sequence[str]) -> Samples:
+        """The clips without augmentation, (N, 1, T, C) an input."""
+        rows = self.rows(clip_ids)
+        return training_data.load(self.stores, rows, self.variants[:1], self._fits_memory([(rows, 1)]))
+
+    def views(self, clip_ids: Sequence[str], count: int) -> Samples:
+        """The clips plain and in `count` - 1 test-time views, (N, count, T, C) an input."""
+        names = augment.variant_names("t", count)
+        return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
+
+    def data(self, cut: Cut) -> Data:
+        """Load the parts of a cut: train with every variant, selection and held-out (as `val`) plain."""
+        once, positions = np.unique(np.array(cut.train), return_inverse=True)
+        parts = [
+            (self.rows(ids), variants)
+            for ids, variants in (
+                (once.tolist(), self.variants),
+                (cut.selection, self.variants[:1]),
+                (cut.held_out, self.variants[:1]),
+            )
+        ]
+        in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
+        train, selection, held_out = (training_data.load(self.stores, *part, in_memory) for part in parts)
+        return Data(
+            train=train if len(once) == len(cut.train) else train.take(positions),
+            selection=selection,
+            val=held_out,
+            failures=self.failures,
+            records=self.records,
+            manifest_sha256=self.manifest_sha256,
+            generated=self.generated,
+            engines=precision.makers_by_input(self.stores),
+        )
+
+    def _fits_memory(self, parts: Sequence[tuple[pd.DataFrame, int]]) -> bool:
+        return training_data.fits_memory(self.stores, parts, self.memory_gb, self.sharers)
+
+    def shared_by(self, processes: int) -> Pool:
+        """The same pool for one of several processes, on this machine or another, with its part of the memory."""
+        return replace(self, sharers=processes)
+
+    def with_absolute_paths(self) -> Pool:
+        """The same pool for a process with another working folder."""
+        stores = {n: FeatureStore(s.folder.resolve(), s.maker) for n, s in self.stores.items()}
+        return replace(self, stores=stores)
+
+
+def datasets(
+    frame: pd.DataFrame, asked: Collection[str], added: Collection[str]
+) -> tuple[frozenset[str], frozenset[str]]:
+    """The data sets to measure on and those only to train on. Raises UserError for names not in the manifest."""
+    there = sorted(set(frame.dataset))
+    if unknown := sorted({*asked, *added} - {*there, REST}):
+        raise UserError(f"no clips of data set {unknown[0]!r} in manifest.csv. There are: {', '.join(there)}")
+    target = frozenset(asked) or frozenset(there)
+    rest = frozenset(there) if REST in added else frozenset(added)
+    return target, rest - target
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of the manifest is used: the data sets to measure on, and those added to train on.
+
+    `all_clips`: val counts as train. `views`: test-time views of the target's train clips, the plain one included.
+    """
+
+    target: Collection[str]
+    added: Collection[str] = ()
+    all_clips: bool = False
+    views: int = 1
+
+    def rows(self, combined: Path) -> pd.DataFrame:
+        """The manifest's rows of these clips."""
+        frame = manifest.read(combined)
+        frame = frame[frame.dataset.isin({*self.target, *self.added})]
+        return frame.assign(split=split.TRAIN) if self.all_clips else frame
+
+    def clips(self, frame: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[extract.Clip]:
+        """The clips of those rows, each with the variants and views that are needed of it."""
+        variants = tuple(variants)
+        test_time = augment.variant_names("t", self.views)[1:]
+        is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(self.target)
+        return [
+            *training_data.clips_of(frame[is_train & is_target], combined, (*variants, *test_time)),
+            *training_data.clips_of(frame[is_train & ~is_target], combined, variants),
+            *training_data.clips_of(frame[~is_train], combined, variants[:1]),
+        ]
+
+
+def open_pool(features: FeatureConfig, where: ExtractConfig, choice: Choice) -> Pool:
+    """Extract what is missing of the chosen clips."""
+    combined = where.data_root / "combined_all"
+    frame = choice.rows(combined)
+    variants = augment.variant_names("v", where.augment)
+    wanted = choice.clips(frame, combined, variants)
+    extraction = extract.ensure_for(wanted, features, where)
+    training_data.report_extraction(extraction, len(wanted))
+    return Pool(
+        frame=training_data.without_failures(frame, combined, extraction.failures),
+        stores=extraction.stores,
+        variants=variants,
+        failures=extraction.failures,
+        records={name: storage.read_json(s.folder / RECORD_NAME) for name, s in extraction.stores.items()},
+        manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
+        generated=is_sample_root(where.data_root),
+        memory_gb=where.memory_gb,
+    )

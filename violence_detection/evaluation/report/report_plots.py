@@ -1,0 +1,209 @@
+"""The plots of the report, as PNG bytes in a light and a dark version."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from violence_detection import CLASS_NAMES
+from violence_detection.evaluation import metrics
+
+_SIZE_INCHES = (5.0, 3.75)
+_DPI = 150
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a plot, `faint` for lines of reference.
+
+    fight and nonfight differ in lightness too, for readers who see hues alike.
+    """
+
+    ground: str
+    text: str
+    grid: str
+    faint: str
+    fight: str
+    nonfight: str
+    accent: str
+    others: tuple[str, ...]
+
+
+LIGHT = Theme("#ffffff", "#1d2430", "#d5dae2", "#8a94a3", "#b3261e", "#5b8fd6", "#14508c",
+              ("#8a5a00", "#4b7f2b", "#7a3f9d", "#00727a", "#9c3d68", "#5f6672"))  # fmt: skip
+DARK = Theme("#161b24", "#e6eaf0", "#39424f", "#8a94a3", "#ff8a80", "#5f8fd0", "#8ec5ff",
+             ("#e6b450", "#8fce6a", "#cf9bee", "#5bd0d6", "#f08db8", "#aeb6c2"))  # fmt: skip
+THEMES: Mapping[str, Theme] = {"light": LIGHT, "dark": DARK}
+
+Drawing = Callable[[Axes, Theme], None]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plot: its file name without suffix, what it is called and what it says in words."""
+
+    name: str
+    title: str
+    description: str
+    draw: Drawing
+
+
+def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plot]:
+    """The plots that these predictions allow; those that need both classes are left out where there is one.
+
+    `result` is what evaluation.evaluate gave for `predictions`.
+    """
+    known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
+    is_fight = (known["label"] == metrics.FIGHT).to_numpy()
+    p = known[metrics.ENSEMBLE_COLUMN].to_numpy(float)
+    threshold = float(result["threshold"])
+    (true_non, false_fight), (missed, true_fight) = result["confusion_matrix"]
+    plots = [
+        Plot(
+            "accuracy_by_dataset", "Accuracy by data set",
+            _datasets_in_words(result),
+            lambda ax, theme: _draw_datasets(ax, theme, result),
+        ),
+        Plot(
+            "confusion_matrix", "Confusion matrix",
+            f"Of {true_fight + missed} fights {true_fight} were found and {missed} missed; of "
+            f"{true_non + false_fight} peaceful clips {false_fight} were called fights.",
+            lambda ax, theme: _draw_confusion(ax, theme, np.array(result["confusion_matrix"])),
+        ),
+        Plot(
+            "scores", "Scores by class",
+            f"How the scores of fights and of peaceful clips spread; threshold {threshold:.2f}.",
+            lambda ax, theme: _draw_scores(ax, theme, is_fight, p, threshold),
+        ),
+        Plot(
+            "reliability", "Reliability",
+            f"Observed share of fights against the predicted one; calibration error {result['ece']:.3f}.",
+            lambda ax, theme: _draw_reliability(ax, theme, is_fight, p),
+        ),
+    ]  # fmt: skip
+    if result["roc_auc"] is not None:
+        averaged = " for the members' average" if len(result["members"]) > 1 else ""
+        roc = Plot(
+            "roc", "ROC", f"Area under the curve {result['roc_auc']:.3f}{averaged}.",
+            lambda ax, theme: _draw_roc(ax, theme, predictions),
+        )  # fmt: skip
+        plots.insert(1, roc)
+    return plots
+
+
+def render(plot: Plot, theme: Theme, note: str = "") -> bytes:
+    """Draw a plot. `note` (that the clips were generated, say) stands on it, so that it stays with it when
+    copied."""
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained", facecolor=theme.ground)
+    FigureCanvasAgg(figure)
+    ax = figure.add_subplot()
+    ax.set_facecolor(theme.ground)
+    plot.draw(ax, theme)
+    ax.set_title(f"{plot.title}\n{note}" if note else plot.title, color=theme.text, fontsize=11)
+    ax.tick_params(colors=theme.text, labelsize=9)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_color(theme.text)
+    for spine in ax.spines.values():
+        spine.set_color(theme.grid)
+    if legend := ax.get_legend():
+        legend.get_frame().set(facecolor=theme.ground, edgecolor=theme.grid, alpha=0.9)
+        for text in legend.get_texts():
+            text.set_color(theme.text)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", facecolor=theme.ground, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _percent(share: float | None) -> str:
+    return "none predicted" if share is None else f"{100 * share:.1f} %"
+
+
+def _datasets_in_words(result: Mapping[str, Any]) -> str:
+    rows = result["by_dataset"].items()
+    return "; ".join(f"{name}: {_percent(row['accuracy'])} of {row['n']}" for name, row in rows)
+
+
+def _draw_datasets(ax: Axes, theme: Theme, result: Mapping[str, Any]) -> None:
+    """Accuracy and interval of each data set, the whole at the bottom."""
+    rows = [("all", result), *sorted(result["by_dataset"].items(), reverse=True)]
+    shown = [(name, row) for name, row in rows if row["accuracy"] is not None]
+    for y, (name, row) in enumerate(shown):
+        colour = theme.accent if name == "all" else theme.text
+        low, high = (100 * v for v in row["ci95"])
+        ax.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
+        ax.plot(100 * row["accuracy"], y, "o", color=colour, markersize=8)
+        ax.annotate(f"{100 * row['accuracy']:.1f}", (100 * row["accuracy"], y), (0, 8), color=colour,
+                    ha="center", textcoords="offset points", fontsize=9)  # fmt: skip
+    ax.set_yticks(range(len(shown)), [f"{name}\nn = {row['n']}" for name, row in shown])
+    ax.set_ylim(-0.6, len(shown) - 0.3)
+    lowest = min(100 * row["ci95"][0] for _, row in shown)
+    ax.set_xlim(min(50.0, np.floor(lowest / 10) * 10), 101)
+    ax.axvline(50, color=theme.faint, linestyle=":")
+    ax.grid(axis="x", color=theme.grid, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.set_xlabel("accuracy, %, with 95 % interval")
+
+
+def _draw_roc(ax: Axes, theme: Theme, predictions: pd.DataFrame) -> None:
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    members = metrics.member_names(predictions)
+    lines = [(m, f"p_{m}", theme.others[i % len(theme.others)], 1.2) for i, m in enumerate(members)]
+    lines.append(("ensemble" if len(members) > 1 else "model", metrics.ENSEMBLE_COLUMN, theme.accent, 2.6))
+    ax.plot([0, 1], [0, 1], color=theme.faint, linestyle=":", linewidth=1.5)
+    for name, column, colour, width in lines:
+        known = predictions[predictions[column].notna()]
+        is_fight = known["label"] == metrics.FIGHT
+        if is_fight.nunique() < 2:
+            continue
+        false_alarm, recall, _ = roc_curve(is_fight, known[column])
+        auc = roc_auc_score(is_fight, known[column])
+        ax.plot(false_alarm, recall, color=colour, linewidth=width, label=f"{name} {auc:.3f}")
+    ax.set(
+        xlabel="peaceful clips called fights", ylabel="fights found", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02)
+    )
+    ax.legend(title=None, loc="lower right", fontsize=8)
+
+
+def _draw_confusion(ax: Axes, theme: Theme, matrix: np.ndarray) -> None:
+    """Counts, shaded by their share of the row; rows are the truth."""
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    for row in range(2):
+        for column in range(2):
+            colour = theme.accent if row == column else theme.fight
+            strength = 0.12 + 0.5 * share[row, column]
+            ax.fill_between(
+                [column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=colour, alpha=strength, lw=0
+            )
+            ax.text(column, row, f"{matrix[row, column]}\n{100 * share[row, column]:.1f} %",
+                    ha="center", va="center", color=theme.text, fontsize=14)  # fmt: skip
+    ax.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), xlabel="called", ylabel="is")
+    ax.set_xticks(range(2), CLASS_NAMES)
+    ax.set_yticks(range(2), CLASS_NAMES)
+
+
+def _draw_reliability(ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray) -> None:
+    bins = metrics.calibration_bins(is_fight, p)
+    ax.plot([0, 1], [0, 1], color=theme.faint, linestyle=":", linewidth=1.5, label="perfect")
+    ax.plot(bins["p_mean"], bins["share"], color=theme.accent, linewidth=1.5, label="observed")
+    ax.scatter(bins["p_mean"], bins["share"], s=20 + 300 * bins["n"] / len(p), color=theme.accent, alpha=0.75)
+    ax.set(xlabel="predicted probability of a fight (dot size: clips)", ylabel="share that are fights",
+           xlim=(-0.03, 1.03), ylim=(-0.03, 1.06))  # fmt: skip
+    ax.legend(loc="upper left", fontsize=8)
+
+
+def _draw_scores(ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray, threshold: float) -> None:
+    edges = np.linspace(0, 1, 21)
+    ax.hist([p[~is_fight], p[is_fight]], bins=list(edges), stacked=True, color=[theme.nonfight, theme.fight],
+            label=["nonfight", "fight"], edgecolor=theme.ground, linewidth=0.5)  # fmt: skip
+    ax.axvline(threshold, color=theme.text, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.2f}")
+    ax.set(xlabel="probability of a fight", ylabel="clips", xlim=(0, 1))
+    ax.legend(loc="upper center", fontsize=8)

@@ -1,0 +1,211 @@
+"""Measure a trained model on the val clips: probabilities per clip and member, figures, report."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.combine import manifest
+from violence_detection.config import ScoreConfig
+from violence_detection.errors import UserError
+from violence_detection.evaluation import metrics
+from violence_detection.features import extract
+from violence_detection.models import detector
+from violence_detection.training import trainer, training_data
+from violence_detection.training.training_data import Inputs, Samples
+from violence_detection.video import augment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of a model with its 95 % interval, and of each member."""
+
+    accuracy: float
+    ci95: tuple[float, float]
+    by_member: dict[str, float]
+
+
+def score_samples(folder: Path, samples: Samples) -> Score:
+    """Score the model in `folder` on loaded samples (plain views)."""
+    model = detector.load(folder)
+    by_member = model.predict(samples.plain())
+    fights = samples.labels == 1
+    correct = (model.average(by_member) >= model.threshold) == fights
+    return Score(
+        round(float(correct.mean()), 4),
+        _rounded(metrics.accuracy_interval(correct, samples.rows.source_group.to_numpy())),
+        {name: round(float(((p >= model.threshold) == fights).mean()), 4) for name, p in by_member.items()},
+    )
+
+
+def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
+    return round(interval[0], 4), round(interval[1], 4)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Everything a report needs. `predictions` has NaN where a clip could not be read."""
+
+    predictions: pd.DataFrame
+    manifest: pd.DataFrame
+    combined: Path
+    views: int
+    model: detector.Detector
+    result: dict[str, Any]
+    failures: list[dict[str, str]]
+    generated: bool
+    trained_on: int
+
+
+def run(config: ScoreConfig) -> Scored:
+    """Predict every clip of the split and evaluate. Raises UserError for a missing model, folder or manifest."""
+    from violence_detection.datasets.generated.samples import is_sample_root
+
+    combined, split = locate(config)
+    frame = manifest.read(combined)
+    if config.tta < 1:
+        raise UserError("--tta counts the plain clip too, so it must be at least 1")
+    model = detector.load(config.models, engine=config.engine, backbone_weights=config.backbone_weights)
+    rows = frame[frame.split == split].sort_values("clip_id", ignore_index=True)
+    if rows.empty:
+        raise UserError(f"{combined}/manifest.csv has no clips in {split}")
+    detector.find_weights(model)
+    overlap = trained_on(model, rows.clip_id.tolist())
+    views = augment.variant_names("t", config.tta)
+    wanted = training_data.clips_of(rows, combined, views)
+    extraction = extract.ensure(wanted, model.features, combined.parent, config.workers)
+    training_data.report_extraction(extraction, len(wanted))
+    readable = training_data.without_failures(rows, combined, extraction.failures)
+    samples = training_data.load(extraction.stores, readable, views, in_memory=True)
+    predictions = predict_rows(model, rows, samples)
+    if overlap:
+        log.warning(
+            "%d of the %d clips were trained on: this is no accuracy on unseen clips", overlap, len(rows)
+        )
+    return Scored(
+        predictions,
+        frame,
+        combined,
+        config.tta,
+        model,
+        metrics.evaluate(predictions, model.threshold),
+        extraction.failures,
+        is_sample_root(combined.parent) or model.trained_on_samples,
+        overlap,
+    )
+
+
+def locate(config: ScoreConfig) -> tuple[Path, str]:
+    """The combined folder and the split that `--data` names. Raises UserError if there is no manifest."""
+    data = config.data or config.data_root / "combined_all" / "val"
+    if not data.is_dir():
+        raise UserError(f"--data: no folder at {data}. Make it with combine_all_datasets.py")
+    if (data / manifest.FILE_NAME).is_file():
+        return data, "val"
+    if (data.parent / manifest.FILE_NAME).is_file() and data.name in manifest.SPLITS:
+        return data.parent, data.name
+    raise UserError(
+        f"no manifest.csv in {data} or above it: without it neither labels nor sources are known. "
+        "Give <root>/combined_all/val as combine_all_datasets.py made it"
+    )
+
+
+def predict_rows(model: detector.Detector, rows: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+    """Rows of the manifest with p_<member> and p_violent, averaged over views; NaN for clips without features."""
+    import pandas as pd
+
+    by_member = average_views(model, samples.inputs)
+    columns = {f"p_{name}": p for name, p in by_member.items()} | {"p_violent": model.average(by_member)}
+    scored = pd.DataFrame(columns).assign(clip_id=samples.rows.clip_id)
+    kept = ["clip_id", "path", "source_path", "dataset", "source_group", "label"]
+    return rows[kept].merge(scored, on="clip_id", how="left")
+
+
+def average_views(model: detector.Detector, inputs: Inputs) -> dict[str, np.ndarray]:
+    """P(fight) of each member for inputs name -> (N, V, T, C), the mean over the V views."""
+    views = next(iter(inputs.values())).shape[1]
+    per_view = [
+        model.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}) for i in range(views)
+    ]
+    return {name: np.mean([p[name] for p in per_view], axis=0) for name in per_view[0]}
+
+
+def trained_on(model: detector.Detector, clip_ids: Sequence[str]) -> int:
+    """How many of the clips any member of the model was trained on."""
+    seen = frozenset[str]().union(*(trainer.trained_clips(folder) for folder in model.folders))
+    return sum(clip_id in seen for clip_id in clip_ids)
+
+
+def report(scored: Scored, folder: Path, command: str) -> Path:
+    """Write metrics.json, predictions.csv, plots and index.html; returns the page's path."""
+    from violence_detection.evaluation.report import report as report_page
+
+    record = scored.model.record
+    context = report_page.ReportContext(
+        command=command,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        model=[
+            ("members", ", ".join(m.name for m in scored.model.members)),
+            ("backbone", ", ".join(scored.model.features.backbone)),
+            ("streams", ", ".join(scored.model.features.streams)),
+            ("frames a clip", str(scored.model.features.frames)),
+            ("variants a training clip", str(record["augment"])),
+            ("views averaged here", str(scored.views)),
+            ("clips trained on", str(record["clips"]["train"])),
+            ("clips that chose the epoch", str(record["clips"]["selection"])),
+            ("manifest it was trained on", record["manifest_sha256"][:12]),
+            ("version", record["version"]),
+        ],
+        seeds=[record["train"]["seed"]],
+        generated=scored.generated,
+        trained_on=scored.trained_on,
+        baselines=metrics.trivial_baselines(scored.manifest),
+        failures=scored.failures,
+        strip=report_page.strips_below(scored.combined),
+    )
+    return report_page.write_report(folder, scored.result, scored.predictions, context)
+
+
+def summary(scored: Scored, page: Path) -> dict[str, Any]:
+    """The script's JSON line."""
+    result = scored.result
+    figures = ("accuracy", "ci95", "n")
+    return {
+        **{k: result[k] for k in figures},
+        "roc_auc": result["roc_auc"],
+        "by_dataset": {name: {k: r[k] for k in figures} for name, r in result["by_dataset"].items()},
+        "members": [{k: m[k] for k in ("name", "accuracy", "ci95")} for m in result["members"]],
+        "generated_samples": scored.generated,
+        "clips_trained_on": scored.trained_on,
+        "report": str(page),
+    }
+
+
+def log_table(scored: Scored, page: Path) -> None:
+    """The same as a table for people."""
+    result = scored.result
+    rows = [(m["name"], m) for m in result["members"]] if len(result["members"]) > 1 else []
+    rows += [("all together", result)]
+    rows += [(f"  {name}", r) for name, r in result["by_dataset"].items()]
+    if scored.generated:
+        log.info(
+            "GENERATED SAMPLE CLIPS: these figures say that the parts work together, nothing about real videos"
+        )
+    log.info("%-28s %8s  %-15s %5s  %s", "", "accuracy", "95 % interval", "n", "AUC")
+    for name, r in rows:
+        low, high = r["ci95"]
+        auc = "-" if r["roc_auc"] is None else f"{r['roc_auc']:.3f}"
+        interval = f"{100 * low:.1f} - {100 * high:.1f}"
+        log.info("%-28s %7.1f%%  %-15s %5d  %s", name, 100 * r["accuracy"], interval, r["n"], auc)
+    log.info("report: %s", page)

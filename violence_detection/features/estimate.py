@@ -1,0 +1,91 @@
+"""What an extraction will take, said before it starts: room on the disk, hours, money."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.errors import UserError
+from violence_detection.features.extract_run import Clip
+from violence_detection.system import storage
+
+log = logging.getLogger(__name__)
+#: So many clips a decoding thread make a run long enough to tell its rate.
+WORTH_MEASURING = 8
+#: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
+_ENTRY_BYTES = 400
+_VARIANT_BYTES = 270
+
+
+def count_variants(clips: Sequence[Clip]) -> int:
+    """Variants over all clips; both streams of one are made together and count once."""
+    return sum(len(clip.variants) for clip in clips)
+
+
+def needed_bytes(clips: Sequence[Clip], steps: int, feature_dim: int) -> int:
+    """Bytes that one store will take for the variants (steps, feature_dim) float16 of these clips."""
+    variant = 2 * steps * feature_dim + _VARIANT_BYTES
+    return len(clips) * _ENTRY_BYTES + count_variants(clips) * variant
+
+
+def check_disk(data_root: Path, needed: int) -> None:
+    """Log what is `needed`; raise UserError if that and a reserve do not fit on the disk of the data root."""
+    if not needed:
+        return
+    free = free_bytes_of(data_root)
+    log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
+    if needed + RESERVE_BYTES > free:
+        raise UserError(
+            f"{data_root}/features: {gigabytes(free)} free, {gigabytes(needed)} of features to come and a reserve of "
+            f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment, delete what is no longer used with --prune, or "
+            "give a --data-root on a bigger disk"
+        )
+
+
+def time_and_cost(seconds: float, usd_per_hour: float) -> str:
+    """`12 min`, `3.2 h`, and the money if there is a price: `3.2 h (2.24 USD)`."""
+    text = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return text + (f" ({seconds / 3600 * usd_per_hour:.2f} USD)" if usd_per_hour else "")
+
+
+def measured(work: Callable[[], None], clips: Sequence[Clip]) -> float:
+    """Do the work on these clips and return its rate in variants per second."""
+    started = time.monotonic()
+    work()
+    return count_variants(clips) / max(time.monotonic() - started, 1e-9)
+
+
+class Rates:
+    """The rates of earlier runs, beside the features they made: <folder>/rates.json, by hardware."""
+
+    def __init__(self, folder: Path):
+        self.path = folder / "rates.json"
+
+    def known(self) -> float | None:
+        """Variants per second of the last run on hardware like this; None if there was none."""
+        if not self.path.is_file():
+            return None
+        rate = storage.read_json(self.path).get(hardware())
+        return float(rate) if rate else None
+
+    def note(self, variants_per_second: float) -> None:
+        known = storage.read_json(self.path) if self.path.is_file() else {}
+        storage.write_json(self.path, known | {hardware(): round(variants_per_second, 3)})
+
+
+def hardware() -> str:
+    """Processors and GPUs in words, such as `16 x AMD EPYC 7B13, 2 GPUs`."""
+    model = platform.machine()
+    cpus = Path("/proc/cpuinfo")
+    if cpus.is_file():
+        lines = cpus.read_text(encoding="utf-8", errors="replace").splitlines()
+        model = next(
+            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
+        )
+    gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    return f"{os.cpu_count()} x {model}, {gpus} GPUs"

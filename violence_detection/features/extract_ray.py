@@ -1,0 +1,198 @@
+"""Extraction spread over a Ray cluster whose machines share the data root: a task is a shard of clips.
+
+Every machine writes into the same cache. A shard that is begun again, because its worker or machine died, goes on with
+the clips that are missing from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from violence_detection import cli
+from violence_detection.backbones import engines, registry
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UserError
+from violence_detection.features import cache, estimate, precision
+from violence_detection.features.cache import FeatureStore
+from violence_detection.features.extract_meter import Meter
+from violence_detection.features.extract_run import Clip, Run
+from violence_detection.system import ray_cluster
+
+log = logging.getLogger(__name__)
+#: Shards each worker gets, so that the last ones end at about the same time; and the most clips in one.
+_SHARDS_PER_WORKER = 8
+_MOST_CLIPS = 1024  # on GPUs each costs the start of a process; what a dead one has finished is kept
+
+
+@dataclass
+class Done:
+    """How a shard, or all of them, went."""
+
+    failures: list[dict[str, str]] = field(default_factory=list)
+    clips_extracted: int = 0
+    machines: int = 1
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """How a shard went. `busy_s`: in which the worker did not wait for the decoder, what it takes to start included."""
+
+    failures: list[dict[str, str]]
+    clips_extracted: int
+    images_done: int
+    busy_s: float
+
+
+@dataclass
+class _Workers:
+    """What all workers did so far (see extract_meter.Counts). `n_runners`: workers."""
+
+    n_runners: int
+    images_done: int = 0
+    busy_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """All that a worker needs to know. `folders`: by stream, where the cache is in the eyes of who gave the task."""
+
+    config: FeatureConfig
+    backbone: str
+    data_root: Path
+    folders: dict[str, Path]
+    workers: int
+
+
+def extract(
+    address: str,
+    todo: Sequence[Clip],
+    config: FeatureConfig,
+    backbone: str,
+    stores: Mapping[str, FeatureStore],
+    data_root: Path,
+    workers: int,
+    usd_per_hour: float,
+    logs: Path,
+) -> Done:
+    """Extract all of `todo` into the stores; failures name clips as `todo` does. TensorBoard scalars go to `logs`.
+
+    `usd_per_hour` is the price of one machine. Raises UserError if a machine sees another data root or other weights.
+    """
+    root = data_root.absolute()
+    as_given = {str(c.path.absolute()): str(c.path) for c in todo}
+    folders = {stream: store.folder.absolute() for stream, store in stores.items()}
+    with ray_cluster.connected(address) as resources:
+        machines = ray_cluster.machines()
+        cpus_each, gpus_each = _share(machines)
+        slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
+        task = _Task(config, backbone, root, folders, workers or 2 * max(1, int(cpus_each)))
+        shards = _shards([Clip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
+        log.info("%s: %d shards for %d workers of the Ray cluster", backbone, len(shards), slots)
+        out, extracted, started = Done(machines=len(machines)), 0, time.monotonic()
+        did = _Workers(n_runners=slots)
+        meter = Meter(did, len(todo), logs)
+        results = ray_cluster.map_unordered(
+            address,
+            functools.partial(_extract_shard, task),
+            shards,
+            cpus_each=cpus_each,
+            gpus_each=gpus_each,
+            what="shard of clips",
+        )
+        with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
+            for count, (index, done) in enumerate(results, 1):
+                out.failures += [f | {"path": as_given[f["path"]]} for f in done.failures]
+                out.clips_extracted += done.clips_extracted
+                extracted += len(shards[index])
+                did.images_done += done.images_done
+                did.busy_s += done.busy_s
+                bar.update(len(shards[index]))
+                meter.tick(extracted)
+                if count == slots:
+                    left_s = (time.monotonic() - started) / extracted * (len(todo) - extracted)
+                    needed = estimate.time_and_cost(left_s, usd_per_hour * len(machines))
+                    log.info("the others will take about %s", needed)
+            meter.finish(extracted)
+    for store in stores.values():
+        store.index.reload()
+    return out
+
+
+def _share(machines: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """(CPUs, GPUs) of a worker: a GPU and its part of the processors where there are GPUs, else a whole machine."""
+    with_gpu = [m for m in machines if m.get("GPU", 0) >= 1]
+    if with_gpu:
+        return max(1.0, min(m.get("CPU", 1) // m["GPU"] for m in with_gpu)), 1.0
+    return max(1.0, min((m["CPU"] for m in machines if m.get("CPU", 0) >= 1), default=1.0)), 0.0
+
+
+def _shards(clips: Sequence[Clip], slots: int) -> list[list[Clip]]:
+    size = max(1, min(_MOST_CLIPS, -(-len(clips) // (slots * _SHARDS_PER_WORKER))))
+    return [list(clips[i : i + size]) for i in range(0, len(clips), size)]
+
+
+def _extract_shard(task: _Task, clips: Sequence[Clip]) -> _Shard:
+    """Run by a worker: what the shard still lacks."""
+    begun = time.monotonic()
+    backbone = registry.get(task.backbone)
+    weights = backbone.weights_file(task.config.backbone_weights)
+    stores = {stream: _store(task, stream, folder, weights) for stream, folder in task.folders.items()}
+    todo = [c for c in clips if not _is_whole(c, stores)]
+    engine = _engine(task, weights, clips)
+    precision.admit(engine, stores, clips, backbone, task.config)
+    run = Run(task.config, backbone, stores, engine)
+    images, busy_s, ready = engine.images_done, engine.busy_s, time.monotonic()
+    try:
+        run.extract(todo, task.workers)
+    finally:
+        for store in stores.values():
+            store.index.save()
+    return _Shard(
+        run.failures,
+        run.clips_extracted,
+        engine.images_done - images,
+        (engine.busy_s - busy_s) / engine.n_runners + ready - begun,
+    )
+
+
+def _store(task: _Task, stream: str, folder: Path, weights: Path) -> FeatureStore:
+    """The shared store, if this machine sees it as the one who gave the task does."""
+    record = cache.record(task.config, task.backbone, stream, weights)
+    if (here := cache.folder_of(task.data_root, record)) != folder:
+        raise UserError(
+            f"{platform.node()} would write to {here.name} where {folder.name} is meant: it has other weights of "
+            f"{task.backbone} ({weights}) than the machine that gave the work. Install the same on both"
+        )
+    if not (folder / cache.RECORD_NAME).is_file():
+        raise UserError(
+            f"{platform.node()} does not see {folder}: --ray needs one data root, a volume that every machine of the "
+            "cluster mounts at the same path"
+        )
+    return FeatureStore(folder)
+
+
+def _is_whole(clip: Clip, stores: Mapping[str, FeatureStore]) -> bool:
+    present = [store.variants(clip.clip_id, verify=False) or frozenset() for store in stores.values()]
+    return all(set(clip.variants) <= variants for variants in present)
+
+
+_engines: dict[tuple[Any, ...], engines.Engine] = {}
+
+
+def _engine(task: _Task, weights: Path, clips: Sequence[Clip]) -> engines.Engine:
+    """Built once a process. On CPUs that takes one shard after another; on GPUs Ray starts one a shard."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    key = (task.config.engine, task.backbone, weights, task.config.frames)
+    if key not in _engines:
+        backbone = registry.get(task.backbone)
+        probe = precision.probe_of(clips, backbone, task.config)
+        _engines[key] = engines.create(task.config.engine, backbone, weights, task.config.frames, probe)
+    return _engines[key]

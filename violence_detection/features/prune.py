@@ -1,0 +1,101 @@
+"""Cached features that nothing uses any more: folders of other settings, entries of clips that left the manifest.
+
+Only folders with a cache's record are looked at, and nothing is deleted that was written to a moment ago.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.backbones import registry
+from violence_detection.config import FeatureConfig
+from violence_detection.download.plan import gigabytes
+from violence_detection.features import cache
+from violence_detection.system import storage
+
+log = logging.getLogger(__name__)
+#: A folder or an entry written so recently may have a writer.
+_AT_REST_S = 600.0
+
+
+@dataclass(frozen=True)
+class Unused:
+    """Entries of a folder that are not used; all of it if `entries` is None."""
+
+    folder: Path
+    what: str
+    size_bytes: int
+    entries: tuple[Path, ...] | None
+    idle_s: float
+
+    @property
+    def in_use(self) -> bool:
+        return self.entries is None and self.idle_s < _AT_REST_S
+
+
+def find(data_root: Path, config: FeatureConfig, clip_ids: Collection[str]) -> list[Unused]:
+    """What the settings and the manifest's clips do not use, below `<root>/features`.
+
+    Raises UserError if a backbone's weights cannot be had: they are part of a folder's key.
+    """
+    used = {
+        cache.folder_of(data_root, cache.record(config, name, stream, weights))
+        for name in config.backbone
+        for weights in [registry.get(name).weights_file(config.backbone_weights)]
+        for stream in registry.settings(config, name).streams
+    }
+    found = []
+    for record in sorted((data_root / "features").glob(f"*/{cache.RECORD_NAME}")):
+        folder = record.parent
+        if folder not in used:
+            found.append(_whole_folder(folder))
+        elif stale := tuple(
+            p for p in _entries(folder) if p.stem not in clip_ids and _idle_s(p) > _AT_REST_S
+        ):
+            size = sum(p.stat().st_size for p in stale)
+            found.append(Unused(folder, f"{len(stale)} clips that are not in the manifest", size, stale, 0.0))
+    return found
+
+
+def _entries(folder: Path) -> list[Path]:
+    """The finished entries; what is being written has a name that begins with a dot."""
+    return sorted(p for p in folder.glob("*.npz") if not p.name.startswith("."))
+
+
+def _idle_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
+def _whole_folder(folder: Path) -> Unused:
+    made = storage.read_json(folder / cache.RECORD_NAME)
+    files = [p.stat() for p in sorted(folder.rglob("*")) if p.is_file()]
+    entries = len(_entries(folder))
+    settings = ", ".join(f"{k} {made.get(k)}" for k in ("backbone", "stream", "frames", "window_s"))
+    idle_s = time.time() - max(s.st_mtime for s in files)
+    return Unused(folder, f"{entries} clips; {settings}", sum(s.st_size for s in files), None, idle_s)
+
+
+def report(unused: Sequence[Unused]) -> None:
+    """Log a line for each."""
+    for part in unused:
+        note = f" (written to {part.idle_s:.0f} s ago: kept)" if part.in_use else ""
+        log.info("%9s  %s: %s%s", gigabytes(part.size_bytes), part.folder, part.what, note)
+
+
+def delete(unused: Sequence[Unused]) -> int:
+    """Delete what has no writer; returns the bytes that are free now."""
+    freed = 0
+    for part in unused:
+        if part.in_use:
+            continue
+        if part.entries is None:
+            shutil.rmtree(part.folder)
+        for path in part.entries or ():
+            path.unlink(missing_ok=True)
+        freed += part.size_bytes
+    return freed

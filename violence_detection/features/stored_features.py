@@ -1,0 +1,165 @@
+"""Features that stay on disk while they are trained on: a batch is read from where it lies in the cache.
+
+An entry of the cache is an uncompressed zip, so a variant is a run of bytes with a CRC-32 of its own. Where it begins
+is looked up once per clip; after that a variant costs one open, one read and one checksum. Nothing is copied to another
+place on the disk, and memory holds no values, only where each variant lies (about 150 bytes of each).
+
+One thread reads a batch: it first asks the kernel for many variants at once, which the disk then fetches side by side,
+and takes them one after another. Threads that each read some would spend most of their time handing Python's lock to
+each other, and take it from training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+import threading
+import zipfile
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from isal.isal_zlib import crc32  # the checksum of zips, at twenty times zlib's rate
+
+from violence_detection.errors import UserError
+from violence_detection.features.cache import FeatureStore
+
+#: Variants that are asked for before the first is taken; each is an open file meanwhile.
+_ASKED_AT_ONCE = 64
+_LOCAL_HEADER = struct.Struct("<26x2H")  # lengths of name and extra field of a zip member
+_restoring = threading.Lock()
+_DAMAGE = (zipfile.BadZipFile, struct.error, ValueError, OSError, EOFError, KeyError)
+
+
+class _Place(NamedTuple):
+    """Where a variant lies in its entry: the zip member's bytes, and its values `header` bytes further on."""
+
+    offset: int
+    size: int
+    header: int
+    crc: int
+
+
+class StoredFeatures:
+    """Variants of clips in a store, read like an array (N, V, T, C) float16. Several threads may read.
+
+    An entry found missing or damaged is made again by the store; UserError names it where the store cannot.
+    """
+
+    def __init__(self, store: FeatureStore, clip_ids: Sequence[str], variants: Sequence[str]):
+        self.store, self.clip_ids, self.variants = store, list(clip_ids), list(variants)
+        self._places: list[dict[str, _Place] | None] = [None] * len(self.clip_ids)
+
+    @cached_property
+    def _step(self) -> tuple[int, int]:
+        first = self.store.read(self.clip_ids[0], self.variants[:1])  # (1, T, C)
+        return first.shape[1], first.shape[2]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (len(self.clip_ids), len(self.variants), *self._step)
+
+    def take(self, clips: np.ndarray, axis: int = 0) -> StoredFeatures:
+        """The same features of some of the clips; nothing is read."""
+        assert axis == 0
+        return StoredFeatures(self.store, [self.clip_ids[i] for i in clips], self.variants)
+
+    def gather(self, clips: np.ndarray, variants: np.ndarray) -> np.ndarray:
+        """One variant of each clip, both given by number: (n, T, C) float16."""
+        out = np.empty((len(clips), *self._step), np.float16)
+        wanted = list(zip(clips.tolist(), variants.tolist(), out, strict=True))
+        for start in range(0, len(wanted), _ASKED_AT_ONCE):
+            self._read_some(wanted[start : start + _ASKED_AT_ONCE])
+        return out
+
+    def _read_some(self, wanted: Sequence[tuple[int, int, np.ndarray]]) -> None:
+        """Read clip, variant into the array (T, C) that stands beside them."""
+        asked: list[tuple[int, _Place] | None] = []
+        try:
+            for clip, variant, _ in wanted:
+                asked.append(self._ask(clip, self.variants[variant]))
+            for (clip, variant, out), file in zip(wanted, asked, strict=True):
+                if file is None or not _copy_member(*file, out):  # not looked up yet, or replaced since
+                    self._read(clip, variant, out)
+        finally:
+            for file in asked:
+                if file is not None:
+                    os.close(file[0])
+
+    def _ask(self, clip: int, name: str) -> tuple[int, _Place] | None:
+        """Open the entry and have the kernel fetch the variant meanwhile. None where it is not known to be there."""
+        known = self._places[clip]
+        if known is None:
+            return None
+        try:
+            fd = os.open(self.store.path(self.clip_ids[clip]), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError:
+            return None
+        place = known[name]
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # a file system that takes no advice
+                os.posix_fadvise(fd, place.offset, place.size, os.POSIX_FADV_WILLNEED)
+        return fd, place
+
+    def _read(self, clip: int, variant: int, out: np.ndarray) -> None:
+        """Look a variant up and read it into `out` (T, C); an entry that is damaged is made again."""
+        path, name = self.store.path(self.clip_ids[clip]), self.variants[variant]
+        try:
+            self._look_up(clip, path, name, out)
+        except _DAMAGE:
+            with _restoring:  # one at a time; whoever waited may find it done
+                self._restore(clip, path, name, out)
+
+    def _look_up(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
+        self._places[clip] = None
+        found = _places(path, self.variants)
+        with path.open("rb", buffering=0) as f:
+            if not _copy_member(f.fileno(), found[name], out):
+                raise ValueError(f"{name} fails its checksum")
+        self._places[clip] = found
+
+    def _restore(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
+        """Have the entry made again unless it is whole by now, and read it."""
+        try:
+            return self._look_up(clip, path, name, out)
+        except _DAMAGE as e:
+            self.store.restore(self.clip_ids[clip], e)
+        try:
+            self._look_up(clip, path, name, out)
+        except _DAMAGE as e:
+            raise UserError(f"{path} was made again and is damaged again ({e}). Check the disk") from e
+
+
+def _copy_member(fd: int, place: _Place, out: np.ndarray) -> bool:
+    """Read a variant's values into `out`; False if the bytes are not those that the entry's directory promised."""
+    header, values = bytearray(place.header), out.data.cast("B")
+    if place.header + len(values) != place.size:
+        return False
+    try:
+        count = os.preadv(fd, [header, values], place.offset)
+    except OSError:
+        return False
+    return count == place.size and crc32(values, crc32(header)) == place.crc
+
+
+def _places(path: Path, variants: Sequence[str]) -> dict[str, _Place]:
+    """Where the variants of an entry lie."""
+    found = {}
+    with path.open("rb") as f, zipfile.ZipFile(f) as archive:
+        for variant in variants:
+            member = archive.getinfo(f"{variant}.npy")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{variant} is compressed")
+            f.seek(member.header_offset)
+            name_bytes, extra_bytes = _LOCAL_HEADER.unpack(f.read(_LOCAL_HEADER.size))
+            offset = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
+            f.seek(offset)
+            np.lib.format.read_magic(f)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(f)
+            if dtype != np.float16 or fortran or len(shape) != 2:
+                raise ValueError(f"{variant} is {dtype} {shape}, not (T, C) float16")
+            found[variant] = _Place(offset, member.file_size, f.tell() - offset, member.CRC)
+    return found

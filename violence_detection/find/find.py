@@ -1,0 +1,187 @@
+"""Step 1b: report what the inventory found, check that it decodes, and write it down."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_detection import CLASS_NAMES, cli
+from violence_detection.cli import log
+from violence_detection.combine.cut import cutting
+from violence_detection.combine.cut.cutting import Cut
+from violence_detection.config import CombineConfig, CutConfig, FindConfig
+from violence_detection.datasets import catalogue
+from violence_detection.errors import UnreadableVideo
+from violence_detection.find import inventory, kaggle_folders
+from violence_detection.find.inventory import FoundDataset, Inventory
+from violence_detection.system import processes, storage
+from violence_detection.video import decode
+
+INVENTORY_NAME = "inventory.json"
+FAILURES_NAME = "inventory_failures.csv"
+_MANY_TIMES = 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """`summary` is the script's one line; `failures` are named in the failures file."""
+
+    summary: dict[str, Any]
+    failures: list[dict[str, str]]
+
+
+def run(config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None) -> Result:
+    """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found."""
+    found = discover(config, more_roots)
+    report(found)
+    planned = cutting.forecast(found, cut_config or CutConfig(), config.data_root, config.workers)
+    report_windows(planned)
+    failures = check(_paths(found), config.workers) if config.check else []
+    for failure in failures:
+        log.warning("damaged: %s: %s", failure["path"], failure["reason"])
+    if config.check:
+        storage.write_failures(config.data_root / FAILURES_NAME, failures)
+    storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
+    return Result(_summary(found, planned, failures, config), failures)
+
+
+def discover(config: FindConfig | CombineConfig, more_roots: Sequence[Path] = ()) -> Inventory:
+    """What stands below the folders that the settings name, and in the caches unless they are left out."""
+    roots = inventory.search_roots(config.data_root, (*config.roots, *more_roots))
+    return inventory.discover(roots, kaggle_folders.folders() if config.caches else ())
+
+
+def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
+    """Decode every file to its end, in parallel. Returns {path, reason} of the damaged ones, sorted.
+
+    Damaged is also what decodes, but ends long before its header says.
+    """
+    todo = sorted(paths)
+    failures = []
+    with cli.progress(total=len(todo), desc="check", unit="video") as bar:
+        for path, reason in processes.map_unordered(_reason, todo, workers, _crashed):
+            if reason:
+                failures.append({"path": str(path), "reason": reason})
+            bar.update()
+    return sorted(failures, key=lambda f: f["path"])
+
+
+def _reason(path: Path) -> str:
+    try:
+        info = decode.probe(path)
+    except UnreadableVideo as e:
+        return e.reason
+    except OSError as e:
+        return f"cannot be read: {e.strerror}"
+    return decode.shortfall(info.n_frames, info.stated_frames)
+
+
+def _crashed(_: Path) -> str:
+    return "takes the decoder down: the process that read it died"
+
+
+def _paths(found: Inventory) -> list[Path]:
+    return [p for d in found.datasets for p in (c.path for c in (*d.clips, *d.needs_cutting))]
+
+
+def as_json(found: Inventory, planned: Cut) -> dict[str, Any]:
+    """The inventory as JSON: a data set with its root, counts and what no rule explains; what cutting would give."""
+    return {
+        "roots": [str(r) for r in found.roots],
+        "datasets": [_dataset_json(d) for d in found.datasets],
+        "duplicate_trees": [{"copy": str(c), "kept": str(k)} for c, k in found.duplicate_trees],
+        "unknown": {str(folder): count for folder, count in found.unknown.items()},
+        "warnings": list(found.warnings),
+        "windows": {key: dict(sorted(n.items())) for key, n in sorted(planned.by_dataset.items())},
+        "not_cut": planned.left_out + planned.failures,
+    }
+
+
+def _dataset_json(found: FoundDataset) -> dict[str, Any]:
+    entry = catalogue.get(found.dataset)
+    return {
+        "dataset": found.dataset,
+        "root": str(found.root),
+        "clips": found.counts(),
+        "expected": dict(entry.clips),
+        "source_groups": len({c.source_group for c in (*found.clips, *found.needs_cutting)}),
+        "official_splits": dict(Counter(c.official_split for c in found.clips if c.official_split)),
+        "unlabelled": [str(p) for p in found.unlabelled],
+        "excluded": len(found.excluded),
+        "needs_cutting": len(found.needs_cutting),
+    }
+
+
+def report(found: Inventory) -> None:
+    """Say what was found against what was published, to people."""
+    log.info("%-20s %16s %16s  %s", "data set", "fight", "nonfight", "folder")
+    for dataset in found.datasets:
+        counts, expected = dataset.counts(), catalogue.get(dataset.dataset).clips
+        columns = [f"{counts[label]} of {expected[label]}" for label in ("fight", "nonfight")]
+        if dataset.needs_cutting:
+            uncut = Counter(c.label for c in dataset.needs_cutting)
+            columns = [f"{uncut[label]} uncut" for label in ("fight", "nonfight")]
+        log.info("%-20s %16s %16s  %s", dataset.dataset, *columns, dataset.root)
+        for text, paths in (("without a label", dataset.unlabelled), ("of neither class", dataset.excluded)):
+            if paths:
+                log.warning("%s: %d videos %s, left out: %s ...", dataset.dataset, len(paths), text, paths[0])
+    for copy, kept in found.duplicate_trees:
+        log.info("%s is a copy of %s and is counted once", copy, kept)
+    for folder, count in found.unknown.items():
+        log.warning("%s: %d videos in no known layout, left out", folder, count)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    absent = [
+        d.title
+        for k, d in catalogue.load().items()
+        if d.roadmap and k not in {f.dataset for f in found.datasets}
+    ]
+    if absent:
+        log.info("not found of the roadmap's seven: %s", ", ".join(absent))
+
+
+def report_windows(planned: Cut) -> None:
+    """Say what the untrimmed videos give, and which give nothing and why."""
+    for dataset, counts in sorted(planned.by_dataset.items()):
+        fight, nonfight = (counts[label] for label in ("fight", "nonfight"))
+        log.info("%s: cut into %d fight and %d nonfight clips", dataset, fight, nonfight)
+        if max(fight, nonfight) > _MANY_TIMES * min(fight, nonfight):
+            log.warning("%s: one class is more than %d times the other, so its look alone tells the class; see "
+                        "--normal-windows and --windows-per-video", dataset, _MANY_TIMES)  # fmt: skip
+    for reason, rows in itertools.groupby(
+        sorted(planned.left_out + planned.failures, key=lambda r: (r["reason"], r["path"])),
+        key=lambda r: r["reason"],
+    ):
+        first, *others = rows
+        more = f" and {len(others)} more" if others else ""
+        log.warning("not cut: %s%s: %s", first["path"], more, reason)
+
+
+def _summary(
+    found: Inventory, planned: Cut, failures: Sequence[dict[str, str]], config: FindConfig
+) -> dict[str, Any]:
+    datasets: dict[str, Counter[str]] = {}
+    for dataset in found.datasets:
+        datasets.setdefault(dataset.dataset, Counter()).update(
+            {
+                **dataset.counts(),
+                "needs_cutting": len(dataset.needs_cutting),
+                "unlabelled": len(dataset.unlabelled),
+            }
+        )
+    labels = Counter(c.label for c in found.clips)
+    return {
+        "datasets": {key: dict(sorted(counts.items())) for key, counts in sorted(datasets.items())},
+        **{label: labels[label] for label in CLASS_NAMES},
+        "windows": {key: dict(sorted(n.items())) for key, n in sorted(planned.by_dataset.items())},
+        "not_cut": len(planned.left_out) + len(planned.failures),
+        "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
+        "duplicate_trees": len(found.duplicate_trees),
+        "checked": config.check,
+        "unreadable": len(failures),
+        "inventory": str(config.data_root / INVENTORY_NAME),
+    }

@@ -1,0 +1,88 @@
+"""Is mirrored training sound on this machine? A few steps on one device and on all of them must give the same losses,
+and must change the weights.
+
+MirroredStrategy has produced NaN on two GPUs since TensorFlow 2.16 where one GPU is fine (tensorflow#90686, #62915).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from violence_detection.training.training_data import Inputs
+
+log = logging.getLogger(__name__)
+
+STEPS = 5
+#: Relative difference of losses that rounding may make: sums in another order; under mixed precision in 16 bits.
+_TOLERANCE, _TOLERANCE_MIXED = 1e-3, 2e-2
+
+
+def sound_strategy(
+    strategy: Any,
+    build: Callable[[], keras.Model],
+    batches: Callable[[], Iterator[tuple[Inputs, np.ndarray]]],
+    steps: int = STEPS,
+) -> Any:
+    """The strategy if its losses are those of one device, else one device alone, said loudly.
+
+    `build` makes a compiled model from the same weights each time, with a learning rate that makes steps count from the
+    first one on; `batches` yields the same batches each time.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return strategy
+    one, moved = trial(tf.distribute.get_strategy(), build, batches, steps)
+    if not moved or not all(map(math.isfinite, one)):
+        return strategy  # not mirroring's fault; training stops at it and says so
+    mirrored, mirrored_moved = trial(strategy, build, batches, steps)
+    mixed = keras.mixed_precision.dtype_policy().name != "float32"
+    if mirrored_moved and agree(one, mirrored, _TOLERANCE_MIXED if mixed else _TOLERANCE):
+        log.info("mirrored training checked: %d steps give the losses of one device", steps)
+        return strategy
+    log.error(
+        "MIRRORED TRAINING IS NOT SOUND HERE: the same %d steps gave the losses %s on one device and %s on %d%s. "
+        "GOING ON WITH ONE DEVICE",
+        steps, _shown(one), _shown(mirrored), strategy.num_replicas_in_sync,
+        "" if mirrored_moved else ", where they changed no weight",
+    )  # fmt: skip
+    return tf.distribute.get_strategy()
+
+
+def trial(
+    strategy: Any,
+    build: Callable[[], keras.Model],
+    batches: Callable[[], Iterator[tuple[Inputs, np.ndarray]]],
+    steps: int,
+) -> tuple[list[float], bool]:
+    """The loss of each of the first steps, and whether they changed the weights. Dropout is off, since each device
+    would draw its own.
+    """
+    with strategy.scope():
+        model = build()
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0  # read at every call
+    found, before = [], model.get_weights()
+    for x, y in islice(batches(), steps):
+        dataset = tf.data.Dataset.from_tensors((x, y))
+        history = model.fit(dataset, epochs=1, shuffle=False, verbose=0).history
+        found.append(float(history["loss"][-1]))
+    moved = any(not np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    return found, moved
+
+
+def agree(one: list[float], other: list[float], tolerance: float) -> bool:
+    """Whether all losses are numbers and no two differ by more than that, relatively."""
+    pairs = list(zip(one, other, strict=True))
+    return all(math.isfinite(b) and abs(a - b) <= tolerance * abs(a) for a, b in pairs)
+
+
+def _shown(values: list[float]) -> str:
+    return ", ".join(f"{v:.5g}" for v in values)

@@ -1,0 +1,82 @@
+"""Batches on their way from `Samples` to TensorFlow, prepared while the device works on the one before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+from violence_detection.errors import UserError
+from violence_detection.training.training_data import Samples
+
+_AHEAD = 2  # batches that wait ready
+_T = TypeVar("_T")
+_OPTIONS = tf.data.Options()
+# There is nothing to tune, and the tuner's thread (TensorFlow 2.21) sleeps 0.01 s, 0.02 s, 0.04 s and so on, and often
+# is not woken at the end of an epoch: every second epoch waited for it, for up to as long again as the epoch took.
+_OPTIONS.autotune.enabled = False
+
+
+class Feed:
+    """Datasets over one set of samples.
+
+    TensorFlow turns an exception of the code that reads into an error of its own that has lost the type; inside
+    `errors()` the original comes out.
+    """
+
+    def __init__(self, samples: Samples):
+        self.samples = samples
+        self._error: UserError | None = None
+
+    def training(self, batch_size: int, seed: int, epoch: Callable[[], int]) -> tf.data.Dataset:
+        """Each iteration goes through the epoch that `epoch` names at its start: inputs, labels (B, 1)."""
+        signature = (self._inputs(batch_size), tf.TensorSpec((batch_size, 1), tf.float32))
+        return self._dataset(lambda: self.samples.batches(batch_size, seed, epoch()), signature)
+
+    def plain(self, batch_size: int) -> tf.data.Dataset:
+        """The plain variants in order, inputs alone."""
+        return self._dataset(
+            lambda: ((x,) for x in self.samples.plain_batches(batch_size)), (self._inputs(None),)
+        )
+
+    def _inputs(self, batch_size: int | None) -> dict[str, tf.TensorSpec]:
+        shapes = self.samples.shapes()
+        return {name: tf.TensorSpec((batch_size, *shape), tf.float16) for name, shape in shapes.items()}
+
+    def _dataset(self, batches: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
+        def guarded() -> Iterator[Any]:
+            try:
+                yield from _read_ahead(batches())
+            except UserError as e:
+                self._error = e
+                raise
+
+        dataset = tf.data.Dataset.from_generator(guarded, output_signature=signature).prefetch(_AHEAD)
+        return dataset.with_options(_OPTIONS)
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        try:
+            yield
+        except tf.errors.OpError as e:
+            error, self._error = self._error, None
+            if error is None:
+                raise
+            raise error from e
+
+
+def _read_ahead(batches: Iterator[_T]) -> Iterator[_T]:
+    """The same items, which a thread of its own makes while those before are used.
+
+    TensorFlow's `prefetch` alone does not: with deterministic operations, as on CPUs here, it turns itself off for
+    datasets that call Python.
+    """
+    with ThreadPoolExecutor(1, "batches") as thread:
+        waiting = deque(thread.submit(next, batches, None) for _ in range(_AHEAD))
+        while (item := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, batches, None))
+            yield item

@@ -1,0 +1,227 @@
+"""`--check`: what a training run would find here, before hours are spent on it. Trains and extracts nothing."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection import cli
+from violence_detection.config import ExtractConfig, FeatureConfig
+from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.errors import UserError
+from violence_detection.system import machine
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from violence_detection.features.cache import FeatureStore
+    from violence_detection.features.extract_run import Clip
+
+log = logging.getLogger(__name__)
+
+#: What TensorFlow loads at its start to use a GPU; one that is missing makes it go on with the CPU alone.
+CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12",
+                  "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9",
+                  "libnvrtc.so.12", "libnccl.so.2")  # fmt: skip
+_PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino", "isal")
+#: Variants of clips (both streams) an hour where none was measured: a rough rate, said to be one.
+_ROUGH_VARIANTS_PER_HOUR = {"GPU": 40_000, "CPU": 3_000}
+#: Clips a second of an ultimate head: measured on two CPU cores; a GPU is not slower. And its epochs.
+_ROUGH_SAMPLES_PER_SECOND = 1500.0
+_LIKELY_EPOCHS = 60
+
+
+def run(args: argparse.Namespace) -> int:
+    """Report on devices, memory, disk and data; a JSON line. Exit code 0: go ahead, 2: something must be done first."""
+    where, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
+    found: dict[str, Any] = {}
+    problems: list[str] = []
+
+    def look(what: Callable[[], dict[str, Any]]) -> None:
+        try:
+            found.update(what())
+        except UserError as e:
+            problems.append(str(e))
+
+    look(libraries)
+    look(devices)
+    look(memory)
+    kind = "GPU" if found.get("gpus_usable") else "CPU"
+    look(lambda: data(where, features, args.epochs, kind))
+    for problem in problems:
+        log.error("%s", problem)
+    log.info("ready" if not problems else "not ready: %d problem(s) above", *[len(problems)] * bool(problems))
+    cli.print_summary({"ready": not problems, "problems": problems, **found})
+    return cli.EXIT_USER_MUST_ACT if problems else cli.EXIT_DONE
+
+
+def libraries() -> dict[str, Any]:
+    """Versions of what is installed. Raises UserError for what is missing."""
+    versions: dict[str, str] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError as e:
+            raise UserError(f"{package} is not installed. Run: pip install -r requirements.txt") from e
+    log.info("python %s, %s", sys.version.split()[0], ", ".join(f"{k} {v}" for k, v in versions.items()))
+    return {"versions": versions}
+
+
+def devices() -> dict[str, Any]:
+    """GPUs that the driver and TensorFlow see. Raises UserError if TensorFlow sees fewer, naming what is missing."""
+    import tensorflow as tf
+
+    driver = machine.gpus()
+    nodes = sorted(Path("/dev").glob("nvidia[0-9]*"))
+    usable = len(tf.config.list_physical_devices("GPU"))
+    there = max(len(driver), len(nodes))
+    for gpu in driver:
+        log.info("GPU: %s, %.1f of %.1f GB in use, %.0f %% busy", gpu.name, gpu.memory_used_mb / 1024,
+                 gpu.memory_mb / 1024, gpu.use_percent)  # fmt: skip
+    log.info("TensorFlow sees %d of %d GPU(s)", usable, there)
+    if usable < there:
+        raise UserError(unseen_gpus(there, usable, tf.test.is_built_with_cuda(), missing_libraries()))
+    return {"gpus": there, "gpus_usable": usable}
+
+
+def unseen_gpus(there: int, usable: int, built_with_cuda: bool, missing: Sequence[str]) -> str:
+    """Why TensorFlow sees fewer GPUs than there are, and what mends it."""
+    text = f"{there} GPU(s) are here but TensorFlow sees {usable}"
+    if not built_with_cuda:
+        return f'{text}: this TensorFlow is built without CUDA. Run: pip install "tensorflow[and-cuda]"'
+    if "libcuda.so.1" in missing:
+        return f"{text}: the driver's libcuda.so.1 is missing. Start the container with GPUs (--gpus all)"
+    if missing:
+        return f'{text}: missing {", ".join(missing)}. Run: pip install "tensorflow[and-cuda]"'
+    return (
+        f"{text}, though the CUDA libraries are all here. Look at CUDA_VISIBLE_DEVICES, and at what TensorFlow says "
+        "with TF_CPP_MIN_LOG_LEVEL=0; the driver may be too old for this TensorFlow (nvidia-smi shows its version)"
+    )
+
+
+def missing_libraries() -> list[str]:
+    """The CUDA libraries that are neither on the loader's path nor in the nvidia-* packages of this Python."""
+    return [name for name in CUDA_LIBRARIES if not _loads(name) and not any(_packaged(name))]
+
+
+def _loads(name: str) -> bool:
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        return False
+    return True
+
+
+def _packaged(name: str) -> Iterator[Path]:
+    spec = importlib.util.find_spec("nvidia")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        yield from Path(folder).glob(f"*/lib/{name}*")
+
+
+def memory() -> dict[str, Any]:
+    """Free memory."""
+    free = machine.free_memory_bytes()
+    log.info("memory: %s free", gigabytes(free))
+    if free < 2e9:
+        raise UserError(f"only {gigabytes(free)} of memory are free; training takes 2 GB. End other programs")
+    return {"memory_free_gb": round(free / 1e9, 1)}
+
+
+def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) -> dict[str, Any]:
+    """Clips, features that are missing, disk, and a rough time. Raises UserError if data, weights or disk lack."""
+    from violence_detection.combine import manifest
+    from violence_detection.training import training_data
+    from violence_detection.video import augment
+
+    training_data.check(features, where)
+    combined = where.data_root / "combined_all"
+    frame = manifest.read(combined)
+    counts = {f"{name}": int(n) for name, n in (frame.split + "/" + frame.label).value_counts().items()}
+    log.info("clips: %s", ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
+    log.info("data sets: %s", ", ".join(f"{name} {n}" for name, n in frame.dataset.value_counts().items()))
+    variants = augment.variant_names("v", where.augment)
+    missing = missing_features(frame, variants, features, where.data_root)
+    lacking, feature_bytes = sum(m.variants for m in missing), sum(m.size_bytes for m in missing)
+    free = free_bytes_of(where.data_root)
+    log.info("features: %d variants of clips are missing, %s; %s free on the disk of %s", lacking,
+             gigabytes(feature_bytes), gigabytes(free), where.data_root)  # fmt: skip
+    if feature_bytes + RESERVE_BYTES > free:
+        raise UserError(
+            f"{where.data_root}: {gigabytes(free)} free, {gigabytes(feature_bytes + RESERVE_BYTES)} needed. Take a "
+            "smaller --augment, or a --data-root on a bigger disk"
+        )
+    train = int((frame.split == "train").sum())
+    hours = sum(m.variants / (m.per_hour or _ROUGH_VARIANTS_PER_HOUR[kind]) for m in missing)
+    hours += min(epochs, _LIKELY_EPOCHS) * train / _ROUGH_SAMPLES_PER_SECOND / 3600
+    cost = (
+        f", {hours * where.usd_per_hour:.2f} USD" if where.usd_per_hour else " (--usd-per-hour adds the cost)"
+    )
+    how = (
+        "about" if all(m.per_hour for m in missing) else "very roughly, since nothing was extracted here yet,"
+    )
+    log.info("time: %s %.1f h on this %s%s; the log says more once it runs", how, hours, kind, cost)
+    return {
+        "clips": counts,
+        "variants_missing": lacking,
+        "feature_gb_missing": round(feature_bytes / 1e9, 2),
+        "disk_free_gb": round(free / 1e9, 1),
+        "hours_roughly": round(hours, 2),
+        "usd_roughly": round(hours * where.usd_per_hour, 2),
+    }
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the cache lacks of one backbone. `per_hour`: variants of clips, as extracted here before; 0: never."""
+
+    variants: int
+    size_bytes: int
+    per_hour: float
+
+
+def missing_features(
+    frame: pd.DataFrame, variants: Sequence[str], config: FeatureConfig, data_root: Path
+) -> list[Missing]:
+    """What lacks, by backbone; of its streams the one that lacks most counts, since they are made together.
+
+    Raises UserError if a backbone's weights are not here.
+    """
+    from violence_detection.backbones import registry
+    from violence_detection.features import cache, estimate
+    from violence_detection.features.cache import FeatureStore
+
+    wanted = {
+        clip_id: frozenset(variants if split == "train" else variants[:1])
+        for clip_id, split in zip(frame.clip_id, frame.split, strict=True)
+    }
+    found = []
+    for name in config.backbone:
+        backbone = registry.get(name)
+        settings = registry.settings(config, name)
+        weights = backbone.weights_file(config.backbone_weights)
+        stores = [
+            FeatureStore(cache.folder_of(data_root, cache.record(config, name, stream, weights)))
+            for stream in settings.streams
+        ]
+        lacking = [_lacking(store, wanted) for store in stores]
+        steps = backbone.steps(settings.frames)
+        size = sum(estimate.needed_bytes(clips, steps, backbone.feature_dim) for clips in lacking)
+        rate = estimate.Rates(stores[0].folder).known() or 0.0
+        found.append(Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate))
+    return found
+
+
+def _lacking(store: FeatureStore, wanted: Mapping[str, frozenset[str]]) -> list[Clip]:
+    """The clips whose entry lacks variants, with those."""
+    from violence_detection.features.extract_run import Clip
+
+    lacking = {c: need - (store.variants(c, verify=False) or frozenset()) for c, need in wanted.items()}
+    return [Clip(c, Path(), tuple(variants)) for c, variants in lacking.items() if variants]

@@ -1,0 +1,268 @@
+"""From the manifest and the feature cache to arrays: train, selection and val."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from violence_detection import CLASS_NAMES
+from violence_detection.combine import manifest, split
+from violence_detection.config import ExtractConfig, FeatureConfig
+from violence_detection.datasets.generated.samples import is_sample_root
+from violence_detection.errors import UserError
+from violence_detection.features import extract, precision
+from violence_detection.features.cache import RECORD_NAME, FeatureStore
+from violence_detection.features.stored_features import StoredFeatures
+from violence_detection.system import machine, storage
+from violence_detection.video import augment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+Inputs = dict[str, np.ndarray]
+#: (N, V, T, C) float16: an array in memory, or StoredFeatures on disk.
+Variants: TypeAlias = Any
+#: Share of the free memory that features may take by default. Folds copy what they take, so below a half.
+_MEMORY_SHARE = 0.4
+_CHUNK = 64
+_LOADERS = 4  # network volumes answer slowly and many at once
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Clips with their features. `inputs`: name -> (N, V, T, C) float16; `labels`: (N,) float32, 1 is fight."""
+
+    rows: pd.DataFrame
+    inputs: dict[str, Variants]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: np.ndarray) -> Samples:
+        """Some of the clips, in the order given: `chosen` is a mask (N,) or indices."""
+        chosen = np.asarray(chosen)
+        indices = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+        inputs = {name: values.take(indices, axis=0) for name, values in self.inputs.items()}
+        return Samples(self.rows.iloc[indices].reset_index(drop=True), inputs, self.labels[indices])
+
+    def plain(self) -> Inputs:
+        """The plain variant of every clip: name -> (N, T, C) float32."""
+        return {name: x.astype(np.float32) for name, x in self._gather(np.arange(len(self))).items()}
+
+    def plain_batches(self, batch_size: int) -> Iterator[Inputs]:
+        """The plain variants in order, a batch at a time: name -> (B, T, C) float16; the last may be smaller."""
+        for start in range(0, len(self), batch_size):
+            yield self._gather(np.arange(start, min(start + batch_size, len(self))))
+
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """name -> (T, C)."""
+        return {name: (values.shape[2], values.shape[3]) for name, values in self.inputs.items()}
+
+    def _gather(self, clips: np.ndarray, variants: np.ndarray | None = None) -> Inputs:
+        """A variant of each clip (by default the plain one): name -> (n, T, C) float16."""
+        variants = np.zeros(len(clips), int) if variants is None else variants
+        return {
+            name: values.gather(clips, variants)
+            if isinstance(values, StoredFeatures)
+            else values[clips, variants]
+            for name, values in self.inputs.items()
+        }
+
+    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Inputs, np.ndarray]]:
+        """Every clip once, in the order and with the variants that (seed, epoch) alone decide.
+
+        Yields name -> (B, T, C) float16, and labels (B, 1). The last batch is filled up with the epoch's first clips,
+        so that every step has the same size. In V epochs a clip shows each of its V variants once.
+        """
+        rng = np.random.default_rng(storage.stable_seed(seed, epoch))
+        order = rng.permutation(len(self))
+        variants = self._epoch_variants(seed, epoch)
+        steps = -(-len(self) // batch_size)
+        order = np.resize(order, steps * batch_size)
+        for chosen in order.reshape(steps, batch_size):
+            yield self._gather(chosen, variants[chosen]), self.labels[chosen][:, None]
+
+    def _epoch_variants(self, seed: int, epoch: int) -> np.ndarray:
+        """Which variant each clip shows: (N,)."""
+        count = next(iter(self.inputs.values())).shape[1]
+        rng = np.random.default_rng(storage.stable_seed(seed, "variants", epoch // count))
+        return rng.permuted(np.tile(np.arange(count), (len(self), 1)), axis=1)[:, epoch % count]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training script works on.
+
+    `failures`: clips that could not be read, by path. `records`: model input -> the record of its feature cache, all
+    that prediction needs to make the same features, with `engines`: model input -> the engines that made them.
+    `generated`: these are rendered sample clips, not real ones.
+    """
+
+    train: Samples
+    selection: Samples
+    val: Samples
+    failures: list[dict[str, str]]
+    records: dict[str, dict[str, Any]]
+    manifest_sha256: str
+    generated: bool
+    engines: dict[str, list[str]]
+
+
+def check(features: FeatureConfig, where: ExtractConfig) -> None:
+    """Raise UserError for what cannot work, before anything slow starts."""
+    extract.check(features)
+    if where.augment < 1:
+        raise UserError("--augment counts the plain clip too, so it must be at least 1")
+    manifest.read(where.data_root / "combined_all")
+
+
+def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: float, seed: int) -> Data:
+    """Read the manifest, extract what is missing, cut the selection part from train by source, load the features."""
+    combined = where.data_root / "combined_all"
+    frame = manifest.read(combined)
+    variants = augment.variant_names("v", where.augment)
+    wanted = all_clips(where)
+    extraction = extract.ensure_for(wanted, features, where)
+    report_extraction(extraction, len(wanted))
+    frame = without_failures(frame, combined, extraction.failures)
+    train = frame[frame.split == "train"]
+    chosen = split.selection_split(train, selection_fraction, seed)
+    parts = {
+        "train": (train[~chosen], variants),
+        "selection": (train[chosen], variants[:1]),
+        "val": (frame[frame.split == "val"], variants[:1]),
+    }
+    for name, (rows, _) in parts.items():
+        fights = int((rows.label == CLASS_NAMES[1]).sum())
+        log.info("%s: %d clips (%d fight, %d nonfight) from %d sources", name, len(rows), fights,
+                 len(rows) - fights, rows.source_group.nunique())  # fmt: skip
+        if not 0 < fights < len(rows):
+            raise UserError(
+                f"the {name} part has clips of one class only, or none. Add data, or check {combined}/manifest.csv"
+            )
+    amounts = [(rows, len(v)) for rows, v in parts.values()]
+    in_memory = fits_memory(extraction.stores, amounts, where.memory_gb)
+    loaded = {name: load(extraction.stores, rows, v, in_memory) for name, (rows, v) in parts.items()}
+    sha256 = storage.sha256_file(combined / manifest.FILE_NAME)
+    records = {
+        name: storage.read_json(store.folder / RECORD_NAME) for name, store in extraction.stores.items()
+    }
+    return Data(
+        **loaded,
+        failures=extraction.failures,
+        records=records,
+        manifest_sha256=sha256,
+        generated=is_sample_root(where.data_root),
+        engines=precision.makers_by_input(extraction.stores),
+    )
+
+
+def wanted_clips(frame: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.Clip]:
+    """What training takes: all variants of the clips of train, the plain variant of those of val."""
+    is_train = frame.split == "train"
+    return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
+
+
+def all_clips(where: ExtractConfig) -> list[extract.Clip]:
+    """`wanted_clips` of the whole manifest."""
+    combined = where.data_root / "combined_all"
+    return wanted_clips(manifest.read(combined), combined, augment.variant_names("v", where.augment))
+
+
+def clips_of(rows: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.Clip]:
+    """The clips of the manifest's rows, each with the same variants wanted."""
+    named = zip(rows.clip_id.tolist(), rows.path.tolist(), strict=True)
+    return [extract.Clip(clip_id, combined / path, variants) for clip_id, path in named]
+
+
+def report_extraction(extraction: extract.Extraction, wanted: int) -> None:
+    """Log the rate, and each clip that could not be read."""
+    if extraction.clips_extracted:
+        rate = extraction.clips_extracted / extraction.seconds
+        log.info(
+            "features: %d clips in %.0f s (%.1f clips/s)",
+            extraction.clips_extracted,
+            extraction.seconds,
+            rate,
+        )
+    for failure in extraction.failures:
+        log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
+    if len(extraction.failures) == wanted:
+        raise UserError(f"none of the {wanted} clips could be read. Run: python find_all_datasets.py --check")
+
+
+def without_failures(
+    frame: pd.DataFrame, combined: Path, failures: Sequence[Mapping[str, str]]
+) -> pd.DataFrame:
+    """The manifest's rows without the clips that failed, in order of clip id."""
+    failed = {f["path"] for f in failures}
+    keep = [str(combined / p) not in failed for p in frame.path]
+    return frame[keep].sort_values("clip_id", ignore_index=True)
+
+
+def load(
+    stores: Mapping[str, FeatureStore],
+    rows: pd.DataFrame,
+    variants: Sequence[str],
+    in_memory: bool | None = None,
+) -> Samples:
+    """The given variants of the given clips, read into memory or left on disk to be read when they are needed.
+
+    `in_memory` None: in memory if they take no more than a share of what is free.
+    """
+    if in_memory is None:
+        in_memory = fits_memory(stores, [(rows, len(variants))])
+    inputs: dict[str, Variants] = {}
+    ids = list(rows.clip_id)
+    for name, store in stores.items():
+        stored = StoredFeatures(store, ids, variants)
+        inputs[name] = _read_all(stored) if in_memory else stored
+    labels = (rows.label == CLASS_NAMES[1]).to_numpy(np.float32)
+    return Samples(rows.reset_index(drop=True), inputs, labels)
+
+
+def _read_all(stored: StoredFeatures) -> np.ndarray:
+    count, variants, *step = stored.shape
+    values = np.empty(stored.shape, np.float16)
+
+    def read(start: int) -> None:
+        clips = np.arange(start, min(start + _CHUNK, count))
+        some = stored.gather(np.repeat(clips, variants), np.tile(np.arange(variants), len(clips)))
+        values[clips] = some.reshape(len(clips), variants, *step)
+
+    with ThreadPoolExecutor(_LOADERS) as pool:
+        list(pool.map(read, range(0, count, _CHUNK)))
+    return values
+
+
+def _memory_limit_bytes(limit_gb: float) -> float:
+    """What features may take of the memory: the limit, or a share of what is free if that is 0."""
+    return limit_gb * 1e9 if limit_gb else _MEMORY_SHARE * machine.free_memory_bytes()
+
+
+def fits_memory(
+    stores: Mapping[str, FeatureStore],
+    parts: Sequence[tuple[pd.DataFrame, int]],
+    limit_gb: float = 0.0,
+    sharers: int = 1,
+) -> bool:
+    """Whether all parts (rows, number of variants) may be kept in memory; logs what was decided.
+
+    `sharers`: processes that divide the limit.
+    """
+    variants_wanted = sum(len(rows) * variants for rows, variants in parts)
+    one = next((rows.clip_id.iloc[0] for rows, _ in parts if len(rows)), None)
+    variant_bytes = sum(store.read(one, ["v0"]).nbytes for store in stores.values()) if one else 0
+    limit = _memory_limit_bytes(limit_gb) / sharers
+    needed = variants_wanted * variant_bytes
+    log.info("features: %.2f GB, %s (limit %.2f GB, --memory-gb)", needed / 1e9,
+             "kept in memory" if needed <= limit else "read from disk as they are needed", limit / 1e9)  # fmt: skip
+    return needed <= limit

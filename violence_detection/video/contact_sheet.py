@@ -1,0 +1,66 @@
+"""Contact sheets of what a backbone sees: a row a variant and stream, a column a frame, for people to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from violence_detection.backbones import registry
+from violence_detection.config import FeatureConfig
+from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.features.extract_run import Clip
+from violence_detection.system import storage
+from violence_detection.video import pictures
+
+_THUMB = 96
+_MARGIN = 84
+_GAP = 2
+
+
+def write(
+    folder: Path, chosen: Sequence[Clip], config: FeatureConfig
+) -> tuple[list[Path], list[dict[str, str]]]:
+    """Write `<folder>/<clip_id>.png` for each clip, prepared as for the first backbone.
+
+    Returns the paths, and the clips that could not be read. Raises UserError if a sheet cannot be written.
+    """
+    config = registry.settings(config, config.backbone[0])
+    size = registry.get(config.backbone[0]).input_size
+    written, failures = [], []
+    for clip in chosen:
+        try:
+            rows = dict(pictures.clip_variants(clip.path, clip.clip_id, clip.variants, size, config))
+        except UnreadableVideo as e:
+            failures.append({"path": e.path, "reason": e.reason})
+            continue
+        path = folder / f"{clip.clip_id}.png"
+        with storage.atomic_path(path) as temporary:
+            if not cv2.imwrite(str(temporary), sheet(rows)):
+                raise UserError(f"cannot write {path}. See whether its folder can be written to")
+        written.append(path)
+    return written, failures
+
+
+def sheet(rows: Mapping[str, Mapping[str, np.ndarray]]) -> np.ndarray:
+    """The sheet of {variant: {stream: (T, S, S, 3) uint8 RGB}}: (H, W, 3) uint8 BGR, names on the left."""
+    lines = [
+        (f"{variant} {stream}", images)
+        for variant, streams in rows.items()
+        for stream, images in streams.items()
+    ]
+    most = max(len(images) for _, images in lines)
+    cell = _THUMB + _GAP
+    out = np.full((len(lines) * cell, _MARGIN + most * cell, 3), 255, np.uint8)
+    for row, (name, images) in enumerate(lines):
+        top = row * cell
+        cv2.putText(
+            out, name, (4, top + _THUMB // 2), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA
+        )
+        for column, image in enumerate(images):
+            left = _MARGIN + column * cell
+            small = cv2.resize(image, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA)
+            out[top : top + _THUMB, left : left + _THUMB] = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    return out
