@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from violence_detection import cli
-from violence_detection.config import CombineConfig, CutConfig
+from violence_detection.combine.config import CombineConfig, CutConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

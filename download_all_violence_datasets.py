@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from violence_detection import cli
-from violence_detection.config import DownloadConfig
+from violence_detection.download.config import DownloadConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

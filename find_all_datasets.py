@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.config import CutConfig, FindConfig
+from violence_detection.combine.config import CutConfig
+from violence_detection.find.config import FindConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.config import PRESETS, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

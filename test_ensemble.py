@@ -16,18 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.config import ScoreConfig
+from violence_detection.evaluation.config import EvaluationConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
-    cli.add_config(parser, ScoreConfig)
+    cli.add_config(parser, EvaluationConfig)
     args = cli.parse(parser, argv)
 
     from violence_detection.evaluation import scoring
     from violence_detection.system import storage
 
-    config = cli.build(ScoreConfig, args)
+    config = cli.build(EvaluationConfig, args)
     scored = scoring.run(config)
     folder = config.output or Path("reports") / f"{config.models.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     command = shlex.join(["python", Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.config import PredictConfig
+from violence_detection.prediction.config import PredictConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,7 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.config import EnsembleConfig, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.training.config import HeadConfig, TrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -42,10 +42,10 @@ import numpy as np
 
 from violence_detection import cli
 from violence_detection.backbones import engines, registry
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import cache
-from violence_detection.features.extract_run import Clip, Run, default_workers
+from violence_detection.features.config import FeatureConfig
+from violence_detection.features.extract_run import ExtractionPass, WantedClip, default_workers
 from violence_detection.video import augment, decode, pictures
 
 _IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again
@@ -145,7 +145,7 @@ class Bench:
                 )
                 for stream in self.config.streams
             }
-            run = Run(self.config, self.backbone, stores, self.engine)
+            run = ExtractionPass(self.config, self.backbone, stores, self.engine)
             run.extract(self.todo, self.workers)
         if run.failures:
             raise UserError(
@@ -169,12 +169,12 @@ class Bench:
         for clip in self.todo:
             self._plain_clip(clip.path)
 
-    def _variants(self, clip: Clip) -> Any:
+    def _variants(self, clip: WantedClip) -> Any:
         return pictures.clip_variants(
             clip.path, clip.clip_id, clip.variants, self.backbone.input_size, self.config
         )
 
-    def _decode(self, clip: Clip) -> None:
+    def _decode(self, clip: WantedClip) -> None:
         draws = [augment.draw(self.config.augment_seed, clip.clip_id, v) for v in clip.variants]
 
         def plan(info: decode.VideoInfo) -> Sequence[int]:
@@ -211,13 +211,13 @@ class Bench:
         self._model.predict(np.stack(rgb + differences).astype(np.float32), verbose=0)
 
 
-def choose(folder: Path, limit: int, variants: tuple[str, ...]) -> list[Clip]:
+def choose(folder: Path, limit: int, variants: tuple[str, ...]) -> list[WantedClip]:
     """`limit` clips evenly spread over the sorted paths below the folder; round again where there are fewer."""
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES and p.is_file())
     if not paths:
         raise UserError(f"no video below {folder}. Give --clips a folder with videos")
     chosen = [paths[i * len(paths) // limit if limit <= len(paths) else i % len(paths)] for i in range(limit)]
-    return [Clip(f"{i:05}", path, variants) for i, path in enumerate(chosen)]
+    return [WantedClip(f"{i:05}", path, variants) for i, path in enumerate(chosen)]
 
 
 def random_weights(backbone: str, folder: Path) -> Path:

@@ -94,9 +94,9 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import pandas as pd
 
-    from violence_detection.config import HeadConfig, TrainConfig
     from violence_detection.features.cache import FeatureStore
     from violence_detection.training import devices, trainer, training_data
+    from violence_detection.training.config import HeadConfig, TrainConfig
     from violence_detection.training.feed import Feed
 
     config = TrainConfig(batch_size=args.batch_size, mixed_precision=args.mixed_precision)

@@ -36,26 +36,20 @@ import numpy as np
 from violence_detection import CLASS_NAMES, cli
 from violence_detection.backbones import registry
 from violence_detection.combine import manifest
-from violence_detection.config import (
-    MEMBERS,
-    PRESETS,
-    EnsembleConfig,
-    ExtractConfig,
-    FeatureConfig,
-    HeadConfig,
-    TrainConfig,
-)
 from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
 from violence_detection.ensemble import pool as pools
-from violence_detection.ensemble.cross_validation import Plan
-from violence_detection.ensemble.folds import Cut
-from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.config import MEMBERS, EnsembleConfig
+from violence_detection.ensemble.cross_validation import CrossValidation
+from violence_detection.ensemble.folds import Fold
+from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import metrics, paired, scoring
 from violence_detection.features import cache, extract
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import detector
 from violence_detection.system import storage
 from violence_detection.training import training_data
+from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 from violence_detection.video import augment
 
 if TYPE_CHECKING:
@@ -174,28 +168,28 @@ class Seed:
     views: int
 
     @cached_property
-    def cut(self) -> Cut:
+    def cut(self) -> Fold:
         target = frozenset(self.pool.frame.dataset)
         fraction = self.settings.train.selection_fraction
         return folds.cross_validation(self.pool.frame, target, OUTER_FOLDS, fraction, self.seed)[0]
 
     @cached_property
-    def inner(self) -> Plan:
+    def inner(self) -> CrossValidation:
         """Folds of what is not held out."""
         frame = self.pool.frame
         rest = replace(self.pool, frame=frame[~frame.clip_id.isin(self.cut.held_out)])
         target = frozenset(frame.dataset)
         fraction = self.settings.train.selection_fraction
         cuts = folds.cross_validation(rest.frame, target, self.inner_folds, fraction, self.seed)
-        return Plan(MEMBERS, tuple(cuts), rest, self.settings, self.folder / "inner")
+        return CrossValidation(MEMBERS, tuple(cuts), rest, self.settings, self.folder / "inner")
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[TrainingJob]:
         """All models but the fine-tuned ones, which need the others."""
         singles = [self._single(name) for name in _SINGLE]
         members = ensemble.jobs(MEMBERS, self.pool, self.cut, self.settings, self.folder, overwrite=False)
         return [*singles, *members, *self.inner.jobs()]
 
-    def _single(self, name: str) -> Job:
+    def _single(self, name: str) -> TrainingJob:
         preset, streams = _SINGLE[name]
         variants = _variants(preset)
         settings = replace(
@@ -205,7 +199,7 @@ class Seed:
             head=replace(self.settings.head, units=PRESETS[preset].values.get("units", HeadConfig.units)),
         )
         pool = replace(_with_streams(self.pool, settings.features), variants=self.pool.variants[:variants])
-        return Job(
+        return TrainingJob(
             PRESETS[preset].architecture, self.folder / _FOLDER.get(name, name), pool, self.cut, settings
         )
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection import cli
 from violence_detection.find import kaggle_folders
+from violence_detection.system import console
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -26,11 +26,11 @@ def real_clips() -> Path:
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """A test that runs a script in this process sets up its log; the next test finds it as it was."""
-    before = cli.log.handlers, cli.log.level, cli.log.propagate
+    before = console.log.handlers, console.log.level, console.log.propagate
     yield
-    for handler in set(cli.log.handlers) - set(before[0]):
+    for handler in set(console.log.handlers) - set(before[0]):
         handler.close()
-    cli.log.handlers, cli.log.level, cli.log.propagate = before
+    console.log.handlers, console.log.level, console.log.propagate = before
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -24,8 +24,8 @@ from tests.fault_server import (
     FaultServer,
     Served,
 )  # fmt: skip
-from violence_detection.config import DownloadConfig
 from violence_detection.download import completion, download, transfer
+from violence_detection.download.config import DownloadConfig
 
 SCRIPT = Path(__file__).parents[1] / "download_all_violence_datasets.py"
 PATIENT = transfer.Policy(attempts=4, first_wait_s=0.005, max_wait_s=2.0, read_timeout_s=0.5)
@@ -93,7 +93,7 @@ class Bench:
             **{"datasets": keys, "data_root": self.root, "catalogue": self.catalogue, **values}
         )
 
-    def run(self, *keys: str, free: int = PLENTY_BYTES, **values: Any) -> download.Result:
+    def run(self, *keys: str, free: int = PLENTY_BYTES, **values: Any) -> download.DownloadResult:
         return download.run(self.config(*keys, **values), free_bytes=lambda _: free, policy=PATIENT)
 
     def raw(self, key: str) -> Path:
@@ -153,7 +153,7 @@ def failure(bench: Bench) -> str:
     return failed.reason
 
 
-def arrives(bench: Bench) -> download.Result:
+def arrives(bench: Bench) -> download.DownloadResult:
     result = bench.run("kaggle_set")
     assert [o.status for o in result.outcomes] == ["downloaded"], result.outcomes
     bench.assert_whole()

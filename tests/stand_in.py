@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from violence_detection.backbones import engines, registry
-from violence_detection.config import FeatureConfig
 from violence_detection.features import extract
+from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment
 
 NAME = "stand_in"
@@ -90,10 +90,10 @@ def install_slow() -> None:
     install(runner=slow)
 
 
-def wanted(paths: Sequence[Path], variants: int) -> list[extract.Clip]:
+def wanted(paths: Sequence[Path], variants: int) -> list[extract.WantedClip]:
     """Clips named as their files, each with so many training variants."""
     names = augment.variant_names("v", variants)
-    return [extract.Clip(path.stem, path, names) for path in sorted(paths)]
+    return [extract.WantedClip(path.stem, path, names) for path in sorted(paths)]
 
 
 def write_features(data_root: Path, variants: int, paths: Sequence[Path]) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.ensemble import ensemble, folds, member_jobs
-from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.features.cache import FeatureStore
+from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
+from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.training_data import Data, Samples
 
 HEAD = HeadConfig(projection=8, units=8, dropout=0.2, input_dropout=0.1)
@@ -86,7 +87,7 @@ def settings(config: TrainConfig = TRAIN) -> Settings:
     return Settings(FEATURES, 2, HEAD, config)
 
 
-def jobs(features: Path, output: Path) -> list[Job]:
+def jobs(features: Path, output: Path) -> list[TrainingJob]:
     """Two small members on made-up clips; the features are written once."""
     made = pool(features)
     cut = folds.official(made.frame, {"a", "b"}, 0.2, 0)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from violence_detection import cli
-from violence_detection.cli import option
+from violence_detection.system import console, settings
+from violence_detection.system.settings import option
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Config:
     check: bool = option(False, "look closely")
     kind: str = option("auto", "which", choices=("auto", "manual"))
     model: Path = option(Path("m"), "a model", flag="--models")
-    root: Path = option(cli.default_data_root, "a root")
+    root: Path = option(settings.default_data_root, "a root")
     internal: int = 7
 
 
@@ -96,7 +97,7 @@ def test_the_data_root_is_the_variable_then_the_pods_volume_then_here(
     monkeypatch.delenv("VIOLENCE_DATA")
     for volume, expected in ((True, "/workspace/data"), (False, "data")):
         monkeypatch.setattr(Path, "is_dir", lambda path, v=volume: v and str(path) == "/workspace")
-        assert cli.default_data_root() == Path(expected)
+        assert settings.default_data_root() == Path(expected)
 
 
 _SCRIPT = """
@@ -105,8 +106,8 @@ from violence_detection import cli
 from violence_detection.errors import UserError
 def main():
     args = cli.parse(cli.parser("x"), log_name=%(log_name)r)
-    cli.log.info("begun")
-    cli.log.debug("a detail")
+    console.log.info("begun")
+    console.log.debug("a detail")
     %(body)s
 cli.run_main(main)
 """
@@ -176,7 +177,7 @@ def test_exit_codes() -> None:
 
 
 def test_progress_away_from_a_terminal_prints_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(cli.progress(range(5), desc="counting", unit="clip", mininterval=0.0)) == [0, 1, 2, 3, 4]
+    assert list(console.progress(range(5), desc="counting", unit="clip", mininterval=0.0)) == [0, 1, 2, 3, 4]
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "\r" not in printed.err

@@ -20,32 +20,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from violence_detection.errors import UserError
+from violence_detection.system.console import log, log_to
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
 EXIT_USER_MUST_ACT = 2
 EXIT_CRASHED = 70  # EX_SOFTWARE of sysexits.h; not 1, which tells scripts to go on
 
-log = logging.getLogger("violence_detection")
 C = TypeVar("C")
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    choices: Sequence[str] | None = None,
-    flag: str | None = None,
-    bare: str | None = None,
-) -> Any:
-    """A dataclass field that is also a command-line flag (`data_root` becomes `--data-root`).
-
-    `bare`: the value of the flag given without one.
-    """
-    metadata = {"help": help, "choices": choices, "flag": flag, "bare": bare}
-    if callable(default):
-        return dataclasses.field(default_factory=default, metadata=metadata)
-    return dataclasses.field(default=default, metadata=metadata)
 
 
 def add_config(
@@ -123,13 +105,6 @@ def _help_text(text: str, default: Any) -> str:
     return f"{text} (default: {shown})".replace("%", "%%")
 
 
-def default_data_root() -> Path:
-    """`$VIOLENCE_DATA`, else `/workspace/data` where a pod's volume is mounted, else `./data`."""
-    if value := os.environ.get("VIOLENCE_DATA"):
-        return Path(value)
-    return Path("/workspace/data") if Path("/workspace").is_dir() else Path("data")
-
-
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the script's docstring as its help and the flags every script has."""
     p = argparse.ArgumentParser(
@@ -159,22 +134,6 @@ def parse(
     for path in files:
         log.info("log: %s", path)
     return args
-
-
-def log_to(files: Sequence[Path | str], level: int) -> None:
-    """Have this process log to stderr and to the end of these files."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers += [logging.FileHandler(path, encoding="utf-8") for path in files]
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
-    log.handlers = handlers
-    log.setLevel(level)
-    log.propagate = False
-
-
-def log_files() -> list[str]:
-    """The files that this process logs to."""
-    return [h.baseFilename for h in log.handlers if isinstance(h, logging.FileHandler)]
 
 
 def run_main(main: Callable[[], int]) -> typing.NoReturn:
@@ -209,36 +168,3 @@ def print_summary(summary: Mapping[str, Any]) -> None:
 def exit_code(failures: Sequence[Any]) -> int:
     """0 when nothing failed, 1 when some items did."""
     return EXIT_SOME_FAILED if failures else EXIT_DONE
-
-
-def progress(iterable: Any = None, **kwargs: Any) -> Any:
-    """A tqdm bar with rate and time left; away from a terminal it prints a line every ten seconds."""
-    from tqdm import tqdm
-
-    terminal = sys.stderr.isatty()
-    kwargs = {
-        "mininterval": 0.2 if terminal else 10.0,
-        "dynamic_ncols": terminal,
-        "smoothing": 0.05,
-        **kwargs,
-    }
-    if not terminal:
-        kwargs |= {
-            "position": 0,
-            "leave": True,
-        }  # several bars at once would move the cursor about in a log file
-    return tqdm(iterable, file=sys.stderr if terminal else _LineWriter(sys.stderr), **kwargs)
-
-
-class _LineWriter:
-    """Turns tqdm's carriage returns into lines, for logs that are read with tail."""
-
-    def __init__(self, stream: typing.TextIO):
-        self.stream = stream
-
-    def write(self, text: str) -> None:
-        if text := text.strip():
-            self.stream.write(text + "\n")
-
-    def flush(self) -> None:
-        self.stream.flush()

@@ -19,8 +19,8 @@ import pytest
 from small_videos import write
 
 from violence_detection.combine import combine, dedupe, manifest, scan
-from violence_detection.combine.dedupe import Candidate
-from violence_detection.config import CombineConfig
+from violence_detection.combine.config import CombineConfig
+from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UserError
 from violence_detection.find import inventory
 
@@ -270,7 +270,7 @@ def test_other_ways_of_placing_give_the_same_manifest(root: Path, done: Path, li
 
 def test_the_order_of_files_does_not_matter() -> None:
     candidates = [
-        Candidate(
+        ScannedClip(
             f"{i}.avi", "fight", "s", f"g{i}", "val" if i == 5 else "", scan.Scan(sha256=str(i % 7), width=i)
         )
         for i in range(20)
@@ -313,7 +313,7 @@ def test_real_clips_keep_every_rule_for_twenty_seeds(real_clips: Path, tmp_path:
     journal = tmp_path / "combined_all" / scan.JOURNAL_NAME
     scans = scan.scan_all({name: c.path for name, c in found.items()}, journal, workers=1)
     unique = dedupe.deduplicate(
-        Candidate(name, c.label, c.dataset, c.source_group, c.official_split, scans[name])
+        ScannedClip(name, c.label, c.dataset, c.source_group, c.official_split, scans[name])
         for name, c in found.items()
     )
     for seed in range(20):

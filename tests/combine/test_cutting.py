@@ -43,11 +43,12 @@ from untrimmed_videos import (
 )
 
 from violence_detection.combine import combine, manifest
+from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting, window_files
-from violence_detection.combine.cut.cutting import Cut
-from violence_detection.config import CombineConfig, CutConfig, FindConfig
+from violence_detection.combine.cut.cutting import CutResult
 from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
+from violence_detection.find.config import FindConfig
 from violence_detection.system import storage
 from violence_detection.video import decode
 
@@ -72,12 +73,12 @@ CONFIG = CutConfig()
 CCTV_CONFIG = CutConfig(window_s=1.6, margin_s=0.64)
 
 
-def cut(root: Path, config: CutConfig = CONFIG, below: str = "raw") -> Cut:
+def cut(root: Path, config: CutConfig = CONFIG, below: str = "raw") -> CutResult:
     return cutting.cut(inventory.discover([root / below]), config, root, workers=2)
 
 
 @pytest.fixture(scope="module")
-def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Cut]:
+def done(published: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CutResult]:
     """A root that was cut once, and what that gave; read only."""
     root = Path(shutil.copytree(published, tmp_path_factory.mktemp("done") / "root"))
     return root, cut(root)
@@ -98,7 +99,7 @@ def files(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in (root / "windows").rglob("*.mp4")}
 
 
-def test_windows_hold_just_the_frames_of_their_class(done: tuple[Path, Cut]) -> None:
+def test_windows_hold_just_the_frames_of_their_class(done: tuple[Path, CutResult]) -> None:
     found = spans(done[0])
     for name in set(FIGHTS) - {CCTV_FIGHT}:
         check_spans(found, name)
@@ -113,7 +114,7 @@ def test_a_program_stream_with_segments_in_seconds_is_cut_to_the_frame(root: Pat
     check_spans(found, CCTV_FIGHT)
 
 
-def test_a_window_is_named_by_its_time_and_keeps_rate_and_size(done: tuple[Path, Cut]) -> None:
+def test_a_window_is_named_by_its_time_and_keeps_rate_and_size(done: tuple[Path, CutResult]) -> None:
     root, _ = done
     for row in table(root):
         path = root / row["path"]
@@ -125,7 +126,7 @@ def test_a_window_is_named_by_its_time_and_keeps_rate_and_size(done: tuple[Path,
         assert row["path"].startswith(f"windows/{row['dataset']}/")
 
 
-def test_clips_of_both_classes_belong_to_their_videos_source(done: tuple[Path, Cut]) -> None:
+def test_clips_of_both_classes_belong_to_their_videos_source(done: tuple[Path, CutResult]) -> None:
     root, result = done
     groups: dict[str, set[str]] = defaultdict(set)
     videos = {row["path"]: row["video"] for row in table(root)}
@@ -139,7 +140,7 @@ def test_clips_of_both_classes_belong_to_their_videos_source(done: tuple[Path, C
     assert {c.label for c in result.clips} == {"fight", "nonfight"}
 
 
-def test_what_gives_nothing_is_named_with_the_reason(done: tuple[Path, Cut]) -> None:
+def test_what_gives_nothing_is_named_with_the_reason(done: tuple[Path, CutResult]) -> None:
     root, result = done
     reasons = {row["path"]: row["reason"] for row in result.left_out}
     assert "without temporal annotation" in reasons[ABUSE]
@@ -152,7 +153,7 @@ def test_what_gives_nothing_is_named_with_the_reason(done: tuple[Path, Cut]) -> 
     assert excluded == {root / ARSON, root / FILM_MIXED}
 
 
-def test_videos_without_annotation_can_be_admitted_as_a_guess(root: Path, done: tuple[Path, Cut]) -> None:
+def test_videos_without_annotation_can_be_admitted_as_a_guess(root: Path, done: tuple[Path, CutResult]) -> None:
     shutil.copytree(done[0] / "windows", root / "windows")
     cut(root, CutConfig(cut_unannotated=True))
     found = spans(root)
@@ -161,7 +162,7 @@ def test_videos_without_annotation_can_be_admitted_as_a_guess(root: Path, done: 
 
 
 def test_a_second_run_cuts_nothing_and_says_the_same(
-    done: tuple[Path, Cut], caplog: pytest.LogCaptureFixture
+    done: tuple[Path, CutResult], caplog: pytest.LogCaptureFixture
 ) -> None:
     root, first = done
     before = {p: p.stat().st_mtime_ns for p in (root / "windows").rglob("*.mp4")}
@@ -209,7 +210,7 @@ def test_other_settings_leave_no_window_of_the_former(root: Path) -> None:
     assert set(files(root)) == {inventory.source_path(c.path, root) for c in result.clips}
 
 
-def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tuple[Path, Cut]) -> None:
+def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tuple[Path, CutResult]) -> None:
     command = [sys.executable, "-c", KILLED, str(root)]
     journal = root / "windows" / inventory.WINDOWS_JOURNAL
     first = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -236,7 +237,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from violence_detection import cutting, inventory
-from violence_detection.config import CutConfig
+from violence_detection.combine.config import CutConfig
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     cutting.cut(inventory.discover([root / "raw"]), CutConfig(), root, workers=1)
@@ -307,7 +308,7 @@ def test_the_estimate_of_the_disk_is_of_the_right_size(root: Path) -> None:
     assert plan.size_bytes / 5 < written < plan.size_bytes * 3
 
 
-def test_find_tells_how_many_without_cutting(root: Path, done: tuple[Path, Cut]) -> None:
+def test_find_tells_how_many_without_cutting(root: Path, done: tuple[Path, CutResult]) -> None:
     result = find.run(FindConfig(data_root=root, workers=2))
     expected = {key: dict(sorted(n.items())) for key, n in sorted(done[1].by_dataset.items())}
     assert result.summary["windows"] == expected

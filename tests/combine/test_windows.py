@@ -8,9 +8,9 @@ import random
 
 import pytest
 
+from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import windows
-from violence_detection.combine.cut.windows import Window
-from violence_detection.config import CutConfig
+from violence_detection.combine.cut.windows import CutWindow
 from violence_detection.datasets.annotations import Segments
 from violence_detection.errors import UserError
 
@@ -18,7 +18,7 @@ CONFIG = CutConfig()
 FPS = 10.0  # a window is 50 frames, the margin 20
 
 
-def of(found: tuple[Window, ...], label: str) -> list[tuple[int, int]]:
+def of(found: tuple[CutWindow, ...], label: str) -> list[tuple[int, int]]:
     return [(w.first, w.end) for w in found if w.label == label]
 
 
@@ -57,7 +57,7 @@ def test_of_a_long_normal_video_a_few_are_taken_from_all_over_it() -> None:
 
 
 def test_a_normal_video_of_one_window_gives_its_middle_and_a_shorter_one_nothing() -> None:
-    assert windows.plan(60, FPS, "nonfight", None, CONFIG) == (Window(5, 55, "nonfight"),)
+    assert windows.plan(60, FPS, "nonfight", None, CONFIG) == (CutWindow(5, 55, "nonfight"),)
     assert windows.plan(49, FPS, "nonfight", None, CONFIG) == ()
 
 

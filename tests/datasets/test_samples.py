@@ -148,9 +148,9 @@ def test_the_root_is_marked_as_generated(rendered: samples.SampleSet, tmp_path: 
     record = json.loads((rendered.root / "SAMPLE_DATA.json").read_text())
     assert record["generated"] is True
     assert record["complete"] is True
-    assert samples.is_sample_root(rendered.root)
-    assert samples.is_sample_root(rendered.root / "combined_all" / "val")
-    assert not samples.is_sample_root(tmp_path)
+    assert samples.is_generated(rendered.root)
+    assert samples.is_generated(rendered.root / "combined_all" / "val")
+    assert not samples.is_generated(tmp_path)
 
 
 def test_an_interrupted_rendering_is_completed_by_the_same_call(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_generated_clips_are_never_mixed_with_other_data(tmp_path: Path) -> None
     (tmp_path / "raw" / "rwf_2000").mkdir(parents=True)
     with pytest.raises(UserError, match="not generated"):
         samples.render_samples(tmp_path, sources=4, clips_per_source=2, seed=0)
-    assert not samples.is_sample_root(tmp_path)
+    assert not samples.is_generated(tmp_path)
 
 
 def test_too_few_sources_are_refused(tmp_path: Path) -> None:

@@ -337,12 +337,12 @@ def test_interrupted_while_fetching_ends_soon_and_goes_on(bench: Bench) -> None:
 
 
 def test_interrupted_while_unpacking_publishes_nothing(bench: Bench) -> None:
-    config, layout = bench.config("plain_set"), plan.Layout(bench.root)
+    config, layout = bench.config("plain_set"), plan.DownloadFolders(bench.root)
     archive = bench.root / "downloads" / "plain_set" / "plain.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(zipped(bench.plain_files))
-    planned = plan.plan(download.choose(config)[0], layout, kaggle_source.authenticate)
-    job = download_job.Job(layout, config, lambda _: PLENTY_BYTES, PATIENT, 0)
+    planned = plan.make_plan(download.choose(config)[0], layout, kaggle_source.authenticate)
+    job = download_job.DownloadJob(layout, config, lambda _: PLENTY_BYTES, PATIENT, 0)
     job.stop.set()
     outcome = job.run_all([planned])[0]
     assert "interrupted" in outcome.reason

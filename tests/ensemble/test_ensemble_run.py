@@ -12,11 +12,12 @@ import pytest
 import synthetic
 import tensorflow as tf
 
-from violence_detection.config import EnsembleConfig, ExtractConfig
 from violence_detection.ensemble import cross_validation, ensemble_run, hard
+from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
+from violence_detection.features.config import ExtractConfig
 from violence_detection.models import detector
 from violence_detection.system import storage
 from violence_detection.training import trainer
@@ -27,10 +28,10 @@ CONFIG = EnsembleConfig(
 SETTINGS = synthetic.settings(dataclasses.replace(synthetic.TRAIN, epochs=3))
 
 
-def _run(config: EnsembleConfig, pool: Pool, output: Path) -> ensemble_run.Run:
+def _run(config: EnsembleConfig, pool: Pool, output: Path) -> ensemble_run.EnsembleRun:
     where = ExtractConfig(data_root=output)
     target = frozenset(pool.frame.dataset)
-    return ensemble_run.Run(
+    return ensemble_run.EnsembleRun(
         config, where, SETTINGS, output, False, pool, target, tf.distribute.get_strategy()
     )
 

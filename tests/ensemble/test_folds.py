@@ -86,7 +86,7 @@ def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
 
 
 def test_hard_clips_are_drawn_until_they_have_their_share_and_the_others_once() -> None:
-    cut = folds.Cut("x", tuple(f"{i:02d}" for i in range(20)), (), ())
+    cut = folds.Fold("x", tuple(f"{i:02d}" for i in range(20)), (), ())
     hard = np.arange(20) < 3
     drawn = folds.with_repeats(cut, hard, 0.4)
     counts = [drawn.train.count(c) for c in cut.train]

@@ -75,7 +75,7 @@ def test_processes_share_the_memory_that_features_may_take(features: Path, tmp_p
     assert not any(isinstance(values, np.ndarray) for values in read.values())
 
 
-def _fail_at_length(job: member_jobs.Job) -> None:
+def _fail_at_length(job: member_jobs.TrainingJob) -> None:
     raise UserError("x" * 200_000 + "the end")
 
 

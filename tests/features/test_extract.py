@@ -23,9 +23,9 @@ import small_videos
 import stand_in
 
 from violence_detection.backbones import engines
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import estimate, extract
+from violence_detection.features.config import FeatureConfig
 from violence_detection.features.extract import Clip
 from violence_detection.video import decode
 

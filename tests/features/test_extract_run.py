@@ -16,7 +16,7 @@ import stand_in
 
 from violence_detection.backbones import engines, registry
 from violence_detection.features import cache
-from violence_detection.features.extract_run import Clip, Run
+from violence_detection.features.extract_run import ExtractionPass, WantedClip
 from violence_detection.video import pictures
 
 WORKERS = 2
@@ -59,8 +59,8 @@ def _most_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path, co
     record = {"backbone": stand_in.NAME}
     stores = {s: cache.FeatureStore.open(tmp_path / str(count) / s, record) for s in ("rgb", "motion")}
     engine = engines.Engine("slow", [slow, slow])
-    run = Run(stand_in.CONFIG, registry.get(stand_in.NAME), stores, engine)
-    run.extract([Clip(f"clip{i}", path, tuple(f"v{k}" for k in range(4))) for i in range(count)], WORKERS)
+    run = ExtractionPass(stand_in.CONFIG, registry.get(stand_in.NAME), stores, engine)
+    run.extract([WantedClip(f"clip{i}", path, tuple(f"v{k}" for k in range(4))) for i in range(count)], WORKERS)
     monkeypatch.setattr(pictures, "clip_variants", original)
     assert run.clips_extracted == count
     return alive.most

@@ -19,11 +19,12 @@ import stand_in
 
 from violence_detection import cli
 from violence_detection.combine import manifest
-from violence_detection.config import EnsembleConfig, ExtractConfig, FeatureConfig
 from violence_detection.ensemble import ensemble_run
+from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.errors import UserError
 from violence_detection.features import extract, feature_tasks
 from violence_detection.features.cache import FeatureStore
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.training import devices
 from violence_detection.video import contact_sheet
 

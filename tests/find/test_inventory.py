@@ -12,10 +12,10 @@ import pytest
 from small_videos import write
 from test_catalogue import PATHS
 
-from violence_detection.config import FindConfig
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
+from violence_detection.find.config import FindConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

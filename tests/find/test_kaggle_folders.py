@@ -12,8 +12,9 @@ import pytest
 from small_videos import write
 
 from violence_detection.combine import combine
-from violence_detection.config import CombineConfig, FindConfig
+from violence_detection.combine.config import CombineConfig
 from violence_detection.find import find, inventory, kaggle_folders
+from violence_detection.find.config import FindConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OWNER = "datasets/yassershrief/hockey-fight-vidoes"

@@ -12,15 +12,17 @@ import small_videos
 import stand_in
 
 from violence_detection.backbones import engines, registry
-from violence_detection.config import FeatureConfig, HeadConfig, PredictConfig
 from violence_detection.errors import UserError
 from violence_detection.features import extract, precision
-from violence_detection.features.extract_run import Clip
+from violence_detection.features.config import FeatureConfig
+from violence_detection.features.extract_run import WantedClip
 from violence_detection.models import detector
 from violence_detection.prediction import judge
+from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.judge import Verdict
 from violence_detection.system import storage
 from violence_detection.training import heads
+from violence_detection.training.config import HeadConfig
 from violence_detection.video import augment, decode
 from violence_detection.video.pictures import sliding_windows
 
@@ -104,7 +106,7 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
     config = FeatureConfig(backbone=("efficientnet_lite0",), frames=3, engine=engine)
     paths = [small_videos.write(tmp_path / f"clip{i}.avi", i) for i in range(3)]
     views = augment.variant_names("t", 4)
-    wanted = [Clip(storage.sha256_file(path)[:16], path, views) for path in paths]
+    wanted = [WantedClip(storage.sha256_file(path)[:16], path, views) for path in paths]
     stores = extract.ensure(wanted, config, tmp_path).stores
     shapes = dict.fromkeys(stores, (3, 1280))
     member = detector.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)

@@ -157,7 +157,7 @@ def _on_another_machine(_: str, function: Any, shards: Any, **how: Any) -> Itera
         yield index, function(shard)
 
 
-def _content(stores: Any, clips: list[extract.Clip]) -> dict[tuple[str, str], bytes]:
+def _content(stores: Any, clips: list[extract.WantedClip]) -> dict[tuple[str, str], bytes]:
     """(model input, clip) -> the values of all wanted variants."""
     return {
         (name, clip.clip_id): store.read(clip.clip_id, clip.variants).tobytes()

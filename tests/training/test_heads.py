@@ -9,9 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from violence_detection.config import HeadConfig
 from violence_detection.ensemble import ensemble
 from violence_detection.training import heads
+from violence_detection.training.config import HeadConfig
 
 SMALL = HeadConfig(projection=8, units=8)
 

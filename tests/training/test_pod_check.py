@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from violence_detection.backbones import registry
-from violence_detection.config import PRESETS, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import machine
 from violence_detection.training import pod_check
+from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 

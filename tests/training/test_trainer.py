@@ -200,7 +200,7 @@ def test_a_killed_overwrite_leaves_no_model_of_other_settings(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._Run, "_epochs", killed)
+        patch.setattr(trainer._TrainingRun, "_epochs", killed)
         with pytest.raises(KeyboardInterrupt):
             trainer.train(_record(epochs=2), data, tmp_path, strategy, overwrite=True)
     with pytest.raises(UserError, match="no model at"):

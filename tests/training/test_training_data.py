@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from violence_detection.config import ExtractConfig, FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extract import Extraction
 from violence_detection.training import training_data
 

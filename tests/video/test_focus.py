@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import cache, extract
+from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment, decode, focus, pictures
 
 SIZE = 60

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import small_videos
 
-from violence_detection.config import FeatureConfig
+from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment, decode, pictures
 
 CONFIG = FeatureConfig(frames=8, window_s=1.5)

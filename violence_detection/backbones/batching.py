@@ -23,7 +23,7 @@ _LINGER_S = 0.02
 
 
 @dataclass(frozen=True)
-class _Job:
+class _EngineJob:
     images: np.ndarray
     result: Future[np.ndarray]
 
@@ -42,7 +42,7 @@ class Engine:
         self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
         for runner in runners:
             self._idle.put(runner)
-        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_EngineJob] = queue.SimpleQueue()
         self._room = threading.Semaphore(len(runners) * jobs_a_batch)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(len(runners), "engine")
@@ -53,7 +53,7 @@ class Engine:
         Waits while all runners have what they can take, so that images do not pile up. An error comes with the
         future's result.
         """
-        job = _Job(images, Future())
+        job = _EngineJob(images, Future())
         self._room.acquire()
         self._jobs.put(job)
         self._pool.submit(
@@ -81,9 +81,9 @@ class Engine:
         for i, job in enumerate(jobs):
             job.result.set_exception(error) if error else job.result.set_result(values[i])
 
-    def _gather(self) -> list[_Job]:
+    def _gather(self) -> list[_EngineJob]:
         """Up to a batch of jobs: those that stand in line, and those that come within `_LINGER_S` of each other."""
-        jobs: list[_Job] = []
+        jobs: list[_EngineJob] = []
         try:
             while len(jobs) < self.jobs_a_batch:
                 jobs.append(self._jobs.get(timeout=_LINGER_S) if jobs else self._jobs.get_nowait())

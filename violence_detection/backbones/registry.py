@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
+from violence_detection.features.config import FeatureConfig
 
 if TYPE_CHECKING:
     import keras

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection import CLASS_NAMES
-from violence_detection.cli import log
 from violence_detection.combine import dedupe, duplicates, links, manifest, scan, split
+from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
-from violence_detection.combine.dedupe import Candidate, Deduplicated, Dropped, deduplicate
-from violence_detection.config import CombineConfig, CutConfig
+from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find
@@ -22,19 +22,21 @@ from violence_detection.find.inventory import ClipFile, Inventory, source_path
 from violence_detection.system import storage
 from violence_detection.video import decode
 
+log = logging.getLogger(__name__)
+
 RECORD_NAME = "combine.json"
 _SHARE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
-class Result:
+class CombineResult:
     """`summary` is the script's one line; `failures` are named in failures.csv."""
 
     summary: dict[str, Any]
     failures: list[dict[str, str]]
 
 
-def run(config: CombineConfig, cut_config: CutConfig | None = None) -> Result:
+def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineResult:
     """Find, cut, scan, deduplicate, split and place all clips below the data root; write manifest and record.
 
     Raises UserError when nothing is found or nothing of it can be used.
@@ -63,7 +65,7 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> Result:
     rows, dropped = divide(unique, config)
     cut_short = _cut_short(scans)
     _write(combined, rows, dropped, failures, left_out, cut_short, config)
-    result = Result(_summary(rows, dropped, unique, failures, found, cut, cut_short, combined), failures)
+    result = CombineResult(_summary(rows, dropped, unique, failures, found, cut, cut_short, combined), failures)
     _report(result.summary, config.val_fraction)
     storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
     return result
@@ -113,7 +115,7 @@ def _inputs(
     )
 
 
-def _done_before(combined: Path, inputs: str) -> Result | None:
+def _done_before(combined: Path, inputs: str) -> CombineResult | None:
     """The result of an earlier run on the same inputs, if all it made is still there."""
     record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
     if not record_path.is_file() or not manifest_path.is_file():
@@ -124,11 +126,11 @@ def _done_before(combined: Path, inputs: str) -> Result | None:
     with manifest_path.open(newline="", encoding="utf-8") as f:
         if not all((combined / row["path"]).exists() for row in csv.DictReader(f)):
             return None
-    return Result({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
+    return CombineResult({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
 
 
-def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> Candidate:
-    return Candidate(name, clip.label, clip.dataset, clip.source_group, clip.official_split, found)
+def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> ScannedClip:
+    return ScannedClip(name, clip.label, clip.dataset, clip.source_group, clip.official_split, found)
 
 
 def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
@@ -149,7 +151,7 @@ def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, 
     return sorted(rows, key=lambda r: r["path"]), sorted(dropped)
 
 
-def _row(clip: Candidate, side: str) -> dict[str, Any]:
+def _row(clip: ScannedClip, side: str) -> dict[str, Any]:
     name = links.clip_name(clip.dataset, clip.source_path, clip.clip_id)
     return {
         "clip_id": clip.clip_id,
@@ -227,7 +229,7 @@ def _summary(
     unique: Deduplicated,
     failures: Sequence[Mapping[str, str]],
     found: Inventory,
-    cut: cutting.Cut,
+    cut: cutting.CutResult,
     cut_short: Sequence[Mapping[str, str]],
     combined: Path,
 ) -> dict[str, Any]:
@@ -261,7 +263,7 @@ def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[s
     }
 
 
-def _record(config: CombineConfig, result: Result, combined: Path, inputs: str) -> dict[str, Any]:
+def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs: str) -> dict[str, Any]:
     return {
         "config": {"seed": config.seed, "val_fraction": config.val_fraction, "link": config.link},
         "catalogue": storage.sha256_file(catalogue.CATALOGUE_PATH)[:12],

@@ -23,7 +23,7 @@ MAX_JOINED_CLIPS = 50
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ScannedClip:
     """A readable, labelled clip on its way into the manifest. `source_path` is below the data root."""
 
     source_path: str
@@ -64,14 +64,14 @@ class Deduplicated:
     too large to join; if they come to stand on different sides, the train clip has to go.
     """
 
-    kept: list[Candidate]
+    kept: list[ScannedClip]
     dropped: list[Dropped]
-    conflicts: list[tuple[Candidate, Candidate]]
+    conflicts: list[tuple[ScannedClip, ScannedClip]]
     n_near_groups: int
     bridges: list[tuple[str, str]]
 
 
-def deduplicate(candidates: Iterable[Candidate]) -> Deduplicated:
+def deduplicate(candidates: Iterable[ScannedClip]) -> Deduplicated:
     """One of each clip, with source groups joined over everything that is the same or shares footage.
 
     Altered copies under different labels both stay, in one source group: a fingerprint is not proof enough to
@@ -95,7 +95,7 @@ def deduplicate(candidates: Iterable[Candidate]) -> Deduplicated:
     )
 
 
-def _join(unique: Sequence[Candidate], pairs: Sequence[Pair], union: Union[str]) -> list[Pair]:
+def _join(unique: Sequence[ScannedClip], pairs: Sequence[Pair], union: Union[str]) -> list[Pair]:
     """Join source groups over pairs, the nearest first; returns the pairs whose groups would grow too large."""
     strata = Counter((c.dataset, c.label) for c in unique)
     most = {s: max(MAX_JOINED_CLIPS, MAX_JOINED_SHARE * n) for s, n in strata.items()}
@@ -116,7 +116,7 @@ def _join(unique: Sequence[Candidate], pairs: Sequence[Pair], union: Union[str])
     return bridges
 
 
-def _originals(unique: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[int, int]:
+def _originals(unique: Sequence[ScannedClip], pairs: Sequence[Pair]) -> dict[int, int]:
     """For each clip, by position, the clip that stays: itself, or the one it is an altered copy of."""
     copies: dict[int, list[int]] = defaultdict(list)
     for pair in pairs:
@@ -131,16 +131,16 @@ def _originals(unique: Sequence[Candidate], pairs: Sequence[Pair]) -> dict[int, 
 
 
 def _exact(
-    candidates: Iterable[Candidate], union: Union[str]
-) -> tuple[list[Candidate], list[Dropped], list[tuple[Candidate, Candidate]]]:
-    same: dict[str, list[Candidate]] = defaultdict(list)
+    candidates: Iterable[ScannedClip], union: Union[str]
+) -> tuple[list[ScannedClip], list[Dropped], list[tuple[ScannedClip, ScannedClip]]]:
+    same: dict[str, list[ScannedClip]] = defaultdict(list)
     for candidate in candidates:
         same[candidate.scan.sha256].append(candidate)
-    unique: list[Candidate] = []
+    unique: list[ScannedClip] = []
     dropped: list[Dropped] = []
-    conflicts: list[tuple[Candidate, Candidate]] = []
+    conflicts: list[tuple[ScannedClip, ScannedClip]] = []
     for _, copies in sorted(same.items()):
-        first, *others = sorted(copies, key=Candidate.preference)
+        first, *others = sorted(copies, key=ScannedClip.preference)
         for other in others:
             union.join(first.source_group, other.source_group)
         if opposite := next((o for o in others if o.label != first.label), None):
@@ -151,9 +151,9 @@ def _exact(
     return unique, dropped, sorted(conflicts, key=lambda pair: pair[0].source_path)
 
 
-def _renamed(kept: Iterable[Candidate], union: Union[str]) -> list[Candidate]:
+def _renamed(kept: Iterable[ScannedClip], union: Union[str]) -> list[ScannedClip]:
     """The kept clips, sorted by path, under the common name of their joined source group."""
-    clips: Sequence[Candidate] = sorted(kept, key=lambda c: c.source_path)
+    clips: Sequence[ScannedClip] = sorted(kept, key=lambda c: c.source_path)
     members: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
         members[union.root(clip.source_group)].add(clip.source_group)

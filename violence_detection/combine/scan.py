@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from violence_detection import cli
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
-from violence_detection.system import journal, processes, storage
+from violence_detection.system import console, journal, processes, storage
 from violence_detection.video import decode
 
 JOURNAL_NAME = ".scan.jsonl"
@@ -66,8 +65,8 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
     known = journal.read(journal_path, frozenset(Scan.__dataclass_fields__))
     found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
     todo = {files[name]: name for name in keys if name not in found}
-    cli.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
-    with cli.progress(total=len(todo), desc="scan", unit="clip", disable=not todo) as bar:
+    console.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
+    with console.progress(total=len(todo), desc="scan", unit="clip", disable=not todo) as bar:
         for name, scan in _scan_and_record(todo, keys, journal_path, workers):
             found[name] = scan
             bar.update()

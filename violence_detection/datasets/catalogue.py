@@ -26,7 +26,7 @@ _REQUIRED_GROUPS = ("group", "title", "number", "clip")
 
 
 @dataclass(frozen=True)
-class Source:
+class DataSource:
     """One way to get the data set; an entry lists them in order of preference.
 
     kaggle has `slug`, url has `url`, manual has `instructions` (and the `url` of the page). `file` is the
@@ -75,7 +75,7 @@ class GroupRule:
 
 
 @dataclass(frozen=True)
-class Annotations:
+class AnnotationFile:
     """Where an untrimmed data set keeps its temporal annotations, and in which format."""
 
     format: str
@@ -96,7 +96,7 @@ class Dataset:
     terms: str
     citation: str
     notes: str
-    sources: tuple[Source, ...]
+    sources: tuple[DataSource, ...]
     labels: tuple[LabelRule, ...]
     #: Files or folders that must stand below the data set's root, beside at least one labelled file.
     layout: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ class Dataset:
     groups: tuple[GroupRule, ...] = ()
     splits: tuple[SplitRule, ...] = ()
     untrimmed: bool = False
-    annotations: Annotations | None = None
+    annotations: AnnotationFile | None = None
     #: The roadmap's own count, where it is wrong.
     roadmap_clips: int | None = None
 
@@ -156,13 +156,13 @@ def get(key: str) -> Dataset:
 def _dataset(path: Path, key: str, entry: Mapping[str, Any]) -> Dataset:
     try:
         values = dict(entry)
-        values["sources"] = tuple(Source(**s) for s in entry["sources"])
+        values["sources"] = tuple(DataSource(**s) for s in entry["sources"])
         values["labels"] = _rules(LabelRule, entry["labels"])
         values["groups"] = _rules(GroupRule, entry.get("groups", ()))
         values["splits"] = _rules(SplitRule, entry.get("splits", ()))
         values["ignore"] = tuple(_compile(p) for p in entry.get("ignore", ()))
         values["layout"] = tuple(entry.get("layout", ()))
-        values["annotations"] = Annotations(**entry["annotations"]) if "annotations" in entry else None
+        values["annotations"] = AnnotationFile(**entry["annotations"]) if "annotations" in entry else None
         dataset = Dataset(key=key, **values)
         _check(dataset)
     except (KeyError, TypeError, ValueError, re.error) as e:

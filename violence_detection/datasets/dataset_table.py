@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from violence_detection.datasets.catalogue import Dataset, Source
+from violence_detection.datasets.catalogue import Dataset, DataSource
 from violence_detection.download.http_facts import safe_url
 
 _HEADER = ("key", "title", "set", "archive", "fight", "nonfight", "licence", "first source")
@@ -45,7 +45,7 @@ def _row(d: Dataset) -> tuple[str, ...]:
     )
 
 
-def source_name(source: Source) -> str:
+def source_name(source: DataSource) -> str:
     """`kaggle:owner/name`, the address, or `by hand: address`."""
     if source.kind == "kaggle":
         return f"kaggle:{source.slug}"

@@ -5,27 +5,28 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from violence_detection import cli
-from violence_detection.cli import log
-from violence_detection.config import DownloadConfig
 from violence_detection.datasets import catalogue
 from violence_detection.datasets.catalogue import Dataset
 from violence_detection.download import completion, kaggle_source, plan, transfer
-from violence_detection.download.download_job import Job, Outcome, locked, without_work
-from violence_detection.download.plan import FreeBytes, Layout, Plan
+from violence_detection.download.config import DownloadConfig
+from violence_detection.download.download_job import DownloadJob, DownloadOutcome, locked, without_work
+from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import console, storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Result:
+class DownloadResult:
     """All outcomes, in the order asked for."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[DownloadOutcome, ...]
     fetched_bytes: int = 0
 
     @property
@@ -68,13 +69,13 @@ def run(
     *,
     free_bytes: FreeBytes = plan.free_bytes_of,
     policy: transfer.Policy | None = None,
-) -> Result:
+) -> DownloadResult:
     """Download what is asked for. A data set that fails does not stop the others.
 
     Raises UserError when the disk is too small, when another run is at work below the same root, or when none
     of the data sets can be downloaded.
     """
-    layout = Layout(config.data_root)
+    layout = DownloadFolders(config.data_root)
     datasets = choose(config)
     authenticate = _once(kaggle_source.authenticate)
     plans = [_plan(d, layout, authenticate) for d in datasets]
@@ -90,10 +91,10 @@ def run(
     plan.check_disk(plans, layout, free_bytes, size)
     blocked = [p for p in plans if p.action == "blocked"]
     if config.dry_run:
-        return Result(tuple(without_work(p, layout) for p in plans))
+        return DownloadResult(tuple(without_work(p, layout) for p in plans))
     with _only_run(layout):
-        job = Job(layout, config, free_bytes, policy or transfer.Policy(), _total_bytes(plans))
-        result = Result(tuple(job.run_all(plans)), job.fetched_bytes)
+        job = DownloadJob(layout, config, free_bytes, policy or transfer.Policy(), _total_bytes(plans))
+        result = DownloadResult(tuple(job.run_all(plans)), job.fetched_bytes)
         storage.write_failures(layout.failures, result.failures)
     if blocked and len(blocked) == len(plans):
         raise UserError(
@@ -103,12 +104,12 @@ def run(
     return result
 
 
-def verify(config: DownloadConfig) -> Result:
+def verify(config: DownloadConfig) -> DownloadResult:
     """Check data sets against their completion records, reading every byte. Writes verify_failures.csv.
 
     Without `datasets`, those that are there are checked. Raises UserError when there is none.
     """
-    layout = Layout(config.data_root)
+    layout = DownloadFolders(config.data_root)
     datasets = choose(config)
     if not config.datasets:
         everything = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH).values()
@@ -118,37 +119,37 @@ def verify(config: DownloadConfig) -> Result:
             f"{layout.raw} holds no data set to verify. Download one, or give the right --data-root"
         )
     outcomes = [_verify_one(d.key, layout, config.workers) for d in datasets]
-    result = Result(tuple(outcomes))
+    result = DownloadResult(tuple(outcomes))
     storage.write_failures(layout.raw / "verify_failures.csv", result.failures)
     return result
 
 
-def _verify_one(key: str, layout: Layout, workers: int) -> Outcome:
+def _verify_one(key: str, layout: DownloadFolders, workers: int) -> DownloadOutcome:
     folder = layout.folder(key)
     try:
         record = completion.read(folder)
         if record is None:
-            return Outcome(key, "failed", reason=f"{folder} has no completion record; download it first")
-        with cli.progress(total=record["bytes"], unit="B", unit_scale=True, desc=f"verify {key}") as bar:
+            return DownloadOutcome(key, "failed", reason=f"{folder} has no completion record; download it first")
+        with console.progress(total=record["bytes"], unit="B", unit_scale=True, desc=f"verify {key}") as bar:
             problems = completion.problems(folder, workers=max(1, workers), on_bytes=locked(bar.update))
     except UserError as e:
-        return Outcome(key, "failed", reason=str(e))
+        return DownloadOutcome(key, "failed", reason=str(e))
     for path, reason in problems[:20]:
         log.warning("%s/%s: %s", key, path, reason)
     if problems:
         log.warning("%s", plan.damaged_message(key, folder, len(problems), problems[0]))
     status = "damaged" if problems else "whole"
-    return Outcome(key, status, bytes=record["bytes"], files=record["files"], problems=problems)
+    return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"], problems=problems)
 
 
-def _plan(dataset: Dataset, layout: Layout, authenticate: Callable[[], kaggle_source.Kaggle]) -> Plan:
+def _plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], kaggle_source.Kaggle]) -> DownloadPlan:
     try:
-        return plan.plan(dataset, layout, authenticate)
+        return plan.make_plan(dataset, layout, authenticate)
     except UserError as e:
-        return Plan(dataset, "blocked", reason=str(e))
+        return DownloadPlan(dataset, "blocked", reason=str(e))
 
 
-def _total_bytes(plans: Sequence[Plan]) -> int:
+def _total_bytes(plans: Sequence[DownloadPlan]) -> int:
     return sum(p.archive_bytes for p in plans if p.action == "fetch" and p.candidates[0].remote)
 
 
@@ -175,7 +176,7 @@ def _once(call: Callable[[], kaggle_source.Kaggle]) -> Callable[[], kaggle_sourc
 
 
 @contextlib.contextmanager
-def _only_run(layout: Layout) -> Iterator[None]:
+def _only_run(layout: DownloadFolders) -> Iterator[None]:
     """Hold the lock of this data root; the system releases it however the process ends."""
     try:
         layout.downloads.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ Whatever was renamed is whole; whatever was not is done again by the next run, a
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,18 +16,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from violence_detection import cli
-from violence_detection.cli import log
-from violence_detection.config import DownloadConfig
 from violence_detection.datasets.catalogue import Dataset
 from violence_detection.download import archives, completion, plan, transfer
-from violence_detection.download.plan import Candidate, FreeBytes, Layout, Plan
+from violence_detection.download.config import DownloadConfig
+from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes, UsableSource
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import console, storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
-class Outcome:
+class DownloadOutcome:
     """What became of one data set: `status` is downloaded, adopted, skipped, failed, planned, whole or
     damaged."""
 
@@ -46,14 +47,14 @@ class Outcome:
         return result
 
 
-def without_work(p: Plan, layout: Layout) -> Outcome:
+def without_work(p: DownloadPlan, layout: DownloadFolders) -> DownloadOutcome:
     """The outcome of a data set for which nothing was done: failed, skipped or merely planned."""
     if p.action == "blocked":
-        return Outcome(p.dataset.key, "failed", reason=p.reason)
+        return DownloadOutcome(p.dataset.key, "failed", reason=p.reason)
     if p.action == "skip":
         record = completion.read(layout.folder(p.dataset.key)) or {}
-        return Outcome(p.dataset.key, "skipped", bytes=record["bytes"], files=record["files"])
-    return Outcome(p.dataset.key, "planned")
+        return DownloadOutcome(p.dataset.key, "skipped", bytes=record["bytes"], files=record["files"])
+    return DownloadOutcome(p.dataset.key, "planned")
 
 
 def locked(call: Callable[[int], Any]) -> Callable[[int], None]:
@@ -66,12 +67,12 @@ def locked(call: Callable[[int], Any]) -> Callable[[int], None]:
     return locked
 
 
-class Job:
+class DownloadJob:
     """The work on all plans, several at a time, with one progress bar over what is fetched."""
 
     def __init__(
         self,
-        layout: Layout,
+        layout: DownloadFolders,
         config: DownloadConfig,
         free_bytes: FreeBytes,
         policy: transfer.Policy,
@@ -83,9 +84,9 @@ class Job:
         self.fetched_bytes = 0
         self.on_bytes: Callable[[int], None] = lambda n: None
 
-    def run_all(self, plans: Sequence[Plan]) -> list[Outcome]:
+    def run_all(self, plans: Sequence[DownloadPlan]) -> list[DownloadOutcome]:
         with (
-            cli.progress(
+            console.progress(
                 total=self.total_bytes,
                 unit="B",
                 unit_scale=True,
@@ -105,7 +106,7 @@ class Job:
             finally:
                 self.stop.set()  # when interrupted, the other transfers end; their parts stay
 
-    def _one(self, p: Plan) -> Outcome:
+    def _one(self, p: DownloadPlan) -> DownloadOutcome:
         key = p.dataset.key
         if p.action in ("skip", "blocked"):
             if p.action == "skip":
@@ -115,16 +116,16 @@ class Job:
             record = self._adopt(p.dataset) if p.action == "adopt" else self._try_sources(p)
         except UserError as e:
             log.error("%s: %s", key, e)
-            return Outcome(key, "failed", reason=str(e))
+            return DownloadOutcome(key, "failed", reason=str(e))
         except OSError as e:
             reason = f"{e}. Mend the disk or its permissions and run the same command again"
             log.error("%s: %s", key, reason)
-            return Outcome(key, "failed", reason=reason)
+            return DownloadOutcome(key, "failed", reason=reason)
         expected = sum(p.dataset.clips.values())
         log.info("%s: done, %s files, %s (published: %s clips)", key, record["files"],
                  plan.gigabytes(record["bytes"]), expected)  # fmt: skip
         status = "adopted" if p.action == "adopt" else "downloaded"
-        return Outcome(key, status, bytes=record["bytes"], files=record["files"])
+        return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"])
 
     def _adopt(self, dataset: Dataset) -> dict[str, Any]:
         """Record a tree that was put there by hand, as it is."""
@@ -134,7 +135,7 @@ class Job:
             files = completion.hash_tree(folder, workers=max(1, self.config.workers), on_bytes=on_bytes)
         return completion.write(folder, dataset.key, {"kind": "by hand"}, files, {})
 
-    def _try_sources(self, p: Plan) -> dict[str, Any]:
+    def _try_sources(self, p: DownloadPlan) -> dict[str, Any]:
         """The first source that works; all their reasons when none does."""
         reasons = []
         for candidate in p.candidates:
@@ -148,7 +149,7 @@ class Job:
                     log.warning("%s: %s; trying the next source", p.dataset.key, e)
         raise UserError(" | ".join([*reasons, plan.by_hand(p.dataset, self.layout)]))
 
-    def _download(self, dataset: Dataset, candidate: Candidate) -> dict[str, Any]:
+    def _download(self, dataset: Dataset, candidate: UsableSource) -> dict[str, Any]:
         archive = candidate.archive
         if candidate.remote is not None:
             log.info("%s: fetching %s", dataset.key, candidate.remote.identity)
@@ -170,7 +171,7 @@ class Job:
         return record
 
     def _publish(
-        self, dataset: Dataset, candidate: Candidate, on_bytes: Callable[[int], None]
+        self, dataset: Dataset, candidate: UsableSource, on_bytes: Callable[[int], None]
     ) -> dict[str, Any]:
         """Unpack beside the target, record, rename."""
         staging, folder = self.layout.staging(dataset.key), self.layout.folder(dataset.key)
@@ -196,7 +197,7 @@ class Job:
     def _bar(self, key: str, step: str, total_bytes: int) -> Iterator[Callable[[int], None]]:
         """A bar for a long step; its counter also ends the step when another thread was interrupted."""
         what = f"{key}: {step}"
-        with cli.progress(
+        with console.progress(
             total=total_bytes, unit="B", unit_scale=True, desc=what, leave=False, delay=3.0
         ) as bar:
 
@@ -219,7 +220,7 @@ class Job:
             shutil.rmtree(folder)
 
 
-def _source_record(candidate: Candidate, kept: bool) -> dict[str, Any]:
+def _source_record(candidate: UsableSource, kept: bool) -> dict[str, Any]:
     source, archive = candidate.source, candidate.archive
     record: dict[str, Any] = {
         "kind": source.kind,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_detection.cli import log
-from violence_detection.datasets.catalogue import Dataset, Source
+from violence_detection.datasets.catalogue import Dataset, DataSource
 from violence_detection.download import completion, transfer
 from violence_detection.download.kaggle_source import Kaggle
 from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
+
+log = logging.getLogger(__name__)
 
 FreeBytes = Callable[[Path], int]
 #: Room left on the disk beside what the data sets need.
@@ -21,7 +23,7 @@ _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z"
 
 
 @dataclass(frozen=True)
-class Layout:
+class DownloadFolders:
     """Where things are, below the data root."""
 
     data_root: Path
@@ -46,28 +48,28 @@ class Layout:
         """Beside it, so that a rename publishes it."""
         return self.raw / f".{key}.unpacking"
 
-    def archive(self, key: str, source: Source) -> Path:
+    def archive(self, key: str, source: DataSource) -> Path:
         """Where an archive is fetched to, and taken from when it was put there by hand."""
         return self.downloads / key / (source.file or f"{key}.zip")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class UsableSource:
     """A source that can be used, with the way to fetch it (None: the archive is on the disk already)."""
 
-    source: Source
+    source: DataSource
     archive: Path
     remote: transfer.Remote | None
     archive_bytes: int
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """What will be done for one data set: `action` is skip, adopt, fetch or blocked (with the reason)."""
 
     dataset: Dataset
     action: str
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[UsableSource, ...] = ()
     reason: str = ""
 
     @property
@@ -89,22 +91,22 @@ def free_bytes_of(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
-def plan(dataset: Dataset, layout: Layout, authenticate: Callable[[], Kaggle]) -> Plan:
+def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], Kaggle]) -> DownloadPlan:
     """Find out what one data set needs. Asks Kaggle for the archive's size; fetches nothing."""
     folder = layout.folder(dataset.key)
     if completion.read(folder) is not None:
         if bad := completion.quick_problems(folder):
-            return Plan(dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0]))
-        return Plan(dataset, "skip")
+            return DownloadPlan(dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0]))
+        return DownloadPlan(dataset, "skip")
     if folder.is_dir() and (present := completion.tree_paths(folder)):
         if all(path.lower().endswith(_ARCHIVE_SUFFIXES) for path in present):
             reason = f"{folder} holds only archives; move the published one to"
-            return Plan(
+            return DownloadPlan(
                 dataset, "blocked", reason=f"{reason} {layout.archive(dataset.key, dataset.sources[0])}"
             )
-        return Plan(dataset, "adopt")
+        return DownloadPlan(dataset, "adopt")
     if folder.is_dir() and any(folder.iterdir()):
-        return Plan(dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again")
+        return DownloadPlan(dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again")
     candidates, refusals = [], []
     for source in dataset.sources:
         try:
@@ -115,8 +117,8 @@ def plan(dataset: Dataset, layout: Layout, authenticate: Callable[[], Kaggle]) -
     if candidates:
         for refusal in refusals:
             log.warning("%s: %s", dataset.key, refusal)
-        return Plan(dataset, "fetch", tuple(candidates))
-    return Plan(dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)]))
+        return DownloadPlan(dataset, "fetch", tuple(candidates))
+    return DownloadPlan(dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)]))
 
 
 def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) -> str:
@@ -126,7 +128,7 @@ def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) 
     )
 
 
-def by_hand(dataset: Dataset, layout: Layout) -> str:
+def by_hand(dataset: Dataset, layout: DownloadFolders) -> str:
     """How to get the data set without this script."""
     manual = [s for s in dataset.sources if s.kind == "manual"]
     steps = [f"{s.instructions} 'Here' is {layout.folder(dataset.key)}; the page is {s.url}" for s in manual]
@@ -135,16 +137,16 @@ def by_hand(dataset: Dataset, layout: Layout) -> str:
 
 
 def _candidate(
-    dataset: Dataset, source: Source, layout: Layout, authenticate: Callable[[], Kaggle]
-) -> Candidate | None:
+    dataset: Dataset, source: DataSource, layout: DownloadFolders, authenticate: Callable[[], Kaggle]
+) -> UsableSource | None:
     """The source if it can be used, None if it needs hands. Raises UserError when it refuses."""
     archive = layout.archive(dataset.key, source)
     if archive.exists():
-        return Candidate(source, archive, None, archive.stat().st_size)
+        return UsableSource(source, archive, None, archive.stat().st_size)
     if source.kind == "manual":
         return None
     if source.kind == "url":
-        return Candidate(source, archive, transfer.plain(source.url), dataset.archive_bytes)
+        return UsableSource(source, archive, transfer.plain(source.url), dataset.archive_bytes)
     try:
         kaggle = authenticate()
     except UserError as e:
@@ -153,13 +155,13 @@ def _candidate(
         location = kaggle.locate(source.slug)
     except transfer.TryAgain as e:  # passing: the fetch itself waits and tries again
         log.warning("%s: %s", dataset.key, e)
-        return Candidate(source, archive, kaggle.remote(source.slug), dataset.archive_bytes)
-    return Candidate(
+        return UsableSource(source, archive, kaggle.remote(source.slug), dataset.archive_bytes)
+    return UsableSource(
         source, archive, kaggle.remote(source.slug), location.size_bytes or dataset.archive_bytes
     )
 
 
-def needed_bytes(plans: Sequence[Plan], *, workers: int, keep_archives: bool) -> int:
+def needed_bytes(plans: Sequence[DownloadPlan], *, workers: int, keep_archives: bool) -> int:
     """Disk the plans still need at their worst moment: all trees, and as many archives as lie there at once.
 
     What has been fetched already does not count again.
@@ -169,7 +171,7 @@ def needed_bytes(plans: Sequence[Plan], *, workers: int, keep_archives: bool) ->
     return sum(p.extracted_bytes for p in fetches) + sum(archives if keep_archives else archives[:workers])
 
 
-def _missing_archive_bytes(p: Plan) -> int:
+def _missing_archive_bytes(p: DownloadPlan) -> int:
     first = p.candidates[0]
     if first.remote is None:
         return 0
@@ -178,14 +180,14 @@ def _missing_archive_bytes(p: Plan) -> int:
 
 
 def check_disk(
-    plans: Sequence[Plan], layout: Layout, free_bytes: FreeBytes, size: Callable[[Sequence[Plan]], int]
+    plans: Sequence[DownloadPlan], layout: DownloadFolders, free_bytes: FreeBytes, size: Callable[[Sequence[DownloadPlan]], int]
 ) -> None:
     """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit."""
     needed, free = size(plans), free_bytes(layout.data_root)
     if not needed or needed + RESERVE_BYTES <= free:
         return
     each = ", ".join(f"{p.dataset.key} {gigabytes(size([p]))}" for p in plans if p.action == "fetch")
-    fitting: list[Plan] = []
+    fitting: list[DownloadPlan] = []
     for p in sorted((p for p in plans if p.action == "fetch"), key=lambda p: size([p])):
         if size([*fitting, p]) + RESERVE_BYTES <= free:
             fitting.append(p)
@@ -202,7 +204,7 @@ def gigabytes(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
-def describe(p: Plan) -> str:
+def describe(p: DownloadPlan) -> str:
     """One readable line or two for the log."""
     if p.action == "skip":
         return f"{p.dataset.key}: complete, nothing to do"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import hashlib
+import logging
 import random
 import re
 import threading
@@ -19,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from violence_detection.cli import log
 from violence_detection.download.http_facts import (
     content_range,
     network_reason,
@@ -30,6 +30,8 @@ from violence_detection.download.http_facts import (
 )
 from violence_detection.errors import UserError
 from violence_detection.system import storage
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import requests

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.ensemble import ensemble
-from violence_detection.ensemble.folds import Cut
-from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.folds import Fold
+from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import metrics, scoring
 from violence_detection.models import detector
@@ -31,22 +31,22 @@ RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
 
 
 @dataclass(frozen=True)
-class Plan:
+class CrossValidation:
     """Members to train on each cut, below `folder`. `views`: of a held-out clip, averaged to judge it."""
 
     members: tuple[str, ...]
-    cuts: tuple[Cut, ...]
+    cuts: tuple[Fold, ...]
     pool: Pool
     settings: Settings
     folder: Path
     overwrite: bool = False
     views: int = 1
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[TrainingJob]:
         """All folds' jobs, fold by fold."""
         return [job for cut in self.cuts for job in self._fold_jobs(cut)]
 
-    def _fold_jobs(self, cut: Cut) -> list[Job]:
+    def _fold_jobs(self, cut: Fold) -> list[TrainingJob]:
         folder = self.folder / cut.name
         return ensemble.jobs(self.members, self.pool, cut, self.settings, folder, self.overwrite)
 
@@ -60,7 +60,7 @@ class Plan:
         return [job.key for job in self.jobs()]
 
 
-def finish(plan: Plan, trained: Sequence[Trained]) -> dict[str, Any]:
+def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
     """Predict every fold's held-out clips and write the files above. Returns the summary's fields."""
     import pandas as pd
 
@@ -97,7 +97,7 @@ def finish(plan: Plan, trained: Sequence[Trained]) -> dict[str, Any]:
     return figures
 
 
-def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], Plan]) -> pd.DataFrame | None:
+def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
     """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members)."""
     import pandas as pd
 
@@ -112,7 +112,7 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], Plan]) -> pd.Da
     return pd.read_csv(folder / PREDICTIONS_NAME, dtype=text, keep_default_na=False)
 
 
-def _figures(plan: Plan, oof: pd.DataFrame) -> dict[str, Any]:
+def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
     result = metrics.evaluate(oof, detector.DEFAULT_THRESHOLD)
     folds = []
     for i, cut in enumerate(plan.cuts):

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from violence_detection.config import MEMBERS
 from violence_detection.ensemble import member_weights
-from violence_detection.ensemble.folds import Cut
-from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.config import MEMBERS
+from violence_detection.ensemble.folds import Fold
+from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.models import detector
 from violence_detection.system import storage
@@ -40,10 +40,10 @@ class Part:
 
 
 def jobs(
-    names: Sequence[str], pool: Pool, cut: Cut, settings: Settings, folder: Path, overwrite: bool
-) -> list[Job]:
+    names: Sequence[str], pool: Pool, cut: Fold, settings: Settings, folder: Path, overwrite: bool
+) -> list[TrainingJob]:
     """A job a member, each in `<folder>/<name>`."""
-    return [Job(name, folder / name, pool, cut, settings, overwrite=overwrite) for name in names]
+    return [TrainingJob(name, folder / name, pool, cut, settings, overwrite=overwrite) for name in names]
 
 
 def write(folder: Path, parts: Sequence[Part], selection: Samples, seed: int) -> member_weights.Weights:

@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.combine import manifest
-from violence_detection.config import EnsembleConfig, ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
 from violence_detection.ensemble import pool as pools
-from violence_detection.ensemble.cross_validation import Plan
-from violence_detection.ensemble.folds import Cut
-from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.cross_validation import CrossValidation
+from violence_detection.ensemble.folds import Fold
+from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
-from violence_detection.features.extract_run import Clip
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.extract_run import WantedClip
 from violence_detection.models import detector
 from violence_detection.system import storage
 from violence_detection.training import devices, heads, trainer, training_data
+from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.trainer import Trained
 from violence_detection.video import augment
 
@@ -32,7 +34,7 @@ _FOLDS_FOR_HARD = 5
 
 
 @dataclass(frozen=True)
-class Run:
+class EnsembleRun:
     """One call of the script."""
 
     config: EnsembleConfig
@@ -68,20 +70,20 @@ class Run:
             fields["fine_tuned"] = self._fine_tune()
         return {**fields, "generated_samples": self.pool.generated}
 
-    def train(self, jobs: Sequence[Job]) -> list[Trained]:
+    def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
         jobs = [replace(job, usd_per_hour=self.where.usd_per_hour) for job in jobs]
         return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.where.ray, strategy=self.strategy)
 
     @cached_property
-    def official(self) -> Cut:
+    def official(self) -> Fold:
         train = self.settings.train
         return folds.official(self.pool.frame, self.target, train.selection_fraction, train.seed)
 
-    def plan(self, k: int, members: tuple[str, ...], folder: Path | None = None) -> Plan:
+    def plan(self, k: int, members: tuple[str, ...], folder: Path | None = None) -> CrossValidation:
         """The cross-validation of k folds on this run's clips."""
         train = self.settings.train
         cuts = folds.cross_validation(self.pool.frame, self.target, k, train.selection_fraction, train.seed)
-        return Plan(
+        return CrossValidation(
             members,
             tuple(cuts),
             self.pool,
@@ -91,7 +93,7 @@ class Run:
             self.config.tta,
         )
 
-    def _official_jobs(self) -> list[Job]:
+    def _official_jobs(self) -> list[TrainingJob]:
         return ensemble.jobs(
             self.config.members, self.pool, self.official, self.settings, self.output, self.overwrite
         )
@@ -128,7 +130,7 @@ class Run:
     def _judge_out_of_fold(self, folder: Path) -> Any:
         """Out-of-fold predictions of the first member alone: enough to tell hard clips."""
 
-        def plan(k: int, members: tuple[str, ...]) -> Plan:
+        def plan(k: int, members: tuple[str, ...]) -> CrossValidation:
             return self.plan(k, members, folder)
 
         wanted = plan(_FOLDS_FOR_HARD, self.config.members[:1])
@@ -146,7 +148,7 @@ def prepare(
     train: TrainConfig,
     output: Path,
     overwrite: bool,
-) -> Run:
+) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
     training_data.check(features, where)
     trainer.check(train)
@@ -155,7 +157,7 @@ def prepare(
     strategy = devices.set_up(train)
     pool = pools.open_pool(features, where, choice)
     settings = Settings(features, where.augment, head, train)
-    return Run(config, where, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+    return EnsembleRun(config, where, settings, output, overwrite, pool, frozenset(choice.target), strategy)
 
 
 def choose(config: EnsembleConfig, where: ExtractConfig) -> Choice:
@@ -166,7 +168,7 @@ def choose(config: EnsembleConfig, where: ExtractConfig) -> Choice:
     return Choice(target, added, config.all_clips, config.tta)
 
 
-def wanted_clips(config: EnsembleConfig, where: ExtractConfig) -> list[Clip]:
+def wanted_clips(config: EnsembleConfig, where: ExtractConfig) -> list[WantedClip]:
     """The clips, with the variants and views that a run of these settings needs."""
     choice, combined = choose(config, where), where.data_root / "combined_all"
     return choice.clips(choice.rows(combined), combined, augment.variant_names("v", where.augment))
@@ -203,7 +205,7 @@ def check(config: EnsembleConfig) -> None:
         raise UserError("--parallel takes a number of processes, or none for one a GPU")
 
 
-def finish(run: Run) -> list[dict[str, str]]:
+def finish(run: EnsembleRun) -> list[dict[str, str]]:
     """Write the failures file; returns the failures."""
     storage.write_failures(run.output / "failures.csv", run.pool.failures)
     return run.pool.failures

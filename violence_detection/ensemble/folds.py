@@ -23,7 +23,7 @@ OFFICIAL = "official"
 
 
 @dataclass(frozen=True)
-class Cut:
+class Fold:
     """Clip ids of each part, ordered. `train` may name a clip several times: it is then drawn so often an epoch."""
 
     name: str
@@ -37,7 +37,7 @@ class Cut:
         return storage.stable_hash([self.train, self.selection], 64)
 
 
-def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed: int) -> Cut:
+def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed: int) -> Fold:
     """Train and selection from train, held out is val. `frame`: the manifest's rows, by clip id."""
     aimed = frame.dataset.isin(target)
     val = frame[aimed & (frame.split == split.VAL)]
@@ -46,7 +46,7 @@ def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed
 
 def cross_validation(
     frame: pd.DataFrame, target: Collection[str], k: int, fraction: float, seed: int
-) -> list[Cut]:
+) -> list[Fold]:
     """K cuts of the train rows of `frame`; every train clip of a target data set is held out by just one of them.
 
     Each fold has a selection part of its own, cut from what it trains on. Raises UserError if there are fewer
@@ -71,7 +71,7 @@ def _cut(
     target: Collection[str],
     fraction: float,
     seed: int,
-) -> Cut:
+) -> Fold:
     chosen = split.selection_split(trainable, fraction, seed)
     selection = trainable[chosen]
     kept_apart = set(held_out.source_group) | set(selection.source_group)
@@ -93,10 +93,10 @@ def _cut(
                 f"{name}: the {part} part has {'clips of one class only' if classes else 'no clips'}. Add data, "
                 "use fewer folds or a larger --selection-fraction, or check manifest.csv"
             )
-    return Cut(name, *(tuple(ids) for ids in parts.values()))
+    return Fold(name, *(tuple(ids) for ids in parts.values()))
 
 
-def with_repeats(cut: Cut, repeated: np.ndarray, share: float) -> Cut:
+def with_repeats(cut: Fold, repeated: np.ndarray, share: float) -> Fold:
     """`cut` with the train clips where `repeated` (n_train,) bool is True drawn more often, until they are `share`.
 
     All others are still drawn once an epoch, so that nothing learnt from them is forgotten.
@@ -105,4 +105,4 @@ def with_repeats(cut: Cut, repeated: np.ndarray, share: float) -> Cut:
     often, once = ids[repeated], ids[~repeated]
     wanted = round(share / (1 - share) * len(once))
     draws = np.resize(often, max(wanted, len(often))) if len(often) else often
-    return Cut(f"{cut.name}-hard", tuple(sorted([*once, *draws])), cut.selection, cut.held_out)
+    return Fold(f"{cut.name}-hard", tuple(sorted([*once, *draws])), cut.selection, cut.held_out)

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection.config import EnsembleConfig, TrainConfig
 from violence_detection.ensemble import ensemble, folds
-from violence_detection.ensemble.folds import Cut
-from violence_detection.ensemble.member_jobs import Job, Settings
+from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.folds import Fold
+from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, paired
 from violence_detection.models import detector
 from violence_detection.training import trainer
+from violence_detection.training.config import TrainConfig
 from violence_detection.training.trainer import Trained
 from violence_detection.training.training_data import Samples
 
@@ -57,11 +58,11 @@ def train_config(train: TrainConfig, config: EnsembleConfig) -> TrainConfig:
 def fine_tune(
     config: EnsembleConfig,
     pool: Pool,
-    cut: Cut,
+    cut: Fold,
     settings: Settings,
     oof: pd.DataFrame,
     folder: Path,
-    run: Callable[[Sequence[Job]], list[Trained]],
+    run: Callable[[Sequence[TrainingJob]], list[Trained]],
     overwrite: bool,
 ) -> dict[str, Any]:
     """Tune the members in `folder`, write `<folder>/hard/ensemble.json` and say what it was worth."""
@@ -82,7 +83,7 @@ def fine_tune(
     starts = [folder / name / trainer.BEST_NAME for name in config.members]
     trained = run(
         [
-            Job(name, folder / FOLDER / name, pool, tuned_cut, tuning, start, overwrite)
+            TrainingJob(name, folder / FOLDER / name, pool, tuned_cut, tuning, start, overwrite)
             for name, start in zip(config.members, starts, strict=True)
         ]
     )

@@ -24,12 +24,12 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection import cli
-from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
-from violence_detection.ensemble.folds import Cut
+from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.features.config import FeatureConfig
+from violence_detection.system import console, storage
 from violence_detection.system.processes import follow_parent, worker_count
+from violence_detection.training.config import HeadConfig, TrainConfig
 
 if TYPE_CHECKING:
     from violence_detection.ensemble.pool import Pool
@@ -56,19 +56,19 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """Train `architecture` on `cut` into `folder`. `start`: a trained model to go on from instead of fresh weights."""
 
     architecture: str
     folder: Path
     pool: Pool
-    cut: Cut
+    cut: Fold
     settings: Settings
     start: Path | None = None
     overwrite: bool = False
     usd_per_hour: float = 0.0  # of the machine, for what the log says is left to pay
 
-    def with_absolute_paths(self) -> Job:
+    def with_absolute_paths(self) -> TrainingJob:
         """The same job for a process with another working folder."""
         pool, start = self.pool.with_absolute_paths(), self.start and self.start.resolve()
         return dataclasses.replace(self, folder=self.folder.resolve(), pool=pool, start=start)
@@ -92,7 +92,7 @@ class Job:
 
 
 def run(
-    jobs: Sequence[Job], *, at_once: int = 1, ray: str | None = None, strategy: Any = None
+    jobs: Sequence[TrainingJob], *, at_once: int = 1, ray: str | None = None, strategy: Any = None
 ) -> list[Trained]:
     """Train what is not finished; the results in the order of the jobs.
 
@@ -118,7 +118,7 @@ def run(
     return [trained for trained in done if trained is not None]
 
 
-def finished(job: Job) -> Trained | None:
+def finished(job: TrainingJob) -> Trained | None:
     """The result of a job that was done before, by the same settings and clips."""
     from violence_detection.training import trainer
 
@@ -128,7 +128,7 @@ def finished(job: Job) -> Trained | None:
     return trainer.Trained(folder=job.folder, **storage.read_json(result))
 
 
-def train(job: Job, data: Data, strategy: Any) -> None:
+def train(job: TrainingJob, data: Data, strategy: Any) -> None:
     """Do a job in this process, on its cut's data."""
     from violence_detection.training import trainer
 
@@ -140,7 +140,7 @@ def train(job: Job, data: Data, strategy: Any) -> None:
     )
 
 
-def _here(jobs: Sequence[Job], strategy: Any) -> None:
+def _here(jobs: Sequence[TrainingJob], strategy: Any) -> None:
     for _, same_clips in itertools.groupby(jobs, key=lambda job: (id(job.pool), job.cut)):
         data = None
         for job in same_clips:
@@ -162,7 +162,7 @@ def fix_threads() -> None:
         )
 
 
-def _train_alone(job: Job) -> None:
+def _train_alone(job: TrainingJob) -> None:
     """Do a job in a process that has nothing set up."""
     from violence_detection.training import devices
 
@@ -178,7 +178,7 @@ def _train_alone(job: Job) -> None:
 class _Worker:
     """A process with a job, and the way it says why it failed."""
 
-    job: Job
+    job: TrainingJob
     device: str
     process: BaseProcess
     says: Connection
@@ -193,7 +193,7 @@ def visible_gpus() -> list[str]:
     return (named or [str(i) for i in range(count)])[:count]
 
 
-def _in_processes(jobs: Sequence[Job], at_once: int) -> None:
+def _in_processes(jobs: Sequence[TrainingJob], at_once: int) -> None:
     gpus = visible_gpus()
     if gpus and jobs and jobs[0].settings.train.devices > 1:
         raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
@@ -229,21 +229,21 @@ def _in_processes(jobs: Sequence[Job], at_once: int) -> None:
             worker.process.join()
 
 
-def _start(job: Job, gpu: str) -> _Worker:
+def _start(job: TrainingJob, gpu: str) -> _Worker:
     context = multiprocessing.get_context("spawn")
     hears, says = context.Pipe(duplex=False)
     with _environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
-        arguments = (job, says, cli.log_files(), cli.log.level)
+        arguments = (job, says, console.log_files(), console.log.level)
         process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
         process.start()
     says.close()  # so that the worker's end shows here
     return _Worker(job, gpu, process, hears)
 
 
-def _work(job: Job, says: Connection, log_files: Sequence[str], level: int) -> None:
+def _work(job: TrainingJob, says: Connection, log_files: Sequence[str], level: int) -> None:
     """A worker process from start to end: its errors go to the process that started it."""
     follow_parent()
-    cli.log_to(log_files, level)
+    console.log_to(log_files, level)
     try:
         _train_alone(job)
     except UserError as e:
@@ -287,7 +287,7 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 # --- a Ray cluster ---
 
 
-def _over_ray(jobs: Sequence[Job], address: str) -> None:
+def _over_ray(jobs: Sequence[TrainingJob], address: str) -> None:
     if not jobs:
         return
     from violence_detection.system import ray_cluster

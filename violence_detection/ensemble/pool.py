@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from violence_detection.combine import manifest, split
-from violence_detection.config import ExtractConfig, FeatureConfig
-from violence_detection.datasets.generated.samples import is_sample_root
-from violence_detection.ensemble.folds import Cut
+from violence_detection.datasets.generated.samples import is_generated
+from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
 from violence_detection.features import extract, precision
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
 from violence_detection.training import training_data
 from violence_detection.training.training_data import Data, Samples
@@ -60,7 +60,7 @@ class Pool:
         names = augment.variant_names("t", count)
         return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
 
-    def data(self, cut: Cut) -> Data:
+    def data(self, cut: Fold) -> Data:
         """Load the parts of a cut: train with every variant, selection and held-out (as `val`) plain."""
         once, positions = np.unique(np.array(cut.train), return_inverse=True)
         parts = [
@@ -127,7 +127,7 @@ class Choice:
         frame = frame[frame.dataset.isin({*self.target, *self.added})]
         return frame.assign(split=split.TRAIN) if self.all_clips else frame
 
-    def clips(self, frame: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[extract.Clip]:
+    def clips(self, frame: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[extract.WantedClip]:
         """The clips of those rows, each with the variants and views that are needed of it."""
         variants = tuple(variants)
         test_time = augment.variant_names("t", self.views)[1:]
@@ -154,6 +154,6 @@ def open_pool(features: FeatureConfig, where: ExtractConfig, choice: Choice) -> 
         failures=extraction.failures,
         records={name: storage.read_json(s.folder / RECORD_NAME) for name, s in extraction.stores.items()},
         manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
-        generated=is_sample_root(where.data_root),
+        generated=is_generated(where.data_root),
         memory_gb=where.memory_gb,
     )

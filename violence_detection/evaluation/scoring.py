@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from violence_detection.combine import manifest
-from violence_detection.config import ScoreConfig
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics
+from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.features import extract
 from violence_detection.models import detector
 from violence_detection.training import trainer, training_data
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Score:
+class QuickScore:
     """Accuracy of a model with its 95 % interval, and of each member."""
 
     accuracy: float
@@ -36,13 +36,13 @@ class Score:
     by_member: dict[str, float]
 
 
-def score_samples(folder: Path, samples: Samples) -> Score:
+def score_samples(folder: Path, samples: Samples) -> QuickScore:
     """Score the model in `folder` on loaded samples (plain views)."""
     model = detector.load(folder)
     by_member = model.predict(samples.plain())
     fights = samples.labels == 1
     correct = (model.average(by_member) >= model.threshold) == fights
-    return Score(
+    return QuickScore(
         round(float(correct.mean()), 4),
         _rounded(metrics.accuracy_interval(correct, samples.rows.source_group.to_numpy())),
         {name: round(float(((p >= model.threshold) == fights).mean()), 4) for name, p in by_member.items()},
@@ -54,7 +54,7 @@ def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Scored:
+class Evaluation:
     """Everything a report needs. `predictions` has NaN where a clip could not be read."""
 
     predictions: pd.DataFrame
@@ -68,9 +68,9 @@ class Scored:
     trained_on: int
 
 
-def run(config: ScoreConfig) -> Scored:
+def run(config: EvaluationConfig) -> Evaluation:
     """Predict every clip of the split and evaluate. Raises UserError for a missing model, folder or manifest."""
-    from violence_detection.datasets.generated.samples import is_sample_root
+    from violence_detection.datasets.generated.samples import is_generated
 
     combined, split = locate(config)
     frame = manifest.read(combined)
@@ -93,7 +93,7 @@ def run(config: ScoreConfig) -> Scored:
         log.warning(
             "%d of the %d clips were trained on: this is no accuracy on unseen clips", overlap, len(rows)
         )
-    return Scored(
+    return Evaluation(
         predictions,
         frame,
         combined,
@@ -101,12 +101,12 @@ def run(config: ScoreConfig) -> Scored:
         model,
         metrics.evaluate(predictions, model.threshold),
         extraction.failures,
-        is_sample_root(combined.parent) or model.trained_on_samples,
+        is_generated(combined.parent) or model.trained_on_samples,
         overlap,
     )
 
 
-def locate(config: ScoreConfig) -> tuple[Path, str]:
+def locate(config: EvaluationConfig) -> tuple[Path, str]:
     """The combined folder and the split that `--data` names. Raises UserError if there is no manifest."""
     data = config.data or config.data_root / "combined_all" / "val"
     if not data.is_dir():
@@ -147,7 +147,7 @@ def trained_on(model: detector.Detector, clip_ids: Sequence[str]) -> int:
     return sum(clip_id in seen for clip_id in clip_ids)
 
 
-def report(scored: Scored, folder: Path, command: str) -> Path:
+def report(scored: Evaluation, folder: Path, command: str) -> Path:
     """Write metrics.json, predictions.csv, plots and index.html; returns the page's path."""
     from violence_detection.evaluation.report import report as report_page
 
@@ -177,7 +177,7 @@ def report(scored: Scored, folder: Path, command: str) -> Path:
     return report_page.write_report(folder, scored.result, scored.predictions, context)
 
 
-def summary(scored: Scored, page: Path) -> dict[str, Any]:
+def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
     """The script's JSON line."""
     result = scored.result
     figures = ("accuracy", "ci95", "n")
@@ -192,7 +192,7 @@ def summary(scored: Scored, page: Path) -> dict[str, Any]:
     }
 
 
-def log_table(scored: Scored, page: Path) -> None:
+def log_table(scored: Evaluation, page: Path) -> None:
     """The same as a table for people."""
     result = scored.result
     rows = [(m["name"], m) for m in result["members"]] if len(result["members"]) > 1 else []

@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from violence_detection.backbones import registry
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
+from violence_detection.features.config import FeatureConfig
 from violence_detection.features.feature_index import LOCK_NAME, VerifiedIndex, stamp
 from violence_detection.system import storage
 from violence_detection.video import augment, focus

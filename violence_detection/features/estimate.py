@@ -11,7 +11,7 @@ from pathlib import Path
 
 from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
-from violence_detection.features.extract_run import Clip
+from violence_detection.features.extract_run import WantedClip
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
@@ -22,12 +22,12 @@ _ENTRY_BYTES = 400
 _VARIANT_BYTES = 270
 
 
-def count_variants(clips: Sequence[Clip]) -> int:
+def count_variants(clips: Sequence[WantedClip]) -> int:
     """Variants over all clips; both streams of one are made together and count once."""
     return sum(len(clip.variants) for clip in clips)
 
 
-def needed_bytes(clips: Sequence[Clip], steps: int, feature_dim: int) -> int:
+def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> int:
     """Bytes that one store will take for the variants (steps, feature_dim) float16 of these clips."""
     variant = 2 * steps * feature_dim + _VARIANT_BYTES
     return len(clips) * _ENTRY_BYTES + count_variants(clips) * variant
@@ -53,14 +53,14 @@ def time_and_cost(seconds: float, usd_per_hour: float) -> str:
     return text + (f" ({seconds / 3600 * usd_per_hour:.2f} USD)" if usd_per_hour else "")
 
 
-def measured(work: Callable[[], None], clips: Sequence[Clip]) -> float:
+def measured(work: Callable[[], None], clips: Sequence[WantedClip]) -> float:
     """Do the work on these clips and return its rate in variants per second."""
     started = time.monotonic()
     work()
     return count_variants(clips) / max(time.monotonic() - started, 1e-9)
 
 
-class Rates:
+class RateRecord:
     """The rates of earlier runs, beside the features they made: <folder>/rates.json, by hardware."""
 
     def __init__(self, folder: Path):

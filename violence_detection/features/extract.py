@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from violence_detection.backbones import engines, registry
-from violence_detection.config import STREAMS, ExtractConfig, FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import cache, estimate, extract_ray, precision
 from violence_detection.features.cache import FeatureStore
-from violence_detection.features.extract_run import Clip, Run, default_workers
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.extract_run import ExtractionPass, WantedClip, default_workers
 from violence_detection.system import storage
+from violence_detection.video.config import STREAMS
 
 log = logging.getLogger(__name__)
 #: What other writers have spoilt meanwhile is made again so often.
@@ -45,11 +46,11 @@ class _Part:
     backbone: registry.Backbone
     weights: Path
     stores: dict[str, FeatureStore]
-    todo: list[Clip]
+    todo: list[WantedClip]
 
 
 def ensure(
-    wanted: Sequence[Clip],
+    wanted: Sequence[WantedClip],
     config: FeatureConfig,
     data_root: Path,
     workers: int = 0,
@@ -108,7 +109,7 @@ def ensure(
     return out
 
 
-def ensure_for(wanted: Sequence[Clip], config: FeatureConfig, where: ExtractConfig) -> Extraction:
+def ensure_for(wanted: Sequence[WantedClip], config: FeatureConfig, where: ExtractConfig) -> Extraction:
     """`ensure` with the settings of a training script."""
     return ensure(
         wanted,
@@ -140,7 +141,7 @@ def check(config: FeatureConfig) -> None:
         raise UserError("--i3d-frames must be at least 16, what the published classifier needs for two steps")
 
 
-def _missing(wanted: Sequence[Clip], stores: Mapping[str, FeatureStore], verify: bool) -> list[Clip]:
+def _missing(wanted: Sequence[WantedClip], stores: Mapping[str, FeatureStore], verify: bool) -> list[WantedClip]:
     todo = []
     with ThreadPoolExecutor() as pool:
         present = {
@@ -156,7 +157,7 @@ def _missing(wanted: Sequence[Clip], stores: Mapping[str, FeatureStore], verify:
                 log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
         common = frozenset.intersection(*(v or frozenset() for v in have))
         if lacking := tuple(v for v in clip.variants if v not in common):
-            todo.append(Clip(clip.clip_id, clip.path, lacking))
+            todo.append(WantedClip(clip.clip_id, clip.path, lacking))
     for store in stores.values():
         store.index.save()
     return todo
@@ -164,7 +165,7 @@ def _missing(wanted: Sequence[Clip], stores: Mapping[str, FeatureStore], verify:
 
 def _extract_part(
     part: _Part,
-    wanted: Sequence[Clip],
+    wanted: Sequence[WantedClip],
     out: Extraction,
     data_root: Path,
     workers: int,
@@ -209,19 +210,19 @@ def _extract_part(
 
 def _extract_here(
     part: _Part,
-    todo: Sequence[Clip],
-    wanted: Sequence[Clip],
+    todo: Sequence[WantedClip],
+    wanted: Sequence[WantedClip],
     data_root: Path,
     workers: int,
     usd_per_hour: float,
-) -> extract_ray.Done:
+) -> extract_ray.ExtractionDone:
     """Extract with this machine's engine; the first clips, or an earlier run, say how long the others take."""
     probe = precision.probe_of(todo, part.backbone, part.config)
     engine = engines.create(part.config.engine, part.backbone, part.weights, part.config.frames, probe)
     precision.admit(engine, part.stores, wanted, part.backbone, part.config)
-    run = Run(part.config, part.backbone, part.stores, engine)
+    run = ExtractionPass(part.config, part.backbone, part.stores, engine)
     workers = workers or default_workers()
-    rates = estimate.Rates(next(iter(part.stores.values())).folder)
+    rates = estimate.RateRecord(next(iter(part.stores.values())).folder)
     rate = rates.known()
     if rate is None and len(todo) >= estimate.WORTH_MEASURING * workers:
         first, todo = todo[: 2 * workers], todo[2 * workers :]
@@ -234,7 +235,7 @@ def _extract_here(
     )
     if len(todo) >= estimate.WORTH_MEASURING * workers:
         rates.note(rate)
-    return extract_ray.Done(run.failures, run.clips_extracted)
+    return extract_ray.ExtractionDone(run.failures, run.clips_extracted)
 
 
 def _log_folder(data_root: Path, backbone: str) -> Path:
@@ -242,7 +243,7 @@ def _log_folder(data_root: Path, backbone: str) -> Path:
 
 
 def _make_again(
-    by_id: Mapping[str, Clip], config: FeatureConfig, data_root: Path, workers: int, clip_id: str
+    by_id: Mapping[str, WantedClip], config: FeatureConfig, data_root: Path, workers: int, clip_id: str
 ) -> None:
     """Extract one clip anew. Raises UserError if it can no longer be read."""
     for failure in ensure([by_id[clip_id]], config, data_root, workers, verify=True).failures:

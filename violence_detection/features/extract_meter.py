@@ -29,7 +29,7 @@ class Counts(Protocol):
 
 
 @dataclass(frozen=True)
-class Rates:
+class ExtractionRates:
     """Over a stretch of time. `waited` is the share of it in which the engine had nothing to do, for want of images."""
 
     clips_per_s: float
@@ -63,7 +63,7 @@ class Meter:
         log.info("%d of %d clips: %s", clips_done, self.clips, rates)
         self._write_scalars(rates, clips_done)
 
-    def finish(self, clips_done: int) -> Rates:
+    def finish(self, clips_done: int) -> ExtractionRates:
         """Report the whole run."""
         rates = self._rates(self._start, clips_done)
         log.info("%d clips in %s: %s", clips_done, _duration(time.monotonic() - self._start[0]), rates)
@@ -71,13 +71,13 @@ class Meter:
             self._write_scalars(rates, clips_done)
         return rates
 
-    def _rates(self, since: tuple[float, int, int, float], clips_done: int) -> Rates:
+    def _rates(self, since: tuple[float, int, int, float], clips_done: int) -> ExtractionRates:
         then, clips_then, images_then, busy_then = since
         seconds = max(time.monotonic() - then, 1e-9)
         per_s = (clips_done - clips_then) / seconds
         overall = clips_done / max(time.monotonic() - self._start[0], 1e-9)
         busy = (self.engine.busy_s - busy_then) / (seconds * self.engine.n_runners)
-        return Rates(
+        return ExtractionRates(
             per_s,
             (self.engine.images_done - images_then) / seconds,
             min(max(1.0 - busy, 0.0), 1.0),  # a job counts when it is done: a stretch can end up above 1
@@ -85,7 +85,7 @@ class Meter:
             (self.clips - clips_done) / overall if overall else 0.0,
         )
 
-    def _write_scalars(self, rates: Rates, step: int) -> None:
+    def _write_scalars(self, rates: ExtractionRates, step: int) -> None:
         if self.folder is None or "tensorflow" not in sys.modules:  # every real engine has loaded it
             return
         import tensorflow as tf

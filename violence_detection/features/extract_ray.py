@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from violence_detection import cli
 from violence_detection.backbones import engines, registry
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import cache, estimate, precision
 from violence_detection.features.cache import FeatureStore
+from violence_detection.features.config import FeatureConfig
 from violence_detection.features.extract_meter import Meter
-from violence_detection.features.extract_run import Clip, Run
-from violence_detection.system import ray_cluster
+from violence_detection.features.extract_run import ExtractionPass, WantedClip
+from violence_detection.system import console, ray_cluster
 
 log = logging.getLogger(__name__)
 #: Shards each worker gets, so that the last ones end at about the same time; and the most clips in one.
@@ -33,7 +32,7 @@ _MOST_CLIPS = 1024  # on GPUs each costs the start of a process; what a dead one
 
 
 @dataclass
-class Done:
+class ExtractionDone:
     """How a shard, or all of them, went."""
 
     failures: list[dict[str, str]] = field(default_factory=list)
@@ -73,7 +72,7 @@ class _Task:
 
 def extract(
     address: str,
-    todo: Sequence[Clip],
+    todo: Sequence[WantedClip],
     config: FeatureConfig,
     backbone: str,
     stores: Mapping[str, FeatureStore],
@@ -81,7 +80,7 @@ def extract(
     workers: int,
     usd_per_hour: float,
     logs: Path,
-) -> Done:
+) -> ExtractionDone:
     """Extract all of `todo` into the stores; failures name clips as `todo` does. TensorBoard scalars go to `logs`.
 
     `usd_per_hour` is the price of one machine. Raises UserError if a machine sees another data root or other weights.
@@ -94,9 +93,9 @@ def extract(
         cpus_each, gpus_each = _share(machines)
         slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
         task = _Task(config, backbone, root, folders, workers or 2 * max(1, int(cpus_each)))
-        shards = _shards([Clip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
+        shards = _shards([WantedClip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", backbone, len(shards), slots)
-        out, extracted, started = Done(machines=len(machines)), 0, time.monotonic()
+        out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
         did = _Workers(n_runners=slots)
         meter = Meter(did, len(todo), logs)
         results = ray_cluster.map_unordered(
@@ -107,7 +106,7 @@ def extract(
             gpus_each=gpus_each,
             what="shard of clips",
         )
-        with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
+        with console.progress(total=len(todo), unit="clip", desc="features") as bar:
             for count, (index, done) in enumerate(results, 1):
                 out.failures += [f | {"path": as_given[f["path"]]} for f in done.failures]
                 out.clips_extracted += done.clips_extracted
@@ -134,12 +133,12 @@ def _share(machines: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     return max(1.0, min((m["CPU"] for m in machines if m.get("CPU", 0) >= 1), default=1.0)), 0.0
 
 
-def _shards(clips: Sequence[Clip], slots: int) -> list[list[Clip]]:
+def _shards(clips: Sequence[WantedClip], slots: int) -> list[list[WantedClip]]:
     size = max(1, min(_MOST_CLIPS, -(-len(clips) // (slots * _SHARDS_PER_WORKER))))
     return [list(clips[i : i + size]) for i in range(0, len(clips), size)]
 
 
-def _extract_shard(task: _Task, clips: Sequence[Clip]) -> _Shard:
+def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
     """Run by a worker: what the shard still lacks."""
     begun = time.monotonic()
     backbone = registry.get(task.backbone)
@@ -148,7 +147,7 @@ def _extract_shard(task: _Task, clips: Sequence[Clip]) -> _Shard:
     todo = [c for c in clips if not _is_whole(c, stores)]
     engine = _engine(task, weights, clips)
     precision.admit(engine, stores, clips, backbone, task.config)
-    run = Run(task.config, backbone, stores, engine)
+    run = ExtractionPass(task.config, backbone, stores, engine)
     images, busy_s, ready = engine.images_done, engine.busy_s, time.monotonic()
     try:
         run.extract(todo, task.workers)
@@ -179,7 +178,7 @@ def _store(task: _Task, stream: str, folder: Path, weights: Path) -> FeatureStor
     return FeatureStore(folder)
 
 
-def _is_whole(clip: Clip, stores: Mapping[str, FeatureStore]) -> bool:
+def _is_whole(clip: WantedClip, stores: Mapping[str, FeatureStore]) -> bool:
     present = [store.variants(clip.clip_id, verify=False) or frozenset() for store in stores.values()]
     return all(set(clip.variants) <= variants for variants in present)
 
@@ -187,7 +186,7 @@ def _is_whole(clip: Clip, stores: Mapping[str, FeatureStore]) -> bool:
 _engines: dict[tuple[Any, ...], engines.Engine] = {}
 
 
-def _engine(task: _Task, weights: Path, clips: Sequence[Clip]) -> engines.Engine:
+def _engine(task: _Task, weights: Path, clips: Sequence[WantedClip]) -> engines.Engine:
     """Built once a process. On CPUs that takes one shard after another; on GPUs Ray starts one a shard."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     key = (task.config.engine, task.backbone, weights, task.config.frames)

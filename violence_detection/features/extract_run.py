@@ -15,18 +15,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection import cli
 from violence_detection.backbones import engines, registry
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UnreadableVideo
 from violence_detection.features.cache import FeatureStore
+from violence_detection.features.config import FeatureConfig
 from violence_detection.features.extract_meter import Meter
-from violence_detection.system import machine
+from violence_detection.system import console, machine
 from violence_detection.video import pictures
 
 
 @dataclass(frozen=True)
-class Clip:
+class WantedClip:
     """A clip and the variants of it that are wanted."""
 
     clip_id: str
@@ -39,7 +38,7 @@ def default_workers() -> int:
     return 2 * machine.usable_cpus()
 
 
-class Run:
+class ExtractionPass:
     """A bounded number of clips is in flight. `failures` and `clips_extracted` say how it went."""
 
     def __init__(
@@ -54,7 +53,7 @@ class Run:
         self.clips_extracted = 0
         self._lock = threading.Lock()
 
-    def extract(self, todo: Sequence[Clip], workers: int, logs: Path | None = None) -> None:
+    def extract(self, todo: Sequence[WantedClip], workers: int, logs: Path | None = None) -> None:
         """Extract all of `todo` into the stores; TensorBoard scalars of its speed go to the folder `logs`.
 
         An error other than an unreadable clip ends it, and is raised.
@@ -66,7 +65,7 @@ class Run:
         )  # clips are decoded side by side: OpenCV's own threads would only be in their way
         pool = ThreadPoolExecutor(workers)
         try:
-            with cli.progress(total=len(todo), unit="clip", desc="features") as bar:
+            with console.progress(total=len(todo), unit="clip", desc="features") as bar:
                 clips_left = iter(todo)
                 while True:
                     room = workers + 1 - len(in_flight)  # one more, so that no worker waits for the next
@@ -88,7 +87,7 @@ class Run:
             future.result()  # a bug or a full disk stops the run here
         return len(done)
 
-    def _clip(self, clip: Clip) -> None:
+    def _clip(self, clip: WantedClip) -> None:
         try:
             values = self._features(clip)
         except UnreadableVideo as e:
@@ -100,7 +99,7 @@ class Run:
         with self._lock:
             self.clips_extracted += 1
 
-    def _features(self, clip: Clip) -> dict[str, dict[str, np.ndarray]]:
+    def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
         """{stream: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
         variants = pictures.clip_variants(
             clip.path, clip.clip_id, clip.variants, self.backbone.input_size, self.config

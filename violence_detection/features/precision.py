@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from violence_detection.backbones import registry
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
 from violence_detection.video import augment, pictures
 

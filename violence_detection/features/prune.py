@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.backbones import registry
-from violence_detection.config import FeatureConfig
 from violence_detection.download.plan import gigabytes
 from violence_detection.features import cache
+from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection import CLASS_NAMES, cli
-from violence_detection.cli import log
+from violence_detection import CLASS_NAMES
+from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
-from violence_detection.combine.cut.cutting import Cut
-from violence_detection.config import CombineConfig, CutConfig, FindConfig
+from violence_detection.combine.cut.cutting import CutResult
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UnreadableVideo
 from violence_detection.find import inventory, kaggle_folders
+from violence_detection.find.config import FindConfig
 from violence_detection.find.inventory import FoundDataset, Inventory
-from violence_detection.system import processes, storage
+from violence_detection.system import console, processes, storage
 from violence_detection.video import decode
+
+log = logging.getLogger(__name__)
 
 INVENTORY_NAME = "inventory.json"
 FAILURES_NAME = "inventory_failures.csv"
@@ -27,14 +30,14 @@ _MANY_TIMES = 5
 
 
 @dataclass(frozen=True)
-class Result:
+class FindResult:
     """`summary` is the script's one line; `failures` are named in the failures file."""
 
     summary: dict[str, Any]
     failures: list[dict[str, str]]
 
 
-def run(config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None) -> Result:
+def run(config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None) -> FindResult:
     """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found."""
     found = discover(config, more_roots)
     report(found)
@@ -46,7 +49,7 @@ def run(config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConf
     if config.check:
         storage.write_failures(config.data_root / FAILURES_NAME, failures)
     storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
-    return Result(_summary(found, planned, failures, config), failures)
+    return FindResult(_summary(found, planned, failures, config), failures)
 
 
 def discover(config: FindConfig | CombineConfig, more_roots: Sequence[Path] = ()) -> Inventory:
@@ -62,7 +65,7 @@ def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
     """
     todo = sorted(paths)
     failures = []
-    with cli.progress(total=len(todo), desc="check", unit="video") as bar:
+    with console.progress(total=len(todo), desc="check", unit="video") as bar:
         for path, reason in processes.map_unordered(_reason, todo, workers, _crashed):
             if reason:
                 failures.append({"path": str(path), "reason": reason})
@@ -88,7 +91,7 @@ def _paths(found: Inventory) -> list[Path]:
     return [p for d in found.datasets for p in (c.path for c in (*d.clips, *d.needs_cutting))]
 
 
-def as_json(found: Inventory, planned: Cut) -> dict[str, Any]:
+def as_json(found: Inventory, planned: CutResult) -> dict[str, Any]:
     """The inventory as JSON: a data set with its root, counts and what no rule explains; what cutting would give."""
     return {
         "roots": [str(r) for r in found.roots],
@@ -144,7 +147,7 @@ def report(found: Inventory) -> None:
         log.info("not found of the roadmap's seven: %s", ", ".join(absent))
 
 
-def report_windows(planned: Cut) -> None:
+def report_windows(planned: CutResult) -> None:
     """Say what the untrimmed videos give, and which give nothing and why."""
     for dataset, counts in sorted(planned.by_dataset.items()):
         fight, nonfight = (counts[label] for label in ("fight", "nonfight"))
@@ -162,7 +165,7 @@ def report_windows(planned: Cut) -> None:
 
 
 def _summary(
-    found: Inventory, planned: Cut, failures: Sequence[dict[str, str]], config: FindConfig
+    found: Inventory, planned: CutResult, failures: Sequence[dict[str, str]], config: FindConfig
 ) -> dict[str, Any]:
     datasets: dict[str, Counter[str]] = {}
     for dataset in found.datasets:

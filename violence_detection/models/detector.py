@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from violence_detection.backbones import registry
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UserError
 from violence_detection.features import cache
+from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
 from violence_detection.training import heads, trainer
 from violence_detection.training.training_data import Inputs

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection import cli
 from violence_detection.backbones import engines, registry
-from violence_detection.config import FeatureConfig, PredictConfig
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.evaluation import scoring
 from violence_detection.features import cache
+from violence_detection.features.config import FeatureConfig
 from violence_detection.models import detector
-from violence_detection.system import storage
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.system import console, storage
 from violence_detection.training.training_data import Inputs
 from violence_detection.video import augment, decode, pictures
 
@@ -166,7 +166,7 @@ def judge_all(predictor: Predictor, paths: Sequence[Path]) -> Iterator[Verdict |
 def summarise(judged: Iterator[Verdict | UnreadableVideo], count: int) -> dict[str, Any]:
     """Log a line a video; returns `{videos: [...], failures: [...]}`."""
     videos, failures = [], []
-    for item in cli.progress(judged, total=count, unit="video", desc="judging"):
+    for item in console.progress(judged, total=count, unit="video", desc="judging"):
         if isinstance(item, UnreadableVideo):
             failures.append({"path": item.path, "reason": item.reason})
             log.warning("cannot judge %s: %s", item.path, item.reason)

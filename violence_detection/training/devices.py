@@ -7,8 +7,8 @@ import logging
 import os
 from typing import Any
 
-from violence_detection.config import TrainConfig
 from violence_detection.errors import UserError
+from violence_detection.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import keras
 from keras import layers, ops
 
-from violence_detection.config import HeadConfig
+from violence_detection.training.config import HeadConfig
 
 Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 

@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection import cli
-from violence_detection.config import ExtractConfig, FeatureConfig
 from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import machine
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from violence_detection.features.cache import FeatureStore
-    from violence_detection.features.extract_run import Clip
+    from violence_detection.features.extract_run import WantedClip
 
 log = logging.getLogger(__name__)
 
@@ -214,14 +214,14 @@ def missing_features(
         lacking = [_lacking(store, wanted) for store in stores]
         steps = backbone.steps(settings.frames)
         size = sum(estimate.needed_bytes(clips, steps, backbone.feature_dim) for clips in lacking)
-        rate = estimate.Rates(stores[0].folder).known() or 0.0
+        rate = estimate.RateRecord(stores[0].folder).known() or 0.0
         found.append(Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate))
     return found
 
 
-def _lacking(store: FeatureStore, wanted: Mapping[str, frozenset[str]]) -> list[Clip]:
+def _lacking(store: FeatureStore, wanted: Mapping[str, frozenset[str]]) -> list[WantedClip]:
     """The clips whose entry lacks variants, with those."""
-    from violence_detection.features.extract_run import Clip
+    from violence_detection.features.extract_run import WantedClip
 
     lacking = {c: need - (store.variants(c, verify=False) or frozenset()) for c, need in wanted.items()}
-    return [Clip(c, Path(), tuple(variants)) for c, variants in lacking.items() if variants]
+    return [WantedClip(c, Path(), tuple(variants)) for c, variants in lacking.items() if variants]

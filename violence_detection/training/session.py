@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection import cli
-from violence_detection.config import ExtractConfig, FeatureConfig, HeadConfig, TrainConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
 from violence_detection.training import devices, trainer, training_data
+from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.training_data import Data
 
 log = logging.getLogger(__name__)

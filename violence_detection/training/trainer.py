@@ -31,10 +31,11 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection import CLASS_NAMES, __version__
-from violence_detection.config import FeatureConfig, HeadConfig, TrainConfig
 from violence_detection.errors import UserError
+from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
 from violence_detection.training import canary, heads, micro_batches, training_faults
+from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.feed import Feed
 from violence_detection.training.loss_scale import MirroredLossScale
 from violence_detection.training.training_board import Board
@@ -54,7 +55,7 @@ _COLUMNS = (
 
 
 @dataclass
-class State:
+class TrainingState:
     """What resuming needs beside the model and its optimiser."""
 
     epoch: int = 0
@@ -126,7 +127,7 @@ def train(
     storage.write_text(
         folder / CLIPS_NAME, "".join(f"{c}\n" for p in (data.train, data.selection) for c in p.rows.clip_id)
     )
-    return _Run(record, data, folder, strategy, start, usd_per_hour).run()
+    return _TrainingRun(record, data, folder, strategy, start, usd_per_hour).run()
 
 
 def check(config: TrainConfig) -> None:
@@ -214,7 +215,7 @@ def _outcome(record: Mapping[str, Any]) -> str:
     return storage.stable_hash({k: v for k, v in record.items() if k != "feature_engines"})
 
 
-class _Run:
+class _TrainingRun:
     """The epochs of one training run."""
 
     def __init__(
@@ -231,7 +232,7 @@ class _Run:
         self.config = TrainConfig(**record["train"])
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps = -(-len(data.train) // self.batch_size)
-        self.state = State(parts=self._parts(self.config.accumulate))
+        self.state = TrainingState(parts=self._parts(self.config.accumulate))
         self.predict_batch = _PREDICT_BATCH
         self.selection: dict[int, tf.data.Dataset] = {}  # by batch size
         self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
@@ -357,7 +358,7 @@ class _Run:
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
             model.optimizer.build(model.trainable_variables)
             model.load_weights(weights)
-        self.state = State(**{**saved, "parts": max(self.state.parts, saved["parts"])})
+        self.state = TrainingState(**{**saved, "parts": max(self.state.parts, saved["parts"])})
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
 
     def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:

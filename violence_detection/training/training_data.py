@@ -13,11 +13,11 @@ import numpy as np
 
 from violence_detection import CLASS_NAMES
 from violence_detection.combine import manifest, split
-from violence_detection.config import ExtractConfig, FeatureConfig
-from violence_detection.datasets.generated.samples import is_sample_root
+from violence_detection.datasets.generated.samples import is_generated
 from violence_detection.errors import UserError
 from violence_detection.features import extract, precision
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.system import machine, storage
 from violence_detection.video import augment
@@ -160,27 +160,27 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
         failures=extraction.failures,
         records=records,
         manifest_sha256=sha256,
-        generated=is_sample_root(where.data_root),
+        generated=is_generated(where.data_root),
         engines=precision.makers_by_input(extraction.stores),
     )
 
 
-def wanted_clips(frame: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.Clip]:
+def wanted_clips(frame: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.WantedClip]:
     """What training takes: all variants of the clips of train, the plain variant of those of val."""
     is_train = frame.split == "train"
     return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
 
 
-def all_clips(where: ExtractConfig) -> list[extract.Clip]:
+def all_clips(where: ExtractConfig) -> list[extract.WantedClip]:
     """`wanted_clips` of the whole manifest."""
     combined = where.data_root / "combined_all"
     return wanted_clips(manifest.read(combined), combined, augment.variant_names("v", where.augment))
 
 
-def clips_of(rows: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.Clip]:
+def clips_of(rows: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.WantedClip]:
     """The clips of the manifest's rows, each with the same variants wanted."""
     named = zip(rows.clip_id.tolist(), rows.path.tolist(), strict=True)
-    return [extract.Clip(clip_id, combined / path, variants) for clip_id, path in named]
+    return [extract.WantedClip(clip_id, combined / path, variants) for clip_id, path in named]
 
 
 def report_extraction(extraction: extract.Extraction, wanted: int) -> None:

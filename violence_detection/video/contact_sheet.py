@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 
 from violence_detection.backbones import registry
-from violence_detection.config import FeatureConfig
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.features.extract_run import Clip
+from violence_detection.features.config import FeatureConfig
+from violence_detection.features.extract_run import WantedClip
 from violence_detection.system import storage
 from violence_detection.video import pictures
 
@@ -21,7 +21,7 @@ _GAP = 2
 
 
 def write(
-    folder: Path, chosen: Sequence[Clip], config: FeatureConfig
+    folder: Path, chosen: Sequence[WantedClip], config: FeatureConfig
 ) -> tuple[list[Path], list[dict[str, str]]]:
     """Write `<folder>/<clip_id>.png` for each clip, prepared as for the first backbone.
 

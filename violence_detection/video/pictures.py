@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection.config import FeatureConfig
+from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment, decode, focus
 
 #: Differences in a motion image, one a channel.

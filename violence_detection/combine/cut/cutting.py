@@ -7,6 +7,7 @@ clips like any other. When all windows of a video stand, a line in the journal s
 from __future__ import annotations
 
 import functools
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +15,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from violence_detection import cli
-from violence_detection.cli import log
+from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import window_files, windows
 from violence_detection.combine.cut.window_files import (
     SUFFIX,
-    Job,
-    Plan,
+    CutJob,
+    CutPlan,
     cut_crashed,
     cut_job,
     plan_crashed,
     plan_job,
 )
-from violence_detection.config import CutConfig
 from violence_detection.datasets import catalogue
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
 from violence_detection.download import archive_names
@@ -39,7 +38,9 @@ from violence_detection.find.inventory import (
     Inventory,
     source_path,
 )
-from violence_detection.system import journal, processes, storage
+from violence_detection.system import console, journal, processes, storage
+
+log = logging.getLogger(__name__)
 
 TABLE_NAME = "windows.csv"
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
@@ -49,7 +50,7 @@ _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fi
 
 
 @dataclass
-class Cut:
+class CutResult:
     """What cutting gave. failures and left_out: {path, reason}; `by_dataset`: windows a class."""
 
     clips: list[ClipFile] = field(default_factory=list)
@@ -61,7 +62,7 @@ class Cut:
         self.by_dataset.setdefault(dataset, Counter())[label] += 1
 
 
-def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> Cut:
+def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
     """What `cut` would give, from the headers of the videos; nothing is written, `clips` stays empty."""
     jobs, result = _jobs(found, config, data_root)
     for job, plan in processes.map_unordered(plan_job, jobs, workers, plan_crashed):
@@ -69,7 +70,7 @@ def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int)
     return _sorted(result)
 
 
-def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> Cut:
+def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
     """Cut every untrimmed video that has not been cut with these settings. Raises UserError when it cannot fit."""
     jobs, result = _jobs(found, config, data_root)
     if not jobs:
@@ -93,10 +94,10 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     return _sorted(result)
 
 
-def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Job], Cut]:
+def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[CutJob], CutResult]:
     """The videos that may give windows, in order, and those that cannot, with the reason."""
     windows.check(config)
-    result = Cut()
+    result = CutResult()
     jobs = []
     taken: set[tuple[str, str]] = set()
     for tree in (d for d in found.datasets if d.needs_cutting):
@@ -117,7 +118,7 @@ def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Jo
             segments = read.videos.get(name)
             guess = config.cut_unannotated and clip.label == "fight" and segments is None
             settings = replace(config, cut_unannotated=guess)  # no reason to cut the others again
-            jobs.append(Job(clip, segments, data_root / WINDOWS_FOLDER / tree.dataset, stem, settings))
+            jobs.append(CutJob(clip, segments, data_root / WINDOWS_FOLDER / tree.dataset, stem, settings))
     return jobs, result
 
 
@@ -136,10 +137,10 @@ def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where
     )
 
 
-def _plan_all(todo: Sequence[Job], folder: Path, workers: int) -> list[tuple[Job, Plan]]:
+def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[CutJob, CutPlan]]:
     """Plans of all jobs, in order. Raises UserError when the disk cannot hold their windows."""
-    plans: dict[Job, Plan] = {}
-    with cli.progress(total=len(todo), desc="plan", unit="video") as bar:
+    plans: dict[CutJob, CutPlan] = {}
+    with console.progress(total=len(todo), desc="plan", unit="video") as bar:
         for job, plan in processes.map_unordered(plan_job, todo, workers, plan_crashed):
             plans[job] = plan
             bar.update()
@@ -155,15 +156,15 @@ def _plan_all(todo: Sequence[Job], folder: Path, workers: int) -> list[tuple[Job
     return [(job, plans[job]) for job in todo]
 
 
-def _cut_all(planned: Sequence[tuple[Job, Plan]], workers: int) -> Iterator[tuple[Job, dict[str, Any]]]:
+def _cut_all(planned: Sequence[tuple[CutJob, CutPlan]], workers: int) -> Iterator[tuple[CutJob, dict[str, Any]]]:
     """(job, record for the journal) in order of completion."""
-    with cli.progress(total=len(planned), desc="cut", unit="video") as bar:
+    with console.progress(total=len(planned), desc="cut", unit="video") as bar:
         for (job, _), outcome in processes.map_unordered(cut_job, planned, workers, cut_crashed):
             yield job, outcome
             bar.update()
 
 
-def _key(job: Job, data_root: Path) -> str:
+def _key(job: CutJob, data_root: Path) -> str:
     """What a video's line in the journal is found by: all that its windows depend on."""
     stat = job.clip.path.stat()
     identity = [
@@ -183,7 +184,7 @@ def _code_version() -> str:
     return storage.stable_hash([storage.sha256_file(Path(str(f))) for f in files])
 
 
-def _stands(job: Job, record: Mapping[str, Any]) -> bool:
+def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
     """Whether all windows that a record names are on the disk as they were written."""
     for window in record["windows"]:
         path = job.folder / window["name"]
@@ -192,7 +193,7 @@ def _stands(job: Job, record: Mapping[str, Any]) -> bool:
     return True
 
 
-def _remove_stale(todo: Sequence[Job]) -> None:
+def _remove_stale(todo: Sequence[CutJob]) -> None:
     """Windows that other settings, or a killed run, have left of the videos that are about to be cut."""
     stems = {(job.folder, job.stem) for job in todo}
     for folder in {job.folder for job in todo}:
@@ -202,7 +203,7 @@ def _remove_stale(todo: Sequence[Job]) -> None:
                 path.unlink()
 
 
-def _collect(result: Cut, job: Job, record: Mapping[str, Any], data_root: Path) -> Iterator[dict[str, Any]]:
+def _collect(result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path) -> Iterator[dict[str, Any]]:
     """Add a cut video's clips to the result; yields their rows of the table."""
     _note(result, job, record["reason"], [w["label"] for w in record["windows"]], data_root)
     for window in record["windows"]:
@@ -214,7 +215,7 @@ def _collect(result: Cut, job: Job, record: Mapping[str, Any], data_root: Path) 
         yield {**window, **names, "dataset": clip.dataset, "source_group": clip.source_group}
 
 
-def _note(result: Cut, job: Job, reason: str, labels: Sequence[str], data_root: Path) -> None:
+def _note(result: CutResult, job: CutJob, reason: str, labels: Sequence[str], data_root: Path) -> None:
     name = source_path(job.clip.path, data_root)
     if reason:
         result.failures.append({"path": name, "reason": reason})
@@ -225,7 +226,7 @@ def _note(result: Cut, job: Job, reason: str, labels: Sequence[str], data_root: 
         result.count(job.clip.dataset, label)
 
 
-def _sorted(result: Cut) -> Cut:
+def _sorted(result: CutResult) -> CutResult:
     result.failures.sort(key=lambda f: (f["path"], f["reason"]))
     result.left_out.sort(key=lambda f: (f["path"], f["reason"]))
     return result

@@ -13,9 +13,9 @@ from typing import Any
 
 import cv2
 
+from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import windows
-from violence_detection.combine.cut.windows import Window
-from violence_detection.config import CutConfig
+from violence_detection.combine.cut.windows import CutWindow
 from violence_detection.datasets.annotations import Segments
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find.inventory import ClipFile
@@ -31,7 +31,7 @@ _DECODED_AT_ONCE = 16  # frames held in memory
 
 
 @dataclass(frozen=True)
-class Job:
+class CutJob:
     """One video to be cut into `folder`; `clip` is the video as the inventory knows it."""
 
     clip: ClipFile
@@ -40,17 +40,17 @@ class Job:
     stem: str
     config: CutConfig
 
-    def target(self, window: Window, fps: float) -> Path:
+    def target(self, window: CutWindow, fps: float) -> Path:
         start, end = (round(frame / fps * 1000) for frame in (window.first, window.end))
         return self.folder / f"{self.stem}__{start}-{end}{SUFFIX}"
 
 
 @dataclass(frozen=True)
-class Plan:
+class CutPlan:
     """The windows of a job and the video as its header states it, or the reason why there are none."""
 
     info: decode.VideoInfo | None
-    windows: tuple[Window, ...] = ()
+    windows: tuple[CutWindow, ...] = ()
     reason: str = ""
 
     @property
@@ -61,33 +61,33 @@ class Plan:
         return frames * self.info.width * self.info.height * BYTES_PER_PIXEL
 
 
-def plan_job(job: Job) -> Plan:
+def plan_job(job: CutJob) -> CutPlan:
     """Look at a video's header and place its windows. Where header and annotation disagree, frames are counted."""
     try:
         info = decode.header(job.clip.path)
         if info.n_frames < decode.MIN_FRAMES:
             info = decode.probe(job.clip.path)
         try:
-            return Plan(info, _place(job, info))
+            return CutPlan(info, _place(job, info))
         except ValueError:
             info = decode.probe(job.clip.path)
-            return Plan(info, _place(job, info))
+            return CutPlan(info, _place(job, info))
     except UnreadableVideo as e:
-        return Plan(None, reason=e.reason)
+        return CutPlan(None, reason=e.reason)
     except ValueError as e:
-        return Plan(None, reason=str(e))
+        return CutPlan(None, reason=str(e))
 
 
-def _place(job: Job, info: decode.VideoInfo) -> tuple[Window, ...]:
+def _place(job: CutJob, info: decode.VideoInfo) -> tuple[CutWindow, ...]:
     return windows.plan(info.n_frames, info.fps, job.clip.label, job.segments, job.config)
 
 
-def plan_crashed(_: Job) -> Plan:
+def plan_crashed(_: CutJob) -> CutPlan:
     """Of a video that killed the process that planned it."""
-    return Plan(None, reason="takes the decoder down: the process that read it died")
+    return CutPlan(None, reason="takes the decoder down: the process that read it died")
 
 
-def cut_job(item: tuple[Job, Plan]) -> dict[str, Any]:
+def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Write a job's windows. Where the video ends before its header says, they are placed anew in what there is.
 
     Returns {windows: [{name, label, start_s, end_s, size_bytes}], reason}. What cannot be read leaves no file.
@@ -103,23 +103,23 @@ def cut_job(item: tuple[Job, Plan]) -> dict[str, Any]:
             info = decode.probe(job.clip.path)
             if info.n_frames >= plan.info.n_frames:
                 return {"windows": [], "reason": first.reason}
-            return _write_all(job, Plan(info, _place(job, info)))
+            return _write_all(job, CutPlan(info, _place(job, info)))
         except UnreadableVideo as e:
             return {"windows": [], "reason": e.reason}
         except ValueError as e:
             return {"windows": [], "reason": str(e)}
 
 
-def cut_crashed(_: tuple[Job, Plan]) -> dict[str, Any]:
+def cut_crashed(_: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Of a video that killed the process that cut it."""
     return {"windows": [], "reason": "takes the decoder down: the process that read it died"}
 
 
-def _write_all(job: Job, plan: Plan) -> dict[str, Any]:
+def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
     assert plan.info is not None
     fps = plan.info.fps
     frames = _frames(job.clip.path, plan.windows)
-    written: list[tuple[Window, Path]] = []
+    written: list[tuple[CutWindow, Path]] = []
     try:
         for window in plan.windows:
             target = job.target(window, fps)
@@ -135,7 +135,7 @@ def _write_all(job: Job, plan: Plan) -> dict[str, Any]:
     return {"windows": [_as_record(w, path, fps) for w, path in written], "reason": ""}
 
 
-def _as_record(window: Window, path: Path, fps: float) -> dict[str, Any]:
+def _as_record(window: CutWindow, path: Path, fps: float) -> dict[str, Any]:
     start_s, end_s = (round(frame / fps, 3) for frame in (window.first, window.end))
     return {
         "name": path.name,
@@ -146,7 +146,7 @@ def _as_record(window: Window, path: Path, fps: float) -> dict[str, Any]:
     }
 
 
-def _frames(path: Path, planned: Sequence[Window]) -> Iterator[decode.Frame]:
+def _frames(path: Path, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
     """The frames of the windows one after another, RGB uint8, decoded in one pass."""
     numbers = [i for window in planned for i in range(window.first, window.end)]
     groups = [frozenset(numbers[k : k + _DECODED_AT_ONCE]) for k in range(0, len(numbers), _DECODED_AT_ONCE)]

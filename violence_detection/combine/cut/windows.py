@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from violence_detection.config import CutConfig
+from violence_detection.combine.config import CutConfig
 from violence_detection.datasets.annotations import Segments
 from violence_detection.errors import UserError
 
@@ -19,7 +19,7 @@ _MIN_FRAMES = 8
 
 
 @dataclass(frozen=True, order=True)
-class Window:
+class CutWindow:
     """Frames [first, end) of a video and their class: fight or nonfight."""
 
     first: int
@@ -45,7 +45,7 @@ def check(config: CutConfig) -> None:
 
 def plan(
     n_frames: int, fps: float, label: str, segments: Segments | None, config: CutConfig
-) -> tuple[Window, ...]:
+) -> tuple[CutWindow, ...]:
     """The windows of a video of class `label` (that of its folder or name), sorted; none overlaps another.
 
     A nonfight video is nonfight but for what is annotated in it. A fight video is what its segments say; without
@@ -82,14 +82,14 @@ def _gaps(stretches: Sequence[tuple[int, int]], n_frames: int, margin: int) -> l
 
 def _windows(
     stretches: Sequence[tuple[int, int]], label: str, fps: float, config: CutConfig, most: int
-) -> tuple[Window, ...]:
+) -> tuple[CutWindow, ...]:
     length = max(round(config.window_s * fps), _MIN_FRAMES)
     shortest = max(round(config.shortest_s * fps), _MIN_FRAMES)
     admit_short = label == "fight" and config.shortest_s > 0
     slots = [slot for stretch in stretches for slot in _slots(*stretch, length)]
     if admit_short:
         slots += [(a, b) for a, b in stretches if shortest <= b - a < length]
-    return tuple(Window(a, b, label) for a, b in _spread(sorted(slots), most))
+    return tuple(CutWindow(a, b, label) for a, b in _spread(sorted(slots), most))
 
 
 def _slots(first: int, end: int, length: int) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ _SKINS: tuple[Colour, ...] = ((150, 180, 226), (110, 145, 200), (70, 100, 150), 
 
 
 @dataclass(frozen=True)
-class Source:
+class SceneSource:
     """What all scenes of one source share. Sizes in pixels, noise in grey levels, shake in pixels."""
 
     place: np.ndarray  # (_MARGIN * height, _MARGIN * width, 3) uint8 BGR
@@ -42,7 +42,7 @@ class Source:
     blur_sigma: float
 
 
-def make_source(setting: str, seed: int) -> Source:
+def make_source(setting: str, seed: int) -> SceneSource:
     """The source of that seed. `setting` is street, room or rink, one for each published layout."""
     rng = np.random.default_rng(stable_seed("source", setting, seed))
     width, height = {
@@ -53,7 +53,7 @@ def make_source(setting: str, seed: int) -> Source:
     size = (round(height * _MARGIN), round(width * _MARGIN))
     shirts = tuple(_colour(rng, 30, 220) for _ in range(3))
     infrared = setting == "room" and rng.random() < 0.4
-    return Source(
+    return SceneSource(
         place=_PLACES[setting](rng, size),
         width=width, height=height,
         fps=25.0 if setting == "rink" else float(rng.choice([20, 24, 25])),
@@ -70,7 +70,7 @@ def make_source(setting: str, seed: int) -> Source:
     )  # fmt: skip
 
 
-def render_scene(source: Source, label: str, variant: int, seed: int) -> np.ndarray:
+def render_scene(source: SceneSource, label: str, variant: int, seed: int) -> np.ndarray:
     """The frames of one scene of 1.8 to 2.3 s. Returns (n_frames, height, width, 3) uint8 BGR.
 
     `variant` chooses the kind of activity; `seed` everything else. Camera, length and lighting do not depend
@@ -108,11 +108,11 @@ def _colour(rng: np.random.Generator, low: int, high: int) -> Colour:
     return int(b), int(g), int(r)
 
 
-def _look(source: Source, person: int) -> tuple[Colour, Colour, Colour]:
+def _look(source: SceneSource, person: int) -> tuple[Colour, Colour, Colour]:
     return source.shirts[person], source.trousers[person], source.skins[person]
 
 
-def _noise_field(rng: np.random.Generator, source: Source) -> np.ndarray:
+def _noise_field(rng: np.random.Generator, source: SceneSource) -> np.ndarray:
     """Sensor noise to cut frames from: drawing new noise for each frame would take most of the time."""
     size = (source.height + 48, source.width + 48, 3)
     field = rng.standard_normal(size, dtype=np.float32) * source.noise_sigma
@@ -120,7 +120,7 @@ def _noise_field(rng: np.random.Generator, source: Source) -> np.ndarray:
 
 
 def _through_camera(
-    frame: np.ndarray, source: Source, gain: float, noise: np.ndarray, rng: np.random.Generator
+    frame: np.ndarray, source: SceneSource, gain: float, noise: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """Focus, exposure and sensor. Returns (height, width, 3) uint8."""
     if source.blur_sigma:

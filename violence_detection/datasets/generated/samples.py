@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection import CLASS_NAMES, cli
 from violence_detection.errors import UserError
-from violence_detection.system import machine, storage
+from violence_detection.system import console, machine, storage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ _HOCKEY_BLOCK = 25  # numbers from one game to the next; neighbours in number sh
 
 
 @dataclass(frozen=True)
-class Clip:
+class SampleClip:
     """One clip to render: where it goes (below the root), what it shows, and from which source."""
 
     path: str
@@ -79,7 +79,7 @@ class SampleSet:
         }
 
 
-def is_sample_root(root: Path) -> bool:
+def is_generated(root: Path) -> bool:
     """Whether `root`, or a folder it lies in, is marked as holding generated sample clips."""
     resolved = root.resolve()
     for folder in (resolved, *resolved.parents):
@@ -122,9 +122,9 @@ def render_samples(
     return sample_set
 
 
-def plan_clips(sources: int, clips_per_source: int, seed: int) -> list[Clip]:
+def plan_clips(sources: int, clips_per_source: int, seed: int) -> list[SampleClip]:
     """Every clip to render, in a fixed order; classes alternate within a source."""
-    clips: list[Clip] = []
+    clips: list[SampleClip] = []
     for index in range(sources):
         layout = _LAYOUT_CYCLE[index % len(_LAYOUT_CYCLE)]
         position = sum(_LAYOUT_CYCLE[i % len(_LAYOUT_CYCLE)] == layout for i in range(index))
@@ -137,7 +137,7 @@ def plan_clips(sources: int, clips_per_source: int, seed: int) -> list[Clip]:
             path = _clip_path(layout, position, video_id, label, numbers[label], earlier)
             numbers[label] += 1
             clips.append(
-                Clip(
+                SampleClip(
                     path,
                     label,
                     layout,
@@ -150,7 +150,7 @@ def plan_clips(sources: int, clips_per_source: int, seed: int) -> list[Clip]:
     return clips
 
 
-def scene_frames(clip: Clip) -> tuple[np.ndarray, float]:
+def scene_frames(clip: SampleClip) -> tuple[np.ndarray, float]:
     """The frames fed to the encoder, (n_frames, height, width, 3) uint8 BGR, and their rate."""
     from violence_detection.datasets.generated import sample_scenes
 
@@ -197,7 +197,7 @@ def _claim(target: Path, settings: dict[str, int]) -> None:
     storage.write_json(marker, {"generated": True, "complete": False, "note": SAMPLE_LABEL, **settings})
 
 
-def _render_all(target: Path, clips: Sequence[Clip]) -> None:
+def _render_all(target: Path, clips: Sequence[SampleClip]) -> None:
     """Render in as many processes as there are cores this one may use."""
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -208,11 +208,11 @@ def _render_all(target: Path, clips: Sequence[Clip]) -> None:
     context = multiprocessing.get_context("spawn")  # forking a process that has run OpenCV threads can hang
     with ProcessPoolExecutor(min(cores, 8), mp_context=context) as pool:
         jobs = pool.map(_render_clip, [target] * len(clips), clips, chunksize=5)
-        for _ in cli.progress(jobs, total=len(clips), desc="sample clips", unit="clip"):
+        for _ in console.progress(jobs, total=len(clips), desc="sample clips", unit="clip"):
             pass
 
 
-def _render_clip(target: Path, clip: Clip) -> None:
+def _render_clip(target: Path, clip: SampleClip) -> None:
     import cv2
 
     cv2.setNumThreads(1)
@@ -237,7 +237,7 @@ def _encode(path: Path, frames: np.ndarray, fps: float, fourcc: str) -> None:
         writer.release()
 
 
-def _write_videos_txt(target: Path, clips: Sequence[Clip]) -> None:
+def _write_videos_txt(target: Path, clips: Sequence[SampleClip]) -> None:
     """Surveillance Camera Fight's list: each video's address, then its clips with their times (m.ss.cc)."""
     lines: list[str] = []
     last_video = ""
@@ -256,7 +256,7 @@ def _minutes(time_s: float) -> str:
     return f"{int(minutes)}.{seconds:05.2f}"
 
 
-def _add_unfit_files(target: Path, clips: Sequence[Clip]) -> SampleSet:
+def _add_unfit_files(target: Path, clips: Sequence[SampleClip]) -> SampleSet:
     """The byte copy, the re-encoded copy and the broken file.
 
     The byte copy stands beside its original under the next number, as in Hockey Fights. The re-encoded copy
@@ -289,7 +289,7 @@ def _add_unfit_files(target: Path, clips: Sequence[Clip]) -> SampleSet:
     )
 
 
-def _reencode(path: Path, original: Clip) -> None:
+def _reencode(path: Path, original: SampleClip) -> None:
     """Another codec (Motion JPEG) at four fifths of the size."""
     import cv2
     import numpy as np

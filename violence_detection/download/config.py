@@ -1,0 +1,22 @@
+"""The settings of step 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.system.settings import default_data_root, option
+
+
+@dataclass(frozen=True)
+class DownloadConfig:
+    """Which data sets are fetched, and where to."""
+
+    datasets: tuple[str, ...] = option(
+        (), "keys of the catalogue (see --list); without it, the roadmap's seven"
+    )
+    data_root: Path = option(default_data_root, "raw/ and downloads/ are made below it")
+    workers: int = option(3, "data sets fetched at once")
+    keep_archives: bool = option(False, "keep the archives in <root>/downloads once they are unpacked")
+    dry_run: bool = option(False, "say what would be fetched, from where, and whether it fits; fetch nothing")
+    catalogue: Path | None = option(None, "another catalogue file (advanced)")

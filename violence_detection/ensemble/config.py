@@ -1,0 +1,41 @@
+"""The settings of steps 4 and 5."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from violence_detection.system.settings import option
+
+MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Which members are trained on which clips, and what else is made of them."""
+
+    members: tuple[str, ...] = option(MEMBERS, "architectures to train and average, comma separated")
+    datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
+    add_datasets: tuple[str, ...] = option(
+        (), "data sets to train on as well, but neither to select nor to measure on; rest: all others"
+    )
+    cross_validate: int = option(
+        0,
+        "folds, cut by source from train; each trains all members and is measured on the clips held out; 0: none",
+    )
+    all_clips: bool = option(
+        False, "cut the folds from train and val together and train nothing else: val is then spent"
+    )
+    tta: int = option(
+        1, "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate"
+    )
+    fine_tune_hard: bool = option(
+        False,
+        "go on training the members with more of the train clips that models not trained on them misjudge",
+    )
+    hard_below: float = option(0.6, "a clip is hard if less is given to its true class, out of fold")
+    hard_share: float = option(0.4, "share of hard clips in an epoch of fine-tuning; the others are replayed")
+    hard_learning_rate: float = option(1e-4, "peak learning rate of fine-tuning")
+    hard_epochs: int = option(
+        20, "epochs of fine-tuning; a quarter of them without gain ends it, unless --keep last"
+    )
+    parallel: int = 1

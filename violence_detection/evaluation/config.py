@@ -1,0 +1,23 @@
+"""The settings of step 6."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.backbones.config import RuntimeConfig
+from violence_detection.system.settings import default_data_root, option
+
+
+@dataclass(frozen=True)
+class EvaluationConfig(RuntimeConfig):
+    """How trained models are measured on the val clips."""
+
+    models: Path = option(
+        Path("models_ensemble"), "ensemble folder, model folder or .keras file", flag="--models"
+    )
+    data: Path | None = option(None, "<root>/combined_all/val (default: below the data root)")
+    data_root: Path = option(default_data_root, "folder with combined_all/, where --data is not given")
+    output: Path | None = option(None, "report folder (default: reports/<model>-<time>)")
+    tta: int = option(1, "views of each clip that are averaged; 1 is the plain clip alone")
+    workers: int = option(0, "decoding threads; 0: two a core")

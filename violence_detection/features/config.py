@@ -1,0 +1,53 @@
+"""The settings of the features: what decides their values, and apart from that how they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.backbones.config import RuntimeConfig
+from violence_detection.system.settings import default_data_root, option
+from violence_detection.video.config import ClipConfig
+
+
+@dataclass(frozen=True)
+class FeatureConfig(ClipConfig):
+    """What turns a clip into features. All of it changes the values, and so the cache's key."""
+
+    backbone: tuple[str, ...] = option(("efficientnet_b4",), "backbones, comma separated")
+
+
+@dataclass(frozen=True)
+class ExtractConfig(RuntimeConfig):
+    """How features are made and kept, and how many variants a training clip gets."""
+
+    data_root: Path = option(default_data_root, "folder with raw/, combined_all/ and features/")
+    augment: int = option(
+        10, "variants of each training clip; the first is the plain clip, so 1 means no augmentation"
+    )
+    workers: int = option(0, "decoding threads; 0: two a core")
+    ray: str | None = option(
+        None, "spread the work over a Ray cluster that shares the data root: local, auto or HOST:PORT"
+    )
+    usd_per_hour: float = option(0.0, "price of a machine, to say beforehand and afterwards what it costs")
+    verify_features: bool = option(
+        False, "compare the checksums of all cached features, not only of those that are new or have changed"
+    )
+    memory_gb: float = option(
+        0.0,
+        "features that need no more stay in memory while training, others are read from disk; 0: 40 % of free memory",
+    )
+
+
+@dataclass(frozen=True)
+class FeatureTaskConfig:
+    """What a training script may do with the features instead of training."""
+
+    features_only: bool = option(False, "extract what features are missing, then end without training")
+    preview: int = option(0, "draw the variants of so many clips to <output>/preview/, then end; 0: none")
+    prune: str | None = option(
+        None,
+        "list cached features that these settings and the manifest do not use, then end; yes: delete them",
+        choices=("list", "yes"),
+        bare="list",
+    )

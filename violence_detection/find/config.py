@@ -1,0 +1,19 @@
+"""The settings of step 1b."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.system.settings import default_data_root, option
+
+
+@dataclass(frozen=True)
+class FindConfig:
+    """Where data sets are looked for."""
+
+    data_root: Path = option(default_data_root, "folder with raw/; the inventory is written here")
+    roots: tuple[Path, ...] = option((), "further folders to search, comma separated")
+    caches: bool = option(True, "search the caches of kagglehub and kaggle too")
+    check: bool = option(False, "decode every file and name the ones that are damaged")
+    workers: int = option(0, "processes that decode; 0: one a core")

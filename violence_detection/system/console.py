@@ -1,0 +1,59 @@
+"""What people read while the work goes on: log lines on stderr and in files, and progress bars."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+#: The package's logger; modules log to children of it, named after themselves.
+log = logging.getLogger("violence_detection")
+
+
+def log_to(files: Sequence[Path | str], level: int) -> None:
+    """Have this process log to stderr and to the end of these files."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers += [logging.FileHandler(path, encoding="utf-8") for path in files]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    log.handlers = handlers
+    log.setLevel(level)
+    log.propagate = False
+
+
+def log_files() -> list[str]:
+    """The files that this process logs to."""
+    return [h.baseFilename for h in log.handlers if isinstance(h, logging.FileHandler)]
+
+
+def progress(iterable: Any = None, **kwargs: Any) -> Any:
+    """A tqdm bar with rate and time left; away from a terminal it prints a line every ten seconds."""
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty()
+    kwargs = {
+        "mininterval": 0.2 if terminal else 10.0,
+        "dynamic_ncols": terminal,
+        "smoothing": 0.05,
+        **kwargs,
+    }
+    if not terminal:  # several bars at once would move the cursor about in a log file
+        kwargs |= {"position": 0, "leave": True}
+    return tqdm(iterable, file=sys.stderr if terminal else _LineWriter(sys.stderr), **kwargs)
+
+
+class _LineWriter:
+    """Turns tqdm's carriage returns into lines, for logs that are read with tail."""
+
+    def __init__(self, stream: typing.TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> None:
+        if text := text.strip():
+            self.stream.write(text + "\n")
+
+    def flush(self) -> None:
+        self.stream.flush()

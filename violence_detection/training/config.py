@@ -1,0 +1,86 @@
+"""The settings of step 3, and the roadmap's stages as sets of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from violence_detection.system.settings import option
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """The temporal head."""
+
+    projection: int = option(128, "units that each input is projected to")
+    units: int = option(64, "units of the recurrent layers")
+    dropout: float = option(0.5, "dropout between layers")
+    input_dropout: float = option(0.5, "dropout on the features, by channel: in all frames of a clip at once")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How one head is trained."""
+
+    epochs: int = option(1000, "at most so many epochs")
+    batch_size: int = option(256, "clips a step, over all devices together")
+    accumulate: int = option(
+        1, "parts in which a device takes its share of a batch before the weights are updated; less memory"
+    )
+    learning_rate: float = option(1e-3, "peak of the cosine schedule")
+    schedule_epochs: int = option(60, "epochs over which the cosine falls; it then stays at its floor")
+    warmup_epochs: int = option(3, "epochs in which the learning rate rises from 0")
+    weight_decay: float = option(1e-3, "AdamW's weight decay")
+    label_smoothing: float = option(0.1, "share of the label given to the other class")
+    patience: int = option(20, "epochs without a better selection loss before it stops")
+    selection_fraction: float = option(0.15, "share of train, by source, that chooses the epoch")
+    keep: str = option(
+        "best",
+        "epoch whose weights are kept. best: that of the lowest selection loss; last: that at which the learning rate "
+        "has fallen (--schedule-epochs, and training ends there), for sets so small that choosing is chance",
+        choices=("best", "last"),
+    )
+    mixed_precision: str = option(
+        "auto", "auto: float16 on GPU, float32 on CPU", choices=("auto", "on", "off")
+    )
+    devices: int = option(
+        0, "devices to mirror on; 0: every GPU, or one CPU. On a CPU, logical devices are made"
+    )
+    seed: int = option(0, "seed of the split of the selection part, of weights, order and dropout")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A stage of the roadmap: a head, and defaults of the flags that differ from those of the configs."""
+
+    summary: str
+    architecture: str
+    values: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+PRESETS = {
+    "baseline": Preset(
+        "VGG19 fc2, LSTM 128/64, no augmentation",
+        "lstm",
+        MappingProxyType(
+            {"backbone": ("vgg19",), "streams": ("rgb",), "augment": 1, "units": 128, "batch_size": 64}
+        ),
+    ),
+    "ultra": Preset(
+        "VGG19 fc2, LSTM 256/128, 5 variants of each clip",
+        "lstm",
+        MappingProxyType(
+            {"backbone": ("vgg19",), "streams": ("rgb",), "augment": 5, "units": 256, "batch_size": 64}
+        ),
+    ),
+    "ultimate": Preset(
+        "EfficientNet-B4 with motion, BiLSTM and attention, 10 variants, cosine annealing, at most 1000 epochs",
+        "bilstm_attention",
+        MappingProxyType(
+            {"backbone": ("efficientnet_b4",), "streams": ("rgb", "motion"), "augment": 10, "epochs": 1000,
+             "batch_size": 256}
+        ),
+    ),
+}  # fmt: skip
