@@ -75,7 +75,7 @@ def excerpts(job: tuple[Path, int, Path, int]) -> int:
     """Write up to `count` excerpts of one video, each from frames of its own as far as it has them."""
     path, number, raw, count = job
     try:
-        info, frames = decode.decode(path, lambda i: range(min(i.n_frames, FRAMES * count)), _small)
+        info, frames = decode.read(path, lambda i: range(min(i.n_frames, FRAMES * count)), _small)
     except UnreadableVideo:
         return 0
     available = min(info.n_frames, FRAMES * count)

@@ -46,7 +46,7 @@ from violence_detection.errors import UserError
 from violence_detection.features import cache
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.extract_run import ExtractionPass, WantedClip, default_workers
-from violence_detection.video import augment, decode, pictures
+from violence_detection.video import augment, decode, pictures, sampling
 
 _IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again
 
@@ -178,11 +178,11 @@ class Bench:
         draws = [augment.draw(self.config.augment_seed, clip.clip_id, v) for v in clip.variants]
 
         def plan(info: decode.VideoInfo) -> Sequence[int]:
-            window = pictures.middle_window(info, self.config.window_s)
-            samples = [pictures.sampling(info, window, d, self.config) for d in draws]
+            window = sampling.middle_window(info, self.config.window_s)
+            samples = [sampling.sample(info, window, d, self.config) for d in draws]
             return sorted(frozenset[int]().union(*(s.frames for s in samples)))
 
-        decode.decode(clip.path, plan, pictures.resizer(self.backbone.input_size), threads=1)
+        decode.read(clip.path, plan, pictures.frame_resizer(self.backbone.input_size), threads=1)
 
     def _plain_clip(self, path: Path) -> None:
         """Seek to each frame, read on for the differences, and predict the clip's images of all streams at once."""
@@ -191,9 +191,9 @@ class Bench:
         gap = max(1, round(self.config.motion_spacing_s * capture.get(cv2.CAP_PROP_FPS)))
         motion = "motion" in self.config.streams
         size = self.backbone.input_size
-        read_on = pictures.MOTION_STEPS * gap + 1 if motion else 1
+        read_on = sampling.MOTION_STEPS * gap + 1 if motion else 1
         rgb, differences = [], []
-        for position in decode.sample_indices(n_frames, self.config.frames):
+        for position in sampling.sample_indices(n_frames, self.config.frames):
             capture.set(cv2.CAP_PROP_POS_FRAMES, int(position))
             read = []
             for _ in range(read_on):
@@ -205,7 +205,7 @@ class Bench:
                 rgb.append(read[0] if read else np.zeros((size, size, 3), np.uint8))
             if motion:
                 grey = [cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in read]
-                grey += [np.zeros((size, size), np.uint8)] * (pictures.MOTION_STEPS + 1 - len(grey))
+                grey += [np.zeros((size, size), np.uint8)] * (sampling.MOTION_STEPS + 1 - len(grey))
                 differences.append(cv2.merge([cv2.absdiff(a, b) for a, b in itertools.pairwise(grey)]))
         capture.release()
         self._model.predict(np.stack(rgb + differences).astype(np.float32), verbose=0)

@@ -112,7 +112,7 @@ def fingerprint_of(path: Path) -> str:
 
 def cpu_of_decoding(path: Path) -> float:
     started = time.process_time()
-    decode.decode(path, fingerprint.sample_plan)
+    decode.read(path, fingerprint.sample_plan)
     return time.process_time() - started
 
 

@@ -77,7 +77,7 @@ def table(root: Path) -> list[dict[str, str]]:
 
 def numbers(path: Path) -> list[int]:
     """The numbers that a clip's frames carry."""
-    _, frames = decode.decode(path, lambda info: range(info.n_frames))
+    _, frames = decode.read(path, lambda info: range(info.n_frames))
     return [numbered_videos.number_of(frames[k]) for k in sorted(frames)]
 
 

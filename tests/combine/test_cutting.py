@@ -153,7 +153,9 @@ def test_what_gives_nothing_is_named_with_the_reason(done: tuple[Path, CutResult
     assert excluded == {root / ARSON, root / FILM_MIXED}
 
 
-def test_videos_without_annotation_can_be_admitted_as_a_guess(root: Path, done: tuple[Path, CutResult]) -> None:
+def test_videos_without_annotation_can_be_admitted_as_a_guess(
+    root: Path, done: tuple[Path, CutResult]
+) -> None:
     shutil.copytree(done[0] / "windows", root / "windows")
     cut(root, CutConfig(cut_unannotated=True))
     found = spans(root)

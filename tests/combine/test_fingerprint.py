@@ -84,7 +84,7 @@ def test_wide_black_bars_do_not_make_clips_alike(tmp_path: Path) -> None:
 
 
 def test_shrunk_frames_and_whole_frames_give_the_same_fingerprint(clips: list[Path]) -> None:
-    info, frames = decode.decode(clips[0], fingerprint.sample_plan)
+    info, frames = decode.read(clips[0], fingerprint.sample_plan)
     whole = fingerprint.from_frames([frames[i] for i in fingerprint.sample_plan(info)])
     assert whole == fingerprint.of_video(clips[0])[1]
 

@@ -96,9 +96,7 @@ def test_the_reencoded_duplicate_shows_the_same_in_another_file(rendered: sample
     assert a.codec != b.codec
     assert a.width != b.width
     frames = [
-        decode.decode(rendered.root / p, lambda _: [10], lambda f: cv2.resize(f, (64, 48)))[1][10].astype(
-            float
-        )
+        decode.read(rendered.root / p, lambda _: [10], lambda f: cv2.resize(f, (64, 48)))[1][10].astype(float)
         for p in (original, copy)
     ]
     assert np.abs(frames[0] - frames[1]).mean() < 6

@@ -60,7 +60,9 @@ def _most_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path, co
     stores = {s: cache.FeatureStore.open(tmp_path / str(count) / s, record) for s in ("rgb", "motion")}
     engine = engines.Engine("slow", [slow, slow])
     run = ExtractionPass(stand_in.CONFIG, registry.get(stand_in.NAME), stores, engine)
-    run.extract([WantedClip(f"clip{i}", path, tuple(f"v{k}" for k in range(4))) for i in range(count)], WORKERS)
+    run.extract(
+        [WantedClip(f"clip{i}", path, tuple(f"v{k}" for k in range(4))) for i in range(count)], WORKERS
+    )
     monkeypatch.setattr(pictures, "clip_variants", original)
     assert run.clips_extracted == count
     return alive.most

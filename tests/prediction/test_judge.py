@@ -24,7 +24,7 @@ from violence_detection.system import storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 from violence_detection.video import augment, decode
-from violence_detection.video.pictures import sliding_windows
+from violence_detection.video.sampling import sliding_windows
 
 
 def test_touching_windows_above_the_threshold_are_one_event() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import decode
+from violence_detection.video import decode, sampling
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("suffix", [".avi", ".mp4"])
 def test_the_frames_decoded_are_those_asked_for(tmp_path: Path, suffix: str) -> None:
     path = numbered_videos.write(tmp_path / f"clip{suffix}", 40)
-    info, frames = decode.decode(path, lambda _: [0, 7, 8, 23, 39])
+    info, frames = decode.read(path, lambda _: [0, 7, 8, 23, 39])
     assert {i: numbered_videos.number_of(f) for i, f in frames.items()} == {i: i for i in (0, 7, 8, 23, 39)}
     assert (info.n_frames, info.fps, info.width, info.height) == (40, 20.0, 128, 32)
     assert info.duration_s == pytest.approx(2.0)
@@ -34,7 +34,7 @@ def test_frames_are_rgb(tmp_path: Path) -> None:
     for _ in range(10):
         writer.write(np.full((64, 64, 3), (250, 10, 10), np.uint8))  # OpenCV writes BGR
     writer.release()
-    _, frames = decode.decode(path, lambda _: [3])
+    _, frames = decode.read(path, lambda _: [3])
     red, _, blue = frames[3].mean(axis=(0, 1))
     assert blue > 200
     assert red < 60
@@ -47,7 +47,7 @@ def test_a_header_that_lies_about_the_frame_count_changes_nothing(tmp_path: Path
     capture = cv2.VideoCapture(str(path))
     assert int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) != 40, "the lie did not reach the decoder"
     capture.release()
-    info, frames = decode.decode(path, lambda i: decode.sample_indices(i.n_frames, 4).tolist())
+    info, frames = decode.read(path, lambda i: sampling.sample_indices(i.n_frames, 4).tolist())
     assert info.n_frames == decode.probe(path).n_frames == 40
     assert {i: numbered_videos.number_of(f) for i, f in frames.items()} == {i: i for i in (5, 15, 25, 35)}
 
@@ -59,7 +59,7 @@ def test_transform_is_applied_to_what_is_kept_only(clip: Path) -> None:
         seen.append(numbered_videos.number_of(frame))
         return frame[:2, :2]
 
-    _, frames = decode.decode(clip, lambda _: [4, 30], shrink)
+    _, frames = decode.read(clip, lambda _: [4, 30], shrink)
     assert seen == [4, 30]
     assert frames[4].shape == (2, 2, 3)
 
@@ -94,7 +94,7 @@ def test_an_unreadable_file_is_a_failure_that_names_it(tmp_path: Path, damage: o
     path = tmp_path / "some clip.avi"
     damage(path)  # type: ignore[operator]
     with pytest.raises(UnreadableVideo, match=r"some clip\.avi") as e:
-        decode.decode(path, lambda i: [i.n_frames - 1])
+        decode.read(path, lambda i: [i.n_frames - 1])
     assert e.value.path == str(path)
     assert e.value.reason
 
@@ -109,7 +109,7 @@ def test_an_mp4_cut_off_is_a_failure_that_names_it(tmp_path: Path) -> None:
 def test_an_avi_cut_off_counts_the_frames_that_are_left(tmp_path: Path) -> None:
     path = numbered_videos.write(tmp_path / "half.avi", 40)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    info, frames = decode.decode(path, lambda i: decode.sample_indices(i.n_frames, 5).tolist())
+    info, frames = decode.read(path, lambda i: sampling.sample_indices(i.n_frames, 5).tolist())
     assert decode.MIN_FRAMES <= info.n_frames < 40
     assert len(frames) == 5
     assert all(numbered_videos.number_of(f) == i for i, f in frames.items())
@@ -117,8 +117,8 @@ def test_an_avi_cut_off_counts_the_frames_that_are_left(tmp_path: Path) -> None:
 
 def test_groups_yield_what_one_decode_yields(clip: Path) -> None:
     groups = [frozenset(range(i, i + 12, 3)) for i in range(0, 28, 4)]
-    _, whole = decode.decode(clip, lambda _: sorted(frozenset[int]().union(*groups)))
-    decoded = list(decode.decode_groups(clip, groups))
+    _, whole = decode.read(clip, lambda _: sorted(frozenset[int]().union(*groups)))
+    decoded = list(decode.read_groups(clip, groups))
     assert [frozenset(d) for d in decoded] == groups
     for group in decoded:
         for number, frame in group.items():
@@ -129,7 +129,7 @@ def test_groups_hold_few_frames_however_long_the_video(tmp_path: Path) -> None:
     path = numbered_videos.write(tmp_path / "long.avi", 250)
     frame_bytes = numbered_videos.frame(0).nbytes
     tracemalloc.start()
-    for _ in decode.decode_groups(path, [frozenset(range(i, i + 5)) for i in range(0, 240, 5)]):
+    for _ in decode.read_groups(path, [frozenset(range(i, i + 5)) for i in range(0, 240, 5)]):
         pass
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -138,12 +138,12 @@ def test_groups_hold_few_frames_however_long_the_video(tmp_path: Path) -> None:
 
 def test_groups_beyond_the_end_are_a_failure_that_names_the_file(clip: Path) -> None:
     with pytest.raises(UnreadableVideo, match=r"clip\.avi.*ended at frame 40.*51"):
-        list(decode.decode_groups(clip, [frozenset({3}), frozenset({50})]))
+        list(decode.read_groups(clip, [frozenset({3}), frozenset({50})]))
 
 
 @pytest.mark.parametrize(("n_frames", "count"), [(1, 3), (8, 20), (20, 20), (41, 20), (1000, 7)])
 def test_samples_are_in_range_in_order_and_even(n_frames: int, count: int) -> None:
-    chosen = decode.sample_indices(n_frames, count)
+    chosen = sampling.sample_indices(n_frames, count)
     assert chosen.shape == (count,)
     assert chosen.dtype == np.int64
     assert 0 <= chosen.min() <= chosen.max() < n_frames
@@ -156,6 +156,6 @@ def test_samples_are_in_range_in_order_and_even(n_frames: int, count: int) -> No
 
 
 def test_samples_of_a_window_stay_in_it() -> None:
-    chosen = decode.sample_indices(100, 10, start=30.0, length=20.0)
+    chosen = sampling.sample_indices(100, 10, start=30.0, length=20.0)
     assert 30 <= chosen.min() <= chosen.max() < 50
-    np.testing.assert_array_equal(chosen, 30 + decode.sample_indices(20, 10))
+    np.testing.assert_array_equal(chosen, 30 + sampling.sample_indices(20, 10))

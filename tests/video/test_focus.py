@@ -12,7 +12,7 @@ import pytest
 from violence_detection.errors import UserError
 from violence_detection.features import cache, extract
 from violence_detection.features.config import FeatureConfig
-from violence_detection.video import augment, decode, focus, pictures
+from violence_detection.video import augment, decode, focus, pictures, sampling
 
 SIZE = 60
 PLAIN = FeatureConfig(frames=8, window_s=2.0)
@@ -54,7 +54,7 @@ def test_the_crop_shows_what_moves_larger_and_sharper(tmp_path: Path, left: int,
 
 
 def test_a_still_clip_shows_its_middle() -> None:
-    assert focus.corner([np.full((SIZE, SIZE), 90, np.uint8)] * 4, 0.5) == (0.5, 0.5)
+    assert focus.crop_position([np.full((SIZE, SIZE), 90, np.uint8)] * 4, 0.5) == (0.5, 0.5)
 
 
 def test_noise_and_a_flickering_spot_do_not_outweigh_what_moves() -> None:
@@ -63,7 +63,7 @@ def test_noise_and_a_flickering_spot_do_not_outweigh_what_moves() -> None:
     for number, grey in enumerate(greys):
         grey[2:4, 2:4] = 255 * (number % 2)
         grey[70:85, 70 + number : 85 + number] = 140
-    x, y = focus.corner(greys, 0.4)
+    x, y = focus.crop_position(greys, 0.4)
     assert 0.6 * x + 0.4 > 0.85
     assert y > 0.7
 
@@ -72,12 +72,12 @@ def test_a_movement_smaller_than_the_crop_is_in_its_middle() -> None:
     greys = [np.full((200, 200), 90, np.uint8) for _ in range(8)]
     for number, grey in enumerate(greys):
         grey[100:120, 60:80] = 90 + 40 * (number % 2)
-    x, y = focus.corner(greys, 0.5)
+    x, y = focus.crop_position(greys, 0.5)
     assert (100 * x + 50, 100 * y + 50) == pytest.approx((70, 110), abs=1)
-    assert focus.corner([np.roll(grey, 65, axis=1) for grey in greys], 0.5)[0] == pytest.approx(
+    assert focus.crop_position([np.roll(grey, 65, axis=1) for grey in greys], 0.5)[0] == pytest.approx(
         0.85, abs=0.01
     )
-    assert focus.corner([np.roll(grey, 110, axis=1) for grey in greys], 0.5)[0] == 1.0, (
+    assert focus.crop_position([np.roll(grey, 110, axis=1) for grey in greys], 0.5)[0] == 1.0, (
         "no further than the edge"
     )
 
@@ -95,7 +95,7 @@ def test_prediction_sees_the_crops_that_training_saw(tmp_path: Path) -> None:
     path = _moving_square(tmp_path / "clip.avi", 150, 40)
     trained = dict(pictures.clip_variants(path, "id", VARIANTS, SIZE, FOCUSED))
     info = decode.probe(path)
-    windows = pictures.sliding_windows(info, FOCUSED.window_s, stride_s=1.0)
+    windows = sampling.sliding_windows(info, FOCUSED.window_s, stride_s=1.0)
     (judged,) = pictures.window_variants(path, "id", info, windows, VARIANTS, SIZE, FOCUSED)
     for variant in VARIANTS:
         for stream in ("rgb", "motion"):

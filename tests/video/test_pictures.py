@@ -14,7 +14,7 @@ import pytest
 import small_videos
 
 from violence_detection.features.config import FeatureConfig
-from violence_detection.video import augment, decode, pictures
+from violence_detection.video import augment, decode, pictures, sampling
 
 CONFIG = FeatureConfig(frames=8, window_s=1.5)
 SIZE = 40
@@ -26,7 +26,7 @@ def test_prediction_sees_the_images_that_training_saw(tmp_path: Path) -> None:
     variants = ("v0", "v1", "v2", "t1")
     trained = dict(pictures.clip_variants(path, "id", variants, SIZE, CONFIG))
     info = decode.probe(path)
-    windows = pictures.sliding_windows(info, CONFIG.window_s, stride_s=0.5)
+    windows = sampling.sliding_windows(info, CONFIG.window_s, stride_s=0.5)
     (judged,) = pictures.window_variants(path, "id", info, windows, variants, SIZE, CONFIG)
     for variant in variants:
         for stream in ("rgb", "motion"):
@@ -39,24 +39,24 @@ def test_prediction_sees_the_images_that_training_saw(tmp_path: Path) -> None:
 def test_each_window_of_a_long_video_shows_its_own_stretch(tmp_path: Path) -> None:
     path = numbered_videos.write(tmp_path / "long.avi", 120)
     info = decode.probe(path)
-    windows = pictures.sliding_windows(info, 1.5, stride_s=1.0)
+    windows = sampling.sliding_windows(info, 1.5, stride_s=1.0)
     shown = [
         w["v0"]["rgb"] for w in pictures.window_variants(path, "id", info, windows, ("v0",), SIZE, CONFIG)
     ]
     assert len(shown) == len(windows) == 6
     for window, images in zip(windows, shown, strict=True):
-        expected = decode.sample_indices(120, 8, window.start, window.length)
-        _, frames = decode.decode(path, lambda i: range(i.n_frames), pictures.resizer(SIZE))
+        expected = sampling.sample_indices(120, 8, window.start, window.length)
+        _, frames = decode.read(path, lambda i: range(i.n_frames), pictures.frame_resizer(SIZE))
         np.testing.assert_array_equal(images, [frames[i] for i in expected])
 
 
 @pytest.mark.parametrize("variant", ["v0", "v1", "v2", "v3", "v4", "t1"])
 def test_a_still_clip_has_no_motion_in_any_variant(tmp_path: Path, variant: str) -> None:
     path = numbered_videos.write(tmp_path / "still.avi", 30, still=True)
-    _, frames = decode.decode(path, lambda i: range(i.n_frames), pictures.resizer(SIZE))
+    _, frames = decode.read(path, lambda i: range(i.n_frames), pictures.frame_resizer(SIZE))
     d = replace(augment.draw(0, "id", variant), noise_std=0.0)
     info = decode.probe(path)
-    sample = pictures.sampling(info, pictures.middle_window(info, 5.0), d, CONFIG)
+    sample = sampling.sample(info, sampling.middle_window(info, 5.0), d, CONFIG)
     streams = pictures.images(frames, sample, d, SIZE, CONFIG)
     assert not streams["motion"].any()
     assert streams["rgb"].any()
@@ -66,8 +66,8 @@ def test_motion_holds_three_successive_amplified_differences(tmp_path: Path) -> 
     path = numbered_videos.write(tmp_path / "clip.avi", 60)
     config = replace(CONFIG, motion_spacing_s=0.1, motion_gain=0.5)  # two frames at 20 fps
     info = decode.probe(path)
-    sample = pictures.sampling(info, pictures.middle_window(info, 5.0), augment.Draw(), config)
-    _, frames = decode.decode(path, lambda i: range(i.n_frames), pictures.resizer(SIZE))
+    sample = sampling.sample(info, sampling.middle_window(info, 5.0), augment.Draw(), config)
+    _, frames = decode.read(path, lambda i: range(i.n_frames), pictures.frame_resizer(SIZE))
     grey = {i: cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(float) for i, frame in frames.items()}
     motion = pictures.images(frames, sample, augment.Draw(), SIZE, config)["motion"]
     assert motion.any()
@@ -84,7 +84,7 @@ def test_the_frames_of_motion_lie_inside_the_clip_evenly_spaced(n_frames: int, f
     info = replace(INFO, n_frames=n_frames, fps=fps)
     for variant in ("v0", "v1", "v2", "v3", "t1"):
         d = augment.draw(0, "id", variant)
-        sample = pictures.sampling(info, pictures.middle_window(info, 5.0), d, CONFIG)
+        sample = sampling.sample(info, sampling.middle_window(info, 5.0), d, CONFIG)
         assert 0 <= min(sample.frames) <= max(sample.frames) < n_frames
         gap = max(1, round(CONFIG.motion_spacing_s * fps))
         if 3 * gap < n_frames:
@@ -113,7 +113,7 @@ def test_a_variant_does_not_depend_on_which_others_are_made(tmp_path: Path) -> N
 @pytest.mark.parametrize("n_frames", [10, 100, 101, 133, 200, 4567])
 def test_sliding_windows_cover_the_whole_video(n_frames: int) -> None:
     info = replace(INFO, n_frames=n_frames)
-    windows = pictures.sliding_windows(info, window_s=5.0, stride_s=2.5)
+    windows = sampling.sliding_windows(info, window_s=5.0, stride_s=2.5)
     assert windows[0].start == 0
     assert windows[-1].start + windows[-1].length == pytest.approx(n_frames)
     starts = np.array([w.start for w in windows])
@@ -122,14 +122,14 @@ def test_sliding_windows_cover_the_whole_video(n_frames: int) -> None:
 
 
 def test_a_clip_longer_than_a_window_is_judged_on_its_middle() -> None:
-    assert pictures.middle_window(INFO, 5.0) == pictures.Window(50.0, 100.0)
-    assert pictures.middle_window(replace(INFO, n_frames=60), 5.0) == pictures.Window(0.0, 60.0)
+    assert sampling.middle_window(INFO, 5.0) == sampling.Window(50.0, 100.0)
+    assert sampling.middle_window(replace(INFO, n_frames=60), 5.0) == sampling.Window(0.0, 60.0)
 
 
 @pytest.mark.parametrize("shape", [(20, 30), (100, 90), (20, 90)])
 def test_frames_of_any_size_are_squeezed_to_the_square(shape: tuple[int, int]) -> None:
     frame = np.full((*shape, 3), 77, np.uint8)
-    out = pictures.resizer(SIZE)(frame)
+    out = pictures.frame_resizer(SIZE)(frame)
     assert out.shape == (SIZE, SIZE, 3)
     assert (out == 77).all()
 
@@ -145,7 +145,7 @@ def test_a_squeezed_frame_is_the_whole_picture_the_right_way_round(shape: tuple[
     if axis == 0:
         ramp, expected = ramp[:, None], expected[:, None]
     frame = np.broadcast_to(ramp[..., None] if axis == 0 else ramp[None, :, None], (*shape, 3))
-    out = pictures.resizer(SIZE)(np.rint(frame).astype(np.uint8))
+    out = pictures.frame_resizer(SIZE)(np.rint(frame).astype(np.uint8))
     middle = slice(1, -1)  # at the edge what lies beyond is repeated
     off = np.abs(out - np.broadcast_to(expected, (SIZE, SIZE))[..., None])[middle, middle]
     assert off.max() <= 3
@@ -156,13 +156,13 @@ def test_every_pixel_counts_where_sides_are_halved_to_the_end(shape: tuple[int, 
     frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     blocks = frame.reshape(SIZE, shape[0] // SIZE, SIZE, shape[1] // SIZE, 3)
     mean = blocks.mean(axis=(1, 3))[..., ::-1]  # BGR to RGB
-    assert np.abs(pictures.resizer(SIZE)(frame) - mean).max() <= 1.5  # rounded once a halving
+    assert np.abs(pictures.frame_resizer(SIZE)(frame) - mean).max() <= 1.5  # rounded once a halving
 
 
 def test_decoded_frames_go_with_their_clip_without_the_collector_of_cycles() -> None:
     frames = {i: np.full((SIZE, SIZE, 3), i, np.uint8) for i in range(8)}
     whole = pictures.Pictures(frames, SIZE)
-    sample = pictures.Sampling(np.array([0, 3]), np.array([[0, 1, 2, 3], [3, 4, 5, 6]]))
+    sample = sampling.Sampling(np.array([0, 3]), np.array([[0, 1, 2, 3], [3, 4, 5, 6]]))
     gc.disable()
     try:
         pictures.images(frames, sample, augment.Draw(), SIZE, CONFIG, whole)

@@ -65,7 +65,9 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
     rows, dropped = divide(unique, config)
     cut_short = _cut_short(scans)
     _write(combined, rows, dropped, failures, left_out, cut_short, config)
-    result = CombineResult(_summary(rows, dropped, unique, failures, found, cut, cut_short, combined), failures)
+    result = CombineResult(
+        _summary(rows, dropped, unique, failures, found, cut, cut_short, combined), failures
+    )
     _report(result.summary, config.val_fraction)
     storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
     return result

@@ -76,7 +76,7 @@ def from_frames(frames: Sequence[np.ndarray]) -> str:
 
 def of_video(path: Path) -> tuple[decode.VideoInfo, str]:
     """Decode a video and fingerprint it. Raises UnreadableVideo."""
-    info, frames = decode.decode(path, sample_plan, shrink)
+    info, frames = decode.read(path, sample_plan, shrink)
     return info, from_frames([frames[i] for i in sample_plan(info)])
 
 

@@ -129,7 +129,9 @@ def _verify_one(key: str, layout: DownloadFolders, workers: int) -> DownloadOutc
     try:
         record = completion.read(folder)
         if record is None:
-            return DownloadOutcome(key, "failed", reason=f"{folder} has no completion record; download it first")
+            return DownloadOutcome(
+                key, "failed", reason=f"{folder} has no completion record; download it first"
+            )
         with console.progress(total=record["bytes"], unit="B", unit_scale=True, desc=f"verify {key}") as bar:
             problems = completion.problems(folder, workers=max(1, workers), on_bytes=locked(bar.update))
     except UserError as e:
@@ -142,7 +144,9 @@ def _verify_one(key: str, layout: DownloadFolders, workers: int) -> DownloadOutc
     return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"], problems=problems)
 
 
-def _plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], kaggle_source.Kaggle]) -> DownloadPlan:
+def _plan(
+    dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], kaggle_source.Kaggle]
+) -> DownloadPlan:
     try:
         return plan.make_plan(dataset, layout, authenticate)
     except UserError as e:

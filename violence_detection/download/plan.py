@@ -96,7 +96,9 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
     folder = layout.folder(dataset.key)
     if completion.read(folder) is not None:
         if bad := completion.quick_problems(folder):
-            return DownloadPlan(dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0]))
+            return DownloadPlan(
+                dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0])
+            )
         return DownloadPlan(dataset, "skip")
     if folder.is_dir() and (present := completion.tree_paths(folder)):
         if all(path.lower().endswith(_ARCHIVE_SUFFIXES) for path in present):
@@ -106,7 +108,9 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
             )
         return DownloadPlan(dataset, "adopt")
     if folder.is_dir() and any(folder.iterdir()):
-        return DownloadPlan(dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again")
+        return DownloadPlan(
+            dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again"
+        )
     candidates, refusals = [], []
     for source in dataset.sources:
         try:
@@ -118,7 +122,9 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
         for refusal in refusals:
             log.warning("%s: %s", dataset.key, refusal)
         return DownloadPlan(dataset, "fetch", tuple(candidates))
-    return DownloadPlan(dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)]))
+    return DownloadPlan(
+        dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)])
+    )
 
 
 def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) -> str:
@@ -180,7 +186,10 @@ def _missing_archive_bytes(p: DownloadPlan) -> int:
 
 
 def check_disk(
-    plans: Sequence[DownloadPlan], layout: DownloadFolders, free_bytes: FreeBytes, size: Callable[[Sequence[DownloadPlan]], int]
+    plans: Sequence[DownloadPlan],
+    layout: DownloadFolders,
+    free_bytes: FreeBytes,
+    size: Callable[[Sequence[DownloadPlan]], int],
 ) -> None:
     """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit."""
     needed, free = size(plans), free_bytes(layout.data_root)

@@ -141,7 +141,9 @@ def check(config: FeatureConfig) -> None:
         raise UserError("--i3d-frames must be at least 16, what the published classifier needs for two steps")
 
 
-def _missing(wanted: Sequence[WantedClip], stores: Mapping[str, FeatureStore], verify: bool) -> list[WantedClip]:
+def _missing(
+    wanted: Sequence[WantedClip], stores: Mapping[str, FeatureStore], verify: bool
+) -> list[WantedClip]:
     todo = []
     with ThreadPoolExecutor() as pool:
         present = {

@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    args: argparse.Namespace, wanted: Callable[[ExtractConfig], Sequence[WantedClip]] = training_data.all_clips
+    args: argparse.Namespace,
+    wanted: Callable[[ExtractConfig], Sequence[WantedClip]] = training_data.all_clips,
 ) -> int | None:
     """Do the task that the flags ask for, print its summary and return the exit code; None if they ask for none.
 

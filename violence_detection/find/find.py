@@ -37,7 +37,9 @@ class FindResult:
     failures: list[dict[str, str]]
 
 
-def run(config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None) -> FindResult:
+def run(
+    config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None
+) -> FindResult:
     """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found."""
     found = discover(config, more_roots)
     report(found)

@@ -24,7 +24,7 @@ from violence_detection.models import detector
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.system import console, storage
 from violence_detection.training.training_data import Inputs
-from violence_detection.video import augment, decode, pictures
+from violence_detection.video import augment, decode, pictures, sampling
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class Predictor:
         """Judge one video file. Raises UnreadableVideo naming it."""
         settings = self.model.features
         info = decode.probe(path)
-        windows = pictures.sliding_windows(info, settings.window_s, self.config.stride_s)
+        windows = sampling.sliding_windows(info, settings.window_s, self.config.stride_s)
         probabilities: list[float] = []
         for inputs in self._inputs(path, info, windows):
             by_member = scoring.average_views(self.model, inputs)
@@ -120,7 +120,7 @@ class Predictor:
         return Verdict(str(path), rows, self.config.threshold)
 
     def _inputs(
-        self, path: Path, info: decode.VideoInfo, windows: Sequence[pictures.Window]
+        self, path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
     ) -> Iterator[Inputs]:
         """Features of the windows, some at a time: input name -> (N, V, T, C) float16, as the cache holds them."""
         clip_id = storage.sha256_file(path)[:16]

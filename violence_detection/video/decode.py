@@ -47,17 +47,7 @@ class VideoInfo:
         return self.n_frames / self.fps
 
 
-def sample_indices(n_frames: int, count: int, start: float = 0.0, length: float | None = None) -> np.ndarray:
-    """Evenly spaced frame numbers, the centres of `count` equal parts of [start, start + length).
-
-    Returns (count,) int64, each in [0, n_frames). A window shorter than `count` frames repeats frames.
-    """
-    length = n_frames - start if length is None else length
-    positions = start + (np.arange(count) + 0.5) * (length / count)
-    return np.clip(np.floor(positions).astype(np.int64), 0, n_frames - 1)
-
-
-def decode(
+def read(
     path: Path,
     plan: Callable[[VideoInfo], Sequence[int]],
     transform: Callable[[Frame], Frame] | None = None,
@@ -102,7 +92,7 @@ def shortfall(n_frames: int, stated_frames: int) -> str:
 
 def probe(path: Path) -> VideoInfo:
     """Decode to the end without keeping frames."""
-    return decode(path, lambda _: ())[0]
+    return read(path, lambda _: ())[0]
 
 
 def _read_pass(
@@ -131,7 +121,7 @@ def _read_pass(
         capture.release()
 
 
-def decode_groups(
+def read_groups(
     path: Path, groups: Sequence[frozenset[int]], transform: Callable[[Frame], Frame] | None = None
 ) -> Iterator[dict[int, Frame]]:
     """Decode a video of any length once, yielding the frames of each group as soon as its last frame is read.

@@ -19,7 +19,7 @@ NOISE_LEVEL, CEILING = 12, 0.995
 VERSION = 2
 
 
-def corner(greys: Sequence[np.ndarray], side: float) -> tuple[float, float]:
+def crop_position(greys: Sequence[np.ndarray], side: float) -> tuple[float, float]:
     """Where the square crop lies in which most changes from frame to frame.
 
     `greys`: T frames (S, S) uint8 in order; `side`: of the crop, a fraction of the picture's, in (0, 1).

@@ -156,7 +156,9 @@ def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[
     return [(job, plans[job]) for job in todo]
 
 
-def _cut_all(planned: Sequence[tuple[CutJob, CutPlan]], workers: int) -> Iterator[tuple[CutJob, dict[str, Any]]]:
+def _cut_all(
+    planned: Sequence[tuple[CutJob, CutPlan]], workers: int
+) -> Iterator[tuple[CutJob, dict[str, Any]]]:
     """(job, record for the journal) in order of completion."""
     with console.progress(total=len(planned), desc="cut", unit="video") as bar:
         for (job, _), outcome in processes.map_unordered(cut_job, planned, workers, cut_crashed):
@@ -203,7 +205,9 @@ def _remove_stale(todo: Sequence[CutJob]) -> None:
                 path.unlink()
 
 
-def _collect(result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path) -> Iterator[dict[str, Any]]:
+def _collect(
+    result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path
+) -> Iterator[dict[str, Any]]:
     """Add a cut video's clips to the result; yields their rows of the table."""
     _note(result, job, record["reason"], [w["label"] for w in record["windows"]], data_root)
     for window in record["windows"]:

@@ -151,7 +151,7 @@ def _frames(path: Path, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
     numbers = [i for window in planned for i in range(window.first, window.end)]
     groups = [frozenset(numbers[k : k + _DECODED_AT_ONCE]) for k in range(0, len(numbers), _DECODED_AT_ONCE)]
     shape: tuple[int, ...] = ()
-    for decoded in decode.decode_groups(path, groups):
+    for decoded in decode.read_groups(path, groups):
         for number in sorted(decoded):
             shape = shape or decoded[number].shape
             if decoded[number].shape != shape:

@@ -19,7 +19,7 @@ from violence_detection.errors import UnreadableVideo
 from violence_detection.evaluation import metrics
 from violence_detection.evaluation.report import report_plots
 from violence_detection.system import storage
-from violence_detection.video import decode
+from violence_detection.video import decode, sampling
 
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.csv"
@@ -145,8 +145,8 @@ def clip_strip(path: Path, n_frames: int = _STRIP_FRAMES, height_px: int = _STRI
         width_px = max(round(frame.shape[1] * height_px / frame.shape[0]), 1)
         return cv2.resize(frame, (width_px, height_px), interpolation=cv2.INTER_AREA)
 
-    _, frames = decode.decode(
-        path, lambda info: decode.sample_indices(info.n_frames, n_frames).tolist(), shrink
+    _, frames = decode.read(
+        path, lambda info: sampling.sample_indices(info.n_frames, n_frames).tolist(), shrink
     )
     strip = np.concatenate([frames[i] for i in sorted(frames)], axis=1)  # (height_px, sum of widths, 3)
     ok, png = cv2.imencode(".png", strip)
