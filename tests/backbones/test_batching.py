@@ -114,9 +114,9 @@ def test_a_runner_whose_values_depend_on_place_or_neighbours_is_found_out() -> N
     def by_neighbour(images: np.ndarray) -> np.ndarray:
         return Recorder()(images) + images.mean(dtype=np.float32) * 0.01
 
-    assert batching.places_are_alike(Recorder(), (2, 8, 8, 3), 3)
-    assert not batching.places_are_alike(by_place, (2, 8, 8, 3), 3)
-    assert not batching.places_are_alike(by_neighbour, (2, 8, 8, 3), 3)
+    assert batching.batch_invariant(Recorder(), (2, 8, 8, 3), 3)
+    assert not batching.batch_invariant(by_place, (2, 8, 8, 3), 3)
+    assert not batching.batch_invariant(by_neighbour, (2, 8, 8, 3), 3)
 
 
 _ON_TWO_DEVICES = """

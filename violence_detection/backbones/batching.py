@@ -1,7 +1,7 @@
 """Runs jobs on what computes a backbone: one at a time on a CPU, several clips' in one batch on GPUs.
 
 A job is the T images of one clip, variant and stream. A batch is always of one size, the last filled up with black
-images, and holds several jobs only where `places_are_alike`: so not a bit of a clip's features depends on what else is
+images, and holds several jobs only where `batch_invariant`: so not a bit of a clip's features depends on what else is
 being extracted, and prediction gets those of training.
 """
 
@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
-#: Images (N, S, S, 3) uint8 to features (N, C) float32. One that is busy is not called a second time.
-Runner = Callable[[np.ndarray], np.ndarray]
+#: (N, C) float32; where several backbones run together a list of them, one each.
+Features: TypeAlias = Any
+#: Images (N, S, S, 3) uint8 to features. One that is busy is not called a second time.
+Runner = Callable[[np.ndarray], Features]
 #: How long a batch waits for one more job. When the engine is what holds things up, jobs stand in line already.
 _LINGER_S = 0.02
 
@@ -25,7 +28,7 @@ _LINGER_S = 0.02
 @dataclass(frozen=True)
 class _EngineJob:
     images: np.ndarray
-    result: Future[np.ndarray]
+    result: Future[Features]
 
 
 class Engine:
@@ -47,7 +50,7 @@ class Engine:
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(len(runners), "engine")
 
-    def submit(self, images: np.ndarray) -> Future[np.ndarray]:
+    def submit(self, images: np.ndarray) -> Future[Features]:
         """Features (T, C) float32 to come, for images (T, S, S, 3) uint8.
 
         Waits while all runners have what they can take, so that images do not pile up. An error comes with the
@@ -67,7 +70,7 @@ class Engine:
             return
         runner = self._idle.get()
         started = time.monotonic()
-        values: Sequence[np.ndarray] = ()
+        values: Sequence[Features] = ()
         error: BaseException | None = None
         try:
             values = self._run(runner, [job.images for job in jobs])
@@ -91,7 +94,7 @@ class Engine:
             pass
         return jobs
 
-    def _run(self, runner: Runner, images: list[np.ndarray]) -> Sequence[np.ndarray]:
+    def _run(self, runner: Runner, images: list[np.ndarray]) -> Sequence[Features]:
         """The features of each job of a batch."""
         if self.jobs_a_batch == 1:
             return [runner(images[0])]
@@ -99,7 +102,7 @@ class Engine:
         return np.split(runner(np.concatenate(images + filling)), self.jobs_a_batch)
 
 
-def places_are_alike(runner: Runner, job_shape: tuple[int, ...], jobs_a_batch: int) -> bool:
+def batch_invariant(runner: Runner, job_shape: tuple[int, ...], jobs_a_batch: int) -> bool:
     """Whether a job's features are the same bits at every place in a batch, alone and among others; by trying.
 
     Not so for TensorFlow on CPUs, which splits a batch among threads without regard to where an image ends.

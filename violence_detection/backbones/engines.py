@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection.backbones import registry
-from violence_detection.backbones.batching import Engine, Runner, places_are_alike
+from violence_detection.backbones import precision
+from violence_detection.backbones.batching import Engine, Features, Runner, batch_invariant
+from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UserError
-from violence_detection.features import precision
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _GPU_BATCH_PIXELS = 64 * 380**2
 
 def create(
     kind: str,
-    backbone: registry.Backbone,
+    backbone: Backbone,
     weights: Path,
     frames: int,
     probe: precision.Probe | None = None,
@@ -63,7 +63,7 @@ def _reduced_precision(kind: str) -> str | None:
     return "bfloat16" if precision.has_amx() else None
 
 
-def _engine(kind: str, backbone: registry.Backbone, weights: Path, frames: int, dtype: str) -> Engine:
+def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
     """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16 (OpenVINO)."""
     if kind == "openvino":
         model = _build(backbone, weights, "float32")
@@ -76,7 +76,7 @@ def _engine(kind: str, backbone: registry.Backbone, weights: Path, frames: int, 
 
 
 def tensorflow_engine(
-    backbone: registry.Backbone,
+    backbone: Backbone,
     weights: Path,
     frames: int,
     devices: Sequence[str],
@@ -103,17 +103,17 @@ def tensorflow_engine(
         return made
 
     ready = runners(jobs_a_batch)
-    if jobs_a_batch > 1 and not places_are_alike(ready[0], _shape(backbone, frames), jobs_a_batch):
+    if jobs_a_batch > 1 and not batch_invariant(ready[0], _shape(backbone, frames), jobs_a_batch):
         log.warning("%s: features depend on the place in a batch here; each clip gets its own", backbone.name)
         ready, jobs_a_batch = runners(1), 1
     return Engine(f"tensorflow-{dtype}", ready * _BATCHES_A_DEVICE, jobs_a_batch)
 
 
-def _shape(backbone: registry.Backbone, images: int) -> tuple[int, ...]:
+def _shape(backbone: Backbone, images: int) -> tuple[int, ...]:
     return (images, backbone.input_size, backbone.input_size, 3)
 
 
-def _build(backbone: registry.Backbone, weights: Path, policy: str) -> Any:
+def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
     """The model under that dtype policy, whatever heads are trained in: else evaluation would see other features."""
     import keras
 
@@ -142,16 +142,18 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
     def features(images: Any) -> Any:
-        return tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
+        return tf.nest.map_structure(
+            lambda values: tf.cast(values, tf.float32), model(tf.cast(images, tf.float32), training=False)
+        )
 
     # Traced here, once. `features` itself must not be called by several threads: after an error in one (TensorFlow
     # 2.21) its lock stays taken. The traced function has no lock, and no check of the shape either.
     traced = features.get_concrete_function()
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> Features:
         if images.shape != shape:
             raise ValueError(f"images of shape {images.shape}, but the backbone takes {shape}")
-        return traced(tf.constant(images)).numpy()
+        return tf.nest.map_structure(lambda values: values.numpy(), traced(tf.constant(images)))
 
     return run
 
@@ -172,6 +174,12 @@ def _openvino(model: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
 
     def runner() -> Runner:
         request = compiled.create_infer_request()
-        return lambda images: request.infer({0: images})[0].copy()
+        return lambda images: _plain_or_list(
+            [values.copy() for values in request.infer({0: images}).values()]
+        )
 
     return [runner() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
+
+
+def _plain_or_list(outputs: list[np.ndarray]) -> Features:
+    return outputs if len(outputs) > 1 else outputs[0]

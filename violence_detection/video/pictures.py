@@ -1,7 +1,7 @@
 """From a video file to the pictures a backbone sees, the one path for training, evaluation and prediction.
 
-Each stream turns a window's T frames into T pictures: `rgb` the frames themselves, `motion` how the picture changes over
-the next three steps of `motion_spacing_s`, the absolute difference of each step in a channel of its own.
+Each stream turns a window's T frames into T pictures: `rgb` the frames themselves, `motion` how the picture changes
+over the next three steps of `motion_spacing_s`, the absolute difference of each step in a channel of its own.
 """
 
 from __future__ import annotations

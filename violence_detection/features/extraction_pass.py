@@ -1,4 +1,4 @@
-"""One pass over clips with one backbone: threads decode and augment while the engine runs the backbone.
+"""One pass over clips: threads decode and augment while the engine runs the backbones.
 
 Finished clips are on disk at once, so that a run killed at any moment loses only the clips in flight.
 """
@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from violence_detection.backbones import engines, registry
+from violence_detection.backbones import engines
+from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UnreadableVideo
+from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.extract_meter import Meter
-from violence_detection.system import console, machine
+from violence_detection.features.key import BackboneRun
+from violence_detection.system import console, processes
 from violence_detection.video import pictures
 
 
@@ -33,22 +36,52 @@ class WantedClip:
     variants: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class BackboneGroup(BackboneRun):
+    """Backbones that run together, with their caches. `stores`: by model input."""
+
+    stores: Mapping[str, FeatureStore]
+
+    def of_stream(self, stream: str) -> dict[str, FeatureStore]:
+        """The stores of a stream, in the order of the backbones."""
+        return {name: self.stores[name] for name in self.inputs(stream)}
+
+    def only(self, backbone: Backbone) -> BackboneGroup:
+        """One of the backbones, alone."""
+        names = [key.input_name(backbone.name, stream) for stream in self.config.streams]
+        return replace(self, backbones=(backbone,), stores={name: self.stores[name] for name in names})
+
+
+def open_groups(
+    config: FeatureConfig,
+    weights_file: Path | None,
+    open_store: Callable[[str, str, Path], FeatureStore],
+) -> list[BackboneGroup]:
+    """The backbones of the settings with their caches. `open_store`: (backbone, stream, weights) -> its store.
+
+    Raises UserError where a backbone is unknown or its weights cannot be had.
+    """
+    groups = []
+    for run in key.backbone_runs(config, weights_file):
+        stores = {
+            key.input_name(backbone.name, stream): open_store(backbone.name, stream, run.weights)
+            for stream in run.config.streams
+            for backbone in run.backbones
+        }
+        groups.append(BackboneGroup(run.config, run.backbones, run.weights, stores))
+    return groups
+
+
 def default_workers() -> int:
     """Threads that decode and augment: two a core, since they also wait for the engine."""
-    return 2 * machine.usable_cpus()
+    return 2 * processes.worker_count(0)
 
 
 class ExtractionPass:
     """A bounded number of clips is in flight. `failures` and `clips_extracted` say how it went."""
 
-    def __init__(
-        self,
-        config: FeatureConfig,
-        backbone: registry.Backbone,
-        stores: Mapping[str, FeatureStore],
-        engine: engines.Engine,
-    ):
-        self.config, self.backbone, self.stores, self.engine = config, backbone, stores, engine
+    def __init__(self, group: BackboneGroup, engine: engines.Engine):
+        self.group, self.engine = group, engine
         self.failures: list[dict[str, str]] = []
         self.clips_extracted = 0
         self._lock = threading.Lock()
@@ -60,9 +93,8 @@ class ExtractionPass:
         """
         in_flight: set[Future[None]] = set()
         meter = Meter(self.engine, len(todo), logs)
-        cv2.setNumThreads(
-            1
-        )  # clips are decoded side by side: OpenCV's own threads would only be in their way
+        # clips are decoded side by side: OpenCV's own threads would only be in their way
+        cv2.setNumThreads(1)
         pool = ThreadPoolExecutor(workers)
         try:
             with console.progress(total=len(todo), unit="clip", desc="features") as bar:
@@ -94,22 +126,22 @@ class ExtractionPass:
             with self._lock:
                 self.failures.append({"path": e.path, "reason": e.reason})
             return
-        for stream, store in self.stores.items():
-            store.add(clip.clip_id, values[stream], self.engine.name)
+        for name, store in self.group.stores.items():
+            store.add(clip.clip_id, values[name], self.engine.name)
         with self._lock:
             self.clips_extracted += 1
 
     def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
-        """{stream: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
-        variants = pictures.clip_variants(
-            clip.path, clip.clip_id, clip.variants, self.backbone.input_size, self.config
-        )
+        """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
+        size = self.group.backbone.input_size
+        variants = pictures.clip_variants(clip.path, clip.clip_id, clip.variants, size, self.group.config)
         jobs = [
             (stream, variant, self.engine.submit(images))
             for variant, streams in variants
             for stream, images in streams.items()
         ]
-        values: dict[str, dict[str, np.ndarray]] = {stream: {} for stream in self.stores}
+        values: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.group.stores}
         for stream, variant, job in jobs:
-            values[stream][variant] = job.result()
+            for name, features in self.group.by_input(stream, job.result()).items():
+                values[name][variant] = features
         return values
