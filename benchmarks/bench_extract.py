@@ -39,13 +39,18 @@ import itertools
 
 import cv2
 import numpy as np
-from violence_detection.features.extract_run import ExtractionPass, WantedClip, default_workers
 
 from violence_detection import cli
 from violence_detection.backbones import engines, registry
 from violence_detection.errors import UserError
 from violence_detection.features import cache, key
 from violence_detection.features.config import FeatureConfig
+from violence_detection.features.extraction_pass import (
+    ExtractionPass,
+    WantedClip,
+    default_workers,
+    open_groups,
+)
 from violence_detection.video import augment, decode, pictures, sampling
 
 _IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again

@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from violence_detection.features.feature_index import VerifiedIndex
 
 from violence_detection.errors import UserError
 from violence_detection.features import cache, key
-from violence_detection.features.cache import FeatureStore
+from violence_detection.features.cache import FeatureStore, VerifiedIndex
 from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment
 

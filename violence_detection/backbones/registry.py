@@ -1,8 +1,8 @@
 """The backbones by name: input size, sampling, features, licence, weights, and how each is built.
 
-A backbone is a file in networks/ whose build function carries `@register(...)`; nothing else names it. A built
-image backbone maps RGB images (B, S, S, 3), values 0..255, to features (B, C) float32. A video backbone maps the RGB frames of
-one clip (F, S, S, 3) to features (T, C) float32, on a time axis of its own. Normalisation is inside.
+A backbone is a file in networks/ whose build function carries `@register(...)`; nothing else names it. A built image
+backbone maps RGB images (B, S, S, 3), values 0..255, to features (B, C) float32. A video backbone maps the RGB frames
+of one clip (F, S, S, 3) to features (T, C) float32, on a time axis of its own. Normalisation is inside.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.features.extract_run import WantedClip
+from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import trained_model
 from violence_detection.system import storage
 from violence_detection.training import devices, heads, trainer, training_data

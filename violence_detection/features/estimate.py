@@ -11,7 +11,7 @@ from pathlib import Path
 
 from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
-from violence_detection.features.extract_run import WantedClip
+from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)

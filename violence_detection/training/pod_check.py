@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from violence_detection.features.cache import FeatureStore
-    from violence_detection.features.extract_run import WantedClip
+    from violence_detection.features.extraction_pass import WantedClip
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def missing_features(
 
 def _lacking(store: FeatureStore, wanted: Mapping[str, frozenset[str]]) -> list[WantedClip]:
     """The clips whose entry lacks variants, with those."""
-    from violence_detection.features.extract_run import WantedClip
+    from violence_detection.features.extraction_pass import WantedClip
 
     lacking = {c: need - (store.variants(c, verify=False) or frozenset()) for c, need in wanted.items()}
     return [WantedClip(c, Path(), tuple(variants)) for c, variants in lacking.items() if variants]
