@@ -22,9 +22,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, CutConfig)
     parser.add_argument("more_roots", type=Path, nargs="*", metavar="ROOT", help="the same as --roots")
     args = cli.parse(parser, argv)
+    from violence_detection.combine.cut import cutting
     from violence_detection.find import find
 
-    result = find.run(cli.build(FindConfig, args), args.more_roots, cli.build(CutConfig, args))
+    config, cut_config = cli.build(FindConfig, args), cli.build(CutConfig, args)
+    result = find.run(
+        config,
+        args.more_roots,
+        lambda found: cutting.forecast(found, cut_config, config.data_root, config.workers),
+    )
     cli.print_summary(result.summary)
     return cli.exit_code(result.failures)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection import CLASS_NAMES
 from violence_detection.combine import links, manifest, scan, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find
@@ -133,7 +133,9 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
 
 
 def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> ScannedClip:
-    return ScannedClip(name, clip.label, clip.dataset, clip.source_group, clip.official_split, found)
+    return ScannedClip(
+        name, clip.label, clip.dataset, clip.source_group, clip.official_split, found, clip.clip_id
+    )
 
 
 def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:

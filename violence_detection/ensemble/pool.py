@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from violence_detection.combine import manifest, split
-from violence_detection.datasets.generated.samples import is_generated
+from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
 from violence_detection.features import engine_check, extract

@@ -66,10 +66,26 @@ class Evaluation:
     generated: bool
     trained_on: int
 
+    @property
+    def accuracy(self) -> float:
+        """Share of the clips that it is right on."""
+        return float(self.result["accuracy"])
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, which counts clips of one source as related."""
+        low, high = self.result["ci95"]
+        return low, high
+
+    @property
+    def n(self) -> int:
+        """Clips that were judged."""
+        return int(self.result["n"])
+
 
 def run(config: EvaluationConfig) -> Evaluation:
     """Predict every clip of the split and evaluate. Raises UserError for a missing model, folder or manifest."""
-    from violence_detection.datasets.generated.samples import is_generated
+    from violence_detection.datasets.generated.marker import is_generated
 
     combined, split = locate(config)
     frame = manifest.read(combined)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from violence_detection import CLASS_NAMES
-from violence_detection.combine.config import CombineConfig, CutConfig
-from violence_detection.combine.cut import cutting
-from violence_detection.combine.cut.cutting import CutResult
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UnreadableVideo
 from violence_detection.find import inventory, kaggle_folders
@@ -29,6 +26,30 @@ FAILURES_NAME = "inventory_failures.csv"
 _MANY_TIMES = 5
 
 
+class SearchConfig(Protocol):
+    """The settings that say where data sets are looked for: those of finding and of combining."""
+
+    @property
+    def data_root(self) -> Path: ...
+    @property
+    def roots(self) -> tuple[Path, ...]: ...
+    @property
+    def caches(self) -> bool: ...
+
+
+@dataclass
+class CutForecast:
+    """What cutting untrimmed videos gives. failures and left_out: {path, reason}; `by_dataset`: windows a class."""
+
+    failures: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def count(self, dataset: str, label: str) -> None:
+        """Count a window."""
+        self.by_dataset.setdefault(dataset, Counter())[label] += 1
+
+
 @dataclass(frozen=True)
 class FindResult:
     """`summary` is the script's one line; `failures` are named in the failures file."""
@@ -38,12 +59,17 @@ class FindResult:
 
 
 def run(
-    config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None
+    config: FindConfig,
+    more_roots: Sequence[Path] = (),
+    forecast: Callable[[Inventory], CutForecast] = lambda _: CutForecast(),
 ) -> FindResult:
-    """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found."""
+    """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found.
+
+    `forecast` says what cutting the untrimmed videos would give.
+    """
     found = discover(config, more_roots)
     report(found)
-    planned = cutting.forecast(found, cut_config or CutConfig(), config.data_root, config.workers)
+    planned = forecast(found)
     report_windows(planned)
     failures = check(_paths(found), config.workers) if config.check else []
     for failure in failures:
@@ -54,7 +80,7 @@ def run(
     return FindResult(_summary(found, planned, failures, config), failures)
 
 
-def discover(config: FindConfig | CombineConfig, more_roots: Sequence[Path] = ()) -> Inventory:
+def discover(config: SearchConfig, more_roots: Sequence[Path] = ()) -> Inventory:
     """What stands below the folders that the settings name, and in the caches unless they are left out."""
     roots = inventory.search_roots(config.data_root, (*config.roots, *more_roots))
     return inventory.discover(roots, kaggle_folders.folders() if config.caches else ())
@@ -93,7 +119,7 @@ def _paths(found: Inventory) -> list[Path]:
     return [p for d in found.datasets for p in (c.path for c in (*d.clips, *d.needs_cutting))]
 
 
-def as_json(found: Inventory, planned: CutResult) -> dict[str, Any]:
+def as_json(found: Inventory, planned: CutForecast) -> dict[str, Any]:
     """The inventory as JSON: a data set with its root, counts and what no rule explains; what cutting would give."""
     return {
         "roots": [str(r) for r in found.roots],
@@ -149,7 +175,7 @@ def report(found: Inventory) -> None:
         log.info("not found of the roadmap's seven: %s", ", ".join(absent))
 
 
-def report_windows(planned: CutResult) -> None:
+def report_windows(planned: CutForecast) -> None:
     """Say what the untrimmed videos give, and which give nothing and why."""
     for dataset, counts in sorted(planned.by_dataset.items()):
         fight, nonfight = (counts[label] for label in ("fight", "nonfight"))
@@ -167,7 +193,7 @@ def report_windows(planned: CutResult) -> None:
 
 
 def _summary(
-    found: Inventory, planned: CutResult, failures: Sequence[dict[str, str]], config: FindConfig
+    found: Inventory, planned: CutForecast, failures: Sequence[dict[str, str]], config: FindConfig
 ) -> dict[str, Any]:
     datasets: dict[str, Counter[str]] = {}
     for dataset in found.datasets:

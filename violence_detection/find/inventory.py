@@ -31,7 +31,10 @@ _DEEPEST_LAYOUT = 4  # path parts of the longest label rule
 
 @dataclass(frozen=True)
 class ClipFile:
-    """One labelled clip. `rel` is below the data set's own root; `official_split` is train, val or empty."""
+    """One labelled clip. `rel` is below the data set's own root; `official_split` is train, val or empty.
+
+    `clip_id`: that of a clip cut out of a longer video; empty where it is the hash of the file's content.
+    """
 
     path: Path
     rel: str
@@ -39,6 +42,7 @@ class ClipFile:
     label: str
     source_group: str
     official_split: str
+    clip_id: str = ""
 
 
 @dataclass(frozen=True)

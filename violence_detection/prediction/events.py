@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from violence_detection import CLASS_NAMES, __version__
+from violence_detection.constants import CLASS_NAMES, __version__
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection import CLASS_NAMES
 from violence_detection.combine import manifest, split
-from violence_detection.datasets.generated.samples import is_generated
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
 from violence_detection.features import engine_check, extract
 from violence_detection.features.cache import RECORD_NAME, FeatureStore

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from violence_detection.datasets.annotations import Annotations, read_annotation
 from violence_detection.download import archive_names
 from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
+from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import (
     WINDOWS_FOLDER,
     WINDOWS_JOURNAL,
@@ -52,16 +52,10 @@ _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fi
 
 
 @dataclass
-class CutResult:
-    """What cutting gave. failures and left_out: {path, reason}; `by_dataset`: windows a class."""
+class CutResult(CutForecast):
+    """What cutting gave, with the clips."""
 
     clips: list[ClipFile] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)
-    by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def count(self, dataset: str, label: str) -> None:
-        self.by_dataset.setdefault(dataset, Counter())[label] += 1
 
 
 def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
@@ -209,7 +203,8 @@ def _collect(
     for window in record["windows"]:
         path = job.folder / window["name"]
         rel = f"{job.clip.rel}#{window['start_s']:g}-{window['end_s']:g}"
-        clip = replace(job.clip, path=path, rel=rel, label=window["label"])
+        # windows that were cut before ids were recorded keep their content's hash
+        clip = replace(job.clip, path=path, rel=rel, label=window["label"], clip_id=window.get("clip_id", ""))
         result.clips.append(clip)
         names = {"path": source_path(path, data_root), "video": source_path(job.clip.path, data_root)}
         yield {**window, **names, "dataset": clip.dataset, "source_group": clip.source_group}
