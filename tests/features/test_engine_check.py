@@ -112,7 +112,7 @@ def test_the_precision_suits_the_hardware(
 ) -> None:
     monkeypatch.setattr(engines, "_gpus", lambda: ["GPU:0"] if gpu else [])
     monkeypatch.setattr(engines, "_has_openvino", lambda: True)
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+    monkeypatch.setattr(engines, "has_amx", lambda: amx)
     monkeypatch.setattr(
         engines, "_engine", lambda kind, _b, _w, _f, dtype: engines.Engine(f"{kind}-{dtype}", [np.asarray])
     )
@@ -134,10 +134,10 @@ def test_reduced_precision_must_keep_the_features_of_every_stream(clips: list[Wa
 def test_amx_is_read_from_the_cpus_flags(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("flags\t\t: fpu avx512_bf16 amx_tile\n")
-    assert not precision.has_amx(cpuinfo)
+    assert not engines.has_amx(cpuinfo)
     cpuinfo.write_text("flags\t\t: fpu avx512_bf16 amx_bf16 amx_tile\n")
-    assert precision.has_amx(cpuinfo)
-    assert not precision.has_amx(tmp_path / "absent")
+    assert engines.has_amx(cpuinfo)
+    assert not engines.has_amx(tmp_path / "absent")
 
 
 def test_float16_keeps_the_features_and_gives_them_as_float32() -> None:

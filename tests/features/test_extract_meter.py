@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from violence_detection.backbones.batching import Engine
+from violence_detection.backbones.engines import Engine
 from violence_detection.features import extract_meter
 
 

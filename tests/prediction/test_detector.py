@@ -17,7 +17,7 @@ from violence_detection.features import engine_check, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import trained_model
-from violence_detection.prediction import detector
+from violence_detection.prediction import batch, detector
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Event, JudgedWindow, Verdict
 from violence_detection.system import storage
@@ -53,14 +53,14 @@ def test_folders_are_searched_in_order_and_files_taken_as_given(tmp_path: Path) 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     odd = tmp_path / "a" / "notes.txt"
-    assert detector.find_videos([tmp_path, odd]) == [tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", odd]
+    assert batch.find_videos([tmp_path, odd]) == [tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", odd]
 
 
 def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no video files below"):
-        detector.find_videos([tmp_path])
+        batch.find_videos([tmp_path])
     with pytest.raises(UserError, match=r"no file or folder at .*gone"):
-        detector.find_videos([tmp_path / "gone"])
+        batch.find_videos([tmp_path / "gone"])
 
 
 def _stands_for_any_model(model: trained_model.TrainedModel, patch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,11 +29,6 @@ def relative_error(values: np.ndarray, reference: np.ndarray) -> float:
     a, b = values.astype(np.float64), reference.astype(np.float64)
     error = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-12)
     return error if np.isfinite(error) else float("inf")
-
-
-def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this CPU multiplies bfloat16 matrices in hardware (Intel AMX)."""
-    return cpuinfo.is_file() and " amx_bf16" in cpuinfo.read_text()
 
 
 def faster_if_equal(reduced: Callable[[], Engine], exact: Engine, probe: Probe) -> Engine:

@@ -21,6 +21,7 @@ from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import metrics, scoring
 from violence_detection.models import trained_model
 from violence_detection.system import storage
+from violence_detection.training import run_folder
 from violence_detection.training.run_folder import Trained
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class CrossValidation:
         """Remove the records of an earlier cross-validation in this folder: they are written last."""
         (self.folder / RECORD_NAME).unlink(missing_ok=True)
         for name in (*(cut.name for cut in self.cuts), "folds"):
-            (self.folder / name / trained_model.ENSEMBLE_NAME).unlink(missing_ok=True)
+            (self.folder / name / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
 
     def keys(self) -> list[str]:
         return [job.key for job in self.jobs()]

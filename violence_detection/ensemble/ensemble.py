@@ -17,7 +17,7 @@ from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import heads
+from violence_detection.training import heads, run_folder
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
 
@@ -72,7 +72,7 @@ def write_listed(
         }
         for part, weight in zip(parts, weights, strict=True)
     ]
-    storage.write_json(folder / trained_model.ENSEMBLE_NAME, {"members": members, "weighting": weighting})
+    storage.write_json(folder / run_folder.ENSEMBLE_NAME, {"members": members, "weighting": weighting})
 
 
 def _shown(parts: Sequence[Part], weights: member_weights.Weights) -> str:

@@ -21,9 +21,8 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import devices, heads, trainer, training_data
+from violence_detection.training import devices, heads, run_folder, trainer, training_data
 from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.run_folder import Trained
 from violence_detection.video import augment
@@ -52,7 +51,7 @@ class EnsembleRun:
         asked = self.plan(config.cross_validate, config.members) if config.cross_validate else None
         official = [] if config.all_clips else self._official_jobs()
         if official:  # written last
-            (self.output / trained_model.ENSEMBLE_NAME).unlink(missing_ok=True)
+            (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
         if asked:
             asked.discard()
         jobs = [*official, *(asked.jobs() if asked else [])]

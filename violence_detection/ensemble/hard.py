@@ -79,7 +79,7 @@ def fine_tune(
         len(cut.train),
         len(tuned_cut.train),
     )
-    (folder / FOLDER / trained_model.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
+    (folder / FOLDER / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
     starts = [folder / name / run_folder.BEST_NAME for name in config.members]
     trained = run(
         [

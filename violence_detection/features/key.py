@@ -13,10 +13,10 @@ from violence_detection.backbones import registry
 from violence_detection.backbones.registry import Backbone
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
-from violence_detection.video import augment, focus
+from violence_detection.video import augment
 
 if TYPE_CHECKING:
-    from violence_detection.backbones.batching import Features
+    from violence_detection.backbones.engines import Features
 
 #: Features by model input, (N, T, C) or with views (N, V, T, C).
 Inputs = dict[str, np.ndarray]
@@ -40,7 +40,6 @@ def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
 def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
     """Everything that changes a feature's value, and so the cache's key."""
     config = for_backbone(config, backbone)
-    crop = [float(config.focus), focus.NOISE_LEVEL, focus.CEILING, focus.VERSION] if config.focus else None
     return {
         "format": _FORMAT,
         "backbone": backbone,
@@ -52,8 +51,17 @@ def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> 
         "motion": [float(config.motion_spacing_s), float(config.motion_gain)] if stream == "motion" else None,
         "augmentation": {"seed": config.augment_seed, **augment.settings()},
         "dtype": "float16",
-        **({"focus": crop} if crop else {}),  # not there without: caches made before it was known stay valid
+        **_crop(config),
     }
+
+
+def _crop(config: FeatureConfig) -> dict[str, Any]:
+    """How the crop is found. Nothing without one, so that caches made before it was known stay valid."""
+    if not config.focus:
+        return {}
+    from violence_detection.video import focus
+
+    return {"focus": [float(config.focus), focus.NOISE_LEVEL, focus.CEILING, focus.VERSION]}
 
 
 def input_name(backbone: str, stream: str) -> str:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from violence_detection.training import run_folder
 
-ENSEMBLE_NAME = "ensemble.json"
 _PACKAGED = Path(__file__).with_name("shipped_models")
 
 
@@ -36,6 +35,6 @@ def _models() -> dict[str, Path]:
     found = {}
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if any((path / name).is_file() for name in (ENSEMBLE_NAME, run_folder.BEST_NAME)):
+            if any((path / name).is_file() for name in (run_folder.ENSEMBLE_NAME, run_folder.BEST_NAME)):
                 found[path.name] = path
     return found

@@ -14,7 +14,6 @@ from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun, Inputs
-from violence_detection.models.shipped import ENSEMBLE_NAME
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder
 
@@ -90,8 +89,8 @@ def load(path: Path) -> TrainedModel:
 
     Raises UserError, with the command that makes one, if there is no model, or its record is missing.
     """
-    if (path / ENSEMBLE_NAME).is_file():
-        listed = storage.read_json(path / ENSEMBLE_NAME)["members"]
+    if (path / run_folder.ENSEMBLE_NAME).is_file():
+        listed = storage.read_json(path / run_folder.ENSEMBLE_NAME)["members"]
         files = [(m["name"], path / m["model"], float(m["weight"])) for m in listed]
     else:
         file = path if path.suffix == ".keras" else path / run_folder.BEST_NAME

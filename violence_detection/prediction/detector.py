@@ -7,7 +7,6 @@ the threshold that touch become events. The video's probability is that of its m
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,13 @@ from typing import Any
 import numpy as np
 
 from violence_detection.backbones import engines
-from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.models import shipped, trained_model
+from violence_detection.errors import UserError
+from violence_detection.models import trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import console, storage
+from violence_detection.system import storage
 from violence_detection.video import augment, decode, pictures, sampling
-
-log = logging.getLogger(__name__)
 
 _WINDOWS_AT_ONCE = 16  # bounds the memory of a long video
 
@@ -42,7 +39,7 @@ class Detector:
         if config.tta < 1 or config.stride_s <= 0 or not 0 <= config.threshold <= 1:
             raise UserError("--tta must be at least 1, --stride-s above 0, --threshold from 0 to 1")
         self.config = config
-        self.model = trained_model.load(shipped.find(config.model))
+        self.model = trained_model.load(_located(config.model))
         self.views = augment.variant_names("t", config.tta)
         self.runs = self.model.backbone_runs(config.backbone_weights)
         self._engines = [
@@ -117,44 +114,10 @@ def load(name_or_path: Path | str, **settings: Any) -> Detector:
     return Detector(PredictConfig(model=Path(name_or_path), **settings))
 
 
-def find_videos(given: Sequence[Path]) -> list[Path]:
-    """Files as given, and the video files below folders, sorted. Raises UserError for a wrong or empty path."""
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES and p.is_file()
-            )
-            if not inside:
-                raise UserError(
-                    f"no video files below {path} (looked for {', '.join(sorted(decode.VIDEO_SUFFIXES))})"
-                )
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"no file or folder at {path}")
-    return list(dict.fromkeys(found))
+def _located(model: Path) -> Path:
+    """The folder or file itself, or where the shipped model of that name lies."""
+    if model.exists():
+        return model
+    from violence_detection.models import shipped
 
-
-def judge_all(detector: Detector, paths: Sequence[Path]) -> Iterator[Verdict | UnreadableVideo]:
-    """A verdict for each video, or the reason why there is none, in order."""
-    for path in paths:
-        try:
-            yield detector.judge(path)
-        except UnreadableVideo as e:
-            yield e
-
-
-def summarise(judged: Iterator[Verdict | UnreadableVideo], count: int) -> dict[str, Any]:
-    """Log a line a video; returns `{videos: [...], failures: [...]}`."""
-    videos, failures = [], []
-    for item in console.progress(judged, total=count, unit="video", desc="judging"):
-        if isinstance(item, UnreadableVideo):
-            failures.append({"path": item.path, "reason": item.reason})
-            log.warning("cannot judge %s: %s", item.path, item.reason)
-            continue
-        videos.append(item.summary())
-        events = ", ".join(f"{e.start_s:.1f}-{e.end_s:.1f} s" for e in item.events)
-        log.info("%-8s %.3f  %s  %s", item.label, item.p_violent, item.path, events)
-    return {"videos": videos, "failures": failures}
+    return shipped.find(model)

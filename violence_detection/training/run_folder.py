@@ -23,6 +23,8 @@ from violence_detection.system import storage
 BEST_NAME, FINAL_NAME = "best_model.keras", "final_model.keras"
 CONFIG_NAME, RESULT_NAME, LOG_NAME = "config.json", "result.json", "training_log.csv"
 CLIPS_NAME = "trained_on.txt"
+#: Beside the folders of an ensemble's members: which they are, and their weights.
+ENSEMBLE_NAME = "ensemble.json"
 BOARD_NAME = "tensorboard_logs"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection.video import augment, decode, focus, sampling
+from violence_detection.video import augment, decode, sampling
 from violence_detection.video.config import ClipConfig
 
 
@@ -87,6 +87,8 @@ def images(
     whole = Pictures(frames, size) if whole is None else whole
     shown = whole
     if d.focus:
+        from violence_detection.video import focus  # few models look at a crop
+
         crop_at = focus.crop_position([whole.grey(i) for i in sample.base.tolist()], config.focus)
         shown = Pictures(frames, size, crop_at)
     augmenter = augment.Augmenter(d, size)
