@@ -157,3 +157,10 @@ def test_a_lock_is_held_by_one_and_let_go_when_its_holder_is_killed(tmp_path: Pa
     holder.kill()
     holder.wait()
     assert got.wait(10), "the lock of a killed process stays"
+
+
+def test_short_names_stay_and_limits_are_in_bytes() -> None:
+    assert storage.shorten_name("a" * 255, 255) == "a" * 255
+    for length in range(100, 400, 7):
+        for letter in "aé漢":
+            assert len(storage.shorten_name(letter * length + ".avi", 143).encode()) <= 143

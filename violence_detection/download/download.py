@@ -17,7 +17,7 @@ from violence_detection.download.config import DownloadConfig
 from violence_detection.download.download_job import DownloadJob, DownloadOutcome, locked, without_work
 from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes
 from violence_detection.errors import UserError
-from violence_detection.system import console, storage
+from violence_detection.system import console, machine, storage
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def choose(config: DownloadConfig) -> list[Dataset]:
 def run(
     config: DownloadConfig,
     *,
-    free_bytes: FreeBytes = plan.free_bytes_of,
+    free_bytes: FreeBytes = machine.free_bytes_of,
     policy: transfer.Policy | None = None,
 ) -> DownloadResult:
     """Download what is asked for. A data set that fails does not stop the others.
@@ -84,8 +84,8 @@ def run(
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
     log.info(
         "disk: %s needed at most, %s free below %s",
-        plan.gigabytes(size(plans)),
-        plan.gigabytes(free_bytes(config.data_root)),
+        machine.gigabytes(size(plans)),
+        machine.gigabytes(free_bytes(config.data_root)),
         config.data_root,
     )
     plan.check_disk(plans, layout, free_bytes, size)
@@ -129,7 +129,9 @@ def _verify_one(key: str, layout: DownloadFolders, workers: int) -> DownloadOutc
     try:
         record = completion.read(folder)
         if record is None:
-            return DownloadOutcome(key, "failed", reason=f"{folder} has no completion record; download it first")
+            return DownloadOutcome(
+                key, "failed", reason=f"{folder} has no completion record; download it first"
+            )
         with console.progress(total=record["bytes"], unit="B", unit_scale=True, desc=f"verify {key}") as bar:
             problems = completion.problems(folder, workers=max(1, workers), on_bytes=locked(bar.update))
     except UserError as e:
@@ -142,7 +144,9 @@ def _verify_one(key: str, layout: DownloadFolders, workers: int) -> DownloadOutc
     return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"], problems=problems)
 
 
-def _plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], kaggle_source.Kaggle]) -> DownloadPlan:
+def _plan(
+    dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], kaggle_source.Kaggle]
+) -> DownloadPlan:
     try:
         return plan.make_plan(dataset, layout, authenticate)
     except UserError as e:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from violence_detection.download import completion, transfer
 from violence_detection.download.kaggle_source import Kaggle
 from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
+from violence_detection.system.machine import RESERVE_BYTES, gigabytes
 
 log = logging.getLogger(__name__)
 
 FreeBytes = Callable[[Path], int]
-#: Room left on the disk beside what the data sets need.
-RESERVE_BYTES = 1 << 30
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
 
@@ -83,20 +81,14 @@ class DownloadPlan:
         return max(self.dataset.extracted_bytes, self.archive_bytes) if self.action == "fetch" else 0
 
 
-def free_bytes_of(path: Path) -> int:
-    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
 def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], Kaggle]) -> DownloadPlan:
     """Find out what one data set needs. Asks Kaggle for the archive's size; fetches nothing."""
     folder = layout.folder(dataset.key)
     if completion.read(folder) is not None:
         if bad := completion.quick_problems(folder):
-            return DownloadPlan(dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0]))
+            return DownloadPlan(
+                dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0])
+            )
         return DownloadPlan(dataset, "skip")
     if folder.is_dir() and (present := completion.tree_paths(folder)):
         if all(path.lower().endswith(_ARCHIVE_SUFFIXES) for path in present):
@@ -106,7 +98,9 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
             )
         return DownloadPlan(dataset, "adopt")
     if folder.is_dir() and any(folder.iterdir()):
-        return DownloadPlan(dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again")
+        return DownloadPlan(
+            dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again"
+        )
     candidates, refusals = [], []
     for source in dataset.sources:
         try:
@@ -118,7 +112,9 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
         for refusal in refusals:
             log.warning("%s: %s", dataset.key, refusal)
         return DownloadPlan(dataset, "fetch", tuple(candidates))
-    return DownloadPlan(dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)]))
+    return DownloadPlan(
+        dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)])
+    )
 
 
 def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) -> str:
@@ -180,7 +176,10 @@ def _missing_archive_bytes(p: DownloadPlan) -> int:
 
 
 def check_disk(
-    plans: Sequence[DownloadPlan], layout: DownloadFolders, free_bytes: FreeBytes, size: Callable[[Sequence[DownloadPlan]], int]
+    plans: Sequence[DownloadPlan],
+    layout: DownloadFolders,
+    free_bytes: FreeBytes,
+    size: Callable[[Sequence[DownloadPlan]], int],
 ) -> None:
     """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit."""
     needed, free = size(plans), free_bytes(layout.data_root)
@@ -197,11 +196,6 @@ def check_disk(
         f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or "
         + (f"what fits: --datasets {fits}" if fits else "free some space; none of them fits")
     )
-
-
-def gigabytes(size_bytes: float) -> str:
-    """`12.0 GB`, or MB below one."""
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 def describe(p: DownloadPlan) -> str:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection import cli
 from violence_detection.combine import manifest
-from violence_detection.download.plan import gigabytes
 from violence_detection.errors import UserError
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extract_run import WantedClip
 from violence_detection.system import storage
+from violence_detection.system.machine import gigabytes
 from violence_detection.training import training_data
 from violence_detection.training.config import TrainConfig
 from violence_detection.video import augment
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 
 def run(
-    args: argparse.Namespace, wanted: Callable[[ExtractConfig], Sequence[WantedClip]] = training_data.all_clips
+    args: argparse.Namespace,
+    wanted: Callable[[ExtractConfig], Sequence[WantedClip]] = training_data.all_clips,
 ) -> int | None:
     """Do the task that the flags ask for, print its summary and return the exit code; None if they ask for none.
 

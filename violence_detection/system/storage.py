@@ -21,6 +21,7 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
+_NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 #: A temporary file of another machine that has not changed for so long has no writer any more.
 _ABANDONED_S = 3600.0
@@ -179,3 +180,23 @@ def stable_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts (seed, clip id, variant ...), independent of order of calls."""
     text = "\x1f".join(str(p) for p in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def shorten_name(name: str, max_bytes: int) -> str:
+    """A name of at most `max_bytes` in UTF-8; a longer one keeps both ends around a hash of the whole."""
+    return name if len(os.fsencode(name)) <= max_bytes else marked_name(name, name, max_bytes)
+
+
+def marked_name(name: str, hashed: str, max_bytes: int) -> str:
+    """`name` with `~hash~` in the middle of a long name, before the suffix of a short one."""
+    mark = f"~{hashlib.sha256(hashed.encode('utf-8', 'surrogateescape')).hexdigest()[:_NAME_HASH_DIGITS]}"
+    stem, dot, suffix = name.rpartition(".")
+    whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{name}{mark}"
+    if len(os.fsencode(whole)) <= max_bytes:
+        return whole
+    mark += "~"
+    keep_bytes = (max_bytes - len(mark)) // 2
+    encoded = os.fsencode(name)
+    head = encoded[:keep_bytes].decode("utf-8", "ignore")
+    tail = encoded[-keep_bytes:].decode("utf-8", "ignore")
+    return f"{head}{mark}{tail}"

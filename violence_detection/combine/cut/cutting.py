@@ -28,8 +28,6 @@ from violence_detection.combine.cut.window_files import (
 )
 from violence_detection.datasets import catalogue
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
-from violence_detection.download import archive_names
-from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
 from violence_detection.find.inventory import (
     WINDOWS_FOLDER,
@@ -39,6 +37,7 @@ from violence_detection.find.inventory import (
     source_path,
 )
 from violence_detection.system import console, journal, processes, storage
+from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Cu
             if reason := _unusable(name, clip.label, read, config, where):
                 result.left_out.append({"path": source_path(clip.path, data_root), "reason": reason})
                 continue
-            stem = archive_names.shorten(name, _STEM_BYTES)
+            stem = storage.shorten_name(name, _STEM_BYTES)
             if (tree.dataset, stem.casefold()) in taken:  # two videos of one name in different folders
                 stem = f"{stem}~{storage.stable_hash(clip.rel, digits=8)}"
             taken.add((tree.dataset, stem.casefold()))
@@ -156,7 +155,9 @@ def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[
     return [(job, plans[job]) for job in todo]
 
 
-def _cut_all(planned: Sequence[tuple[CutJob, CutPlan]], workers: int) -> Iterator[tuple[CutJob, dict[str, Any]]]:
+def _cut_all(
+    planned: Sequence[tuple[CutJob, CutPlan]], workers: int
+) -> Iterator[tuple[CutJob, dict[str, Any]]]:
     """(job, record for the journal) in order of completion."""
     with console.progress(total=len(planned), desc="cut", unit="video") as bar:
         for (job, _), outcome in processes.map_unordered(cut_job, planned, workers, cut_crashed):
@@ -203,7 +204,9 @@ def _remove_stale(todo: Sequence[CutJob]) -> None:
                 path.unlink()
 
 
-def _collect(result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path) -> Iterator[dict[str, Any]]:
+def _collect(
+    result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path
+) -> Iterator[dict[str, Any]]:
     """Add a cut video's clips to the result; yields their rows of the table."""
     _note(result, job, record["reason"], [w["label"] for w in record["windows"]], data_root)
     for window in record["windows"]:
