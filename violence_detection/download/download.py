@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -187,13 +186,8 @@ def _only_run(layout: DownloadFolders) -> Iterator[None]:
         layout.raw.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"cannot write below {layout.data_root} ({e}). Choose another --data-root") from e
-    with (layout.downloads / ".lock").open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise UserError(
-                f"another download is at work below {layout.data_root}; wait for it or end it"
-            ) from e
-        except OSError as e:  # some network volumes have no locks
-            log.warning("%s: no lock can be taken (%s); do not start a second run", layout.data_root, e)
-        yield
+    try:
+        with storage.locked(layout.downloads / ".lock", wait=False):
+            yield
+    except storage.LockTaken as e:
+        raise UserError(f"another download is at work below {layout.data_root}; wait for it or end it") from e

@@ -9,6 +9,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 #: Room left on the disk beside what the data needs.
 RESERVE_BYTES = 1 << 30
 _CGROUP_FILES = (  # limit, use: version 2, then version 1
@@ -36,11 +38,7 @@ def usable_cpus() -> int:
 
 def free_memory_bytes() -> int:
     """Memory that can still be used: the machine's, or what the container's limit leaves if that is less."""
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-        free = [int(fields["MemAvailable"].split()[0]) * 1024]
+    free = [psutil.virtual_memory().available]
     for limit, used in _CGROUP_FILES:
         try:
             free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
