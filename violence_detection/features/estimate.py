@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import storage
+from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 
 log = logging.getLogger(__name__)
 #: So many clips a decoding thread make a run long enough to tell its rate.

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection.backbones import registry
 from violence_detection.combine import manifest
-from violence_detection.download.plan import gigabytes
 from violence_detection.errors import UserError
 from violence_detection.features import extract, key
 from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import storage
+from violence_detection.system.machine import gigabytes
 from violence_detection.video import augment
 
 if TYPE_CHECKING:

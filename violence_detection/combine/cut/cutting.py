@@ -26,8 +26,6 @@ from violence_detection.combine.cut.window_files import (
 )
 from violence_detection.datasets import catalogue
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
-from violence_detection.download import archive_names
-from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
 from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import (
@@ -38,6 +36,7 @@ from violence_detection.find.inventory import (
     source_path,
 )
 from violence_detection.system import console, journal, processes, storage
+from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +106,7 @@ def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Cu
             if reason := _unusable(name, clip.label, read, config, where):
                 result.left_out.append({"path": source_path(clip.path, data_root), "reason": reason})
                 continue
-            stem = archive_names.shorten(name, _STEM_BYTES)
+            stem = storage.shorten_name(name, _STEM_BYTES)
             if (tree.dataset, stem.casefold()) in taken:  # two videos of one name in different folders
                 stem = f"{stem}~{storage.stable_hash(clip.rel, digits=8)}"
             taken.add((tree.dataset, stem.casefold()))
