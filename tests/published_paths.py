@@ -6,7 +6,9 @@ from __future__ import annotations
 PATHS: dict[str, dict[str, str | None]] = {
     "rwf_2000": {
         "train/Fight/-1l5631l3fg_0.avi": "fight",
+        "train/Fight/0Ow4cotKOuw_0.avi": "fight",
         "val/NonFight/_2UhYbKC_Vw_12.AVI": "nonfight",
+        "val/NonFight/10uSOcwS_0.avi": "nonfight",
         "train/NonFight/Fight_0.avi": "nonfight",
         "test/Fight/x_0.avi": None,
         "train/fight/x_0.avi": None,
@@ -35,6 +37,7 @@ PATHS: dict[str, dict[str, str | None]] = {
     "movie_fights": {
         "fights/newfi1.avi": "fight",
         "noFights/1_xvid.avi": "nonfight",
+        "noFights/2.mpg": "nonfight",
         "noFights/deep/1.avi": None,
     },
     "ucf_crime": {
@@ -53,9 +56,9 @@ PATHS: dict[str, dict[str, str | None]] = {
         "fight/nofi001.mp4": None,
     },
     "scvd": {
-        "SCVD_converted/Train/Normal/n001.avi": "nonfight",
-        "SCVD_converted/Test/Violence/v001.avi": "fight",
-        "SCVD_converted/Train/Weaponized/w001.avi": "fight",
+        "SCVD_converted/Train/Normal/n001_converted.avi": "nonfight",
+        "SCVD_converted/Test/Violence/t_v001_converted.avi": "fight",
+        "SCVD_converted/Train/Weaponized/w001_converted.avi": "fight",
         "SCVD_converted_sec_split/Train/Normal/n001_0.avi": None,
     },
     "violent_flows": {
@@ -83,8 +86,8 @@ PATHS: dict[str, dict[str, str | None]] = {
         "videos/normal/F_0_1_0_0_0.mp4": None,
     },
     "bus_violence": {
-        "Violence/1.mp4": "fight",
-        "NoViolence/1.mp4": "nonfight",
-        "NonViolence/1.mp4": None,
+        "Violence/VIOLENCE_1.mp4": "fight",
+        "NoViolence/NONVIOLENCE_1.mp4": "nonfight",
+        "NonViolence/NONVIOLENCE_1.mp4": None,
     },
 }
