@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from violence_detection.download import download
 
     if args.list:
-        datasets = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH)
+        datasets = catalogue.load(config.catalogue)
         print(dataset_table.table(datasets.values()), file=sys.stderr)
         cli.print_summary({"datasets": {key: dict(d.clips) for key, d in datasets.items()}})
         return cli.EXIT_DONE

@@ -23,6 +23,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
     sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
 
 from violence_detection.errors import UserError
+from violence_detection.system import settings
 from violence_detection.system.console import log, log_to
 
 EXIT_DONE = 0
@@ -47,23 +48,41 @@ def add_config(
             continue
         if any(action.dest == field.name for action in parser._actions):
             continue  # two stages of one script share the flag
-        default = field.default_factory() if callable(field.default_factory) else field.default
-        default = (defaults or {}).get(field.name, default)
-        flag = field.metadata["flag"] or "--" + field.name.replace("_", "-")
+        default = (defaults or {}).get(field.name, settings.default_of(field))
         kwargs: dict[str, Any] = {"dest": field.name, "default": default}
         kind = _plain_type(hints[field.name])
         if kind is bool:
             kwargs["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is tuple:
-            item = typing.get_args(kind)[0]
-            kwargs.update(type=_comma_separated(item), metavar=f"{item.__name__.upper()}[,...]")
+            kwargs |= _several(typing.get_args(kind)[0], field.metadata["many"])
         else:
             kwargs.update(type=kind, choices=field.metadata["choices"])
             if not field.metadata["choices"]:
                 kwargs["metavar"] = kind.__name__.upper()
             if field.metadata["bare"]:
                 kwargs.update(nargs="?", const=field.metadata["bare"])
-        parser.add_argument(flag, help=_help_text(field.metadata["help"], default), **kwargs)
+        parser.add_argument(
+            settings.flag_of(field), help=_help_text(field.metadata["help"], default), **kwargs
+        )
+
+
+def _several(item: Callable[[str], Any], many: str | None) -> dict[str, Any]:
+    """How a flag takes several values: see `many` of settings.option."""
+    name = item.__name__.upper()
+    if many is None:
+        return {"type": _comma_separated(item), "metavar": f"{name}[,...]"}
+    return {"action": _Collect, "type": item, "metavar": name, "nargs": "+" if many == "words" else None}
+
+
+class _Collect(argparse.Action):
+    """All values of a flag that may be given several times, as one tuple."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, args: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        before = getattr(args, self.dest)
+        new = values if isinstance(values, list) else [values]
+        setattr(args, self.dest, (*(() if before is self.default else before), *new))
 
 
 def build(config: type[C], args: argparse.Namespace) -> C:

@@ -238,8 +238,9 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tup
 KILLED = """
 import sys
 from pathlib import Path
-from violence_detection import cutting, inventory
 from violence_detection.combine.config import CutConfig
+from violence_detection.combine.cut import cutting
+from violence_detection.find import inventory
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     cutting.cut(inventory.discover([root / "raw"]), CutConfig(), root, workers=1)

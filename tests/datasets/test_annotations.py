@@ -18,7 +18,7 @@ from violence_detection.datasets.annotations import (
 
 
 def read(root: Path, key: str, text: str, name: str | None = None) -> Annotations:
-    entry = catalogue.get(key)
+    entry = catalogue.load()[key]
     assert entry.annotations is not None
     path = root / (name or entry.annotations.file)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def test_a_json_that_is_something_else_is_named(tmp_path: Path, text: str) -> No
 def test_the_file_is_found_below_the_root_or_beside_it_but_not_above_where_was_searched(
     tmp_path: Path,
 ) -> None:
-    entry = catalogue.get("ucf_crime")
+    entry = catalogue.load()["ucf_crime"]
     assert entry.annotations is not None
     root = tmp_path / "a" / "ucf" / "Anomaly-Videos"
     root.mkdir(parents=True)

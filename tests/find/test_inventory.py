@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from published_paths import PATHS
 from small_videos import write
-from test_catalogue import PATHS
 
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError

@@ -1,8 +1,8 @@
 """The catalogue of data sets: where each comes from, how it is laid out, and what its paths mean.
 
-The entries stand in catalogue.toml beside this file; this module types and checks them. A rule's pattern is a
-regular expression for the whole POSIX path relative to the data set's own root, with the suffix in lower
-case. It is never searched for inside a path: NonViolence contains Violence, `.avi` contains vi.
+The entries stand in catalogue.toml beside this file, or in a file that --catalogue names; this module types and
+checks them. A rule's pattern is a regular expression for the whole POSIX path relative to the data set's own root, with
+the suffix in lower case. It is never searched for inside a path: NonViolence contains Violence, `.avi` contains vi.
 """
 
 from __future__ import annotations
@@ -10,19 +10,26 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from violence_detection.constants import CLASS_NAMES
+from violence_detection.datasets import table_fields
+from violence_detection.datasets.table_fields import TableFields
 from violence_detection.errors import UserError
 
 CATALOGUE_PATH = Path(__file__).with_name("catalogue.toml")
 #: A path whose meaning is known and which is deliberately neither class (UCF-Crime's Arson, say).
 EXCLUDE = "exclude"
-SOURCE_KINDS = ("kaggle", "url", "manual")
-_REQUIRED_GROUPS = ("group", "title", "number", "clip")
+#: How temporal annotations are written; datasets.annotations reads them.
+ANNOTATION_FORMATS = ("ucf_crime_txt", "cctv_fights_json", "xd_violence_txt", "ubi_fights_csv")
+#: What step 1 writes into the folder of a data set that it has downloaded whole; it holds the set's key as "dataset".
+COMPLETION_RECORD = ".complete.json"
+#: The fields that each kind of source must have.
+_NEEDED_OF_SOURCE = {"kaggle": ("slug", "file"), "url": ("url", "file"), "manual": ("instructions",)}
+_KEY = re.compile(r"[a-z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,7 @@ class SplitRule:
 
 @dataclass(frozen=True)
 class GroupRule:
-    """How a path names the source it was cut from; violence_detection.sources applies it.
+    """How a path names the source it was cut from; datasets.source_groups applies it.
 
     The pattern has one of these named groups: `group`, the source's id; `number` (with `class`), put into
     blocks of `block` neighbours; `clip`, looked up in the file `list` at the data set's root; `title`, of
@@ -100,6 +107,9 @@ class Dataset:
     labels: tuple[LabelRule, ...]
     #: Files or folders that must stand below the data set's root, beside at least one labelled file.
     layout: tuple[str, ...] = ()
+    #: What published paths look like, where the label rules are no more than class folders that anybody's clips may
+    #: stand in. Without it the label rules themselves say enough.
+    names: tuple[re.Pattern[str], ...] = ()
     #: Paths below the root that are second copies and are left out.
     ignore: tuple[re.Pattern[str], ...] = ()
     groups: tuple[GroupRule, ...] = ()
@@ -119,6 +129,11 @@ class Dataset:
         path = normalised(relative)
         return next((rule.split for rule in self.splits if rule.pattern.fullmatch(path)), "")
 
+    def named(self, relative: str) -> bool:
+        """Whether the path looks like a published one."""
+        path = normalised(relative)
+        return not self.names or any(pattern.fullmatch(path) for pattern in self.names)
+
     def ignored(self, relative: str) -> bool:
         """Whether the path is a published second copy of other files of the data set."""
         path = normalised(relative)
@@ -132,17 +147,12 @@ def normalised(relative: str) -> str:
     return relative if "/" in suffix else stem + dot + suffix.lower()
 
 
-@functools.cache
-def load(path: Path = CATALOGUE_PATH) -> dict[str, Dataset]:
-    """Read and check the catalogue. Keys in the order of the file.
+def load(path: Path | None = None) -> Mapping[str, Dataset]:
+    """The catalogue that `path` holds, else the shipped one. Keys in the order of the file.
 
-    Raises UserError naming the file, the entry and the field that is wrong.
+    Raises UserError that names every entry and field that is wrong, with what was found and what is needed.
     """
-    try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as e:
-        raise UserError(f"cannot read the catalogue {path}: {e}. Restore the file or mend the line") from e
-    return {key: _dataset(path, key, entry) for key, entry in entries.items()}
+    return _read(path) if path is not None else _shipped()
 
 
 def get(key: str) -> Dataset:
@@ -153,50 +163,107 @@ def get(key: str) -> Dataset:
     return datasets[key]
 
 
-def _dataset(path: Path, key: str, entry: Mapping[str, Any]) -> Dataset:
+@functools.cache
+def _shipped() -> Mapping[str, Dataset]:
+    return _read(CATALOGUE_PATH)
+
+
+def _read(path: Path) -> Mapping[str, Dataset]:
     try:
-        values = dict(entry)
-        values["sources"] = tuple(DataSource(**s) for s in entry["sources"])
-        values["labels"] = _rules(LabelRule, entry["labels"])
-        values["groups"] = _rules(GroupRule, entry.get("groups", ()))
-        values["splits"] = _rules(SplitRule, entry.get("splits", ()))
-        values["ignore"] = tuple(_compile(p) for p in entry.get("ignore", ()))
-        values["layout"] = tuple(entry.get("layout", ()))
-        values["annotations"] = AnnotationFile(**entry["annotations"]) if "annotations" in entry else None
-        dataset = Dataset(key=key, **values)
-        _check(dataset)
-    except (KeyError, TypeError, ValueError, re.error) as e:
-        raise UserError(f"{path}: entry [{key}] is wrong: {e!r}. Compare it with its neighbours") from e
-    return dataset
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(
+            f"cannot read the catalogue {path}: {e.strerror}. Give another file with --catalogue"
+        ) from e
+    except ValueError as e:  # not UTF-8, or not TOML
+        raise UserError(f"the catalogue {path} is no TOML file: {e}. Mend the line") from e
+    problems: list[str] = [] if entries else ["no entry; needed: a table [key] a data set"]
+    datasets = {key: _dataset(key, entry, problems) for key, entry in entries.items()}
+    if problems:
+        lines = "".join(f"\n  {p}" for p in problems)
+        raise UserError(f"the catalogue {path} is wrong:{lines}\nCompare it with {CATALOGUE_PATH}")
+    return {key: dataset for key, dataset in datasets.items() if dataset is not None}
 
 
-R = TypeVar("R", LabelRule, GroupRule, SplitRule)
+def _dataset(key: str, entry: Any, problems: list[str]) -> Dataset | None:
+    fields = TableFields(f"[{key}]", entry, problems)
+    if not _KEY.fullmatch(key):
+        fields.refuse(f"the key {key!r}", "small letters, digits and _; it names folders")
+    fields.text("title", "licence", "terms", "citation", "notes")
+    fields.take("roadmap", table_fields.flag, "true or false")
+    for field in ("archive_bytes", "extracted_bytes"):
+        fields.take(field, table_fields.count, "a whole number of bytes")
+    fields.take("roadmap_clips", table_fields.count, "a whole number of clips", optional=True)
+    fields.take("clips", _clips, "{ fight = NUMBER, nonfight = NUMBER }")
+    fields.many("sources", _source, "a list of ways to get it, such as { kind = ..., ... }")
+    fields.many("labels", _label_rule, "a list of { pattern = ..., label = ... }")
+    fields.many("groups", _group_rule, "a list of { pattern = ..., ... }", optional=True)
+    fields.many("splits", _split_rule, "a list of { pattern = ..., split = ... }", optional=True)
+    fields.take("layout", table_fields.list_of(table_fields.text), "a list of paths", optional=True)
+    for field in ("ignore", "names"):
+        fields.take(field, table_fields.list_of(_pattern), "a list of regular expressions", optional=True)
+    untrimmed = fields.take("untrimmed", table_fields.flag, "true or false", optional=True)
+    fields.one("annotations", _annotation_file)
+    if bool(untrimmed) != fields.has("annotations"):
+        fields.refuse(
+            "untrimmed without annotations" if untrimmed else "annotations without untrimmed = true",
+            "both for long videos that are cut into clips, neither for clips",
+        )
+    return fields.finish(Dataset, key=key)
 
 
-def _rules(kind: type[R], tables: Iterable[Mapping[str, Any]]) -> tuple[R, ...]:
-    return tuple(kind(**{**table, "pattern": _compile(table["pattern"])}) for table in tables)
+def _clips(value: Any) -> Mapping[str, int]:
+    if not isinstance(value, dict) or set(value) != set(CLASS_NAMES):
+        raise TypeError
+    return {label: table_fields.count(n) for label, n in value.items()}
 
 
-def _compile(pattern: str) -> re.Pattern[str]:
+def _source(fields: TableFields) -> DataSource | None:
+    kind = fields.take("kind", table_fields.one_of(*_NEEDED_OF_SOURCE), " or ".join(_NEEDED_OF_SOURCE))
+    needed = _NEEDED_OF_SOURCE.get(kind, ())
+    for field in ("slug", "url", "file", "instructions"):
+        fields.take(
+            field, table_fields.text, f"text, for a source of kind {kind}", optional=field not in needed
+        )
+    return fields.finish(DataSource)
+
+
+def _label_rule(fields: TableFields) -> LabelRule | None:
+    labels = (*CLASS_NAMES, EXCLUDE)
+    fields.take("pattern", _pattern, "a regular expression")
+    fields.take("label", table_fields.one_of(*labels), " or ".join(labels))
+    return fields.finish(LabelRule)
+
+
+def _split_rule(fields: TableFields) -> SplitRule | None:
+    fields.take("pattern", _pattern, "a regular expression")
+    fields.take("split", table_fields.one_of("train", "val"), "train or val")
+    return fields.finish(SplitRule)
+
+
+def _group_rule(fields: TableFields) -> GroupRule | None:
+    pattern = fields.take("pattern", _pattern, "a regular expression")
+    fields.text("namespace", optional=True)
+    named = fields.take("list", table_fields.text, "the name of a file", optional=True)
+    block = fields.take("block", table_fields.count, "a whole number of clips", optional=True)
+    cut = fields.take("title_characters", table_fields.count, "a whole number of characters", optional=True)
+    needed = ("clip",) if named else ("title",) if cut else ("class", "number") if block else ("group",)
+    if pattern and (missing := [g for g in needed if g not in pattern.groupindex]):
+        fields.refuse(
+            f"a pattern without (?P<{missing[0]}>...)", f"the named group {missing[0]}, for such a rule"
+        )
+    return fields.finish(GroupRule)
+
+
+def _annotation_file(fields: TableFields) -> AnnotationFile | None:
+    fields.take("format", table_fields.one_of(*ANNOTATION_FORMATS), " or ".join(ANNOTATION_FORMATS))
+    fields.text("file")
+    return fields.finish(AnnotationFile)
+
+
+def _pattern(value: Any) -> re.Pattern[str]:
     """Only video files are ever matched, so {video} need not list the suffixes."""
-    return re.compile(pattern.replace("{video}", "[a-z0-9]{2,4}"))
-
-
-def _check(dataset: Dataset) -> None:
-    for source in dataset.sources:
-        needed = {"kaggle": source.slug and source.file, "url": source.url and source.file}
-        if source.kind not in SOURCE_KINDS or not needed.get(source.kind, source.instructions):
-            raise ValueError(f"source {source}")
-    for rule in dataset.labels:
-        if rule.label not in (*CLASS_NAMES, EXCLUDE):
-            raise ValueError(f"label {rule.label!r}")
-    for split in dataset.splits:
-        if split.split not in ("train", "val"):
-            raise ValueError(f"split {split.split!r}")
-    for group in dataset.groups:
-        if not set(group.pattern.groupindex) & set(_REQUIRED_GROUPS):
-            raise ValueError(f"group pattern {group.pattern.pattern!r} names none of {_REQUIRED_GROUPS}")
-    if not dataset.sources or not dataset.labels or set(dataset.clips) != set(CLASS_NAMES):
-        raise ValueError("sources, labels and clips = {fight, nonfight} are required")
-    if dataset.untrimmed != (dataset.annotations is not None):
-        raise ValueError("an untrimmed data set needs annotations, and only such a one")
+    try:
+        return re.compile(table_fields.text(value).replace("{video}", "[a-z0-9]{2,4}"))
+    except re.error as e:
+        raise ValueError(str(e)) from e

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from violence_detection.datasets.catalogue import COMPLETION_RECORD
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
-RECORD_NAME = ".complete.json"
+RECORD_NAME = COMPLETION_RECORD
 FILES_NAME = ".files.csv"
 NAMES_NAME = ".original_names.json"
 OWN_NAMES = frozenset({RECORD_NAME, FILES_NAME, NAMES_NAME})

@@ -53,7 +53,7 @@ class DownloadResult:
 
 def choose(config: DownloadConfig) -> list[Dataset]:
     """The data sets asked for; the roadmap's by default. Raises UserError for an unknown key."""
-    known = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH)
+    known = catalogue.load(config.catalogue)
     if unknown := sorted(set(config.datasets) - set(known)):
         raise UserError(
             f"no data set {', '.join(unknown)} in the catalogue (see --list); there are: {', '.join(known)}"
@@ -111,7 +111,7 @@ def verify(config: DownloadConfig) -> DownloadResult:
     layout = DownloadFolders(config.data_root)
     datasets = choose(config)
     if not config.datasets:
-        everything = catalogue.load(config.catalogue or catalogue.CATALOGUE_PATH).values()
+        everything = catalogue.load(config.catalogue).values()
         datasets = [d for d in everything if layout.folder(d.key).is_dir()]
     if not datasets:
         raise UserError(

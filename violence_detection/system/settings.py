@@ -16,15 +16,49 @@ def option(
     choices: Sequence[str] | None = None,
     flag: str | None = None,
     bare: str | None = None,
+    many: str | None = None,
 ) -> Any:
     """A dataclass field that can be a command-line flag too (`data_root` becomes `--data-root`).
 
-    `bare`: the value of the flag given without one.
+    `bare`: the value of the flag given without one. `many`: how a tuple is given, where its values may hold commas:
+    "append", the flag once a value; "words", any number of values behind the flag; None: separated by commas.
     """
-    metadata = {"help": help, "choices": choices, "flag": flag, "bare": bare}
+    metadata = {"help": help, "choices": choices, "flag": flag, "bare": bare, "many": many}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def flag_of(field: dataclasses.Field[Any]) -> str:
+    """The field's command-line flag."""
+    return field.metadata["flag"] or "--" + field.name.replace("_", "-")
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The field's default value."""
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def as_flags(config: Any, always: Sequence[str] = ()) -> list[str]:
+    """The words of a command line that gives this config again: what differs from the defaults, and `always`."""
+    words: list[str] = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if "help" in field.metadata and (field.name in always or value != default_of(field)):
+            words += _flag_words(flag_of(field), value, field.metadata["many"])
+    return words
+
+
+def _flag_words(flag: str, value: Any, many: str | None) -> list[str]:
+    if isinstance(value, bool):
+        return [flag if value else flag.replace("--", "--no-", 1)]
+    if not isinstance(value, tuple):
+        return [flag, str(value)]
+    if many == "append":
+        return [word for item in value for word in (flag, str(item))]
+    if many == "words":
+        return [flag, *map(str, value)]
+    return [flag, ",".join(map(str, value))]
 
 
 def default_data_root() -> Path:

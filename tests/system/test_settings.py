@@ -1,0 +1,58 @@
+"""Settings become flags and back: a printed command gives the config that it was made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from violence_detection import cli
+from violence_detection.system.settings import as_flags, option
+
+
+@dataclass(frozen=True)
+class Config:
+    folders: tuple[str, ...] = option((), "a folder; may be given several times", many="append")
+    words: tuple[str, ...] = option((), "words", many="words")
+    names: tuple[str, ...] = option(("a",), "names")
+    root: Path = option(Path("here"), "a root")
+    caches: bool = option(True, "look there too")
+    rate: float = option(0.2, "a share", flag="--share")
+    file: Path | None = option(None, "a file")
+    internal: int = 7
+
+
+def parsed(*argv: str) -> Config:
+    parser = cli.parser("What it does.")
+    cli.add_config(parser, Config)
+    return cli.build(Config, parser.parse_args(argv))
+
+
+def test_a_flag_is_given_once_a_value_and_keeps_its_commas() -> None:
+    assert parsed("--folders", "a=x,y", "--root", "r", "--folders", "b=z").folders == ("a=x,y", "b=z")
+    assert parsed().folders == ()
+
+
+def test_a_flag_takes_several_words() -> None:
+    assert parsed("--words", "fight=A,B", "nonfight=C", "--root", "r").words == ("fight=A,B", "nonfight=C")
+    assert parsed("--words", "a", "--words", "b", "c").words == ("a", "b", "c")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(
+            folders=("a=x y", "b=z,z"), words=("fight=A,B", "nonfight=C"), names=("b", "c"), root=Path("r")
+        ),
+        Config(caches=False, rate=0.5, file=Path("f")),
+    ],
+)
+def test_the_flags_of_a_config_give_the_same_config(config: Config) -> None:
+    assert parsed(*as_flags(config)) == config
+
+
+def test_what_is_as_by_default_needs_no_flag_unless_it_is_asked_for() -> None:
+    assert as_flags(Config(rate=0.5)) == ["--share", "0.5"]
+    assert as_flags(Config(), always=["root"]) == ["--root", "here"]

@@ -1,0 +1,140 @@
+"""Read a table field by field and name everything that is wrong with it, not only the first thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_SHOWN_CHARACTERS = 60
+
+
+class TableFields:
+    """One table of a TOML file, called `where` in messages.
+
+    Each field is taken once; what cannot be used adds a line to `problems`. `finish` gives the values that were taken.
+    """
+
+    def __init__(self, where: str, table: Any, problems: list[str]):
+        self.where, self.problems = where, problems
+        self._known: list[str] = []
+        self._values: dict[str, Any] = {}
+        self._before = len(problems)
+        self._is_table = isinstance(table, dict)
+        self._table: Mapping[str, Any] = table if self._is_table else {}
+        if not self._is_table:
+            problems.append(f"{where}: found {_shown(table)}; needed: a table of fields")
+
+    def has(self, field: str) -> bool:
+        """Whether the field is there, right or wrong."""
+        return field in self._table
+
+    def take(self, field: str, accept: Callable[[Any], Any], needed: str, *, optional: bool = False) -> Any:
+        """The field as `accept` gives it; None where it is missing or refused (by ValueError or TypeError)."""
+        self._known.append(field)
+        if field not in self._table:
+            if not optional and self._is_table:
+                self._problem(field, "nothing", needed)
+            return None
+        try:
+            self._values[field] = accept(self._table[field])
+        except (ValueError, TypeError) as e:
+            self._problem(field, f"{_shown(self._table[field])}{f' ({e})' if str(e) else ''}", needed)
+            return None
+        return self._values[field]
+
+    def text(self, *fields: str, optional: bool = False) -> None:
+        """Fields that are text."""
+        for field in fields:
+            self.take(field, text, "text", optional=optional)
+
+    def many(
+        self,
+        field: str,
+        read: Callable[[TableFields], T | None],
+        needed: str,
+        *,
+        optional: bool = False,
+    ) -> None:
+        """A list of tables as a tuple of what `read` makes of each."""
+        found = self.take(field, _list, needed, optional=optional)
+        if found is None:
+            return
+        if not found and not optional:
+            self._problem(field, "an empty list", needed)
+        made = [
+            read(TableFields(f"{self.where} {field}[{i}]", item, self.problems))
+            for i, item in enumerate(found)
+        ]
+        self._values[field] = tuple(made)
+
+    def one(self, field: str, read: Callable[[TableFields], T | None]) -> None:
+        """A table within the table, if it is there."""
+        self._known.append(field)
+        if field in self._table:
+            self._values[field] = read(
+                TableFields(f"{self.where} {field}", self._table[field], self.problems)
+            )
+
+    def refuse(self, found: str, needed: str) -> None:
+        """Name something that is wrong with several fields together."""
+        self.problems.append(f"{self.where}: found {found}; needed: {needed}")
+
+    def finish(self, make: Callable[..., T], **more: Any) -> T | None:
+        """What `make` makes of the fields; None where anything is wrong. Fields that nobody took are unknown."""
+        for field in self._table:
+            if field not in self._known:
+                known = ", ".join(self._known)
+                self.problems.append(f"{self.where} {field}: an unknown field; known here are: {known}")
+        return make(**self._values, **more) if len(self.problems) == self._before else None
+
+    def _problem(self, field: str, found: str, needed: str) -> None:
+        self.problems.append(f"{self.where} {field}: found {found}; needed: {needed}")
+
+
+def text(value: Any) -> str:
+    """The value if it is text."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def flag(value: Any) -> bool:
+    """The value if it is true or false."""
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def count(value: Any) -> int:
+    """The value if it is a whole number of at least 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError
+    return value
+
+
+def one_of(*allowed: str) -> Callable[[Any], str]:
+    """A check that admits these words."""
+
+    def check(value: Any) -> str:
+        if value not in allowed:
+            raise ValueError
+        return str(value)
+
+    return check
+
+
+def list_of(item: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
+    """A check that admits a list of what `item` admits."""
+    return lambda value: tuple(item(v) for v in _list(value))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN_CHARACTERS else shown[:_SHOWN_CHARACTERS] + " ..."
