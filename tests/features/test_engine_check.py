@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,10 @@ def test_reduced_precision_is_used_only_within_the_tolerance(
     stand_in.install(monkeypatch.setattr)
     gone = WantedClip("gone", Path("nowhere.avi"), ("v0",))
     (run,) = key.backbone_runs(stand_in.CONFIG, None)
-    probe = engine_check.probe_of([gone, *clips], run)
+
+    def probe() -> Mapping[str, np.ndarray]:
+        return engine_check.probe_images([gone, *clips], run)
+
     engine = precision.faster_if_equal(lambda: _engine("reduced", factor), _engine("exact", 1.0), probe)
     assert engine.name == chosen
 

@@ -348,12 +348,12 @@ def test_a_full_disk_is_told_before_anything_is_extracted(
     tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = stand_in.wanted(clips, 10)
-    needed = 2 * estimate.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
-    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES - 1)
+    needed = 2 * extract.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
+    monkeypatch.setattr(extract, "free_bytes_of", lambda _: needed + extract.RESERVE_BYTES - 1)
     with pytest.raises(UserError, match=r"free, .* features to come.*--prune"):
         extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert not counts.jobs
-    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES)
+    monkeypatch.setattr(extract, "free_bytes_of", lambda _: needed + extract.RESERVE_BYTES)
     done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     taken = sum(store.path(c.clip_id).stat().st_size for store in done.stores.values() for c in wanted)
     assert 0.9 * needed < taken <= needed, "the estimate is not what is taken"

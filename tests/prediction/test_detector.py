@@ -13,7 +13,7 @@ import stand_in
 
 from violence_detection.backbones import engines, registry
 from violence_detection.errors import UserError
-from violence_detection.features import engine_check, extract
+from violence_detection.features import cache, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import trained_model
@@ -114,7 +114,7 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
     stores = extract.ensure(wanted, config, ExtractConfig(engine, data_root=tmp_path)).stores
     shapes = dict.fromkeys(stores, (3, 1280))
     member = trained_model.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
-    record = {"feature_engines": engine_check.engines_by_input(stores)}
+    record = {"feature_engines": cache.engines_by_input(stores)}
     model = trained_model.TrainedModel(tmp_path, (tmp_path,), (member,), config, record)
     _stands_for_any_model(model, monkeypatch)
     judge = detector.Detector(PredictConfig(model=tmp_path, tta=4, engine=engine))

@@ -12,7 +12,7 @@ from violence_detection.combine import manifest, split
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
-from violence_detection.features import engine_check, extract
+from violence_detection.features import cache, extract
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
@@ -81,7 +81,7 @@ class Pool:
             records=self.records,
             manifest_sha256=self.manifest_sha256,
             generated=self.generated,
-            engines=engine_check.engines_by_input(self.stores),
+            engines=cache.engines_by_input(self.stores),
         )
 
     def _fits_memory(self, parts: Sequence[tuple[pd.DataFrame, int]]) -> bool:

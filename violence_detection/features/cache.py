@@ -2,6 +2,7 @@
 
     <root>/features/<backbone>-<confighash>/record.json       everything that changes the values
     <root>/features/<backbone>-<confighash>/<clip_id>.npz     members v0, v1, ..., t1, ...: (T, C) float16
+    <root>/features/<backbone>-<confighash>/engine-<name>.json   what may write here
     <root>/features/<backbone>-<confighash>/verified.json     entries whose checksums were compared
 Each stream has a folder of its own, since its record differs. A member of the zip carries a CRC-32, which every reading
 compares, so a damaged entry is noticed at the latest when it is read; it is then named and made again.
@@ -43,6 +44,7 @@ _mutex = threading.RLock()  # one for all: the notes must stay picklable
 
 Stamp = tuple[int, int]
 Note = tuple[Stamp, frozenset[str]]
+_ENGINE_PREFIX = "engine-"
 _MADE_BY = "_made_by"  # a member that is no variant: JSON as bytes, variant -> engine and precision
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
@@ -73,6 +75,19 @@ class FeatureStore:
 
     def path(self, clip_id: str) -> Path:
         return self.folder / f"{clip_id}.npz"
+
+    def engines(self) -> dict[str, dict[str, Any]]:
+        """The engines that may write here, with what was measured of each when it joined others (see engine_check)."""
+        files = sorted(self.folder.glob(f"{_ENGINE_PREFIX}*.json"))
+        return {path.stem.removeprefix(_ENGINE_PREFIX): storage.read_json(path) for path in files}
+
+    def is_empty(self) -> bool:
+        """Whether it holds no entry."""
+        return not any(self.folder.glob("[!.]*.npz"))
+
+    def note_engine(self, name: str, **measured: Any) -> None:
+        """Let an engine write here. `measured`: relative_error to what others made, on which clips."""
+        storage.write_json(self.folder / f"{_ENGINE_PREFIX}{name}.json", {"relative_error": None, **measured})
 
     def variants(self, clip_id: str, *, verify: bool = True) -> frozenset[str] | None:
         """The whole variants of a clip: empty if there is no entry, None if the entry is damaged.
@@ -166,6 +181,11 @@ class FeatureStore:
             if names is None:
                 names = [n.removesuffix(".npy") for n in archive.namelist()]
             return {n: np.load(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
+
+
+def engines_by_input(stores: Mapping[str, FeatureStore]) -> dict[str, list[str]]:
+    """The engines that may have made features in each cache, by model input."""
+    return {name: sorted(store.engines()) for name, store in stores.items()}
 
 
 def _made_by(members: Mapping[str, np.ndarray]) -> dict[str, str]:

@@ -13,33 +13,27 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from violence_detection.backbones.engines import Engine
-from violence_detection.backbones.precision import TOLERANCE, Probe, relative_error
+from violence_detection.backbones.precision import TOLERANCE, relative_error
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.extraction_pass import BackboneGroup, WantedClip
 from violence_detection.features.key import BackboneRun
-from violence_detection.system import storage
 from violence_detection.video import augment, pictures
 
 log = logging.getLogger(__name__)
 
 _CLIPS_COMPARED = 3
 _ENTRIES_EXAMINED = 100  # in search of clips that another engine made
-_RECORD_PREFIX = "engine-"
 
 
-def probe_of(wanted: Sequence[WantedClip], run: BackboneRun) -> Probe:
-    """A probe from the first of the clips that can be read."""
-
-    def images() -> Mapping[str, np.ndarray]:
-        for clip in wanted:
-            try:
-                return _images(clip, augment.PLAIN, run)
-            except UnreadableVideo:
-                continue
-        return {}
-
-    return images
+def probe_images(wanted: Sequence[WantedClip], run: BackboneRun) -> Mapping[str, np.ndarray]:
+    """Images of the first of the clips that can be read, stream -> (T, S, S, 3) uint8; empty if there is none."""
+    for clip in wanted:
+        try:
+            return _images(clip, augment.PLAIN, run)
+        except UnreadableVideo:
+            continue
+    return {}
 
 
 def compare_with_cache(engine: Engine, group: BackboneGroup, wanted: Sequence[WantedClip]) -> None:
@@ -49,10 +43,9 @@ def compare_with_cache(engine: Engine, group: BackboneGroup, wanted: Sequence[Wa
     """
     for stream in group.config.streams:
         for name, store in group.of_stream(stream).items():
-            record = store.folder / f"{_RECORD_PREFIX}{engine.name}.json"
-            others = [p for p in store.folder.glob(f"{_RECORD_PREFIX}*.json") if p != record]
-            known = storage.read_json(record) if record.is_file() else None
-            if known and (known["relative_error"] is not None or not others):
+            known = store.engines()
+            alone = not known.keys() - {engine.name}
+            if engine.name in known and (alone or known[engine.name]["relative_error"] is not None):
                 continue
             errors = _errors(engine, group, stream, name, wanted)
             worst = max(errors.values(), default=None)
@@ -69,19 +62,7 @@ def compare_with_cache(engine: Engine, group: BackboneGroup, wanted: Sequence[Wa
                     engine.name,
                     100 * worst,
                 )
-            storage.write_json(
-                record, {"relative_error": worst, "clips": sorted(errors), "tolerance": TOLERANCE}
-            )
-
-
-def engines_by_input(stores: Mapping[str, FeatureStore]) -> dict[str, list[str]]:
-    """The engines that may write to each cache, and so may have made features in it, by model input."""
-    return {
-        name: sorted(
-            p.stem.removeprefix(_RECORD_PREFIX) for p in store.folder.glob(f"{_RECORD_PREFIX}*.json")
-        )
-        for name, store in stores.items()
-    }
+            store.note_engine(engine.name, relative_error=worst, clips=sorted(errors), tolerance=TOLERANCE)
 
 
 def _errors(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from violence_detection.backbones import engines, registry
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
-from violence_detection.features import engine_check, estimate, extract_ray, key
+from violence_detection.features import engine_check, extract_ray, key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import (
@@ -28,6 +28,7 @@ from violence_detection.features.extraction_pass import (
     open_groups,
 )
 from violence_detection.system import storage
+from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import augment
 from violence_detection.video.config import STREAMS
 
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 #: What other writers have spoilt meanwhile is made again so often.
 _ROUNDS = 3
+#: So many clips a decoding thread make a run long enough to tell its rate; and seconds that one is told after.
+WORTH_MEASURING, WORTH_TELLING_S = 8, 60.0
+#: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
+_ENTRY_BYTES, _VARIANT_BYTES = 400, 270
 
 
 @dataclass
@@ -91,13 +96,15 @@ def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConf
         log.info(
             "%s: %d of %d clips need features (%s)", group.backbone.name, len(todo), len(wanted), streams
         )
-    estimate.check_disk(how.data_root, sum(map(_needed_bytes, groups, missing)))
+    _check_disk(how.data_root, sum(map(_needed_bytes, groups, missing)))
     for group, todo in zip(groups, missing, strict=True):
         _extract_group(group, todo, wanted, out, how)
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
-    if out.clips_extracted:
+    if out.seconds >= WORTH_TELLING_S:
+        from violence_detection.features import estimate
+
         log.info("features took %s", estimate.time_and_cost(out.seconds, how.usd_per_hour * out.machines))
     return out
 
@@ -175,12 +182,31 @@ def _with_the_same_gaps(
     return [group] if all(gap == gaps[0] for gap in gaps) else alone
 
 
+def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> int:
+    """Bytes that one store will take for the variants (steps, feature_dim) float16 of these clips."""
+    variants = sum(len(clip.variants) for clip in clips)
+    return len(clips) * _ENTRY_BYTES + variants * (2 * steps * feature_dim + _VARIANT_BYTES)
+
+
+def _check_disk(data_root: Path, needed: int) -> None:
+    """Log what is `needed`; raise UserError if that and a reserve do not fit on the disk of the data root."""
+    if not needed:
+        return
+    free = free_bytes_of(data_root)
+    log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
+    if needed + RESERVE_BYTES > free:
+        raise UserError(
+            f"{data_root}/features: {gigabytes(free)} free, {gigabytes(needed)} of features to come and a reserve of "
+            f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment, delete what is no longer used with --prune, or "
+            "give a --data-root on a bigger disk"
+        )
+
+
 def _needed_bytes(group: BackboneGroup, todo: Sequence[WantedClip]) -> int:
     """Bytes on the disk of the features to come."""
     streams = len(group.config.streams)
     return sum(
-        streams * estimate.needed_bytes(todo, b.steps(group.config.frames), b.feature_dim)
-        for b in group.backbones
+        streams * needed_bytes(todo, b.steps(group.config.frames), b.feature_dim) for b in group.backbones
     )
 
 
@@ -220,23 +246,39 @@ def _extract_here(
     group: BackboneGroup, todo: Sequence[WantedClip], wanted: Sequence[WantedClip], how: ExtractConfig
 ) -> extract_ray.ExtractionDone:
     """Extract with this machine's engine; the first clips, or an earlier run, say how long the others take."""
-    probe = engine_check.probe_of(todo, group)
-    engine = engines.create(how.engine, group.backbone, group.weights, group.config.frames, probe)
-    engine_check.compare_with_cache(engine, group, wanted)
+    engine = engines.create(
+        how.engine,
+        group.backbone,
+        group.weights,
+        group.config.frames,
+        probe=lambda: engine_check.probe_images(todo, group),
+    )
+    group.check_engine(engine, wanted)
     run = ExtractionPass(group, engine)
     workers = how.workers or default_workers()
+    if len(todo) < WORTH_MEASURING * workers:
+        run.extract(todo, workers, _log_folder(group, how))
+    else:
+        _extract_measured(run, todo, workers, how)
+    return extract_ray.ExtractionDone(run.failures, run.clips_extracted)
+
+
+def _extract_measured(
+    run: ExtractionPass, todo: Sequence[WantedClip], workers: int, how: ExtractConfig
+) -> None:
+    """Many clips: an earlier run's rate, or that of the first of them, says how long the others take."""
+    from violence_detection.features import estimate
+
+    group = run.group
     rates = estimate.RateRecord(next(iter(group.stores.values())).folder)
     rate = rates.known()
-    if rate is None and len(todo) >= estimate.WORTH_MEASURING * workers:
+    if rate is None:
         first, todo = todo[: 2 * workers], todo[2 * workers :]
         rate = estimate.measured(lambda: run.extract(first, workers), first)
     if rate:
         needed = estimate.time_and_cost(estimate.count_variants(todo) / rate, how.usd_per_hour)
         log.info("%s: %d clips will take about %s", group.backbone.name, len(todo), needed)
-    rate = estimate.measured(lambda: run.extract(todo, workers, _log_folder(group, how)), todo)
-    if len(todo) >= estimate.WORTH_MEASURING * workers:
-        rates.note(rate)
-    return extract_ray.ExtractionDone(run.failures, run.clips_extracted)
+    rates.note(estimate.measured(lambda: run.extract(todo, workers, _log_folder(group, how)), todo))
 
 
 def _log_folder(group: BackboneGroup, how: ExtractConfig) -> Path:

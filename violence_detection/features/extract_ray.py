@@ -21,13 +21,13 @@ from violence_detection.errors import UserError
 from violence_detection.features import engine_check, estimate, key
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.features.extract_meter import Meter
 from violence_detection.features.extraction_pass import (
     BackboneGroup,
     ExtractionPass,
     WantedClip,
     open_groups,
 )
+from violence_detection.features.meter import Meter
 from violence_detection.system import console, ray_cluster
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class _Shard:
 
 @dataclass
 class _Workers:
-    """What all workers did so far (see extract_meter.Counts). `n_runners`: workers."""
+    """What all workers did so far (see meter.Counts). `n_runners`: workers."""
 
     n_runners: int
     images_done: int = 0
@@ -141,7 +141,7 @@ def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
     (group,) = open_groups(task.config, task.how.backbone_weights, functools.partial(_store, task))
     todo = [c for c in clips if not _is_whole(c, group)]
     engine = _engine(task, group, clips)
-    engine_check.compare_with_cache(engine, group, clips)
+    group.check_engine(engine, clips)
     run = ExtractionPass(group, engine)
     images, busy_s, ready = engine.images_done, engine.busy_s, time.monotonic()
     try:
@@ -188,6 +188,7 @@ def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> e
     kind, backbone, frames = task.how.engine, group.backbone, group.config.frames
     built = (kind, backbone.name, group.weights, frames)
     if built not in _engines:
-        probe = engine_check.probe_of(clips, group)
-        _engines[built] = engines.create(kind, backbone, group.weights, frames, probe)
+        _engines[built] = engines.create(
+            kind, backbone, group.weights, frames, lambda: engine_check.probe_images(clips, group)
+        )
     return _engines[built]

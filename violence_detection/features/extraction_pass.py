@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from violence_detection.backbones import engines
+from violence_detection.backbones import engines, precision
 from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UnreadableVideo
 from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
-from violence_detection.features.extract_meter import Meter
 from violence_detection.features.key import BackboneRun
 from violence_detection.system import console, processes
 from violence_detection.video import pictures
+
+if TYPE_CHECKING:
+    from violence_detection.features.meter import Meter
+
+#: Seconds from one report of an extraction's rates to the next; a run that is over before has none.
+REPORT_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,21 @@ class BackboneGroup(BackboneRun):
     def of_stream(self, stream: str) -> dict[str, FeatureStore]:
         """The stores of a stream, in the order of the backbones."""
         return {name: self.stores[name] for name in self.inputs(stream)}
+
+    def check_engine(self, engine: engines.Engine, wanted: Sequence[WantedClip]) -> None:
+        """See that an engine may write to the stores: alone, or because it reproduces what others made there.
+
+        Raises UserError, naming folder and remedy, if it does not.
+        """
+        for store in self.stores.values():
+            others = store.engines().keys() - {engine.name}
+            if others or (engine.name not in store.engines() and not store.is_empty()):
+                from violence_detection.features import engine_check
+
+                return engine_check.compare_with_cache(engine, self, wanted)
+        for store in self.stores.values():
+            if engine.name not in store.engines():
+                store.note_engine(engine.name, relative_error=None, clips=[], tolerance=precision.TOLERANCE)
 
     def only(self, backbone: Backbone) -> BackboneGroup:
         """One of the backbones, alone."""
@@ -77,6 +99,27 @@ def default_workers() -> int:
     return 2 * processes.worker_count(0)
 
 
+class _Pace:
+    """The rates of a run that lasts: the meter is there once there is something to report."""
+
+    def __init__(self, engine: engines.Engine, clips: int, logs: Path | None):
+        self.engine, self.clips, self.logs = engine, clips, logs
+        self.began = (time.monotonic(), engine.images_done, engine.busy_s)
+        self.meter: Meter | None = None
+
+    def tick(self, clips_done: int) -> None:
+        if self.meter is None:
+            if time.monotonic() - self.began[0] < REPORT_EVERY_S:
+                return
+
+            self.meter = Meter(self.engine, self.clips, self.logs, REPORT_EVERY_S, self.began)
+        self.meter.tick(clips_done)
+
+    def finish(self, clips_done: int) -> None:
+        if self.meter is not None:
+            self.meter.finish(clips_done)
+
+
 class ExtractionPass:
     """A bounded number of clips is in flight. `failures` and `clips_extracted` say how it went."""
 
@@ -92,7 +135,7 @@ class ExtractionPass:
         An error other than an unreadable clip ends it, and is raised.
         """
         in_flight: set[Future[None]] = set()
-        meter = Meter(self.engine, len(todo), logs)
+        pace = _Pace(self.engine, len(todo), logs)
         # clips are decoded side by side: OpenCV's own threads would only be in their way
         cv2.setNumThreads(1)
         pool = ThreadPoolExecutor(workers)
@@ -106,10 +149,10 @@ class ExtractionPass:
                     }
                     if not in_flight:
                         break
-                    done, in_flight = wait(in_flight, meter.every_s, FIRST_COMPLETED)
+                    done, in_flight = wait(in_flight, REPORT_EVERY_S, FIRST_COMPLETED)
                     bar.update(self._collect(done))
-                    meter.tick(bar.n)
-            meter.finish(bar.n)
+                    pace.tick(bar.n)
+            pace.finish(bar.n)
         finally:
             cv2.setNumThreads(-1)
             pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun

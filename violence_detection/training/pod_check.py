@@ -188,7 +188,7 @@ def missing_features(
 
     Raises UserError if a backbone's weights are not here.
     """
-    from violence_detection.features import estimate, key
+    from violence_detection.features import estimate, extract, key
     from violence_detection.features.cache import FeatureStore
 
     wanted = {
@@ -205,7 +205,7 @@ def missing_features(
                 folders.append(key.folder_of(how.data_root, record))
                 lacking.append(_lacking(FeatureStore(folders[-1]), wanted))
                 steps = backbone.steps(run.config.frames)
-                size += estimate.needed_bytes(lacking[-1], steps, backbone.feature_dim)
+                size += extract.needed_bytes(lacking[-1], steps, backbone.feature_dim)
         rate = estimate.RateRecord(folders[0]).known() or 0.0
         found.append(Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate))
     return found

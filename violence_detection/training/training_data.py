@@ -14,7 +14,7 @@ from violence_detection.combine import manifest, split
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
-from violence_detection.features import engine_check, extract
+from violence_detection.features import cache, extract
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.key import Inputs
@@ -158,7 +158,7 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
         records=records,
         manifest_sha256=sha256,
         generated=is_generated(how.data_root),
-        engines=engine_check.engines_by_input(extraction.stores),
+        engines=cache.engines_by_input(extraction.stores),
     )
 
 
