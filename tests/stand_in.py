@@ -50,7 +50,8 @@ def install(
     put: Callable[[object, str, object], None] = setattr, runner: engines.Runner = features_of
 ) -> None:
     """Make it a backbone that `extract` runs. `put` is setattr, or a monkeypatch's."""
-    put(registry, "_backbones", dict(registry._load_networks()))
+    known = registry._load_networks()
+    put(registry, "_backbones", {name: b for name, b in known.items() if name not in (NAME, "film")})
     registry.register(NAME, input_size=SIZE, feature_dim=4, licence="", weights=ThisFile())(lambda _: None)
     put(engines, "create", lambda *_, **__: engines.Engine("stand-in", [runner, runner]))
 

@@ -218,7 +218,7 @@ def test_an_engine_that_fails_ends_the_run_with_its_error(
 
 def _start(data_root: Path, variants: int, clips: list[Path]) -> subprocess.Popen[bytes]:
     command = [sys.executable, stand_in.__file__, str(data_root), str(variants), *map(str, clips)]
-    environment = os.environ | {"PYTHONPATH": str(Path(extract.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(extract.__file__).parents[2])}
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
@@ -333,7 +333,8 @@ def test_what_an_extraction_takes_is_said_before_and_after(
     tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(estimate, "WORTH_MEASURING", 4)
+    monkeypatch.setattr(extract, "WORTH_MEASURING", 4)
+    monkeypatch.setattr(extract, "WORTH_TELLING_S", 0.0)
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(8)]
     wanted = stand_in.wanted(paths, 2)
     extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1, usd_per_hour=1000))
