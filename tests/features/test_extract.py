@@ -24,7 +24,7 @@ import stand_in
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
-from violence_detection.features import estimate, extract
+from violence_detection.features import extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.video import decode
