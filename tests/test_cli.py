@@ -211,3 +211,22 @@ def test_the_log_of_a_second_run_in_one_process_has_no_double_lines(
         cli.parse(cli.parser("x"), [])
     logging.getLogger("violence_detection.anything").info("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_an_older_python_is_told_so_without_a_traceback() -> None:
+    program = (
+        "import sys; sys.version_info = (3, 9, 2); sys.version = '3.9.2 (old)'\nimport violence_detection.cli"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(cli.__file__).parents[1],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed; this is 3.9.2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_is_named_with_the_command() -> None:
+    done = _script("import no_such_package")
+    assert done.returncode == cli.EXIT_USER_MUST_ACT
+    assert "the Python package no_such_package is missing" in done.stderr
+    assert "pip install -r requirements.txt" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -408,3 +408,31 @@ def test_settings_that_cannot_work_are_refused_before_work_starts(
     with pytest.raises(UserError, match=message):
         extract.ensure([], replace(FeatureConfig(), **change), how)
     assert not (tmp_path / "features").exists()
+
+
+def test_backbones_with_one_trunk_are_decoded_and_run_once(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ran = stand_in.install_twins(monkeypatch.setattr)
+    wanted, how = stand_in.wanted(clips[:2], 1), ExtractConfig(data_root=tmp_path)
+    done = extract.ensure(wanted, config, how)
+    assert counts.opened == {"clip0.avi": 1, "clip1.avi": 1}
+    assert ran == ["one+two"] * 4, "two clips, two streams"
+    assert set(done.stores) == {f"{name}.{stream}" for name in ("one", "two") for stream in ("rgb", "motion")}
+    for stream in ("rgb", "motion"):
+        one, two = (done.stores[f"{name}.{stream}"].read("clip1", ["v0"]) for name in ("one", "two"))
+        np.testing.assert_allclose(two, 2 * one.astype(np.float32), rtol=1e-3)
+
+
+def test_of_backbones_with_one_trunk_only_those_that_lack_features_run(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ran = stand_in.install_twins(monkeypatch.setattr)
+    wanted, how = stand_in.wanted(clips[:2], 1), ExtractConfig(data_root=tmp_path)
+    extract.ensure(wanted, replace(config, backbone=("one",)), how)
+    ran.clear()
+    extract.ensure(wanted, config, how)
+    assert ran == ["two"] * 4
+    ran.clear()
+    extract.ensure(wanted, config, how)
+    assert not ran

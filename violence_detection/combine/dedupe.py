@@ -137,7 +137,7 @@ def _exact(
 ) -> tuple[list[ScannedClip], list[Dropped], list[tuple[ScannedClip, ScannedClip]]]:
     same: dict[str, list[ScannedClip]] = defaultdict(list)
     for candidate in candidates:
-        same[candidate.scan.sha256].append(candidate)
+        same[candidate.clip_id].append(candidate)
     unique: list[ScannedClip] = []
     dropped: list[Dropped] = []
     conflicts: list[tuple[ScannedClip, ScannedClip]] = []
