@@ -50,7 +50,7 @@ from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
 from violence_detection.system import storage
-from violence_detection.video import decode
+from violence_detection.video import damaged, decode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -153,7 +153,9 @@ def test_what_gives_nothing_is_named_with_the_reason(done: tuple[Path, CutResult
     assert excluded == {root / ARSON, root / FILM_MIXED}
 
 
-def test_videos_without_annotation_can_be_admitted_as_a_guess(root: Path, done: tuple[Path, CutResult]) -> None:
+def test_videos_without_annotation_can_be_admitted_as_a_guess(
+    root: Path, done: tuple[Path, CutResult]
+) -> None:
     shutil.copytree(done[0] / "windows", root / "windows")
     cut(root, CutConfig(cut_unannotated=True))
     found = spans(root)
@@ -236,7 +238,8 @@ def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tup
 KILLED = """
 import sys
 from pathlib import Path
-from violence_detection import cutting, inventory
+from violence_detection.combine.cut import cutting
+from violence_detection.find import inventory
 from violence_detection.combine.config import CutConfig
 if __name__ == "__main__":
     root = Path(sys.argv[1])
@@ -256,6 +259,23 @@ def test_damaged_and_short_videos_are_named_and_the_rest_is_cut(root: Path) -> N
     assert "another version" in reasons[FIGHTING]
     assert "no stretch of 5 s" in {r["path"]: r["reason"] for r in result.left_out}[UBI_NORMAL]
     assert {FILM, UBI_FIGHT} <= set(spans(root))
+
+
+@pytest.mark.parametrize("stage", ["plan", "cut"])
+def test_what_takes_too_long_is_named_and_tried_again_by_the_next_run(
+    root: Path, done: tuple[Path, CutResult], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    with monkeypatch.context() as patch:
+        if stage == "cut":
+            found = inventory.discover([root / "raw"])
+            plans = [(job, window_files.plan_job(job)) for job in cutting._jobs(found, CONFIG, root)[0]]
+            patch.setattr(cutting, "_plan_all", lambda *_: plans)
+        patch.setattr(damaged, "TIME_LIMIT_S", 0.0)
+        result = cut(root)
+    assert {f["path"] for f in result.failures if f["reason"] == damaged.TIMED_OUT} >= {NORMAL, FIGHTING}
+    assert files(root) == {}
+    assert cut(root).by_dataset == done[1].by_dataset
+    assert files(root) == files(done[0])
 
 
 def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: Path) -> None:
