@@ -1,6 +1,6 @@
 """Kaggle, through its own client: authentication, and the present address of a data set's archive.
 
-The bytes are then fetched by violence_detection.fetch, not by the client's `dataset_download_files`, because
+The bytes are then fetched by violence_detection.download.transfer, not by the client's `dataset_download_files`, because
 the client (2.2.4) asks the same signed address again on every retry and, when that has expired, writes the
 error answer over what had arrived; with the address unsigned it repeats a POST without its body; it checks
 the length only; and `unzip=True` extracts in place without limits and deletes the archive, so that the next
