@@ -50,7 +50,7 @@ from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
 from violence_detection.system import processes, storage
-from violence_detection.video import decode
+from violence_detection.video import damaged, decode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -259,6 +259,23 @@ def test_damaged_and_short_videos_are_named_and_the_rest_is_cut(root: Path) -> N
     assert "another version" in reasons[FIGHTING]
     assert "no stretch of 5 s" in {r["path"]: r["reason"] for r in result.left_out}[UBI_NORMAL]
     assert {FILM, UBI_FIGHT} <= set(spans(root))
+
+
+@pytest.mark.parametrize("stage", ["plan", "cut"])
+def test_what_takes_too_long_is_named_and_tried_again_by_the_next_run(
+    root: Path, done: tuple[Path, CutResult], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    with monkeypatch.context() as patch:
+        if stage == "cut":
+            found = inventory.discover([root / "raw"])
+            plans = [(job, window_files.plan_job(job)) for job in cutting._jobs(found, CONFIG, root)[0]]
+            patch.setattr(cutting, "_plan_all", lambda *_: plans)
+        patch.setattr(damaged, "TIME_LIMIT_S", 0.0)
+        result = cut(root)
+    assert {f["path"] for f in result.failures if f["reason"] == damaged.TIMED_OUT} >= {NORMAL, FIGHTING}
+    assert files(root) == {}
+    assert cut(root).by_dataset == done[1].by_dataset
+    assert files(root) == files(done[0])
 
 
 def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from violence_detection.errors import UserError
 
-LINK_KINDS = ("auto", "hard", "symlink", "copy")
 _UNSAFE = re.compile(r"[^\w.-]+")
 _STEM_CHARACTERS = 60
 

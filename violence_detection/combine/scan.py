@@ -13,6 +13,7 @@ from pathlib import Path
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, journal, processes, storage
+from violence_detection.video import damaged
 
 JOURNAL_NAME = ".scan.jsonl"
 #: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,
@@ -54,7 +55,11 @@ def scan_file(path: Path) -> Scan:
 
 
 def _crashed(_: Path) -> Scan:
-    return Scan(reason="takes the decoder down: the process that read it died")
+    return Scan(reason=damaged.CRASHED)
+
+
+def _timed_out(_: Path) -> Scan:
+    return Scan(reason=damaged.TIMED_OUT)
 
 
 def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dict[str, Scan]:
@@ -80,8 +85,13 @@ def _scan_and_record(
     if not todo:
         return
     with journal.appending(journal_path) as record:
-        for path, scan in processes.map_unordered(scan_file, todo, workers, _crashed):
-            record(keys[todo[path]], asdict(scan))
+        scans = processes.map_unordered(
+            scan_file, todo, workers, _crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=_timed_out
+        )
+        for path, scan in scans:
+            # The next run tries again what took too long: that may have been the disk's fault.
+            if scan.reason != damaged.TIMED_OUT:
+                record(keys[todo[path]], asdict(scan))
             yield todo[path], scan
 
 

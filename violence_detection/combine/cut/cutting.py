@@ -21,8 +21,10 @@ from violence_detection.combine.cut.window_files import (
     CutPlan,
     cut_crashed,
     cut_job,
+    cut_timed_out,
     plan_crashed,
     plan_job,
+    plan_timed_out,
 )
 from violence_detection.datasets import catalogue
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
@@ -37,6 +39,7 @@ from violence_detection.find.inventory import (
 )
 from violence_detection.system import console, journal, processes, storage
 from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.video import damaged
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +63,7 @@ class CutResult(CutForecast):
 def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
     """What `cut` would give, from the headers of the videos; nothing is written, `clips` stays empty."""
     jobs, result = _jobs(found, config, data_root)
-    for job, plan in processes.map_unordered(plan_job, jobs, workers, plan_crashed):
+    for job, plan in _plans(jobs, workers):
         _note(result, job, plan.reason, [w.label for w in plan.windows], data_root)
     return _sorted(result)
 
@@ -81,9 +84,11 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
         _remove_stale(todo)
         with journal.appending(folder / WINDOWS_JOURNAL) as record:
             for job, outcome in _cut_all(planned, workers):
-                record(keys[job], outcome)
+                # The next run tries again what took too long: that may have been the disk's fault.
+                if outcome["reason"] != damaged.TIMED_OUT:
+                    record(keys[job], outcome)
                 done[job] = outcome
-        _remove_stale([job for job in todo if done[job]["reason"]])  # what a crash has left
+        _remove_stale([job for job in todo if done[job]["reason"]])  # what a killed process has left
     rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
     storage.write_csv(folder / TABLE_NAME, _TABLE, rows)
     return _sorted(result)
@@ -132,11 +137,17 @@ def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where
     )
 
 
+def _plans(jobs: Sequence[CutJob], workers: int) -> Iterator[tuple[CutJob, CutPlan]]:
+    return processes.map_unordered(
+        plan_job, jobs, workers, plan_crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=plan_timed_out
+    )
+
+
 def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[CutJob, CutPlan]]:
     """Plans of all jobs, in order. Raises UserError when the disk cannot hold their windows."""
     plans: dict[CutJob, CutPlan] = {}
     with console.progress(total=len(todo), desc="plan", unit="video") as bar:
-        for job, plan in processes.map_unordered(plan_job, todo, workers, plan_crashed):
+        for job, plan in _plans(todo, workers):
             plans[job] = plan
             bar.update()
     needed, free = sum(p.size_bytes for p in plans.values()), free_bytes_of(folder)
@@ -156,7 +167,15 @@ def _cut_all(
 ) -> Iterator[tuple[CutJob, dict[str, Any]]]:
     """(job, record for the journal) in order of completion."""
     with console.progress(total=len(planned), desc="cut", unit="video") as bar:
-        for (job, _), outcome in processes.map_unordered(cut_job, planned, workers, cut_crashed):
+        outcomes = processes.map_unordered(
+            cut_job,
+            planned,
+            workers,
+            cut_crashed,
+            time_limit_s=damaged.TIME_LIMIT_S,
+            on_timeout=cut_timed_out,
+        )
+        for (job, _), outcome in outcomes:
             yield job, outcome
             bar.update()
 

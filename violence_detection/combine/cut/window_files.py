@@ -20,7 +20,7 @@ from violence_detection.datasets.annotations import Segments
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find.inventory import ClipFile
 from violence_detection.system import storage
-from violence_detection.video import decode, writer
+from violence_detection.video import damaged, decode, writer
 
 #: MPEG-4 part 2 in MP4, OpenCV's own writer: on real clips as sharp as x264 at quality 18, and no further package.
 CODEC, SUFFIX = "mp4v", ".mp4"
@@ -84,7 +84,12 @@ def _place(job: CutJob, info: decode.VideoInfo) -> tuple[CutWindow, ...]:
 
 def plan_crashed(_: CutJob) -> CutPlan:
     """Of a video that killed the process that planned it."""
-    return CutPlan(None, reason="takes the decoder down: the process that read it died")
+    return CutPlan(None, reason=damaged.CRASHED)
+
+
+def plan_timed_out(_: CutJob) -> CutPlan:
+    """Of a video whose planning was given up."""
+    return CutPlan(None, reason=damaged.TIMED_OUT)
 
 
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
@@ -112,7 +117,12 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
 
 def cut_crashed(_: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Of a video that killed the process that cut it."""
-    return {"windows": [], "reason": "takes the decoder down: the process that read it died"}
+    return {"windows": [], "reason": damaged.CRASHED}
+
+
+def cut_timed_out(_: tuple[CutJob, CutPlan]) -> dict[str, Any]:
+    """Of a video whose cutting was given up."""
+    return {"windows": [], "reason": damaged.TIMED_OUT}
 
 
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
