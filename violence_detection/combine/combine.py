@@ -14,7 +14,7 @@ from violence_detection.combine import links, manifest, scan, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate
-from violence_detection.constants import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find
@@ -281,6 +281,7 @@ def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs
 
 def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
     """The balance of classes a data set, for people, and what could not be had."""
+    log.info("train is %s; val is %s", PART_MEANINGS["train"], PART_MEANINGS["val"])
     log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
     for dataset, sides in summary["by_dataset"].items():
         train, val = sides["train"], sides["val"]
