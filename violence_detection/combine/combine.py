@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.combine import links, manifest, scan, split
+from violence_detection.combine import manifest, scan, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate
@@ -157,7 +157,7 @@ def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, 
 
 
 def _row(clip: ScannedClip, side: str) -> dict[str, Any]:
-    name = links.clip_name(clip.dataset, clip.source_path, clip.clip_id)
+    name = manifest.clip_name(clip.dataset, clip.source_path, clip.clip_id)
     return {
         "clip_id": clip.clip_id,
         "path": f"{side}/{clip.label}/{name}",
@@ -216,7 +216,7 @@ def _write(
         (combined / name).unlink(missing_ok=True)
     folders = [combined / side / label for side in manifest.SPLITS for label in CLASS_NAMES]
     wanted = {combined / r["path"]: config.data_root / r["source_path"] for r in rows}
-    log.info("%d clips placed in %s (%s)", len(rows), combined, links.place(wanted, folders, config.link))
+    log.info("%d clips placed in %s (%s)", len(rows), combined, manifest.place(wanted, folders, config.link))
     storage.write_failures(combined / "failures.csv", failures)
     storage.write_failures(combined / "unlabelled.csv", left_out)
     storage.write_failures(combined / "warnings.csv", cut_short)
