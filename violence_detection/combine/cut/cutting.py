@@ -37,7 +37,7 @@ from violence_detection.find.inventory import (
     Inventory,
     source_path,
 )
-from violence_detection.system import console, journal, processes, storage
+from violence_detection.system import console, processes, storage
 from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import damaged
 
@@ -75,14 +75,14 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
         return _sorted(result)
     folder = data_root / WINDOWS_FOLDER
     keys = {job: _key(job, data_root) for job in jobs}
-    records = journal.read(folder / WINDOWS_JOURNAL, _RECORD)
+    records = storage.read_journal(folder / WINDOWS_JOURNAL, _RECORD)
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
     if todo:
         planned = _plan_all(todo, folder, workers)
         _remove_stale(todo)
-        with journal.appending(folder / WINDOWS_JOURNAL) as record:
+        with storage.appending_journal(folder / WINDOWS_JOURNAL) as record:
             for job, outcome in _cut_all(planned, workers):
                 # The next run tries again what took too long: that may have been the disk's fault.
                 if outcome["reason"] != damaged.TIMED_OUT:
