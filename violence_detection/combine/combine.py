@@ -46,13 +46,15 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
             f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
         )
     combined = config.data_root / "combined_all"
-    found = find.discover(config)
-    find.report(found)
-    cut = cutting.cut(found, cut_config or CutConfig(), config.data_root, config.workers)
+    cut_config = cut_config or CutConfig()
+    found = find.discover(config, cut_config)
+    find.report(found, config, cut_config)
+    cut = cutting.cut(found, cut_config, config.data_root, config.workers)
     find.report_windows(cut)
     clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
     left_out = _left_out(found, config.data_root) + cut.left_out
-    inputs = _inputs(clips, left_out, cut.failures, config)
+    wrong_rows = [{**f, "path": source_path(Path(f["path"]), config.data_root)} for f in found.failures]
+    inputs = _inputs(clips, left_out, cut.failures + wrong_rows, config)
     if (result := _done_before(combined, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         _report(result.summary, config.val_fraction)
@@ -61,7 +63,7 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
     unique, failures = _usable(clips, scans, found, config.data_root)
-    failures += cut.failures
+    failures += cut.failures + wrong_rows
     rows, dropped = divide(unique, config)
     cut_short = _cut_short(scans)
     _write(combined, rows, dropped, failures, left_out, cut_short, config)
@@ -101,8 +103,9 @@ def _inputs(
     not_cut: Sequence[Mapping[str, str]],
     config: CombineConfig,
 ) -> str:
-    """Changes with anything that the result depends on: files, labels, sources, settings, and the code itself."""
-    code = (catalogue.CATALOGUE_PATH, *(Path(str(m.__file__)) for m in (dedupe, duplicates, split, links)))
+    """Changes with anything that the result depends on: files, labels, sources, settings, catalogue and code."""
+    content = config.catalogue or catalogue.CATALOGUE_PATH
+    code = (content, *(Path(str(m.__file__)) for m in (dedupe, duplicates, split, links)))
     return storage.stable_hash(
         [
             [
@@ -179,8 +182,11 @@ def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
     """Videos that are no clips, each with the reason."""
     rows = []
     for dataset in found.datasets:
+        unlabelled = f"no published rule of {dataset.dataset} gives this file a label"
+        if dataset.own:
+            unlabelled = f"lies in no class folder of {dataset.dataset}; --labels says what a folder means"
         for paths, reason in (
-            (dataset.unlabelled, f"no published rule of {dataset.dataset} gives this file a label"),
+            (dataset.unlabelled, unlabelled),
             (dataset.excluded, f"a category of {dataset.dataset} that is neither class"),
         ):
             rows += [{"path": source_path(p, data_root), "reason": reason} for p in paths]
@@ -247,7 +253,8 @@ def _summary(
         "excluded": sum(len(d.excluded) for d in found.datasets),
         "windows": {key: dict(sorted(n.items())) for key, n in sorted(cut.by_dataset.items())},
         "not_cut": len(cut.left_out),
-        "unreadable": len(failures) - len(unique.conflicts),
+        "wrong_rows": len(found.failures),
+        "unreadable": len(failures) - len(unique.conflicts) - len(found.failures),
         "label_conflicts": len(unique.conflicts),
         "cut_short": len(cut_short),
         "by_dataset": _by_dataset(rows),
@@ -267,8 +274,14 @@ def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[s
 
 def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs: str) -> dict[str, Any]:
     return {
-        "config": {"seed": config.seed, "val_fraction": config.val_fraction, "link": config.link},
-        "catalogue": storage.sha256_file(catalogue.CATALOGUE_PATH)[:12],
+        "config": {
+            "seed": config.seed,
+            "val_fraction": config.val_fraction,
+            "link": config.link,
+            "own": list(config.own),
+            "labels": list(config.labels),
+        },
+        "catalogue": storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH)[:12],
         "inputs": inputs,
         "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
         "summary": {k: v for k, v in result.summary.items() if k != "manifest"},
