@@ -125,6 +125,14 @@ def test_what_step_1_has_recorded_needs_no_names(tmp_path: Path) -> None:
     }
 
 
+def test_what_a_kaggle_client_has_put_under_its_address_needs_no_names(tmp_path: Path) -> None:
+    for owner in ("naveenk903", "somebody"):
+        folder = tmp_path / owner / "movies-fight-detection-dataset" / "versions" / "1" / "Peliculas"
+        touch(folder, *many("fights", 3), *many("noFights", 3))
+    (found,) = inventory.discover([tmp_path]).datasets
+    assert (found.dataset, found.root.parts[-5]) == ("movie_fights", "naveenk903")
+
+
 def test_folders_that_tell_no_class_are_offered_with_a_place_for_their_names(tmp_path: Path) -> None:
     touch(tmp_path, *many("raw/x/brawl/cam1", 3), *many("raw/x/street/cam1", 2), "raw/h/fi1_xvid.avi")
     (text,) = said(tmp_path)

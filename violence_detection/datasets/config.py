@@ -13,12 +13,14 @@ class OwnClipsConfig:
 
     own: tuple[str, ...] = option(
         (),
-        "your own clips, NAME=FOLDER with class folders in it or NAME=FILE.csv; may be given several times",
+        "your own clips: a folder with class folders in it, or a CSV file; may be given several times",
         many="append",
+        shown_as="NAME=PATH",
     )
     labels: tuple[str, ...] = option(
         (),
         "what folders or labels of your own clips mean where they are not called fight or nonfight: "
         "fight=NAME[,NAME] nonfight=NAME[,NAME]",
         many="words",
+        shown_as="CLASS=NAME",
     )
