@@ -242,16 +242,17 @@ def _is_published(dataset: Dataset, root: Path, labelled: Sequence[tuple[str, st
     """Whether a tree of labelled paths, each with its label, is the data set and not somebody's own clips."""
     total = Counter(label for _, label in labelled)
     named = Counter(label for rel, label in labelled if dataset.named(rel))
-    return all(named[label] >= _NAMED_SHARE * n for label, n in total.items()) or _is_recorded(
-        dataset.key, root
-    )
+    by_name = all(named[label] >= _NAMED_SHARE * n for label, n in total.items())
+    return by_name or _is_recorded(dataset, root)
 
 
-def _is_recorded(key: str, root: Path) -> bool:
-    """Whether step 1 has left its record of this data set at the root or not far above it."""
+def _is_recorded(dataset: Dataset, root: Path) -> bool:
+    """Whether step 1 has left its record of the data set not far above the root, or Kaggle's clients its address."""
+    if any(f"/{s.slug}/" in f"{root.as_posix()}/" for s in dataset.sources if s.slug):
+        return True
     for folder in (root, *root.parents)[: _RECORD_PARENTS + 1]:
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            if storage.read_json(folder / catalogue.COMPLETION_RECORD).get("dataset") == key:
+            if storage.read_json(folder / catalogue.COMPLETION_RECORD).get("dataset") == dataset.key:
                 return True
     return False
 

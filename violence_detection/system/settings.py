@@ -25,7 +25,14 @@ def option(
     "append", the flag once a value; "words", any number of values behind the flag; None: separated by commas.
     `shown_as`: what stands for a value in the help, where its type says too little.
     """
-    metadata = {"help": help, "choices": choices, "flag": flag, "bare": bare, "many": many, "shown_as": shown_as}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "flag": flag,
+        "bare": bare,
+        "many": many,
+        "shown_as": shown_as,
+    }
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
