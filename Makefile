@@ -42,7 +42,7 @@ define STEPS
 endef
 
 demo: $(VENV)/.installed
-	$(PY) -m violence_detection.datasets.generated.samples --output $(DEMO)/data --seed 0
+	$(PY) -m violence_detection.datasets.generated --output $(DEMO)/data --seed 0
 	$(call STEPS,$(DEMO),$(CPU_FLAGS) --augment 3 --batch-size 16 --epochs 20,$(comma) on generated sample clips)
 
 demo-real: $(VENV)/.installed

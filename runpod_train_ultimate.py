@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection import cli
-from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
 from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 
 
@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
     summaries = {name: preset.summary for name, preset in PRESETS.items()}
     preset = PRESETS[cli.add_choice(parser, argv, "--preset", summaries, "ultimate")]
-    for config in (ExtractConfig, FeatureConfig, TrainConfig, HeadConfig):
+    for config in (ExtractConfig, FeatureTaskConfig, FeatureConfig, TrainConfig, HeadConfig):
         cli.add_config(parser, config, defaults=preset.values)
     parser.add_argument(
         "--output", type=Path, default=Path("models_ultimate"), help="(default: models_ultimate)"
@@ -37,25 +37,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--check", action="store_true", help="say what is there and what it will take; train nothing"
     )
     args = cli.parse(parser, argv, log_name="training_ultimate")
+    how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
+    head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
 
     if args.check:
-        from violence_detection.training import pod_check
+        from violence_detection.training import pod_check  # heavy imports only now
 
-        return pod_check.run(args)
+        found = pod_check.run(how, features, train.epochs)
+        cli.print_summary(found)
+        return cli.EXIT_DONE if found["ready"] else cli.EXIT_USER_MUST_ACT
     from violence_detection.features import feature_tasks
+    from violence_detection.training import devices
 
-    if (code := feature_tasks.run(args)) is not None:
-        return code
+    task = cli.build(FeatureTaskConfig, args)
+    if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train)):
+        cli.print_summary(done.summary)
+        return cli.exit_code(done.failures)
     from violence_detection.evaluation import scoring
-    from violence_detection.training import session, trainer
+    from violence_detection.system import storage
+    from violence_detection.training import trainer, training_data
 
-    run = session.prepare(args)
-    record = {**run.record(preset.architecture), "preset": args.preset}
-    session.log_settings(record)
+    training_data.check(features, how)
+    trainer.check(train)
+    strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later
+    data = training_data.prepare(features, how, train.selection_fraction, train.seed)
+    record = trainer.run_record(preset.architecture, data, features, how.augment, head, train)
+    record["preset"] = args.preset
+    trainer.log_settings(record)
     trained = trainer.train(
-        record, run.data, args.output, run.strategy, args.overwrite, usd_per_hour=run.where.usd_per_hour
+        record, data, args.output, strategy, args.overwrite, usd_per_hour=how.usd_per_hour
     )
-    val = scoring.score_samples(trained.folder, run.data.val)
+    val = scoring.score_samples(trained.folder, data.val)
+    storage.write_failures(args.output / "failures.csv", data.failures)
     cli.print_summary(
         {
             "model": str(trained.model_path),
@@ -64,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             "val_accuracy_ci95": val.ci95,
             "epochs_run": trained.epochs_run,
             "samples_per_second": trained.samples_per_second,
-            "generated_samples": run.data.generated,
+            "generated_samples": data.generated,
         }
     )
-    return run.finish(args.output)
+    return cli.exit_code(data.failures)
 
 
 if __name__ == "__main__":

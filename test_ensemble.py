@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,18 +23,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, EvaluationConfig)
     args = cli.parse(parser, argv)
 
-    from violence_detection.evaluation import scoring
-    from violence_detection.system import storage
+    from violence_detection.evaluation import evaluate, scoring  # heavy imports only now
+    from violence_detection.evaluation.report.report import PAGE_NAME
 
     config = cli.build(EvaluationConfig, args)
-    scored = scoring.run(config)
-    folder = config.output or Path("reports") / f"{config.models.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = config.output or evaluate.default_report_folder(config)
     command = shlex.join(["python", Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
-    page = scoring.report(scored, folder, command)
-    storage.write_failures(folder / "failures.csv", scored.failures)
-    scoring.log_table(scored, page)
-    cli.print_summary(scoring.summary(scored, page))
-    return cli.exit_code(scored.failures)
+    measured = evaluate.run(config, command, folder)
+    cli.print_summary(scoring.summary(measured, folder / PAGE_NAME))
+    return cli.exit_code(measured.failures)
 
 
 if __name__ == "__main__":

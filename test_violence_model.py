@@ -22,12 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, help="also write the verdicts to this JSON file")
     args = cli.parse(parser, argv)
 
-    from violence_detection.prediction import judge
+    from violence_detection.prediction import batch  # heavy imports only now
+    from violence_detection.prediction.detector import Detector
     from violence_detection.system import storage
 
-    videos = judge.find_videos(args.videos)
-    predictor = judge.Predictor(cli.build(PredictConfig, args))
-    summary = judge.summarise(judge.judge_all(predictor, videos), len(videos))
+    videos = batch.find_videos(args.videos)
+    judged = batch.judge_all(Detector(cli.build(PredictConfig, args)), videos)
+    summary = batch.summarise(judged, len(videos))
     if args.output:
         storage.write_json(args.output, summary)
     cli.print_summary(summary)

@@ -21,13 +21,13 @@ from pathlib import Path
 
 from violence_detection import cli
 from violence_detection.ensemble.config import EnsembleConfig
-from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
 from violence_detection.training.config import HeadConfig, TrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = cli.parser(__doc__)
-    for config in (EnsembleConfig, ExtractConfig, FeatureConfig, TrainConfig, HeadConfig):
+    for config in (EnsembleConfig, ExtractConfig, FeatureTaskConfig, FeatureConfig, TrainConfig, HeadConfig):
         cli.add_config(parser, config)
     parser.add_argument(
         "--parallel", nargs="?", type=int, const=0, default=1, metavar="N",
@@ -40,21 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--overwrite", action="store_true", help="replace members trained with other settings"
     )
     args = cli.parse(parser, argv, log_name="training_ensemble")
+    asked, how = cli.build(EnsembleConfig, args), cli.build(ExtractConfig, args)
+    features, train = cli.build(FeatureConfig, args), cli.build(TrainConfig, args)
 
-    from violence_detection.ensemble import ensemble_run
+    from violence_detection.ensemble import ensemble_run  # heavy imports only now
     from violence_detection.features import feature_tasks
+    from violence_detection.training import devices
 
-    asked = cli.build(EnsembleConfig, args)
-    if (code := feature_tasks.run(args, partial(ensemble_run.wanted_clips, asked))) is not None:
-        return code
+    task, wanted = cli.build(FeatureTaskConfig, args), partial(ensemble_run.wanted_clips, asked)
+    if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train), wanted):
+        cli.print_summary(done.summary)
+        return cli.exit_code(done.failures)
     run = ensemble_run.prepare(
-        asked,
-        cli.build(ExtractConfig, args),
-        cli.build(FeatureConfig, args),
-        cli.build(HeadConfig, args),
-        cli.build(TrainConfig, args),
-        args.output,
-        args.overwrite,
+        asked, how, features, cli.build(HeadConfig, args), train, args.output, args.overwrite
     )
     cli.print_summary(run.summary())
     return cli.exit_code(ensemble_run.finish(run))

@@ -43,9 +43,14 @@ import numpy as np
 from violence_detection import cli
 from violence_detection.backbones import engines, registry
 from violence_detection.errors import UserError
-from violence_detection.features import cache
+from violence_detection.features import cache, key
 from violence_detection.features.config import FeatureConfig
-from violence_detection.features.extract_run import ExtractionPass, WantedClip, default_workers
+from violence_detection.features.extraction_pass import (
+    ExtractionPass,
+    WantedClip,
+    default_workers,
+    open_groups,
+)
 from violence_detection.video import augment, decode, pictures, sampling
 
 _IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again
@@ -116,10 +121,8 @@ class Bench:
     """Each way of doing the same clips."""
 
     def __init__(self, args: argparse.Namespace):
-        asked = FeatureConfig(
-            backbone=(args.backbone,), streams=tuple(args.streams.split(",")), engine=args.engine
-        )
-        self.config = registry.settings(asked, args.backbone)
+        asked = FeatureConfig(backbone=(args.backbone,), streams=tuple(args.streams.split(",")))
+        self.config = key.for_backbone(asked, args.backbone)
         self.backbone = registry.get(args.backbone)
         self.weights = self.backbone.weights_file(args.backbone_weights)
         self.workers = args.workers or default_workers()
@@ -139,13 +142,14 @@ class Bench:
 
     def engine_way(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            stores = {
-                stream: cache.FeatureStore.open(
-                    Path(folder), cache.record(self.config, self.backbone.name, stream, self.weights)
-                )
-                for stream in self.config.streams
-            }
-            run = ExtractionPass(self.config, self.backbone, stores, self.engine)
+            (group,) = open_groups(
+                self.config,
+                self.weights,
+                lambda name, stream, weights: cache.FeatureStore.open(
+                    Path(folder), key.record(self.config, name, stream, weights)
+                ),
+            )
+            run = ExtractionPass(group, self.engine)
             run.extract(self.todo, self.workers)
         if run.failures:
             raise UserError(

@@ -34,7 +34,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from violence_detection import CLASS_NAMES, cli
-from violence_detection.backbones import registry
 from violence_detection.combine import manifest
 from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
 from violence_detection.ensemble import pool as pools
@@ -43,10 +42,10 @@ from violence_detection.ensemble.cross_validation import CrossValidation
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
-from violence_detection.evaluation import metrics, paired, scoring
-from violence_detection.features import cache, extract
+from violence_detection.evaluation import metrics, paired
+from violence_detection.features import extract, key
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.models import detector
+from violence_detection.models import trained_model
 from violence_detection.system import storage
 from violence_detection.training import training_data
 from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
@@ -139,8 +138,8 @@ def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractCon
     for run in runs:
         rows = run.pool.rows(run.cut.held_out)
         names = augment.variant_names("t", run.views)
-        clips = training_data.clips_of(rows, where.data_root / "combined_all", names)
-        extract.ensure_for(clips, replace(config, streams=("rgb", "motion")), where)
+        clips = extract.clips_of(rows, where.data_root / "combined_all", names)
+        extract.ensure(clips, replace(config, streams=("rgb", "motion")), where)
 
 
 def _settings(args: Any, seed: int) -> Settings:
@@ -226,7 +225,7 @@ class Seed:
         for name in _SINGLE:
             job = self._single(name)
             p |= {name: _average(job.folder, job.pool.plain(self.cut.held_out))}
-        plain = detector.load(self.folder)
+        plain = trained_model.load(self.folder)
         by_member = plain.predict(views.plain())
         p |= {**by_member, "ensemble": plain.average(by_member), "+ TTA": _average(self.folder, views)}
         p |= {"+ hard": _average(self.folder / hard.FOLDER, views)}
@@ -237,7 +236,7 @@ class Seed:
 
 def _with_streams(pool: Pool, config: FeatureConfig) -> Pool:
     """The pool with the inputs of the configured streams only."""
-    names = {cache.input_name(b, s) for b in config.backbone for s in registry.settings(config, b).streams}
+    names = {key.input_name(b, s) for b in config.backbone for s in key.for_backbone(config, b).streams}
     return replace(
         pool,
         stores={n: s for n, s in pool.stores.items() if n in names},
@@ -247,9 +246,9 @@ def _with_streams(pool: Pool, config: FeatureConfig) -> Pool:
 
 def _average(model: Path, samples: training_data.Samples) -> np.ndarray:
     """P(fight) of a model, averaged over its members and the views of each clip: (n,)."""
-    loaded = detector.load(model)
+    loaded = trained_model.load(model)
     inputs = {name: np.asarray(v[:]) for name, v in samples.inputs.items()}
-    return loaded.average(scoring.average_views(loaded, inputs))
+    return loaded.average(loaded.average_views(inputs))
 
 
 def figures(predictions: pd.DataFrame, stage: str) -> dict[str, Any]:
@@ -282,7 +281,7 @@ def figures(predictions: pd.DataFrame, stage: str) -> dict[str, Any]:
 
 def _right(rows: pd.DataFrame) -> np.ndarray:
     """Which clips a stage judges right: (n,) bool, in the same order for every stage."""
-    return ((rows.p_violent >= detector.DEFAULT_THRESHOLD) == (rows.label == CLASS_NAMES[1])).to_numpy()
+    return ((rows.p_violent >= trained_model.DEFAULT_THRESHOLD) == (rows.label == CLASS_NAMES[1])).to_numpy()
 
 
 def table(stages: dict[str, dict[str, Any]]) -> str:

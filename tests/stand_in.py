@@ -18,7 +18,7 @@ import numpy as np
 
 from violence_detection.backbones import engines, registry
 from violence_detection.features import extract
-from violence_detection.features.config import FeatureConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.video import augment
 
 NAME = "stand_in"
@@ -39,12 +39,19 @@ def features_of(images: np.ndarray) -> np.ndarray:
     return np.stack(parts, axis=1)
 
 
+class ThisFile:
+    """Weights that are always there."""
+
+    def locate(self, given: Path | None, licence: str) -> Path:
+        return given or Path(__file__)
+
+
 def install(
     put: Callable[[object, str, object], None] = setattr, runner: engines.Runner = features_of
 ) -> None:
     """Make it a backbone that `extract` runs. `put` is setattr, or a monkeypatch's."""
-    backbone = registry.Backbone(NAME, SIZE, 4, "", lambda given: given or Path(__file__), lambda _: None)
-    put(registry, "BACKBONES", registry.BACKBONES | {NAME: backbone})
+    put(registry, "_backbones", dict(registry._load_networks()))
+    registry.register(NAME, input_size=SIZE, feature_dim=4, licence="", weights=ThisFile())(lambda _: None)
     put(engines, "create", lambda *_, **__: engines.Engine("stand-in", [runner, runner]))
 
 
@@ -57,10 +64,10 @@ def steps_of(images: np.ndarray) -> np.ndarray:
 def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
     """Install a video backbone, `film`, beside the image backbone; the settings with both."""
     install(put)
-    film = replace(
-        registry.get(NAME), name="film", feature_dim=1, is_video=True, frames_a_step=_FILM_FRAMES // 2
-    )
-    put(registry, "BACKBONES", registry.BACKBONES | {"film": film})
+    sampling = registry.BackboneSampling(_FILM_FRAMES, _FILM_FRAMES // 2, ("rgb",))
+    registry.register(
+        "film", input_size=SIZE, feature_dim=1, licence="", weights=ThisFile(), sampling=sampling
+    )(lambda _: None)
 
     def create(
         _kind: str, backbone: registry.Backbone, _weights: Path, frames: int, *_: Any, **__: Any
@@ -69,7 +76,7 @@ def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
         return engines.Engine("stand-in", [steps_of if backbone.is_video else features_of])
 
     put(engines, "create", create)
-    return replace(CONFIG, backbone=(NAME, "film"), i3d_frames=_FILM_FRAMES)
+    return replace(CONFIG, backbone=(NAME, "film"))
 
 
 def install_slow() -> None:
@@ -99,7 +106,7 @@ def wanted(paths: Sequence[Path], variants: int) -> list[extract.WantedClip]:
 def write_features(data_root: Path, variants: int, paths: Sequence[Path]) -> None:
     """Extract in a process of its own, which may be killed."""
     install()
-    extract.ensure(wanted(paths, variants), CONFIG, data_root, workers=2)
+    extract.ensure(wanted(paths, variants), CONFIG, ExtractConfig(data_root=data_root, workers=2))
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
     command = [
         sys.executable,
         "-m",
-        "violence_detection.datasets.generated.samples",
+        "violence_detection.datasets.generated",
         "--output",
         str(folder / "data"),
         "--seed",

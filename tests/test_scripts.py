@@ -92,7 +92,8 @@ def test_missing_model_is_told_before_val_is_touched(tmp_path: Path) -> None:
 
 def test_find_lists_as_one_json_line(tmp_path: Path) -> None:
     subprocess.run(
-        [sys.executable, "-m", "violence_detection.datasets.generated.samples", "--output", str(tmp_path), "--seed", "1",
+        [sys.executable, "-m", "violence_detection.datasets.generated", "--output", str(tmp_path),
+         "--seed", "1",
          "--sources", "4", "--clips-per-source", "2"],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip

@@ -1,10 +1,64 @@
-"""Train a violence detector on public video data sets and measure it so that the number holds.
+"""A violence detector for video whose accuracy can be believed: train one, measure it, judge videos with it.
 
-The modules follow the data: catalogue, download, inventory, fingerprint, duplicates, split, combine, manifest,
-video, augment, backbones, weights, features, heads, training, ensemble, evaluation, report, predict.
+    import violence_detection as vd
+
+    detector = vd.load("models_ensemble")
+    verdict = detector.judge("video.mp4")
+    print(verdict.label, verdict.p_violent, verdict.events)
+
+The rooms of the package follow the data; docs/architecture.md says what is where.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
 
-#: Class order everywhere: index 0 is nonfight, index 1 is fight; every model's output is P(fight).
-CLASS_NAMES = ("nonfight", "fight")
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from violence_detection.constants import CLASS_NAMES, __version__
+
+if TYPE_CHECKING:
+    from violence_detection.backbones.registry import list_backbones
+    from violence_detection.evaluation.evaluate import evaluate
+    from violence_detection.evaluation.scoring import Evaluation
+    from violence_detection.models.shipped import list_models
+    from violence_detection.prediction.detector import Detector, load
+    from violence_detection.prediction.events import Event, JudgedWindow, Verdict
+
+__all__ = [
+    "CLASS_NAMES",
+    "Detector",
+    "Evaluation",
+    "Event",
+    "JudgedWindow",
+    "Verdict",
+    "__version__",
+    "evaluate",
+    "list_backbones",
+    "list_models",
+    "load",
+]
+
+#: Where each public name stands. They are imported when first used: importing the package alone loads nothing heavy.
+_PUBLIC = {
+    "Detector": "prediction.detector",
+    "load": "prediction.detector",
+    "Event": "prediction.events",
+    "JudgedWindow": "prediction.events",
+    "Verdict": "prediction.events",
+    "list_models": "models.shipped",
+    "list_backbones": "backbones.registry",
+    "Evaluation": "evaluation.scoring",
+    "evaluate": "evaluation.evaluate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

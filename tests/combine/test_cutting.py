@@ -313,7 +313,9 @@ def test_the_estimate_of_the_disk_is_of_the_right_size(root: Path) -> None:
 
 
 def test_find_tells_how_many_without_cutting(root: Path, done: tuple[Path, CutResult]) -> None:
-    result = find.run(FindConfig(data_root=root, workers=2))
+    result = find.run(
+        FindConfig(data_root=root, workers=2), forecast=lambda found: cutting.forecast(found, CONFIG, root, 2)
+    )
     expected = {key: dict(sorted(n.items())) for key, n in sorted(done[1].by_dataset.items())}
     assert result.summary["windows"] == expected
     assert not (root / "windows").exists()

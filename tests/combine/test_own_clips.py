@@ -281,7 +281,8 @@ def test_find_tells_what_the_rows_will_give(root: Path) -> None:
     (root / "long.csv").write_text(
         "path,label,start_s,end_s\nvideo.mp4,fight,0,17\nvideo.mp4,nonfight,20,21\n"
     )
-    result = find.run(FindConfig(data_root=root, own=(f"mine={root}/long.csv",), check=True, workers=1))
+    config = FindConfig(data_root=root, own=(f"mine={root}/long.csv",), check=True, workers=1)
+    result = find.run(config, (), lambda found: cutting.forecast(found, CutConfig(), root, 1))
     assert result.summary["windows"] == {"mine": {"fight": 3, "nonfight": 1}}
     assert result.summary["datasets"]["mine"]["needs_cutting"] == 2
     assert not (root / "windows").exists()

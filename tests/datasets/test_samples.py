@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from violence_detection.datasets.generated import samples
+from violence_detection.datasets.generated import marker, samples
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.system import storage
 from violence_detection.video import decode
@@ -146,9 +146,9 @@ def test_the_root_is_marked_as_generated(rendered: samples.SampleSet, tmp_path: 
     record = json.loads((rendered.root / "SAMPLE_DATA.json").read_text())
     assert record["generated"] is True
     assert record["complete"] is True
-    assert samples.is_generated(rendered.root)
-    assert samples.is_generated(rendered.root / "combined_all" / "val")
-    assert not samples.is_generated(tmp_path)
+    assert marker.is_generated(rendered.root)
+    assert marker.is_generated(rendered.root / "combined_all" / "val")
+    assert not marker.is_generated(tmp_path)
 
 
 def test_an_interrupted_rendering_is_completed_by_the_same_call(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_an_interrupted_rendering_is_completed_by_the_same_call(tmp_path: Path) 
         (tmp_path / path).unlink()
     (tmp_path / "raw/hockey_fights/data/.fi11_xvid.99-1.tmp.avi").write_bytes(b"half a clip")
     storage.write_json(
-        tmp_path / samples.MARKER_NAME, {"generated": True, "sources": 4, "clips_per_source": 2, "seed": 0}
+        tmp_path / marker.MARKER_NAME, {"generated": True, "sources": 4, "clips_per_source": 2, "seed": 0}
     )
     assert samples.render_samples(tmp_path, sources=4, clips_per_source=2, seed=0) == whole
     assert {f: storage.sha256_file(tmp_path / f) for f in files_below(tmp_path)} == hashes
@@ -168,7 +168,7 @@ def test_generated_clips_are_never_mixed_with_other_data(tmp_path: Path) -> None
     (tmp_path / "raw" / "rwf_2000").mkdir(parents=True)
     with pytest.raises(UserError, match="not generated"):
         samples.render_samples(tmp_path, sources=4, clips_per_source=2, seed=0)
-    assert not samples.is_generated(tmp_path)
+    assert not marker.is_generated(tmp_path)
 
 
 def test_too_few_sources_are_refused(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_importing_the_module_loads_nothing_heavy() -> None:
 
 
 def test_the_command_line_prints_one_json_line(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "violence_detection.datasets.generated.samples", "--output", str(tmp_path / "out"),
+    command = [sys.executable, "-m", "violence_detection.datasets.generated", "--output", str(tmp_path / "out"),
                "--sources", "4", "--clips-per-source", "2"]  # fmt: skip
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = result.stdout.splitlines()

@@ -18,9 +18,9 @@ from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
 from violence_detection.features.config import ExtractConfig
-from violence_detection.models import detector
+from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import trainer
+from violence_detection.training import run_folder, trainer
 
 CONFIG = EnsembleConfig(
     members=("conv_lstm",), cross_validate=2, tta=2, fine_tune_hard=True, hard_below=0.9, hard_epochs=2
@@ -55,7 +55,7 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
     oof = pd.read_csv(output / "oof_predictions.csv", dtype={"clip_id": str})
     assert sorted(oof.clip_id) == sorted(pool.frame.clip_id[pool.frame.split == "train"])
     for i, fold in enumerate(said["folds"]):
-        model = detector.load(Path(fold["model"]))
+        model = trained_model.load(Path(fold["model"]))
         rows = oof[oof.fold == i]
         views = pool.views(rows.clip_id.tolist(), 2).inputs
         plain, other = (
@@ -64,7 +64,7 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
         )
         np.testing.assert_allclose(rows.p_violent, (plain + other) / 2, atol=1e-6)
         assert np.abs(plain - other).max() > 1e-3
-        seen = pool.rows(sorted(trainer.trained_clips(model.folder)))
+        seen = pool.rows(sorted(run_folder.trained_clips(model.folder)))
         assert not set(seen.source_group) & set(rows.source_group)
     right = (oof.p_violent >= 0.5) == (oof.label == "fight")
     assert said["cv_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
@@ -76,11 +76,11 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
 def test_the_fold_models_together_are_an_ensemble_that_knows_what_it_was_trained_on(
     done: tuple[Path, dict[str, Any]], pool: Pool
 ) -> None:
-    folds = detector.load(done[0] / "folds")
+    folds = trained_model.load(done[0] / "folds")
     assert [m.name for m in folds.members] == ["fold_0.conv_lstm", "fold_1.conv_lstm"]
     train = pool.frame.clip_id[pool.frame.split == "train"].tolist()
     assert scoring.trained_on(folds, pool.frame.clip_id.tolist()) == len(train)
-    assert scoring.trained_on(detector.load(done[0] / "fold_0"), train) < len(train)
+    assert scoring.trained_on(trained_model.load(done[0] / "fold_0"), train) < len(train)
 
 
 @pytest.mark.slow
@@ -92,7 +92,7 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
     record = storage.read_json(output / "hard" / "conv_lstm" / "config.json")
     assert record["train"]["learning_rate"] == CONFIG.hard_learning_rate
     weights = [
-        np.concatenate([w.ravel() for w in detector.load_model(f).get_weights()])
+        np.concatenate([w.ravel() for w in trained_model.load_model(f).get_weights()])
         for f in (output / "conv_lstm/best_model.keras", output / "hard/conv_lstm/final_model.keras")
     ]
     moved = np.abs(weights[1] - weights[0]).max()

@@ -20,7 +20,7 @@ import synthetic
 
 from violence_detection.ensemble import member_jobs
 from violence_detection.errors import UserError
-from violence_detection.training import trainer
+from violence_detection.training import run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 _SCRIPT = (
@@ -43,8 +43,8 @@ def in_sequence(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 def _assert_same(a: Path, b: Path) -> None:
     for name in ("conv_lstm", "attention"):
-        assert (a / name / trainer.LOG_NAME).read_bytes() == (b / name / trainer.LOG_NAME).read_bytes()
-        for file in (trainer.BEST_NAME, trainer.FINAL_NAME):
+        assert (a / name / run_folder.LOG_NAME).read_bytes() == (b / name / run_folder.LOG_NAME).read_bytes()
+        for file in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
             models = [keras.models.load_model(f / name / file, compile=False).get_weights() for f in (a, b)]
             for x, y in zip(*models, strict=True):
                 np.testing.assert_array_equal(x, y)
@@ -129,9 +129,9 @@ def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(
     features: Path, in_sequence: Path
 ) -> None:
     jobs = synthetic.jobs(features, in_sequence)
-    before = [(job.folder / trainer.FINAL_NAME).stat().st_mtime_ns for job in jobs]
+    before = [(job.folder / run_folder.FINAL_NAME).stat().st_mtime_ns for job in jobs]
     assert [t.epochs_run for t in member_jobs.run(jobs)] == [4, 4]
-    assert [(job.folder / trainer.FINAL_NAME).stat().st_mtime_ns for job in jobs] == before
+    assert [(job.folder / run_folder.FINAL_NAME).stat().st_mtime_ns for job in jobs] == before
     other = dataclasses.replace(jobs[0], settings=synthetic.settings())
     assert member_jobs.finished(other) is None
     fewer = dataclasses.replace(jobs[0].cut, train=jobs[0].cut.train[1:])

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from violence_detection.datasets.generated import samples
+from violence_detection.datasets.generated import marker, samples
 from violence_detection.errors import UnreadableVideo
 from violence_detection.evaluation import metrics
 from violence_detection.evaluation.report import report
@@ -206,17 +206,17 @@ def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figure
     frame = predictions_frame()
     result = metrics.evaluate(frame, 0.5)
     page = Page(report.write_report(tmp_path, result, frame, context(generated=True)))
-    assert samples.SAMPLE_LABEL in page.by_id["generated"]
+    assert marker.SAMPLE_LABEL in page.by_id["generated"]
     assert page.text.index("These numbers come from") < page.text.index("accuracy")
-    assert samples.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the title of the window
+    assert marker.SAMPLE_LABEL in page.text.split("Violence detection")[1]  # the title of the window
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["generated_sample_clips"] is True
-    assert written["data"] == samples.SAMPLE_LABEL
+    assert written["data"] == marker.SAMPLE_LABEL
 
 
 def test_a_report_on_published_clips_has_no_such_banner(written: Path) -> None:
     page = Page(written / "index.html")
-    assert samples.SAMPLE_LABEL not in page.text
+    assert marker.SAMPLE_LABEL not in page.text
     assert "trained-on" not in page.by_id
 
 

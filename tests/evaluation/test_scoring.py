@@ -13,20 +13,22 @@ import tensorflow as tf
 from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
 from violence_detection.evaluation.config import EvaluationConfig
-from violence_detection.models import detector
+from violence_detection.models import trained_model
 from violence_detection.training import trainer
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> detector.Detector:
+def model(tmp_path_factory: pytest.TempPathFactory) -> trained_model.TrainedModel:
     folder = tmp_path_factory.mktemp("model")
     data = synthetic.data()
     record = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
     trainer.train(record, data, folder, tf.distribute.get_strategy())
-    return detector.load(folder)
+    return trained_model.load(folder)
 
 
-def test_score_is_the_share_of_right_clips_with_an_interval_around_it(model: detector.Detector) -> None:
+def test_score_is_the_share_of_right_clips_with_an_interval_around_it(
+    model: trained_model.TrainedModel,
+) -> None:
     val = synthetic.data().val
     score = scoring.score_samples(model.folder, val)
     (p,) = model.predict(val.plain()).values()
@@ -35,9 +37,9 @@ def test_score_is_the_share_of_right_clips_with_an_interval_around_it(model: det
     assert list(score.by_member.values()) == [score.accuracy]
 
 
-def test_views_are_averaged_per_clip(model: detector.Detector) -> None:
+def test_views_are_averaged_per_clip(model: trained_model.TrainedModel) -> None:
     inputs = synthetic.samples(6, 9, variants=3).inputs
-    (averaged,) = scoring.average_views(model, inputs).values()
+    (averaged,) = model.average_views(inputs).values()
     per_view = [
         next(iter(model.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}).values()))
         for i in range(3)
@@ -45,7 +47,9 @@ def test_views_are_averaged_per_clip(model: detector.Detector) -> None:
     np.testing.assert_allclose(averaged, np.mean(per_view, axis=0))
 
 
-def test_a_clip_without_features_has_no_probability_and_is_not_guessed(model: detector.Detector) -> None:
+def test_a_clip_without_features_has_no_probability_and_is_not_guessed(
+    model: trained_model.TrainedModel,
+) -> None:
     samples = synthetic.samples(6, 9, variants=1)
     missing = samples.rows.iloc[[0]].assign(clip_id="not there", path="val/fight/gone.avi")
     rows = pd.concat([samples.rows, missing], ignore_index=True)
@@ -54,7 +58,7 @@ def test_a_clip_without_features_has_no_probability_and_is_not_guessed(model: de
     assert predictions.p_violent.isna().tolist() == [False] * 6 + [True]
 
 
-def test_clips_that_were_trained_or_selected_on_are_counted(model: detector.Detector) -> None:
+def test_clips_that_were_trained_or_selected_on_are_counted(model: trained_model.TrainedModel) -> None:
     data = synthetic.data()
     ids = [data.train.rows.clip_id[0], data.selection.rows.clip_id[0], data.val.rows.clip_id[0]]
     assert scoring.trained_on(model, ids) == 2

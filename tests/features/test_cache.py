@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 
 from violence_detection.errors import UserError
-from violence_detection.features import cache
-from violence_detection.features.cache import FeatureStore
+from violence_detection.features import cache, key
+from violence_detection.features.cache import FeatureStore, VerifiedIndex
 from violence_detection.features.config import FeatureConfig
-from violence_detection.features.feature_index import VerifiedIndex
 from violence_detection.video import augment
 
 CONFIG = FeatureConfig(backbone=("efficientnet_lite0",))
@@ -38,7 +37,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(tmp_path: Path, weights: Path) -> FeatureStore:
-    return FeatureStore.open(tmp_path, cache.record(CONFIG, "efficientnet_lite0", "rgb", weights))
+    return FeatureStore.open(tmp_path, key.record(CONFIG, "efficientnet_lite0", "rgb", weights))
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def test_the_key_changes_with_what_changes_the_values_only(
     tmp_path: Path, weights: Path, change: dict[str, Any], changes_rgb: bool | None
 ) -> None:
     def folder(config: FeatureConfig, stream: str) -> Path:
-        record = cache.record(config, "efficientnet_lite0", stream, weights)
+        record = key.record(config, "efficientnet_lite0", stream, weights)
         return FeatureStore.open(tmp_path, record).folder
 
     changed = replace(CONFIG, **change)
@@ -166,13 +165,13 @@ def test_the_key_changes_with_weights_backbone_stream_and_augmentation(
     other = tmp_path / "other"
     other.write_bytes(b"other weights")
     records = [
-        cache.record(CONFIG, "efficientnet_lite0", "rgb", weights),
-        cache.record(CONFIG, "efficientnet_lite0", "rgb", other),
-        cache.record(CONFIG, "efficientnet_lite2", "rgb", weights),
-        cache.record(CONFIG, "efficientnet_lite0", "motion", weights),
+        key.record(CONFIG, "efficientnet_lite0", "rgb", weights),
+        key.record(CONFIG, "efficientnet_lite0", "rgb", other),
+        key.record(CONFIG, "efficientnet_lite2", "rgb", weights),
+        key.record(CONFIG, "efficientnet_lite0", "motion", weights),
     ]
     monkeypatch.setattr(augment, "TRAIN", replace(augment.TRAIN, zoom=0.3))
-    records.append(cache.record(CONFIG, "efficientnet_lite0", "rgb", weights))
+    records.append(key.record(CONFIG, "efficientnet_lite0", "rgb", weights))
     assert len({FeatureStore.open(tmp_path, r).folder for r in records}) == len(records)
 
 

@@ -25,8 +25,8 @@ import stand_in
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
 from violence_detection.features import estimate, extract
-from violence_detection.features.config import FeatureConfig
-from violence_detection.features.extract import Clip
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.video import decode
 
 STREAMS = ("stand_in.rgb", "stand_in.motion")
@@ -68,7 +68,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [small_videos.write(folder / f"clip{i}.avi", i) for i in range(4)]
 
 
-def _content(stores: Any, clips: list[Clip]) -> dict[tuple[str, str], bytes]:
+def _content(stores: Any, clips: list[WantedClip]) -> dict[tuple[str, str], bytes]:
     """(model input, clip) -> the values of all wanted variants."""
     return {
         (name, clip.clip_id): store.read(clip.clip_id, clip.variants).tobytes()
@@ -89,7 +89,7 @@ def propagate() -> Iterator[None]:
 def test_ten_variants_take_one_decode_and_a_job_each(
     tmp_path: Path, clips: list[Path], counts: Counts
 ) -> None:
-    done = extract.ensure(stand_in.wanted(clips, 10), stand_in.CONFIG, tmp_path)
+    done = extract.ensure(stand_in.wanted(clips, 10), stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert done.clips_extracted == 4
     assert not done.failures
     assert set(done.stores) == set(STREAMS)
@@ -103,13 +103,13 @@ def test_ten_variants_take_one_decode_and_a_job_each(
 def test_only_missing_variants_are_made_and_finished_clips_are_not_opened(
     tmp_path: Path, clips: list[Path], counts: Counts
 ) -> None:
-    extract.ensure(stand_in.wanted(clips[:2], 3), stand_in.CONFIG, tmp_path)
+    extract.ensure(stand_in.wanted(clips[:2], 3), stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     counts.jobs = 0
     counts.opened.clear()
-    again = extract.ensure(stand_in.wanted(clips[:2], 3), stand_in.CONFIG, tmp_path)
+    again = extract.ensure(stand_in.wanted(clips[:2], 3), stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert (again.clips_extracted, counts.jobs, counts.opened) == (0, 0, Counter())
     more = stand_in.wanted(clips[:1], 5) + stand_in.wanted(clips[1:3], 3)
-    done = extract.ensure(more, stand_in.CONFIG, tmp_path)
+    done = extract.ensure(more, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert done.clips_extracted == 2
     assert counts.opened == {"clip0.avi": 1, "clip2.avi": 1}
     assert counts.jobs == (2 + 3) * 2
@@ -120,8 +120,10 @@ def test_values_made_in_parts_equal_values_made_at_once(
 ) -> None:
     wanted = stand_in.wanted(clips, 4)
     for part in (stand_in.wanted(clips[1:], 1), stand_in.wanted(clips[:2], 3), wanted):
-        parts = extract.ensure(part, stand_in.CONFIG, tmp_path / "parts", workers=3)
-    whole = extract.ensure(wanted[::-1], stand_in.CONFIG, tmp_path / "whole", workers=1)
+        parts = extract.ensure(part, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "parts", workers=3))
+    whole = extract.ensure(
+        wanted[::-1], stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "whole", workers=1)
+    )
     assert _content(parts.stores, wanted) == _content(whole.stores, wanted)
 
 
@@ -130,14 +132,14 @@ def test_a_damaged_entry_is_named_and_made_again_with_the_same_value(
     tmp_path: Path, clips: list[Path], counts: Counts, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     wanted = stand_in.wanted(clips, 2)
-    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     before = _content(done.stores, wanted)
     path = done.stores[STREAMS[0]].path("clip1")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
     counts.opened.clear()
-    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert f"damaged cache entry {path}" in caplog.text
     assert counts.opened == {"clip1.avi": 1}
     assert _content(done.stores, wanted) == before
@@ -150,7 +152,7 @@ def test_an_unreadable_clip_is_a_named_failure_and_others_are_unaffected(
     bad.write_bytes(clips[0].read_bytes()[:900])
     absent = tmp_path / "absent.avi"
     wanted = [*stand_in.wanted(clips, 2), *stand_in.wanted([bad, absent], 2)]
-    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert [f["path"] for f in done.failures] == [str(absent), str(bad)]
     assert done.failures[0]["reason"] == "no such file"
     assert done.clips_extracted == 4
@@ -165,9 +167,11 @@ def test_a_clip_that_two_backbones_cannot_read_fails_once(
     from violence_detection.backbones import registry
 
     twin = replace(registry.get("stand_in"), name="twin")
-    monkeypatch.setattr(registry, "BACKBONES", registry.BACKBONES | {"twin": twin})
+    monkeypatch.setitem(registry._backbones, "twin", twin)
     config = replace(stand_in.CONFIG, backbone=("stand_in", "twin"))
-    done = extract.ensure(stand_in.wanted([tmp_path / "absent.avi"], 1), config, tmp_path)
+    done = extract.ensure(
+        stand_in.wanted([tmp_path / "absent.avi"], 1), config, ExtractConfig(data_root=tmp_path)
+    )
     assert done.failures == [{"path": str(tmp_path / "absent.avi"), "reason": "no such file"}]
     assert len(done.stores) == 4
 
@@ -181,11 +185,11 @@ def test_a_video_backbone_takes_frames_of_its_own_number_and_rgb_alone(
     config = stand_in.install_film(monkeypatch.setattr)
     caplog.set_level(logging.INFO)
     wanted = stand_in.wanted(clips[:1], 2)
-    stores = extract.ensure(wanted, config, tmp_path).stores
+    stores = extract.ensure(wanted, config, ExtractConfig(data_root=tmp_path)).stores
     shapes = {name: store.read(wanted[0].clip_id, ("v0", "v1")).shape for name, store in stores.items()}
     assert shapes == {"stand_in.rgb": (2, 5, 4), "stand_in.motion": (2, 5, 4), "film.rgb": (2, 2, 1)}
     assert "film takes the stream rgb only" in caplog.text
-    alone = extract.ensure(wanted, replace(config, streams=("motion",)), tmp_path)
+    alone = extract.ensure(wanted, replace(config, streams=("motion",)), ExtractConfig(data_root=tmp_path))
     assert set(alone.stores) == {"stand_in.motion", "film.rgb"}
     assert alone.clips_extracted == 0
 
@@ -201,7 +205,7 @@ def test_an_engine_that_fails_ends_the_run_with_its_error(
 
     def run() -> None:
         try:
-            extract.ensure(stand_in.wanted(clips, 3), stand_in.CONFIG, tmp_path)
+            extract.ensure(stand_in.wanted(clips, 3), stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
         except RuntimeError as e:
             errors.append(e)
 
@@ -229,9 +233,9 @@ def test_killed_in_the_middle_and_run_again_gives_the_cache_of_an_undisturbed_ru
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was not killed in the middle"
-    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "killed")
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "killed"))
     assert 0 < done.clips_extracted < 40
-    whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
+    whole = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "whole"))
     assert _content(done.stores, wanted) == _content(whole.stores, wanted)
     assert not list(tmp_path.glob("killed/features/*/.*")), "temporary files are left"
 
@@ -244,7 +248,7 @@ def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
     kills_wanted = int(os.environ.get("VIOLENCE_KILLS", "2"))
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(16)]
     wanted = stand_in.wanted(paths, 8)
-    whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
+    whole = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "whole"))
     undisturbed = _content(whole.stores, wanted)
     context = multiprocessing.get_context("forkserver")  # a killed process is replaced at once, imports done
     context.set_forkserver_preload(["stand_in"])
@@ -274,7 +278,7 @@ def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
             if processes[0].exitcode == 0:
                 break
         full_s = full_s or time.monotonic() - started
-        done = extract.ensure(wanted, stand_in.CONFIG, root)
+        done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=root))
         assert _content(done.stores, wanted) == undisturbed
         assert not list(root.glob("features/*/.*")), "temporary files are left"
     print(f"{writers} writers: {kills} kills, {rounds} caches")
@@ -286,14 +290,14 @@ def test_twenty_entries_damaged_at_random_are_all_found_and_made_again(
     """Half of them at the start, by size or time of change; the others, which keep both, when they are read."""
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(24)]
     wanted = stand_in.wanted(paths, 3)
-    before = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    before = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     expected = _content(before.stores, wanted)
     rng = np.random.default_rng(0)
     entries = [store.path(clip.clip_id) for store in before.stores.values() for clip in wanted]
     hurt = [entries[i] for i in rng.permutation(len(entries))[:20]]
     for i, path in enumerate(hurt):
         _damage(path, i % 4, rng, unseen=i >= 10)
-    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     seen = {path.stem for path in hurt[:10]}
     assert seen <= {c.clip_id for c in wanted if counts.opened[c.path.name] > 1}
     found_at_start = [path for path in hurt if f"damaged cache entry {path}" in caplog.text]
@@ -332,11 +336,11 @@ def test_what_an_extraction_takes_is_said_before_and_after(
     monkeypatch.setattr(estimate, "WORTH_MEASURING", 4)
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(8)]
     wanted = stand_in.wanted(paths, 2)
-    extract.ensure(wanted, stand_in.CONFIG, tmp_path, workers=1, usd_per_hour=1000)
+    extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1, usd_per_hour=1000))
     assert re.search(r"stand_in: 6 clips will take about 0 min \(\d+\.\d\d USD\)", caplog.text)
     assert re.search(r"features took 0 min \(\d+\.\d\d USD\)", caplog.text)
     caplog.clear()
-    extract.ensure(stand_in.wanted(paths, 3), stand_in.CONFIG, tmp_path, workers=1)
+    extract.ensure(stand_in.wanted(paths, 3), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1))
     assert "stand_in: 8 clips will take about 0 min" in caplog.text, "an earlier run tells the rate"
 
 
@@ -344,13 +348,13 @@ def test_a_full_disk_is_told_before_anything_is_extracted(
     tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = stand_in.wanted(clips, 10)
-    needed = 2 * estimate.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
-    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES - 1)
+    needed = 2 * extract.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
+    monkeypatch.setattr(extract, "free_bytes_of", lambda _: needed + extract.RESERVE_BYTES - 1)
     with pytest.raises(UserError, match=r"free, .* features to come.*--prune"):
-        extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+        extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert not counts.jobs
-    monkeypatch.setattr(estimate, "free_bytes_of", lambda _: needed + estimate.RESERVE_BYTES)
-    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path)
+    monkeypatch.setattr(extract, "free_bytes_of", lambda _: needed + extract.RESERVE_BYTES)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     taken = sum(store.path(c.clip_id).stat().st_size for store in done.stores.values() for c in wanted)
     assert 0.9 * needed < taken <= needed, "the estimate is not what is taken"
 
@@ -362,9 +366,9 @@ def test_two_processes_extracting_the_same_clips_end_with_a_right_cache(
     both = [_start(tmp_path / "both", 6, clips) for _ in range(2)]
     assert [p.wait(60) for p in both] == [0, 0]
     counts.jobs = 0
-    done = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "both")
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "both"))
     assert counts.jobs == 0, "something was missing"
-    whole = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "whole")
+    whole = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "whole"))
     assert _content(done.stores, wanted) == _content(whole.stores, wanted)
 
 
@@ -373,9 +377,9 @@ def test_a_real_backbone_gives_the_values_that_its_engine_gives(tmp_path: Path, 
     from violence_detection.backbones import registry
     from violence_detection.video import pictures as clip_images
 
-    config = FeatureConfig(backbone=("efficientnet_lite0",), frames=2, engine="tensorflow")
+    config = FeatureConfig(backbone=("efficientnet_lite0",), frames=2)
     (clip,) = stand_in.wanted(clips[:1], 2)
-    done = extract.ensure([clip], config, tmp_path)
+    done = extract.ensure([clip], config, ExtractConfig("tensorflow", data_root=tmp_path))
     backbone = registry.get("efficientnet_lite0")
     engine = engines.create("tensorflow", backbone, backbone.weights_file(None), 2)
     for variant, streams in clip_images.clip_variants(clip.path, clip.clip_id, clip.variants, 224, config):
@@ -392,7 +396,6 @@ def test_a_real_backbone_gives_the_values_that_its_engine_gives(tmp_path: Path, 
         ({"streams": ("sound",)}, "unknown stream 'sound'"),
         ({"streams": ()}, "at least one name"),
         ({"frames": 1}, "--frames"),
-        ({"i3d_frames": 15}, "--i3d-frames"),
         ({"window_s": 0.0}, "--window-s"),
         ({"backbone": ("vgg19", "efficientnet_b4"), "backbone_weights": Path("w")}, "--backbone-weights"),
     ],
@@ -400,6 +403,7 @@ def test_a_real_backbone_gives_the_values_that_its_engine_gives(tmp_path: Path, 
 def test_settings_that_cannot_work_are_refused_before_work_starts(
     tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
+    how = ExtractConfig(backbone_weights=change.pop("backbone_weights", None), data_root=tmp_path)
     with pytest.raises(UserError, match=message):
-        extract.ensure([], replace(FeatureConfig(), **change), tmp_path)
+        extract.ensure([], replace(FeatureConfig(), **change), how)
     assert not (tmp_path / "features").exists()

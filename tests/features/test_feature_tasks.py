@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from dataclasses import replace
@@ -24,8 +23,7 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.errors import UserError
 from violence_detection.features import extract, feature_tasks
 from violence_detection.features.cache import FeatureStore
-from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.training import devices
+from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
 from violence_detection.video import contact_sheet
 
 CLIPS = (("train", "fight"), ("train", "nonfight"), ("train", "fight"), ("val", "nonfight"))
@@ -35,7 +33,6 @@ CLIPS = (("train", "fight"), ("train", "nonfight"), ("train", "fight"), ("val", 
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root with three train clips and one of val."""
     stand_in.install(monkeypatch.setattr)
-    monkeypatch.setattr(devices, "set_up", lambda _: None)
     monkeypatch.chdir(tmp_path)
     combined = tmp_path / "data" / "combined_all"
     rows = []
@@ -47,26 +44,23 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def _run(
-    root: Path, capsys: pytest.CaptureFixture[str], *flags: str, **how: Any
-) -> tuple[int | None, dict[str, Any]]:
+def _run(root: Path, *flags: str, **how: Any) -> tuple[int | None, dict[str, Any]]:
     """The exit code and the summary."""
     parser = argparse.ArgumentParser()
-    for config in (ExtractConfig, FeatureConfig):
+    for config in (ExtractConfig, FeatureConfig, FeatureTaskConfig):
         cli.add_config(parser, config)
-    parser.set_defaults(output=root.parent / "models")
     settings = ["--backbone", "stand_in", "--frames", "5", "--window-s", "2", "--augment", "3"]
-    code = feature_tasks.run(parser.parse_args(["--data-root", str(root), *settings, *flags]), **how)
-    printed = capsys.readouterr().out
-    return code, json.loads(printed) if printed else {}
+    args = parser.parse_args(["--data-root", str(root), *settings, *flags])
+    features, extraction = cli.build(FeatureConfig, args), cli.build(ExtractConfig, args)
+    task, output = cli.build(FeatureTaskConfig, args), root.parent / "models"
+    done = feature_tasks.run(task, features, extraction, output, lambda: None, **how)
+    return (cli.exit_code(done.failures), done.summary) if done else (None, {})
 
 
-def test_features_only_extracts_and_says_what_and_where(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert _run(root, capsys) == (None, {}), "without a flag training goes on"
+def test_features_only_extracts_and_says_what_and_where(root: Path) -> None:
+    assert _run(root) == (None, {}), "without a flag training goes on"
     (root / "combined_all" / "train" / "fight" / "clip2.avi").write_bytes(b"no video")
-    code, summary = _run(root, capsys, "--features-only", "--usd-per-hour", "0.7")
+    code, summary = _run(root, "--features-only", "--usd-per-hour", "0.7")
     assert code == cli.EXIT_SOME_FAILED
     assert (summary["clips"], summary["clips_extracted"], summary["clips_failed"]) == (4, 3, 1)
     assert "clip2.avi" in (root.parent / "models" / "failures.csv").read_text()
@@ -77,29 +71,25 @@ def test_features_only_extracts_and_says_what_and_where(
         assert store.variants("clip3") == {"v0"}, "val clips need the plain variant alone"
 
 
-def test_features_only_of_folds_takes_the_views_and_variants_of_what_they_hold_out(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_features_only_of_folds_takes_the_views_and_variants_of_what_they_hold_out(root: Path) -> None:
     folds = EnsembleConfig(cross_validate=2, all_clips=True, tta=3)
     wanted = ensemble_run.wanted_clips(folds, ExtractConfig(data_root=root, augment=2))
     assert {c.clip_id: c.variants for c in wanted} == dict.fromkeys(
         ("clip0", "clip1", "clip2", "clip3"), ("v0", "v1", "t1", "t2")
     )
-    _, summary = _run(root, capsys, "--features-only", wanted=lambda _: wanted)
+    _, summary = _run(root, "--features-only", wanted=lambda _: wanted)
     (folder, *_) = summary["features"].values()
     assert FeatureStore(Path(folder)).variants("clip3") == {"v0", "v1", "t1", "t2"}
 
 
-def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, made = _run(root, capsys, "--features-only")
+def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(root: Path) -> None:
+    _, made = _run(root, "--features-only")
     kept = {Path(folder) for folder in made["features"].values()}
     wanted = stand_in.wanted(sorted((root / "combined_all").rglob("*.avi")), 1)
     other = replace(stand_in.CONFIG, augment_seed=1)
-    old = {s.folder for s in extract.ensure(wanted, other, root).stores.values()}
+    old = {s.folder for s in extract.ensure(wanted, other, ExtractConfig(data_root=root)).stores.values()}
     other = replace(stand_in.CONFIG, augment_seed=2)
-    busy = {s.folder for s in extract.ensure(wanted, other, root).stores.values()}
+    busy = {s.folder for s in extract.ensure(wanted, other, ExtractConfig(data_root=root)).stores.values()}
     an_hour_ago = time.time() - 3600
     for path in (p for folder in old for p in folder.iterdir()):
         os.utime(path, (an_hour_ago, an_hour_ago))
@@ -114,27 +104,25 @@ def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(
     os.utime(unfinished, (an_hour_ago, an_hour_ago))
     everything = sorted(root.rglob("*"))
 
-    code, listed = _run(root, capsys, "--prune")
+    code, listed = _run(root, "--prune")
     assert code == cli.EXIT_DONE
     assert {Path(part["folder"]) for part in listed["unused"]} == old | busy | {gone.parent}
     assert listed["freed_bytes"] == 0
     assert sorted(root.rglob("*")) == everything, "listing deletes nothing"
 
     size = sum(p.stat().st_size for folder in old for p in folder.iterdir())
-    _, done = _run(root, capsys, "--prune", "yes")
+    _, done = _run(root, "--prune", "yes")
     assert done["freed_bytes"] == size + 1000
     assert set((root / "features").iterdir()) == kept | busy | {stranger}
     assert not gone.exists()
     assert fresh.exists(), "another process may have made it for a manifest that this one does not know yet"
     assert unfinished.exists(), "another process is writing it"
-    code, again = _run(root, capsys, "--features-only")
+    code, again = _run(root, "--features-only")
     assert again["clips_extracted"] == 0, "what is used has been deleted"
 
 
-def test_preview_draws_a_row_a_variant_and_stream_of_both_classes(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, summary = _run(root, capsys, "--preview", "2")
+def test_preview_draws_a_row_a_variant_and_stream_of_both_classes(root: Path) -> None:
+    _, summary = _run(root, "--preview", "2")
     sheets = {Path(path).stem: np.asarray(cv2.imread(path)) for path in summary["sheets"]}
     assert set(sheets) == {"clip0", "clip1"}, "a fight and a nonfight"
     assert not (root / "features").exists()
@@ -143,11 +131,9 @@ def test_preview_draws_a_row_a_variant_and_stream_of_both_classes(
     assert not np.array_equal(sheets["clip0"], sheets["clip1"])
 
 
-def test_an_unreadable_clip_costs_the_preview_its_own_sheet_only(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unreadable_clip_costs_the_preview_its_own_sheet_only(root: Path) -> None:
     next((root / "combined_all").rglob("clip0*")).write_bytes(b"no video")
-    code, summary = _run(root, capsys, "--preview", "2")
+    code, summary = _run(root, "--preview", "2")
     assert code == cli.EXIT_SOME_FAILED
     assert [Path(path).stem for path in summary["sheets"]] == ["clip1"]
 
@@ -161,6 +147,6 @@ def test_a_sheet_shows_each_image_in_its_place_and_colour() -> None:
     assert drawn[cell + middle, column].tolist() == [255, 0, 0]
 
 
-def test_two_tasks_at_once_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_tasks_at_once_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match="--prune and --features-only are tasks of their own"):
-        _run(root, capsys, "--prune", "--features-only")
+        _run(root, "--prune", "--features-only")

@@ -36,7 +36,7 @@ def said(root: Path, *, own: tuple[str, ...] = (), labels: tuple[str, ...] = (),
     """What is said of the folders that are left out below `root`."""
     config = FindConfig(data_root=root, own=own, labels=labels, **more)  # type: ignore[arg-type]
     found = find.discover(config)
-    return list(offers.texts(found, own, labels, find._line(config, CutConfig())))
+    return list(offers.texts(found, own, labels, find.step_2(config, CutConfig())))
 
 
 def command(text: str) -> list[str]:
@@ -169,7 +169,7 @@ def test_the_command_keeps_what_was_asked_for(tmp_path: Path) -> None:
         data_root=tmp_path, own=(f"mine={tmp_path}/mine",), labels=("fight=Streit",), seed=3, caches=False
     )
     found = find.discover(config)
-    (text,) = offers.texts(found, config.own, config.labels, find._line(config, CutConfig(window_s=4.0)))
+    (text,) = offers.texts(found, config.own, config.labels, find.step_2(config, CutConfig(window_s=4.0)))
     line = shlex.join(command(text))
     for part in ("--seed 3", "--no-caches", "--window-s 4.0", "fight=Streit fight=violence nonfight=normal"):
         assert part in line

@@ -18,6 +18,7 @@ import stand_in
 
 from violence_detection.errors import UserError
 from violence_detection.features import extract, extract_ray
+from violence_detection.features.config import ExtractConfig
 from violence_detection.system import ray_cluster
 
 ray = pytest.importorskip("ray", reason="Ray is optional")
@@ -106,10 +107,10 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
     bad.write_bytes(b"no video")
     monkeypatch.chdir(tmp_path)  # paths are relative here, and other processes have other working folders
     wanted = stand_in.wanted([path.relative_to(tmp_path) for path in (*paths, bad)], 4)
-    here = extract.ensure(wanted, stand_in.CONFIG, Path("here"))
+    here = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=Path("here")))
     caplog.clear()
     with caplog.at_level(logging.INFO, "violence_detection"):
-        spread = extract.ensure(wanted, stand_in.CONFIG, Path("spread"), ray="auto")
+        spread = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=Path("spread"), ray="auto"))
     assert (spread.failures, spread.clips_extracted) == (here.failures, len(paths))
     assert (here.machines, spread.machines) == (1, 2)
     told = rf"{len(wanted)} clips in .* clips/s, (\d+) frames/s, the engine waited for the decoder (\d+)% of the time"
@@ -134,7 +135,7 @@ def test_a_cluster_gives_the_features_of_one_process_even_if_a_node_dies_half_wa
 
     threading.Thread(target=kill_half_way, daemon=True).start()
     caplog.clear()
-    killed = extract.ensure(wanted, stand_in.CONFIG, tmp_path / "killed", ray="auto")
+    killed = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "killed", ray="auto"))
     assert died.wait(10), "no node was killed"
     assert "its worker died" in caplog.text, "the node had nothing to do when it was killed"
     assert _content(killed.stores, wanted[1:]) == _content(here.stores, wanted[1:])
@@ -147,7 +148,9 @@ def test_a_machine_that_sees_another_data_root_is_refused(
     stand_in.install(monkeypatch.setattr)
     monkeypatch.setattr(extract_ray.ray_cluster, "map_unordered", _on_another_machine)
     with pytest.raises(UserError, match=r"does not see .*one data root"):
-        extract.ensure(stand_in.wanted(paths, 1), stand_in.CONFIG, tmp_path, ray="auto")
+        extract.ensure(
+            stand_in.wanted(paths, 1), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, ray="auto")
+        )
 
 
 def _on_another_machine(_: str, function: Any, shards: Any, **how: Any) -> Iterator[tuple[int, Any]]:

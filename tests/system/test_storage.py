@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
+import logging
 import os
 import signal
 import subprocess
@@ -47,11 +51,11 @@ def test_a_writer_killed_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     storage.write_text(path, "old")
     program = (
-        "import os, signal, sys; from pathlib import Path; from violence_detection import storage\n"
+        "import os, signal, sys; from pathlib import Path; from violence_detection.system import storage\n"
         "with storage.atomic_path(Path(sys.argv[1])) as temporary:\n"
         "    temporary.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
     done = subprocess.run([sys.executable, "-c", program, str(path)], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     assert path.read_text() == "old"
@@ -136,11 +140,11 @@ def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) 
 
 def test_a_lock_is_held_by_one_and_let_go_when_its_holder_is_killed(tmp_path: Path) -> None:
     program = (
-        "import sys, time; from pathlib import Path; from violence_detection import storage\n"
+        "import sys, time; from pathlib import Path; from violence_detection.system import storage\n"
         "with storage.locked(Path(sys.argv[1])):\n"
         "    print('held', flush=True); time.sleep(60)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
     command = [sys.executable, "-c", program, str(tmp_path / "lock")]
     holder = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     assert holder.stdout
@@ -157,3 +161,58 @@ def test_a_lock_is_held_by_one_and_let_go_when_its_holder_is_killed(tmp_path: Pa
     holder.kill()
     holder.wait()
     assert got.wait(10), "the lock of a killed process stays"
+
+
+def test_one_that_does_not_wait_is_told_that_the_lock_is_taken(tmp_path: Path) -> None:
+    told = []
+
+    def try_it() -> None:
+        try:
+            with storage.locked(tmp_path / "lock", wait=False):
+                told.append("held")
+        except storage.LockTaken:
+            told.append("taken")
+
+    for inside in (True, False):
+        with storage.locked(tmp_path / "lock") if inside else contextlib.nullcontext():
+            thread = threading.Thread(target=try_it)
+            thread.start()
+            thread.join()
+    assert told == ["taken", "held"]
+    assert (tmp_path / "lock").exists(), (
+        "those who wait for another file than the present one wait for nothing"
+    )
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS])
+def test_on_a_volume_without_locks_work_goes_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    with storage.locked(tmp_path / "lock", wait=False), storage.locked(tmp_path / "lock"):
+        pass
+    assert "no file locks" in caplog.text
+
+
+def test_a_process_that_has_ended_but_was_not_asked_for_does_not_run() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert ended.stdout
+    assert ended.stdout.read() == b""
+    deadline = time.monotonic() + 10
+    while storage.is_running(ended.pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not storage.is_running(ended.pid)
+    ended.wait()
+    assert not storage.is_running(ended.pid)
+    assert storage.is_running(os.getpid())
+
+
+def test_short_names_stay_and_limits_are_in_bytes() -> None:
+    assert storage.shorten_name("a" * 255, 255) == "a" * 255
+    for length in range(100, 400, 7):
+        for letter in "aé漢":
+            assert len(storage.shorten_name(letter * length + ".avi", 143).encode()) <= 143

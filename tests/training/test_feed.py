@@ -13,8 +13,9 @@ import pytest
 import tensorflow as tf
 
 from violence_detection.errors import UserError
+from violence_detection.features.key import Inputs
 from violence_detection.training.feed import Feed
-from violence_detection.training.training_data import Inputs, Samples
+from violence_detection.training.training_data import Samples
 
 SHAPE = (4, 3)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from violence_detection.backbones import registry
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import machine
 from violence_detection.training import pod_check
@@ -44,16 +42,17 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
 ) -> None:
     rows = {"clip_id": ["a", "b", "c"], "split": ["train", "train", "val"], "label": "fight", "dataset": "d"}
     monkeypatch.setattr("violence_detection.combine.manifest.read", lambda _: pd.DataFrame(rows))
-    where, features = ExtractConfig(tmp_path, augment=4), FeatureConfig(("efficientnet_lite0",), ("rgb",))
+    where = ExtractConfig(data_root=tmp_path, augment=4)
+    features = FeatureConfig(backbone=("efficientnet_lite0",), streams=("rgb",))
     found = pod_check.data(where, features, 60, "CPU")
     assert found["variants_missing"] == 2 * 4 + 1
     assert found["feature_gb_missing"] == round(9 * 20 * 1280 * 2 / 1e9, 2)
-    both = FeatureConfig(("efficientnet_lite0", "i3d"), ("rgb", "motion"))
-    monkeypatch.setitem(
-        registry.BACKBONES, "i3d", replace(registry.get("i3d"), weights_file=lambda _: Path(__file__))
+    both = FeatureConfig(backbone=("efficientnet_lite0", "i3d", "i3d_local"), streams=("rgb", "motion"))
+    monkeypatch.setattr(
+        "violence_detection.backbones.weights.source_distribution_file", lambda *_: Path(__file__)
     )
     found = pod_check.data(where, both, 60, "CPU")
-    assert found["feature_gb_missing"] == round(9 * (20 * 1280 * 2 + 4 * 1024) * 2 / 1e9, 2)
+    assert found["feature_gb_missing"] == round(9 * (20 * 1280 * 2 + 4 * 1024 + 8 * 832) * 2 / 1e9, 2)
     monkeypatch.setattr(pod_check, "free_bytes_of", lambda _: 10)
     with pytest.raises(pod_check.UserError, match="--augment"):
         pod_check.data(where, features, 60, "CPU")

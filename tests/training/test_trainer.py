@@ -26,9 +26,9 @@ import tensorflow as tf
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
-from violence_detection.models import detector
+from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import heads, loss_scale, trainer
+from violence_detection.training import heads, loss_scale, run_folder, trainer
 from violence_detection.training.training_data import Data
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,7 +44,7 @@ def _process(folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _history(folder: Path) -> list[dict[str, str]]:
-    with (folder / trainer.LOG_NAME).open() as f:
+    with (folder / run_folder.LOG_NAME).open() as f:
         return list(csv.DictReader(f))
 
 
@@ -62,10 +62,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_head_learns_what_separates_the_classes(undisturbed: Path) -> None:
-    result = storage.read_json(undisturbed / trainer.RESULT_NAME)
-    model = keras.models.load_model(undisturbed / trainer.BEST_NAME, compile=False)
+    result = storage.read_json(undisturbed / run_folder.RESULT_NAME)
+    model = keras.models.load_model(undisturbed / run_folder.BEST_NAME, compile=False)
     val = synthetic.data().val
-    accuracy = np.mean((trainer.predict(model, val.plain()) >= 0.5) == (val.labels == 1))
+    accuracy = np.mean((heads.predict(model, val.plain()) >= 0.5) == (val.labels == 1))
     assert accuracy >= 0.9
     assert result["epochs_run"] == synthetic.TRAIN.epochs
 
@@ -100,7 +100,7 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
     state = tmp_path / "checkpoint" / "state.json"
 
     def events() -> int:
-        return len(sorted(tmp_path.glob(f"{trainer.BOARD_NAME}/events.out.*")))
+        return len(sorted(tmp_path.glob(f"{run_folder.BOARD_NAME}/events.out.*")))
 
     def epochs() -> int:
         return storage.read_json(state)["epoch"] if state.is_file() else 0
@@ -115,7 +115,7 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
     process = _process(tmp_path)
     assert process.wait(timeout=300) == 0
     assert _history(tmp_path) == _history(undisturbed)
-    for name in (trainer.BEST_NAME, trainer.FINAL_NAME):
+    for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
         for a, b in zip(_weights(tmp_path, name), _weights(undisturbed, name), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -152,11 +152,11 @@ def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) 
     same = trainer.run_record(
         "bilstm_attention", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN
     )
-    before = (undisturbed / trainer.BEST_NAME).stat().st_mtime_ns
+    before = (undisturbed / run_folder.BEST_NAME).stat().st_mtime_ns
     assert trainer.train(same, data, undisturbed, strategy).epochs_run == synthetic.TRAIN.epochs
     with pytest.raises(UserError, match="--overwrite"):
         trainer.train(_record(), data, undisturbed, strategy)
-    assert (undisturbed / trainer.BEST_NAME).stat().st_mtime_ns == before
+    assert (undisturbed / run_folder.BEST_NAME).stat().st_mtime_ns == before
 
 
 def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_killed_overwrite_leaves_no_model_of_other_settings(
 ) -> None:
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
     trainer.train(_record(epochs=1), data, tmp_path, strategy)
-    detector.load(tmp_path)
+    trained_model.load(tmp_path)
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -204,12 +204,12 @@ def test_a_killed_overwrite_leaves_no_model_of_other_settings(
         with pytest.raises(KeyboardInterrupt):
             trainer.train(_record(epochs=2), data, tmp_path, strategy, overwrite=True)
     with pytest.raises(UserError, match="no model at"):
-        detector.load(tmp_path)
+        trained_model.load(tmp_path)
     trainer.train(_record(epochs=2), data, tmp_path, strategy)
-    (tmp_path / trainer.RESULT_NAME).unlink()
+    (tmp_path / run_folder.RESULT_NAME).unlink()
     with pytest.raises(UserError, match="has not finished training"):
-        detector.load(tmp_path)
-    detector.load(tmp_path / trainer.BEST_NAME)
+        trained_model.load(tmp_path)
+    trained_model.load(tmp_path / run_folder.BEST_NAME)
 
 
 def test_training_that_changes_no_weight_stops_and_says_so(
@@ -232,7 +232,7 @@ def test_the_last_epoch_is_kept_where_no_epoch_is_to_be_chosen(tmp_path: Path) -
     assert int(np.argmin(losses)) < 7  # another one looked best
     assert trained.best_epoch == trained.epochs_run == 8
     for a, b in zip(
-        _weights(tmp_path, trainer.BEST_NAME), _weights(tmp_path, "final_model.keras"), strict=True
+        _weights(tmp_path, run_folder.BEST_NAME), _weights(tmp_path, "final_model.keras"), strict=True
     ):
         np.testing.assert_array_equal(a, b)
 
@@ -251,7 +251,7 @@ def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
     where = f"the loss became nan.* in step {_step_of(3, data)} of 5 of epoch 1 .*--learning-rate"
     with pytest.raises(UserError, match=where):
         trainer.train(_record(), data, tmp_path, tf.distribute.get_strategy())
-    assert not (tmp_path / trainer.RESULT_NAME).exists()
+    assert not (tmp_path / run_folder.RESULT_NAME).exists()
 
 
 class _FullBeyond(keras.layers.Layer):
@@ -313,21 +313,21 @@ def test_full_device_memory_while_judging_halves_that_batch_alone(
 
     model = trainer.build(record, 1)
     model.load_weights(full.model_path)
-    p = trainer.predict(model, data.val.plain())
+    p = heads.predict(model, data.val.plain())
     assert p.shape == (len(data.val),)
     monkeypatch.setattr(_FullBeyond, "clips", 0)
     with pytest.raises(UserError, match="full with one clip to judge"):
-        trainer.predict(model, data.val.plain())
+        heads.predict(model, data.val.plain())
 
 
 def test_a_run_goes_on_after_another_engine_joined_its_cache_and_says_so(tmp_path: Path) -> None:
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
     record = _record(epochs=1)
     trainer.train(record, data, tmp_path, strategy)
-    (tmp_path / trainer.RESULT_NAME).unlink()  # as if it had been killed before
+    (tmp_path / run_folder.RESULT_NAME).unlink()  # as if it had been killed before
     joined = {name: [*engines, "tensorflow-float32"] for name, engines in data.engines.items()}
     trainer.train({**record, "feature_engines": joined}, data, tmp_path, strategy)
-    assert storage.read_json(tmp_path / trainer.CONFIG_NAME)["feature_engines"] == joined
+    assert storage.read_json(tmp_path / run_folder.CONFIG_NAME)["feature_engines"] == joined
     assert record["feature_engines"] == data.engines
 
 

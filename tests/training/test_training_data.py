@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from violence_detection.errors import UserError
+from violence_detection.features import extract
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extract import Extraction
@@ -39,17 +40,17 @@ def test_a_missing_feature_is_an_error_that_names_the_file(tmp_path: Path) -> No
 
 def test_clips_that_failed_are_left_out_and_the_order_is_by_id(tmp_path: Path) -> None:
     failures = [{"path": str(tmp_path / "train/x/1.avi"), "reason": "broken"}]
-    kept = training_data.without_failures(_rows(4).iloc[::-1], tmp_path, failures)
+    kept = extract.without_failures(_rows(4).iloc[::-1], tmp_path, failures)
     assert kept.clip_id.tolist() == ["c0", "c2", "c3"]
 
 
 def test_nothing_readable_is_a_user_error() -> None:
     with pytest.raises(UserError, match="none of the 2 clips"):
-        training_data.report_extraction(Extraction({}, [{"path": p, "reason": "broken"} for p in "ab"]), 2)
+        Extraction({}, [{"path": p, "reason": "broken"} for p in "ab"]).report(2)
 
 
 def test_augment_counts_the_plain_clip(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--augment"):
         training_data.check(
-            FeatureConfig(backbone=("efficientnet_lite0",)), ExtractConfig(tmp_path, augment=0)
+            FeatureConfig(backbone=("efficientnet_lite0",)), ExtractConfig(data_root=tmp_path, augment=0)
         )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from violence_detection.errors import UserError
-from violence_detection.features import cache, extract
-from violence_detection.features.config import FeatureConfig
+from violence_detection.features import extract, key
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.video import augment, decode, focus, pictures, sampling
 
 SIZE = 60
@@ -122,14 +122,13 @@ def test_crops_have_a_cache_of_their_own_and_other_caches_stay_valid(tmp_path: P
     weights = tmp_path / "weights"
     weights.write_bytes(b"w")
     plain, half, most = (
-        cache.record(replace(PLAIN, focus=side), "efficientnet_lite0", "rgb", weights)
-        for side in (0, 0.5, 0.7)
+        key.record(replace(PLAIN, focus=side), "efficientnet_lite0", "rgb", weights) for side in (0, 0.5, 0.7)
     )
     assert "focus" not in plain
-    assert len({str(cache.folder_of(tmp_path, r)) for r in (plain, half, most)}) == 3
+    assert len({str(key.folder_of(tmp_path, r)) for r in (plain, half, most)}) == 3
 
 
 @pytest.mark.parametrize("side", [-0.5, 0.1, 0.95, 1.0])
 def test_a_crop_of_a_senseless_size_is_refused(side: float, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--focus"):
-        extract.ensure([], replace(PLAIN, focus=side), tmp_path, 1)
+        extract.ensure([], replace(PLAIN, focus=side), ExtractConfig(data_root=tmp_path, workers=1))

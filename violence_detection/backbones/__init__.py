@@ -1,0 +1,1 @@
+"""The networks that turn pictures into features: their weights, and what runs them."""

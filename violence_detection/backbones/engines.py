@@ -1,7 +1,9 @@
 """What runs a backbone: TensorFlow (GPUs or CPU) or OpenVINO (CPU, up to twice as fast, same float32 values).
 
-On a CPU a batch is the T images of one clip, variant and stream; on GPUs it holds several of those, and each GPU has
-the backbone to itself (see batching.py: a clip's features do not depend on what else is being extracted).
+A job is the T images of one clip, variant and stream. On a CPU a batch is one job; on GPUs it holds several, the last
+batch filled up with black images, and each GPU has the backbone to itself. A batch holds several jobs only where it is
+`batch_invariant`: so not a bit of a clip's features depends on what else is being extracted, and prediction gets those
+of training.
 
 An engine's name says its precision, which is part of what it makes: float32 on CPUs, float16 on GPUs and bfloat16 on
 CPUs with AMX where they keep the features (see precision.py).
@@ -10,31 +12,43 @@ CPUs with AMX where they keep the features (see precision.py).
 from __future__ import annotations
 
 import logging
+import queue
+import threading
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection.backbones import registry
-from violence_detection.backbones.batching import Engine, Runner, places_are_alike
+from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UserError
-from violence_detection.features import precision
+
+if TYPE_CHECKING:
+    from violence_detection.backbones.precision import Probe
 
 log = logging.getLogger(__name__)
 
 _BATCHES_A_DEVICE = 2  # one computes while the next is handed over; more would only fill a GPU's memory
 #: Pixels of a GPU's batch: 64 images of 380 x 380 (EfficientNetB4's largest layer then has 0.7 GB in float16).
 _GPU_BATCH_PIXELS = 64 * 380**2
+#: (N, C) float32; where several backbones run together a list of them, one each.
+Features: TypeAlias = Any
+#: Images (N, S, S, 3) uint8 to features. One that is busy is not called a second time.
+Runner = Callable[[np.ndarray], Features]
+#: How long a batch waits for one more job. When the engine is what holds things up, jobs stand in line already.
+_LINGER_S = 0.02
 
 
 def create(
     kind: str,
-    backbone: registry.Backbone,
+    backbone: Backbone,
     weights: Path,
     frames: int,
-    probe: precision.Probe | None = None,
+    probe: Probe | None = None,
     trained_with: Sequence[str] = (),
 ) -> Engine:
     """The engine asked for; `auto` takes TensorFlow where it sees a GPU, else OpenVINO if installed.
@@ -53,6 +67,8 @@ def create(
     exact = _engine(kind, backbone, weights, frames, "float32")
     if probe is None or reduced is None:
         return exact
+    from violence_detection.backbones import precision
+
     return precision.faster_if_equal(lambda: _engine(kind, backbone, weights, frames, reduced), exact, probe)
 
 
@@ -60,10 +76,15 @@ def _reduced_precision(kind: str) -> str | None:
     """The precision below float32 that this machine computes much faster, if any."""
     if kind == "tensorflow":
         return "float16" if _gpus() else None
-    return "bfloat16" if precision.has_amx() else None
+    return "bfloat16" if has_amx() else None
 
 
-def _engine(kind: str, backbone: registry.Backbone, weights: Path, frames: int, dtype: str) -> Engine:
+def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (Intel AMX)."""
+    return cpuinfo.is_file() and " amx_bf16" in cpuinfo.read_text()
+
+
+def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
     """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16 (OpenVINO)."""
     if kind == "openvino":
         model = _build(backbone, weights, "float32")
@@ -76,7 +97,7 @@ def _engine(kind: str, backbone: registry.Backbone, weights: Path, frames: int, 
 
 
 def tensorflow_engine(
-    backbone: registry.Backbone,
+    backbone: Backbone,
     weights: Path,
     frames: int,
     devices: Sequence[str],
@@ -103,17 +124,17 @@ def tensorflow_engine(
         return made
 
     ready = runners(jobs_a_batch)
-    if jobs_a_batch > 1 and not places_are_alike(ready[0], _shape(backbone, frames), jobs_a_batch):
+    if jobs_a_batch > 1 and not batch_invariant(ready[0], _shape(backbone, frames), jobs_a_batch):
         log.warning("%s: features depend on the place in a batch here; each clip gets its own", backbone.name)
         ready, jobs_a_batch = runners(1), 1
     return Engine(f"tensorflow-{dtype}", ready * _BATCHES_A_DEVICE, jobs_a_batch)
 
 
-def _shape(backbone: registry.Backbone, images: int) -> tuple[int, ...]:
+def _shape(backbone: Backbone, images: int) -> tuple[int, ...]:
     return (images, backbone.input_size, backbone.input_size, 3)
 
 
-def _build(backbone: registry.Backbone, weights: Path, policy: str) -> Any:
+def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
     """The model under that dtype policy, whatever heads are trained in: else evaluation would see other features."""
     import keras
 
@@ -142,16 +163,18 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
     def features(images: Any) -> Any:
-        return tf.cast(model(tf.cast(images, tf.float32), training=False), tf.float32)
+        return tf.nest.map_structure(
+            lambda values: tf.cast(values, tf.float32), model(tf.cast(images, tf.float32), training=False)
+        )
 
     # Traced here, once. `features` itself must not be called by several threads: after an error in one (TensorFlow
     # 2.21) its lock stays taken. The traced function has no lock, and no check of the shape either.
     traced = features.get_concrete_function()
 
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> Features:
         if images.shape != shape:
             raise ValueError(f"images of shape {images.shape}, but the backbone takes {shape}")
-        return traced(tf.constant(images)).numpy()
+        return tf.nest.map_structure(lambda values: values.numpy(), traced(tf.constant(images)))
 
     return run
 
@@ -172,6 +195,114 @@ def _openvino(model: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
 
     def runner() -> Runner:
         request = compiled.create_infer_request()
-        return lambda images: request.infer({0: images})[0].copy()
+        return lambda images: _plain_or_list(
+            [values.copy() for values in request.infer({0: images}).values()]
+        )
 
     return [runner() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
+
+
+def _plain_or_list(outputs: list[np.ndarray]) -> Features:
+    return outputs if len(outputs) > 1 else outputs[0]
+
+
+@dataclass(frozen=True)
+class _EngineJob:
+    images: np.ndarray
+    result: Future[Features]
+
+
+class Engine:
+    """Runs batches of `jobs_a_batch` jobs, one on each of its runners at once. Safe to use from several threads.
+
+    A job's images must all have the same shape where a batch holds several. A runner may give any number of rows, so
+    long as it is the same for each job of a batch.
+    """
+
+    def __init__(self, name: str, runners: Sequence[Runner], jobs_a_batch: int = 1):
+        self.name, self.jobs_a_batch, self.n_runners = name, jobs_a_batch, len(runners)
+        self.images_done = 0
+        self.busy_s = 0.0  # summed over the runners
+        self._idle: queue.SimpleQueue[Runner] = queue.SimpleQueue()
+        for runner in runners:
+            self._idle.put(runner)
+        self._jobs: queue.SimpleQueue[_EngineJob] = queue.SimpleQueue()
+        self._room = threading.Semaphore(len(runners) * jobs_a_batch)
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(len(runners), "engine")
+
+    def submit(self, images: np.ndarray) -> Future[Features]:
+        """Features (T, C) float32 to come, for images (T, S, S, 3) uint8.
+
+        Waits while all runners have what they can take, so that images do not pile up. An error comes with the
+        future's result.
+        """
+        job = _EngineJob(images, Future())
+        self._room.acquire()
+        self._jobs.put(job)
+        self._pool.submit(
+            self._batch
+        )  # one call a job: those whose job went with an earlier batch find nothing
+        return job.result
+
+    def _batch(self) -> None:
+        jobs = self._gather()
+        if not jobs:
+            return
+        runner = self._idle.get()
+        started = time.monotonic()
+        values: Sequence[Features] = ()
+        error: BaseException | None = None
+        try:
+            values = self._run(runner, [job.images for job in jobs])
+        except BaseException as e:  # noqa: BLE001 - raised where the result is asked for
+            error = e
+        with self._lock:
+            self.busy_s += time.monotonic() - started
+            self.images_done += sum(len(job.images) for job in jobs)
+        self._idle.put(runner)
+        self._room.release(len(jobs))
+        for i, job in enumerate(jobs):
+            job.result.set_exception(error) if error else job.result.set_result(values[i])
+
+    def _gather(self) -> list[_EngineJob]:
+        """Up to a batch of jobs: those that stand in line, and those that come within `_LINGER_S` of each other."""
+        jobs: list[_EngineJob] = []
+        try:
+            while len(jobs) < self.jobs_a_batch:
+                jobs.append(self._jobs.get(timeout=_LINGER_S) if jobs else self._jobs.get_nowait())
+        except queue.Empty:
+            pass
+        return jobs
+
+    def _run(self, runner: Runner, images: list[np.ndarray]) -> Sequence[Features]:
+        """The features of each job of a batch."""
+        if self.jobs_a_batch == 1:
+            return [runner(images[0])]
+        filling = [np.zeros_like(images[0])] * (self.jobs_a_batch - len(images))
+        return np.split(runner(np.concatenate(images + filling)), self.jobs_a_batch)
+
+
+def batch_invariant(runner: Runner, job_shape: tuple[int, ...], jobs_a_batch: int) -> bool:
+    """Whether a job's features are the same bits at every place in a batch, alone and among others; by trying.
+
+    Not so for TensorFlow on CPUs, which splits a batch among threads without regard to where an image ends.
+    """
+    rng = np.random.default_rng(0)
+    coarse = (
+        job_shape[0],
+        -(-job_shape[1] // 16),
+        -(-job_shape[2] // 16),
+        3,
+    )  # noise with edges and flat parts
+    pictures = [rng.integers(0, 256, coarse, np.uint8).repeat(16, 1).repeat(16, 2) for _ in range(2)]
+    probe, other = (p[:, : job_shape[1], : job_shape[2]] for p in pictures)
+    alone = np.split(
+        runner(np.concatenate([probe, np.zeros_like(probe).repeat(jobs_a_batch - 1, 0)])), jobs_a_batch
+    )
+    for place in range(jobs_a_batch):
+        batch = [other] * jobs_a_batch
+        batch[place] = probe
+        if not np.array_equal(np.split(runner(np.concatenate(batch)), jobs_a_batch)[place], alone[0]):
+            return False
+    return True

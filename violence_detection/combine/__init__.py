@@ -1,0 +1,1 @@
+"""Step 2: one train/val set, no clip twice, no source on both sides, and its manifest."""

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection import CLASS_NAMES
-from violence_detection.combine import dedupe, duplicates, links, manifest, scan, split
+from violence_detection.combine import links, manifest, scan, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find
@@ -25,6 +25,8 @@ from violence_detection.video import decode
 log = logging.getLogger(__name__)
 
 RECORD_NAME = "combine.json"
+#: To be raised whenever the same files are combined into another manifest.
+VERSION = 1
 _SHARE_TOLERANCE = 0.02
 
 
@@ -103,9 +105,7 @@ def _inputs(
     not_cut: Sequence[Mapping[str, str]],
     config: CombineConfig,
 ) -> str:
-    """Changes with anything that the result depends on: files, labels, sources, settings, catalogue and code."""
-    content = config.catalogue or catalogue.CATALOGUE_PATH
-    code = (content, *(Path(str(m.__file__)) for m in (dedupe, duplicates, split, links)))
+    """Changes with anything that the result depends on: files, labels, sources, settings, catalogue, code's version."""
     return storage.stable_hash(
         [
             [
@@ -113,8 +113,8 @@ def _inputs(
                 for n, c in sorted(clips.items())
             ],
             [(r["path"], r["reason"]) for r in (*left_out, *not_cut)],
-            [config.seed, config.val_fraction, config.link, scan.code_version()],
-            [storage.sha256_file(path) for path in (*code, Path(__file__))],
+            [config.seed, config.val_fraction, config.link, scan.VERSION, VERSION],
+            storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH),
         ],
         digits=32,
     )
@@ -135,7 +135,9 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
 
 
 def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> ScannedClip:
-    return ScannedClip(name, clip.label, clip.dataset, clip.source_group, clip.official_split, found)
+    return ScannedClip(
+        name, clip.label, clip.dataset, clip.source_group, clip.official_split, found, clip.clip_id
+    )
 
 
 def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:

@@ -32,10 +32,12 @@ class ScannedClip:
     source_group: str
     official_split: str
     scan: Scan
+    #: Of a clip cut out of a longer video; empty where it is the hash of the file's content.
+    cut_id: str = ""
 
     @property
     def clip_id(self) -> str:
-        return self.scan.sha256[:16]
+        return self.cut_id or self.scan.sha256[:16]
 
     def preference(self) -> tuple[bool, int, str]:
         """Sorts the copy to keep first."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: clip_id: first 16 hex digits of sha256; path: below combined_all; source_path: below the data root, as
-#: published; official_split: train, val or empty; fingerprint: hex.
+#: clip_id: first 16 hex digits of sha256, or for a window that was cut from a longer video of what it was cut from;
+#: path: below combined_all; source_path: below the data root, as published; official_split: train, val or empty;
+#: fingerprint: hex.
 COLUMNS = (
     "clip_id", "path", "source_path", "label", "dataset", "source_group", "split", "official_split", "sha256",
     "fingerprint", "duration_s", "fps", "width", "height", "n_frames", "codec",

@@ -1,0 +1,1 @@
+"""What is published, and one's own clips: catalogue, labels, annotations, sources."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import table_fields
 from violence_detection.datasets.table_fields import TableFields
 from violence_detection.errors import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from violence_detection.datasets.catalogue import Dataset, DataSource
-from violence_detection.download.http_facts import safe_url
+from violence_detection.system.redaction import safe_url
 
 _HEADER = ("key", "title", "set", "archive", "fight", "nonfight", "licence", "first source")
 

@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 
 #: What stands in an offered command where a person has to put a name.

@@ -1,0 +1,1 @@
+"""Step 1: archives fetched resumably, checked and unpacked."""

@@ -7,15 +7,15 @@ too, so that the tree is the same on file systems that do not tell case apart.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+from violence_detection.system import storage
+
 _DEFAULT_NAME_MAX_BYTES = 255
-_HASH_DIGITS = 12
 
 
 class UnsafeName(ValueError):
@@ -42,7 +42,7 @@ class Names:
 
     def file(self, name: str) -> str:
         """The path, "/" separated, for a file's published name; never given out before. Raises UnsafeName."""
-        parts = [shorten(part, self.max_bytes) for part in safe_parts(name)]
+        parts = [storage.shorten_name(part, self.max_bytes) for part in safe_parts(name)]
         if not parts:
             raise UnsafeName(f"entry {name!r} has no name")
         published = parts[-1]
@@ -50,7 +50,7 @@ class Names:
         attempt = 0
         while _fold(path) in self._files:
             attempt += 1
-            parts[-1] = _marked(published, f"{name}\x1f{attempt}", self.max_bytes)
+            parts[-1] = storage.marked_name(published, f"{name}\x1f{attempt}", self.max_bytes)
             path = "/".join(parts)
         if _fold(path) in self._folders:
             raise UnsafeName(f"entry {name!r} is a file and a folder at once")
@@ -60,7 +60,7 @@ class Names:
 
     def folder(self, name: str) -> None:
         """Check a folder's name. Folders are made when a file needs them."""
-        self._add_folders([shorten(part, self.max_bytes) for part in safe_parts(name)], name)
+        self._add_folders([storage.shorten_name(part, self.max_bytes) for part in safe_parts(name)], name)
 
     def _add_folders(self, parts: list[str], name: str) -> None:
         for depth in range(1, len(parts) + 1):
@@ -84,26 +84,6 @@ def safe_parts(name: str) -> list[str]:
     if ".." in parts:
         raise UnsafeName(f"entry {name!r} leads outside its folder")
     return parts
-
-
-def shorten(part: str, max_bytes: int) -> str:
-    """A name of at most `max_bytes` in UTF-8; a longer one keeps both ends around a hash of the whole."""
-    return part if len(os.fsencode(part)) <= max_bytes else _marked(part, part, max_bytes)
-
-
-def _marked(part: str, hashed: str, max_bytes: int) -> str:
-    """`part` with `~hash~` in the middle of a long name, before the suffix of a short one."""
-    mark = f"~{hashlib.sha256(hashed.encode('utf-8', 'surrogateescape')).hexdigest()[:_HASH_DIGITS]}"
-    stem, dot, suffix = part.rpartition(".")
-    whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{part}{mark}"
-    if len(os.fsencode(whole)) <= max_bytes:
-        return whole
-    mark += "~"
-    keep_bytes = (max_bytes - len(mark)) // 2
-    encoded = os.fsencode(part)
-    head = encoded[:keep_bytes].decode("utf-8", "ignore")
-    tail = encoded[-keep_bytes:].decode("utf-8", "ignore")
-    return f"{head}{mark}{tail}"
 
 
 def _fold(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from violence_detection.download.config import DownloadConfig
 from violence_detection.download.download_job import DownloadJob, DownloadOutcome, locked, without_work
 from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes
 from violence_detection.errors import UserError
-from violence_detection.system import console, storage
+from violence_detection.system import console, machine, storage
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def choose(config: DownloadConfig) -> list[Dataset]:
 def run(
     config: DownloadConfig,
     *,
-    free_bytes: FreeBytes = plan.free_bytes_of,
+    free_bytes: FreeBytes = machine.free_bytes_of,
     policy: transfer.Policy | None = None,
 ) -> DownloadResult:
     """Download what is asked for. A data set that fails does not stop the others.
@@ -84,8 +83,8 @@ def run(
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
     log.info(
         "disk: %s needed at most, %s free below %s",
-        plan.gigabytes(size(plans)),
-        plan.gigabytes(free_bytes(config.data_root)),
+        machine.gigabytes(size(plans)),
+        machine.gigabytes(free_bytes(config.data_root)),
         config.data_root,
     )
     plan.check_disk(plans, layout, free_bytes, size)
@@ -187,13 +186,8 @@ def _only_run(layout: DownloadFolders) -> Iterator[None]:
         layout.raw.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"cannot write below {layout.data_root} ({e}). Choose another --data-root") from e
-    with (layout.downloads / ".lock").open("w") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as e:
-            raise UserError(
-                f"another download is at work below {layout.data_root}; wait for it or end it"
-            ) from e
-        except OSError as e:  # some network volumes have no locks
-            log.warning("%s: no lock can be taken (%s); do not start a second run", layout.data_root, e)
-        yield
+    try:
+        with storage.locked(layout.downloads / ".lock", wait=False):
+            yield
+    except storage.LockTaken as e:
+        raise UserError(f"another download is at work below {layout.data_root}; wait for it or end it") from e

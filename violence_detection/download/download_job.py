@@ -21,7 +21,8 @@ from violence_detection.download import archives, completion, plan, transfer
 from violence_detection.download.config import DownloadConfig
 from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes, UsableSource
 from violence_detection.errors import UserError
-from violence_detection.system import console, storage
+from violence_detection.system import console, machine, storage
+from violence_detection.system.redaction import safe_url
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class DownloadJob:
             return DownloadOutcome(key, "failed", reason=reason)
         expected = sum(p.dataset.clips.values())
         log.info("%s: done, %s files, %s (published: %s clips)", key, record["files"],
-                 plan.gigabytes(record["bytes"]), expected)  # fmt: skip
+                 machine.gigabytes(record["bytes"]), expected)  # fmt: skip
         status = "adopted" if p.action == "adopt" else "downloaded"
         return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"])
 
@@ -229,7 +230,5 @@ def _source_record(candidate: UsableSource, kept: bool) -> dict[str, Any]:
         "archive_sha256": storage.sha256_file(archive),
         "archive_kept": kept,
     }
-    record.update(
-        {"slug": source.slug} if source.kind == "kaggle" else {"url": transfer.safe_url(source.url)}
-    )
+    record.update({"slug": source.slug} if source.kind == "kaggle" else {"url": safe_url(source.url)})
     return record

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from violence_detection.download import transfer
-from violence_detection.download.http_facts import network_reason, published_md5, redact, retry_after_s
+from violence_detection.download.http_facts import network_reason, published_md5, retry_after_s
 from violence_detection.errors import UserError
+from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
     import requests

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from violence_detection.download import completion, transfer
 from violence_detection.download.kaggle_source import Kaggle
 from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
+from violence_detection.system.machine import RESERVE_BYTES, gigabytes
 
 log = logging.getLogger(__name__)
 
 FreeBytes = Callable[[Path], int]
-#: Room left on the disk beside what the data sets need.
-RESERVE_BYTES = 1 << 30
 _ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".rar", ".7z")
 
 
@@ -81,14 +79,6 @@ class DownloadPlan:
     def extracted_bytes(self) -> int:
         """Expected; never less than the archive, whose size is known better."""
         return max(self.dataset.extracted_bytes, self.archive_bytes) if self.action == "fetch" else 0
-
-
-def free_bytes_of(path: Path) -> int:
-    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
 
 
 def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[[], Kaggle]) -> DownloadPlan:
@@ -206,11 +196,6 @@ def check_disk(
         f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or "
         + (f"what fits: --datasets {fits}" if fits else "free some space; none of them fits")
     )
-
-
-def gigabytes(size_bytes: float) -> str:
-    """`12.0 GB`, or MB below one."""
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 def describe(p: DownloadPlan) -> str:

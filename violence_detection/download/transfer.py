@@ -24,12 +24,11 @@ from violence_detection.download.http_facts import (
     content_range,
     network_reason,
     published_md5,
-    redact,
     retry_after_s,
-    safe_url,
 )
 from violence_detection.errors import UserError
 from violence_detection.system import storage
+from violence_detection.system.redaction import redact, safe_url
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,10 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import metrics, scoring
-from violence_detection.models import detector
+from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training.trainer import Trained
+from violence_detection.training import run_folder
+from violence_detection.training.run_folder import Trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ class CrossValidation:
         """Remove the records of an earlier cross-validation in this folder: they are written last."""
         (self.folder / RECORD_NAME).unlink(missing_ok=True)
         for name in (*(cut.name for cut in self.cuts), "folds"):
-            (self.folder / name / detector.ENSEMBLE_NAME).unlink(missing_ok=True)
+            (self.folder / name / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
 
     def keys(self) -> list[str]:
         return [job.key for job in self.jobs()]
@@ -73,7 +74,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, results, strict=True)]
         weights = ensemble.write(folder, parts, plan.pool.plain(cut.selection), seed)
         held_out = plan.pool.views(cut.held_out, plan.views)
-        rows = scoring.predict_rows(detector.load(folder), held_out.rows, held_out)
+        rows = scoring.predict_rows(trained_model.load(folder), held_out.rows, held_out)
         predicted.append(rows.assign(fold=i))
         everyone += [
             (ensemble.Part(f"{cut.name}.{p.name}", p.model, p.selection_accuracy), w)
@@ -113,11 +114,11 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
 
 
 def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
-    result = metrics.evaluate(oof, detector.DEFAULT_THRESHOLD)
+    result = metrics.evaluate(oof, trained_model.DEFAULT_THRESHOLD)
     folds = []
     for i, cut in enumerate(plan.cuts):
         rows = oof[oof.fold == i]
-        right = (rows.p_violent >= detector.DEFAULT_THRESHOLD) == (rows.label == metrics.FIGHT)
+        right = (rows.p_violent >= trained_model.DEFAULT_THRESHOLD) == (rows.label == metrics.FIGHT)
         folds.append(
             {
                 "fold": i,

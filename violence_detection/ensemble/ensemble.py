@@ -15,10 +15,10 @@ from violence_detection.ensemble.config import MEMBERS
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
-from violence_detection.models import detector
+from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import trainer
-from violence_detection.training.trainer import Trained
+from violence_detection.training import heads, run_folder
+from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
 
 __all__ = ["MEMBERS", "Part", "jobs", "write"]
@@ -49,7 +49,7 @@ def jobs(
 def write(folder: Path, parts: Sequence[Part], selection: Samples, seed: int) -> member_weights.Weights:
     """Choose the weights on the selection clips and write `<folder>/ensemble.json`."""
     inputs = selection.plain()
-    p_fight = np.array([trainer.predict(detector.load_model(part.model), inputs) for part in parts])
+    p_fight = np.array([heads.predict(trained_model.load_model(part.model), inputs) for part in parts])
     groups = selection.rows.source_group.tolist()
     weights = member_weights.choose(p_fight, selection.labels, groups, seed)
     log.info(
@@ -72,7 +72,7 @@ def write_listed(
         }
         for part, weight in zip(parts, weights, strict=True)
     ]
-    storage.write_json(folder / detector.ENSEMBLE_NAME, {"members": members, "weighting": weighting})
+    storage.write_json(folder / run_folder.ENSEMBLE_NAME, {"members": members, "weighting": weighting})
 
 
 def _shown(parts: Sequence[Part], weights: member_weights.Weights) -> str:

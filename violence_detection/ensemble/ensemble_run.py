@@ -20,12 +20,11 @@ from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.features.extract_run import WantedClip
-from violence_detection.models import detector
+from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import storage
-from violence_detection.training import devices, heads, trainer, training_data
+from violence_detection.training import devices, heads, run_folder, trainer, training_data
 from violence_detection.training.config import HeadConfig, TrainConfig
-from violence_detection.training.trainer import Trained
+from violence_detection.training.run_folder import Trained
 from violence_detection.video import augment
 
 log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class EnsembleRun:
     """One call of the script."""
 
     config: EnsembleConfig
-    where: ExtractConfig
+    how: ExtractConfig
     settings: Settings
     output: Path
     overwrite: bool
@@ -52,7 +51,7 @@ class EnsembleRun:
         asked = self.plan(config.cross_validate, config.members) if config.cross_validate else None
         official = [] if config.all_clips else self._official_jobs()
         if official:  # written last
-            (self.output / detector.ENSEMBLE_NAME).unlink(missing_ok=True)
+            (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
         if asked:
             asked.discard()
         jobs = [*official, *(asked.jobs() if asked else [])]
@@ -71,8 +70,8 @@ class EnsembleRun:
         return {**fields, "generated_samples": self.pool.generated}
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
-        jobs = [replace(job, usd_per_hour=self.where.usd_per_hour) for job in jobs]
-        return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.where.ray, strategy=self.strategy)
+        jobs = [replace(job, usd_per_hour=self.how.usd_per_hour) for job in jobs]
+        return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy)
 
     @cached_property
     def official(self) -> Fold:
@@ -142,7 +141,7 @@ class EnsembleRun:
 
 def prepare(
     config: EnsembleConfig,
-    where: ExtractConfig,
+    how: ExtractConfig,
     features: FeatureConfig,
     head: HeadConfig,
     train: TrainConfig,
@@ -150,28 +149,28 @@ def prepare(
     overwrite: bool,
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    training_data.check(features, where)
+    training_data.check(features, how)
     trainer.check(train)
-    choice = choose(config, where)
+    choice = choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
-    pool = pools.open_pool(features, where, choice)
-    settings = Settings(features, where.augment, head, train)
-    return EnsembleRun(config, where, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+    pool = pools.open_pool(features, how, choice)
+    settings = Settings(features, how.augment, head, train)
+    return EnsembleRun(config, how, settings, output, overwrite, pool, frozenset(choice.target), strategy)
 
 
-def choose(config: EnsembleConfig, where: ExtractConfig) -> Choice:
+def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
     """What of the manifest is used. Raises UserError for settings that cannot work."""
     check(config)
-    frame = manifest.read(where.data_root / "combined_all")
+    frame = manifest.read(how.data_root / "combined_all")
     target, added = pools.datasets(frame, config.datasets, config.add_datasets)
     return Choice(target, added, config.all_clips, config.tta)
 
 
-def wanted_clips(config: EnsembleConfig, where: ExtractConfig) -> list[WantedClip]:
+def wanted_clips(config: EnsembleConfig, how: ExtractConfig) -> list[WantedClip]:
     """The clips, with the variants and views that a run of these settings needs."""
-    choice, combined = choose(config, where), where.data_root / "combined_all"
-    return choice.clips(choice.rows(combined), combined, augment.variant_names("v", where.augment))
+    choice, combined = choose(config, how), how.data_root / "combined_all"
+    return choice.clips(choice.rows(combined), combined, augment.variant_names("v", how.augment))
 
 
 def check(config: EnsembleConfig) -> None:

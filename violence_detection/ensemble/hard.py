@@ -22,10 +22,10 @@ from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, paired
-from violence_detection.models import detector
-from violence_detection.training import trainer
+from violence_detection.models import trained_model
+from violence_detection.training import heads, run_folder
 from violence_detection.training.config import TrainConfig
-from violence_detection.training.trainer import Trained
+from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def fine_tune(
         len(cut.train),
         len(tuned_cut.train),
     )
-    (folder / FOLDER / detector.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
-    starts = [folder / name / trainer.BEST_NAME for name in config.members]
+    (folder / FOLDER / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
+    starts = [folder / name / run_folder.BEST_NAME for name in config.members]
     trained = run(
         [
             TrainingJob(name, folder / FOLDER / name, pool, tuned_cut, tuning, start, overwrite)
@@ -112,8 +112,8 @@ def fine_tune(
 def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:
     from sklearn.metrics import log_loss
 
-    p = trainer.predict(detector.load_model(model), selection.plain())
-    right = (p >= detector.DEFAULT_THRESHOLD) == (selection.labels == 1)
+    p = heads.predict(trained_model.load_model(model), selection.plain())
+    right = (p >= trained_model.DEFAULT_THRESHOLD) == (selection.labels == 1)
     return {"loss": float(log_loss(selection.labels, p, labels=[0, 1])), "accuracy": float(right.mean())}
 
 
@@ -121,7 +121,7 @@ def _compare(folder: Path, samples: Samples) -> dict[str, Any]:
     """Accuracy of both ensembles on the same clips, and the gain with its 95 % interval over sources."""
     inputs = samples.plain()
     right = []
-    for model in (detector.load(folder), detector.load(folder / FOLDER)):
+    for model in (trained_model.load(folder), trained_model.load(folder / FOLDER)):
         p = model.average(model.predict(inputs))
         right.append((p >= model.threshold) == (samples.labels == 1))
     before, after = right

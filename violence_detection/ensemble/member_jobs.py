@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
+from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import console, storage
 from violence_detection.system.processes import follow_parent, worker_count
@@ -33,7 +34,7 @@ from violence_detection.training.config import HeadConfig, TrainConfig
 
 if TYPE_CHECKING:
     from violence_detection.ensemble.pool import Pool
-    from violence_detection.training.trainer import Trained
+    from violence_detection.training.run_folder import Trained
     from violence_detection.training.training_data import Data
 
 log = logging.getLogger(__name__)
@@ -76,13 +77,13 @@ class TrainingJob:
     @functools.cached_property
     def key(self) -> str:
         """Hash of all that decides the outcome; the folder's config.json carries it."""
-        how = ("engine", "backbone_weights")  # where features come from, not what they are
         settings = dataclasses.asdict(self.settings)
+        del settings["features"]
         return storage.stable_hash(
             {
                 "architecture": self.architecture,
                 "clips": self.cut.sha256,
-                "features": {k: v for k, v in settings.pop("features").items() if k not in how},
+                "features": key.as_recorded(self.settings.features),
                 "records": self.pool.records,
                 "start": storage.sha256_file(self.start) if self.start else None,
                 **settings,
@@ -120,12 +121,12 @@ def run(
 
 def finished(job: TrainingJob) -> Trained | None:
     """The result of a job that was done before, by the same settings and clips."""
-    from violence_detection.training import trainer
+    from violence_detection.training import run_folder
 
-    result, config = job.folder / trainer.RESULT_NAME, job.folder / trainer.CONFIG_NAME
+    result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
     if not (result.is_file() and config.is_file()) or storage.read_json(config).get("job") != job.key:
         return None
-    return trainer.Trained(folder=job.folder, **storage.read_json(result))
+    return run_folder.Trained(folder=job.folder, **storage.read_json(result))
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:

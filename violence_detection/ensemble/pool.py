@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from violence_detection.combine import manifest, split
-from violence_detection.datasets.generated.samples import is_generated
+from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
-from violence_detection.features import extract, precision
+from violence_detection.features import cache, extract
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
@@ -81,7 +81,7 @@ class Pool:
             records=self.records,
             manifest_sha256=self.manifest_sha256,
             generated=self.generated,
-            engines=precision.makers_by_input(self.stores),
+            engines=cache.engines_by_input(self.stores),
         )
 
     def _fits_memory(self, parts: Sequence[tuple[pd.DataFrame, int]]) -> bool:
@@ -133,27 +133,27 @@ class Choice:
         test_time = augment.variant_names("t", self.views)[1:]
         is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(self.target)
         return [
-            *training_data.clips_of(frame[is_train & is_target], combined, (*variants, *test_time)),
-            *training_data.clips_of(frame[is_train & ~is_target], combined, variants),
-            *training_data.clips_of(frame[~is_train], combined, variants[:1]),
+            *extract.clips_of(frame[is_train & is_target], combined, (*variants, *test_time)),
+            *extract.clips_of(frame[is_train & ~is_target], combined, variants),
+            *extract.clips_of(frame[~is_train], combined, variants[:1]),
         ]
 
 
-def open_pool(features: FeatureConfig, where: ExtractConfig, choice: Choice) -> Pool:
+def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Pool:
     """Extract what is missing of the chosen clips."""
-    combined = where.data_root / "combined_all"
+    combined = how.data_root / "combined_all"
     frame = choice.rows(combined)
-    variants = augment.variant_names("v", where.augment)
+    variants = augment.variant_names("v", how.augment)
     wanted = choice.clips(frame, combined, variants)
-    extraction = extract.ensure_for(wanted, features, where)
-    training_data.report_extraction(extraction, len(wanted))
+    extraction = extract.ensure(wanted, features, how)
+    extraction.report(len(wanted))
     return Pool(
-        frame=training_data.without_failures(frame, combined, extraction.failures),
+        frame=extract.without_failures(frame, combined, extraction.failures),
         stores=extraction.stores,
         variants=variants,
         failures=extraction.failures,
         records={name: storage.read_json(s.folder / RECORD_NAME) for name, s in extraction.stores.items()},
         manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
-        generated=is_generated(where.data_root),
-        memory_gb=where.memory_gb,
+        generated=is_generated(how.data_root),
+        memory_gb=how.memory_gb,
     )

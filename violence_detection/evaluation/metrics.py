@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 
 NONFIGHT, FIGHT = CLASS_NAMES

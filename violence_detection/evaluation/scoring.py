@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.features import extract
-from violence_detection.models import detector
-from violence_detection.training import trainer, training_data
-from violence_detection.training.training_data import Inputs, Samples
+from violence_detection.features.config import ExtractConfig
+from violence_detection.models import shipped, trained_model
+from violence_detection.training import run_folder, training_data
+from violence_detection.training.training_data import Samples
 from violence_detection.video import augment
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class QuickScore:
 
 def score_samples(folder: Path, samples: Samples) -> QuickScore:
     """Score the model in `folder` on loaded samples (plain views)."""
-    model = detector.load(folder)
+    model = trained_model.load(folder)
     by_member = model.predict(samples.plain())
     fights = samples.labels == 1
     correct = (model.average(by_member) >= model.threshold) == fights
@@ -61,32 +60,51 @@ class Evaluation:
     manifest: pd.DataFrame
     combined: Path
     views: int
-    model: detector.Detector
+    model: trained_model.TrainedModel
     result: dict[str, Any]
     failures: list[dict[str, str]]
     generated: bool
     trained_on: int
 
+    @property
+    def accuracy(self) -> float:
+        """Share of the clips that it is right on."""
+        return float(self.result["accuracy"])
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, which counts clips of one source as related."""
+        low, high = self.result["ci95"]
+        return low, high
+
+    @property
+    def n(self) -> int:
+        """Clips that were judged."""
+        return int(self.result["n"])
+
 
 def run(config: EvaluationConfig) -> Evaluation:
     """Predict every clip of the split and evaluate. Raises UserError for a missing model, folder or manifest."""
-    from violence_detection.datasets.generated.samples import is_generated
+    from violence_detection.datasets.generated.marker import is_generated
 
     combined, split = locate(config)
     frame = manifest.read(combined)
     if config.tta < 1:
         raise UserError("--tta counts the plain clip too, so it must be at least 1")
-    model = detector.load(config.models, engine=config.engine, backbone_weights=config.backbone_weights)
+    model = trained_model.load(shipped.find(config.models))
     rows = frame[frame.split == split].sort_values("clip_id", ignore_index=True)
     if rows.empty:
         raise UserError(f"{combined}/manifest.csv has no clips in {split}")
-    detector.find_weights(model)
+    model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
     overlap = trained_on(model, rows.clip_id.tolist())
     views = augment.variant_names("t", config.tta)
-    wanted = training_data.clips_of(rows, combined, views)
-    extraction = extract.ensure(wanted, model.features, combined.parent, config.workers)
-    training_data.report_extraction(extraction, len(wanted))
-    readable = training_data.without_failures(rows, combined, extraction.failures)
+    wanted = extract.clips_of(rows, combined, views)
+    how = ExtractConfig(
+        config.engine, config.backbone_weights, data_root=combined.parent, workers=config.workers
+    )
+    extraction = extract.ensure(wanted, model.features, how)
+    extraction.report(len(wanted))
+    readable = extract.without_failures(rows, combined, extraction.failures)
     samples = training_data.load(extraction.stores, readable, views, in_memory=True)
     predictions = predict_rows(model, rows, samples)
     if overlap:
@@ -121,29 +139,20 @@ def locate(config: EvaluationConfig) -> tuple[Path, str]:
     )
 
 
-def predict_rows(model: detector.Detector, rows: pd.DataFrame, samples: Samples) -> pd.DataFrame:
+def predict_rows(model: trained_model.TrainedModel, rows: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """Rows of the manifest with p_<member> and p_violent, averaged over views; NaN for clips without features."""
     import pandas as pd
 
-    by_member = average_views(model, samples.inputs)
+    by_member = model.average_views(samples.inputs)
     columns = {f"p_{name}": p for name, p in by_member.items()} | {"p_violent": model.average(by_member)}
     scored = pd.DataFrame(columns).assign(clip_id=samples.rows.clip_id)
     kept = ["clip_id", "path", "source_path", "dataset", "source_group", "label"]
     return rows[kept].merge(scored, on="clip_id", how="left")
 
 
-def average_views(model: detector.Detector, inputs: Inputs) -> dict[str, np.ndarray]:
-    """P(fight) of each member for inputs name -> (N, V, T, C), the mean over the V views."""
-    views = next(iter(inputs.values())).shape[1]
-    per_view = [
-        model.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}) for i in range(views)
-    ]
-    return {name: np.mean([p[name] for p in per_view], axis=0) for name in per_view[0]}
-
-
-def trained_on(model: detector.Detector, clip_ids: Sequence[str]) -> int:
+def trained_on(model: trained_model.TrainedModel, clip_ids: Sequence[str]) -> int:
     """How many of the clips any member of the model was trained on."""
-    seen = frozenset[str]().union(*(trainer.trained_clips(folder) for folder in model.folders))
+    seen = frozenset[str]().union(*(run_folder.trained_clips(folder) for folder in model.folders))
     return sum(clip_id in seen for clip_id in clip_ids)
 
 

@@ -1,0 +1,1 @@
+"""Step 3: the features of every clip, extracted once and cached."""

@@ -2,12 +2,17 @@
 
     <root>/features/<backbone>-<confighash>/record.json       everything that changes the values
     <root>/features/<backbone>-<confighash>/<clip_id>.npz     members v0, v1, ..., t1, ...: (T, C) float16
-    <root>/features/<backbone>-<confighash>/verified.json     entries whose checksums were compared (feature_index)
+    <root>/features/<backbone>-<confighash>/engine-<name>.json   what may write here
+    <root>/features/<backbone>-<confighash>/verified.json     entries whose checksums were compared
 Each stream has a folder of its own, since its record differs. A member of the zip carries a CRC-32, which every reading
 compares, so a damaged entry is noticed at the latest when it is read; it is then named and made again.
 
 Several processes, on several machines that share the volume, may write: an entry appears whole, by a rename, and what
 joins an entry is read, merged and written under the folder's lock.
+
+An entry counts as verified while its size and time of change are those noted in verified.json, so that a start need not
+read the whole cache. These are notes alone: losing them costs one pass over the cache. Damage that leaves size and time
+alone is found when the entry is read.
 """
 
 from __future__ import annotations
@@ -15,56 +20,33 @@ from __future__ import annotations
 import io
 import json
 import logging
+import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from violence_detection.backbones import registry
 from violence_detection.errors import UserError
-from violence_detection.features.config import FeatureConfig
-from violence_detection.features.feature_index import LOCK_NAME, VerifiedIndex, stamp
+from violence_detection.features import key
 from violence_detection.system import storage
-from violence_detection.video import augment, focus
 
 log = logging.getLogger(__name__)
-_FORMAT = 5
 RECORD_NAME = "record.json"
+VERIFIED_NAME = "verified.json"
+LOCK_NAME = "write.lock"
+_SAVE_AFTER = 500
+
+_mutex = threading.RLock()  # one for all: the notes must stay picklable
+
+Stamp = tuple[int, int]
+Note = tuple[Stamp, frozenset[str]]
+_ENGINE_PREFIX = "engine-"
 _MADE_BY = "_made_by"  # a member that is no variant: JSON as bytes, variant -> engine and precision
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
-
-
-def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
-    """Everything that changes a feature's value, and so the cache's key."""
-    config = registry.settings(config, backbone)
-    crop = [float(config.focus), focus.NOISE_LEVEL, focus.CEILING, focus.VERSION] if config.focus else None
-    return {
-        "format": _FORMAT,
-        "backbone": backbone,
-        "weights_sha256": storage.sha256_file(weights),
-        "input_size": registry.get(backbone).input_size,
-        "stream": stream,
-        "frames": config.frames,
-        "window_s": float(config.window_s),
-        "motion": [float(config.motion_spacing_s), float(config.motion_gain)] if stream == "motion" else None,
-        "augmentation": {"seed": config.augment_seed, **augment.settings()},
-        "dtype": "float16",
-        **({"focus": crop} if crop else {}),  # not there without: caches made before it was known stay valid
-    }
-
-
-def input_name(backbone: str, stream: str) -> str:
-    """The name of a model input: which backbone and stream it takes."""
-    return f"{backbone}.{stream}"
-
-
-def folder_of(root: Path, record: Mapping[str, Any]) -> Path:
-    """Where the features of that record lie."""
-    return root / "features" / f"{record['backbone']}-{storage.stable_hash(record)}"
 
 
 @dataclass(frozen=True)
@@ -86,13 +68,26 @@ class FeatureStore:
         cls, root: Path, record: Mapping[str, Any], maker: Callable[[str], None] | None = None
     ) -> FeatureStore:
         """The store for that record below `<root>/features`, made if there is none."""
-        folder = folder_of(root, record)
+        folder = key.folder_of(root, record)
         if not (folder / RECORD_NAME).is_file():
             storage.write_json(folder / RECORD_NAME, record)
         return cls(folder, maker)
 
     def path(self, clip_id: str) -> Path:
         return self.folder / f"{clip_id}.npz"
+
+    def engines(self) -> dict[str, dict[str, Any]]:
+        """The engines that may write here, with what was measured of each when it joined others (see engine_check)."""
+        files = sorted(self.folder.glob(f"{_ENGINE_PREFIX}*.json"))
+        return {path.stem.removeprefix(_ENGINE_PREFIX): storage.read_json(path) for path in files}
+
+    def is_empty(self) -> bool:
+        """Whether it holds no entry."""
+        return not any(self.folder.glob("[!.]*.npz"))
+
+    def note_engine(self, name: str, **measured: Any) -> None:
+        """Let an engine write here. `measured`: relative_error to what others made, on which clips."""
+        storage.write_json(self.folder / f"{_ENGINE_PREFIX}{name}.json", {"relative_error": None, **measured})
 
     def variants(self, clip_id: str, *, verify: bool = True) -> frozenset[str] | None:
         """The whole variants of a clip: empty if there is no entry, None if the entry is damaged.
@@ -188,5 +183,78 @@ class FeatureStore:
             return {n: np.load(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
 
 
+def engines_by_input(stores: Mapping[str, FeatureStore]) -> dict[str, list[str]]:
+    """The engines that may have made features in each cache, by model input."""
+    return {name: sorted(store.engines()) for name, store in stores.items()}
+
+
 def _made_by(members: Mapping[str, np.ndarray]) -> dict[str, str]:
     return json.loads(members[_MADE_BY].tobytes()) if _MADE_BY in members else {}
+
+
+def stamp(path: Path) -> Stamp | None:
+    """(size in bytes, time of change in ns) of a file; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+class VerifiedIndex:
+    """The notes of one folder, to which several processes may add. Safe to use from several threads."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._known: dict[str, Note] = {}
+        self._changed: dict[str, Note | None] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """See what others have noted since."""
+        with _mutex:
+            self._known = _read(self.folder / VERIFIED_NAME)
+            for clip_id, note in self._changed.items():
+                if note:
+                    self._known[clip_id] = note
+                else:
+                    self._known.pop(clip_id, None)
+
+    def variants(self, clip_id: str, now: Stamp) -> frozenset[str] | None:
+        """The variants of an entry that was verified and has not changed since; None otherwise."""
+        noted = self._known.get(clip_id)
+        return noted[1] if noted and noted[0] == now else None
+
+    def note(self, clip_id: str, now: Stamp, variants: Iterable[str]) -> None:
+        """Note an entry, read or written whole, as it is `now`."""
+        with _mutex:
+            self._known[clip_id] = self._changed[clip_id] = (now, frozenset(variants))
+            if len(self._changed) >= _SAVE_AFTER:
+                self.save()
+
+    def forget(self, clip_id: str) -> None:
+        """The entry is damaged or gone, whatever its size and time say."""
+        with _mutex:
+            self._known.pop(clip_id, None)
+            self._changed[clip_id] = None
+
+    def save(self) -> None:
+        """Write what is new beside what others have noted meanwhile."""
+        with _mutex:
+            if not self._changed:
+                return
+            with storage.locked(self.folder / LOCK_NAME):
+                self.reload()
+                self._changed = {}
+                notes = {
+                    clip: [*at, " ".join(sorted(names))] for clip, (at, names) in sorted(self._known.items())
+                }
+                storage.write_text(self.folder / VERIFIED_NAME, json.dumps(notes) + "\n")
+
+
+def _read(path: Path) -> dict[str, Note]:
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+        return {clip: ((size, time), frozenset(names.split())) for clip, (size, time, names) in noted.items()}
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):  # absent or damaged: nothing is noted
+        return {}

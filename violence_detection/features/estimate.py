@@ -1,4 +1,4 @@
-"""What an extraction will take, said before it starts: room on the disk, hours, money."""
+"""What an extraction will take, said before it starts: hours, and money."""
 
 from __future__ import annotations
 
@@ -9,42 +9,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
-from violence_detection.errors import UserError
-from violence_detection.features.extract_run import WantedClip
+from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
-#: So many clips a decoding thread make a run long enough to tell its rate.
-WORTH_MEASURING = 8
-#: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
-_ENTRY_BYTES = 400
-_VARIANT_BYTES = 270
 
 
 def count_variants(clips: Sequence[WantedClip]) -> int:
     """Variants over all clips; both streams of one are made together and count once."""
     return sum(len(clip.variants) for clip in clips)
-
-
-def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> int:
-    """Bytes that one store will take for the variants (steps, feature_dim) float16 of these clips."""
-    variant = 2 * steps * feature_dim + _VARIANT_BYTES
-    return len(clips) * _ENTRY_BYTES + count_variants(clips) * variant
-
-
-def check_disk(data_root: Path, needed: int) -> None:
-    """Log what is `needed`; raise UserError if that and a reserve do not fit on the disk of the data root."""
-    if not needed:
-        return
-    free = free_bytes_of(data_root)
-    log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
-    if needed + RESERVE_BYTES > free:
-        raise UserError(
-            f"{data_root}/features: {gigabytes(free)} free, {gigabytes(needed)} of features to come and a reserve of "
-            f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment, delete what is no longer used with --prune, or "
-            "give a --data-root on a bigger disk"
-        )
 
 
 def time_and_cost(seconds: float, usd_per_hour: float) -> str:

@@ -12,19 +12,36 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from violence_detection.backbones import engines, registry
+from violence_detection.combine import manifest
 from violence_detection.errors import UserError
-from violence_detection.features import cache, estimate, extract_ray, precision
+from violence_detection.features import engine_check, extract_ray, key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.features.extract_run import ExtractionPass, WantedClip, default_workers
+from violence_detection.features.extraction_pass import (
+    BackboneGroup,
+    ExtractionPass,
+    WantedClip,
+    default_workers,
+    open_groups,
+)
 from violence_detection.system import storage
+from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.video import augment
 from violence_detection.video.config import STREAMS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 #: What other writers have spoilt meanwhile is made again so often.
 _ROUNDS = 3
+#: So many clips a decoding thread make a run long enough to tell its rate; and seconds that one is told after.
+WORTH_MEASURING, WORTH_TELLING_S = 8, 60.0
+#: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
+_ENTRY_BYTES, _VARIANT_BYTES = 400, 270
 
 
 @dataclass
@@ -37,123 +54,114 @@ class Extraction:
     seconds: float = 0.0
     machines: int = 1
 
+    def report(self, wanted: int) -> None:
+        """Log the rate, and each clip that could not be read. Raises UserError if that is every one of `wanted`."""
+        if self.clips_extracted:
+            rate = self.clips_extracted / self.seconds
+            log.info("features: %d clips in %.0f s (%.1f clips/s)", self.clips_extracted, self.seconds, rate)
+        for failure in self.failures:
+            log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
+        if len(self.failures) == wanted:
+            raise UserError(
+                f"none of the {wanted} clips could be read. Run: python find_all_datasets.py --check"
+            )
 
-@dataclass(frozen=True)
-class _Part:
-    """One backbone's share: its stores by stream, and the clips with the variants that they lack."""
 
-    config: FeatureConfig
-    backbone: registry.Backbone
-    weights: Path
-    stores: dict[str, FeatureStore]
-    todo: list[WantedClip]
-
-
-def ensure(
-    wanted: Sequence[WantedClip],
-    config: FeatureConfig,
-    data_root: Path,
-    workers: int = 0,
-    *,
-    ray: str | None = None,
-    usd_per_hour: float = 0.0,
-    verify: bool = False,
-) -> Extraction:
+def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConfig) -> Extraction:
     """See that the cache holds every wanted variant of every backbone and stream.
 
     Unreadable clips are named in `failures`. Says beforehand what it takes. Raises UserError where weights or an engine
-    cannot be had, or the disk is too small. `ray`: address of a cluster to spread the clips over. `verify`: compare the
-    checksums of all entries, not only of those that are new or have changed. An entry that a store finds damaged later,
-    when it is read, is made again there and then.
+    cannot be had, or the disk is too small. An entry that a store finds damaged later, when it is read, is made again
+    there and then.
     """
-    check(config)
-    if config.backbone_weights:  # a worker, or whoever makes a feature again, may have another working folder
-        config = replace(config, backbone_weights=config.backbone_weights.absolute())
+    check(config, how)
+    if how.backbone_weights:  # a worker, or whoever makes a feature again, may have another working folder
+        how = replace(how, backbone_weights=how.backbone_weights.absolute())
     started = time.monotonic()
     by_id = {clip.clip_id: replace(clip, path=clip.path.absolute()) for clip in wanted}
-    maker = functools.partial(_make_again, by_id, config, data_root.absolute(), workers)
-    parts = []
-    for name in config.backbone:
-        backbone = registry.get(name)
-        settings = registry.settings(config, name)
-        weights = backbone.weights_file(config.backbone_weights)
-        stores = {
-            stream: FeatureStore.open(data_root, cache.record(config, name, stream, weights), maker)
-            for stream in settings.streams
-        }
-        for store in stores.values():
-            storage.remove_abandoned(store.folder)
-        todo = _missing(wanted, stores, verify)
+    again = replace(how, data_root=how.data_root.absolute(), ray=None, verify_features=True)
+    restore = functools.partial(_make_again, by_id, config, again)
+
+    def open_store(backbone: str, stream: str, weights: Path) -> FeatureStore:
+        store = FeatureStore.open(how.data_root, key.record(config, backbone, stream, weights), restore)
+        storage.remove_abandoned(store.folder)
+        return store
+
+    groups = open_groups(config, how.backbone_weights, open_store)
+    out = Extraction({name: store for group in groups for name, store in group.stores.items()})
+    groups = [part for group in groups for part in _with_the_same_gaps(group, wanted, how.verify_features)]
+    missing = [missing_clips(wanted, group.stores, verify=False) for group in groups]
+    for group, todo in zip(groups, missing, strict=True):
+        streams = ", ".join(group.config.streams)
         log.info(
-            "%s: %d of %d clips need features (%s)", name, len(todo), len(wanted), ", ".join(settings.streams)
+            "%s: %d of %d clips need features (%s)", group.backbone.name, len(todo), len(wanted), streams
         )
-        parts.append(_Part(settings, backbone, weights, stores, todo))
-    estimate.check_disk(
-        data_root,
-        sum(
-            estimate.needed_bytes(p.todo, p.backbone.steps(p.config.frames), p.backbone.feature_dim)
-            * len(p.stores)
-            for p in parts
-        ),
-    )
-    out = Extraction(
-        {cache.input_name(p.backbone.name, s): store for p in parts for s, store in p.stores.items()}
-    )
-    for part in parts:
-        _extract_part(part, wanted, out, data_root, workers, ray, usd_per_hour)
+    _check_disk(how.data_root, sum(map(_needed_bytes, groups, missing)))
+    for group, todo in zip(groups, missing, strict=True):
+        _extract_group(group, todo, wanted, out, how)
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
-    if out.clips_extracted:
-        log.info("features took %s", estimate.time_and_cost(out.seconds, usd_per_hour * out.machines))
+    if out.seconds >= WORTH_TELLING_S:
+        from violence_detection.features import estimate
+
+        log.info("features took %s", estimate.time_and_cost(out.seconds, how.usd_per_hour * out.machines))
     return out
 
 
-def ensure_for(wanted: Sequence[WantedClip], config: FeatureConfig, where: ExtractConfig) -> Extraction:
-    """`ensure` with the settings of a training script."""
-    return ensure(
-        wanted,
-        config,
-        where.data_root,
-        where.workers,
-        ray=where.ray,
-        usd_per_hour=where.usd_per_hour,
-        verify=where.verify_features,
-    )
+def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[WantedClip]:
+    """The clips of the manifest's rows, each with the same variants wanted."""
+    named = zip(rows.clip_id.tolist(), rows.path.tolist(), strict=True)
+    return [WantedClip(clip_id, combined / path, tuple(variants)) for clip_id, path in named]
 
 
-def check(config: FeatureConfig) -> None:
+def all_clips(how: ExtractConfig) -> list[WantedClip]:
+    """What training takes of the whole manifest: all variants of the clips of train, those of val plain."""
+    combined = how.data_root / "combined_all"
+    frame, variants = manifest.read(combined), augment.variant_names("v", how.augment)
+    is_train = frame.split == "train"
+    return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
+
+
+def without_failures(
+    frame: pd.DataFrame, combined: Path, failures: Sequence[Mapping[str, str]]
+) -> pd.DataFrame:
+    """The manifest's rows without the clips that failed, in order of clip id."""
+    failed = {f["path"] for f in failures}
+    keep = [str(combined / p) not in failed for p in frame.path]
+    return frame[keep].sort_values("clip_id", ignore_index=True)
+
+
+def check(config: FeatureConfig, how: ExtractConfig) -> None:
     """Raise UserError for settings that cannot work, before any work starts."""
     if unknown := sorted(set(config.streams) - set(STREAMS)):
         raise UserError(f"unknown stream {unknown[0]!r}. Use one or both of: {','.join(STREAMS)}")
     if not config.backbone or not config.streams:
         raise UserError("--backbone and --streams need at least one name each")
     for name in config.backbone:
-        if (taken := registry.settings(config, name).streams) != config.streams:
+        if (taken := key.for_backbone(config, name).streams) != config.streams:
             log.info("%s takes the stream %s only", name, ", ".join(taken))
-    if config.backbone_weights and len(config.backbone) > 1:
+    if how.backbone_weights and len(registry.by_trunk(config.backbone)) > 1:
         raise UserError("--backbone-weights takes one file, so it goes with one --backbone")
     if config.frames < 2 or config.window_s <= 0:
         raise UserError("--frames must be at least 2 and --window-s above 0")
     if config.focus and not 0.25 <= config.focus <= 0.9:
         raise UserError("--focus must be from 0.25 to 0.9, or 0 for the whole picture only")
-    if config.i3d_frames < 16:
-        raise UserError("--i3d-frames must be at least 16, what the published classifier needs for two steps")
+    if how.augment < 1:
+        raise UserError("--augment counts the plain clip too, so it must be at least 1")
 
 
-def _missing(
+def missing_clips(
     wanted: Sequence[WantedClip], stores: Mapping[str, FeatureStore], verify: bool
 ) -> list[WantedClip]:
+    """The clips whose entry in any store lacks variants, with those; `verify`: compare the checksums of all entries."""
     todo = []
     with ThreadPoolExecutor() as pool:
-        present = {
-            stream: list(
-                pool.map(lambda clip, store=store: store.variants(clip.clip_id, verify=verify), wanted)
-            )
-            for stream, store in stores.items()
-        }
-    for i, clip in enumerate(wanted):
-        have = [present[s][i] for s in stores]
+        present = [
+            list(pool.map(lambda clip, store=store: store.variants(clip.clip_id, verify=verify), wanted))
+            for store in stores.values()
+        ]
+    for clip, *have in zip(wanted, *present, strict=True):
         for store, variants in zip(stores.values(), have, strict=True):
             if variants is None:
                 log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
@@ -165,45 +173,69 @@ def _missing(
     return todo
 
 
-def _extract_part(
-    part: _Part,
+def _with_the_same_gaps(
+    group: BackboneGroup, wanted: Sequence[WantedClip], verify: bool
+) -> list[BackboneGroup]:
+    """The group, or its backbones one by one where some lack what others have: nothing is computed twice."""
+    alone = [group.only(backbone) for backbone in group.backbones]
+    gaps = [missing_clips(wanted, part.stores, verify) for part in alone]
+    return [group] if all(gap == gaps[0] for gap in gaps) else alone
+
+
+def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> int:
+    """Bytes that one store will take for the variants (steps, feature_dim) float16 of these clips."""
+    variants = sum(len(clip.variants) for clip in clips)
+    return len(clips) * _ENTRY_BYTES + variants * (2 * steps * feature_dim + _VARIANT_BYTES)
+
+
+def _check_disk(data_root: Path, needed: int) -> None:
+    """Log what is `needed`; raise UserError if that and a reserve do not fit on the disk of the data root."""
+    if not needed:
+        return
+    free = free_bytes_of(data_root)
+    log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
+    if needed + RESERVE_BYTES > free:
+        raise UserError(
+            f"{data_root}/features: {gigabytes(free)} free, {gigabytes(needed)} of features to come and a reserve of "
+            f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment, delete what is no longer used with --prune, or "
+            "give a --data-root on a bigger disk"
+        )
+
+
+def _needed_bytes(group: BackboneGroup, todo: Sequence[WantedClip]) -> int:
+    """Bytes on the disk of the features to come."""
+    streams = len(group.config.streams)
+    return sum(
+        streams * needed_bytes(todo, b.steps(group.config.frames), b.feature_dim) for b in group.backbones
+    )
+
+
+def _extract_group(
+    group: BackboneGroup,
+    todo: Sequence[WantedClip],
     wanted: Sequence[WantedClip],
     out: Extraction,
-    data_root: Path,
-    workers: int,
-    ray: str | None,
-    usd_per_hour: float,
+    how: ExtractConfig,
 ) -> None:
-    """Extract what the part lacks, and look whether it is all there."""
-    todo = part.todo
+    """Extract what the group lacks, and look whether it is all there."""
     for _ in range(_ROUNDS):
         if not todo:
             return
         try:
-            if ray:
-                done = extract_ray.extract(
-                    ray,
-                    todo,
-                    part.config,
-                    part.backbone.name,
-                    part.stores,
-                    data_root,
-                    workers,
-                    usd_per_hour,
-                    _log_folder(data_root, part.backbone.name),
-                )
+            if how.ray:
+                done = extract_ray.extract(how.ray, todo, group, how, _log_folder(group, how))
             else:
-                done = _extract_here(part, todo, wanted, data_root, workers, usd_per_hour)
+                done = _extract_here(group, todo, wanted, how)
         finally:
-            for store in part.stores.values():
+            for store in group.stores.values():
                 store.index.save()
         out.failures += done.failures
         out.clips_extracted += done.clips_extracted
         out.machines = max(out.machines, done.machines)
         failed = {f["path"] for f in done.failures}
-        todo = _missing([c for c in wanted if str(c.path) not in failed], part.stores, verify=False)
+        todo = missing_clips([c for c in wanted if str(c.path) not in failed], group.stores, verify=False)
     if todo:
-        folders = " and ".join(str(store.folder) for store in part.stores.values())
+        folders = " and ".join(str(store.folder) for store in group.stores.values())
         raise UserError(
             f"features of {len(todo)} clips (first: {todo[0].path}) are gone from {folders} as soon as they are "
             "written. See whether something else writes or deletes there, and whether the disk is sound"
@@ -211,44 +243,54 @@ def _extract_part(
 
 
 def _extract_here(
-    part: _Part,
-    todo: Sequence[WantedClip],
-    wanted: Sequence[WantedClip],
-    data_root: Path,
-    workers: int,
-    usd_per_hour: float,
+    group: BackboneGroup, todo: Sequence[WantedClip], wanted: Sequence[WantedClip], how: ExtractConfig
 ) -> extract_ray.ExtractionDone:
     """Extract with this machine's engine; the first clips, or an earlier run, say how long the others take."""
-    probe = precision.probe_of(todo, part.backbone, part.config)
-    engine = engines.create(part.config.engine, part.backbone, part.weights, part.config.frames, probe)
-    precision.admit(engine, part.stores, wanted, part.backbone, part.config)
-    run = ExtractionPass(part.config, part.backbone, part.stores, engine)
-    workers = workers or default_workers()
-    rates = estimate.RateRecord(next(iter(part.stores.values())).folder)
-    rate = rates.known()
-    if rate is None and len(todo) >= estimate.WORTH_MEASURING * workers:
-        first, todo = todo[: 2 * workers], todo[2 * workers :]
-        rate = estimate.measured(lambda: run.extract(first, workers), first)
-    if rate:
-        needed = estimate.time_and_cost(estimate.count_variants(todo) / rate, usd_per_hour)
-        log.info("%s: %d clips will take about %s", part.backbone.name, len(todo), needed)
-    rate = estimate.measured(
-        lambda: run.extract(todo, workers, _log_folder(data_root, part.backbone.name)), todo
+    engine = engines.create(
+        how.engine,
+        group.backbone,
+        group.weights,
+        group.config.frames,
+        probe=lambda: engine_check.probe_images(todo, group),
     )
-    if len(todo) >= estimate.WORTH_MEASURING * workers:
-        rates.note(rate)
+    group.check_engine(engine, wanted)
+    run = ExtractionPass(group, engine)
+    workers = how.workers or default_workers()
+    if len(todo) < WORTH_MEASURING * workers:
+        run.extract(todo, workers, _log_folder(group, how))
+    else:
+        _extract_measured(run, todo, workers, how)
     return extract_ray.ExtractionDone(run.failures, run.clips_extracted)
 
 
-def _log_folder(data_root: Path, backbone: str) -> Path:
-    return data_root / "features" / "tensorboard_logs" / f"{backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
+def _extract_measured(
+    run: ExtractionPass, todo: Sequence[WantedClip], workers: int, how: ExtractConfig
+) -> None:
+    """Many clips: an earlier run's rate, or that of the first of them, says how long the others take."""
+    from violence_detection.features import estimate
+
+    group = run.group
+    rates = estimate.RateRecord(next(iter(group.stores.values())).folder)
+    rate = rates.known()
+    if rate is None:
+        first, todo = todo[: 2 * workers], todo[2 * workers :]
+        rate = estimate.measured(lambda: run.extract(first, workers), first)
+    if rate:
+        needed = estimate.time_and_cost(estimate.count_variants(todo) / rate, how.usd_per_hour)
+        log.info("%s: %d clips will take about %s", group.backbone.name, len(todo), needed)
+    rates.note(estimate.measured(lambda: run.extract(todo, workers, _log_folder(group, how)), todo))
+
+
+def _log_folder(group: BackboneGroup, how: ExtractConfig) -> Path:
+    name = f"{group.backbone.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return how.data_root / "features" / "tensorboard_logs" / name
 
 
 def _make_again(
-    by_id: Mapping[str, WantedClip], config: FeatureConfig, data_root: Path, workers: int, clip_id: str
+    by_id: Mapping[str, WantedClip], config: FeatureConfig, how: ExtractConfig, clip_id: str
 ) -> None:
     """Extract one clip anew. Raises UserError if it can no longer be read."""
-    for failure in ensure([by_id[clip_id]], config, data_root, workers, verify=True).failures:
+    for failure in ensure([by_id[clip_id]], config, how).failures:
         raise UserError(
             f"the cached feature of {failure['path']} is lost, and the clip cannot be read ({failure['reason']}). "
             "Run the same command again: it leaves the clip out"

@@ -12,17 +12,22 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from violence_detection.backbones import engines, registry
+from violence_detection.backbones import engines
 from violence_detection.errors import UserError
-from violence_detection.features import cache, estimate, precision
-from violence_detection.features.cache import FeatureStore
-from violence_detection.features.config import FeatureConfig
-from violence_detection.features.extract_meter import Meter
-from violence_detection.features.extract_run import ExtractionPass, WantedClip
+from violence_detection.features import engine_check, estimate, key
+from violence_detection.features.cache import RECORD_NAME, FeatureStore
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.extraction_pass import (
+    BackboneGroup,
+    ExtractionPass,
+    WantedClip,
+    open_groups,
+)
+from violence_detection.features.meter import Meter
 from violence_detection.system import console, ray_cluster
 
 log = logging.getLogger(__name__)
@@ -52,7 +57,7 @@ class _Shard:
 
 @dataclass
 class _Workers:
-    """What all workers did so far (see extract_meter.Counts). `n_runners`: workers."""
+    """What all workers did so far (see meter.Counts). `n_runners`: workers."""
 
     n_runners: int
     images_done: int = 0
@@ -61,40 +66,32 @@ class _Workers:
 
 @dataclass(frozen=True)
 class _Task:
-    """All that a worker needs to know. `folders`: by stream, where the cache is in the eyes of who gave the task."""
+    """All that a worker needs to know. `folders`: by model input, where the cache is for who gave the task."""
 
     config: FeatureConfig
-    backbone: str
-    data_root: Path
+    how: ExtractConfig
     folders: dict[str, Path]
     workers: int
 
 
 def extract(
-    address: str,
-    todo: Sequence[WantedClip],
-    config: FeatureConfig,
-    backbone: str,
-    stores: Mapping[str, FeatureStore],
-    data_root: Path,
-    workers: int,
-    usd_per_hour: float,
-    logs: Path,
+    address: str, todo: Sequence[WantedClip], group: BackboneGroup, how: ExtractConfig, logs: Path
 ) -> ExtractionDone:
     """Extract all of `todo` into the stores; failures name clips as `todo` does. TensorBoard scalars go to `logs`.
 
-    `usd_per_hour` is the price of one machine. Raises UserError if a machine sees another data root or other weights.
+    Raises UserError if a machine sees another data root or other weights.
     """
-    root = data_root.absolute()
+    how = replace(how, data_root=how.data_root.absolute())
     as_given = {str(c.path.absolute()): str(c.path) for c in todo}
-    folders = {stream: store.folder.absolute() for stream, store in stores.items()}
+    folders = {name: store.folder.absolute() for name, store in group.stores.items()}
+    config = replace(group.config, backbone=tuple(b.name for b in group.backbones))
     with ray_cluster.connected(address) as resources:
         machines = ray_cluster.machines()
         cpus_each, gpus_each = _share(machines)
         slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
-        task = _Task(config, backbone, root, folders, workers or 2 * max(1, int(cpus_each)))
+        task = _Task(config, how, folders, how.workers or 2 * max(1, int(cpus_each)))
         shards = _shards([WantedClip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
-        log.info("%s: %d shards for %d workers of the Ray cluster", backbone, len(shards), slots)
+        log.info("%s: %d shards for %d workers of the Ray cluster", group.backbone.name, len(shards), slots)
         out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
         did = _Workers(n_runners=slots)
         meter = Meter(did, len(todo), logs)
@@ -117,10 +114,10 @@ def extract(
                 meter.tick(extracted)
                 if count == slots:
                     left_s = (time.monotonic() - started) / extracted * (len(todo) - extracted)
-                    needed = estimate.time_and_cost(left_s, usd_per_hour * len(machines))
+                    needed = estimate.time_and_cost(left_s, how.usd_per_hour * len(machines))
                     log.info("the others will take about %s", needed)
             meter.finish(extracted)
-    for store in stores.values():
+    for store in group.stores.values():
         store.index.reload()
     return out
 
@@ -141,18 +138,16 @@ def _shards(clips: Sequence[WantedClip], slots: int) -> list[list[WantedClip]]:
 def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
     """Run by a worker: what the shard still lacks."""
     begun = time.monotonic()
-    backbone = registry.get(task.backbone)
-    weights = backbone.weights_file(task.config.backbone_weights)
-    stores = {stream: _store(task, stream, folder, weights) for stream, folder in task.folders.items()}
-    todo = [c for c in clips if not _is_whole(c, stores)]
-    engine = _engine(task, weights, clips)
-    precision.admit(engine, stores, clips, backbone, task.config)
-    run = ExtractionPass(task.config, backbone, stores, engine)
+    (group,) = open_groups(task.config, task.how.backbone_weights, functools.partial(_store, task))
+    todo = [c for c in clips if not _is_whole(c, group)]
+    engine = _engine(task, group, clips)
+    group.check_engine(engine, clips)
+    run = ExtractionPass(group, engine)
     images, busy_s, ready = engine.images_done, engine.busy_s, time.monotonic()
     try:
         run.extract(todo, task.workers)
     finally:
-        for store in stores.values():
+        for store in group.stores.values():
             store.index.save()
     return _Shard(
         run.failures,
@@ -162,15 +157,16 @@ def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
     )
 
 
-def _store(task: _Task, stream: str, folder: Path, weights: Path) -> FeatureStore:
+def _store(task: _Task, backbone: str, stream: str, weights: Path) -> FeatureStore:
     """The shared store, if this machine sees it as the one who gave the task does."""
-    record = cache.record(task.config, task.backbone, stream, weights)
-    if (here := cache.folder_of(task.data_root, record)) != folder:
+    folder = task.folders[key.input_name(backbone, stream)]
+    record = key.record(task.config, backbone, stream, weights)
+    if (here := key.folder_of(task.how.data_root, record)) != folder:
         raise UserError(
             f"{platform.node()} would write to {here.name} where {folder.name} is meant: it has other weights of "
-            f"{task.backbone} ({weights}) than the machine that gave the work. Install the same on both"
+            f"{backbone} ({weights}) than the machine that gave the work. Install the same on both"
         )
-    if not (folder / cache.RECORD_NAME).is_file():
+    if not (folder / RECORD_NAME).is_file():
         raise UserError(
             f"{platform.node()} does not see {folder}: --ray needs one data root, a volume that every machine of the "
             "cluster mounts at the same path"
@@ -178,20 +174,21 @@ def _store(task: _Task, stream: str, folder: Path, weights: Path) -> FeatureStor
     return FeatureStore(folder)
 
 
-def _is_whole(clip: WantedClip, stores: Mapping[str, FeatureStore]) -> bool:
-    present = [store.variants(clip.clip_id, verify=False) or frozenset() for store in stores.values()]
+def _is_whole(clip: WantedClip, group: BackboneGroup) -> bool:
+    present = [store.variants(clip.clip_id, verify=False) or frozenset() for store in group.stores.values()]
     return all(set(clip.variants) <= variants for variants in present)
 
 
 _engines: dict[tuple[Any, ...], engines.Engine] = {}
 
 
-def _engine(task: _Task, weights: Path, clips: Sequence[WantedClip]) -> engines.Engine:
+def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> engines.Engine:
     """Built once a process. On CPUs that takes one shard after another; on GPUs Ray starts one a shard."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    key = (task.config.engine, task.backbone, weights, task.config.frames)
-    if key not in _engines:
-        backbone = registry.get(task.backbone)
-        probe = precision.probe_of(clips, backbone, task.config)
-        _engines[key] = engines.create(task.config.engine, backbone, weights, task.config.frames, probe)
-    return _engines[key]
+    kind, backbone, frames = task.how.engine, group.backbone, group.config.frames
+    built = (kind, backbone.name, group.weights, frames)
+    if built not in _engines:
+        _engines[built] = engines.create(
+            kind, backbone, group.weights, frames, lambda: engine_check.probe_images(clips, group)
+        )
+    return _engines[built]

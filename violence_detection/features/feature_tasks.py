@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection import cli
+from violence_detection.backbones import registry
 from violence_detection.combine import manifest
-from violence_detection.download.plan import gigabytes
 from violence_detection.errors import UserError
-from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.features.extract_run import WantedClip
+from violence_detection.features import extract, key
+from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
+from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import storage
-from violence_detection.training import training_data
-from violence_detection.training.config import TrainConfig
+from violence_detection.system.machine import gigabytes
 from violence_detection.video import augment
 
 if TYPE_CHECKING:
@@ -24,19 +24,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def run(
-    args: argparse.Namespace,
-    wanted: Callable[[ExtractConfig], Sequence[WantedClip]] = training_data.all_clips,
-) -> int | None:
-    """Do the task that the flags ask for, print its summary and return the exit code; None if they ask for none.
+@dataclass(frozen=True)
+class TaskResult:
+    """`summary` is the script's one line; `failures` are named in failures.csv."""
 
-    `wanted`: the clips and variants that the script would train on and judge.
+    summary: dict[str, Any]
+    failures: list[dict[str, str]] = field(default_factory=list)
+
+
+def run(
+    task: FeatureTaskConfig,
+    config: FeatureConfig,
+    how: ExtractConfig,
+    output: Path,
+    start_devices: Callable[[], object],
+    wanted: Callable[[ExtractConfig], Sequence[WantedClip]] = extract.all_clips,
+) -> TaskResult | None:
+    """Do the task that is asked for; None if there is none.
+
+    `wanted`: the clips and variants that the script would train on and judge. `start_devices` is called before anything
+    is extracted. Raises UserError if several tasks are asked for.
     """
-    where, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
     asked = [
         flag
         for flag, is_set in (
-            ("--prune", where.prune), ("--preview", where.preview), ("--features-only", where.features_only)
+            ("--prune", task.prune), ("--preview", task.preview), ("--features-only", task.features_only)
         )
         if is_set
     ]  # fmt: skip
@@ -44,66 +56,68 @@ def run(
         return None
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are tasks of their own. Give one at a time")
-    training_data.check(features, where)
-    frame = manifest.read(where.data_root / "combined_all")
-    if where.prune:
-        return _prune(where, features, frame)
-    if where.preview:
-        return _preview(args, where, features, frame)
-    return _extract(args, where, features, wanted(where))
+    extract.check(config, how)
+    frame = manifest.read(how.data_root / "combined_all")
+    if task.prune:
+        return _prune(config, how, frame, delete=task.prune == "yes")
+    if task.preview:
+        return _preview(config, how, frame, task.preview, output)
+    return _extract(config, how, wanted(how), output, start_devices)
 
 
-def _prune(where: ExtractConfig, features: FeatureConfig, frame: pd.DataFrame) -> int:
+def _prune(config: FeatureConfig, how: ExtractConfig, frame: pd.DataFrame, delete: bool) -> TaskResult:
     from violence_detection.features import prune
 
-    unused = prune.find(where.data_root, features, set(frame.clip_id))
+    unused = prune.find(how.data_root, config, how.backbone_weights, set(frame.clip_id))
     prune.report(unused)
     total = sum(part.size_bytes for part in unused)
-    freed = prune.delete(unused) if where.prune == "yes" else 0
-    if where.prune != "yes" and unused:
+    freed = prune.delete(unused) if delete else 0
+    if unused and not delete:
         log.info(
             "%s are not used by these settings; models trained with other settings would extract theirs again. "
             "Delete them with the same flags and --prune yes",
             gigabytes(total),
         )
     listed = [{"folder": str(p.folder), "what": p.what, "size_bytes": p.size_bytes} for p in unused]
-    cli.print_summary({"unused": listed, "unused_bytes": total, "freed_bytes": freed})
-    return cli.EXIT_DONE
+    return TaskResult({"unused": listed, "unused_bytes": total, "freed_bytes": freed})
 
 
 def _preview(
-    args: argparse.Namespace, where: ExtractConfig, features: FeatureConfig, frame: pd.DataFrame
-) -> int:
+    config: FeatureConfig, how: ExtractConfig, frame: pd.DataFrame, count: int, output: Path
+) -> TaskResult:
+    """Contact sheets of some clips of train, prepared as for the first backbone."""
     from violence_detection.video import contact_sheet
 
     train = frame[frame.split == "train"].sort_values("clip_id")
     turn = train.groupby("label").cumcount()  # both classes in turn
-    rows = train.assign(turn=turn).sort_values(["turn", "label"]).head(where.preview)
-    variants = augment.variant_names("v", where.augment)
-    chosen = training_data.clips_of(rows, where.data_root / "combined_all", variants)
-    written, failures = contact_sheet.write(args.output / "preview", chosen, features)
+    rows = train.assign(turn=turn).sort_values(["turn", "label"]).head(count)
+    variants = augment.variant_names("v", how.augment)
+    chosen = [(c.clip_id, c.path) for c in extract.clips_of(rows, how.data_root / "combined_all", variants)]
+    first = config.backbone[0]
+    seen = key.for_backbone(config, first)
+    size = registry.get(first).input_size
+    written, failures = contact_sheet.write_all(output / "preview", chosen, variants, seen, size)
     for failure in failures:
         log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
-    storage.write_failures(args.output / "failures.csv", failures)
-    cli.print_summary({"sheets": [str(path) for path in written]})
-    return cli.exit_code(failures)
+    storage.write_failures(output / "failures.csv", failures)
+    return TaskResult({"sheets": [str(path) for path in written]}, failures)
 
 
 def _extract(
-    args: argparse.Namespace, where: ExtractConfig, features: FeatureConfig, wanted: Sequence[WantedClip]
-) -> int:
-    from violence_detection.features import extract
-    from violence_detection.training import devices
+    config: FeatureConfig,
+    how: ExtractConfig,
+    wanted: Sequence[WantedClip],
+    output: Path,
+    start_devices: Callable[[], object],
+) -> TaskResult:
+    start_devices()
+    done = extract.ensure(wanted, config, how)
+    done.report(len(wanted))
+    storage.write_failures(output / "failures.csv", done.failures)
+    return TaskResult(summary(done, len(wanted), how.usd_per_hour), done.failures)
 
-    devices.set_up(cli.build(TrainConfig, args))
-    done = extract.ensure_for(wanted, features, where)
-    training_data.report_extraction(done, len(wanted))
-    storage.write_failures(args.output / "failures.csv", done.failures)
-    cli.print_summary(summary(done, len(wanted), where.usd_per_hour))
-    return cli.exit_code(done.failures)
 
-
-def summary(done: Any, wanted: int, usd_per_hour: float) -> dict[str, Any]:
+def summary(done: extract.Extraction, wanted: int, usd_per_hour: float) -> dict[str, Any]:
     """The JSON line of an extraction."""
     return {
         "clips": wanted,

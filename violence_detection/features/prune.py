@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.backbones import registry
-from violence_detection.download.plan import gigabytes
-from violence_detection.features import cache
+from violence_detection.features import cache, key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
+from violence_detection.system.machine import gigabytes
 
 log = logging.getLogger(__name__)
 #: A folder or an entry written so recently may have a writer.
@@ -38,16 +38,18 @@ class Unused:
         return self.entries is None and self.idle_s < _AT_REST_S
 
 
-def find(data_root: Path, config: FeatureConfig, clip_ids: Collection[str]) -> list[Unused]:
+def find(
+    data_root: Path, config: FeatureConfig, weights_file: Path | None, clip_ids: Collection[str]
+) -> list[Unused]:
     """What the settings and the manifest's clips do not use, below `<root>/features`.
 
     Raises UserError if a backbone's weights cannot be had: they are part of a folder's key.
     """
     used = {
-        cache.folder_of(data_root, cache.record(config, name, stream, weights))
+        key.folder_of(data_root, key.record(config, name, stream, weights))
         for name in config.backbone
-        for weights in [registry.get(name).weights_file(config.backbone_weights)]
-        for stream in registry.settings(config, name).streams
+        for weights in [registry.get(name).weights_file(weights_file)]
+        for stream in key.for_backbone(config, name).streams
     }
     found = []
     for record in sorted((data_root / "features").glob(f"*/{cache.RECORD_NAME}")):

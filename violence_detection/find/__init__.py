@@ -1,0 +1,1 @@
+"""Step 1b: which data sets are on the disk, in whatever folder."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from violence_detection import CLASS_NAMES
-from violence_detection.combine.config import CombineConfig, CutConfig
-from violence_detection.combine.cut import cutting
-from violence_detection.combine.cut.cutting import CutResult
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue, own_clips
+from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find import inventory, kaggle_folders, offers
 from violence_detection.find.config import FindConfig
@@ -29,6 +27,36 @@ FAILURES_NAME = "inventory_failures.csv"
 _MANY_TIMES = 5
 
 
+class SearchConfig(Protocol):
+    """The settings that say where data sets are looked for: those of finding and of combining."""
+
+    @property
+    def data_root(self) -> Path: ...
+    @property
+    def roots(self) -> tuple[Path, ...]: ...
+    @property
+    def caches(self) -> bool: ...
+    @property
+    def catalogue(self) -> Path | None: ...
+    @property
+    def own(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+
+@dataclass
+class CutForecast:
+    """What cutting untrimmed videos gives. failures and left_out: {path, reason}; `by_dataset`: windows a class."""
+
+    failures: list[dict[str, str]] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+    by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def count(self, dataset: str, label: str) -> None:
+        """Count a window."""
+        self.by_dataset.setdefault(dataset, Counter())[label] += 1
+
+
 @dataclass(frozen=True)
 class FindResult:
     """`summary` is the script's one line; `failures` are named in the failures file."""
@@ -38,14 +66,19 @@ class FindResult:
 
 
 def run(
-    config: FindConfig, more_roots: Sequence[Path] = (), cut_config: CutConfig | None = None
+    config: FindConfig,
+    more_roots: Sequence[Path] = (),
+    forecast: Callable[[Inventory], CutForecast] = lambda _: CutForecast(),
+    more: Sequence[Any] = (),
 ) -> FindResult:
-    """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found."""
+    """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found.
+
+    `forecast` says what cutting the untrimmed videos would give. Commands that are offered keep the settings `more`.
+    """
     config = replace(config, roots=(*config.roots, *more_roots))
-    cut_config = cut_config or CutConfig()
-    found = discover(config, cut_config)
-    report(found, config, cut_config)
-    planned = cutting.forecast(found, cut_config, config.data_root, config.workers)
+    found = discover(config, *more)
+    report(found, config, *more)
+    planned = forecast(found)
     report_windows(planned)
     damaged = check(_paths(found), config.workers) if config.check else []
     for failure in damaged:
@@ -57,26 +90,26 @@ def run(
     return FindResult(_summary(found, planned, damaged, config), failures)
 
 
-def discover(config: FindConfig | CombineConfig, cut_config: CutConfig | None = None) -> Inventory:
+def discover(config: SearchConfig, *more: Any) -> Inventory:
     """What stands below the folders that the settings name, in the caches unless they are left out, and one's own.
 
-    Raises UserError where nothing is found at all, and where nothing of an own set can be used.
+    Commands that are offered keep the settings `more` too. Raises UserError where nothing is found at all, and where
+    nothing of an own set can be used.
     """
     datasets = catalogue.load(config.catalogue)
-    own = own_clips.read_all(config, datasets)
+    own = own_clips.read_all(OwnClipsConfig(config.own, config.labels), datasets)
     for own_set in own:
         if not own_set.clips:
-            raise UserError(
-                offers.nothing_usable(own_set, config.own, config.labels, _line(config, cut_config))
-            )
+            line = step_2(config, *more)
+            raise UserError(offers.nothing_usable(own_set, config.own, config.labels, line))
     roots = inventory.search_roots(config.data_root, config.roots, own)
     return inventory.discover(roots, kaggle_folders.folders() if config.caches else (), datasets, own)
 
 
-def _line(config: FindConfig | CombineConfig, cut_config: CutConfig | None) -> offers.Command:
+def step_2(config: SearchConfig, *more: Any) -> offers.Command:
     """Step 2 with the same settings, for commands that are offered."""
     shared = replace(config, check=False) if isinstance(config, FindConfig) else config
-    return offers.command("combine_all_datasets.py", shared, cut_config or CutConfig())
+    return offers.command("combine_all_datasets.py", shared, *more)
 
 
 def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
@@ -112,7 +145,7 @@ def _paths(found: Inventory) -> list[Path]:
     return [p for d in found.datasets for p in (c.path for c in (*d.clips, *d.needs_cutting))]
 
 
-def as_json(found: Inventory, planned: CutResult) -> dict[str, Any]:
+def as_json(found: Inventory, planned: CutForecast) -> dict[str, Any]:
     """The inventory as JSON: a data set with its root, counts and what no rule explains; what cutting would give."""
     return {
         "roots": [str(r) for r in found.roots],
@@ -139,7 +172,7 @@ def _dataset_json(found: FoundDataset) -> dict[str, Any]:
     }
 
 
-def report(found: Inventory, config: FindConfig | CombineConfig, cut_config: CutConfig | None = None) -> None:
+def report(found: Inventory, config: SearchConfig, *more: Any) -> None:
     """Say what was found against what was published, to people; of what is left out, the command that takes it."""
     log.info("%-20s %16s %16s  %s", "data set", "fight", "nonfight", "folder")
     for dataset in found.datasets:
@@ -149,7 +182,7 @@ def report(found: Inventory, config: FindConfig | CombineConfig, cut_config: Cut
                 log.warning("%s: %d videos %s, left out: %s ...", dataset.dataset, len(paths), text, paths[0])
     for copy, kept in found.duplicate_trees:
         log.info("%s is a copy of %s and is counted once", copy, kept)
-    for text in offers.texts(found, config.own, config.labels, _line(config, cut_config)):
+    for text in offers.texts(found, config.own, config.labels, step_2(config, *more)):
         log.warning("%s", text)
     for failure in found.failures:
         log.warning("left out: %s: %s", failure["path"], failure["reason"])
@@ -175,7 +208,7 @@ def _columns(dataset: FoundDataset) -> list[str]:
     return [f"{counts[label]} of {dataset.entry.clips[label]}" for label in ("fight", "nonfight")]
 
 
-def report_windows(planned: CutResult) -> None:
+def report_windows(planned: CutForecast) -> None:
     """Say what the untrimmed videos give, and which give nothing and why."""
     for dataset, counts in sorted(planned.by_dataset.items()):
         fight, nonfight = (counts[label] for label in ("fight", "nonfight"))
@@ -193,7 +226,7 @@ def report_windows(planned: CutResult) -> None:
 
 
 def _summary(
-    found: Inventory, planned: CutResult, failures: Sequence[dict[str, str]], config: FindConfig
+    found: Inventory, planned: CutForecast, failures: Sequence[dict[str, str]], config: FindConfig
 ) -> dict[str, Any]:
     datasets: dict[str, Counter[str]] = {}
     for dataset in found.datasets:

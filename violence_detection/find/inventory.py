@@ -33,7 +33,8 @@ _RECORD_PARENTS = 3  # folders above a tree's root in which the download may hav
 class ClipFile:
     """One labelled clip. `rel` is below the data set's own root; `official_split` is train, val or empty.
 
-    `stretch`: the part of the file that is the clip, where it is not the whole.
+    `stretch`: the part of the file that is the clip, where it is not the whole. `clip_id`: that of a clip cut out of a
+    longer video; empty where it is the hash of the file's content.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class ClipFile:
     source_group: str
     official_split: str
     stretch: Stretch | None = None
+    clip_id: str = ""
 
 
 @dataclass(frozen=True)

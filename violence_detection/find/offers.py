@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import own_clips, own_labels
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.own_clips import OwnSet

@@ -1,0 +1,1 @@
+"""New videos judged: verdicts and events."""

@@ -1,0 +1,1 @@
+"""What files, processes and machines offer; knows nothing of video."""

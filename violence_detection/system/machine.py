@@ -1,4 +1,4 @@
-"""What the machine has: processors, free memory, GPUs as the driver sees them."""
+"""What the machine has: processors, free memory, room on its disks, GPUs as the driver sees them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
+#: Room left on the disk beside what the data needs.
+RESERVE_BYTES = 1 << 30
 _CGROUP_FILES = (  # limit, use: version 2, then version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-
-
 _CPU_QUOTA_FILES = (  # version 2, both numbers in one; version 1
     ("/sys/fs/cgroup/cpu.max",),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
@@ -36,17 +38,26 @@ def usable_cpus() -> int:
 
 def free_memory_bytes() -> int:
     """Memory that can still be used: the machine's, or what the container's limit leaves if that is less."""
-    free = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        fields = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines())
-        free = [int(fields["MemAvailable"].split()[0]) * 1024]
+    free = [psutil.virtual_memory().available]
     for limit, used in _CGROUP_FILES:
         try:
             free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
         except (OSError, ValueError):  # no such limit here ("max")
             continue
     return max(0, min(free))
+
+
+def free_bytes_of(path: Path) -> int:
+    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def gigabytes(size_bytes: float) -> str:
+    """`12.0 GB`, or MB below one."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)

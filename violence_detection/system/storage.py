@@ -19,11 +19,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
+_NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 #: A temporary file of another machine that has not changed for so long has no writer any more.
 _ABANDONED_S = 3600.0
+#: Locks are held for milliseconds, while entries of a cache are merged.
+_LOCK_POLL_S = 0.01
 
 
 @contextlib.contextmanager
@@ -73,15 +78,10 @@ def remove_abandoned(folder: Path) -> None:
 
 def is_running(pid: int) -> bool:
     """Whether there is such a process. One that has ended counts as gone, even if nobody has asked how."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _age_s(path: Path) -> float:
@@ -91,23 +91,35 @@ def _age_s(path: Path) -> float:
         return 0.0
 
 
+class LockTaken(Exception):
+    """Somebody else holds the lock file."""
+
+
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """Hold the lock file `path`, alone among the threads, processes and machines that share the volume.
 
     The system lets go of it when its holder dies. Where the volume knows no locks, a warning says what that means.
+    Raises LockTaken if it is held and one is not to `wait`.
     """
-    import fcntl
+    import filelock
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX)
-        except OSError as e:
-            if e.errno not in _NO_LOCKS:
-                raise
-            _warn_no_locks(path.parent)
+    # A file that stays is the same one for all who wait. The package's own way out where there are no locks, a file
+    # whose existence is the lock, would survive its holder.
+    lock = filelock.FileLock(path, blocking=wait, poll_interval=_LOCK_POLL_S, preserve_lock_file=True)
+    try:
+        lock.acquire()
+    except filelock.Timeout as e:
+        raise LockTaken(str(path)) from e
+    except OSError as e:
+        if e.errno not in _NO_LOCKS:
+            raise
+        _warn_no_locks(path.parent)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @functools.cache
@@ -179,3 +191,23 @@ def stable_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts (seed, clip id, variant ...), independent of order of calls."""
     text = "\x1f".join(str(p) for p in parts)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def shorten_name(name: str, max_bytes: int) -> str:
+    """A name of at most `max_bytes` in UTF-8; a longer one keeps both ends around a hash of the whole."""
+    return name if len(os.fsencode(name)) <= max_bytes else marked_name(name, name, max_bytes)
+
+
+def marked_name(name: str, hashed: str, max_bytes: int) -> str:
+    """`name` with `~hash~` in the middle of a long name, before the suffix of a short one."""
+    mark = f"~{hashlib.sha256(hashed.encode('utf-8', 'surrogateescape')).hexdigest()[:_NAME_HASH_DIGITS]}"
+    stem, dot, suffix = name.rpartition(".")
+    whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{name}{mark}"
+    if len(os.fsencode(whole)) <= max_bytes:
+        return whole
+    mark += "~"
+    keep_bytes = (max_bytes - len(mark)) // 2
+    encoded = os.fsencode(name)
+    head = encoded[:keep_bytes].decode("utf-8", "ignore")
+    tail = encoded[-keep_bytes:].decode("utf-8", "ignore")
+    return f"{head}{mark}{tail}"

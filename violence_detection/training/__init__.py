@@ -1,0 +1,1 @@
+"""Step 3: a head trained on cached features."""

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from violence_detection.training.training_data import Inputs
+from violence_detection.features.key import Inputs
 
 log = logging.getLogger(__name__)
 

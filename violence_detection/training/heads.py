@@ -7,12 +7,17 @@ projected; inputs that share a time axis are joined frame by frame, others keep 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import keras
+import numpy as np
 from keras import layers, ops
 
-from violence_detection.training.config import HeadConfig
+if TYPE_CHECKING:
+    from violence_detection.training.config import HeadConfig
+
+#: Clips that are judged at once, and so few that they are judged without more ado.
+PREDICT_BATCH, _SMALL_BATCH = 256, 32
 
 Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 
@@ -150,3 +155,16 @@ ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "attention": _attention,
     "average": _average,
 }
+
+
+def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """P(fight) for inputs name -> (N, T, C). Returns (N,) float64 in [0, 1]."""
+    if len(next(iter(inputs.values()))) <= _SMALL_BATCH:  # spares the pipeline that Keras' `predict` sets up
+        p = np.asarray(model.predict_on_batch(dict(inputs)))
+    else:
+        from violence_detection.training import training_faults
+
+        p, _ = training_faults.in_batches_that_fit(
+            lambda size: model.predict(dict(inputs), batch_size=size, verbose=0), PREDICT_BATCH
+        )
+    return p[:, 0].astype(np.float64)

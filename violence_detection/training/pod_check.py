@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import importlib.metadata
 import importlib.util
@@ -13,17 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection import cli
-from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import machine
+from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from violence_detection.features.cache import FeatureStore
-    from violence_detection.features.extract_run import WantedClip
+    from violence_detection.features.extraction_pass import WantedClip
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +37,8 @@ _ROUGH_SAMPLES_PER_SECOND = 1500.0
 _LIKELY_EPOCHS = 60
 
 
-def run(args: argparse.Namespace) -> int:
-    """Report on devices, memory, disk and data; a JSON line. Exit code 0: go ahead, 2: something must be done first."""
-    where, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
+def run(how: ExtractConfig, features: FeatureConfig, epochs: int) -> dict[str, Any]:
+    """Report on devices, memory, disk and data. `ready`: go ahead; else `problems` says what must be done first."""
     found: dict[str, Any] = {}
     problems: list[str] = []
 
@@ -55,12 +52,11 @@ def run(args: argparse.Namespace) -> int:
     look(devices)
     look(memory)
     kind = "GPU" if found.get("gpus_usable") else "CPU"
-    look(lambda: data(where, features, args.epochs, kind))
+    look(lambda: data(how, features, epochs, kind))
     for problem in problems:
         log.error("%s", problem)
     log.info("ready" if not problems else "not ready: %d problem(s) above", *[len(problems)] * bool(problems))
-    cli.print_summary({"ready": not problems, "problems": problems, **found})
-    return cli.EXIT_USER_MUST_ACT if problems else cli.EXIT_DONE
+    return {"ready": not problems, "problems": problems, **found}
 
 
 def libraries() -> dict[str, Any]:
@@ -135,46 +131,44 @@ def memory() -> dict[str, Any]:
     return {"memory_free_gb": round(free / 1e9, 1)}
 
 
-def data(where: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) -> dict[str, Any]:
+def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) -> dict[str, Any]:
     """Clips, features that are missing, disk, and a rough time. Raises UserError if data, weights or disk lack."""
     from violence_detection.combine import manifest
-    from violence_detection.training import training_data
+    from violence_detection.features import extract
     from violence_detection.video import augment
 
-    training_data.check(features, where)
-    combined = where.data_root / "combined_all"
+    extract.check(features, how)
+    combined = how.data_root / "combined_all"
     frame = manifest.read(combined)
     counts = {f"{name}": int(n) for name, n in (frame.split + "/" + frame.label).value_counts().items()}
     log.info("clips: %s", ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
     log.info("data sets: %s", ", ".join(f"{name} {n}" for name, n in frame.dataset.value_counts().items()))
-    variants = augment.variant_names("v", where.augment)
-    missing = missing_features(frame, variants, features, where.data_root)
+    variants = augment.variant_names("v", how.augment)
+    missing = missing_features(frame, variants, features, how)
     lacking, feature_bytes = sum(m.variants for m in missing), sum(m.size_bytes for m in missing)
-    free = free_bytes_of(where.data_root)
+    free = free_bytes_of(how.data_root)
     log.info("features: %d variants of clips are missing, %s; %s free on the disk of %s", lacking,
-             gigabytes(feature_bytes), gigabytes(free), where.data_root)  # fmt: skip
+             gigabytes(feature_bytes), gigabytes(free), how.data_root)  # fmt: skip
     if feature_bytes + RESERVE_BYTES > free:
         raise UserError(
-            f"{where.data_root}: {gigabytes(free)} free, {gigabytes(feature_bytes + RESERVE_BYTES)} needed. Take a "
+            f"{how.data_root}: {gigabytes(free)} free, {gigabytes(feature_bytes + RESERVE_BYTES)} needed. Take a "
             "smaller --augment, or a --data-root on a bigger disk"
         )
     train = int((frame.split == "train").sum())
     hours = sum(m.variants / (m.per_hour or _ROUGH_VARIANTS_PER_HOUR[kind]) for m in missing)
     hours += min(epochs, _LIKELY_EPOCHS) * train / _ROUGH_SAMPLES_PER_SECOND / 3600
-    cost = (
-        f", {hours * where.usd_per_hour:.2f} USD" if where.usd_per_hour else " (--usd-per-hour adds the cost)"
-    )
-    how = (
+    cost = f", {hours * how.usd_per_hour:.2f} USD" if how.usd_per_hour else " (--usd-per-hour adds the cost)"
+    accuracy = (
         "about" if all(m.per_hour for m in missing) else "very roughly, since nothing was extracted here yet,"
     )
-    log.info("time: %s %.1f h on this %s%s; the log says more once it runs", how, hours, kind, cost)
+    log.info("time: %s %.1f h on this %s%s; the log says more once it runs", accuracy, hours, kind, cost)
     return {
         "clips": counts,
         "variants_missing": lacking,
         "feature_gb_missing": round(feature_bytes / 1e9, 2),
         "disk_free_gb": round(free / 1e9, 1),
         "hours_roughly": round(hours, 2),
-        "usd_roughly": round(hours * where.usd_per_hour, 2),
+        "usd_roughly": round(hours * how.usd_per_hour, 2),
     }
 
 
@@ -188,14 +182,13 @@ class Missing:
 
 
 def missing_features(
-    frame: pd.DataFrame, variants: Sequence[str], config: FeatureConfig, data_root: Path
+    frame: pd.DataFrame, variants: Sequence[str], config: FeatureConfig, how: ExtractConfig
 ) -> list[Missing]:
-    """What lacks, by backbone; of its streams the one that lacks most counts, since they are made together.
+    """What lacks, by what runs together; of its caches the one that lacks most counts, since they are made together.
 
     Raises UserError if a backbone's weights are not here.
     """
-    from violence_detection.backbones import registry
-    from violence_detection.features import cache, estimate
+    from violence_detection.features import estimate, extract, key
     from violence_detection.features.cache import FeatureStore
 
     wanted = {
@@ -203,25 +196,24 @@ def missing_features(
         for clip_id, split in zip(frame.clip_id, frame.split, strict=True)
     }
     found = []
-    for name in config.backbone:
-        backbone = registry.get(name)
-        settings = registry.settings(config, name)
-        weights = backbone.weights_file(config.backbone_weights)
-        stores = [
-            FeatureStore(cache.folder_of(data_root, cache.record(config, name, stream, weights)))
-            for stream in settings.streams
-        ]
-        lacking = [_lacking(store, wanted) for store in stores]
-        steps = backbone.steps(settings.frames)
-        size = sum(estimate.needed_bytes(clips, steps, backbone.feature_dim) for clips in lacking)
-        rate = estimate.RateRecord(stores[0].folder).known() or 0.0
+    for run in key.backbone_runs(config, how.backbone_weights):
+        lacking: list[list[WantedClip]] = []
+        folders, size = [], 0
+        for stream in run.config.streams:
+            for backbone in run.backbones:
+                record = key.record(config, backbone.name, stream, run.weights)
+                folders.append(key.folder_of(how.data_root, record))
+                lacking.append(_lacking(FeatureStore(folders[-1]), wanted))
+                steps = backbone.steps(run.config.frames)
+                size += extract.needed_bytes(lacking[-1], steps, backbone.feature_dim)
+        rate = estimate.RateRecord(folders[0]).known() or 0.0
         found.append(Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate))
     return found
 
 
 def _lacking(store: FeatureStore, wanted: Mapping[str, frozenset[str]]) -> list[WantedClip]:
     """The clips whose entry lacks variants, with those."""
-    from violence_detection.features.extract_run import WantedClip
+    from violence_detection.features.extraction_pass import WantedClip
 
     lacking = {c: need - (store.variants(c, verify=False) or frozenset()) for c, need in wanted.items()}
     return [WantedClip(c, Path(), tuple(variants)) for c, variants in lacking.items() if variants]

@@ -4,20 +4,14 @@ Every epoch is a function of (state at its start, seed, epoch): order, variants 
 The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history. If the
 device's memory is full, the epoch begins again from that state with less on the device at a time.
 
-    <folder>/config.json            settings and preprocessing, written first
-    <folder>/trained_on.txt         ids of the clips of train and selection
-    <folder>/training_log.csv       a row an epoch
-    <folder>/tensorboard_logs/      train/ and selection/
-    <folder>/checkpoint/            the state at the end of the last epoch
-    <folder>/best_model.keras       the epoch with the lowest selection loss, or with `--keep last` the last
-    <folder>/final_model.keras      the last epoch
-    <folder>/result.json            the completion record, written last
+run_folder.py says what stands where.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import logging
 import math
 import time
@@ -30,25 +24,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from violence_detection import CLASS_NAMES, __version__
+from violence_detection.constants import CLASS_NAMES, __version__
 from violence_detection.errors import UserError
+from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
-from violence_detection.training import canary, heads, micro_batches, training_faults
+from violence_detection.training import canary, heads, micro_batches, run_folder, training_faults
 from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.feed import Feed
 from violence_detection.training.loss_scale import MirroredLossScale
+from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_board import Board
-from violence_detection.training.training_data import Data, Inputs
+from violence_detection.training.training_data import Data
 from violence_detection.training.training_pace import Pace
 
 log = logging.getLogger(__name__)
 
-BEST_NAME, FINAL_NAME = "best_model.keras", "final_model.keras"
-CONFIG_NAME, RESULT_NAME, LOG_NAME = "config.json", "result.json", "training_log.csv"
-CLIPS_NAME = "trained_on.txt"
-BOARD_NAME = "tensorboard_logs"
-_PREDICT_BATCH = 256
 _COLUMNS = (
     "epoch", "loss", "accuracy", "auc", "selection_loss", "selection_accuracy", "selection_auc", "learning_rate",
 )  # fmt: skip
@@ -65,32 +56,15 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A finished training run."""
-
-    folder: Path
-    selection_accuracy: float
-    best_epoch: int
-    epochs_run: int
-    samples_per_second: float
-
-    @property
-    def model_path(self) -> Path:
-        return self.folder / BEST_NAME
-
-
 def run_record(
     architecture: str, data: Data, features: FeatureConfig, augment: int, head: HeadConfig, train: TrainConfig
 ) -> dict[str, Any]:
     """All that decides the outcome of a run, and all that prediction needs: saved as config.json."""
-    how = ("engine", "backbone_weights")  # where features come from, not what they are
-    preprocessing = {k: v for k, v in dataclasses.asdict(features).items() if k not in how}
     return {
         "version": __version__,
         "classes": list(CLASS_NAMES),
         "architecture": architecture,
-        "features": preprocessing,
+        "features": key.as_recorded(features),
         "inputs": {name: list(shape) for name, shape in sorted(data.train.shapes().items())},
         "feature_records": data.records,
         "feature_engines": data.engines,
@@ -101,6 +75,14 @@ def run_record(
         "clips": {"train": len(data.train), "selection": len(data.selection)},
         "generated_samples": data.generated,
     }
+
+
+def log_settings(record: Mapping[str, Any]) -> None:
+    """Log what decides the outcome of a run, as config.json will hold it."""
+    log.info("settings: preset %s, %s", record.get("preset", "none"), record["architecture"])
+    for group in ("features", "head", "train"):
+        log.info("  %s: %s", group, json.dumps(record[group], sort_keys=True))
+    log.info("  augment: %s", record["augment"])
 
 
 def train(
@@ -120,12 +102,13 @@ def train(
     Raises UserError if the folder holds a run with other settings (unless `overwrite`), if the loss is no longer a
     number, or if a single clip at a time does not fit the device's memory.
     """
-    finished = _claim_folder(folder, record, overwrite)
+    finished = run_folder.claim_folder(folder, record, overwrite)
     if finished:
         log.info("%s: finished earlier, nothing to do", folder)
         return finished
     storage.write_text(
-        folder / CLIPS_NAME, "".join(f"{c}\n" for p in (data.train, data.selection) for c in p.rows.clip_id)
+        folder / run_folder.CLIPS_NAME,
+        "".join(f"{c}\n" for p in (data.train, data.selection) for c in p.rows.clip_id),
     )
     return _TrainingRun(record, data, folder, strategy, start, usd_per_hour).run()
 
@@ -171,50 +154,6 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
     return model
 
 
-def trained_clips(folder: Path) -> frozenset[str]:
-    """The ids of the clips that the model in `folder` was trained or selected on. Raises UserError if they are lost."""
-    path = folder / CLIPS_NAME
-    if not path.is_file():
-        raise UserError(
-            f"no {path}, which tells whether clips were trained on. Copy it from where the model was trained"
-        )
-    return frozenset(path.read_text(encoding="utf-8").split())
-
-
-def predict(model: keras.Model, inputs: Inputs) -> np.ndarray:
-    """P(fight) for inputs name -> (N, T, C). Returns (N,) float64 in [0, 1]."""
-    p, _ = training_faults.in_batches_that_fit(
-        lambda batch_size: model.predict(inputs, batch_size=batch_size, verbose=0), _PREDICT_BATCH
-    )
-    return p[:, 0].astype(np.float64)
-
-
-def _claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Trained | None:
-    """Start or continue a run in `folder`; the finished run if it is there already."""
-    path = folder / CONFIG_NAME
-    if path.is_file() and _outcome(storage.read_json(path)) != _outcome(record):
-        if not overwrite:
-            raise UserError(
-                f"{folder} holds a model trained with other settings or data ({path}). "
-                "Give another --output, or --overwrite to train anew in its place"
-            )
-        for stale in (RESULT_NAME, BEST_NAME, FINAL_NAME, "checkpoint/state.json", LOG_NAME):
-            (folder / stale).unlink(missing_ok=True)
-        for events in sorted((folder / BOARD_NAME).rglob("events.out.*")):
-            events.unlink()
-    result = folder / RESULT_NAME
-    if overwrite or not result.is_file():  # also of a run that goes on: an engine may have joined meanwhile
-        storage.write_json(path, record)
-    if result.is_file():
-        return Trained(folder=folder, **storage.read_json(result))
-    return None
-
-
-def _outcome(record: Mapping[str, Any]) -> str:
-    """Hash of what decides a run's outcome. Engines that share a cache are alike: one may join between two starts."""
-    return storage.stable_hash({k: v for k, v in record.items() if k != "feature_engines"})
-
-
 class _TrainingRun:
     """The epochs of one training run."""
 
@@ -233,7 +172,7 @@ class _TrainingRun:
         self.batch_size = min(self.config.batch_size, len(data.train))
         self.steps = -(-len(data.train) // self.batch_size)
         self.state = TrainingState(parts=self._parts(self.config.accumulate))
-        self.predict_batch = _PREDICT_BATCH
+        self.predict_batch = heads.PREDICT_BATCH
         self.selection: dict[int, tf.data.Dataset] = {}  # by batch size
         self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
         self.pace = Pace(usd_per_hour)
@@ -246,7 +185,7 @@ class _TrainingRun:
             lambda: self._build(no_warmup),
             lambda: self.data.train.batches(few, self.config.seed, 0),
         )
-        board = Board(self.folder / BOARD_NAME, self.record)
+        board = Board(self.folder / run_folder.BOARD_NAME, self.record)
         while True:
             try:
                 with self.train_feed.errors(), self.selection_feed.errors():
@@ -396,8 +335,8 @@ class _TrainingRun:
         state.epoch += 1
         if self.config.keep == "last" or row["selection_loss"] < state.best_loss:
             state.best_loss, state.best_epoch = row["selection_loss"], state.epoch - 1
-            _save_model(model, self.folder / BEST_NAME)
-        storage.write_csv(self.folder / LOG_NAME, _COLUMNS, state.history)
+            _save_model(model, self.folder / run_folder.BEST_NAME)
+        storage.write_csv(self.folder / run_folder.LOG_NAME, _COLUMNS, state.history)
         name = f"epoch-{state.epoch:05d}.keras"
         checkpoint = self.folder / "checkpoint"
         _save_model(model, checkpoint / name)
@@ -409,8 +348,8 @@ class _TrainingRun:
 
     def _finish(self, model: keras.Model, board: Board) -> Trained:
         best = self.state.history[self.state.best_epoch]
-        _save_model(model, self.folder / FINAL_NAME)
-        model.load_weights(self.folder / BEST_NAME)
+        _save_model(model, self.folder / run_folder.FINAL_NAME)
+        model.load_weights(self.folder / run_folder.BEST_NAME)
         p = self._predict_selection(model)
         board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
         board.close(best["selection_accuracy"], best["selection_loss"], int(best["epoch"]))
@@ -422,7 +361,7 @@ class _TrainingRun:
             samples_per_second=round(self.pace.samples_per_second, 1),
         )
         values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
-        storage.write_json(self.folder / RESULT_NAME, values)
+        storage.write_json(self.folder / run_folder.RESULT_NAME, values)
         log.info("%s: %s epoch %d of %d, selection accuracy %.4f", self.folder, self.config.keep, best["epoch"],
                  self.state.epoch, best["selection_accuracy"])  # fmt: skip
         return trained

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 
 #: Pictures of new best epochs are at least so far apart; the last best epoch always gets them.
 _PICTURES_EVERY_S = 60.0

@@ -6,18 +6,18 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection import CLASS_NAMES
 from violence_detection.combine import manifest, split
-from violence_detection.datasets.generated.samples import is_generated
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
-from violence_detection.features import extract, precision
+from violence_detection.features import cache, extract
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.key import Inputs
 from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.system import machine, storage
 from violence_detection.video import augment
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-Inputs = dict[str, np.ndarray]
 #: (N, V, T, C) float16: an array in memory, or StoredFeatures on disk.
 Variants: TypeAlias = Any
 #: Share of the free memory that features may take by default. Folds copy what they take, so below a half.
@@ -116,23 +115,21 @@ class Data:
     engines: dict[str, list[str]]
 
 
-def check(features: FeatureConfig, where: ExtractConfig) -> None:
+def check(features: FeatureConfig, how: ExtractConfig) -> None:
     """Raise UserError for what cannot work, before anything slow starts."""
-    extract.check(features)
-    if where.augment < 1:
-        raise UserError("--augment counts the plain clip too, so it must be at least 1")
-    manifest.read(where.data_root / "combined_all")
+    extract.check(features, how)
+    manifest.read(how.data_root / "combined_all")
 
 
-def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: float, seed: int) -> Data:
+def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: float, seed: int) -> Data:
     """Read the manifest, extract what is missing, cut the selection part from train by source, load the features."""
-    combined = where.data_root / "combined_all"
+    combined = how.data_root / "combined_all"
     frame = manifest.read(combined)
-    variants = augment.variant_names("v", where.augment)
-    wanted = all_clips(where)
-    extraction = extract.ensure_for(wanted, features, where)
-    report_extraction(extraction, len(wanted))
-    frame = without_failures(frame, combined, extraction.failures)
+    variants = augment.variant_names("v", how.augment)
+    wanted = extract.all_clips(how)
+    extraction = extract.ensure(wanted, features, how)
+    extraction.report(len(wanted))
+    frame = extract.without_failures(frame, combined, extraction.failures)
     train = frame[frame.split == "train"]
     chosen = split.selection_split(train, selection_fraction, seed)
     parts = {
@@ -149,7 +146,7 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
                 f"the {name} part has clips of one class only, or none. Add data, or check {combined}/manifest.csv"
             )
     amounts = [(rows, len(v)) for rows, v in parts.values()]
-    in_memory = fits_memory(extraction.stores, amounts, where.memory_gb)
+    in_memory = fits_memory(extraction.stores, amounts, how.memory_gb)
     loaded = {name: load(extraction.stores, rows, v, in_memory) for name, (rows, v) in parts.items()}
     sha256 = storage.sha256_file(combined / manifest.FILE_NAME)
     records = {
@@ -160,52 +157,9 @@ def prepare(features: FeatureConfig, where: ExtractConfig, selection_fraction: f
         failures=extraction.failures,
         records=records,
         manifest_sha256=sha256,
-        generated=is_generated(where.data_root),
-        engines=precision.makers_by_input(extraction.stores),
+        generated=is_generated(how.data_root),
+        engines=cache.engines_by_input(extraction.stores),
     )
-
-
-def wanted_clips(frame: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.WantedClip]:
-    """What training takes: all variants of the clips of train, the plain variant of those of val."""
-    is_train = frame.split == "train"
-    return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
-
-
-def all_clips(where: ExtractConfig) -> list[extract.WantedClip]:
-    """`wanted_clips` of the whole manifest."""
-    combined = where.data_root / "combined_all"
-    return wanted_clips(manifest.read(combined), combined, augment.variant_names("v", where.augment))
-
-
-def clips_of(rows: pd.DataFrame, combined: Path, variants: tuple[str, ...]) -> list[extract.WantedClip]:
-    """The clips of the manifest's rows, each with the same variants wanted."""
-    named = zip(rows.clip_id.tolist(), rows.path.tolist(), strict=True)
-    return [extract.WantedClip(clip_id, combined / path, variants) for clip_id, path in named]
-
-
-def report_extraction(extraction: extract.Extraction, wanted: int) -> None:
-    """Log the rate, and each clip that could not be read."""
-    if extraction.clips_extracted:
-        rate = extraction.clips_extracted / extraction.seconds
-        log.info(
-            "features: %d clips in %.0f s (%.1f clips/s)",
-            extraction.clips_extracted,
-            extraction.seconds,
-            rate,
-        )
-    for failure in extraction.failures:
-        log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
-    if len(extraction.failures) == wanted:
-        raise UserError(f"none of the {wanted} clips could be read. Run: python find_all_datasets.py --check")
-
-
-def without_failures(
-    frame: pd.DataFrame, combined: Path, failures: Sequence[Mapping[str, str]]
-) -> pd.DataFrame:
-    """The manifest's rows without the clips that failed, in order of clip id."""
-    failed = {f["path"] for f in failures}
-    keep = [str(combined / p) not in failed for p in frame.path]
-    return frame[keep].sort_values("clip_id", ignore_index=True)
 
 
 def load(

@@ -1,0 +1,1 @@
+"""A video file into the pictures that a network sees."""

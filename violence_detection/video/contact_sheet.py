@@ -8,35 +8,31 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection.backbones import registry
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.features.config import FeatureConfig
-from violence_detection.features.extract_run import WantedClip
 from violence_detection.system import storage
 from violence_detection.video import pictures
+from violence_detection.video.config import ClipConfig
 
 _THUMB = 96
 _MARGIN = 84
 _GAP = 2
 
 
-def write(
-    folder: Path, chosen: Sequence[WantedClip], config: FeatureConfig
+def write_all(
+    folder: Path, clips: Sequence[tuple[str, Path]], variants: Sequence[str], config: ClipConfig, size: int
 ) -> tuple[list[Path], list[dict[str, str]]]:
-    """Write `<folder>/<clip_id>.png` for each clip, prepared as for the first backbone.
+    """Write `<folder>/<clip_id>.png` for each (clip_id, path), prepared for a backbone of input size `size`.
 
     Returns the paths, and the clips that could not be read. Raises UserError if a sheet cannot be written.
     """
-    config = registry.settings(config, config.backbone[0])
-    size = registry.get(config.backbone[0]).input_size
     written, failures = [], []
-    for clip in chosen:
+    for clip_id, clip in clips:
         try:
-            rows = dict(pictures.clip_variants(clip.path, clip.clip_id, clip.variants, size, config))
+            rows = dict(pictures.clip_variants(clip, clip_id, variants, size, config))
         except UnreadableVideo as e:
             failures.append({"path": e.path, "reason": e.reason})
             continue
-        path = folder / f"{clip.clip_id}.png"
+        path = folder / f"{clip_id}.png"
         with storage.atomic_path(path) as temporary:
             if not cv2.imwrite(str(temporary), sheet(rows)):
                 raise UserError(f"cannot write {path}. See whether its folder can be written to")

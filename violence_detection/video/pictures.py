@@ -1,7 +1,7 @@
 """From a video file to the pictures a backbone sees, the one path for training, evaluation and prediction.
 
-Each stream turns a window's T frames into T pictures: `rgb` the frames themselves, `motion` how the picture changes over
-the next three steps of `motion_spacing_s`, the absolute difference of each step in a channel of its own.
+Each stream turns a window's T frames into T pictures: `rgb` the frames themselves, `motion` how the picture changes
+over the next three steps of `motion_spacing_s`, the absolute difference of each step in a channel of its own.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection.video import augment, decode, focus, sampling
+from violence_detection.video import augment, decode, sampling
 from violence_detection.video.config import ClipConfig
 
 
@@ -87,6 +87,8 @@ def images(
     whole = Pictures(frames, size) if whole is None else whole
     shown = whole
     if d.focus:
+        from violence_detection.video import focus  # few models look at a crop
+
         crop_at = focus.crop_position([whole.grey(i) for i in sample.base.tolist()], config.focus)
         shown = Pictures(frames, size, crop_at)
     augmenter = augment.Augmenter(d, size)

@@ -1,0 +1,1 @@
+"""Untrimmed videos cut into clips by their annotations."""

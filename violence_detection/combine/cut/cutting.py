@@ -6,17 +6,15 @@ clips like any other. When all windows of a video stand, a line in the journal s
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from violence_detection.combine.config import CutConfig
-from violence_detection.combine.cut import window_files, windows
+from violence_detection.combine.cut import windows
 from violence_detection.combine.cut.window_files import (
     SUFFIX,
     CutJob,
@@ -29,32 +27,30 @@ from violence_detection.combine.cut.window_files import (
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
 from violence_detection.datasets.own_table import Stretch
 from violence_detection.datasets.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
-from violence_detection.download import archive_names
-from violence_detection.download.plan import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.errors import UserError
+from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import ClipFile, FoundDataset, Inventory, source_path
 from violence_detection.system import console, journal, processes, storage
+from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 
 log = logging.getLogger(__name__)
 
 TABLE_NAME = "windows.csv"
+#: To be given another value whenever other windows are placed or they are encoded otherwise, so that all are cut anew.
+#: Moving or commenting code changes nothing. (The first value was a hash.)
+VERSION = "2f8e82e9adf0"
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
-_RECORD = frozenset({"windows", "reason", "refused"})
+_RECORD = frozenset({"windows", "reason"})
+_OWN_RECORD = _RECORD | {"refused"}
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
 _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
 
 
 @dataclass
-class CutResult:
-    """What cutting gave. failures and left_out: {path, reason}; `by_dataset`: windows a class."""
+class CutResult(CutForecast):
+    """What cutting gave, with the clips."""
 
     clips: list[ClipFile] = field(default_factory=list)
-    failures: list[dict[str, str]] = field(default_factory=list)
-    left_out: list[dict[str, str]] = field(default_factory=list)
-    by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
-
-    def count(self, dataset: str, label: str) -> None:
-        self.by_dataset.setdefault(dataset, Counter())[label] += 1
 
 
 def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
@@ -72,7 +68,9 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
         return _sorted(result)
     folder = data_root / WINDOWS_FOLDER
     keys = {job: _key(job, data_root) for job in jobs}
-    records = journal.read(folder / WINDOWS_JOURNAL, _RECORD)
+    records = {
+        k: v for f in (_RECORD, _OWN_RECORD) for k, v in journal.read(folder / WINDOWS_JOURNAL, f).items()
+    }
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
@@ -159,7 +157,7 @@ class _Stems:
     taken: set[tuple[Path, str]] = field(default_factory=set)
 
     def free(self, folder: Path, name: str, identity: str) -> str:
-        stem = archive_names.shorten(name, _STEM_BYTES)
+        stem = storage.shorten_name(name, _STEM_BYTES)
         if (folder, stem.casefold()) in self.taken:
             stem = f"{stem}~{storage.stable_hash(identity, digits=8)}"
         self.taken.add((folder, stem.casefold()))
@@ -221,16 +219,8 @@ def _key(job: CutJob, data_root: Path) -> str:
         job.stem,
     ]
     segments = asdict(job.segments) if job.segments else None
-    stretches = [(s.start_s, s.end_s, s.label) for s in job.stretches]
-    return storage.stable_hash(
-        [identity, segments, stretches, asdict(job.config), _code_version()], digits=32
-    )
-
-
-@functools.cache
-def _code_version() -> str:
-    files = (window_files.__file__, windows.__file__)
-    return storage.stable_hash([storage.sha256_file(Path(str(f))) for f in files])
+    stretches = [[(s.start_s, s.end_s, s.label) for s in job.stretches]] if job.stretches else []
+    return storage.stable_hash([identity, segments, *stretches, asdict(job.config), VERSION], digits=32)
 
 
 def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
@@ -256,12 +246,14 @@ def _collect(
     result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path
 ) -> Iterator[dict[str, Any]]:
     """Add a cut video's clips to the result; yields their rows of the table."""
-    refused = {int(position): reason for position, reason in record["refused"].items()}
+    refused = {int(position): reason for position, reason in record.get("refused", {}).items()}
     _note(result, job, record["reason"], [w["label"] for w in record["windows"]], refused, data_root)
     for window in record["windows"]:
         path = job.folder / window["name"]
         rel = f"{job.clip.rel}#{window['start_s']:g}-{window['end_s']:g}"
-        clip = replace(job.clip, path=path, rel=rel, label=window["label"], stretch=None)
+        # windows that were cut before ids were recorded keep their content's hash
+        clip_id = window.get("clip_id", "")
+        clip = replace(job.clip, path=path, rel=rel, label=window["label"], clip_id=clip_id, stretch=None)
         result.clips.append(clip)
         names = {"path": source_path(path, data_root), "video": source_path(job.clip.path, data_root)}
         yield {**window, **names, "dataset": clip.dataset, "source_group": clip.source_group}

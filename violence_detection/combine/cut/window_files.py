@@ -21,7 +21,7 @@ from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find.inventory import ClipFile
 from violence_detection.system import storage
-from violence_detection.video import decode
+from violence_detection.video import decode, writer
 
 #: MPEG-4 part 2 in MP4, OpenCV's own writer: on real clips as sharp as x264 at quality 18, and no further package.
 CODEC, SUFFIX = "mp4v", ".mp4"
@@ -103,33 +103,35 @@ def plan_crashed(_: CutJob) -> CutPlan:
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Write a job's windows. Where the video ends before its header says, they are placed anew in what there is.
 
-    Returns {windows: [{name, label, start_s, end_s, size_bytes}], reason, refused: {position of the stretch: reason}}.
-    What cannot be read leaves no file. Raises UserError when a clip cannot be written.
+    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason}, for labelled stretches also
+    refused: {position: reason}. What cannot be read leaves no file. Raises UserError when a clip cannot be written.
     """
     job, plan = item
     if plan.info is None:
-        return _without_windows(plan.reason)
+        return _record(job, [], plan)
     try:
         return _write_all(job, plan)
     except UnreadableVideo as first:
         try:
             info = decode.probe(job.clip.path)
             if info.n_frames >= plan.info.n_frames:
-                return _without_windows(first.reason)
+                return _record(job, [], CutPlan(None, reason=first.reason))
             return _write_all(job, _place(job, info))
         except UnreadableVideo as e:
-            return _without_windows(e.reason)
+            return _record(job, [], CutPlan(None, reason=e.reason))
         except ValueError as e:
-            return _without_windows(str(e))
+            return _record(job, [], CutPlan(None, reason=str(e)))
 
 
-def cut_crashed(_: tuple[CutJob, CutPlan]) -> dict[str, Any]:
+def cut_crashed(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Of a video that killed the process that cut it."""
-    return _without_windows("takes the decoder down: the process that read it died")
+    return _record(item[0], [], CutPlan(None, reason="takes the decoder down: the process that read it died"))
 
 
-def _without_windows(reason: str) -> dict[str, Any]:
-    return {"windows": [], "reason": reason, "refused": {}}
+def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:
+    """What the journal keeps of a job; of one by annotations nothing is refused, and its lines have no word of it."""
+    refused = {str(position): reason for position, reason in plan.refused.items()}  # as JSON keeps it
+    return {"windows": written, "reason": plan.reason} | ({"refused": refused} if job.stretches else {})
 
 
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
@@ -141,22 +143,32 @@ def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
         for window in plan.windows:
             target = job.target(window, fps)
             with storage.atomic_path(target) as temporary:
-                write_clip(temporary, fps, itertools.islice(frames, window.end - window.first))
+                some = itertools.islice(frames, window.end - window.first)
+                writer.write(temporary, fps, (cv2.cvtColor(f, cv2.COLOR_RGB2BGR) for f in some), CODEC)
             written.append((window, target))
     except UnreadableVideo:
         for _, target in written:
             target.unlink()
         raise
     except OSError as e:
-        raise UserError(_cannot_write(job.folder, str(e.strerror))) from e
-    refused = {str(position): reason for position, reason in plan.refused.items()}  # as JSON keeps it
-    return {"windows": [_as_record(w, path, fps) for w, path in written], "reason": "", "refused": refused}
+        raise UserError(writer.cannot_write(job.folder, str(e.strerror))) from e
+    source = storage.sha256_file(job.clip.path) if written else ""
+    return _record(job, [_as_record(w, path, fps, source) for w, path in written], plan)
 
 
-def _as_record(window: CutWindow, path: Path, fps: float) -> dict[str, Any]:
+def window_id(source_sha256: str, window: CutWindow) -> str:
+    """The id of a window's clip, 16 hexadecimal digits: what was cut, and how it is encoded.
+
+    Not the hash of the encoded file, which differs between builds of OpenCV; so the split is the same on all machines.
+    """
+    return storage.stable_hash([source_sha256, window.first, window.end, CODEC, SUFFIX], digits=16)
+
+
+def _as_record(window: CutWindow, path: Path, fps: float, source_sha256: str) -> dict[str, Any]:
     start_s, end_s = (round(frame / fps, 3) for frame in (window.first, window.end))
     return {
         "name": path.name,
+        "clip_id": window_id(source_sha256, window),
         "label": window.label,
         "start_s": start_s,
         "end_s": end_s,
@@ -175,33 +187,3 @@ def _frames(path: Path, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
             if decoded[number].shape != shape:
                 raise UnreadableVideo(path, f"frame {number} has another size than those before it")
             yield decoded[number]
-
-
-def write_clip(path: Path, fps: float, frames: Iterator[decode.Frame]) -> None:
-    """Encode RGB uint8 frames of one size. The same frames give the same bytes, however many cores there are.
-
-    Raises UserError when they do not all arrive on the disk; OpenCV's writer itself says nothing when it is full.
-    """
-    first = next(frames)
-    height, width = first.shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*CODEC), fps, (width, height))
-    count = 0
-    try:
-        for frame in itertools.chain([first], frames):
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-            count += 1
-    finally:
-        writer.release()
-    try:
-        there = decode.header(path).n_frames
-    except UnreadableVideo:
-        there = 0
-    if there != count:
-        raise UserError(_cannot_write(path.parent, f"{there} of {count} frames arrived"))
-
-
-def _cannot_write(folder: Path, reason: str) -> str:
-    return (
-        f"cannot write clips to {folder}: {reason}. Is the disk full, or the folder not writable? Mend it and run the "
-        "same command again"
-    )

@@ -1,11 +1,11 @@
 """Small generated sample data: `make demo` and the tests run on it where no real data set is at hand.
 
-Procedural scenes of two figures (sample_scenes) are written into three of the published layouts, so that
+Procedural scenes of two figures (scenes) are written into three of the published layouts, so that
 later stages meet the names and folders they meet in real data, with one exact duplicate, one re-encoded
 duplicate and one broken file. The root is marked as generated: a number measured on it says nothing about
 real violence.
 
-    python -m violence_detection.samples --output DIR --seed 0
+    python -m violence_detection.datasets.generated --output DIR --seed 0
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from violence_detection import CLASS_NAMES, cli
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.datasets.generated.marker import MARKER_NAME, SAMPLE_LABEL
 from violence_detection.errors import UserError
 from violence_detection.system import console, machine, storage
 
 if TYPE_CHECKING:
     import numpy as np
 
-MARKER_NAME = "SAMPLE_DATA.json"
-#: How reports label every number measured on a root that this module made.
-SAMPLE_LABEL = "generated sample clips"
 DEFAULT_SOURCES = 20
 DEFAULT_CLIPS_PER_SOURCE = 5
 _MIN_SOURCES = 4  # so that RWF-2000 has a source in train and one in val, and the other two have one each
@@ -77,16 +75,6 @@ class SampleSet:
             "reencoded_duplicate": list(self.reencoded_duplicate),
             "broken": self.broken,
         }
-
-
-def is_generated(root: Path) -> bool:
-    """Whether `root`, or a folder it lies in, is marked as holding generated sample clips."""
-    resolved = root.resolve()
-    for folder in (resolved, *resolved.parents):
-        marker = folder / MARKER_NAME
-        if marker.is_file():
-            return bool(storage.read_json(marker).get("generated"))
-    return False
 
 
 def render_samples(
@@ -152,10 +140,10 @@ def plan_clips(sources: int, clips_per_source: int, seed: int) -> list[SampleCli
 
 def scene_frames(clip: SampleClip) -> tuple[np.ndarray, float]:
     """The frames fed to the encoder, (n_frames, height, width, 3) uint8 BGR, and their rate."""
-    from violence_detection.datasets.generated import sample_scenes
+    from violence_detection.datasets.generated import scenes
 
-    source = sample_scenes.make_source(_SETTINGS[clip.layout], clip.source_seed)
-    return sample_scenes.render_scene(source, clip.label, clip.variant, clip.scene_seed), source.fps
+    source = scenes.make_source(_SETTINGS[clip.layout], clip.source_seed)
+    return scenes.render_scene(source, clip.label, clip.variant, clip.scene_seed), source.fps
 
 
 def _video_id(source_seed: int) -> str:
@@ -220,21 +208,11 @@ def _render_clip(target: Path, clip: SampleClip) -> None:
     _encode(target / clip.path, frames, fps, "mp4v" if clip.path.endswith(".mp4") else "XVID")
 
 
-def _encode(path: Path, frames: np.ndarray, fps: float, fourcc: str) -> None:
-    import cv2
+def _encode(path: Path, frames: np.ndarray, fps: float, codec: str) -> None:
+    from violence_detection.video import writer
 
-    height, width = frames.shape[1:3]
     with storage.atomic_path(path) as temporary:
-        writer = cv2.VideoWriter(
-            str(temporary), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*fourcc), fps, (width, height)
-        )
-        if not writer.isOpened():
-            raise UserError(
-                f"this OpenCV build cannot write {fourcc} video. Install opencv-python-headless from PyPI"
-            )
-        for frame in frames:
-            writer.write(frame)
-        writer.release()
+        writer.write(temporary, fps, frames, codec)
 
 
 def _write_videos_txt(target: Path, clips: Sequence[SampleClip]) -> None:
@@ -304,25 +282,3 @@ def _write_broken(path: Path, whole: Path) -> None:
     """A real container's first bytes, then noise: what a broken download looks like."""
     with storage.atomic_path(path) as temporary:
         temporary.write_bytes(whole.read_bytes()[:1500] + Random(0).randbytes(4000))
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Render the default sample set and print one JSON line."""
-    p = cli.parser(__doc__)
-    p.add_argument("--output", type=Path, required=True, metavar="PATH", help="folder to write raw/ into")
-    p.add_argument(
-        "--sources", type=int, default=DEFAULT_SOURCES, metavar="INT", help="source videos (default: 20)"
-    )
-    p.add_argument("--clips-per-source", type=int, default=DEFAULT_CLIPS_PER_SOURCE, metavar="INT",
-                   help="clips cut from each (default: 5)")  # fmt: skip
-    p.add_argument("--seed", type=int, default=0, metavar="INT", help="seed of everything drawn (default: 0)")
-    args = cli.parse(p, argv)
-    made = render_samples(
-        args.output, sources=args.sources, clips_per_source=args.clips_per_source, seed=args.seed
-    )
-    cli.print_summary(made.summary())
-    return cli.EXIT_DONE
-
-
-if __name__ == "__main__":
-    cli.run_main(main)

@@ -13,8 +13,8 @@ import markupsafe
 import numpy as np
 import pandas as pd
 
-from violence_detection import CLASS_NAMES
-from violence_detection.datasets.generated.samples import SAMPLE_LABEL
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UnreadableVideo
 from violence_detection.evaluation import metrics
 from violence_detection.evaluation.report import report_plots

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from violence_detection import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import metrics
 
 _SIZE_INCHES = (5.0, 3.75)

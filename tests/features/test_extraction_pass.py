@@ -14,9 +14,9 @@ import pytest
 import small_videos
 import stand_in
 
-from violence_detection.backbones import engines, registry
+from violence_detection.backbones import engines
 from violence_detection.features import cache
-from violence_detection.features.extract_run import ExtractionPass, WantedClip
+from violence_detection.features.extraction_pass import ExtractionPass, WantedClip, open_groups
 from violence_detection.video import pictures
 
 WORKERS = 2
@@ -56,10 +56,13 @@ def _most_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Path, co
 
     stand_in.install(monkeypatch.setattr)
     monkeypatch.setattr(pictures, "clip_variants", counted)
-    record = {"backbone": stand_in.NAME}
-    stores = {s: cache.FeatureStore.open(tmp_path / str(count) / s, record) for s in ("rgb", "motion")}
+    (group,) = open_groups(
+        stand_in.CONFIG,
+        None,
+        lambda name, stream, _: cache.FeatureStore.open(tmp_path / str(count) / stream, {"backbone": name}),
+    )
     engine = engines.Engine("slow", [slow, slow])
-    run = ExtractionPass(stand_in.CONFIG, registry.get(stand_in.NAME), stores, engine)
+    run = ExtractionPass(group, engine)
     run.extract(
         [WantedClip(f"clip{i}", path, tuple(f"v{k}" for k in range(4))) for i in range(count)], WORKERS
     )

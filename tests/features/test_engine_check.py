@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 import small_videos
 import stand_in
 
-from violence_detection.backbones import engines, registry
+from violence_detection.backbones import engines, precision, registry
 from violence_detection.errors import UserError
-from violence_detection.features import extract, precision
-from violence_detection.features.extract import Clip
+from violence_detection.features import engine_check, extract, key
+from violence_detection.features.config import ExtractConfig
+from violence_detection.features.extraction_pass import WantedClip
 
 
 def _engine(name: str, factor: float) -> engines.Engine:
@@ -21,27 +23,29 @@ def _engine(name: str, factor: float) -> engines.Engine:
 
 
 @pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Clip]:
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[WantedClip]:
     folder = tmp_path_factory.mktemp("clips")
     return stand_in.wanted([small_videos.write(folder / f"clip{i}.avi", i) for i in range(3)], 2)
 
 
 @pytest.fixture
-def root(tmp_path: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> Path:
+def root(tmp_path: Path, clips: list[WantedClip], monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root whose cache holds the first two clips, made by the engine `stand-in`."""
     stand_in.install(monkeypatch.setattr)
-    extract.ensure(clips[:2], stand_in.CONFIG, tmp_path)
+    extract.ensure(clips[:2], stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     return tmp_path
 
 
-def _extract_with(engine: engines.Engine, root: Path, clips: list[Clip], patch: pytest.MonkeyPatch) -> Path:
+def _extract_with(
+    engine: engines.Engine, root: Path, clips: list[WantedClip], patch: pytest.MonkeyPatch
+) -> Path:
     """The folder of the rgb features after all clips were asked for with that engine."""
     patch.setattr(engines, "create", lambda *_, **__: engine)
-    return extract.ensure(clips, stand_in.CONFIG, root).stores["stand_in.rgb"].folder
+    return extract.ensure(clips, stand_in.CONFIG, ExtractConfig(data_root=root)).stores["stand_in.rgb"].folder
 
 
 def test_an_engine_that_reproduces_the_cache_may_add_to_it_and_the_error_is_kept(
-    root: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    root: Path, clips: list[WantedClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = _extract_with(_engine("other", 1.005), root, clips, monkeypatch)
     measured = json.loads((folder / "engine-other.json").read_text())
@@ -51,7 +55,7 @@ def test_an_engine_that_reproduces_the_cache_may_add_to_it_and_the_error_is_kept
 
 
 def test_an_engine_that_does_not_is_refused_before_it_writes(
-    root: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    root: Path, clips: list[WantedClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = sorted(root.rglob("*.npz"))
     before = [p.read_bytes() for p in files]
@@ -63,7 +67,7 @@ def test_an_engine_that_does_not_is_refused_before_it_writes(
 
 
 def test_engines_that_began_an_empty_cache_side_by_side_are_compared_when_they_come_back(
-    root: Path, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+    root: Path, clips: list[WantedClip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for first in sorted(root.rglob("engine-stand-in.json")):
         (first.parent / "engine-other.json").write_bytes(first.read_bytes())
@@ -73,11 +77,15 @@ def test_engines_that_began_an_empty_cache_side_by_side_are_compared_when_they_c
 
 @pytest.mark.parametrize(("factor", "chosen"), [(1.009, "reduced"), (1.011, "exact"), (np.nan, "exact")])
 def test_reduced_precision_is_used_only_within_the_tolerance(
-    clips: list[Clip], factor: float, chosen: str, monkeypatch: pytest.MonkeyPatch
+    clips: list[WantedClip], factor: float, chosen: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stand_in.install(monkeypatch.setattr)
-    gone = Clip("gone", Path("nowhere.avi"), ("v0",))
-    probe = precision.probe_of([gone, *clips], registry.get(stand_in.NAME), stand_in.CONFIG)
+    gone = WantedClip("gone", Path("nowhere.avi"), ("v0",))
+    (run,) = key.backbone_runs(stand_in.CONFIG, None)
+
+    def probe() -> Mapping[str, np.ndarray]:
+        return engine_check.probe_images([gone, *clips], run)
+
     engine = precision.faster_if_equal(lambda: _engine("reduced", factor), _engine("exact", 1.0), probe)
     assert engine.name == chosen
 
@@ -108,7 +116,7 @@ def test_the_precision_suits_the_hardware(
 ) -> None:
     monkeypatch.setattr(engines, "_gpus", lambda: ["GPU:0"] if gpu else [])
     monkeypatch.setattr(engines, "_has_openvino", lambda: True)
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+    monkeypatch.setattr(engines, "has_amx", lambda: amx)
     monkeypatch.setattr(
         engines, "_engine", lambda kind, _b, _w, _f, dtype: engines.Engine(f"{kind}-{dtype}", [np.asarray])
     )
@@ -117,7 +125,7 @@ def test_the_precision_suits_the_hardware(
     assert made.name == name
 
 
-def test_reduced_precision_must_keep_the_features_of_every_stream(clips: list[Clip]) -> None:
+def test_reduced_precision_must_keep_the_features_of_every_stream(clips: list[WantedClip]) -> None:
     """The motion images alone lose too much here."""
     exact = engines.Engine("exact", [lambda x: x.astype(np.float32)])
     reduced = engines.Engine("reduced", [lambda x: x.astype(np.float32) * (1.0 if x.max() > 9 else 1.05)])
@@ -130,10 +138,10 @@ def test_reduced_precision_must_keep_the_features_of_every_stream(clips: list[Cl
 def test_amx_is_read_from_the_cpus_flags(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text("flags\t\t: fpu avx512_bf16 amx_tile\n")
-    assert not precision.has_amx(cpuinfo)
+    assert not engines.has_amx(cpuinfo)
     cpuinfo.write_text("flags\t\t: fpu avx512_bf16 amx_bf16 amx_tile\n")
-    assert precision.has_amx(cpuinfo)
-    assert not precision.has_amx(tmp_path / "absent")
+    assert engines.has_amx(cpuinfo)
+    assert not engines.has_amx(tmp_path / "absent")
 
 
 def test_float16_keeps_the_features_and_gives_them_as_float32() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from violence_detection.datasets.generated.sample_figures import Limb, Pose, Wobble, activity
+from violence_detection.datasets.generated.figures import Limb, Pose, Wobble, activity
 from violence_detection.system.storage import stable_seed
 
 Colour = tuple[int, int, int]  # BGR

@@ -13,8 +13,8 @@ import tensorflow as tf
 from violence_detection.ensemble import ensemble, folds, member_jobs
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.features import cache
-from violence_detection.models import detector
+from violence_detection.features import key
+from violence_detection.models import trained_model
 from violence_detection.system import storage
 
 
@@ -41,7 +41,7 @@ def models(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_ensemble_is_the_mean_of_its_members(models: Path) -> None:
-    found = detector.load(models)
+    found = trained_model.load(models)
     inputs = synthetic.data().val.plain()
     by_member = found.predict(inputs)
     assert list(by_member) == ["gru", "conv_lstm"]
@@ -51,21 +51,21 @@ def test_ensemble_is_the_mean_of_its_members(models: Path) -> None:
 
 def test_folder_and_file_give_the_same_single_model(models: Path) -> None:
     inputs = synthetic.data().val.plain()
-    (a,) = detector.load(models / "gru").predict(inputs).values()
-    (b,) = detector.load(models / "gru" / "best_model.keras").predict(inputs).values()
+    (a,) = trained_model.load(models / "gru").predict(inputs).values()
+    (b,) = trained_model.load(models / "gru" / "best_model.keras").predict(inputs).values()
     np.testing.assert_array_equal(a, b)
 
 
 def test_missing_model_missing_record_and_damaged_file_are_named(models: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no model at .*gone"):
-        detector.load(tmp_path / "gone")
+        trained_model.load(tmp_path / "gone")
     shutil.copy(models / "gru" / "best_model.keras", tmp_path / "m.keras")
     with pytest.raises(UserError, match=r"no config\.json beside it"):
-        detector.load(tmp_path / "m.keras")
+        trained_model.load(tmp_path / "m.keras")
     shutil.copy(models / "gru" / "config.json", tmp_path)
     (tmp_path / "m.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:5000])
     with pytest.raises(UserError, match=r"m\.keras cannot be loaded"):
-        detector.load(tmp_path / "m.keras")
+        trained_model.load(tmp_path / "m.keras")
 
 
 def test_members_on_different_features_are_refused(models: Path, tmp_path: Path) -> None:
@@ -75,43 +75,43 @@ def test_members_on_different_features_are_refused(models: Path, tmp_path: Path)
     record["feature_records"]["efficientnet_lite0.rgb"]["weights_sha256"] = "1" * 64
     storage.write_json(mixed / "gru" / "config.json", record)
     with pytest.raises(UserError, match="different features"):
-        detector.load(mixed)
+        trained_model.load(mixed)
 
 
 def test_the_engines_of_all_members_features_are_known(models: Path, tmp_path: Path) -> None:
-    assert detector.load(models).trained_with("efficientnet_lite0") == ["made-up"]
+    assert trained_model.load(models).trained_with(["efficientnet_lite0"]) == ["made-up"]
     mixed = tmp_path / "mixed"
     shutil.copytree(models, mixed)
     record = storage.read_json(mixed / "conv_lstm" / "config.json")
     record["feature_engines"]["efficientnet_lite0.motion"].append("openvino-float32")
     storage.write_json(mixed / "conv_lstm" / "config.json", record)
-    assert detector.load(mixed).trained_with("efficientnet_lite0") == ["made-up", "openvino-float32"]
-    assert detector.load(mixed).trained_with("i3d") == []
+    assert trained_model.load(mixed).trained_with(["efficientnet_lite0"]) == ["made-up", "openvino-float32"]
+    assert trained_model.load(mixed).trained_with(["i3d"]) == []
 
 
 def test_other_backbone_weights_than_in_training_are_refused(models: Path, tmp_path: Path) -> None:
-    found = detector.load(models)
+    found = trained_model.load(models)
     other = tmp_path / "other.pth"
     other.write_bytes(b"other weights")
     with pytest.raises(UserError, match=r"--backbone-weights"):
-        detector.check_weights(found, "efficientnet_lite0", other)
+        trained_model.check_weights(found, "efficientnet_lite0", other)
 
 
 def test_features_made_differently_than_in_training_are_refused(
     models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = detector.load(models)
+    found = trained_model.load(models)
     trained_on = found.record["feature_records"]
     changed: dict[str, object] = {"augmentation": {"seed": 9}}
-    monkeypatch.setattr(cache, "record", lambda _, name, stream, __: trained_on[f"{name}.{stream}"] | changed)
-    detector.check_features(found, "efficientnet_lite0", models)
+    monkeypatch.setattr(key, "record", lambda _, name, stream, __: trained_on[f"{name}.{stream}"] | changed)
+    trained_model.check_features(found, "efficientnet_lite0", models)
     changed = {"format": 99}
     with pytest.raises(UserError, match=r"format: .*, now 99"):
-        detector.check_features(found, "efficientnet_lite0", models)
+        trained_model.check_features(found, "efficientnet_lite0", models)
 
 
 def test_adding_a_member_keeps_the_finished_ones(models: Path, pool: Pool) -> None:
     before = (models / "gru" / "best_model.keras").stat().st_mtime_ns
     _train(("gru", "conv_lstm", "attention"), pool, models)
     assert (models / "gru" / "best_model.keras").stat().st_mtime_ns == before
-    assert [m.name for m in detector.load(models).members] == ["gru", "conv_lstm", "attention"]
+    assert [m.name for m in trained_model.load(models).members] == ["gru", "conv_lstm", "attention"]

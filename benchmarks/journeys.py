@@ -1,0 +1,157 @@
+"""How many modules a raw file calls on its way to a row of features, and a video on its way to a verdict.
+
+    python benchmarks/journeys.py --clips FOLDER [--backbone efficientnet_lite0]
+
+FOLDER holds a data set as it is published (a few clips are enough). Every call of a function of the package is counted,
+in all threads, by the module it stands in; work that goes to other processes is done in this one instead, so that it
+counts too. Prints one JSON line: modules called, and pairs (caller, called) of different modules. The engine's set-up
+(weights found and read, network built) is shown apart: no file passes there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+_PREFIX = str(ROOT / "violence_detection") + os.sep
+
+
+class Calls:
+    """The modules of the package that are called while it is on."""
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.pairs: set[tuple[str, str]] = set()
+
+    def during(self, work: Callable[[], Any]) -> Any:
+        """Do the work and count."""
+        sys.setprofile(self._note)
+        threading.setprofile(self._note)
+        try:
+            return work()
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+
+    def _note(self, frame: FrameType, event: str, _: Any) -> None:
+        module = _module(frame.f_code)
+        if event != "call" or module is None:
+            return
+        caller = frame.f_back
+        while caller is not None:
+            if caller.f_code.co_name == "<module>" and _module(caller.f_code):
+                return  # what a module does while it is imported is no call of the journey
+            caller = caller.f_back
+        if frame.f_code.co_name == "<module>":
+            return
+        self.modules.add(module)
+        caller = frame.f_back
+        while caller is not None and _module(caller.f_code) is None:
+            caller = caller.f_back
+        if caller is not None and (other := _module(caller.f_code)) != module:
+            self.pairs.add((str(other), module))
+
+
+def _module(code: CodeType) -> str | None:
+    if not code.co_filename.startswith(_PREFIX):
+        return None
+    return code.co_filename.removeprefix(_PREFIX).removesuffix(".py").replace(os.sep, ".")
+
+
+def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Calls]:
+    """Combine and extract as the scripts do: the calls of the files' journey, and those of the engine's set-up."""
+    from violence_detection.backbones import engines
+    from violence_detection.combine import combine, manifest
+    from violence_detection.combine.config import CombineConfig
+    from violence_detection.features import extract
+    from violence_detection.features.config import ExtractConfig, FeatureConfig
+    from violence_detection.system import processes
+    from violence_detection.training import training_data  # noqa: F401 - all imports before the journey
+
+    def here(function: Any, items: Any, workers: int, on_crash: Any, **_: Any) -> Iterator[tuple[Any, Any]]:
+        processes.worker_count(workers)
+        for item in items:
+            yield item, function(item)
+
+    processes.map_unordered = here
+    shutil.copytree(clips, root / "raw" / clips.name)
+    journey, set_up = Calls(), Calls()
+    create = engines.create
+
+    def apart(*args: Any, **kwargs: Any) -> engines.Engine:
+        sys.setprofile(None)
+        engine = set_up.during(lambda: create(*args, **kwargs))
+        sys.setprofile(journey._note)
+        threading.setprofile(journey._note)
+        return engine
+
+    engines.create = apart
+    config, how = FeatureConfig(backbone=(backbone,)), ExtractConfig(data_root=root, augment=2)
+
+    def work() -> None:
+        combine.run(CombineConfig(data_root=root))
+        extract.ensure(extract.all_clips(how), config, how)
+        assert not manifest.read(root / "combined_all").empty
+
+    journey.during(work)
+    engines.create = create
+    return journey, set_up
+
+
+def video_to_verdict(video: Path, model: Path) -> Calls:
+    """Load a model and judge a video."""
+    import violence_detection.prediction.detector  # noqa: F401 - imports before the journey
+
+    calls = Calls()
+    calls.during(lambda: __import__("violence_detection").load(model).judge(video))
+    return calls
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--clips", type=Path, required=True, help="a data set as published")
+    parser.add_argument("--backbone", default="efficientnet_lite0", help="(default: efficientnet_lite0)")
+    parser.add_argument("--model", type=Path, help="a trained folder, to judge a clip of --clips with")
+    args = parser.parse_args()
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if args.model:
+            from violence_detection.video.decode import VIDEO_SUFFIXES
+
+            video = next(p for p in sorted(args.clips.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES)
+            verdict = video_to_verdict(video, args.model)
+            imported = [
+                n
+                for n, m in sys.modules.items()
+                if n.startswith("violence_detection.") and not hasattr(m, "__path__")
+            ]
+            found["video_to_verdict"] = _figures(verdict) | {"imported": len(imported)}
+        journey, set_up = raw_to_features(args.clips, Path(folder), args.backbone)
+        found["raw_to_features"] = _figures(journey)
+        found["engine_set_up"] = _figures(set_up)
+        together = Calls()
+        together.modules, together.pairs = journey.modules | set_up.modules, journey.pairs | set_up.pairs
+        found["raw_to_features_with_set_up"] = _figures(together)
+    print(json.dumps(found))
+    return 0
+
+
+def _figures(calls: Calls) -> dict[str, Any]:
+    return {"called": len(calls.modules), "pairs": len(calls.pairs), "modules": sorted(calls.modules)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

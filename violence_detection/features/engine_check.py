@@ -1,0 +1,102 @@
+"""Whether an engine may write to a cache: it must reproduce what other engines have made there.
+
+An engine joins a cache that others have filled only if its features differ by at most TOLERANCE from theirs; that
+measurement is kept beside the features, in engine-<name>.json.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from violence_detection.backbones.engines import Engine
+from violence_detection.backbones.precision import TOLERANCE, relative_error
+from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.features.cache import FeatureStore
+from violence_detection.features.extraction_pass import BackboneGroup, WantedClip
+from violence_detection.features.key import BackboneRun
+from violence_detection.video import augment, pictures
+
+log = logging.getLogger(__name__)
+
+_CLIPS_COMPARED = 3
+_ENTRIES_EXAMINED = 100  # in search of clips that another engine made
+
+
+def probe_images(wanted: Sequence[WantedClip], run: BackboneRun) -> Mapping[str, np.ndarray]:
+    """Images of the first of the clips that can be read, stream -> (T, S, S, 3) uint8; empty if there is none."""
+    for clip in wanted:
+        try:
+            return _images(clip, augment.PLAIN, run)
+        except UnreadableVideo:
+            continue
+    return {}
+
+
+def compare_with_cache(engine: Engine, group: BackboneGroup, wanted: Sequence[WantedClip]) -> None:
+    """See that an engine may write to the group's stores, comparing it with what others made, once.
+
+    Raises UserError, naming folder and remedy, if its features differ by more than TOLERANCE.
+    """
+    for stream in group.config.streams:
+        for name, store in group.of_stream(stream).items():
+            known = store.engines()
+            alone = not known.keys() - {engine.name}
+            if engine.name in known and (alone or known[engine.name]["relative_error"] is not None):
+                continue
+            errors = _errors(engine, group, stream, name, wanted)
+            worst = max(errors.values(), default=None)
+            if worst is not None and worst > TOLERANCE:
+                raise UserError(
+                    f"{engine.name} differs by {100 * worst:.2g} % from the features in {store.folder}, made by "
+                    f"{_other_engines(store, errors, engine)}; at most {100 * TOLERANCE:g} % is allowed in one cache. "
+                    "Use the engine they were made with (--engine), or remove that folder to make all of them again"
+                )
+            if worst is not None:
+                log.info(
+                    "%s: %s reproduces cached features to %.2g %%",
+                    store.folder.name,
+                    engine.name,
+                    100 * worst,
+                )
+            store.note_engine(engine.name, relative_error=worst, clips=sorted(errors), tolerance=TOLERANCE)
+
+
+def _errors(
+    engine: Engine, group: BackboneGroup, stream: str, name: str, wanted: Sequence[WantedClip]
+) -> dict[str, float]:
+    """Relative error of the engine on a few cached clips that another engine made, by clip id."""
+    errors: dict[str, float] = {}
+    store = group.stores[name]
+    entries = (clip for clip in wanted if store.path(clip.clip_id).is_file())
+    for clip in itertools.islice(entries, _ENTRIES_EXAMINED):
+        if len(errors) == _CLIPS_COMPARED:
+            break
+        whole = store.variants(clip.clip_id)
+        others = [v for v, by in store.made_by(clip.clip_id).items() if by != engine.name] if whole else []
+        if not others:
+            continue
+        variant = min(others)
+        try:
+            images = _images(clip, variant, group)[stream]
+        except UnreadableVideo:
+            continue
+        (reference,) = store.read(clip.clip_id, [variant])
+        made = group.by_input(stream, engine.submit(images).result())[name]
+        errors[clip.clip_id] = relative_error(made, reference)
+    return errors
+
+
+def _other_engines(store: FeatureStore, clip_ids: Mapping[str, float], but: Engine) -> str:
+    names = {name for clip_id in clip_ids for name in store.made_by(clip_id).values()}
+    return ", ".join(sorted(names - {but.name}))
+
+
+def _images(clip: WantedClip, variant: str, run: BackboneRun) -> dict[str, np.ndarray]:
+    """Images of one clip and variant, stream -> (T, S, S, 3) uint8. Raises UnreadableVideo naming the file."""
+    size = run.backbone.input_size
+    ((_, by_stream),) = pictures.clip_variants(clip.path, clip.clip_id, (variant,), size, run.config)
+    return by_stream

@@ -1,0 +1,190 @@
+"""One pass over clips: threads decode and augment while the engine runs the backbones.
+
+Finished clips are on disk at once, so that a run killed at any moment loses only the clips in flight.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from violence_detection.backbones import engines, precision
+from violence_detection.backbones.registry import Backbone
+from violence_detection.errors import UnreadableVideo
+from violence_detection.features import key
+from violence_detection.features.cache import FeatureStore
+from violence_detection.features.config import FeatureConfig
+from violence_detection.features.key import BackboneRun
+from violence_detection.system import console, processes
+from violence_detection.video import pictures
+
+if TYPE_CHECKING:
+    from violence_detection.features.meter import Meter
+
+#: Seconds from one report of an extraction's rates to the next; a run that is over before has none.
+REPORT_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class WantedClip:
+    """A clip and the variants of it that are wanted."""
+
+    clip_id: str
+    path: Path
+    variants: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BackboneGroup(BackboneRun):
+    """Backbones that run together, with their caches. `stores`: by model input."""
+
+    stores: Mapping[str, FeatureStore]
+
+    def of_stream(self, stream: str) -> dict[str, FeatureStore]:
+        """The stores of a stream, in the order of the backbones."""
+        return {name: self.stores[name] for name in self.inputs(stream)}
+
+    def check_engine(self, engine: engines.Engine, wanted: Sequence[WantedClip]) -> None:
+        """See that an engine may write to the stores: alone, or because it reproduces what others made there.
+
+        Raises UserError, naming folder and remedy, if it does not.
+        """
+        for store in self.stores.values():
+            others = store.engines().keys() - {engine.name}
+            if others or (engine.name not in store.engines() and not store.is_empty()):
+                from violence_detection.features import engine_check
+
+                return engine_check.compare_with_cache(engine, self, wanted)
+        for store in self.stores.values():
+            if engine.name not in store.engines():
+                store.note_engine(engine.name, relative_error=None, clips=[], tolerance=precision.TOLERANCE)
+
+    def only(self, backbone: Backbone) -> BackboneGroup:
+        """One of the backbones, alone."""
+        names = [key.input_name(backbone.name, stream) for stream in self.config.streams]
+        return replace(self, backbones=(backbone,), stores={name: self.stores[name] for name in names})
+
+
+def open_groups(
+    config: FeatureConfig,
+    weights_file: Path | None,
+    open_store: Callable[[str, str, Path], FeatureStore],
+) -> list[BackboneGroup]:
+    """The backbones of the settings with their caches. `open_store`: (backbone, stream, weights) -> its store.
+
+    Raises UserError where a backbone is unknown or its weights cannot be had.
+    """
+    groups = []
+    for run in key.backbone_runs(config, weights_file):
+        stores = {
+            key.input_name(backbone.name, stream): open_store(backbone.name, stream, run.weights)
+            for stream in run.config.streams
+            for backbone in run.backbones
+        }
+        groups.append(BackboneGroup(run.config, run.backbones, run.weights, stores))
+    return groups
+
+
+def default_workers() -> int:
+    """Threads that decode and augment: two a core, since they also wait for the engine."""
+    return 2 * processes.worker_count(0)
+
+
+class _Pace:
+    """The rates of a run that lasts: the meter is there once there is something to report."""
+
+    def __init__(self, engine: engines.Engine, clips: int, logs: Path | None):
+        self.engine, self.clips, self.logs = engine, clips, logs
+        self.began = (time.monotonic(), engine.images_done, engine.busy_s)
+        self.meter: Meter | None = None
+
+    def tick(self, clips_done: int) -> None:
+        if self.meter is None:
+            if time.monotonic() - self.began[0] < REPORT_EVERY_S:
+                return
+
+            self.meter = Meter(self.engine, self.clips, self.logs, REPORT_EVERY_S, self.began)
+        self.meter.tick(clips_done)
+
+    def finish(self, clips_done: int) -> None:
+        if self.meter is not None:
+            self.meter.finish(clips_done)
+
+
+class ExtractionPass:
+    """A bounded number of clips is in flight. `failures` and `clips_extracted` say how it went."""
+
+    def __init__(self, group: BackboneGroup, engine: engines.Engine):
+        self.group, self.engine = group, engine
+        self.failures: list[dict[str, str]] = []
+        self.clips_extracted = 0
+        self._lock = threading.Lock()
+
+    def extract(self, todo: Sequence[WantedClip], workers: int, logs: Path | None = None) -> None:
+        """Extract all of `todo` into the stores; TensorBoard scalars of its speed go to the folder `logs`.
+
+        An error other than an unreadable clip ends it, and is raised.
+        """
+        in_flight: set[Future[None]] = set()
+        pace = _Pace(self.engine, len(todo), logs)
+        # clips are decoded side by side: OpenCV's own threads would only be in their way
+        cv2.setNumThreads(1)
+        pool = ThreadPoolExecutor(workers)
+        try:
+            with console.progress(total=len(todo), unit="clip", desc="features") as bar:
+                clips_left = iter(todo)
+                while True:
+                    room = workers + 1 - len(in_flight)  # one more, so that no worker waits for the next
+                    in_flight |= {
+                        pool.submit(self._clip, clip) for clip in itertools.islice(clips_left, room)
+                    }
+                    if not in_flight:
+                        break
+                    done, in_flight = wait(in_flight, REPORT_EVERY_S, FIRST_COMPLETED)
+                    bar.update(self._collect(done))
+                    pace.tick(bar.n)
+            pace.finish(bar.n)
+        finally:
+            cv2.setNumThreads(-1)
+            pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun
+
+    def _collect(self, done: set[Future[None]]) -> int:
+        for future in done:
+            future.result()  # a bug or a full disk stops the run here
+        return len(done)
+
+    def _clip(self, clip: WantedClip) -> None:
+        try:
+            values = self._features(clip)
+        except UnreadableVideo as e:
+            with self._lock:
+                self.failures.append({"path": e.path, "reason": e.reason})
+            return
+        for name, store in self.group.stores.items():
+            store.add(clip.clip_id, values[name], self.engine.name)
+        with self._lock:
+            self.clips_extracted += 1
+
+    def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
+        """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
+        size = self.group.backbone.input_size
+        variants = pictures.clip_variants(clip.path, clip.clip_id, clip.variants, size, self.group.config)
+        jobs = [
+            (stream, variant, self.engine.submit(images))
+            for variant, streams in variants
+            for stream, images in streams.items()
+        ]
+        values: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.group.stores}
+        for stream, variant, job in jobs:
+            for name, features in self.group.by_input(stream, job.result()).items():
+                values[name][variant] = features
+        return values

@@ -1,0 +1,40 @@
+"""Models by name: those that come with the package, and those in a folder of the user's.
+
+    violence_detection/models/shipped_models/<name>/   comes with the package
+    $VIOLENCE_MODELS/<name>/                          the user's own, found first
+Each is a folder as training leaves it: a model folder, or an ensemble.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from violence_detection.training import run_folder
+
+_PACKAGED = Path(__file__).with_name("shipped_models")
+
+
+def list_models() -> list[str]:
+    """The names that `load` takes, sorted."""
+    return sorted(_models())
+
+
+def find(model: Path) -> Path:
+    """Where the model of that name lies; a path that exists, or is no name, is itself."""
+    if model.exists() or len(model.parts) != 1:
+        return model
+    return _models().get(model.name, model)
+
+
+def _models() -> dict[str, Path]:
+    """Every model by name."""
+    folders = [_PACKAGED]
+    if own := os.environ.get("VIOLENCE_MODELS"):
+        folders.append(Path(own))
+    found = {}
+    for folder in folders:
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if any((path / name).is_file() for name in (run_folder.ENSEMBLE_NAME, run_folder.BEST_NAME)):
+                found[path.name] = path
+    return found

@@ -1,0 +1,123 @@
+"""Judge new videos with a trained model and the model's own preprocessing.
+
+A video of up to one window is judged as a training clip is; a longer one in overlapping windows, and windows above
+the threshold that touch become events. The video's probability is that of its most violent window.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from violence_detection.backbones import engines
+from violence_detection.errors import UserError
+from violence_detection.models import trained_model
+from violence_detection.models.trained_model import BackboneRun, Inputs
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system import storage
+from violence_detection.video import augment, decode, pictures, sampling
+
+_WINDOWS_AT_ONCE = 16  # bounds the memory of a long video
+
+
+class Detector:
+    """A trained model with its backbones running: it judges video files.
+
+    `model`: the trained model, with its members and their record.
+    """
+
+    def __init__(self, config: PredictConfig):
+        """Load the model and start its backbones.
+
+        Raises UserError if there is no such model, its backbone's weights cannot be had, or a setting cannot work.
+        """
+        if config.tta < 1 or config.stride_s <= 0 or not 0 <= config.threshold <= 1:
+            raise UserError("--tta must be at least 1, --stride-s above 0, --threshold from 0 to 1")
+        self.config = config
+        self.model = trained_model.load(_located(config.model))
+        self.views = augment.variant_names("t", config.tta)
+        self.runs = self.model.backbone_runs(config.backbone_weights)
+        self._engines = [
+            engines.create(
+                config.engine,
+                run.backbone,
+                run.weights,
+                run.config.frames,
+                trained_with=self.model.trained_with([b.name for b in run.backbones]),
+            )
+            for run in self.runs
+        ]
+
+    def judge(self, path: Path | str) -> Verdict:
+        """Judge one video file. Raises UnreadableVideo naming it."""
+        path = Path(path)
+        info = decode.probe(path)
+        windows = sampling.sliding_windows(info, self.model.features.window_s, self.config.stride_s)
+        judged = []
+        for some, inputs in self._inputs(path, info, windows):
+            probabilities = self.model.average(self.model.average_views(inputs))
+            for window, p in zip(some, probabilities, strict=True):
+                start, end = window.start / info.fps, (window.start + window.length) / info.fps
+                judged.append(JudgedWindow(round(start, 2), round(end, 2), round(float(p), 4)))
+        return Verdict(str(path), tuple(judged), self.config.threshold)
+
+    def _inputs(
+        self, path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
+    ) -> Iterator[tuple[Sequence[sampling.Window], Inputs]]:
+        """Some windows at a time, with their features: input name -> (N, V, T, C) float16, as the cache holds them."""
+        clip_id = storage.sha256_file(path)[:16]
+        pictured = [
+            pictures.window_variants(
+                path, clip_id, info, windows, self.views, run.backbone.input_size, run.config
+            )
+            for run in self.runs
+        ]
+        for first in range(0, len(windows), _WINDOWS_AT_ONCE):
+            some = windows[first : first + _WINDOWS_AT_ONCE]
+            out: Inputs = {}
+            for run, engine, images in zip(self.runs, self._engines, pictured, strict=True):
+                out |= self._features(run, engine, list(itertools.islice(images, len(some))))
+            yield some, out
+
+    def _features(
+        self, run: BackboneRun, engine: engines.Engine, windows: Sequence[dict[str, dict[str, np.ndarray]]]
+    ) -> Inputs:
+        """Features of windows' images {variant: {stream: (T, S, S, 3)}} from one run of backbones."""
+        jobs = {
+            (i, view, stream): engine.submit(images)
+            for i, by_view in enumerate(windows)
+            for view, by_stream in by_view.items()
+            for stream, images in by_stream.items()
+        }
+        out: Inputs = {}
+        for stream in run.config.streams:
+            made = [
+                [run.by_input(stream, jobs[i, view, stream].result()) for view in self.views]
+                for i in range(len(windows))
+            ]
+            for name in run.inputs(stream):
+                out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
+        return out
+
+
+def load(name_or_path: Path | str, **settings: Any) -> Detector:
+    """A detector from a trained folder, a `.keras` file, or the name of a shipped model (see `list_models`).
+
+    `settings`: fields of PredictConfig, such as threshold, stride_s, tta, engine, backbone_weights. Raises UserError if
+    there is no such model, or TypeError for a setting that there is not.
+    """
+    return Detector(PredictConfig(model=Path(name_or_path), **settings))
+
+
+def _located(model: Path) -> Path:
+    """The folder or file itself, or where the shipped model of that name lies."""
+    if model.exists():
+        return model
+    from violence_detection.models import shipped
+
+    return shipped.find(model)
