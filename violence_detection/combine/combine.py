@@ -13,7 +13,7 @@ from typing import Any
 from violence_detection.combine import links, manifest, scan, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
-from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate
+from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate, scanned
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
@@ -82,7 +82,7 @@ def _usable(
 ) -> tuple[Deduplicated, list[dict[str, str]]]:
     """One of each readable clip, and the failures. Raises UserError when nothing is left."""
     failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
-    candidates = [_candidate(name, clips[name], s) for name, s in scans.items() if not s.reason]
+    candidates = [scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
     if not candidates:
         raise UserError(
             f"no usable clip below {data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
@@ -134,12 +134,6 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
     return CombineResult({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
 
 
-def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> ScannedClip:
-    return ScannedClip(
-        name, clip.label, clip.dataset, clip.source_group, clip.official_split, found, clip.clip_id
-    )
-
-
 def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
     """Split the kept clips: manifest rows sorted by path, and everything that was dropped, sorted."""
     items = [
@@ -160,24 +154,7 @@ def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, 
 
 def _row(clip: ScannedClip, side: str) -> dict[str, Any]:
     name = links.clip_name(clip.dataset, clip.source_path, clip.clip_id)
-    return {
-        "clip_id": clip.clip_id,
-        "path": f"{side}/{clip.label}/{name}",
-        "source_path": clip.source_path,
-        "label": clip.label,
-        "dataset": clip.dataset,
-        "source_group": clip.source_group,
-        "split": side,
-        "official_split": clip.official_split,
-        "sha256": clip.scan.sha256,
-        "fingerprint": clip.scan.fingerprint,
-        "duration_s": clip.scan.duration_s,
-        "fps": clip.scan.fps,
-        "width": clip.scan.width,
-        "height": clip.scan.height,
-        "n_frames": clip.scan.n_frames,
-        "codec": clip.scan.codec,
-    }
+    return manifest.row(clip, side, f"{side}/{clip.label}/{name}")
 
 
 def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
