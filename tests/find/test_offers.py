@@ -176,18 +176,13 @@ def test_the_command_keeps_what_was_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_an_own_set_that_is_no_class_comes_with_its_command(tmp_path: Path) -> None:
-    touch(tmp_path, *many("x/fight", 3), *many("x/normal", 2), *many("x/brawl", 4))
-    texts = said(tmp_path, own=(f"mine={tmp_path}/x",))
-    assert [
-        t for t in texts if t.startswith("mine: no class is told by the folder brawl: 4, normal: 2 videos")
-    ] == texts
-    assert command(texts[0])[4:] == [
-        "--own",
-        f"mine={tmp_path}/x",
-        "--labels",
-        "nonfight=normal",
-        "WHICH=brawl",
-    ]
+    touch(tmp_path, *many("x/fight", 3), *many("x/normal", 2), *many("x/brawl", 4), *many("x/a, b", 1))
+    (text,) = said(tmp_path, own=(f"mine={tmp_path}/x",))
+    assert text.startswith("mine: no class is told by the folder a, b: 1, brawl: 4, normal: 2 videos")
+    words = ["nonfight=normal", "WHICH=a\\, b", "WHICH=brawl"]
+    assert command(text)[4:] == ["--own", f"mine={tmp_path}/x", "--labels", *words]
+    told = tuple(w.replace("WHICH", "fight") for w in words)
+    assert said(tmp_path, own=(f"mine={tmp_path}/x",), labels=told) == []
 
 
 def test_class_folders_further_down_are_offered_as_sets_of_their_own(tmp_path: Path) -> None:

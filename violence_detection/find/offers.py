@@ -148,7 +148,8 @@ def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: 
         )
     if others:
         told = own_labels.telling(others)
-        words = own_labels.as_words(told | {name: WHICH for name in others if name not in told})
+        words = [*own_labels.as_words(told)]
+        words += [w for name in others if name not in told for w in own_labels.as_words({name: WHICH})]
         which = f" (put fight or nonfight in place of {WHICH})" if len(told) < len(others) else ""
         what, unit = ("label", "rows") if own_set.listed is not None else ("folder", "videos")
         yield (
