@@ -4,8 +4,8 @@
 
 FOLDER holds a data set as it is published (a few clips are enough). Every call of a function of the package is counted,
 in all threads, by the module it stands in; work that goes to other processes is done in this one instead, so that it
-counts too. Prints one JSON line: modules called, and pairs (caller, called) of different modules. The engine's set-up
-(weights found and read, network built) is shown apart: no file passes there.
+counts too. Prints one JSON line: modules called, and pairs (caller, called) of different modules. What is set up once
+for all files (catalogue, backbone, weights, engine, room on the disk) is shown apart: no file passes there.
 """
 
 from __future__ import annotations
@@ -70,10 +70,14 @@ def _module(code: CodeType) -> str | None:
 
 
 def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Calls]:
-    """Combine and extract as the scripts do: the calls of the files' journey, and those of the engine's set-up."""
-    from violence_detection.backbones import engines
+    """Combine and extract as the scripts do: the calls of the files' journey, and those of what is set up before.
+
+    Set up once for all files: the catalogue is read, the backbone found, its weights read and its network built, the
+    room on the disk compared with what is needed.
+    """
     from violence_detection.combine import combine, manifest
     from violence_detection.combine.config import CombineConfig
+    from violence_detection.datasets import catalogue
     from violence_detection.features import extract
     from violence_detection.features.config import ExtractConfig, FeatureConfig
     from violence_detection.system import processes
@@ -87,16 +91,15 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
     processes.map_unordered = here
     shutil.copytree(clips, root / "raw" / clips.name)
     journey, set_up = Calls(), Calls()
-    create = engines.create
-
-    def apart(*args: Any, **kwargs: Any) -> engines.Engine:
-        sys.setprofile(None)
-        engine = set_up.during(lambda: create(*args, **kwargs))
-        sys.setprofile(journey._note)
-        threading.setprofile(journey._note)
-        return engine
-
-    engines.create = apart
+    before: tuple[tuple[Any, str], ...] = (
+        (catalogue, "load"),
+        (extract, "check"),
+        (extract, "open_groups"),
+        (extract, "_check_disk"),
+        (extract, "_engine"),
+    )
+    for module, name in before:
+        setattr(module, name, _apart(getattr(module, name), journey, set_up))
     config, how = FeatureConfig(backbone=(backbone,)), ExtractConfig(data_root=root, augment=2)
 
     def work() -> None:
@@ -105,8 +108,21 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
         assert not manifest.read(root / "combined_all").empty
 
     journey.during(work)
-    engines.create = create
     return journey, set_up
+
+
+def _apart(function: Callable[..., Any], journey: Calls, set_up: Calls) -> Callable[..., Any]:
+    """The same function, whose calls count as set-up."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        sys.setprofile(None)
+        try:
+            return set_up.during(lambda: function(*args, **kwargs))
+        finally:
+            sys.setprofile(journey._note)
+            threading.setprofile(journey._note)
+
+    return run
 
 
 def video_to_verdict(video: Path, model: Path) -> Calls:
@@ -141,7 +157,7 @@ def main() -> int:
             found["video_to_verdict"] = _figures(verdict) | {"imported": len(imported)}
         journey, set_up = raw_to_features(args.clips, Path(folder), args.backbone)
         found["raw_to_features"] = _figures(journey)
-        found["engine_set_up"] = _figures(set_up)
+        found["set_up"] = _figures(set_up)
         together = Calls()
         together.modules, together.pairs = journey.modules | set_up.modules, journey.pairs | set_up.pairs
         found["raw_to_features_with_set_up"] = _figures(together)

@@ -28,7 +28,7 @@ def test_a_container_limit_bounds_the_free_memory(tmp_path: Path, monkeypatch: p
 def test_a_process_counts_the_processors_it_is_bound_to() -> None:
     program = (
         "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
-        "from violence_detection.system import machine; print(machine.usable_cpus())"
+        "from violence_detection.system import processes; print(processes.usable_cpus())"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True

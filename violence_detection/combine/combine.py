@@ -51,8 +51,10 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
     cut_config = cut_config or CutConfig()
     found = find.discover(config, cut_config)
     find.report(found, config, cut_config)
-    cut = cutting.cut(found, cut_config, config.data_root, config.workers)
-    find.report_windows(cut)
+    cut = cutting.CutResult()
+    if any(dataset.needs_cutting for dataset in found.datasets):
+        cut = cutting.cut(found, cut_config, config.data_root, config.workers)
+        find.report_windows(cut)
     clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
     left_out = _left_out(found, config.data_root) + cut.left_out
     wrong_rows = [{**f, "path": source_path(Path(f["path"]), config.data_root)} for f in found.failures]

@@ -93,9 +93,7 @@ def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConf
     missing = [missing_clips(wanted, group.stores, verify=False) for group in groups]
     for group, todo in zip(groups, missing, strict=True):
         streams = ", ".join(group.config.streams)
-        log.info(
-            "%s: %d of %d clips need features (%s)", group.backbone.name, len(todo), len(wanted), streams
-        )
+        log.info("%s: %d of %d clips need features (%s)", group.name, len(todo), len(wanted), streams)
     _check_disk(how.data_root, sum(map(_needed_bytes, groups, missing)))
     for group, todo in zip(groups, missing, strict=True):
         _extract_group(group, todo, wanted, out, how)
@@ -246,13 +244,7 @@ def _extract_here(
     group: BackboneGroup, todo: Sequence[WantedClip], wanted: Sequence[WantedClip], how: ExtractConfig
 ) -> extract_ray.ExtractionDone:
     """Extract with this machine's engine; the first clips, or an earlier run, say how long the others take."""
-    engine = engines.create(
-        how.engine,
-        group.backbone,
-        group.weights,
-        group.config.frames,
-        probe=lambda: engine_check.probe_images(todo, group),
-    )
+    engine = _engine(group, todo, how)
     group.check_engine(engine, wanted)
     run = ExtractionPass(group, engine)
     workers = how.workers or default_workers()
@@ -261,6 +253,17 @@ def _extract_here(
     else:
         _extract_measured(run, todo, workers, how)
     return extract_ray.ExtractionDone(run.failures, run.clips_extracted)
+
+
+def _engine(group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig) -> engines.Engine:
+    """This machine's engine for the group, in the fastest precision that keeps the features of the first clips."""
+    return engines.create(
+        how.engine,
+        group.backbone,
+        group.weights,
+        group.config.frames,
+        probe=lambda: engine_check.probe_images(todo, group),
+    )
 
 
 def _extract_measured(
@@ -277,12 +280,12 @@ def _extract_measured(
         rate = estimate.measured(lambda: run.extract(first, workers), first)
     if rate:
         needed = estimate.time_and_cost(estimate.count_variants(todo) / rate, how.usd_per_hour)
-        log.info("%s: %d clips will take about %s", group.backbone.name, len(todo), needed)
+        log.info("%s: %d clips will take about %s", group.name, len(todo), needed)
     rates.note(estimate.measured(lambda: run.extract(todo, workers, _log_folder(group, how)), todo))
 
 
 def _log_folder(group: BackboneGroup, how: ExtractConfig) -> Path:
-    name = f"{group.backbone.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = f"{group.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     return how.data_root / "features" / "tensorboard_logs" / name
 
 

@@ -176,7 +176,7 @@ class ExtractionPass:
 
     def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
         """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
-        size = self.group.backbone.input_size
+        size = self.group.backbones[0].input_size
         variants = pictures.clip_variants(clip.path, clip.clip_id, clip.variants, size, self.group.config)
         jobs = [
             (stream, variant, self.engine.submit(images))

@@ -91,6 +91,11 @@ class BackboneRun:
     weights: Path
 
     @property
+    def name(self) -> str:
+        """The backbones' names, joined."""
+        return "+".join(backbone.name for backbone in self.backbones)
+
+    @property
     def backbone(self) -> Backbone:
         """The backbones as one."""
         return registry.together(self.backbones)

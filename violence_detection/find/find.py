@@ -97,7 +97,8 @@ def discover(config: SearchConfig, *more: Any) -> Inventory:
     nothing of an own set can be used.
     """
     datasets = catalogue.load(config.catalogue)
-    own = own_clips.read_all(OwnClipsConfig(config.own, config.labels), datasets)
+    asked = OwnClipsConfig(config.own, config.labels)
+    own = own_clips.read_all(asked, datasets) if config.own or config.labels else ()
     for own_set in own:
         if not own_set.clips:
             line = step_2(config, *more)
@@ -189,8 +190,9 @@ def report(found: Inventory, config: SearchConfig, *more: Any) -> None:
                 log.warning("%s: %d videos %s, left out: %s ...", dataset.dataset, len(paths), text, paths[0])
     for copy, kept in found.duplicate_trees:
         log.info("%s is a copy of %s and is counted once", copy, kept)
-    for text in offers.texts(found, config.own, config.labels, step_2(config, *more)):
-        log.warning("%s", text)
+    if found.unknown or found.unlabelled or config.own:
+        for text in offers.texts(found, config.own, config.labels, step_2(config, *more)):
+            log.warning("%s", text)
     for failure in found.failures:
         log.warning("left out: %s: %s", failure["path"], failure["reason"])
     for warning in found.warnings:

@@ -1,4 +1,4 @@
-"""What the machine has: processors, free memory, room on its disks, GPUs as the driver sees them."""
+"""What the machine has: free memory, room on its disks, GPUs as the driver sees them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import loky
 import psutil
 
 #: Room left on the disk beside what the data needs.
@@ -16,11 +15,6 @@ _CGROUP_FILES = (  # limit, use: version 2, then version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-
-
-def usable_cpus() -> int:
-    """Processors that this process may use: those it is bound to, or fewer by the container's quota; at least 1."""
-    return int(loky.cpu_count())
 
 
 def free_memory_bytes() -> int:

@@ -16,10 +16,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from loky import ProcessPoolExecutor
+from loky import ProcessPoolExecutor, cpu_count
 from loky.process_executor import TerminatedWorkerError
-
-from violence_detection.system import machine
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -27,9 +25,14 @@ R = TypeVar("R")
 _MOST_WORKERS = 100
 
 
+def usable_cpus() -> int:
+    """Processors that this process may use: those it is bound to, or fewer by the container's quota; at least 1."""
+    return int(cpu_count())
+
+
 def worker_count(asked: int) -> int:
     """The number asked for, or one a usable core when that is 0."""
-    return asked if asked > 0 else machine.usable_cpus()
+    return asked if asked > 0 else usable_cpus()
 
 
 def map_unordered(

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets.generated.marker import MARKER_NAME, SAMPLE_LABEL
 from violence_detection.errors import UserError
-from violence_detection.system import console, machine, storage
+from violence_detection.system import console, processes, storage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,7 +192,7 @@ def _render_all(target: Path, clips: Sequence[SampleClip]) -> None:
 
     if not clips:
         return
-    cores = machine.usable_cpus()
+    cores = processes.usable_cpus()
     context = multiprocessing.get_context("spawn")  # forking a process that has run OpenCV threads can hang
     with ProcessPoolExecutor(min(cores, 8), mp_context=context) as pool:
         jobs = pool.map(_render_clip, [target] * len(clips), clips, chunksize=5)
