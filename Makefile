@@ -62,6 +62,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy violence_detection tests benchmarks *.py
+	$(VENV)/bin/lint-imports --no-cache
 
 test: $(VENV)/.installed-dev
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile

@@ -47,6 +47,7 @@ from violence_detection.features import extract, key
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import trained_model
 from violence_detection.system import storage
+from violence_detection.system.console import log
 from violence_detection.training import training_data
 from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 from violence_detection.video import augment
@@ -111,7 +112,7 @@ def main() -> int:
         predictions.to_csv(temporary, index=False)
     stages = {name: figures(predictions, name) for name in COMPARED}
     storage.write_text(args.output / "table.md", table(stages))
-    cli.log.info("\n%s", table(stages))
+    log.info("\n%s", table(stages))
     cli.print_summary(
         {
             "stages": stages,
@@ -136,7 +137,7 @@ def open_pool(config: FeatureConfig, where: ExtractConfig) -> Pool:
 def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractConfig) -> None:
     """See that the cache holds the views of what is held out."""
     for run in runs:
-        rows = run.pool.rows(run.cut.held_out)
+        rows = run.pool.rows(run.fold.held_out)
         names = augment.variant_names("t", run.views)
         clips = extract.clips_of(rows, where.data_root / "combined_all", names)
         extract.ensure(clips, replace(config, streams=("rgb", "motion")), where)
@@ -167,7 +168,7 @@ class Seed:
     views: int
 
     @cached_property
-    def cut(self) -> Fold:
+    def fold(self) -> Fold:
         target = frozenset(self.pool.frame.dataset)
         fraction = self.settings.train.selection_fraction
         return folds.cross_validation(self.pool.frame, target, OUTER_FOLDS, fraction, self.seed)[0]
@@ -176,16 +177,16 @@ class Seed:
     def inner(self) -> CrossValidation:
         """Folds of what is not held out."""
         frame = self.pool.frame
-        rest = replace(self.pool, frame=frame[~frame.clip_id.isin(self.cut.held_out)])
+        rest = replace(self.pool, frame=frame[~frame.clip_id.isin(self.fold.held_out)])
         target = frozenset(frame.dataset)
         fraction = self.settings.train.selection_fraction
-        cuts = folds.cross_validation(rest.frame, target, self.inner_folds, fraction, self.seed)
-        return CrossValidation(MEMBERS, tuple(cuts), rest, self.settings, self.folder / "inner")
+        folds_ = folds.cross_validation(rest.frame, target, self.inner_folds, fraction, self.seed)
+        return CrossValidation(MEMBERS, tuple(folds_), rest, self.settings, self.folder / "inner")
 
     def jobs(self) -> list[TrainingJob]:
         """All models but the fine-tuned ones, which need the others."""
         singles = [self._single(name) for name in _SINGLE]
-        members = ensemble.jobs(MEMBERS, self.pool, self.cut, self.settings, self.folder, overwrite=False)
+        members = ensemble.jobs(MEMBERS, self.pool, self.fold, self.settings, self.folder, overwrite=False)
         return [*singles, *members, *self.inner.jobs()]
 
     def _single(self, name: str) -> TrainingJob:
@@ -199,32 +200,33 @@ class Seed:
         )
         pool = replace(_with_streams(self.pool, settings.features), variants=self.pool.variants[:variants])
         return TrainingJob(
-            PRESETS[preset].architecture, self.folder / _FOLDER.get(name, name), pool, self.cut, settings
+            PRESETS[preset].architecture, self.folder / _FOLDER.get(name, name), pool, self.fold, settings
         )
 
     def predictions(self, at_once: int) -> pd.DataFrame:
         """P(fight) of the held-out clips by every stage; fine-tunes the ensemble on the way."""
-        cli.log.info(
-            "seed %d: %d clips train, %d select, %d of %d sources are held out", self.seed, len(self.cut.train),
-            len(self.cut.selection), len(self.cut.held_out), self.pool.rows(self.cut.held_out).source_group.nunique(),
+        log.info(
+            "seed %d: %d clips train, %d select, %d of %d sources are held out", self.seed, len(self.fold.train),
+            len(self.fold.selection), len(self.fold.held_out),
+            self.pool.rows(self.fold.held_out).source_group.nunique(),
         )  # fmt: skip
         trained = member_jobs.run(self.jobs())
         members = [member_jobs.finished(job) for job in ensemble.jobs(
-            MEMBERS, self.pool, self.cut, self.settings, self.folder, overwrite=False)]  # fmt: skip
+            MEMBERS, self.pool, self.fold, self.settings, self.folder, overwrite=False)]  # fmt: skip
         parts = [ensemble.Part.of(n, t) for n, t in zip(MEMBERS, members, strict=True) if t]
-        ensemble.write(self.folder, parts, self.pool.plain(self.cut.selection), self.seed)
+        ensemble.write(self.folder, parts, self.pool.plain(self.fold.selection), self.seed)
         cross_validation.finish(self.inner, trained[-len(self.inner.jobs()) :])
         oof = cross_validation.earlier(self.inner.folder, lambda *_: self.inner)
         assert oof is not None  # written by the line before
         hard.fine_tune(
-            EnsembleConfig(), self.pool, self.cut, self.settings, oof, self.folder,
+            EnsembleConfig(), self.pool, self.fold, self.settings, oof, self.folder,
             lambda jobs: member_jobs.run(jobs, at_once=at_once), overwrite=False,
         )  # fmt: skip
-        views = self.pool.views(self.cut.held_out, self.views)
+        views = self.pool.views(self.fold.held_out, self.views)
         p: dict[str, np.ndarray] = {}
         for name in _SINGLE:
             job = self._single(name)
-            p |= {name: _average(job.folder, job.pool.plain(self.cut.held_out))}
+            p |= {name: _average(job.folder, job.pool.plain(self.fold.held_out))}
         plain = trained_model.load(self.folder)
         by_member = plain.predict(views.plain())
         p |= {**by_member, "ensemble": plain.average(by_member), "+ TTA": _average(self.folder, views)}

@@ -50,7 +50,12 @@ def install(
     put: Callable[[object, str, object], None] = setattr, runner: engines.Runner = features_of
 ) -> None:
     """Make it a backbone that `extract` runs. `put` is setattr, or a monkeypatch's."""
-    put(registry, "_backbones", dict(registry._load_networks()))
+    known = registry._load_networks()
+    put(
+        registry,
+        "_backbones",
+        {name: b for name, b in known.items() if name not in (NAME, "film", "one", "two")},
+    )
     registry.register(NAME, input_size=SIZE, feature_dim=4, licence="", weights=ThisFile())(lambda _: None)
     put(engines, "create", lambda *_, **__: engines.Engine("stand-in", [runner, runner]))
 
@@ -77,6 +82,33 @@ def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
 
     put(engines, "create", create)
     return replace(CONFIG, backbone=(NAME, "film"))
+
+
+def install_twins(put: Callable[[object, str, object], None]) -> tuple[FeatureConfig, list[str]]:
+    """Install two backbones with one trunk; the settings with both, and what the engine was asked to run, clip by clip.
+
+    The first gives the features, the second their doubles.
+    """
+    install(put)
+    trunk = registry.Trunk("twins", lambda path, names: None)
+    for name in ("one", "two"):
+        registry.register(name, input_size=SIZE, feature_dim=4, licence="", weights=ThisFile(), trunk=trunk)(
+            lambda _: None
+        )
+    ran: list[str] = []
+
+    def create(_kind: str, backbone: registry.Backbone, *_: Any, **__: Any) -> engines.Engine:
+        def run(images: np.ndarray) -> Any:
+            ran.append(backbone.name)
+            values = features_of(images)
+            by_name = {"one": values, "two": 2 * values}
+            made = [by_name[name] for name in backbone.name.split("+")]
+            return made if len(made) > 1 else made[0]
+
+        return engines.Engine("stand-in", [run])
+
+    put(engines, "create", create)
+    return replace(CONFIG, backbone=("one", "two")), ran
 
 
 def install_slow() -> None:

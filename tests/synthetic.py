@@ -90,9 +90,9 @@ def settings(config: TrainConfig = TRAIN) -> Settings:
 def jobs(features: Path, output: Path) -> list[TrainingJob]:
     """Two small members on made-up clips; the features are written once."""
     made = pool(features)
-    cut = folds.official(made.frame, {"a", "b"}, 0.2, 0)
+    fold = folds.official(made.frame, {"a", "b"}, 0.2, 0)
     short = dataclasses.replace(TRAIN, epochs=4)
-    return ensemble.jobs(("conv_lstm", "attention"), made, cut, settings(short), output, False)
+    return ensemble.jobs(("conv_lstm", "attention"), made, fold, settings(short), output, False)
 
 
 def train_jobs(features: Path, output: Path) -> None:

@@ -104,6 +104,7 @@ _SCRIPT = """
 import sys
 from violence_detection import cli
 from violence_detection.errors import UserError
+from violence_detection.system import console
 def main():
     args = cli.parse(cli.parser("x"), log_name=%(log_name)r)
     console.log.info("begun")
@@ -114,7 +115,7 @@ cli.run_main(main)
 
 
 def _script(body: str, *argv: str, log_name: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
     program = _SCRIPT % {"log_name": log_name, "body": body.replace("\n", "\n    ")}
     command = [sys.executable, "-c", program, *argv]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
@@ -191,10 +192,12 @@ def test_progress_away_from_a_terminal_prints_lines(capsys: pytest.CaptureFixtur
 def test_help_of_a_script_needs_nothing_heavy() -> None:
     heavy = {"numpy", "pandas", "cv2", "tensorflow", "keras", "sklearn"}
     program = (
-        "import sys; from violence_detection import cli, config, manifest, errors, storage\n"
+        "import importlib, sys; from violence_detection import cli\n"
+        "for room in ('find', 'download', 'combine', 'features', 'training', 'ensemble', 'evaluation', 'prediction'):\n"
+        "    importlib.import_module(f'violence_detection.{room}.config')\n"
         "print(*{m.split('.')[0] for m in sys.modules})"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
@@ -208,3 +211,22 @@ def test_the_log_of_a_second_run_in_one_process_has_no_double_lines(
         cli.parse(cli.parser("x"), [])
     logging.getLogger("violence_detection.anything").info("once")
     assert capsys.readouterr().err.count("once") == 1
+
+
+def test_an_older_python_is_told_so_without_a_traceback() -> None:
+    program = (
+        "import sys; sys.version_info = (3, 9, 2); sys.version = '3.9.2 (old)'\nimport violence_detection.cli"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=Path(cli.__file__).parents[1],
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode != 0
+    assert "Python 3.11 or newer is needed; this is 3.9.2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_missing_package_is_named_with_the_command() -> None:
+    done = _script("import no_such_package")
+    assert done.returncode == cli.EXIT_USER_MUST_ACT
+    assert "the Python package no_such_package is missing" in done.stderr
+    assert "pip install -r requirements.txt" in done.stderr
+    assert "Traceback" not in done.stderr

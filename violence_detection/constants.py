@@ -6,3 +6,10 @@ __version__ = "0.1.0"
 
 #: Class order everywhere: index 0 is nonfight, index 1 is fight; every model's output is P(fight).
 CLASS_NAMES = ("nonfight", "fight")
+
+#: The parts of the clips, and what papers call them (docs/glossary.md); said where a part is first named to people.
+PART_MEANINGS = {
+    "train": "what is learnt from",
+    "selection": "cut from train by source, chooses the epoch; papers call it the validation set",
+    "val": "held out, chooses nothing; papers call it the test set",
+}

@@ -118,6 +118,17 @@ def test_local_features_are_the_strongest_responses_of_the_same_network(
     np.testing.assert_allclose(values, maps[0].max(axis=(1, 2)), rtol=1e-5, atol=1e-5)
 
 
+def test_one_run_of_the_trunk_gives_the_features_of_both_backbones(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    frames = _waves().astype(np.float32)
+    whole, local = (np.asarray(v) for v in i3d.build_network(["i3d", "i3d_local"], seeded[0])(frames))
+    np.testing.assert_allclose(whole, np.asarray(seeded[1](frames)), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        local, np.asarray(i3d.build_network(["i3d_local"], seeded[0])(frames)), rtol=1e-5, atol=1e-5
+    )
+
+
 def test_i3d_gives_the_features_of_the_published_weights() -> None:
     path = weights.cache_folder() / "i3d-kinetics-400.ckpt"
     if not path.is_file() and not os.environ.get(FETCH):

@@ -163,6 +163,40 @@ def test_a_file_of_other_weights_is_refused_with_the_flag(tmp_path: Path, name: 
     assert name in str(e.value)
 
 
+def test_a_registered_backbone_is_found_listed_and_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_backbones", dict(registry._load_networks()))
+    file = weights.PackageFile("nowhere", "*.pth")
+
+    @registry.register("mine", input_size=8, feature_dim=2, licence="MIT", weights=file)
+    def build(path: Path) -> None: ...
+
+    assert "mine" in registry.list_backbones()
+    assert registry.get("mine").build is build
+    assert not registry.get("mine").is_video
+    with pytest.raises(ValueError, match=r"'mine' is registered already"):
+        registry.register("mine", input_size=8, feature_dim=2, licence="MIT", weights=file)(build)
+
+
+def test_every_backbone_says_its_licence_size_and_sampling() -> None:
+    for name in registry.list_backbones():
+        backbone = registry.get(name)
+        assert backbone.name == name
+        assert backbone.licence
+        assert backbone.input_size >= 224
+        frames = backbone.sampling.frames or 20
+        assert backbone.steps(frames) == -(-frames // backbone.sampling.frames_per_step)
+        assert backbone.is_video == (backbone.sampling.frames is not None)
+
+
+def test_backbones_with_one_trunk_stand_together_and_others_alone() -> None:
+    groups = registry.by_trunk(["i3d", "vgg19", "i3d_local"])
+    assert [[b.name for b in group] for group in groups] == [["i3d", "i3d_local"], ["vgg19"]]
+    assert registry.together(groups[0]).name == "i3d+i3d_local"
+    assert registry.together(groups[1]) is registry.get("vgg19")
+    with pytest.raises(ValueError, match="without a common trunk"):
+        registry.together([registry.get("i3d"), registry.get("vgg19")])
+
+
 def test_an_unknown_backbone_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(UserError, match=r"'resnet'.*efficientnet_b4, efficientnet_lite0"):
         registry.get("resnet")

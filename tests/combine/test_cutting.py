@@ -50,8 +50,8 @@ from violence_detection.datasets import video_files
 from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
-from violence_detection.system import storage
-from violence_detection.video import decode
+from violence_detection.system import processes, storage
+from violence_detection.video import damaged, decode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -262,6 +262,23 @@ def test_damaged_and_short_videos_are_named_and_the_rest_is_cut(root: Path) -> N
     assert {FILM, UBI_FIGHT} <= set(spans(root))
 
 
+@pytest.mark.parametrize("stage", ["plan", "cut"])
+def test_what_takes_too_long_is_named_and_tried_again_by_the_next_run(
+    root: Path, done: tuple[Path, CutResult], monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    with monkeypatch.context() as patch:
+        if stage == "cut":
+            found = inventory.discover([root / "raw"])
+            plans = [(job, window_files.plan_job(job)) for job in cutting._jobs(found, CONFIG, root)[0]]
+            patch.setattr(cutting, "_plan_all", lambda *_: plans)
+        patch.setattr(damaged, "TIME_LIMIT_S", 0.0)
+        result = cut(root)
+    assert {f["path"] for f in result.failures if f["reason"] == damaged.TIMED_OUT} >= {NORMAL, FIGHTING}
+    assert files(root) == {}
+    assert cut(root).by_dataset == done[1].by_dataset
+    assert files(root) == files(done[0])
+
+
 def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: Path) -> None:
     name = "raw/ucf/Normal_Videos/Normal_Videos003_x264.avi"
     numbered_videos.write(tmp_path / name, n_frames=190, fps=FPS)
@@ -380,3 +397,32 @@ def test_windows_are_not_taken_for_published_clips_where_there_is_no_raw(tmp_pat
     (tmp_path / "raw").rmdir()
     cutting.cut(inventory.discover([tmp_path]), CONFIG, tmp_path, workers=2)
     assert inventory.discover([tmp_path]).unknown == {}
+
+
+def test_a_windows_id_says_what_was_cut_not_how_it_was_encoded(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Builds of OpenCV encode differently; the split must be the same on all of them."""
+    clips = cut(root).clips
+    ids = {c.path.name: c.clip_id for c in clips}
+    assert len(set(ids.values())) == len({storage.sha256_file(c.path) for c in clips}), "copies have one id"
+    assert all(len(clip_id) == 16 for clip_id in ids.values())
+    other = Path(shutil.copytree(root, tmp_path / "other", ignore=shutil.ignore_patterns("windows")))
+    encode = window_files.writer.write
+    monkeypatch.setattr(processes, "map_unordered", lambda f, items, *_, **__: ((i, f(i)) for i in items))
+    monkeypatch.setattr(
+        window_files.writer,
+        "write",
+        lambda path, fps, frames, codec: encode(path, fps, (255 - frame for frame in frames), codec),
+    )
+    again = cut(other)
+    assert {c.path.name: c.clip_id for c in again.clips} == ids
+    contents = [
+        (storage.sha256_file(c.path), storage.sha256_file(root / c.path.relative_to(other)))
+        for c in again.clips
+    ]
+    assert all(a != b for a, b in contents)
+    combine.run(CombineConfig(data_root=other))
+    rows = manifest.read(other / "combined_all")
+    assert set(rows.clip_id) <= set(ids.values())
+    assert not set(rows.clip_id) & set(rows.sha256.str[:16])

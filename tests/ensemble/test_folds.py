@@ -33,12 +33,12 @@ def _sources(frame: pd.DataFrame, ids: tuple[str, ...]) -> set[str]:
 @pytest.mark.parametrize("target", [{"a", "b"}, {"a"}])
 def test_each_train_clip_is_held_out_once_and_its_source_neither_trains_nor_selects(target: set[str]) -> None:
     frame = _frame()
-    cuts = folds.cross_validation(frame, target, 4, 0.2, 0)
-    held_out = [clip for cut in cuts for clip in cut.held_out]
+    folds_ = folds.cross_validation(frame, target, 4, 0.2, 0)
+    held_out = [clip for fold in folds_ for clip in fold.held_out]
     wanted = frame[(frame.split == "train") & frame.dataset.isin(target)]
     assert sorted(held_out) == wanted.clip_id.tolist()
-    for cut in [*cuts, folds.official(frame, target, 0.2, 0)]:
-        parts = [_sources(frame, ids) for ids in (cut.train, cut.selection, cut.held_out)]
+    for fold in [*folds_, folds.official(frame, target, 0.2, 0)]:
+        parts = [_sources(frame, ids) for ids in (fold.train, fold.selection, fold.held_out)]
         assert parts[0]
         assert parts[1]
         assert parts[2]
@@ -51,22 +51,22 @@ def test_val_is_held_out_by_the_official_cut_and_touched_by_no_fold() -> None:
     frame = _frame()
     val = set(frame.clip_id[frame.split == "val"])
     assert set(folds.official(frame, {"a", "b"}, 0.2, 0).held_out) == val
-    for cut in folds.cross_validation(frame, {"a", "b"}, 4, 0.2, 0):
-        assert not val & {*cut.train, *cut.selection, *cut.held_out}
+    for fold in folds.cross_validation(frame, {"a", "b"}, 4, 0.2, 0):
+        assert not val & {*fold.train, *fold.selection, *fold.held_out}
 
 
 def test_added_data_sets_train_but_neither_select_nor_measure() -> None:
     frame = _frame()
     dataset = dict(zip(frame.clip_id, frame.dataset, strict=True))
     alone = folds.cross_validation(frame[frame.dataset == "a"], {"a"}, 4, 0.2, 0)
-    for cut, without in zip(folds.cross_validation(frame, {"a"}, 4, 0.2, 0), alone, strict=True):
-        assert {dataset[c] for c in cut.train} == {"a", "b"}
-        assert {dataset[c] for c in (*cut.selection, *cut.held_out)} == {"a"}
-        assert (cut.selection, cut.held_out) == (
+    for fold, without in zip(folds.cross_validation(frame, {"a"}, 4, 0.2, 0), alone, strict=True):
+        assert {dataset[c] for c in fold.train} == {"a", "b"}
+        assert {dataset[c] for c in (*fold.selection, *fold.held_out)} == {"a"}
+        assert (fold.selection, fold.held_out) == (
             without.selection,
             without.held_out,
         )  # so they can be compared
-        assert set(without.train) < set(cut.train)
+        assert set(without.train) < set(fold.train)
 
 
 def test_data_sets_are_named_or_refused() -> None:
@@ -86,14 +86,14 @@ def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
 
 
 def test_hard_clips_are_drawn_until_they_have_their_share_and_the_others_once() -> None:
-    cut = folds.Fold("x", tuple(f"{i:02d}" for i in range(20)), (), ())
+    fold = folds.Fold("x", tuple(f"{i:02d}" for i in range(20)), (), ())
     hard = np.arange(20) < 3
-    drawn = folds.with_repeats(cut, hard, 0.4)
-    counts = [drawn.train.count(c) for c in cut.train]
+    drawn = folds.with_repeats(fold, hard, 0.4)
+    counts = [drawn.train.count(c) for c in fold.train]
     assert counts[3:] == [1] * 17
     assert sum(counts[:3]) / len(drawn.train) == pytest.approx(0.4, abs=0.02)
     assert max(counts[:3]) - min(counts[:3]) <= 1
-    assert drawn.sha256 != cut.sha256
+    assert drawn.sha256 != fold.sha256
     assert (
-        folds.with_repeats(cut, np.arange(20) < 15, 0.4).train == cut.train
+        folds.with_repeats(fold, np.arange(20) < 15, 0.4).train == fold.train
     )  # more than their share already

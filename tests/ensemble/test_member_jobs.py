@@ -65,12 +65,12 @@ def test_jobs_on_the_same_clips_get_the_features_of_their_own_pool(
 
 def test_processes_share_the_memory_that_features_may_take(features: Path, tmp_path: Path) -> None:
     (job, _) = synthetic.jobs(features, tmp_path)
-    loaded = job.pool.data(job.cut)
+    loaded = job.pool.data(job.fold)
     needed = sum(
         x.nbytes for part in (loaded.train, loaded.selection, loaded.val) for x in part.inputs.values()
     )
     pool = dataclasses.replace(job.pool, memory_gb=2.5 * needed / 1e9)
-    kept, read = (pool.shared_by(processes).data(job.cut).train.inputs for processes in (2, 3))
+    kept, read = (pool.shared_by(processes).data(job.fold).train.inputs for processes in (2, 3))
     assert all(isinstance(values, np.ndarray) for values in kept.values())
     assert not any(isinstance(values, np.ndarray) for values in read.values())
 
@@ -134,8 +134,8 @@ def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(
     assert [(job.folder / run_folder.FINAL_NAME).stat().st_mtime_ns for job in jobs] == before
     other = dataclasses.replace(jobs[0], settings=synthetic.settings())
     assert member_jobs.finished(other) is None
-    fewer = dataclasses.replace(jobs[0].cut, train=jobs[0].cut.train[1:])
-    assert member_jobs.finished(dataclasses.replace(jobs[0], cut=fewer)) is None
+    fewer = dataclasses.replace(jobs[0].fold, train=jobs[0].fold.train[1:])
+    assert member_jobs.finished(dataclasses.replace(jobs[0], fold=fewer)) is None
 
 
 @pytest.mark.slow
@@ -143,7 +143,7 @@ def test_what_a_process_raises_for_the_user_is_raised_here(
     features: Path, in_sequence: Path, tmp_path: Path
 ) -> None:
     job = synthetic.jobs(features, tmp_path)[0]
-    gone = next(iter(job.pool.stores.values())).path(job.cut.train[0])
+    gone = next(iter(job.pool.stores.values())).path(job.fold.train[0])
     content = gone.read_bytes()
     gone.unlink()
     try:

@@ -122,12 +122,6 @@ def test_a_clip_at_the_threshold_is_called_a_fight() -> None:
     assert metrics.evaluate(frame, 0.6)["threshold"] == 0.6
 
 
-def test_calibration_error_of_perfect_and_of_overconfident_scores() -> None:
-    fight = np.repeat([True, False], 50)
-    assert metrics.expected_calibration_error(fight, fight.astype(float)) == 0
-    assert metrics.expected_calibration_error(fight, np.full(100, 0.95)) == pytest.approx(0.45)
-
-
 def test_every_data_set_and_member_has_its_own_figures_and_all_are_json() -> None:
     result = metrics.evaluate(predictions_frame(), 0.5)
     assert json.loads(json.dumps(result, allow_nan=False)) == result

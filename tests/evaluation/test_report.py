@@ -166,6 +166,14 @@ def test_the_page_needs_no_network_and_no_scripts(written: Path) -> None:
     assert not re.search(r"https?://", source)
 
 
+def test_the_plots_on_the_disk_are_the_light_ones_of_the_page(written: Path) -> None:
+    shown = [img.get("src") or "" for img in Page(written / "index.html").all("img")]
+    on_disk = [
+        f"data:image/png;base64,{base64.b64encode((written / p).read_bytes()).decode()}" for p in PLOTS
+    ]
+    assert set(on_disk) <= set(shown)
+
+
 def test_a_path_with_markup_is_shown_not_run(written: Path) -> None:
     page = Page(written / "index.html")
     assert HOSTILE_PATH in page.by_id["mistakes"]

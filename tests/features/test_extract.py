@@ -24,7 +24,7 @@ import stand_in
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
-from violence_detection.features import estimate, extract
+from violence_detection.features import extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.video import decode
@@ -218,7 +218,7 @@ def test_an_engine_that_fails_ends_the_run_with_its_error(
 
 def _start(data_root: Path, variants: int, clips: list[Path]) -> subprocess.Popen[bytes]:
     command = [sys.executable, stand_in.__file__, str(data_root), str(variants), *map(str, clips)]
-    environment = os.environ | {"PYTHONPATH": str(Path(extract.__file__).parent.parent)}
+    environment = os.environ | {"PYTHONPATH": str(Path(extract.__file__).parents[2])}
     return subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
 
 
@@ -333,7 +333,8 @@ def test_what_an_extraction_takes_is_said_before_and_after(
     tmp_path: Path, counts: Counts, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(estimate, "WORTH_MEASURING", 4)
+    monkeypatch.setattr(extract, "WORTH_MEASURING", 4)
+    monkeypatch.setattr(extract, "WORTH_TELLING_S", 0.0)
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(8)]
     wanted = stand_in.wanted(paths, 2)
     extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1, usd_per_hour=1000))
@@ -407,3 +408,31 @@ def test_settings_that_cannot_work_are_refused_before_work_starts(
     with pytest.raises(UserError, match=message):
         extract.ensure([], replace(FeatureConfig(), **change), how)
     assert not (tmp_path / "features").exists()
+
+
+def test_backbones_with_one_trunk_are_decoded_and_run_once(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ran = stand_in.install_twins(monkeypatch.setattr)
+    wanted, how = stand_in.wanted(clips[:2], 1), ExtractConfig(data_root=tmp_path)
+    done = extract.ensure(wanted, config, how)
+    assert counts.opened == {"clip0.avi": 1, "clip1.avi": 1}
+    assert ran == ["one+two"] * 4, "two clips, two streams"
+    assert set(done.stores) == {f"{name}.{stream}" for name in ("one", "two") for stream in ("rgb", "motion")}
+    for stream in ("rgb", "motion"):
+        one, two = (done.stores[f"{name}.{stream}"].read("clip1", ["v0"]) for name in ("one", "two"))
+        np.testing.assert_allclose(two, 2 * one.astype(np.float32), rtol=1e-3)
+
+
+def test_of_backbones_with_one_trunk_only_those_that_lack_features_run(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ran = stand_in.install_twins(monkeypatch.setattr)
+    wanted, how = stand_in.wanted(clips[:2], 1), ExtractConfig(data_root=tmp_path)
+    extract.ensure(wanted, replace(config, backbone=("one",)), how)
+    ran.clear()
+    extract.ensure(wanted, config, how)
+    assert ran == ["two"] * 4
+    ran.clear()
+    extract.ensure(wanted, config, how)
+    assert not ran

@@ -127,11 +127,11 @@ def test_damaged_entries_are_made_again_once_each_while_training(store: FeatureS
     before, entries = _samples(store, True).plain()["a"], {c: store.path(c).read_bytes() for c in CLIPS}
     made: list[str] = []
 
-    def maker(clip_id: str) -> None:
+    def reextract(clip_id: str) -> None:
         made.append(clip_id)
         store.path(clip_id).write_bytes(entries[clip_id])
 
-    samples = _samples(FeatureStore(store.folder, maker), False)
+    samples = _samples(FeatureStore(store.folder, reextract), False)
     _three_epochs(samples)
     for clip_id, how in zip(("c1", "c2", "c5", "c8"), DAMAGES, strict=True):
         _damage(store.path(clip_id), how)

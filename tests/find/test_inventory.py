@@ -16,6 +16,7 @@ from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
+from violence_detection.video import damaged
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -128,6 +129,12 @@ def test_check_names_the_damaged_files(tmp_path: Path) -> None:
     assert all(f["reason"] for f in result.failures)
     assert (tmp_path / find.FAILURES_NAME).read_text().count("\n") == 4
     assert str(good) not in (tmp_path / find.FAILURES_NAME).read_text()
+
+
+def test_check_names_what_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(damaged, "TIME_LIMIT_S", 0.0)
+    video = write(tmp_path / "fi1_xvid.avi", 1)
+    assert find.check([video], workers=1) == [{"path": str(video), "reason": damaged.TIMED_OUT}]
 
 
 def test_check_names_a_video_that_ends_long_before_its_header_says(tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 
 
 def _train(names: tuple[str, ...], pool: Pool, folder: Path) -> None:
-    cut = folds.official(pool.frame, {"a", "b"}, 0.2, 0)
+    fold = folds.official(pool.frame, {"a", "b"}, 0.2, 0)
     trained = member_jobs.run(
-        ensemble.jobs(names, pool, cut, synthetic.settings(), folder, False),
+        ensemble.jobs(names, pool, fold, synthetic.settings(), folder, False),
         strategy=tf.distribute.get_strategy(),
     )
     parts = [ensemble.Part.of(n, t) for n, t in zip(names, trained, strict=True)]
-    ensemble.write(folder, parts, pool.plain(cut.selection), 0)
+    ensemble.write(folder, parts, pool.plain(fold.selection), 0)
 
 
 @pytest.fixture(scope="module")

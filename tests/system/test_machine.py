@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from violence_detection.system import machine
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def test_a_container_limit_bounds_the_free_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,14 +25,15 @@ def test_a_container_limit_bounds_the_free_memory(tmp_path: Path, monkeypatch: p
     assert machine.free_memory_bytes() == 0
 
 
-def test_a_container_quota_bounds_the_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    quota, period = tmp_path / "quota", tmp_path / "period"
-    period.write_text("100000")
-    monkeypatch.setattr(machine, "_CPU_QUOTA_FILES", ((str(quota), str(period)),))
-    quota.write_text("50000")
-    assert machine.usable_cpus() == 1
-    quota.write_text("-1")
-    assert machine.usable_cpus() >= 1
+def test_a_process_counts_the_processors_it_is_bound_to() -> None:
+    program = (
+        "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+        "from violence_detection.system import machine; print(machine.usable_cpus())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1\n"
 
 
 def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,29 @@ def square_or_die(n: int) -> int:
     return n * n
 
 
+def square_or_fail_in_every_way(n: int) -> int:
+    if n == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if n == 4:
+        os._exit(0)
+    if n == 5:
+        time.sleep(600)
+    if n == 6:
+        os.kill(os.getpid(), signal.SIGINT)
+    return n * n
+
+
+def time_out_by_itself(_: int) -> int:
+    raise TimeoutError("the disk did not answer")
+
+
+def sleep_or_raise(folder: Path | None) -> None:
+    if folder is None:
+        raise ValueError("none")
+    (folder / str(os.getpid())).touch()
+    time.sleep(600)
+
+
 def square_or_raise(n: int) -> int:
     if n == 3:
         raise ValueError("three")
@@ -43,6 +68,54 @@ def test_a_crash_costs_only_the_item_that_crashes() -> None:
     assert found == {n: -1 if n % 10 == 3 else n * n for n in range(12)}
 
 
+def test_what_takes_too_long_is_given_up_and_the_rest_is_done_once_each() -> None:
+    found = list(
+        processes.map_unordered(
+            square_or_fail_in_every_way,
+            range(20),
+            2,
+            on_crash=lambda n: -n,
+            time_limit_s=4.0,
+            on_timeout=lambda n: -100 * n,
+        )
+    )
+    failed = {3: -3, 4: -4, 5: -500}
+    assert sorted(found) == [(n, failed.get(n, n * n)) for n in range(20)]
+
+
+def test_what_takes_too_long_counts_as_a_crash_if_nothing_else_is_said() -> None:
+    found = processes.map_unordered(
+        square_or_fail_in_every_way, [5], 1, on_crash=lambda n: -n, time_limit_s=0.5
+    )
+    assert list(found) == [(5, -5)]
+
+
+def test_a_time_out_that_the_work_itself_reports_is_an_error_like_others() -> None:
+    found = processes.map_unordered(time_out_by_itself, [1], 1, on_crash=lambda n: -n, time_limit_s=60)
+    with pytest.raises(TimeoutError, match="the disk"):
+        list(found)
+
+
+def test_few_of_many_items_are_taken_at_a_time() -> None:
+    items = iter(range(10_000))
+    for count, _ in enumerate(processes.map_unordered(square, items, 2, on_crash=lambda n: -1), 1):
+        assert 10_000 - operator.length_hint(items) <= count + 4
+        if count == 50:
+            break
+
+
+def test_an_error_ends_what_still_runs(tmp_path: Path) -> None:
+    def items() -> Iterator[Path | None]:
+        yield tmp_path
+        while not list(tmp_path.iterdir()):
+            time.sleep(0.02)
+        yield None
+
+    with pytest.raises(ValueError, match="none"):
+        list(processes.map_unordered(sleep_or_raise, items(), 2, on_crash=lambda _: None))
+    assert not storage.is_running(int(next(tmp_path.iterdir()).name))
+
+
 def test_an_error_is_raised_where_it_is_waited_for() -> None:
     with pytest.raises(ValueError, match="three"):
         list(processes.map_unordered(square_or_raise, range(5), 1, on_crash=lambda n: -1))
@@ -51,9 +124,9 @@ def test_an_error_is_raised_where_it_is_waited_for() -> None:
 def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import os, sys, time\nfrom pathlib import Path\nfrom violence_detection import parallel\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom violence_detection.system import processes\n"
         "def work(folder):\n    (Path(folder) / str(os.getpid())).touch()\n    time.sleep(60)\n"
-        "if __name__ == '__main__':\n    list(parallel.map_unordered(work, [sys.argv[1]], 1, on_crash=id))\n"
+        "if __name__ == '__main__':\n    list(processes.map_unordered(work, [sys.argv[1]], 1, on_crash=id))\n"
     )
     pids = tmp_path / "pids"
     pids.mkdir()
@@ -61,6 +134,7 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
         [sys.executable, str(script), str(pids)], env={**os.environ, "PYTHONPATH": str(REPOSITORY)}
     )
     while not list(pids.iterdir()):
+        assert parent.poll() is None
         time.sleep(0.02)
     parent.kill()
     parent.wait()

@@ -24,7 +24,7 @@ from violence_detection.system import ray_cluster
 ray = pytest.importorskip("ray", reason="Ray is optional")
 
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).resolve().parents[1]
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 

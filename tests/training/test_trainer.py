@@ -339,7 +339,7 @@ def test_damaged_feature_met_while_training_is_made_anew_and_changes_nothing(tmp
         store.add(clip_id, {"v0": variants[0], "v1": variants[1]}, "test")
     repaired = []
 
-    def maker(clip_id: str) -> None:
+    def reextract(clip_id: str) -> None:
         repaired.append(clip_id)
         row = made.train.rows.clip_id.tolist().index(clip_id)
         store.add(clip_id, {"v0": values[row, 0], "v1": values[row, 1]}, "test")
@@ -348,7 +348,9 @@ def test_damaged_feature_met_while_training_is_made_anew_and_changes_nothing(tmp
     content = bytearray(store.path(broken).read_bytes())
     content[200:] = bytes(len(content) - 200)
     store.path(broken).write_bytes(content)
-    stored = StoredFeatures(FeatureStore(store.folder, maker), list(made.train.rows.clip_id), ("v0", "v1"))
+    stored = StoredFeatures(
+        FeatureStore(store.folder, reextract), list(made.train.rows.clip_id), ("v0", "v1")
+    )
     train = dataclasses.replace(made.train, inputs={**made.train.inputs, "efficientnet_lite0.rgb": stored})
     strategy = tf.distribute.get_strategy()
     streamed = dataclasses.replace(made, train=train)

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from violence_detection.system import storage
 from violence_detection.video import augment
 
 SIZE = 48
@@ -158,7 +159,24 @@ def test_every_number_of_a_draw_varies_within_its_range_and_on_both_sides() -> N
         off = (drawn[name] - middle) / half
         assert -1 <= off.min() < -0.9, name
         assert 0.9 < off.max() <= 1, name
-    assert not any(d.reverse for d in draws)
+
+
+def test_caches_made_before_stay_valid_and_hold_what_would_be_drawn_now() -> None:
+    assert storage.stable_hash(augment.settings()) == "d00baa32bf57"
+    assert augment.draw(0, "abc", "v3") == augment.Draw(
+        flip=True,
+        rotation_deg=5.755493182751131,
+        shift_x=-0.017918305313162047,
+        shift_y=-0.06968459783276687,
+        zoom=0.8860441229302866,
+        shear_deg=-3.9958836625529113,
+        brightness=-9.694890025106286,
+        contrast=1.0170765899853942,
+        channel_shift=(-0.3132001386147536, 2.3785857496006493, -6.7524996686412155),
+        window_start=0.6363597978707298,
+        window_length=0.9792811389611698,
+        noise_seed=1380363314,
+    )
 
 
 def test_variant_names_begin_with_the_plain_clip() -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.combine import links, manifest, scan, split
+from violence_detection.combine import manifest, scan, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate, scanned
-from violence_detection.constants import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find
@@ -153,7 +153,7 @@ def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, 
 
 
 def _row(clip: ScannedClip, side: str) -> dict[str, Any]:
-    name = links.clip_name(clip.dataset, clip.source_path, clip.clip_id)
+    name = manifest.clip_name(clip.dataset, clip.source_path, clip.clip_id)
     return manifest.row(clip, side, f"{side}/{clip.label}/{name}")
 
 
@@ -198,7 +198,7 @@ def _write(
         (combined / name).unlink(missing_ok=True)
     folders = [combined / side / label for side in manifest.SPLITS for label in CLASS_NAMES]
     wanted = {combined / r["path"]: config.data_root / r["source_path"] for r in rows}
-    log.info("%d clips placed in %s (%s)", len(rows), combined, links.place(wanted, folders, config.link))
+    log.info("%d clips placed in %s (%s)", len(rows), combined, manifest.place(wanted, folders, config.link))
     storage.write_failures(combined / "failures.csv", failures)
     storage.write_failures(combined / "unlabelled.csv", left_out)
     storage.write_failures(combined / "warnings.csv", cut_short)
@@ -270,6 +270,7 @@ def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs
 
 def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
     """The balance of classes a data set, for people, and what could not be had."""
+    log.info("train is %s; val is %s", PART_MEANINGS["train"], PART_MEANINGS["val"])
     log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
     for dataset, sides in summary["by_dataset"].items():
         train, val = sides["train"], sides["val"]

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from violence_detection.combine import duplicates
 from violence_detection.combine.duplicates import Pair
 from violence_detection.combine.scan import Scan
-from violence_detection.datasets.source_groups import Union, preferred_name
+from violence_detection.datasets.source_groups import preferred_name
 from violence_detection.find.inventory import ClipFile
+
+if TYPE_CHECKING:
+    from scipy.cluster.hierarchy import DisjointSet
 
 #: A source group that pictures, not published ids, joined may hold this share of a data set's class, or this
 #: many clips. Data sets that publish no sources are grouped in blocks of numbers; a few chance pairs would
@@ -88,17 +92,20 @@ def deduplicate(candidates: Iterable[ScannedClip], altered: bool = True) -> Dedu
     say that one of the labels is wrong; without `altered` all of them stay. The result does not depend on the order of
     the candidates.
     """
-    union: Union[str] = Union()
-    unique, dropped, conflicts = _exact(candidates, union)
+    from scipy.cluster.hierarchy import DisjointSet
+
+    candidates = list(candidates)
+    groups = DisjointSet(sorted({c.source_group for c in candidates}))
+    unique, dropped, conflicts = _exact(candidates, groups)
     unique.sort(key=lambda c: c.clip_id)
     pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])
-    bridges = _join(unique, pairs, union)
+    bridges = _join(unique, pairs, groups)
     stays = _originals(unique, pairs) if altered else {i: i for i in range(len(unique))}
     near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
     ends = ((stays[p.i], stays[p.j]) for p in bridges)  # a dropped copy's footage is its original's
     sizes = Counter(duplicates.clusters(len(unique), pairs))
     return Deduplicated(
-        kept=_renamed((unique[i] for i, k in stays.items() if i == k), union),
+        kept=_renamed((unique[i] for i, k in stays.items() if i == k), groups),
         dropped=sorted(dropped + near),
         conflicts=conflicts,
         n_near_groups=sum(size > 1 for size in sizes.values()),
@@ -106,24 +113,24 @@ def deduplicate(candidates: Iterable[ScannedClip], altered: bool = True) -> Dedu
     )
 
 
-def _join(unique: Sequence[ScannedClip], pairs: Sequence[Pair], union: Union[str]) -> list[Pair]:
+def _join(unique: Sequence[ScannedClip], pairs: Sequence[Pair], groups: DisjointSet) -> list[Pair]:
     """Join source groups over pairs, the nearest first; returns the pairs whose groups would grow too large."""
     strata = Counter((c.dataset, c.label) for c in unique)
     most = {s: max(MAX_JOINED_CLIPS, MAX_JOINED_SHARE * n) for s, n in strata.items()}
     sizes: dict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
     for clip in unique:
-        sizes[union.root(clip.source_group)][clip.dataset, clip.label] += 1
+        sizes[groups[clip.source_group]][clip.dataset, clip.label] += 1
     bridges = []
     for pair in sorted(pairs, key=lambda p: (not p.same_clip, p.distance, p.i, p.j)):
-        a, b = (union.root(unique[k].source_group) for k in (pair.i, pair.j))
+        a, b = (groups[unique[k].source_group] for k in (pair.i, pair.j))
         if a == b:
             continue
         joined = sizes[a] + sizes[b]
         if any(n > most[stratum] for stratum, n in joined.items()):
             bridges.append(pair)
             continue
-        union.join(a, b)
-        sizes[union.root(a)] = joined
+        groups.merge(a, b)
+        sizes[groups[a]] = joined
     return bridges
 
 
@@ -142,18 +149,18 @@ def _originals(unique: Sequence[ScannedClip], pairs: Sequence[Pair]) -> dict[int
 
 
 def _exact(
-    candidates: Iterable[ScannedClip], union: Union[str]
+    candidates: Iterable[ScannedClip], groups: DisjointSet
 ) -> tuple[list[ScannedClip], list[Dropped], list[tuple[ScannedClip, ScannedClip]]]:
     same: dict[str, list[ScannedClip]] = defaultdict(list)
     for candidate in candidates:
-        same[candidate.scan.sha256].append(candidate)
+        same[candidate.clip_id].append(candidate)
     unique: list[ScannedClip] = []
     dropped: list[Dropped] = []
     conflicts: list[tuple[ScannedClip, ScannedClip]] = []
     for _, copies in sorted(same.items()):
         first, *others = sorted(copies, key=ScannedClip.preference)
         for other in others:
-            union.join(first.source_group, other.source_group)
+            groups.merge(first.source_group, other.source_group)
         if opposite := next((o for o in others if o.label != first.label), None):
             conflicts += [(c, opposite if c.label == first.label else first) for c in (first, *others)]
             continue
@@ -162,11 +169,11 @@ def _exact(
     return unique, dropped, sorted(conflicts, key=lambda pair: pair[0].source_path)
 
 
-def _renamed(kept: Iterable[ScannedClip], union: Union[str]) -> list[ScannedClip]:
+def _renamed(kept: Iterable[ScannedClip], groups: DisjointSet) -> list[ScannedClip]:
     """The kept clips, sorted by path, under the common name of their joined source group."""
     clips: Sequence[ScannedClip] = sorted(kept, key=lambda c: c.source_path)
     members: dict[str, set[str]] = defaultdict(set)
     for clip in clips:
-        members[union.root(clip.source_group)].add(clip.source_group)
+        members[groups[clip.source_group]].add(clip.source_group)
     names = {root: preferred_name(group) for root, group in members.items()}
-    return [replace(c, source_group=names[union.root(c.source_group)]) for c in clips]
+    return [replace(c, source_group=names[groups[c.source_group]]) for c in clips]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from violence_detection.combine import fingerprint
+from violence_detection.datasets import source_groups
 
 if TYPE_CHECKING:
     import faiss
@@ -100,18 +101,7 @@ def compare(
 
 def clusters(n: int, pairs: Sequence[Pair]) -> list[int]:
     """Connected components: for each of n clips the smallest position in its cluster."""
-    parent = list(range(n))
-
-    def root(k: int) -> int:
-        while parent[k] != k:
-            parent[k] = parent[parent[k]]
-            k = parent[k]
-        return k
-
-    for pair in pairs:
-        a, b = sorted((root(pair.i), root(pair.j)))
-        parent[b] = a
-    return [root(k) for k in range(n)]
+    return source_groups.connected(n, [(pair.i, pair.j) for pair in pairs])
 
 
 def distances(

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
-from violence_detection.system import console, journal, processes, storage
+from violence_detection.system import console, processes, storage
+from violence_detection.video import damaged
 
 JOURNAL_NAME = ".scan.jsonl"
 #: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,
@@ -54,7 +55,11 @@ def scan_file(path: Path) -> Scan:
 
 
 def _crashed(_: Path) -> Scan:
-    return Scan(reason="takes the decoder down: the process that read it died")
+    return Scan(reason=damaged.CRASHED)
+
+
+def _timed_out(_: Path) -> Scan:
+    return Scan(reason=damaged.TIMED_OUT)
 
 
 def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dict[str, Scan]:
@@ -63,7 +68,7 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
     Returns name -> Scan for every name, in sorted order.
     """
     keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
-    known = journal.read(journal_path, frozenset(Scan.__dataclass_fields__))
+    known = storage.read_journal(journal_path, frozenset(Scan.__dataclass_fields__))
     found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
     todo = {files[name]: name for name in keys if name not in found}
     console.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
@@ -79,9 +84,14 @@ def _scan_and_record(
 ) -> Iterator[tuple[str, Scan]]:
     if not todo:
         return
-    with journal.appending(journal_path) as record:
-        for path, scan in processes.map_unordered(scan_file, todo, workers, _crashed):
-            record(keys[todo[path]], asdict(scan))
+    with storage.appending_journal(journal_path) as record:
+        scans = processes.map_unordered(
+            scan_file, todo, workers, _crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=_timed_out
+        )
+        for path, scan in scans:
+            # The next run tries again what took too long: that may have been the disk's fault.
+            if scan.reason != damaged.TIMED_OUT:
+                record(keys[todo[path]], asdict(scan))
             yield todo[path], scan
 
 

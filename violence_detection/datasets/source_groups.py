@@ -7,10 +7,12 @@ share any key share a source. Near-duplicates found in the pictures join further
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+
+import numpy as np
 
 from violence_detection.datasets.catalogue import Dataset, GroupRule, normalised
 
@@ -19,25 +21,6 @@ _MIN_CUT_TITLE = 16
 _YOUTUBE_ID = re.compile(r"(?:v=|youtu\.be/)([\w-]{11})")
 _LISTED_CLIP = re.compile(r"((?:no)?fi\d+)\s*:.*")
 _LISTED_RANGE = re.compile(r"((?:no)?fi)(\d+)\s*-\s*(?:no)?fi(\d+)\s*:\s*(.+)")
-T = TypeVar("T", bound=Hashable)
-
-
-class Union(Generic[T]):
-    """Disjoint sets of hashable items: `join` merges two, `root` names the set of one."""
-
-    def __init__(self) -> None:
-        self._parent: dict[T, T] = {}
-
-    def root(self, item: T) -> T:
-        parent = self._parent
-        parent.setdefault(item, item)
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    def join(self, a: T, b: T) -> None:
-        self._parent[self.root(a)] = self.root(b)
 
 
 @dataclass
@@ -134,17 +117,25 @@ def read_clip_list(path: Path) -> dict[str, tuple[str, ...]]:
 
 def group_names(keys: Sequence[Iterable[str]]) -> list[str]:
     """Name of each clip's source group: the first (youtube before others) of all keys in its joined set."""
-    union: Union[str] = Union()
-    for clip_keys in keys:
-        first, *others = clip_keys
-        union.root(first)
-        for other in others:
-            union.join(first, other)
-    members: dict[str, list[str]] = {}
-    for key in {k for clip_keys in keys for k in clip_keys}:
-        members.setdefault(union.root(key), []).append(key)
-    names = {root: preferred_name(group) for root, group in members.items()}
-    return [names[union.root(next(iter(clip_keys)))] for clip_keys in keys]
+    numbers: dict[str, int] = {}
+    clips = [[numbers.setdefault(key, len(numbers)) for key in clip_keys] for clip_keys in keys]
+    sets = connected(len(numbers), [(clip[0], other) for clip in clips for other in clip[1:]])
+    members: dict[int, list[str]] = defaultdict(list)
+    for key, number in numbers.items():
+        members[sets[number]].append(key)
+    names = {k: preferred_name(group) for k, group in members.items()}
+    return [names[sets[clip[0]]] for clip in clips]
+
+
+def connected(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """For each of n things the smallest number among those it is joined with, by a pair or a chain of pairs."""
+    from scipy.sparse import coo_array, csgraph
+
+    i, j = np.array(pairs, np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(i)), (i, j)), shape=(n, n))
+    _, labels = csgraph.connected_components(graph, directed=False)
+    _, firsts, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    return firsts[inverse].tolist()
 
 
 def preferred_name(names: Iterable[str]) -> str:

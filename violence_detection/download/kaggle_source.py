@@ -1,10 +1,10 @@
 """Kaggle, through its own client: authentication, and the present address of a data set's archive.
 
-The bytes are then fetched by violence_detection.fetch, not by the client's `dataset_download_files`, because
-the client (2.2.4) asks the same signed address again on every retry and, when that has expired, writes the
-error answer over what had arrived; with the address unsigned it repeats a POST without its body; it checks
-the length only; and `unzip=True` extracts in place without limits and deletes the archive, so that the next
-run downloads it again.
+The bytes are then fetched by transfer.py, not by the client's `dataset_download_files`, because the client
+(2.2.4) asks the same signed address again on every retry and, when that has expired, writes the error answer
+over what had arrived; with the address unsigned it repeats a POST without its body; it checks the length
+only; and `unzip=True` extracts in place without limits and deletes the archive, so that the next run
+downloads it again.
 
 Importing any part of `kaggle` authenticates at once, prints help to stdout, and its requests have no time
 limit: hence the import inside a function, with stdout held back, in a thread that is given up after a while.

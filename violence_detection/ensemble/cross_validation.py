@@ -36,7 +36,7 @@ class CrossValidation:
     """Members to train on each cut, below `folder`. `views`: of a held-out clip, averaged to judge it."""
 
     members: tuple[str, ...]
-    cuts: tuple[Fold, ...]
+    folds: tuple[Fold, ...]
     pool: Pool
     settings: Settings
     folder: Path
@@ -45,16 +45,16 @@ class CrossValidation:
 
     def jobs(self) -> list[TrainingJob]:
         """All folds' jobs, fold by fold."""
-        return [job for cut in self.cuts for job in self._fold_jobs(cut)]
+        return [job for fold in self.folds for job in self._fold_jobs(fold)]
 
-    def _fold_jobs(self, cut: Fold) -> list[TrainingJob]:
-        folder = self.folder / cut.name
-        return ensemble.jobs(self.members, self.pool, cut, self.settings, folder, self.overwrite)
+    def _fold_jobs(self, fold: Fold) -> list[TrainingJob]:
+        folder = self.folder / fold.name
+        return ensemble.jobs(self.members, self.pool, fold, self.settings, folder, self.overwrite)
 
     def discard(self) -> None:
         """Remove the records of an earlier cross-validation in this folder: they are written last."""
         (self.folder / RECORD_NAME).unlink(missing_ok=True)
-        for name in (*(cut.name for cut in self.cuts), "folds"):
+        for name in (*(fold.name for fold in self.folds), "folds"):
             (self.folder / name / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
 
     def keys(self) -> list[str]:
@@ -66,18 +66,18 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
     import pandas as pd
 
     count = len(plan.members)
-    per_fold = [trained[i * count : (i + 1) * count] for i in range(len(plan.cuts))]
+    per_fold = [trained[i * count : (i + 1) * count] for i in range(len(plan.folds))]
     seed = plan.settings.train.seed
     predicted, everyone = [], []
-    for i, (cut, results) in enumerate(zip(plan.cuts, per_fold, strict=True)):
-        folder = plan.folder / cut.name
+    for i, (fold, results) in enumerate(zip(plan.folds, per_fold, strict=True)):
+        folder = plan.folder / fold.name
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, results, strict=True)]
-        weights = ensemble.write(folder, parts, plan.pool.plain(cut.selection), seed)
-        held_out = plan.pool.views(cut.held_out, plan.views)
+        weights = ensemble.write(folder, parts, plan.pool.plain(fold.selection), seed)
+        held_out = plan.pool.views(fold.held_out, plan.views)
         rows = scoring.predict_rows(trained_model.load(folder), held_out.rows, held_out)
         predicted.append(rows.assign(fold=i))
         everyone += [
-            (ensemble.Part(f"{cut.name}.{p.name}", p.model, p.selection_accuracy), w)
+            (ensemble.Part(f"{fold.name}.{p.name}", p.model, p.selection_accuracy), w)
             for p, w in zip(parts, weights.values, strict=True)
         ]
     oof = pd.concat(predicted).sort_values("clip_id", ignore_index=True)
@@ -116,17 +116,17 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
 def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
     result = metrics.evaluate(oof, trained_model.DEFAULT_THRESHOLD)
     folds = []
-    for i, cut in enumerate(plan.cuts):
+    for i, fold in enumerate(plan.folds):
         rows = oof[oof.fold == i]
         right = (rows.p_violent >= trained_model.DEFAULT_THRESHOLD) == (rows.label == metrics.FIGHT)
         folds.append(
             {
                 "fold": i,
-                "model": str(plan.folder / cut.name),
+                "model": str(plan.folder / fold.name),
                 "accuracy": round(float(right.mean()), 4),
                 "n": len(rows),
                 "n_groups": int(rows.source_group.nunique()),
-                "trained_on": len(cut.train),
+                "trained_on": len(fold.train),
             }
         )
     return {

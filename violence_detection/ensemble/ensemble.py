@@ -40,10 +40,10 @@ class Part:
 
 
 def jobs(
-    names: Sequence[str], pool: Pool, cut: Fold, settings: Settings, folder: Path, overwrite: bool
+    names: Sequence[str], pool: Pool, fold: Fold, settings: Settings, folder: Path, overwrite: bool
 ) -> list[TrainingJob]:
     """A job a member, each in `<folder>/<name>`."""
-    return [TrainingJob(name, folder / name, pool, cut, settings, overwrite=overwrite) for name in names]
+    return [TrainingJob(name, folder / name, pool, fold, settings, overwrite=overwrite) for name in names]
 
 
 def write(folder: Path, parts: Sequence[Part], selection: Samples, seed: int) -> member_weights.Weights:

@@ -81,10 +81,10 @@ class EnsembleRun:
     def plan(self, k: int, members: tuple[str, ...], folder: Path | None = None) -> CrossValidation:
         """The cross-validation of k folds on this run's clips."""
         train = self.settings.train
-        cuts = folds.cross_validation(self.pool.frame, self.target, k, train.selection_fraction, train.seed)
+        folds_ = folds.cross_validation(self.pool.frame, self.target, k, train.selection_fraction, train.seed)
         return CrossValidation(
             members,
-            tuple(cuts),
+            tuple(folds_),
             self.pool,
             self.settings,
             folder or self.output,

@@ -41,7 +41,9 @@ def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed
     """Train and selection from train, held out is val. `frame`: the manifest's rows, by clip id."""
     aimed = frame.dataset.isin(target)
     val = frame[aimed & (frame.split == split.VAL)]
-    return _cut(OFFICIAL, frame, frame[aimed & (frame.split == split.TRAIN)], val, target, fraction, seed)
+    return _make_fold(
+        OFFICIAL, frame, frame[aimed & (frame.split == split.TRAIN)], val, target, fraction, seed
+    )
 
 
 def cross_validation(
@@ -55,15 +57,16 @@ def cross_validation(
     rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
     strata = list(zip(rows.dataset, rows.label, strict=True))
     try:
-        fold = split.grouped_folds(rows.source_group.tolist(), strata, k, seed, rows.clip_id.tolist())
+        fold_of = split.grouped_folds(rows.source_group.tolist(), strata, k, seed, rows.clip_id.tolist())
     except ValueError as e:
         raise UserError(f"--cross-validate {k}: {e}") from e
     return [
-        _cut(f"fold_{i}", frame, rows[fold != i], rows[fold == i], target, fraction, seed) for i in range(k)
+        _make_fold(f"fold_{i}", frame, rows[fold_of != i], rows[fold_of == i], target, fraction, seed)
+        for i in range(k)
     ]
 
 
-def _cut(
+def _make_fold(
     name: str,
     frame: pd.DataFrame,
     trainable: pd.DataFrame,
@@ -96,13 +99,13 @@ def _cut(
     return Fold(name, *(tuple(ids) for ids in parts.values()))
 
 
-def with_repeats(cut: Fold, repeated: np.ndarray, share: float) -> Fold:
+def with_repeats(fold: Fold, repeated: np.ndarray, share: float) -> Fold:
     """`cut` with the train clips where `repeated` (n_train,) bool is True drawn more often, until they are `share`.
 
     All others are still drawn once an epoch, so that nothing learnt from them is forgotten.
     """
-    ids = np.array(cut.train)
+    ids = np.array(fold.train)
     often, once = ids[repeated], ids[~repeated]
     wanted = round(share / (1 - share) * len(once))
     draws = np.resize(often, max(wanted, len(often))) if len(often) else often
-    return Fold(f"{cut.name}-hard", tuple(sorted([*once, *draws])), cut.selection, cut.held_out)
+    return Fold(f"{fold.name}-hard", tuple(sorted([*once, *draws])), fold.selection, fold.held_out)

@@ -58,7 +58,7 @@ def train_config(train: TrainConfig, config: EnsembleConfig) -> TrainConfig:
 def fine_tune(
     config: EnsembleConfig,
     pool: Pool,
-    cut: Fold,
+    fold: Fold,
     settings: Settings,
     oof: pd.DataFrame,
     folder: Path,
@@ -66,28 +66,28 @@ def fine_tune(
     overwrite: bool,
 ) -> dict[str, Any]:
     """Tune the members in `folder`, write `<folder>/hard/ensemble.json` and say what it was worth."""
-    is_hard = mine(oof, cut.train, config.hard_below)
+    is_hard = mine(oof, fold.train, config.hard_below)
     if not is_hard.any():
         raise UserError(
             f"--fine-tune-hard: no train clip gets less than {config.hard_below} for its class; raise --hard-below"
         )
-    tuned_cut = folds.with_repeats(cut, is_hard, config.hard_share)
+    tuned_fold = folds.with_repeats(fold, is_hard, config.hard_share)
     tuning = dataclasses.replace(settings, train=train_config(settings.train, config))
     log.info(
         "%d of %d train clips are hard; %d draws an epoch",
         is_hard.sum(),
-        len(cut.train),
-        len(tuned_cut.train),
+        len(fold.train),
+        len(tuned_fold.train),
     )
     (folder / FOLDER / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
     starts = [folder / name / run_folder.BEST_NAME for name in config.members]
     trained = run(
         [
-            TrainingJob(name, folder / FOLDER / name, pool, tuned_cut, tuning, start, overwrite)
+            TrainingJob(name, folder / FOLDER / name, pool, tuned_fold, tuning, start, overwrite)
             for name, start in zip(config.members, starts, strict=True)
         ]
     )
-    selection = pool.plain(cut.selection)
+    selection = pool.plain(fold.selection)
     parts, members = [], []
     for name, start, tuned in zip(config.members, starts, trained, strict=True):
         before, after = (_selection_figures(file, selection) for file in (start, tuned.model_path))
@@ -100,10 +100,10 @@ def fine_tune(
     figures = {
         "model": str(folder / FOLDER),
         "hard_clips": int(is_hard.sum()),
-        "train_clips": len(cut.train),
+        "train_clips": len(fold.train),
         "members": members,
         "selection": _compare(folder, selection),
-        "val": _compare(folder, pool.plain(cut.held_out)),
+        "val": _compare(folder, pool.plain(fold.held_out)),
     }
     _log(figures)
     return figures

@@ -63,7 +63,7 @@ class TrainingJob:
     architecture: str
     folder: Path
     pool: Pool
-    cut: Fold
+    fold: Fold
     settings: Settings
     start: Path | None = None
     overwrite: bool = False
@@ -82,7 +82,7 @@ class TrainingJob:
         return storage.stable_hash(
             {
                 "architecture": self.architecture,
-                "clips": self.cut.sha256,
+                "clips": self.fold.sha256,
                 "features": key.as_recorded(self.settings.features),
                 "records": self.pool.records,
                 "start": storage.sha256_file(self.start) if self.start else None,
@@ -142,10 +142,10 @@ def train(job: TrainingJob, data: Data, strategy: Any) -> None:
 
 
 def _here(jobs: Sequence[TrainingJob], strategy: Any) -> None:
-    for _, same_clips in itertools.groupby(jobs, key=lambda job: (id(job.pool), job.cut)):
+    for _, same_clips in itertools.groupby(jobs, key=lambda job: (id(job.pool), job.fold)):
         data = None
         for job in same_clips:
-            data = data or job.pool.data(job.cut)
+            data = data or job.pool.data(job.fold)
             train(job, data, strategy)
 
 
@@ -169,7 +169,7 @@ def _train_alone(job: TrainingJob) -> None:
 
     fix_threads()
     strategy = devices.set_up(job.settings.train)
-    train(job, job.pool.data(job.cut), strategy)
+    train(job, job.pool.data(job.fold), strategy)
 
 
 # --- processes of this machine ---

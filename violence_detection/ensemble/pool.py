@@ -60,21 +60,21 @@ class Pool:
         names = augment.variant_names("t", count)
         return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
 
-    def data(self, cut: Fold) -> Data:
+    def data(self, fold: Fold) -> Data:
         """Load the parts of a cut: train with every variant, selection and held-out (as `val`) plain."""
-        once, positions = np.unique(np.array(cut.train), return_inverse=True)
+        once, positions = np.unique(np.array(fold.train), return_inverse=True)
         parts = [
             (self.rows(ids), variants)
             for ids, variants in (
                 (once.tolist(), self.variants),
-                (cut.selection, self.variants[:1]),
-                (cut.held_out, self.variants[:1]),
+                (fold.selection, self.variants[:1]),
+                (fold.held_out, self.variants[:1]),
             )
         ]
         in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
         train, selection, held_out = (training_data.load(self.stores, *part, in_memory) for part in parts)
         return Data(
-            train=train if len(once) == len(cut.train) else train.take(positions),
+            train=train if len(once) == len(fold.train) else train.take(positions),
             selection=selection,
             val=held_out,
             failures=self.failures,
@@ -93,7 +93,7 @@ class Pool:
 
     def with_absolute_paths(self) -> Pool:
         """The same pool for a process with another working folder."""
-        stores = {n: FeatureStore(s.folder.resolve(), s.maker) for n, s in self.stores.items()}
+        stores = {n: FeatureStore(s.folder.resolve(), s.reextract) for n, s in self.stores.items()}
         return replace(self, stores=stores)
 
 

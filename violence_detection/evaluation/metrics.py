@@ -7,7 +7,6 @@ that could not be predicted has NaN in p_violent and counts against coverage, ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,11 @@ import pandas as pd
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
+from violence_detection.evaluation import calibration
 
 NONFIGHT, FIGHT = CLASS_NAMES
 ENSEMBLE_COLUMN = "p_violent"
 REQUIRED_COLUMNS = ("clip_id", "path", "dataset", "source_group", "label", ENSEMBLE_COLUMN)
-CALIBRATION_BINS = 10
 _CONFIDENCE = 0.95
 #: Before any error is seen, how alike the outcomes of two clips of one source are taken to be (intraclass
 #: correlation), and how many errors that assumption weighs. Chosen by simulation, see
@@ -81,47 +80,26 @@ def accuracy_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, f
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
-def calibration_bins(is_fight: np.ndarray, p_fight: np.ndarray, bins: int = CALIBRATION_BINS) -> pd.DataFrame:
-    """Predicted against observed share of fights in equal-width bins; columns p_mean, share, n.
-
-    `is_fight` (n,) bool, `p_fight` (n,) in [0, 1]. Empty bins are left out.
-    """
-    which = np.minimum((np.asarray(p_fight) * bins).astype(int), bins - 1)
-    frame = pd.DataFrame({"bin": which, "p": p_fight, "fight": np.asarray(is_fight, dtype=float)})
-    grouped = frame.groupby("bin").agg(p_mean=("p", "mean"), share=("fight", "mean"), n=("p", "size"))
-    return grouped.reset_index(drop=True)
-
-
-def expected_calibration_error(is_fight: np.ndarray, p_fight: np.ndarray) -> float:
-    """Mean distance of predicted and observed share of fights, ten equal bins (Naeini et al. 2015)."""
-    bins = calibration_bins(is_fight, p_fight)
-    return float((bins["n"] * (bins["p_mean"] - bins["share"]).abs()).sum() / bins["n"].sum())
-
-
 def member_names(predictions: pd.DataFrame) -> list[str]:
     """Members that have a column p_<member>, sorted."""
     names = (str(c) for c in predictions.columns)
     return sorted(c.removeprefix("p_") for c in names if c.startswith("p_") and c != ENSEMBLE_COLUMN)
 
 
-def evaluate(
-    predictions: pd.DataFrame, threshold: float, *, member_thresholds: Mapping[str, float] | None = None
-) -> dict[str, Any]:
+def evaluate(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
     """Every figure of the report, JSON-able: overall, by_dataset, members, each accuracy with interval and n.
 
-    A clip is called a fight when its probability reaches `threshold` (members: their own threshold where
-    given). Figures that need both classes (AUC, average precision) are None where there is one only. Raises
-    UserError for missing columns, unknown labels, probabilities outside [0, 1], or nothing predicted.
+    A clip is called a fight when its probability reaches `threshold`. Figures that need both classes (AUC,
+    average precision) are None where there is one only. Raises UserError for missing columns, unknown labels,
+    probabilities outside [0, 1], or nothing predicted.
     """
     _check(predictions)
     predictions = predictions.sort_values("clip_id", kind="stable")  # sums round by order
-    thresholds = member_thresholds or {}
     members = []
     for name in member_names(predictions):
-        at = float(thresholds.get(name, threshold))
-        figures = _figures(predictions, predictions[f"p_{name}"], at)
+        figures = _figures(predictions, predictions[f"p_{name}"], threshold)
         kept = ("accuracy", "ci95", "n", "n_groups", "roc_auc")
-        members.append({"name": name, "threshold": at, **{k: figures[k] for k in kept}})
+        members.append({"name": name, "threshold": float(threshold), **{k: figures[k] for k in kept}})
     return {
         "threshold": float(threshold),
         **_figures(predictions, predictions[ENSEMBLE_COLUMN], threshold),
@@ -237,7 +215,7 @@ def _figures(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[s
         "average_precision": float(metrics.average_precision_score(is_fight, p)) if both else None,
         "confusion_matrix": metrics.confusion_matrix(is_fight, called, labels=[False, True]).tolist(),
         "brier": float(metrics.brier_score_loss(is_fight, p)),
-        "ece": expected_calibration_error(is_fight, p),
+        "ece": calibration.expected_calibration_error(is_fight, p),
     }
     return scores
 

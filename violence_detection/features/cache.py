@@ -53,11 +53,11 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyErr
 class FeatureStore:
     """The cached features of one backbone and stream.
 
-    `maker` extracts a clip's features again, given its id, when reading finds its entry missing or damaged.
+    `reextract` extracts a clip's features again, given its id, when reading finds its entry missing or damaged.
     """
 
     folder: Path
-    maker: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+    reextract: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
     index: VerifiedIndex = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -65,13 +65,13 @@ class FeatureStore:
 
     @classmethod
     def open(
-        cls, root: Path, record: Mapping[str, Any], maker: Callable[[str], None] | None = None
+        cls, root: Path, record: Mapping[str, Any], reextract: Callable[[str], None] | None = None
     ) -> FeatureStore:
         """The store for that record below `<root>/features`, made if there is none."""
         folder = key.folder_of(root, record)
         if not (folder / RECORD_NAME).is_file():
             storage.write_json(folder / RECORD_NAME, record)
-        return cls(folder, maker)
+        return cls(folder, reextract)
 
     def path(self, clip_id: str) -> Path:
         return self.folder / f"{clip_id}.npz"
@@ -150,15 +150,15 @@ class FeatureStore:
     def restore(self, clip_id: str, reason: object) -> None:
         """Make an entry again that reading found missing or damaged, and say so.
 
-        Raises UserError naming it if this store has no maker; the next extraction then makes it.
+        Raises UserError naming it if this store cannot do that; the next extraction then makes it.
         """
         self.index.forget(clip_id)
         self.index.save()
         found = f"the cached feature {self.path(clip_id)} is missing or damaged ({reason})"
-        if self.maker is None:
+        if self.reextract is None:
             raise UserError(f"{found}. Run the same command again: it is found and made anew")
         log.warning("%s: made again", found)
-        self.maker(clip_id)
+        self.reextract(clip_id)
 
     def _stacked(self, clip_id: str, variants: Sequence[str]) -> np.ndarray:
         members = self._members(clip_id, variants)
@@ -171,7 +171,7 @@ class FeatureStore:
         except _DAMAGE:
             return {}
 
-    def made_by(self, clip_id: str) -> dict[str, str]:
+    def engines_of(self, clip_id: str) -> dict[str, str]:
         """The engine and precision that made each variant of a clip, by variant."""
         return _made_by(self._members(clip_id, [_MADE_BY]))
 

@@ -76,7 +76,7 @@ def _errors(
         if len(errors) == _CLIPS_COMPARED:
             break
         whole = store.variants(clip.clip_id)
-        others = [v for v, by in store.made_by(clip.clip_id).items() if by != engine.name] if whole else []
+        others = [v for v, by in store.engines_of(clip.clip_id).items() if by != engine.name] if whole else []
         if not others:
             continue
         variant = min(others)
@@ -91,7 +91,7 @@ def _errors(
 
 
 def _other_engines(store: FeatureStore, clip_ids: Mapping[str, float], but: Engine) -> str:
-    names = {name for clip_id in clip_ids for name in store.made_by(clip_id).values()}
+    names = {name for clip_id in clip_ids for name in store.engines_of(clip_id).values()}
     return ", ".join(sorted(names - {but.name}))
 
 

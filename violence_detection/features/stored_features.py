@@ -34,7 +34,7 @@ _restoring = threading.Lock()
 _DAMAGE = (zipfile.BadZipFile, struct.error, ValueError, OSError, EOFError, KeyError)
 
 
-class _Place(NamedTuple):
+class _Member(NamedTuple):
     """Where a variant lies in its entry: the zip member's bytes, and its values `header` bytes further on."""
 
     offset: int
@@ -51,7 +51,7 @@ class StoredFeatures:
 
     def __init__(self, store: FeatureStore, clip_ids: Sequence[str], variants: Sequence[str]):
         self.store, self.clip_ids, self.variants = store, list(clip_ids), list(variants)
-        self._places: list[dict[str, _Place] | None] = [None] * len(self.clip_ids)
+        self._members: list[dict[str, _Member] | None] = [None] * len(self.clip_ids)
 
     @cached_property
     def _step(self) -> tuple[int, int]:
@@ -77,7 +77,7 @@ class StoredFeatures:
 
     def _read_some(self, wanted: Sequence[tuple[int, int, np.ndarray]]) -> None:
         """Read clip, variant into the array (T, C) that stands beside them."""
-        asked: list[tuple[int, _Place] | None] = []
+        asked: list[tuple[int, _Member] | None] = []
         try:
             for clip, variant, _ in wanted:
                 asked.append(self._ask(clip, self.variants[variant]))
@@ -89,20 +89,20 @@ class StoredFeatures:
                 if file is not None:
                     os.close(file[0])
 
-    def _ask(self, clip: int, name: str) -> tuple[int, _Place] | None:
+    def _ask(self, clip: int, name: str) -> tuple[int, _Member] | None:
         """Open the entry and have the kernel fetch the variant meanwhile. None where it is not known to be there."""
-        known = self._places[clip]
+        known = self._members[clip]
         if known is None:
             return None
         try:
             fd = os.open(self.store.path(self.clip_ids[clip]), os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
         except OSError:
             return None
-        place = known[name]
+        member = known[name]
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):  # a file system that takes no advice
-                os.posix_fadvise(fd, place.offset, place.size, os.POSIX_FADV_WILLNEED)
-        return fd, place
+                os.posix_fadvise(fd, member.offset, member.size, os.POSIX_FADV_WILLNEED)
+        return fd, member
 
     def _read(self, clip: int, variant: int, out: np.ndarray) -> None:
         """Look a variant up and read it into `out` (T, C); an entry that is damaged is made again."""
@@ -114,12 +114,12 @@ class StoredFeatures:
                 self._restore(clip, path, name, out)
 
     def _look_up(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
-        self._places[clip] = None
-        found = _places(path, self.variants)
+        self._members[clip] = None
+        found = _locate_members(path, self.variants)
         with path.open("rb", buffering=0) as f:
             if not _copy_member(f.fileno(), found[name], out):
                 raise ValueError(f"{name} fails its checksum")
-        self._places[clip] = found
+        self._members[clip] = found
 
     def _restore(self, clip: int, path: Path, name: str, out: np.ndarray) -> None:
         """Have the entry made again unless it is whole by now, and read it."""
@@ -133,19 +133,19 @@ class StoredFeatures:
             raise UserError(f"{path} was made again and is damaged again ({e}). Check the disk") from e
 
 
-def _copy_member(fd: int, place: _Place, out: np.ndarray) -> bool:
+def _copy_member(fd: int, member: _Member, out: np.ndarray) -> bool:
     """Read a variant's values into `out`; False if the bytes are not those that the entry's directory promised."""
-    header, values = bytearray(place.header), out.data.cast("B")
-    if place.header + len(values) != place.size:
+    header, values = bytearray(member.header), out.data.cast("B")
+    if member.header + len(values) != member.size:
         return False
     try:
-        count = os.preadv(fd, [header, values], place.offset)
+        count = os.preadv(fd, [header, values], member.offset)
     except OSError:
         return False
-    return count == place.size and crc32(values, crc32(header)) == place.crc
+    return count == member.size and crc32(values, crc32(header)) == member.crc
 
 
-def _places(path: Path, variants: Sequence[str]) -> dict[str, _Place]:
+def _locate_members(path: Path, variants: Sequence[str]) -> dict[str, _Member]:
     """Where the variants of an entry lie."""
     found = {}
     with path.open("rb") as f, zipfile.ZipFile(f) as archive:
@@ -161,5 +161,5 @@ def _places(path: Path, variants: Sequence[str]) -> dict[str, _Place]:
             shape, fortran, dtype = np.lib.format.read_array_header_1_0(f)
             if dtype != np.float16 or fortran or len(shape) != 2:
                 raise ValueError(f"{variant} is {dtype} {shape}, not (T, C) float16")
-            found[variant] = _Place(offset, member.file_size, f.tell() - offset, member.CRC)
+            found[variant] = _Member(offset, member.file_size, f.tell() - offset, member.CRC)
     return found

@@ -18,7 +18,7 @@ from violence_detection.find import inventory, kaggle_folders, offers
 from violence_detection.find.config import FindConfig
 from violence_detection.find.inventory import FoundDataset, Inventory
 from violence_detection.system import console, processes, storage
-from violence_detection.video import decode
+from violence_detection.video import damaged, decode
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,10 @@ def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
     todo = sorted(set(paths))
     failures = []
     with console.progress(total=len(todo), desc="check", unit="video") as bar:
-        for path, reason in processes.map_unordered(_reason, todo, workers, _crashed):
+        reasons = processes.map_unordered(
+            _reason, todo, workers, _crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=_timed_out
+        )
+        for path, reason in reasons:
             if reason:
                 failures.append({"path": str(path), "reason": reason})
             bar.update()
@@ -138,7 +141,11 @@ def _reason(path: Path) -> str:
 
 
 def _crashed(_: Path) -> str:
-    return "takes the decoder down: the process that read it died"
+    return damaged.CRASHED
+
+
+def _timed_out(_: Path) -> str:
+    return damaged.TIMED_OUT
 
 
 def _paths(found: Inventory) -> list[Path]:

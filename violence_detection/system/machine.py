@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-import os
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import loky
 import psutil
 
 #: Room left on the disk beside what the data needs.
@@ -17,23 +16,11 @@ _CGROUP_FILES = (  # limit, use: version 2, then version 1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
-_CPU_QUOTA_FILES = (  # version 2, both numbers in one; version 1
-    ("/sys/fs/cgroup/cpu.max",),
-    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-)
 
 
 def usable_cpus() -> int:
     """Processors that this process may use: those it is bound to, or fewer by the container's quota; at least 1."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for files in _CPU_QUOTA_FILES:
-        try:
-            quota, period = " ".join(Path(file).read_text() for file in files).split()
-            if int(quota) > 0:
-                bound = min(bound, math.ceil(int(quota) / int(period)))
-        except (OSError, ValueError):  # no such limit here ("max")
-            continue
-    return max(1, bound)
+    return int(loky.cpu_count())
 
 
 def free_memory_bytes() -> int:

@@ -1,4 +1,4 @@
-"""Work spread over processes, few items in flight whatever their number, and no worker's death is the end.
+"""Work spread over processes, few items in flight whatever their number, and no worker's end is that of the work.
 
 Fresh processes (spawn) are used, because forking after OpenCV or TensorFlow have started threads may hang.
 """
@@ -10,16 +10,21 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from loky import ProcessPoolExecutor
+from loky.process_executor import TerminatedWorkerError
 
 from violence_detection.system import machine
 
 T = TypeVar("T")
 R = TypeVar("R")
-_IN_FLIGHT_PER_WORKER = 8
+#: Each takes seven of the 1,024 files that a process may commonly have open.
+_MOST_WORKERS = 100
 
 
 def worker_count(asked: int) -> int:
@@ -28,59 +33,79 @@ def worker_count(asked: int) -> int:
 
 
 def map_unordered(
-    function: Callable[[T], R], items: Iterable[T], workers: int, on_crash: Callable[[T], R]
+    function: Callable[[T], R],
+    items: Iterable[T],
+    workers: int,
+    on_crash: Callable[[T], R],
+    *,
+    time_limit_s: float | None = None,
+    on_timeout: Callable[[T], R] | None = None,
 ) -> Iterator[tuple[T, R]]:
     """Yield (item, function(item)) in order of completion. Items and results cross processes by pickle.
 
-    Damaged videos can take a decoder's whole process with them. Then the items in flight are tried again one at a
-    time, and the one that does it again yields on_crash(item). What `function` raises is raised here.
+    Damaged videos can take a decoder's whole process with them, or keep it busy for ever. An item whose process dies
+    yields on_crash(item). The process of an item that takes longer than `time_limit_s` is killed, and it yields
+    on_timeout(item), without that on_crash(item). What `function` raises is raised here, and ends what still runs.
     """
-    remaining = iter(items)
-    count = worker_count(workers)
-    for first in remaining:
-        begun: list[T] = []
-        try:
-            yield from _run(
-                function, itertools.chain([first], remaining), count, _IN_FLIGHT_PER_WORKER, begun
-            )
-        except BrokenProcessPool:
-            yield from _one_at_a_time(function, begun, on_crash)
-
-
-def _one_at_a_time(
-    function: Callable[[T], R], items: Iterable[T], on_crash: Callable[[T], R]
-) -> Iterator[tuple[T, R]]:
-    """With a single item begun at any time, a crash names its item."""
-    remaining = iter(items)
-    for first in remaining:
-        begun: list[T] = []
-        try:
-            yield from _run(function, itertools.chain([first], remaining), 1, 1, begun)
-        except BrokenProcessPool:
-            yield begun[0], on_crash(begun[0])
-
-
-def _run(
-    function: Callable[[T], R], items: Iterator[T], workers: int, per_worker: int, begun: list[T]
-) -> Iterator[tuple[T, R]]:
-    """One pool's work. `begun` holds, for the caller, the items that were begun and not yielded yet."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent) as pool:
-        pending: dict[Future[R], T] = {}
-        try:
-            while True:
-                for item in itertools.islice(items, workers * per_worker - len(pending)):
-                    begun.append(item)
-                    pending[pool.submit(function, item)] = item
-                if not pending:
-                    return
-                for future in wait(pending, return_when=FIRST_COMPLETED).done:
+    todo = iter(items)
+    count = min(worker_count(workers), _MOST_WORKERS)
+    # Each worker is a pool of its own with one item at a time, so that what happens to it names the item: of a larger
+    # pool with a dead worker nobody knows which item killed it (docs/decisions.md).
+    idle: list[ProcessPoolExecutor] = []
+    busy: dict[Future[R], _Begun[T]] = {}
+    finished: list[tuple[T, R]] = []
+    try:
+        while True:
+            for item in itertools.islice(todo, count - len(busy)):
+                pool = idle.pop() if idle else _one_worker()
+                busy[pool.submit(function, item)] = _Begun(item, pool)
+            # Only now, so that the others work while the caller does.
+            yield from finished
+            if not busy:
+                return
+            finished = []
+            for future in wait(busy, _time_left_s(busy.values(), time_limit_s), FIRST_COMPLETED).done:
+                item, pool = busy[future].item, busy.pop(future).pool
+                idle.append(pool)
+                try:
                     result = future.result()
-                    item = pending.pop(future)
-                    begun.remove(item)
-                    yield item, result
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+                except TerminatedWorkerError:
+                    idle.pop().shutdown()
+                    result = on_crash(item)
+                finished.append((item, result))
+            for future in [f for f, begun in busy.items() if _time_left_s([begun], time_limit_s) == 0]:
+                begun = busy.pop(future)
+                begun.pool.shutdown(kill_workers=True)
+                finished.append((begun.item, (on_timeout or on_crash)(begun.item)))
+    finally:
+        for pool in (*idle, *(begun.pool for begun in busy.values())):
+            pool.shutdown(kill_workers=True)
+
+
+@dataclass(frozen=True)
+class _Begun(Generic[T]):
+    """An item and the worker that has it, from now on."""
+
+    item: T
+    pool: ProcessPoolExecutor
+    since_s: float = field(default_factory=time.monotonic)
+
+
+def _one_worker() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+
+
+def _begin_worker() -> None:
+    # A crash is expected here and has its line in the failures file: loky would print a traceback of each.
+    os.environ.setdefault("PYTHONFAULTHANDLER", "")
+    follow_parent()
+
+
+def _time_left_s(begun: Iterable[_Begun[T]], time_limit_s: float | None) -> float | None:
+    """Until the first of them has had its time; None without a limit."""
+    if time_limit_s is None:
+        return None
+    return max(0.0, min(b.since_s for b in begun) + time_limit_s - time.monotonic())
 
 
 def follow_parent() -> None:

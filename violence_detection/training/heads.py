@@ -159,12 +159,14 @@ ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
 
 def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """P(fight) for inputs name -> (N, T, C). Returns (N,) float64 in [0, 1]."""
-    if len(next(iter(inputs.values()))) <= _SMALL_BATCH:  # spares the pipeline that Keras' `predict` sets up
-        p = np.asarray(model.predict_on_batch(dict(inputs)))
-    else:
-        from violence_detection.training import training_faults
+    from violence_detection.training import training_faults
 
-        p, _ = training_faults.in_batches_that_fit(
-            lambda size: model.predict(dict(inputs), batch_size=size, verbose=0), PREDICT_BATCH
-        )
+    count = len(next(iter(inputs.values())))
+
+    def judge(batch_size: int) -> np.ndarray:
+        if count <= min(batch_size, _SMALL_BATCH):  # spares the pipeline that Keras' `predict` sets up
+            return np.asarray(model.predict_on_batch(dict(inputs)))
+        return model.predict(dict(inputs), batch_size=batch_size, verbose=0)
+
+    p, _ = training_faults.in_batches_that_fit(judge, PREDICT_BATCH)
     return p[:, 0].astype(np.float64)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from violence_detection.combine import manifest, split
-from violence_detection.constants import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
 from violence_detection.features import cache, extract
@@ -139,8 +139,8 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
     }
     for name, (rows, _) in parts.items():
         fights = int((rows.label == CLASS_NAMES[1]).sum())
-        log.info("%s: %d clips (%d fight, %d nonfight) from %d sources", name, len(rows), fights,
-                 len(rows) - fights, rows.source_group.nunique())  # fmt: skip
+        log.info("%s: %d clips (%d fight, %d nonfight) from %d sources: %s", name, len(rows), fights,
+                 len(rows) - fights, rows.source_group.nunique(), PART_MEANINGS[name])  # fmt: skip
         if not 0 < fights < len(rows):
             raise UserError(
                 f"the {name} part has clips of one class only, or none. Add data, or check {combined}/manifest.csv"

@@ -61,8 +61,6 @@ def sample(info: VideoInfo, window: Window, d: Draw, config: ClipConfig) -> Samp
     length = window.length * d.window_length
     start = window.start + (window.length - length) * d.window_start
     base = sample_indices(info.n_frames, config.frames, start, length)
-    if d.reverse:
-        base = base[::-1]
     if "motion" not in config.streams:
         return Sampling(base, np.empty((0, MOTION_STEPS + 1), np.int64))
     gap = max(1, round(config.motion_spacing_s * info.fps))

@@ -21,8 +21,10 @@ from violence_detection.combine.cut.window_files import (
     CutPlan,
     cut_crashed,
     cut_job,
+    cut_timed_out,
     plan_crashed,
     plan_job,
+    plan_timed_out,
 )
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
 from violence_detection.datasets.own_table import Stretch
@@ -30,8 +32,9 @@ from violence_detection.datasets.video_files import WINDOWS_FOLDER, WINDOWS_JOUR
 from violence_detection.errors import UserError
 from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import ClipFile, FoundDataset, Inventory, source_path
-from violence_detection.system import console, journal, processes, storage
+from violence_detection.system import console, processes, storage
 from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.video import damaged
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class CutResult(CutForecast):
 def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
     """What `cut` would give, from the headers of the videos; nothing is written, `clips` stays empty."""
     jobs, result = _jobs(found, config, data_root)
-    for job, plan in processes.map_unordered(plan_job, jobs, workers, plan_crashed):
+    for job, plan in _plans(jobs, workers):
         _note(result, job, plan.reason, [w.label for w in plan.windows], plan.refused, data_root)
     return _sorted(result)
 
@@ -68,20 +71,21 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
         return _sorted(result)
     folder = data_root / WINDOWS_FOLDER
     keys = {job: _key(job, data_root) for job in jobs}
-    records = {
-        k: v for f in (_RECORD, _OWN_RECORD) for k, v in journal.read(folder / WINDOWS_JOURNAL, f).items()
-    }
+    path = folder / WINDOWS_JOURNAL
+    records = storage.read_journal(path, _RECORD) | storage.read_journal(path, _OWN_RECORD)
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
     if todo:
         planned = _plan_all(todo, folder, workers)
         _remove_stale(todo)
-        with journal.appending(folder / WINDOWS_JOURNAL) as record:
+        with storage.appending_journal(folder / WINDOWS_JOURNAL) as record:
             for job, outcome in _cut_all(planned, workers):
-                record(keys[job], outcome)
+                # The next run tries again what took too long: that may have been the disk's fault.
+                if outcome["reason"] != damaged.TIMED_OUT:
+                    record(keys[job], outcome)
                 done[job] = outcome
-        _remove_stale([job for job in todo if done[job]["reason"]])  # what a crash has left
+        _remove_stale([job for job in todo if done[job]["reason"]])  # what a killed process has left
     rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
     storage.write_csv(folder / TABLE_NAME, _TABLE, rows)
     return _sorted(result)
@@ -179,11 +183,17 @@ def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where
     )
 
 
+def _plans(jobs: Sequence[CutJob], workers: int) -> Iterator[tuple[CutJob, CutPlan]]:
+    return processes.map_unordered(
+        plan_job, jobs, workers, plan_crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=plan_timed_out
+    )
+
+
 def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[CutJob, CutPlan]]:
     """Plans of all jobs, in order. Raises UserError when the disk cannot hold their windows."""
     plans: dict[CutJob, CutPlan] = {}
     with console.progress(total=len(todo), desc="plan", unit="video") as bar:
-        for job, plan in processes.map_unordered(plan_job, todo, workers, plan_crashed):
+        for job, plan in _plans(todo, workers):
             plans[job] = plan
             bar.update()
     needed, free = sum(p.size_bytes for p in plans.values()), free_bytes_of(folder)
@@ -203,7 +213,15 @@ def _cut_all(
 ) -> Iterator[tuple[CutJob, dict[str, Any]]]:
     """(job, record for the journal) in order of completion."""
     with console.progress(total=len(planned), desc="cut", unit="video") as bar:
-        for (job, _), outcome in processes.map_unordered(cut_job, planned, workers, cut_crashed):
+        outcomes = processes.map_unordered(
+            cut_job,
+            planned,
+            workers,
+            cut_crashed,
+            time_limit_s=damaged.TIME_LIMIT_S,
+            on_timeout=cut_timed_out,
+        )
+        for (job, _), outcome in outcomes:
             yield job, outcome
             bar.update()
 

@@ -21,7 +21,7 @@ from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find.inventory import ClipFile
 from violence_detection.system import storage
-from violence_detection.video import decode, writer
+from violence_detection.video import damaged, decode, writer
 
 #: MPEG-4 part 2 in MP4, OpenCV's own writer: on real clips as sharp as x264 at quality 18, and no further package.
 CODEC, SUFFIX = "mp4v", ".mp4"
@@ -97,7 +97,12 @@ def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
 
 def plan_crashed(_: CutJob) -> CutPlan:
     """Of a video that killed the process that planned it."""
-    return CutPlan(None, reason="takes the decoder down: the process that read it died")
+    return CutPlan(None, reason=damaged.CRASHED)
+
+
+def plan_timed_out(_: CutJob) -> CutPlan:
+    """Of a video whose planning was given up."""
+    return CutPlan(None, reason=damaged.TIMED_OUT)
 
 
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
@@ -125,7 +130,12 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
 
 def cut_crashed(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Of a video that killed the process that cut it."""
-    return _record(item[0], [], CutPlan(None, reason="takes the decoder down: the process that read it died"))
+    return _record(item[0], [], CutPlan(None, reason=damaged.CRASHED))
+
+
+def cut_timed_out(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
+    """Of a video whose cutting was given up."""
+    return _record(item[0], [], CutPlan(None, reason=damaged.TIMED_OUT))
 
 
 def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:

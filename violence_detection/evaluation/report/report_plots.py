@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from violence_detection.constants import CLASS_NAMES
-from violence_detection.evaluation import metrics
+from violence_detection.evaluation import calibration, metrics
 
 _SIZE_INCHES = (5.0, 3.75)
 _DPI = 150
@@ -191,10 +191,10 @@ def _draw_confusion(ax: Axes, theme: Theme, matrix: np.ndarray) -> None:
 
 
 def _draw_reliability(ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray) -> None:
-    bins = metrics.calibration_bins(is_fight, p)
+    bins = calibration.calibration_bins(is_fight, p)
     ax.plot([0, 1], [0, 1], color=theme.faint, linestyle=":", linewidth=1.5, label="perfect")
-    ax.plot(bins["p_mean"], bins["share"], color=theme.accent, linewidth=1.5, label="observed")
-    ax.scatter(bins["p_mean"], bins["share"], s=20 + 300 * bins["n"] / len(p), color=theme.accent, alpha=0.75)
+    ax.plot(bins.p_mean, bins.share, color=theme.accent, linewidth=1.5, label="observed")
+    ax.scatter(bins.p_mean, bins.share, s=20 + 300 * bins.n / len(p), color=theme.accent, alpha=0.75)
     ax.set(xlabel="predicted probability of a fight (dot size: clips)", ylabel="share that are fights",
            xlim=(-0.03, 1.03), ylim=(-0.03, 1.06))  # fmt: skip
     ax.legend(loc="upper left", fontsize=8)
