@@ -183,10 +183,12 @@ def test_names_that_mean_nothing_end_with_the_command(root: Path, tmp_path: Path
 
 def test_which_data_is_ones_own(tmp_path: Path) -> None:
     combined, mine = tmp_path / "combined_all", tmp_path / "Hockey Fights"
-    for folder in (combined / "val" / "fight", mine / "fight"):
+    for folder in (combined / "val" / "fight", mine / "fight", tmp_path / "empty"):
         folder.mkdir(parents=True)
+        if folder.name == "fight":
+            (folder / "a.avi").touch()
     (mine / "manifest.csv").write_text("path,label\n")
-    for data in (combined / "val", combined, tmp_path / "nowhere"):
+    for data in (combined / "val", combined, tmp_path / "nowhere", tmp_path / "empty"):
         assert own_data.named(EvaluationConfig(data=data)) == ()
     assert own_data.named(EvaluationConfig(data=mine)) == (f"own_hockey_fights={mine}",)
     assert own_data.named(EvaluationConfig(data=mine / "manifest.csv")) == (f"manifest={mine}/manifest.csv",)

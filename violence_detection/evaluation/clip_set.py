@@ -70,7 +70,8 @@ def locate(config: EvaluationConfig) -> tuple[Path, str]:
         return data.parent, data.name
     raise UserError(
         f"no manifest.csv in {data} or above it: without it neither labels nor sources are known. "
-        "Give <root>/combined_all/val as combine_all_datasets.py made it"
+        "Give <root>/combined_all/val as combine_all_datasets.py made it, or a folder of your own clips with a folder "
+        "for each class"
     )
 
 

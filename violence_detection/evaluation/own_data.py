@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from violence_detection.combine import dedupe, manifest, scan
 from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import cutting
-from violence_detection.datasets import catalogue, own_clips
+from violence_detection.datasets import catalogue, own_clips, video_files
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.generated.marker import is_generated
+from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_set
 from violence_detection.evaluation.clip_set import ClipSet
@@ -38,7 +39,7 @@ _HELD_APART = (
 def named(config: EvaluationConfig) -> tuple[str, ...]:
     """The values of --own, and --data where it is no side of combined_all. Raises UserError for both kinds at once."""
     data = config.data
-    if data is not None and data.exists() and not clip_set.is_combined(data):
+    if data is not None and _may_be_own(data):
         name = own_clips.set_name(data.absolute().stem if data.is_file() else data.absolute().name)
         return (f"own_{name}={data}" if name in catalogue.load() else f"{name}={data}", *config.own)
     if config.own and data is not None:
@@ -48,19 +49,32 @@ def named(config: EvaluationConfig) -> tuple[str, ...]:
     return config.own
 
 
-def read(config: EvaluationConfig, own: Sequence[str], window_s: float) -> ClipSet:
+def _may_be_own(data: Path) -> bool:
+    """Whether it is a table or holds videos, and is nothing that step 2 has made."""
+    if clip_set.is_combined(data) or not data.exists():
+        return False
+    return data.is_file() or next(video_files.videos_below(data, set(), log.warning), None) is not None
+
+
+def sets(config: EvaluationConfig) -> list[OwnSet]:
+    """One's own sets that the settings name. Raises UserError where nothing of one can be used."""
+    own = named(config)
+    line = offers.command("test_ensemble.py", replace(config, data=None))
+    found = own_clips.read_all(OwnClipsConfig(own, config.labels), catalogue.load())
+    for own_set in found:
+        if not own_set.clips:
+            raise UserError(offers.nothing_usable(own_set, own, config.labels, line))
+        for text in offers.own_texts(own_set, own, config.labels, line):
+            log.warning("%s", text)
+    return found
+
+
+def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> ClipSet:
     """The clips of these sets, all of one side. Stretches of videos are cut into clips of `window_s` at most.
 
     Rows that their CSV file calls train are left out. Raises UserError where nothing can be used.
     """
     root = home(config)
-    sets = own_clips.read_all(OwnClipsConfig(tuple(own), config.labels), catalogue.load())
-    line = offers.command("test_ensemble.py", replace(config, data=None))
-    for own_set in sets:
-        if not own_set.clips:
-            raise UserError(offers.nothing_usable(own_set, own, config.labels, line))
-        for text in offers.own_texts(own_set, own, config.labels, line):
-            log.warning("%s", text)
     found = inventory.discover([], own=sets)
     for warning in found.warnings:
         log.warning("%s", warning)
@@ -74,7 +88,9 @@ def read(config: EvaluationConfig, own: Sequence[str], window_s: float) -> ClipS
     failures = [*found.failures, *cut.failures, *cut.left_out]
     rows = _rows(clips, scans, failures)
     if rows.empty:
-        raise UserError(f"no clip of {', '.join(own)} can be judged. {_first(failures)}")
+        raise UserError(
+            f"no clip of {', '.join(str(s.origin) for s in sets)} can be judged. {_first(failures)}"
+        )
     return ClipSet(
         rows=rows,
         base=root,

@@ -95,7 +95,7 @@ def run(config: EvaluationConfig) -> Evaluation:
 
     if config.tta < 1:
         raise UserError("--tta counts the plain clip too, so it must be at least 1")
-    own = own_data.named(config)
+    own = own_data.sets(config)
     clips = None if own else clip_set.of_split(config)
     model = trained_model.load(shipped.find(config.models))
     model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?

@@ -72,7 +72,7 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     folder = data_root / WINDOWS_FOLDER
     keys = {job: _key(job, data_root) for job in jobs}
     path = folder / WINDOWS_JOURNAL
-    records = {k: v for f in (_RECORD, _OWN_RECORD) for k, v in storage.read_journal(path, f).items()}
+    records = storage.read_journal(path, _RECORD) | storage.read_journal(path, _OWN_RECORD)
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
