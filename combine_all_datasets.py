@@ -4,6 +4,9 @@ Reads <root>/raw and the caches of kagglehub and kaggle. Untrimmed videos are fi
 clips in <root>/windows. Writes <root>/combined_all/{train,val}/{fight,nonfight}, manifest.csv beside them, and what
 was left out and why in duplicates.csv, unlabelled.csv and failures.csv. Exact and near duplicates are removed, no
 source stands on both sides, official splits stand. Killed or run again with more data, it reads only what is new.
+Your own clips beside or instead of published ones:
+
+    python combine_all_datasets.py --own mine=/my/clips --labels fight=Violence nonfight=normal
 """
 
 from __future__ import annotations

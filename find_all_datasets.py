@@ -3,7 +3,8 @@
 Looks below <root>/raw, any further folder and the caches of kagglehub and kaggle, recognises each data set by its
 published layout in whatever folder it stands, says how many clips untrimmed videos will give, and writes
 <root>/inventory.json. With --check every video is decoded and damaged ones are named in
-<root>/inventory_failures.csv.
+<root>/inventory_failures.csv. Your own clips are taken with --own NAME=FOLDER; of folders that are left out, the
+command that takes them is printed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config,
         args.more_roots,
         lambda found: cutting.forecast(found, cut_config, config.data_root, config.workers),
+        [cut_config],
     )
     cli.print_summary(result.summary)
     return cli.exit_code(result.failures)

@@ -3,6 +3,10 @@
 
     python test_ensemble.py --models ./models_ensemble/ --data <root>/combined_all/val/
 
+or on clips of your own, a folder with class folders in it or a CSV file (docs/guides/own_clips.md):
+
+    python test_ensemble.py --models ./models_ensemble/ --data /my/clips --labels fight=Violence nonfight=normal
+
 Writes reports/<model>-<time>/: metrics.json, predictions.csv, plots, and index.html, a page that opens from disk.
 Accuracy comes with n and a 95 % interval that counts clips of one source as related.
 """

@@ -61,6 +61,8 @@ def add_config(
                 kwargs["metavar"] = kind.__name__.upper()
             if field.metadata["bare"]:
                 kwargs.update(nargs="?", const=field.metadata["bare"])
+        if field.metadata["shown_as"]:
+            kwargs["metavar"] = field.metadata["shown_as"]
         parser.add_argument(
             settings.flag_of(field), help=_help_text(field.metadata["help"], default), **kwargs
         )

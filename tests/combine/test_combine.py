@@ -34,6 +34,11 @@ def flows_clip(seed: int, label: str) -> str:
     return f"raw/flows/1/{label}/crowd__Title{seed}__someone__id{seed:09d}.avi"
 
 
+def rwf_id(seed: int) -> str:
+    """An id as YouTube gives it."""
+    return f"Video-{seed:05d}"
+
+
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A root with three data sets and each of the faults; tests copy it."""
@@ -46,15 +51,15 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write(root / HOCKEY / f"no{block * 25 + 1}_xvid.avi", 300 + block)
     for side, first in (("train", 400), ("val", 500)):
         for seed in range(first, first + 4):
-            write(root / RWF / side / "Fight" / f"rwf_{seed}_{side}__0.avi", seed)
-            write(root / RWF / side / "NonFight" / f"rwf_{seed + 50}_{side}__0.avi", seed + 50)
+            write(root / RWF / side / "Fight" / f"{rwf_id(seed)}_0.avi", seed)
+            write(root / RWF / side / "NonFight" / f"{rwf_id(seed + 50)}_0.avi", seed + 50)
     copy(root, f"{HOCKEY}/no1_xvid.avi", f"{HOCKEY}/no14_xvid.avi")  # exact copy
     copy(root, f"{HOCKEY}/fi26_xvid.avi", f"{HOCKEY}/no77_xvid.avi")  # the same under both labels
     write(root / HOCKEY / "no102_xvid.avi", 304, width=192, height=128, brightness=8)  # better copy of no101
     (root / HOCKEY / "fi130_xvid.avi").write_bytes(b"RIFF but no video" * 50)
-    copy(root, f"{RWF}/val/Fight/rwf_500_val__0.avi", f"{RWF}/train/Fight/planted_0.avi")
+    copy(root, f"{RWF}/val/Fight/{rwf_id(500)}_0.avi", f"{RWF}/train/Fight/planted_0.avi")
     write(root / RWF / "train/Fight/recoded_0.avi", 501, width=192, height=128, brightness=8)
-    write(root / RWF / "train/Fight/rwf_502_val__7.avi", 777)  # another clip of an official val source
+    write(root / RWF / f"train/Fight/{rwf_id(502)}_7.avi", 777)  # another clip of an official val source
     copy(root, flows_clip(0, "Violence"), "raw/holiday/beach.avi")
     half = write(root / HALF, 305, n_frames=60)
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
@@ -155,7 +160,7 @@ def test_official_val_stays_val_and_what_it_shares_leaves_train(done: Path) -> N
     assert {p.split("/")[2] for p, r in official.items() if r["split"] == "val"} == {"val"}
     assert sum(r["split"] == "val" for r in official.values()) == 8
     dropped = table(done / "combined_all" / "duplicates.csv")
-    for name, kind in (("planted_0", "exact"), ("recoded_0", "near"), ("rwf_502_val__7", "source")):
+    for name, kind in (("planted_0", "exact"), ("recoded_0", "near"), (f"{rwf_id(502)}_7", "source")):
         path = f"{RWF}/train/Fight/{name}.avi"
         assert path not in found
         assert dropped[path]["kind"] == kind

@@ -11,7 +11,7 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import scoring
+from violence_detection.evaluation import clip_set, scoring
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.models import trained_model
 from violence_detection.training import trainer
@@ -69,11 +69,11 @@ def test_data_names_the_split_below_the_manifest(tmp_path: Path) -> None:
     for split in ("train", "val", "other"):
         (combined / split).mkdir(parents=True)
     with pytest.raises(UserError, match=r"no manifest\.csv"):
-        scoring.locate(EvaluationConfig(data=combined / "val"))
+        clip_set.locate(EvaluationConfig(data=combined / "val"))
     (combined / "manifest.csv").touch()
-    assert scoring.locate(EvaluationConfig(data=combined / "val")) == (combined, "val")
-    assert scoring.locate(EvaluationConfig(data=combined / "train")) == (combined, "train")
-    assert scoring.locate(EvaluationConfig(data=combined)) == (combined, "val")
-    assert scoring.locate(EvaluationConfig(data_root=tmp_path)) == (combined, "val")
+    assert clip_set.locate(EvaluationConfig(data=combined / "val")) == (combined, "val")
+    assert clip_set.locate(EvaluationConfig(data=combined / "train")) == (combined, "train")
+    assert clip_set.locate(EvaluationConfig(data=combined)) == (combined, "val")
+    assert clip_set.locate(EvaluationConfig(data_root=tmp_path)) == (combined, "val")
     with pytest.raises(UserError, match=r"no manifest\.csv"):
-        scoring.locate(EvaluationConfig(data=combined / "other"))
+        clip_set.locate(EvaluationConfig(data=combined / "other"))

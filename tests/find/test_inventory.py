@@ -30,7 +30,7 @@ def touch(root: Path, *names: str, content: str = "") -> None:
 
 def tree(root: Path, key: str) -> None:
     """The catalogue's test paths of one data set as files, with its layout."""
-    for entry in catalogue.get(key).layout:
+    for entry in catalogue.load()[key].layout:
         (root / entry).mkdir(parents=True, exist_ok=True)
     touch(root, *PATHS[key])
 
@@ -44,7 +44,7 @@ def test_a_data_set_is_recognised_in_a_renamed_nested_folder(tmp_path: Path, key
         c.rel: "cut" for d in found for c in d.needs_cutting
     }
     expected = {
-        path: "cut" if catalogue.get(key).untrimmed else label
+        path: "cut" if catalogue.load()[key].untrimmed else label
         for path, label in PATHS[key].items()
         if label in ("fight", "nonfight")
     }

@@ -19,17 +19,17 @@ from pathlib import Path
 import keras
 import numpy as np
 import synthetic
-from violence_detection import canary, devices, training
+from violence_detection.training import canary, devices, trainer
 config = dataclasses.replace(synthetic.TRAIN, devices=2, epochs=2)
 strategy = devices.set_up(config)
 import tensorflow as tf
 data, one = synthetic.data(), tf.distribute.get_strategy()
-record = training.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, config)
-build = lambda: training.build(record, 5)
+record = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, config)
+build = lambda: trainer.build(record, 5)
 batches = lambda: (b for epoch in range(4) for b in data.train.batches(16, 0, epoch))
 losses = {n: canary.trial(s, build, batches, 20)[0] for n, s in (("one", one), ("two", strategy))}
 sound = canary.sound_strategy(strategy, build, batches)
-trained = training.train(record, data, Path(sys.argv[1]) / "two", strategy)
+trained = trainer.train(record, data, Path(sys.argv[1]) / "two", strategy)
 
 def planted(fault):  # in the gradients of a device, as (gradient, number of the device) -> gradient
     def build_wrong():
@@ -54,7 +54,7 @@ faults = {
 }
 logging.basicConfig()
 no_warmup = {**record, "train": {**record["train"], "warmup_epochs": 0}}
-build = lambda: training.build(no_warmup, 5)
+build = lambda: trainer.build(no_warmup, 5)
 left = {}
 for policy, names in (("float32", ("sign", "nan")), ("mixed_float16", ("none", "nan", "one device's inf"))):
     keras.mixed_precision.set_dtype_policy(policy)

@@ -13,7 +13,7 @@ from typing import Any
 from violence_detection.combine import manifest, scan, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
-from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate
+from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate, scanned
 from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
@@ -48,13 +48,15 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
             f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
         )
     combined = config.data_root / "combined_all"
-    found = find.discover(config)
-    find.report(found)
-    cut = cutting.cut(found, cut_config or CutConfig(), config.data_root, config.workers)
+    cut_config = cut_config or CutConfig()
+    found = find.discover(config, cut_config)
+    find.report(found, config, cut_config)
+    cut = cutting.cut(found, cut_config, config.data_root, config.workers)
     find.report_windows(cut)
     clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
     left_out = _left_out(found, config.data_root) + cut.left_out
-    inputs = _inputs(clips, left_out, cut.failures, config)
+    wrong_rows = [{**f, "path": source_path(Path(f["path"]), config.data_root)} for f in found.failures]
+    inputs = _inputs(clips, left_out, cut.failures + wrong_rows, config)
     if (result := _done_before(combined, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         _report(result.summary, config.val_fraction)
@@ -63,7 +65,7 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
     unique, failures = _usable(clips, scans, found, config.data_root)
-    failures += cut.failures
+    failures += cut.failures + wrong_rows
     rows, dropped = divide(unique, config)
     cut_short = _cut_short(scans)
     _write(combined, rows, dropped, failures, left_out, cut_short, config)
@@ -80,7 +82,7 @@ def _usable(
 ) -> tuple[Deduplicated, list[dict[str, str]]]:
     """One of each readable clip, and the failures. Raises UserError when nothing is left."""
     failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
-    candidates = [_candidate(name, clips[name], s) for name, s in scans.items() if not s.reason]
+    candidates = [scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
     if not candidates:
         raise UserError(
             f"no usable clip below {data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
@@ -103,7 +105,7 @@ def _inputs(
     not_cut: Sequence[Mapping[str, str]],
     config: CombineConfig,
 ) -> str:
-    """Changes with anything that the result depends on: files, labels, sources, settings, and the code's version."""
+    """Changes with anything that the result depends on: files, labels, sources, settings, catalogue, code's version."""
     return storage.stable_hash(
         [
             [
@@ -112,7 +114,7 @@ def _inputs(
             ],
             [(r["path"], r["reason"]) for r in (*left_out, *not_cut)],
             [config.seed, config.val_fraction, config.link, scan.VERSION, VERSION],
-            storage.sha256_file(catalogue.CATALOGUE_PATH),
+            storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH),
         ],
         digits=32,
     )
@@ -130,12 +132,6 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
         if not all((combined / row["path"]).exists() for row in csv.DictReader(f)):
             return None
     return CombineResult({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
-
-
-def _candidate(name: str, clip: ClipFile, found: scan.Scan) -> ScannedClip:
-    return ScannedClip(
-        name, clip.label, clip.dataset, clip.source_group, clip.official_split, found, clip.clip_id
-    )
 
 
 def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
@@ -158,32 +154,18 @@ def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, 
 
 def _row(clip: ScannedClip, side: str) -> dict[str, Any]:
     name = manifest.clip_name(clip.dataset, clip.source_path, clip.clip_id)
-    return {
-        "clip_id": clip.clip_id,
-        "path": f"{side}/{clip.label}/{name}",
-        "source_path": clip.source_path,
-        "label": clip.label,
-        "dataset": clip.dataset,
-        "source_group": clip.source_group,
-        "split": side,
-        "official_split": clip.official_split,
-        "sha256": clip.scan.sha256,
-        "fingerprint": clip.scan.fingerprint,
-        "duration_s": clip.scan.duration_s,
-        "fps": clip.scan.fps,
-        "width": clip.scan.width,
-        "height": clip.scan.height,
-        "n_frames": clip.scan.n_frames,
-        "codec": clip.scan.codec,
-    }
+    return manifest.row(clip, side, f"{side}/{clip.label}/{name}")
 
 
 def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
     """Videos that are no clips, each with the reason."""
     rows = []
     for dataset in found.datasets:
+        unlabelled = f"no published rule of {dataset.dataset} gives this file a label"
+        if dataset.own:
+            unlabelled = f"lies in no class folder of {dataset.dataset}; --labels says what a folder means"
         for paths, reason in (
-            (dataset.unlabelled, f"no published rule of {dataset.dataset} gives this file a label"),
+            (dataset.unlabelled, unlabelled),
             (dataset.excluded, f"a category of {dataset.dataset} that is neither class"),
         ):
             rows += [{"path": source_path(p, data_root), "reason": reason} for p in paths]
@@ -250,7 +232,8 @@ def _summary(
         "excluded": sum(len(d.excluded) for d in found.datasets),
         "windows": {key: dict(sorted(n.items())) for key, n in sorted(cut.by_dataset.items())},
         "not_cut": len(cut.left_out),
-        "unreadable": len(failures) - len(unique.conflicts),
+        "wrong_rows": len(found.failures),
+        "unreadable": len(failures) - len(unique.conflicts) - len(found.failures),
         "label_conflicts": len(unique.conflicts),
         "cut_short": len(cut_short),
         "by_dataset": _by_dataset(rows),
@@ -270,8 +253,14 @@ def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[s
 
 def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs: str) -> dict[str, Any]:
     return {
-        "config": {"seed": config.seed, "val_fraction": config.val_fraction, "link": config.link},
-        "catalogue": storage.sha256_file(catalogue.CATALOGUE_PATH)[:12],
+        "config": {
+            "seed": config.seed,
+            "val_fraction": config.val_fraction,
+            "link": config.link,
+            "own": list(config.own),
+            "labels": list(config.labels),
+        },
+        "catalogue": storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH)[:12],
         "inputs": inputs,
         "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
         "summary": {k: v for k, v in result.summary.items() if k != "manifest"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.system.settings import default_data_root, option
 from violence_detection.video.config import ClipConfig
 
@@ -34,7 +35,7 @@ class CutConfig:
 
 
 @dataclass(frozen=True)
-class CombineConfig:
+class CombineConfig(OwnClipsConfig):
     """How found clips become one train/val set. All but `workers` and `link` change the manifest."""
 
     data_root: Path = option(default_data_root, "folder with raw/; combined_all/ is made in it")
@@ -44,3 +45,4 @@ class CombineConfig:
     val_fraction: float = option(0.2, "share of the clips that goes to val")
     link: str = option("auto", "how clips get into combined_all", choices=("auto", "hard", "symlink", "copy"))
     workers: int = option(0, "processes that decode; 0: one a core")
+    catalogue: Path | None = option(None, "another catalogue file (advanced)")

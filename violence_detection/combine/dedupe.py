@@ -15,6 +15,7 @@ from violence_detection.combine import duplicates
 from violence_detection.combine.duplicates import Pair
 from violence_detection.combine.scan import Scan
 from violence_detection.datasets.source_groups import preferred_name
+from violence_detection.find.inventory import ClipFile
 
 if TYPE_CHECKING:
     from scipy.cluster.hierarchy import DisjointSet
@@ -77,11 +78,19 @@ class Deduplicated:
     bridges: list[tuple[str, str]]
 
 
-def deduplicate(candidates: Iterable[ScannedClip]) -> Deduplicated:
+def scanned(source_path: str, clip: ClipFile, found: Scan) -> ScannedClip:
+    """What the inventory knows of a clip, and what a look at it has found."""
+    return ScannedClip(
+        source_path, clip.label, clip.dataset, clip.source_group, clip.official_split, found, clip.clip_id
+    )
+
+
+def deduplicate(candidates: Iterable[ScannedClip], altered: bool = True) -> Deduplicated:
     """One of each clip, with source groups joined over everything that is the same or shares footage.
 
     Altered copies under different labels both stay, in one source group: a fingerprint is not proof enough to
-    say that one of the labels is wrong. The result does not depend on the order of the candidates.
+    say that one of the labels is wrong; without `altered` all of them stay. The result does not depend on the order of
+    the candidates.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -91,7 +100,7 @@ def deduplicate(candidates: Iterable[ScannedClip]) -> Deduplicated:
     unique.sort(key=lambda c: c.clip_id)
     pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])
     bridges = _join(unique, pairs, groups)
-    stays = _originals(unique, pairs)
+    stays = _originals(unique, pairs) if altered else {i: i for i in range(len(unique))}
     near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
     ends = ((stays[p.i], stays[p.j]) for p in bridges)  # a dropped copy's footage is its original's
     sizes = Counter(duplicates.clusters(len(unique), pairs))

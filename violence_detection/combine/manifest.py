@@ -11,13 +11,15 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from violence_detection.combine.dedupe import ScannedClip
 
 #: clip_id: first 16 hex digits of sha256, or for a window that was cut from a longer video of what it was cut from;
 #: path: below combined_all; source_path: below the data root, as published; official_split: train, val or empty;
@@ -30,6 +32,28 @@ SPLITS = ("train", "val")
 FILE_NAME = "manifest.csv"
 _UNSAFE = re.compile(r"[^\w.-]+")
 _STEM_CHARACTERS = 60
+
+
+def row(clip: ScannedClip, side: str, path: str) -> dict[str, Any]:
+    """The row of a clip that stands at `path` on this side of the split."""
+    return {
+        "clip_id": clip.clip_id,
+        "path": path,
+        "source_path": clip.source_path,
+        "label": clip.label,
+        "dataset": clip.dataset,
+        "source_group": clip.source_group,
+        "split": side,
+        "official_split": clip.official_split,
+        "sha256": clip.scan.sha256,
+        "fingerprint": clip.scan.fingerprint,
+        "duration_s": clip.scan.duration_s,
+        "fps": clip.scan.fps,
+        "width": clip.scan.width,
+        "height": clip.scan.height,
+        "n_frames": clip.scan.n_frames,
+        "codec": clip.scan.codec,
+    }
 
 
 def read(combined: Path) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
-from violence_detection.system import console, journal, processes, storage
+from violence_detection.system import console, processes, storage
 from violence_detection.video import damaged
 
 JOURNAL_NAME = ".scan.jsonl"
@@ -68,7 +68,7 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
     Returns name -> Scan for every name, in sorted order.
     """
     keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
-    known = journal.read(journal_path, frozenset(Scan.__dataclass_fields__))
+    known = storage.read_journal(journal_path, frozenset(Scan.__dataclass_fields__))
     found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
     todo = {files[name]: name for name in keys if name not in found}
     console.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
@@ -84,7 +84,7 @@ def _scan_and_record(
 ) -> Iterator[tuple[str, Scan]]:
     if not todo:
         return
-    with journal.appending(journal_path) as record:
+    with storage.appending_journal(journal_path) as record:
         scans = processes.map_unordered(
             scan_file, todo, workers, _crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=_timed_out
         )

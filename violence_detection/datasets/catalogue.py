@@ -155,14 +155,6 @@ def load(path: Path | None = None) -> Mapping[str, Dataset]:
     return _read(path) if path is not None else _shipped()
 
 
-def get(key: str) -> Dataset:
-    """One entry by its key. Raises UserError that lists the keys."""
-    datasets = load()
-    if key not in datasets:
-        raise UserError(f"no data set {key!r} in the catalogue; there are: {', '.join(datasets)}")
-    return datasets[key]
-
-
 @functools.cache
 def _shipped() -> Mapping[str, Dataset]:
     return _read(CATALOGUE_PATH)

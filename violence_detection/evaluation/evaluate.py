@@ -22,8 +22,9 @@ def evaluate(
     """Measure a trained model on labelled clips that it was not trained on.
 
     `model`: a trained folder, a `.keras` file, or the name of a shipped model. `data`: `<root>/combined_all/val`, by
-    default below the data root. `report`: folder for metrics.json, predictions.csv and the page; without it nothing is
-    written but features. `settings`: further fields of EvaluationConfig, such as tta, engine, data_root.
+    default below the data root, or clips of your own: a folder with class folders in it, or a CSV file. `report`:
+    folder for metrics.json, predictions.csv and the page; without it nothing is written but features. `settings`:
+    further fields of EvaluationConfig, such as tta, engine, data_root, own, labels.
 
     The result has `accuracy`, `ci95` and `n`, all figures in `result`, and a row a clip in `predictions`. Raises
     UserError for a missing model, folder or manifest.

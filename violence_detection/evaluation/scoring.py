@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection.combine import manifest
 from violence_detection.errors import UserError
-from violence_detection.evaluation import metrics
+from violence_detection.evaluation import clip_set, metrics, own_data
+from violence_detection.evaluation.clip_set import ClipSet
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.features import extract
 from violence_detection.features.config import ExtractConfig
@@ -57,14 +57,17 @@ class Evaluation:
     """Everything a report needs. `predictions` has NaN where a clip could not be read."""
 
     predictions: pd.DataFrame
-    manifest: pd.DataFrame
-    combined: Path
+    clips: ClipSet
     views: int
     model: trained_model.TrainedModel
     result: dict[str, Any]
     failures: list[dict[str, str]]
-    generated: bool
     trained_on: int
+
+    @property
+    def generated(self) -> bool:
+        """Whether the clips, or those trained on, are generated samples."""
+        return self.clips.generated or self.model.trained_on_samples
 
     @property
     def accuracy(self) -> float:
@@ -84,58 +87,45 @@ class Evaluation:
 
 
 def run(config: EvaluationConfig) -> Evaluation:
-    """Predict every clip of the split and evaluate. Raises UserError for a missing model, folder or manifest."""
-    from violence_detection.datasets.generated.marker import is_generated
+    """Predict every clip of the split, or of one's own sets, and evaluate.
 
-    combined, split = locate(config)
-    frame = manifest.read(combined)
+    Raises UserError for a missing model, folder or manifest.
+    """
+    import pandas as pd
+
     if config.tta < 1:
         raise UserError("--tta counts the plain clip too, so it must be at least 1")
+    own = own_data.named(config)
+    clips = None if own else clip_set.of_split(config)
     model = trained_model.load(shipped.find(config.models))
-    rows = frame[frame.split == split].sort_values("clip_id", ignore_index=True)
-    if rows.empty:
-        raise UserError(f"{combined}/manifest.csv has no clips in {split}")
     model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
-    overlap = trained_on(model, rows.clip_id.tolist())
+    clips = clips or own_data.read(config, own, model.features.window_s)
+    overlap = trained_on(model, clips.rows.clip_id.tolist())
     views = augment.variant_names("t", config.tta)
-    wanted = extract.clips_of(rows, combined, views)
+    wanted = extract.clips_of(clips.rows, clips.base, views)
     how = ExtractConfig(
-        config.engine, config.backbone_weights, data_root=combined.parent, workers=config.workers
+        config.engine, config.backbone_weights, data_root=clips.data_root, workers=config.workers
     )
     extraction = extract.ensure(wanted, model.features, how)
     extraction.report(len(wanted))
-    readable = extract.without_failures(rows, combined, extraction.failures)
+    readable = extract.without_failures(clips.rows, clips.base, extraction.failures)
     samples = training_data.load(extraction.stores, readable, views, in_memory=True)
-    predictions = predict_rows(model, rows, samples)
+    everything = clips.rows if clips.unreadable is None else pd.concat([clips.rows, clips.unreadable])
+    predictions = predict_rows(model, everything, samples)
     if overlap:
         log.warning(
-            "%d of the %d clips were trained on: this is no accuracy on unseen clips", overlap, len(rows)
+            "%d of the %d clips were trained on: this is no accuracy on unseen clips",
+            overlap,
+            len(clips.rows),
         )
     return Evaluation(
         predictions,
-        frame,
-        combined,
+        clips,
         config.tta,
         model,
         metrics.evaluate(predictions, model.threshold),
-        extraction.failures,
-        is_generated(combined.parent) or model.trained_on_samples,
+        [*clips.failures, *extraction.failures],
         overlap,
-    )
-
-
-def locate(config: EvaluationConfig) -> tuple[Path, str]:
-    """The combined folder and the split that `--data` names. Raises UserError if there is no manifest."""
-    data = config.data or config.data_root / "combined_all" / "val"
-    if not data.is_dir():
-        raise UserError(f"--data: no folder at {data}. Make it with combine_all_datasets.py")
-    if (data / manifest.FILE_NAME).is_file():
-        return data, "val"
-    if (data.parent / manifest.FILE_NAME).is_file() and data.name in manifest.SPLITS:
-        return data.parent, data.name
-    raise UserError(
-        f"no manifest.csv in {data} or above it: without it neither labels nor sources are known. "
-        "Give <root>/combined_all/val as combine_all_datasets.py made it"
     )
 
 
@@ -179,9 +169,11 @@ def report(scored: Evaluation, folder: Path, command: str) -> Path:
         seeds=[record["train"]["seed"]],
         generated=scored.generated,
         trained_on=scored.trained_on,
-        baselines=metrics.trivial_baselines(scored.manifest),
+        split=scored.clips.held_apart,
+        data=scored.clips.kind,
+        baselines=None if scored.clips.train is None else metrics.trivial_baselines(scored.clips.train),
         failures=scored.failures,
-        strip=report_page.strips_below(scored.combined),
+        strip=report_page.strips_below(scored.clips.base),
     )
     return report_page.write_report(folder, scored.result, scored.predictions, context)
 

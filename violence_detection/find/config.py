@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.system.settings import default_data_root, option
 
 
 @dataclass(frozen=True)
-class FindConfig:
+class FindConfig(OwnClipsConfig):
     """Where data sets are looked for."""
 
     data_root: Path = option(default_data_root, "folder with raw/; the inventory is written here")
@@ -17,3 +18,4 @@ class FindConfig:
     caches: bool = option(True, "search the caches of kagglehub and kaggle too")
     check: bool = option(False, "decode every file and name the ones that are damaged")
     workers: int = option(0, "processes that decode; 0: one a core")
+    catalogue: Path | None = option(None, "another catalogue file (advanced)")

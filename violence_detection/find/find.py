@@ -6,14 +6,15 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from violence_detection.constants import CLASS_NAMES
-from violence_detection.datasets import catalogue
-from violence_detection.errors import UnreadableVideo
-from violence_detection.find import inventory, kaggle_folders
+from violence_detection.datasets import catalogue, own_clips
+from violence_detection.datasets.config import OwnClipsConfig
+from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.find import inventory, kaggle_folders, offers
 from violence_detection.find.config import FindConfig
 from violence_detection.find.inventory import FoundDataset, Inventory
 from violence_detection.system import console, processes, storage
@@ -35,6 +36,12 @@ class SearchConfig(Protocol):
     def roots(self) -> tuple[Path, ...]: ...
     @property
     def caches(self) -> bool: ...
+    @property
+    def catalogue(self) -> Path | None: ...
+    @property
+    def own(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> tuple[str, ...]: ...
 
 
 @dataclass
@@ -62,28 +69,47 @@ def run(
     config: FindConfig,
     more_roots: Sequence[Path] = (),
     forecast: Callable[[Inventory], CutForecast] = lambda _: CutForecast(),
+    more: Sequence[Any] = (),
 ) -> FindResult:
     """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found.
 
-    `forecast` says what cutting the untrimmed videos would give.
+    `forecast` says what cutting the untrimmed videos would give. Commands that are offered keep the settings `more`.
     """
-    found = discover(config, more_roots)
-    report(found)
+    config = replace(config, roots=(*config.roots, *more_roots))
+    found = discover(config, *more)
+    report(found, config, *more)
     planned = forecast(found)
     report_windows(planned)
-    failures = check(_paths(found), config.workers) if config.check else []
-    for failure in failures:
+    damaged = check(_paths(found), config.workers) if config.check else []
+    for failure in damaged:
         log.warning("damaged: %s: %s", failure["path"], failure["reason"])
-    if config.check:
+    failures = [*found.failures, *damaged]
+    if config.check or failures:
         storage.write_failures(config.data_root / FAILURES_NAME, failures)
     storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
-    return FindResult(_summary(found, planned, failures, config), failures)
+    return FindResult(_summary(found, planned, damaged, config), failures)
 
 
-def discover(config: SearchConfig, more_roots: Sequence[Path] = ()) -> Inventory:
-    """What stands below the folders that the settings name, and in the caches unless they are left out."""
-    roots = inventory.search_roots(config.data_root, (*config.roots, *more_roots))
-    return inventory.discover(roots, kaggle_folders.folders() if config.caches else ())
+def discover(config: SearchConfig, *more: Any) -> Inventory:
+    """What stands below the folders that the settings name, in the caches unless they are left out, and one's own.
+
+    Commands that are offered keep the settings `more` too. Raises UserError where nothing is found at all, and where
+    nothing of an own set can be used.
+    """
+    datasets = catalogue.load(config.catalogue)
+    own = own_clips.read_all(OwnClipsConfig(config.own, config.labels), datasets)
+    for own_set in own:
+        if not own_set.clips:
+            line = step_2(config, *more)
+            raise UserError(offers.nothing_usable(own_set, config.own, config.labels, line))
+    roots = inventory.search_roots(config.data_root, config.roots, own)
+    return inventory.discover(roots, kaggle_folders.folders() if config.caches else (), datasets, own)
+
+
+def step_2(config: SearchConfig, *more: Any) -> offers.Command:
+    """Step 2 with the same settings, for commands that are offered."""
+    shared = replace(config, check=False) if isinstance(config, FindConfig) else config
+    return offers.command("combine_all_datasets.py", shared, *more)
 
 
 def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
@@ -91,7 +117,7 @@ def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
 
     Damaged is also what decodes, but ends long before its header says.
     """
-    todo = sorted(paths)
+    todo = sorted(set(paths))
     failures = []
     with console.progress(total=len(todo), desc="check", unit="video") as bar:
         reasons = processes.map_unordered(
@@ -140,12 +166,11 @@ def as_json(found: Inventory, planned: CutForecast) -> dict[str, Any]:
 
 
 def _dataset_json(found: FoundDataset) -> dict[str, Any]:
-    entry = catalogue.get(found.dataset)
     return {
         "dataset": found.dataset,
         "root": str(found.root),
         "clips": found.counts(),
-        "expected": dict(entry.clips),
+        "expected": dict(found.entry.clips) if found.entry else None,
         "source_groups": len({c.source_group for c in (*found.clips, *found.needs_cutting)}),
         "official_splits": dict(Counter(c.official_split for c in found.clips if c.official_split)),
         "unlabelled": [str(p) for p in found.unlabelled],
@@ -154,32 +179,40 @@ def _dataset_json(found: FoundDataset) -> dict[str, Any]:
     }
 
 
-def report(found: Inventory) -> None:
-    """Say what was found against what was published, to people."""
+def report(found: Inventory, config: SearchConfig, *more: Any) -> None:
+    """Say what was found against what was published, to people; of what is left out, the command that takes it."""
     log.info("%-20s %16s %16s  %s", "data set", "fight", "nonfight", "folder")
     for dataset in found.datasets:
-        counts, expected = dataset.counts(), catalogue.get(dataset.dataset).clips
-        columns = [f"{counts[label]} of {expected[label]}" for label in ("fight", "nonfight")]
-        if dataset.needs_cutting:
-            uncut = Counter(c.label for c in dataset.needs_cutting)
-            columns = [f"{uncut[label]} uncut" for label in ("fight", "nonfight")]
-        log.info("%-20s %16s %16s  %s", dataset.dataset, *columns, dataset.root)
+        log.info("%-20s %16s %16s  %s", dataset.dataset, *_columns(dataset), dataset.root)
         for text, paths in (("without a label", dataset.unlabelled), ("of neither class", dataset.excluded)):
             if paths:
                 log.warning("%s: %d videos %s, left out: %s ...", dataset.dataset, len(paths), text, paths[0])
     for copy, kept in found.duplicate_trees:
         log.info("%s is a copy of %s and is counted once", copy, kept)
-    for folder, count in found.unknown.items():
-        log.warning("%s: %d videos in no known layout, left out", folder, count)
+    for text in offers.texts(found, config.own, config.labels, step_2(config, *more)):
+        log.warning("%s", text)
+    for failure in found.failures:
+        log.warning("left out: %s: %s", failure["path"], failure["reason"])
     for warning in found.warnings:
         log.warning("%s", warning)
     absent = [
         d.title
-        for k, d in catalogue.load().items()
+        for k, d in found.catalogue.items()
         if d.roadmap and k not in {f.dataset for f in found.datasets}
     ]
     if absent:
-        log.info("not found of the roadmap's seven: %s", ", ".join(absent))
+        log.info("not found of the roadmap's: %s", ", ".join(absent))
+
+
+def _columns(dataset: FoundDataset) -> list[str]:
+    """Fights and non-fights of a data set, as the table shows them."""
+    counts, uncut = dataset.counts(), Counter(c.label for c in dataset.needs_cutting)
+    if dataset.entry is None:
+        return [" + ".join([f"{counts[label]}", *([f"{uncut[label]} uncut"] if uncut[label] else [])])
+                for label in ("fight", "nonfight")]  # fmt: skip
+    if dataset.needs_cutting:
+        return [f"{uncut[label]} uncut" for label in ("fight", "nonfight")]
+    return [f"{counts[label]} of {dataset.entry.clips[label]}" for label in ("fight", "nonfight")]
 
 
 def report_windows(planned: CutForecast) -> None:
@@ -220,6 +253,7 @@ def _summary(
         "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
         "duplicate_trees": len(found.duplicate_trees),
         "checked": config.check,
+        "wrong_rows": len(found.failures),
         "unreadable": len(failures),
         "inventory": str(config.data_root / INVENTORY_NAME),
     }

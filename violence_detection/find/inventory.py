@@ -1,13 +1,14 @@
 """What is on disk: recognise the catalogue's data sets below some roots, in whatever folder they stand.
 
-A data set is recognised by its published layout, not by the name of the folder it was unpacked into. A file
-belongs to the most specific data set whose exact label rule matches its path; everything else is listed,
-never guessed.
+A data set is recognised by its published layout, not by the name of the folder it was unpacked into. Where the layout
+is no more than class folders, its files must be called as published, or the download's record must say what it is. A
+file belongs to the most specific data set whose exact label rule matches its path; everything else is listed, never
+guessed. One's own clips are what --own names, and no published set takes their files.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,25 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.datasets import catalogue, source_groups
+from violence_detection.datasets import catalogue, source_groups, video_files
 from violence_detection.datasets.catalogue import EXCLUDE, Dataset
+from violence_detection.datasets.own_clips import OwnSet
+from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
-from violence_detection.video.decode import VIDEO_SUFFIXES
+from violence_detection.system import storage
 
-#: Folders that hold what this suite makes, or what archivers leave behind.
-SKIPPED_FOLDERS = frozenset(
-    {"combined_all", "features", "models_ultimate", "models_ensemble", "reports", "__MACOSX", "lost+found"}
-)
-#: Where clips cut from untrimmed videos stand below the data root, and the file that tells it is ours.
-WINDOWS_FOLDER, WINDOWS_JOURNAL = "windows", ".cut.jsonl"
 _DEEPEST_LAYOUT = 4  # path parts of the longest label rule
+#: Of each class of a tree so many files must be called as published, where the catalogue says how that is.
+_NAMED_SHARE = 0.5
+_RECORD_PARENTS = 3  # folders above a tree's root in which the download may have left its record
 
 
 @dataclass(frozen=True)
 class ClipFile:
     """One labelled clip. `rel` is below the data set's own root; `official_split` is train, val or empty.
 
-    `clip_id`: that of a clip cut out of a longer video; empty where it is the hash of the file's content.
+    `stretch`: the part of the file that is the clip, where it is not the whole. `clip_id`: that of a clip cut out of a
+    longer video; empty where it is the hash of the file's content.
     """
 
     path: Path
@@ -42,15 +43,17 @@ class ClipFile:
     label: str
     source_group: str
     official_split: str
+    stretch: Stretch | None = None
     clip_id: str = ""
 
 
 @dataclass(frozen=True)
 class FoundDataset:
-    """One tree of a data set. Paths are sorted.
+    """One tree of a data set, or one set of own clips. Paths are sorted.
 
     unlabelled: videos below the root that no published rule explains. excluded: videos whose class is known
-    and neither. needs_cutting: the labelled videos of an untrimmed data set, which are no clips yet.
+    and neither. needs_cutting: the labelled videos of an untrimmed data set, which are no clips yet, and stretches
+    of one's own videos. entry: what the catalogue says of it; own: one's own set. One of the two is there.
     """
 
     dataset: str
@@ -59,6 +62,8 @@ class FoundDataset:
     unlabelled: tuple[Path, ...]
     excluded: tuple[Path, ...]
     needs_cutting: tuple[ClipFile, ...]
+    entry: Dataset | None = None
+    own: OwnSet | None = None
 
     def counts(self) -> dict[str, int]:
         """Clips a class."""
@@ -71,7 +76,8 @@ class Inventory:
     """Everything found below the roots.
 
     duplicate_trees: (copy, kept) roots of trees that hold nothing but what another tree holds. unknown:
-    folders with videos that belong to no data set of the catalogue, and how many.
+    folders with videos that belong to no data set of the catalogue, and how many. failures: {path, reason} of what
+    one's own sets name and cannot be used.
     """
 
     roots: tuple[Path, ...]
@@ -79,6 +85,8 @@ class Inventory:
     duplicate_trees: tuple[tuple[Path, Path], ...]
     unknown: Mapping[Path, int]
     warnings: tuple[str, ...]
+    catalogue: Mapping[str, Dataset]
+    failures: tuple[dict[str, str], ...] = ()
 
     @property
     def clips(self) -> list[ClipFile]:
@@ -106,42 +114,55 @@ def source_path(path: Path, data_root: Path) -> str:
     """The POSIX path below the data root; a file elsewhere keeps its absolute path, which joins the same."""
     if path.is_relative_to(data_root):
         return path.relative_to(data_root).as_posix()
-    return path.absolute().as_posix()
+    whole, root = path.absolute(), data_root.absolute()
+    return (whole.relative_to(root) if whole.is_relative_to(root) else whole).as_posix()
 
 
-def search_roots(data_root: Path, more: Sequence[Path] = ()) -> list[Path]:
+def search_roots(data_root: Path, more: Sequence[Path] = (), own: Sequence[OwnSet] = ()) -> list[Path]:
     """Where to look: `<data_root>/raw` (the data root itself where there is none) and `more`.
 
-    A data root that does not exist is left out if there are further folders, else kept, to be complained about.
+    A data root that does not exist is left out if there are further folders or own clips, else kept, to be complained
+    about.
     """
-    if more and not data_root.is_dir():
+    if (more or own) and not data_root.is_dir():
         return list(more)
     raw = data_root / "raw"
     return [raw if raw.is_dir() else data_root, *more]
 
 
-def discover(roots: Sequence[Path], caches: Sequence[Path] = ()) -> Inventory:
+def discover(
+    roots: Sequence[Path],
+    caches: Sequence[Path] = (),
+    datasets: Mapping[str, Dataset] | None = None,
+    own: Sequence[OwnSet] = (),
+) -> Inventory:
     """Recognise the data sets below `roots` and `caches`. The result does not depend on the order of either.
 
-    Caches belong to other programs: what is recognised in them counts, of the rest nothing is said; and of a data set
-    that also stands below a root, the one below the root is used. Raises UserError when a root is no folder, or when
-    there is not one video below them all.
+    `datasets`: the catalogue, by default the shipped one. Caches belong to other programs: what is recognised in them
+    counts, of the rest nothing is said; and of a data set that also stands below a root, the one below the root is
+    used. Files of one's `own` sets are theirs. Raises UserError when a root is no folder, or when there is not one
+    video at all.
     """
+    datasets = catalogue.load() if datasets is None else datasets
     warnings: list[str] = []
-    files = _videos(roots, caches, warnings)
-    if not files:
+    everything = _videos(roots, caches, warnings)
+    if not everything and not own:
         raise UserError(
             f"no video below {', '.join(str(r) for r in roots)}. Download data sets "
-            "with download_all_violence_datasets.py, or name their folder with --data-root or --roots"
+            "with download_all_violence_datasets.py, or name their folder with --data-root or --roots. "
+            "Clips of your own are named with --own NAME=FOLDER"
         )
-    trees, unknown = _recognise(files)
+    files = [f for f in everything if not any(s.holds(f) for s in own)] if own else everything
+    trees, unknown = _recognise(files, datasets)
     trees, copies = _without_copies(trees, caches)
     return Inventory(
         roots=tuple(sorted({*roots, *caches})),
-        datasets=_with_groups(trees, warnings),
+        datasets=_with_groups(trees, own, warnings),
         duplicate_trees=copies,
         unknown={f: n for f, n in unknown.items() if not _below(f, caches)},
-        warnings=tuple(warnings),
+        warnings=(*warnings, *(w for s in own for w in s.warnings)),
+        catalogue=datasets,
+        failures=tuple(f for s in own for f in s.failures),
     )
 
 
@@ -158,34 +179,13 @@ def _videos(roots: Sequence[Path], caches: Sequence[Path], warnings: list[str]) 
             raise UserError(
                 f"{root} is no folder. Give the folder with the data sets: --data-root or --roots PATH"
             )
-        walk = os.walk(
-            root, followlinks=True, onerror=lambda e: warnings.append(f"cannot list {e.filename}: {e}")
-        )
-        for folder, subfolders, names in walk:
-            real = os.path.realpath(folder)
-            if real in seen:
-                subfolders.clear()
-                continue
-            seen.add(real)
-            subfolders[:] = sorted(s for s in subfolders if not _skipped(Path(folder, s)))
-            found.update(
-                Path(folder, name)
-                for name in names
-                if Path(name).suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
-            )
+        found.update(video_files.videos_below(root, seen, warnings.append))
     return sorted(found)
 
 
-def _skipped(folder: Path) -> bool:
-    """Hidden folders, and what this suite makes; `windows` is a name that others use as well."""
-    if folder.name == WINDOWS_FOLDER:
-        return (folder / WINDOWS_JOURNAL).is_file()
-    return folder.name.startswith(".") or folder.name in SKIPPED_FOLDERS
-
-
-def _recognise(files: Sequence[Path]) -> tuple[list[_Tree], dict[Path, int]]:
+def _recognise(files: Sequence[Path], datasets: Mapping[str, Dataset]) -> tuple[list[_Tree], dict[Path, int]]:
     """Trees of data sets, and the folders of videos that belong to none, with their number."""
-    claims = _valid_claims(files)
+    claims = _valid_claims(files, datasets)
     labels: dict[tuple[str, Path], dict[str, str]] = defaultdict(dict)
     roots: dict[Path, str] = {}
     orphans: list[Path] = []
@@ -204,10 +204,10 @@ def _recognise(files: Sequence[Path]) -> tuple[list[_Tree], dict[Path, int]]:
             unknown[file.parent] += 1
             continue
         key, rel = roots[root_of], file.relative_to(root_of).as_posix()
-        if not catalogue.get(key).ignored(rel):
+        if not datasets[key].ignored(rel):
             unexplained[key, root_of].append(rel)
     trees = [
-        _Tree(catalogue.get(key), root, labels[key, root], tuple(unexplained[key, root]))
+        _Tree(datasets[key], root, labels[key, root], tuple(unexplained[key, root]))
         for key, root in sorted(labels, key=lambda kr: (kr[0], len(kr[1].parts), kr[1]))
     ]
     return trees, dict(sorted(unknown.items()))
@@ -216,23 +216,47 @@ def _recognise(files: Sequence[Path]) -> tuple[list[_Tree], dict[Path, int]]:
 Claim = tuple[Dataset, Path, str]
 
 
-def _valid_claims(files: Iterable[Path]) -> dict[Path, list[Claim]]:
-    """For each file every data set whose rule matches the end of its path, where the layout stands at that
-    root."""
-    datasets = catalogue.load().values()
+def _valid_claims(files: Iterable[Path], datasets: Mapping[str, Dataset]) -> dict[Path, list[Claim]]:
+    """For each file every data set whose rule matches the end of its path, where a tree of it stands at that root."""
     standing: dict[tuple[str, Path], bool] = {}
-    claims: dict[Path, list[Claim]] = defaultdict(list)
+    labelled: dict[tuple[str, Path], list[tuple[str, str]]] = defaultdict(list)
+    claims: list[tuple[Path, Claim]] = []
     for file in files:
         for depth in range(1, min(_DEEPEST_LAYOUT, len(file.parts) - 1) + 1):
             rel, root = "/".join(file.parts[-depth:]), file.parents[depth - 1]
-            for dataset in datasets:
+            for dataset in datasets.values():
                 if (label := dataset.label(rel)) is None:
                     continue
                 if (dataset.key, root) not in standing:
                     standing[dataset.key, root] = all((root / entry).exists() for entry in dataset.layout)
                 if standing[dataset.key, root]:
-                    claims[file].append((dataset, root, label))
-    return claims
+                    claims.append((file, (dataset, root, label)))
+                    labelled[dataset.key, root].append((rel, label))
+    named = {(k, root) for (k, root), of in labelled.items() if _is_published(datasets[k], root, of)}
+    valid: dict[Path, list[Claim]] = defaultdict(list)
+    for file, claim in claims:
+        if (claim[0].key, claim[1]) in named:
+            valid[file].append(claim)
+    return valid
+
+
+def _is_published(dataset: Dataset, root: Path, labelled: Sequence[tuple[str, str]]) -> bool:
+    """Whether a tree of labelled paths, each with its label, is the data set and not somebody's own clips."""
+    total = Counter(label for _, label in labelled)
+    named = Counter(label for rel, label in labelled if dataset.named(rel))
+    by_name = all(named[label] >= _NAMED_SHARE * n for label, n in total.items())
+    return by_name or _is_recorded(dataset, root)
+
+
+def _is_recorded(dataset: Dataset, root: Path) -> bool:
+    """Whether step 1 has left its record of the data set not far above the root, or Kaggle's clients its address."""
+    if any(f"/{s.slug}/" in f"{root.as_posix()}/" for s in dataset.sources if s.slug):
+        return True
+    for folder in (root, *root.parents)[: _RECORD_PARENTS + 1]:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if storage.read_json(folder / catalogue.COMPLETION_RECORD).get("dataset") == dataset.key:
+                return True
+    return False
 
 
 def _claim_order(claim: Claim) -> tuple[Any, ...]:
@@ -265,17 +289,21 @@ def _without_copies(
     return sorted((t for t, _ in kept), key=lambda t: (t.dataset.key, t.root)), tuple(sorted(copies))
 
 
-def _with_groups(trees: Sequence[_Tree], warnings: list[str]) -> tuple[FoundDataset, ...]:
-    """Name the source groups over all trees at once: an id means the same video in every data set."""
+def _with_groups(
+    trees: Sequence[_Tree], own: Sequence[OwnSet], warnings: list[str]
+) -> tuple[FoundDataset, ...]:
+    """Name the source groups over all trees and sets at once: an id means the same video in every data set."""
     clips = [[rel for rel, label in sorted(tree.labels.items()) if label != EXCLUDE] for tree in trees]
     keys: list[tuple[str, ...]] = []
     for tree, rels in zip(trees, clips, strict=True):
         reader = source_groups.SourceReader(tree.dataset, tree.root)
         keys += reader.keys(rels, [tree.labels[rel] for rel in rels])
         warnings += reader.warnings
+    keys += [tuple(f"{s.name}:{source}" for source in clip.sources) for s in own for clip in s.clips]
     names = iter(source_groups.group_names(keys))
-    return tuple(
-        _found(tree, rels, [next(names) for _ in rels]) for tree, rels in zip(trees, clips, strict=True)
+    return (
+        *(_found(tree, rels, [next(names) for _ in rels]) for tree, rels in zip(trees, clips, strict=True)),
+        *(_found_own(s, [next(names) for _ in s.clips]) for s in own),
     )
 
 
@@ -292,4 +320,21 @@ def _found(tree: _Tree, rels: Sequence[str], groups: Sequence[str]) -> FoundData
         unlabelled=tuple(root / rel for rel in sorted(tree.unexplained)),
         excluded=tuple(root / rel for rel in sorted(tree.labels) if tree.labels[rel] == EXCLUDE),
         needs_cutting=clips if dataset.untrimmed else (),
+        entry=dataset,
+    )
+
+
+def _found_own(own: OwnSet, groups: Sequence[str]) -> FoundDataset:
+    clips = [
+        ClipFile(clip.path, clip.rel, own.name, clip.label, group, clip.split, clip.stretch)
+        for clip, group in zip(own.clips, groups, strict=True)
+    ]
+    return FoundDataset(
+        dataset=own.name,
+        root=own.origin,
+        clips=tuple(c for c in clips if c.stretch is None),
+        unlabelled=own.unlabelled,
+        excluded=(),
+        needs_cutting=tuple(c for c in clips if c.stretch is not None),
+        own=own,
     )

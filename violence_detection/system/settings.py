@@ -17,13 +17,22 @@ def option(
     flag: str | None = None,
     bare: str | None = None,
     many: str | None = None,
+    shown_as: str | None = None,
 ) -> Any:
     """A dataclass field that can be a command-line flag too (`data_root` becomes `--data-root`).
 
     `bare`: the value of the flag given without one. `many`: how a tuple is given, where its values may hold commas:
     "append", the flag once a value; "words", any number of values behind the flag; None: separated by commas.
+    `shown_as`: what stands for a value in the help, where its type says too little.
     """
-    metadata = {"help": help, "choices": choices, "flag": flag, "bare": bare, "many": many}
+    metadata = {
+        "help": help,
+        "choices": choices,
+        "flag": flag,
+        "bare": bare,
+        "many": many,
+        "shown_as": shown_as,
+    }
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

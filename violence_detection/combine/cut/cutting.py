@@ -1,4 +1,4 @@
-"""Cut untrimmed videos into clips of one length, by their published annotations.
+"""Cut untrimmed videos into clips of one length, by their published annotations; and one's own into labelled stretches.
 
 The clips are files in `<root>/windows/<dataset>/<video>__<start_ms>-<end_ms>.mp4`, so that everything after this sees
 clips like any other. When all windows of a video stand, a line in the journal says so, and it is not opened again.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,18 +26,13 @@ from violence_detection.combine.cut.window_files import (
     plan_job,
     plan_timed_out,
 )
-from violence_detection.datasets import catalogue
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
+from violence_detection.datasets.own_table import Stretch
+from violence_detection.datasets.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 from violence_detection.errors import UserError
 from violence_detection.find.find import CutForecast
-from violence_detection.find.inventory import (
-    WINDOWS_FOLDER,
-    WINDOWS_JOURNAL,
-    ClipFile,
-    Inventory,
-    source_path,
-)
-from violence_detection.system import console, journal, processes, storage
+from violence_detection.find.inventory import ClipFile, FoundDataset, Inventory, source_path
+from violence_detection.system import console, processes, storage
 from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import damaged
 
@@ -49,6 +44,7 @@ TABLE_NAME = "windows.csv"
 VERSION = "2f8e82e9adf0"
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
 _RECORD = frozenset({"windows", "reason"})
+_OWN_RECORD = _RECORD | {"refused"}
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
 _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
 
@@ -64,7 +60,7 @@ def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int)
     """What `cut` would give, from the headers of the videos; nothing is written, `clips` stays empty."""
     jobs, result = _jobs(found, config, data_root)
     for job, plan in _plans(jobs, workers):
-        _note(result, job, plan.reason, [w.label for w in plan.windows], data_root)
+        _note(result, job, plan.reason, [w.label for w in plan.windows], plan.refused, data_root)
     return _sorted(result)
 
 
@@ -75,14 +71,15 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
         return _sorted(result)
     folder = data_root / WINDOWS_FOLDER
     keys = {job: _key(job, data_root) for job in jobs}
-    records = journal.read(folder / WINDOWS_JOURNAL, _RECORD)
+    path = folder / WINDOWS_JOURNAL
+    records = {k: v for f in (_RECORD, _OWN_RECORD) for k, v in storage.read_journal(path, f).items()}
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
     if todo:
         planned = _plan_all(todo, folder, workers)
         _remove_stale(todo)
-        with journal.appending(folder / WINDOWS_JOURNAL) as record:
+        with storage.appending_journal(folder / WINDOWS_JOURNAL) as record:
             for job, outcome in _cut_all(planned, workers):
                 # The next run tries again what took too long: that may have been the disk's fault.
                 if outcome["reason"] != damaged.TIMED_OUT:
@@ -98,28 +95,77 @@ def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[Cu
     """The videos that may give windows, in order, and those that cannot, with the reason."""
     windows.check(config)
     result = CutResult()
-    jobs = []
-    taken: set[tuple[str, str]] = set()
+    stems = _Stems()
+    jobs: list[CutJob] = []
     for tree in (d for d in found.datasets if d.needs_cutting):
-        entry = catalogue.get(tree.dataset)
-        read = read_annotations(entry, tree.root, found.roots)
-        result.failures += [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
-        file = entry.annotations.file if entry.annotations else ""
-        where = source_path(read.path, data_root) if read.path else f"{file}, which was not found"
-        for clip in tree.needs_cutting:
-            name = video_name(clip.path.name)
-            if reason := _unusable(name, clip.label, read, config, where):
-                result.left_out.append({"path": source_path(clip.path, data_root), "reason": reason})
-                continue
-            stem = storage.shorten_name(name, _STEM_BYTES)
-            if (tree.dataset, stem.casefold()) in taken:  # two videos of one name in different folders
-                stem = f"{stem}~{storage.stable_hash(clip.rel, digits=8)}"
-            taken.add((tree.dataset, stem.casefold()))
-            segments = read.videos.get(name)
-            guess = config.cut_unannotated and clip.label == "fight" and segments is None
-            settings = replace(config, cut_unannotated=guess)  # no reason to cut the others again
-            jobs.append(CutJob(clip, segments, data_root / WINDOWS_FOLDER / tree.dataset, stem, settings))
+        if tree.own:
+            jobs += _own_jobs(tree, config, data_root, stems)
+        else:
+            jobs += _annotated_jobs(tree, found.roots, config, data_root, stems, result)
     return jobs, result
+
+
+def _annotated_jobs(
+    tree: FoundDataset,
+    roots: Sequence[Path],
+    config: CutConfig,
+    data_root: Path,
+    stems: _Stems,
+    result: CutResult,
+) -> Iterator[CutJob]:
+    """The videos of a published data set; those that its annotations cannot divide are noted in the result."""
+    assert tree.entry is not None, tree.root
+    read = read_annotations(tree.entry, tree.root, roots)
+    result.failures += [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
+    file = tree.entry.annotations.file if tree.entry.annotations else ""
+    where = source_path(read.path, data_root) if read.path else f"{file}, which was not found"
+    for clip in tree.needs_cutting:
+        name = video_name(clip.path.name)
+        if reason := _unusable(name, clip.label, read, config, where):
+            result.left_out.append({"path": source_path(clip.path, data_root), "reason": reason})
+            continue
+        segments = read.videos.get(name)
+        guess = config.cut_unannotated and clip.label == "fight" and segments is None
+        settings = replace(config, cut_unannotated=guess)  # no reason to cut the others again
+        folder = data_root / WINDOWS_FOLDER / tree.dataset
+        yield CutJob(clip, segments, folder, stems.free(folder, name, clip.rel), settings)
+
+
+def _own_jobs(tree: FoundDataset, config: CutConfig, data_root: Path, stems: _Stems) -> Iterator[CutJob]:
+    """The stretches of each of one's own videos; those that overlap are cut in turn, and so is what is train or val."""
+    folder = data_root / WINDOWS_FOLDER / tree.dataset
+    videos: dict[tuple[Path, str], list[ClipFile]] = {}
+    for clip in tree.needs_cutting:
+        videos.setdefault((clip.path, clip.official_split), []).append(clip)
+    for (path, side), clips in videos.items():
+        for turn, stretches in enumerate(_turns(c.stretch for c in clips if c.stretch)):
+            stem = stems.free(folder, video_name(path.name), f"{clips[0].rel} {side} {turn}")
+            yield CutJob(clips[0], None, folder, stem, config, stretches)
+
+
+def _turns(stretches: Iterable[Stretch]) -> list[tuple[Stretch, ...]]:
+    """The stretches divided so that none overlaps another, each part sorted; as few parts as possible."""
+    parts: list[list[Stretch]] = []
+    for stretch in sorted(stretches, key=lambda s: (s.start_s, s.end_s)):
+        part = next((p for p in parts if p[-1].end_s <= stretch.start_s), None)
+        if part is None:
+            parts.append(part := [])
+        part.append(stretch)
+    return [tuple(part) for part in parts]
+
+
+@dataclass
+class _Stems:
+    """Names for the windows of each video: the video's own, with a mark where another in the folder has it."""
+
+    taken: set[tuple[Path, str]] = field(default_factory=set)
+
+    def free(self, folder: Path, name: str, identity: str) -> str:
+        stem = storage.shorten_name(name, _STEM_BYTES)
+        if (folder, stem.casefold()) in self.taken:
+            stem = f"{stem}~{storage.stable_hash(identity, digits=8)}"
+        self.taken.add((folder, stem.casefold()))
+        return stem
 
 
 def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where: str) -> str:
@@ -191,7 +237,8 @@ def _key(job: CutJob, data_root: Path) -> str:
         job.stem,
     ]
     segments = asdict(job.segments) if job.segments else None
-    return storage.stable_hash([identity, segments, asdict(job.config), VERSION], digits=32)
+    stretches = [[(s.start_s, s.end_s, s.label) for s in job.stretches]] if job.stretches else []
+    return storage.stable_hash([identity, segments, *stretches, asdict(job.config), VERSION], digits=32)
 
 
 def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
@@ -217,22 +264,35 @@ def _collect(
     result: CutResult, job: CutJob, record: Mapping[str, Any], data_root: Path
 ) -> Iterator[dict[str, Any]]:
     """Add a cut video's clips to the result; yields their rows of the table."""
-    _note(result, job, record["reason"], [w["label"] for w in record["windows"]], data_root)
+    refused = {int(position): reason for position, reason in record.get("refused", {}).items()}
+    _note(result, job, record["reason"], [w["label"] for w in record["windows"]], refused, data_root)
     for window in record["windows"]:
         path = job.folder / window["name"]
         rel = f"{job.clip.rel}#{window['start_s']:g}-{window['end_s']:g}"
         # windows that were cut before ids were recorded keep their content's hash
-        clip = replace(job.clip, path=path, rel=rel, label=window["label"], clip_id=window.get("clip_id", ""))
+        clip_id = window.get("clip_id", "")
+        clip = replace(job.clip, path=path, rel=rel, label=window["label"], clip_id=clip_id, stretch=None)
         result.clips.append(clip)
         names = {"path": source_path(path, data_root), "video": source_path(job.clip.path, data_root)}
         yield {**window, **names, "dataset": clip.dataset, "source_group": clip.source_group}
 
 
-def _note(result: CutResult, job: CutJob, reason: str, labels: Sequence[str], data_root: Path) -> None:
+def _note(
+    result: CutResult,
+    job: CutJob,
+    reason: str,
+    labels: Sequence[str],
+    refused: Mapping[int, str],
+    data_root: Path,
+) -> None:
     name = source_path(job.clip.path, data_root)
+    result.failures += [
+        {"path": source_path(Path(job.stretches[position].where), data_root), "reason": f"{name}: {why}"}
+        for position, why in refused.items()
+    ]
     if reason:
         result.failures.append({"path": name, "reason": reason})
-    elif not labels:
+    elif not labels and not refused:
         why = f"no stretch of {job.config.window_s:g} s that is surely one class"
         result.left_out.append({"path": name, "reason": why})
     for label in labels:

@@ -6,8 +6,8 @@ Both classes go through the same encoder, so that only what is seen tells them a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import windows
 from violence_detection.combine.cut.windows import CutWindow
 from violence_detection.datasets.annotations import Segments
+from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find.inventory import ClipFile
 from violence_detection.system import storage
@@ -32,13 +33,17 @@ _DECODED_AT_ONCE = 16  # frames held in memory
 
 @dataclass(frozen=True)
 class CutJob:
-    """One video to be cut into `folder`; `clip` is the video as the inventory knows it."""
+    """One video to be cut into `folder`; `clip` is the video as the inventory knows it.
+
+    It is cut by its annotated `segments`, or into the `stretches` that somebody has labelled, sorted and apart.
+    """
 
     clip: ClipFile
     segments: Segments | None
     folder: Path
     stem: str
     config: CutConfig
+    stretches: tuple[Stretch, ...] = ()
 
     def target(self, window: CutWindow, fps: float) -> Path:
         start, end = (round(frame / fps * 1000) for frame in (window.first, window.end))
@@ -47,11 +52,15 @@ class CutJob:
 
 @dataclass(frozen=True)
 class CutPlan:
-    """The windows of a job and the video as its header states it, or the reason why there are none."""
+    """The windows of a job and the video as its header states it, or the reason why there are none.
+
+    `refused`: stretches that give none, by their position, and why.
+    """
 
     info: decode.VideoInfo | None
     windows: tuple[CutWindow, ...] = ()
     reason: str = ""
+    refused: Mapping[int, str] = field(default_factory=dict, hash=False)
 
     @property
     def size_bytes(self) -> float:
@@ -68,18 +77,22 @@ def plan_job(job: CutJob) -> CutPlan:
         if info.n_frames < decode.MIN_FRAMES:
             info = decode.probe(job.clip.path)
         try:
-            return CutPlan(info, _place(job, info))
+            plan = _place(job, info)
         except ValueError:
-            info = decode.probe(job.clip.path)
-            return CutPlan(info, _place(job, info))
+            plan = None
+        return plan if plan and not plan.refused else _place(job, decode.probe(job.clip.path))
     except UnreadableVideo as e:
         return CutPlan(None, reason=e.reason)
     except ValueError as e:
         return CutPlan(None, reason=str(e))
 
 
-def _place(job: CutJob, info: decode.VideoInfo) -> tuple[CutWindow, ...]:
-    return windows.plan(info.n_frames, info.fps, job.clip.label, job.segments, job.config)
+def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
+    """The windows in a video of this length. Raises ValueError where its annotation is of another one."""
+    if job.stretches:
+        found, refused = windows.inside(info.n_frames, info.fps, job.stretches, job.config)
+        return CutPlan(info, found, refused=refused)
+    return CutPlan(info, windows.plan(info.n_frames, info.fps, job.clip.label, job.segments, job.config))
 
 
 def plan_crashed(_: CutJob) -> CutPlan:
@@ -95,34 +108,40 @@ def plan_timed_out(_: CutJob) -> CutPlan:
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Write a job's windows. Where the video ends before its header says, they are placed anew in what there is.
 
-    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason}. What cannot be read leaves no file.
-    Raises UserError when a clip cannot be written.
+    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason}, for labelled stretches also
+    refused: {position: reason}. What cannot be read leaves no file. Raises UserError when a clip cannot be written.
     """
     job, plan = item
     if plan.info is None:
-        return {"windows": [], "reason": plan.reason}
+        return _record(job, [], plan)
     try:
         return _write_all(job, plan)
     except UnreadableVideo as first:
         try:
             info = decode.probe(job.clip.path)
             if info.n_frames >= plan.info.n_frames:
-                return {"windows": [], "reason": first.reason}
-            return _write_all(job, CutPlan(info, _place(job, info)))
+                return _record(job, [], CutPlan(None, reason=first.reason))
+            return _write_all(job, _place(job, info))
         except UnreadableVideo as e:
-            return {"windows": [], "reason": e.reason}
+            return _record(job, [], CutPlan(None, reason=e.reason))
         except ValueError as e:
-            return {"windows": [], "reason": str(e)}
+            return _record(job, [], CutPlan(None, reason=str(e)))
 
 
-def cut_crashed(_: tuple[CutJob, CutPlan]) -> dict[str, Any]:
+def cut_crashed(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Of a video that killed the process that cut it."""
-    return {"windows": [], "reason": damaged.CRASHED}
+    return _record(item[0], [], CutPlan(None, reason=damaged.CRASHED))
 
 
-def cut_timed_out(_: tuple[CutJob, CutPlan]) -> dict[str, Any]:
+def cut_timed_out(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Of a video whose cutting was given up."""
-    return {"windows": [], "reason": damaged.TIMED_OUT}
+    return _record(item[0], [], CutPlan(None, reason=damaged.TIMED_OUT))
+
+
+def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:
+    """What the journal keeps of a job; of one by annotations nothing is refused, and its lines have no word of it."""
+    refused = {str(position): reason for position, reason in plan.refused.items()}  # as JSON keeps it
+    return {"windows": written, "reason": plan.reason} | ({"refused": refused} if job.stretches else {})
 
 
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
@@ -144,7 +163,7 @@ def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
     except OSError as e:
         raise UserError(writer.cannot_write(job.folder, str(e.strerror))) from e
     source = storage.sha256_file(job.clip.path) if written else ""
-    return {"windows": [_as_record(w, path, fps, source) for w, path in written], "reason": ""}
+    return _record(job, [_as_record(w, path, fps, source) for w, path in written], plan)
 
 
 def window_id(source_sha256: str, window: CutWindow) -> str:

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from violence_detection.combine.config import CutConfig
 from violence_detection.datasets.annotations import Segments
+from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 
 #: A window has at least so many frames, whatever the frame rate: what has fewer is no clip (video.MIN_FRAMES).
 _MIN_FRAMES = 8
+#: Lengths that differ by less are the same: 8.3 - 3.3 is a little more than 5.
+_SAME_S = 1e-6
 
 
 @dataclass(frozen=True, order=True)
@@ -71,6 +74,31 @@ def plan(
         *_windows(quiet, "nonfight", fps, config, config.windows_per_video),
     )
     return tuple(sorted(found))
+
+
+def inside(
+    n_frames: int, fps: float, stretches: Sequence[Stretch], config: CutConfig
+) -> tuple[tuple[CutWindow, ...], dict[int, str]]:
+    """The windows of stretches that a person has labelled, sorted and apart; and which of them give none, and why.
+
+    A stretch no longer than a window is one clip, as long as it is; a longer one gives windows as an annotated fight
+    does. One that lasts past the end of the video is cut off there.
+    """
+    found: list[CutWindow] = []
+    refused: dict[int, str] = {}
+    for position, stretch in enumerate(stretches):
+        first, end = round(stretch.start_s * fps), min(round(stretch.end_s * fps), n_frames)
+        if first >= n_frames:
+            refused[position] = (
+                f"starts at {stretch.start_s:g} s, but the video ends after {n_frames / fps:.2f} s"
+            )
+        elif end - first < _MIN_FRAMES:
+            refused[position] = f"has {end - first} frames, fewer than the {_MIN_FRAMES} that a clip needs"
+        elif stretch.end_s - stretch.start_s <= config.window_s + _SAME_S:
+            found.append(CutWindow(first, end, stretch.label))
+        else:
+            found += _windows([(first, end)], stretch.label, fps, config, config.windows_per_video)
+    return tuple(found), refused
 
 
 def _gaps(stretches: Sequence[tuple[int, int]], n_frames: int, margin: int) -> list[tuple[int, int]]:

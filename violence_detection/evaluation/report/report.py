@@ -30,6 +30,9 @@ _STRIP_FRAMES = 6
 _STRIP_HEIGHT_PX = 90
 _TEMPLATES = Path(__file__).with_name("templates")
 
+#: What stands in place of the trivial baselines where there is nothing to fit them on.
+NO_BASELINES = "not computed: no training clips in this set"
+
 _PUBLISHED_AS = "source_path"  # shown where the predictions have it
 
 StripMaker = Callable[[str], bytes]
@@ -41,7 +44,8 @@ class ReportContext:
 
     `generated`: the clips, or those trained on, are generated samples; `trained_on` clips were seen in
     training; `split` says how val was held apart; `created` is an ISO date; `model` are (name, value) lines
-    that identify it; `failures` are {path, reason}; `baselines` come from evaluation.trivial_baselines;
+    that identify it; `failures` are {path, reason}; `baselines` come from evaluation.trivial_baselines, and are None
+    where there are no training clips to fit them on; `data` says what the clips are;
     `strip` gives the PNG bytes of a clip's frames for its path (see strips_below) and may raise
     UnreadableVideo.
     """
@@ -51,6 +55,7 @@ class ReportContext:
     model: Sequence[tuple[str, str]]
     seeds: Sequence[int]
     split: str = "source-disjoint: no source video has clips in train and in val"
+    data: str = "published clips"
     title: str = "Violence detection"
     generated: bool = False
     trained_on: int = 0
@@ -89,7 +94,7 @@ def metrics_record(result: Mapping[str, Any], context: ReportContext) -> dict[st
     """The figures with all that is needed to believe them; JSON-able."""
     return {
         **result,
-        "data": SAMPLE_LABEL if context.generated else "published clips",
+        "data": SAMPLE_LABEL if context.generated else context.data,
         "generated_sample_clips": context.generated,
         "clips_trained_on": context.trained_on,
         "split": context.split,
@@ -98,6 +103,7 @@ def metrics_record(result: Mapping[str, Any], context: ReportContext) -> dict[st
         "model": dict(context.model),
         "seeds": list(context.seeds),
         "baselines": dict(context.baselines) if context.baselines else None,
+        "baselines_note": "" if context.baselines else NO_BASELINES,
         "failures": [dict(f) for f in _sorted_failures(context)],
     }
 
@@ -124,6 +130,7 @@ def render_page(
         images=images,
         classes=CLASS_NAMES,
         sample_label=SAMPLE_LABEL,
+        no_baselines=NO_BASELINES,
         mistakes=_mistakes(predictions, float(result["threshold"]), context.strip),
         wrong=_wrong_count(result),
         failures=failures[:_FAILURES_SHOWN],
@@ -163,7 +170,8 @@ def _mistakes(predictions: pd.DataFrame, threshold: float, strip: StripMaker | N
         mistake: dict[str, Any] = {key: row[key] for key in ("path", "dataset", "source_group", "label")}
         mistake["p"] = float(row[metrics.ENSEMBLE_COLUMN])
         mistake["members"] = [(m, float(row[f"p_{m}"])) for m in members if pd.notna(row[f"p_{m}"])]
-        mistake["source_path"] = row.get(_PUBLISHED_AS, "")
+        published = row.get(_PUBLISHED_AS, "")
+        mistake["source_path"] = published if published != row["path"] else ""
         mistake["strip"], mistake["strip_missing"] = "", ""
         if strip:
             try:

@@ -1,0 +1,350 @@
+"""One's own clips go into the train/val set like published ones: sources, splits, stretches, wrong rows, catalogue."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import numbered_videos
+import pandas as pd
+import pytest
+import small_videos
+from untrimmed_videos import numbered, numbers
+
+from violence_detection.combine import combine, manifest
+from violence_detection.combine.config import CombineConfig, CutConfig
+from violence_detection.combine.cut import cutting
+from violence_detection.combine.cut.cutting import CutResult
+from violence_detection.errors import UserError
+from violence_detection.find import find
+from violence_detection.find.config import FindConfig
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLASSES = ("brawl", "street scenes")
+LABELS = ("fight=brawl", "nonfight=street scenes")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 clips in two folders with names of somebody's own; read only."""
+    folder = tmp_path_factory.mktemp("clips")
+    for seed in range(20):
+        for offset, name in enumerate(CLASSES):
+            small_videos.write(folder / name / f"recording {seed}.avi", 100 * offset + seed)
+    return folder
+
+
+def manifest_of(config: CombineConfig) -> pd.DataFrame:
+    combine.run(config)
+    return manifest.read(config.data_root / "combined_all")
+
+
+def test_forty_clips_in_two_folders_become_a_set(clips: Path, tmp_path: Path) -> None:
+    frame = manifest_of(CombineConfig(data_root=tmp_path, own=(f"Mine={clips}",), labels=LABELS))
+    assert len(frame) == 40
+    assert set(frame.dataset) == {"mine"}
+    assert (frame.label == frame.source_path.map(lambda p: "fight" if "/brawl/" in p else "nonfight")).all()
+    assert frame.source_path.map(lambda p: Path(p).is_absolute()).all()
+    assert frame.source_group.is_unique
+    assert frame.groupby("label").split.value_counts().unstack()["val"].tolist() == [4, 4]
+
+
+def test_clips_below_the_data_root_are_named_below_it(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "mine").symlink_to(clips)
+    monkeypatch.chdir(tmp_path)
+    frame = manifest_of(CombineConfig(data_root=tmp_path, own=("mine=raw/mine",), labels=LABELS))
+    assert frame.source_path.str.startswith("raw/mine/").all()
+    assert len(frame) == 40
+
+
+def test_sources_that_a_csv_file_names_are_respected_by_the_split(clips: Path, tmp_path: Path) -> None:
+    lines = ["path,label,source"]
+    for k in range(20):
+        lines += [f"{clips}/{CLASSES[0]}/recording {k}.avi,fight,cam{k % 5}"]
+        lines += [f"{clips}/{CLASSES[1]}/recording {k}.avi,nonfight,cam{k % 5}"]
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    for seed in range(5):
+        frame = manifest_of(CombineConfig(data_root=tmp_path, own=(f"mine={tmp_path}/clips.csv",), seed=seed))
+        assert len(frame) == 40
+        assert set(frame.source_group) == {f"mine:cam{k}" for k in range(5)}
+        assert frame.groupby("source_group").split.nunique().max() == 1
+        assert (frame.split == "val").sum() == 8
+
+
+def test_sub_folders_are_sources_across_the_classes(clips: Path, tmp_path: Path) -> None:
+    for k in range(20):
+        for label, name in zip(("fight", "nonfight"), CLASSES, strict=True):
+            link = tmp_path / "mine" / label / f"cam{k % 4}" / f"{k}.avi"
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(clips / name / f"recording {k}.avi")
+    frame = manifest_of(CombineConfig(data_root=tmp_path / "root", own=(f"mine={tmp_path}/mine",)))
+    assert frame.groupby("source_group").split.nunique().max() == 1
+    assert frame.groupby("source_group").label.nunique().tolist() == [2, 2, 2, 2]
+
+
+def test_a_split_of_ones_own_stands(clips: Path, tmp_path: Path) -> None:
+    lines = ["path,label,split"]
+    for k in range(20):
+        for label, name in zip(("fight", "nonfight"), CLASSES, strict=True):
+            lines.append(f"{clips}/{name}/recording {k}.avi,{label},{'val' if k < 6 else 'train'}")
+    (tmp_path / "clips.csv").write_text("\n".join(lines))
+    frame = manifest_of(CombineConfig(data_root=tmp_path, own=(f"mine={tmp_path}/clips.csv",)))
+    assert (frame.split == frame.official_split).all()
+    assert (frame.split == "val").sum() == 12
+
+
+def test_a_copy_in_another_set_joins_the_sources(clips: Path, tmp_path: Path) -> None:
+    small_videos.write(
+        tmp_path / "more/fight/x.avi", 3, width=192, height=128, brightness=8
+    )  # recording 3, altered
+    small_videos.write(tmp_path / "more/nonfight/x.avi", 999)
+    frame = manifest_of(
+        CombineConfig(data_root=tmp_path / "root", own=(f"a={clips}", f"b={tmp_path}/more"), labels=LABELS)
+    )
+    assert len(frame) == 41
+    assert not frame.source_path.str.endswith("brawl/recording 3.avi").any()
+
+
+def test_an_unexplained_folder_is_left_out_and_named(clips: Path, tmp_path: Path) -> None:
+    result = combine.run(CombineConfig(data_root=tmp_path, own=(f"mine={clips}",), labels=LABELS[:1]))
+    assert result.summary["by_dataset"]["mine"]["train"]["nonfight"] == 0
+    assert result.summary["unlabelled"] == 20
+    assert "--labels says what a folder means" in (tmp_path / "combined_all" / "unlabelled.csv").read_text()
+
+
+def test_the_script_takes_all_of_it_and_wrong_rows_are_failures(clips: Path, tmp_path: Path) -> None:
+    rows = [f"{clips}/{n}/recording {k}.avi,{n},cam{k}" for k in range(10) for n in CLASSES]
+    (tmp_path / "a.csv").write_text("\n".join(["path,label,source", "gone.avi,brawl,", *rows]))
+    (tmp_path / "other").mkdir()
+    small_videos.write(tmp_path / "other" / "fight" / "1.avi", 901)
+    small_videos.write(tmp_path / "other" / "nonfight" / "1.avi", 902)
+    command = [
+        sys.executable, "combine_all_datasets.py", "--data-root", str(tmp_path / "root"),
+        "--own", f"a={tmp_path}/a.csv", "--labels", *LABELS, "--own", f"b={tmp_path}/other", "--workers", "1",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["train"] + summary["val"] == 22
+    assert (summary["wrong_rows"], summary["unreadable"]) == (1, 0)
+    assert set(summary["by_dataset"]) == {"a", "b"}
+    assert "a.csv:2" in (tmp_path / "root" / "combined_all" / "failures.csv").read_text()
+    again = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert "nothing is new" in again.stderr
+    assert json.loads(again.stdout) == summary
+    mended = (tmp_path / "a.csv").read_text().replace("gone.avi,brawl,\n", "")
+    (tmp_path / "a.csv").write_text(mended)
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
+
+
+# --- stretches of longer videos: 8 frames a second, a window is 40 frames
+
+
+def cut(
+    root: Path, *rows: str, config: CutConfig | None = None, header: str = "path,label,start_s,end_s"
+) -> CutResult:
+    (root / "long.csv").write_text("\n".join([header, *rows]) + "\n")
+    found = find.discover(CombineConfig(data_root=root, own=(f"mine={root}/long.csv",)))
+    return cutting.cut(found, config or CutConfig(), root, workers=1)
+
+
+def frames(result: CutResult) -> list[tuple[str, int, int]]:
+    """Class, first and last frame of each clip, as its pictures say; its frames must follow each other."""
+    found = []
+    for clip in result.clips:
+        seen = numbers(clip.path)
+        assert seen == list(range(seen[0], seen[-1] + 1)), clip.path
+        found.append((clip.label, seen[0], seen[-1]))
+    return sorted(found, key=lambda f: f[1:])
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    numbered(tmp_path / "video.mp4")  # 240 frames, 30 s
+    return tmp_path
+
+
+def test_a_row_becomes_a_clip_right_to_the_frame(root: Path) -> None:
+    result = cut(root, "video.mp4,fight,2.5,5", "video.mp4,nonfight,10,15", "video.mp4,fight,5,6.5")
+    assert frames(result) == [("fight", 20, 39), ("fight", 40, 51), ("nonfight", 80, 119)]
+    assert result.by_dataset == {"mine": {"fight": 2, "nonfight": 1}}
+    assert {c.path.parent for c in result.clips} == {root / "windows" / "mine"}
+    assert "video__2500-5000.mp4" in {c.path.name for c in result.clips}
+    assert {c.source_group for c in result.clips} == {"mine:video.mp4"}
+    assert result.failures == result.left_out == []
+
+
+def test_a_longer_row_gives_windows_inside_it_of_either_class(root: Path) -> None:
+    result = cut(root, "video.mp4,nonfight,1,12.5", "video.mp4,fight,13,30")
+    found = frames(result)
+    assert [label for label, _, _ in found] == ["nonfight"] * 2 + ["fight"] * 3
+    assert all(last - first == 39 for _, first, last in found)
+    assert all(
+        first >= 8 and last < 100 if label == "nonfight" else first >= 104 for label, first, last in found
+    )
+    few = cut(
+        root, "video.mp4,nonfight,1,12.5", "video.mp4,fight,13,30", config=CutConfig(windows_per_video=1)
+    )
+    assert [label for label, _, _ in frames(few)] == ["nonfight", "fight"]
+
+
+def test_all_short_rows_count_however_many(root: Path) -> None:
+    result = cut(
+        root, *(f"video.mp4,fight,{k},{k + 1}" for k in range(30)), config=CutConfig(windows_per_video=2)
+    )
+    assert frames(result) == [("fight", 8 * k, 8 * k + 7) for k in range(30)]
+
+
+def test_rows_of_one_class_may_overlap(root: Path) -> None:
+    result = cut(
+        root, "video.mp4,fight,0,5", "video.mp4,fight,3,8", "video.mp4,fight,5,10", "video.mp4,fight,4,6"
+    )
+    assert frames(result) == [("fight", 0, 39), ("fight", 24, 63), ("fight", 32, 47), ("fight", 40, 79)]
+
+
+def test_rows_that_the_video_does_not_have_are_named_by_line_and_the_others_cut(root: Path) -> None:
+    result = cut(
+        root,
+        "video.mp4,fight,28,33",
+        "video.mp4,fight,31,36",
+        "video.mp4,nonfight,2,2.5",
+        "video.mp4,fight,4,6",
+    )
+    assert frames(result) == [("fight", 32, 47), ("fight", 224, 239)]
+    assert [(f["path"], f["reason"]) for f in result.failures] == [
+        ("long.csv:3", "video.mp4: starts at 31 s, but the video ends after 30.00 s"),
+        ("long.csv:4", "video.mp4: has 4 frames, fewer than the 8 that a clip needs"),
+    ]
+    again = cut(
+        root,
+        "video.mp4,fight,28,33",
+        "video.mp4,fight,31,36",
+        "video.mp4,nonfight,2,2.5",
+        "video.mp4,fight,4,6",
+    )
+    assert again == result
+
+
+def test_a_video_shorter_than_its_header_says_gives_the_rows_it_has(tmp_path: Path) -> None:
+    numbered_videos.write(tmp_path / "video.avi", n_frames=100, fps=8.0)
+    numbered_videos.claim_frames(tmp_path / "video.avi", 400)
+    result = cut(tmp_path, "video.avi,fight,1,4", "video.avi,fight,10,14", "video.avi,fight,20,24")
+    assert frames(result) == [("fight", 8, 31), ("fight", 80, 99)]
+    assert [f["path"] for f in result.failures] == ["long.csv:4"]
+
+
+def test_a_damaged_video_is_named_and_the_others_are_cut(root: Path) -> None:
+    (root / "broken.mp4").write_bytes(b"no video")
+    result = cut(root, "broken.mp4,fight,1,4", "video.mp4,nonfight,1,4")
+    assert frames(result) == [("nonfight", 8, 31)]
+    assert [f["path"] for f in result.failures] == ["broken.mp4"]
+
+
+def test_whole_files_and_stretches_stand_in_one_table(root: Path) -> None:
+    numbered(root / "whole.mp4", n_frames=24)
+    result = cut(root, "video.mp4,nonfight,1,4", "whole.mp4,fight,,")
+    found = find.discover(CombineConfig(data_root=root, own=(f"mine={root}/long.csv",)))
+    assert [c.path.name for c in found.clips] == ["whole.mp4"]
+    assert frames(result) == [("nonfight", 8, 31)]
+
+
+def test_train_and_val_of_one_video_stay_what_they_are_called(root: Path) -> None:
+    result = cut(root, "video.mp4,fight,1,4,train", "video.mp4,fight,9,12,val", "video.mp4,nonfight,20,23,val",
+                 header="path,label,start_s,end_s,split")  # fmt: skip
+    sides = {numbers(c.path)[0]: c.official_split for c in result.clips}
+    assert sides == {8: "train", 72: "val", 160: "val"}
+    assert len({c.source_group for c in result.clips}) == 1  # so that combine drops the train one
+
+
+def test_a_row_moved_is_cut_anew_and_a_line_above_it_changes_nothing(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("violence_detection").propagate = True
+    caplog.set_level(logging.INFO, "violence_detection")
+    numbered(root / "other.mp4")
+    cut(root, "video.mp4,fight,2,5", "other.mp4,fight,2,5")
+    cut(root, "", "gone.mp4,fight,1,2", "video.mp4,fight,2,5", "other.mp4,fight,2,5")
+    assert "2 known, 0 to cut" in caplog.text
+    result = cut(root, "video.mp4,fight,2,5", "other.mp4,fight,3,5")
+    assert "1 known, 1 to cut" in caplog.text
+    assert len(list((root / "windows").rglob("*.mp4"))) == 2
+    assert frames(result) == [("fight", 16, 39), ("fight", 24, 39)]
+
+
+def test_find_tells_what_the_rows_will_give(root: Path) -> None:
+    (root / "long.csv").write_text(
+        "path,label,start_s,end_s\nvideo.mp4,fight,0,17\nvideo.mp4,nonfight,20,21\n"
+    )
+    config = FindConfig(data_root=root, own=(f"mine={root}/long.csv",), check=True, workers=1)
+    result = find.run(config, (), lambda found: cutting.forecast(found, CutConfig(), root, 1))
+    assert result.summary["windows"] == {"mine": {"fight": 3, "nonfight": 1}}
+    assert result.summary["datasets"]["mine"]["needs_cutting"] == 2
+    assert not (root / "windows").exists()
+
+
+# --- another catalogue
+
+ENTRY = """
+[arena]
+title = "Arena"
+roadmap = false
+archive_bytes = 1
+extracted_bytes = 1
+clips = { fight = 40, nonfight = 40 }
+licence = "mine"
+terms = "none"
+citation = "none"
+notes = "none"
+sources = [{ kind = "manual", instructions = "It is here." }]
+labels = [
+    { pattern = 'brawl/[^/]+\\.{video}', label = "fight" },
+    { pattern = 'street scenes/[^/]+\\.{video}', label = "nonfight" },
+]
+"""
+
+
+def test_another_catalogue_decides_what_is_found_and_its_content_is_part_of_the_record(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("violence_detection").propagate = True
+    caplog.set_level(logging.INFO, "violence_detection")
+    path = tmp_path / "mine.toml"
+    path.write_text(ENTRY)
+    config = CombineConfig(data_root=tmp_path / "root", roots=(clips,), catalogue=path)
+    assert set(manifest_of(config).dataset) == {"arena"}
+    record = json.loads((tmp_path / "root" / "combined_all" / combine.RECORD_NAME).read_text())
+    combine.run(config)
+    assert "nothing is new" in caplog.text
+    path.write_text(ENTRY + "# other\n")
+    combine.run(config)
+    changed = json.loads((tmp_path / "root" / "combined_all" / combine.RECORD_NAME).read_text())
+    assert changed["inputs"] != record["inputs"]
+    assert changed["catalogue"] != record["catalogue"]
+    result = find.run(FindConfig(data_root=tmp_path / "root", roots=(clips,), catalogue=path))
+    assert "20 of 40" in caplog.text
+    assert result.summary["datasets"]["arena"]["fight"] == 20
+    with pytest.raises(UserError, match="arena is a published data set"):
+        combine.run(CombineConfig(data_root=tmp_path / "root", own=(f"arena={clips}",), catalogue=path))
+
+
+def test_a_wrong_catalogue_ends_the_script_with_what_to_mend(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(ENTRY.replace('title = "Arena"', "").replace('"nonfight"', '"calm"'))
+    for script in ("find_all_datasets.py", "combine_all_datasets.py"):
+        command = [
+            sys.executable,
+            script,
+            "--data-root",
+            str(clips),
+            "--catalogue",
+            str(tmp_path / "mine.toml"),
+        ]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "[arena] title: found nothing" in done.stderr
+        assert "[arena] labels[1] label: found 'calm'" in done.stderr

@@ -1,0 +1,199 @@
+"""A model is measured on one's own clips: each content once, by source, and what it was trained on is counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import small_videos
+import stand_in
+import synthetic
+import tensorflow as tf
+
+from violence_detection.combine import combine
+from violence_detection.combine.config import CombineConfig
+from violence_detection.errors import UserError
+from violence_detection.evaluation import evaluate, metrics, own_data
+from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.evaluation.report import report
+from violence_detection.evaluation.scoring import Evaluation
+from violence_detection.features.config import ExtractConfig
+from violence_detection.training import trainer, training_data
+
+CLASSES = ("fight", "nonfight")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbone() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in.install(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with 40 clips in raw/mine, combined, and a model in model/ trained on them; tests copy it."""
+    root = tmp_path_factory.mktemp("root")
+    for seed in range(20):
+        for offset, label in enumerate(CLASSES):
+            small_videos.write(root / "raw/mine" / label / f"{seed}.avi", 100 * offset + seed)
+    combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
+    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
+    record = trainer.run_record("gru", data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
+    trainer.train(record, data, root / "model", tf.distribute.get_strategy())
+    return root
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    """12 clips that the model has not seen, of three sources, and two copies."""
+    for k in range(6):
+        for offset, label in enumerate(CLASSES):
+            small_videos.write(
+                tmp_path / "new clips" / label / f"cam{k % 3}" / f"{k}.avi", 500 + 100 * offset + k
+            )
+    shutil.copy(tmp_path / "new clips/fight/cam0/0.avi", tmp_path / "new clips/fight/cam1/copy.avi")
+    shutil.copy(tmp_path / "new clips/fight/cam0/0.avi", tmp_path / "new clips/nonfight/cam1/same.avi")
+    return tmp_path / "new clips"
+
+
+def measure(root: Path, report_folder: Path, **settings: object) -> Evaluation:
+    config = EvaluationConfig(models=root / "model", **{"data_root": root, "workers": 1, **settings})  # type: ignore[arg-type]
+    return evaluate.run(config, "python test_ensemble.py", report_folder)
+
+
+def test_a_folder_of_new_clips_is_measured_by_source(root: Path, new: Path, tmp_path: Path) -> None:
+    (new / "nonfight/cam1/same.avi").unlink()
+    scored = measure(root, tmp_path / "report", data=new)
+    rows = scored.predictions
+    assert scored.n == len(rows) == 12
+    assert set(rows.dataset) == {"new_clips"}
+    assert set(rows.source_group) == {"new_clips:cam0", "new_clips:cam2"}  # a copy has joined cam0 and cam1
+    assert rows.groupby("label").size().tolist() == [6, 6]
+    assert (rows.label == rows.path.map(lambda p: Path(p).parts[-3])).all()
+    assert rows.p_violent.notna().all()
+    right = ((rows.p_violent >= scored.model.threshold) == (rows.label == "fight")).to_numpy()
+    assert scored.accuracy == pytest.approx(right.mean())
+    assert scored.ci95 == pytest.approx(
+        metrics.accuracy_interval(right, rows.source_group.to_numpy()), abs=1e-4
+    )
+    assert (scored.trained_on, scored.failures) == (0, [])
+
+
+def test_the_report_says_what_it_rests_on_and_what_it_could_not_compute(
+    root: Path, new: Path, tmp_path: Path
+) -> None:
+    measure(root, tmp_path / "report", own=(f"other={new}",))
+    figures = json.loads((tmp_path / "report" / report.METRICS_NAME).read_text())
+    assert figures["data"] == "own clips"
+    assert figures["baselines"] is None
+    assert figures["baselines_note"] == "not computed: no training clips in this set"
+    assert "source-disjoint" not in figures["split"]
+    page = (tmp_path / "report" / report.PAGE_NAME).read_text()
+    assert "not computed: no training clips in this set" in page
+    assert "source-disjoint" not in page
+    assert "published as" not in page
+    assert page.count("data:image/png") > 6  # plots in two themes, and frames of the worst mistakes
+    assert list(figures["by_dataset"]) == ["other"]
+
+
+def test_val_still_has_its_baselines_and_its_claim(root: Path, tmp_path: Path) -> None:
+    measure(root, tmp_path / "report")
+    figures = json.loads((tmp_path / "report" / report.METRICS_NAME).read_text())
+    assert figures["n"] == 8
+    assert figures["baselines"]["majority_class"]["n"] == 8
+    assert figures["split"].startswith("source-disjoint")
+
+
+def test_the_same_content_under_both_labels_is_left_out_and_named(
+    root: Path, new: Path, tmp_path: Path
+) -> None:
+    scored = measure(root, tmp_path / "report", data=new)
+    assert scored.n == 11
+    assert {Path(f["path"]).name for f in scored.failures} == {"0.avi", "copy.avi", "same.avi"}
+    assert "both left out" in (tmp_path / "report" / "failures.csv").read_text()
+
+
+def test_clips_that_were_trained_on_are_counted_by_content(root: Path, new: Path, tmp_path: Path) -> None:
+    (new / "nonfight/cam1/same.avi").unlink()
+    for seed in range(20):
+        shutil.copy(root / "raw/mine/fight" / f"{seed}.avi", new / "fight" / f"renamed {seed}.avi")
+    scored = measure(root, tmp_path / "report", data=new)
+    assert scored.n == 32
+    assert scored.trained_on == 16  # four of the twenty are val
+    assert "clips were trained on" in (tmp_path / "report" / report.PAGE_NAME).read_text()
+
+
+def test_rows_of_a_csv_file_are_cut_and_those_called_train_left_out(root: Path, tmp_path: Path) -> None:
+    small_videos.write(tmp_path / "long.avi", 700, n_frames=120)  # 10 s
+    small_videos.write(tmp_path / "peace.avi", 701)
+    rows = ["long.avi,fight,cam1,1,3,", "long.avi,nonfight,cam1,6,8,val", "peace.avi,nonfight,cam2,,,"]
+    rows += ["long.avi,fight,cam1,8,9,train", "gone.avi,fight,,,,", "long.avi,fight,,20,25,"]
+    (tmp_path / "my clips.csv").write_text("\n".join(["path,label,source,start_s,end_s,split", *rows]))
+    scored = measure(root, tmp_path / "report", data=tmp_path / "my clips.csv")
+    assert scored.n == 3
+    assert set(scored.predictions.dataset) == {"my_clips"}
+    assert scored.predictions.groupby("source_group").size().to_dict() == {
+        "my_clips:cam1": 2,
+        "my_clips:cam2": 1,
+    }
+    assert sorted(f["path"].rpartition(":")[2] for f in scored.failures) == ["6", "7"]
+    assert not (root / "windows").exists()  # those belong to step 2
+
+
+def test_an_unreadable_clip_is_named_and_lowers_the_coverage(root: Path, new: Path, tmp_path: Path) -> None:
+    (new / "nonfight/cam1/same.avi").write_bytes(b"no video")
+    scored = measure(root, tmp_path / "report", data=new)
+    assert scored.n == 12
+    assert scored.result["coverage"]["nonfight"]["n"] == 7
+    assert scored.result["coverage"]["nonfight"]["predicted"] == 6
+    (failure,) = scored.failures
+    assert failure["path"].endswith("same.avi")
+
+
+def test_without_a_data_root_features_stand_beside_the_report(root: Path, new: Path, tmp_path: Path) -> None:
+    config = EvaluationConfig(
+        models=root / "model",
+        data=new,
+        data_root=tmp_path / "nowhere",
+        output=tmp_path / "r" / "mine",
+        workers=1,
+    )
+    evaluate.run(config, "", config.output)
+    assert len(list((tmp_path / "r" / "features").iterdir())) == 2
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_names_that_mean_nothing_end_with_the_command(root: Path, tmp_path: Path) -> None:
+    small_videos.write(tmp_path / "x/violence/a.avi", 1)
+    small_videos.write(tmp_path / "x/calm/a.avi", 2)
+    with pytest.raises(UserError, match=r"nothing of .*/x can be used as x") as error:
+        measure(root, tmp_path / "report", data=tmp_path / "x")
+    line = str(error.value)
+    assert f"python test_ensemble.py --models {root}/model" in line
+    assert f"--own x={tmp_path}/x --labels fight=violence WHICH=calm" in line
+    scored = measure(
+        root, tmp_path / "report", data=tmp_path / "x", labels=("fight=violence", "nonfight=calm")
+    )
+    assert scored.n == 2
+
+
+def test_which_data_is_ones_own(tmp_path: Path) -> None:
+    combined, mine = tmp_path / "combined_all", tmp_path / "Hockey Fights"
+    for folder in (combined / "val" / "fight", mine / "fight"):
+        folder.mkdir(parents=True)
+    (mine / "manifest.csv").write_text("path,label\n")
+    for data in (combined / "val", combined, tmp_path / "nowhere"):
+        assert own_data.named(EvaluationConfig(data=data)) == ()
+    assert own_data.named(EvaluationConfig(data=mine)) == (f"own_hockey_fights={mine}",)
+    assert own_data.named(EvaluationConfig(data=mine / "manifest.csv")) == (f"manifest={mine}/manifest.csv",)
+    assert own_data.named(EvaluationConfig(own=("a=b",))) == ("a=b",)
+    moved = tmp_path / "moved"
+    (moved / "val").mkdir(parents=True)
+    (moved / "manifest.csv").write_text("clip_id,path\n")
+    assert own_data.named(EvaluationConfig(data=moved / "val")) == ()
+    with pytest.raises(UserError, match="one after the other"):
+        own_data.named(EvaluationConfig(data=combined, own=("a=b",)))

@@ -1,0 +1,26 @@
+"""The settings of what one brings along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from violence_detection.system.settings import option
+
+
+@dataclass(frozen=True)
+class OwnClipsConfig:
+    """One's own clips, and what their folders or labels are called. See docs/guides/own_clips.md."""
+
+    own: tuple[str, ...] = option(
+        (),
+        "your own clips: a folder with class folders in it, or a CSV file; may be given several times",
+        many="append",
+        shown_as="NAME=PATH",
+    )
+    labels: tuple[str, ...] = option(
+        (),
+        "what folders or labels of your own clips mean where they are not called fight or nonfight: "
+        "fight=NAME[,NAME] nonfight=NAME[,NAME]",
+        many="words",
+        shown_as="CLASS=NAME",
+    )

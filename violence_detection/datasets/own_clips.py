@@ -1,0 +1,213 @@
+"""One's own clips: what --own and --labels name, read into labelled clips with their sources.
+
+A folder holds class folders; the clips lie in them, at any depth. A sub-folder of a class folder is a source, and one
+of the same name below the other class folder is the same source. A CSV file lists clips: see own_table. What is
+neither is named and left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from violence_detection.datasets import own_labels, own_table, video_files
+from violence_detection.datasets.config import OwnClipsConfig
+from violence_detection.datasets.own_labels import Labels
+from violence_detection.datasets.own_table import OwnClip
+from violence_detection.errors import UserError
+
+GUIDE = "docs/guides/own_clips.md"
+_NAME = re.compile(r"[a-z0-9_]+")
+
+
+@dataclass(frozen=True)
+class OwnSet:
+    """One set of own clips.
+
+    `origin`: the folder or CSV file as it was given, `root` the folder. `unknown`: names of folders or labels that
+    mean no class, with their number of videos or rows; `nested`: such folders that hold class folders themselves.
+    `unlabelled`: videos that lie in no class folder. `failures`: {path, reason} of rows and files that cannot be used.
+    """
+
+    name: str
+    origin: Path
+    root: Path
+    clips: tuple[OwnClip, ...]
+    unknown: Mapping[str, int]
+    nested: tuple[str, ...]
+    unlabelled: tuple[Path, ...]
+    failures: tuple[dict[str, str], ...]
+    warnings: tuple[str, ...]
+    #: Real paths of the files that a CSV file lists; a folder's set holds whatever lies below it.
+    listed: frozenset[str] | None = None
+
+    def holds(self, path: Path) -> bool:
+        """Whether a file belongs to this set, so that no other takes it."""
+        if self.listed is not None:
+            return _real(path) in self.listed
+        return Path(_real(path.parent)).is_relative_to(_real(self.root))
+
+
+def read_all(config: OwnClipsConfig, published: Collection[str]) -> list[OwnSet]:
+    """The sets that --own names, in order. `published`: the catalogue's keys, which no set may be called.
+
+    A file that two sets or rows have is taken once, and not at all where they call it both. Raises UserError for
+    what is no such set, and for names that are not free.
+    """
+    labels = own_labels.parse(config.labels)
+    sets: list[OwnSet] = []
+    met: set[str] = set()
+    for name, origin in _named(config.own, published):
+        found, names = (
+            _read_folder(name, origin, labels) if origin.is_dir() else _read_table(name, origin, labels)
+        )
+        sets.append(found)
+        met |= names
+    if sets and (unused := labels.unused(met)):
+        warning = f"--labels explains {', '.join(unused)}, but no folder or label of your clips is called so"
+        sets[-1] = replace(sets[-1], warnings=(*sets[-1].warnings, warning))
+    return _settled(sets)
+
+
+def set_name(text: str) -> str:
+    """A name for a set, made from any text."""
+    return re.sub(r"[^a-z0-9_]+", "_", text.casefold()).strip("_") or "own"
+
+
+def _named(values: Iterable[str], published: Collection[str]) -> Iterable[tuple[str, Path]]:
+    taken: dict[str, str] = {}
+    for value in values:
+        given, equals, place = value.partition("=")
+        name, origin = given.strip().lower(), own_table.expanded(place)
+        if not equals or not place or not _NAME.fullmatch(name):
+            raise UserError(
+                "--own takes NAME=FOLDER or NAME=FILE.csv, NAME of letters, digits and _. "
+                f"Received: {value!r}; for example --own {set_name(given if place else Path(value).stem)}="
+                f"{place or value}"
+            )
+        if name in published:
+            raise UserError(f"--own {value}: {name} is a published data set. Choose another name")
+        if name in taken:
+            raise UserError(
+                f"--own {value}: {name} is the name of {taken[name]} already. Choose another name"
+            )
+        if not origin.exists():
+            raise UserError(
+                f"--own {value}: there is no {origin}. Name a folder with class folders, or a CSV file"
+            )
+        taken[name] = place
+        yield name, origin
+
+
+def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
+    """The set below a folder, and the names of its sub-folders."""
+    warnings: list[str] = []
+    seen: set[str] = set()
+    clips, unlabelled = [], []
+    unknown: Counter[str] = Counter()
+    for path in sorted(video_files.videos_below(root, seen, warnings.append)):
+        folder, *inner = path.relative_to(root).parts
+        label = labels.of(folder) if inner else None
+        if label is None:
+            unlabelled.append(path)
+            if inner:
+                unknown[folder] += 1
+            continue
+        rel = path.relative_to(root).as_posix()
+        source = inner[0] if len(inner) > 1 else rel
+        clips.append(OwnClip(path, rel, label, str(path), (source,)))
+    without = sum(clip.sources == (clip.rel,) for clip in clips)
+    nested = tuple(
+        f for f in sorted(unknown) if any(labels.of(p.name) for p in (root / f).iterdir() if p.is_dir())
+    )
+    found = OwnSet(
+        name=name,
+        origin=root,
+        root=root,
+        clips=tuple(clips),
+        unknown=dict(sorted(unknown.items())),
+        nested=nested,
+        unlabelled=tuple(unlabelled),
+        failures=(),
+        warnings=(*warnings, *_on_sources(name, without, len(clips))),
+    )
+    return found, {p.name for p in root.iterdir() if p.is_dir()}
+
+
+def _read_table(name: str, path: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
+    """The set that a CSV file lists, and its labels."""
+    table = own_table.read_table(path, labels)
+    found = OwnSet(
+        name=name,
+        origin=path,
+        root=path.parent,
+        clips=tuple(_with_all_sources(table.clips)),
+        unknown=dict(sorted(table.unknown.items())),
+        nested=(),
+        unlabelled=(),
+        failures=tuple(table.failures),
+        warnings=(*table.warnings, *_on_sources(name, table.without_source, len(table.clips))),
+        listed=frozenset(_real(file) for file in table.files),
+    )
+    return found, table.names
+
+
+def _with_all_sources(clips: Sequence[OwnClip]) -> Iterable[OwnClip]:
+    """Rows of one video share its sources: those that its rows name, else the video itself."""
+    named: dict[str, set[str]] = {}
+    for clip in clips:
+        named.setdefault(_real(clip.path), set()).update(s for s in clip.sources if s != clip.rel)
+    for clip in clips:
+        sources = named[_real(clip.path)] or set(clip.sources)
+        yield replace(clip, sources=tuple(sorted(sources)))
+
+
+def _on_sources(name: str, without: int, of: int) -> list[str]:
+    if not without:
+        return []
+    return [
+        f"{name}: {without} of {of} clips say nothing of their source, so each counts as a source of its own. Clips of "
+        "one recording on both sides of the split make the figure better than it is: put the clips of each source "
+        f"into a sub-folder of its class folder, or list them in a CSV file with a column source. See {GUIDE}"
+    ]
+
+
+def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
+    """Without what is listed twice, and without footage that is called both classes; both are named."""
+    of_file: dict[str, list[OwnClip]] = {}
+    for clip in (c for s in sets for c in s.clips):
+        of_file.setdefault(_real(clip.path), []).append(clip)
+    wrong: dict[int, str] = {}
+    for clips in (c for c in of_file.values() if len(c) > 1):
+        for a, b in itertools.combinations(clips, 2):
+            if a.label != b.label and a.span_s[0] < b.span_s[1] and b.span_s[0] < a.span_s[1]:
+                for one, other in ((a, b), (b, a)):
+                    wrong[id(one)] = f"is {one.label}, but {other.where} calls the same footage {other.label}"
+            elif (a.label, a.span_s) == (b.label, b.span_s):
+                wrong.setdefault(id(b), f"is listed in {a.where} already")
+    return [
+        replace(
+            s,
+            clips=tuple(c for c in s.clips if id(c) not in wrong),
+            failures=(
+                *s.failures,
+                *(
+                    {"path": c.where, "reason": f"{wrong[id(c)]}. Leave one"}
+                    for c in s.clips
+                    if id(c) in wrong
+                ),
+            ),
+        )
+        for s in sets
+    ]
+
+
+@functools.lru_cache(maxsize=100_000)
+def _real(path: Path) -> str:
+    return os.path.realpath(path)

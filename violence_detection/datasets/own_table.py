@@ -1,0 +1,170 @@
+"""One's own clips as a CSV file lists them: whole files, or stretches of longer videos.
+
+Columns `path` (below the file's folder, or absolute) and `label`; where they are there also `source`, `split` (train or
+val), and `start_s` with `end_s`. A row that is wrong is named with its line and takes no other with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from violence_detection.datasets.own_labels import Labels
+from violence_detection.errors import UserError
+
+NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
+_DELIMITERS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a longer video that is a clip, in seconds. `where` names it in messages."""
+
+    start_s: float
+    end_s: float
+    label: str
+    where: str
+
+
+@dataclass(frozen=True)
+class OwnClip:
+    """One clip: a file, or a stretch of one.
+
+    `rel`: below the folder of its set. `where` names it in messages: FILE.csv:LINE, or the file. `sources`: it shares
+    its source with every clip that has one of these names. `split`: train, val or empty.
+    """
+
+    path: Path
+    rel: str
+    label: str
+    where: str
+    sources: tuple[str, ...]
+    split: str = ""
+    stretch: Stretch | None = None
+
+    @property
+    def span_s(self) -> tuple[float, float]:
+        """The part of the file, in seconds."""
+        return (self.stretch.start_s, self.stretch.end_s) if self.stretch else (0.0, math.inf)
+
+
+@dataclass
+class Table:
+    """What a CSV file gave. `unknown`: labels that nobody has explained, with their number of rows.
+
+    `files`: all that it names, right or wrong. `failures`: {path, reason}, the path with the number of the line.
+    """
+
+    clips: list[OwnClip] = field(default_factory=list)
+    without_source: int = 0
+    files: list[Path] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    unknown: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def read_table(path: Path, labels: Labels) -> Table:
+    """Read the file. Raises UserError where it is no such table at all."""
+    table = Table()
+    for line, row in _rows(path, table.warnings):
+        where = f"{path}:{line}"
+        file = _file(path, row["path"]) if row["path"] else None
+        if file:
+            table.files.append(file)
+        table.names.add(row["label"])
+        if row["label"] and labels.of(row["label"]) is None:
+            table.unknown[row["label"]] += 1
+        try:
+            clip = _clip(path, file, row, where, labels)
+        except ValueError as e:
+            table.failures.append({"path": where, "reason": str(e)})
+            continue
+        table.clips.append(clip)
+        table.without_source += not row["source"]
+    return table
+
+
+def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """(line number, text by column) of each row that is not empty; columns that are not there are empty."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    except UnicodeDecodeError as e:
+        raise UserError(f"{path} is no UTF-8 text ({e}). Save it as CSV in UTF-8") from e
+    header = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=header.count))
+    columns = [name.strip().casefold() for name in next(reader, [])]
+    if missing := [name for name in NEEDED if name not in columns]:
+        raise UserError(
+            f"{path} lacks the column {' and '.join(missing)}. Its first line has to name the columns: "
+            f"{', '.join(NEEDED)}, and if you like {', '.join(OPTIONAL)}. Found: {', '.join(columns) or 'nothing'}"
+        )
+    if doubled := sorted(
+        name for name, n in Counter(columns).items() if n > 1 and name in (*NEEDED, *OPTIONAL)
+    ):
+        raise UserError(f"{path} has the column {', '.join(doubled)} twice. Leave one")
+    if unused := [name for name in columns if name and name not in (*NEEDED, *OPTIONAL)]:
+        warnings.append(f"{path}: the column {', '.join(unused)} is not used; used are {', '.join(OPTIONAL)}")
+    empty = dict.fromkeys((*NEEDED, *OPTIONAL), "")
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, empty | {c: v.strip() for c, v in zip(columns, cells, strict=False)}
+
+
+def _clip(path: Path, file: Path | None, row: Mapping[str, str], where: str, labels: Labels) -> OwnClip:
+    """The row's clip. Raises ValueError with what is wrong and how to mend it."""
+    if file is None:
+        raise ValueError("no path. Name the clip's file")
+    if not file.is_file():
+        raise ValueError(f"no file {file}. Paths count from the folder of the CSV file, or are absolute")
+    label = labels.of(row["label"])
+    if label is None:
+        raise ValueError(
+            f"label {row['label']!r} is neither fight nor nonfight. Write one of them, or say which it means: "
+            f"--labels fight={row['label']} or nonfight={row['label']}"
+        )
+    split = row["split"].casefold()
+    if split not in ("", "train", "val"):
+        raise ValueError(f"split {row['split']!r} is neither train nor val. Write one of them, or nothing")
+    inside = file.is_relative_to(path.parent)
+    rel = file.relative_to(path.parent).as_posix() if inside else file.absolute().as_posix()
+    return OwnClip(file, rel, label, where, (row["source"] or rel,), split, _stretch(row, label, where))
+
+
+def _stretch(row: Mapping[str, str], label: str, where: str) -> Stretch | None:
+    if not row["start_s"] and not row["end_s"]:
+        return None
+    start_s, end_s = (_seconds(name, row[name]) for name in ("start_s", "end_s"))
+    if start_s >= end_s:
+        raise ValueError(
+            f"end_s {end_s:g} is not after start_s {start_s:g}. Both count from the video's beginning"
+        )
+    return Stretch(start_s, end_s, label, where)
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(
+            f"{name} {text!r} is no number of seconds. Write it as 12.5; start_s and end_s come together"
+        )
+    return value
+
+
+def _file(table: Path, text: str) -> Path:
+    return table.parent / expanded(text)
+
+
+def expanded(text: str) -> Path:
+    """The path; `~/` is the home folder, where no shell has said so before."""
+    return Path(text).expanduser() if text.startswith("~/") else Path(text)

@@ -1,0 +1,132 @@
+"""Clips of one's own to measure a model on: found, cut, looked at once, without copies, with their sources."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from violence_detection.combine import dedupe, manifest, scan
+from violence_detection.combine.config import CutConfig
+from violence_detection.combine.cut import cutting
+from violence_detection.datasets import catalogue, own_clips
+from violence_detection.datasets.config import OwnClipsConfig
+from violence_detection.datasets.generated.marker import is_generated
+from violence_detection.errors import UserError
+from violence_detection.evaluation import clip_set
+from violence_detection.evaluation.clip_set import ClipSet
+from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.find import inventory, offers
+from violence_detection.find.inventory import ClipFile, source_path
+from violence_detection.system import storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+#: Below the folder with the features: what is cut out of own videos to be judged, and what looking at clips has found.
+FOLDER = "own_clips"
+_HELD_APART = (
+    "own clips, compared with the training clips by file content alone; other recordings or cuts of the same footage "
+    "were not looked for"
+)
+
+
+def named(config: EvaluationConfig) -> tuple[str, ...]:
+    """The values of --own, and --data where it is no side of combined_all. Raises UserError for both kinds at once."""
+    data = config.data
+    if data is not None and data.exists() and not clip_set.is_combined(data):
+        name = own_clips.set_name(data.absolute().stem if data.is_file() else data.absolute().name)
+        return (f"own_{name}={data}" if name in catalogue.load() else f"{name}={data}", *config.own)
+    if config.own and data is not None:
+        raise UserError(
+            f"--own names your own clips, and --data {data} others. Measure them one after the other"
+        )
+    return config.own
+
+
+def read(config: EvaluationConfig, own: Sequence[str], window_s: float) -> ClipSet:
+    """The clips of these sets, all of one side. Stretches of videos are cut into clips of `window_s` at most.
+
+    Rows that their CSV file calls train are left out. Raises UserError where nothing can be used.
+    """
+    root = home(config)
+    sets = own_clips.read_all(OwnClipsConfig(tuple(own), config.labels), catalogue.load())
+    line = offers.command("test_ensemble.py", replace(config, data=None))
+    for own_set in sets:
+        if not own_set.clips:
+            raise UserError(offers.nothing_usable(own_set, own, config.labels, line))
+        for text in offers.own_texts(own_set, own, config.labels, line):
+            log.warning("%s", text)
+    found = inventory.discover([], own=sets)
+    for warning in found.warnings:
+        log.warning("%s", warning)
+    cut = cutting.cut(found, CutConfig(window_s=window_s), root / FOLDER, config.workers)
+    clips = {source_path(c.path, root): c for c in (*found.clips, *cut.clips) if c.official_split != "train"}
+    if left_out := sum(c.official_split == "train" for c in (*found.clips, *cut.clips)):
+        log.info("%d clips are called train and are not measured on", left_out)
+    scans = scan.scan_all(
+        {n: c.path for n, c in clips.items()}, root / FOLDER / scan.JOURNAL_NAME, config.workers
+    )
+    failures = [*found.failures, *cut.failures, *cut.left_out]
+    rows = _rows(clips, scans, failures)
+    if rows.empty:
+        raise UserError(f"no clip of {', '.join(own)} can be judged. {_first(failures)}")
+    return ClipSet(
+        rows=rows,
+        base=root,
+        data_root=root,
+        train=None,
+        held_apart=_HELD_APART,
+        kind="own clips",
+        generated=any(is_generated(s.root) for s in sets),
+        unreadable=_unreadable(clips, scans),
+        failures=failures,
+    )
+
+
+def home(config: EvaluationConfig) -> Path:
+    """Where features and cut clips are kept: the data root, else the folder that the report's folder stands in."""
+    if config.data_root.is_dir():
+        return config.data_root
+    return config.output.parent if config.output else Path("reports")
+
+
+def _rows(
+    clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], failures: list[dict[str, str]]
+) -> pd.DataFrame:
+    """Manifest rows of the readable clips, each content once; what that leaves out is named."""
+    import pandas as pd
+
+    readable = [dedupe.scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
+    unique = dedupe.deduplicate(readable, altered=False)
+    failures += [{"path": name, "reason": s.reason} for name, s in scans.items() if s.reason]
+    for clip, other in unique.conflicts:
+        reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
+        failures.append({"path": clip.source_path, "reason": reason})
+    if unique.dropped:
+        log.info("%d clips are copies of others and count once", len(unique.dropped))
+    rows = [manifest.row(clip, "val", clip.source_path) for clip in unique.kept]
+    return pd.DataFrame(rows, columns=list(manifest.COLUMNS)).sort_values("clip_id", ignore_index=True)
+
+
+def _unreadable(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> pd.DataFrame:
+    """Rows of the clips that cannot be decoded; their ids come from their names."""
+    import pandas as pd
+
+    broken = [
+        replace(clips[n], clip_id=storage.stable_hash(n, digits=16)) for n, s in scans.items() if s.reason
+    ]
+    names = [n for n, s in scans.items() if s.reason]
+    rows = [
+        manifest.row(dedupe.scanned(n, clip, scans[n]), "val", n)
+        for n, clip in zip(names, broken, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=list(manifest.COLUMNS))
+
+
+def _first(failures: Sequence[Mapping[str, str]]) -> str:
+    return f"First: {failures[0]['path']}: {failures[0]['reason']}" if failures else "All are called train"

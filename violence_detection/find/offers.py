@@ -1,0 +1,179 @@
+"""What to type so that clips which are left out are taken: whole commands, to be pasted.
+
+Folders of videos that are no published data set may be somebody's own clips, and so may folders of an own set that
+mean no class. What a folder's name tells a person goes into the command; where it tells nothing, WHICH stands there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.datasets import own_clips, own_labels
+from violence_detection.datasets.config import OwnClipsConfig
+from violence_detection.datasets.own_clips import OwnSet
+from violence_detection.datasets.own_labels import WHICH
+from violence_detection.find.inventory import Inventory
+from violence_detection.system.settings import as_flags
+
+#: Names under which some hand out their clips already divided; the split that they mean is worth keeping.
+_SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
+_SHOWN = 12  # folders that a message names
+#: The command with these values of --own and --labels.
+Command = Callable[[Sequence[str], Sequence[str]], str]
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A folder that may hold own clips, and its sub-folders with their number of videos."""
+
+    folder: Path
+    counts: Mapping[str, int]
+
+
+def command(script: str, config: Any, *more: Any) -> Command:
+    """The script's command line with these settings, of which `config` has own and labels."""
+
+    def line(own: Sequence[str], labels: Sequence[str]) -> str:
+        always = [f.name for f in dataclasses.fields(config) if f.name == "data_root"]
+        words = as_flags(dataclasses.replace(config, own=(), labels=()), always)
+        for others in (*more, OwnClipsConfig(tuple(own), tuple(labels))):
+            words += as_flags(others)
+        return shlex.join(["python", script, *words])
+
+    return line
+
+
+def offers(found: Inventory) -> list[Offer]:
+    """The unknown folders of an inventory that look like class folders, by the folder that they stand in."""
+    homes: dict[Path, Counter[str]] = defaultdict(Counter)
+    rest: dict[Path, int] = {}
+    for folder, count in found.unknown.items():
+        if place := _telling_folder(folder, found.roots):
+            homes[place.parent][place.name] += count
+        else:
+            rest[folder] = count
+    for folder, count in list(rest.items()):
+        if home := next((p for p in folder.parents if p in homes), None):
+            homes[home][folder.relative_to(home).parts[0]] += count
+            del rest[folder]
+    for home, counts in _siblings(rest, found).items():
+        homes[home] += counts
+    return [Offer(home, dict(sorted(counts.items()))) for home, counts in sorted(homes.items())]
+
+
+def _telling_folder(folder: Path, roots: Sequence[Path]) -> Path | None:
+    """The folder itself or the nearest above it, below a root, whose name tells a class."""
+    for place in (folder, *folder.parents):
+        if place in roots:
+            return None
+        if own_labels.telling([place.name]):
+            return place
+    return None
+
+
+def _siblings(folders: Mapping[Path, int], found: Inventory) -> dict[Path, Counter[str]]:
+    """Folders of which nothing but their standing side by side says that they could be classes."""
+    known = [d.root for d in found.datasets]
+    groups: dict[Path, list[Path]] = defaultdict(list)
+    for folder in folders:
+        root = max(
+            (r for r in found.roots if folder.is_relative_to(r)), key=lambda r: len(r.parts), default=folder
+        )
+        if folder != root and any(k.is_relative_to(root) for k in known):
+            root = root / folder.relative_to(root).parts[0]
+        groups[root].append(folder)
+    homes: dict[Path, Counter[str]] = {}
+    for top, below in groups.items():
+        while top not in below:
+            names = {f.relative_to(top).parts[0] for f in below}
+            if len(names) > 1:
+                homes[top] = Counter()
+                for folder in below:
+                    homes[top][folder.relative_to(top).parts[0]] += folders[folder]
+                break
+            top = top / names.pop()
+    return homes
+
+
+def texts(found: Inventory, own: Sequence[str], labels: Sequence[str], line: Command) -> Iterable[str]:
+    """What to say of unknown folders and of own sets' folders that mean no class, each with its command."""
+    made = offers(found)
+    for offer in made:
+        yield (
+            f"not a published data set as far as its file names tell: {offer.folder} ({_counted(offer.counts)} "
+            f"videos). If these are your own clips: {_offered(offer, own, labels, line, found)}"
+        )
+    for folder, count in found.unknown.items():
+        if not any(folder.is_relative_to(o.folder / name) for o in made for name in o.counts):
+            yield (
+                f"{folder}: {count} videos in no known layout, left out. Your own clips stand in class folders, or in "
+                f"a CSV file: see {own_clips.GUIDE}"
+            )
+    for own_set in (d.own for d in found.datasets if d.own):
+        yield from own_texts(own_set, own, labels, line)
+
+
+def _offered(offer: Offer, own: Sequence[str], labels: Sequence[str], line: Command, found: Inventory) -> str:
+    taken = {*found.catalogue, *(d.dataset for d in found.datasets)}
+    plain = own_clips.set_name(offer.folder.absolute().name)
+    names = itertools.chain([plain, f"own_{plain}"], (f"own_{plain}_{k}" for k in itertools.count(2)))
+    name = next(n for n in names if n not in taken)
+    meaning = own_labels.telling(offer.counts)
+    words = own_labels.as_words(meaning) if not all(map(own_labels.is_accepted, meaning)) else ()
+    untold = [f"{label}={WHICH}" for label in reversed(CLASS_NAMES) if label not in meaning.values()]
+    return line([*own, f"{name}={offer.folder}"], [*labels, *words, *untold])
+
+
+def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: Command) -> Iterable[str]:
+    """What to say of an own set's folders or labels that mean no class."""
+    nested = {name: own_set.unknown[name] for name in own_set.nested}
+    others = {name: count for name, count in own_set.unknown.items() if name not in nested}
+    if nested:
+        given = f"{own_set.name}={own_set.origin}"
+        kept = [o for o in own if own_set.clips or not _is_of(o, own_set)]
+        sets = [f"{own_clips.set_name(f'{own_set.name}_{name}')}={own_set.origin / name}" for name in nested]
+        split = " A CSV file with a column split keeps what is train and what is val."
+        yield (
+            f"{own_set.name}: {_counted(nested)} videos stand in no class folder of {given}; there are class folders "
+            f"further down.{split if _SPLIT_NAMES & {n.casefold() for n in nested} else ''} "
+            f"As sets of their own: {line([*kept, *sets], labels)}"
+        )
+    if others:
+        told = own_labels.telling(others)
+        words = [*own_labels.as_words(told)]
+        words += [w for name in others if name not in told for w in own_labels.as_words({name: WHICH})]
+        which = f" (put fight or nonfight in place of {WHICH})" if len(told) < len(others) else ""
+        what, unit = ("label", "rows") if own_set.listed is not None else ("folder", "videos")
+        yield (
+            f"{own_set.name}: no class is told by the {what} {_counted(others)} {unit}, left out. "
+            f"To take them{which}: {line(own, [*labels, *words])}"
+        )
+
+
+def nothing_usable(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: Command) -> str:
+    """What is wrong with a set of which nothing can be used."""
+    reasons = [*own_texts(own_set, own, labels, line)]
+    reasons += [f"{f['path']}: {f['reason']}" for f in own_set.failures[:_SHOWN]]
+    if own_set.listed is None and not own_set.unknown:
+        reasons.append(
+            f"there is no folder with videos in it. Put your clips into {own_set.origin}/fight and /nonfight"
+        )
+    return "\n  ".join([f"nothing of {own_set.origin} can be used as {own_set.name}:", *reasons])
+
+
+def _is_of(value: str, own_set: OwnSet) -> bool:
+    return value.partition("=")[0].strip().lower() == own_set.name
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    shown = [f"{name}: {count}" for name, count in counts.items()]
+    more = [f"and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+    return ", ".join(shown[:_SHOWN] + more)
