@@ -24,7 +24,7 @@ import stand_in
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
-from violence_detection.features import extract
+from violence_detection.features import extract, extraction_pass
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.video import decode
@@ -343,6 +343,23 @@ def test_what_an_extraction_takes_is_said_before_and_after(
     caplog.clear()
     extract.ensure(stand_in.wanted(paths, 3), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1))
     assert "stand_in: 8 clips will take about 0 min" in caplog.text, "an earlier run tells the rate"
+
+
+def test_a_run_that_lasts_reports_its_rates(
+    tmp_path: Path,
+    clips: list[Path],
+    counts: Counts,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.INFO)
+    wanted = stand_in.wanted(clips, 2)
+    extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "short", workers=1))
+    assert "waited for the decoder" not in caplog.text
+    monkeypatch.setattr(extraction_pass, "REPORT_EVERY_S", 0.0)
+    extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "long", workers=1))
+    assert re.search(r"\d of 4 clips: .* clips/s, .* waited for the decoder", caplog.text)
+    assert "4 clips in 0 s" in caplog.text
 
 
 def test_a_full_disk_is_told_before_anything_is_extracted(

@@ -111,8 +111,9 @@ class _Pace:
         if self.meter is None:
             if time.monotonic() - self.began[0] < REPORT_EVERY_S:
                 return
+            from violence_detection.features import meter
 
-            self.meter = Meter(self.engine, self.clips, self.logs, REPORT_EVERY_S, self.began)
+            self.meter = meter.Meter(self.engine, self.clips, self.logs, REPORT_EVERY_S, self.began)
         self.meter.tick(clips_done)
 
     def finish(self, clips_done: int) -> None:
