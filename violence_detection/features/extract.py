@@ -94,7 +94,7 @@ def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConf
     for group, todo in zip(groups, missing, strict=True):
         streams = ", ".join(group.config.streams)
         log.info("%s: %d of %d clips need features (%s)", group.name, len(todo), len(wanted), streams)
-    _check_disk(how.data_root, sum(map(_needed_bytes, groups, missing)))
+    _check_disk(how.data_root, groups, missing)
     for group, todo in zip(groups, missing, strict=True):
         _extract_group(group, todo, wanted, out, how)
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
@@ -186,8 +186,11 @@ def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> i
     return len(clips) * _ENTRY_BYTES + variants * (2 * steps * feature_dim + _VARIANT_BYTES)
 
 
-def _check_disk(data_root: Path, needed: int) -> None:
-    """Log what is `needed`; raise UserError if that and a reserve do not fit on the disk of the data root."""
+def _check_disk(
+    data_root: Path, groups: Sequence[BackboneGroup], missing: Sequence[Sequence[WantedClip]]
+) -> None:
+    """Log what is needed; raise UserError if that and a reserve do not fit on the disk of the data root."""
+    needed = sum(map(_needed_bytes, groups, missing))
     if not needed:
         return
     free = free_bytes_of(data_root)
