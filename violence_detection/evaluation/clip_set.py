@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.combine import manifest
+from violence_detection.constants import PART_MEANINGS
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
 from violence_detection.evaluation.config import EvaluationConfig
@@ -48,7 +49,7 @@ def of_split(config: EvaluationConfig) -> ClipSet:
         base=combined,
         data_root=combined.parent,
         train=frame if (frame.split == "train").any() else None,
-        held_apart="source-disjoint: no source video has clips in train and in val",
+        held_apart=f"{side} is {PART_MEANINGS[side]}. Source-disjoint: no source video has clips in train and in val",
         kind="published clips",
         generated=is_generated(combined.parent),
     )

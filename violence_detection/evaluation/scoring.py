@@ -162,7 +162,7 @@ def report(scored: Evaluation, folder: Path, command: str) -> Path:
             ("variants a training clip", str(record["augment"])),
             ("views averaged here", str(scored.views)),
             ("clips trained on", str(record["clips"]["train"])),
-            ("clips that chose the epoch", str(record["clips"]["selection"])),
+            ("clips that chose the epoch (selection; papers: validation)", str(record["clips"]["selection"])),
             ("manifest it was trained on", record["manifest_sha256"][:12]),
             ("version", record["version"]),
         ],
