@@ -49,7 +49,7 @@ def of_split(config: EvaluationConfig) -> ClipSet:
         base=combined,
         data_root=combined.parent,
         train=frame if (frame.split == "train").any() else None,
-        held_apart=f"{side} is {PART_MEANINGS[side]}. Source-disjoint: no source video has clips in train and in val",
+        held_apart=f"{side} is {PART_MEANINGS[side]}; source-disjoint: no source video has clips in train and in val",
         kind="published clips",
         generated=is_generated(combined.parent),
     )
