@@ -5,7 +5,7 @@
 
 The same real clips, in one run, after a warm-up; each figure is the median over `--rounds`:
     plain     a seek for each frame, one `model.predict` a clip, TensorFlow float32, one clip after the other
-    engine    `extract_run.Run`, as the scripts use it: from video files to features on disk
+    engine    `extraction_pass`, as the scripts use it: from video files to features on disk
     network   the engine's runners on images that are in memory already
     decoder   the engine's decoder and shrinking alone, on all cores, the same frames
 `engine_over_limit` is engine / min(network, decoder): what overlapping the two could reach if neither took the other's

@@ -42,7 +42,8 @@ class Way:
 
 
 @pytest.fixture(scope="module")
-def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
+def combined(tmp_path_factory: pytest.TempPathFactory) -> Way:
+    """As far as the combined data set."""
     folder = tmp_path_factory.mktemp("way")
     command = [
         sys.executable,
@@ -57,16 +58,27 @@ def way(tmp_path_factory: pytest.TempPathFactory) -> Way:
         [*command, "--sources", "16", "--clips-per-source", "4"], cwd=ROOT, check=True, capture_output=True
     )
     way = Way(folder, {})
-    logs = ("--log-dir", folder)
     way.script("find_all_datasets", "--data-root", "data")
     way.script("combine_all_datasets", "--data-root", "data", codes=(1,))  # one file is broken on purpose
-    way.script("runpod_train_ultimate", "--data-root", "data", *SMALL, *logs)
-    way.script("train_ensemble_models", "--data-root", "data", *SMALL, *logs)
-    way.script(
+    return way
+
+
+@pytest.fixture(scope="module")
+def trained(combined: Way) -> Way:
+    """As far as the ensemble."""
+    for script in ("runpod_train_ultimate", "train_ensemble_models"):
+        combined.script(script, "--data-root", "data", *SMALL, "--log-dir", combined.folder)
+    return combined
+
+
+@pytest.fixture(scope="module")
+def way(trained: Way) -> Way:
+    """To its end: the ensemble evaluated, and the clips judged as strangers' videos."""
+    trained.script(
         "test_ensemble", "--models", "./models_ensemble/", "--data", "data/combined_all/val/", "--output", "r"
     )
-    way.script("test_violence_model", "--model", "models_ensemble", "data/combined_all/val")
-    return way
+    trained.script("test_violence_model", "--model", "models_ensemble", "data/combined_all/val")
+    return trained
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -75,16 +87,20 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_summaries_carry_the_fields_others_rely_on(way: Way) -> None:
-    combined = way.said["combine_all_datasets"]
+def test_combining_says_what_became_of_the_clips(combined: Way) -> None:
+    said = combined.said["combine_all_datasets"]
     assert {"train", "val", "duplicates_removed", "near_duplicate_groups", "unlabelled", "unreadable", "by_dataset",
-            "manifest"} <= combined.keys()  # fmt: skip
-    assert combined["unreadable"] == 1
-    assert combined["duplicates_removed"] == 2
-    trained = way.said["runpod_train_ultimate"]
+            "manifest"} <= said.keys()  # fmt: skip
+    assert said["unreadable"] == 1
+    assert said["duplicates_removed"] == 2
+
+
+@pytest.mark.slow
+def test_training_says_the_fields_others_rely_on(trained: Way) -> None:
+    single = trained.said["runpod_train_ultimate"]
     assert {"model", "selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run",
-            "samples_per_second"} <= trained.keys()  # fmt: skip
-    ensemble = way.said["train_ensemble_models"]
+            "samples_per_second"} <= single.keys()  # fmt: skip
+    ensemble = trained.said["train_ensemble_models"]
     assert [m["name"] for m in ensemble["members"]] == [
         "deep_lstm",
         "bilstm",
@@ -92,11 +108,11 @@ def test_summaries_carry_the_fields_others_rely_on(way: Way) -> None:
         "conv_lstm",
         "attention",
     ]
-    assert {"accuracy", "ci95", "n", "by_dataset", "members", "report"} <= way.said["test_ensemble"].keys()
 
 
 @pytest.mark.slow
 def test_training_and_evaluation_agree_on_the_ensembles_accuracy(way: Way) -> None:
+    assert {"accuracy", "ci95", "n", "by_dataset", "members", "report"} <= way.said["test_ensemble"].keys()
     assert way.said["test_ensemble"]["accuracy"] == pytest.approx(
         way.said["train_ensemble_models"]["ensemble_val_accuracy"], abs=1e-4
     )
