@@ -13,6 +13,7 @@ Accuracy comes with n and a 95 % interval that counts clips of one source as rel
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,8 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = cli.build(EvaluationConfig, args)
     folder = config.output or evaluate.default_report_folder(config)
+    config = dataclasses.replace(config, output=folder)
     command = shlex.join(["python", Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
-    measured = evaluate.run(config, command, folder)
+    measured = evaluate.run(config, command)
     cli.print_summary(scoring.summary(measured, folder / PAGE_NAME))
     return cli.exit_code(measured.failures)
 

@@ -27,8 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from violence_detection.system import storage
 
     videos = batch.find_videos(args.videos)
-    judged = batch.judge_all(Detector(cli.build(PredictConfig, args)), videos)
-    summary = batch.summarise(judged, len(videos))
+    judged = list(batch.judge_all(Detector(cli.build(PredictConfig, args)), videos))
+    summary = batch.summary(judged)
     if args.output:
         storage.write_json(args.output, summary)
     cli.print_summary(summary)

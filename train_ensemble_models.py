@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = ensemble_run.prepare(
         asked, how, features, cli.build(HeadConfig, args), train, args.output, args.overwrite
     )
-    cli.print_summary(run.summary())
+    cli.print_summary(run.run())
     return cli.exit_code(ensemble_run.finish(run))
 
 

@@ -1,6 +1,6 @@
 """How many modules a raw file calls on its way to a row of features, and a video on its way to a verdict.
 
-    python benchmarks/journeys.py --clips FOLDER [--backbone efficientnet_lite0]
+    python benchmarks/journeys.py --clips FOLDER [--model MODEL] [--backbone efficientnet_lite0]
 
 FOLDER holds a data set as it is published (a few clips are enough). Every call of a function of the package is counted,
 in all threads, by the module it stands in; work that goes to other processes is done in this one instead, so that it

@@ -69,7 +69,7 @@ def steps_of(images: np.ndarray) -> np.ndarray:
 def install_film(put: Callable[[object, str, object], None]) -> FeatureConfig:
     """Install a video backbone, `film`, beside the image backbone; the settings with both."""
     install(put)
-    sampling = registry.BackboneSampling(_FILM_FRAMES, _FILM_FRAMES // 2, ("rgb",))
+    sampling = registry.BackboneSampling(_FILM_FRAMES, True, _FILM_FRAMES // 2, ("rgb",))
     registry.register(
         "film", input_size=SIZE, feature_dim=1, licence="", weights=ThisFile(), sampling=sampling
     )(lambda _: None)

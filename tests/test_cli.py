@@ -28,7 +28,7 @@ class Config:
     count: int = option(3, "a number")
     check: bool = option(False, "look closely")
     kind: str = option("auto", "which", choices=("auto", "manual"))
-    model: Path = option(Path("m"), "a model", flag="--models")
+    model: Path = option(Path("m"), "a model")
     root: Path = option(settings.default_data_root, "a root")
     internal: int = 7
 
@@ -56,7 +56,7 @@ def test_without_flags_the_config_is_its_defaults() -> None:
 
 def test_flags_have_the_types_of_their_fields() -> None:
     config = _config("--names", "x, y,", "--sizes", "3,4", "--folder", "/f", "--weights", "w", "--rate", "0.25",
-                     "--count", "9", "--check", "--kind", "manual", "--models", "mm")  # fmt: skip
+                     "--count", "9", "--check", "--kind", "manual", "--model", "mm")  # fmt: skip
     assert config == Config(("x", "y"), (3, 4), Path("/f"), Path("w"), 0.25, 9, True, "manual", Path("mm"))
     assert _config("--no-check").check is False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,25 @@ def test_a_missing_clip_list_is_said_and_never_splits_a_source(tmp_path: Path) -
     keys = reader.keys(["fight/fi001.mp4", "fight/fi002.mp4"], ["fight", "fight"])
     assert keys[0] == keys[1]
     assert "videos.txt" in reader.warnings[0]
+
+
+def test_clips_that_the_list_does_not_name_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "videos.txt").write_text("https://www.youtube.com/watch?v=7q6KJoSgxmY\nfi001: 0.13 - 0.15\n")
+    reader = source_groups.SourceReader(catalogue.load()["surveillance_fight"], tmp_path)
+    reader.keys(["fight/fi001.mp4"], ["fight"])
+    assert reader.warnings == []
+    reader.keys([f"fight/fi00{k}.mp4" for k in (1, 2, 3)], ["fight"] * 3)
+    assert "videos.txt does not name 2 of 3 clips" in reader.warnings[0]
+    (tmp_path / "videos.txt").write_text("clip,source\nfi001,a\n")  # another format names nothing
+    reader = source_groups.SourceReader(catalogue.load()["surveillance_fight"], tmp_path)
+    reader.keys(["fight/fi001.mp4"], ["fight"])
+    assert "does not name 1 of 1 clips" in reader.warnings[0]
+
+
+def test_the_depth_of_a_layout_is_that_of_its_rules() -> None:
+    assert {dataset.deepest for dataset in catalogue.load().values()} == {4}
+    rule = catalogue.LabelRule(re.compile(r"a/b/[^/]+/c(/d)?/[^/]+/[]/]x"), "fight")
+    assert replace(catalogue.load()["airtlab"], labels=(rule,)).deepest == 7
 
 
 def test_two_cameras_on_one_action_are_one_source() -> None:

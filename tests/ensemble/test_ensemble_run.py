@@ -44,7 +44,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 @pytest.fixture(scope="module")
 def done(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     output = tmp_path_factory.mktemp("models_ensemble")
-    return output, _run(CONFIG, pool, output).summary()
+    return output, _run(CONFIG, pool, output).run()
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_repeated_it_says_the_same_and_trains_nothing(
 ) -> None:
     output, said = done
     monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert _run(CONFIG, pool, output).summary() == said
+    assert _run(CONFIG, pool, output).run() == said
 
 
 @pytest.mark.slow

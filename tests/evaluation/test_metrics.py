@@ -103,7 +103,7 @@ def test_figures_of_a_case_worked_by_hand() -> None:
     frame = predictions_frame(8, clips_per_source=1)
     frame["label"] = ["fight"] * 4 + ["nonfight"] * 4
     frame["p_violent"] = [0.9, 0.8, 0.7, 0.2, 0.6, 0.1, 0.1, 0.3]
-    result = metrics.evaluate(frame, 0.5)
+    result = metrics.figures(frame, 0.5)
     assert result["accuracy"] == 0.75
     assert result["confusion_matrix"] == [[3, 1], [1, 3]]
     assert result["precision"] == result["recall"] == result["f1"] == 0.75
@@ -118,12 +118,12 @@ def test_figures_of_a_case_worked_by_hand() -> None:
 def test_a_clip_at_the_threshold_is_called_a_fight() -> None:
     frame = predictions_frame(4)
     frame["p_violent"] = [0.6, 0.59, 0.6, 0.59]
-    assert metrics.evaluate(frame, 0.6)["accuracy"] == 1.0
-    assert metrics.evaluate(frame, 0.6)["threshold"] == 0.6
+    assert metrics.figures(frame, 0.6)["accuracy"] == 1.0
+    assert metrics.figures(frame, 0.6)["threshold"] == 0.6
 
 
 def test_every_data_set_and_member_has_its_own_figures_and_all_are_json() -> None:
-    result = metrics.evaluate(predictions_frame(), 0.5)
+    result = metrics.figures(predictions_frame(), 0.5)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert list(result["by_dataset"]) == ["hockey_fights", "rwf_2000"]
     assert all(d["n"] == 30 and d["coverage"]["fight"]["n"] == 15 for d in result["by_dataset"].values())
@@ -135,14 +135,14 @@ def test_every_data_set_and_member_has_its_own_figures_and_all_are_json() -> Non
 def test_the_result_does_not_depend_on_row_order() -> None:
     frame = predictions_frame()
     shuffled = frame.sample(frac=1, random_state=3)
-    assert metrics.evaluate(frame, 0.5) == metrics.evaluate(shuffled, 0.5)
+    assert metrics.figures(frame, 0.5) == metrics.figures(shuffled, 0.5)
 
 
 def test_a_clip_without_a_prediction_lowers_coverage_and_is_never_guessed() -> None:
     frame = predictions_frame()
-    before = metrics.evaluate(frame.iloc[1:], 0.5)
+    before = metrics.figures(frame.iloc[1:], 0.5)
     frame.loc[0, ["p_violent", "p_gru", "p_attention"]] = np.nan
-    after = metrics.evaluate(frame, 0.5)
+    after = metrics.figures(frame, 0.5)
     assert after["accuracy"] == before["accuracy"]
     assert after["n"] == 59
     assert after["coverage"]["fight"] == {"n": 30, "predicted": 29, "share": 29 / 30}
@@ -152,7 +152,7 @@ def test_a_clip_without_a_prediction_lowers_coverage_and_is_never_guessed() -> N
 def test_a_data_set_of_one_class_has_an_accuracy_but_no_auc() -> None:
     frame = predictions_frame()
     frame = frame[(frame["dataset"] == "rwf_2000") | (frame["label"] == "fight")]
-    figures = metrics.evaluate(frame, 0.5)["by_dataset"]["hockey_fights"]
+    figures = metrics.figures(frame, 0.5)["by_dataset"]["hockey_fights"]
     assert figures["roc_auc"] is None
     assert figures["average_precision"] is None
     assert figures["accuracy"] is not None
@@ -169,7 +169,7 @@ def test_a_data_set_of_one_class_has_an_accuracy_but_no_auc() -> None:
 )
 def test_predictions_that_cannot_be_judged_are_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UserError, match=message):
-        metrics.evaluate(change(predictions_frame()), 0.5)
+        metrics.figures(change(predictions_frame()), 0.5)
 
 
 def test_worst_mistakes_are_wrong_and_most_confident_first() -> None:

@@ -61,8 +61,12 @@ def new(tmp_path: Path) -> Path:
 
 
 def measure(root: Path, report_folder: Path, **settings: object) -> Evaluation:
-    config = EvaluationConfig(models=root / "model", **{"data_root": root, "workers": 1, **settings})  # type: ignore[arg-type]
-    return evaluate.run(config, "python test_ensemble.py", report_folder)
+    config = EvaluationConfig(
+        models=root / "model",
+        output=report_folder,
+        **{"data_root": root, "workers": 1, **settings},  # type: ignore[arg-type]
+    )
+    return evaluate.run(config, "python test_ensemble.py")
 
 
 def test_a_folder_of_new_clips_is_measured_by_source(root: Path, new: Path, tmp_path: Path) -> None:
@@ -162,7 +166,7 @@ def test_without_a_data_root_features_stand_beside_the_report(root: Path, new: P
         output=tmp_path / "r" / "mine",
         workers=1,
     )
-    evaluate.run(config, "", config.output)
+    evaluate.run(config, "")
     assert len(list((tmp_path / "r" / "features").iterdir())) == 2
     assert not (tmp_path / "nowhere").exists()
 

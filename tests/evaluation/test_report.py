@@ -96,7 +96,7 @@ class Page(HTMLParser):
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     frame = predictions_frame()
-    report.write_report(folder, metrics.evaluate(frame, 0.5), frame, context())
+    report.write_report(folder, metrics.figures(frame, 0.5), frame, context())
     return folder
 
 
@@ -212,7 +212,7 @@ def test_text_contrast_is_at_least_4_5_in_light_and_dark(written: Path) -> None:
 
 def test_generated_clips_are_announced_at_the_top_in_the_title_and_in_the_figures(tmp_path: Path) -> None:
     frame = predictions_frame()
-    result = metrics.evaluate(frame, 0.5)
+    result = metrics.figures(frame, 0.5)
     page = Page(report.write_report(tmp_path, result, frame, context(generated=True)))
     assert marker.SAMPLE_LABEL in page.by_id["generated"]
     assert page.text.index("These numbers come from") < page.text.index("accuracy")
@@ -230,7 +230,7 @@ def test_a_report_on_published_clips_has_no_such_banner(written: Path) -> None:
 
 def test_clips_that_were_trained_on_are_announced(tmp_path: Path) -> None:
     frame = predictions_frame().assign(source_path="raw/rwf_2000/clip.avi")
-    page = Page(report.write_report(tmp_path, metrics.evaluate(frame, 0.5), frame, context(trained_on=9)))
+    page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(trained_on=9)))
     assert "9 of these 39 clips were trained on" in page.by_id["trained-on"]
     assert "raw/rwf_2000/clip.avi" in page.by_id["mistakes"]
     assert json.loads((tmp_path / "metrics.json").read_text())["clips_trained_on"] == 9
@@ -248,7 +248,7 @@ def test_baselines_stand_beside_the_result(tmp_path: Path) -> None:
     )
     baselines = metrics.trivial_baselines(manifest)
     page = Page(
-        report.write_report(tmp_path, metrics.evaluate(frame, 0.5), frame, context(baselines=baselines))
+        report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(baselines=baselines))
     )
     assert "Always" in page.by_id["baselines"]
     assert "File format alone" in page.by_id["baselines"]
@@ -271,7 +271,7 @@ def test_frames_of_mistakes_are_shown_and_an_unreadable_clip_says_so(tmp_path: P
     decoded = cv2.imdecode(np.frombuffer(strip, np.uint8), cv2.IMREAD_COLOR)
     assert decoded is not None
     assert decoded.shape == (60, 4 * round(frames.shape[2] * 60 / frames.shape[1]), 3)
-    result = metrics.evaluate(frame, 0.5)
+    result = metrics.figures(frame, 0.5)
     page = Page(
         report.write_report(tmp_path / "out", result, frame, context(strip=report.strips_below(tmp_path)))
     )
@@ -286,7 +286,7 @@ def test_frames_of_mistakes_are_shown_and_an_unreadable_clip_says_so(tmp_path: P
 def test_one_class_and_one_model_make_a_report_without_roc(tmp_path: Path) -> None:
     frame = predictions_frame().drop(columns=["p_gru", "p_bilstm"])
     frame = frame[frame["label"] == "fight"]
-    page = Page(report.write_report(tmp_path, metrics.evaluate(frame, 0.5), frame, context()))
+    page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context()))
     assert not (tmp_path / "roc.png").exists()
     assert "members" not in page.by_id
 
@@ -294,7 +294,7 @@ def test_one_class_and_one_model_make_a_report_without_roc(tmp_path: Path) -> No
 def test_a_data_set_that_failed_as_a_whole_is_listed_without_an_accuracy(tmp_path: Path) -> None:
     frame = predictions_frame()
     frame.loc[frame["dataset"] == "hockey_fights", ["p_violent", "p_gru", "p_bilstm"]] = np.nan
-    page = Page(report.write_report(tmp_path, metrics.evaluate(frame, 0.5), frame, context()))
+    page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context()))
     row = page.by_id["datasets"].split("hockey_fights")[1].split("rwf_2000")[0]
     assert "–" in row
     assert "20\u00a0missing" in row
@@ -302,7 +302,7 @@ def test_a_data_set_that_failed_as_a_whole_is_listed_without_an_accuracy(tmp_pat
 
 def test_metrics_are_written_last_and_an_old_record_goes_first(tmp_path: Path) -> None:
     frame = predictions_frame()
-    result = metrics.evaluate(frame, 0.5)
+    result = metrics.figures(frame, 0.5)
     (tmp_path / "metrics.json").write_text("{}")  # of an earlier run
 
     def broken_strip(path: str) -> bytes:
@@ -316,7 +316,7 @@ def test_metrics_are_written_last_and_an_old_record_goes_first(tmp_path: Path) -
 
 def test_the_same_predictions_give_the_same_files_in_any_row_order(tmp_path: Path, written: Path) -> None:
     frame = predictions_frame().sample(frac=1, random_state=1)
-    report.write_report(tmp_path, metrics.evaluate(frame, 0.5), frame, context())
+    report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context())
     for file in written.iterdir():
         assert (tmp_path / file.name).read_bytes() == file.read_bytes(), file.name
 
@@ -331,7 +331,7 @@ def test_the_page_renders_in_a_browser_without_sideways_scrolling(tmp_path: Path
     frame.loc[0, "source_group"] = "violent_flows:" + "Y" * 90
     long_path = {"path": "val/fight/" + "x" * 200 + ".avi", "reason": "the file is empty"}
     written = report.write_report(
-        tmp_path / "out", metrics.evaluate(frame, 0.5), frame,
+        tmp_path / "out", metrics.figures(frame, 0.5), frame,
         context(generated=True, strip=lambda _: wide_strip, failures=[long_path]),
     )  # fmt: skip
     # Frames of the wanted widths, as windows have a least width; the outer page reads the inner ones' sizes.

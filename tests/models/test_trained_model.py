@@ -14,7 +14,7 @@ from violence_detection.ensemble import ensemble, folds, member_jobs
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.features import key
-from violence_detection.models import trained_model
+from violence_detection.models import shipped, trained_model
 from violence_detection.system import storage
 
 
@@ -66,6 +66,19 @@ def test_missing_model_missing_record_and_damaged_file_are_named(models: Path, t
     (tmp_path / "m.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:5000])
     with pytest.raises(UserError, match=r"m\.keras cannot be loaded"):
         trained_model.load(tmp_path / "m.keras")
+
+
+def test_a_model_is_found_by_its_name(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(models / "gru", tmp_path / "mine.v1")
+    monkeypatch.setenv("VIOLENCE_MODELS", str(tmp_path))
+    monkeypatch.chdir(models)
+    assert "mine.v1" in shipped.list_models()
+    assert shipped.find(Path("mine.v1")) == tmp_path / "mine.v1"
+    assert shipped.find(Path("gru")) == Path("gru"), "what stands in the working folder comes first"
+    with pytest.raises(
+        UserError, match=r"no model at yours, and none of that name \(known by name: .*mine\.v1"
+    ):
+        shipped.find(Path("yours"))
 
 
 def test_members_on_different_features_are_refused(models: Path, tmp_path: Path) -> None:

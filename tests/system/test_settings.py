@@ -1,4 +1,4 @@
-"""Settings become flags and back: a printed command gives the config that it was made from."""
+"""BaseConfig become flags and back: a printed command gives the config that it was made from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from violence_detection import cli
-from violence_detection.system.settings import as_flags, option
+from violence_detection.errors import UserError
+from violence_detection.system.settings import BaseConfig, as_flags, option
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Config:
     names: tuple[str, ...] = option(("a",), "names")
     root: Path = option(Path("here"), "a root")
     caches: bool = option(True, "look there too")
-    rate: float = option(0.2, "a share", flag="--share")
+    rate: float = option(0.2, "a share")
     file: Path | None = option(None, "a file")
     internal: int = 7
 
@@ -54,5 +55,25 @@ def test_the_flags_of_a_config_give_the_same_config(config: Config) -> None:
 
 
 def test_what_is_as_by_default_needs_no_flag_unless_it_is_asked_for() -> None:
-    assert as_flags(Config(rate=0.5)) == ["--share", "0.5"]
+    assert as_flags(Config(rate=0.5)) == ["--rate", "0.5"]
     assert as_flags(Config(), always=["root"]) == ["--root", "here"]
+
+
+@dataclass(frozen=True)
+class Checked(BaseConfig):
+    folder: Path = option(Path("here"), "a folder")
+    file: Path | None = option(None, "a file")
+    name: str = option("n", "a name")
+    kind: str = option("auto", "which", choices=("auto", "manual"))
+    list_only: str | None = option(None, "list", choices=("list", "yes"))
+
+
+def test_whoever_makes_a_config_may_give_paths_as_text() -> None:
+    config = Checked(folder="there", file="f", name="there")  # type: ignore[arg-type]
+    assert config == Checked(Path("there"), Path("f"), "there")
+
+
+def test_a_value_that_is_no_choice_is_named_with_the_choices() -> None:
+    assert Checked(kind="manual", list_only="yes").kind == "manual"
+    with pytest.raises(UserError, match="kind is 'manul'; it can be auto, manual"):
+        Checked(kind="manul")

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from violence_detection.ensemble import ensemble
+from violence_detection.ensemble.config import MEMBERS
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 
@@ -35,7 +35,7 @@ def test_head_gives_a_probability_a_clip_and_survives_a_file(architecture: str, 
     np.testing.assert_array_equal(again.predict(inputs, verbose=0), p)
 
 
-@pytest.mark.parametrize("architecture", ensemble.MEMBERS)
+@pytest.mark.parametrize("architecture", MEMBERS)
 def test_inputs_with_time_axes_of_their_own_stand_side_by_side(architecture: str) -> None:
     shapes = {"a.rgb": (6, 12), "b.rgb": (4, 5)}
     model = heads.build(architecture, shapes, SMALL)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_detection.system.settings import option
+from violence_detection.system.settings import BaseConfig, option
 
 
 @dataclass(frozen=True)
-class RuntimeConfig:
+class RuntimeConfig(BaseConfig):
     """What runs the backbones, and where their weights are. None of it may change a feature."""
 
     engine: str = option("auto", "what runs the backbone", choices=("auto", "tensorflow", "openvino"))

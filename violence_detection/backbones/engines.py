@@ -60,7 +60,7 @@ def create(
     if kind == "auto":
         kind = "tensorflow" if _gpus() or not _has_openvino() else "openvino"
     if kind == "openvino" and not _has_openvino():
-        raise UserError("--engine openvino: the package is missing. Run: pip install openvino")
+        raise UserError("engine openvino: the package is missing. Run: pip install openvino")
     reduced = _reduced_precision(kind)
     if reduced and set(trained_with) == {f"{kind}-{reduced}"}:
         return _engine(kind, backbone, weights, frames, reduced)

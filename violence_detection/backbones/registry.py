@@ -32,11 +32,13 @@ B = TypeVar("B", bound=Build)
 class BackboneSampling:
     """Which frames of a clip a backbone takes, evenly spaced over the window, and what it makes of them.
 
-    `frames`: how many; None: as many as the settings say, each by itself. `frames_per_step`: how many of them make one
-    step of features. `streams`: those that it takes whatever the settings say; empty: what the settings say.
+    `frames`: how many; None: as many as the settings say. `together`: whether it sees the frames of a clip at once, as
+    a video network does, or each by itself. `frames_per_step`: how many of them make one step of features. `streams`:
+    those that it takes whatever the settings say; empty: what the settings say.
     """
 
     frames: int | None = None
+    together: bool = False
     frames_per_step: int = 1
     streams: tuple[str, ...] = ()
 
@@ -68,7 +70,7 @@ class Backbone:
     @property
     def is_video(self) -> bool:
         """Whether it takes the frames of a clip together, not one by one."""
-        return self.sampling.frames is not None
+        return self.sampling.together
 
     def steps(self, frames: int) -> int:
         """Length of the time axis of the features of so many frames."""

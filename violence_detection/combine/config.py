@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.datasets.config import OwnClipsConfig
-from violence_detection.system.settings import default_data_root, option
+from violence_detection.system.settings import BaseConfig, default_data_root, option
 from violence_detection.video.config import ClipConfig
 
 
 @dataclass(frozen=True)
-class CutConfig:
+class CutConfig(BaseConfig):
     """How untrimmed videos become clips. All of it changes which clips there are."""
 
     window_s: float = option(ClipConfig.window_s, "seconds of a clip that is cut out of a long video")
@@ -19,7 +19,6 @@ class CutConfig:
         0.0,
         "cut fights that last at least so long but less than a window, too; 0: none. Clips of other lengths than "
         "a window are then all fights, and a model may learn just that",
-        flag="--shortest-s",
     )
     margin_s: float = option(2.0, "seconds that a non-fight clip keeps from every annotated fight")
     windows_per_video: int = option(
@@ -45,4 +44,4 @@ class CombineConfig(OwnClipsConfig):
     val_fraction: float = option(0.2, "share of the clips that goes to val")
     link: str = option("auto", "how clips get into combined_all", choices=("auto", "hard", "symlink", "copy"))
     workers: int = option(0, "processes that decode; 0: one a core")
-    catalogue: Path | None = option(None, "another catalogue file (advanced)")
+    catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

@@ -48,7 +48,7 @@ def sample_plan(info: decode.VideoInfo, start: int = 0, length: int | None = Non
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:
-    """Reduce a BGR uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode`."""
+    """Reduce a BGR uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode.read`."""
     return _shrink_luma(
         cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
     )  # first: one channel shrinks at twice the speed

@@ -68,7 +68,8 @@ class GroupRule:
     """How a path names the source it was cut from; datasets.source_groups applies it.
 
     The pattern has one of these named groups: `group`, the source's id; `number` (with `class`), put into
-    blocks of `block` neighbours; `clip`, looked up in the file `list` at the data set's root; `title`, of
+    blocks of `block` neighbours; `clip`, looked up in the file `list` at the data set's root
+    (in the one format that `source_groups.read_clip_list` reads); `title`, of
     which the first `title_characters` count, because the file name was cut off before the id. Ids with a
     `namespace` (youtube) mean the same video in every data set. A rule with both `group` and `title` gives
     the full title that a cut-off one may be the beginning of.
@@ -91,7 +92,11 @@ class AnnotationFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """One catalogue entry. Sizes are approximate; `clips` counts clips a class as published (or videos)."""
+    """One catalogue entry. Sizes are approximate; `clips` counts clips a class as published (or videos).
+
+    roadmap: whether it is downloaded where nothing else is asked for. terms, citation, notes: what who downloads it is
+    told. archive_bytes, extracted_bytes: room that it needs, packed and unpacked.
+    """
 
     key: str
     title: str
@@ -124,6 +129,11 @@ class Dataset:
         path = normalised(relative)
         return next((rule.label for rule in self.labels if rule.pattern.fullmatch(path)), None)
 
+    @property
+    def deepest(self) -> int:
+        """Path parts of its longest label rule. One that says `.*` may match any number; four are looked at."""
+        return max((_parts(rule.pattern.pattern) for rule in self.labels), default=0)
+
     def official_split(self, relative: str) -> str:
         """train, val, or empty where the data set publishes no split."""
         path = normalised(relative)
@@ -138,6 +148,11 @@ class Dataset:
         """Whether the path is a published second copy of other files of the data set."""
         path = normalised(relative)
         return any(pattern.fullmatch(path) for pattern in self.ignore)
+
+
+def _parts(pattern: str) -> int:
+    """Path parts that a pattern speaks of, at least four."""
+    return max(4, re.sub(r"\[\^?\]?[^\]]*\]", "", pattern).count("/") + 1)
 
 
 @functools.lru_cache(maxsize=16)  # all data sets ask about one path in turn

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from violence_detection.system.settings import option
+from violence_detection.system.settings import BaseConfig, option
 
 
 @dataclass(frozen=True)
-class OwnClipsConfig:
+class OwnClipsConfig(BaseConfig):
     """One's own clips, and what their folders or labels are called. See docs/guides/own_clips.md."""
 
     own: tuple[str, ...] = option(

@@ -7,7 +7,7 @@ share any key share a source. Near-duplicates found in the pictures join further
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,7 @@ class SourceReader:
     root: Path
     warnings: list[str] = field(default_factory=list)
     _lists: dict[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    _unlisted: Counter[str] = field(default_factory=Counter)
 
     def keys(self, relatives: Sequence[str], labels: Sequence[str]) -> list[tuple[str, ...]]:
         """The keys of each clip, in order. Without a rule that matches, a clip is a source of its own."""
@@ -52,6 +53,12 @@ class SourceReader:
                 full[f"{match['title']}__{match['group']}"] = keys[-1][0]
         for position, title in cut:
             keys[position] += tuple(sorted(_continuations(title, full)))
+        for name, count in self._unlisted.items():
+            self.warnings.append(
+                f"{self.dataset.key}: {self.root / name} does not name {count} of {len(keys)} clips, so nothing tells "
+                "which of them share a source; those of a class count as one source"
+            )
+        self._unlisted.clear()
         return keys
 
     def _match(self, relative: str) -> tuple[GroupRule | None, re.Match[str] | None]:
@@ -84,6 +91,8 @@ class SourceReader:
             return tuple(
                 self._name(rule.namespace if re.fullmatch(r"[\w-]{11}", n) else "", n) for n in names
             )
+        if self._lists[rule.list] or (self.root / rule.list).is_file():
+            self._unlisted[rule.list] += 1
         return (self._name("", f"unlisted-{label}"),)
 
     def _name(self, namespace: str, name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_detection.system.settings import default_data_root, option
+from violence_detection.system.settings import BaseConfig, default_data_root, option
 
 
 @dataclass(frozen=True)
-class DownloadConfig:
+class DownloadConfig(BaseConfig):
     """Which data sets are fetched, and where to."""
 
     datasets: tuple[str, ...] = option(
@@ -19,4 +19,4 @@ class DownloadConfig:
     workers: int = option(3, "data sets fetched at once")
     keep_archives: bool = option(False, "keep the archives in <root>/downloads once they are unpacked")
     dry_run: bool = option(False, "say what would be fetched, from where, and whether it fits; fetch nothing")
-    catalogue: Path | None = option(None, "another catalogue file (advanced)")
+    catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

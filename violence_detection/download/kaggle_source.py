@@ -87,7 +87,7 @@ class Kaggle:
         )
 
     def locate(self, slug: str) -> transfer.Location:
-        """Ask Kaggle where the archive is now. Raises FetchError (401, 403, 404) or fetch.TryAgain."""
+        """Ask Kaggle where the archive is now. Raises FetchError (401, 403, 404) or transfer.TryAgain."""
         import requests
 
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from violence_detection.system.settings import option
+from violence_detection.system.settings import BaseConfig, option
 
 MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 
 
 @dataclass(frozen=True)
-class EnsembleConfig:
+class EnsembleConfig(BaseConfig):
     """Which members are trained on which clips, and what else is made of them."""
 
     members: tuple[str, ...] = option(MEMBERS, "architectures to train and average, comma separated")

@@ -33,7 +33,7 @@ RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Members to train on each cut, below `folder`. `views`: of a held-out clip, averaged to judge it."""
+    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it."""
 
     members: tuple[str, ...]
     folds: tuple[Fold, ...]
@@ -114,7 +114,7 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
 
 
 def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
-    result = metrics.evaluate(oof, trained_model.DEFAULT_THRESHOLD)
+    result = metrics.figures(oof, trained_model.DEFAULT_THRESHOLD)
     folds = []
     for i, fold in enumerate(plan.folds):
         rows = oof[oof.fold == i]

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from violence_detection.ensemble import member_weights
-from violence_detection.ensemble.config import MEMBERS
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
@@ -20,8 +19,6 @@ from violence_detection.system import storage
 from violence_detection.training import heads, run_folder
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
-
-__all__ = ["MEMBERS", "Part", "jobs", "write"]
 
 log = logging.getLogger(__name__)
 

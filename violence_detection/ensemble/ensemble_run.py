@@ -45,8 +45,8 @@ class EnsembleRun:
     target: frozenset[str]
     strategy: Any
 
-    def summary(self) -> dict[str, Any]:
-        """Train what is asked for; the fields of the script's JSON line."""
+    def run(self) -> dict[str, Any]:
+        """Train what is asked for; returns the fields of the script's JSON line."""
         config = self.config
         asked = self.plan(config.cross_validate, config.members) if config.cross_validate else None
         official = [] if config.all_clips else self._official_jobs()

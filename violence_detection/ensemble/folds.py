@@ -100,7 +100,7 @@ def _make_fold(
 
 
 def with_repeats(fold: Fold, repeated: np.ndarray, share: float) -> Fold:
-    """`cut` with the train clips where `repeated` (n_train,) bool is True drawn more often, until they are `share`.
+    """`fold` with the train clips where `repeated` (n_train,) bool is True drawn more often, until they are `share`.
 
     All others are still drawn once an epoch, so that nothing learnt from them is forgotten.
     """

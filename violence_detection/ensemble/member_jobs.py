@@ -1,6 +1,6 @@
 """Train many heads: one after another here, several processes at once (one a GPU), or over a Ray cluster.
 
-A job is one head on one cut of the clips in a folder of its own. Wherever it runs, it uses the same number of CPU
+A job is one head on one fold of the clips in a folder of its own. Wherever it runs, it uses the same number of CPU
 threads, since their number changes the last digits of a sum: so on CPUs the models are the same, bit for bit. On GPUs
 they are not: sums are not ordered there, and a job in this process is mirrored on all of them, another has one. A
 worker that is killed has its job done again, from the checkpoint of its last epoch; finished jobs are kept.
@@ -58,7 +58,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Train `architecture` on `cut` into `folder`. `start`: a trained model to go on from instead of fresh weights."""
+    """Train `architecture` on `fold` into `folder`. `start`: a trained model to go on from instead of fresh weights."""
 
     architecture: str
     folder: Path
@@ -130,7 +130,7 @@ def finished(job: TrainingJob) -> Trained | None:
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:
-    """Do a job in this process, on its cut's data."""
+    """Do a job in this process, on its fold's data."""
     from violence_detection.training import trainer
 
     s = job.settings

@@ -61,7 +61,7 @@ class Pool:
         return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
 
     def data(self, fold: Fold) -> Data:
-        """Load the parts of a cut: train with every variant, selection and held-out (as `val`) plain."""
+        """Load the parts of a fold: train with every variant, selection and held-out (as `val`) plain."""
         once, positions = np.unique(np.array(fold.train), return_inverse=True)
         parts = [
             (self.rows(ids), variants)

@@ -15,7 +15,7 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
     """How trained models are measured on the val clips, or on one's own."""
 
     models: Path = option(
-        Path("models_ensemble"), "ensemble folder, model folder or .keras file", flag="--models"
+        Path("models_ensemble"), "ensemble folder, model folder, .keras file, or a name of list_models()"
     )
     data: Path | None = option(
         None,
@@ -24,7 +24,7 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
     )
     data_root: Path = option(
         default_data_root,
-        "folder with combined_all/, where --data is not given; features of your own clips are cached in it",
+        "folder with combined_all/, unless data is given; features of your own clips are cached in it",
     )
     output: Path | None = option(None, "report folder (default: reports/<model>-<time>)")
     tta: int = option(1, "views of each clip that are averaged; 1 is the plain clip alone")

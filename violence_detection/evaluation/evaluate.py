@@ -27,19 +27,24 @@ def evaluate(
     further fields of EvaluationConfig, such as tta, engine, data_root, own, labels.
 
     The result has `accuracy`, `ci95` and `n`, all figures in `result`, and a row a clip in `predictions`. Raises
-    UserError for a missing model, folder or manifest.
+    UserError for a missing model, folder or manifest, or a wrong value.
     """
-    config = EvaluationConfig(models=Path(model), data=Path(data) if data else None, **settings)
+    config = EvaluationConfig(
+        models=Path(model),
+        data=Path(data) if data else None,
+        output=Path(report) if report else None,
+        **settings,
+    )
     call = f"violence_detection.evaluate({str(model)!r}, {str(data) if data else None!r}, **{settings!r})"
-    return run(config, call, Path(report) if report else None)
+    return run(config, call)
 
 
-def run(config: EvaluationConfig, command: str, report: Path | None) -> Evaluation:
-    """Measure, and write the report where one is wanted. `command` is what the report says it was made by."""
-    measured = scoring.run(config)
-    if report is not None:
-        page = scoring.report(measured, report, command)
-        storage.write_failures(report / "failures.csv", measured.failures)
+def run(config: EvaluationConfig, command: str) -> Evaluation:
+    """Measure, and write the report where `output` names its folder. `command`: what the report says made it."""
+    measured = scoring.measure(config)
+    if config.output is not None:
+        page = scoring.report(measured, config.output, command)
+        storage.write_failures(config.output / "failures.csv", measured.failures)
         scoring.log_table(measured, page)
     return measured
 

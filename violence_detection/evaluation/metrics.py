@@ -22,7 +22,7 @@ REQUIRED_COLUMNS = ("clip_id", "path", "dataset", "source_group", "label", ENSEM
 _CONFIDENCE = 0.95
 #: Before any error is seen, how alike the outcomes of two clips of one source are taken to be (intraclass
 #: correlation), and how many errors that assumption weighs. Chosen by simulation, see
-#: tests/test_evaluation.py.
+#: tests/evaluation/test_metrics.py.
 _PRIOR_CORRELATION = 0.3
 _PRIOR_WEIGHT = 2.0
 _FEWEST_DEGREES_OF_FREEDOM = 3
@@ -86,7 +86,7 @@ def member_names(predictions: pd.DataFrame) -> list[str]:
     return sorted(c.removeprefix("p_") for c in names if c.startswith("p_") and c != ENSEMBLE_COLUMN)
 
 
-def evaluate(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
+def figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
     """Every figure of the report, JSON-able: overall, by_dataset, members, each accuracy with interval and n.
 
     A clip is called a fight when its probability reaches `threshold`. Figures that need both classes (AUC,

@@ -86,7 +86,7 @@ class Evaluation:
         return int(self.result["n"])
 
 
-def run(config: EvaluationConfig) -> Evaluation:
+def measure(config: EvaluationConfig) -> Evaluation:
     """Predict every clip of the split, or of one's own sets, and evaluate.
 
     Raises UserError for a missing model, folder or manifest.
@@ -94,7 +94,7 @@ def run(config: EvaluationConfig) -> Evaluation:
     import pandas as pd
 
     if config.tta < 1:
-        raise UserError("--tta counts the plain clip too, so it must be at least 1")
+        raise UserError("tta counts the plain clip too, so it must be at least 1")
     own = own_data.sets(config)
     clips = None if own else clip_set.of_split(config)
     model = trained_model.load(shipped.find(config.models))
@@ -123,7 +123,7 @@ def run(config: EvaluationConfig) -> Evaluation:
         clips,
         config.tta,
         model,
-        metrics.evaluate(predictions, model.threshold),
+        metrics.figures(predictions, model.threshold),
         [*clips.failures, *extraction.failures],
         overlap,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
-from violence_detection.system.settings import default_data_root, option
+from violence_detection.system.settings import BaseConfig, default_data_root, option
 from violence_detection.video.config import ClipConfig
 
 
@@ -40,7 +40,7 @@ class ExtractConfig(RuntimeConfig):
 
 
 @dataclass(frozen=True)
-class FeatureTaskConfig:
+class FeatureTaskConfig(BaseConfig):
     """What a training script may do with the features instead of training."""
 
     features_only: bool = option(False, "extract what features are missing, then end without training")

@@ -18,4 +18,4 @@ class FindConfig(OwnClipsConfig):
     caches: bool = option(True, "search the caches of kagglehub and kaggle too")
     check: bool = option(False, "decode every file and name the ones that are damaged")
     workers: int = option(0, "processes that decode; 0: one a core")
-    catalogue: Path | None = option(None, "another catalogue file (advanced)")
+    catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

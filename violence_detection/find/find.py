@@ -80,14 +80,14 @@ def run(
     report(found, config, *more)
     planned = forecast(found)
     report_windows(planned)
-    damaged = check(_paths(found), config.workers) if config.check else []
-    for failure in damaged:
+    unreadable = check(_paths(found), config.workers) if config.check else []
+    for failure in unreadable:
         log.warning("damaged: %s: %s", failure["path"], failure["reason"])
-    failures = [*found.failures, *damaged]
+    failures = [*found.failures, *unreadable]
     if config.check or failures:
         storage.write_failures(config.data_root / FAILURES_NAME, failures)
     storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
-    return FindResult(_summary(found, planned, damaged, config), failures)
+    return FindResult(_summary(found, planned, unreadable, config), failures)
 
 
 def discover(config: SearchConfig, *more: Any) -> Inventory:

@@ -23,7 +23,6 @@ from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
-_DEEPEST_LAYOUT = 4  # path parts of the longest label rule
 #: Of each class of a tree so many files must be called as published, where the catalogue says how that is.
 _NAMED_SHARE = 0.5
 _RECORD_PARENTS = 3  # folders above a tree's root in which the download may have left its record
@@ -221,8 +220,9 @@ def _valid_claims(files: Iterable[Path], datasets: Mapping[str, Dataset]) -> dic
     standing: dict[tuple[str, Path], bool] = {}
     labelled: dict[tuple[str, Path], list[tuple[str, str]]] = defaultdict(list)
     claims: list[tuple[Path, Claim]] = []
+    deepest = max((dataset.deepest for dataset in datasets.values()), default=0)
     for file in files:
-        for depth in range(1, min(_DEEPEST_LAYOUT, len(file.parts) - 1) + 1):
+        for depth in range(1, min(deepest, len(file.parts) - 1) + 1):
             rel, root = "/".join(file.parts[-depth:]), file.parents[depth - 1]
             for dataset in datasets.values():
                 if (label := dataset.label(rel)) is None:

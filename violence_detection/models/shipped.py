@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from violence_detection.errors import UserError
 from violence_detection.training import run_folder
 
 _PACKAGED = Path(__file__).with_name("shipped_models")
@@ -21,10 +22,20 @@ def list_models() -> list[str]:
 
 
 def find(model: Path) -> Path:
-    """Where the model of that name lies; a path that exists, or is no name, is itself."""
-    if model.exists() or len(model.parts) != 1:
+    """Where the model of that name lies; a path that exists, or is no name, is itself.
+
+    Raises UserError for a name that there is not.
+    """
+    if model.exists() or len(model.parts) != 1 or model.suffix == ".keras":
         return model
-    return _models().get(model.name, model)
+    known = _models()
+    if model.name not in known:
+        raise UserError(
+            f"no model at {model}, and none of that name (known by name: {', '.join(sorted(known)) or 'none'}). Train "
+            "one with runpod_train_ultimate.py or train_ensemble_models.py, and give its folder, or a .keras file with "
+            "its config.json beside it"
+        )
+    return known[model.name]
 
 
 def _models() -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +37,26 @@ def find_videos(given: Sequence[Path]) -> list[Path]:
 
 
 def judge_all(detector: Detector, paths: Sequence[Path]) -> Iterator[Verdict | UnreadableVideo]:
-    """A verdict for each video, or the reason why there is none, in order."""
-    for path in paths:
+    """A verdict for each video, or the reason why there is none, in order. Each is logged as it comes."""
+    for path in console.progress(paths, total=len(paths), unit="video", desc="judging"):
         try:
-            yield detector.judge(path)
+            verdict = detector.judge(path)
         except UnreadableVideo as e:
+            log.warning("cannot judge %s: %s", e.path, e.reason)
             yield e
+            continue
+        events = ", ".join(f"{e.start_s:.1f}-{e.end_s:.1f} s" for e in verdict.events)
+        log.info("%-8s %.3f  %s  %s", verdict.label, verdict.p_violent, verdict.path, events)
+        yield verdict
 
 
-def summarise(judged: Iterator[Verdict | UnreadableVideo], count: int) -> dict[str, Any]:
-    """Log a line a video; returns `{videos: [...], failures: [...]}`."""
-    videos, failures = [], []
-    for item in console.progress(judged, total=count, unit="video", desc="judging"):
+def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[str, Any]]]:
+    """The fields of the JSON line: `{videos: [...], failures: [...]}`."""
+    videos: list[dict[str, Any]] = []
+    failures: list[dict[str, Any]] = []
+    for item in judged:
         if isinstance(item, UnreadableVideo):
             failures.append({"path": item.path, "reason": item.reason})
-            log.warning("cannot judge %s: %s", item.path, item.reason)
-            continue
-        videos.append(item.summary())
-        events = ", ".join(f"{e.start_s:.1f}-{e.end_s:.1f} s" for e in item.events)
-        log.info("%-8s %.3f  %s  %s", item.label, item.p_violent, item.path, events)
+        else:
+            videos.append(item.summary())
     return {"videos": videos, "failures": failures}

@@ -15,7 +15,7 @@ import numpy as np
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
-from violence_detection.models import trained_model
+from violence_detection.models import shipped, trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -37,9 +37,9 @@ class Detector:
         Raises UserError if there is no such model, its backbone's weights cannot be had, or a setting cannot work.
         """
         if config.tta < 1 or config.stride_s <= 0 or not 0 <= config.threshold <= 1:
-            raise UserError("--tta must be at least 1, --stride-s above 0, --threshold from 0 to 1")
+            raise UserError("tta must be at least 1, stride_s above 0, threshold from 0 to 1")
         self.config = config
-        self.model = trained_model.load(_located(config.model))
+        self.model = trained_model.load(shipped.find(config.model))
         self.views = augment.variant_names("t", config.tta)
         self.runs = self.model.backbone_runs(config.backbone_weights)
         self._engines = [
@@ -112,12 +112,3 @@ def load(name_or_path: Path | str, **settings: Any) -> Detector:
     there is no such model, or TypeError for a setting that there is not.
     """
     return Detector(PredictConfig(model=Path(name_or_path), **settings))
-
-
-def _located(model: Path) -> Path:
-    """The folder or file itself, or where the shipped model of that name lies."""
-    if model.exists():
-        return model
-    from violence_detection.models import shipped
-
-    return shipped.find(model)

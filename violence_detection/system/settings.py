@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+import typing
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from violence_detection.errors import UserError
 
 
 def option(
@@ -14,7 +18,6 @@ def option(
     help: str,
     *,
     choices: Sequence[str] | None = None,
-    flag: str | None = None,
     bare: str | None = None,
     many: str | None = None,
     shown_as: str | None = None,
@@ -28,7 +31,6 @@ def option(
     metadata = {
         "help": help,
         "choices": choices,
-        "flag": flag,
         "bare": bare,
         "many": many,
         "shown_as": shown_as,
@@ -38,9 +40,29 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+@dataclasses.dataclass(frozen=True)
+class BaseConfig:
+    """Base of every config: it holds whatever made it, a script or a caller, to what its fields say."""
+
+    def __post_init__(self) -> None:
+        """Paths given as text become paths. Raises UserError for a value that is not among its field's choices."""
+        hints = _type_hints(typing.cast("typing.Hashable", type(self)))
+        for field in dataclasses.fields(self):
+            value, choices = getattr(self, field.name), field.metadata.get("choices")
+            if isinstance(value, str) and hints[field.name] in (Path, Path | None):
+                object.__setattr__(self, field.name, Path(value))
+            if choices and value not in (*choices, field.default):
+                raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
+
+
+@functools.cache
+def _type_hints(config: Any) -> Mapping[str, Any]:
+    return typing.get_type_hints(config)
+
+
 def flag_of(field: dataclasses.Field[Any]) -> str:
     """The field's command-line flag."""
-    return field.metadata["flag"] or "--" + field.name.replace("_", "-")
+    return "--" + field.name.replace("_", "-")
 
 
 def default_of(field: dataclasses.Field[Any]) -> Any:

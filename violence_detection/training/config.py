@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from violence_detection.system.settings import option
+from violence_detection.system.settings import BaseConfig, option
 
 
 @dataclass(frozen=True)
-class HeadConfig:
+class HeadConfig(BaseConfig):
     """The temporal head."""
 
     projection: int = option(128, "units that each input is projected to")
@@ -21,7 +21,7 @@ class HeadConfig:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(BaseConfig):
     """How one head is trained."""
 
     epochs: int = option(1000, "at most so many epochs")

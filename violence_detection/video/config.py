@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from violence_detection.system.settings import option
+from violence_detection.system.settings import BaseConfig, option
 
 STREAMS = ("rgb", "motion")
 
 
 @dataclass(frozen=True)
-class ClipConfig:
+class ClipConfig(BaseConfig):
     """Which frames of a clip are looked at, and what is made of them. All of it changes the pictures."""
 
     streams: tuple[str, ...] = option(

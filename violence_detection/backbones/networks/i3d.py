@@ -180,7 +180,7 @@ _TRUNK = Trunk("i3d", build_together)
     feature_dim=1024,
     licence=_LICENCE,
     weights=_WEIGHTS,
-    sampling=BackboneSampling(frames=32, frames_per_step=8, streams=("rgb",)),
+    sampling=BackboneSampling(frames=32, together=True, frames_per_step=8, streams=("rgb",)),
     trunk=_TRUNK,
 )
 def build_i3d(path: Path) -> keras.Model:
@@ -194,7 +194,7 @@ def build_i3d(path: Path) -> keras.Model:
     feature_dim=832,
     licence=_LICENCE,
     weights=_WEIGHTS,
-    sampling=BackboneSampling(frames=32, frames_per_step=4, streams=("rgb",)),
+    sampling=BackboneSampling(frames=32, together=True, frames_per_step=4, streams=("rgb",)),
     trunk=_TRUNK,
 )
 def build_i3d_local(path: Path) -> keras.Model:

@@ -15,7 +15,7 @@ from violence_detection.datasets.annotations import Segments
 from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 
-#: A window has at least so many frames, whatever the frame rate: what has fewer is no clip (video.MIN_FRAMES).
+#: A window has at least so many frames, whatever the frame rate: fewer are no clip (as video.decode.MIN_FRAMES).
 _MIN_FRAMES = 8
 #: Lengths that differ by less are the same: 8.3 - 3.3 is a little more than 5.
 _SAME_S = 1e-6

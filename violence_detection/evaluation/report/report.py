@@ -44,7 +44,7 @@ class ReportContext:
 
     `generated`: the clips, or those trained on, are generated samples; `trained_on` clips were seen in
     training; `split` says how val was held apart; `created` is an ISO date; `model` are (name, value) lines
-    that identify it; `failures` are {path, reason}; `baselines` come from evaluation.trivial_baselines, and are None
+    that identify it; `failures` are {path, reason}; `baselines` come from metrics.trivial_baselines, and are None
     where there are no training clips to fit them on; `data` says what the clips are;
     `strip` gives the PNG bytes of a clip's frames for its path (see strips_below) and may raise
     UnreadableVideo.
@@ -69,7 +69,7 @@ def write_report(
 ) -> Path:
     """Write the whole report and return the page's path. metrics.json comes last: without it, it is not done.
 
-    `result` is what evaluation.evaluate gave for `predictions`.
+    `result` is what metrics.figures gave for `predictions`.
     """
     (folder / METRICS_NAME).unlink(
         missing_ok=True

@@ -59,7 +59,7 @@ class Plot:
 def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plot]:
     """The plots that these predictions allow; those that need both classes are left out where there is one.
 
-    `result` is what evaluation.evaluate gave for `predictions`.
+    `result` is what metrics.figures gave for `predictions`.
     """
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
     is_fight = (known["label"] == metrics.FIGHT).to_numpy()
