@@ -15,7 +15,7 @@ import numpy as np
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
-from violence_detection.models import shipped, trained_model
+from violence_detection.models import trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -38,6 +38,8 @@ class Detector:
         """
         if config.tta < 1 or config.stride_s <= 0 or not 0 <= config.threshold <= 1:
             raise UserError("tta must be at least 1, stride_s above 0, threshold from 0 to 1")
+        from violence_detection.models import shipped  # needed once, to find the model
+
         self.config = config
         self.model = trained_model.load(shipped.find(config.model))
         self.views = augment.variant_names("t", config.tta)
