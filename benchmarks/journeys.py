@@ -72,15 +72,15 @@ def _module(code: CodeType) -> str | None:
 def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Calls]:
     """Combine and extract as the scripts do: the calls of the files' journey, and those of what is set up before.
 
-    Set up once for all files: the catalogue is read, the backbone found, its weights read and its network built, the
-    room on the disk compared with what is needed.
+    Set up once for all files: settings are checked, the catalogue is read, the backbone found, its weights read and its
+    network built, the room on the disk compared with what is needed.
     """
     from violence_detection.combine import combine, manifest
     from violence_detection.combine.config import CombineConfig
     from violence_detection.datasets import catalogue
     from violence_detection.features import extract
     from violence_detection.features.config import ExtractConfig, FeatureConfig
-    from violence_detection.system import processes
+    from violence_detection.system import processes, settings
     from violence_detection.training import training_data  # noqa: F401 - all imports before the journey
 
     def here(function: Any, items: Any, workers: int, on_crash: Any, **_: Any) -> Iterator[tuple[Any, Any]]:
@@ -97,6 +97,7 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
         (extract, "open_groups"),
         (extract, "_check_disk"),
         (extract, "_engine"),
+        (settings.BaseConfig, "__post_init__"),
     )
     for module, name in before:
         setattr(module, name, _apart(getattr(module, name), journey, set_up))
@@ -112,15 +113,18 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
 
 
 def _apart(function: Callable[..., Any], journey: Calls, set_up: Calls) -> Callable[..., Any]:
-    """The same function, whose calls count as set-up."""
+    """The same function, whose calls count as set-up, also where set-up calls it."""
 
     def run(*args: Any, **kwargs: Any) -> Any:
+        before = sys.getprofile()
+        if before != journey._note:
+            return function(*args, **kwargs)
         sys.setprofile(None)
         try:
             return set_up.during(lambda: function(*args, **kwargs))
         finally:
-            sys.setprofile(journey._note)
-            threading.setprofile(journey._note)
+            sys.setprofile(before)
+            threading.setprofile(before)
 
     return run
 
