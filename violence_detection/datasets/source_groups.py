@@ -91,7 +91,7 @@ class SourceReader:
             return tuple(
                 self._name(rule.namespace if re.fullmatch(r"[\w-]{11}", n) else "", n) for n in names
             )
-        if self._lists[rule.list] or (self.root / rule.list).is_file():
+        if (self.root / rule.list).is_file():
             self._unlisted[rule.list] += 1
         return (self._name("", f"unlisted-{label}"),)
 
