@@ -23,7 +23,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
     sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
 
 from violence_detection.errors import UserError
-from violence_detection.system import settings
+from violence_detection.system import settings, storage
 from violence_detection.system.console import log, log_to
 
 EXIT_DONE = 0
@@ -152,7 +152,7 @@ def parse(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own lines would drown ours
     files = []
     if log_name:
-        args.log_dir.mkdir(parents=True, exist_ok=True)
+        storage.check_writable(args.log_dir)
         files = [args.log_dir / f"{log_name}_{time.strftime('%Y%m%d-%H%M%S')}.log"]
     log_to(files, logging.DEBUG if args.verbose else logging.INFO)
     for path in files:
@@ -161,15 +161,14 @@ def parse(
 
 
 def run_main(main: Callable[[], int]) -> typing.NoReturn:
-    """Run a script's main; a UserError becomes one readable message and exit code 2.
+    """Run a script's main; a UserError, or a disk that takes nothing, becomes one readable message and exit code 2.
 
     Any other error is a fault of the script: it ends with EXIT_CRASHED, and its traceback is in the log file too.
     """
     try:
         code = main()
     except UserError as e:
-        log.error("%s", e) if log.handlers else print(f"error: {e}", file=sys.stderr)
-        code = EXIT_USER_MUST_ACT
+        code = _user_must_act(str(e))
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] == "violence_detection":
             raise
@@ -182,15 +181,23 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         code = 130
-    except Exception:  # noqa: BLE001 - a fault of the script, whatever it is
-        if log.handlers:
-            log.exception("a fault of the script; what was finished before it is kept")
+    except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
+        if trouble := storage.disk_trouble(e):
+            code = _user_must_act(trouble)
         else:
-            traceback.print_exc()
-        code = EXIT_CRASHED
+            if log.handlers:
+                log.exception("a fault of the script; what was finished before it is kept")
+            else:
+                traceback.print_exc()
+            code = EXIT_CRASHED
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _user_must_act(message: str) -> int:
+    log.error("%s", message) if log.handlers else print(f"error: {message}", file=sys.stderr)
+    return EXIT_USER_MUST_ACT
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
