@@ -149,15 +149,24 @@ def parse(
         p.add_argument("--log-dir", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="PATH",
                        help="folder of the log file (default: beside the script)")  # fmt: skip
     args = p.parse_args(argv)
+    for name, value in vars(args).items():
+        setattr(args, name, _expanded(value))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own lines would drown ours
     files = []
     if log_name:
-        storage.check_writable(args.log_dir)
+        storage.check_writable(args.log_dir, "--log-dir")
         files = [args.log_dir / f"{log_name}_{time.strftime('%Y%m%d-%H%M%S')}.log"]
     log_to(files, logging.DEBUG if args.verbose else logging.INFO)
     for path in files:
         log.info("log: %s", path)
     return args
+
+
+def _expanded(value: Any) -> Any:
+    """Paths, alone or several, with the home folder in the place of `~`; any other value as it is."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_expanded, value))
+    return settings.expanded(value) if isinstance(value, Path) else value
 
 
 def run_main(main: Callable[[], int]) -> typing.NoReturn:

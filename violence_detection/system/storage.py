@@ -80,10 +80,10 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, flag: str = "") -> None:
     """Make `folder` if need be and write to it, before the work begins whose result is to be there.
 
-    Raises UserError, naming it, if that fails.
+    Raises UserError, naming it and the `flag` that takes another, if that fails.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,9 @@ def check_writable(folder: Path) -> None:
             os.fsync(f.fileno())
     except OSError as e:
         remedy = _REMEDIES.get(e.errno or 0, "Mend that, or name another folder")
-        raise UserError(f"cannot write in {folder} ({e.strerror or e}). {remedy}") from e
+        raise UserError(
+            f"cannot write in {folder} ({e.strerror or e}). {remedy}{flag and f' ({flag})'}"
+        ) from e
 
 
 def disk_trouble(error: BaseException) -> str | None:
