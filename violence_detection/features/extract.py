@@ -189,10 +189,11 @@ def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> i
 def _check_disk(
     data_root: Path, groups: Sequence[BackboneGroup], missing: Sequence[Sequence[WantedClip]]
 ) -> None:
-    """Log what is needed; raise UserError if that and a reserve do not fit on the disk of the data root."""
+    """Log what is needed; raise UserError if the data root's disk has no room for that and a reserve, or takes nothing."""
     needed = sum(map(_needed_bytes, groups, missing))
     if not needed:
         return
+    storage.check_writable(data_root / "features", "--data-root")
     free = free_bytes_of(data_root)
     log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
     if needed + RESERVE_BYTES > free:
