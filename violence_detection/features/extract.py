@@ -189,7 +189,7 @@ def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> i
 def _check_disk(
     data_root: Path, groups: Sequence[BackboneGroup], missing: Sequence[Sequence[WantedClip]]
 ) -> None:
-    """Log what is needed; raise UserError if the data root's disk has no room for that and a reserve, or takes nothing."""
+    """Log what is needed; raise UserError if the data root's disk takes nothing, or not that much and a reserve."""
     needed = sum(map(_needed_bytes, groups, missing))
     if not needed:
         return
