@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 import sys
 import time
 import traceback
@@ -151,7 +150,6 @@ def parse(
     args = p.parse_args(argv)
     for name, value in vars(args).items():
         setattr(args, name, _expanded(value))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own lines would drown ours
     files = []
     if log_name:
         storage.check_writable(args.log_dir, "--log-dir")

@@ -66,12 +66,16 @@ class _Workers:
 
 @dataclass(frozen=True)
 class _Task:
-    """All that a worker needs to know. `folders`: by model input, where the cache is for who gave the task."""
+    """All that a worker needs to know. `folders`: by model input, where the cache is for who gave the task.
+
+    `cpus`: its part of a machine's processors.
+    """
 
     config: FeatureConfig
     how: ExtractConfig
     folders: dict[str, Path]
     workers: int
+    cpus: int
 
 
 def extract(
@@ -89,7 +93,8 @@ def extract(
         machines = ray_cluster.machines()
         cpus_each, gpus_each = _share(machines)
         slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
-        task = _Task(config, how, folders, how.workers or 2 * max(1, int(cpus_each)))
+        cpus = max(1, int(cpus_each))
+        task = _Task(config, how, folders, how.workers or 2 * cpus, cpus)
         shards = _shards([WantedClip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", group.name, len(shards), slots)
         out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
@@ -138,6 +143,7 @@ def _shards(clips: Sequence[WantedClip], slots: int) -> list[list[WantedClip]]:
 def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
     """Run by a worker: what the shard still lacks."""
     begun = time.monotonic()
+    os.environ["LOKY_MAX_CPU_COUNT"] = str(task.cpus)  # what processes.usable_cpus() goes by
     (group,) = open_groups(task.config, task.how.backbone_weights, functools.partial(_store, task))
     todo = [c for c in clips if not _is_whole(c, group)]
     engine = _engine(task, group, clips)
@@ -184,7 +190,6 @@ _engines: dict[tuple[Any, ...], engines.Engine] = {}
 
 def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> engines.Engine:
     """Built once a process. On CPUs that takes one shard after another; on GPUs Ray starts one a shard."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     kind, backbone, frames = task.how.engine, group.backbone, group.config.frames
     built = (kind, backbone.name, group.weights, frames)
     if built not in _engines:

@@ -14,7 +14,7 @@ from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun, Inputs
-from violence_detection.system import storage
+from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import heads, run_folder
 
 DEFAULT_THRESHOLD = 0.5
@@ -169,6 +169,7 @@ def _record(model_file: Path) -> dict[str, Any]:
 
 def load_model(file: Path) -> keras.Model:
     """One trained head. Raises UserError if the file is damaged."""
+    tensorflow_start.gpus()  # the first look at the devices
     assert heads.ARCHITECTURES  # importing heads registers the layers that the file names
     try:
         return keras.models.load_model(file, compile=False)

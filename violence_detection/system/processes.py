@@ -60,7 +60,7 @@ def map_unordered(
     try:
         while True:
             for item in itertools.islice(todo, count - len(busy)):
-                pool = idle.pop() if idle else _one_worker()
+                pool = idle.pop() if idle else _one_worker(max(1, usable_cpus() // count))
                 busy[pool.submit(function, item)] = _Begun(item, pool)
             # Only now, so that the others work while the caller does.
             yield from finished
@@ -94,11 +94,14 @@ class _Begun(Generic[T]):
     since_s: float = field(default_factory=time.monotonic)
 
 
-def _one_worker() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+def _one_worker(threads: int) -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, context=spawn, initializer=_begin_worker, initargs=(threads,))
 
 
-def _begin_worker() -> None:
+def _begin_worker(threads: int) -> None:
+    # Its part of the processors, read by OpenCV when it is loaded: each worker would start threads for all of them.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(threads))
     # A crash is expected here and has its line in the failures file: loky would print a traceback of each.
     os.environ.setdefault("PYTHONFAULTHANDLER", "")
     follow_parent()
