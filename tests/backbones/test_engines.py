@@ -171,9 +171,10 @@ def test_auto_takes_the_gpu_then_openvino(
 def test_engines_compute_with_the_processors_that_this_process_may_use() -> None:
     """All that the libraries see, or fewer under a quota; also of a second engine, and never another's number."""
     program = (
-        "import os, openvino as ov, tensorflow as tf\n"
+        "import openvino as ov, tensorflow as tf\n"
         "from openvino import opset13 as ops\n"
         "from violence_detection.backbones import engines\n"
+        "from violence_detection.system import processes\n"
         "def threads():\n"
         "    x = ops.parameter([1, 3], ov.Type.f32)\n"
         "    model = ov.Model([ops.relu(x)], [x])\n"
@@ -182,8 +183,8 @@ def test_engines_compute_with_the_processors_that_this_process_may_use() -> None
         "    tensorflow = tf.config.threading.get_intra_op_parallelism_threads()\n"
         "    return made.get_property('INFERENCE_NUM_THREADS'), tensorflow\n"
         "everything = threads()\n"
-        "os.environ['LOKY_MAX_CPU_COUNT'] = '1'\n"
-        "print(everything[1], threads(), threads())\n"
+        "with processes.limited_to(1):\n"
+        "    print(everything[1], threads(), threads())\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True

@@ -72,6 +72,17 @@ def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (threads(2), threads(3), threads(1)) == ({2}, {1}, {4})
 
 
+def test_a_part_of_the_processors_counts_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+    everything = processes.usable_cpus()
+    with processes.limited_to(1):
+        assert processes.usable_cpus() == 1
+        with processes.limited_to(1000):
+            assert processes.usable_cpus() == everything
+        assert processes.usable_cpus() == 1
+    assert processes.usable_cpus() == everything
+
+
 def test_every_item_comes_back_once() -> None:
     found = list(processes.map_unordered(square, range(50), 2, on_crash=lambda n: -1))
     assert sorted(found) == [(n, n * n) for n in range(50)]

@@ -28,7 +28,7 @@ import numpy as np
 
 from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UserError
-from violence_detection.system import processes, tensorflow_start
+from violence_detection.system import tensorflow_start
 
 if TYPE_CHECKING:
     from violence_detection.backbones.precision import Probe
@@ -121,6 +121,8 @@ def _limit_tensorflow_threads() -> None:
 def _tensorflow_threads() -> int:
     import tensorflow as tf
 
+    from violence_detection.system import processes
+
     return tf.config.threading.get_intra_op_parallelism_threads() or processes.usable_cpus()
 
 
@@ -129,6 +131,8 @@ def thread_limit() -> int | None:
 
     That is under a container's quota, or where several workers divide a machine.
     """
+    from violence_detection.system import processes
+
     seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return usable if (usable := processes.usable_cpus()) < seen else None
 

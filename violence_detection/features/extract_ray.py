@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from violence_detection.features.extraction_pass import (
     open_groups,
 )
 from violence_detection.features.meter import Meter
-from violence_detection.system import console, ray_cluster
+from violence_detection.system import console, processes, ray_cluster
 
 log = logging.getLogger(__name__)
 #: Shards each worker gets, so that the last ones end at about the same time; and the most clips in one.
@@ -143,7 +142,6 @@ def _shards(clips: Sequence[WantedClip], slots: int) -> list[list[WantedClip]]:
 def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
     """Run by a worker: what the shard still lacks."""
     begun = time.monotonic()
-    os.environ["LOKY_MAX_CPU_COUNT"] = str(task.cpus)  # what processes.usable_cpus() goes by
     (group,) = open_groups(task.config, task.how.backbone_weights, functools.partial(_store, task))
     todo = [c for c in clips if not _is_whole(c, group)]
     engine = _engine(task, group, clips)
@@ -193,7 +191,8 @@ def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> e
     kind, backbone, frames = task.how.engine, group.backbone, group.config.frames
     built = (kind, backbone.name, group.weights, frames)
     if built not in _engines:
-        _engines[built] = engines.create(
-            kind, backbone, group.weights, frames, lambda: engine_check.probe_images(clips, group)
-        )
+        with processes.limited_to(task.cpus):
+            _engines[built] = engines.create(
+                kind, backbone, group.weights, frames, lambda: engine_check.probe_images(clips, group)
+            )
     return _engines[built]

@@ -5,6 +5,7 @@ Fresh processes (spawn) are used, because forking after OpenCV or TensorFlow hav
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -23,11 +24,27 @@ T = TypeVar("T")
 R = TypeVar("R")
 #: Each takes seven of the 1,024 files that a process may commonly have open.
 _MOST_WORKERS = 100
+#: The variable that bounds what loky counts.
+_LIMIT = "LOKY_MAX_CPU_COUNT"
 
 
 def usable_cpus() -> int:
     """Processors that this process may use: those it is bound to, or fewer by the container's quota; at least 1."""
     return int(cpu_count())
+
+
+@contextlib.contextmanager
+def limited_to(cpus: int) -> Iterator[None]:
+    """Count at most so many processors as usable meanwhile: a worker's part of a machine that several divide."""
+    before = os.environ.get(_LIMIT)
+    os.environ[_LIMIT] = str(cpus)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_LIMIT]
+        else:
+            os.environ[_LIMIT] = before
 
 
 def worker_count(asked: int) -> int:
