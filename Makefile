@@ -32,31 +32,31 @@ CPU_FLAGS := --backbone efficientnet_lite0 --streams rgb,motion
 # The steps after the data is there: find, combine, train, ensemble, predict, evaluate. Combine exits with 1 when it
 # left out unreadable files and named them; the sample clips have one on purpose.
 define STEPS
-	$(PY) find_all_datasets.py --data-root $(1)/data
-	$(PY) combine_all_datasets.py --data-root $(1)/data || test $$? = 1
-	$(PY) runpod_train_ultimate.py --data-root $(1)/data $(2) --output $(1)/models_ultimate --log-dir $(1)
-	$(PY) train_ensemble_models.py --data-root $(1)/data $(2) --output $(1)/models_ensemble --log-dir $(1)
-	$(PY) test_violence_model.py --model $(1)/models_ensemble $(1)/data/combined_all/val --output $(1)/verdicts.json
-	$(PY) test_ensemble.py --models $(1)/models_ensemble --data $(1)/data/combined_all/val --output $(1)/report
+	$(PY) find_all_datasets.py --data-root "$(1)/data"
+	$(PY) combine_all_datasets.py --data-root "$(1)/data" || test $$? = 1
+	$(PY) runpod_train_ultimate.py --data-root "$(1)/data" $(2) --output "$(1)/models_ultimate" --log-dir "$(1)"
+	$(PY) train_ensemble_models.py --data-root "$(1)/data" $(2) --output "$(1)/models_ensemble" --log-dir "$(1)"
+	$(PY) test_violence_model.py --model "$(1)/models_ensemble" "$(1)/data/combined_all/val" --output "$(1)/verdicts.json"
+	$(PY) test_ensemble.py --models "$(1)/models_ensemble" --data "$(1)/data/combined_all/val" --output "$(1)/report"
 	@echo "Done$(3). Report: $(1)/report/index.html   Verdicts: $(1)/verdicts.json"
 endef
 
 demo: $(VENV)/.installed
-	$(PY) -m violence_detection.datasets.generated --output $(DEMO)/data --seed 0
+	$(PY) -m violence_detection.datasets.generated --output "$(DEMO)/data" --seed 0
 	$(call STEPS,$(DEMO),$(CPU_FLAGS) --augment 3 --batch-size 16 --epochs 20,$(comma) on generated sample clips)
 
 demo-real: $(VENV)/.installed
-	$(PY) download_all_violence_datasets.py --datasets surveillance_fight --data-root $(DEMO)-real/data
+	$(PY) download_all_violence_datasets.py --datasets surveillance_fight --data-root "$(DEMO)-real/data"
 	$(call STEPS,$(DEMO)-real,$(CPU_FLAGS) --augment 5 --batch-size 32 --epochs 40)
 
 roadmap: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the data goes: make roadmap DATA_ROOT=/workspace/data"; exit 2; }
-	$(PY) download_all_violence_datasets.py --data-root $(DATA_ROOT) || test $$? = 1
-	$(PY) find_all_datasets.py --data-root $(DATA_ROOT)
-	$(PY) combine_all_datasets.py --data-root $(DATA_ROOT) || test $$? = 1
-	$(PY) runpod_train_ultimate.py --data-root $(DATA_ROOT) || test $$? = 1
-	$(PY) train_ensemble_models.py --data-root $(DATA_ROOT) || test $$? = 1
-	$(PY) test_ensemble.py --models models_ensemble --data $(DATA_ROOT)/combined_all/val --tta 4
+	$(PY) download_all_violence_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
+	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)"
+	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
+	$(PY) runpod_train_ultimate.py --data-root "$(DATA_ROOT)" || test $$? = 1
+	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" || test $$? = 1
+	$(PY) test_ensemble.py --models models_ensemble --data "$(DATA_ROOT)/combined_all/val" --tta 4
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
@@ -68,4 +68,4 @@ test: $(VENV)/.installed-dev
 	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 clean:
-	rm -rf $(DEMO) $(DEMO)-real .pytest_cache .mypy_cache .ruff_cache
+	rm -rf "$(DEMO)" "$(DEMO)-real" .pytest_cache .mypy_cache .ruff_cache

@@ -204,6 +204,23 @@ def test_a_log_file_on_a_full_disk_is_said_once_and_the_log_goes_on() -> None:
     assert "Traceback" not in done.stderr
 
 
+SECRETS = {
+    "a message": "raise UserError('cannot reach http://me:secret@proxy:80')",
+    "a fault": "raise KeyError('http://me:secret@proxy:80')",
+    "a line": "console.log.info('%s', 'rtsp://me:secret@camera/1')\nreturn 0",
+    "the summary": "cli.print_summary({'path': 'rtsp://me:secret@camera/1?token=secret'})\nreturn 0",
+    "before the log": "console.log.handlers.clear()\nraise KeyError('http://me:secret@proxy:80')",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_passwords_in_addresses_are_never_shown(name: str, tmp_path: Path) -> None:
+    done = _script(SECRETS[name], "--log-dir", str(tmp_path), log_name="training")
+    told = done.stdout + done.stderr + "".join(path.read_text() for path in tmp_path.iterdir())
+    assert "://proxy:80" in told or "://camera/1" in told
+    assert "secret" not in told
+
+
 def test_an_interrupt_says_how_to_go_on() -> None:
     done = _script("raise KeyboardInterrupt")
     assert done.returncode == 130

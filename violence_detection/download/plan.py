@@ -13,6 +13,7 @@ from violence_detection.download.kaggle_source import Kaggle
 from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
 from violence_detection.system.machine import RESERVE_BYTES, gigabytes
+from violence_detection.system.redaction import without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,10 @@ def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) 
 def by_hand(dataset: Dataset, layout: DownloadFolders) -> str:
     """How to get the data set without this script."""
     manual = [s for s in dataset.sources if s.kind == "manual"]
-    steps = [f"{s.instructions} 'Here' is {layout.folder(dataset.key)}; the page is {s.url}" for s in manual]
+    steps = [
+        f"{s.instructions} 'Here' is {layout.folder(dataset.key)}; the page is {without_secrets(s.url)}"
+        for s in manual
+    ]
     steps.append(f"put the archive, as published, at {layout.archive(dataset.key, dataset.sources[0])}")
     return f"By hand: {'; or '.join(steps)}; then run the same command again"
 

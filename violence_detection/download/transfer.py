@@ -23,11 +23,12 @@ from violence_detection.download.http_facts import (
     content_range,
     network_reason,
     published_md5,
+    request_reason,
     retry_after_s,
 )
 from violence_detection.errors import UserError
 from violence_detection.system import storage
-from violence_detection.system.redaction import redact, safe_url
+from violence_detection.system.redaction import safe_url
 
 log = logging.getLogger(__name__)
 
@@ -262,7 +263,7 @@ class _Transfer:
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as e:
             raise TryAgain(network_reason(e)) from e
         except requests.RequestException as e:
-            raise FetchError(f"{self.remote.identity}: {redact(str(e))}. {self.remote.remedy}") from e
+            raise FetchError(f"{self.remote.identity}: {request_reason(e)}. {self.remote.remedy}") from e
 
     def _send(self, location: Location) -> requests.Response:
         request = location.request.copy()

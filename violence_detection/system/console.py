@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from violence_detection.system import redaction
+
 #: The package's logger; modules log to children of it, named after themselves.
 log = logging.getLogger("violence_detection")
 
@@ -18,10 +20,17 @@ def log_to(files: Sequence[Path | str], level: int) -> None:
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers += [_LogFile(path, encoding="utf-8") for path in files]
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+        handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     log.handlers = handlers
     log.setLevel(level)
     log.propagate = False
+
+
+class _Formatter(logging.Formatter):
+    """Lines and tracebacks without the passwords of addresses in them, wherever they come from."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return redaction.without_secrets(super().format(record))
 
 
 class _LogFile(logging.FileHandler):

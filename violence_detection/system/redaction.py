@@ -5,15 +5,33 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit, urlunsplit
 
+#: User and password before a host; a password may hold what an address must not. `host:80/x@y` is none.
+_LOGIN = (
+    re.compile(r"(\w+://)[^\s/'\"<>]*@"),
+    re.compile(r"(\w+://)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),
+)
+_SECRET_VALUE = re.compile(
+    r"(?i)([?&#][\w.-]*(?:token|key|sig|secret|pass|auth|credential)[\w.-]*=)[^&#\s'\"<>)]+"
+)
+
 
 def safe_url(url: str) -> str:
     """The address without user, password, query and fragment, which may hold credentials or signatures."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address at all
+        return redact(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def without_secrets(text: str) -> str:
+    """Any text without what gives access in the addresses it holds: logins, tokens, keys and signatures."""
+    for login in _LOGIN:
+        text = login.sub(r"\1", text)
+    return _SECRET_VALUE.sub(r"\1...", text)
+
+
 def redact(text: str) -> str:
-    """Text of an exception or an answer without queries, passwords and tokens."""
-    text = re.sub(r"\?[^\s'\"<>)]+", "?...", text)
-    text = re.sub(r"(\w+://)[^\s/@]+@", r"\1", text)
+    """Text of a network's exception or answer: without queries, passwords and tokens."""
+    text = without_secrets(re.sub(r"\?[^\s'\"<>)]+", "?...", text))
     return re.sub(r"(?i)\b(bearer|basic)\s+[\w.+/=~-]+", r"\1 ...", text)

@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 
 from violence_detection.errors import DamagedFile, UserError
+from violence_detection.system.redaction import without_secrets
 
 log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
@@ -321,7 +322,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
     """Write the failures file (columns path, reason); without failures an old one is removed."""
     if failures:
-        write_csv(path, ("path", "reason"), sorted(failures, key=lambda f: (f["path"], f["reason"])))
+        told = [{name: without_secrets(f[name]) for name in ("path", "reason")} for f in failures]
+        write_csv(path, ("path", "reason"), sorted(told, key=lambda f: (f["path"], f["reason"])))
     else:
         path.unlink(missing_ok=True)
 

@@ -1,0 +1,77 @@
+"""The Makefile's commands: what they hand to the scripts, in folders of any name."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+#: In place of Python: notes the words that it is given, a line a call.
+_STUB = """#!/bin/sh
+for word in "$@"; do printf '%s\\n' "$word"; done >> "$0.words"
+printf -- '---\\n' >> "$0.words"
+"""
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """A checkout with its environment installed."""
+    if shutil.which("make") is None:
+        pytest.skip("no make")
+    shutil.copy(ROOT / "requirements.txt", tmp_path)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/.installed").touch()
+    (tmp_path / "stub").write_text(_STUB)
+    (tmp_path / "stub").chmod(0o755)
+    return tmp_path
+
+
+def _made(work: Path, *arguments: str) -> list[list[str]]:
+    """The words of each call of Python."""
+    done = subprocess.run(
+        ["make", "PY=./stub", *arguments], cwd=work, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    calls = (work / "stub.words").read_text().split("---\n")[:-1]
+    return [call.splitlines() for call in calls]
+
+
+def test_the_roadmap_takes_a_data_root_with_spaces(work: Path) -> None:
+    calls = _made(work, "roadmap", "DATA_ROOT=/my data")
+    assert [call[0] for call in calls] == [
+        "download_all_violence_datasets.py",
+        "find_all_datasets.py",
+        "combine_all_datasets.py",
+        "runpod_train_ultimate.py",
+        "train_ensemble_models.py",
+        "test_ensemble.py",
+    ]
+    assert all(call[1:] == ["--data-root", "/my data"] for call in calls[:5])
+    assert "/my data/combined_all/val" in calls[5]
+
+
+@pytest.mark.parametrize("name", ["demo", "my demo"])
+@pytest.mark.parametrize("target", ["demo", "demo-real"])
+def test_the_demos_take_a_folder_with_spaces(work: Path, target: str, name: str) -> None:
+    folder = name if target == "demo" else f"{name}-real"
+    calls = _made(work, target, f"DEMO={name}")
+    assert len(calls) == 7
+    for call in calls[1:5]:
+        assert call[call.index("--data-root") + 1] == f"{folder}/data"
+    assert calls[3][calls[3].index("--output") + 1] == f"{folder}/models_ultimate"
+    places = ("models_ensemble", "data/combined_all/val", "verdicts.json")
+    model, val, verdicts = (f"{folder}/{place}" for place in places)
+    assert calls[5][1:] == ["--model", model, val, "--output", verdicts]
+    assert calls[6][-1] == f"{folder}/report"
+
+
+def test_cleaning_removes_the_demos_alone(work: Path) -> None:
+    for name in ("my demo", "my demo-real", "my", "demo", "demo-real"):
+        (work / name).mkdir()
+    subprocess.run(["make", "clean", "DEMO=my demo"], cwd=work, check=True, capture_output=True)
+    left = {path.name for path in work.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert left == {"my", "demo", "demo-real"}
