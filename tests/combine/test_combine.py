@@ -102,7 +102,7 @@ def manifest_bytes(root: Path) -> bytes:
 
 def test_the_manifest_is_what_later_stages_read_and_the_folder_holds_just_that(done: Path) -> None:
     frame = manifest.read(done / "combined_all")
-    assert list(frame.columns) == list(manifest.COLUMNS)
+    assert list(frame.columns) == [*manifest.COLUMNS, "by_time"]
     assert list(frame.path) == sorted(frame.path)
     placed = {p.relative_to(done / "combined_all").as_posix() for p in (done / "combined_all").glob("*/*/*")}
     assert placed == set(frame.path)
@@ -149,7 +149,7 @@ def test_a_clip_cut_short_stays_with_the_frames_it_has_and_a_warning_says_both_c
     assert 20 < n_frames < 40
     warnings = table(done / "combined_all" / "warnings.csv")
     assert list(warnings) == [HALF]
-    assert f"{n_frames} frames decode, its header states 60" in warnings[HALF]["reason"]
+    assert f"only {n_frames / 12:.1f} of 5.0 s decode" in warnings[HALF]["reason"]
     record = json.loads((done / "combined_all" / combine.RECORD_NAME).read_text())
     assert record["summary"]["cut_short"] == 1
 

@@ -20,7 +20,6 @@ from violence_detection.errors import UserError
 from violence_detection.find import find
 from violence_detection.find.inventory import ClipFile, Inventory, source_path
 from violence_detection.system import storage
-from violence_detection.video import decode
 
 log = logging.getLogger(__name__)
 
@@ -179,11 +178,8 @@ def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
 
 
 def _cut_short(scans: Mapping[str, scan.Scan]) -> list[dict[str, str]]:
-    """Clips that decode but end long before their header says: they stay, and are named."""
-    reasons = {
-        name: decode.shortfall(s.n_frames, s.stated_frames) for name, s in scans.items() if not s.reason
-    }
-    return [{"path": name, "reason": reason} for name, reason in reasons.items() if reason]
+    """Clips of which a part does not decode: they stay, and are named."""
+    return [{"path": name, "reason": s.shortfall} for name, s in scans.items() if s.shortfall]
 
 
 def _write(
@@ -208,6 +204,9 @@ def _write(
         combined / "duplicates.csv",
         ("source_path", "kept_source_path", "kind"),
         ({"source_path": d.dropped, "kept_source_path": d.kept, "kind": d.kind} for d in dropped),
+    )
+    storage.write_csv(
+        combined / manifest.BY_TIME_NAME, ("clip_id", "path"), (row for row in rows if row["by_time"])
     )
     storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, rows)
 
@@ -283,7 +282,7 @@ def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
             if missing := [label for label in CLASS_NAMES if not counts[label]]:
                 log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
     if summary["cut_short"]:
-        log.warning("%d clips are much shorter than their header says, as after half a download; warnings.csv "
+        log.warning("of %d clips a part does not decode, as after half a download; warnings.csv "
                     "beside the manifest names them", summary["cut_short"])  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
     if abs(share - val_fraction) > _SHARE_TOLERANCE:

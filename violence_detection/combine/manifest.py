@@ -6,6 +6,7 @@ links, else symbolic links, else copies.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
@@ -30,6 +31,8 @@ COLUMNS = (
 )  # fmt: skip
 SPLITS = ("train", "val")
 FILE_NAME = "manifest.csv"
+#: Beside it: the clips whose frames are found by their time stamps, because their rate varies or their header is wrong.
+BY_TIME_NAME = "by_time.csv"
 _UNSAFE = re.compile(r"[^\w.-]+")
 _STEM_CHARACTERS = 60
 
@@ -53,12 +56,14 @@ def row(clip: ScannedClip, side: str, path: str) -> dict[str, Any]:
         "height": clip.scan.height,
         "n_frames": clip.scan.n_frames,
         "codec": clip.scan.codec,
+        "by_time": clip.scan.by_time,
     }
 
 
 def read(combined: Path) -> pd.DataFrame:
     """Read `<combined>/manifest.csv` (or a manifest file itself), checked. Text columns are str, never NaN.
 
+    Column by_time, bool: whether the clip's frames are found by their time stamps (BY_TIME_NAME).
     Raises UserError when it is missing, lacks columns, is empty, or holds unknown labels or splits.
     """
     import pandas as pd
@@ -81,7 +86,15 @@ def read(combined: Path) -> pd.DataFrame:
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
+    frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))
     return frame
+
+
+def _by_time(path: Path) -> list[str]:
+    if not path.is_file():  # made before time stamps were read
+        return []
+    with path.open(newline="", encoding="utf-8") as f:
+        return [row["clip_id"] for row in csv.DictReader(f)]
 
 
 def clip_name(dataset: str, source_path: str, clip_id: str) -> str:

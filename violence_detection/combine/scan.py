@@ -9,35 +9,53 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, processes, storage
-from violence_detection.video import damaged
+from violence_detection.video import damaged, decode
 
 JOURNAL_NAME = ".scan.jsonl"
 #: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,
 #: so that old lines are not believed. Moving or commenting code changes nothing. (The first value was a hash.)
 VERSION = "a7722212dcfc"
+#: Of the lines that were written when a frame's time was its number by the stated rate.
+_FIELDS_WITHOUT_TIME = frozenset(
+    {
+        "sha256",
+        "n_frames",
+        "stated_frames",
+        "fps",
+        "width",
+        "height",
+        "codec",
+        "fingerprint",
+        "reason",
+    }
+)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a full read of a file found. With a `reason` it cannot be read and only `sha256` may be set."""
+    """What a full read of a file found. With a `reason` it cannot be read and only `sha256` may be set.
+
+    `n_frames` decode, at `fps` or, where the rate varies, at so many moments a second as its liveliest part has frames.
+    `by_time`: the frames are found by their time stamps, for the file is not what its header says. `shortfall` says
+    what of it does not decode.
+    """
 
     sha256: str = ""
     n_frames: int = 0
-    stated_frames: int = 0
+    duration_s: float = 0.0
     fps: float = 0.0
     width: int = 0
     height: int = 0
     codec: str = ""
     fingerprint: str = ""
+    by_time: bool = False
+    shortfall: str = ""
     reason: str = ""
-
-    @property
-    def duration_s(self) -> float:
-        return round(self.n_frames / self.fps, 3) if self.fps else 0.0
 
 
 def scan_file(path: Path) -> Scan:
@@ -50,8 +68,30 @@ def scan_file(path: Path) -> Scan:
     except OSError as e:
         return Scan(reason=f"cannot be read: {e.strerror}")
     return Scan(
-        sha256, info.n_frames, info.stated_frames, info.fps, info.width, info.height, info.codec, print_
+        sha256=sha256,
+        n_frames=info.n_decoded,
+        duration_s=round(info.played_s, 3),
+        fps=info.fps,
+        width=info.width,
+        height=info.height,
+        codec=info.codec,
+        fingerprint=print_,
+        by_time=not info.as_stated,
+        shortfall=info.shortfall(),
     )
+
+
+def _confirmed(item: tuple[Path, Mapping[str, Any]]) -> Scan | None:
+    """A journal's line from before time stamps were read, where they say the same; nothing is decoded for that."""
+    path, line = item
+    try:
+        info = decode.timing(path)
+    except (UnreadableVideo, OSError):
+        return None
+    if line["reason"] or not info.as_stated or (info.n_frames, info.fps) != (line["n_frames"], line["fps"]):
+        return None
+    kept = {name: value for name, value in line.items() if name != "stated_frames"}
+    return Scan(**kept, duration_s=round(info.played_s, 3), shortfall=info.shortfall())
 
 
 def _crashed(_: Path) -> Scan:
@@ -70,6 +110,7 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
     keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
     known = storage.read_journal(journal_path, frozenset(Scan.__dataclass_fields__))
     found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
+    found |= _confirm({n: k for n, k in keys.items() if n not in found}, files, journal_path, workers)
     todo = {files[name]: name for name in keys if name not in found}
     console.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
     with console.progress(total=len(todo), desc="scan", unit="clip", disable=not todo) as bar:
@@ -77,6 +118,29 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
             found[name] = scan
             bar.update()
     return {name: found[name] for name in keys}
+
+
+def _confirm(
+    keys: Mapping[str, str], files: Mapping[str, Path], journal_path: Path, workers: int
+) -> dict[str, Scan]:
+    """What the journal's lines from before time stamps still say rightly, and now as such of today."""
+    before = storage.read_journal(journal_path, _FIELDS_WITHOUT_TIME)
+    lines = {(files[name], before[key]["sha256"]): name for name, key in keys.items() if key in before}
+    if not lines:
+        return {}
+    items = [(path, before[keys[name]]) for (path, _), name in lines.items()]
+    found = {}
+    with storage.appending_journal(journal_path) as record:
+        for (path, line), scan in processes.map_unordered(_confirmed, items, workers, _nothing):
+            if scan is not None:
+                name = lines[path, line["sha256"]]
+                found[name] = scan
+                record(keys[name], asdict(scan))
+    return found
+
+
+def _nothing(_: tuple[Path, Mapping[str, Any]]) -> None:
+    return None
 
 
 def _scan_and_record(

@@ -126,7 +126,9 @@ def _rows(
     if unique.dropped:
         log.info("%d clips are copies of others and count once", len(unique.dropped))
     rows = [manifest.row(clip, "val", clip.source_path) for clip in unique.kept]
-    return pd.DataFrame(rows, columns=list(manifest.COLUMNS)).sort_values("clip_id", ignore_index=True)
+    return pd.DataFrame(rows, columns=[*manifest.COLUMNS, "by_time"]).sort_values(
+        "clip_id", ignore_index=True
+    )
 
 
 def _unreadable(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def _reason(path: Path) -> str:
         return e.reason
     except OSError as e:
         return f"cannot be read: {e.strerror}"
-    return decode.shortfall(info.n_frames, info.stated_frames)
+    return info.shortfall()
 
 
 def _crashed(_: Path) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from violence_detection.backbones import engines
-from violence_detection.errors import UserError
+from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
@@ -59,12 +59,20 @@ class Detector:
         """Judge one video file. Raises UnreadableVideo naming it."""
         path = Path(path)
         info = decode.probe(path)
-        windows = sampling.sliding_windows(info, self.model.features.window_s, self.config.stride_s)
+        window_s = self.model.features.window_s
+        windows = [
+            window
+            for window in sampling.sliding_windows(info, window_s, self.config.stride_s)
+            if sampling.shows_movement(info, window)
+        ]
+        if not windows:
+            raise UnreadableVideo(path, sampling.too_still(info, window_s))
         judged = []
         for some, inputs in self._inputs(path, info, windows):
             probabilities = self.model.average(self.model.average_views(inputs))
             for window, p in zip(some, probabilities, strict=True):
-                start, end = window.start / info.fps, (window.start + window.length) / info.fps
+                start = info.start_s + window.start / info.fps
+                end = start + window.length / info.fps
                 judged.append(JudgedWindow(round(start, 2), round(end, 2), round(float(p), 4)))
         return Verdict(str(path), tuple(judged), self.config.threshold)
 

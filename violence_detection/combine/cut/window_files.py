@@ -52,7 +52,7 @@ class CutJob:
 
 @dataclass(frozen=True)
 class CutPlan:
-    """The windows of a job and the video as its header states it, or the reason why there are none.
+    """The windows of a job and the video that they lie in, or the reason why there are none.
 
     `refused`: stretches that give none, by their position, and why.
     """
@@ -71,16 +71,9 @@ class CutPlan:
 
 
 def plan_job(job: CutJob) -> CutPlan:
-    """Look at a video's header and place its windows. Where header and annotation disagree, frames are counted."""
+    """Look when a video's frames come, and place its windows. Nothing is decoded for that."""
     try:
-        info = decode.header(job.clip.path)
-        if info.n_frames < decode.MIN_FRAMES:
-            info = decode.probe(job.clip.path)
-        try:
-            plan = _place(job, info)
-        except ValueError:
-            plan = None
-        return plan if plan and not plan.refused else _place(job, decode.probe(job.clip.path))
+        return _place(job, decode.timing(job.clip.path))
     except UnreadableVideo as e:
         return CutPlan(None, reason=e.reason)
     except ValueError as e:
@@ -106,7 +99,7 @@ def plan_timed_out(_: CutJob) -> CutPlan:
 
 
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Write a job's windows. Where the video ends before its header says, they are placed anew in what there is.
+    """Write a job's windows. Where not all of the video decodes, they are placed anew in what does.
 
     Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason}, for labelled stretches also
     refused: {position: reason}. What cannot be read leaves no file. Raises UserError when a clip cannot be written.
@@ -119,7 +112,7 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     except UnreadableVideo as first:
         try:
             info = decode.probe(job.clip.path)
-            if info.n_frames >= plan.info.n_frames:
+            if info.n_decoded >= plan.info.n_decoded:
                 return _record(job, [], CutPlan(None, reason=first.reason))
             return _write_all(job, _place(job, info))
         except UnreadableVideo as e:
@@ -147,7 +140,7 @@ def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[s
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
     assert plan.info is not None
     fps = plan.info.fps
-    frames = _frames(job.clip.path, plan.windows)
+    frames = _frames(job.clip.path, plan.info, plan.windows)
     written: list[tuple[CutWindow, Path]] = []
     try:
         for window in plan.windows:
@@ -186,12 +179,12 @@ def _as_record(window: CutWindow, path: Path, fps: float, source_sha256: str) ->
     }
 
 
-def _frames(path: Path, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
+def _frames(path: Path, info: decode.VideoInfo, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
     """The frames of the windows one after another, RGB uint8, decoded in one pass."""
     numbers = [i for window in planned for i in range(window.first, window.end)]
     groups = [frozenset(numbers[k : k + _DECODED_AT_ONCE]) for k in range(0, len(numbers), _DECODED_AT_ONCE)]
     shape: tuple[int, ...] = ()
-    for decoded in decode.read_groups(path, groups):
+    for decoded in decode.read_groups(path, info, groups):
         for number in sorted(decoded):
             shape = shape or decoded[number].shape
             if decoded[number].shape != shape:
