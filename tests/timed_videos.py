@@ -54,3 +54,14 @@ def write(
 def evenly(count: int, fps: float, start_s: float = 0.0) -> list[float]:
     """When `count` frames come at `fps`."""
     return [start_s + i / fps for i in range(count)]
+
+
+def noisy(count: int) -> list[np.ndarray]:
+    """Numbered frames with noise below, so that there are bytes to damage."""
+    rng = np.random.default_rng(1)
+    out = []
+    for i in range(count):
+        picture = np.kron(numbered_videos.frame(i % 256), np.ones((4, 2, 1), np.uint8))
+        picture[64:] = rng.integers(0, 255, picture[64:].shape, np.uint8)
+        out.append(picture)
+    return out

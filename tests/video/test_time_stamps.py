@@ -12,7 +12,7 @@ import numbered_videos
 import numpy as np
 import pytest
 import timed_videos
-from timed_videos import evenly
+from timed_videos import evenly, noisy
 
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import augment, decode, pictures, sampling
@@ -88,17 +88,6 @@ def _zero(path: Path, share: float, size: int) -> None:
     path.write_bytes(data)
 
 
-def _noisy(count: int) -> list[np.ndarray]:
-    """Numbered frames with noise below, so that there are bytes to damage."""
-    rng = np.random.default_rng(1)
-    out = []
-    for i in range(count):
-        picture = np.kron(numbered_videos.frame(i % 256), np.ones((4, 2, 1), np.uint8))
-        picture[64:] = rng.integers(0, 255, picture[64:].shape, np.uint8)
-        out.append(picture)
-    return out
-
-
 def _number(picture: np.ndarray) -> int:
     return numbered_videos.number_of(cv2.resize(picture, (128, 32), interpolation=cv2.INTER_AREA))
 
@@ -109,7 +98,7 @@ def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
 ) -> None:
     """A stretch in the middle is zeroed: what follows the next key frame stands where it stood."""
     whole = timed_videos.write(
-        tmp_path / f"v{suffix}", evenly(250, 25), pictures=_noisy(250), options={"g": "25", "keyint": "25"}
+        tmp_path / f"v{suffix}", evenly(250, 25), pictures=noisy(250), options={"g": "25", "keyint": "25"}
     )
     before = decode.probe(whole)
     assert before.lost == ()
@@ -125,7 +114,7 @@ def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
 
 
 def test_half_a_download_says_how_much_there_is(tmp_path: Path) -> None:
-    path = timed_videos.write(tmp_path / "v.mp4", evenly(250, 25), pictures=_noisy(250), options={"g": "25"})
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(250, 25), pictures=noisy(250), options={"g": "25"})
     faststart = tmp_path / "f.mp4"
     with (
         av.open(str(path)) as source,
@@ -300,7 +289,7 @@ def _digest(path: Path, config: ClipConfig) -> str:
 @pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
 def test_a_constant_rate_gives_the_frames_that_opencv_gives(tmp_path: Path, suffix: str) -> None:
     """Bit for bit, so that features made when OpenCV decoded stay valid."""
-    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(60, 25), pictures=_noisy(60))
+    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(60, 25), pictures=noisy(60))
     info, frames = decode.read(path, lambda i: range(i.n_frames), threads=1)
     capture = cv2.VideoCapture(str(path))
     count = 0

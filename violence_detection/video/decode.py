@@ -85,8 +85,9 @@ class VideoInfo:
 
     @property
     def read_s(self) -> float:
-        """Seconds of the video that decode."""
-        return self.duration_s - sum(end - start for start, end in self.lost)
+        """Seconds of the video that decode; a frame with a damaged time stamp is there all the same."""
+        outside_s = self.duration_s - sum(end - start for start, end in self.lost)
+        return min(max(outside_s, self.n_decoded / self.fps), self.duration_s)
 
     def decoded(self, number: int) -> int:
         """The decoded frame that stands at a moment."""
