@@ -42,7 +42,7 @@ def test_damaged_files_neither_crash_nor_hang_and_say_how_much_was_read(
 ) -> None:
     items = list(damaged_videos.make(sources, tmp_path, 100, seed=3))
     assert {item.kind for item in items} == set(damaged_videos.KINDS)
-    wrong = []
+    wrong: list[tuple[str, object, float]] = []
     for item, found in processes.map_unordered(
         _read, items, 2, _crashed, time_limit_s=20.0, on_timeout=_hung
     ):
