@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from violence_detection.errors import UserError
 from violence_detection.system import storage
 
 
@@ -196,6 +198,41 @@ def test_on_a_volume_without_locks_work_goes_on_with_a_warning(
     with storage.locked(tmp_path / "lock", wait=False), storage.locked(tmp_path / "lock"):
         pass
     assert "no file locks" in caplog.text
+
+
+def test_a_second_run_in_a_folder_is_told_who_has_it_and_since_when(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    program = (
+        "import sys; from pathlib import Path; from violence_detection.system import storage\n"
+        "with storage.only_one(Path(sys.argv[1]), 'train.py'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)], env=environment,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # fmt: skip
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(UserError) as refused, storage.only_one(folder, "train.py"):
+            pytest.fail("two at once")
+        other.kill()
+    for told in (str(folder), "train.py", f"process {other.pid} ", platform.node(), time.strftime("%Y-")):
+        assert told in str(refused.value)
+    with storage.only_one(folder, "train.py"):  # one that was killed stops nobody
+        assert (folder / storage.HOLDER_NAME).is_file()
+    assert [p.name for p in folder.iterdir()] == [storage.ONLY_ONE_NAME]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write in"), storage.only_one(tmp_path / "file", "x"):
+        pass
+
+
+def test_what_is_raised_inside_a_held_folder_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(storage.LockTaken), storage.only_one(tmp_path, "train.py"):
+        raise storage.LockTaken
+    with storage.only_one(tmp_path, "train.py"):
+        pass
 
 
 def test_a_process_that_has_ended_but_was_not_asked_for_does_not_run() -> None:

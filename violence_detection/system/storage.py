@@ -21,12 +21,16 @@ from typing import Any
 
 import psutil
 
+from violence_detection.errors import UserError
+
 log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 20
 _NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 #: A temporary file of another machine that has not changed for so long has no writer any more.
 _ABANDONED_S = 3600.0
+#: The lock of a folder that one run at a time works in, and who has it.
+ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
 #: Locks are held for milliseconds, while entries of a cache are merged.
 _LOCK_POLL_S = 0.01
 
@@ -120,6 +124,40 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` for this run alone, among all the processes and machines that share it; it is made if need be.
+
+    `what` names the run in the message to another. Raises UserError, which says who has the folder and since when, or
+    that nothing can be written there. What a run that was killed leaves of this stops nobody.
+    """
+    holder = folder / HOLDER_NAME
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ONLY_ONE_NAME, wait=False))
+            write_json(holder, {"what": what, "pid": os.getpid(), "host": platform.node(), "since": since})
+        except LockTaken as e:
+            raise UserError(
+                f"{folder}: {_described(holder)} has this folder. Wait until it ends, or stop it, and run the same "
+                "command again; or name another folder"
+            ) from e
+        except OSError as e:
+            raise UserError(f"cannot write in {folder} ({e}). Mend that, or name another folder") from e
+        # Before the lock is let go, so that nobody's record but our own can go.
+        held.callback(holder.unlink, missing_ok=True)
+        yield
+
+
+def _described(holder: Path) -> str:
+    """Who has a folder, as far as its record says; between lock and record there is none."""
+    try:
+        run = read_json(holder)
+        return f"{run['what']} (process {run['pid']} on {run['host']}, since {run['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
 
 
 @functools.cache
