@@ -100,6 +100,21 @@ def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: 
     storage.write_failures(path, [])
 
 
+def test_a_file_name_that_is_no_utf_8_comes_back_from_every_kind_of_file_as_it_was(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80.avi")
+    storage.write_json(tmp_path / "a.json", {"path": name})
+    assert storage.read_json(tmp_path / "a.json") == {"path": name}
+    (tmp_path / "a.json").read_text(encoding="utf-8")  # UTF-8 for whoever reads it
+    storage.write_csv(tmp_path / "a.csv", ["path"], [{"path": name}])
+    assert storage.read_csv(tmp_path / "a.csv") == [{"path": name}]
+    with storage.appending_journal(tmp_path / "journal") as record:
+        record("key", {"path": name})
+    assert storage.read_journal(tmp_path / "journal", frozenset({"path"})) == {"key": {"path": name}}
+    storage.write_text(tmp_path / "a.txt", name)
+    assert os.fsdecode((tmp_path / "a.txt").read_bytes()) == name
+    assert storage.stable_seed(name) != storage.stable_seed("cafe")
+
+
 def test_the_hash_of_a_file_is_sha256_of_all_of_it(tmp_path: Path) -> None:
     content = os.urandom((1 << 20) + 17)
     (tmp_path / "a").write_bytes(content)

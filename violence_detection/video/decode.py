@@ -166,6 +166,10 @@ def _open(path: Path, threads: int = 0) -> cv2.VideoCapture:
         raise UnreadableVideo(path, "no such file")
     if path.stat().st_size == 0:
         raise UnreadableVideo(path, "the file is empty")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV would end the process
+        raise UnreadableVideo(path, "its name is no UTF-8 text. Rename it") from None
     capture = cv2.VideoCapture(
         str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads] if threads else []
     )
