@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -23,7 +22,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
     sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
 
 from violence_detection.errors import UserError
-from violence_detection.system import settings
+from violence_detection.system import settings, storage
 from violence_detection.system.console import log, log_to
 
 EXIT_DONE = 0
@@ -195,7 +194,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The one line on stdout: what was done, as JSON."""
-    print(json.dumps(summary, ensure_ascii=False), flush=True)
+    print(storage.as_json(summary), flush=True)
 
 
 def exit_code(failures: Sequence[Any]) -> int:

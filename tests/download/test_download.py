@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -254,13 +255,9 @@ def test_leftovers_of_a_killed_unpacking_are_replaced(bench: Bench) -> None:
 
 
 def test_two_runs_below_one_root_do_not_disturb_each_other(bench: Bench) -> None:
-    import fcntl
-
-    (bench.root / "downloads").mkdir(parents=True)
-    with (bench.root / "downloads" / ".lock").open("w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another download is at work"):
-            bench.run("plain_set")
+    told = pytest.raises(UserError, match=f"another run .process {os.getpid()} on")
+    with storage.only_one(bench.root / "downloads", "another run"), told:
+        bench.run("plain_set")
     assert bench.run("plain_set").failures == []
 
 

@@ -1,7 +1,8 @@
 """Look at every clip once: content hash, exact frame count, properties and fingerprint, kept in a journal.
 
 One line a file is appended as soon as it is known, keyed by path, size, modification time and the version of
-the code that looked. A killed run or a later data set costs only what is not in the journal yet.
+the code that looked. A killed run or a later data set costs only what is not in the journal yet. What may be otherwise
+tomorrow (video/damaged.py) is not written down, and not believed where an earlier version did.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def scan_file(path: Path) -> Scan:
     except UnreadableVideo as e:
         return Scan(reason=e.reason)
     except OSError as e:
-        return Scan(reason=f"cannot be read: {e.strerror}")
+        return Scan(reason=damaged.cannot_be_read(path, e))
     return Scan(
         sha256=sha256,
         n_frames=info.n_decoded,
@@ -94,12 +95,8 @@ def _confirmed(item: tuple[Path, Mapping[str, Any]]) -> Scan | None:
     return Scan(**kept, duration_s=round(info.played_s, 3), shortfall=info.shortfall())
 
 
-def _crashed(_: Path) -> Scan:
-    return Scan(reason=damaged.CRASHED)
-
-
-def _timed_out(_: Path) -> Scan:
-    return Scan(reason=damaged.TIMED_OUT)
+def _failed(_: Path, reason: str) -> Scan:
+    return Scan(reason=reason)
 
 
 def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dict[str, Scan]:
@@ -109,7 +106,11 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
     """
     keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
     known = storage.read_journal(journal_path, frozenset(Scan.__dataclass_fields__))
-    found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
+    found = {
+        name: Scan(**known[key])
+        for name, key in keys.items()
+        if key in known and not damaged.may_pass(known[key]["reason"])
+    }
     found |= _confirm({n: k for n, k in keys.items() if n not in found}, files, journal_path, workers)
     todo = {files[name]: name for name in keys if name not in found}
     console.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
@@ -117,6 +118,8 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
         for name, scan in _scan_and_record(todo, keys, journal_path, workers):
             found[name] = scan
             bar.update()
+    if n := sum(damaged.may_pass(scan.reason) for scan in found.values()):
+        console.log.warning("%d of them could not be read now; the next run tries them again", n)
     return {name: found[name] for name in keys}
 
 
@@ -149,17 +152,16 @@ def _scan_and_record(
     if not todo:
         return
     with storage.appending_journal(journal_path) as record:
-        scans = processes.map_unordered(
-            scan_file, todo, workers, _crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=_timed_out
-        )
-        for path, scan in scans:
-            # The next run tries again what took too long: that may have been the disk's fault.
-            if scan.reason != damaged.TIMED_OUT:
+        for path, scan in damaged.map_files(scan_file, todo, workers, lambda path: path, _failed):
+            if keys[todo[path]] and not damaged.may_pass(scan.reason):
                 record(keys[todo[path]], asdict(scan))
             yield todo[path], scan
 
 
 def journal_key(name: str, path: Path) -> str:
-    """What a file's line in the journal is found by."""
-    stat = path.stat()
+    """What a file's line in the journal is found by; empty where the system says nothing of the file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
     return storage.stable_hash([name, stat.st_size, stat.st_mtime_ns, VERSION], digits=32)

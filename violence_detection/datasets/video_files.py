@@ -28,13 +28,17 @@ def is_skipped(folder: Path) -> bool:
     return folder.name.startswith(".") or folder.name in SKIPPED_FOLDERS
 
 
-def videos_below(root: Path, seen: set[str], warn: Callable[[str], None]) -> Iterator[Path]:
-    """All video files below `root`, links to folders followed.
+def videos_below(root: Path, seen: set[str], unlisted: Callable[[Path, str], None]) -> Iterator[Path]:
+    """All video files below `root`, links to folders followed. A link to a file that is gone counts as a file.
 
-    No folder whose real path is in `seen` is looked into; those looked into are added.
+    No folder whose real path is in `seen` is looked into; those looked into are added. Folders that the system does not
+    list, and all that is in them, are told to `unlisted`, with the reason.
     """
-    walk = os.walk(root, followlinks=True, onerror=lambda e: warn(f"cannot list {e.filename}: {e}"))
-    for folder, subfolders, names in walk:
+
+    def failed(e: OSError) -> None:
+        unlisted(Path(e.filename), f"this folder cannot be listed, so nothing in it was seen: {e.strerror}")
+
+    for folder, subfolders, names in os.walk(root, followlinks=True, onerror=failed):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()

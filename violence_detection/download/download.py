@@ -186,8 +186,5 @@ def _only_run(layout: DownloadFolders) -> Iterator[None]:
         layout.raw.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"cannot write below {layout.data_root} ({e}). Choose another --data-root") from e
-    try:
-        with storage.locked(layout.downloads / ".lock", wait=False):
-            yield
-    except storage.LockTaken as e:
-        raise UserError(f"another download is at work below {layout.data_root}; wait for it or end it") from e
+    with storage.only_one(layout.downloads, "download_all_violence_datasets.py"):
+        yield

@@ -53,7 +53,11 @@ def _may_be_own(data: Path) -> bool:
     """Whether it is a table or holds videos, and is nothing that step 2 has made."""
     if clip_set.is_combined(data) or not data.exists():
         return False
-    return data.is_file() or next(video_files.videos_below(data, set(), log.warning), None) is not None
+    return data.is_file() or next(video_files.videos_below(data, set(), _unlisted), None) is not None
+
+
+def _unlisted(folder: Path, reason: str) -> None:
+    log.warning("%s: %s", folder, reason)
 
 
 def sets(config: EvaluationConfig) -> list[OwnSet]:
@@ -79,13 +83,14 @@ def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> C
     for warning in found.warnings:
         log.warning("%s", warning)
     cut = cutting.cut(found, CutConfig(window_s=window_s), root / FOLDER, config.workers)
+    cutting.remove(cut.left_over)
     clips = {source_path(c.path, root): c for c in (*found.clips, *cut.clips) if c.official_split != "train"}
     if left_out := sum(c.official_split == "train" for c in (*found.clips, *cut.clips)):
         log.info("%d clips are called train and are not measured on", left_out)
     scans = scan.scan_all(
         {n: c.path for n, c in clips.items()}, root / FOLDER / scan.JOURNAL_NAME, config.workers
     )
-    failures = [*found.failures, *cut.failures, *cut.left_out]
+    failures = [*found.unlisted, *found.failures, *cut.failures, *cut.left_out]
     rows = _rows(clips, scans, failures)
     if rows.empty:
         raise UserError(

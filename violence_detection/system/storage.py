@@ -17,16 +17,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
+from violence_detection.errors import UserError
+
 log = logging.getLogger(__name__)
+#: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
+NAME_ERRORS: Final = "surrogateescape"
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _CHUNK_BYTES = 1 << 20
 _NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 #: A temporary file of another machine that has not changed for so long has no writer any more.
 _ABANDONED_S = 3600.0
+#: The lock of a folder that one run at a time works in, and who has it.
+ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
 #: Locks are held for milliseconds, while entries of a cache are merged.
 _LOCK_POLL_S = 0.01
 
@@ -122,6 +129,40 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` for this run alone, among all the processes and machines that share it; it is made if need be.
+
+    `what` names the run in the message to another. Raises UserError, which says who has the folder and since when, or
+    that nothing can be written there. What a run that was killed leaves of this stops nobody.
+    """
+    holder = folder / HOLDER_NAME
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ONLY_ONE_NAME, wait=False))
+            write_json(holder, {"what": what, "pid": os.getpid(), "host": platform.node(), "since": since})
+        except LockTaken as e:
+            raise UserError(
+                f"{folder}: {_described(holder)} has this folder. Wait until it ends, or stop it, and run the same "
+                "command again; or name another folder"
+            ) from e
+        except OSError as e:
+            raise UserError(f"cannot write in {folder} ({e}). Mend that, or name another folder") from e
+        # Before the lock is let go, so that nobody's record but our own can go.
+        held.callback(holder.unlink, missing_ok=True)
+        yield
+
+
+def _described(holder: Path) -> str:
+    """Who has a folder, as far as its record says; between lock and record there is none."""
+    try:
+        run = read_json(holder)
+        return f"{run['what']} (process {run['pid']} on {run['host']}, since {run['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
+
+
 @functools.cache
 def _warn_no_locks(folder: Path) -> None:
     log.warning("%s: this volume has no file locks. Let one process at a time write there", folder)
@@ -141,14 +182,20 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically. File names that are no UTF-8 are written as the bytes that they are."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=NAME_ERRORS)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value, indent=2, sort_keys=True) + "\n")
+
+
+def as_json(value: Any, **how: Any) -> str:
+    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8."""
+    text = json.dumps(value, ensure_ascii=False, **how)
+    return _NO_UTF8.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def read_json(path: Path) -> Any:
@@ -158,10 +205,19 @@ def read_json(path: Path) -> Any:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows (mappings with at least `columns`) as CSV, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as f:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors=NAME_ERRORS) as f,
+    ):
         writer = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that `write_csv` wrote."""
+    with path.open(newline="", encoding="utf-8", errors=NAME_ERRORS) as f:
+        return list(csv.DictReader(f))
 
 
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
@@ -190,7 +246,7 @@ def stable_hash(value: Any, digits: int = 12) -> str:
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts (seed, clip id, variant ...), independent of order of calls."""
     text = "\x1f".join(str(p) for p in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", NAME_ERRORS)).digest()[:8], "big") >> 1
 
 
 def shorten_name(name: str, max_bytes: int) -> str:
@@ -198,9 +254,14 @@ def shorten_name(name: str, max_bytes: int) -> str:
     return name if len(os.fsencode(name)) <= max_bytes else marked_name(name, name, max_bytes)
 
 
+def utf8_name(name: str) -> str:
+    """A name that libraries take which know no other than UTF-8: `_` for each byte that is none."""
+    return _NO_UTF8.sub("_", name)
+
+
 def marked_name(name: str, hashed: str, max_bytes: int) -> str:
     """`name` with `~hash~` in the middle of a long name, before the suffix of a short one."""
-    mark = f"~{hashlib.sha256(hashed.encode('utf-8', 'surrogateescape')).hexdigest()[:_NAME_HASH_DIGITS]}"
+    mark = f"~{hashlib.sha256(hashed.encode('utf-8', NAME_ERRORS)).hexdigest()[:_NAME_HASH_DIGITS]}"
     stem, dot, suffix = name.rpartition(".")
     whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{name}{mark}"
     if len(os.fsencode(whole)) <= max_bytes:

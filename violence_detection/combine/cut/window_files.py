@@ -78,6 +78,8 @@ def plan_job(job: CutJob) -> CutPlan:
         return CutPlan(None, reason=e.reason)
     except ValueError as e:
         return CutPlan(None, reason=str(e))
+    except OSError as e:
+        return CutPlan(None, reason=damaged.cannot_be_read(job.clip.path, e))
 
 
 def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
@@ -88,21 +90,17 @@ def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
     return CutPlan(info, windows.plan(info.n_frames, info.fps, job.clip.label, job.segments, job.config))
 
 
-def plan_crashed(_: CutJob) -> CutPlan:
-    """Of a video that killed the process that planned it."""
-    return CutPlan(None, reason=damaged.CRASHED)
-
-
-def plan_timed_out(_: CutJob) -> CutPlan:
-    """Of a video whose planning was given up."""
-    return CutPlan(None, reason=damaged.TIMED_OUT)
+def plan_failed(_: CutJob, reason: str) -> CutPlan:
+    """Of a video that killed the process that planned it, or took too long."""
+    return CutPlan(None, reason=reason)
 
 
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Write a job's windows. Where not all of the video decodes, they are placed anew in what does.
 
     Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason}, for labelled stretches also
-    refused: {position: reason}. What cannot be read leaves no file. Raises UserError when a clip cannot be written.
+    refused: {position: reason}. Files that are not named there are left over. Raises UserError when a clip cannot be
+    written.
     """
     job, plan = item
     if plan.info is None:
@@ -119,16 +117,13 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
             return _record(job, [], CutPlan(None, reason=e.reason))
         except ValueError as e:
             return _record(job, [], CutPlan(None, reason=str(e)))
+        except OSError as e:
+            return _record(job, [], CutPlan(None, reason=damaged.cannot_be_read(job.clip.path, e)))
 
 
-def cut_crashed(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Of a video that killed the process that cut it."""
-    return _record(item[0], [], CutPlan(None, reason=damaged.CRASHED))
-
-
-def cut_timed_out(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Of a video whose cutting was given up."""
-    return _record(item[0], [], CutPlan(None, reason=damaged.TIMED_OUT))
+def cut_failed(item: tuple[CutJob, CutPlan], reason: str) -> dict[str, Any]:
+    """Of a video that killed the process that cut it, or took too long."""
+    return _record(item[0], [], CutPlan(None, reason=reason))
 
 
 def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:
@@ -149,14 +144,17 @@ def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
                 some = itertools.islice(frames, window.end - window.first)
                 writer.write(temporary, fps, (cv2.cvtColor(f, cv2.COLOR_RGB2BGR) for f in some), CODEC)
             written.append((window, target))
-    except UnreadableVideo:
-        for _, target in written:
-            target.unlink()
-        raise
     except OSError as e:
         raise UserError(writer.cannot_write(job.folder, str(e.strerror))) from e
-    source = storage.sha256_file(job.clip.path) if written else ""
+    source = _content_hash(job.clip.path) if written else ""
     return _record(job, [_as_record(w, path, fps, source) for w, path in written], plan)
+
+
+def _content_hash(path: Path) -> str:
+    try:
+        return storage.sha256_file(path)
+    except OSError as e:
+        raise UnreadableVideo(path, damaged.cannot_be_read(path, e)) from e
 
 
 def window_id(source_sha256: str, window: CutWindow) -> str:
@@ -184,9 +182,12 @@ def _frames(path: Path, info: decode.VideoInfo, planned: Sequence[CutWindow]) ->
     numbers = [i for window in planned for i in range(window.first, window.end)]
     groups = [frozenset(numbers[k : k + _DECODED_AT_ONCE]) for k in range(0, len(numbers), _DECODED_AT_ONCE)]
     shape: tuple[int, ...] = ()
-    for decoded in decode.read_groups(path, info, groups):
-        for number in sorted(decoded):
-            shape = shape or decoded[number].shape
-            if decoded[number].shape != shape:
-                raise UnreadableVideo(path, f"frame {number} has another size than those before it")
-            yield decoded[number]
+    try:
+        for decoded in decode.read_groups(path, info, groups):
+            for number in sorted(decoded):
+                shape = shape or decoded[number].shape
+                if decoded[number].shape != shape:
+                    raise UnreadableVideo(path, f"frame {number} has another size than those before it")
+                yield decoded[number]
+    except OSError as e:
+        raise UnreadableVideo(path, damaged.cannot_be_read(path, e)) from e
