@@ -184,7 +184,7 @@ def test_empty_folders_in_the_way_are_told_before_anything_is_fetched(bench: Ben
 
 def test_a_root_that_cannot_be_written_is_a_clear_error(bench: Bench) -> None:
     bench.root.write_text("a file")
-    with pytest.raises(UserError, match="--data-root"):
+    with pytest.raises(UserError, match=f"cannot write in {bench.root}/downloads .*--data-root"):
         bench.run("plain_set")
 
 
@@ -364,3 +364,16 @@ def test_list_shows_the_catalogue_and_the_roadmap_s_wrong_count() -> None:
     assert "kaggle:vulamnguyen/rwf2000" in done.stderr
     assert "movie_fights: the roadmap says 1,000 clips; published are 200" in done.stderr
     assert len(json.loads(done.stdout)["datasets"]) >= 13
+
+
+def test_a_disk_that_fills_up_is_the_users_to_mend(bench: Bench) -> None:
+    part = bench.root / "downloads" / "plain_set" / "plain.zip.part"
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    storage.write_json(part.with_suffix(".part.json"), {"identity": f"{bench.server.url}/plain.zip"})
+    with pytest.raises(UserError, match=rf"^{part.parent}: No space left on device\. Free some space"):
+        bench.run("plain_set", "kaggle_set")
+    assert "plain_set" in (bench.root / "raw" / "download_failures.csv").read_text()
+    bench.assert_whole("kaggle_set")  # the others go on
+    part.unlink()
+    assert bench.run("plain_set").failures == []

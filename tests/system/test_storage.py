@@ -243,6 +243,15 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_is_tried_before_work_begins(tmp_path: Path) -> None:
+    storage.check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
+        with pytest.raises(UserError, match=f"cannot write in {folder} .*name another folder"):
+            storage.check_writable(folder)
+
+
 def test_what_is_raised_inside_a_held_folder_is_passed_on(tmp_path: Path) -> None:
     with pytest.raises(storage.LockTaken), storage.only_one(tmp_path, "train.py"):
         raise storage.LockTaken

@@ -21,6 +21,7 @@ from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.datasets.own_table import OwnClip
 from violence_detection.errors import UserError
+from violence_detection.system import settings
 
 GUIDE = "docs/guides/own_clips.md"
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -87,7 +88,7 @@ def _named(values: Iterable[str], published: Collection[str]) -> Iterable[tuple[
     taken: dict[str, str] = {}
     for value in values:
         given, equals, place = value.partition("=")
-        name, origin = given.strip().lower(), own_table.expanded(place)
+        name, origin = given.strip().lower(), settings.expanded(place)
         if not equals or not place or not _NAME.fullmatch(name):
             raise UserError(
                 "--own takes NAME=FOLDER or NAME=FILE.csv, NAME of letters, digits and _. "

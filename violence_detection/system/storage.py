@@ -12,6 +12,8 @@ import logging
 import os
 import platform
 import re
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +36,19 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 _ABANDONED_S = 3600.0
 #: The lock of a folder that one run at a time works in, and who has it.
 ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
+#: What a disk says that takes nothing, and the remedy.
+_FULL = "Free some space there, or name a folder on another disk; the same command then goes on"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "Mount it so that it can be written, or name another folder",
+    errno.EACCES: "Give this user the right to it (chmod, chown), or name another",
+    errno.EPERM: "Give this user the right to it (chmod, chown), or name another",
+}
+_TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_PATH = re.compile(r"(?<![\w.])/[^\s'\":;,]+")
+#: Free bytes of a disk that counts as full where nobody says which one it was.
+_FULL_BELOW_BYTES = 1 << 20
 #: Locks are held for milliseconds, while entries of a cache are merged.
 _LOCK_POLL_S = 0.01
 
@@ -49,11 +64,91 @@ def atomic_path(path: Path) -> Iterator[Path]:
     writer = f"{machine()}.{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
     try:
-        yield temporary
-        sync_file(temporary)
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            sync_file(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of a disk that takes nothing name what was written: the system's own names no file."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in _TAKES_NOTHING and e.filename is None:
+            e.filename = str(path)
+        raise
+
+
+def check_writable(folder: Path, flag: str = "") -> None:
+    """Make `folder` if need be and write to it, before the work begins whose result is to be there.
+
+    Raises UserError, naming it and the `flag` that takes another, if that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp") as f:
+            f.write(bytes(_CHUNK_BYTES))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        remedy = _REMEDIES.get(e.errno or 0, "Mend that, or name another folder")
+        raise UserError(
+            f"cannot write in {folder} ({e.strerror or e}). {remedy}{flag and f' ({flag})'}"
+        ) from e
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """What to tell the user of an error that says, or comes of one that says, that a disk takes nothing or a file is
+    not this user's; None for every other.
+
+    Writers of other packages raise errors of their own; these count by the system's text in them.
+    """
+    code = _disk_code(error)
+    if code is None and isinstance(error, OSError) and error.errno in _REMEDIES and error.filename:
+        code = error.errno
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    code = code or next(filter(None, map(_disk_code, chain)), None)
+    if code is None:
+        return None
+    names = [name for e in chain if (name := _named_in(e, code))]
+    where = names[0] if names else ", ".join(_full_disks()) or "a folder that is written to"
+    return f"{where}: {os.strerror(code)}. {_REMEDIES[code]}"
+
+
+def _disk_code(error: BaseException) -> int | None:
+    """The number of the error if it says that a disk takes nothing."""
+    if isinstance(error, OSError) and error.errno in _TAKES_NOTHING:
+        return error.errno
+    return next((code for code in _TAKES_NOTHING if os.strerror(code) in str(error)), None)
+
+
+def _named_in(error: BaseException, code: int) -> Path | None:
+    """The folder that an error with this number speaks of, or for want of a right the file."""
+    if isinstance(error, OSError) and error.filename is not None:
+        named = error.filename2 or error.filename
+    elif _disk_code(error) == code and (written := _PATH.search(str(error))):
+        named = written[0]
+    else:
+        return None
+    where = Path(os.fsdecode(named)).absolute()
+    return where.parent if code in _TAKES_NOTHING and not where.is_dir() else where
+
+
+def _full_disks() -> list[str]:
+    """Where disks are mounted that have no room left."""
+    full = []
+    for disk in psutil.disk_partitions(all=True):
+        with contextlib.suppress(OSError):
+            room = shutil.disk_usage(disk.mountpoint)
+            if "rw" in disk.opts.split(",") and room.total and room.free < _FULL_BELOW_BYTES:
+                full.append(disk.mountpoint)
+    return sorted(set(full))
 
 
 @functools.cache
@@ -304,8 +399,9 @@ def appending_journal(path: Path) -> Iterator[Callable[[str, Mapping[str, Any]],
     with path.open("a", encoding="utf-8") as out:
 
         def record(key: str, fields: Mapping[str, Any]) -> None:
-            out.write(json.dumps({"key": key, **fields}) + "\n")
-            out.flush()
+            with naming(path):
+                out.write(json.dumps({"key": key, **fields}) + "\n")
+                out.flush()
 
         yield record
 
