@@ -48,6 +48,38 @@ def done(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 
 @pytest.mark.slow
+def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool, tmp_path: Path) -> None:
+    config = EnsembleConfig(
+        members=("conv_lstm", "attention"), leave_one_dataset_out=True, seeds=2, cross_validate=2
+    )
+    sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
+    dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
+    pool = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
+    said = _run(config, pool, tmp_path).run()
+    assert said["members"] == [], "the ensemble of all data sets is not trained"
+    figures = said["leave_one_dataset_out"]
+    assert figures == storage.read_json(tmp_path / "leave_one_dataset_out.json")
+    assert [d["accuracy"] for d in figures["datasets"]] == sorted(d["accuracy"] for d in figures["datasets"])
+    first = figures["seeds"][0]
+    predictions = pd.read_csv(
+        tmp_path / f"seed_{first}" / "leave_one_out_predictions.csv", dtype={"clip_id": str}
+    )
+    assert sorted(predictions.clip_id) == sorted(pool.frame.clip_id[pool.frame.split == "train"])
+    for d in figures["datasets"]:
+        per_seed = []
+        for seed in figures["seeds"]:
+            rows = pd.read_csv(tmp_path / f"seed_{seed}" / "leave_one_out_predictions.csv")
+            rows = rows[rows.dataset == d["dataset"]]
+            per_seed.append(float(((rows.p_violent >= 0.5) == (rows.label == "fight")).mean()))
+        assert d["accuracy"] == pytest.approx(np.mean(per_seed), abs=1e-4)
+        assert d["accuracy_sd"] == pytest.approx(np.std(per_seed, ddof=1), abs=1e-4)
+        assert d["in_set"]["accuracy"] == pytest.approx(said["cv_by_dataset"][d["dataset"]]["accuracy"])
+        assert set(d["members"]) == {"conv_lstm", "attention"}
+    model = trained_model.load(tmp_path / f"seed_{first}" / f"without_{figures['datasets'][0]['dataset']}")
+    assert len(model.members) == 2
+
+
+@pytest.mark.slow
 def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
     done: tuple[Path, dict[str, Any]], pool: Pool
 ) -> None:

@@ -4,6 +4,7 @@
 <folder>/folds/ensemble.json        all of them as one ensemble
 <folder>/oof_predictions.csv        out-of-fold P(fight) of every clip, with the fold that held it out
 <folder>/cross_validation.json      figures and the jobs they rest on, written last
+With a data set left out in each fold: without_<data set>/, leave_one_out_predictions.csv, leave_one_out.json.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
+LEFT_OUT_RECORD_NAME, LEFT_OUT_PREDICTIONS_NAME = "leave_one_out.json", "leave_one_out_predictions.csv"
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it."""
+    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it.
+
+    `by_dataset`: each fold holds out a data set.
+    """
 
     members: tuple[str, ...]
     folds: tuple[Fold, ...]
@@ -42,6 +47,15 @@ class CrossValidation:
     folder: Path
     overwrite: bool = False
     views: int = 1
+    by_dataset: bool = False
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / (LEFT_OUT_RECORD_NAME if self.by_dataset else RECORD_NAME)
+
+    @property
+    def predictions_path(self) -> Path:
+        return self.folder / (LEFT_OUT_PREDICTIONS_NAME if self.by_dataset else PREDICTIONS_NAME)
 
     def jobs(self) -> list[TrainingJob]:
         """All folds' jobs, fold by fold."""
@@ -53,7 +67,7 @@ class CrossValidation:
 
     def discard(self) -> None:
         """Remove the records of an earlier cross-validation in this folder: they are written last."""
-        (self.folder / RECORD_NAME).unlink(missing_ok=True)
+        self.record_path.unlink(missing_ok=True)
         for name in (*(fold.name for fold in self.folds), "folds"):
             (self.folder / name / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
 
@@ -81,17 +95,18 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
             for p, w in zip(parts, weights.values, strict=True)
         ]
     oof = pd.concat(predicted).sort_values("clip_id", ignore_index=True)
-    ensemble.write_listed(
-        plan.folder / "folds",
-        [part for part, _ in everyone],
-        [weight for _, weight in everyone],
-        {"why": "the weights of each fold"},
-    )
-    with storage.atomic_path(plan.folder / PREDICTIONS_NAME) as temporary:
+    if not plan.by_dataset:
+        ensemble.write_listed(
+            plan.folder / "folds",
+            [part for part, _ in everyone],
+            [weight for _, weight in everyone],
+            {"why": "the weights of each fold"},
+        )
+    with storage.atomic_path(plan.predictions_path) as temporary:
         oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
     figures = _figures(plan, oof)
     storage.write_json(
-        plan.folder / RECORD_NAME,
+        plan.record_path,
         {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
     )
     _log(figures)
@@ -143,7 +158,7 @@ def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
             for name, r in result["by_dataset"].items()
         },
         "cv_members": [{k: m[k] for k in ("name", "accuracy", "ci95", "roc_auc")} for m in result["members"]],
-        "oof_predictions": str(plan.folder / PREDICTIONS_NAME),
+        "oof_predictions": str(plan.predictions_path),
     }
 
 

@@ -66,6 +66,28 @@ def cross_validation(
     ]
 
 
+def leave_one_dataset_out(
+    frame: pd.DataFrame, target: Collection[str], fraction: float, seed: int
+) -> list[Fold]:
+    """A fold for each target data set: held out are its train clips, trained on are those of the others.
+
+    What shares a source with a held-out clip is not trained on, nor does it select. Raises UserError if there are fewer
+    than two data sets.
+    """
+    rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
+    names = sorted(set(rows.dataset))
+    if len(names) < 2:
+        raise UserError(
+            f"--leave-one-dataset-out needs at least two data sets; the manifest has {', '.join(names) or 'none'}"
+        )
+    folds = []
+    for name in names:
+        held_out = rows[rows.dataset == name]
+        others = rows[(rows.dataset != name) & ~rows.source_group.isin(set(held_out.source_group))]
+        folds.append(_make_fold(f"without_{name}", frame, others, held_out, target, fraction, seed))
+    return folds
+
+
 def _make_fold(
     name: str,
     frame: pd.DataFrame,

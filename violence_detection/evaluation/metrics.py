@@ -97,14 +97,14 @@ def figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
     predictions = predictions.sort_values("clip_id", kind="stable")  # sums round by order
     members = []
     for name in member_names(predictions):
-        figures = _figures(predictions, predictions[f"p_{name}"], threshold)
+        figures = score(predictions, predictions[f"p_{name}"], threshold)
         kept = ("accuracy", "ci95", "n", "n_groups", "roc_auc")
         members.append({"name": name, "threshold": float(threshold), **{k: figures[k] for k in kept}})
     return {
         "threshold": float(threshold),
-        **_figures(predictions, predictions[ENSEMBLE_COLUMN], threshold),
+        **score(predictions, predictions[ENSEMBLE_COLUMN], threshold),
         "by_dataset": {
-            str(dataset): _figures(rows, rows[ENSEMBLE_COLUMN], threshold)
+            str(dataset): score(rows, rows[ENSEMBLE_COLUMN], threshold)
             for dataset, rows in predictions.groupby("dataset", sort=True)
         },
         "members": members,
@@ -192,7 +192,7 @@ def _accuracy(correct: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _figures(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str, Any]:
+def score(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str, Any]:
     """All figures of one score over some rows; rows without a score lower the coverage only."""
     from sklearn import metrics
 
@@ -203,13 +203,14 @@ def _figures(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[s
     scores: dict[str, Any] = {"coverage": _coverage(rows, covered), **_accuracy(called == is_fight, known)}
     if len(p) == 0:
         return scores
+    both = bool(is_fight.any() and not is_fight.all())
     precision, recall, f1, _ = metrics.precision_recall_fscore_support(
         is_fight, called, average="binary", pos_label=True, zero_division=0.0
     )
-    both = bool(is_fight.any() and not is_fight.all())
     scores |= {
         "precision": float(precision),
         "recall": float(recall),
+        "balanced_accuracy": float(metrics.balanced_accuracy_score(is_fight, called)) if both else None,
         "f1": float(f1),
         "roc_auc": _roc_auc(is_fight, p),
         "average_precision": float(metrics.average_precision_score(is_fight, p)) if both else None,
