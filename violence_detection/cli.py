@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 import sys
@@ -23,7 +22,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
     sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
 
 from violence_detection.errors import UserError
-from violence_detection.system import settings
+from violence_detection.system import settings, storage
 from violence_detection.system.console import log, log_to
 
 EXIT_DONE = 0
@@ -179,8 +178,8 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             file=sys.stderr,
         )
         code = EXIT_USER_MUST_ACT
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f"interrupted; {str(e) or 'the same command goes on from here'}", file=sys.stderr)
         code = 130
     except Exception:  # noqa: BLE001 - a fault of the script, whatever it is
         if log.handlers:
@@ -195,7 +194,12 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The one line on stdout: what was done, as JSON."""
-    print(json.dumps(summary, ensure_ascii=False), flush=True)
+    line = storage.as_json(summary)
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # LC_ALL=C, for one
+        line = storage.as_json(summary, ensure_ascii=True)
+    print(line, flush=True)
 
 
 def exit_code(failures: Sequence[Any]) -> int:

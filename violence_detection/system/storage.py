@@ -9,19 +9,27 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
+from violence_detection.errors import UserError
+from violence_detection.system import heartbeat
+
 log = logging.getLogger(__name__)
+#: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
+NAME_ERRORS: Final = "surrogateescape"
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
 _CHUNK_BYTES = 1 << 20
 _NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -127,6 +135,26 @@ def _warn_no_locks(folder: Path) -> None:
     log.warning("%s: this volume has no file locks. Let one process at a time write there", folder)
 
 
+def check_output_file(path: Path) -> None:
+    """Raise UserError, naming the folder, where `path` could not be written as a file. To be asked before long work."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder. Name a file in it, such as {path / 'verdicts.json'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as tried:
+            tried.write(b"tried")
+    except OSError as e:
+        raise cannot_write(path, e) from e
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to tell people of a file that cannot be written."""
+    return UserError(
+        f"cannot write {path.name} in {path.parent.absolute()}: {error.strerror or error}. Make room there or mend its "
+        "permissions, or name another folder, and run the same command again"
+    )
+
+
 def sync_file(path: Path) -> None:
     """Have the file's content on the disk before its name tells that it is whole."""
     with path.open("rb+") as f:
@@ -148,7 +176,26 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value, indent=2, sort_keys=True) + "\n")
+
+
+def as_json(value: Any, **how: Any) -> str:
+    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8.
+
+    What is no number (NaN, infinite) becomes null: JSON has no word for it, and a figure that is not defined is none.
+    """
+    text = json.dumps(_without_nan(value), allow_nan=False, **{"ensure_ascii": False, **how})
+    return _NO_UTF8.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return value
 
 
 def read_json(path: Path) -> Any:
@@ -158,7 +205,10 @@ def read_json(path: Path) -> Any:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows (mappings with at least `columns`) as CSV, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as f:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors=NAME_ERRORS) as f,
+    ):
         writer = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -178,6 +228,7 @@ def sha256_file(path: Path) -> str:
     with path.open("rb") as f:
         while chunk := f.read(_CHUNK_BYTES):
             digest.update(chunk)
+            heartbeat.beat()
     return digest.hexdigest()
 
 
@@ -233,18 +284,23 @@ def read_journal(path: Path, fields: frozenset[str]) -> dict[str, dict[str, Any]
 
 
 @contextlib.contextmanager
-def appending_journal(path: Path) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
     """Yield a function that records (key, fields) as one line, at once, so that a killed run goes on from there.
 
-    Half a line, left by a process killed while writing, is as good as absent and takes no other with it.
+    `sync`: have each line on the disk before going on, for lines that took long to make. Half a line, left by a process
+    killed while writing, is as good as absent and takes no other with it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
-    with path.open("a", encoding="utf-8") as out:
+    # Without a buffer: what a full disk has refused would be written once more on closing, and refused again.
+    with path.open("ab", buffering=0) as out:
 
         def record(key: str, fields: Mapping[str, Any]) -> None:
-            out.write(json.dumps({"key": key, **fields}) + "\n")
-            out.flush()
+            left = memoryview(json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n")
+            while left:
+                left = left[out.write(left) :]
+            if sync:
+                os.fsync(out.fileno())
 
         yield record
 

@@ -15,13 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
+from violence_detection.system import heartbeat
 
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported by us, by name
 import cv2
 
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".mp4", ".mpeg", ".mpg", ".mov", ".mkv", ".webm", ".wmv", ".m4v", ".flv", ".3gp"}
-)
 #: Fewer decodable frames than this is no video of anything moving.
 MIN_FRAMES = 8
 #: A file with fewer of the frames that its header states was cut short; small differences are common and harmless.
@@ -114,6 +112,7 @@ def _read_pass(
             if count in wanted:
                 frames[count] = _retrieve(capture, path, count, transform)
             count += 1
+            heartbeat.beat()
         if count < MIN_FRAMES:
             raise UnreadableVideo(path, f"only {count} of at least {MIN_FRAMES} frames decode")
         return _info(capture, count), frames if count == claimed else None
@@ -144,6 +143,7 @@ def read_groups(
                 oldest = min(waiting[0]) if waiting else count
                 held = {i: f for i, f in held.items() if i >= oldest}
             count += 1
+            heartbeat.beat()
         if waiting:
             raise UnreadableVideo(
                 path, f"ended at frame {count}, but {max(waiting[-1]) + 1} were counted before"
