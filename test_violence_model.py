@@ -32,14 +32,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = cli.parse(parser, argv)
 
     from violence_detection.prediction import batch, verdict_journal  # heavy imports only now
-    from violence_detection.system import storage
 
     output: Path | None = args.output
     config = cli.build(PredictConfig, args)
     found = batch.find_videos(args.videos)
     journal = None
     if output:
-        storage.check_output_file(output)
+        batch.check_output(output)
         journal = verdict_journal.path_for(output)
     judged: list[Verdict | UnreadableVideo] = [*found.failures]
     try:

@@ -139,6 +139,73 @@ def test_a_bug_is_a_traceback_in_the_log_too_and_no_exit_code_that_lets_scripts_
     assert "KeyError: 'a bug'" in written.read_text()
 
 
+FULL = {
+    "a bare write": "Path('/dev/full').write_text('x')",
+    "a journal": "with storage.appending_journal(Path('/dev/full')) as note: note('a', {})",
+    "in a worker": "list(processes.map_unordered(Path('/dev/full').write_text, ['x'], 1, str))",
+    "another package's error": "raise RuntimeError('cannot write data (errno = 28, No space left on device)')",
+    "an error on the way out": "try: Path('/dev/full').write_text('x')\nfinally: {}['a bug']",
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_disk_is_the_users_to_mend(name: str) -> None:
+    imports = "from pathlib import Path\nfrom violence_detection.system import processes, storage\n"
+    done = _script(imports + FULL[name])
+    assert done.returncode == cli.EXIT_USER_MUST_ACT, done.stderr
+    assert "No space left on device. Free some space there" in done.stderr
+    assert "Traceback" not in done.stderr
+    if name == "a journal":
+        assert "/dev: No space left" in done.stderr
+
+
+def test_the_folder_of_a_real_full_disk_is_named(tmp_path: Path) -> None:
+    """On a disk of its own, of one page; in a user namespace, which some machines do not give."""
+    room = "mount -t tmpfs -o size=4096 none ."
+    if subprocess.run(["unshare", "-rm", "sh", "-c", room], cwd=tmp_path, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    body = "from violence_detection.system import storage\n%s"
+    for write, folder in (
+        ("storage.write_text(storage.Path('a/b.json'), 'x' * 9000)", tmp_path / "a"),
+        ("import numpy as np; np.savez('c.npz', np.zeros(9000))", tmp_path),
+        ("storage.check_writable(storage.Path('d'))", "d"),
+    ):
+        program = _SCRIPT % {"log_name": None, "body": (body % write).replace("\n", "\n    ")}
+        command = ["unshare", "-rm", "sh", "-c", f'{room} && cd "$PWD" && exec "$0" -c "$1"', sys.executable]
+        done = subprocess.run([*command, program], cwd=tmp_path, capture_output=True, text=True, check=False,
+                              env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])})  # fmt: skip
+        assert done.returncode == cli.EXIT_USER_MUST_ACT, done.stderr
+        assert f"{folder}" in done.stderr
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_file_of_somebody_else_is_named_and_other_faults_stay_faults() -> None:
+    done = _script("raise PermissionError(13, 'Permission denied', '/data/raw')")
+    assert done.returncode == cli.EXIT_USER_MUST_ACT
+    assert "/data/raw: Permission denied. Give this user the right" in done.stderr
+    for fault in ("raise PermissionError(1, 'no file at all')", "raise OSError(5, 'I/O error', '/data/raw')",
+                  "try: raise PermissionError(13, 'no', '/f')\nexcept OSError: {}['a bug']"):  # fmt: skip
+        assert _script(fault).returncode == cli.EXIT_CRASHED
+
+
+def test_a_log_folder_that_cannot_be_written_is_named_before_the_work() -> None:
+    done = _script("return 0", "--log-dir", "/dev/null/logs", log_name="training")
+    assert done.returncode == cli.EXIT_USER_MUST_ACT
+    assert "cannot write in /dev/null/logs" in done.stderr
+    assert "begun" not in done.stderr
+
+
+def test_a_log_file_on_a_full_disk_is_said_once_and_the_log_goes_on() -> None:
+    done = _script(
+        "console.log_to(['/dev/full'], 10); [console.log.info('line %d', i) for i in range(3)]\nreturn 0"
+    )
+    assert done.returncode == 0
+    assert done.stderr.count("/dev/full cannot be written (No space left on device)") == 1
+    assert "line 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_interrupt_says_how_to_go_on() -> None:
     done = _script("raise KeyboardInterrupt")
     assert done.returncode == 130

@@ -148,10 +148,12 @@ def parse(
         p.add_argument("--log-dir", type=Path, default=Path(sys.argv[0]).resolve().parent, metavar="PATH",
                        help="folder of the log file (default: beside the script)")  # fmt: skip
     args = p.parse_args(argv)
+    for name, value in vars(args).items():
+        setattr(args, name, _expanded(value))
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own lines would drown ours
     files = []
     if log_name:
-        args.log_dir.mkdir(parents=True, exist_ok=True)
+        storage.check_writable(args.log_dir, "--log-dir")
         files = [args.log_dir / f"{log_name}_{time.strftime('%Y%m%d-%H%M%S')}.log"]
     log_to(files, logging.DEBUG if args.verbose else logging.INFO)
     for path in files:
@@ -159,16 +161,22 @@ def parse(
     return args
 
 
+def _expanded(value: Any) -> Any:
+    """Paths, alone or several, with the home folder in the place of `~`; any other value as it is."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_expanded, value))
+    return settings.expanded(value) if isinstance(value, Path) else value
+
+
 def run_main(main: Callable[[], int]) -> typing.NoReturn:
-    """Run a script's main; a UserError becomes one readable message and exit code 2.
+    """Run a script's main; a UserError, or a disk that takes nothing, becomes one readable message and exit code 2.
 
     Any other error is a fault of the script: it ends with EXIT_CRASHED, and its traceback is in the log file too.
     """
     try:
         code = main()
     except UserError as e:
-        log.error("%s", e) if log.handlers else print(f"error: {e}", file=sys.stderr)
-        code = EXIT_USER_MUST_ACT
+        code = _user_must_act(str(e))
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] == "violence_detection":
             raise
@@ -181,15 +189,23 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except KeyboardInterrupt as e:
         print(f"interrupted; {str(e) or 'the same command goes on from here'}", file=sys.stderr)
         code = 130
-    except Exception:  # noqa: BLE001 - a fault of the script, whatever it is
-        if log.handlers:
-            log.exception("a fault of the script; what was finished before it is kept")
+    except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
+        if trouble := storage.disk_trouble(e):
+            code = _user_must_act(trouble)
         else:
-            traceback.print_exc()
-        code = EXIT_CRASHED
+            if log.handlers:
+                log.exception("a fault of the script; what was finished before it is kept")
+            else:
+                traceback.print_exc()
+            code = EXIT_CRASHED
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
+
+
+def _user_must_act(message: str) -> int:
+    log.error("%s", message) if log.handlers else print(f"error: {message}", file=sys.stderr)
+    return EXIT_USER_MUST_ACT
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -183,7 +184,7 @@ def test_empty_folders_in_the_way_are_told_before_anything_is_fetched(bench: Ben
 
 def test_a_root_that_cannot_be_written_is_a_clear_error(bench: Bench) -> None:
     bench.root.write_text("a file")
-    with pytest.raises(UserError, match="--data-root"):
+    with pytest.raises(UserError, match=f"cannot write in {bench.root}/downloads .*--data-root"):
         bench.run("plain_set")
 
 
@@ -254,13 +255,9 @@ def test_leftovers_of_a_killed_unpacking_are_replaced(bench: Bench) -> None:
 
 
 def test_two_runs_below_one_root_do_not_disturb_each_other(bench: Bench) -> None:
-    import fcntl
-
-    (bench.root / "downloads").mkdir(parents=True)
-    with (bench.root / "downloads" / ".lock").open("w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another download is at work"):
-            bench.run("plain_set")
+    told = pytest.raises(UserError, match=f"another run .process {os.getpid()} on")
+    with storage.only_one(bench.root / "downloads", "another run"), told:
+        bench.run("plain_set")
     assert bench.run("plain_set").failures == []
 
 
@@ -367,3 +364,16 @@ def test_list_shows_the_catalogue_and_the_roadmap_s_wrong_count() -> None:
     assert "kaggle:vulamnguyen/rwf2000" in done.stderr
     assert "movie_fights: the roadmap says 1,000 clips; published are 200" in done.stderr
     assert len(json.loads(done.stdout)["datasets"]) >= 13
+
+
+def test_a_disk_that_fills_up_is_the_users_to_mend(bench: Bench) -> None:
+    part = bench.root / "downloads" / "plain_set" / "plain.zip.part"
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    storage.write_json(part.with_suffix(".part.json"), {"identity": f"{bench.server.url}/plain.zip"})
+    with pytest.raises(UserError, match=rf"^{part.parent}: No space left on device\. Free some space"):
+        bench.run("plain_set", "kaggle_set")
+    assert "plain_set" in (bench.root / "raw" / "download_failures.csv").read_text()
+    bench.assert_whole("kaggle_set")  # the others go on
+    part.unlink()
+    assert bench.run("plain_set").failures == []

@@ -94,6 +94,20 @@ def test_an_error_longer_than_a_pipe_reaches_the_one_who_waits(
     assert message.endswith("the end")
 
 
+def test_a_disk_that_fills_up_in_a_process_is_the_users_to_mend(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job, _) = synthetic.jobs(features, tmp_path)
+    hears, says = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    monkeypatch.setattr(member_jobs, "_train_alone", lambda _: Path("/dev/full").write_text("x"))
+    monkeypatch.setattr(member_jobs, "follow_parent", lambda: None)
+    with pytest.raises(SystemExit):
+        member_jobs._work(job, says, (), logging.INFO)
+    for_user, message = hears.recv()
+    assert for_user
+    assert "No space left on device. Free some space" in message
+
+
 @pytest.mark.slow
 def test_two_processes_one_of_them_killed_give_the_models_of_one_after_another(
     features: Path, in_sequence: Path, tmp_path: Path

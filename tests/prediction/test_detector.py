@@ -172,6 +172,16 @@ def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch:
     assert len(beats) > 60
 
 
+def test_seconds_of_which_nothing_decodes_are_not_judged() -> None:
+    info = decode.VideoInfo(
+        n_frames=200, fps=10.0, width=1, height=1, codec="", lost=((4.0, 6.0), (20.0, 30.0))
+    )
+    windows = sliding_windows(info, 5.0, 2.5)
+    assert info.duration_s == 30.0
+    assert detector._judged_s(info, windows) == pytest.approx(18.0)
+    assert detector._judged_s(info, windows[:1]) == pytest.approx(4.0)
+
+
 @pytest.mark.parametrize(
     "setting", [{"tta": 0}, {"stride_s": 0.0}, {"stride_s": math.nan}, {"threshold": math.nan}]
 )

@@ -83,6 +83,8 @@ def test_what_the_user_must_mend_comes_out_as_such_and_other_errors_name_the_ite
 
     with pytest.raises(UserError, match=r"^give another --flag$"):
         _run(refuse, [1])
+    with pytest.raises(UserError, match=r"No space left on device\. Free some space"):
+        _run(Path("/dev/full").write_text, ["x"])
     with pytest.raises(RuntimeError, match=r"number 1 \(0\) failed: .*ZeroDivisionError"):
         _run(fail, [1, 0])
     with pytest.raises(UserError, match="2 GPUs on one machine; the cluster has: 1 CPUs, 0 GPUs; 1 CPUs"):

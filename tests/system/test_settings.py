@@ -9,6 +9,7 @@ import pytest
 
 from violence_detection import cli
 from violence_detection.errors import UserError
+from violence_detection.system import settings
 from violence_detection.system.settings import BaseConfig, as_flags, option
 
 
@@ -77,3 +78,35 @@ def test_a_value_that_is_no_choice_is_named_with_the_choices() -> None:
     assert Checked(kind="manual", list_only="yes").kind == "manual"
     with pytest.raises(UserError, match="kind is 'manul'; it can be auto, manual"):
         Checked(kind="manul")
+
+
+@dataclass(frozen=True)
+class Places(BaseConfig):
+    folder: Path = option(Path("here"), "a folder")
+    file: Path | None = option(None, "a file")
+    several: tuple[Path, ...] = option((), "folders")
+
+
+def test_a_wave_is_the_home_folder_where_no_shell_has_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("VIOLENCE_DATA", "~/data")
+    wanted = Places(Path("/home/me/a"), Path("/home/me"), (Path("/home/me/b"), Path("c")))
+    assert Places(Path("~/a"), Path("~"), (Path("~/b"), Path("c"))) == wanted
+    assert Places("~/a", "~", ("~/b", "c")) == wanted  # type: ignore[arg-type]
+    assert settings.default_data_root() == Path("/home/me/data")
+    parser = cli.parser("What it does.")
+    cli.add_config(parser, Config)
+    parser.add_argument("--output", type=Path, default=Path("out"))
+    parser.add_argument("videos", type=Path, nargs="*")
+    args = cli.parse(
+        parser, ["--root=~/a", "--file=~/b", "--output=~/c", "~/d", "e~", "--words=~/not a path"]
+    )
+    assert (args.root, args.file, args.output) == (
+        Path("/home/me/a"), Path("/home/me/b"), Path("/home/me/c"),
+    )  # fmt: skip
+    assert args.videos == [Path("/home/me/d"), Path("e~")]
+    assert args.words == ("~/not a path",)
+
+
+def test_the_home_folder_of_nobody_is_a_name_as_any_other() -> None:
+    assert settings.expanded("~no-such-user/x") == Path("~no-such-user/x")

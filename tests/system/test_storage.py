@@ -9,6 +9,7 @@ import hashlib
 import logging
 import math
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -117,16 +118,6 @@ def test_a_journal_says_at_once_that_the_disk_is_full_and_its_other_lines_stay(t
         record("c", {"n": math.nan})
 
 
-def test_whether_a_file_can_be_written_is_told_beforehand_with_the_folder(tmp_path: Path) -> None:
-    storage.check_output_file(tmp_path / "new" / "out.json")
-    assert list((tmp_path / "new").iterdir()) == []
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=f"out.json in {tmp_path / 'file'}: "):
-        storage.check_output_file(tmp_path / "file" / "out.json")
-    with pytest.raises(UserError, match="is a folder"):
-        storage.check_output_file(tmp_path)
-
-
 def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: Path) -> None:
     path = tmp_path / "failures.csv"
     rows = [{"path": "b", "reason": "cut, off"}, {"path": "a", "reason": "empty"}]
@@ -135,6 +126,21 @@ def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: 
     storage.write_failures(path, [])
     assert not path.exists()
     storage.write_failures(path, [])
+
+
+def test_a_file_name_that_is_no_utf_8_comes_back_from_every_kind_of_file_as_it_was(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80.avi")
+    storage.write_json(tmp_path / "a.json", {"path": name})
+    assert storage.read_json(tmp_path / "a.json") == {"path": name}
+    (tmp_path / "a.json").read_text(encoding="utf-8")  # UTF-8 for whoever reads it
+    storage.write_csv(tmp_path / "a.csv", ["path"], [{"path": name}])
+    assert storage.read_csv(tmp_path / "a.csv") == [{"path": name}]
+    with storage.appending_journal(tmp_path / "journal") as record:
+        record("key", {"path": name})
+    assert storage.read_journal(tmp_path / "journal", frozenset({"path"})) == {"key": {"path": name}}
+    storage.write_text(tmp_path / "a.txt", name)
+    assert os.fsdecode((tmp_path / "a.txt").read_bytes()) == name
+    assert storage.stable_seed(name) != storage.stable_seed("cafe")
 
 
 def test_the_hash_of_a_file_is_sha256_of_all_of_it(tmp_path: Path) -> None:
@@ -235,6 +241,50 @@ def test_on_a_volume_without_locks_work_goes_on_with_a_warning(
     with storage.locked(tmp_path / "lock", wait=False), storage.locked(tmp_path / "lock"):
         pass
     assert "no file locks" in caplog.text
+
+
+def test_a_second_run_in_a_folder_is_told_who_has_it_and_since_when(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    program = (
+        "import sys; from pathlib import Path; from violence_detection.system import storage\n"
+        "with storage.only_one(Path(sys.argv[1]), 'train.py'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", program, str(folder)], env=environment,
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # fmt: skip
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(UserError) as refused, storage.only_one(folder, "train.py"):
+            pytest.fail("two at once")
+        other.kill()
+    for told in (str(folder), "train.py", f"process {other.pid} ", platform.node(), time.strftime("%Y-")):
+        assert told in str(refused.value)
+    with storage.only_one(folder, "train.py"):  # one that was killed stops nobody
+        assert (folder / storage.HOLDER_NAME).is_file()
+    assert [p.name for p in folder.iterdir()] == [storage.ONLY_ONE_NAME]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write in"), storage.only_one(tmp_path / "file", "x"):
+        pass
+
+
+def test_a_folder_is_tried_before_work_begins(tmp_path: Path) -> None:
+    storage.check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
+        with pytest.raises(UserError, match=f"cannot write in {folder} .*name another folder"):
+            storage.check_writable(folder)
+
+
+def test_what_is_raised_inside_a_held_folder_is_passed_on(tmp_path: Path) -> None:
+    with pytest.raises(storage.LockTaken), storage.only_one(tmp_path, "train.py"):
+        raise storage.LockTaken
+    with storage.only_one(tmp_path, "train.py"):
+        pass
 
 
 def test_a_process_that_has_ended_but_was_not_asked_for_does_not_run() -> None:

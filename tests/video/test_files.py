@@ -122,8 +122,10 @@ def test_folders_of_this_suite_are_left_out_unless_everything_is_asked_for(tmp_p
 def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path) -> None:
     search = VideoSearch()
     assert list(search.below(tmp_path / "gone")) == []
-    assert search.unlistable == {str(tmp_path / "gone"): "No such file or directory"}
-    assert search.warnings == [f"cannot list {tmp_path / 'gone'}: No such file or directory"]
+    (failure,) = search.unlisted
+    assert failure["path"] == str(tmp_path / "gone")
+    assert "cannot be listed" in failure["reason"]
+    assert "No such file or directory" in failure["reason"]
 
 
 def test_cases_that_recorders_write_are_found_in_their_folder(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.datasets.own_table import OwnClip
 from violence_detection.errors import UserError
+from violence_detection.system import settings
 from violence_detection.video.files import VideoSearch
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,8 @@ class OwnSet:
 
     `origin`: the folder or CSV file as it was given, `root` the folder. `unknown`: names of folders or labels that
     mean no class, with their number of videos or rows; `nested`: such folders that hold class folders themselves.
-    `unlabelled`: videos that lie in no class folder. `failures`: {path, reason} of rows and files that cannot be used.
+    `unlabelled`: videos that lie in no class folder. `failures`: {path, reason} of rows and files that cannot be used,
+    `refused`: those files; `unlisted`: {path, reason} of folders that cannot be looked into.
     """
 
     name: str
@@ -50,6 +52,8 @@ class OwnSet:
     warnings: tuple[str, ...]
     #: Real paths of the files that a CSV file lists; a folder's set holds whatever lies below it.
     listed: frozenset[str] | None = None
+    refused: tuple[Path, ...] = ()
+    unlisted: tuple[dict[str, str], ...] = ()
 
     def holds(self, path: Path) -> bool:
         """Whether a file belongs to this set, so that no other takes it."""
@@ -88,7 +92,7 @@ def _named(values: Iterable[str], published: Collection[str]) -> Iterable[tuple[
     taken: dict[str, str] = {}
     for value in values:
         given, equals, place = value.partition("=")
-        name, origin = given.strip().lower(), own_table.expanded(place)
+        name, origin = given.strip().lower(), settings.expanded(place)
         if not equals or not place or not _NAME.fullmatch(name):
             raise UserError(
                 "--own takes NAME=FOLDER or NAME=FILE.csv, NAME of letters, digits and _. "
@@ -128,9 +132,7 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
     if skipped := search.skipped_text():
         log.info("skipped below %s: %s (no videos)", root, skipped)
     without = sum(clip.sources == (clip.rel,) for clip in clips)
-    nested = tuple(
-        f for f in sorted(unknown) if any(labels.of(p.name) for p in (root / f).iterdir() if p.is_dir())
-    )
+    nested = tuple(f for f in sorted(unknown) if any(labels.of(name) for name in _folders_in(root / f)))
     found = OwnSet(
         name=name,
         origin=root,
@@ -140,9 +142,18 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
         nested=nested,
         unlabelled=tuple(unlabelled),
         failures=(),
-        warnings=(*search.warnings, *_on_sources(name, without, len(clips))),
+        warnings=tuple(_on_sources(name, without, len(clips))),
+        unlisted=tuple(search.unlisted),
     )
-    return found, {p.name for p in root.iterdir() if p.is_dir()}
+    return found, _folders_in(root)
+
+
+def _folders_in(folder: Path) -> set[str]:
+    """Names of the folders in a folder; none of one that cannot be listed."""
+    try:
+        return {p.name for p in folder.iterdir() if p.is_dir()}
+    except OSError:
+        return set()
 
 
 def _read_table(name: str, path: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
@@ -196,6 +207,7 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
                     wrong[id(one)] = f"is {one.label}, but {other.where} calls the same footage {other.label}"
             elif (a.label, a.span_s) == (b.label, b.span_s):
                 wrong.setdefault(id(b), f"is listed in {a.where} already")
+    used = {_real(c.path) for s in sets for c in s.clips if id(c) not in wrong}
     return [
         replace(
             s,
@@ -207,6 +219,11 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
                     for c in s.clips
                     if id(c) in wrong
                 ),
+            ),
+            refused=tuple(
+                Path(real)
+                for real in sorted({*(s.listed or ()), *(_real(c.path) for c in s.clips)} - used)
+                if Path(real).is_file()
             ),
         )
         for s in sets

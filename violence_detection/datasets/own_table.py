@@ -16,6 +16,7 @@ from pathlib import Path
 
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
+from violence_detection.system import settings
 
 NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
 _DELIMITERS = ",;\t"
@@ -162,9 +163,4 @@ def _seconds(name: str, text: str) -> float:
 
 
 def _file(table: Path, text: str) -> Path:
-    return table.parent / expanded(text)
-
-
-def expanded(text: str) -> Path:
-    """The path; `~/` is the home folder, where no shell has said so before."""
-    return Path(text).expanduser() if text.startswith("~/") else Path(text)
+    return table.parent / settings.expanded(text)

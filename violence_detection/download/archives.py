@@ -27,6 +27,7 @@ from typing import IO, Any, Self
 from violence_detection.download.archive_names import Names, UnsafeName
 from violence_detection.download.completion import OWN_NAMES, RecordedFile
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 
 #: Video hardly compresses; Deflate cannot exceed 1032:1. Small entries may (an empty list, a table of zeros).
 MAX_RATIO = 200
@@ -161,7 +162,7 @@ def _write(stream: IO[bytes], entry: Entry, target: Path, on_bytes: Callable[[in
     destination = target / entry.path
     destination.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    with destination.open("xb") as f:
+    with storage.naming(destination), destination.open("xb") as f:
 
         def take(chunk: bytes) -> None:
             f.write(chunk)

@@ -71,8 +71,8 @@ def run(
 ) -> DownloadResult:
     """Download what is asked for. A data set that fails does not stop the others.
 
-    Raises UserError when the disk is too small, when another run is at work below the same root, or when none
-    of the data sets can be downloaded.
+    Raises UserError when the disk is too small or takes nothing more, when another run is at work below the same root,
+    or when none of the data sets can be downloaded.
     """
     layout = DownloadFolders(config.data_root)
     datasets = choose(config)
@@ -95,6 +95,8 @@ def run(
         job = DownloadJob(layout, config, free_bytes, policy or transfer.Policy(), _total_bytes(plans))
         result = DownloadResult(tuple(job.run_all(plans)), job.fetched_bytes)
         storage.write_failures(layout.failures, result.failures)
+    if trouble := [o.reason for o in result.outcomes if o.disk_trouble]:
+        raise UserError(trouble[0])
     if blocked and len(blocked) == len(plans):
         raise UserError(
             f"none of the data sets can be downloaded as things are; {layout.failures} names the reasons. "
@@ -181,13 +183,7 @@ def _once(call: Callable[[], kaggle_source.Kaggle]) -> Callable[[], kaggle_sourc
 @contextlib.contextmanager
 def _only_run(layout: DownloadFolders) -> Iterator[None]:
     """Hold the lock of this data root; the system releases it however the process ends."""
-    try:
-        layout.downloads.mkdir(parents=True, exist_ok=True)
-        layout.raw.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"cannot write below {layout.data_root} ({e}). Choose another --data-root") from e
-    try:
-        with storage.locked(layout.downloads / ".lock", wait=False):
-            yield
-    except storage.LockTaken as e:
-        raise UserError(f"another download is at work below {layout.data_root}; wait for it or end it") from e
+    storage.check_writable(layout.downloads, "--data-root")
+    storage.check_writable(layout.raw, "--data-root")
+    with storage.only_one(layout.downloads, "download_all_violence_datasets.py"):
+        yield

@@ -29,8 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class DownloadOutcome:
-    """What became of one data set: `status` is downloaded, adopted, skipped, failed, planned, whole or
-    damaged."""
+    """What became of one data set: `status` is downloaded, adopted, skipped, failed, planned, whole or damaged.
+
+    `disk_trouble`: it failed for a disk that takes nothing more, or a folder that is not this user's.
+    """
 
     key: str
     status: str
@@ -38,6 +40,7 @@ class DownloadOutcome:
     files: int = 0
     reason: str = ""
     problems: list[tuple[str, str]] = field(default_factory=list)
+    disk_trouble: bool = False
 
     def summary(self) -> dict[str, Any]:
         result: dict[str, Any] = {"status": self.status, "files": self.files, "bytes": self.bytes}
@@ -117,11 +120,12 @@ class DownloadJob:
             record = self._adopt(p.dataset) if p.action == "adopt" else self._try_sources(p)
         except UserError as e:
             log.error("%s: %s", key, e)
-            return DownloadOutcome(key, "failed", reason=str(e))
+            return DownloadOutcome(key, "failed", reason=str(e), disk_trouble=isinstance(e, archives.NoSpace))
         except OSError as e:
-            reason = f"{e}. Mend the disk or its permissions and run the same command again"
+            trouble = storage.disk_trouble(e)
+            reason = trouble or f"{e}. Mend the disk and run the same command again"
             log.error("%s: %s", key, reason)
-            return DownloadOutcome(key, "failed", reason=reason)
+            return DownloadOutcome(key, "failed", reason=reason, disk_trouble=trouble is not None)
         expected = sum(p.dataset.clips.values())
         log.info("%s: done, %s files, %s (published: %s clips)", key, record["files"],
                  machine.gigabytes(record["bytes"]), expected)  # fmt: skip
@@ -142,7 +146,7 @@ class DownloadJob:
         for candidate in p.candidates:
             try:
                 return self._download(p.dataset, candidate)
-            except transfer.Interrupted:
+            except (transfer.Interrupted, archives.NoSpace):
                 raise
             except (transfer.FetchError, archives.ArchiveError) as e:
                 reasons.append(str(e))

@@ -9,7 +9,6 @@ The file gets its name when its length, and its published hash where there is on
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import logging
 import random
@@ -153,22 +152,15 @@ def fetch(
     """Fetch `remote` to `destination`, going on from `<destination>.part` where that is safe.
 
     `on_bytes` is told how many bytes came, a negative number when a transfer starts again. Raises FetchError
-    (Refused, NotTheFile, WrongBytes, Interrupted) with the remedy. A destination that exists is left as it
-    is: it got its name only when it was whole.
+    (Refused, NotTheFile, WrongBytes, Interrupted) with the remedy, and OSError where the disk takes nothing more. A
+    destination that exists is left as it is: it got its name only when it was whole.
     """
     if destination.exists():
         on_bytes(destination.stat().st_size)
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with storage.naming(destination):
         _Transfer(remote, destination, policy or Policy(), on_bytes, stop or threading.Event()).run()
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise FetchError(
-            f"{destination.parent}: the disk is full. Free some space and run the same command again; "
-            f"it goes on where it stopped"
-        ) from e
 
 
 class _Transfer:

@@ -88,7 +88,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
         {"why": "the weights of each fold"},
     )
     with storage.atomic_path(plan.folder / PREDICTIONS_NAME) as temporary:
-        oof.to_csv(temporary, index=False)
+        oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
     figures = _figures(plan, oof)
     storage.write_json(
         plan.folder / RECORD_NAME,
@@ -110,7 +110,9 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
     text = {"clip_id": str, "source_group": str}
-    return pd.read_csv(folder / PREDICTIONS_NAME, dtype=text, keep_default_na=False)
+    return pd.read_csv(
+        folder / PREDICTIONS_NAME, dtype=text, keep_default_na=False, encoding_errors=storage.NAME_ERRORS
+    )
 
 
 def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:

@@ -250,8 +250,9 @@ def _work(job: TrainingJob, says: Connection, log_files: Sequence[str], level: i
     except UserError as e:
         says.send((True, str(e)[-_MOST_TEXT:]))
         sys.exit(1)
-    except Exception:  # noqa: BLE001 - told to the process that started this one, which raises it
-        says.send((False, traceback.format_exc()[-_MOST_TEXT:]))
+    except Exception as e:  # noqa: BLE001 - told to the process that started this one, which raises it
+        trouble = storage.disk_trouble(e)
+        says.send((trouble is not None, (trouble or traceback.format_exc())[-_MOST_TEXT:]))
         sys.exit(1)
 
 

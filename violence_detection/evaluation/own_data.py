@@ -54,7 +54,13 @@ def _may_be_own(data: Path) -> bool:
     """Whether it is a table or holds videos, and is nothing that step 2 has made."""
     if clip_set.is_combined(data) or not data.exists():
         return False
-    return data.is_file() or next(VideoSearch().below(data), None) is not None
+    if data.is_file():
+        return True
+    search = VideoSearch()
+    found = next(search.below(data), None)
+    for failure in search.unlisted:
+        log.warning("%s: %s", failure["path"], failure["reason"])
+    return found is not None
 
 
 def sets(config: EvaluationConfig) -> list[OwnSet]:
@@ -80,13 +86,14 @@ def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> C
     for warning in found.warnings:
         log.warning("%s", warning)
     cut = cutting.cut(found, CutConfig(window_s=window_s), root / FOLDER, config.workers)
+    cutting.remove(cut.left_over)
     clips = {source_path(c.path, root): c for c in (*found.clips, *cut.clips) if c.official_split != "train"}
     if left_out := sum(c.official_split == "train" for c in (*found.clips, *cut.clips)):
         log.info("%d clips are called train and are not measured on", left_out)
     scans = scan.scan_all(
         {n: c.path for n, c in clips.items()}, root / FOLDER / scan.JOURNAL_NAME, config.workers
     )
-    failures = [*found.failures, *cut.failures, *cut.left_out]
+    failures = [*found.unlisted, *found.failures, *cut.failures, *cut.left_out]
     rows = _rows(clips, scans, failures)
     if rows.empty:
         raise UserError(
@@ -127,7 +134,9 @@ def _rows(
     if unique.dropped:
         log.info("%d clips are copies of others and count once", len(unique.dropped))
     rows = [manifest.row(clip, "val", clip.source_path) for clip in unique.kept]
-    return pd.DataFrame(rows, columns=list(manifest.COLUMNS)).sort_values("clip_id", ignore_index=True)
+    return pd.DataFrame(rows, columns=[*manifest.COLUMNS, "by_time"]).sort_values(
+        "clip_id", ignore_index=True
+    )
 
 
 def _unreadable(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from violence_detection.backbones import engines, registry
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.features import engine_check, extract_ray, key
-from violence_detection.features.cache import FeatureStore
+from violence_detection.features.cache import BY_TIME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import (
     BackboneGroup,
@@ -109,8 +109,10 @@ def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConf
 
 def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[WantedClip]:
     """The clips of the manifest's rows, each with the same variants wanted."""
-    named = zip(rows.clip_id.tolist(), rows.path.tolist(), strict=True)
-    return [WantedClip(clip_id, combined / path, tuple(variants)) for clip_id, path in named]
+    named = zip(rows.clip_id.tolist(), rows.path.tolist(), rows.by_time.tolist(), strict=True)
+    return [
+        WantedClip(clip_id, combined / path, tuple(variants), by_time) for clip_id, path, by_time in named
+    ]
 
 
 def all_clips(how: ExtractConfig) -> list[WantedClip]:
@@ -159,13 +161,23 @@ def missing_clips(
             list(pool.map(lambda clip, store=store: store.variants(clip.clip_id, verify=verify), wanted))
             for store in stores.values()
         ]
+    outdated = 0
     for clip, *have in zip(wanted, *present, strict=True):
         for store, variants in zip(stores.values(), have, strict=True):
             if variants is None:
                 log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
         common = frozenset.intersection(*(v or frozenset() for v in have))
+        if clip.by_time and common and BY_TIME not in common:
+            outdated += 1
+            common = frozenset()
         if lacking := tuple(v for v in clip.variants if v not in common):
-            todo.append(WantedClip(clip.clip_id, clip.path, lacking))
+            todo.append(replace(clip, variants=lacking))
+    if outdated:
+        log.info(
+            "%d clips of variable frame rate or with a wrong header: their features, of frames found by number, are "
+            "made anew by time stamps",
+            outdated,
+        )
     for store in stores.values():
         store.index.save()
     return todo

@@ -36,11 +36,12 @@ REPORT_EVERY_S = 30.0
 
 @dataclass(frozen=True)
 class WantedClip:
-    """A clip and the variants of it that are wanted."""
+    """A clip and the variants of it that are wanted. `by_time`: its frames are found by their time stamps."""
 
     clip_id: str
     path: Path
     variants: tuple[str, ...]
+    by_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ class ExtractionPass:
                 self.failures.append({"path": e.path, "reason": e.reason})
             return
         for name, store in self.group.stores.items():
-            store.add(clip.clip_id, values[name], self.engine.name)
+            store.add(clip.clip_id, values[name], self.engine.name, by_time=clip.by_time)
         with self._lock:
             self.clips_extracted += 1
 

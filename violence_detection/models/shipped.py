@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from violence_detection.errors import UserError
+from violence_detection.system import settings
 from violence_detection.training import run_folder
 
 _PACKAGED = Path(__file__).with_name("shipped_models")
@@ -42,7 +43,7 @@ def _models() -> dict[str, Path]:
     """Every model by name."""
     folders = [_PACKAGED]
     if own := os.environ.get("VIOLENCE_MODELS"):
-        folders.append(Path(own))
+        folders.append(settings.expanded(own))
     found = {}
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():

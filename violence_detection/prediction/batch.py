@@ -57,15 +57,13 @@ def find_videos(given: Sequence[Path]) -> FoundVideos:
             skipped = search.skipped_text()
             if skipped:
                 log.info("skipped below %s: %s (no videos)", path, skipped)
-            if not inside and not search.unlistable:
+            if not inside and not search.unlisted:
                 raise UserError(
                     f"no video files below {path} ({f'skipped: {skipped}' if skipped else 'it holds no files'}). A "
                     "file that is given by its own path is always tried"
                 )
             found |= dict.fromkeys(inside)
-            failures |= {
-                f: UnreadableVideo(f, f"cannot be listed: {r}") for f, r in search.unlistable.items()
-            }
+            failures |= {f["path"]: UnreadableVideo(f["path"], f["reason"]) for f in search.unlisted}
         elif path.is_file():
             found[path] = None
         else:
@@ -94,8 +92,8 @@ def judge_all(
 
     `journal`: a file in which verdicts are kept as they come; what it has is not judged again. `load` gives the
     function that judges, in a process of its own (load_judge). A video that takes this process down, or makes no
-    progress for SILENCE_LIMIT_S, is a failure of its own. Raises UserError where there is no such model, it cannot be
-    loaded, or the journal cannot be written.
+    progress for SILENCE_LIMIT_S, is a failure of its own. Raises UserError where there is no such model or it cannot be
+    loaded, and OSError where the journal cannot be written.
     """
     model_files.listed(shipped.find(config.model))  # told before anything is loaded
     with contextlib.ExitStack() as stack:
@@ -185,15 +183,19 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[
     return {"videos": videos, "failures": failures}
 
 
+def check_output(output: Path) -> None:
+    """Raise UserError where the summary could not be written. To be asked before videos are judged for hours."""
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder. Name a file in it: {output / 'verdicts.json'}")
+    storage.check_writable(output.parent, "--output")
+
+
 def failures_path(output: Path) -> Path:
     """Where the failures of the run that writes `output` are listed."""
     return output.with_name(f"{output.stem}_failures.csv")
 
 
 def write(output: Path, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Write the summary and the failures file. Raises UserError, naming the folder, if that cannot be."""
-    try:
-        storage.write_json(output, found)
-        storage.write_failures(failures_path(output), found["failures"])
-    except OSError as e:
-        raise storage.cannot_write(output, e) from e
+    """Write the summary and the failures file."""
+    storage.write_json(output, found)
+    storage.write_failures(failures_path(output), found["failures"])

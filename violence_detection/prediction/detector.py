@@ -57,7 +57,11 @@ class Detector:
         """Judge one video file. Raises UnreadableVideo naming it."""
         path = Path(path)
         info = decode.probe(path)
-        windows = sampling.sliding_windows(info, self.model.features.window_s, self.config.stride_s)
+        window_s = self.model.features.window_s
+        every = sampling.sliding_windows(info, window_s, self.config.stride_s)
+        windows = [window for window in every if sampling.shows_movement(info, window)]
+        if not windows:
+            raise UnreadableVideo(path, sampling.too_still(info, window_s))
         judged = []
         for some, inputs in self._inputs(path, info, windows):
             _check_finite(path, inputs)
@@ -65,10 +69,18 @@ class Detector:
             _check_finite(path, {"P(violent)": probabilities})
             heartbeat.beat()
             for window, p in zip(some, probabilities, strict=True):
-                start, end = window.start / info.fps, (window.start + window.length) / info.fps
+                start = info.start_s + window.start / info.fps
+                end = start + window.length / info.fps
                 judged.append(JudgedWindow(round(start, 2), round(end, 2), round(float(p), 4)))
-        duration_s = round(info.duration_s, 2)
-        return Verdict(str(path), tuple(judged), self.config.threshold, duration_s, judged_s=duration_s)
+        return Verdict(
+            str(path),
+            tuple(judged),
+            self.config.threshold,
+            duration_s=round(info.duration_s, 2),
+            judged_s=round(_judged_s(info, windows), 2),
+            warning=info.shortfall()
+            or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
+        )
 
     def _inputs(
         self, path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
@@ -105,8 +117,16 @@ class Detector:
                 made[row].append(run.by_input(stream, jobs[row, view, stream].result()))
                 heartbeat.beat()
             for name in run.inputs(stream):
-                out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
+                with np.errstate(over="ignore"):  # is looked for below
+                    out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
         return out
+
+
+def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:
+    """Seconds of the video that lie in any of the windows and decode."""
+    starts = [info.start_s + window.start / info.fps for window in windows]
+    spans = [(s, s + w.length / info.fps) for s, w in zip(starts, windows, strict=True)]
+    return decode.overlap_s(spans, [(0.0, info.duration_s)]) - decode.overlap_s(spans, info.lost)
 
 
 def _check_finite(path: Path, values: Mapping[str, np.ndarray]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class KeptVerdicts:
     """
 
     def __init__(self, path: Path, config: PredictConfig, record: Callable[[str, Mapping[str, Any]], None]):
-        self._path, self._record, self._threshold = path, record, config.threshold
+        self._record, self._threshold = record, config.threshold
         settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
         self._judged_by = storage.stable_hash(
             [VERSION, model_files.identity(shipped.find(config.model)), settings], digits=32
@@ -63,23 +63,16 @@ class KeptVerdicts:
             return None
 
     def keep(self, key: str, verdict: Verdict) -> None:
-        """Have the verdict on the disk, once. Raises UserError if that cannot be."""
+        """Have the verdict on the disk, once."""
         if key in self._known:
             return
         entry = {name: value for name, value in asdict(verdict).items() if name in _FIELDS}
-        try:
-            self._record(key, entry)
-        except OSError as e:
-            raise storage.cannot_write(self._path, e) from e
+        self._record(key, entry)
         self._known[key] = entry
 
 
 @contextmanager
 def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
-    """The journal, made if need be. Raises UserError if it cannot be written, or there is no such model."""
-    with ExitStack() as stack:
-        try:
-            record = stack.enter_context(storage.appending_journal(path, sync=True))
-        except OSError as e:
-            raise storage.cannot_write(path, e) from e
+    """The journal, made if need be. Raises UserError if there is no such model, OSError if it cannot be written."""
+    with storage.appending_journal(path, sync=True) as record:
         yield KeptVerdicts(path, config, record)

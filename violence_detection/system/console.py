@@ -16,12 +16,25 @@ log = logging.getLogger("violence_detection")
 def log_to(files: Sequence[Path | str], level: int) -> None:
     """Have this process log to stderr and to the end of these files."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers += [logging.FileHandler(path, encoding="utf-8", errors="backslashreplace") for path in files]
+    handlers += [_LogFile(path, encoding="utf-8", errors="backslashreplace") for path in files]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     log.handlers = handlers
     log.setLevel(level)
     log.propagate = False
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; once its disk takes nothing more, that is said once, and the lines go on to stderr alone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            return super().handleError(record)
+        log.removeHandler(self)
+        log.warning(
+            "%s cannot be written (%s); the log goes on here alone", self.baseFilename, error.strerror
+        )
 
 
 def log_files() -> list[str]:

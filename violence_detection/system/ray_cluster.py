@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,9 @@ def map_unordered(
     """Run function(item) for each item somewhere in the cluster; yield (index, result) in order of completion.
 
     `what` is the kind of item, for messages ("shard of clips"). An item whose worker or machine dies is begun again,
-    so `function` must be one that may be repeated. Raises the UserError that `function` raised; RuntimeError naming the
-    item for any other exception, and for an item whose worker has died `ATTEMPTS` times; UserError if no machine of the
-    cluster is big enough. What is still running is then cancelled.
+    so `function` must be one that may be repeated. Raises the UserError that `function` raised, or one for a disk that
+    takes nothing; RuntimeError naming the item for any other exception, and for an item whose worker has died
+    `ATTEMPTS` times; UserError if no machine of the cluster is big enough. What is still running is then cancelled.
     """
     ray = _ray()
     todo = list(items)
@@ -103,6 +104,8 @@ def map_unordered(
                 except ray.exceptions.RayTaskError as e:
                     if isinstance(e.cause, UserError):
                         raise e.cause from None
+                    if trouble := storage.disk_trouble(e.cause):
+                        raise UserError(trouble) from e
                     raise RuntimeError(f"{what} {index} ({_short(todo[index])}) failed: {e.cause!r}") from e
                 except _lost(ray) as e:
                     if attempts[index] == ATTEMPTS:

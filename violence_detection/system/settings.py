@@ -45,12 +45,17 @@ class BaseConfig:
     """Base of every config: it holds whatever made it, a script or a caller, to what its fields say."""
 
     def __post_init__(self) -> None:
-        """Paths given as text become paths. Raises UserError for a value that is not among its field's choices."""
+        """Paths given as text become paths, and `~` in them the home folder.
+
+        Raises UserError for a value that is not among its field's choices.
+        """
         hints = _type_hints(typing.cast("typing.Hashable", type(self)))
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata.get("choices")
-            if isinstance(value, str) and hints[field.name] in (Path, Path | None):
-                object.__setattr__(self, field.name, Path(value))
+            if value is not None and hints[field.name] in (Path, Path | None):
+                object.__setattr__(self, field.name, expanded(value))
+            elif hints[field.name] == tuple[Path, ...]:
+                object.__setattr__(self, field.name, tuple(map(expanded, value)))
             if choices and value not in (*choices, field.default):
                 raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
 
@@ -92,8 +97,16 @@ def _flag_words(flag: str, value: Any, many: str | None) -> list[str]:
     return [flag, ",".join(map(str, value))]
 
 
+def expanded(path: Path | str) -> Path:
+    """The path; `~` at its beginning is the home folder, which a shell leaves as it is in `--output=~/x`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # the home folder of a user whom there is not
+        return Path(path)
+
+
 def default_data_root() -> Path:
     """`$VIOLENCE_DATA`, else `/workspace/data` where a pod's volume is mounted, else `./data`."""
     if value := os.environ.get("VIOLENCE_DATA"):
-        return Path(value)
+        return expanded(value)
     return Path("/workspace/data") if Path("/workspace").is_dir() else Path("data")

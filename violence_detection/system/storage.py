@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -35,6 +36,21 @@ _NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 #: A temporary file of another machine that has not changed for so long has no writer any more.
 _ABANDONED_S = 3600.0
+#: The lock of a folder that one run at a time works in, and who has it.
+ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
+#: What a disk says that takes nothing, and the remedy.
+_FULL = "Free some space there, or name a folder on another disk; the same command then goes on"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "Mount it so that it can be written, or name another folder",
+    errno.EACCES: "Give this user the right to it (chmod, chown), or name another",
+    errno.EPERM: "Give this user the right to it (chmod, chown), or name another",
+}
+_TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_PATH = re.compile(r"(?<![\w.])/[^\s'\":;,]+")
+#: Free bytes of a disk that counts as full where nobody says which one it was.
+_FULL_BELOW_BYTES = 1 << 20
 #: Locks are held for milliseconds, while entries of a cache are merged.
 _LOCK_POLL_S = 0.01
 
@@ -50,11 +66,91 @@ def atomic_path(path: Path) -> Iterator[Path]:
     writer = f"{machine()}.{os.getpid()}-{threading.get_ident()}"
     temporary = path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
     try:
-        yield temporary
-        sync_file(temporary)
-        temporary.replace(path)
+        with naming(path):
+            yield temporary
+            sync_file(temporary)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of a disk that takes nothing name what was written: the system's own names no file."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in _TAKES_NOTHING and e.filename is None:
+            e.filename = str(path)
+        raise
+
+
+def check_writable(folder: Path, flag: str = "") -> None:
+    """Make `folder` if need be and write to it, before the work begins whose result is to be there.
+
+    Raises UserError, naming it and the `flag` that takes another, if that fails.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp") as f:
+            f.write(bytes(_CHUNK_BYTES))
+            f.flush()
+            os.fsync(f.fileno())
+    except OSError as e:
+        remedy = _REMEDIES.get(e.errno or 0, "Mend that, or name another folder")
+        raise UserError(
+            f"cannot write in {folder} ({e.strerror or e}). {remedy}{flag and f' ({flag})'}"
+        ) from e
+
+
+def disk_trouble(error: BaseException) -> str | None:
+    """What to tell the user of an error that says, or comes of one that says, that a disk takes nothing or a file is
+    not this user's; None for every other.
+
+    Writers of other packages raise errors of their own; these count by the system's text in them.
+    """
+    code = _disk_code(error)
+    if code is None and isinstance(error, OSError) and error.errno in _REMEDIES and error.filename:
+        code = error.errno
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    code = code or next(filter(None, map(_disk_code, chain)), None)
+    if code is None:
+        return None
+    names = [name for e in chain if (name := _named_in(e, code))]
+    where = names[0] if names else ", ".join(_full_disks()) or "a folder that is written to"
+    return f"{where}: {os.strerror(code)}. {_REMEDIES[code]}"
+
+
+def _disk_code(error: BaseException) -> int | None:
+    """The number of the error if it says that a disk takes nothing."""
+    if isinstance(error, OSError) and error.errno in _TAKES_NOTHING:
+        return error.errno
+    return next((code for code in _TAKES_NOTHING if os.strerror(code) in str(error)), None)
+
+
+def _named_in(error: BaseException, code: int) -> Path | None:
+    """The folder that an error with this number speaks of, or for want of a right the file."""
+    if isinstance(error, OSError) and error.filename is not None:
+        named = error.filename2 or error.filename
+    elif _disk_code(error) == code and (written := _PATH.search(str(error))):
+        named = written[0]
+    else:
+        return None
+    where = Path(os.fsdecode(named)).absolute()
+    return where.parent if code in _TAKES_NOTHING and not where.is_dir() else where
+
+
+def _full_disks() -> list[str]:
+    """Where disks are mounted that have no room left."""
+    full = []
+    for disk in psutil.disk_partitions(all=True):
+        with contextlib.suppress(OSError):
+            room = shutil.disk_usage(disk.mountpoint)
+            if "rw" in disk.opts.split(",") and room.total and room.free < _FULL_BELOW_BYTES:
+                full.append(disk.mountpoint)
+    return sorted(set(full))
 
 
 @functools.cache
@@ -130,29 +226,43 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Hold `folder` for this run alone, among all the processes and machines that share it; it is made if need be.
+
+    `what` names the run in the message to another. Raises UserError, which says who has the folder and since when, or
+    that nothing can be written there. What a run that was killed leaves of this stops nobody.
+    """
+    holder = folder / HOLDER_NAME
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(locked(folder / ONLY_ONE_NAME, wait=False))
+            write_json(holder, {"what": what, "pid": os.getpid(), "host": platform.node(), "since": since})
+        except LockTaken as e:
+            raise UserError(
+                f"{folder}: {_described(holder)} has this folder. Wait until it ends, or stop it, and run the same "
+                "command again; or name another folder"
+            ) from e
+        except OSError as e:
+            raise UserError(f"cannot write in {folder} ({e}). Mend that, or name another folder") from e
+        # Before the lock is let go, so that nobody's record but our own can go.
+        held.callback(holder.unlink, missing_ok=True)
+        yield
+
+
+def _described(holder: Path) -> str:
+    """Who has a folder, as far as its record says; between lock and record there is none."""
+    try:
+        run = read_json(holder)
+        return f"{run['what']} (process {run['pid']} on {run['host']}, since {run['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run"
+
+
 @functools.cache
 def _warn_no_locks(folder: Path) -> None:
     log.warning("%s: this volume has no file locks. Let one process at a time write there", folder)
-
-
-def check_output_file(path: Path) -> None:
-    """Raise UserError, naming the folder, where `path` could not be written as a file. To be asked before long work."""
-    if path.is_dir():
-        raise UserError(f"{path} is a folder. Name a file in it, such as {path / 'verdicts.json'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.") as tried:
-            tried.write(b"tried")
-    except OSError as e:
-        raise cannot_write(path, e) from e
-
-
-def cannot_write(path: Path, error: OSError) -> UserError:
-    """What to tell people of a file that cannot be written."""
-    return UserError(
-        f"cannot write {path.name} in {path.parent.absolute()}: {error.strerror or error}. Make room there or mend its "
-        "permissions, or name another folder, and run the same command again"
-    )
 
 
 def sync_file(path: Path) -> None:
@@ -169,9 +279,9 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically. File names that are no UTF-8 are written as the bytes that they are."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=NAME_ERRORS)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -214,6 +324,12 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
         writer.writerows(rows)
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that `write_csv` wrote."""
+    with path.open(newline="", encoding="utf-8", errors=NAME_ERRORS) as f:
+        return list(csv.DictReader(f))
+
+
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
     """Write the failures file (columns path, reason); without failures an old one is removed."""
     if failures:
@@ -241,7 +357,7 @@ def stable_hash(value: Any, digits: int = 12) -> str:
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts (seed, clip id, variant ...), independent of order of calls."""
     text = "\x1f".join(str(p) for p in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", NAME_ERRORS)).digest()[:8], "big") >> 1
 
 
 def shorten_name(name: str, max_bytes: int) -> str:
@@ -249,9 +365,14 @@ def shorten_name(name: str, max_bytes: int) -> str:
     return name if len(os.fsencode(name)) <= max_bytes else marked_name(name, name, max_bytes)
 
 
+def utf8_name(name: str) -> str:
+    """A name that libraries take which know no other than UTF-8: `_` for each byte that is none."""
+    return _NO_UTF8.sub("_", name)
+
+
 def marked_name(name: str, hashed: str, max_bytes: int) -> str:
     """`name` with `~hash~` in the middle of a long name, before the suffix of a short one."""
-    mark = f"~{hashlib.sha256(hashed.encode('utf-8', 'surrogateescape')).hexdigest()[:_NAME_HASH_DIGITS]}"
+    mark = f"~{hashlib.sha256(hashed.encode('utf-8', NAME_ERRORS)).hexdigest()[:_NAME_HASH_DIGITS]}"
     stem, dot, suffix = name.rpartition(".")
     whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{name}{mark}"
     if len(os.fsencode(whole)) <= max_bytes:
@@ -297,10 +418,11 @@ def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str,
 
         def record(key: str, fields: Mapping[str, Any]) -> None:
             left = memoryview(json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n")
-            while left:
-                left = left[out.write(left) :]
-            if sync:
-                os.fsync(out.fileno())
+            with naming(path):
+                while left:
+                    left = left[out.write(left) :]
+                if sync:
+                    os.fsync(out.fileno())
 
         yield record
 

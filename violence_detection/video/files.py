@@ -67,13 +67,15 @@ _KINDS_SAID = 8
 class VideoSearch:
     """The video files below folders, links to folders followed, each real folder looked into once.
 
+    A link to a file that is gone counts as a file.
+
     everywhere: look also into folders that this suite makes. What it meets on the way: `skipped`, number of files by
-    suffix ("hidden" and "without suffix" are kinds, too); `unlistable`, folder -> why it cannot be listed.
+    suffix ("hidden" and "without suffix" are kinds, too); `unlisted`, {path, reason} of folders that cannot be listed.
     """
 
     everywhere: bool = False
     skipped: Counter[str] = field(default_factory=Counter)
-    unlistable: dict[str, str] = field(default_factory=dict)
+    unlisted: list[dict[str, str]] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
     def below(self, root: Path) -> Iterator[Path]:
@@ -118,12 +120,8 @@ class VideoSearch:
         return self.everywhere or not ours
 
     def _cannot_list(self, error: OSError) -> None:
-        self.unlistable[os.fsdecode(error.filename)] = error.strerror or str(error)
-
-    @property
-    def warnings(self) -> list[str]:
-        """A line for each folder that cannot be listed."""
-        return [f"cannot list {folder}: {reason}" for folder, reason in self.unlistable.items()]
+        reason = f"this folder cannot be listed, so nothing in it was seen: {error.strerror}"
+        self.unlisted.append({"path": os.fsdecode(error.filename), "reason": reason})
 
     def skipped_text(self) -> str:
         """The skipped files as people read it, "3 .txt, 2 .jpg"; empty where there are none."""
