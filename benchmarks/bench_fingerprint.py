@@ -30,6 +30,7 @@ from benchmarks import alterations
 from violence_detection.combine import duplicates, fingerprint
 from violence_detection.system import storage
 from violence_detection.video import decode
+from violence_detection.video.files import VideoSearch
 
 log = logging.getLogger("bench_fingerprint")
 #: The limit is set this far below the nearest unrelated pair of the first half.
@@ -68,7 +69,7 @@ def main() -> int:
     log.addHandler(logging.StreamHandler(sys.stderr))
     log.setLevel(logging.INFO)
     root = args.clips / "raw" if (args.clips / "raw").is_dir() else args.clips
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES)
+    paths = sorted(VideoSearch().below(root))
     if not paths:
         parser.error(f"no videos below {root}")
     names = [p.relative_to(root).as_posix() for p in paths]

@@ -46,12 +46,12 @@ from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting, window_files
 from violence_detection.combine.cut.cutting import CutResult
-from violence_detection.datasets import video_files
 from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
 from violence_detection.system import processes, storage
 from violence_detection.video import damaged, decode
+from violence_detection.video.files import WINDOWS_JOURNAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -217,7 +217,7 @@ def test_other_settings_leave_no_window_of_the_former(root: Path) -> None:
 
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tuple[Path, CutResult]) -> None:
     command = [sys.executable, "-c", KILLED, str(root)]
-    journal = root / "windows" / video_files.WINDOWS_JOURNAL
+    journal = root / "windows" / WINDOWS_JOURNAL
     first = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True)
     while not journal.is_file() or journal.read_bytes().count(b"\n") < 2:
         assert first.poll() is None

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import platform
 import signal
@@ -88,6 +89,33 @@ def test_json_is_read_back_and_the_same_in_any_key_order(tmp_path: Path) -> None
     storage.write_json(tmp_path / "b.json", {"a": 0.5, "b": [1, None, "größer"]})
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert storage.read_json(tmp_path / "a.json") == {"a": 0.5, "b": [1, None, "größer"]}
+
+
+def test_json_has_null_for_what_is_no_number_and_takes_any_file_name(tmp_path: Path) -> None:
+    storage.write_json(
+        tmp_path / "a.json", {"auc": math.nan, "all": [math.inf, (0.5, -math.inf)], "n": "ö\udcff"}
+    )
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert "ö\\udcff" in text
+    assert storage.read_json(tmp_path / "a.json") == {"auc": None, "all": [None, [0.5, None]], "n": "ö\udcff"}
+
+
+def test_a_journal_says_at_once_that_the_disk_is_full_and_its_other_lines_stay(tmp_path: Path) -> None:
+    with storage.appending_journal(tmp_path / "j.jsonl", sync=True) as record:
+        record("a", {"n": 1})
+        assert storage.read_journal(tmp_path / "j.jsonl", frozenset({"n"})) == {"a": {"n": 1}}
+    with (
+        storage.appending_journal(Path("/dev/full")) as record,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        record("b", {"n": 2})
+    with (
+        storage.appending_journal(tmp_path / "j.jsonl") as record,
+        pytest.raises(ValueError, match="not JSON"),
+    ):
+        record("c", {"n": math.nan})
 
 
 def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: Path) -> None:

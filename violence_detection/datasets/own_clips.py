@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import os
 import re
 from collections import Counter
@@ -16,12 +17,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from violence_detection.datasets import own_labels, own_table, video_files
+from violence_detection.datasets import own_labels, own_table
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.datasets.own_table import OwnClip
 from violence_detection.errors import UserError
 from violence_detection.system import settings
+from violence_detection.video.files import VideoSearch
+
+log = logging.getLogger(__name__)
 
 GUIDE = "docs/guides/own_clips.md"
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -111,15 +115,10 @@ def _named(values: Iterable[str], published: Collection[str]) -> Iterable[tuple[
 
 def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
     """The set below a folder, and the names of its sub-folders."""
-    unlisted: list[dict[str, str]] = []
-    seen: set[str] = set()
+    search = VideoSearch()
     clips, unlabelled = [], []
-
-    def note(folder: Path, reason: str) -> None:
-        unlisted.append({"path": str(folder), "reason": reason})
-
     unknown: Counter[str] = Counter()
-    for path in sorted(video_files.videos_below(root, seen, note)):
+    for path in sorted(search.below(root)):
         folder, *inner = path.relative_to(root).parts
         label = labels.of(folder) if inner else None
         if label is None:
@@ -130,6 +129,8 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
         rel = path.relative_to(root).as_posix()
         source = inner[0] if len(inner) > 1 else rel
         clips.append(OwnClip(path, rel, label, str(path), (source,)))
+    if skipped := search.skipped_text():
+        log.info("skipped below %s: %s (no videos)", root, skipped)
     without = sum(clip.sources == (clip.rel,) for clip in clips)
     nested = tuple(f for f in sorted(unknown) if any(labels.of(name) for name in _folders_in(root / f)))
     found = OwnSet(
@@ -142,7 +143,7 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
         unlabelled=tuple(unlabelled),
         failures=(),
         warnings=tuple(_on_sources(name, without, len(clips))),
-        unlisted=tuple(unlisted),
+        unlisted=tuple(search.unlisted),
     )
     return found, _folders_in(root)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from violence_detection.combine import dedupe, manifest, scan
 from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import cutting
-from violence_detection.datasets import catalogue, own_clips, video_files
+from violence_detection.datasets import catalogue, own_clips
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.datasets.own_clips import OwnSet
@@ -22,6 +22,7 @@ from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.find import inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
 from violence_detection.system import storage
+from violence_detection.video.files import VideoSearch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,11 +54,13 @@ def _may_be_own(data: Path) -> bool:
     """Whether it is a table or holds videos, and is nothing that step 2 has made."""
     if clip_set.is_combined(data) or not data.exists():
         return False
-    return data.is_file() or next(video_files.videos_below(data, set(), _unlisted), None) is not None
-
-
-def _unlisted(folder: Path, reason: str) -> None:
-    log.warning("%s: %s", folder, reason)
+    if data.is_file():
+        return True
+    search = VideoSearch()
+    found = next(search.below(data), None)
+    for failure in search.unlisted:
+        log.warning("%s: %s", failure["path"], failure["reason"])
+    return found is not None
 
 
 def sets(config: EvaluationConfig) -> list[OwnSet]:

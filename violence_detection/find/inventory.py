@@ -9,6 +9,7 @@ guessed. One's own clips are what --own names, and no published set takes their 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.datasets import catalogue, source_groups, video_files
+from violence_detection.datasets import catalogue, source_groups
 from violence_detection.datasets.catalogue import EXCLUDE, Dataset
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 from violence_detection.system import storage
+from violence_detection.video.files import VideoSearch
+
+log = logging.getLogger(__name__)
 
 #: Of each class of a tree so many files must be called as published, where the catalogue says how that is.
 _NAMED_SHARE = 0.5
@@ -196,18 +200,18 @@ def _videos(roots: Sequence[Path], caches: Sequence[Path], unlisted: dict[str, d
 
     Folders that cannot be looked into are added to `unlisted`, by their path.
     """
-
-    def note(folder: Path, reason: str) -> None:
-        unlisted[str(folder)] = {"path": str(folder), "reason": reason}
-
     found: set[Path] = set()
-    seen: set[str] = set()
+    search = VideoSearch()
     for root in [*sorted(roots), *sorted(caches)]:  # a link below a root to a cache is found below the root
         if not root.is_dir():
             raise UserError(
                 f"{root} is no folder. Give the folder with the data sets: --data-root or --roots PATH"
             )
-        found.update(video_files.videos_below(root, seen, note))
+        search.skipped.clear()
+        found.update(search.below(root))
+        if skipped := search.skipped_text():
+            log.info("skipped below %s: %s (no videos)", root, skipped)
+    unlisted |= {failure["path"]: failure for failure in search.unlisted}
     return sorted(found)
 
 

@@ -14,8 +14,9 @@ from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun, Inputs
+from violence_detection.models import model_files
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder
+from violence_detection.training import heads
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -89,23 +90,8 @@ def load(path: Path) -> TrainedModel:
 
     Raises UserError, with the command that makes one, if there is no model, or its record is missing.
     """
-    if (path / run_folder.ENSEMBLE_NAME).is_file():
-        listed = storage.read_json(path / run_folder.ENSEMBLE_NAME)["members"]
-        files = [(m["name"], path / m["model"], float(m["weight"])) for m in listed]
-    else:
-        file = path if path.suffix == ".keras" else path / run_folder.BEST_NAME
-        files = [(file.parent.name if path.suffix != ".keras" else file.stem, file, 1.0)]
-        if path.suffix != ".keras" and file.is_file() and not (path / run_folder.RESULT_NAME).is_file():
-            raise UserError(
-                f"{path} has not finished training: the same command goes on with it. To use it as it is, give {file}"
-            )
-    missing = [file for _, file, _ in files if not file.is_file()]
-    if missing:
-        raise UserError(
-            f"no model at {missing[0]}. Train one with runpod_train_ultimate.py or train_ensemble_models.py, and give "
-            "its folder, or a .keras file with its config.json beside it"
-        )
-    records = [_record(file) for _, file, _ in files]
+    files = model_files.listed(path)
+    records = [storage.read_json(model_files.record_path(file)) for _, file, _ in files]
     if any(r["feature_records"] != records[0]["feature_records"] for r in records):
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
@@ -157,14 +143,6 @@ def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
                 f"({', '.join(f'{k}: {trained_on.get(k)}, now {here.get(k)}' for k in other)}). Train it again, or use "
                 "the version that trained it"
             )
-
-
-def _record(model_file: Path) -> dict[str, Any]:
-    path = model_file.parent / run_folder.CONFIG_NAME
-    if not path.is_file():
-        raise UserError(f"{model_file} has no {path.name} beside it, which says how its input is prepared. "
-                        "Copy it from where the model was trained")  # fmt: skip
-    return storage.read_json(path)
 
 
 def load_model(file: Path) -> keras.Model:

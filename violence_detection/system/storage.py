@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -24,6 +25,7 @@ from typing import Any, Final
 import psutil
 
 from violence_detection.errors import UserError
+from violence_detection.system import heartbeat
 
 log = logging.getLogger(__name__)
 #: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
@@ -288,9 +290,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any, **how: Any) -> str:
-    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8."""
-    text = json.dumps(value, ensure_ascii=False, **how)
+    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8.
+
+    What is no number (NaN, infinite) becomes null: JSON has no word for it, and a figure that is not defined is none.
+    """
+    text = json.dumps(_without_nan(value), allow_nan=False, **{"ensure_ascii": False, **how})
     return _NO_UTF8.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return value
 
 
 def read_json(path: Path) -> Any:
@@ -329,6 +344,7 @@ def sha256_file(path: Path) -> str:
     with path.open("rb") as f:
         while chunk := f.read(_CHUNK_BYTES):
             digest.update(chunk)
+            heartbeat.beat()
     return digest.hexdigest()
 
 
@@ -389,19 +405,24 @@ def read_journal(path: Path, fields: frozenset[str]) -> dict[str, dict[str, Any]
 
 
 @contextlib.contextmanager
-def appending_journal(path: Path) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
     """Yield a function that records (key, fields) as one line, at once, so that a killed run goes on from there.
 
-    Half a line, left by a process killed while writing, is as good as absent and takes no other with it.
+    `sync`: have each line on the disk before going on, for lines that took long to make. Half a line, left by a process
+    killed while writing, is as good as absent and takes no other with it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
-    with path.open("a", encoding="utf-8") as out:
+    # Without a buffer: what a full disk has refused would be written once more on closing, and refused again.
+    with path.open("ab", buffering=0) as out:
 
         def record(key: str, fields: Mapping[str, Any]) -> None:
+            left = memoryview(json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n")
             with naming(path):
-                out.write(json.dumps({"key": key, **fields}) + "\n")
-                out.flush()
+                while left:
+                    left = left[out.write(left) :]
+                if sync:
+                    os.fsync(out.fileno())
 
         yield record
 

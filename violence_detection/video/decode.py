@@ -20,10 +20,8 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
+from violence_detection.system import heartbeat
 
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".mp4", ".mpeg", ".mpg", ".mov", ".mkv", ".webm", ".wmv", ".m4v", ".flv", ".3gp"}
-)
 #: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
 MIN_FRAMES = 8
 #: What stays unread without any sign of damage is named from so many seconds on, and from this share of the video.
@@ -271,6 +269,7 @@ class _Reader:
         for _ in range(_MOST_PAUSES):
             try:
                 for packet in self._container.demux(*(() if others else (self._stream,))):
+                    heartbeat.beat()
                     if packet.stream is self._stream:
                         yield packet
                     elif packet.pts is not None and packet.time_base is not None:
@@ -466,7 +465,7 @@ def _check_disk(path: Path) -> None:
     """Read a file that FFmpeg could not: raises the OSError of a disk that does not answer."""
     with path.open("rb") as f:
         while f.read(1 << 24):
-            pass
+            heartbeat.beat()
 
 
 def _said(error: av.FFmpegError) -> str:

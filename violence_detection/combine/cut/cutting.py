@@ -26,13 +26,13 @@ from violence_detection.combine.cut.window_files import (
 )
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
 from violence_detection.datasets.own_table import Stretch
-from violence_detection.datasets.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 from violence_detection.errors import UserError
 from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import ClipFile, FoundDataset, Inventory, source_path
 from violence_detection.system import console, storage
 from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import damaged
+from violence_detection.video.files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 
 log = logging.getLogger(__name__)
 
