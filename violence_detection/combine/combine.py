@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.combine import links, manifest, scan, split
+from violence_detection.combine import links, manifest, scan, second_look, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate, scanned
@@ -82,7 +82,7 @@ def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config
     scans = scan.scan_all(
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
-    unique, failures = _usable(clips, scans, found, config.data_root)
+    unique, failures = _usable(clips, scans, found, combined, config)
     failures += cut.failures + not_found
     rows, dropped = divide(unique, config)
     find.require_both_classes(Counter(r["label"] for r in rows), found)
@@ -110,23 +110,32 @@ def _possible(found: Inventory) -> Counter[str]:
 
 
 def _usable(
-    clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], found: Inventory, data_root: Path
+    clips: Mapping[str, ClipFile],
+    scans: Mapping[str, scan.Scan],
+    found: Inventory,
+    combined: Path,
+    config: CombineConfig,
 ) -> tuple[Deduplicated, list[dict[str, str]]]:
     """One of each readable clip, and the failures. Raises UserError when nothing is left."""
     failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
     candidates = [scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
     if not candidates:
         raise UserError(
-            f"no usable clip below {data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
+            f"no usable clip below {config.data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
             f"{len(found.unlabelled)} unlabelled. See what find_all_datasets.py --check says"
         )
-    unique = deduplicate(candidates)
+
+    def confirm(pairs: Sequence[tuple[ScannedClip, ScannedClip]]) -> list[bool]:
+        journal = combined / second_look.JOURNAL_NAME
+        return second_look.confirm(pairs, config.data_root, journal, config.workers)
+
+    unique = deduplicate(candidates, altered=not config.keep_near, confirm=confirm)
     for clip, other in unique.conflicts:
         reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
         failures.append({"path": clip.source_path, "reason": reason})
     if not unique.kept:
         raise UserError(
-            f"every clip below {data_root} is labelled both ways. See which data sets are mixed up"
+            f"every clip below {config.data_root} is labelled both ways. See which data sets are mixed up"
         )
     return unique, failures
 
@@ -146,6 +155,7 @@ def _inputs(
             ],
             [(r["path"], r["reason"]) for r in (*left_out, *not_cut)],
             [config.seed, config.val_fraction, config.link, scan.VERSION, VERSION],
+            [config.keep_near, second_look.VERSION],
             storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH),
         ],
         digits=32,
@@ -329,6 +339,7 @@ def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs
             "seed": config.seed,
             "val_fraction": config.val_fraction,
             "link": config.link,
+            "keep_near": config.keep_near,
             "own": list(config.own),
             "labels": list(config.labels),
         },
