@@ -59,16 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     training_data.check(features, how)
     trainer.check(train)
-    strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later
-    data = training_data.prepare(features, how, train.selection_fraction, train.seed)
-    record = trainer.run_record(preset.architecture, data, features, how.augment, head, train)
-    record["preset"] = args.preset
-    trainer.log_settings(record)
-    trained = trainer.train(
-        record, data, args.output, strategy, args.overwrite, usd_per_hour=how.usd_per_hour
-    )
-    val = scoring.score_samples(trained.folder, data.val)
-    storage.write_failures(args.output / "failures.csv", data.failures)
+    with storage.only_one(args.output, Path(__file__).name):
+        strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later
+        data = training_data.prepare(features, how, train.selection_fraction, train.seed)
+        record = trainer.run_record(preset.architecture, data, features, how.augment, head, train)
+        record["preset"] = args.preset
+        trainer.log_settings(record)
+        trained = trainer.train(
+            record, data, args.output, strategy, args.overwrite, usd_per_hour=how.usd_per_hour
+        )
+        val = scoring.score_samples(trained.folder, data.val)
+        storage.write_failures(args.output / "failures.csv", data.failures)
     cli.print_summary(
         {
             "model": str(trained.model_path),

@@ -45,17 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from violence_detection.ensemble import ensemble_run  # heavy imports only now
     from violence_detection.features import feature_tasks
+    from violence_detection.system import storage
     from violence_detection.training import devices
 
     task, wanted = cli.build(FeatureTaskConfig, args), partial(ensemble_run.wanted_clips, asked)
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train), wanted):
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)
-    run = ensemble_run.prepare(
-        asked, how, features, cli.build(HeadConfig, args), train, args.output, args.overwrite
-    )
-    cli.print_summary(run.run())
-    return cli.exit_code(ensemble_run.finish(run))
+    ensemble_run.check_all(asked, how, features, train)
+    with storage.only_one(args.output, Path(__file__).name):
+        run = ensemble_run.prepare(
+            asked, how, features, cli.build(HeadConfig, args), train, args.output, args.overwrite
+        )
+        summary, failures = run.run(), ensemble_run.finish(run)
+    cli.print_summary(summary)
+    return cli.exit_code(failures)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from violence_detection.system import storage
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -79,12 +83,62 @@ def test_mistake_ends_with_exit_2_and_the_remedy(name: str, tmp_path: Path) -> N
         assert word in done.stderr
 
 
-def test_missing_model_is_told_before_val_is_touched(tmp_path: Path) -> None:
-    combined = tmp_path / "combined_all"
+def _combined(root: Path) -> Path:
+    """A combined data set of one clip."""
+    combined = root / "combined_all"
     (combined / "val").mkdir(parents=True)
     columns = "clip_id,path,source_path,label,dataset,source_group,split,official_split,sha256,fingerprint,"
     row = "00,val/fight/a.avi,raw/a.avi,fight,d,g,val,,00,,2,25,64,64,50,x"
     (combined / "manifest.csv").write_text(f"{columns}duration_s,fps,width,height,n_frames,codec\n{row}\n")
+    return combined
+
+
+WRITERS = {
+    "train": ("runpod_train_ultimate.py", "--data-root", ".", "--log-dir", "logs", "--output"),
+    "ensemble": ("train_ensemble_models.py", "--data-root", ".", "--log-dir", "logs", "--output"),
+    "evaluate": ("test_ensemble.py", "--data", "combined_all/val", "--output"),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_second_run_into_an_output_is_told_who_has_it(name: str, tmp_path: Path) -> None:
+    _combined(tmp_path)
+    with storage.only_one(tmp_path / "out", "the first"):
+        before = sorted((tmp_path / "out").iterdir())
+        done = _run(*WRITERS[name], "out", cwd=tmp_path)
+        assert sorted((tmp_path / "out").iterdir()) == before
+    assert done.returncode == 2
+    assert f"out: the first (process {os.getpid()} on {platform.node()}, since 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_looking_at_what_is_there_needs_no_output_of_its_own(tmp_path: Path) -> None:
+    _combined(tmp_path)
+    with storage.only_one(tmp_path / "out", "the first"):
+        done = _run(*WRITERS["train"], "out", "--check", "--backbone", "efficientnet_lite0", cwd=tmp_path)
+    assert "variants_missing" in json.loads(done.stdout)
+    assert "the first" not in done.stderr
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_output_that_cannot_be_written_is_named_before_the_work(name: str, tmp_path: Path) -> None:
+    _combined(tmp_path)
+    done = _run(*WRITERS[name], "/dev/null/out", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot write in /dev/null/out" in done.stderr
+    assert "need features" not in done.stderr
+
+
+def test_the_folder_of_the_failures_is_tried_before_features_are_made(tmp_path: Path) -> None:
+    _combined(tmp_path)
+    done = _run(*WRITERS["train"], "/dev/null/out", "--features-only", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "cannot write in /dev/null/out" in done.stderr
+    assert "need features" not in done.stderr
+
+
+def test_missing_model_is_told_before_val_is_touched(tmp_path: Path) -> None:
+    combined = _combined(tmp_path)
     done = _run("test_ensemble.py", "--models", "gone", "--data", combined / "val", cwd=tmp_path)
     assert done.returncode == 2
     assert "no model at gone" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -327,6 +328,29 @@ def test_twenty_entries_damaged_at_random_are_all_found_and_made_again(
     at_reading = {path.stem for path in hurt[10:] if f"{path} is missing or damaged" in caplog.text}
     assert at_reading
     assert {path.stem for path in hurt} <= seen | at_reading  # both streams of a clip are made together
+
+
+def test_one_engine_makes_all_the_damaged_entries_again_that_reading_meets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install(monkeypatch.setattr)
+    wanted = stand_in.wanted([small_videos.write(tmp_path / f"clip{i}.avi", i) for i in range(6)], 1)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    expected = _content(done.stores, wanted)
+    built: list[engines.Engine] = []
+    create = engines.create
+
+    def count(*args: Any, **kwargs: Any) -> engines.Engine:
+        built.append(create(*args, **kwargs))
+        return built[-1]
+
+    monkeypatch.setattr(engines, "create", count)
+    for store in (done.stores, pickle.loads(pickle.dumps(done.stores))):  # in another process too
+        built.clear()
+        for clip in wanted[:5]:
+            done.stores["stand_in.rgb"].path(clip.clip_id).write_bytes(b"damaged")
+        assert _content(store, wanted) == expected
+        assert len(built) == 1
 
 
 def _damage(path: Path, kind: int, rng: np.random.Generator, unseen: bool) -> None:

@@ -177,14 +177,22 @@ def prepare(
     overwrite: bool,
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    training_data.check(features, how)
-    trainer.check(train)
+    check_all(config, how, features, train)
     choice = choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
     pool = pools.open_pool(features, how, choice)
     settings = Settings(features, how.augment, head, train)
     return EnsembleRun(config, how, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+
+
+def check_all(
+    config: EnsembleConfig, how: ExtractConfig, features: FeatureConfig, train: TrainConfig
+) -> None:
+    """Raise UserError for settings and data that cannot work, before any work starts."""
+    training_data.check(features, how)
+    trainer.check(train)
+    choose(config, how)
 
 
 def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:

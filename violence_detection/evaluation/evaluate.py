@@ -40,12 +40,17 @@ def evaluate(
 
 
 def run(config: EvaluationConfig, command: str) -> Evaluation:
-    """Measure, and write the report where `output` names its folder. `command`: what the report says made it."""
-    measured = scoring.measure(config)
-    if config.output is not None:
+    """Measure, and write the report where `output` names its folder. `command`: what the report says made it.
+
+    Raises UserError, before the work, if another run has that folder or nothing can be written there.
+    """
+    if config.output is None:
+        return scoring.measure(config)
+    with storage.only_one(config.output, "an evaluation"):
+        measured = scoring.measure(config)
         page = scoring.report(measured, config.output, command)
         storage.write_failures(config.output / "failures.csv", measured.failures)
-        scoring.log_table(measured, page)
+    scoring.log_table(measured, page)
     return measured
 
 

@@ -5,14 +5,13 @@ Finished clips are on disk at once; killed at any moment, the same command goes 
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from violence_detection.backbones import engines, registry
 from violence_detection.combine import manifest
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+_EngineMaker: TypeAlias = Callable[[BackboneGroup, Sequence[WantedClip], ExtractConfig], engines.Engine]
 #: What other writers have spoilt meanwhile is made again so often.
 _ROUNDS = 3
 #: So many clips a decoding thread make a run long enough to tell its rate; and seconds that one is told after.
@@ -74,13 +74,19 @@ def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConf
     cannot be had, or the disk is too small. An entry that a store finds damaged later, when it is read, is made again
     there and then.
     """
+    return _ensure(wanted, config, how, _engine)
+
+
+def _ensure(
+    wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConfig, engine_for: _EngineMaker
+) -> Extraction:
     check(config, how)
     if how.backbone_weights:  # a worker, or whoever makes a feature again, may have another working folder
         how = replace(how, backbone_weights=how.backbone_weights.absolute())
     started = time.monotonic()
     by_id = {clip.clip_id: replace(clip, path=clip.path.absolute()) for clip in wanted}
     again = replace(how, data_root=how.data_root.absolute(), ray=None, verify_features=True)
-    restore = functools.partial(_make_again, by_id, config, again)
+    restore = _Remaker(by_id, config, again)
 
     def open_store(backbone: str, stream: str, weights: Path) -> FeatureStore:
         store = FeatureStore.open(how.data_root, key.record(config, backbone, stream, weights), restore)
@@ -96,7 +102,7 @@ def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConf
         log.info("%s: %d of %d clips need features (%s)", group.name, len(todo), len(wanted), streams)
     _check_disk(how.data_root, groups, missing)
     for group, todo in zip(groups, missing, strict=True):
-        _extract_group(group, todo, wanted, out, how)
+        _extract_group(group, todo, wanted, out, how, engine_for)
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
@@ -201,10 +207,11 @@ def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> i
 def _check_disk(
     data_root: Path, groups: Sequence[BackboneGroup], missing: Sequence[Sequence[WantedClip]]
 ) -> None:
-    """Log what is needed; raise UserError if that and a reserve do not fit on the disk of the data root."""
+    """Log what is needed; raise UserError if the data root's disk takes nothing, or not that much and a reserve."""
     needed = sum(map(_needed_bytes, groups, missing))
     if not needed:
         return
+    storage.check_writable(data_root / "features", "--data-root")
     free = free_bytes_of(data_root)
     log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
     if needed + RESERVE_BYTES > free:
@@ -229,6 +236,7 @@ def _extract_group(
     wanted: Sequence[WantedClip],
     out: Extraction,
     how: ExtractConfig,
+    engine_for: _EngineMaker,
 ) -> None:
     """Extract what the group lacks, and look whether it is all there."""
     for _ in range(_ROUNDS):
@@ -238,7 +246,7 @@ def _extract_group(
             if how.ray:
                 done = extract_ray.extract(how.ray, todo, group, how, _log_folder(group, how))
             else:
-                done = _extract_here(group, todo, wanted, how)
+                done = _extract_here(group, todo, wanted, how, engine_for)
         finally:
             for store in group.stores.values():
                 store.index.save()
@@ -256,10 +264,14 @@ def _extract_group(
 
 
 def _extract_here(
-    group: BackboneGroup, todo: Sequence[WantedClip], wanted: Sequence[WantedClip], how: ExtractConfig
+    group: BackboneGroup,
+    todo: Sequence[WantedClip],
+    wanted: Sequence[WantedClip],
+    how: ExtractConfig,
+    engine_for: _EngineMaker,
 ) -> extract_ray.ExtractionDone:
     """Extract with this machine's engine; the first clips, or an earlier run, say how long the others take."""
-    engine = _engine(group, todo, how)
+    engine = engine_for(group, todo, how)
     group.check_engine(engine, wanted)
     run = ExtractionPass(group, engine)
     workers = how.workers or default_workers()
@@ -304,12 +316,28 @@ def _log_folder(group: BackboneGroup, how: ExtractConfig) -> Path:
     return how.data_root / "features" / "tensorboard_logs" / name
 
 
-def _make_again(
-    by_id: Mapping[str, WantedClip], config: FeatureConfig, how: ExtractConfig, clip_id: str
-) -> None:
-    """Extract one clip anew. Raises UserError if it can no longer be read."""
-    for failure in ensure([by_id[clip_id]], config, how).failures:
-        raise UserError(
-            f"the cached feature of {failure['path']} is lost, and the clip cannot be read ({failure['reason']}). "
-            "Run the same command again: it leaves the clip out"
-        )
+class _Remaker:
+    """Extracts a clip anew, given its id. Its engines are built once for all clips; another process builds its own.
+
+    Raises UserError if the clip can no longer be read.
+    """
+
+    def __init__(self, by_id: Mapping[str, WantedClip], config: FeatureConfig, how: ExtractConfig):
+        self.by_id, self.config, self.how = by_id, config, how
+        self._engines: dict[tuple[str, Path], engines.Engine] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.by_id, self.config, self.how)
+
+    def __call__(self, clip_id: str) -> None:
+        for failure in _ensure([self.by_id[clip_id]], self.config, self.how, self._engine).failures:
+            raise UserError(
+                f"the cached feature of {failure['path']} is lost, and the clip cannot be read ({failure['reason']}). "
+                "Run the same command again: it leaves the clip out"
+            )
+
+    def _engine(self, group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig) -> engines.Engine:
+        built = (group.name, group.weights)
+        if built not in self._engines:
+            self._engines[built] = _engine(group, todo, how)
+        return self._engines[built]

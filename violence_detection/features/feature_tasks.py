@@ -60,6 +60,7 @@ def run(
     frame = manifest.read(how.data_root / "combined_all")
     if task.prune:
         return _prune(config, how, frame, delete=task.prune == "yes")
+    storage.check_writable(output, "--output")
     if task.preview:
         return _preview(config, how, frame, task.preview, output)
     return _extract(config, how, wanted(how), output, start_devices)

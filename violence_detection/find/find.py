@@ -78,6 +78,7 @@ def run(
     """
     config = replace(config, roots=(*config.roots, *more_roots))
     found = discover(config, *more)
+    storage.check_writable(config.data_root, "--data-root")
     report(found, config, *more)
     planned = forecast(found)
     report_windows(planned)

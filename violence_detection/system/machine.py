@@ -4,28 +4,78 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import psutil
 
 #: Room left on the disk beside what the data needs.
 RESERVE_BYTES = 1 << 30
-_CGROUP_FILES = (  # limit, use: version 2, then version 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+
+
+@dataclass(frozen=True)
+class _CgroupVersion:
+    """Where a version of control groups keeps the memory of a group: below `mount`, in files of these names.
+
+    `reclaimable`: the lines of memory.stat that the kernel gives back before it refuses memory, above all pages of
+    files that were read; they count as used.
+    """
+
+    mount: str
+    limit: str
+    used: str
+    reclaimable: tuple[str, ...]
+
+
+_CGROUP_1 = _CgroupVersion(
+    "sys/fs/cgroup/memory",
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)
+_CGROUP_2 = _CgroupVersion(
+    "sys/fs/cgroup", "memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")
 )
 
 
-def free_memory_bytes() -> int:
-    """Memory that can still be used: the machine's, or what the container's limit leaves if that is less."""
+def free_memory_bytes(root: Path = Path("/")) -> int:
+    """Memory that can still be used: the machine's, or what a container's limit leaves if that is less.
+
+    What the kernel keeps of files that were read is free. `root`: where /proc and /sys are.
+    """
     free = [psutil.virtual_memory().available]
-    for limit, used in _CGROUP_FILES:
-        try:
-            free.append(int(Path(limit).read_text()) - int(Path(used).read_text()))
-        except (OSError, ValueError):  # no such limit here ("max")
-            continue
+    for version, group in _memory_cgroups(root):
+        mount = root / version.mount
+        # Every group above may have a limit too. A container may see paths of the machine, but only its own group,
+        # at the mount.
+        for folder in [mount / group, *(mount / parent for parent in PurePosixPath(group).parents)]:
+            try:
+                limit = int((folder / version.limit).read_text())
+                used = int((folder / version.used).read_text()) - _reclaimable_bytes(folder, version)
+            except (OSError, ValueError):  # no such group, or no limit ("max")
+                continue
+            free.append(limit - max(0, used))
     return max(0, min(free))
+
+
+def _memory_cgroups(root: Path) -> Iterator[tuple[_CgroupVersion, str]]:
+    """This process's groups that may limit its memory: the version, and the path below where it is mounted."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:  # not Linux
+        return
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            yield _CGROUP_2, path.strip("/")
+        elif "memory" in controllers.split(","):
+            yield _CGROUP_1, path.strip("/")
+
+
+def _reclaimable_bytes(folder: Path, version: _CgroupVersion) -> int:
+    lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    return sum(int(size) for name, size in lines if name in version.reclaimable)
 
 
 def free_bytes_of(path: Path) -> int:
