@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import keras
@@ -33,7 +33,8 @@ class Member:
 class TrainedModel:
     """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
 
-    `folders`: where each member lies, with the list of the clips it was trained on.
+    `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
+    of all members.
     """
 
     folder: Path
@@ -41,6 +42,7 @@ class TrainedModel:
     members: tuple[Member, ...]
     features: FeatureConfig
     record: Mapping[str, Any]
+    records: tuple[Mapping[str, Any], ...] = ()
     threshold: float = DEFAULT_THRESHOLD
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
@@ -85,39 +87,116 @@ class TrainedModel:
 
 
 def load(path: Path) -> TrainedModel:
-    """Load a `.keras` file, a model folder or an ensemble folder.
+    """Load a model file, a model folder or an ensemble folder.
 
-    Raises UserError, with the command that makes one, if there is no model, or its record is missing.
+    Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
+    from violence_detection.training import model_record, saved_heads  # needed once, to load
+
     if (path / run_folder.ENSEMBLE_NAME).is_file():
-        listed = storage.read_json(path / run_folder.ENSEMBLE_NAME)["members"]
-        files = [(m["name"], path / m["model"], float(m["weight"])) for m in listed]
-    else:
-        file = path if path.suffix == ".keras" else path / run_folder.BEST_NAME
-        files = [(file.parent.name if path.suffix != ".keras" else file.stem, file, 1.0)]
-        if path.suffix != ".keras" and file.is_file() and not (path / run_folder.RESULT_NAME).is_file():
+        files = _listed(path)
+    elif path.is_dir():
+        file = run_folder.stored(path / run_folder.BEST_NAME)
+        files = [(path.name, file, 1.0)]
+        if file.is_file() and not (path / run_folder.RESULT_NAME).is_file():
             raise UserError(
                 f"{path} has not finished training: the same command goes on with it. To use it as it is, give {file}"
             )
-    missing = [file for _, file, _ in files if not file.is_file()]
-    if missing:
-        raise UserError(
-            f"no model at {missing[0]}. Train one with runpod_train_ultimate.py or train_ensemble_models.py, and give "
-            "its folder, or a .keras file with its config.json beside it"
-        )
-    records = [_record(file) for _, file, _ in files]
+    else:
+        files = [(path.stem, path, 1.0)]
+    for _, file, _ in files:
+        _check_there(file, path)
+    records = [model_record.read(_record_of(file)) for _, file, _ in files]
     if any(r["feature_records"] != records[0]["feature_records"] for r in records):
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
-    members = tuple(Member(name, load_model(file), weight) for name, file, weight in files)
+    members = tuple(Member(name, saved_heads.load(file), weight) for name, file, weight in files)
     known = {f.name for f in fields(FeatureConfig)}
     stored: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
     }
     folders = tuple(file.parent for _, file, _ in files)
     record = {**records[0], "feature_engines": _engines_of_all(records)}
-    return TrainedModel(folders[0], folders, members, FeatureConfig(**stored), record)
+    return TrainedModel(
+        folders[0],
+        (path, *folders) if (path / run_folder.CLIPS_NAME).is_file() and path not in folders else folders,
+        members,
+        FeatureConfig(**stored),
+        record,
+        tuple(records),
+    )
+
+
+def _listed(folder: Path) -> list[tuple[str, Path, float]]:
+    """Name, file and weight of each member in ensemble.json. Raises UserError for anything else in it."""
+    path = folder / run_folder.ENSEMBLE_NAME
+    members = run_folder.read_object(path).get("members")
+    if not isinstance(members, list) or not all(isinstance(m, dict) for m in members) or not members:
+        raise UserError(f"{path} lists no members. Copy it again from where it was made, or train again")
+    files = []
+    for member in members:
+        name, weight = member.get("name"), member.get("weight")
+        is_weight = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight <= 1
+        if not isinstance(name, str) or not is_weight:
+            raise UserError(
+                f"{path}: each member needs a name and a weight from 0 to 1. Found: {name!r}, {weight!r}"[
+                    :500
+                ]
+            )
+        files.append((name, _inside(path, member.get("model")), float(weight)))
+    if len({name for name, _, _ in files}) != len(files) or sum(weight for *_, weight in files) <= 0:
+        raise UserError(f"{path}: names must differ, and some weight must be above 0. Train again")
+    return files
+
+
+def _inside(listed_in: Path, named: Any) -> Path:
+    """The model file of that name below the ensemble's folder. Raises UserError for one that lies elsewhere."""
+    folder = listed_in.parent
+    if isinstance(named, str) and named and "\0" not in named:
+        file = run_folder.stored(folder / named)
+        if (
+            not PurePath(named).is_absolute()
+            and ".." not in PurePath(named).parts
+            and file.suffix in (run_folder.WEIGHTS_SUFFIX, run_folder.ARCHIVE_SUFFIX)
+            and file.resolve().is_relative_to(folder.resolve())
+        ):
+            return file
+    raise UserError(
+        f"{listed_in} names the model {named!r}, which is no model file below {folder}. Copy the members into it; an "
+        "ensemble of folds or of tuned members that an earlier version made is written anew by the same "
+        "train_ensemble_models.py command, which trains nothing again"
+    )
+
+
+def _check_there(file: Path, asked: Path) -> None:
+    """Raise UserError, saying what is there instead, unless a model file is. `asked`: what was to be loaded."""
+    how = (
+        "Train one with runpod_train_ultimate.py or train_ensemble_models.py, and give its folder, or a .keras or "
+        ".safetensors file with its config.json beside it"
+    )
+    known = (run_folder.WEIGHTS_SUFFIX, run_folder.ARCHIVE_SUFFIX)
+    if file.is_file() and file.suffix in known:
+        return
+    if file.is_file():
+        raise UserError(
+            f"{file} is there, but a {file.suffix or 'file of that kind'} is not supported: what such a file holds may "
+            f"run when it is loaded. {how}"
+        )
+    kinds = (".h5", ".hdf5", ".pb", *known)
+    others = sorted(p for p in asked.iterdir() if p.suffix in kinds) if asked.is_dir() else []
+    if others:
+        there = ", ".join(p.name for p in others[:5])
+        raise UserError(f"no model at {file}; what is there, {there}, is not taken for it. {how}")
+    raise UserError(f"no model at {file}. {how}")
+
+
+def _record_of(model_file: Path) -> Path:
+    path = model_file.parent / run_folder.CONFIG_NAME
+    if not path.is_file():
+        raise UserError(f"{model_file} has no {path.name} beside it, which says how its input is prepared. "
+                        "Copy it from where the model was trained")  # fmt: skip
+    return path
 
 
 def _engines_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -159,20 +238,8 @@ def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
             )
 
 
-def _record(model_file: Path) -> dict[str, Any]:
-    path = model_file.parent / run_folder.CONFIG_NAME
-    if not path.is_file():
-        raise UserError(f"{model_file} has no {path.name} beside it, which says how its input is prepared. "
-                        "Copy it from where the model was trained")  # fmt: skip
-    return storage.read_json(path)
-
-
 def load_model(file: Path) -> keras.Model:
-    """One trained head. Raises UserError if the file is damaged."""
-    assert heads.ARCHITECTURES  # importing heads registers the layers that the file names
-    try:
-        return keras.models.load_model(file, compile=False)
-    except (ValueError, OSError, TypeError) as e:
-        raise UserError(
-            f"{file} cannot be loaded ({str(e).splitlines()[0]}). Train it again, or copy it again"
-        ) from e
+    """One trained head, from the better of its two files. Raises UserError if it is damaged."""
+    from violence_detection.training import saved_heads
+
+    return saved_heads.load(run_folder.stored(file))
