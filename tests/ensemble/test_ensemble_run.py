@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from violence_detection.ensemble import cross_validation, ensemble_run, hard
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import scoring
+from violence_detection.evaluation import training_overlap
 from violence_detection.features.config import ExtractConfig
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import run_folder, trainer
+from violence_detection.training import run_folder, trained_clips, trainer
 
 CONFIG = EnsembleConfig(
     members=("conv_lstm",), cross_validate=2, tta=2, fine_tune_hard=True, hard_below=0.9, hard_epochs=2
@@ -96,7 +97,8 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
         )
         np.testing.assert_allclose(rows.p_violent, (plain + other) / 2, atol=1e-6)
         assert np.abs(plain - other).max() > 1e-3
-        seen = pool.rows(sorted(run_folder.trained_clips(model.folder)))
+        seen = trained_clips.read(model.folder)
+        assert seen is not None
         assert not set(seen.source_group) & set(rows.source_group)
     right = (oof.p_violent >= 0.5) == (oof.label == "fight")
     assert said["cv_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
@@ -106,13 +108,20 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
 
 @pytest.mark.slow
 def test_the_fold_models_together_are_an_ensemble_that_knows_what_it_was_trained_on(
-    done: tuple[Path, dict[str, Any]], pool: Pool
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
 ) -> None:
     folds = trained_model.load(done[0] / "folds")
     assert [m.name for m in folds.members] == ["fold_0.conv_lstm", "fold_1.conv_lstm"]
     train = pool.frame.clip_id[pool.frame.split == "train"].tolist()
-    assert scoring.trained_on(folds, pool.frame.clip_id.tolist()) == len(train)
-    assert scoring.trained_on(trained_model.load(done[0] / "fold_0"), train) < len(train)
+    everything = training_overlap.compare(folds, pool.frame, "f" * 64)
+    assert everything.same_clip.found == everything.training_clips == len(train)
+    rows = pool.frame[pool.frame.split == "train"]
+    assert training_overlap.compare(
+        trained_model.load(done[0] / "fold_0"), rows, "f" * 64
+    ).same_clip.found < len(train)
+    shutil.copytree(done[0] / "folds", tmp_path / "alone")
+    alone = trained_model.load(tmp_path / "alone")
+    assert training_overlap.compare(alone, pool.frame, "f" * 64) == everything
 
 
 @pytest.mark.slow
@@ -132,7 +141,15 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
     (member,) = tuned["members"]
     assert member["kept"] == (member["selection_after"]["loss"] < member["selection_before"]["loss"])
     (listed,) = storage.read_json(output / "hard" / "ensemble.json")["members"]
-    assert listed["model"].startswith("../") != member["kept"]
+    assert listed["model"].startswith("members/") != member["kept"]
+    table = trained_clips.read(output / "hard")
+    assert table is not None
+    train = pool.frame.clip_id[pool.frame.split == "train"]
+    assert sorted(table.clip_id) == sorted(train)  # all have chosen weights, or told which are hard
+    assert set(table.role) == {"weights", "mined"}
+    before = trained_clips.read(output / "conv_lstm")
+    assert before is not None
+    assert trained_clips.read(output / "hard" / "conv_lstm").equals(before)  # type: ignore[union-attr]
     assert tuned["val"]["before"] == said["ensemble_val_accuracy"]
     assert tuned["val"]["gain"] == pytest.approx(tuned["val"]["after"] - tuned["val"]["before"], abs=2e-4)
 
@@ -144,6 +161,19 @@ def test_repeated_it_says_the_same_and_trains_nothing(
     output, said = done
     monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
     assert _run(CONFIG, pool, output).run() == said
+
+
+@pytest.mark.slow
+def test_a_model_from_before_the_table_gets_it_without_being_trained(
+    done: tuple[Path, dict[str, Any]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, _ = done
+    table = (output / "conv_lstm" / run_folder.CLIPS_NAME).read_text()
+    (output / "conv_lstm" / run_folder.CLIPS_NAME).unlink()
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    run = _run(EnsembleConfig(members=("conv_lstm",)), pool, output)
+    run.train(run._official_jobs())
+    assert (output / "conv_lstm" / run_folder.CLIPS_NAME).read_text() == table
 
 
 @pytest.mark.slow

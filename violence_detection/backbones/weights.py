@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -205,7 +206,11 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
 
 
 def load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
-    """Load a Keras weights file. Raises UserError naming the file if it holds those of another model, or none."""
+    """Load a Keras weights file.
+
+    Raises UserError naming the file if it holds those of another model, or none, or reaches beyond itself.
+    """
+    keras_archive.check_weights(path)
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as e:

@@ -19,10 +19,11 @@ from violence_detection.ensemble import ensemble
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
+from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, scoring
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import run_folder
+from violence_detection.training import run_folder, trained_clips
 from violence_detection.training.run_folder import Trained
 
 if TYPE_CHECKING:
@@ -82,13 +83,16 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
     count = len(plan.members)
     per_fold = [trained[i * count : (i + 1) * count] for i in range(len(plan.folds))]
     seed = plan.settings.train.seed
-    predicted, everyone = [], []
+    predicted, everyone, chose_weights = [], [], []
     for i, (fold, results) in enumerate(zip(plan.folds, per_fold, strict=True)):
         folder = plan.folder / fold.name
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, results, strict=True)]
-        weights = ensemble.write(folder, parts, plan.pool.plain(fold.selection), seed)
+        selection = plan.pool.plain(fold.selection)
+        weights = ensemble.write(folder, parts, selection, seed)
+        chose_weights.append(selection.rows)
         held_out = plan.pool.views(fold.held_out, plan.views)
         rows = scoring.predict_rows(trained_model.load(folder), held_out.rows, held_out)
+        scoring.require_finite(rows.p_violent.to_numpy(float), rows, str(folder))
         predicted.append(rows.assign(fold=i))
         everyone += [
             (ensemble.Part(f"{fold.name}.{p.name}", p.model, p.selection_accuracy), w)
@@ -101,6 +105,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
             [part for part, _ in everyone],
             [weight for _, weight in everyone],
             {"why": "the weights of each fold"},
+            {trained_clips.WEIGHTS: pd.concat(chose_weights)},
         )
     with storage.atomic_path(plan.predictions_path) as temporary:
         oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
@@ -119,9 +124,15 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
 
     if not (folder / RECORD_NAME).is_file():
         return None
-    record = storage.read_json(folder / RECORD_NAME)
-    wanted = plan(len(record["folds"]), tuple(record["members"]))
-    if record["jobs"] != wanted.keys():  # whatever views judged the clips
+    record = run_folder.read_object(folder / RECORD_NAME)
+    try:
+        wanted = plan(len(record["folds"]), tuple(record["members"]))
+        jobs = record["jobs"]
+    except (KeyError, TypeError) as e:
+        raise UserError(
+            f"{folder / RECORD_NAME} cannot be used ({e!r}). Remove it, and it is made again"
+        ) from e
+    if jobs != wanted.keys():  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
     text = {"clip_id": str, "source_group": str}

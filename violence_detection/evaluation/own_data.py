@@ -31,10 +31,6 @@ log = logging.getLogger(__name__)
 
 #: Below the folder with the features: what is cut out of own videos to be judged, and what looking at clips has found.
 FOLDER = "own_clips"
-_HELD_APART = (
-    "own clips, compared with the training clips by file content alone; other recordings or cuts of the same footage "
-    "were not looked for"
-)
 
 
 def named(config: EvaluationConfig) -> tuple[str, ...]:
@@ -104,7 +100,7 @@ def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> C
         base=root,
         data_root=root,
         train=None,
-        held_apart=_HELD_APART,
+        split=f"own clips: {', '.join(str(s.origin) for s in sets)}",
         kind="own clips",
         generated=any(is_generated(s.root) for s in sets),
         unreadable=_unreadable(clips, scans),

@@ -118,16 +118,14 @@ class FeatureStore:
     def add(
         self, clip_id: str, values: Mapping[str, np.ndarray], engine: str, *, by_time: bool = False
     ) -> None:
-        """Write variants, keeping those that the entry has already. `values`: name -> (T, C).
+        """Write variants, keeping those that the entry has already. `values`: name -> (T, C), finite in float16.
 
         `by_time`: the frames were found by their time stamps; variants whose frames were not go.
         """
         new = {name: v.astype(np.float16) for name, v in values.items()}
         for name, value in new.items():
             if not np.isfinite(value).all():
-                raise ValueError(
-                    f"{clip_id} {name}: the backbone gave values beyond float16: {np.abs(values[name]).max()}"
-                )
+                raise ValueError(f"{clip_id} {name}: values that are not finite in float16")
         path = self.path(clip_id)
         with storage.locked(self.folder / LOCK_NAME):
             before = self._whole_members(clip_id)

@@ -60,10 +60,11 @@ class Extraction:
             rate = self.clips_extracted / self.seconds
             log.info("features: %d clips in %.0f s (%.1f clips/s)", self.clips_extracted, self.seconds, rate)
         for failure in self.failures:
-            log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
+            log.warning("left out: %s (%s)", failure["path"], failure["reason"])
         if len(self.failures) == wanted:
             raise UserError(
-                f"none of the {wanted} clips could be read. Run: python find_all_datasets.py --check"
+                f"none of the {wanted} clips could be read. First: {self.failures[0]['path']}: "
+                f"{self.failures[0]['reason']}. Run: python find_all_datasets.py --check"
             )
 
 

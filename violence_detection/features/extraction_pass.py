@@ -167,6 +167,7 @@ class ExtractionPass:
     def _clip(self, clip: WantedClip) -> None:
         try:
             values = self._features(clip)
+            _check_finite(clip, values)
         except UnreadableVideo as e:
             with self._lock:
                 self.failures.append({"path": e.path, "reason": e.reason})
@@ -190,3 +191,17 @@ class ExtractionPass:
             for name, features in self.group.by_input(stream, job.result()).items():
                 values[name][variant] = features
         return values
+
+
+def _check_finite(clip: WantedClip, values: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Raise UnreadableVideo naming the clip if the cache, which holds float16, cannot hold its features as numbers."""
+    for name, variants in values.items():
+        for variant, features in variants.items():
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(features.astype(np.float16))
+            if not finite.all():
+                wrong = features[~finite].flat[0]
+                raise UnreadableVideo(
+                    clip.path,
+                    f"its features by {name} ({variant}) are not finite in float16: {wrong:g} among them",
+                )
