@@ -141,8 +141,26 @@ def test_archive_put_there_by_hand_needs_no_credentials(
     archive = bench.root / "downloads" / "kaggle_set" / "fights.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(zipped(bench.files))
-    arrives(bench)
+    (archive.parent / "notes.txt").write_text("mine")
+    result = bench.run("kaggle_set")
+    assert [o.status for o in result.outcomes] == ["downloaded"]
+    assert completion.problems(bench.raw("kaggle_set")) == []
     assert bench.server.log == []
+    assert bench.run("kaggle_set").summary()["skipped"] == 1
+    assert {p.name for p in archive.parent.iterdir()} == {"fights.zip", "notes.txt"}, (
+        "what was not fetched stays"
+    )
+
+
+def test_a_damaged_archive_put_there_by_hand_stays_and_is_named(bench: Bench) -> None:
+    archive = bench.root / "downloads" / "kaggle_set" / "fights.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(bench.files)[:-1000])
+    (outcome,) = bench.run("kaggle_set").outcomes
+    assert outcome.status == "failed"
+    assert "fights.zip" in outcome.reason
+    assert "put there by hand and stays" in outcome.reason
+    assert archive.is_file()
 
 
 def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> None:
@@ -206,6 +224,7 @@ def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> 
     left = bench.root / "downloads" / "kaggle_set" / "fights.zip"
     left.parent.mkdir()
     left.write_bytes(b"left")
+    left.with_name("fights.zip.fetched.json").write_text("{}")
     assert bench.run("kaggle_set").summary()["skipped"] == 1
     bench.assert_whole()
 
@@ -338,6 +357,7 @@ def test_interrupted_while_unpacking_publishes_nothing(bench: Bench) -> None:
     archive = bench.root / "downloads" / "plain_set" / "plain.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(zipped(bench.plain_files))
+    archive.with_name("plain.zip.fetched.json").write_text("{}")
     planned = plan.make_plan(download.choose(config)[0], layout, kaggle_source.authenticate)
     job = download_job.DownloadJob(layout, config, lambda _: PLENTY_BYTES, PATIENT, 0)
     job.stop.set()

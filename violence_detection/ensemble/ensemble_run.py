@@ -152,11 +152,21 @@ def prepare(
     training_data.check(features, how)
     trainer.check(train)
     choice = choose(config, how)
+    _check_parts(config, how, choice, train)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
     pool = pools.open_pool(features, how, choice)
     settings = Settings(features, how.augment, head, train)
     return EnsembleRun(config, how, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+
+
+def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
+    """Raise UserError where a part would lack a class, before hours of extraction and not after."""
+    frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
+    if not config.all_clips:
+        folds.official(frame, target, train.selection_fraction, train.seed)
+    if k := config.cross_validate:
+        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
 
 
 def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
