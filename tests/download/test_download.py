@@ -174,6 +174,14 @@ def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> N
     assert (completion.read(bench.raw("kaggle_set")) or {})["source"] == {"kind": "by hand"}
 
 
+def test_a_dangling_link_in_a_tree_put_there_by_hand_fails_that_one_by_name(bench: Bench) -> None:
+    bench.raw("kaggle_set").mkdir(parents=True)
+    (bench.raw("kaggle_set") / "link.avi").symlink_to(bench.root / "gone.avi")
+    outcomes = bench.run("kaggle_set", "plain_set").outcomes
+    assert [o.status for o in outcomes] == ["failed", "downloaded"]
+    assert "link.avi" in outcomes[0].reason
+
+
 def test_archive_lying_in_the_raw_folder_is_not_taken_for_the_data_set(bench: Bench) -> None:
     bench.raw("kaggle_set").mkdir(parents=True)
     (bench.raw("kaggle_set") / "fights.zip").write_bytes(zipped(bench.files))
