@@ -18,10 +18,11 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import training_overlap
-from violence_detection.features.config import ExtractConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import trained_model
 from violence_detection.system import storage
 from violence_detection.training import run_folder, trained_clips, trainer
+from violence_detection.training.config import HeadConfig, TrainConfig
 
 CONFIG = EnsembleConfig(
     members=("conv_lstm",), cross_validate=2, tta=2, fine_tune_hard=True, hard_below=0.9, hard_epochs=2
@@ -208,3 +209,23 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(UserError, match=says):
         ensemble_run.check(config)
+
+
+@pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
+def test_a_part_without_a_class_is_said_before_anything_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: EnsembleConfig
+) -> None:
+    rows = pd.DataFrame(
+        {"clip_id": [f"c{i}" for i in range(20)], "source_group": [f"s{i}" for i in range(20)]}
+    )
+    rows = rows.assign(label="nonfight", dataset="d", split=["train"] * 15 + ["val"] * 5)
+    if not config.all_clips:
+        rows.loc[:9, "label"] = "fight"  # val alone lacks them
+    monkeypatch.setattr(ensemble_run.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(ensemble_run.training_data, "check", lambda *_: None)
+    monkeypatch.setattr(ensemble_run.devices, "set_up", lambda _: pytest.fail("starts work first"))
+    features = FeatureConfig(backbone=("efficientnet_lite0",))
+    with pytest.raises(UserError, match=r"class only|no fight clip"):
+        ensemble_run.prepare(
+            config, ExtractConfig(data_root=tmp_path), features, HeadConfig(), TrainConfig(), tmp_path, False
+        )

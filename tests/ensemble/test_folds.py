@@ -99,7 +99,7 @@ def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
     frame = _frame()
     with pytest.raises(UserError, match="--cross-validate 99"):
         folds.cross_validation(frame, {"a", "b"}, 99, 0.2, 0)
-    with pytest.raises(UserError, match="one class"):
+    with pytest.raises(UserError, match="the val part has no nonfight"):
         folds.official(frame.assign(label="fight"), {"a", "b"}, 0.2, 0)
 
 

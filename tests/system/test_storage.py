@@ -167,13 +167,16 @@ def test_temporary_files_of_dead_writers_go_and_those_of_living_ones_stay(tmp_pa
     alive = tmp_path / f".clip.{here}.{os.getpid()}-77.tmp.npz"
     elsewhere = tmp_path / f".clip.other_host_1.{gone.pid}-78.tmp.npz"
     entry = tmp_path / "clip.npz"
-    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry):
+    stranger = tmp_path / ".my.notes.tmp.txt"
+    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry, stranger):
         path.write_bytes(b"x")
     two_hours_ago = time.time() - 7200
-    for path in (elsewhere_old, alive, entry):
+    for path in (elsewhere_old, alive, entry, stranger):
         os.utime(path, (two_hours_ago, two_hours_ago))
     storage.remove_abandoned(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name, entry.name])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [alive.name, elsewhere.name, entry.name, stranger.name]
+    )
 
 
 def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ def _by_time(path: Path) -> list[str]:
         return [row["clip_id"] for row in csv.DictReader(f)]
 
 
+def require_both_classes(part: str, rows: pd.DataFrame) -> None:
+    """Raise UserError where a part (train, selection, val) has clips of one class only, or none."""
+    if missing := [label for label in CLASS_NAMES if not (rows.label == label).any()]:
+        raise UserError(
+            f"the {part} part has no {' and no '.join(missing)} clip among its {len(rows)} clips; nothing can be "
+            "learnt or measured with it. Add data with both classes from more sources, run combine_all_datasets.py "
+            "again, and see what it says of each data set"
+        )
+
+
 def clip_name(dataset: str, source_path: str, clip_id: str) -> str:
     """A readable name that no other clip has: `<dataset>__<stem>__<first half of the id><suffix>`."""
     path = Path(source_path)

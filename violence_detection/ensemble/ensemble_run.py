@@ -192,7 +192,18 @@ def check_all(
     """Raise UserError for settings and data that cannot work, before any work starts."""
     training_data.check(features, how)
     trainer.check(train)
-    choose(config, how)
+    _check_parts(config, how, choose(config, how), train)
+
+
+def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
+    """Raise UserError where a part would lack a class, before hours of extraction and not after."""
+    frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
+    if not config.all_clips and not config.leave_one_dataset_out:
+        folds.official(frame, target, train.selection_fraction, train.seed)
+    if k := config.cross_validate:
+        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
+    if config.leave_one_dataset_out:
+        folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
 
 
 def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:

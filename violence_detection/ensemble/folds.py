@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from violence_detection.combine import split
+from violence_detection.combine import manifest, split
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -41,6 +41,7 @@ def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed
     """Train and selection from train, held out is val. `frame`: the manifest's rows, by clip id."""
     aimed = frame.dataset.isin(target)
     val = frame[aimed & (frame.split == split.VAL)]
+    manifest.require_both_classes("val", val)
     return _make_fold(
         OFFICIAL, frame, frame[aimed & (frame.split == split.TRAIN)], val, target, fraction, seed
     )

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
 NAME_ERRORS: Final = "surrogateescape"
 _NO_UTF8 = re.compile("[\ud800-\udfff]")
+#: The name that `atomic_path` gives.
+_TEMPORARY = re.compile(r"\..*\.(?P<machine>[\w-]+)\.(?P<pid>\d+)-\d+\.tmp(\.[^.]*)?")
 _CHUNK_BYTES = 1 << 20
 _NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -169,11 +171,12 @@ def remove_abandoned(folder: Path) -> None:
     A writer on this machine is asked for by its process number; of other machines, on a shared volume, only what has
     not changed for an hour goes.
     """
-    for path in sorted(folder.glob(".*.tmp.*")):
-        parts = path.name.rpartition(".tmp.")[0].split(".")
-        if len(parts) > 1 and parts[-2] == machine():
-            pid = parts[-1].split("-")[0]
-            abandoned = not (pid.isdigit() and is_running(int(pid)))
+    for path in sorted(folder.glob(".*.tmp*")):
+        writer = _TEMPORARY.fullmatch(path.name)
+        if writer is None:  # somebody else's way of naming things
+            continue
+        if writer["machine"] == machine():
+            abandoned = not is_running(int(writer["pid"]))
         else:
             abandoned = _age_s(path) > _ABANDONED_S
         if abandoned:

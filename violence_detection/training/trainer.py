@@ -353,7 +353,7 @@ class _TrainingRun:
         checkpoint = self.folder / "checkpoint"
         _save_model(model, checkpoint / name)
         storage.write_json(checkpoint / "state.json", {"model": name, **dataclasses.asdict(state)})
-        for old in checkpoint.glob("*.keras"):
+        for old in checkpoint.glob("epoch-*.keras"):
             if old.name != name:
                 old.unlink()
         return state.best_epoch == state.epoch - 1
