@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.constants import CLASS_NAMES, __version__
+from violence_detection.system import tensorflow_start
 
 if TYPE_CHECKING:
     from violence_detection.backbones.registry import list_backbones
@@ -50,6 +51,9 @@ _PUBLIC = {
     "Evaluation": "evaluation.scoring",
     "evaluate": "evaluation.evaluate",
 }
+
+
+tensorflow_start.prepare()
 
 
 def __getattr__(name: str) -> Any:

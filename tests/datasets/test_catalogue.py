@@ -212,3 +212,13 @@ def test_published_names_are_those_of_the_traps() -> None:
         labels = {"fight", "nonfight"}
         named = [entry.named(path) for path, label in PATHS[key].items() if label in labels]
         assert sum(named) * 2 >= len(named), key
+
+
+def test_a_catalogue_saved_with_a_mark_is_read_and_a_wrong_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.toml"
+    text = catalogue.CATALOGUE_PATH.read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8-sig")
+    assert catalogue.load(path) == catalogue.load()
+    path.write_text(f"# mine\nkey =\n{text}")
+    with pytest.raises(UserError, match=r"catalogue\.toml is no TOML file: .*line 2"):
+        catalogue.load(path)

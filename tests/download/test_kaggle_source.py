@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import sys
 import time
@@ -174,6 +175,54 @@ def test_each_way_of_authenticating_works_and_is_named(
     }
     assert named[way] in kaggle_source.authenticate().how
     arrives(bench)
+
+
+MARKED = {"UTF-8": "utf-8-sig", "UTF-16": "utf-16"}
+
+
+@pytest.mark.parametrize("encoding", MARKED)
+def test_settings_that_an_editor_has_marked_are_read(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    """The client passes over such a file without a word."""
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    text = json.dumps({"username": "someone", "key": LEGACY_KEY})
+    Path("~/.kaggle/kaggle.json").expanduser().write_text(text, encoding=MARKED[encoding])
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(Path("~/.kaggle").expanduser()))
+    arrives(bench)
+    assert not {"KAGGLE_USERNAME", "KAGGLE_KEY"} & os.environ.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '{\n "username": "someone",\n "key": "01',
+            "is damaged: Unterminated string starting at in line 3, column 9",
+        ),
+        ('{"username": "someone"}', "has no key"),
+        ("[]", "has no username and no key"),
+    ],
+)
+def test_settings_that_are_damaged_are_named_with_what_is_wrong(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    file = Path("~/.kaggle/kaggle.json").expanduser()
+    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(file.parent))
+    file.write_text(text)
+    reason = failure(bench)
+    assert f"{file} {told}" in reason
+    assert "settings/api" in reason
+    assert "accept" not in reason
+
+
+def test_a_token_that_an_editor_has_marked_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    Path("~/.kaggle/access_token").expanduser().write_text(TOKEN, encoding="utf-8-sig")
+    reason = failure(bench)
+    assert "access_token holds more than a token" in reason
+    assert TOKEN not in reason
 
 
 def test_html_log_in_page_in_place_of_the_zip(bench: Bench) -> None:

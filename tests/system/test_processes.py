@@ -22,6 +22,12 @@ def square(n: int) -> int:
     return n * n
 
 
+def opencv_threads(_: int) -> int:
+    import cv2
+
+    return int(cv2.getNumThreads())
+
+
 def square_or_die(n: int) -> int:
     if n % 10 == 3:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -55,6 +61,26 @@ def square_or_raise(n: int) -> int:
     if n == 3:
         raise ValueError("three")
     return n * n
+
+
+def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "usable_cpus", lambda: 4)
+
+    def threads(workers: int) -> set[int]:
+        return {n for _, n in processes.map_unordered(opencv_threads, range(3), workers, int)}
+
+    assert (threads(2), threads(3), threads(1)) == ({2}, {1}, {4})
+
+
+def test_a_part_of_the_processors_counts_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOKY_MAX_CPU_COUNT", raising=False)
+    everything = processes.usable_cpus()
+    with processes.limited_to(1):
+        assert processes.usable_cpus() == 1
+        with processes.limited_to(1000):
+            assert processes.usable_cpus() == everything
+        assert processes.usable_cpus() == 1
+    assert processes.usable_cpus() == everything
 
 
 def test_every_item_comes_back_once() -> None:

@@ -308,3 +308,23 @@ def test_short_names_stay_and_limits_are_in_bytes() -> None:
     for length in range(100, 400, 7):
         for letter in "aé漢":
             assert len(storage.shorten_name(letter * length + ".avi", 143).encode()) <= 143
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_text_that_a_person_has_saved_is_read_with_its_mark_or_without(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes('{"a":\r\n "größer"}\r'.encode(encoding))
+    assert storage.read_text(path) == '{"a":\n "größer"}\n'
+    assert storage.read_json(path) == {"a": "größer"}
+
+
+def test_a_damaged_file_is_named_with_the_line_whoever_catches_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"a": 1,\n "b": ')
+    with pytest.raises(UserError, match=r"x\.json is damaged: Expecting value in line 2, column 7"):
+        storage.read_json(path)
+    with pytest.raises(ValueError, match="damaged"):
+        storage.read_json(path)
+    path.write_bytes(b"{}\n\n\xff")
+    with pytest.raises(UserError, match=r"x\.json is no UTF-8 text in line 3"):
+        storage.read_json(path)

@@ -11,7 +11,9 @@ CPUs with AMX where they keep the features (see precision.py).
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import queue
 import threading
 import time
@@ -26,6 +28,7 @@ import numpy as np
 
 from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UserError
+from violence_detection.system import tensorflow_start
 
 if TYPE_CHECKING:
     from violence_detection.backbones.precision import Probe
@@ -57,8 +60,8 @@ def create(
     of the engines whose features a model was trained on; the reduced precision if it was that alone. Otherwise float32.
     Raises UserError if OpenVINO was asked for and is not installed.
     """
-    if kind == "auto":
-        kind = "tensorflow" if _gpus() or not _has_openvino() else "openvino"
+    tensorflow_start.gpus()  # the first look at the devices, whatever runs the network: Keras builds it
+    kind = resolved(kind)
     if kind == "openvino" and not _has_openvino():
         raise UserError("engine openvino: the package is missing. Run: pip install openvino")
     reduced = _reduced_precision(kind)
@@ -70,6 +73,13 @@ def create(
     from violence_detection.backbones import precision
 
     return precision.faster_if_equal(lambda: _engine(kind, backbone, weights, frames, reduced), exact, probe)
+
+
+def resolved(kind: str) -> str:
+    """tensorflow or openvino: what `auto` takes here, or the kind itself."""
+    if kind != "auto":
+        return kind
+    return "tensorflow" if _gpus() or not _has_openvino() else "openvino"
 
 
 def _reduced_precision(kind: str) -> str | None:
@@ -89,11 +99,42 @@ def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: st
     if kind == "openvino":
         model = _build(backbone, weights, "float32")
         return Engine(f"openvino-{dtype}", _openvino(model, _shape(backbone, frames), dtype))
-    gpus = _gpus()
-    jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2)) if gpus else 1
+    devices = _gpus()
+    jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2)) if devices else 1
     if backbone.is_video:  # its batch axis is time
         jobs_a_batch = 1
-    return tensorflow_engine(backbone, weights, frames, gpus or ["CPU:0"], jobs_a_batch, dtype)
+    if not devices:
+        _limit_tensorflow_threads()
+        log.info("%s: TensorFlow on %d CPU threads", backbone.name, _tensorflow_threads())
+    return tensorflow_engine(backbone, weights, frames, devices or ["CPU:0"], jobs_a_batch, dtype)
+
+
+def _limit_tensorflow_threads() -> None:
+    """Before it starts, and unless somebody has given another number: it would start a thread a processor it sees."""
+    import tensorflow as tf
+
+    if (limit := thread_limit()) and not tf.config.threading.get_intra_op_parallelism_threads():
+        with contextlib.suppress(RuntimeError):  # it has started
+            tf.config.threading.set_intra_op_parallelism_threads(limit)
+
+
+def _tensorflow_threads() -> int:
+    import tensorflow as tf
+
+    from violence_detection.system import processes
+
+    return tf.config.threading.get_intra_op_parallelism_threads() or processes.usable_cpus()
+
+
+def thread_limit() -> int | None:
+    """Threads to compute with where this process may use fewer processors than the libraries see, else None.
+
+    That is under a container's quota, or where several workers divide a machine.
+    """
+    from violence_detection.system import processes
+
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable if (usable := processes.usable_cpus()) < seen else None
 
 
 def tensorflow_engine(
@@ -147,9 +188,7 @@ def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
 
 
 def _gpus() -> list[str]:
-    import tensorflow as tf
-
-    return [f"GPU:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))]
+    return tensorflow_start.gpus()
 
 
 def _has_openvino() -> bool:
@@ -188,10 +227,7 @@ def _openvino(model: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
     converted.reshape(list(shape))
     steps = ov.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8)
-    hint = {"float32": "f32", "bfloat16": "bf16"}[dtype]
-    compiled = ov.Core().compile_model(
-        steps.build(), "CPU", {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT"}
-    )
+    compiled = ov.Core().compile_model(steps.build(), "CPU", _openvino_settings(dtype))
 
     def runner() -> Runner:
         request = compiled.create_infer_request()
@@ -200,6 +236,12 @@ def _openvino(model: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
         )
 
     return [runner() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))]
+
+
+def _openvino_settings(dtype: str) -> dict[str, Any]:
+    hint = {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT"}
+    return settings | ({"INFERENCE_NUM_THREADS": limit} if (limit := thread_limit()) else {})
 
 
 def _plain_or_list(outputs: list[np.ndarray]) -> Features:

@@ -19,6 +19,7 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import table_fields
 from violence_detection.datasets.table_fields import TableFields
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 
 CATALOGUE_PATH = Path(__file__).with_name("catalogue.toml")
 #: A path whose meaning is known and which is deliberately neither class (UCF-Crime's Arson, say).
@@ -177,12 +178,12 @@ def _shipped() -> Mapping[str, Dataset]:
 
 def _read(path: Path) -> Mapping[str, Dataset]:
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = tomllib.loads(storage.read_text(path))
     except OSError as e:
         raise UserError(
             f"cannot read the catalogue {path}: {e.strerror}. Give another file with --catalogue"
         ) from e
-    except ValueError as e:  # not UTF-8, or not TOML
+    except tomllib.TOMLDecodeError as e:
         raise UserError(f"the catalogue {path} is no TOML file: {e}. Mend the line") from e
     problems: list[str] = [] if entries else ["no entry; needed: a table [key] a data set"]
     datasets = {key: _dataset(key, entry, problems) for key, entry in entries.items()}

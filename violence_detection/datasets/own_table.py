@@ -16,7 +16,7 @@ from pathlib import Path
 
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
-from violence_detection.system import settings
+from violence_detection.system import settings, storage
 
 NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
 _DELIMITERS = ",;\t"
@@ -94,11 +94,9 @@ def read_table(path: Path, labels: Labels) -> Table:
 def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     """(line number, text by column) of each row that is not empty; columns that are not there are empty."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = storage.read_text(path)
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    except UnicodeDecodeError as e:
-        raise UserError(f"{path} is no UTF-8 text ({e}). Save it as CSV in UTF-8") from e
     header = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=header.count))
     columns = [name.strip().casefold() for name in next(reader, [])]

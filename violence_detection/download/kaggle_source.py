@@ -16,14 +16,16 @@ import contextlib
 import io
 import logging
 import os
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from violence_detection.download import transfer
 from violence_detection.download.http_facts import network_reason, published_md5, retry_after_s
-from violence_detection.errors import UserError
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.system import storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -47,8 +49,6 @@ def credentials_found() -> list[str]:
     """Where credentials lie, in the order the client tries them. Never their values. Does not import the
     client."""
     home = Path("~/.kaggle").expanduser()
-    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "kaggle"
-    config = Path(os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else xdg))
     places = [
         ("the variable KAGGLE_API_TOKEN", bool(os.environ.get("KAGGLE_API_TOKEN"))),
         (str(home / "access_token"), _has_text(home / "access_token")),
@@ -57,17 +57,61 @@ def credentials_found() -> list[str]:
             "the variables KAGGLE_USERNAME and KAGGLE_KEY",
             {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= os.environ.keys(),
         ),
-        (str(config / "kaggle.json"), _has_text(config / "kaggle.json")),
+        (str(_settings_file()), _has_text(_settings_file())),
         (f"{home / 'credentials.json'} (kaggle auth login)", _has_text(home / "credentials.json")),
     ]
     return [name for name, found in places if found]
 
 
+def _settings_file() -> Path:
+    """Where the client looks for the older pair."""
+    home = Path("~/.kaggle").expanduser()
+    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "kaggle"
+    return Path(os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else xdg)) / "kaggle.json"
+
+
 def _has_text(path: Path) -> bool:
     try:
-        return bool(path.read_text(encoding="utf-8").strip())
-    except (OSError, UnicodeError):
+        return bool(path.read_bytes().strip())
+    except OSError:
         return False
+
+
+def _pair_of(path: Path) -> dict[str, str]:
+    """The variables that say what kaggle.json says: the client passes over a file that it cannot read, without a word.
+
+    Raises UserError, naming the file and what is wrong with it.
+    """
+    again = "Download it again from https://www.kaggle.com/settings/api"
+    try:
+        values = storage.read_json(path)
+    except DamagedFile as e:
+        raise UserError(f"{e}. {again}") from e
+    lacking = [name for name in ("username", "key") if not (isinstance(values, dict) and values.get(name))]
+    if lacking:
+        raise UserError(f"{path} has no {' and no '.join(lacking)}. {again}")
+    pair = {"KAGGLE_USERNAME": str(values["username"]), "KAGGLE_KEY": str(values["key"])}
+    return {name: value for name, value in pair.items() if name not in os.environ}
+
+
+def _check_token(path: Path) -> None:
+    """Raise UserError for a token that the client cannot send: some editors put a mark before a text."""
+    content = path.read_bytes().strip()
+    if not re.fullmatch(rb"[!-~]+", content):
+        raise UserError(
+            f"{path} holds more than a token: a byte order mark, spaces or other characters. Save the token alone, as "
+            "plain text (ASCII)"
+        )
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
 
 
 class Kaggle:
@@ -145,10 +189,14 @@ def authenticate() -> Kaggle:
     found = credentials_found()
     if not found:
         raise UserError(f"no Kaggle credentials: none of the usual places holds any. {HOW_TO_AUTHENTICATE}")
+    pair = _pair_of(_settings_file()) if found[0] == str(_settings_file()) else {}
+    if "access_token" in found[0]:
+        _check_token(Path(found[0]))
     # urllib3 logs whole addresses, signatures included, at DEBUG
     logging.getLogger("urllib3").setLevel(logging.INFO)
     try:
-        api, method = _within(_CALL_TIMEOUT_S, _authenticated_api)
+        with _environment(pair):
+            api, method = _within(_CALL_TIMEOUT_S, _authenticated_api)
     except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
         raise UserError(
             f"Kaggle cannot be reached ({network_reason(e)}). Check network and proxy and run this again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from violence_detection.backbones import engines
 from violence_detection.combine import manifest
 from violence_detection.ensemble import cross_validation, ensemble, folds, hard, leave_one_out, member_jobs
 from violence_detection.ensemble import pool as pools
@@ -21,7 +23,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.system import storage
+from violence_detection.system import console, processes, storage, tensorflow_start
 from violence_detection.training import devices, heads, run_folder, trainer, training_data
 from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.run_folder import Trained
@@ -181,9 +183,42 @@ def prepare(
     choice = choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
-    pool = pools.open_pool(features, how, choice)
+    pool = _open_pool(features, how, train, choice)
     settings = Settings(features, how.augment, head, train)
     return EnsembleRun(config, how, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+
+
+def _open_pool(features: FeatureConfig, how: ExtractConfig, train: TrainConfig, choice: Choice) -> Pool:
+    """The clips with their features, those that are missing extracted.
+
+    TensorFlow on CPUs does that in a process of its own: this one has started it with the few threads that heads are
+    trained with, whose number cannot be changed any more.
+    """
+    if how.ray is not None or engines.resolved(how.engine) != "tensorflow" or tensorflow_start.gpus():
+        return pools.open_pool(features, how, choice)
+    task = functools.partial(_open_pool_alone, features, how, train, console.log_files(), console.log.level)
+    ((_, pool),) = processes.map_unordered(task, [choice], 1, _was_killed)
+    return pool
+
+
+def _open_pool_alone(
+    features: FeatureConfig,
+    how: ExtractConfig,
+    train: TrainConfig,
+    log_files: Sequence[str],
+    level: int,
+    choice: Choice,
+) -> Pool:
+    console.log_to(log_files, level)
+    devices.set_up(train)  # as where one model is trained, so that features are the same
+    return pools.open_pool(features, how, choice)
+
+
+def _was_killed(_: Choice) -> Pool:
+    raise UserError(
+        "the process that extracted features was killed, most likely for want of memory. Give a smaller --workers; "
+        "the same command goes on where it was"
+    )
 
 
 def check_all(

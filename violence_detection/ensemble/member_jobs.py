@@ -28,7 +28,7 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
-from violence_detection.system import console, storage
+from violence_detection.system import console, storage, tensorflow_start
 from violence_detection.system.processes import follow_parent, worker_count
 from violence_detection.training.config import HeadConfig, TrainConfig
 
@@ -166,7 +166,7 @@ def fix_threads() -> None:
     """Have TensorFlow compute with THREADS threads in this process; called before it starts. GPUs need no such care."""
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
+    if tensorflow_start.gpus():
         return
     with contextlib.suppress(RuntimeError):  # started already, with this number, by an earlier job
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
@@ -200,9 +200,7 @@ class _Worker:
 
 def visible_gpus() -> list[str]:
     """The ids of the GPUs that TensorFlow sees, as CUDA_VISIBLE_DEVICES names them."""
-    import tensorflow as tf
-
-    count = len(tf.config.list_physical_devices("GPU"))
+    count = len(tensorflow_start.gpus())
     named = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip()]
     return (named or [str(i) for i in range(count)])[:count]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from violence_detection.features.extraction_pass import (
     open_groups,
 )
 from violence_detection.features.meter import Meter
-from violence_detection.system import console, ray_cluster
+from violence_detection.system import console, processes, ray_cluster
 
 log = logging.getLogger(__name__)
 #: Shards each worker gets, so that the last ones end at about the same time; and the most clips in one.
@@ -66,12 +65,16 @@ class _Workers:
 
 @dataclass(frozen=True)
 class _Task:
-    """All that a worker needs to know. `folders`: by model input, where the cache is for who gave the task."""
+    """All that a worker needs to know. `folders`: by model input, where the cache is for who gave the task.
+
+    `cpus`: its part of a machine's processors.
+    """
 
     config: FeatureConfig
     how: ExtractConfig
     folders: dict[str, Path]
     workers: int
+    cpus: int
 
 
 def extract(
@@ -89,7 +92,8 @@ def extract(
         machines = ray_cluster.machines()
         cpus_each, gpus_each = _share(machines)
         slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
-        task = _Task(config, how, folders, how.workers or 2 * max(1, int(cpus_each)))
+        cpus = max(1, int(cpus_each))
+        task = _Task(config, how, folders, how.workers or 2 * cpus, cpus)
         shards = _shards([replace(c, path=c.path.absolute()) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", group.name, len(shards), slots)
         out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
@@ -184,11 +188,11 @@ _engines: dict[tuple[Any, ...], engines.Engine] = {}
 
 def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> engines.Engine:
     """Built once a process. On CPUs that takes one shard after another; on GPUs Ray starts one a shard."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     kind, backbone, frames = task.how.engine, group.backbone, group.config.frames
     built = (kind, backbone.name, group.weights, frames)
     if built not in _engines:
-        _engines[built] = engines.create(
-            kind, backbone, group.weights, frames, lambda: engine_check.probe_images(clips, group)
-        )
+        with processes.limited_to(task.cpus):
+            _engines[built] = engines.create(
+                kind, backbone, group.weights, frames, lambda: engine_check.probe_images(clips, group)
+            )
     return _engines[built]

@@ -5,6 +5,7 @@ Fresh processes (spawn) are used, because forking after OpenCV or TensorFlow hav
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
@@ -23,11 +24,27 @@ T = TypeVar("T")
 R = TypeVar("R")
 #: Each takes seven of the 1,024 files that a process may commonly have open.
 _MOST_WORKERS = 100
+#: The variable that bounds what loky counts.
+_LIMIT = "LOKY_MAX_CPU_COUNT"
 
 
 def usable_cpus() -> int:
     """Processors that this process may use: those it is bound to, or fewer by the container's quota; at least 1."""
     return int(cpu_count())
+
+
+@contextlib.contextmanager
+def limited_to(cpus: int) -> Iterator[None]:
+    """Count at most so many processors as usable meanwhile: a worker's part of a machine that several divide."""
+    before = os.environ.get(_LIMIT)
+    os.environ[_LIMIT] = str(cpus)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_LIMIT]
+        else:
+            os.environ[_LIMIT] = before
 
 
 def worker_count(asked: int) -> int:
@@ -61,7 +78,7 @@ def map_unordered(
     try:
         while True:
             for item in itertools.islice(todo, count - len(busy)):
-                pool = idle.pop() if idle else _one_worker()
+                pool = idle.pop() if idle else _one_worker(max(1, usable_cpus() // count))
                 limit_s = time_limit_s(item) if callable(time_limit_s) else time_limit_s
                 busy[pool.submit(function, item)] = _Begun(item, pool, limit_s)
             # Only now, so that the others work while the caller does.
@@ -97,11 +114,14 @@ class _Begun(Generic[T]):
     since_s: float = field(default_factory=time.monotonic)
 
 
-def _one_worker() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, context=multiprocessing.get_context("spawn"), initializer=_begin_worker)
+def _one_worker(threads: int) -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, context=spawn, initializer=_begin_worker, initargs=(threads,))
 
 
-def _begin_worker() -> None:
+def _begin_worker(threads: int) -> None:
+    # Its part of the processors, read by OpenCV when it is loaded: each worker would start threads for all of them.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(threads))
     # A crash is expected here and has its line in the failures file: loky would print a traceback of each.
     os.environ.setdefault("PYTHONFAULTHANDLER", "")
     follow_parent()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import errno
@@ -24,7 +25,7 @@ from typing import Any, Final
 
 import psutil
 
-from violence_detection.errors import UserError
+from violence_detection.errors import DamagedFile, UserError
 from violence_detection.system import heartbeat
 
 log = logging.getLogger(__name__)
@@ -311,9 +312,29 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
+def read_text(path: Path) -> str:
+    """Text that a person may have saved: UTF-8, or UTF-16 that says so, as editors and spreadsheets write them.
+
+    Lines end in "\\n" and a byte order mark is left out. Raises DamagedFile, naming file and line, for what is neither.
+    """
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = content[: e.start].count(b"\n") + 1
+        raise DamagedFile(f"{path} is no UTF-8 text in line {line} ({e.reason}). Save it as UTF-8") from e
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file. Raises DamagedFile, naming file and line."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as e:
+        raise DamagedFile(
+            f"{path} is damaged: {e.msg} in line {e.lineno}, column {e.colno}. Mend it, or put a whole one in its place"
+        ) from e
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 from typing import Any
 
 from violence_detection.errors import UserError
+from violence_detection.system import tensorflow_start
 from violence_detection.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -19,14 +18,10 @@ def set_up(config: TrainConfig) -> Any:
     Call before anything else touches TensorFlow: logical devices can only be made before it starts. On a CPU
     operations are made deterministic, so that the same seed gives the same loss history.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import keras
     import tensorflow as tf
 
-    gpus = tf.config.list_physical_devices("GPU")
-    for gpu in gpus:
-        with contextlib.suppress(RuntimeError):  # already started, by an extraction on the same GPU
-            tf.config.experimental.set_memory_growth(gpu, True)
+    gpus = tensorflow_start.gpus()
     count = config.devices or max(len(gpus), 1)
     if gpus and count > len(gpus):
         raise UserError(f"--devices {count}, but TensorFlow sees {len(gpus)} GPU(s). Look at nvidia-smi")
@@ -34,7 +29,7 @@ def set_up(config: TrainConfig) -> Any:
         cpu = tf.config.list_physical_devices("CPU")[0]
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * count)
     if not gpus:
-        tf.config.experimental.enable_op_determinism()
+        tensorflow_start.make_deterministic()
     mixed = config.mixed_precision == "on" or (config.mixed_precision == "auto" and bool(gpus))
     keras.mixed_precision.set_dtype_policy(
         ("mixed_float16" if gpus else "mixed_bfloat16") if mixed else "float32"

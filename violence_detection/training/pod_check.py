@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.system import machine
+from violence_detection.system import machine, tensorflow_start
 from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def devices() -> dict[str, Any]:
 
     driver = machine.gpus()
     nodes = sorted(Path("/dev").glob("nvidia[0-9]*"))
-    usable = len(tf.config.list_physical_devices("GPU"))
+    usable = len(tensorflow_start.gpus())
     there = max(len(driver), len(nodes))
     for gpu in driver:
         log.info("GPU: %s, %.1f of %.1f GB in use, %.0f %% busy", gpu.name, gpu.memory_used_mb / 1024,

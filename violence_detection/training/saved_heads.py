@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 
 from violence_detection.backbones.keras_archive import damaged, read_config, refused
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import archive_config, heads, model_record, run_folder
 from violence_detection.training.config import HeadConfig
 
@@ -52,6 +52,7 @@ def load(file: Path) -> keras.Model:
     """
     if not file.is_file():
         raise UserError(f"no model at {file}. Train one, or copy the whole folder from where it was made")
+    tensorflow_start.gpus()  # the first look at the devices
     if file.suffix == run_folder.WEIGHTS_SUFFIX:
         return _rebuild(file, model_record.read(file.parent / run_folder.CONFIG_NAME))
     return _open_archive(file)
