@@ -263,6 +263,16 @@ def test_clips_that_were_trained_on_are_announced(tmp_path: Path) -> None:
     )
 
 
+def test_what_one_class_does_not_define_says_so_and_is_null(tmp_path: Path) -> None:
+    frame = predictions_frame()
+    frame = frame[frame["label"] == "nonfight"].assign(p_violent=0.1)
+    page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context()))
+    assert page.text.count("not defined") >= 5  # AUC, average precision, F1, precision, recall
+    assert "nan" not in page.text.lower().split()
+    written = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert written["roc_auc"] is written["precision"] is None
+
+
 def test_baselines_stand_beside_the_result(tmp_path: Path) -> None:
     frame = predictions_frame()
     manifest = frame.assign(

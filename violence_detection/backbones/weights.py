@@ -210,7 +210,10 @@ def load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
 
     Raises UserError naming the file if it holds those of another model, or none, or reaches beyond itself.
     """
-    keras_archive.check_weights(path)
+    try:
+        keras_archive.check_weights(path)
+    except UserError as e:
+        raise UserError(f"{e}. --backbone-weights FILE takes the weights of {name}") from e
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as e:

@@ -51,7 +51,7 @@ class TrainedModel:
         return {m.name: heads.predict(m.model, inputs) for m in self.members}
 
     def average(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The members' weighted mean, (N,)."""
+        """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""
         weights = [m.weight for m in self.members]
         return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
 

@@ -16,7 +16,8 @@ class PredictConfig(RuntimeConfig):
     """How new videos are judged. Sampling and window length are the model's own."""
 
     model: Path = option(
-        Path("models_ensemble"), "ensemble folder, model folder, .keras file, or a name of list_models()"
+        Path("models_ensemble"),
+        "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models()",
     )
     threshold: float = option(0.5, "P(violent) from which a window counts as violent")
     stride_s: float = option(2.5, "seconds from one window to the next in a video longer than one window")
