@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Step 6: measure trained models on the val clips that no training step looked at.
+"""Step 6: measure trained models on val, and look whether training has seen these clips.
 
     python test_ensemble.py --models ./models_ensemble/ --data <root>/combined_all/val/
 

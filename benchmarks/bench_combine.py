@@ -27,6 +27,7 @@ import cv2
 
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode
+from violence_detection.video.files import VideoSearch
 
 SCRIPT = Path(__file__).resolve().parent.parent / "combine_all_datasets.py"
 FRAMES, SIZE = 16, (96, 64)
@@ -57,7 +58,7 @@ def main() -> int:
 
 def make_files(clips: Path, root: Path, n: int, workers: int) -> int:
     """Have n excerpts or more below <root>/raw; returns how many. Exits with a message if DIR cannot give them."""
-    paths = sorted(p for p in clips.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES)
+    paths = sorted(VideoSearch().below(clips))
     raw = root / "raw"
     made = sum(1 for _ in raw.rglob("*.avi"))
     per_video = -(-n // max(len(paths), 1)) + 1  # short videos give fewer

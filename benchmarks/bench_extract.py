@@ -52,6 +52,7 @@ from violence_detection.features.extraction_pass import (
     open_groups,
 )
 from violence_detection.video import augment, decode, pictures, sampling
+from violence_detection.video.files import VideoSearch
 
 _IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again
 
@@ -217,7 +218,7 @@ class Bench:
 
 def choose(folder: Path, limit: int, variants: tuple[str, ...]) -> list[WantedClip]:
     """`limit` clips evenly spread over the sorted paths below the folder; round again where there are fewer."""
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES and p.is_file())
+    paths = sorted(VideoSearch().below(folder))
     if not paths:
         raise UserError(f"no video below {folder}. Give --clips a folder with videos")
     chosen = [paths[i * len(paths) // limit if limit <= len(paths) else i % len(paths)] for i in range(limit)]

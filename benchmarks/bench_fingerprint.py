@@ -27,9 +27,10 @@ import cv2
 import numpy as np
 
 from benchmarks import alterations
-from violence_detection.combine import duplicates, fingerprint
+from violence_detection.combine import duplicates, fingerprint, second_look
 from violence_detection.system import storage
 from violence_detection.video import decode
+from violence_detection.video.files import VideoSearch
 
 log = logging.getLogger("bench_fingerprint")
 #: The limit is set this far below the nearest unrelated pair of the first half.
@@ -68,7 +69,7 @@ def main() -> int:
     log.addHandler(logging.StreamHandler(sys.stderr))
     log.setLevel(logging.INFO)
     root = args.clips / "raw" if (args.clips / "raw").is_dir() else args.clips
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES)
+    paths = sorted(VideoSearch().below(root))
     if not paths:
         parser.error(f"no videos below {root}")
     names = [p.relative_to(root).as_posix() for p in paths]
@@ -79,9 +80,12 @@ def main() -> int:
         log.info("rates: %s", rates)
         originals = list(pool.map(fingerprint_of, paths, chunksize=8))
         jobs = [(paths[i], names[i], args.seed) for i in chosen]
-        copies = dict(zip(chosen, pool.map(fingerprints_of_copies, jobs), strict=True))
+        looked_at = dict(zip(chosen, pool.map(look_at_copies, jobs), strict=True))
+    copies = {i: {kind: text for kind, (text, _) in kinds.items()} for i, kinds in looked_at.items()}
+    confirmed = {i: {kind: same for kind, (_, same) in kinds.items()} for i, kinds in looked_at.items()}
     print(json.dumps({"clips": len(paths), "altered": len(chosen), "kinds": len(alterations.KINDS),
-                      **evaluate(names, groups, originals, copies, args.seed), **rates}))  # fmt: skip
+                      **evaluate(names, groups, originals, copies, args.seed),
+                      **second_looks(originals, copies, confirmed), **rates}))  # fmt: skip
     return 0
 
 
@@ -122,17 +126,32 @@ def cpu_of_fingerprinting(path: Path) -> float:
     return time.process_time() - started
 
 
-def fingerprints_of_copies(job: tuple[Path, str, int]) -> dict[str, str]:
-    """Write, fingerprint and delete a copy of each kind of one clip."""
+def look_at_copies(job: tuple[Path, str, int]) -> dict[str, tuple[str, bool]]:
+    """Write, fingerprint, compare and delete a copy of each kind of one clip: its fingerprint, and the second look."""
     path, name, seed = job
     result = {}
+    pictures = second_look.pictures(path)
     with tempfile.TemporaryDirectory() as folder:
         for kind in alterations.KINDS:
             rng = np.random.default_rng(storage.stable_seed(seed, name, kind))
             copy = alterations.write(path, Path(folder) / kind, alterations.draw(kind, rng), rng)
-            result[kind] = fingerprint_of(copy)
+            same = second_look.compare(pictures, second_look.pictures(copy)).same
+            result[kind] = fingerprint_of(copy), same
             copy.unlink()
     return result
+
+
+def second_looks(
+    originals: list[str], copies: dict[int, dict[str, str]], confirmed: dict[int, dict[str, bool]]
+) -> dict[str, object]:
+    """Of the altered copies that fingerprints call copies, the share that a second look calls so too."""
+    found = [
+        confirmed[i][kind]
+        for i, texts in copies.items()
+        for kind, text in texts.items()
+        if any(pair.same_clip for pair in duplicates.find_pairs([originals[i], text]))
+    ]
+    return {"second_looks": len(found), "confirmed_by_second_look": round(float(np.mean(found)), 4)}
 
 
 def measure_rates(pool: ProcessPoolExecutor, paths: list[Path]) -> dict[str, float]:

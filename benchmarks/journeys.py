@@ -149,9 +149,9 @@ def main() -> int:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         if args.model:
-            from violence_detection.video.decode import VIDEO_SUFFIXES
+            from violence_detection.video.files import VideoSearch
 
-            video = next(p for p in sorted(args.clips.rglob("*")) if p.suffix.lower() in VIDEO_SUFFIXES)
+            video = min(VideoSearch().below(args.clips))
             verdict = video_to_verdict(video, args.model)
             imported = [
                 n

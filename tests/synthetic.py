@@ -41,6 +41,7 @@ def samples(count: int, seed: int, variants: int = 2) -> Samples:
             "dataset": ["a" if i % 3 else "b" for i in range(count)],
             "source_group": [f"g{i // 4}" for i in range(count)],
             "label": ["fight" if x else "nonfight" for x in labels],
+            "fingerprint": "",
         }
     )
     return Samples(rows, inputs, labels)

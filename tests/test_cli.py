@@ -114,8 +114,10 @@ cli.run_main(main)
 """
 
 
-def _script(body: str, *argv: str, log_name: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
+def _script(
+    body: str, *argv: str, log_name: str | None = None, **more: str
+) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])} | more
     program = _SCRIPT % {"log_name": log_name, "body": body.replace("\n", "\n    ")}
     command = [sys.executable, "-c", program, *argv]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
@@ -225,6 +227,7 @@ def test_an_interrupt_says_how_to_go_on() -> None:
     done = _script("raise KeyboardInterrupt")
     assert done.returncode == 130
     assert "the same command goes on" in done.stderr
+    assert "interrupted; nothing is kept" in _script("raise KeyboardInterrupt('nothing is kept')").stderr
 
 
 def test_stdout_is_one_line_of_json_and_people_read_stderr() -> None:
@@ -234,6 +237,23 @@ def test_stdout_is_one_line_of_json_and_people_read_stderr() -> None:
     assert json.loads(done.stdout) == {"train": 3, "name": "größer"}
     assert "begun" in done.stderr
     assert "a detail" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_stdout_is_json_whatever_the_names_and_figures(encoding: str) -> None:
+    summary = "{'auc': float('nan'), 'path': 'größer\\udcff.mp4'}"
+    done = _script(f"cli.print_summary({summary})\nreturn 0", PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert "NaN" not in done.stdout
+    assert json.loads(done.stdout) == {"auc": None, "path": "größer\udcff.mp4"}
+
+
+def test_a_log_file_takes_any_file_name(tmp_path: Path) -> None:
+    body = "console.log.warning('cannot judge bad\\udcff.mp4')"
+    done = _script(body, "--log-dir", str(tmp_path), log_name="judging")
+    assert "Logging error" not in done.stderr
+    (file,) = tmp_path.iterdir()
+    assert "bad\\udcff.mp4" in file.read_text()
 
 
 def test_verbose_logs_details() -> None:

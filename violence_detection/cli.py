@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 import sys
 import time
@@ -185,8 +184,8 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             file=sys.stderr,
         )
         code = EXIT_USER_MUST_ACT
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as e:
+        print(f"interrupted; {str(e) or 'the same command goes on from here'}", file=sys.stderr)
         code = 130
     except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
         if trouble := storage.disk_trouble(e):
@@ -212,7 +211,12 @@ def _user_must_act(message: str) -> int:
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The one line on stdout: what was done, as JSON."""
-    print(redaction.without_secrets(json.dumps(summary, ensure_ascii=False)), flush=True)
+    line = redaction.without_secrets(storage.as_json(summary))
+    try:
+        line.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # LC_ALL=C, for one
+        line = redaction.without_secrets(storage.as_json(summary, ensure_ascii=True))
+    print(line, flush=True)
 
 
 def exit_code(failures: Sequence[Any]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import os
 import random
 import shutil
 import signal
@@ -19,10 +20,12 @@ import pytest
 from small_videos import write
 
 from violence_detection.combine import combine, dedupe, manifest, scan
-from violence_detection.combine.config import CombineConfig
+from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UserError
 from violence_detection.find import inventory
+from violence_detection.system import storage
+from violence_detection.video import damaged
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOCKEY = "raw/hockey/data"
@@ -102,7 +105,7 @@ def manifest_bytes(root: Path) -> bytes:
 
 def test_the_manifest_is_what_later_stages_read_and_the_folder_holds_just_that(done: Path) -> None:
     frame = manifest.read(done / "combined_all")
-    assert list(frame.columns) == list(manifest.COLUMNS)
+    assert list(frame.columns) == [*manifest.COLUMNS, "by_time"]
     assert list(frame.path) == sorted(frame.path)
     placed = {p.relative_to(done / "combined_all").as_posix() for p in (done / "combined_all").glob("*/*/*")}
     assert placed == set(frame.path)
@@ -149,7 +152,7 @@ def test_a_clip_cut_short_stays_with_the_frames_it_has_and_a_warning_says_both_c
     assert 20 < n_frames < 40
     warnings = table(done / "combined_all" / "warnings.csv")
     assert list(warnings) == [HALF]
-    assert f"{n_frames} frames decode, its header states 60" in warnings[HALF]["reason"]
+    assert f"only {n_frames / 12:.1f} of 5.0 s decode" in warnings[HALF]["reason"]
     record = json.loads((done / "combined_all" / combine.RECORD_NAME).read_text())
     assert record["summary"]["cut_short"] == 1
 
@@ -299,11 +302,141 @@ def test_a_share_that_is_none_is_refused(root: Path) -> None:
         combine.run(CombineConfig(data_root=root, val_fraction=20))
 
 
+def test_a_fault_that_may_have_passed_is_looked_at_again_though_nothing_is_new(
+    root: Path, done: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        look = scan.scan_all
+
+        def crash(files: dict[str, Path], journal: Path, workers: int) -> dict[str, scan.Scan]:
+            return look(files, journal, workers) | {HALF: scan.Scan(reason=damaged.CRASHED)}
+
+        patch.setattr(scan, "scan_all", crash)
+        assert combine.run(CombineConfig(data_root=root)).summary["unreadable"] == 2
+    assert HALF not in rows(root)
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root))
+    assert manifest_bytes(root) == manifest_bytes(done)
+
+
+def walked(folder: Path) -> int:
+    return sum(p.suffix in (".avi", ".mp4") and not p.is_dir() for p in folder.rglob("*"))
+
+
+def test_every_video_below_raw_is_counted_once(root: Path) -> None:
+    shutil.copytree(root / RWF, root / "raw" / "again" / "RWF-2000")
+    (root / "raw" / "again" / "RWF-2000" / "train" / "more.avi").write_bytes(b"in no other tree")
+    (root / RWF / "extra.avi").write_bytes(b"no rule names it")
+    (root / HOCKEY / "fi131_xvid.avi").symlink_to(root / "gone.avi")
+    for name in (
+        "Arrest/Arrest001_x264.mp4",
+        "Normal_Videos/Normal_Videos003_x264.mp4",
+        "Abuse/Abuse001_x264.mp4",
+    ):
+        write(root / "raw" / "ucf" / name, 900, n_frames=80)
+    for name in ("SCVD_converted/Train/Normal/n001.avi", "SCVD_converted_sec_split/Train/Normal/n001.avi"):
+        write(root / "raw" / "scvd" / name, 950)
+    mine = root / "raw" / "mine"
+    lines = ["path,label"]
+    for k in range(6):
+        write(mine / f"{k}.avi", 960 + k)
+        lines.append(f"{k}.avi,{'fight' if k % 2 else 'nonfight' if k < 4 else 'unclear'}")
+    (mine / "not_listed.avi").write_bytes(b"x")
+    (mine / "own.csv").write_text("\n".join([*lines, "1.avi,fight"]) + "\n")
+    own = (f"mine={mine}/own.csv",)
+    result = combine.run(CombineConfig(data_root=root, own=own), CutConfig(window_s=2.0))
+    files = dict(result.summary["files"])
+    assert files["found"] == walked(root / "raw")
+    assert sum(files[kind] for kind in combine.FILE_KINDS) == files["found"]
+    windows = sum(1 for p in rows(root) if p.startswith("windows/"))
+    assert files["kept"] == result.summary["train"] + result.summary["val"] - windows
+    assert {kind: files[kind] for kind in ("unlabelled", "excluded", "wrong_rows", "cut", "not_cut")} == {
+        "unlabelled": 4,  # the beach, the two that no rule names, and the one that the CSV file does not list
+        "excluded": 1,
+        "wrong_rows": 1,
+        "cut": 1,
+        "not_cut": 1,
+    }
+    assert files["second_copies"] == walked(root / RWF) - 1 + 1
+    assert files["unreadable"] == 2
+    assert files["label_conflicts"] == 2
+
+
+def test_names_that_are_no_utf_8_stop_nothing_and_come_back_as_they_are(root: Path) -> None:
+    folder = os.fsdecode(b"caf\xe9")
+    (root / "raw" / "hockey").rename(root / "raw" / folder)
+    (root / "raw" / "holiday" / "beach.avi").rename(root / "raw" / "holiday" / os.fsdecode(b"b\xff.avi"))
+    (root / "raw" / "holiday").rename(root / "raw" / os.fsdecode(b"\xfe"))
+    command = [sys.executable, "combine_all_datasets.py", "--data-root", str(root), "--workers", "1"]
+    for seed in ("0", "1"):
+        done = subprocess.run(
+            [*command, "--seed", seed], cwd=REPOSITORY, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1, done.stderr
+        summary = json.loads(done.stdout)
+        found = manifest.read(root / "combined_all")
+        assert len(found) == summary["train"] + summary["val"]
+        assert all((root / p).is_file() for p in found.source_path)
+        assert all((root / "combined_all" / p).is_file() for p in found.path)
+        tables = [storage.read_csv(root / "combined_all" / n) for n in ("failures.csv", "duplicates.csv")]
+        named = {*found.source_path, *(r.get("path") or r["source_path"] for t in tables for r in t)}
+        hockey = {f"raw/{folder}/data/{p.name}" for p in (root / "raw" / folder / "data").iterdir()}
+        assert hockey <= named
+        (unlabelled,) = storage.read_csv(root / "combined_all" / "unlabelled.csv")
+        assert unlabelled["path"] == os.fsdecode(b"raw/\xfe")
+
+
+def unlistable(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Root may list everything, so the refusal is played."""
+    scandir = os.scandir
+
+    def refuse(path: str = ".") -> object:
+        if Path(path) in folders:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_named_failure(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlistable(monkeypatch, root / "raw" / "flows" / "1" / "Violence")
+    result = combine.run(CombineConfig(data_root=root))
+    (failure,) = [f for f in result.failures if "cannot be listed" in f["reason"]]
+    assert failure["path"] == "raw/flows/1/Violence"
+    assert "Permission denied" in failure["reason"]
+    assert result.summary["unlisted_folders"] == 1
+    assert result.summary["unreadable"] == 1
+
+
+@pytest.mark.parametrize("how", ["empty", "unlistable"])
+def test_a_class_without_a_clip_ends_it_before_anything_is_read(
+    root: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(root / "raw" / "hockey")
+    shutil.rmtree(root / "raw" / "holiday")
+    shutil.rmtree(root / RWF)
+    fights = root / "raw" / "flows" / "1" / "Violence"
+    if how == "empty":
+        shutil.rmtree(fights)
+    else:
+        unlistable(monkeypatch, fights)
+    monkeypatch.setattr(scan, "scan_file", None)
+    with pytest.raises(
+        UserError, match=r"no fight clip below .*10 nonfight.*violent_flows.*--labels"
+    ) as told:
+        combine.run(CombineConfig(data_root=root))
+    assert (f"{fights}: this folder cannot be listed" in str(told.value)) == (how == "unlistable")
+    assert not (root / "combined_all" / "manifest.csv").exists()
+
+
 def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match="download_all_violence_datasets"):
         combine.run(CombineConfig(data_root=tmp_path))
-    (tmp_path / "raw" / "fi1_xvid.avi").write_bytes(b"no video")
+    for name in ("fi1_xvid.avi", "no1_xvid.avi"):
+        (tmp_path / "raw" / name).write_bytes(b"no video")
     with pytest.raises(UserError, match="unreadable"):
         combine.run(CombineConfig(data_root=tmp_path, workers=1))
 

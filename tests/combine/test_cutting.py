@@ -46,12 +46,12 @@ from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting, window_files
 from violence_detection.combine.cut.cutting import CutResult
-from violence_detection.datasets import video_files
 from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
 from violence_detection.system import processes, storage
 from violence_detection.video import damaged, decode
+from violence_detection.video.files import WINDOWS_JOURNAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -75,7 +75,9 @@ CCTV_CONFIG = CutConfig(window_s=1.6, margin_s=0.64)
 
 
 def cut(root: Path, config: CutConfig = CONFIG, below: str = "raw") -> CutResult:
-    return cutting.cut(inventory.discover([root / below]), config, root, workers=2)
+    result = cutting.cut(inventory.discover([root / below]), config, root, workers=2)
+    cutting.remove(result.left_over)
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def test_other_settings_leave_no_window_of_the_former(root: Path) -> None:
 
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: tuple[Path, CutResult]) -> None:
     command = [sys.executable, "-c", KILLED, str(root)]
-    journal = root / "windows" / video_files.WINDOWS_JOURNAL
+    journal = root / "windows" / WINDOWS_JOURNAL
     first = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True)
     while not journal.is_file() or journal.read_bytes().count(b"\n") < 2:
         assert first.poll() is None
@@ -273,10 +275,78 @@ def test_what_takes_too_long_is_named_and_tried_again_by_the_next_run(
             patch.setattr(cutting, "_plan_all", lambda *_: plans)
         patch.setattr(damaged, "TIME_LIMIT_S", 0.0)
         result = cut(root)
-    assert {f["path"] for f in result.failures if f["reason"] == damaged.TIMED_OUT} >= {NORMAL, FIGHTING}
+    assert {f["path"] for f in result.failures if "takes more than" in f["reason"]} >= {NORMAL, FIGHTING}
     assert files(root) == {}
     assert cut(root).by_dataset == done[1].by_dataset
     assert files(root) == files(done[0])
+
+
+@pytest.mark.parametrize("reason", [damaged.CRASHED, "cannot be read: Input/output error"])
+def test_faults_that_an_earlier_version_remembered_are_not_believed(
+    root: Path, done: tuple[Path, CutResult], reason: str
+) -> None:
+    found = inventory.discover([root / "raw"])
+    job = next(j for j in cutting._jobs(found, CONFIG, root)[0] if j.clip.path == root / FIGHTING)
+    with storage.appending_journal(root / "windows" / ".cut.jsonl") as record:
+        record(cutting._key(job, root), {"windows": [], "reason": reason})
+    assert cut(root).by_dataset == done[1].by_dataset
+
+
+def test_a_video_whose_process_dies_is_tried_twice_and_by_the_next_run(
+    root: Path,
+    done: tuple[Path, CutResult],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with_log(caplog)
+    with monkeypatch.context() as patch:
+        patch.setattr(cutting, "cut_job", _die_at_the_normal_one)
+        result = cut(root)
+    assert {f["path"]: f["reason"] for f in result.failures}[NORMAL] == damaged.CRASHED
+    assert "1 videos could not be cut now" in caplog.text
+    assert (root / "died").read_text() == "xx"
+    assert cut(root).by_dataset == done[1].by_dataset
+
+
+def _die_at_the_normal_one(item: tuple[window_files.CutJob, window_files.CutPlan]) -> dict[str, object]:
+    path = item[0].clip.path
+    if path.name == Path(NORMAL).name:
+        with (item[0].folder.parents[1] / "died").open("a") as f:
+            f.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return window_files.cut_job(item)
+
+
+def test_a_link_to_a_video_that_is_gone_is_named_and_stops_nothing(
+    root: Path, done: tuple[Path, CutResult]
+) -> None:
+    (root / NORMAL).rename(root / "away.mp4")
+    (root / NORMAL).symlink_to(root / "gone.mp4")
+    result = cut(root)
+    assert NORMAL in {f["path"] for f in result.failures}
+    (root / NORMAL).unlink()
+    (root / "away.mp4").rename(root / NORMAL)
+    assert cut(root).by_dataset == done[1].by_dataset
+
+
+def test_a_folder_of_windows_that_is_somebody_elses_is_refused(root: Path) -> None:
+    (root / "windows").mkdir()
+    (root / "windows" / "mine.mp4").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"windows holds files.*mv "):
+        cut(root)
+    assert [p.name for p in (root / "windows").iterdir()] == ["mine.mp4"]
+
+
+def test_windows_of_other_settings_stay_until_nothing_points_to_them(root: Path) -> None:
+    found = inventory.discover([root / "raw"])
+    before = {c.path for c in cutting.cut(found, CONFIG, root, workers=2).clips}
+    result = cutting.cut(found, CutConfig(window_s=4.0), root, workers=2)
+    old = before - {c.path for c in result.clips}
+    assert old
+    assert old == set(result.left_over)
+    assert all(path.is_file() for path in old)
+    cutting.remove(result.left_over)
+    assert set((root / "windows").rglob("*.mp4")) == {c.path for c in result.clips}
 
 
 def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: Path) -> None:
@@ -343,6 +413,7 @@ def test_find_tells_how_many_without_cutting(root: Path, done: tuple[Path, CutRe
 
 def test_an_unwritable_folder_is_a_mistake_with_a_remedy_not_a_damaged_video(root: Path) -> None:
     (root / "windows").mkdir()
+    (root / "windows" / ".cut.jsonl").touch()
     (root / "windows" / "ucf_crime").write_text("in the way")
     with pytest.raises(UserError, match=r"windows/ucf_crime.*run the same command again"):
         cut(root)

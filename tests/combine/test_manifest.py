@@ -25,7 +25,7 @@ def _write(folder: Path, *changes: dict[str, Any], columns: tuple[str, ...] = ma
 
 def test_text_that_looks_like_numbers_or_nothing_stays_text(tmp_path: Path) -> None:
     frame = manifest.read(_write(tmp_path, {}, {"clip_id": "1e5", "label": "nonfight"}))
-    assert list(frame.columns) == list(manifest.COLUMNS)
+    assert list(frame.columns) == [*manifest.COLUMNS, "by_time"]
     assert frame.clip_id.tolist() == ["0012345678901234", "1e5"]
     row = frame.iloc[0]
     assert (row.source_group, row.official_split, row.fingerprint, row.codec) == ("007", "", "00ff", "NA")

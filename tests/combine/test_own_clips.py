@@ -112,7 +112,10 @@ def test_a_copy_in_another_set_joins_the_sources(clips: Path, tmp_path: Path) ->
 
 
 def test_an_unexplained_folder_is_left_out_and_named(clips: Path, tmp_path: Path) -> None:
-    result = combine.run(CombineConfig(data_root=tmp_path, own=(f"mine={clips}",), labels=LABELS[:1]))
+    for seed, label in enumerate(("fight", "nonfight")):
+        small_videos.write(tmp_path / "other" / label / "1.avi", 901 + seed)
+    own = (f"mine={clips}", f"other={tmp_path}/other")
+    result = combine.run(CombineConfig(data_root=tmp_path, own=own, labels=LABELS[:1]))
     assert result.summary["by_dataset"]["mine"]["train"]["nonfight"] == 0
     assert result.summary["unlabelled"] == 20
     assert "--labels says what a folder means" in (tmp_path / "combined_all" / "unlabelled.csv").read_text()
@@ -151,7 +154,9 @@ def cut(
 ) -> CutResult:
     (root / "long.csv").write_text("\n".join([header, *rows]) + "\n")
     found = find.discover(CombineConfig(data_root=root, own=(f"mine={root}/long.csv",)))
-    return cutting.cut(found, config or CutConfig(), root, workers=1)
+    result = cutting.cut(found, config or CutConfig(), root, workers=1)
+    cutting.remove(result.left_over)
+    return result
 
 
 def frames(result: CutResult) -> list[tuple[str, int, int]]:

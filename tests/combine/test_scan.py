@@ -1,30 +1,177 @@
-"""Every clip is looked at once, and one that cannot be read holds up no other."""
+"""Every clip is looked at once, one that cannot be read holds up no other, and what may pass is tried again."""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import small_videos
+import timed_videos
+from timed_videos import evenly
 
 from violence_detection.combine import scan
+from violence_detection.system import console, storage
 from violence_detection.video import damaged
+
+LOOK = scan.scan_file
+
+
+def _die_once(path: Path) -> scan.Scan:
+    tried = path.with_suffix(".tried")
+    if path.stem == "heavy" and not tried.exists():
+        tried.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return LOOK(path)
+
+
+def _die(path: Path) -> scan.Scan:
+    if path.stem == "heavy":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return LOOK(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    return {
+        f"{n}.avi": small_videos.write(tmp_path / f"{n}.avi", k) for k, n in enumerate(["heavy", "b", "c"])
+    }
+
+
+def known(journal: Path) -> int:
+    return len(journal.read_text().splitlines())
 
 
 def test_a_file_that_is_never_read_to_its_end_is_given_up_and_tried_again_by_the_next_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(damaged, "TIME_LIMIT_S", 4.0)
-    files = {f"{i}.avi": small_videos.write(tmp_path / f"{i}.avi", i) for i in range(4)}
     files["stuck.avi"] = tmp_path / "stuck.avi"
     os.mkfifo(files["stuck.avi"])
     journal = tmp_path / "journal"
     found = scan.scan_all(files, journal, workers=2)
     assert [name for name, s in found.items() if s.reason] == ["stuck.avi"]
-    assert "30 min" in found["stuck.avi"].reason
+    assert "takes more than" in found["stuck.avi"].reason
     assert "run the same command again" in found["stuck.avi"].reason
-    assert len(journal.read_text().splitlines()) == 4
+    assert known(journal) == 3
     monkeypatch.setattr(scan, "scan_file", None)
     del files["stuck.avi"]
     assert scan.scan_all(files, journal, workers=2) == {k: v for k, v in found.items() if not v.reason}
+
+
+def _as_before_time_stamps(journal: Path) -> None:
+    """The journal as it was when a frame's time was its number by the stated rate."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    for line in lines:
+        for name in ("duration_s", "by_time", "shortfall"):
+            del line[name]
+        line["stated_frames"] = line["n_frames"]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_what_was_known_before_time_stamps_stays_known_where_they_say_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {
+        "constant.avi": small_videos.write(tmp_path / "constant.avi", 1),
+        "constant.mp4": timed_videos.write(tmp_path / "constant.mp4", evenly(40, 25)),
+        "variable.mp4": timed_videos.write(tmp_path / "variable.mp4", [*evenly(20, 5), *evenly(40, 25, 4.0)]),
+        "fast.mp4": timed_videos.write(tmp_path / "fast.mp4", evenly(600, 300)),
+    }
+    journal = tmp_path / "journal"
+    whole = scan.scan_all(files, journal, workers=2)
+    assert {name: s.by_time for name, s in whole.items()} == {
+        "constant.avi": False,
+        "constant.mp4": False,
+        "variable.mp4": True,
+        "fast.mp4": True,
+    }
+    assert whole["variable.mp4"].duration_s == pytest.approx(5.6, abs=0.1)
+    _as_before_time_stamps(journal)
+    read: list[str] = []
+
+    def todo(paths: Mapping[Path, str], *_: object) -> Iterator[tuple[str, scan.Scan]]:
+        read.extend(paths.values())
+        yield from ((name, whole[name]) for name in paths.values())
+
+    monkeypatch.setattr(scan, "_scan_and_record", todo)
+    assert scan.scan_all(files, journal, workers=2) == whole
+    assert sorted(read) == ["fast.mp4", "variable.mp4"]
+    read.clear()
+    scan.scan_all({n: p for n, p in files.items() if "constant" in n}, journal, workers=2)
+    assert read == [], "said once"
+
+
+def test_the_limit_grows_with_the_file_and_is_minutes_for_a_clip(tmp_path: Path) -> None:
+    clip, film = tmp_path / "clip.avi", tmp_path / "film.avi"
+    for path, size_bytes in ((clip, 1_000_000), (film, 50_000_000_000)):
+        with path.open("wb") as f:
+            f.truncate(size_bytes)
+    assert damaged.time_limit_s(tmp_path / "gone.avi") == 120
+    assert 120 < damaged.time_limit_s(clip) < 180
+    assert damaged.time_limit_s(film) == damaged.TIME_LIMIT_S
+
+
+def test_one_whose_process_was_killed_is_tried_once_more_in_the_same_run(
+    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "scan_file", _die_once)
+    found = scan.scan_all(files, tmp_path / "journal", workers=2)
+    assert (tmp_path / "heavy.tried").exists()
+    assert not any(s.reason for s in found.values())
+    assert known(tmp_path / "journal") == 3
+
+
+def test_a_crash_is_no_fact_for_the_next_run_and_the_log_says_how_many(
+    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(console.log, "propagate", True)
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(scan, "scan_file", _die)
+    found = scan.scan_all(files, tmp_path / "journal", workers=2)
+    assert found["heavy.avi"].reason == damaged.CRASHED
+    assert "1 of them could not be read now; the next run tries them again" in caplog.text
+    monkeypatch.setattr(scan, "scan_file", LOOK)
+    assert not scan.scan_all(files, tmp_path / "journal", workers=2)["heavy.avi"].reason
+    assert "3 files: 2 known, 1 to read" in caplog.text
+
+
+@pytest.mark.parametrize("reason", [damaged.CRASHED, "cannot be read: Permission denied"])
+def test_faults_that_an_earlier_version_remembered_are_not_believed(
+    tmp_path: Path, files: dict[str, Path], reason: str
+) -> None:
+    with storage.appending_journal(tmp_path / "journal") as record:
+        record(scan.journal_key("heavy.avi", files["heavy.avi"]), asdict(scan.Scan(reason=reason)))
+    assert not scan.scan_all(files, tmp_path / "journal", workers=1)["heavy.avi"].reason
+
+
+def test_what_the_system_does_not_give_is_not_remembered_and_what_does_not_decode_is(
+    tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.avi").mkdir()
+    (tmp_path / "broken.avi").write_bytes(b"no video" * 100)
+    files |= {name: tmp_path / name for name in ("folder.avi", "broken.avi")}
+    found = scan.scan_all(files, tmp_path / "journal", workers=1)
+    assert found["folder.avi"].reason == "cannot be read: Is a directory"
+    assert found["broken.avi"].reason
+    assert known(tmp_path / "journal") == 4
+    monkeypatch.setattr(scan, "scan_file", None)
+    del files["folder.avi"]
+    assert scan.scan_all(files, tmp_path / "journal", workers=1)["broken.avi"] == found["broken.avi"]
+
+
+def test_a_link_to_what_is_gone_is_a_named_failure_and_stops_nothing(
+    tmp_path: Path, files: dict[str, Path]
+) -> None:
+    files["link.avi"] = tmp_path / "link.avi"
+    files["link.avi"].symlink_to(tmp_path / "gone.avi")
+    found = scan.scan_all(files, tmp_path / "journal", workers=2)
+    assert [name for name, s in found.items() if s.reason] == ["link.avi"]
+    assert f"a link to {tmp_path}/gone.avi, which is not there" in found["link.avi"].reason
+    small_videos.write(tmp_path / "gone.avi", 9)
+    assert not scan.scan_all(files, tmp_path / "journal", workers=2)["link.avi"].reason

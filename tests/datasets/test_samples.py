@@ -156,7 +156,8 @@ def test_an_interrupted_rendering_is_completed_by_the_same_call(tmp_path: Path) 
     hashes = {f: storage.sha256_file(tmp_path / f) for f in files_below(tmp_path)}
     for path in (whole.clips[0], whole.clips[-1], whole.reencoded_duplicate[1]):
         (tmp_path / path).unlink()
-    (tmp_path / "raw/hockey_fights/data/.fi11_xvid.99-1.tmp.avi").write_bytes(b"half a clip")
+    half = f".fi11_xvid.{storage.machine()}.99999999-1.tmp.avi"  # no such process
+    (tmp_path / "raw/hockey_fights/data" / half).write_bytes(b"half a clip")
     storage.write_json(
         tmp_path / marker.MARKER_NAME, {"generated": True, "sources": 4, "clips_per_source": 2, "seed": 0}
     )

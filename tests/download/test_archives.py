@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import random
 import stat
 import tarfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection.download import archives
+from violence_detection.download import archives, completion
 from violence_detection.download.archive_names import Names, UnsafeName, safe_parts
 
 CLIP = random.Random(0).randbytes(40_000)
@@ -333,3 +334,14 @@ def test_windows_paths_are_split_and_dots_dropped() -> None:
     assert safe_parts("train\\Fight\\.\\a.avi") == ["train", "Fight", "a.avi"]
     with pytest.raises(UnsafeName):
         Names().file("./")
+
+
+def test_names_that_are_no_utf_8_are_unpacked_recorded_and_checked(arena: Path) -> None:
+    name = os.fsdecode(b"fights/caf\xe9.avi")
+    archive = make_tar(arena / "a.tar.gz", [(tar_member(name), CLIP), (tar_member("fights/b.avi"), CLIP)])
+    archives.verify(archive)
+    files, renamed = archives.unpack(archive, arena / "in")
+    completion.write(arena / "in", "some_set", {"kind": "by hand"}, files, renamed)
+    assert {f.path for f in completion.read_files(arena / "in")} == {name, "fights/b.avi"}
+    assert completion.problems(arena / "in") == []
+    assert (arena / "in" / name).read_bytes() == CLIP

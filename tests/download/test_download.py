@@ -141,8 +141,26 @@ def test_archive_put_there_by_hand_needs_no_credentials(
     archive = bench.root / "downloads" / "kaggle_set" / "fights.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(zipped(bench.files))
-    arrives(bench)
+    (archive.parent / "notes.txt").write_text("mine")
+    result = bench.run("kaggle_set")
+    assert [o.status for o in result.outcomes] == ["downloaded"]
+    assert completion.problems(bench.raw("kaggle_set")) == []
     assert bench.server.log == []
+    assert bench.run("kaggle_set").summary()["skipped"] == 1
+    assert {p.name for p in archive.parent.iterdir()} == {"fights.zip", "notes.txt"}, (
+        "what was not fetched stays"
+    )
+
+
+def test_a_damaged_archive_put_there_by_hand_stays_and_is_named(bench: Bench) -> None:
+    archive = bench.root / "downloads" / "kaggle_set" / "fights.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(bench.files)[:-1000])
+    (outcome,) = bench.run("kaggle_set").outcomes
+    assert outcome.status == "failed"
+    assert "fights.zip" in outcome.reason
+    assert "put there by hand and stays" in outcome.reason
+    assert archive.is_file()
 
 
 def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> None:
@@ -154,6 +172,14 @@ def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> N
     assert [o.status for o in result.outcomes] == ["adopted"]
     bench.assert_whole()
     assert (completion.read(bench.raw("kaggle_set")) or {})["source"] == {"kind": "by hand"}
+
+
+def test_a_dangling_link_in_a_tree_put_there_by_hand_fails_that_one_by_name(bench: Bench) -> None:
+    bench.raw("kaggle_set").mkdir(parents=True)
+    (bench.raw("kaggle_set") / "link.avi").symlink_to(bench.root / "gone.avi")
+    outcomes = bench.run("kaggle_set", "plain_set").outcomes
+    assert [o.status for o in outcomes] == ["failed", "downloaded"]
+    assert "link.avi" in outcomes[0].reason
 
 
 def test_archive_lying_in_the_raw_folder_is_not_taken_for_the_data_set(bench: Bench) -> None:
@@ -206,6 +232,7 @@ def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> 
     left = bench.root / "downloads" / "kaggle_set" / "fights.zip"
     left.parent.mkdir()
     left.write_bytes(b"left")
+    left.with_name("fights.zip.fetched.json").write_text("{}")
     assert bench.run("kaggle_set").summary()["skipped"] == 1
     bench.assert_whole()
 
@@ -338,6 +365,7 @@ def test_interrupted_while_unpacking_publishes_nothing(bench: Bench) -> None:
     archive = bench.root / "downloads" / "plain_set" / "plain.zip"
     archive.parent.mkdir(parents=True)
     archive.write_bytes(zipped(bench.plain_files))
+    archive.with_name("plain.zip.fetched.json").write_text("{}")
     planned = plan.make_plan(download.choose(config)[0], layout, kaggle_source.authenticate)
     job = download_job.DownloadJob(layout, config, lambda _: PLENTY_BYTES, PATIENT, 0)
     job.stop.set()

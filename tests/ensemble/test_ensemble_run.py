@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +22,12 @@ from violence_detection.ensemble import cross_validation, ensemble_run, hard
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import scoring
-from violence_detection.features.config import ExtractConfig
+from violence_detection.evaluation import training_overlap
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import trained_model
 from violence_detection.system import processes, storage
-from violence_detection.training import run_folder, trainer
+from violence_detection.training import run_folder, trained_clips, trainer
+from violence_detection.training.config import HeadConfig, TrainConfig
 
 CONFIG = EnsembleConfig(
     members=("conv_lstm",), cross_validate=2, tta=2, fine_tune_hard=True, hard_below=0.9, hard_epochs=2
@@ -53,6 +55,38 @@ def done(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 
 @pytest.mark.slow
+def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool, tmp_path: Path) -> None:
+    config = EnsembleConfig(
+        members=("conv_lstm", "attention"), leave_one_dataset_out=True, seeds=2, cross_validate=2
+    )
+    sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
+    dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
+    pool = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
+    said = _run(config, pool, tmp_path).run()
+    assert said["members"] == [], "the ensemble of all data sets is not trained"
+    figures = said["leave_one_dataset_out"]
+    assert figures == storage.read_json(tmp_path / "leave_one_dataset_out.json")
+    assert [d["accuracy"] for d in figures["datasets"]] == sorted(d["accuracy"] for d in figures["datasets"])
+    first = figures["seeds"][0]
+    predictions = pd.read_csv(
+        tmp_path / f"seed_{first}" / "leave_one_out_predictions.csv", dtype={"clip_id": str}
+    )
+    assert sorted(predictions.clip_id) == sorted(pool.frame.clip_id[pool.frame.split == "train"])
+    for d in figures["datasets"]:
+        per_seed = []
+        for seed in figures["seeds"]:
+            rows = pd.read_csv(tmp_path / f"seed_{seed}" / "leave_one_out_predictions.csv")
+            rows = rows[rows.dataset == d["dataset"]]
+            per_seed.append(float(((rows.p_violent >= 0.5) == (rows.label == "fight")).mean()))
+        assert d["accuracy"] == pytest.approx(np.mean(per_seed), abs=1e-4)
+        assert d["accuracy_sd"] == pytest.approx(np.std(per_seed, ddof=1), abs=1e-4)
+        assert d["in_set"]["accuracy"] == pytest.approx(said["cv_by_dataset"][d["dataset"]]["accuracy"])
+        assert set(d["members"]) == {"conv_lstm", "attention"}
+    model = trained_model.load(tmp_path / f"seed_{first}" / f"without_{figures['datasets'][0]['dataset']}")
+    assert len(model.members) == 2
+
+
+@pytest.mark.slow
 def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
     done: tuple[Path, dict[str, Any]], pool: Pool
 ) -> None:
@@ -69,7 +103,8 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
         )
         np.testing.assert_allclose(rows.p_violent, (plain + other) / 2, atol=1e-6)
         assert np.abs(plain - other).max() > 1e-3
-        seen = pool.rows(sorted(run_folder.trained_clips(model.folder)))
+        seen = trained_clips.read(model.folder)
+        assert seen is not None
         assert not set(seen.source_group) & set(rows.source_group)
     right = (oof.p_violent >= 0.5) == (oof.label == "fight")
     assert said["cv_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
@@ -79,13 +114,20 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
 
 @pytest.mark.slow
 def test_the_fold_models_together_are_an_ensemble_that_knows_what_it_was_trained_on(
-    done: tuple[Path, dict[str, Any]], pool: Pool
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
 ) -> None:
     folds = trained_model.load(done[0] / "folds")
     assert [m.name for m in folds.members] == ["fold_0.conv_lstm", "fold_1.conv_lstm"]
     train = pool.frame.clip_id[pool.frame.split == "train"].tolist()
-    assert scoring.trained_on(folds, pool.frame.clip_id.tolist()) == len(train)
-    assert scoring.trained_on(trained_model.load(done[0] / "fold_0"), train) < len(train)
+    everything = training_overlap.compare(folds, pool.frame, "f" * 64)
+    assert everything.same_clip.found == everything.training_clips == len(train)
+    rows = pool.frame[pool.frame.split == "train"]
+    assert training_overlap.compare(
+        trained_model.load(done[0] / "fold_0"), rows, "f" * 64
+    ).same_clip.found < len(train)
+    shutil.copytree(done[0] / "folds", tmp_path / "alone")
+    alone = trained_model.load(tmp_path / "alone")
+    assert training_overlap.compare(alone, pool.frame, "f" * 64) == everything
 
 
 @pytest.mark.slow
@@ -105,7 +147,15 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
     (member,) = tuned["members"]
     assert member["kept"] == (member["selection_after"]["loss"] < member["selection_before"]["loss"])
     (listed,) = storage.read_json(output / "hard" / "ensemble.json")["members"]
-    assert listed["model"].startswith("../") != member["kept"]
+    assert listed["model"].startswith("members/") != member["kept"]
+    table = trained_clips.read(output / "hard")
+    assert table is not None
+    train = pool.frame.clip_id[pool.frame.split == "train"]
+    assert sorted(table.clip_id) == sorted(train)  # all have chosen weights, or told which are hard
+    assert set(table.role) == {"weights", "mined"}
+    before = trained_clips.read(output / "conv_lstm")
+    assert before is not None
+    assert trained_clips.read(output / "hard" / "conv_lstm").equals(before)  # type: ignore[union-attr]
     assert tuned["val"]["before"] == said["ensemble_val_accuracy"]
     assert tuned["val"]["gain"] == pytest.approx(tuned["val"]["after"] - tuned["val"]["before"], abs=2e-4)
 
@@ -117,6 +167,19 @@ def test_repeated_it_says_the_same_and_trains_nothing(
     output, said = done
     monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
     assert _run(CONFIG, pool, output).run() == said
+
+
+@pytest.mark.slow
+def test_a_model_from_before_the_table_gets_it_without_being_trained(
+    done: tuple[Path, dict[str, Any]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, _ = done
+    table = (output / "conv_lstm" / run_folder.CLIPS_NAME).read_text()
+    (output / "conv_lstm" / run_folder.CLIPS_NAME).unlink()
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    run = _run(EnsembleConfig(members=("conv_lstm",)), pool, output)
+    run.train(run._official_jobs())
+    assert (output / "conv_lstm" / run_folder.CLIPS_NAME).read_text() == table
 
 
 @pytest.mark.slow
@@ -151,6 +214,26 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(UserError, match=says):
         ensemble_run.check(config)
+
+
+@pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
+def test_a_part_without_a_class_is_said_before_anything_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: EnsembleConfig
+) -> None:
+    rows = pd.DataFrame(
+        {"clip_id": [f"c{i}" for i in range(20)], "source_group": [f"s{i}" for i in range(20)]}
+    )
+    rows = rows.assign(label="nonfight", dataset="d", split=["train"] * 15 + ["val"] * 5)
+    if not config.all_clips:
+        rows.loc[:9, "label"] = "fight"  # val alone lacks them
+    monkeypatch.setattr(ensemble_run.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(ensemble_run.training_data, "check", lambda *_: None)
+    monkeypatch.setattr(ensemble_run.devices, "set_up", lambda _: pytest.fail("starts work first"))
+    features = FeatureConfig(backbone=("efficientnet_lite0",))
+    with pytest.raises(UserError, match=r"class only|no fight clip"):
+        ensemble_run.prepare(
+            config, ExtractConfig(data_root=tmp_path), features, HeadConfig(), TrainConfig(), tmp_path, False
+        )
 
 
 _EXTRACT = """

@@ -55,6 +55,24 @@ def test_val_is_held_out_by_the_official_cut_and_touched_by_no_fold() -> None:
         assert not val & {*fold.train, *fold.selection, *fold.held_out}
 
 
+def test_a_data_set_that_is_left_out_neither_trains_nor_selects_nor_lends_a_source() -> None:
+    frame = _frame()
+    dataset = dict(zip(frame.clip_id, frame.dataset, strict=True))
+    left_out = folds.leave_one_dataset_out(frame, {"a", "b"}, 0.2, 0)
+    assert [fold.name for fold in left_out] == ["without_a", "without_b"]
+    for fold, name in zip(left_out, "ab", strict=True):
+        assert {dataset[c] for c in fold.held_out} == {name}
+        assert (
+            sorted(fold.held_out)
+            == frame.clip_id[(frame.dataset == name) & (frame.split == "train")].tolist()
+        )
+        assert name not in {dataset[c] for c in (*fold.train, *fold.selection)}
+        assert not _sources(frame, fold.held_out) & _sources(frame, (*fold.train, *fold.selection))
+        assert not _sources(frame, fold.train) & _sources(frame, fold.selection)
+    with pytest.raises(UserError, match="at least two data sets"):
+        folds.leave_one_dataset_out(frame, {"a"}, 0.2, 0)
+
+
 def test_added_data_sets_train_but_neither_select_nor_measure() -> None:
     frame = _frame()
     dataset = dict(zip(frame.clip_id, frame.dataset, strict=True))
@@ -81,7 +99,7 @@ def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
     frame = _frame()
     with pytest.raises(UserError, match="--cross-validate 99"):
         folds.cross_validation(frame, {"a", "b"}, 99, 0.2, 0)
-    with pytest.raises(UserError, match="one class"):
+    with pytest.raises(UserError, match="the val part has no nonfight"):
         folds.official(frame.assign(label="fight"), {"a", "b"}, 0.2, 0)
 
 

@@ -158,6 +158,15 @@ def test_a_data_set_of_one_class_has_an_accuracy_but_no_auc() -> None:
     assert figures["accuracy"] is not None
 
 
+def test_precision_of_nothing_called_a_fight_and_recall_of_no_fight_are_not_defined() -> None:
+    frame = predictions_frame()
+    peaceful = frame[frame["label"] == "nonfight"].assign(p_violent=0.1)
+    figures = metrics.figures(peaceful, 0.5)
+    assert (figures["precision"], figures["recall"], figures["f1"]) == (None, None, None)
+    assert metrics.figures(frame.assign(p_violent=0.1), 0.5)["recall"] == 0.0
+    json.dumps(figures, allow_nan=False)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -13,15 +13,16 @@ import stand_in
 import synthetic
 import tensorflow as tf
 
-from violence_detection.combine import combine
+from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
 from violence_detection.evaluation import evaluate, metrics, own_data
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.report import report
 from violence_detection.evaluation.scoring import Evaluation
+from violence_detection.evaluation.training_overlap import Comparison
 from violence_detection.features.config import ExtractConfig
-from violence_detection.training import trainer, training_data
+from violence_detection.training import trained_clips, trainer, training_data
 
 CLASSES = ("fight", "nonfight")
 
@@ -62,9 +63,8 @@ def new(tmp_path: Path) -> Path:
 
 def measure(root: Path, report_folder: Path, **settings: object) -> Evaluation:
     config = EvaluationConfig(
-        models=root / "model",
         output=report_folder,
-        **{"data_root": root, "workers": 1, **settings},  # type: ignore[arg-type]
+        **{"models": root / "model", "data_root": root, "workers": 1, **settings},  # type: ignore[arg-type]
     )
     return evaluate.run(config, "python test_ensemble.py")
 
@@ -84,7 +84,7 @@ def test_a_folder_of_new_clips_is_measured_by_source(root: Path, new: Path, tmp_
     assert scored.ci95 == pytest.approx(
         metrics.accuracy_interval(right, rows.source_group.to_numpy()), abs=1e-4
     )
-    assert (scored.trained_on, scored.failures) == (0, [])
+    assert (scored.overlap.touched, scored.failures) == (0, [])
 
 
 def test_the_report_says_what_it_rests_on_and_what_it_could_not_compute(
@@ -95,21 +95,108 @@ def test_the_report_says_what_it_rests_on_and_what_it_could_not_compute(
     assert figures["data"] == "own clips"
     assert figures["baselines"] is None
     assert figures["baselines_note"] == "not computed: no training clips in this set"
-    assert "source-disjoint" not in figures["split"]
+    assert figures["split"] == f"own clips: {new}"
+    seen = figures["seen_in_training"]
+    assert (seen["training_clips"], seen["touched"]) == (32, 0)
+    assert (seen["same_clip"]["found"], seen["near_copy"]["found"]) == (0, 0)
+    assert (seen["same_source"]["checked"], seen["same_source"]["found"]) == (False, None)
+    assert "own clips are named by their folders" in seen["same_source"]["not_checked"]
     page = (tmp_path / "report" / report.PAGE_NAME).read_text()
     assert "not computed: no training clips in this set" in page
-    assert "source-disjoint" not in page
-    assert "published as" not in page
+    assert "disjoint" not in page
+    assert 'id="trained-on"' not in page
+    assert "not checked: own clips are named by their folders" in page
     assert page.count("data:image/png") > 6  # plots in two themes, and frames of the worst mistakes
     assert list(figures["by_dataset"]) == ["other"]
 
 
-def test_val_still_has_its_baselines_and_its_claim(root: Path, tmp_path: Path) -> None:
+def test_val_has_its_baselines_and_what_was_looked_for_in_training(root: Path, tmp_path: Path) -> None:
     measure(root, tmp_path / "report")
     figures = json.loads((tmp_path / "report" / report.METRICS_NAME).read_text())
     assert figures["n"] == 8
     assert figures["baselines"]["majority_class"]["n"] == 8
-    assert "papers call it the test set; source-disjoint" in figures["split"]
+    assert figures["data"] == "own clips"
+    assert figures["split"].endswith(", the manifest that the model was trained on")
+    compared = {"checked": True, "compared": 8, "found": 0, "not_checked": ""}
+    assert figures["seen_in_training"] == {
+        "clips": 8, "training_clips": 32, "touched": 0, "same_clip": {**compared, "roles": {}},
+        "same_source": compared, "near_copy": compared,
+    }  # fmt: skip
+    assert "none of 8" in (tmp_path / "report" / report.PAGE_NAME).read_text()
+
+
+def _combined_anew(root: Path, folder: Path) -> Path:
+    """The same clips in other files, a little brighter and smaller, combined with another seed."""
+    for seed in range(20):
+        for offset, label in enumerate(CLASSES):
+            small_videos.write(
+                folder / "raw/mine" / label / f"{seed}.avi",
+                100 * offset + seed,
+                width=80,
+                height=56,
+                brightness=6,
+            )
+    combine.run(CombineConfig(data_root=folder, own=(f"mine={folder}/raw/mine",), workers=1, seed=7))
+    return folder
+
+
+def test_clips_encoded_anew_and_combined_with_another_seed_are_found_again(
+    root: Path, tmp_path: Path
+) -> None:
+    other = _combined_anew(root, tmp_path / "other")
+    made = trained_clips.read(root / "model")
+    assert made is not None
+    scored = measure(root, tmp_path / "report", data_root=other)
+    overlap = scored.overlap
+    assert overlap.same_clip.found == 0
+    names = [Path(p).stem for p in scored.predictions.source_path]
+    labels = scored.predictions.label.tolist()
+    held_out = manifest.read(root / "combined_all").query("split == 'val'")
+    known = {(Path(p).stem, label) for p, label in zip(held_out.source_path, held_out.label, strict=True)}
+    wanted = sum(clip not in known for clip in zip(names, labels, strict=True))
+    assert wanted > 0
+    assert (overlap.near_copy.found, overlap.near_copy.compared) == (wanted, overlap.clips)
+    assert overlap.touched == wanted
+    assert (
+        "another manifest than the one" in json.loads((tmp_path / "report/metrics.json").read_text())["split"]
+    )
+    assert (
+        f"{wanted} of these {overlap.clips} clips were trained on"
+        in (tmp_path / "report/index.html").read_text()
+    )
+
+
+def test_on_train_every_clip_is_found_and_no_rule_is_fitted_on_what_it_judges(
+    root: Path, tmp_path: Path
+) -> None:
+    scored = measure(root, tmp_path / "report", data=root / "combined_all" / "train")
+    assert scored.overlap.same_clip == Comparison(32, 32)
+    assert scored.overlap.touched == 32
+    assert set(scored.overlap.roles) == {"train", "selection"}
+    figures = json.loads((tmp_path / "report" / report.METRICS_NAME).read_text())
+    assert figures["baselines"] is None
+    assert figures["baselines_note"] == "not computed: these are the clips they would be fitted on"
+
+
+def test_what_an_earlier_version_did_not_note_is_not_checked(root: Path, tmp_path: Path) -> None:
+    model = tmp_path / "old" / "model"
+    shutil.copytree(root / "model", model)
+    made = trained_clips.read(model)
+    assert made is not None
+    (model / "trained_on.csv").unlink()
+    (model / "trained_on.txt").write_text("\n".join(made.clip_id))
+    for name in ("best_model.safetensors", "final_model.safetensors"):
+        (model / name).unlink()
+    overlap = measure(root, tmp_path / "r1", models=model).overlap
+    assert overlap.same_clip == Comparison(0, 8)
+    for comparison in (overlap.same_source, overlap.near_copy):
+        assert comparison.text().startswith("not checked: the model was made by an earlier version")
+    (model / "trained_on.txt").unlink()
+    overlap = measure(root, tmp_path / "r2", models=model).overlap
+    assert {c.compared for c in (overlap.same_clip, overlap.same_source, overlap.near_copy)} == {0}
+    written = json.loads((tmp_path / "r2" / report.METRICS_NAME).read_text())
+    assert written["clips_trained_on"] is None
+    assert "has no trained_on.csv" in written["seen_in_training"]["same_clip"]["not_checked"]
 
 
 def test_the_same_content_under_both_labels_is_left_out_and_named(
@@ -128,6 +215,7 @@ def test_clips_that_were_trained_on_are_counted_by_content(root: Path, new: Path
     scored = measure(root, tmp_path / "report", data=new)
     assert scored.n == 32
     assert scored.trained_on == 16  # four of the twenty are val
+    assert scored.overlap.touched == 16
     assert "clips were trained on" in (tmp_path / "report" / report.PAGE_NAME).read_text()
 
 

@@ -21,6 +21,7 @@ from violence_detection.datasets.generated import marker, samples
 from violence_detection.errors import UnreadableVideo
 from violence_detection.evaluation import metrics
 from violence_detection.evaluation.report import report
+from violence_detection.evaluation.training_overlap import Comparison, Overlap
 
 HOSTILE_PATH = 'val/fight/<script>alert("x")</script>&.avi'
 PLOTS = {"accuracy_by_dataset.png", "confusion_matrix.png", "reliability.png", "roc.png", "scores.png"}
@@ -49,8 +50,16 @@ def predictions_frame() -> pd.DataFrame:
     return frame
 
 
+NOTHING_FOUND = Overlap(39, 120, 0, Comparison(0, 39), Comparison(0, 39), Comparison(0, 38, "one is black"))
+SOME_FOUND = Overlap(
+    39, 120, 12, Comparison(9, 39), Comparison(0, 0, "an earlier version"), Comparison(10, 39), {"train": 9}
+)
+
+
 def context(**changes: object) -> report.ReportContext:
     base = report.ReportContext(
+        overlap=NOTHING_FOUND,
+        split="val of data/combined_all/manifest.csv",
         command="python test_ensemble.py --models ./models_ensemble/ --data data/combined_all/val/",
         created="2026-01-02 03:04 UTC",
         model=[("Model", "models_ensemble 0123abcd"), ("Backbone", "efficientnet_lite0")],
@@ -116,7 +125,11 @@ def test_metrics_say_where_the_number_comes_from(written: Path) -> None:
     assert metrics["command"].startswith("python test_ensemble.py")
     assert metrics["seeds"] == [7]
     assert metrics["model"]["Backbone"] == "efficientnet_lite0"
-    assert metrics["split"].startswith("source-disjoint")
+    assert metrics["split"] == "val of data/combined_all/manifest.csv"
+    assert metrics["clips_trained_on"] == 0
+    assert metrics["seen_in_training"]["near_copy"] == {
+        "checked": True, "compared": 38, "found": 0, "not_checked": "one is black",
+    }  # fmt: skip
     assert metrics["generated_sample_clips"] is False
     assert set(metrics["by_dataset"]) == {"rwf_2000", "hockey_fights"}
 
@@ -146,7 +159,8 @@ def test_the_page_shows_accuracy_interval_n_split_command_date_model_and_seeds(w
     low, high = (100 * v for v in metrics["ci95"])
     assert page.by_id["interval"] == f"{low:.1f}–{high:.1f}\u00a0%"
     text = " ".join(page.text.split())
-    for shown in ("39 clips from 10 sources", "source-disjoint", context().command, "2026-01-02 03:04 UTC",
+    for shown in ("39 clips from 10 sources", "none of 38; the others not checked", context().command,
+                  "2026-01-02 03:04 UTC",
                   "models_ensemble 0123abcd", "only 3 of at least 8 frames decode"):  # fmt: skip
         assert shown in text, shown
     for name in ("rwf_2000", "hockey_fights"):
@@ -230,15 +244,33 @@ def test_a_report_on_published_clips_has_no_such_banner(written: Path) -> None:
 
 def test_clips_that_were_trained_on_are_announced(tmp_path: Path) -> None:
     frame = predictions_frame().assign(source_path="raw/rwf_2000/clip.avi")
-    page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(trained_on=9)))
-    assert "9 of these 39 clips were trained on" in page.by_id["trained-on"]
+    page = Page(
+        report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(overlap=SOME_FOUND))
+    )
+    assert "12 of these 39 clips were trained on" in page.by_id["trained-on"]
+    assert "9 of 39" in page.text
+    assert "not checked: an earlier version" in page.text
     assert "raw/rwf_2000/clip.avi" in page.by_id["mistakes"]
-    assert json.loads((tmp_path / "metrics.json").read_text())["clips_trained_on"] == 9
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["clips_trained_on"] == 9
+    assert written["seen_in_training"]["same_source"] == {
+        "checked": False, "compared": 0, "found": None, "not_checked": "an earlier version",
+    }  # fmt: skip
     assert (
         (tmp_path / "predictions.csv")
         .read_text()
         .startswith("clip_id,path,dataset,source_group,label,source_path")
     )
+
+
+def test_what_one_class_does_not_define_says_so_and_is_null(tmp_path: Path) -> None:
+    frame = predictions_frame()
+    frame = frame[frame["label"] == "nonfight"].assign(p_violent=0.1)
+    page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context()))
+    assert page.text.count("not defined") >= 5  # AUC, average precision, F1, precision, recall
+    assert "nan" not in page.text.lower().split()
+    written = json.loads((tmp_path / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert written["roc_auc"] is written["precision"] is None
 
 
 def test_baselines_stand_beside_the_result(tmp_path: Path) -> None:

@@ -58,10 +58,18 @@ def test_a_clip_without_features_has_no_probability_and_is_not_guessed(
     assert predictions.p_violent.isna().tolist() == [False] * 6 + [True]
 
 
-def test_clips_that_were_trained_or_selected_on_are_counted(model: trained_model.TrainedModel) -> None:
-    data = synthetic.data()
-    ids = [data.train.rows.clip_id[0], data.selection.rows.clip_id[0], data.val.rows.clip_id[0]]
-    assert scoring.trained_on(model, ids) == 2
+def test_a_probability_that_is_no_number_is_a_named_failure_and_not_nonfight(
+    model: trained_model.TrainedModel,
+) -> None:
+    samples = synthetic.samples(6, 9, variants=1)
+    next(iter(samples.inputs.values()))[2] = np.nan
+    predictions = scoring.predict_rows(model, samples.rows, samples)
+    assert predictions.p_violent.isna().tolist() == [False, False, True, False, False, False]
+    (failure,) = scoring._not_finite(predictions, samples)
+    assert failure["path"] == samples.rows.path[2]
+    assert "not finite" in failure["reason"]
+    with pytest.raises(UserError, match=rf"1 of 6 clips is not finite .* clip {samples.rows.clip_id[2]}"):
+        scoring.score_samples(model.folder, samples)
 
 
 def test_data_names_the_split_below_the_manifest(tmp_path: Path) -> None:

@@ -46,12 +46,12 @@ class Counts:
             self.jobs += 1
         return stand_in.features_of(images)
 
-    def open(self, path: Path, threads: int = 0) -> Any:
+    def open(self, path: Path) -> None:
         with self._lock:
             self.opened[path.name] += 1
-        return self._open(path, threads)
+        self._check_file(path)
 
-    _open = staticmethod(decode._open)
+    _check_file = staticmethod(decode._check_file)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counts:
     """The stand-in backbone installed, counted."""
     counted = Counts()
     stand_in.install(monkeypatch.setattr, counted.run)
-    monkeypatch.setattr(decode, "_open", counted.open)
+    monkeypatch.setattr(decode, "_check_file", counted.open)
     return counted
 
 
@@ -114,6 +114,26 @@ def test_only_missing_variants_are_made_and_finished_clips_are_not_opened(
     assert done.clips_extracted == 2
     assert counts.opened == {"clip0.avi": 1, "clip2.avi": 1}
     assert counts.jobs == (2 + 3) * 2
+
+
+def test_features_of_frames_found_by_number_are_made_anew_where_time_stamps_say_otherwise(
+    tmp_path: Path, clips: list[Path], counts: Counts, caplog: pytest.LogCaptureFixture
+) -> None:
+    how = ExtractConfig(data_root=tmp_path)
+    before = stand_in.wanted(clips[:2], 3)
+    done = extract.ensure(before, stand_in.CONFIG, how)
+    old = {name: store.path("clip1").read_bytes() for name, store in done.stores.items()}
+    with caplog.at_level(logging.INFO):
+        again = [before[0], replace(before[1], by_time=True)]
+        assert extract.ensure(again, stand_in.CONFIG, how).clips_extracted == 1
+    assert "1 clips of variable frame rate or with a wrong header" in caplog.text
+    for name, store in done.stores.items():
+        assert store.path("clip1").read_bytes() != old[name], "it is marked"
+        assert store.variants("clip1", verify=True) == {"v0", "v1", "v2", "_by_time"}
+    assert extract.ensure(again, stand_in.CONFIG, how).clips_extracted == 0
+    more = [replace(clip, variants=(*clip.variants, "v3")) for clip in again]
+    assert extract.ensure(more, stand_in.CONFIG, how).clips_extracted == 2
+    assert "v0" in (done.stores[STREAMS[0]].variants("clip1") or ()), "what is right stays"
 
 
 def test_values_made_in_parts_equal_values_made_at_once(

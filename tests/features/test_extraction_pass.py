@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import weakref
@@ -15,7 +16,8 @@ import small_videos
 import stand_in
 
 from violence_detection.backbones import engines
-from violence_detection.features import cache
+from violence_detection.features import cache, extract
+from violence_detection.features.config import ExtractConfig
 from violence_detection.features.extraction_pass import ExtractionPass, WantedClip, open_groups
 from violence_detection.video import pictures
 
@@ -80,3 +82,32 @@ def test_images_in_memory_do_not_grow_with_clips_or_variants(
     bound = stand_in.CONFIG.frames * (WORKERS * 4 + 2)
     assert few <= bound
     assert many <= bound
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_a_clip_whose_features_are_no_numbers_is_a_named_failure_and_not_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    clips = stand_in.wanted([small_videos.write(tmp_path / f"{i}.avi", i) for i in range(3)], 2)
+    broken = stand_in.features_of(next(iter(_images(clips[1]).values())))
+
+    def runner(images: np.ndarray) -> np.ndarray:
+        features = stand_in.features_of(images)
+        if np.array_equal(features, broken):
+            features[2, 1] = value  # 1e6 is more than float16 holds
+        return features
+
+    stand_in.install(monkeypatch.setattr, runner)
+    extraction = extract.ensure(clips, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    (failure,) = extraction.failures
+    assert failure["path"] == str(clips[1].path)
+    assert re.search(r"features by stand_in\.\w+ \(v0\) are not finite", failure["reason"])
+    for store in extraction.stores.values():
+        assert [store.path(clip.clip_id).is_file() for clip in clips] == [True, False, True]
+
+
+def _images(clip: WantedClip) -> dict[str, np.ndarray]:
+    ((_, by_stream),) = pictures.clip_variants(
+        clip.path, clip.clip_id, ("v0",), stand_in.SIZE, stand_in.CONFIG
+    )
+    return by_stream

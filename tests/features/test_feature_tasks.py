@@ -95,6 +95,10 @@ def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(root: Pat
         os.utime(path, (an_hour_ago, an_hour_ago))
     stranger = root / "features" / "mine"
     stranger.mkdir()
+    (stranger / "record.json").write_text('{"title": "no cache"}')
+    notes = min(old) / "notes.txt"
+    notes.write_text("mine")
+    os.utime(notes, (an_hour_ago, an_hour_ago))
     gone = next(iter(kept)) / "gone.npz"
     gone.write_bytes(bytes(1000))
     os.utime(gone, (an_hour_ago, an_hour_ago))
@@ -110,10 +114,12 @@ def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(root: Pat
     assert listed["freed_bytes"] == 0
     assert sorted(root.rglob("*")) == everything, "listing deletes nothing"
 
-    size = sum(p.stat().st_size for folder in old for p in folder.iterdir())
+    size = sum(p.stat().st_size for folder in old for p in folder.iterdir() if p != notes)
     _, done = _run(root, "--prune", "yes")
     assert done["freed_bytes"] == size + 1000
-    assert set((root / "features").iterdir()) == kept | busy | {stranger}
+    assert set((root / "features").iterdir()) == kept | busy | {stranger, notes.parent}
+    assert list(notes.parent.iterdir()) == [notes], "what the cache did not make stays"
+    assert list(stranger.iterdir()) == [stranger / "record.json"]
     assert not gone.exists()
     assert fresh.exists(), "another process may have made it for a manifest that this one does not know yet"
     assert unfinished.exists(), "another process is writing it"

@@ -159,3 +159,23 @@ def test_an_entry_that_grows_while_it_is_trained_on_gives_the_same_values(store:
     finally:
         stop.set()
         writer.join()
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_entry_with_a_value_that_is_no_number_is_named_and_not_trained_on(
+    store: FeatureStore, in_memory: bool
+) -> None:
+    values = {v: store.read("c3", [v])[0] for v in VARIANTS}
+    values["v2"][1, 1] = np.nan
+    with store.path("c3").open("wb") as f:
+        np.savez(f, **values)
+    with pytest.raises(
+        UserError, match=r"c3\.npz holds features that are not finite .* in v2\. Remove the file"
+    ):
+        _all_variants(_samples(store, in_memory))
+
+
+def _all_variants(samples: Samples) -> None:
+    for epoch in range(len(VARIANTS)):
+        for x, _ in samples.batches(len(CLIPS), 7, epoch):
+            assert np.isfinite(x["a"]).all()

@@ -134,7 +134,7 @@ def test_check_names_the_damaged_files(tmp_path: Path) -> None:
 def test_check_names_what_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(damaged, "TIME_LIMIT_S", 0.0)
     video = write(tmp_path / "fi1_xvid.avi", 1)
-    assert find.check([video], workers=1) == [{"path": str(video), "reason": damaged.TIMED_OUT}]
+    assert find.check([video], workers=1) == [{"path": str(video), "reason": damaged.timed_out(video)}]
 
 
 def test_check_names_a_video_that_ends_long_before_its_header_says(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_check_names_a_video_that_ends_long_before_its_header_says(tmp_path: Pat
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
     (failure,) = find.run(FindConfig(data_root=tmp_path, check=True, workers=1)).failures
     assert failure["path"] == str(half)
-    assert re.fullmatch(r"cut short: [23]\d frames decode, its header states 60\. .*", failure["reason"])
+    assert re.fullmatch(r"only [12]\.\d of 5\.0 s decode .*cut short.*", failure["reason"])
 
 
 def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:

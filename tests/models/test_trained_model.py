@@ -64,8 +64,77 @@ def test_missing_model_missing_record_and_damaged_file_are_named(models: Path, t
         trained_model.load(tmp_path / "m.keras")
     shutil.copy(models / "gru" / "config.json", tmp_path)
     (tmp_path / "m.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"m\.keras cannot be loaded"):
+    with pytest.raises(UserError, match=r"m\.keras is there, but is damaged"):
         trained_model.load(tmp_path / "m.keras")
+
+
+def test_a_file_of_another_kind_is_there_but_not_supported(models: Path, tmp_path: Path) -> None:
+    shutil.copy(models / "gru" / "best_model.keras", tmp_path / "best_model.h5")
+    with pytest.raises(UserError, match=r"best_model\.h5 is there, but a \.h5 is not supported"):
+        trained_model.load(tmp_path / "best_model.h5")
+    with pytest.raises(UserError, match=r"what is there, best_model\.h5, is not taken for it"):
+        trained_model.load(tmp_path)
+
+
+def test_a_folder_is_loaded_from_numbers_alone_and_one_from_before_from_its_archive(
+    models: Path, tmp_path: Path
+) -> None:
+    inputs = synthetic.data().val.plain()
+    (wanted,) = trained_model.load(models / "gru").predict(inputs).values()
+    for kept in ("best_model.safetensors", "best_model.keras"):
+        folder = tmp_path / kept / "gru"
+        folder.mkdir(parents=True)
+        for name in (kept, "config.json", "result.json"):
+            shutil.copy(models / "gru" / name, folder)
+        for path in (folder, folder / kept):
+            (p,) = trained_model.load(path).predict(inputs).values()
+            np.testing.assert_array_equal(p, wanted)
+
+
+def _with_model(models: Path, folder: Path, named: object) -> Path:
+    """A copy of the ensemble whose first member's model is `named`."""
+    shutil.copytree(models, folder)
+    record = storage.read_json(folder / "ensemble.json")
+    record["members"][0]["model"] = named
+    storage.write_json(folder / "ensemble.json", record)
+    return folder
+
+
+def test_an_ensemble_names_models_below_its_folder_only(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "gru", tmp_path / "gru")
+    absolute = str(tmp_path / "gru" / "best_model.keras")
+    for i, named in enumerate((absolute, "../gru/best_model.keras", "a/../../gru/best_model.keras", "", 3, None,
+                               "gru/config.json", "gru")):  # fmt: skip
+        with pytest.raises(
+            UserError, match=r"ensemble\.json names the model .* which is no model file below"
+        ):
+            trained_model.load(_with_model(models, tmp_path / str(i), named))
+    linked = _with_model(models, tmp_path / "linked", "elsewhere/best_model.keras")
+    (linked / "elsewhere").symlink_to(tmp_path / "gru")
+    with pytest.raises(UserError, match="no model file below"):
+        trained_model.load(linked)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ensemble.json", "[1, 2]"),
+        ("ensemble.json", "{}"),
+        ("ensemble.json", '{"members": [3]}'),
+        ("ensemble.json", '{"members": [{"name": "gru", "model": "gru/best_model.keras", "weight": NaN}]}'),
+        ("ensemble.json", '{"members": [{"name": "gru", "model": "gru/best_model.keras", "weight": 0}]}'),
+        ("ensemble.json", "not JSON"),
+        ("gru/config.json", "[]"),
+        ("gru/config.json", "[" * 100_000),
+        ("gru/config.json", "{}"),
+    ],
+)
+def test_a_record_of_another_shape_is_named(models: Path, tmp_path: Path, name: str, text: str) -> None:
+    folder = tmp_path / "models"
+    shutil.copytree(models, folder)
+    (folder / name).write_text(text)
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        trained_model.load(folder)
 
 
 def test_a_model_is_found_by_its_name(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
-"""Verdicts: events from windows, which files are looked at, long videos in bounded memory."""
+"""Verdicts: events from windows, the features of training, and never a number that is none."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ import small_videos
 import stand_in
 
 from violence_detection.backbones import engines, registry
-from violence_detection.errors import UserError
+from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.features import cache, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import trained_model
-from violence_detection.prediction import batch, detector
+from violence_detection.prediction import detector
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Event, JudgedWindow, Verdict
-from violence_detection.system import storage
+from violence_detection.system import heartbeat, storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 from violence_detection.video import augment, decode
@@ -36,7 +37,7 @@ def test_touching_windows_above_the_threshold_are_one_event() -> None:
         (10.0, 15.0, 0.1),
         (12.5, 17.5, 0.6),
     ]
-    verdict = Verdict("v.mp4", tuple(JudgedWindow(*window) for window in windows), 0.5)
+    verdict = Verdict("v.mp4", tuple(JudgedWindow(*window) for window in windows), 0.5, 17.5, 17.5)
     assert verdict.events == (Event(2.5, 10.0, 0.9), Event(12.5, 17.5, 0.6))
     assert verdict.label == "fight"
     assert verdict.summary()["events"][1] == {"start_s": 12.5, "end_s": 17.5, "p_violent": 0.6}
@@ -44,23 +45,21 @@ def test_touching_windows_above_the_threshold_are_one_event() -> None:
 
 
 def test_nothing_above_the_threshold_is_no_event() -> None:
-    verdict = Verdict("v.mp4", (JudgedWindow(0.0, 5.0, 0.49),), 0.5)
-    assert verdict.summary() == {"path": "v.mp4", "label": "nonfight", "p_violent": 0.49, "events": []}
+    verdict = Verdict("v.mp4", (JudgedWindow(0.0, 5.0, 0.49),), 0.5, duration_s=5.0, judged_s=5.0)
+    assert verdict.summary() == {
+        "path": "v.mp4", "label": "nonfight", "p_violent": 0.49, "duration_s": 5.0, "judged_s": 5.0, "events": [],
+    }  # fmt: skip
 
 
-def test_folders_are_searched_in_order_and_files_taken_as_given(tmp_path: Path) -> None:
-    for name in ("b/2.AVI", "a/1.mp4", "a/notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    odd = tmp_path / "a" / "notes.txt"
-    assert batch.find_videos([tmp_path, odd]) == [tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", odd]
+def test_a_warning_is_in_the_summary() -> None:
+    verdict = Verdict("v.mp4", (JudgedWindow(0.0, 5.0, 0.49),), 0.5, 40.0, 5.0, "cut short")
+    assert verdict.summary()["warning"] == "cut short"
 
 
-def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no video files below"):
-        batch.find_videos([tmp_path])
-    with pytest.raises(UserError, match=r"no file or folder at .*gone"):
-        batch.find_videos([tmp_path / "gone"])
+@pytest.mark.parametrize("p", [math.nan, math.inf, -0.1, 1.1])
+def test_what_is_no_probability_is_no_verdict(p: float) -> None:
+    with pytest.raises(ValueError, match="no probability"):
+        JudgedWindow(0.0, 5.0, p)
 
 
 def _stands_for_any_model(model: trained_model.TrainedModel, patch: pytest.MonkeyPatch) -> None:
@@ -125,3 +124,67 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
         assert seen.keys() == stores.keys()
         for name, store in stores.items():
             np.testing.assert_array_equal(seen[name], store.read(clip.clip_id, views)[None])
+
+
+def _stand_in_detector(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, runner: engines.Runner
+) -> detector.Detector:
+    stand_in.install(monkeypatch.setattr, runner)
+    config = replace(stand_in.CONFIG, streams=("rgb",))
+    member = trained_model.Member(
+        "average", heads.build("average", {"stand_in.rgb": (5, 4)}, HeadConfig()), 1.0
+    )
+    model = trained_model.TrainedModel(folder, (folder,), (member,), config, {"feature_engines": {}})
+    _stands_for_any_model(model, monkeypatch)
+    return detector.Detector(PredictConfig(model=folder))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
+def test_features_that_are_no_numbers_are_a_named_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+) -> None:
+    """The last of them is one only until it is stored in 16 bits."""
+    clip = small_videos.write(tmp_path / "clip.avi", 1)
+    judge = _stand_in_detector(tmp_path, monkeypatch, lambda images: np.full((5, 4), value, np.float32))
+    with pytest.raises(UnreadableVideo, match=r"stand_in\.rgb of it is not a number") as e:
+        judge.judge(clip)
+    assert e.value.path == str(clip)
+
+
+def test_a_probability_that_is_no_number_is_a_named_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = small_videos.write(tmp_path / "clip.avi", 1)
+    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
+    monkeypatch.setattr(heads, "predict", lambda model, inputs: np.array([np.nan]))
+    with pytest.raises(UnreadableVideo, match=r"P\(violent\) of it is not a number"):
+        judge.judge(clip)
+
+
+def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = small_videos.write(tmp_path / "clip.avi", 1, n_frames=60)
+    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
+    beats: list[None] = []
+    monkeypatch.setattr(heartbeat, "_EVERY_S", 0.0)
+    monkeypatch.setattr(heartbeat._heart, "say", lambda: beats.append(None))
+    verdict = judge.judge(clip)
+    assert verdict.duration_s == verdict.judged_s == 5.0
+    assert len(beats) > 60
+
+
+def test_seconds_of_which_nothing_decodes_are_not_judged() -> None:
+    info = decode.VideoInfo(
+        n_frames=200, fps=10.0, width=1, height=1, codec="", lost=((4.0, 6.0), (20.0, 30.0))
+    )
+    windows = sliding_windows(info, 5.0, 2.5)
+    assert info.duration_s == 30.0
+    assert detector._judged_s(info, windows) == pytest.approx(18.0)
+    assert detector._judged_s(info, windows[:1]) == pytest.approx(4.0)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"tta": 0}, {"stride_s": 0.0}, {"stride_s": math.nan}, {"threshold": math.nan}]
+)
+def test_settings_that_cannot_work_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="stride_s above 0"):
+        PredictConfig(**setting)

@@ -7,6 +7,7 @@ import errno
 import fcntl
 import hashlib
 import logging
+import math
 import os
 import platform
 import signal
@@ -90,6 +91,33 @@ def test_json_is_read_back_and_the_same_in_any_key_order(tmp_path: Path) -> None
     assert storage.read_json(tmp_path / "a.json") == {"a": 0.5, "b": [1, None, "größer"]}
 
 
+def test_json_has_null_for_what_is_no_number_and_takes_any_file_name(tmp_path: Path) -> None:
+    storage.write_json(
+        tmp_path / "a.json", {"auc": math.nan, "all": [math.inf, (0.5, -math.inf)], "n": "ö\udcff"}
+    )
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    assert "ö\\udcff" in text
+    assert storage.read_json(tmp_path / "a.json") == {"auc": None, "all": [None, [0.5, None]], "n": "ö\udcff"}
+
+
+def test_a_journal_says_at_once_that_the_disk_is_full_and_its_other_lines_stay(tmp_path: Path) -> None:
+    with storage.appending_journal(tmp_path / "j.jsonl", sync=True) as record:
+        record("a", {"n": 1})
+        assert storage.read_journal(tmp_path / "j.jsonl", frozenset({"n"})) == {"a": {"n": 1}}
+    with (
+        storage.appending_journal(Path("/dev/full")) as record,
+        pytest.raises(OSError, match="No space left"),
+    ):
+        record("b", {"n": 2})
+    with (
+        storage.appending_journal(tmp_path / "j.jsonl") as record,
+        pytest.raises(ValueError, match="not JSON"),
+    ):
+        record("c", {"n": math.nan})
+
+
 def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: Path) -> None:
     path = tmp_path / "failures.csv"
     rows = [{"path": "b", "reason": "cut, off"}, {"path": "a", "reason": "empty"}]
@@ -98,6 +126,21 @@ def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: 
     storage.write_failures(path, [])
     assert not path.exists()
     storage.write_failures(path, [])
+
+
+def test_a_file_name_that_is_no_utf_8_comes_back_from_every_kind_of_file_as_it_was(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9 \xf0\x9f\x98\x80.avi")
+    storage.write_json(tmp_path / "a.json", {"path": name})
+    assert storage.read_json(tmp_path / "a.json") == {"path": name}
+    (tmp_path / "a.json").read_text(encoding="utf-8")  # UTF-8 for whoever reads it
+    storage.write_csv(tmp_path / "a.csv", ["path"], [{"path": name}])
+    assert storage.read_csv(tmp_path / "a.csv") == [{"path": name}]
+    with storage.appending_journal(tmp_path / "journal") as record:
+        record("key", {"path": name})
+    assert storage.read_journal(tmp_path / "journal", frozenset({"path"})) == {"key": {"path": name}}
+    storage.write_text(tmp_path / "a.txt", name)
+    assert os.fsdecode((tmp_path / "a.txt").read_bytes()) == name
+    assert storage.stable_seed(name) != storage.stable_seed("cafe")
 
 
 def test_the_hash_of_a_file_is_sha256_of_all_of_it(tmp_path: Path) -> None:
@@ -124,13 +167,16 @@ def test_temporary_files_of_dead_writers_go_and_those_of_living_ones_stay(tmp_pa
     alive = tmp_path / f".clip.{here}.{os.getpid()}-77.tmp.npz"
     elsewhere = tmp_path / f".clip.other_host_1.{gone.pid}-78.tmp.npz"
     entry = tmp_path / "clip.npz"
-    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry):
+    stranger = tmp_path / ".my.notes.tmp.txt"
+    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry, stranger):
         path.write_bytes(b"x")
     two_hours_ago = time.time() - 7200
-    for path in (elsewhere_old, alive, entry):
+    for path in (elsewhere_old, alive, entry, stranger):
         os.utime(path, (two_hours_ago, two_hours_ago))
     storage.remove_abandoned(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, elsewhere.name, entry.name])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [alive.name, elsewhere.name, entry.name, stranger.name]
+    )
 
 
 def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) -> None:

@@ -40,19 +40,25 @@ def test_driver_report_is_read_with_what_a_gpu_does_not_say() -> None:
 def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = {"clip_id": ["a", "b", "c"], "split": ["train", "train", "val"], "label": "fight", "dataset": "d"}
+    rows = {"clip_id": ["a", "b", "c", "d"], "split": ["train", "train", "val", "val"], "dataset": "d",
+            "label": ["fight", "nonfight"] * 2}  # fmt: skip
     monkeypatch.setattr("violence_detection.combine.manifest.read", lambda _: pd.DataFrame(rows))
     where = ExtractConfig(data_root=tmp_path, augment=4)
     features = FeatureConfig(backbone=("efficientnet_lite0",), streams=("rgb",))
     found = pod_check.data(where, features, 60, "CPU")
-    assert found["variants_missing"] == 2 * 4 + 1
-    assert found["feature_gb_missing"] == round(9 * 20 * 1280 * 2 / 1e9, 2)
+    assert found["variants_missing"] == 2 * 4 + 2
+    assert found["feature_gb_missing"] == round(10 * 20 * 1280 * 2 / 1e9, 2)
     both = FeatureConfig(backbone=("efficientnet_lite0", "i3d", "i3d_local"), streams=("rgb", "motion"))
     monkeypatch.setattr(
         "violence_detection.backbones.weights.source_distribution_file", lambda *_: Path(__file__)
     )
     found = pod_check.data(where, both, 60, "CPU")
-    assert found["feature_gb_missing"] == round(9 * (20 * 1280 * 2 + 4 * 1024 + 8 * 832) * 2 / 1e9, 2)
+    assert found["feature_gb_missing"] == round(10 * (20 * 1280 * 2 + 4 * 1024 + 8 * 832) * 2 / 1e9, 2)
+    one_class = pd.DataFrame(rows).assign(label=["fight", "nonfight", "fight", "fight"])
+    monkeypatch.setattr("violence_detection.combine.manifest.read", lambda _: one_class)
+    with pytest.raises(pod_check.UserError, match="the val part has no nonfight clip"):
+        pod_check.data(where, features, 60, "CPU")
+    monkeypatch.setattr("violence_detection.combine.manifest.read", lambda _: pd.DataFrame(rows))
     monkeypatch.setattr(pod_check, "free_bytes_of", lambda _: 10)
     with pytest.raises(pod_check.UserError, match="--augment"):
         pod_check.data(where, features, 60, "CPU")

@@ -54,3 +54,21 @@ def test_augment_counts_the_plain_clip(tmp_path: Path) -> None:
         training_data.check(
             FeatureConfig(backbone=("efficientnet_lite0",)), ExtractConfig(data_root=tmp_path, augment=0)
         )
+
+
+@pytest.mark.parametrize("part", ["train", "selection", "val"])
+def test_a_part_without_a_class_is_said_before_anything_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    rows = _rows(40).assign(
+        split=["train"] * 30 + ["val"] * 10, dataset="d", source_group=[f"s{i}" for i in range(40)]
+    )
+    if part == "selection":  # all fights of one source: it cannot be divided
+        rows.loc[(rows.split == "train") & (rows.label == "fight"), "source_group"] = "one"
+    else:
+        rows.loc[(rows.split == part), "label"] = "nonfight"
+    monkeypatch.setattr(training_data.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(extract, "ensure", lambda *_: pytest.fail("extracts first"))
+    features = FeatureConfig(backbone=("efficientnet_lite0",))
+    with pytest.raises(UserError, match=r"the (train|selection|val) part has no fight clip"):
+        training_data.prepare(features, ExtractConfig(data_root=tmp_path), 0.2, 0)

@@ -118,7 +118,7 @@ def test_an_avi_cut_off_counts_the_frames_that_are_left(tmp_path: Path) -> None:
 def test_groups_yield_what_one_decode_yields(clip: Path) -> None:
     groups = [frozenset(range(i, i + 12, 3)) for i in range(0, 28, 4)]
     _, whole = decode.read(clip, lambda _: sorted(frozenset[int]().union(*groups)))
-    decoded = list(decode.read_groups(clip, groups))
+    decoded = list(decode.read_groups(clip, decode.probe(clip), groups))
     assert [frozenset(d) for d in decoded] == groups
     for group in decoded:
         for number, frame in group.items():
@@ -128,8 +128,9 @@ def test_groups_yield_what_one_decode_yields(clip: Path) -> None:
 def test_groups_hold_few_frames_however_long_the_video(tmp_path: Path) -> None:
     path = numbered_videos.write(tmp_path / "long.avi", 250)
     frame_bytes = numbered_videos.frame(0).nbytes
+    info = decode.probe(path)
     tracemalloc.start()
-    for _ in decode.read_groups(path, [frozenset(range(i, i + 5)) for i in range(0, 240, 5)]):
+    for _ in decode.read_groups(path, info, [frozenset(range(i, i + 5)) for i in range(0, 240, 5)]):
         pass
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -138,7 +139,7 @@ def test_groups_hold_few_frames_however_long_the_video(tmp_path: Path) -> None:
 
 def test_groups_beyond_the_end_are_a_failure_that_names_the_file(clip: Path) -> None:
     with pytest.raises(UnreadableVideo, match=r"clip\.avi.*ended at frame 40.*51"):
-        list(decode.read_groups(clip, [frozenset({3}), frozenset({50})]))
+        list(decode.read_groups(clip, decode.probe(clip), [frozenset({3}), frozenset({50})]))
 
 
 @pytest.mark.parametrize(("n_frames", "count"), [(1, 3), (8, 20), (20, 20), (41, 20), (1000, 7)])

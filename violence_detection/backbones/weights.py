@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.system.redaction import redact
@@ -207,7 +208,14 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
 
 
 def load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
-    """Load a Keras weights file. Raises UserError naming the file if it holds those of another model, or none."""
+    """Load a Keras weights file.
+
+    Raises UserError naming the file if it holds those of another model, or none, or reaches beyond itself.
+    """
+    try:
+        keras_archive.check_weights(path)
+    except UserError as e:
+        raise UserError(f"{e}. --backbone-weights FILE takes the weights of {name}") from e
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as e:

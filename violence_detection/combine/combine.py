@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.combine import manifest, scan, split
+from violence_detection.combine import links, manifest, scan, second_look, split
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate, scanned
@@ -20,13 +19,16 @@ from violence_detection.errors import UserError
 from violence_detection.find import find
 from violence_detection.find.inventory import ClipFile, Inventory, source_path
 from violence_detection.system import storage
-from violence_detection.video import decode
+from violence_detection.video import damaged
 
 log = logging.getLogger(__name__)
 
 RECORD_NAME = "combine.json"
 #: To be raised whenever the same files are combined into another manifest.
 VERSION = 1
+#: What becomes of a video file that is found. cut, not_cut: of a long one; second_copies: published or unpacked twice.
+FILE_KINDS = ("kept", "duplicates", "label_conflicts", "unreadable", "unlabelled", "excluded", "second_copies",
+              "wrong_rows", "cut", "not_cut")  # fmt: skip
 _SHARE_TOLERANCE = 0.02
 
 
@@ -41,62 +43,99 @@ class CombineResult:
 def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineResult:
     """Find, cut, scan, deduplicate, split and place all clips below the data root; write manifest and record.
 
-    Raises UserError when nothing is found or nothing of it can be used.
+    Raises UserError when nothing is found or nothing of it can be used, when a class has no clip, when another run is
+    at work in the folder, and when the folder is somebody else's.
     """
     if not 0.0 < config.val_fraction < 1.0:
         raise UserError(
             f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
         )
     combined = config.data_root / "combined_all"
+    links.check_ours(combined, (RECORD_NAME, scan.JOURNAL_NAME))
     cut_config = cut_config or CutConfig()
     found = find.discover(config, cut_config)
+    with storage.only_one(combined, "combine_all_datasets.py"):
+        storage.remove_abandoned(combined)
+        return _combine(found, combined, config, cut_config)
+
+
+def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config: CutConfig) -> CombineResult:
     find.report(found, config, cut_config)
+    find.require_both_classes(_possible(found), found)
     cut = cutting.CutResult()
     if any(dataset.needs_cutting for dataset in found.datasets):
         cut = cutting.cut(found, cut_config, config.data_root, config.workers)
         find.report_windows(cut)
     clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
+    find.require_both_classes(Counter(c.label for c in clips.values()), found)
     left_out = _left_out(found, config.data_root) + cut.left_out
-    wrong_rows = [{**f, "path": source_path(Path(f["path"]), config.data_root)} for f in found.failures]
-    inputs = _inputs(clips, left_out, cut.failures + wrong_rows, config)
+    not_found = [
+        {**f, "path": source_path(Path(f["path"]), config.data_root)}
+        for f in (*found.unlisted, *found.failures)
+    ]
+    inputs = _inputs(clips, left_out, cut.failures + not_found, config)
     if (result := _done_before(combined, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
+        cutting.remove(cut.left_over)
         _report(result.summary, config.val_fraction)
         return result
     scans = scan.scan_all(
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
-    unique, failures = _usable(clips, scans, found, config.data_root)
-    failures += cut.failures + wrong_rows
+    unique, failures = _usable(clips, scans, found, combined, config)
+    failures += cut.failures + not_found
     rows, dropped = divide(unique, config)
+    find.require_both_classes(Counter(r["label"] for r in rows), found)
     cut_short = _cut_short(scans)
-    _write(combined, rows, dropped, failures, left_out, cut_short, config)
+    _publish(combined, rows, config)
+    cutting.remove(cut.left_over)
+    _write_tables(combined, dropped, failures, left_out, cut_short)
+    files = _files(found, cut, scans, rows, dropped, config.data_root)
     result = CombineResult(
-        _summary(rows, dropped, unique, failures, found, cut, cut_short, combined), failures
+        _summary(rows, dropped, unique, failures, found, cut, cut_short, files, combined), failures
     )
     _report(result.summary, config.val_fraction)
     storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
     return result
 
 
+def _possible(found: Inventory) -> Counter[str]:
+    """Clips a class before anything is cut: published videos of fights give both classes."""
+    counts = Counter(c.label for c in found.clips)
+    for dataset in found.datasets:
+        counts.update(c.label for c in dataset.needs_cutting)
+        if dataset.entry is not None:
+            counts["nonfight"] += sum(c.label == "fight" for c in dataset.needs_cutting)
+    return counts
+
+
 def _usable(
-    clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], found: Inventory, data_root: Path
+    clips: Mapping[str, ClipFile],
+    scans: Mapping[str, scan.Scan],
+    found: Inventory,
+    combined: Path,
+    config: CombineConfig,
 ) -> tuple[Deduplicated, list[dict[str, str]]]:
     """One of each readable clip, and the failures. Raises UserError when nothing is left."""
     failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
     candidates = [scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
     if not candidates:
         raise UserError(
-            f"no usable clip below {data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
+            f"no usable clip below {config.data_root}: {len(scans)} labelled, {len(failures)} of them unreadable, "
             f"{len(found.unlabelled)} unlabelled. See what find_all_datasets.py --check says"
         )
-    unique = deduplicate(candidates)
+
+    def confirm(pairs: Sequence[tuple[ScannedClip, ScannedClip]]) -> list[bool]:
+        journal = combined / second_look.JOURNAL_NAME
+        return second_look.confirm(pairs, config.data_root, journal, config.workers)
+
+    unique = deduplicate(candidates, altered=not config.keep_near, confirm=confirm)
     for clip, other in unique.conflicts:
         reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
         failures.append({"path": clip.source_path, "reason": reason})
     if not unique.kept:
         raise UserError(
-            f"every clip below {data_root} is labelled both ways. See which data sets are mixed up"
+            f"every clip below {config.data_root} is labelled both ways. See which data sets are mixed up"
         )
     return unique, failures
 
@@ -116,6 +155,7 @@ def _inputs(
             ],
             [(r["path"], r["reason"]) for r in (*left_out, *not_cut)],
             [config.seed, config.val_fraction, config.link, scan.VERSION, VERSION],
+            [config.keep_near, second_look.VERSION],
             storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH),
         ],
         digits=32,
@@ -130,9 +170,10 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
     record = storage.read_json(record_path)
     if record.get("inputs") != inputs or record["manifest_sha256"] != storage.sha256_file(manifest_path):
         return None
-    with manifest_path.open(newline="", encoding="utf-8") as f:
-        if not all((combined / row["path"]).exists() for row in csv.DictReader(f)):
-            return None
+    if any(damaged.may_pass(failure["reason"]) for failure in record["failures"]):
+        return None
+    if not all((combined / row["path"]).exists() for row in storage.read_csv(manifest_path)):
+        return None
     return CombineResult({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
 
 
@@ -179,28 +220,29 @@ def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:
 
 
 def _cut_short(scans: Mapping[str, scan.Scan]) -> list[dict[str, str]]:
-    """Clips that decode but end long before their header says: they stay, and are named."""
-    reasons = {
-        name: decode.shortfall(s.n_frames, s.stated_frames) for name, s in scans.items() if not s.reason
-    }
-    return [{"path": name, "reason": reason} for name, reason in reasons.items() if reason]
+    """Clips of which a part does not decode: they stay, and are named."""
+    return [{"path": name, "reason": s.shortfall} for name, s in scans.items() if s.shortfall]
 
 
-def _write(
+def _publish(combined: Path, rows: Sequence[Mapping[str, Any]], config: CombineConfig) -> None:
+    """Links and manifest, in an order that leaves at every moment one manifest whose clips all stand."""
+    wanted = {r["path"]: config.data_root / r["source_path"] for r in rows}
+    kind = links.place(combined, wanted, config.link)
+    by_time = [r for r in rows if r["by_time"]]
+    storage.write_csv(combined / manifest.BY_TIME_NAME, ("clip_id", "path"), by_time)
+    storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, rows)
+    links.remove_others(combined, wanted)
+    log.info("%d clips placed in %s (%s)", len(rows), combined, kind)
+
+
+def _write_tables(
     combined: Path,
-    rows: Sequence[Mapping[str, Any]],
     dropped: Sequence[Dropped],
     failures: Sequence[Mapping[str, str]],
     left_out: Sequence[Mapping[str, str]],
     cut_short: Sequence[Mapping[str, str]],
-    config: CombineConfig,
 ) -> None:
-    """Links and tables; no manifest or record stands while the folder is between two states."""
-    for name in (RECORD_NAME, manifest.FILE_NAME):
-        (combined / name).unlink(missing_ok=True)
-    folders = [combined / side / label for side in manifest.SPLITS for label in CLASS_NAMES]
-    wanted = {combined / r["path"]: config.data_root / r["source_path"] for r in rows}
-    log.info("%d clips placed in %s (%s)", len(rows), combined, manifest.place(wanted, folders, config.link))
+    """What is not in the manifest and why."""
     storage.write_failures(combined / "failures.csv", failures)
     storage.write_failures(combined / "unlabelled.csv", left_out)
     storage.write_failures(combined / "warnings.csv", cut_short)
@@ -209,7 +251,42 @@ def _write(
         ("source_path", "kept_source_path", "kind"),
         ({"source_path": d.dropped, "kept_source_path": d.kept, "kind": d.kind} for d in dropped),
     )
-    storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, rows)
+
+
+def _files(
+    found: Inventory,
+    cut: cutting.CutResult,
+    scans: Mapping[str, scan.Scan],
+    rows: Sequence[Mapping[str, Any]],
+    dropped: Sequence[Dropped],
+    data_root: Path,
+) -> dict[str, int]:
+    """What became of each video file that was found: every one counts once."""
+    kept, copies = {r["source_path"] for r in rows}, {d.dropped for d in dropped}
+    of: dict[str, str] = {}
+    for name in (source_path(c.path, data_root) for c in found.clips):
+        if name in kept:
+            of[name] = "kept"
+        elif name in copies:
+            of[name] = "duplicates"
+        else:
+            of[name] = "unreadable" if scans[name].reason else "label_conflicts"
+    for dataset in found.datasets:
+        for video in {c.path for c in dataset.needs_cutting}:
+            name = source_path(video, data_root)
+            of.setdefault(name, "cut" if video in cut.videos else "not_cut")
+    others = {
+        "unlabelled": found.unlabelled,
+        "excluded": [p for d in found.datasets for p in d.excluded],
+        "second_copies": [*found.ignored, *found.copied],
+        "wrong_rows": found.refused,
+    }
+    for kind, paths in others.items():
+        for path in paths:
+            of.setdefault(source_path(path, data_root), kind)
+    counts = Counter(of.values())
+    counts["unlabelled"] += sum(found.unknown.values())
+    return {"found": sum(counts.values()), **{kind: counts[kind] for kind in FILE_KINDS}}
 
 
 def _summary(
@@ -220,6 +297,7 @@ def _summary(
     found: Inventory,
     cut: cutting.CutResult,
     cut_short: Sequence[Mapping[str, str]],
+    files: Mapping[str, int],
     combined: Path,
 ) -> dict[str, Any]:
     sides = Counter(r["split"] for r in rows)
@@ -235,9 +313,11 @@ def _summary(
         "windows": {key: dict(sorted(n.items())) for key, n in sorted(cut.by_dataset.items())},
         "not_cut": len(cut.left_out),
         "wrong_rows": len(found.failures),
-        "unreadable": len(failures) - len(unique.conflicts) - len(found.failures),
+        "unlisted_folders": len(found.unlisted),
+        "unreadable": len(failures) - len(unique.conflicts) - len(found.failures) - len(found.unlisted),
         "label_conflicts": len(unique.conflicts),
         "cut_short": len(cut_short),
+        "files": files,
         "by_dataset": _by_dataset(rows),
         "manifest": str(combined / manifest.FILE_NAME),
     }
@@ -259,6 +339,7 @@ def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs
             "seed": config.seed,
             "val_fraction": config.val_fraction,
             "link": config.link,
+            "keep_near": config.keep_near,
             "own": list(config.own),
             "labels": list(config.labels),
         },
@@ -272,6 +353,9 @@ def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs
 
 def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
     """The balance of classes a data set, for people, and what could not be had."""
+    if files := summary.get("files"):  # records of earlier versions have none
+        parts = [f"{files[kind]} {kind.replace('_', ' ')}" for kind in FILE_KINDS if files[kind]]
+        log.info("%d videos found: %s", files["found"], ", ".join(parts))
     log.info("train is %s; val is %s", PART_MEANINGS["train"], PART_MEANINGS["val"])
     log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
     for dataset, sides in summary["by_dataset"].items():
@@ -283,7 +367,7 @@ def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
             if missing := [label for label in CLASS_NAMES if not counts[label]]:
                 log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
     if summary["cut_short"]:
-        log.warning("%d clips are much shorter than their header says, as after half a download; warnings.csv "
+        log.warning("of %d clips a part does not decode, as after half a download; warnings.csv "
                     "beside the manifest names them", summary["cut_short"])  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
     if abs(share - val_fraction) > _SHARE_TOLERANCE:

@@ -42,6 +42,9 @@ class CombineConfig(OwnClipsConfig):
     caches: bool = option(True, "take data sets from the caches of kagglehub and kaggle too")
     seed: int = option(0, "seed of the split; the same seed and clips give the same split on any machine")
     val_fraction: float = option(0.2, "share of the clips that goes to val")
+    keep_near: bool = option(
+        False, "keep altered copies of a clip too (encoded again, scaled, cropped), in its source group"
+    )
     link: str = option("auto", "how clips get into combined_all", choices=("auto", "hard", "symlink", "copy"))
     workers: int = option(0, "processes that decode; 0: one a core")
     catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

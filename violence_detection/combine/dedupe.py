@@ -6,8 +6,9 @@ the first by path. What goes is named together with what stays.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -85,12 +86,18 @@ def scanned(source_path: str, clip: ClipFile, found: Scan) -> ScannedClip:
     )
 
 
-def deduplicate(candidates: Iterable[ScannedClip], altered: bool = True) -> Deduplicated:
+#: Which of some pairs of near duplicates are altered copies, and no other scenes before the same camera.
+Confirm = Callable[[Sequence[tuple[ScannedClip, ScannedClip]]], Sequence[bool]]
+
+
+def deduplicate(
+    candidates: Iterable[ScannedClip], altered: bool = True, confirm: Confirm | None = None
+) -> Deduplicated:
     """One of each clip, with source groups joined over everything that is the same or shares footage.
 
     Altered copies under different labels both stay, in one source group: a fingerprint is not proof enough to
-    say that one of the labels is wrong; without `altered` all of them stay. The result does not depend on the order of
-    the candidates.
+    say that one of the labels is wrong; and so do those that `confirm` takes for none. Without `altered` all of them
+    stay. The result does not depend on the order of the candidates.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
@@ -100,7 +107,10 @@ def deduplicate(candidates: Iterable[ScannedClip], altered: bool = True) -> Dedu
     unique.sort(key=lambda c: c.clip_id)
     pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])
     bridges = _join(unique, pairs, groups)
-    stays = _originals(unique, pairs) if altered else {i: i for i in range(len(unique))}
+    copies = [p for p in pairs if altered and p.same_clip and unique[p.i].label == unique[p.j].label]
+    if confirm is not None and copies:
+        copies = list(itertools.compress(copies, confirm([(unique[p.i], unique[p.j]) for p in copies])))
+    stays = _originals(unique, copies)
     near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
     ends = ((stays[p.i], stays[p.j]) for p in bridges)  # a dropped copy's footage is its original's
     sizes = Counter(duplicates.clusters(len(unique), pairs))
@@ -138,9 +148,8 @@ def _originals(unique: Sequence[ScannedClip], pairs: Sequence[Pair]) -> dict[int
     """For each clip, by position, the clip that stays: itself, or the one it is an altered copy of."""
     copies: dict[int, list[int]] = defaultdict(list)
     for pair in pairs:
-        if pair.same_clip and unique[pair.i].label == unique[pair.j].label:
-            copies[pair.i].append(pair.j)
-            copies[pair.j].append(pair.i)
+        copies[pair.i].append(pair.j)
+        copies[pair.j].append(pair.i)
     stays: dict[int, int] = {}
     for position in sorted(range(len(unique)), key=lambda i: unique[i].preference()):
         originals = [i for i in copies[position] if stays.get(i) == i]

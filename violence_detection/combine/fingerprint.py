@@ -69,7 +69,7 @@ def from_frames(frames: Sequence[np.ndarray]) -> str:
     small = np.stack(
         [f if f.ndim == 2 else _shrink_luma(cv2.cvtColor(f, cv2.COLOR_RGB2GRAY)) for f in frames]
     )
-    top, bottom, left, right = _picture_box(small)
+    top, bottom, left, right = picture_box(small)
     spectra = np.stack([_spectrum(f[top:bottom, left:right]) for f in small])
     return encode(spectra)
 
@@ -120,7 +120,7 @@ def frequency_weights() -> np.ndarray:
     return _WEIGHTS.copy()
 
 
-def _picture_box(small: np.ndarray) -> tuple[int, int, int, int]:
+def picture_box(small: np.ndarray) -> tuple[int, int, int, int]:
     """Top, bottom, left, right of the picture inside its black bars, from (frames, 64, 64) uint8 luma.
 
     Without this, bars outweigh the picture at low frequencies: all letterboxed clips would look alike.

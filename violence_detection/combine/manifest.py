@@ -1,20 +1,15 @@
-"""The combined_all folder: its manifest, one row a clip, and the clips themselves, as links.
-
-The manifest is the contract between step 2 and everything after it. The clips are put there without copying 80 GB: hard
-links, else symbolic links, else copies.
-"""
+"""The manifest of the combined_all folder, one row a clip: the contract between step 2 and everything after it."""
 
 from __future__ import annotations
 
-import os
+import csv
 import re
-import shutil
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +25,8 @@ COLUMNS = (
 )  # fmt: skip
 SPLITS = ("train", "val")
 FILE_NAME = "manifest.csv"
+#: Beside it: the clips whose frames are found by their time stamps, because their rate varies or their header is wrong.
+BY_TIME_NAME = "by_time.csv"
 _UNSAFE = re.compile(r"[^\w.-]+")
 _STEM_CHARACTERS = 60
 
@@ -53,12 +50,14 @@ def row(clip: ScannedClip, side: str, path: str) -> dict[str, Any]:
         "height": clip.scan.height,
         "n_frames": clip.scan.n_frames,
         "codec": clip.scan.codec,
+        "by_time": clip.scan.by_time,
     }
 
 
 def read(combined: Path) -> pd.DataFrame:
     """Read `<combined>/manifest.csv` (or a manifest file itself), checked. Text columns are str, never NaN.
 
+    Column by_time, bool: whether the clip's frames are found by their time stamps (BY_TIME_NAME).
     Raises UserError when it is missing, lacks columns, is empty, or holds unknown labels or splits.
     """
     import pandas as pd
@@ -71,7 +70,9 @@ def read(combined: Path) -> pd.DataFrame:
     text_columns = dict.fromkeys(("clip_id", "path", "source_path", "source_group", "official_split", "sha256",
                                   "fingerprint", "codec"), str)  # fmt: skip
     try:
-        frame = pd.read_csv(path, dtype=text_columns, keep_default_na=False)
+        frame = pd.read_csv(
+            path, dtype=text_columns, keep_default_na=False, encoding_errors=storage.NAME_ERRORS
+        )
     except ValueError as e:  # empty, not a table, or not text
         raise UserError(f"{path} is not a manifest ({e}). Make it again with combine_all_datasets.py") from e
     if missing := [c for c in COLUMNS if c not in frame.columns]:
@@ -81,7 +82,25 @@ def read(combined: Path) -> pd.DataFrame:
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
+    frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))
     return frame
+
+
+def _by_time(path: Path) -> list[str]:
+    if not path.is_file():  # made before time stamps were read
+        return []
+    with path.open(newline="", encoding="utf-8") as f:
+        return [row["clip_id"] for row in csv.DictReader(f)]
+
+
+def require_both_classes(part: str, rows: pd.DataFrame) -> None:
+    """Raise UserError where a part (train, selection, val) has clips of one class only, or none."""
+    if missing := [label for label in CLASS_NAMES if not (rows.label == label).any()]:
+        raise UserError(
+            f"the {part} part has no {' and no '.join(missing)} clip among its {len(rows)} clips; nothing can be "
+            "learnt or measured with it. Add data with both classes from more sources, run combine_all_datasets.py "
+            "again, and see what it says of each data set"
+        )
 
 
 def clip_name(dataset: str, source_path: str, clip_id: str) -> str:
@@ -89,62 +108,3 @@ def clip_name(dataset: str, source_path: str, clip_id: str) -> str:
     path = Path(source_path)
     stem = _UNSAFE.sub("_", path.stem)[:_STEM_CHARACTERS]
     return f"{dataset}__{stem}__{clip_id[:8]}{path.suffix.lower()}"
-
-
-def place(wanted: Mapping[Path, Path], folders: list[Path], kind: str) -> str:
-    """Make `wanted` (target -> source) the whole content of `folders`; what stood there before and is not
-    wanted goes.
-
-    `kind` auto takes hard links, and where the file system refuses them symbolic links, then copies. Returns
-    the kind that was used. Raises UserError when the asked kind is not possible.
-    """
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.iterdir():
-            if old not in wanted and (old.is_symlink() or old.is_file()):
-                old.unlink()
-    kinds = ("hard", "symlink", "copy") if kind == "auto" else (kind,)
-    for position, chosen in enumerate(kinds):
-        try:
-            for target, source in sorted(wanted.items()):
-                _place_one(target, source.resolve(), chosen)
-        except OSError as e:
-            if position + 1 < len(kinds):
-                continue
-            raise UserError(
-                f"cannot place clips in {folders[0].parent.parent} ({chosen}): {e}. "
-                "Free space there, or choose another way with --link symlink or --link copy"
-            ) from e
-        return chosen
-    raise AssertionError("no kind of link")
-
-
-def _place_one(target: Path, source: Path, kind: str) -> None:
-    if _is_placed(target, source, kind):
-        return
-    temporary = target.with_name(f".{target.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    make: dict[str, Callable[[Path, Path], object]] = {
-        "hard": os.link,
-        "symlink": os.symlink,
-        "copy": shutil.copy2,
-    }
-    try:
-        make[kind](source, temporary)
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _is_placed(target: Path, source: Path, kind: str) -> bool:
-    if kind == "symlink":
-        return target.is_symlink() and target.readlink() == source
-    if target.is_symlink() or not target.exists():
-        return False
-    if kind == "hard":
-        return target.samefile(source)
-    here, there = target.stat(), source.stat()
-    return not target.samefile(source) and (here.st_size, here.st_mtime_ns) == (
-        there.st_size,
-        there.st_mtime_ns,
-    )

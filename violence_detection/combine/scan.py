@@ -1,7 +1,8 @@
 """Look at every clip once: content hash, exact frame count, properties and fingerprint, kept in a journal.
 
 One line a file is appended as soon as it is known, keyed by path, size, modification time and the version of
-the code that looked. A killed run or a later data set costs only what is not in the journal yet.
+the code that looked. A killed run or a later data set costs only what is not in the journal yet. What may be otherwise
+tomorrow (video/damaged.py) is not written down, and not believed where an earlier version did.
 """
 
 from __future__ import annotations
@@ -9,35 +10,53 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, processes, storage
-from violence_detection.video import damaged
+from violence_detection.video import damaged, decode
 
 JOURNAL_NAME = ".scan.jsonl"
 #: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,
 #: so that old lines are not believed. Moving or commenting code changes nothing. (The first value was a hash.)
 VERSION = "a7722212dcfc"
+#: Of the lines that were written when a frame's time was its number by the stated rate.
+_FIELDS_WITHOUT_TIME = frozenset(
+    {
+        "sha256",
+        "n_frames",
+        "stated_frames",
+        "fps",
+        "width",
+        "height",
+        "codec",
+        "fingerprint",
+        "reason",
+    }
+)
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a full read of a file found. With a `reason` it cannot be read and only `sha256` may be set."""
+    """What a full read of a file found. With a `reason` it cannot be read and only `sha256` may be set.
+
+    `n_frames` decode, at `fps` or, where the rate varies, at so many moments a second as its liveliest part has frames.
+    `by_time`: the frames are found by their time stamps, for the file is not what its header says. `shortfall` says
+    what of it does not decode.
+    """
 
     sha256: str = ""
     n_frames: int = 0
-    stated_frames: int = 0
+    duration_s: float = 0.0
     fps: float = 0.0
     width: int = 0
     height: int = 0
     codec: str = ""
     fingerprint: str = ""
+    by_time: bool = False
+    shortfall: str = ""
     reason: str = ""
-
-    @property
-    def duration_s(self) -> float:
-        return round(self.n_frames / self.fps, 3) if self.fps else 0.0
 
 
 def scan_file(path: Path) -> Scan:
@@ -48,18 +67,36 @@ def scan_file(path: Path) -> Scan:
     except UnreadableVideo as e:
         return Scan(reason=e.reason)
     except OSError as e:
-        return Scan(reason=f"cannot be read: {e.strerror}")
+        return Scan(reason=damaged.cannot_be_read(path, e))
     return Scan(
-        sha256, info.n_frames, info.stated_frames, info.fps, info.width, info.height, info.codec, print_
+        sha256=sha256,
+        n_frames=info.n_decoded,
+        duration_s=round(info.played_s, 3),
+        fps=info.fps,
+        width=info.width,
+        height=info.height,
+        codec=info.codec,
+        fingerprint=print_,
+        by_time=not info.as_stated,
+        shortfall=info.shortfall(),
     )
 
 
-def _crashed(_: Path) -> Scan:
-    return Scan(reason=damaged.CRASHED)
+def _confirmed(item: tuple[Path, Mapping[str, Any]]) -> Scan | None:
+    """A journal's line from before time stamps were read, where they say the same; nothing is decoded for that."""
+    path, line = item
+    try:
+        info = decode.timing(path)
+    except (UnreadableVideo, OSError):
+        return None
+    if line["reason"] or not info.as_stated or (info.n_frames, info.fps) != (line["n_frames"], line["fps"]):
+        return None
+    kept = {name: value for name, value in line.items() if name != "stated_frames"}
+    return Scan(**kept, duration_s=round(info.played_s, 3), shortfall=info.shortfall())
 
 
-def _timed_out(_: Path) -> Scan:
-    return Scan(reason=damaged.TIMED_OUT)
+def _failed(_: Path, reason: str) -> Scan:
+    return Scan(reason=reason)
 
 
 def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dict[str, Scan]:
@@ -69,14 +106,44 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
     """
     keys = {name: journal_key(name, path) for name, path in sorted(files.items())}
     known = storage.read_journal(journal_path, frozenset(Scan.__dataclass_fields__))
-    found = {name: Scan(**known[key]) for name, key in keys.items() if key in known}
+    found = {
+        name: Scan(**known[key])
+        for name, key in keys.items()
+        if key in known and not damaged.may_pass(known[key]["reason"])
+    }
+    found |= _confirm({n: k for n, k in keys.items() if n not in found}, files, journal_path, workers)
     todo = {files[name]: name for name in keys if name not in found}
     console.log.info("%d files: %d known, %d to read", len(keys), len(found), len(todo))
     with console.progress(total=len(todo), desc="scan", unit="clip", disable=not todo) as bar:
         for name, scan in _scan_and_record(todo, keys, journal_path, workers):
             found[name] = scan
             bar.update()
+    if n := sum(damaged.may_pass(scan.reason) for scan in found.values()):
+        console.log.warning("%d of them could not be read now; the next run tries them again", n)
     return {name: found[name] for name in keys}
+
+
+def _confirm(
+    keys: Mapping[str, str], files: Mapping[str, Path], journal_path: Path, workers: int
+) -> dict[str, Scan]:
+    """What the journal's lines from before time stamps still say rightly, and now as such of today."""
+    before = storage.read_journal(journal_path, _FIELDS_WITHOUT_TIME)
+    lines = {(files[name], before[key]["sha256"]): name for name, key in keys.items() if key in before}
+    if not lines:
+        return {}
+    items = [(path, before[keys[name]]) for (path, _), name in lines.items()]
+    found = {}
+    with storage.appending_journal(journal_path) as record:
+        for (path, line), scan in processes.map_unordered(_confirmed, items, workers, _nothing):
+            if scan is not None:
+                name = lines[path, line["sha256"]]
+                found[name] = scan
+                record(keys[name], asdict(scan))
+    return found
+
+
+def _nothing(_: tuple[Path, Mapping[str, Any]]) -> None:
+    return None
 
 
 def _scan_and_record(
@@ -85,17 +152,16 @@ def _scan_and_record(
     if not todo:
         return
     with storage.appending_journal(journal_path) as record:
-        scans = processes.map_unordered(
-            scan_file, todo, workers, _crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=_timed_out
-        )
-        for path, scan in scans:
-            # The next run tries again what took too long: that may have been the disk's fault.
-            if scan.reason != damaged.TIMED_OUT:
+        for path, scan in damaged.map_files(scan_file, todo, workers, lambda path: path, _failed):
+            if keys[todo[path]] and not damaged.may_pass(scan.reason):
                 record(keys[todo[path]], asdict(scan))
             yield todo[path], scan
 
 
 def journal_key(name: str, path: Path) -> str:
-    """What a file's line in the journal is found by."""
-    stat = path.stat()
+    """What a file's line in the journal is found by; empty where the system says nothing of the file."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return ""
     return storage.stable_hash([name, stat.st_size, stat.st_mtime_ns, VERSION], digits=32)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import os
 import re
 from collections import Counter
@@ -16,12 +17,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from violence_detection.datasets import own_labels, own_table, video_files
+from violence_detection.datasets import own_labels, own_table
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.datasets.own_table import OwnClip
 from violence_detection.errors import UserError
 from violence_detection.system import settings
+from violence_detection.video.files import VideoSearch
+
+log = logging.getLogger(__name__)
 
 GUIDE = "docs/guides/own_clips.md"
 _NAME = re.compile(r"[a-z0-9_]+")
@@ -33,7 +37,8 @@ class OwnSet:
 
     `origin`: the folder or CSV file as it was given, `root` the folder. `unknown`: names of folders or labels that
     mean no class, with their number of videos or rows; `nested`: such folders that hold class folders themselves.
-    `unlabelled`: videos that lie in no class folder. `failures`: {path, reason} of rows and files that cannot be used.
+    `unlabelled`: videos that lie in no class folder. `failures`: {path, reason} of rows and files that cannot be used,
+    `refused`: those files; `unlisted`: {path, reason} of folders that cannot be looked into.
     """
 
     name: str
@@ -47,6 +52,8 @@ class OwnSet:
     warnings: tuple[str, ...]
     #: Real paths of the files that a CSV file lists; a folder's set holds whatever lies below it.
     listed: frozenset[str] | None = None
+    refused: tuple[Path, ...] = ()
+    unlisted: tuple[dict[str, str], ...] = ()
 
     def holds(self, path: Path) -> bool:
         """Whether a file belongs to this set, so that no other takes it."""
@@ -108,11 +115,10 @@ def _named(values: Iterable[str], published: Collection[str]) -> Iterable[tuple[
 
 def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
     """The set below a folder, and the names of its sub-folders."""
-    warnings: list[str] = []
-    seen: set[str] = set()
+    search = VideoSearch()
     clips, unlabelled = [], []
     unknown: Counter[str] = Counter()
-    for path in sorted(video_files.videos_below(root, seen, warnings.append)):
+    for path in sorted(search.below(root)):
         folder, *inner = path.relative_to(root).parts
         label = labels.of(folder) if inner else None
         if label is None:
@@ -123,10 +129,10 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
         rel = path.relative_to(root).as_posix()
         source = inner[0] if len(inner) > 1 else rel
         clips.append(OwnClip(path, rel, label, str(path), (source,)))
+    if skipped := search.skipped_text():
+        log.info("skipped below %s: %s (no videos)", root, skipped)
     without = sum(clip.sources == (clip.rel,) for clip in clips)
-    nested = tuple(
-        f for f in sorted(unknown) if any(labels.of(p.name) for p in (root / f).iterdir() if p.is_dir())
-    )
+    nested = tuple(f for f in sorted(unknown) if any(labels.of(name) for name in _folders_in(root / f)))
     found = OwnSet(
         name=name,
         origin=root,
@@ -136,9 +142,18 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
         nested=nested,
         unlabelled=tuple(unlabelled),
         failures=(),
-        warnings=(*warnings, *_on_sources(name, without, len(clips))),
+        warnings=tuple(_on_sources(name, without, len(clips))),
+        unlisted=tuple(search.unlisted),
     )
-    return found, {p.name for p in root.iterdir() if p.is_dir()}
+    return found, _folders_in(root)
+
+
+def _folders_in(folder: Path) -> set[str]:
+    """Names of the folders in a folder; none of one that cannot be listed."""
+    try:
+        return {p.name for p in folder.iterdir() if p.is_dir()}
+    except OSError:
+        return set()
 
 
 def _read_table(name: str, path: Path, labels: Labels) -> tuple[OwnSet, set[str]]:
@@ -192,6 +207,7 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
                     wrong[id(one)] = f"is {one.label}, but {other.where} calls the same footage {other.label}"
             elif (a.label, a.span_s) == (b.label, b.span_s):
                 wrong.setdefault(id(b), f"is listed in {a.where} already")
+    used = {_real(c.path) for s in sets for c in s.clips if id(c) not in wrong}
     return [
         replace(
             s,
@@ -203,6 +219,11 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
                     for c in s.clips
                     if id(c) in wrong
                 ),
+            ),
+            refused=tuple(
+                Path(real)
+                for real in sorted({*(s.listed or ()), *(_real(c.path) for c in s.clips)} - used)
+                if Path(real).is_file()
             ),
         )
         for s in sets

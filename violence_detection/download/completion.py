@@ -7,7 +7,6 @@ that had to be renamed. The folder gets its name only with all of them inside.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -77,8 +76,7 @@ def read_files(folder: Path) -> list[RecordedFile]:
     """The recorded files. Raises UserError when the list does not belong to the record."""
     path = folder / FILES_NAME
     try:
-        with path.open(newline="", encoding="utf-8") as f:
-            rows = [RecordedFile(r["path"], int(r["size_bytes"]), r["sha256"]) for r in csv.DictReader(f)]
+        rows = [RecordedFile(r["path"], int(r["size_bytes"]), r["sha256"]) for r in storage.read_csv(path)]
     except (OSError, ValueError, KeyError, TypeError) as e:
         raise UserError(f"{path} is missing or damaged ({e}). Remove {folder} to fetch it anew") from e
     if tree_digest(rows) != (read(folder) or {}).get("tree_sha256"):
@@ -90,7 +88,7 @@ def tree_digest(files: Iterable[RecordedFile]) -> str:
     """One SHA-256 (hex) over all paths, sizes and hashes, independent of order."""
     digest = hashlib.sha256()
     for f in sorted(files, key=lambda f: f.path):
-        digest.update(f"{f.path}\0{f.size_bytes}\0{f.sha256}\n".encode("utf-8", "surrogateescape"))
+        digest.update(f"{f.path}\0{f.size_bytes}\0{f.sha256}\n".encode("utf-8", storage.NAME_ERRORS))
     return digest.hexdigest()
 
 

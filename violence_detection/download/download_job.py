@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from violence_detection.datasets.catalogue import Dataset
@@ -161,14 +162,20 @@ class DownloadJob:
             transfer.fetch(
                 candidate.remote, archive, policy=self.policy, on_bytes=self.on_bytes, stop=self.stop
             )
+            storage.write_json(_fetched(archive), {"from": candidate.remote.identity})
         log.info("%s: checking and unpacking %s", dataset.key, archive.name)
         try:
             with self._bar(dataset.key, "check", archive.stat().st_size) as on_bytes:
                 entries = archives.verify(
                     archive, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
                 )
-        except archives.CorruptArchive:
-            archive.unlink()
+        except archives.CorruptArchive as e:
+            if not _fetched(archive).exists():
+                raise archives.CorruptArchive(
+                    f"{e}. It was put there by hand and stays: replace it, or remove it to have it fetched"
+                ) from e
+            for path in (archive, _fetched(archive)):
+                path.unlink()
             raise
         with self._bar(dataset.key, "unpack", sum(e.size_bytes for e in entries)) as on_bytes:
             record = self._publish(dataset, candidate, on_bytes)
@@ -187,7 +194,8 @@ class DownloadJob:
                 candidate.archive, staging, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes
             )
             storage.sync_files(staging / f.path for f in files)  # before the record that says they are there
-            source = _source_record(candidate, self.config.keep_archives)
+            kept = self.config.keep_archives or not _fetched(candidate.archive).exists()
+            source = _source_record(candidate, kept)
             record = completion.write(staging, dataset.key, source, files, renamed)
             staging.replace(folder)
         except (UserError, OSError):
@@ -220,9 +228,25 @@ class DownloadJob:
             self._drop_downloads(key)
 
     def _drop_downloads(self, key: str) -> None:
+        """The archives that were fetched here, and parts of them; what was put there by hand stays."""
         folder = self.layout.downloads / key
-        if not self.config.keep_archives and folder.exists():
-            shutil.rmtree(folder)
+        if self.config.keep_archives or not folder.is_dir():
+            return
+        marks = sorted(folder.glob(f"*{_FETCHED}"))
+        fetched = [mark.with_name(mark.name.removesuffix(_FETCHED)) for mark in marks]
+        parts = [*folder.glob("*.part"), *folder.glob("*.part.json")]
+        for path in (*fetched, *marks, *parts):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else is left
+            folder.rmdir()
+
+
+#: The end of the name of a file beside an archive that says it was fetched, and not put there by hand.
+_FETCHED = ".fetched.json"
+
+
+def _fetched(archive: Path) -> Path:
+    return archive.with_name(archive.name + _FETCHED)
 
 
 def _source_record(candidate: UsableSource, kept: bool) -> dict[str, Any]:

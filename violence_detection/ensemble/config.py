@@ -25,6 +25,12 @@ class EnsembleConfig(BaseConfig):
     all_clips: bool = option(
         False, "cut the folds from train and val together and train nothing else: val is then spent"
     )
+    leave_one_dataset_out: bool = option(
+        False,
+        "for each data set train all members on the others alone and measure on it, with --cross-validate K beside it; "
+        "no other ensemble is trained",
+    )
+    seeds: int = option(1, "how often --leave-one-dataset-out is done, with seeds from --seed on")
     tta: int = option(
         1, "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate"
     )

@@ -4,6 +4,7 @@
 <folder>/folds/ensemble.json        all of them as one ensemble
 <folder>/oof_predictions.csv        out-of-fold P(fight) of every clip, with the fold that held it out
 <folder>/cross_validation.json      figures and the jobs they rest on, written last
+With a data set left out in each fold: without_<data set>/, leave_one_out_predictions.csv, leave_one_out.json.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from violence_detection.ensemble import ensemble
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
+from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, scoring
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import run_folder
+from violence_detection.training import run_folder, trained_clips
 from violence_detection.training.run_folder import Trained
 
 if TYPE_CHECKING:
@@ -29,11 +31,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
+LEFT_OUT_RECORD_NAME, LEFT_OUT_PREDICTIONS_NAME = "leave_one_out.json", "leave_one_out_predictions.csv"
 
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it."""
+    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it.
+
+    `by_dataset`: each fold holds out a data set.
+    """
 
     members: tuple[str, ...]
     folds: tuple[Fold, ...]
@@ -42,6 +48,15 @@ class CrossValidation:
     folder: Path
     overwrite: bool = False
     views: int = 1
+    by_dataset: bool = False
+
+    @property
+    def record_path(self) -> Path:
+        return self.folder / (LEFT_OUT_RECORD_NAME if self.by_dataset else RECORD_NAME)
+
+    @property
+    def predictions_path(self) -> Path:
+        return self.folder / (LEFT_OUT_PREDICTIONS_NAME if self.by_dataset else PREDICTIONS_NAME)
 
     def jobs(self) -> list[TrainingJob]:
         """All folds' jobs, fold by fold."""
@@ -53,7 +68,7 @@ class CrossValidation:
 
     def discard(self) -> None:
         """Remove the records of an earlier cross-validation in this folder: they are written last."""
-        (self.folder / RECORD_NAME).unlink(missing_ok=True)
+        self.record_path.unlink(missing_ok=True)
         for name in (*(fold.name for fold in self.folds), "folds"):
             (self.folder / name / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
 
@@ -68,30 +83,35 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
     count = len(plan.members)
     per_fold = [trained[i * count : (i + 1) * count] for i in range(len(plan.folds))]
     seed = plan.settings.train.seed
-    predicted, everyone = [], []
+    predicted, everyone, chose_weights = [], [], []
     for i, (fold, results) in enumerate(zip(plan.folds, per_fold, strict=True)):
         folder = plan.folder / fold.name
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, results, strict=True)]
-        weights = ensemble.write(folder, parts, plan.pool.plain(fold.selection), seed)
+        selection = plan.pool.plain(fold.selection)
+        weights = ensemble.write(folder, parts, selection, seed)
+        chose_weights.append(selection.rows)
         held_out = plan.pool.views(fold.held_out, plan.views)
         rows = scoring.predict_rows(trained_model.load(folder), held_out.rows, held_out)
+        scoring.require_finite(rows.p_violent.to_numpy(float), rows, str(folder))
         predicted.append(rows.assign(fold=i))
         everyone += [
             (ensemble.Part(f"{fold.name}.{p.name}", p.model, p.selection_accuracy), w)
             for p, w in zip(parts, weights.values, strict=True)
         ]
     oof = pd.concat(predicted).sort_values("clip_id", ignore_index=True)
-    ensemble.write_listed(
-        plan.folder / "folds",
-        [part for part, _ in everyone],
-        [weight for _, weight in everyone],
-        {"why": "the weights of each fold"},
-    )
-    with storage.atomic_path(plan.folder / PREDICTIONS_NAME) as temporary:
-        oof.to_csv(temporary, index=False)
+    if not plan.by_dataset:
+        ensemble.write_listed(
+            plan.folder / "folds",
+            [part for part, _ in everyone],
+            [weight for _, weight in everyone],
+            {"why": "the weights of each fold"},
+            {trained_clips.WEIGHTS: pd.concat(chose_weights)},
+        )
+    with storage.atomic_path(plan.predictions_path) as temporary:
+        oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
     figures = _figures(plan, oof)
     storage.write_json(
-        plan.folder / RECORD_NAME,
+        plan.record_path,
         {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
     )
     _log(figures)
@@ -104,13 +124,21 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
 
     if not (folder / RECORD_NAME).is_file():
         return None
-    record = storage.read_json(folder / RECORD_NAME)
-    wanted = plan(len(record["folds"]), tuple(record["members"]))
-    if record["jobs"] != wanted.keys():  # whatever views judged the clips
+    record = run_folder.read_object(folder / RECORD_NAME)
+    try:
+        wanted = plan(len(record["folds"]), tuple(record["members"]))
+        jobs = record["jobs"]
+    except (KeyError, TypeError) as e:
+        raise UserError(
+            f"{folder / RECORD_NAME} cannot be used ({e!r}). Remove it, and it is made again"
+        ) from e
+    if jobs != wanted.keys():  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
     text = {"clip_id": str, "source_group": str}
-    return pd.read_csv(folder / PREDICTIONS_NAME, dtype=text, keep_default_na=False)
+    return pd.read_csv(
+        folder / PREDICTIONS_NAME, dtype=text, keep_default_na=False, encoding_errors=storage.NAME_ERRORS
+    )
 
 
 def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
@@ -141,7 +169,7 @@ def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
             for name, r in result["by_dataset"].items()
         },
         "cv_members": [{k: m[k] for k in ("name", "accuracy", "ci95", "roc_auc")} for m in result["members"]],
-        "oof_predictions": str(plan.folder / PREDICTIONS_NAME),
+        "oof_predictions": str(plan.predictions_path),
     }
 
 

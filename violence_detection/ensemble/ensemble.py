@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,13 +16,19 @@ from violence_detection.ensemble import member_weights
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
+from violence_detection.evaluation import scoring
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder
+from violence_detection.training import heads, run_folder, trained_clips
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 log = logging.getLogger(__name__)
+#: Below an ensemble's folder: members that are trained elsewhere.
+_BROUGHT = "members"
 
 
 @dataclass(frozen=True)
@@ -43,33 +51,78 @@ def jobs(
     return [TrainingJob(name, folder / name, pool, fold, settings, overwrite=overwrite) for name in names]
 
 
-def write(folder: Path, parts: Sequence[Part], selection: Samples, seed: int) -> member_weights.Weights:
-    """Choose the weights on the selection clips and write `<folder>/ensemble.json`."""
+def write(
+    folder: Path, parts: Sequence[Part], selection: Samples, seed: int, mined: pd.DataFrame | None = None
+) -> member_weights.Weights:
+    """Choose the weights on the selection clips and write `<folder>/ensemble.json`.
+
+    `mined`: rows of further clips whose predictions have decided how the members are trained.
+    """
     inputs = selection.plain()
     p_fight = np.array([heads.predict(trained_model.load_model(part.model), inputs) for part in parts])
+    for part, p in zip(parts, p_fight, strict=True):
+        scoring.require_finite(p, selection.rows, str(part.model))
     groups = selection.rows.source_group.tolist()
     weights = member_weights.choose(p_fight, selection.labels, groups, seed)
     log.info(
         "%s: %s weights (%s)", folder, "equal" if weights.uniform else _shown(parts, weights), weights.why
     )
-    write_listed(folder, parts, weights.values, weights.record())
+    tuned_on = {trained_clips.WEIGHTS: selection.rows}
+    if mined is not None:
+        tuned_on[trained_clips.MINED] = mined
+    write_listed(folder, parts, weights.values, weights.record(), tuned_on)
     return weights
 
 
 def write_listed(
-    folder: Path, parts: Sequence[Part], weights: Sequence[float], weighting: dict[str, object]
+    folder: Path,
+    parts: Sequence[Part],
+    weights: Sequence[float],
+    weighting: dict[str, object],
+    tuned_on: Mapping[str, pd.DataFrame],
 ) -> None:
-    """Write ensemble.json. Models may lie in other folders; they are named from here."""
+    """Write ensemble.json, and trained_on.csv of the clips that chose the weights, by role.
+
+    A member of another folder is linked into this one: an ensemble is whole by itself.
+    """
+    shutil.rmtree(folder / _BROUGHT, ignore_errors=True)
     members = [
         {
             "name": part.name,
-            "model": Path(os.path.relpath(part.model, folder)).as_posix(),
+            "model": _own_model(folder, part).relative_to(folder).as_posix(),
             "weight": weight,
             "selection_accuracy": part.selection_accuracy,
         }
         for part, weight in zip(parts, weights, strict=True)
     ]
+    trained_clips.write(folder, tuned_on)
     storage.write_json(folder / run_folder.ENSEMBLE_NAME, {"members": members, "weighting": weighting})
+
+
+def _own_model(folder: Path, part: Part) -> Path:
+    """The model of a part below `folder`, with what stands beside it."""
+    if part.model.is_relative_to(folder):
+        return part.model
+    own = folder / _BROUGHT / part.name
+    own.mkdir(parents=True, exist_ok=True)
+    names = (run_folder.CONFIG_NAME, run_folder.RESULT_NAME, run_folder.CLIPS_NAME)
+    for file in (
+        part.model,
+        run_folder.weights_of(part.model),
+        *(part.model.parent / name for name in names),
+    ):
+        if file.is_file():
+            _link(file, own / file.name)
+    return own / part.model.name
+
+
+def _link(file: Path, to: Path) -> None:
+    """A hard link, or where there are none a copy: models are replaced as a whole, never changed."""
+    with storage.atomic_path(to) as temporary:
+        try:
+            os.link(file, temporary)
+        except OSError:
+            shutil.copy2(file, temporary)
 
 
 def _shown(parts: Sequence[Part], weights: member_weights.Weights) -> str:

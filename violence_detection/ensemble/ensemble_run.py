@@ -12,7 +12,7 @@ from typing import Any
 
 from violence_detection.backbones import engines
 from violence_detection.combine import manifest
-from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
+from violence_detection.ensemble import cross_validation, ensemble, folds, hard, leave_one_out, member_jobs
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.cross_validation import CrossValidation
@@ -51,12 +51,14 @@ class EnsembleRun:
         """Train what is asked for; returns the fields of the script's JSON line."""
         config = self.config
         asked = self.plan(config.cross_validate, config.members) if config.cross_validate else None
-        official = [] if config.all_clips else self._official_jobs()
+        elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
+        official = [] if config.all_clips or elsewhere else self._official_jobs()
         if official:  # written last
             (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
-        if asked:
-            asked.discard()
-        jobs = [*official, *(asked.jobs() if asked else [])]
+        for plan in (*([asked] if asked else []), *elsewhere):
+            plan.discard()
+        folds_ = asked.jobs() if asked else []
+        jobs = [*official, *folds_, *(job for plan in elsewhere for job in plan.jobs())]
         trained = self.train(jobs)  # all of them, so that processes never wait for each other
         fields: dict[str, Any] = {
             "members": [],
@@ -65,8 +67,12 @@ class EnsembleRun:
         }
         if official:
             fields = self._write_ensemble(trained[: len(official)])
+        first = len(official) + len(folds_)
         if asked:
-            fields |= cross_validation.finish(asked, trained[len(official) :])
+            fields |= cross_validation.finish(asked, trained[len(official) : first])
+        if elsewhere:
+            in_set = fields["cv_by_dataset"] if asked else None
+            fields |= leave_one_out.finish(elsewhere, trained[first:], in_set, self.output)
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune()
         return {**fields, "generated_samples": self.pool.generated}
@@ -93,6 +99,28 @@ class EnsembleRun:
             self.overwrite,
             self.config.tta,
         )
+
+    def _leave_one_out_plans(self) -> list[CrossValidation]:
+        """For each seed a plan whose folds each hold out a data set."""
+        plans = []
+        for i in range(self.config.seeds):
+            train = replace(self.settings.train, seed=self.settings.train.seed + i)
+            left_out = folds.leave_one_dataset_out(
+                self.pool.frame, self.target, train.selection_fraction, train.seed
+            )
+            plans.append(
+                CrossValidation(
+                    self.config.members,
+                    tuple(left_out),
+                    self.pool,
+                    replace(self.settings, train=train),
+                    self.output / f"seed_{train.seed}",
+                    self.overwrite,
+                    self.config.tta,
+                    by_dataset=True,
+                )
+            )
+        return plans
 
     def _official_jobs(self) -> list[TrainingJob]:
         return ensemble.jobs(
@@ -199,7 +227,18 @@ def check_all(
     """Raise UserError for settings and data that cannot work, before any work starts."""
     training_data.check(features, how)
     trainer.check(train)
-    choose(config, how)
+    _check_parts(config, how, choose(config, how), train)
+
+
+def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
+    """Raise UserError where a part would lack a class, before hours of extraction and not after."""
+    frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
+    if not config.all_clips and not config.leave_one_dataset_out:
+        folds.official(frame, target, train.selection_fraction, train.seed)
+    if k := config.cross_validate:
+        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
+    if config.leave_one_dataset_out:
+        folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
 
 
 def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
@@ -228,18 +267,22 @@ def check(config: EnsembleConfig) -> None:
         )
     if config.cross_validate < 0 or config.cross_validate == 1:
         raise UserError("--cross-validate takes the number of folds, at least 2")
-    if config.all_clips and (not config.cross_validate or config.fine_tune_hard):
+    spread = config.cross_validate or config.leave_one_dataset_out
+    if config.all_clips and not spread:
+        raise UserError("--all-clips spends val: it needs --cross-validate K or --leave-one-dataset-out")
+    if (config.all_clips or config.leave_one_dataset_out) and config.fine_tune_hard:
         raise UserError(
-            "--all-clips spends val on cross-validation: it needs --cross-validate K, and no ensemble is left to "
-            "--fine-tune-hard"
+            "with --all-clips or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"
         )
+    if config.seeds < 1 or (config.seeds > 1 and not config.leave_one_dataset_out):
+        raise UserError("--seeds is at least 1, and goes with --leave-one-dataset-out")
     if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:
         raise UserError("--hard-below must be above 0 and at most 1, --hard-share between 0 and 1")
     if config.hard_epochs < 1 or config.hard_learning_rate <= 0:
         raise UserError("--hard-epochs must be at least 1, --hard-learning-rate above 0")
     if config.tta < 1:
         raise UserError("--tta counts the plain clip too, so it must be at least 1")
-    if config.tta > 1 and not config.cross_validate:
+    if config.tta > 1 and not spread:
         raise UserError(
             "--tta here is for --cross-validate K; test_ensemble.py has its own to measure the ensemble on val"
         )

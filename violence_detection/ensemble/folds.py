@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from violence_detection.combine import split
+from violence_detection.combine import manifest, split
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -41,6 +41,7 @@ def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed
     """Train and selection from train, held out is val. `frame`: the manifest's rows, by clip id."""
     aimed = frame.dataset.isin(target)
     val = frame[aimed & (frame.split == split.VAL)]
+    manifest.require_both_classes("val", val)
     return _make_fold(
         OFFICIAL, frame, frame[aimed & (frame.split == split.TRAIN)], val, target, fraction, seed
     )
@@ -64,6 +65,28 @@ def cross_validation(
         _make_fold(f"fold_{i}", frame, rows[fold_of != i], rows[fold_of == i], target, fraction, seed)
         for i in range(k)
     ]
+
+
+def leave_one_dataset_out(
+    frame: pd.DataFrame, target: Collection[str], fraction: float, seed: int
+) -> list[Fold]:
+    """A fold for each target data set: held out are its train clips, trained on are those of the others.
+
+    What shares a source with a held-out clip is not trained on, nor does it select. Raises UserError if there are fewer
+    than two data sets.
+    """
+    rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
+    names = sorted(set(rows.dataset))
+    if len(names) < 2:
+        raise UserError(
+            f"--leave-one-dataset-out needs at least two data sets; the manifest has {', '.join(names) or 'none'}"
+        )
+    folds = []
+    for name in names:
+        held_out = rows[rows.dataset == name]
+        others = rows[(rows.dataset != name) & ~rows.source_group.isin(set(held_out.source_group))]
+        folds.append(_make_fold(f"without_{name}", frame, others, held_out, target, fraction, seed))
+    return folds
 
 
 def _make_fold(

@@ -21,7 +21,7 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import metrics, paired
+from violence_detection.evaluation import metrics, paired, scoring
 from violence_detection.models import trained_model
 from violence_detection.training import heads, run_folder
 from violence_detection.training.config import TrainConfig
@@ -96,7 +96,8 @@ def fine_tune(
             ensemble.Part(name, tuned.model_path if kept else start, (after if kept else before)["accuracy"])
         )
         members.append({"name": name, "kept": kept, "selection_before": before, "selection_after": after})
-    ensemble.write(folder / FOLDER, parts, selection, settings.train.seed)
+    mined = pool.frame[pool.frame.clip_id.isin(set(oof.clip_id))]
+    ensemble.write(folder / FOLDER, parts, selection, settings.train.seed, mined)
     figures = {
         "model": str(folder / FOLDER),
         "hard_clips": int(is_hard.sum()),
@@ -113,6 +114,7 @@ def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:
     from sklearn.metrics import log_loss
 
     p = heads.predict(trained_model.load_model(model), selection.plain())
+    scoring.require_finite(p, selection.rows, str(model))
     right = (p >= trained_model.DEFAULT_THRESHOLD) == (selection.labels == 1)
     return {"loss": float(log_loss(selection.labels, p, labels=[0, 1])), "accuracy": float(right.mean())}
 
@@ -123,6 +125,7 @@ def _compare(folder: Path, samples: Samples) -> dict[str, Any]:
     right = []
     for model in (trained_model.load(folder), trained_model.load(folder / FOLDER)):
         p = model.average(model.predict(inputs))
+        scoring.require_finite(p, samples.rows, str(model.folder))
         right.append((p >= model.threshold) == (samples.labels == 1))
     before, after = right
     interval = paired.interval(after.astype(float) - before, samples.rows.source_group.to_numpy())

@@ -116,7 +116,20 @@ def run(
             f"no trained model in {lost[0]}, though its job ended. Over Ray, --output must be a folder that all nodes "
             "share"
         )
+    for job in jobs:
+        _note_clips(job)
     return [trained for trained in done if trained is not None]
+
+
+def _note_clips(job: TrainingJob) -> None:
+    """Write the table of its clips beside a model that was trained before there was one."""
+    from violence_detection.training import trained_clips
+
+    if not trained_clips.has_table(job.folder):
+        fold = job.fold
+        parts = {trained_clips.TRAIN: sorted(set(fold.train)), trained_clips.SELECTION: fold.selection}
+        by_role = {role: job.pool.rows(ids) for role, ids in parts.items()}
+        trained_clips.write(job.folder, by_role, [job.start.parent] if job.start else [])
 
 
 def finished(job: TrainingJob) -> Trained | None:
@@ -124,9 +137,9 @@ def finished(job: TrainingJob) -> Trained | None:
     from violence_detection.training import run_folder
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
-    if not (result.is_file() and config.is_file()) or storage.read_json(config).get("job") != job.key:
+    if not (result.is_file() and config.is_file()) or run_folder.read_object(config).get("job") != job.key:
         return None
-    return run_folder.Trained(folder=job.folder, **storage.read_json(result))
+    return run_folder.read_result(result)
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.combine import manifest
-from violence_detection.constants import PART_MEANINGS
+from violence_detection.datasets import catalogue
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
 from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.system import storage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,17 +23,20 @@ class ClipSet:
     """Labelled clips with their sources.
 
     `rows`: as in a manifest, their paths below `base`. `unreadable`: such rows of clips that cannot be decoded, which
-    count against coverage. `train`: the manifest that also has the clips of train; None where there are none. Features
-    are cached below `data_root`. `held_apart` says how these clips stand to those trained on, `kind` what they are.
+    count against coverage. `train`: the manifest that also has the clips of train, for rules fitted on them; None where
+    there are none, and `no_baselines` says why. Features are cached below `data_root`. `split` says which clips these
+    are, `kind` of what kind. `manifest_sha256`: of the manifest that they stand in, or empty.
     """
 
     rows: pd.DataFrame
     base: Path
     data_root: Path
     train: pd.DataFrame | None
-    held_apart: str
+    split: str
     kind: str
     generated: bool
+    manifest_sha256: str = ""
+    no_baselines: str = "no training clips in this set"
     unreadable: pd.DataFrame | None = None
     failures: Sequence[dict[str, str]] = field(default_factory=list)
 
@@ -44,15 +48,27 @@ def of_split(config: EvaluationConfig) -> ClipSet:
     rows = frame[frame.split == side].sort_values("clip_id", ignore_index=True)
     if rows.empty:
         raise UserError(f"{combined}/manifest.csv has no clips in {side}")
+    is_val = side == "val"
     return ClipSet(
         rows=rows,
         base=combined,
         data_root=combined.parent,
-        train=frame if (frame.split == "train").any() else None,
-        held_apart=f"{side} is {PART_MEANINGS[side]}; source-disjoint: no source video has clips in train and in val",
-        kind="published clips",
+        train=frame if is_val and (frame.split == "train").any() else None,
+        split=f"{side} of {combined / manifest.FILE_NAME}",
+        kind=_kind(set(rows.dataset)),
         generated=is_generated(combined.parent),
+        manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
+        no_baselines="no training clips in this set"
+        if is_val
+        else "these are the clips they would be fitted on",
     )
+
+
+def _kind(datasets: set[str]) -> str:
+    published = datasets & set(catalogue.load())
+    if published == datasets:
+        return "published clips"
+    return "published and own clips" if published else "own clips"
 
 
 def locate(config: EvaluationConfig) -> tuple[Path, str]:

@@ -15,7 +15,8 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
     """How trained models are measured on the val clips, or on one's own."""
 
     models: Path = option(
-        Path("models_ensemble"), "ensemble folder, model folder, .keras file, or a name of list_models()"
+        Path("models_ensemble"),
+        "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models()",
     )
     data: Path | None = option(
         None,

@@ -19,7 +19,7 @@ def evaluate(
     report: Path | str | None = None,
     **settings: Any,
 ) -> Evaluation:
-    """Measure a trained model on labelled clips that it was not trained on.
+    """Measure a trained model on labelled clips, and say which of them it was trained on.
 
     `model`: a trained folder, a `.keras` file, or the name of a shipped model. `data`: `<root>/combined_all/val`, by
     default below the data root, or clips of your own: a folder with class folders in it, or a CSV file. `report`:

@@ -89,22 +89,22 @@ def member_names(predictions: pd.DataFrame) -> list[str]:
 def figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
     """Every figure of the report, JSON-able: overall, by_dataset, members, each accuracy with interval and n.
 
-    A clip is called a fight when its probability reaches `threshold`. Figures that need both classes (AUC,
-    average precision) are None where there is one only. Raises UserError for missing columns, unknown labels,
-    probabilities outside [0, 1], or nothing predicted.
+    A clip is called a fight when its probability reaches `threshold`. Figures that are not defined are None: AUC and
+    average precision of one class, precision where nothing is called a fight, recall where nothing is one. Raises
+    UserError for missing columns, unknown labels, probabilities outside [0, 1], or nothing predicted.
     """
     _check(predictions)
     predictions = predictions.sort_values("clip_id", kind="stable")  # sums round by order
     members = []
     for name in member_names(predictions):
-        figures = _figures(predictions, predictions[f"p_{name}"], threshold)
+        figures = score(predictions, predictions[f"p_{name}"], threshold)
         kept = ("accuracy", "ci95", "n", "n_groups", "roc_auc")
         members.append({"name": name, "threshold": float(threshold), **{k: figures[k] for k in kept}})
     return {
         "threshold": float(threshold),
-        **_figures(predictions, predictions[ENSEMBLE_COLUMN], threshold),
+        **score(predictions, predictions[ENSEMBLE_COLUMN], threshold),
         "by_dataset": {
-            str(dataset): _figures(rows, rows[ENSEMBLE_COLUMN], threshold)
+            str(dataset): score(rows, rows[ENSEMBLE_COLUMN], threshold)
             for dataset, rows in predictions.groupby("dataset", sort=True)
         },
         "members": members,
@@ -192,7 +192,7 @@ def _accuracy(correct: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _figures(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str, Any]:
+def score(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str, Any]:
     """All figures of one score over some rows; rows without a score lower the coverage only."""
     from sklearn import metrics
 
@@ -203,14 +203,15 @@ def _figures(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[s
     scores: dict[str, Any] = {"coverage": _coverage(rows, covered), **_accuracy(called == is_fight, known)}
     if len(p) == 0:
         return scores
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        is_fight, called, average="binary", pos_label=True, zero_division=0.0
-    )
     both = bool(is_fight.any() and not is_fight.all())
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        is_fight, called, average="binary", pos_label=True, zero_division=np.nan
+    )
     scores |= {
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
+        "precision": _defined(precision),
+        "recall": _defined(recall),
+        "balanced_accuracy": float(metrics.balanced_accuracy_score(is_fight, called)) if both else None,
+        "f1": _defined(f1),
         "roc_auc": _roc_auc(is_fight, p),
         "average_precision": float(metrics.average_precision_score(is_fight, p)) if both else None,
         "confusion_matrix": metrics.confusion_matrix(is_fight, called, labels=[False, True]).tolist(),
@@ -218,6 +219,11 @@ def _figures(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[s
         "ece": calibration.expected_calibration_error(is_fight, p),
     }
     return scores
+
+
+def _defined(value: float) -> float | None:
+    """None for what these clips do not define: no clip called a fight has no precision."""
+    return None if np.isnan(value) else float(value)
 
 
 def _roc_auc(is_fight: np.ndarray, p_fight: np.ndarray) -> float | None:

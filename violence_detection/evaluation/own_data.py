@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from violence_detection.combine import dedupe, manifest, scan
 from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import cutting
-from violence_detection.datasets import catalogue, own_clips, video_files
+from violence_detection.datasets import catalogue, own_clips
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.datasets.own_clips import OwnSet
@@ -22,6 +22,7 @@ from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.find import inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
 from violence_detection.system import storage
+from violence_detection.video.files import VideoSearch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,10 +31,6 @@ log = logging.getLogger(__name__)
 
 #: Below the folder with the features: what is cut out of own videos to be judged, and what looking at clips has found.
 FOLDER = "own_clips"
-_HELD_APART = (
-    "own clips, compared with the training clips by file content alone; other recordings or cuts of the same footage "
-    "were not looked for"
-)
 
 
 def named(config: EvaluationConfig) -> tuple[str, ...]:
@@ -53,7 +50,13 @@ def _may_be_own(data: Path) -> bool:
     """Whether it is a table or holds videos, and is nothing that step 2 has made."""
     if clip_set.is_combined(data) or not data.exists():
         return False
-    return data.is_file() or next(video_files.videos_below(data, set(), log.warning), None) is not None
+    if data.is_file():
+        return True
+    search = VideoSearch()
+    found = next(search.below(data), None)
+    for failure in search.unlisted:
+        log.warning("%s: %s", failure["path"], failure["reason"])
+    return found is not None
 
 
 def sets(config: EvaluationConfig) -> list[OwnSet]:
@@ -79,13 +82,14 @@ def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> C
     for warning in found.warnings:
         log.warning("%s", warning)
     cut = cutting.cut(found, CutConfig(window_s=window_s), root / FOLDER, config.workers)
+    cutting.remove(cut.left_over)
     clips = {source_path(c.path, root): c for c in (*found.clips, *cut.clips) if c.official_split != "train"}
     if left_out := sum(c.official_split == "train" for c in (*found.clips, *cut.clips)):
         log.info("%d clips are called train and are not measured on", left_out)
     scans = scan.scan_all(
         {n: c.path for n, c in clips.items()}, root / FOLDER / scan.JOURNAL_NAME, config.workers
     )
-    failures = [*found.failures, *cut.failures, *cut.left_out]
+    failures = [*found.unlisted, *found.failures, *cut.failures, *cut.left_out]
     rows = _rows(clips, scans, failures)
     if rows.empty:
         raise UserError(
@@ -96,7 +100,7 @@ def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> C
         base=root,
         data_root=root,
         train=None,
-        held_apart=_HELD_APART,
+        split=f"own clips: {', '.join(str(s.origin) for s in sets)}",
         kind="own clips",
         generated=any(is_generated(s.root) for s in sets),
         unreadable=_unreadable(clips, scans),
@@ -126,7 +130,9 @@ def _rows(
     if unique.dropped:
         log.info("%d clips are copies of others and count once", len(unique.dropped))
     rows = [manifest.row(clip, "val", clip.source_path) for clip in unique.kept]
-    return pd.DataFrame(rows, columns=list(manifest.COLUMNS)).sort_values("clip_id", ignore_index=True)
+    return pd.DataFrame(rows, columns=[*manifest.COLUMNS, "by_time"]).sort_values(
+        "clip_id", ignore_index=True
+    )
 
 
 def _unreadable(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> pd.DataFrame:

@@ -1,22 +1,25 @@
-"""Measure a trained model on the val clips: probabilities per clip and member, figures, report."""
+"""Measure a trained model on labelled clips: probabilities per clip and member, figures, report."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_set, metrics, own_data
+from violence_detection.evaluation import clip_set, metrics, own_data, training_overlap
 from violence_detection.evaluation.clip_set import ClipSet
 from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.features import extract
 from violence_detection.features.config import ExtractConfig
 from violence_detection.models import shipped, trained_model
-from violence_detection.training import run_folder, training_data
+from violence_detection.training import training_data
 from violence_detection.training.training_data import Samples
 from violence_detection.video import augment
 
@@ -39,6 +42,8 @@ def score_samples(folder: Path, samples: Samples) -> QuickScore:
     """Score the model in `folder` on loaded samples (plain views)."""
     model = trained_model.load(folder)
     by_member = model.predict(samples.plain())
+    for name, p in by_member.items():
+        require_finite(p, samples.rows, f"{folder}, {name}")
     fights = samples.labels == 1
     correct = (model.average(by_member) >= model.threshold) == fights
     return QuickScore(
@@ -48,13 +53,23 @@ def score_samples(folder: Path, samples: Samples) -> QuickScore:
     )
 
 
+def require_finite(p: np.ndarray, rows: pd.DataFrame, who: str) -> None:
+    """Raise UserError naming the first of the clips (rows of the manifest) whose probability in `p` is no number."""
+    wrong = np.flatnonzero(~np.isfinite(p))
+    if len(wrong):
+        raise UserError(
+            f"{who}: P(fight) of {len(wrong)} of {len(p)} clips is not finite (nan or infinite), first of clip "
+            f"{rows.clip_id.iloc[wrong[0]]}. Train it again, with --mixed-precision off or a lower --learning-rate"
+        )
+
+
 def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
     return round(interval[0], 4), round(interval[1], 4)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything a report needs. `predictions` has NaN where a clip could not be read."""
+    """Everything a report needs. `predictions` has NaN where a clip could not be read or judged."""
 
     predictions: pd.DataFrame
     clips: ClipSet
@@ -62,7 +77,12 @@ class Evaluation:
     model: trained_model.TrainedModel
     result: dict[str, Any]
     failures: list[dict[str, str]]
-    trained_on: int
+    overlap: Overlap
+
+    @property
+    def trained_on(self) -> int:
+        """Clips that the model itself was trained, selected or tuned on, as far as it has noted them."""
+        return self.overlap.same_clip.found
 
     @property
     def generated(self) -> bool:
@@ -100,7 +120,6 @@ def measure(config: EvaluationConfig) -> Evaluation:
     model = trained_model.load(shipped.find(config.models))
     model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
     clips = clips or own_data.read(config, own, model.features.window_s)
-    overlap = trained_on(model, clips.rows.clip_id.tolist())
     views = augment.variant_names("t", config.tta)
     wanted = extract.clips_of(clips.rows, clips.base, views)
     how = ExtractConfig(
@@ -112,45 +131,59 @@ def measure(config: EvaluationConfig) -> Evaluation:
     samples = training_data.load(extraction.stores, readable, views, in_memory=True)
     everything = clips.rows if clips.unreadable is None else pd.concat([clips.rows, clips.unreadable])
     predictions = predict_rows(model, everything, samples)
-    if overlap:
-        log.warning(
-            "%d of the %d clips were trained on: this is no accuracy on unseen clips",
-            overlap,
-            len(clips.rows),
-        )
-    return Evaluation(
-        predictions,
-        clips,
-        config.tta,
-        model,
-        metrics.figures(predictions, model.threshold),
-        [*clips.failures, *extraction.failures],
-        overlap,
+    failures = [*clips.failures, *extraction.failures, *_not_finite(predictions, samples)]
+    result = metrics.figures(predictions, model.threshold)
+    judged = set(predictions.clip_id[predictions.p_violent.notna()])
+    overlap = training_overlap.compare(
+        model, clips.rows[clips.rows.clip_id.isin(judged)], clips.manifest_sha256
     )
+    _log_overlap(overlap)
+    return Evaluation(predictions, clips, config.tta, model, result, failures, overlap)
+
+
+def _log_overlap(overlap: Overlap) -> None:
+    for name, text in overlap.lines():
+        log.info("%s: %s", name.lower(), text)
+    if overlap.touched:
+        log.warning(
+            "%d of the %d clips were trained on, or are copies or of the sources of clips that were: this is no "
+            "accuracy on unseen clips",
+            overlap.touched,
+            overlap.clips,
+        )
 
 
 def predict_rows(model: trained_model.TrainedModel, rows: pd.DataFrame, samples: Samples) -> pd.DataFrame:
-    """Rows of the manifest with p_<member> and p_violent, averaged over views; NaN for clips without features."""
+    """Rows of the manifest with p_<member> and p_violent, averaged over views.
+
+    NaN for clips without features, and for those that any member gives no finite probability.
+    """
     import pandas as pd
 
     by_member = model.average_views(samples.inputs)
     columns = {f"p_{name}": p for name, p in by_member.items()} | {"p_violent": model.average(by_member)}
-    scored = pd.DataFrame(columns).assign(clip_id=samples.rows.clip_id)
+    scored = pd.DataFrame(columns)
+    finite = np.isfinite(scored.to_numpy(float)).all(axis=1)
+    scored.loc[~finite] = np.nan
+    scored = scored.assign(clip_id=samples.rows.clip_id)
     kept = ["clip_id", "path", "source_path", "dataset", "source_group", "label"]
     return rows[kept].merge(scored, on="clip_id", how="left")
 
 
-def trained_on(model: trained_model.TrainedModel, clip_ids: Sequence[str]) -> int:
-    """How many of the clips any member of the model was trained on."""
-    seen = frozenset[str]().union(*(run_folder.trained_clips(folder) for folder in model.folders))
-    return sum(clip_id in seen for clip_id in clip_ids)
+def _not_finite(predictions: pd.DataFrame, samples: Samples) -> list[dict[str, str]]:
+    """The failures of clips that have features but no probability."""
+    lost = predictions[predictions.p_violent.isna() & predictions.clip_id.isin(set(samples.rows.clip_id))]
+    return [
+        {"path": path, "reason": "the model's probability is not finite (nan or infinite)"}
+        for path in lost.path
+    ]
 
 
 def report(scored: Evaluation, folder: Path, command: str) -> Path:
     """Write metrics.json, predictions.csv, plots and index.html; returns the page's path."""
     from violence_detection.evaluation.report import report as report_page
 
-    record = scored.model.record
+    records = scored.model.records
     context = report_page.ReportContext(
         command=command,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -159,23 +192,43 @@ def report(scored: Evaluation, folder: Path, command: str) -> Path:
             ("backbone", ", ".join(scored.model.features.backbone)),
             ("streams", ", ".join(scored.model.features.streams)),
             ("frames a clip", str(scored.model.features.frames)),
-            ("variants a training clip", str(record["augment"])),
+            ("variants a training clip", _each(records, lambda r: r["augment"])),
             ("views averaged here", str(scored.views)),
-            ("clips trained on", str(record["clips"]["train"])),
-            ("clips that chose the epoch (selection; papers: validation)", str(record["clips"]["selection"])),
-            ("manifest it was trained on", record["manifest_sha256"][:12]),
-            ("version", record["version"]),
+            ("clips trained on", _each(records, lambda r: r["clips"]["train"])),
+            (
+                "clips that chose the epoch (selection; papers: validation)",
+                _each(records, lambda r: r["clips"]["selection"]),
+            ),
+            ("manifest it was trained on", _each(records, lambda r: r["manifest_sha256"][:12])),
+            ("version", _each(records, lambda r: r["version"])),
         ],
-        seeds=[record["train"]["seed"]],
+        seeds=sorted({r["train"]["seed"] for r in records}),
         generated=scored.generated,
-        trained_on=scored.trained_on,
-        split=scored.clips.held_apart,
+        overlap=scored.overlap,
+        split=_split(scored),
         data=scored.clips.kind,
+        no_baselines=f"not computed: {scored.clips.no_baselines}",
         baselines=None if scored.clips.train is None else metrics.trivial_baselines(scored.clips.train),
         failures=scored.failures,
         strip=report_page.strips_below(scored.clips.base),
     )
     return report_page.write_report(folder, scored.result, scored.predictions, context)
+
+
+def _split(scored: Evaluation) -> str:
+    """Which clips these are, and whether the model knows their manifest."""
+    clips = scored.clips
+    if not clips.manifest_sha256:
+        return clips.split
+    theirs = {r["manifest_sha256"] for r in scored.model.records}
+    which = "the manifest" if theirs == {clips.manifest_sha256} else "another manifest than the one"
+    return f"{clips.split} ({clips.manifest_sha256[:12]}), {which} that the model was trained on"
+
+
+def _each(records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> str:
+    """What the members' records have, once if all have the same."""
+    values = list(dict.fromkeys(str(value(record)) for record in records))
+    return values[0] if len(values) == 1 else f"{', '.join(values)} (by member)"
 
 
 def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
@@ -188,7 +241,8 @@ def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
         "by_dataset": {name: {k: r[k] for k in figures} for name, r in result["by_dataset"].items()},
         "members": [{k: m[k] for k in ("name", "accuracy", "ci95")} for m in result["members"]],
         "generated_samples": scored.generated,
-        "clips_trained_on": scored.trained_on,
+        "clips_trained_on": scored.overlap.same_clip.record()["found"],
+        "seen_in_training": scored.overlap.record(),
         "report": str(page),
     }
 

@@ -45,6 +45,8 @@ _mutex = threading.RLock()  # one for all: the notes must stay picklable
 Stamp = tuple[int, int]
 Note = tuple[Stamp, frozenset[str]]
 _ENGINE_PREFIX = "engine-"
+#: A member, and a note among the variants, of an entry whose frames were found by their time stamps.
+BY_TIME = "_by_time"
 _MADE_BY = "_made_by"  # a member that is no variant: JSON as bytes, variant -> engine and precision
 _DAMAGE = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, KeyError, RuntimeError)
 
@@ -92,6 +94,7 @@ class FeatureStore:
     def variants(self, clip_id: str, *, verify: bool = True) -> frozenset[str] | None:
         """The whole variants of a clip: empty if there is no entry, None if the entry is damaged.
 
+        Among them BY_TIME, where the frames were found by their time stamps.
         `verify`: compare the checksums even of an entry that has not changed since that was last done.
         """
         path = self.path(clip_id)
@@ -103,7 +106,7 @@ class FeatureStore:
         try:
             with zipfile.ZipFile(path) as archive:
                 whole = archive.testzip() is None
-                names = frozenset(n.removesuffix(".npy") for n in archive.namelist() if not n.startswith("_"))
+                names = _variants(n.removesuffix(".npy") for n in archive.namelist())
         except _DAMAGE:
             whole = False
         if not whole:
@@ -112,24 +115,30 @@ class FeatureStore:
         self.index.note(clip_id, now, names)
         return names
 
-    def add(self, clip_id: str, values: Mapping[str, np.ndarray], engine: str) -> None:
-        """Write variants, keeping those that the entry has already. `values`: name -> (T, C)."""
+    def add(
+        self, clip_id: str, values: Mapping[str, np.ndarray], engine: str, *, by_time: bool = False
+    ) -> None:
+        """Write variants, keeping those that the entry has already. `values`: name -> (T, C), finite in float16.
+
+        `by_time`: the frames were found by their time stamps; variants whose frames were not go.
+        """
         new = {name: v.astype(np.float16) for name, v in values.items()}
         for name, value in new.items():
             if not np.isfinite(value).all():
-                raise ValueError(
-                    f"{clip_id} {name}: the backbone gave values beyond float16: {np.abs(values[name]).max()}"
-                )
+                raise ValueError(f"{clip_id} {name}: values that are not finite in float16")
         path = self.path(clip_id)
         with storage.locked(self.folder / LOCK_NAME):
-            merged = self._whole_members(clip_id) | new
+            before = self._whole_members(clip_id)
+            merged = (before if BY_TIME in before or not by_time else {}) | new
+            if by_time:
+                merged[BY_TIME] = np.array(True)
             made_by = _made_by(merged) | dict.fromkeys(new, engine)
             merged[_MADE_BY] = np.frombuffer(json.dumps(made_by, sort_keys=True).encode(), np.uint8)
             with storage.atomic_path(path) as temporary, temporary.open("wb") as f:
                 np.savez(f, **merged)  # type: ignore[arg-type]  # numpy < 2.1 has no allow_pickle to tell apart
             now = stamp(path)
         if now is not None:
-            self.index.note(clip_id, now, [name for name in merged if not name.startswith("_")])
+            self.index.note(clip_id, now, _variants(merged))
 
     def read(self, clip_id: str, variants: Sequence[str]) -> np.ndarray:
         """Variants of a clip as (V, T, C) float16; an entry that is missing or damaged is made again.
@@ -181,6 +190,10 @@ class FeatureStore:
             if names is None:
                 names = [n.removesuffix(".npy") for n in archive.namelist()]
             return {n: np.load(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
+
+
+def _variants(members: Iterable[str]) -> frozenset[str]:
+    return frozenset(name for name in members if name == BY_TIME or not name.startswith("_"))
 
 
 def engines_by_input(stores: Mapping[str, FeatureStore]) -> dict[str, list[str]]:

@@ -71,7 +71,7 @@ def _errors(
     """Relative error of the engine on a few cached clips that another engine made, by clip id."""
     errors: dict[str, float] = {}
     store = group.stores[name]
-    entries = (clip for clip in wanted if store.path(clip.clip_id).is_file())
+    entries = (clip for clip in wanted if not clip.by_time and store.path(clip.clip_id).is_file())
     for clip in itertools.islice(entries, _ENTRIES_EXAMINED):
         if len(errors) == _CLIPS_COMPARED:
             break

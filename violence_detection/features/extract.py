@@ -17,7 +17,7 @@ from violence_detection.backbones import engines, registry
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.features import engine_check, extract_ray, key
-from violence_detection.features.cache import FeatureStore
+from violence_detection.features.cache import BY_TIME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import (
     BackboneGroup,
@@ -60,10 +60,11 @@ class Extraction:
             rate = self.clips_extracted / self.seconds
             log.info("features: %d clips in %.0f s (%.1f clips/s)", self.clips_extracted, self.seconds, rate)
         for failure in self.failures:
-            log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
+            log.warning("left out: %s (%s)", failure["path"], failure["reason"])
         if len(self.failures) == wanted:
             raise UserError(
-                f"none of the {wanted} clips could be read. Run: python find_all_datasets.py --check"
+                f"none of the {wanted} clips could be read. First: {self.failures[0]['path']}: "
+                f"{self.failures[0]['reason']}. Run: python find_all_datasets.py --check"
             )
 
 
@@ -115,8 +116,10 @@ def _ensure(
 
 def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[WantedClip]:
     """The clips of the manifest's rows, each with the same variants wanted."""
-    named = zip(rows.clip_id.tolist(), rows.path.tolist(), strict=True)
-    return [WantedClip(clip_id, combined / path, tuple(variants)) for clip_id, path in named]
+    named = zip(rows.clip_id.tolist(), rows.path.tolist(), rows.by_time.tolist(), strict=True)
+    return [
+        WantedClip(clip_id, combined / path, tuple(variants), by_time) for clip_id, path, by_time in named
+    ]
 
 
 def all_clips(how: ExtractConfig) -> list[WantedClip]:
@@ -165,13 +168,23 @@ def missing_clips(
             list(pool.map(lambda clip, store=store: store.variants(clip.clip_id, verify=verify), wanted))
             for store in stores.values()
         ]
+    outdated = 0
     for clip, *have in zip(wanted, *present, strict=True):
         for store, variants in zip(stores.values(), have, strict=True):
             if variants is None:
                 log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
         common = frozenset.intersection(*(v or frozenset() for v in have))
+        if clip.by_time and common and BY_TIME not in common:
+            outdated += 1
+            common = frozenset()
         if lacking := tuple(v for v in clip.variants if v not in common):
-            todo.append(WantedClip(clip.clip_id, clip.path, lacking))
+            todo.append(replace(clip, variants=lacking))
+    if outdated:
+        log.info(
+            "%d clips of variable frame rate or with a wrong header: their features, of frames found by number, are "
+            "made anew by time stamps",
+            outdated,
+        )
     for store in stores.values():
         store.index.save()
     return todo

@@ -94,7 +94,7 @@ def extract(
         slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
         cpus = max(1, int(cpus_each))
         task = _Task(config, how, folders, how.workers or 2 * cpus, cpus)
-        shards = _shards([WantedClip(c.clip_id, c.path.absolute(), c.variants) for c in todo], slots)
+        shards = _shards([replace(c, path=c.path.absolute()) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", group.name, len(shards), slots)
         out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
         did = _Workers(n_runners=slots)

@@ -36,11 +36,12 @@ REPORT_EVERY_S = 30.0
 
 @dataclass(frozen=True)
 class WantedClip:
-    """A clip and the variants of it that are wanted."""
+    """A clip and the variants of it that are wanted. `by_time`: its frames are found by their time stamps."""
 
     clip_id: str
     path: Path
     variants: tuple[str, ...]
+    by_time: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,13 @@ class ExtractionPass:
     def _clip(self, clip: WantedClip) -> None:
         try:
             values = self._features(clip)
+            _check_finite(clip, values)
         except UnreadableVideo as e:
             with self._lock:
                 self.failures.append({"path": e.path, "reason": e.reason})
             return
         for name, store in self.group.stores.items():
-            store.add(clip.clip_id, values[name], self.engine.name)
+            store.add(clip.clip_id, values[name], self.engine.name, by_time=clip.by_time)
         with self._lock:
             self.clips_extracted += 1
 
@@ -189,3 +191,17 @@ class ExtractionPass:
             for name, features in self.group.by_input(stream, job.result()).items():
                 values[name][variant] = features
         return values
+
+
+def _check_finite(clip: WantedClip, values: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Raise UnreadableVideo naming the clip if the cache, which holds float16, cannot hold its features as numbers."""
+    for name, variants in values.items():
+        for variant, features in variants.items():
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(features.astype(np.float16))
+            if not finite.all():
+                wrong = features[~finite].flat[0]
+                raise UnreadableVideo(
+                    clip.path,
+                    f"its features by {name} ({variant}) are not finite in float16: {wrong:g} among them",
+                )

@@ -6,10 +6,10 @@ Only folders with a cache's record are looked at, and nothing is deleted that wa
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from violence_detection.backbones import registry
@@ -21,6 +21,8 @@ from violence_detection.system.machine import gigabytes
 log = logging.getLogger(__name__)
 #: A folder or an entry written so recently may have a writer.
 _AT_REST_S = 600.0
+#: What stands in a cache's folder beside the record; other files there are somebody's own.
+_OWN_FILES = ("*.npz", cache.VERIFIED_NAME, cache.LOCK_NAME, "engine-*.json", "rates.json", ".*.tmp.*")
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,9 @@ def find(
     found = []
     for record in sorted((data_root / "features").glob(f"*/{cache.RECORD_NAME}")):
         folder = record.parent
-        if folder not in used:
+        if not _is_cache(record):
+            log.warning("%s is no record of cached features, so %s stays", record, folder)
+        elif folder not in used:
             found.append(_whole_folder(folder))
         elif stale := tuple(
             p for p in _entries(folder) if p.stem not in clip_ids and _idle_s(p) > _AT_REST_S
@@ -62,6 +66,20 @@ def find(
             size = sum(p.stat().st_size for p in stale)
             found.append(Unused(folder, f"{len(stale)} clips that are not in the manifest", size, stale, 0.0))
     return found
+
+
+def _is_cache(record: Path) -> bool:
+    try:
+        made = storage.read_json(record)
+    except ValueError:
+        return False
+    return isinstance(made, dict) and {"backbone", "stream"} <= set(made)
+
+
+def _files(folder: Path) -> list[Path]:
+    """What the cache has written into its folder, the record last."""
+    ours = [p for p in sorted(folder.iterdir()) if any(fnmatch(p.name, own) for own in _OWN_FILES)]
+    return [*ours, folder / cache.RECORD_NAME]
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -75,7 +93,7 @@ def _idle_s(path: Path) -> float:
 
 def _whole_folder(folder: Path) -> Unused:
     made = storage.read_json(folder / cache.RECORD_NAME)
-    files = [p.stat() for p in sorted(folder.rglob("*")) if p.is_file()]
+    files = [p.stat() for p in _files(folder)]
     entries = len(_entries(folder))
     settings = ", ".join(f"{k} {made.get(k)}" for k in ("backbone", "stream", "frames", "window_s"))
     idle_s = time.time() - max(s.st_mtime for s in files)
@@ -96,8 +114,18 @@ def delete(unused: Sequence[Unused]) -> int:
         if part.in_use:
             continue
         if part.entries is None:
-            shutil.rmtree(part.folder)
+            _delete_folder(part.folder)
         for path in part.entries or ():
             path.unlink(missing_ok=True)
         freed += part.size_bytes
     return freed
+
+
+def _delete_folder(folder: Path) -> None:
+    """Delete a cache, record last; a killed run's next one goes on. The folder stays if it holds anything else."""
+    for path in _files(folder):
+        path.unlink(missing_ok=True)
+    try:
+        folder.rmdir()
+    except OSError:
+        log.warning("%s holds files that are none of the cache's, and stays", folder)

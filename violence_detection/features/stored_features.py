@@ -68,12 +68,26 @@ class StoredFeatures:
         return StoredFeatures(self.store, [self.clip_ids[i] for i in clips], self.variants)
 
     def gather(self, clips: np.ndarray, variants: np.ndarray) -> np.ndarray:
-        """One variant of each clip, both given by number: (n, T, C) float16."""
+        """One variant of each clip, both given by number: (n, T, C) float16, finite.
+
+        Raises UserError naming an entry that is not.
+        """
         out = np.empty((len(clips), *self._step), np.float16)
         wanted = list(zip(clips.tolist(), variants.tolist(), out, strict=True))
         for start in range(0, len(wanted), _ASKED_AT_ONCE):
             self._read_some(wanted[start : start + _ASKED_AT_ONCE])
+        self._check_finite(clips, variants, out)
         return out
+
+    def _check_finite(self, clips: np.ndarray, variants: np.ndarray, values: np.ndarray) -> None:
+        """Raise UserError naming the entry with a value that is no number: training would learn nothing from it."""
+        finite = np.isfinite(values).all(axis=(1, 2))
+        if not finite.all():
+            i = int(np.argmin(finite))
+            raise UserError(
+                f"{self.store.path(self.clip_ids[clips[i]])} holds features that are not finite (nan or infinite), in "
+                f"{self.variants[variants[i]]}. Remove the file, and the same command makes it again"
+            )
 
     def _read_some(self, wanted: Sequence[tuple[int, int, np.ndarray]]) -> None:
         """Read clip, variant into the array (T, C) that stands beside them."""

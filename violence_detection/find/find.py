@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find import inventory, kaggle_folders, offers
 from violence_detection.find.config import FindConfig
 from violence_detection.find.inventory import FoundDataset, Inventory
-from violence_detection.system import console, processes, storage
+from violence_detection.system import console, storage
 from violence_detection.video import damaged, decode
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,10 @@ def run(
     forecast: Callable[[Inventory], CutForecast] = lambda _: CutForecast(),
     more: Sequence[Any] = (),
 ) -> FindResult:
-    """Find, report, check if asked, and write `<data_root>/inventory.json`. Raises UserError if nothing is found.
+    """Find, report, check if asked, and write `<data_root>/inventory.json`.
 
     `forecast` says what cutting the untrimmed videos would give. Commands that are offered keep the settings `more`.
+    Raises UserError if nothing is found, or if one class is empty.
     """
     config = replace(config, roots=(*config.roots, *more_roots))
     found = discover(config, *more)
@@ -81,13 +82,15 @@ def run(
     report(found, config, *more)
     planned = forecast(found)
     report_windows(planned)
+    storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
+    labels = Counter(c.label for c in found.clips)
+    require_both_classes(sum(planned.by_dataset.values(), labels), found)
     unreadable = check(_paths(found), config.workers) if config.check else []
     for failure in unreadable:
         log.warning("damaged: %s: %s", failure["path"], failure["reason"])
-    failures = [*found.failures, *unreadable]
+    failures = [*found.unlisted, *found.failures, *unreadable]
     if config.check or failures:
         storage.write_failures(config.data_root / FAILURES_NAME, failures)
-    storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
     return FindResult(_summary(found, planned, unreadable, config), failures)
 
 
@@ -108,6 +111,24 @@ def discover(config: SearchConfig, *more: Any) -> Inventory:
     return inventory.discover(roots, kaggle_folders.folders() if config.caches else (), datasets, own)
 
 
+def require_both_classes(counts: Mapping[str, int], found: Inventory) -> None:
+    """Raise UserError where one class has no clip, so that nothing can be learnt. `counts`: clips by label."""
+    missing = [label for label in CLASS_NAMES if not counts.get(label)]
+    if not missing:
+        return
+    there = ", ".join(f"{n} {label} clips" for label, n in sorted(counts.items()) if n) or "none with a label"
+    sets = ", ".join(sorted({d.dataset for d in found.datasets})) or "none"
+    without = len(found.unlabelled) + sum(found.unknown.values())
+    refused = "".join(f" {f['path']}: {f['reason']}." for f in found.unlisted)
+    raise UserError(
+        f"no {' and no '.join(missing)} clip below {', '.join(str(r) for r in found.roots)}. Found: {there} "
+        f"(data sets: {sets}), and {without} videos without a label.{refused} Looked for were the published data sets "
+        "by their layout, and one's own clips where --own names them: clips of a class stand in its folder (fight, "
+        "nonfight, or as --labels says). Add what is missing, or use the commands printed above: a model learns "
+        "nothing from one class"
+    )
+
+
 def step_2(config: SearchConfig, *more: Any) -> offers.Command:
     """Step 2 with the same settings, for commands that are offered."""
     shared = replace(config, check=False) if isinstance(config, FindConfig) else config
@@ -122,9 +143,7 @@ def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
     todo = sorted(set(paths))
     failures = []
     with console.progress(total=len(todo), desc="check", unit="video") as bar:
-        reasons = processes.map_unordered(
-            _reason, todo, workers, _crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=_timed_out
-        )
+        reasons = damaged.map_files(_reason, todo, workers, lambda path: path, _failed)
         for path, reason in reasons:
             if reason:
                 failures.append({"path": str(path), "reason": reason})
@@ -138,16 +157,12 @@ def _reason(path: Path) -> str:
     except UnreadableVideo as e:
         return e.reason
     except OSError as e:
-        return f"cannot be read: {e.strerror}"
-    return decode.shortfall(info.n_frames, info.stated_frames)
+        return damaged.cannot_be_read(path, e)
+    return info.shortfall()
 
 
-def _crashed(_: Path) -> str:
-    return damaged.CRASHED
-
-
-def _timed_out(_: Path) -> str:
-    return damaged.TIMED_OUT
+def _failed(_: Path, reason: str) -> str:
+    return reason
 
 
 def _paths(found: Inventory) -> list[Path]:
@@ -194,7 +209,7 @@ def report(found: Inventory, config: SearchConfig, *more: Any) -> None:
     if found.unknown or found.unlabelled or config.own:
         for text in offers.texts(found, config.own, config.labels, step_2(config, *more)):
             log.warning("%s", text)
-    for failure in found.failures:
+    for failure in (*found.unlisted, *found.failures):
         log.warning("left out: %s: %s", failure["path"], failure["reason"])
     for warning in found.warnings:
         log.warning("%s", warning)
@@ -254,9 +269,12 @@ def _summary(
         "windows": {key: dict(sorted(n.items())) for key, n in sorted(planned.by_dataset.items())},
         "not_cut": len(planned.left_out) + len(planned.failures),
         "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
+        "excluded": sum(len(d.excluded) for d in found.datasets),
+        "second_copies": len(found.ignored) + len(found.copied),
         "duplicate_trees": len(found.duplicate_trees),
         "checked": config.check,
         "wrong_rows": len(found.failures),
+        "unlisted_folders": len(found.unlisted),
         "unreadable": len(failures),
         "inventory": str(config.data_root / INVENTORY_NAME),
     }

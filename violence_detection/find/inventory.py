@@ -9,6 +9,7 @@ guessed. One's own clips are what --own names, and no published set takes their 
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.datasets import catalogue, source_groups, video_files
+from violence_detection.datasets import catalogue, source_groups
 from violence_detection.datasets.catalogue import EXCLUDE, Dataset
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 from violence_detection.system import storage
+from violence_detection.video.files import VideoSearch
+
+log = logging.getLogger(__name__)
 
 #: Of each class of a tree so many files must be called as published, where the catalogue says how that is.
 _NAMED_SHARE = 0.5
@@ -76,7 +80,9 @@ class Inventory:
 
     duplicate_trees: (copy, kept) roots of trees that hold nothing but what another tree holds. unknown:
     folders with videos that belong to no data set of the catalogue, and how many. failures: {path, reason} of what
-    one's own sets name and cannot be used.
+    one's own sets name and cannot be used. unlisted: {path, reason} of folders that cannot be looked into.
+    ignored: published second copies; copied: the videos of duplicate trees; both but for those in caches. refused:
+    files that only such rows of one's own sets name.
     """
 
     roots: tuple[Path, ...]
@@ -86,6 +92,10 @@ class Inventory:
     warnings: tuple[str, ...]
     catalogue: Mapping[str, Dataset]
     failures: tuple[dict[str, str], ...] = ()
+    unlisted: tuple[dict[str, str], ...] = ()
+    ignored: tuple[Path, ...] = ()
+    copied: tuple[Path, ...] = ()
+    refused: tuple[Path, ...] = ()
 
     @property
     def clips(self) -> list[ClipFile]:
@@ -106,7 +116,15 @@ class _Tree:
     unexplained: tuple[str, ...]
 
     def identity(self) -> set[tuple[str, int]]:
-        return {(rel, (self.root / rel).stat().st_size) for rel in self.labels}
+        return {(rel, _size_bytes(self.root / rel)) for rel in self.labels}
+
+
+def _size_bytes(path: Path) -> int:
+    """Or -1 where the system does not say: a link to what is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
 
 
 def source_path(path: Path, data_root: Path) -> str:
@@ -144,24 +162,32 @@ def discover(
     """
     datasets = catalogue.load() if datasets is None else datasets
     warnings: list[str] = []
-    everything = _videos(roots, caches, warnings)
+    unlisted = {f["path"]: f for s in own for f in s.unlisted}
+    everything = _videos(roots, caches, unlisted)
     if not everything and not own:
+        refused = "".join(f" {f['path']}: {f['reason']}." for f in unlisted.values())
         raise UserError(
-            f"no video below {', '.join(str(r) for r in roots)}. Download data sets "
+            f"no video below {', '.join(str(r) for r in roots)}.{refused} Download data sets "
             "with download_all_violence_datasets.py, or name their folder with --data-root or --roots. "
             "Clips of your own are named with --own NAME=FOLDER"
         )
     files = [f for f in everything if not any(s.holds(f) for s in own)] if own else everything
-    trees, unknown = _recognise(files, datasets)
+    trees, unknown, ignored = _recognise(files, datasets)
     trees, copies = _without_copies(trees, caches)
+    copied, single = _copied(copies)
+    unknown = dict(sorted((Counter(unknown) + Counter(p.parent for p in single)).items()))
     return Inventory(
         roots=tuple(sorted({*roots, *caches})),
         datasets=_with_groups(trees, own, warnings),
-        duplicate_trees=copies,
+        duplicate_trees=tuple((tree.root, original) for tree, original in copies),
         unknown={f: n for f, n in unknown.items() if not _below(f, caches)},
         warnings=(*warnings, *(w for s in own for w in s.warnings)),
         catalogue=datasets,
         failures=tuple(f for s in own for f in s.failures),
+        unlisted=tuple(unlisted[path] for path in sorted(unlisted)),
+        ignored=tuple(p for p in ignored if not _below(p, caches)),
+        copied=tuple(p for p in copied if not _below(p, caches)),
+        refused=tuple(sorted({p for s in own for p in s.refused})),
     )
 
 
@@ -169,21 +195,30 @@ def _below(path: Path, folders: Sequence[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-def _videos(roots: Sequence[Path], caches: Sequence[Path], warnings: list[str]) -> list[Path]:
-    """All video files below the roots, sorted, each once, links to folders followed (each folder once)."""
+def _videos(roots: Sequence[Path], caches: Sequence[Path], unlisted: dict[str, dict[str, str]]) -> list[Path]:
+    """All video files below the roots, sorted, each once, links to folders followed (each folder once).
+
+    Folders that cannot be looked into are added to `unlisted`, by their path.
+    """
     found: set[Path] = set()
-    seen: set[str] = set()
+    search = VideoSearch()
     for root in [*sorted(roots), *sorted(caches)]:  # a link below a root to a cache is found below the root
         if not root.is_dir():
             raise UserError(
                 f"{root} is no folder. Give the folder with the data sets: --data-root or --roots PATH"
             )
-        found.update(video_files.videos_below(root, seen, warnings.append))
+        search.skipped.clear()
+        found.update(search.below(root))
+        if skipped := search.skipped_text():
+            log.info("skipped below %s: %s (no videos)", root, skipped)
+    unlisted |= {failure["path"]: failure for failure in search.unlisted}
     return sorted(found)
 
 
-def _recognise(files: Sequence[Path], datasets: Mapping[str, Dataset]) -> tuple[list[_Tree], dict[Path, int]]:
-    """Trees of data sets, and the folders of videos that belong to none, with their number."""
+def _recognise(
+    files: Sequence[Path], datasets: Mapping[str, Dataset]
+) -> tuple[list[_Tree], dict[Path, int], list[Path]]:
+    """Trees of data sets, the folders of videos that belong to none, with their number, and published second copies."""
     claims = _valid_claims(files, datasets)
     labels: dict[tuple[str, Path], dict[str, str]] = defaultdict(dict)
     roots: dict[Path, str] = {}
@@ -197,19 +232,22 @@ def _recognise(files: Sequence[Path], datasets: Mapping[str, Dataset]) -> tuple[
         roots[root] = dataset.key
     unexplained: dict[tuple[str, Path], list[str]] = defaultdict(list)
     unknown: Counter[Path] = Counter()
+    ignored: list[Path] = []
     for file in orphans:
         root_of = next((p for p in file.parents if p in roots), None)
         if root_of is None:
             unknown[file.parent] += 1
             continue
         key, rel = roots[root_of], file.relative_to(root_of).as_posix()
-        if not datasets[key].ignored(rel):
+        if datasets[key].ignored(rel):
+            ignored.append(file)
+        else:
             unexplained[key, root_of].append(rel)
     trees = [
         _Tree(datasets[key], root, labels[key, root], tuple(unexplained[key, root]))
         for key, root in sorted(labels, key=lambda kr: (kr[0], len(kr[1].parts), kr[1]))
     ]
-    return trees, dict(sorted(unknown.items()))
+    return trees, dict(sorted(unknown.items())), ignored
 
 
 Claim = tuple[Dataset, Path, str]
@@ -269,10 +307,13 @@ def _claim_order(claim: Claim) -> tuple[Any, ...]:
 
 def _without_copies(
     trees: Sequence[_Tree], caches: Sequence[Path]
-) -> tuple[list[_Tree], tuple[tuple[Path, Path], ...]]:
-    """Drop trees that hold only files (same path and size) which another tree of the data set holds too."""
+) -> tuple[list[_Tree], list[tuple[_Tree, Path]]]:
+    """Drop trees that hold only files (same path and size) which another tree of the data set holds too.
+
+    Returns the trees that stay, and those that go with the root of the one that stays in their stead.
+    """
     kept: list[tuple[_Tree, set[tuple[str, int]]]] = []
-    copies: list[tuple[Path, Path]] = []
+    copies: list[tuple[_Tree, Path]] = []
     in_order = sorted(
         trees,
         key=lambda t: (t.dataset.key, -len(t.labels), _below(t.root, caches), len(t.root.parts), t.root),
@@ -283,10 +324,24 @@ def _without_copies(
             other for other, theirs in kept if other.dataset.key == tree.dataset.key and identity <= theirs
         )
         if (original := next(same, None)) is not None:
-            copies.append((tree.root, original.root))
+            copies.append((tree, original.root))
         else:
             kept.append((tree, identity))
-    return sorted((t for t, _ in kept), key=lambda t: (t.dataset.key, t.root)), tuple(sorted(copies))
+    return sorted((t for t, _ in kept), key=lambda t: (t.dataset.key, t.root)), sorted(
+        copies, key=lambda c: c[0].root
+    )
+
+
+def _copied(copies: Sequence[tuple[_Tree, Path]]) -> tuple[list[Path], list[Path]]:
+    """The videos of copied trees, and those without a label that stand in no other tree."""
+    copied: list[Path] = []
+    single: list[Path] = []
+    for tree, original in copies:
+        copied += [tree.root / rel for rel in sorted(tree.labels)]
+        for rel in sorted(tree.unexplained):
+            same = _size_bytes(tree.root / rel) == _size_bytes(original / rel)
+            (copied if same else single).append(tree.root / rel)
+    return copied, single
 
 
 def _with_groups(

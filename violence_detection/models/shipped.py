@@ -27,13 +27,14 @@ def find(model: Path) -> Path:
 
     Raises UserError for a name that there is not.
     """
-    if model.exists() or len(model.parts) != 1 or model.suffix == ".keras":
+    suffixes = (run_folder.ARCHIVE_SUFFIX, run_folder.WEIGHTS_SUFFIX)
+    if model.exists() or len(model.parts) != 1 or model.suffix in suffixes:
         return model
     known = _models()
     if model.name not in known:
         raise UserError(
             f"no model at {model}, and none of that name (known by name: {', '.join(sorted(known)) or 'none'}). Train "
-            "one with runpod_train_ultimate.py or train_ensemble_models.py, and give its folder, or a .keras file with "
+            "one with runpod_train_ultimate.py or train_ensemble_models.py, and give its folder, or a model file with "
             "its config.json beside it"
         )
     return known[model.name]
@@ -41,12 +42,14 @@ def find(model: Path) -> Path:
 
 def _models() -> dict[str, Path]:
     """Every model by name."""
+    best = Path(run_folder.BEST_NAME)
+    names = (run_folder.ENSEMBLE_NAME, run_folder.weights_of(best).name, best.name)
     folders = [_PACKAGED]
     if own := os.environ.get("VIOLENCE_MODELS"):
         folders.append(settings.expanded(own))
     found = {}
     for folder in folders:
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if any((path / name).is_file() for name in (run_folder.ENSEMBLE_NAME, run_folder.BEST_NAME)):
+            if any((path / name).is_file() for name in names):
                 found[path.name] = path
     return found

@@ -14,7 +14,8 @@ from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun, Inputs
-from violence_detection.system import storage, tensorflow_start
+from violence_detection.models import model_files
+from violence_detection.system import storage
 from violence_detection.training import heads, run_folder
 
 DEFAULT_THRESHOLD = 0.5
@@ -33,7 +34,8 @@ class Member:
 class TrainedModel:
     """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
 
-    `folders`: where each member lies, with the list of the clips it was trained on.
+    `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
+    of all members.
     """
 
     folder: Path
@@ -41,6 +43,7 @@ class TrainedModel:
     members: tuple[Member, ...]
     features: FeatureConfig
     record: Mapping[str, Any]
+    records: tuple[Mapping[str, Any], ...] = ()
     threshold: float = DEFAULT_THRESHOLD
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
@@ -48,7 +51,7 @@ class TrainedModel:
         return {m.name: heads.predict(m.model, inputs) for m in self.members}
 
     def average(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The members' weighted mean, (N,)."""
+        """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""
         weights = [m.weight for m in self.members]
         return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
 
@@ -85,39 +88,33 @@ class TrainedModel:
 
 
 def load(path: Path) -> TrainedModel:
-    """Load a `.keras` file, a model folder or an ensemble folder.
+    """Load a model file, a model folder or an ensemble folder.
 
-    Raises UserError, with the command that makes one, if there is no model, or its record is missing.
+    Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
-    if (path / run_folder.ENSEMBLE_NAME).is_file():
-        listed = storage.read_json(path / run_folder.ENSEMBLE_NAME)["members"]
-        files = [(m["name"], path / m["model"], float(m["weight"])) for m in listed]
-    else:
-        file = path if path.suffix == ".keras" else path / run_folder.BEST_NAME
-        files = [(file.parent.name if path.suffix != ".keras" else file.stem, file, 1.0)]
-        if path.suffix != ".keras" and file.is_file() and not (path / run_folder.RESULT_NAME).is_file():
-            raise UserError(
-                f"{path} has not finished training: the same command goes on with it. To use it as it is, give {file}"
-            )
-    missing = [file for _, file, _ in files if not file.is_file()]
-    if missing:
-        raise UserError(
-            f"no model at {missing[0]}. Train one with runpod_train_ultimate.py or train_ensemble_models.py, and give "
-            "its folder, or a .keras file with its config.json beside it"
-        )
-    records = [_record(file) for _, file, _ in files]
+    from violence_detection.training import model_record, saved_heads  # needed once, to load
+
+    files = model_files.listed(path)
+    records = [model_record.read(model_files.record_path(file)) for _, file, _ in files]
     if any(r["feature_records"] != records[0]["feature_records"] for r in records):
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
-    members = tuple(Member(name, load_model(file), weight) for name, file, weight in files)
+    members = tuple(Member(name, saved_heads.load(file), weight) for name, file, weight in files)
     known = {f.name for f in fields(FeatureConfig)}
     stored: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
     }
     folders = tuple(file.parent for _, file, _ in files)
     record = {**records[0], "feature_engines": _engines_of_all(records)}
-    return TrainedModel(folders[0], folders, members, FeatureConfig(**stored), record)
+    return TrainedModel(
+        folders[0],
+        (path, *folders) if (path / run_folder.CLIPS_NAME).is_file() and path not in folders else folders,
+        members,
+        FeatureConfig(**stored),
+        record,
+        tuple(records),
+    )
 
 
 def _engines_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -159,21 +156,8 @@ def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
             )
 
 
-def _record(model_file: Path) -> dict[str, Any]:
-    path = model_file.parent / run_folder.CONFIG_NAME
-    if not path.is_file():
-        raise UserError(f"{model_file} has no {path.name} beside it, which says how its input is prepared. "
-                        "Copy it from where the model was trained")  # fmt: skip
-    return storage.read_json(path)
-
-
 def load_model(file: Path) -> keras.Model:
-    """One trained head. Raises UserError if the file is damaged."""
-    tensorflow_start.gpus()  # the first look at the devices
-    assert heads.ARCHITECTURES  # importing heads registers the layers that the file names
-    try:
-        return keras.models.load_model(file, compile=False)
-    except (ValueError, OSError, TypeError) as e:
-        raise UserError(
-            f"{file} cannot be loaded ({str(e).splitlines()[0]}). Train it again, or copy it again"
-        ) from e
+    """One trained head, from the better of its two files. Raises UserError if it is damaged."""
+    from violence_detection.training import saved_heads
+
+    return saved_heads.load(run_folder.stored(file))

@@ -1,53 +1,174 @@
-"""Many videos: which files are meant, and a verdict for each or the reason why there is none."""
+"""Many videos: which files are meant, and a verdict for each or the reason why there is none.
+
+Videos are judged in a process of its own, which keeps the model and is started again where a video takes it down.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.prediction.detector import Detector
+from violence_detection.models import model_files, shipped
+from violence_detection.prediction import verdict_journal
+from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Verdict
-from violence_detection.system import console
-from violence_detection.video import decode
+from violence_detection.system import console, storage
+from violence_detection.system.supervised import SupervisedWorker, WorkerLost
+from violence_detection.video import damaged
+from violence_detection.video.files import VideoSearch
 
 log = logging.getLogger(__name__)
 
+#: A video whose judging makes no progress for so long, not one frame, is given up. How long it takes does not count.
+SILENCE_LIMIT_S = 120.0
 
-def find_videos(given: Sequence[Path]) -> list[Path]:
-    """Files as given, and the video files below folders, sorted. Raises UserError for a wrong or empty path."""
-    found: list[Path] = []
+Judge = Callable[[Path], Verdict]
+
+
+@dataclass(frozen=True)
+class FoundVideos:
+    """The videos that are meant, in the order given, those of a folder sorted.
+
+    failures: folders that cannot be listed.
+    """
+
+    videos: tuple[Path, ...]
+    failures: tuple[UnreadableVideo, ...]
+
+
+def find_videos(given: Sequence[Path]) -> FoundVideos:
+    """Files as given, whatever they are, and the videos below folders. What is skipped there is logged.
+
+    Raises UserError for a path that is not there, and for a folder without videos.
+    """
+    found: dict[Path, None] = {}
+    failures: dict[str, UnreadableVideo] = {}
     for path in given:
         if path.is_dir():
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in decode.VIDEO_SUFFIXES and p.is_file()
-            )
-            if not inside:
+            search = VideoSearch(everywhere=True)
+            inside = sorted(search.below(path))
+            skipped = search.skipped_text()
+            if skipped:
+                log.info("skipped below %s: %s (no videos)", path, skipped)
+            if not inside and not search.unlisted:
                 raise UserError(
-                    f"no video files below {path} (looked for {', '.join(sorted(decode.VIDEO_SUFFIXES))})"
+                    f"no video files below {path} ({f'skipped: {skipped}' if skipped else 'it holds no files'}). A "
+                    "file that is given by its own path is always tried"
                 )
-            found += inside
+            found |= dict.fromkeys(inside)
+            failures |= {f["path"]: UnreadableVideo(f["path"], f["reason"]) for f in search.unlisted}
         elif path.is_file():
-            found.append(path)
+            found[path] = None
         else:
             raise UserError(f"no file or folder at {path}")
-    return list(dict.fromkeys(found))
+    for failure in failures.values():
+        log.warning("%s: %s", failure.path, failure.reason)
+    return FoundVideos(tuple(found), tuple(failures.values()))
 
 
-def judge_all(detector: Detector, paths: Sequence[Path]) -> Iterator[Verdict | UnreadableVideo]:
-    """A verdict for each video, or the reason why there is none, in order. Each is logged as it comes."""
-    for path in console.progress(paths, total=len(paths), unit="video", desc="judging"):
-        try:
-            verdict = detector.judge(path)
-        except UnreadableVideo as e:
-            log.warning("cannot judge %s: %s", e.path, e.reason)
-            yield e
-            continue
-        events = ", ".join(f"{e.start_s:.1f}-{e.end_s:.1f} s" for e in verdict.events)
-        log.info("%-8s %.3f  %s  %s", verdict.label, verdict.p_violent, verdict.path, events)
-        yield verdict
+def load_judge(config: PredictConfig) -> Judge:
+    """Load the model, in the process that is to judge."""
+    from violence_detection.prediction.detector import (
+        Detector,
+    )  # heavy, and the caller's process needs none of it
+
+    return Detector(config).judge
+
+
+def judge_all(
+    paths: Sequence[Path],
+    config: PredictConfig,
+    journal: Path | None = None,
+    load: Callable[[PredictConfig], Judge] | None = None,
+) -> Iterator[Verdict | UnreadableVideo]:
+    """A verdict for each video, or the reason why there is none, in order. Each is logged as it comes.
+
+    `journal`: a file in which verdicts are kept as they come; what it has is not judged again. `load` gives the
+    function that judges, in a process of its own (load_judge). A video that takes this process down, or makes no
+    progress for SILENCE_LIMIT_S, is a failure of its own. Raises UserError where there is no such model or it cannot be
+    loaded, and OSError where the journal cannot be written.
+    """
+    model_files.listed(shipped.find(config.model))  # told before anything is loaded
+    with contextlib.ExitStack() as stack:
+        kept = stack.enter_context(verdict_journal.kept(journal, config)) if journal else None
+        worker = stack.enter_context(
+            SupervisedWorker[Path, Verdict](functools.partial(load or load_judge, config), SILENCE_LIMIT_S)
+        )
+        if kept and (known := sum(kept.find(kept.key(p), p) is not None for p in paths)):
+            log.info("%d of %d videos were judged before: %s", known, len(paths), journal)
+        for path in console.progress(paths, total=len(paths), unit="video", desc="judging"):
+            key = kept.key(path) if kept else ""
+            judged: Verdict | UnreadableVideo | None = kept.find(key, path) if kept else None
+            if judged is None:
+                judged = _judge(worker, path)
+            _say(judged)
+            try:
+                if kept and key and isinstance(judged, Verdict):
+                    kept.keep(key, judged)
+            finally:  # on a full disk, too
+                yield judged
+
+
+def _judge(worker: SupervisedWorker[Path, Verdict], path: Path) -> Verdict | UnreadableVideo:
+    _have_ready(worker)
+    try:
+        return worker(path)
+    except UnreadableVideo as e:
+        return e
+    except WorkerLost as e:
+        return UnreadableVideo(path, _reason(e))
+    except UserError:
+        raise
+    except OSError as e:
+        return UnreadableVideo(path, f"cannot be read: {e.strerror or e}")
+    except Exception as e:  # noqa: BLE001 - one bad file must not cost the others their verdicts
+        log.error("a fault of these scripts at %s\n%s", path, "\n".join(getattr(e, "__notes__", [])))
+        return UnreadableVideo(
+            path, f"a fault of these scripts, {type(e).__name__}: {e}; the traceback is in the log"
+        )
+
+
+def _have_ready(worker: SupervisedWorker[Path, Verdict]) -> None:
+    """Have the model loaded; a process that dies of it is tried once more, since memory may have been short."""
+    with contextlib.suppress(WorkerLost):
+        return worker.ready()
+    try:
+        worker.ready()
+    except WorkerLost as e:
+        raise UserError(
+            f"the model cannot be loaded: the process that loads it {e}{_memory(e)}. Try another --engine, or a "
+            "machine with more memory"
+        ) from e
+
+
+def _reason(lost: WorkerLost) -> str:
+    if lost.silent:
+        return (
+            f"made no progress for {SILENCE_LIMIT_S:.0f} s and was given up. Copy it to a faster disk if that is why, "
+            "else convert it (ffmpeg -i OLD NEW.mp4), and run the same command again"
+        )
+    return f"{damaged.CRASHED} ({lost}{_memory(lost)})"
+
+
+def _memory(lost: WorkerLost) -> str:
+    return ", as the system does when memory is full" if lost.signal == signal.SIGKILL else ""
+
+
+def _say(judged: Verdict | UnreadableVideo) -> None:
+    if isinstance(judged, UnreadableVideo):
+        log.warning("cannot judge %s: %s", judged.path, judged.reason)
+        return
+    events = ", ".join(f"{e.start_s:.1f}-{e.end_s:.1f} s" for e in judged.events)
+    log.info("%-8s %.3f  %s  %s", judged.label, judged.p_violent, judged.path, events)
+    if judged.warning:
+        log.warning("%s: %s", judged.path, judged.warning)
 
 
 def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[str, Any]]]:
@@ -60,3 +181,21 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[
         else:
             videos.append(item.summary())
     return {"videos": videos, "failures": failures}
+
+
+def check_output(output: Path) -> None:
+    """Raise UserError where the summary could not be written. To be asked before videos are judged for hours."""
+    if output.is_dir():
+        raise UserError(f"--output {output} is a folder. Name a file in it: {output / 'verdicts.json'}")
+    storage.check_writable(output.parent, "--output")
+
+
+def failures_path(output: Path) -> Path:
+    """Where the failures of the run that writes `output` are listed."""
+    return output.with_name(f"{output.stem}_failures.csv")
+
+
+def write(output: Path, found: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the summary and the failures file."""
+    storage.write_json(output, found)
+    storage.write_failures(failures_path(output), found["failures"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
+from violence_detection.errors import UserError
 from violence_detection.system.settings import option
 
 
@@ -14,8 +16,15 @@ class PredictConfig(RuntimeConfig):
     """How new videos are judged. Sampling and window length are the model's own."""
 
     model: Path = option(
-        Path("models_ensemble"), "ensemble folder, model folder, .keras file, or a name of list_models()"
+        Path("models_ensemble"),
+        "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models()",
     )
     threshold: float = option(0.5, "P(violent) from which a window counts as violent")
     stride_s: float = option(2.5, "seconds from one window to the next in a video longer than one window")
     tta: int = option(1, "views of each window that are averaged; 1 is the plain window alone")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a setting that cannot work."""
+        super().__post_init__()
+        if self.tta < 1 or not 0 < self.stride_s < math.inf or not 0 <= self.threshold <= 1:
+            raise UserError("tta must be at least 1, stride_s above 0, threshold from 0 to 1")

@@ -7,19 +7,19 @@ the threshold that touch become events. The video's probability is that of its m
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from violence_detection.backbones import engines
-from violence_detection.errors import UserError
+from violence_detection.errors import UnreadableVideo
 from violence_detection.models import trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import storage
+from violence_detection.system import heartbeat, storage
 from violence_detection.video import augment, decode, pictures, sampling
 
 _WINDOWS_AT_ONCE = 16  # bounds the memory of a long video
@@ -34,10 +34,8 @@ class Detector:
     def __init__(self, config: PredictConfig):
         """Load the model and start its backbones.
 
-        Raises UserError if there is no such model, its backbone's weights cannot be had, or a setting cannot work.
+        Raises UserError if there is no such model, or its backbone's weights cannot be had.
         """
-        if config.tta < 1 or config.stride_s <= 0 or not 0 <= config.threshold <= 1:
-            raise UserError("tta must be at least 1, stride_s above 0, threshold from 0 to 1")
         from violence_detection.models import shipped  # needed once, to find the model
 
         self.config = config
@@ -59,14 +57,30 @@ class Detector:
         """Judge one video file. Raises UnreadableVideo naming it."""
         path = Path(path)
         info = decode.probe(path)
-        windows = sampling.sliding_windows(info, self.model.features.window_s, self.config.stride_s)
+        window_s = self.model.features.window_s
+        every = sampling.sliding_windows(info, window_s, self.config.stride_s)
+        windows = [window for window in every if sampling.shows_movement(info, window)]
+        if not windows:
+            raise UnreadableVideo(path, sampling.too_still(info, window_s))
         judged = []
         for some, inputs in self._inputs(path, info, windows):
+            _check_finite(path, inputs)
             probabilities = self.model.average(self.model.average_views(inputs))
+            _check_finite(path, {"P(violent)": probabilities})
+            heartbeat.beat()
             for window, p in zip(some, probabilities, strict=True):
-                start, end = window.start / info.fps, (window.start + window.length) / info.fps
+                start = info.start_s + window.start / info.fps
+                end = start + window.length / info.fps
                 judged.append(JudgedWindow(round(start, 2), round(end, 2), round(float(p), 4)))
-        return Verdict(str(path), tuple(judged), self.config.threshold)
+        return Verdict(
+            str(path),
+            tuple(judged),
+            self.config.threshold,
+            duration_s=round(info.duration_s, 2),
+            judged_s=round(_judged_s(info, windows), 2),
+            warning=info.shortfall()
+            or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
+        )
 
     def _inputs(
         self, path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
@@ -98,13 +112,31 @@ class Detector:
         }
         out: Inputs = {}
         for stream in run.config.streams:
-            made = [
-                [run.by_input(stream, jobs[i, view, stream].result()) for view in self.views]
-                for i in range(len(windows))
-            ]
+            made: list[list[Mapping[str, np.ndarray]]] = [[] for _ in windows]
+            for row, view in itertools.product(range(len(windows)), self.views):
+                made[row].append(run.by_input(stream, jobs[row, view, stream].result()))
+                heartbeat.beat()
             for name in run.inputs(stream):
-                out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
+                with np.errstate(over="ignore"):  # is looked for below
+                    out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
         return out
+
+
+def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:
+    """Seconds of the video that lie in any of the windows and decode."""
+    starts = [info.start_s + window.start / info.fps for window in windows]
+    spans = [(s, s + w.length / info.fps) for s, w in zip(starts, windows, strict=True)]
+    return decode.overlap_s(spans, [(0.0, info.duration_s)]) - decode.overlap_s(spans, info.lost)
+
+
+def _check_finite(path: Path, values: Mapping[str, np.ndarray]) -> None:
+    """Raise UnreadableVideo naming what is not a number: a verdict would be made of it."""
+    for name, array in values.items():
+        if not np.isfinite(array).all():
+            raise UnreadableVideo(
+                path,
+                f"{name} of it is not a number (NaN or infinite), so there is no verdict. Report the video",
+            )
 
 
 def load(name_or_path: Path | str, **settings: Any) -> Detector:

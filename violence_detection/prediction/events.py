@@ -11,11 +11,18 @@ from violence_detection.constants import CLASS_NAMES
 
 @dataclass(frozen=True)
 class JudgedWindow:
-    """A stretch of a video that was judged at once. Seconds from the beginning; P(violent) in [0, 1]."""
+    """A stretch of a video that was judged at once. Seconds from the beginning; P(violent) in [0, 1].
+
+    Raises ValueError for what is no probability, such as NaN.
+    """
 
     start_s: float
     end_s: float
     p_violent: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p_violent <= 1:
+            raise ValueError(f"{self.p_violent} is no probability")
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,18 @@ def find_events(windows: Sequence[JudgedWindow], threshold: float) -> tuple[Even
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found in one video. `windows` in order of time; `threshold` decides label and events."""
+    """What was found in one video. `windows` in order of time; `threshold` decides label and events.
+
+    duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
+    where they do not.
+    """
 
     path: str
     windows: tuple[JudgedWindow, ...]
     threshold: float
+    duration_s: float
+    judged_s: float
+    warning: str = ""
 
     @property
     def p_violent(self) -> float:
@@ -70,5 +84,8 @@ class Verdict:
             "path": self.path,
             "label": self.label,
             "p_violent": self.p_violent,
+            "duration_s": self.duration_s,
+            "judged_s": self.judged_s,
+            **({"warning": self.warning} if self.warning else {}),
             "events": [asdict(event) for event in self.events],
         }

@@ -18,7 +18,7 @@ log = logging.getLogger("violence_detection")
 def log_to(files: Sequence[Path | str], level: int) -> None:
     """Have this process log to stderr and to the end of these files."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers += [_LogFile(path, encoding="utf-8") for path in files]
+    handlers += [_LogFile(path, encoding="utf-8", errors="backslashreplace") for path in files]
     for handler in handlers:
         handler.setFormatter(_Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
     log.handlers = handlers

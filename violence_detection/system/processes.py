@@ -58,14 +58,15 @@ def map_unordered(
     workers: int,
     on_crash: Callable[[T], R],
     *,
-    time_limit_s: float | None = None,
+    time_limit_s: float | Callable[[T], float] | None = None,
     on_timeout: Callable[[T], R] | None = None,
 ) -> Iterator[tuple[T, R]]:
     """Yield (item, function(item)) in order of completion. Items and results cross processes by pickle.
 
     Damaged videos can take a decoder's whole process with them, or keep it busy for ever. An item whose process dies
-    yields on_crash(item). The process of an item that takes longer than `time_limit_s` is killed, and it yields
-    on_timeout(item), without that on_crash(item). What `function` raises is raised here, and ends what still runs.
+    yields on_crash(item). The process of an item that takes longer than `time_limit_s`, or time_limit_s(item), is
+    killed, and it yields on_timeout(item), without that on_crash(item). What `function` raises is raised here, and ends
+    what still runs.
     """
     todo = iter(items)
     count = min(worker_count(workers), _MOST_WORKERS)
@@ -78,13 +79,14 @@ def map_unordered(
         while True:
             for item in itertools.islice(todo, count - len(busy)):
                 pool = idle.pop() if idle else _one_worker(max(1, usable_cpus() // count))
-                busy[pool.submit(function, item)] = _Begun(item, pool)
+                limit_s = time_limit_s(item) if callable(time_limit_s) else time_limit_s
+                busy[pool.submit(function, item)] = _Begun(item, pool, limit_s)
             # Only now, so that the others work while the caller does.
             yield from finished
             if not busy:
                 return
             finished = []
-            for future in wait(busy, _time_left_s(busy.values(), time_limit_s), FIRST_COMPLETED).done:
+            for future in wait(busy, _time_left_s(busy.values()), FIRST_COMPLETED).done:
                 item, pool = busy[future].item, busy.pop(future).pool
                 idle.append(pool)
                 try:
@@ -93,7 +95,7 @@ def map_unordered(
                     idle.pop().shutdown()
                     result = on_crash(item)
                 finished.append((item, result))
-            for future in [f for f, begun in busy.items() if _time_left_s([begun], time_limit_s) == 0]:
+            for future in [f for f, begun in busy.items() if _time_left_s([begun]) == 0]:
                 begun = busy.pop(future)
                 begun.pool.shutdown(kill_workers=True)
                 finished.append((begun.item, (on_timeout or on_crash)(begun.item)))
@@ -108,6 +110,7 @@ class _Begun(Generic[T]):
 
     item: T
     pool: ProcessPoolExecutor
+    limit_s: float | None
     since_s: float = field(default_factory=time.monotonic)
 
 
@@ -124,11 +127,10 @@ def _begin_worker(threads: int) -> None:
     follow_parent()
 
 
-def _time_left_s(begun: Iterable[_Begun[T]], time_limit_s: float | None) -> float | None:
+def _time_left_s(begun: Iterable[_Begun[T]]) -> float | None:
     """Until the first of them has had its time; None without a limit."""
-    if time_limit_s is None:
-        return None
-    return max(0.0, min(b.since_s for b in begun) + time_limit_s - time.monotonic())
+    ends_s = [b.since_s + b.limit_s for b in begun if b.limit_s is not None]
+    return max(0.0, min(ends_s) - time.monotonic()) if ends_s else None
 
 
 def follow_parent() -> None:

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -20,14 +21,20 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psutil
 
 from violence_detection.errors import DamagedFile, UserError
+from violence_detection.system import heartbeat
 from violence_detection.system.redaction import without_secrets
 
 log = logging.getLogger(__name__)
+#: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
+NAME_ERRORS: Final = "surrogateescape"
+_NO_UTF8 = re.compile("[\ud800-\udfff]")
+#: The name that `atomic_path` gives.
+_TEMPORARY = re.compile(r"\..*\.(?P<machine>[\w-]+)\.(?P<pid>\d+)-\d+\.tmp(\.[^.]*)?")
 _CHUNK_BYTES = 1 << 20
 _NAME_HASH_DIGITS = 12
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -166,11 +173,12 @@ def remove_abandoned(folder: Path) -> None:
     A writer on this machine is asked for by its process number; of other machines, on a shared volume, only what has
     not changed for an hour goes.
     """
-    for path in sorted(folder.glob(".*.tmp.*")):
-        parts = path.name.rpartition(".tmp.")[0].split(".")
-        if len(parts) > 1 and parts[-2] == machine():
-            pid = parts[-1].split("-")[0]
-            abandoned = not (pid.isdigit() and is_running(int(pid)))
+    for path in sorted(folder.glob(".*.tmp*")):
+        writer = _TEMPORARY.fullmatch(path.name)
+        if writer is None:  # somebody else's way of naming things
+            continue
+        if writer["machine"] == machine():
+            abandoned = not is_running(int(writer["pid"]))
         else:
             abandoned = _age_s(path) > _ABANDONED_S
         if abandoned:
@@ -276,14 +284,33 @@ def sync_files(paths: Iterable[Path]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically. File names that are no UTF-8 are written as the bytes that they are."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors=NAME_ERRORS)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(path, as_json(value, indent=2, sort_keys=True) + "\n")
+
+
+def as_json(value: Any, **how: Any) -> str:
+    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8.
+
+    What is no number (NaN, infinite) becomes null: JSON has no word for it, and a figure that is not defined is none.
+    """
+    text = json.dumps(_without_nan(value), allow_nan=False, **{"ensure_ascii": False, **how})
+    return _NO_UTF8.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(v) for v in value]
+    return value
 
 
 def read_text(path: Path) -> str:
@@ -313,10 +340,19 @@ def read_json(path: Path) -> Any:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     """Write rows (mappings with at least `columns`) as CSV, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as f:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors=NAME_ERRORS) as f,
+    ):
         writer = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table that `write_csv` wrote."""
+    with path.open(newline="", encoding="utf-8", errors=NAME_ERRORS) as f:
+        return list(csv.DictReader(f))
 
 
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
@@ -334,6 +370,7 @@ def sha256_file(path: Path) -> str:
     with path.open("rb") as f:
         while chunk := f.read(_CHUNK_BYTES):
             digest.update(chunk)
+            heartbeat.beat()
     return digest.hexdigest()
 
 
@@ -346,7 +383,7 @@ def stable_hash(value: Any, digits: int = 12) -> str:
 def stable_seed(*parts: object) -> int:
     """A 63-bit seed from any printable parts (seed, clip id, variant ...), independent of order of calls."""
     text = "\x1f".join(str(p) for p in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", NAME_ERRORS)).digest()[:8], "big") >> 1
 
 
 def shorten_name(name: str, max_bytes: int) -> str:
@@ -354,9 +391,14 @@ def shorten_name(name: str, max_bytes: int) -> str:
     return name if len(os.fsencode(name)) <= max_bytes else marked_name(name, name, max_bytes)
 
 
+def utf8_name(name: str) -> str:
+    """A name that libraries take which know no other than UTF-8: `_` for each byte that is none."""
+    return _NO_UTF8.sub("_", name)
+
+
 def marked_name(name: str, hashed: str, max_bytes: int) -> str:
     """`name` with `~hash~` in the middle of a long name, before the suffix of a short one."""
-    mark = f"~{hashlib.sha256(hashed.encode('utf-8', 'surrogateescape')).hexdigest()[:_NAME_HASH_DIGITS]}"
+    mark = f"~{hashlib.sha256(hashed.encode('utf-8', NAME_ERRORS)).hexdigest()[:_NAME_HASH_DIGITS]}"
     stem, dot, suffix = name.rpartition(".")
     whole = f"{stem}{mark}{dot}{suffix}" if stem else f"{name}{mark}"
     if len(os.fsencode(whole)) <= max_bytes:
@@ -389,19 +431,24 @@ def read_journal(path: Path, fields: frozenset[str]) -> dict[str, dict[str, Any]
 
 
 @contextlib.contextmanager
-def appending_journal(path: Path) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
     """Yield a function that records (key, fields) as one line, at once, so that a killed run goes on from there.
 
-    Half a line, left by a process killed while writing, is as good as absent and takes no other with it.
+    `sync`: have each line on the disk before going on, for lines that took long to make. Half a line, left by a process
+    killed while writing, is as good as absent and takes no other with it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
-    with path.open("a", encoding="utf-8") as out:
+    # Without a buffer: what a full disk has refused would be written once more on closing, and refused again.
+    with path.open("ab", buffering=0) as out:
 
         def record(key: str, fields: Mapping[str, Any]) -> None:
+            left = memoryview(json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n")
             with naming(path):
-                out.write(json.dumps({"key": key, **fields}) + "\n")
-                out.flush()
+                while left:
+                    left = left[out.write(left) :]
+                if sync:
+                    os.fsync(out.fileno())
 
         yield record
 

@@ -142,6 +142,8 @@ def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) ->
     frame = manifest.read(combined)
     counts = {f"{name}": int(n) for name, n in (frame.split + "/" + frame.label).value_counts().items()}
     log.info("clips: %s", ", ".join(f"{name} {n}" for name, n in sorted(counts.items())))
+    for part in manifest.SPLITS:
+        manifest.require_both_classes(part, frame[frame.split == part])
     log.info("data sets: %s", ", ".join(f"{name} {n}" for name, n in frame.dataset.value_counts().items()))
     variants = augment.variant_names("v", how.augment)
     missing = missing_features(frame, variants, features, how)

@@ -1,12 +1,12 @@
 """The folder of a training run: what stands in it under which name, and whose it is.
 
 <folder>/config.json            settings and preprocessing, written first
-<folder>/trained_on.txt         ids of the clips of train and selection
+<folder>/trained_on.csv         the clips it was made with, see trained_clips.py
 <folder>/training_log.csv       a row an epoch
 <folder>/tensorboard_logs/      train/ and selection/
 <folder>/checkpoint/            the state at the end of the last epoch
-<folder>/best_model.keras       the epoch with the lowest selection loss, or with `--keep last` the last
-<folder>/final_model.keras      the last epoch
+<folder>/best_model.safetensors, .keras    the epoch with the lowest selection loss, or with `--keep last` the last
+<folder>/final_model.safetensors, .keras   the last epoch
 <folder>/result.json            the completion record, written last
 """
 
@@ -22,10 +22,14 @@ from violence_detection.system import storage
 
 BEST_NAME, FINAL_NAME = "best_model.keras", "final_model.keras"
 CONFIG_NAME, RESULT_NAME, LOG_NAME = "config.json", "result.json", "training_log.csv"
-CLIPS_NAME = "trained_on.txt"
+CLIPS_NAME = "trained_on.csv"
+#: Of a model's two files the one that is loaded, and the other.
+WEIGHTS_SUFFIX, ARCHIVE_SUFFIX = ".safetensors", ".keras"
 #: Beside the folders of an ensemble's members: which they are, and their weights.
 ENSEMBLE_NAME = "ensemble.json"
 BOARD_NAME = "tensorboard_logs"
+#: No record of ours is nearly as large.
+_MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -46,29 +50,55 @@ class Trained:
 def finished(folder: Path) -> Trained | None:
     """The result of the run in `folder`; None if it has not come to its end."""
     path = folder / RESULT_NAME
-    return Trained(folder=folder, **storage.read_json(path)) if path.is_file() else None
+    return read_result(path) if path.is_file() else None
 
 
-def trained_clips(folder: Path) -> frozenset[str]:
-    """The ids of the clips that the model in `folder` was trained or selected on. Raises UserError if they are lost."""
-    path = folder / CLIPS_NAME
-    if not path.is_file():
+def read_result(path: Path) -> Trained:
+    """The finished run that result.json tells of. Raises UserError naming the file if it is damaged."""
+    values = read_object(path)
+    try:
+        return Trained(folder=path.parent, **values)
+    except TypeError as e:
+        raise UserError(f"{path} cannot be used ({e}). Remove it, and the same command trains again") from e
+
+
+def weights_of(model: Path) -> Path:
+    """The `.safetensors` file that stands beside a `.keras` file."""
+    return model.with_suffix(WEIGHTS_SUFFIX)
+
+
+def stored(model: Path) -> Path:
+    """Of a model's two files the one to load: a model made before there were two has a `.keras` file alone."""
+    weights = weights_of(model)
+    return weights if weights.is_file() else model
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object. Raises UserError naming it if it does not."""
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES >> 20} MB")
+        value = storage.read_json(path)
+        if not isinstance(value, dict):
+            raise ValueError(f"a {type(value).__name__} where an object belongs")
+    except (OSError, ValueError, RecursionError) as e:
         raise UserError(
-            f"no {path}, which tells whether clips were trained on. Copy it from where the model was trained"
-        )
-    return frozenset(path.read_text(encoding="utf-8").split())
+            f"{path} cannot be used ({e}). Copy it again from where it was made, or make it again"
+        ) from e
+    return value
 
 
 def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Trained | None:
     """Start or continue a run in `folder`; the finished run if it is there already."""
     path = folder / CONFIG_NAME
-    if path.is_file() and _outcome(storage.read_json(path)) != _outcome(record):
+    if path.is_file() and _outcome(read_object(path)) != _outcome(record):
         if not overwrite:
             raise UserError(
                 f"{folder} holds a model trained with other settings or data ({path}). "
                 "Give another --output, or --overwrite to train anew in its place"
             )
-        for stale in (RESULT_NAME, BEST_NAME, FINAL_NAME, "checkpoint/state.json", LOG_NAME):
+        models = [name for model in (BEST_NAME, FINAL_NAME) for name in (str(weights_of(Path(model))), model)]
+        for stale in (RESULT_NAME, *models, CLIPS_NAME, "checkpoint/state.json", LOG_NAME):
             (folder / stale).unlink(missing_ok=True)
         for events in sorted((folder / BOARD_NAME).rglob("events.out.*")):
             events.unlink()

@@ -24,12 +24,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from violence_detection.backbones import keras_archive
 from violence_detection.constants import CLASS_NAMES, __version__
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
-from violence_detection.training import canary, heads, micro_batches, run_folder, training_faults
+from violence_detection.training import (
+    canary,
+    heads,
+    micro_batches,
+    run_folder,
+    saved_heads,
+    trained_clips,
+    training_faults,
+)
 from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.feed import Feed
 from violence_detection.training.loss_scale import MirroredLossScale
@@ -103,13 +112,12 @@ def train(
     number, or if a single clip at a time does not fit the device's memory.
     """
     finished = run_folder.claim_folder(folder, record, overwrite)
+    if not finished or not trained_clips.has_table(folder):  # also of one that an earlier version finished
+        by_role = {trained_clips.TRAIN: data.train.rows, trained_clips.SELECTION: data.selection.rows}
+        trained_clips.write(folder, by_role, [start.parent] if start else [])
     if finished:
         log.info("%s: finished earlier, nothing to do", folder)
         return finished
-    storage.write_text(
-        folder / run_folder.CLIPS_NAME,
-        "".join(f"{c}\n" for p in (data.train, data.selection) for c in p.rows.clip_id),
-    )
     return _TrainingRun(record, data, folder, strategy, start, usd_per_hour).run()
 
 
@@ -284,7 +292,7 @@ class _TrainingRun:
     def _build(self, record: Mapping[str, Any]) -> keras.Model:
         model = build(record, self.steps)
         if self.start:
-            model.set_weights(keras.models.load_model(self.start, compile=False).get_weights())
+            model.set_weights(saved_heads.load(run_folder.stored(self.start)).get_weights())
         return model
 
     def _restore(self, model: keras.Model) -> None:
@@ -292,12 +300,16 @@ class _TrainingRun:
         path = self.folder / "checkpoint" / "state.json"
         if not path.is_file():
             return
-        saved = storage.read_json(path)
-        weights = path.with_name(saved.pop("model"))
+        saved = run_folder.read_object(path)
+        try:
+            weights = path.with_name(saved.pop("model"))
+            self.state = TrainingState(**{**saved, "parts": max(self.state.parts, saved["parts"])})
+        except (KeyError, TypeError, ValueError) as e:
+            raise UserError(f"{path} cannot be used ({e!r}). Give --overwrite to train from the start") from e
+        keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
             model.optimizer.build(model.trainable_variables)
             model.load_weights(weights)
-        self.state = TrainingState(**{**saved, "parts": max(self.state.parts, saved["parts"])})
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
 
     def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
@@ -335,21 +347,25 @@ class _TrainingRun:
         state.epoch += 1
         if self.config.keep == "last" or row["selection_loss"] < state.best_loss:
             state.best_loss, state.best_epoch = row["selection_loss"], state.epoch - 1
-            _save_model(model, self.folder / run_folder.BEST_NAME)
+            saved_heads.save(model, self.folder / run_folder.BEST_NAME)
         storage.write_csv(self.folder / run_folder.LOG_NAME, _COLUMNS, state.history)
         name = f"epoch-{state.epoch:05d}.keras"
         checkpoint = self.folder / "checkpoint"
         _save_model(model, checkpoint / name)
         storage.write_json(checkpoint / "state.json", {"model": name, **dataclasses.asdict(state)})
-        for old in checkpoint.glob("*.keras"):
+        for old in checkpoint.glob("epoch-*.keras"):
             if old.name != name:
                 old.unlink()
         return state.best_epoch == state.epoch - 1
 
     def _finish(self, model: keras.Model, board: Board) -> Trained:
         best = self.state.history[self.state.best_epoch]
-        _save_model(model, self.folder / run_folder.FINAL_NAME)
-        model.load_weights(self.folder / run_folder.BEST_NAME)
+        saved_heads.save(model, self.folder / run_folder.FINAL_NAME)
+        best_model = self.folder / run_folder.BEST_NAME
+        keras_archive.check_weights(best_model)
+        model.load_weights(best_model)
+        # again, where an earlier version or a killed run has left but one of the two files
+        saved_heads.save_weights(model, run_folder.weights_of(best_model))
         p = self._predict_selection(model)
         board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
         board.close(best["selection_accuracy"], best["selection_loss"], int(best["epoch"]))

@@ -13,7 +13,6 @@ import numpy as np
 from violence_detection.combine import manifest, split
 from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.datasets.generated.marker import is_generated
-from violence_detection.errors import UserError
 from violence_detection.features import cache, extract
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
@@ -125,26 +124,20 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
     """Read the manifest, extract what is missing, cut the selection part from train by source, load the features."""
     combined = how.data_root / "combined_all"
     frame = manifest.read(combined)
+    _cut(frame, selection_fraction, seed)  # what is wrong with it is said before hours of extraction
     variants = augment.variant_names("v", how.augment)
     wanted = extract.all_clips(how)
     extraction = extract.ensure(wanted, features, how)
     extraction.report(len(wanted))
     frame = extract.without_failures(frame, combined, extraction.failures)
-    train = frame[frame.split == "train"]
-    chosen = split.selection_split(train, selection_fraction, seed)
     parts = {
-        "train": (train[~chosen], variants),
-        "selection": (train[chosen], variants[:1]),
-        "val": (frame[frame.split == "val"], variants[:1]),
+        name: (rows, variants if name == "train" else variants[:1])
+        for name, rows in _cut(frame, selection_fraction, seed).items()
     }
     for name, (rows, _) in parts.items():
         fights = int((rows.label == CLASS_NAMES[1]).sum())
         log.info("%s: %d clips (%d fight, %d nonfight) from %d sources: %s", name, len(rows), fights,
                  len(rows) - fights, rows.source_group.nunique(), PART_MEANINGS[name])  # fmt: skip
-        if not 0 < fights < len(rows):
-            raise UserError(
-                f"the {name} part has clips of one class only, or none. Add data, or check {combined}/manifest.csv"
-            )
     amounts = [(rows, len(v)) for rows, v in parts.values()]
     in_memory = fits_memory(extraction.stores, amounts, how.memory_gb)
     loaded = {name: load(extraction.stores, rows, v, in_memory) for name, (rows, v) in parts.items()}
@@ -160,6 +153,16 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
         generated=is_generated(how.data_root),
         engines=cache.engines_by_input(extraction.stores),
     )
+
+
+def _cut(frame: pd.DataFrame, selection_fraction: float, seed: int) -> dict[str, pd.DataFrame]:
+    """The manifest's rows by part. Raises UserError where one lacks a class."""
+    train = frame[frame.split == "train"]
+    chosen = split.selection_split(train, selection_fraction, seed)
+    parts = {"train": train[~chosen], "selection": train[chosen], "val": frame[frame.split == "val"]}
+    for name, rows in parts.items():
+        manifest.require_both_classes(name, rows)
+    return parts
 
 
 def load(

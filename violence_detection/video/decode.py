@@ -1,50 +1,111 @@
-"""The one way videos are decoded: sequentially, `grab()` what is skipped and `retrieve()` what is kept.
+"""The one way videos are decoded: from the first packet to the last, each frame with the time that the file gives it.
 
-Container frame counts and seeking lie on many AVIs, so neither is relied upon: the count is verified by reading to
-the end, and when the container was wrong the file is read a second time with the true count.
+What a container states (length, rate, number of frames) is believed only until the file was read. A video whose frames
+come at its stated rate is read once. Any other (variable rate, damaged, cut off, wrongly stated) is looked at as a
+screen of constant rate shows it: a frame stands until the next one comes. So frame numbers, everywhere else in this
+package, are moments at a constant rate, and a second is a second of the video.
 """
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import av
+import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
+from violence_detection.system import heartbeat
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # damaged files are reported by us, by name
-import cv2
-
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".mp4", ".mpeg", ".mpg", ".mov", ".mkv", ".webm", ".wmv", ".m4v", ".flv", ".3gp"}
-)
-#: Fewer decodable frames than this is no video of anything moving.
+#: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
 MIN_FRAMES = 8
-#: A file with fewer of the frames that its header states was cut short; small differences are common and harmless.
-_WHOLE_SHARE = 0.9
-_DEFAULT_FPS = 25.0  # for containers that state none
+#: What stays unread without any sign of damage is named from so many seconds on, and from this share of the video.
+_WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.01
+#: Rates that the header may state; beyond them it is not believed, and time stamps alone count.
+_LOWEST_RATE, _HIGHEST_RATE = 1.0, 240.0
+#: Stamps that go back, or ahead, by more than this begin another recording, which follows on the one before.
+_BACK_S, _AHEAD_S = 2.0, 3600.0
+#: Where so many of the steps from frame to frame are alike, a longer one is a loss and not the video's own pace.
+_MOSTLY = 0.9
+#: Frames that may stand between a frame and the one that is decoded before it.
+_REORDERED = 32
+#: A video track that begins later than the file does so by more than this; codecs that look ahead delay it by less.
+_LATE_S = 0.2
+_MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
+_MOST_THREADS = 64  # of FFmpeg's decoders
+#: Codecs by the four letters that manifests have always had for them; the others go by their names.
+_FOUR_LETTERS = {
+    "mpeg4": "FMP4", "mjpeg": "MJPG", "mpeg1video": "mpg1", "mpeg2video": "mpg2", "msmpeg4v3": "MP43", "vp8": "VP80",
+    "vp9": "VP90",
+}  # fmt: skip
+_SQUARE_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
 Frame = np.ndarray  # (height, width, 3) uint8
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a full decode of a file found. `n_frames` is counted; `stated_frames` is what the header claims, or 0."""
+    """A video as a screen of constant rate shows it: `n_frames` moments, `fps` a second, beginning at `start_s`.
+
+    `shown`: for each moment the number of the decoded frame that stands then, (n_frames,) int64; None where the frames
+    themselves come at that rate, and number i is frame i. `n_decoded`: frames that decode. `stated_s`: length by the
+    header; `lost`: stretches of which nothing decodes, in seconds of the video, in order. `as_stated`: whether the file
+    is what its header says, so that frames are where they have always been looked for.
+    """
 
     n_frames: int
     fps: float
     width: int
     height: int
     codec: str
-    stated_frames: int = 0
+    n_decoded: int = 0
+    stated_s: float = 0.0
+    start_s: float = 0.0
+    shown: np.ndarray | None = field(default=None, compare=False)
+    lost: tuple[Span, ...] = ()
+    as_stated: bool = True
+
+    @property
+    def played_s(self) -> float:
+        """Seconds from the first frame that decodes to the end of the last."""
+        return self.n_frames / self.fps
 
     @property
     def duration_s(self) -> float:
-        return self.n_frames / self.fps
+        """Length of the whole video, what does not decode included."""
+        return max([self.start_s + self.played_s, *(end for _, end in self.lost)])
+
+    @property
+    def read_s(self) -> float:
+        """Seconds of the video that decode; a frame with a damaged time stamp is there all the same."""
+        outside_s = self.duration_s - sum(end - start for start, end in self.lost)
+        return min(max(outside_s, self.n_decoded / self.fps), self.duration_s)
+
+    def decoded(self, number: int) -> int:
+        """The decoded frame that stands at a moment."""
+        return number if self.shown is None else int(self.shown[number])
+
+    def distinct(self, start: float, length: float) -> int:
+        """How many different frames stand between two moments."""
+        first, end = max(int(start), 0), min(int(np.ceil(start + length - 1e-9)), self.n_frames)
+        return max(end - first, 0) if self.shown is None else len(np.unique(self.shown[first:end]))
+
+    def shortfall(self) -> str:
+        """Says what of the video does not decode, as after half a download or with damage; else empty."""
+        if not self.lost:
+            return ""
+        where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in self.lost[:3])
+        return (
+            f"only {self.read_s:.1f} of {self.duration_s:.1f} s decode (nothing at {where}"
+            f"{' ...' if len(self.lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
+            "copy or download it again"
+        )
 
 
 def read(
@@ -60,130 +121,414 @@ def read(
     core; the frames are the same, but where many videos are decoded at once one thread each takes less.
     Raises UnreadableVideo, naming the file, if it does not open or fewer than MIN_FRAMES decode.
     """
-    info, frames = _read_pass(path, plan, transform, threads, n_frames=None)
-    if frames is None:  # the container lied about its length
-        info, frames = _read_pass(path, plan, transform, threads, n_frames=info.n_frames)
-        if frames is None:
+    with _Reader.open(path, threads) as reader:
+        stated = reader.as_stated()
+        kept = reader.keep(_decoded(plan(stated), stated), transform)
+        info = reader.found()
+    wanted = [int(number) for number in plan(info)]
+    if missing := _decoded(wanted, info) - kept.keys():  # the file is not what its header says
+        with _Reader.open(path, threads) as reader:
+            kept |= reader.keep(missing, transform)
+        if missing - kept.keys():
             raise UnreadableVideo(path, "decodes differently each time it is read")
-    return info, frames
+    return info, {number: kept[info.decoded(number)] for number in wanted}
 
 
 def header(path: Path) -> VideoInfo:
-    """What the container states, without decoding: quick, and not to be relied upon.
+    """What the container states, without reading further: quick, and not to be relied upon.
 
-    `n_frames` is stated, not counted, and 0 where nothing is stated. Raises UnreadableVideo if it does not open.
+    `n_frames` is 1 where nothing is stated. Raises UnreadableVideo if it does not open.
     """
-    capture = _open(path)
-    try:
-        return _info(capture, max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0))
-    finally:
-        capture.release()
+    with _Reader.open(path) as reader:
+        return reader.as_stated()
 
 
-def shortfall(n_frames: int, stated_frames: int) -> str:
-    """Says by both counts that a file ends long before its header says, as half a download does; else empty."""
-    if n_frames >= _WHOLE_SHARE * stated_frames:
-        return ""
-    return (
-        f"cut short: {n_frames} frames decode, its header states {stated_frames}. If the published file is longer, "
-        "download it again"
-    )
+def timing(path: Path) -> VideoInfo:
+    """As `probe`, from the packets alone: nothing is decoded, and what does not decode is not noticed.
+
+    Raises UnreadableVideo.
+    """
+    with _Reader.open(path) as reader:
+        reader.skim()
+        return reader.found()
 
 
 def probe(path: Path) -> VideoInfo:
-    """Decode to the end without keeping frames."""
+    """Decode to the end without keeping frames. Raises UnreadableVideo."""
     return read(path, lambda _: ())[0]
 
 
-def _read_pass(
-    path: Path,
-    plan: Callable[[VideoInfo], Sequence[int]],
-    transform: Callable[[Frame], Frame] | None,
-    threads: int,
-    n_frames: int | None,
-) -> tuple[VideoInfo, dict[int, Frame] | None]:
-    """One sequential read. Frames are None when the count was not as expected."""
-    capture = _open(path, threads)
-    try:
-        claimed = n_frames if n_frames is not None else int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        info = _info(capture, max(claimed, 1))
-        wanted = frozenset(int(i) for i in plan(info))
-        frames: dict[int, Frame] = {}
-        count = 0
-        while capture.grab():
-            if count in wanted:
-                frames[count] = _retrieve(capture, path, count, transform)
-            count += 1
-        if count < MIN_FRAMES:
-            raise UnreadableVideo(path, f"only {count} of at least {MIN_FRAMES} frames decode")
-        return _info(capture, count), frames if count == claimed else None
-    finally:
-        capture.release()
-
-
 def read_groups(
-    path: Path, groups: Sequence[frozenset[int]], transform: Callable[[Frame], Frame] | None = None
+    path: Path,
+    info: VideoInfo,
+    groups: Sequence[frozenset[int]],
+    transform: Callable[[Frame], Frame] | None = None,
 ) -> Iterator[dict[int, Frame]]:
     """Decode a video of any length once, yielding the frames of each group as soon as its last frame is read.
 
-    Groups are frame numbers below the counted length, ordered by their first and by their last frame; only
-    frames that a coming group needs are held. Raises UnreadableVideo if the file ends before the last is complete.
+    Groups are frame numbers below `info.n_frames`, where `info` is what `probe` found, ordered by their first and by
+    their last frame; only frames that a coming group needs are held. Raises UnreadableVideo if the file ends before the
+    last is complete.
     """
-    capture = _open(path)
-    try:
+    with _Reader.open(path) as reader:
         held: dict[int, Frame] = {}
-        wanted = frozenset[int]().union(*groups)
-        waiting = deque(groups)
+        waiting = deque((group, _decoded(group, info)) for group in groups)
+        wanted = frozenset[int]().union(*(needed for _, needed in waiting))
+        frames = reader.frames()
         count = 0
-        while waiting and capture.grab():
+        while waiting and (frame := next(frames, None)) is not None:
             if count in wanted:
-                held[count] = _retrieve(capture, path, count, transform)
-            while waiting and count >= max(waiting[0]):
-                group = waiting.popleft()
-                yield {i: held[i] for i in group}
-                oldest = min(waiting[0]) if waiting else count
+                held[count] = reader.picture(frame, transform)
+            while waiting and count >= max(waiting[0][1]):
+                group, _ = waiting.popleft()
+                yield {i: held[info.decoded(i)] for i in group}
+                oldest = min(waiting[0][1]) if waiting else count
                 held = {i: f for i, f in held.items() if i >= oldest}
             count += 1
         if waiting:
             raise UnreadableVideo(
-                path, f"ended at frame {count}, but {max(waiting[-1]) + 1} were counted before"
+                path, f"ended at frame {count}, but {max(waiting[-1][1]) + 1} were counted before"
             )
-    finally:
-        capture.release()
 
 
-def _retrieve(
-    capture: cv2.VideoCapture, path: Path, number: int, transform: Callable[[Frame], Frame] | None
-) -> Frame:
-    ok, frame = capture.retrieve()
-    if not ok:
-        raise UnreadableVideo(path, f"frame {number} does not decode")
-    return transform(frame) if transform else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+def _decoded(numbers: Sequence[int] | frozenset[int], info: VideoInfo) -> frozenset[int]:
+    return frozenset(info.decoded(int(number)) for number in numbers)
 
 
-def _open(path: Path, threads: int = 0) -> cv2.VideoCapture:
-    if not path.is_file():
-        raise UnreadableVideo(path, "no such file")
-    if path.stat().st_size == 0:
-        raise UnreadableVideo(path, "the file is empty")
-    capture = cv2.VideoCapture(
-        str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, threads] if threads else []
-    )
-    if not capture.isOpened():
-        raise UnreadableVideo(path, "not a video this FFmpeg build can open")
-    return capture
+class _Reader:
+    """One pass over a file's largest video track, with all that it tells about itself."""
+
+    def __init__(self, path: Path, container: av.container.InputContainer, stream: av.VideoStream):
+        self._path, self._container, self._stream = path, container, stream
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._turn: int | None = None  # degrees by which pictures are turned upright, once a frame was seen
+        self._stamps: list[int | None] = []  # of the frames, in units of the stream's time base
+        self._packets: list[int] = []  # of the packets that should give a frame
+        self._packet_count = 0
+        self._others_end_s = 0.0
+        self._damaged = False
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path, threads: int = 0) -> Iterator[_Reader]:
+        """Open the file. Raises UnreadableVideo, or what the system says of a disk that does not answer."""
+        _check_file(path)
+        try:
+            # "file:", for a name with a colon would be a protocol
+            container = av.open(f"file:{path}", metadata_errors="ignore")
+        except av.FFmpegError as e:
+            if isinstance(e, OSError):
+                _check_disk(path)
+            raise UnreadableVideo(path, f"not a video that FFmpeg can open ({_said(e)})") from e
+        with container:
+            stream = _video_stream(path, container)
+            stream.thread_type = "SLICE" if threads == 1 else "AUTO"
+            stream.codec_context.thread_count = threads
+            yield cls(path, container, stream)
+
+    def keep(self, wanted: frozenset[int], transform: Callable[[Frame], Frame] | None) -> dict[int, Frame]:
+        """Read to the end; the wanted frames, by the order in which they decode."""
+        return {
+            number: self.picture(frame, transform)
+            for number, frame in enumerate(self.frames())
+            if number in wanted
+        }
+
+    def skim(self) -> None:
+        """Read to the end without decoding, as if every packet gave its frame."""
+        for packet in self._demux():
+            self._note(packet)
+        self._stamps = [*self._packets] or [None] * self._packet_count
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """All frames that decode. A broken packet is left out, as ffmpeg does, and noted."""
+        for packet in self._demux():
+            self._note(packet)
+            yield from self._decode(packet)
+        for _ in range(
+            _MOST_THREADS if self._damaged else 0
+        ):  # each of the decoder's threads may end in an error
+            yield from self._decode(None)
+
+    def _decode(self, packet: av.Packet | None) -> Iterator[av.VideoFrame]:
+        try:
+            decoded = self._stream.codec_context.decode(packet)
+        except av.EOFError:
+            return
+        except av.FFmpegError as e:
+            self._note_damage(e)
+            return
+        for frame in decoded:
+            self._stamps.append(frame.pts if frame.pts is not None else frame.dts)
+            yield frame
+
+    def _demux(self) -> Iterator[av.Packet]:
+        """The track's packets, at the end an empty one, which asks the decoder for what it holds back."""
+        # without a length of its own, the track's is known by whether the others last as long as the file should
+        others = self._stream.duration is None and len(self._container.streams) > 1
+        for _ in range(_MOST_PAUSES):
+            try:
+                for packet in self._container.demux(*(() if others else (self._stream,))):
+                    heartbeat.beat()
+                    if packet.stream is self._stream:
+                        yield packet
+                    elif packet.pts is not None and packet.time_base is not None:
+                        end_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        self._others_end_s = max(self._others_end_s, end_s)
+                return
+            except av.BlockingIOError:  # what was read makes no packet: it goes on behind that
+                self._damaged = True
+            except av.FFmpegError as e:
+                self._note_damage(e)
+                return
+
+    def _note_damage(self, error: av.FFmpegError) -> None:
+        self._damaged = True
+        if isinstance(error, OSError):
+            _check_disk(self._path)
+
+    def _note(self, packet: av.Packet) -> None:
+        if not packet.size:
+            return
+        self._packet_count += 1
+        self._damaged |= packet.is_corrupt
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if not packet.is_discard and stamp is not None:
+            self._packets.append(stamp)
+
+    def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Frame] | None) -> Frame:
+        """A frame upright, as BGR uint8 through `transform`, or as RGB uint8."""
+        try:
+            picture: Frame = self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
+        except (av.FFmpegError, ValueError) as e:
+            raise UnreadableVideo(self._path, f"a frame cannot be shown ({e})") from e
+        if self._turn is None:
+            self._turn = frame.rotation % 360
+        if self._turn in _SQUARE_TURNS:
+            picture = cv2.rotate(picture, _SQUARE_TURNS[self._turn])
+        return transform(picture) if transform else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+    def as_stated(self) -> VideoInfo:
+        """What the header says."""
+        rate = self._rate()
+        fps = round(rate, 3) if _LOWEST_RATE <= rate <= _HIGHEST_RATE else 25.0
+        n_frames = max(self._stream.frames or round(self._stated_s() * rate), 1)
+        return self._info(n_frames=n_frames, fps=fps, n_decoded=n_frames)
+
+    def found(self) -> VideoInfo:
+        """What was read. Raises UnreadableVideo if it is fewer than MIN_FRAMES."""
+        count = len(self._stamps)
+        if count < MIN_FRAMES:
+            raise UnreadableVideo(self._path, f"only {count} of at least {MIN_FRAMES} frames decode")
+        rate, seconds = self._rate(), self._seconds()
+        if seconds is None:
+            return self._without_stamps(rate)
+        stated_rate = _LOWEST_RATE <= rate <= _HIGHEST_RATE
+        fits = rate > 0 and _is_stated(seconds, rate)
+        fps = round(rate if fits else _typical_rate(seconds, rate), 3)
+        constant = fits or _comes_at(seconds, fps)
+        shown = None
+        n_frames = count
+        if not constant:
+            n_frames = round((seconds[-1] - seconds[0]) * fps) + 1
+            moments = seconds[0] + (np.arange(n_frames) + 0.5) / fps
+            shown = np.maximum(np.searchsorted(seconds, moments, side="right") - 1, 0)
+        start_s = seconds[0] if seconds[0] > _LATE_S else 0.0
+        lost = self._lost(seconds - (seconds[0] - start_s), fps)
+        return self._info(
+            n_frames=n_frames,
+            fps=fps,
+            n_decoded=count,
+            start_s=float(start_s),
+            shown=shown,
+            lost=lost,
+            as_stated=fits and stated_rate and not self._damaged,
+        )
+
+    def _without_stamps(self, rate: float) -> VideoInfo:
+        """A raw stream, whose frames come at the stated rate for want of anything else."""
+        if not rate > 0:
+            raise UnreadableVideo(
+                self._path, "states neither a frame rate nor times. Convert it: ffmpeg -r RATE -i OLD NEW.mp4"
+            )
+        count, fps = len(self._stamps), round(rate, 3)
+        lost = (
+            ((count / fps, self._packet_count / fps),) if self._damaged and count < self._packet_count else ()
+        )
+        return self._info(
+            n_frames=count,
+            fps=fps,
+            n_decoded=count,
+            lost=lost,
+            as_stated=_LOWEST_RATE <= rate <= _HIGHEST_RATE and not self._damaged,
+        )
+
+    def _info(self, **found: object) -> VideoInfo:
+        context = self._stream.codec_context
+        sides = context.width, context.height
+        if self._turn in (90, 270):
+            sides = sides[::-1]
+        return VideoInfo(
+            width=sides[0],
+            height=sides[1],
+            codec=_codec_of(self._stream),
+            stated_s=self._stated_s(),
+            **found,  # type: ignore[arg-type]
+        )
+
+    def _rate(self) -> float:
+        """Frames a second as the container states them, 0 where it does not."""
+        stream = self._stream
+        return float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
+
+    def _stated_s(self) -> float:
+        """Length of the track by the header, 0 where it says nothing."""
+        if self._stream.duration is not None and self._stream.time_base is not None:
+            return max(float(self._stream.duration * self._stream.time_base), 0.0)
+        return max((self._container.duration or 0) / av.time_base, 0.0)
+
+    def _seconds(self) -> np.ndarray | None:
+        """When each frame comes, from the beginning of the file, in order: (n,) float64; None without time stamps.
+
+        Decoders give frames in order, but some containers (AVI) leave their stamps in the order of the packets.
+        """
+        base = self._stream.time_base
+        if base is None or any(stamp is None for stamp in self._stamps):
+            return None
+        seconds = np.array(self._stamps, np.float64) * float(base)
+        steps = np.diff(seconds)
+        typical = float(np.median(np.abs(steps)))
+        jumps = np.flatnonzero((steps < -max(_BACK_S, _REORDERED * typical)) | (steps > _AHEAD_S)) + 1
+        if len(jumps):  # another recording begins
+            parts = np.split(seconds, jumps)
+            for before, part in itertools.pairwise(parts):
+                part += before.max() + typical - part.min()
+            seconds = np.concatenate(parts)
+        seconds = np.sort(seconds)
+        if len(np.unique(seconds)) < len(seconds) / 2:
+            return None
+        begins = self._container.start_time
+        return seconds - (seconds[0] if begins is None else min(begins / av.time_base, float(seconds[0])))
+
+    def _lost(self, seconds: np.ndarray, fps: float) -> tuple[Span, ...]:
+        """Where nothing decodes, by the frames' times in the video."""
+        gaps = [] if not self._damaged and not _mostly_comes_at(seconds, fps) else _gaps(seconds, fps)
+        if seconds[0] > _LATE_S and self._damaged:
+            gaps.insert(0, (0.0, float(seconds[0])))
+        end = float(seconds[-1]) + 1 / fps
+        if self._missing_tail_s(end, fps) > 0:
+            gaps.append((end, end + self._missing_tail_s(end, fps)))
+        missing = sum(b - a for a, b in gaps)
+        if not self._damaged and missing <= max(_WORTH_NAMING_S, _WORTH_NAMING * self._stated_s()):
+            return ()
+        return tuple((round(a, 3), round(b, 3)) for a, b in gaps if b - a > 0.5 / fps)
+
+    def _missing_tail_s(self, end_s: float, fps: float) -> float:
+        """Seconds that the header states beyond the last frame."""
+        stated_s = self._stated_s()
+        if self._stream.duration is None and self._others_end_s >= stated_s - _WORTH_NAMING_S:
+            stated_s = 0.0  # the length is that of the sound, which is there to its end
+        by_count = (self._stream.frames - self._packet_count) / fps
+        return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, 0.0)
 
 
-def _info(capture: cv2.VideoCapture, n_frames: int) -> VideoInfo:
-    fps = float(capture.get(cv2.CAP_PROP_FPS))
-    fourcc = int(capture.get(cv2.CAP_PROP_FOURCC))
-    return VideoInfo(
-        n_frames=n_frames,
-        fps=round(fps, 3) if 1.0 <= fps <= 240.0 else _DEFAULT_FPS,
-        width=int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)),
-        height=int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)),
-        codec=fourcc.to_bytes(4, "little", signed=True).decode("ascii", "replace").strip("\x00 ")
-        if fourcc
-        else "",
-        stated_frames=max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0),
-    )
+def _check_file(path: Path) -> None:
+    try:
+        if not path.exists():
+            raise UnreadableVideo(path, "no such file")
+        if not path.is_file():
+            raise UnreadableVideo(path, "not a file")
+        if path.stat().st_size == 0:
+            raise UnreadableVideo(path, "the file is empty")
+        with path.open("rb"):
+            pass
+    except PermissionError as e:
+        raise UnreadableVideo(path, "no permission to read it. Run: chmod u+r FILE, or ask its owner") from e
+
+
+def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+    """The largest video track that is not a cover picture. Raises UnreadableVideo if there is none that decodes."""
+    attached = av.stream.Disposition.attached_pic
+    tracks = [s for s in container.streams if s.type == "video" and not s.disposition & attached]
+    if not tracks:
+        raise UnreadableVideo(path, "has no video track")
+    decodable = [s for s in tracks if isinstance(s, av.VideoStream) and s.codec_context is not None]
+    if not decodable:
+        raise UnreadableVideo(
+            path,
+            "its codec has no decoder here. Convert it where it plays: ffmpeg -i OLD -c:v libx264 NEW.mp4",
+        )
+    return max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
+
+
+def _check_disk(path: Path) -> None:
+    """Read a file that FFmpeg could not: raises the OSError of a disk that does not answer."""
+    with path.open("rb") as f:
+        while f.read(1 << 24):
+            heartbeat.beat()
+
+
+def _said(error: av.FFmpegError) -> str:
+    return (error.strerror or "no reason given").lower()
+
+
+def _codec_of(stream: av.VideoStream) -> str:
+    name = stream.codec_context.codec.canonical_name
+    return _FOUR_LETTERS.get(name, name)
+
+
+def _comes_at(seconds: np.ndarray, rate: float) -> bool:
+    """Whether every frame is nearest to its own moment of that rate."""
+    late = seconds - seconds[0] - np.arange(len(seconds)) / rate
+    return bool(np.abs(late).max() <= 0.5 / rate)
+
+
+def _is_stated(seconds: np.ndarray, rate: float) -> bool:
+    """Whether all frames come at the stated rate; one worked out from a last frame of odd length will do."""
+    if _comes_at(seconds, rate):
+        return True
+    even = (len(seconds) - 1) / (seconds[-1] - seconds[0])
+    return _comes_at(seconds, even) and abs(rate / even - 1) < 1.5 / len(seconds)
+
+
+def _typical_rate(seconds: np.ndarray, stated: float) -> float:
+    """A rate that all frames come at, or most; or at which no moment of the liveliest part is passed over."""
+    even = float((len(seconds) - 1) / (seconds[-1] - seconds[0]))
+    if _comes_at(seconds, even):
+        return even
+    steps = np.diff(seconds)
+    steps = steps[steps > 0]
+    usual = steps[np.abs(steps / np.median(steps) - 1) < 0.5]
+    rate = float(1 / usual.mean())
+    if len(usual) < _MOSTLY * len(steps):
+        rate = float(min(1 / np.quantile(steps, 0.1), _HIGHEST_RATE))
+    return stated if abs(stated / rate - 1) < 0.002 else rate
+
+
+def _mostly_comes_at(seconds: np.ndarray, rate: float) -> bool:
+    """Whether nine of ten frames follow the one before at that rate, so that a longer pause is a loss."""
+    return bool(np.mean(np.abs(np.diff(seconds) * rate - 1) < 0.5) >= _MOSTLY)
+
+
+def _gaps(seconds: np.ndarray, fps: float) -> list[Span]:
+    """Pauses of more than one and a half frames, from when the next frame should have come."""
+    return [
+        (float(seconds[i]) + 1 / fps, float(seconds[i + 1]))
+        for i in np.flatnonzero(np.diff(seconds) > 1.5 / fps)
+    ]
+
+
+def overlap_s(spans: Sequence[Span], others: Sequence[Span]) -> float:
+    """Seconds that lie in any of the spans and in any of the others; each in order of time."""
+    spans, others = _joined(spans), _joined(others)
+    return sum(max(min(b, d) - max(a, c), 0.0) for a, b in spans for c, d in others)
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    out: list[Span] = []
+    for start, end in spans:
+        if out and start <= out[-1][1]:
+            out[-1] = out[-1][0], max(end, out[-1][1])
+        else:
+            out.append((start, end))
+    return out

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from violence_detection.errors import UnreadableVideo
 from violence_detection.video import augment, decode, sampling
 from violence_detection.video.config import ClipConfig
 
@@ -118,7 +119,7 @@ def clip_variants(
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Decode a clip once and yield (variant, {stream: (T, S, S, 3) uint8}) for each variant asked for.
 
-    Raises UnreadableVideo naming the file.
+    Raises UnreadableVideo naming the file, also where too few frames tell of movement.
     """
     draws = _draws(clip_id, variants, config)
 
@@ -131,6 +132,8 @@ def clip_variants(
 
     resize = frame_resizer(frame_side(size, config))
     info, frames = decode.read(path, plan, resize, threads=1)  # clips are decoded side by side
+    if not sampling.shows_movement(info, sampling.middle_window(info, config.window_s)):
+        raise UnreadableVideo(path, sampling.too_still(info, config.window_s))
     whole = Pictures(frames, size)
     for variant, sample in samplings(info).items():
         yield variant, images(frames, sample, draws[variant], size, config, whole)
@@ -153,7 +156,7 @@ def window_variants(
     draws = _draws(clip_id, variants, config)
     plans = [{v: sampling.sample(info, w, d, config) for v, d in draws.items()} for w in windows]
     groups = [frozenset[int]().union(*(s.frames for s in plan.values())) for plan in plans]
-    decoded = decode.read_groups(path, groups, frame_resizer(frame_side(size, config)))
+    decoded = decode.read_groups(path, info, groups, frame_resizer(frame_side(size, config)))
     for plan, frames in zip(plans, decoded, strict=True):
         whole = Pictures(frames, size)
         yield {v: images(frames, sample, draws[v], size, config, whole) for v, sample in plan.items()}

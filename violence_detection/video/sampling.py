@@ -12,7 +12,7 @@ import numpy as np
 
 from violence_detection.video.augment import Draw
 from violence_detection.video.config import ClipConfig
-from violence_detection.video.decode import VideoInfo
+from violence_detection.video.decode import MIN_FRAMES, VideoInfo
 
 #: Differences in a motion image, one a channel.
 MOTION_STEPS = 3
@@ -39,6 +39,19 @@ def sliding_windows(info: VideoInfo, window_s: float, stride_s: float) -> list[W
         return [middle_window(info, window_s)]
     count = int(np.ceil((info.n_frames - length) / (stride_s * info.fps))) + 1
     return [Window(float(start), length) for start in np.linspace(0, info.n_frames - length, count)]
+
+
+def shows_movement(info: VideoInfo, window: Window) -> bool:
+    """Whether enough different frames stand in a window to judge by."""
+    return info.distinct(window.start, window.length) >= MIN_FRAMES
+
+
+def too_still(info: VideoInfo, window_s: float) -> str:
+    """What to say of a video in whose windows too few frames stand."""
+    return (
+        f"its frames come too seldom to judge movement: {info.n_decoded} in {info.played_s:.1f} s, and {window_s:g} s "
+        f"need {MIN_FRAMES}. Record at {MIN_FRAMES / window_s:.1f} frames a second at least"
+    )
 
 
 @dataclass(frozen=True)

@@ -19,22 +19,20 @@ from violence_detection.combine.cut.window_files import (
     SUFFIX,
     CutJob,
     CutPlan,
-    cut_crashed,
+    cut_failed,
     cut_job,
-    cut_timed_out,
-    plan_crashed,
+    plan_failed,
     plan_job,
-    plan_timed_out,
 )
 from violence_detection.datasets.annotations import Annotations, read_annotations, video_name
 from violence_detection.datasets.own_table import Stretch
-from violence_detection.datasets.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 from violence_detection.errors import UserError
 from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import ClipFile, FoundDataset, Inventory, source_path
-from violence_detection.system import console, processes, storage
+from violence_detection.system import console, storage
 from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import damaged
+from violence_detection.video.files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +49,15 @@ _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fi
 
 @dataclass
 class CutResult(CutForecast):
-    """What cutting gave, with the clips."""
+    """What cutting gave, with the clips.
+
+    `videos`: those that gave clips. `left_over`: windows that other settings, or a killed run, have left, to be removed
+    when nothing points to them any more.
+    """
 
     clips: list[ClipFile] = field(default_factory=list)
+    videos: set[Path] = field(default_factory=set)
+    left_over: list[Path] = field(default_factory=list)
 
 
 def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
@@ -65,7 +69,10 @@ def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int)
 
 
 def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
-    """Cut every untrimmed video that has not been cut with these settings. Raises UserError when it cannot fit."""
+    """Cut every untrimmed video that has not been cut with these settings.
+
+    Raises UserError when it cannot fit, and when the folder of windows is somebody else's.
+    """
     jobs, result = _jobs(found, config, data_root)
     if not jobs:
         return _sorted(result)
@@ -73,19 +80,25 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     keys = {job: _key(job, data_root) for job in jobs}
     path = folder / WINDOWS_JOURNAL
     records = storage.read_journal(path, _RECORD) | storage.read_journal(path, _OWN_RECORD)
+    if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} holds files that combine_all_datasets.py did not make (there is no {WINDOWS_JOURNAL}), but it "
+            "puts clips cut from long videos there. Move yours away: "
+            f"mv {folder} {folder.absolute().with_name('my_windows')}"
+        )
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
     if todo:
         planned = _plan_all(todo, folder, workers)
-        _remove_stale(todo)
-        with storage.appending_journal(folder / WINDOWS_JOURNAL) as record:
+        with storage.appending_journal(path) as record:
             for job, outcome in _cut_all(planned, workers):
-                # The next run tries again what took too long: that may have been the disk's fault.
-                if outcome["reason"] != damaged.TIMED_OUT:
+                if keys[job] and not damaged.may_pass(outcome["reason"]):
                     record(keys[job], outcome)
                 done[job] = outcome
-        _remove_stale([job for job in todo if done[job]["reason"]])  # what a killed process has left
+    if n := sum(damaged.may_pass(outcome["reason"]) for outcome in done.values()):
+        log.warning("%d videos could not be cut now; the next run tries them again", n)
+    result.left_over = _left_over(done)
     rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
     storage.write_csv(folder / TABLE_NAME, _TABLE, rows)
     return _sorted(result)
@@ -161,7 +174,7 @@ class _Stems:
     taken: set[tuple[Path, str]] = field(default_factory=set)
 
     def free(self, folder: Path, name: str, identity: str) -> str:
-        stem = storage.shorten_name(name, _STEM_BYTES)
+        stem = storage.shorten_name(storage.utf8_name(name), _STEM_BYTES)
         if (folder, stem.casefold()) in self.taken:
             stem = f"{stem}~{storage.stable_hash(identity, digits=8)}"
         self.taken.add((folder, stem.casefold()))
@@ -184,9 +197,7 @@ def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where
 
 
 def _plans(jobs: Sequence[CutJob], workers: int) -> Iterator[tuple[CutJob, CutPlan]]:
-    return processes.map_unordered(
-        plan_job, jobs, workers, plan_crashed, time_limit_s=damaged.TIME_LIMIT_S, on_timeout=plan_timed_out
-    )
+    return damaged.map_files(plan_job, jobs, workers, lambda job: job.clip.path, plan_failed)
 
 
 def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[CutJob, CutPlan]]:
@@ -213,22 +224,21 @@ def _cut_all(
 ) -> Iterator[tuple[CutJob, dict[str, Any]]]:
     """(job, record for the journal) in order of completion."""
     with console.progress(total=len(planned), desc="cut", unit="video") as bar:
-        outcomes = processes.map_unordered(
-            cut_job,
-            planned,
-            workers,
-            cut_crashed,
-            time_limit_s=damaged.TIME_LIMIT_S,
-            on_timeout=cut_timed_out,
-        )
+        outcomes = damaged.map_files(cut_job, planned, workers, lambda item: item[0].clip.path, cut_failed)
         for (job, _), outcome in outcomes:
             yield job, outcome
             bar.update()
 
 
 def _key(job: CutJob, data_root: Path) -> str:
-    """What a video's line in the journal is found by: all that its windows depend on."""
-    stat = job.clip.path.stat()
+    """What a video's line in the journal is found by: all that its windows depend on.
+
+    Empty where the system says nothing of the file.
+    """
+    try:
+        stat = job.clip.path.stat()
+    except OSError:
+        return ""
     identity = [
         source_path(job.clip.path, data_root),
         stat.st_size,
@@ -242,7 +252,9 @@ def _key(job: CutJob, data_root: Path) -> str:
 
 
 def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
-    """Whether all windows that a record names are on the disk as they were written."""
+    """Whether a record is to be believed, and all windows that it names are on the disk as they were written."""
+    if damaged.may_pass(record["reason"]):
+        return False
     for window in record["windows"]:
         path = job.folder / window["name"]
         if not path.is_file() or path.stat().st_size != window["size_bytes"]:
@@ -250,14 +262,23 @@ def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
     return True
 
 
-def _remove_stale(todo: Sequence[CutJob]) -> None:
-    """Windows that other settings, or a killed run, have left of the videos that are about to be cut."""
-    stems = {(job.folder, job.stem) for job in todo}
-    for folder in {job.folder for job in todo}:
+def _left_over(done: Mapping[CutJob, Mapping[str, Any]]) -> list[Path]:
+    """Files of the videos in `done` that are called like windows, and that no record names."""
+    stems = {(job.folder, job.stem) for job in done}
+    named = {job.folder / window["name"] for job, record in done.items() for window in record["windows"]}
+    found = []
+    for folder in sorted({job.folder for job in done}):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             match = _WINDOW_FILE.fullmatch(path.name)
-            if match and (folder, match["stem"]) in stems:
-                path.unlink()
+            if match and (folder, match["stem"]) in stems and path not in named:
+                found.append(path)
+    return found
+
+
+def remove(left_over: Iterable[Path]) -> None:
+    """Remove windows that nothing names any more."""
+    for path in left_over:
+        path.unlink(missing_ok=True)
 
 
 def _collect(
@@ -273,6 +294,7 @@ def _collect(
         clip_id = window.get("clip_id", "")
         clip = replace(job.clip, path=path, rel=rel, label=window["label"], clip_id=clip_id, stretch=None)
         result.clips.append(clip)
+        result.videos.add(job.clip.path)
         names = {"path": source_path(path, data_root), "video": source_path(job.clip.path, data_root)}
         yield {**window, **names, "dataset": clip.dataset, "source_group": clip.source_group}
 

@@ -52,7 +52,7 @@ class CutJob:
 
 @dataclass(frozen=True)
 class CutPlan:
-    """The windows of a job and the video as its header states it, or the reason why there are none.
+    """The windows of a job and the video that they lie in, or the reason why there are none.
 
     `refused`: stretches that give none, by their position, and why.
     """
@@ -71,20 +71,15 @@ class CutPlan:
 
 
 def plan_job(job: CutJob) -> CutPlan:
-    """Look at a video's header and place its windows. Where header and annotation disagree, frames are counted."""
+    """Look when a video's frames come, and place its windows. Nothing is decoded for that."""
     try:
-        info = decode.header(job.clip.path)
-        if info.n_frames < decode.MIN_FRAMES:
-            info = decode.probe(job.clip.path)
-        try:
-            plan = _place(job, info)
-        except ValueError:
-            plan = None
-        return plan if plan and not plan.refused else _place(job, decode.probe(job.clip.path))
+        return _place(job, decode.timing(job.clip.path))
     except UnreadableVideo as e:
         return CutPlan(None, reason=e.reason)
     except ValueError as e:
         return CutPlan(None, reason=str(e))
+    except OSError as e:
+        return CutPlan(None, reason=damaged.cannot_be_read(job.clip.path, e))
 
 
 def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
@@ -95,21 +90,17 @@ def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
     return CutPlan(info, windows.plan(info.n_frames, info.fps, job.clip.label, job.segments, job.config))
 
 
-def plan_crashed(_: CutJob) -> CutPlan:
-    """Of a video that killed the process that planned it."""
-    return CutPlan(None, reason=damaged.CRASHED)
-
-
-def plan_timed_out(_: CutJob) -> CutPlan:
-    """Of a video whose planning was given up."""
-    return CutPlan(None, reason=damaged.TIMED_OUT)
+def plan_failed(_: CutJob, reason: str) -> CutPlan:
+    """Of a video that killed the process that planned it, or took too long."""
+    return CutPlan(None, reason=reason)
 
 
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Write a job's windows. Where the video ends before its header says, they are placed anew in what there is.
+    """Write a job's windows. Where not all of the video decodes, they are placed anew in what does.
 
     Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason}, for labelled stretches also
-    refused: {position: reason}. What cannot be read leaves no file. Raises UserError when a clip cannot be written.
+    refused: {position: reason}. Files that are not named there are left over. Raises UserError when a clip cannot be
+    written.
     """
     job, plan = item
     if plan.info is None:
@@ -119,23 +110,20 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     except UnreadableVideo as first:
         try:
             info = decode.probe(job.clip.path)
-            if info.n_frames >= plan.info.n_frames:
+            if info.n_decoded >= plan.info.n_decoded:
                 return _record(job, [], CutPlan(None, reason=first.reason))
             return _write_all(job, _place(job, info))
         except UnreadableVideo as e:
             return _record(job, [], CutPlan(None, reason=e.reason))
         except ValueError as e:
             return _record(job, [], CutPlan(None, reason=str(e)))
+        except OSError as e:
+            return _record(job, [], CutPlan(None, reason=damaged.cannot_be_read(job.clip.path, e)))
 
 
-def cut_crashed(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Of a video that killed the process that cut it."""
-    return _record(item[0], [], CutPlan(None, reason=damaged.CRASHED))
-
-
-def cut_timed_out(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Of a video whose cutting was given up."""
-    return _record(item[0], [], CutPlan(None, reason=damaged.TIMED_OUT))
+def cut_failed(item: tuple[CutJob, CutPlan], reason: str) -> dict[str, Any]:
+    """Of a video that killed the process that cut it, or took too long."""
+    return _record(item[0], [], CutPlan(None, reason=reason))
 
 
 def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:
@@ -147,7 +135,7 @@ def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[s
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
     assert plan.info is not None
     fps = plan.info.fps
-    frames = _frames(job.clip.path, plan.windows)
+    frames = _frames(job.clip.path, plan.info, plan.windows)
     written: list[tuple[CutWindow, Path]] = []
     try:
         for window in plan.windows:
@@ -156,14 +144,17 @@ def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
                 some = itertools.islice(frames, window.end - window.first)
                 writer.write(temporary, fps, (cv2.cvtColor(f, cv2.COLOR_RGB2BGR) for f in some), CODEC)
             written.append((window, target))
-    except UnreadableVideo:
-        for _, target in written:
-            target.unlink()
-        raise
     except OSError as e:
         raise UserError(writer.cannot_write(job.folder, str(e.strerror))) from e
-    source = storage.sha256_file(job.clip.path) if written else ""
+    source = _content_hash(job.clip.path) if written else ""
     return _record(job, [_as_record(w, path, fps, source) for w, path in written], plan)
+
+
+def _content_hash(path: Path) -> str:
+    try:
+        return storage.sha256_file(path)
+    except OSError as e:
+        raise UnreadableVideo(path, damaged.cannot_be_read(path, e)) from e
 
 
 def window_id(source_sha256: str, window: CutWindow) -> str:
@@ -186,14 +177,17 @@ def _as_record(window: CutWindow, path: Path, fps: float, source_sha256: str) ->
     }
 
 
-def _frames(path: Path, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
+def _frames(path: Path, info: decode.VideoInfo, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
     """The frames of the windows one after another, RGB uint8, decoded in one pass."""
     numbers = [i for window in planned for i in range(window.first, window.end)]
     groups = [frozenset(numbers[k : k + _DECODED_AT_ONCE]) for k in range(0, len(numbers), _DECODED_AT_ONCE)]
     shape: tuple[int, ...] = ()
-    for decoded in decode.read_groups(path, groups):
-        for number in sorted(decoded):
-            shape = shape or decoded[number].shape
-            if decoded[number].shape != shape:
-                raise UnreadableVideo(path, f"frame {number} has another size than those before it")
-            yield decoded[number]
+    try:
+        for decoded in decode.read_groups(path, info, groups):
+            for number in sorted(decoded):
+                shape = shape or decoded[number].shape
+                if decoded[number].shape != shape:
+                    raise UnreadableVideo(path, f"frame {number} has another size than those before it")
+                yield decoded[number]
+    except OSError as e:
+        raise UnreadableVideo(path, damaged.cannot_be_read(path, e)) from e

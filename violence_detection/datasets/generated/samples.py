@@ -97,8 +97,8 @@ def render_samples(
         )
     settings = {"sources": sources, "clips_per_source": clips_per_source, "seed": seed}
     _claim(target, settings)
-    for leftover in sorted((target / "raw").rglob(".*.tmp.*")):
-        leftover.unlink()  # of a run that was killed while it wrote
+    for folder in sorted(p for p in (target / "raw").rglob("*") if p.is_dir()):
+        storage.remove_abandoned(folder)  # of a run that was killed while it wrote
     clips = plan_clips(sources, clips_per_source, seed)
     missing = [clip for clip in clips if not (target / clip.path).is_file()]
     _render_all(target, missing)

@@ -18,6 +18,7 @@ from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UnreadableVideo
 from violence_detection.evaluation import metrics
 from violence_detection.evaluation.report import report_plots
+from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.system import storage
 from violence_detection.video import decode, sampling
 
@@ -33,6 +34,9 @@ _TEMPLATES = Path(__file__).with_name("templates")
 #: What stands in place of the trivial baselines where there is nothing to fit them on.
 NO_BASELINES = "not computed: no training clips in this set"
 
+#: What stands in place of a figure that these clips do not define, such as the AUC of one class.
+_UNDEFINED = "not defined"
+
 _PUBLISHED_AS = "source_path"  # shown where the predictions have it
 
 StripMaker = Callable[[str], bytes]
@@ -42,10 +46,10 @@ StripMaker = Callable[[str], bytes]
 class ReportContext:
     """What the figures cannot tell: where they come from.
 
-    `generated`: the clips, or those trained on, are generated samples; `trained_on` clips were seen in
-    training; `split` says how val was held apart; `created` is an ISO date; `model` are (name, value) lines
+    `generated`: the clips, or those trained on, are generated samples; `overlap` says what was looked for and found of
+    them in training; `split` says which clips they are; `created` is an ISO date; `model` are (name, value) lines
     that identify it; `failures` are {path, reason}; `baselines` come from metrics.trivial_baselines, and are None
-    where there are no training clips to fit them on; `data` says what the clips are;
+    where there are no training clips to fit them on, as `no_baselines` says; `data` says what the clips are;
     `strip` gives the PNG bytes of a clip's frames for its path (see strips_below) and may raise
     UnreadableVideo.
     """
@@ -54,11 +58,12 @@ class ReportContext:
     created: str
     model: Sequence[tuple[str, str]]
     seeds: Sequence[int]
-    split: str = "source-disjoint: no source video has clips in train and in val"
+    overlap: Overlap
+    split: str
     data: str = "published clips"
     title: str = "Violence detection"
     generated: bool = False
-    trained_on: int = 0
+    no_baselines: str = NO_BASELINES
     baselines: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, str]] = ()
     strip: StripMaker | None = field(default=None, compare=False)
@@ -96,14 +101,15 @@ def metrics_record(result: Mapping[str, Any], context: ReportContext) -> dict[st
         **result,
         "data": SAMPLE_LABEL if context.generated else context.data,
         "generated_sample_clips": context.generated,
-        "clips_trained_on": context.trained_on,
+        "clips_trained_on": context.overlap.same_clip.record()["found"],
+        "seen_in_training": context.overlap.record(),
         "split": context.split,
         "command": context.command,
         "created": context.created,
         "model": dict(context.model),
         "seeds": list(context.seeds),
         "baselines": dict(context.baselines) if context.baselines else None,
-        "baselines_note": "" if context.baselines else NO_BASELINES,
+        "baselines_note": "" if context.baselines else context.no_baselines,
         "failures": [dict(f) for f in _sorted_failures(context)],
     }
 
@@ -130,7 +136,6 @@ def render_page(
         images=images,
         classes=CLASS_NAMES,
         sample_label=SAMPLE_LABEL,
-        no_baselines=NO_BASELINES,
         mistakes=_mistakes(predictions, float(result["threshold"]), context.strip),
         wrong=_wrong_count(result),
         failures=failures[:_FAILURES_SHOWN],
@@ -212,11 +217,11 @@ def _sorted_failures(context: ReportContext) -> list[Mapping[str, str]]:
 
 
 def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}\u00a0%"
+    return _UNDEFINED if share is None else f"{100 * share:.1f}\u00a0%"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
+    return _UNDEFINED if value is None else f"{value:.{digits}f}"
 
 
 def _interval(ci95: Sequence[float] | None) -> str:

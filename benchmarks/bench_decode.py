@@ -1,0 +1,79 @@
+"""Decoding side by side: OpenCV's reader, and this package's, which gives every frame its time.
+
+    python benchmarks/bench_decode.py --clips CLIPS --limit 160 --frames 20,80
+
+The same clips and frames in one run, one thread a decoder, each figure the median over `--rounds` that take turns:
+seconds for all clips, and `ratio`, this package's over OpenCV's. Both read to the end and keep the frames as RGB.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+
+from violence_detection import cli
+from violence_detection.errors import UserError
+from violence_detection.video import decode, sampling
+
+
+def by_opencv(path: Path, count: int) -> None:
+    """Read to the end, keep evenly spread frames."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    stated = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    wanted = frozenset(sampling.sample_indices(stated, count).tolist())
+    kept = []
+    number = 0
+    while capture.grab():
+        if number in wanted:
+            kept.append(cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+        number += 1
+    capture.release()
+
+
+def by_time(path: Path, count: int) -> None:
+    """The same with this package."""
+    decode.read(path, lambda info: sampling.sample_indices(info.n_frames, count).tolist(), threads=1)
+
+
+def seconds(read: Callable[[Path, int], None], paths: Sequence[Path], count: int) -> float:
+    """For all clips."""
+    started = time.perf_counter()
+    for path in paths:
+        read(path, count)
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    p = cli.parser(__doc__)
+    p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
+    p.add_argument("--limit", type=int, default=160, help="clips, evenly spread over the sorted paths")
+    p.add_argument("--frames", default="20,80", help="frames kept of a clip, comma separated")
+    p.add_argument("--rounds", type=int, default=5)
+    args = cli.parse(p)
+    cv2.setNumThreads(1)
+    paths = sorted(p for p in args.clips.rglob("*") if p.suffix.lower() in (".avi", ".mp4", ".mpg", ".mov"))
+    if not paths:
+        raise UserError(f"no clips below {args.clips}")
+    paths = paths[:: max(1, len(paths) // args.limit)][: args.limit]
+    found = {}
+    for count in map(int, args.frames.split(",")):
+        times: dict[str, list[float]] = {"opencv": [], "this": []}
+        for _ in range(args.rounds):
+            times["opencv"].append(seconds(by_opencv, paths, count))
+            times["this"].append(seconds(by_time, paths, count))
+        found[f"{count} frames"] = {name: round(statistics.median(t), 3) for name, t in times.items()} | {
+            "ratio": round(statistics.median(b / a for a, b in zip(*times.values(), strict=True)), 3)
+        }
+    cli.print_summary({"clips": len(paths), **found})
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

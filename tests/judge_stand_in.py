@@ -1,0 +1,77 @@
+"""test_violence_model.py with a model that does what the videos' text says, for tests of all that surrounds the model.
+
+A "video" is a text: `0.9` is its P(violent); crash, killed, hang, no disk, bug and unreadable are what happens to its
+reader; `slow` takes longer than a video may be silent, but gives signs of life.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.prediction import batch
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system import heartbeat
+
+SILENCE_S = 1.5
+#: A file whose lines are the starts of the process and the files that it was asked to judge.
+SEEN = "STAND_IN_SEEN"
+#: What happens on loading.
+LOADING = "STAND_IN_LOADING"
+
+
+def _see(what: str) -> None:
+    if SEEN in os.environ:
+        with Path(os.environ[SEEN]).open("a", errors="surrogateescape") as f:
+            f.write(f"{what}\n")
+
+
+def load(config: PredictConfig) -> Callable[[Path], Verdict]:
+    _see("loading")
+    happens = os.environ.get(LOADING)
+    if happens == "crash":
+        os.abort()
+    if happens == "user":
+        raise UserError("the weights are not here. Fetch them")
+
+    def judge(path: Path) -> Verdict:
+        _see(path.name)
+        text = path.read_text()
+        if text == "crash":
+            os.abort()
+        if text == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if text == "hang":
+            time.sleep(600)
+        if text == "no disk":
+            raise OSError(5, "Input/output error")
+        if text == "bug":
+            raise KeyError("a bug")
+        if text == "unreadable":
+            raise UnreadableVideo(path, "no frames")
+        if text == "slow":
+            for _ in range(20):
+                time.sleep(SILENCE_S / 10)
+                heartbeat.beat()
+            text = "0.5"
+        time.sleep(float(os.environ.get("STAND_IN_TAKES_S", "0")))
+        p, _, warning = text.partition(" ")
+        windows = (JudgedWindow(0.0, 5.0, float(p)), JudgedWindow(2.5, 7.5, 0.1))
+        return Verdict(str(path), windows, config.threshold, 7.5, 7.5, warning)
+
+    return judge
+
+
+batch.load_judge = load
+batch.SILENCE_LIMIT_S = SILENCE_S
+
+if __name__ == "__main__":
+    import test_violence_model
+    from violence_detection import cli
+
+    cli.run_main(test_violence_model.main)

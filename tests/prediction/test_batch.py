@@ -1,0 +1,349 @@
+"""Many videos: one bad file, an interruption or a full disk costs no verdict, and the same command goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import judge_stand_in
+import pytest
+
+import test_violence_model
+from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.prediction import batch, verdict_journal
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.events import Verdict
+from violence_detection.system import storage
+
+SCRIPT = Path(judge_stand_in.__file__)
+
+
+class Place:
+    """A folder with a model and videos, and the script run there as a process of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        (folder / "model").mkdir()
+        for name in ("best_model.keras", "config.json", "result.json"):
+            (folder / "model" / name).write_text("{}")
+        self.seen_file = folder / "seen"
+        self.environment = {
+            **os.environ,
+            judge_stand_in.SEEN: str(self.seen_file),
+            "PYTHONPATH": str(SCRIPT.parents[1]),
+        }
+
+    def videos(self, texts: Sequence[str]) -> list[str]:
+        """Videos of these texts, numbered in order."""
+        (self.folder / "videos").mkdir(exist_ok=True)
+        for i, text in enumerate(texts):
+            (self.folder / "videos" / f"{i:02d}.mp4").write_text(text)
+        return [f"videos/{i:02d}.mp4" for i in range(len(texts))]
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, str(SCRIPT), "--model", "model", *arguments],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, code: int, **environment: str) -> tuple[dict[str, Any], str]:
+        """The summary (empty where none was printed) and what was said on stderr."""
+        process = self.start(*arguments, **environment)
+        out, said = process.communicate(timeout=60)
+        assert process.returncode == code, said.decode()
+        assert out.count(b"\n") <= 1
+        return json.loads(out or b"{}"), said.decode()
+
+    def seen(self) -> list[str]:
+        """The files that were judged, in order, the later ones of the same name too."""
+        return self.seen_file.read_text(errors="surrogateescape").split("\n")[:-1]
+
+    def wait_for(self, process: subprocess.Popen[bytes], lines: int) -> None:
+        journal = self.folder / "out.json.journal.jsonl"
+        while not journal.is_file() or journal.read_bytes().count(b"\n") < lines:
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+BAD = {3: "crash", 8: "hang", 15: "killed"}
+TWENTY = [BAD.get(i, f"0.{10 + i}") for i in range(20)]
+
+
+def test_killed_at_random_and_begun_again_it_ends_as_if_undisturbed(place: Place) -> None:
+    place.videos(TWENTY)
+    rng = random.Random(0)
+    kept = 0
+    for _ in range(2):
+        process = place.start("videos", "--output", "out.json", STAND_IN_TAKES_S="0.05")
+        kept += rng.randrange(2, 5)
+        place.wait_for(process, kept)
+        process.kill()
+        process.communicate()
+        kept = (place.folder / "out.json.journal.jsonl").read_bytes().count(b"\n")
+        assert not (place.folder / "out.json").exists()
+    disturbed, _ = place.run("videos", "--output", "out.json", code=1)
+    judged = [name for name in place.seen() if name != "loading"]
+    good = [f"{i:02d}.mp4" for i in range(20) if i not in BAD]
+    # at most what was in hand when it was killed is judged again
+    assert sum(judged.count(name) for name in good) <= len(good) + 2
+
+    undisturbed, _ = place.run("videos", "--output", "other.json", code=1)
+    assert disturbed == undisturbed == json.loads((place.folder / "out.json").read_text())
+    assert (place.folder / "out.json").read_bytes() == (place.folder / "other.json").read_bytes()
+    assert [v["path"] for v in disturbed["videos"]] == [f"videos/{name}" for name in good]
+    assert [v["p_violent"] for v in disturbed["videos"]] == [
+        float(t) for t in TWENTY if t not in BAD.values()
+    ]
+    assert [f["path"] for f in disturbed["failures"]] == [f"videos/{i:02d}.mp4" for i in BAD]
+    crash, hang, killed = (f["reason"] for f in disturbed["failures"])
+    assert "SIGABRT" in crash
+    assert "no progress for" in hang
+    assert "SIGKILL" in killed
+    assert "memory" in killed
+    csv = (place.folder / "out_failures.csv").read_text()
+    assert csv.count("\n") == 4
+    assert "videos/08.mp4," in csv
+
+
+def test_a_second_run_judges_nothing_and_says_the_same(place: Place) -> None:
+    videos = place.videos(["0.9", "0.2", "0.7"])
+    first, _ = place.run(*reversed(videos), "--output", "out.json", code=0)
+    before, seen = (place.folder / "out.json").read_bytes(), place.seen()
+    second, said = place.run(*reversed(videos), "--output", "out.json", code=0)
+    assert first == second
+    assert [v["path"] for v in second["videos"]] == videos[::-1]
+    assert (place.folder / "out.json").read_bytes() == before
+    assert place.seen() == seen
+    assert "3 of 3 videos were judged before" in said
+
+
+def test_what_changes_a_verdict_has_it_judged_again(place: Place) -> None:
+    (video,) = place.videos(["0.6"])
+
+    def judged(*flags: str) -> tuple[bool, dict[str, Any]]:
+        before = len(place.seen()) if place.seen_file.exists() else 0
+        found, _ = place.run(video, "--output", "out.json", *flags, code=0)
+        return len(place.seen()) > before, found["videos"][0]
+
+    assert judged()[0]
+    assert not judged()[0]
+    assert judged("--stride-s", "1")[0]
+    assert judged("--tta", "2")[0]
+    again, verdict = judged("--threshold", "0.7")
+    assert not again, "a threshold only says what is made of the windows"
+    assert verdict["label"] == "nonfight"
+    assert verdict["events"] == []
+    os.utime(place.folder / video, (1, 1))
+    assert judged()[0]
+    (place.folder / "model" / "best_model.keras").write_text("trained again")
+    assert judged()[0]
+    assert not judged()[0]
+
+
+def test_a_failure_is_tried_again_by_the_next_run(place: Place) -> None:
+    (video,) = place.videos(["no disk"])
+    found, _ = place.run(video, "--output", "out.json", code=1)
+    assert found["failures"] == [{"path": video, "reason": "cannot be read: Input/output error"}]
+    path = place.folder / video
+    times = path.stat()
+    path.write_text("0.8")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    found, _ = place.run(video, "--output", "out.json", code=0)
+    assert found["videos"][0]["p_violent"] == 0.8
+    assert not (place.folder / "out_failures.csv").exists()
+
+
+def test_a_fault_at_one_video_is_its_own_failure_with_the_traceback_in_the_log(place: Place) -> None:
+    found, said = place.run(*place.videos(["0.1", "bug", "unreadable", "0.2"]), code=1)
+    assert [v["p_violent"] for v in found["videos"]] == [0.1, 0.2]
+    bug, unreadable = (f["reason"] for f in found["failures"])
+    assert "KeyError: 'a bug'" in bug
+    assert unreadable == "no frames"
+    assert "Traceback" in said
+    assert 'raise KeyError("a bug")' in said
+
+
+def test_slow_is_not_stuck(place: Place) -> None:
+    found, _ = place.run(*place.videos(["slow"]), code=0)
+    assert found["videos"][0]["p_violent"] == 0.5
+
+
+@pytest.mark.parametrize("output", [("--output", "out.json"), ()])
+def test_an_interrupt_prints_what_is_judged_and_how_to_go_on(place: Place, output: tuple[str, ...]) -> None:
+    place.videos(["0.9", "0.8", "hang", "0.7"])
+    process = place.start("videos", *output)
+    while not place.seen_file.exists() or "02.mp4" not in place.seen():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    out, said = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert [v["p_violent"] for v in json.loads(out)["videos"]] == [0.9, 0.8]
+    goes_on = b"the same command goes on from here" in said
+    assert goes_on == bool(output)
+    assert goes_on or b"With --output FILE" in said
+    assert b"Traceback" not in said
+    if output:
+        seen = len(place.seen())
+        found, _ = place.run("videos", *output, code=1)
+        assert len(found["videos"]) == 3
+        assert "00.mp4" not in place.seen()[seen:]
+
+
+@pytest.mark.parametrize("output", ["videos", "model/config.json/out.json", "/proc/out.json"])
+def test_an_output_that_cannot_be_written_is_told_before_the_first_video(place: Place, output: str) -> None:
+    place.videos(["0.9"])
+    found, said = place.run("videos", "--output", output, code=2)
+    assert found == {}
+    assert str(Path(output).parent) in said or "is a folder" in said
+    assert "Traceback" not in said
+    assert not place.seen_file.exists()
+
+
+def test_a_full_disk_ends_the_run_with_what_is_judged_on_stdout(place: Place) -> None:
+    place.videos(["0.9", "0.8"])
+    (place.folder / "out.json.journal.jsonl").symlink_to("/dev/full")
+    found, said = place.run("videos", "--output", "out.json", code=2)
+    assert [v["p_violent"] for v in found["videos"]] == [0.9]
+    assert "No space left on device" in said
+    assert str(place.folder) in said
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_verdict(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.videos(["0.9"])
+    monkeypatch.chdir(place.folder)
+
+    def full(path: Path, value: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(storage, "write_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        test_violence_model.main(["--model", "model", "videos", "--output", "out.json"])
+    assert json.loads(capsys.readouterr().out)["videos"][0]["p_violent"] == 0.9
+
+
+def test_a_model_that_takes_its_process_down_is_not_loaded_for_ever(place: Place) -> None:
+    place.videos(["0.9", "0.8"])
+    _, said = place.run("videos", code=2, **{judge_stand_in.LOADING: "crash"})
+    assert "the model cannot be loaded" in said
+    assert "SIGABRT" in said
+    assert place.seen() == ["loading", "loading"]
+
+
+def test_what_loading_wants_of_the_user_is_exit_2(place: Place) -> None:
+    place.videos(["0.9"])
+    found, said = place.run("videos", code=2, **{judge_stand_in.LOADING: "user"})
+    assert found == {}
+    assert "the weights are not here. Fetch them" in said
+    assert "Traceback" not in said
+
+
+def test_a_warning_is_logged_and_exit_1(place: Place) -> None:
+    found, said = place.run(*place.videos(["0.9 ends after 17 of 40 s", "0.1"]), code=1)
+    assert found["videos"][0]["warning"] == "ends after 17 of 40 s"
+    assert "warning" not in found["videos"][1]
+    assert "videos/00.mp4: ends after 17 of 40 s" in said
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_name_that_is_no_utf8_is_judged_printed_and_kept(place: Place, encoding: str) -> None:
+    (place.folder / "videos").mkdir()
+    name = os.fsdecode("größer".encode() + b"\xff.mp4")
+    (place.folder / "videos" / name).write_text("0.9")
+    (place.folder / "videos" / os.fsdecode(b"bad\xfe.mp4")).write_text("unreadable")
+    for _ in range(2):
+        found, _ = place.run("videos", "--output", "out.json", code=1, PYTHONIOENCODING=encoding)
+        assert found["videos"][0]["path"] == f"videos/{name}"
+        assert storage.read_json(place.folder / "out.json") == found
+    assert place.seen().count(name) == 1
+    assert b"bad\xfe.mp4" in (place.folder / "out_failures.csv").read_bytes()
+
+
+def test_verdicts_come_one_by_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(judge_stand_in.SEEN, str(place.seen_file))
+    paths = [place.folder / v for v in place.videos(["0.9", "unreadable"])]
+    judged = batch.judge_all(paths, PredictConfig(model=place.folder / "model"))
+    first = next(judged)
+    assert isinstance(first, Verdict)
+    assert first.path == str(paths[0])
+    assert place.seen() == ["loading", "00.mp4"]
+    assert isinstance(next(judged), UnreadableVideo)
+    assert list(judged) == []
+
+
+def test_a_line_of_another_making_is_not_believed(place: Place) -> None:
+    (video,) = (place.folder / v for v in place.videos(["0.9"]))
+    config = PredictConfig(model=place.folder / "model")
+    journal = verdict_journal.path_for(place.folder / "out.json")
+    (verdict,) = batch.judge_all([video], config, journal)
+    assert list(batch.judge_all([video], config, journal)) == [verdict]
+    line = json.loads(journal.read_text())
+    line["windows"][0]["p_violent"] = 2
+    journal.write_text(f'{json.dumps(line)}\n{{"key": "torn')
+    assert list(batch.judge_all([video], config, journal)) == [verdict]
+
+
+def test_folders_are_searched_in_order_and_files_taken_as_given(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("b/2.AVI", "a/1.mp4", "a/notes.txt", "reports/3.dav"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    odd = tmp_path / "a" / "notes.txt"
+    with caplog.at_level("INFO", logger="violence_detection"):
+        found = batch.find_videos([tmp_path, odd])
+    assert found.videos == (
+        tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", tmp_path / "reports/3.dav", odd,
+    )  # fmt: skip
+    assert f"skipped below {tmp_path}: 1 .txt" in caplog.text
+
+
+def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no video files below .*it holds no files"):
+        batch.find_videos([tmp_path])
+    (tmp_path / "a.txt").touch()
+    with pytest.raises(UserError, match=r"no video files below .*skipped: 1 \.txt"):
+        batch.find_videos([tmp_path])
+    with pytest.raises(UserError, match=r"no file or folder at .*gone"):
+        batch.find_videos([tmp_path / "gone"])
+
+
+def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "a.mp4").touch()
+    scandir = os.scandir
+
+    def refused(folder: str) -> Any:
+        if folder == str(tmp_path / "locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    found = batch.find_videos([tmp_path])
+    assert found.videos == (tmp_path / "a.mp4",)
+    (failure,) = batch.summary(found.failures)["failures"]
+    assert failure["path"] == str(tmp_path / "locked")
+    assert "cannot be listed" in failure["reason"]
+    assert "Permission denied" in failure["reason"]

@@ -1,0 +1,146 @@
+"""A worker that keeps what it has loaded, and whose end is that of one item."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from violence_detection.system import heartbeat, storage, supervised
+from violence_detection.system.supervised import SupervisedWorker, WorkerLost
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class OddError(Exception):
+    """Cannot be made again from its text."""
+
+    def __init__(self, one: int, two: int):
+        super().__init__("odd")
+
+
+def load() -> Callable[[str], int]:
+    loaded_by = os.getpid()
+
+    def work(item: str) -> int:
+        if item == "crash":
+            os.abort()
+        if item == "leave":
+            os._exit(3)
+        if item == "hang":
+            time.sleep(600)
+        if item == "slow":
+            for _ in range(25):
+                time.sleep(0.1)
+                heartbeat.beat()
+        if item == "odd":
+            raise OddError(1, 2)
+        if item == "print":
+            print("to stdout", flush=True)
+        return loaded_by
+
+    return work
+
+
+def load_nothing() -> Callable[[str], int]:
+    raise FileNotFoundError("no weights")
+
+
+def test_what_is_loaded_is_kept_until_an_item_takes_it_down() -> None:
+    with SupervisedWorker(load, silence_s=30) as worker:
+        first = worker("a")
+        assert worker("b") == first != os.getpid()
+        with pytest.raises(WorkerLost, match="was killed by SIGABRT") as e:
+            worker("crash")
+        assert e.value.signal == signal.SIGABRT
+        second = worker("c")
+        assert second != first
+        with pytest.raises(WorkerLost, match="exit code 3"):
+            worker("leave")
+    assert not storage.is_running(second)
+
+
+def test_silence_is_the_end_and_signs_of_life_are_not() -> None:
+    with SupervisedWorker(load, silence_s=1.6) as worker:
+        worker.ready()
+        assert worker("slow")
+        began_s = time.monotonic()
+        with pytest.raises(WorkerLost, match="no sign of life") as e:
+            worker("hang")
+        assert e.value.silent
+        assert time.monotonic() - began_s < 10
+        assert worker("a")
+
+
+def test_one_that_died_in_the_meantime_is_not_the_fault_of_the_next_item() -> None:
+    with SupervisedWorker(load, silence_s=30) as worker:
+        pid = worker("a")
+        os.kill(pid, signal.SIGKILL)
+        while storage.is_running(pid):
+            time.sleep(0.01)
+        assert worker("b") != pid
+
+
+def test_errors_of_loading_and_working_are_raised_here_with_their_traceback() -> None:
+    with SupervisedWorker(load_nothing, silence_s=30) as worker:
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError, match="no weights") as e:
+                worker.ready()
+            assert "in load_nothing" in e.value.__notes__[0]
+    with SupervisedWorker(load, silence_s=30) as other, pytest.raises(RuntimeError, match="OddError: odd"):
+        other("odd")
+
+
+def test_stdout_belongs_to_the_parent(capfd: pytest.CaptureFixture[str]) -> None:
+    with SupervisedWorker(load, silence_s=30) as worker:
+        worker("print")
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert "to stdout" in captured.err
+
+
+def test_it_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\nfrom violence_detection.system.supervised import SupervisedWorker\n"
+        "def work(_):\n    print(os.getpid(), file=sys.stderr, flush=True)\n    time.sleep(60)\n"
+        "def load():\n    return work\n"
+        "if __name__ == '__main__':\n    SupervisedWorker(load, 60)('a')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    parent = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stderr=subprocess.PIPE, text=True
+    )
+    assert parent.stderr is not None
+    worker = int(parent.stderr.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 10
+    while storage.is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not storage.is_running(worker)
+
+
+def test_a_stopped_job_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time in which nobody could have heard anything does not count: silence is waited for in slices."""
+    monkeypatch.setattr(supervised, "_SLICE_S", 0.1)
+    waited: list[float] = []
+    wait = supervised.wait
+
+    def counted(what: Any, timeout_s: float) -> list[Any]:
+        waited.append(timeout_s)
+        return wait(what, timeout_s)
+
+    with SupervisedWorker(load, silence_s=1.0) as worker:
+        worker.ready()
+        monkeypatch.setattr(supervised, "wait", counted)
+        with pytest.raises(WorkerLost):
+            worker("hang")
+    assert len(waited) == 10

@@ -1,0 +1,67 @@
+"""Small real videos whose frames come when one wants, each carrying its number, in the containers that people have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numbered_videos
+import numpy as np
+
+#: Encoder by suffix: those that the containers are usually met with.
+CODECS = {
+    ".mp4": "libx264",
+    ".mkv": "libx264",
+    ".ts": "libx264",
+    ".avi": "mpeg4",
+    ".webm": "libvpx",
+    ".mov": "mjpeg",
+}
+#: One time base for all: fine enough for 25 and 300 frames a second.
+TIME_BASE = Fraction(1, 90_000)
+
+
+def write(
+    path: Path,
+    times_s: Sequence[float],
+    *,
+    pictures: Sequence[np.ndarray] | None = None,
+    rate: int = 25,
+    codec: str = "",
+    options: dict[str, str] | None = None,
+) -> Path:
+    """A video of which frame i comes at times_s[i]; `rate` is what the encoder is told."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = pictures or [numbered_videos.frame(i % 256) for i in range(len(times_s))]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec or CODECS[path.suffix], rate=rate, options=options or {})
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuvj420p" if stream.codec_context.name == "mjpeg" else "yuv420p"
+        if path.suffix not in (".avi", ".mov"):
+            stream.time_base = stream.codec_context.time_base = TIME_BASE
+        for picture, time_s in zip(pictures, times_s, strict=True):
+            frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
+            base = stream.codec_context.time_base or Fraction(1, rate)
+            frame.pts, frame.time_base = round(time_s / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def evenly(count: int, fps: float, start_s: float = 0.0) -> list[float]:
+    """When `count` frames come at `fps`."""
+    return [start_s + i / fps for i in range(count)]
+
+
+def noisy(count: int) -> list[np.ndarray]:
+    """Numbered frames with noise below, so that there are bytes to damage."""
+    rng = np.random.default_rng(1)
+    out = []
+    for i in range(count):
+        picture = np.kron(numbered_videos.frame(i % 256), np.ones((4, 2, 1), np.uint8))
+        picture[64:] = rng.integers(0, 255, picture[64:].shape, np.uint8)
+        out.append(picture)
+    return out

@@ -1,0 +1,46 @@
+"""The table of the clips that a model was made with: one row a clip, also of a model that goes on from another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.training import trained_clips
+
+
+def _rows(*ids: str) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"clip_id": ids, "source_group": "g", "fingerprint": "00ff", "dataset": "d", "label": "fight"}
+    )
+
+
+def test_a_clip_has_one_row_with_its_first_role_and_text_stays_text(tmp_path: Path) -> None:
+    trained_clips.write(tmp_path, {"train": _rows("0012", "1e5", "0012"), "selection": _rows("1e5", "77")})
+    table = trained_clips.read(tmp_path)
+    assert table is not None
+    assert table.to_dict("list") == {
+        "clip_id": ["0012", "1e5", "77"], "source_group": ["g"] * 3, "fingerprint": ["00ff"] * 3,
+        "role": ["train", "train", "selection"], "dataset": ["d"] * 3,
+    }  # fmt: skip
+
+
+def test_a_model_that_goes_on_from_another_has_its_clips_too(tmp_path: Path) -> None:
+    trained_clips.write(tmp_path / "a", {"train": _rows("1", "2")})
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "trained_on.txt").write_text("8\n9\n")
+    for start, wanted in (("a", ["1", "2", "3"]), ("old", ["2", "3", "8", "9"]), ("none", ["2", "3"])):
+        trained_clips.write(tmp_path / "b", {"train": _rows("2", "3")}, [tmp_path / start])
+        table = trained_clips.read(tmp_path / "b")
+        assert table is not None
+        assert table.clip_id.tolist() == wanted
+
+
+def test_what_is_no_table_is_named(tmp_path: Path) -> None:
+    assert trained_clips.read(tmp_path) is None
+    for text in ("", "clip_id,role\n1,train\n", "\x00\x01"):
+        (tmp_path / "trained_on.csv").write_text(text)
+        with pytest.raises(UserError, match=r"trained_on\.csv is no table"):
+            trained_clips.read(tmp_path)

@@ -1,0 +1,135 @@
+"""Which files below a folder count as videos, and that what is skipped is said."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import small_videos
+
+from violence_detection.system import storage
+from violence_detection.video.files import VideoSearch
+
+
+def names(root: Path, search: VideoSearch | None = None) -> list[str]:
+    return sorted(p.relative_to(root).as_posix() for p in (search or VideoSearch()).below(root))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a.ts",
+        "a.m2ts",
+        "a.MTS",
+        "a.h264",
+        "a.hevc",
+        "a.dav",
+        "a.asf",
+        "a.ogv",
+        "a.vob",
+        "a.divx",
+        "a.qt",
+        "a.gif",
+        "a.mpeg",
+        "a.m2v",
+        "a.mxf",
+        "a.rmvb",
+        "a.f4v",
+        "a.264",
+        "a.265",
+        "a.ivf",
+        "a.y4m",
+        "a.mjpeg",
+        "a.wtv",
+        "a.3g2",
+        "a.mod",
+        "a.AVI",
+    ],
+)
+def test_what_recorders_phones_and_editors_write_counts(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x47\x00")
+    assert names(tmp_path) == [name]
+
+
+def test_skipped_files_are_counted_by_kind(tmp_path: Path) -> None:
+    for name in ("a.mp4", "1.txt", "2.txt", "x.jpg", ".hidden.mp4", "sound.mp3", ".git/a.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    search = VideoSearch()
+    assert names(tmp_path, search) == ["a.mp4"]
+    assert search.skipped_text() == "2 .txt, 2 hidden, 1 .jpg, 1 .mp3"
+
+
+def test_notes_of_macos_and_files_that_are_being_written_are_nobodys(tmp_path: Path) -> None:
+    (tmp_path / "._a.mp4").touch()
+    (tmp_path / "__MACOSX").mkdir()
+    (tmp_path / "__MACOSX" / "b.mp4").touch()
+    search = VideoSearch()
+    with storage.atomic_path(tmp_path / "a.mp4") as temporary:
+        temporary.touch()
+        assert names(tmp_path, search) == []
+    assert search.skipped_text() == ""
+
+
+def test_linked_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.mp4").touch()
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "loop").symlink_to(root)
+    assert names(root) == ["linked/a.mp4"]
+
+
+def test_files_of_unknown_kind_are_videos_where_ffmpeg_shows_moving_pictures(tmp_path: Path) -> None:
+    clip = small_videos.write(tmp_path / "clip.mp4", 1)
+    for name in ("no_suffix", "clip.odd", os.fsdecode(b"bad\xff.odd")):
+        shutil.copy(clip, tmp_path / name)
+    clip.unlink()
+    ok, picture = cv2.imencode(".png", np.zeros((64, 64, 3), np.uint8))
+    assert ok
+    (tmp_path / "picture.odd").write_bytes(picture.tobytes())
+    (tmp_path / "noise.odd").write_bytes(np.random.default_rng(0).bytes(300_000))
+    (tmp_path / "words.odd").write_text("words, words\n" * 1000)
+    (tmp_path / "gone.odd").symlink_to(tmp_path / "nowhere")
+    search = VideoSearch()
+    assert names(tmp_path, search) == sorted([os.fsdecode(b"bad\xff.odd"), "clip.odd", "no_suffix"])
+    assert search.skipped_text() == "4 .odd"
+
+
+def test_typescript_is_no_transport_stream(tmp_path: Path) -> None:
+    (tmp_path / "app.ts").write_text("export const a = 1;\n")
+    (tmp_path / "camera.ts").write_bytes(b"\x47\x40\x11\x10\x00" * 100)
+    (tmp_path / "empty.ts").touch()
+    search = VideoSearch()
+    assert names(tmp_path, search) == ["camera.ts", "empty.ts"]
+    assert search.skipped_text() == "1 .ts"
+
+
+def test_folders_of_this_suite_are_left_out_unless_everything_is_asked_for(tmp_path: Path) -> None:
+    for folder in ("reports", "combined_all", "windows"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.mp4").touch()
+    (tmp_path / "windows" / ".cut.jsonl").touch()
+    assert names(tmp_path) == []
+    assert len(names(tmp_path, VideoSearch(everywhere=True))) == 3
+
+
+def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path) -> None:
+    search = VideoSearch()
+    assert list(search.below(tmp_path / "gone")) == []
+    (failure,) = search.unlisted
+    assert failure["path"] == str(tmp_path / "gone")
+    assert "cannot be listed" in failure["reason"]
+    assert "No such file or directory" in failure["reason"]
+
+
+def test_cases_that_recorders_write_are_found_in_their_folder(tmp_path: Path) -> None:
+    cases = Path(__file__).resolve().parents[3] / "shared" / "cases"
+    if not cases.is_dir():
+        pytest.skip("no cases here")
+    assert {"cctv.ts", "CAM2.MTS", "raw.h264", "t.ogv"} <= set(names(cases))

@@ -1,0 +1,355 @@
+"""A second is a second of the video: variable rates, odd rates, gaps, damage, tracks, edit lists."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import av
+import cv2
+import numbered_videos
+import numpy as np
+import pytest
+import timed_videos
+from timed_videos import evenly, noisy
+
+from violence_detection.errors import UnreadableVideo
+from violence_detection.video import augment, decode, pictures, sampling
+from violence_detection.video.config import ClipConfig
+
+#: 20 s at 2 frames a second, then 10 s at 25.
+SLOW_THEN_FAST = [*evenly(40, 2), *evenly(250, 25, start_s=20.0)]
+
+
+def _shown_at(path: Path, *seconds: float) -> list[int]:
+    """The numbers of the frames that a player shows then."""
+    info, frames = decode.read(path, lambda i: [int((s - i.start_s) * i.fps + 1e-6) for s in seconds])
+    wanted = [int((s - info.start_s) * info.fps + 1e-6) for s in seconds]
+    return [numbered_videos.number_of(frames[i]) for i in wanted]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_a_variable_rate_keeps_its_times(tmp_path: Path, suffix: str) -> None:
+    path = timed_videos.write(tmp_path / f"v{suffix}", SLOW_THEN_FAST)
+    info = decode.probe(path)
+    assert info.duration_s == pytest.approx(30.0, abs=0.1)
+    assert info.read_s == pytest.approx(info.duration_s)
+    assert info.n_decoded == len(SLOW_THEN_FAST)
+    assert info.fps == pytest.approx(25, rel=0.03)
+    assert not info.as_stated
+    assert _shown_at(path, 0.25, 3.2, 19.9, 20.02, 24.02) == [0, 6, 39, 40, 140]
+    for window in sampling.sliding_windows(info, 5.0, 2.5):
+        assert window.length / info.fps == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(("fps", "count"), [(300, 1200), (1 / 2, 60), (29.97, 300), (60, 100)])
+def test_any_constant_rate_is_what_it_is(tmp_path: Path, fps: float, count: int) -> None:
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(count, fps))
+    info = decode.probe(path)
+    assert info.fps == pytest.approx(fps, rel=max(1e-3, 1.5 / count))
+    assert info.duration_s == pytest.approx(count / fps, rel=max(1e-3, 1.5 / count))
+    assert info.shown is None
+    assert info.as_stated == (1 <= fps <= 240)
+
+
+def test_a_browsers_recording_with_a_base_of_milliseconds(tmp_path: Path) -> None:
+    """Frames come about every 41 ms, and the file says a rate of 1000 or none."""
+    rng = np.random.default_rng(0)
+    times = np.round(np.cumsum(rng.uniform(0.036, 0.046, 240)), 3).tolist()
+    path = timed_videos.write(tmp_path / "v.webm", times, rate=1000)
+    info = decode.probe(path)
+    assert info.duration_s == pytest.approx(times[-1] - times[0] + 0.04, abs=0.1)
+    assert _shown_at(path, times[100] - times[0] + 0.015, times[200] - times[0] + 0.015) == [100, 200]
+
+
+def test_pauses_are_not_squeezed_out_of_motion(tmp_path: Path) -> None:
+    """What motion subtracts is 0.08 s apart, not two frames."""
+    config = ClipConfig(frames=8, window_s=5.0)
+    path = timed_videos.write(tmp_path / "v.mp4", SLOW_THEN_FAST)
+    info = decode.probe(path)
+    sample = sampling.sample(info, sampling.Window(0.0, 5.0 * info.fps), augment.Draw(), config)
+    shown = np.vectorize(info.decoded)(sample.motion)
+    assert (np.ptp(shown, axis=1) <= 1).all(), "a quarter of a second at two frames a second"
+    late = sampling.sample(info, sampling.Window(22.0 * info.fps, 5.0 * info.fps), augment.Draw(), config)
+    assert (np.diff(np.vectorize(info.decoded)(late.motion), axis=1) == 2).all()
+
+
+def test_too_few_frames_to_judge_movement_are_said(tmp_path: Path) -> None:
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(60, 0.5))
+    with pytest.raises(UnreadableVideo, match=r"v\.mp4.*too seldom to judge movement"):
+        list(pictures.clip_variants(path, "clip", ("v0",), 32, ClipConfig()))
+
+
+def _zero(path: Path, share: float, size: int) -> None:
+    data = bytearray(path.read_bytes())
+    start = int(len(data) * share)
+    data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+
+
+def _number(picture: np.ndarray) -> int:
+    return numbered_videos.number_of(cv2.resize(picture, (128, 32), interpolation=cv2.INTER_AREA))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".webm"])
+def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
+    tmp_path: Path, suffix: str
+) -> None:
+    """A stretch in the middle is zeroed: what follows the next key frame stands where it stood."""
+    whole = timed_videos.write(
+        tmp_path / f"v{suffix}", evenly(250, 25), pictures=noisy(250), options={"g": "25", "keyint": "25"}
+    )
+    before = decode.probe(whole)
+    assert before.lost == ()
+    _zero(whole, 0.45, int(0.08 * whole.stat().st_size))
+    info, frames = decode.read(whole, lambda i: range(min(i.n_frames, 250)))
+    assert 0.2 <= info.duration_s - info.read_s <= 3.0
+    assert info.duration_s == pytest.approx(10.0, abs=0.1)
+    assert "s decode" in info.shortfall()
+    for number in (10, 60, 240):
+        assert _number(frames[number]) == number
+    start, end = info.lost[0][0], info.lost[-1][1]
+    assert 3.0 < start < end < 7.5
+
+
+def test_half_a_download_says_how_much_there_is(tmp_path: Path) -> None:
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(250, 25), pictures=noisy(250), options={"g": "25"})
+    faststart = tmp_path / "f.mp4"
+    with (
+        av.open(str(path)) as source,
+        av.open(str(faststart), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    faststart.write_bytes(faststart.read_bytes()[: int(0.6 * faststart.stat().st_size)])
+    info = decode.probe(faststart)
+    assert info.duration_s == pytest.approx(10.0, abs=0.1)
+    assert info.read_s == pytest.approx(6.0, abs=0.5)
+    assert info.lost[-1][1] == pytest.approx(10.0, abs=0.1)
+
+
+def test_sound_that_lasts_longer_is_no_damage(tmp_path: Path) -> None:
+    """A Matroska file states one length for all its tracks."""
+    path = tmp_path / "v.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 128, 32, "yuv420p"
+        audio = container.add_stream("aac", rate=16_000)
+        for i in range(50):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(numbered_videos.frame(i), format="bgr24")))
+        for i in range(80):
+            silence = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
+            silence.sample_rate, silence.pts = 16_000, 1024 * i
+            container.mux(audio.encode(silence))
+        container.mux(video.encode())
+        container.mux(audio.encode())
+    info = decode.probe(path)
+    assert info.lost == ()
+    assert info.duration_s == pytest.approx(2.0, abs=0.05)
+
+
+def test_an_edit_list_is_no_damage(tmp_path: Path) -> None:
+    """Cut without encoding at no key frame: the file keeps frames that are not to be shown."""
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(200, 25), options={"g": "50"})
+    cut = tmp_path / "cut.mp4"
+    start_s = 3.3
+    with av.open(str(path)) as source, av.open(str(cut), "w") as target:
+        inside = source.streams.video[0]
+        stream = target.add_stream_from_template(inside)
+        assert inside.time_base is not None
+        first = round(start_s / inside.time_base)
+        for packet in source.demux(inside):
+            if packet.size and packet.pts and packet.dts and packet.pts >= round(2.0 / inside.time_base):
+                packet.pts -= first
+                packet.dts -= first
+                packet.stream = stream
+                target.mux(packet)
+    info = decode.probe(cut)
+    assert info.lost == ()
+    assert info.shortfall() == ""
+    assert info.duration_s == pytest.approx(8.0 - start_s, abs=0.1)
+    assert abs(_shown_at(cut, 1.01)[0] - (start_s + 1.01) * 25) < 1.5
+
+
+def test_of_two_video_tracks_the_larger_is_judged(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        tracks = [container.add_stream("libx264", rate=25) for _ in range(2)]
+        for track, scale in zip(tracks, (1, 2), strict=True):
+            track.width, track.height, track.pix_fmt = 128 * scale, 32 * scale, "yuv420p"
+        for i in range(40):
+            for track, scale in zip(tracks, (1, 2), strict=True):
+                picture = np.kron(numbered_videos.frame(i), np.ones((scale, scale, 1), np.uint8))
+                container.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        for track in tracks:
+            container.mux(track.encode())
+    assert (decode.probe(path).width, decode.probe(path).height) == (256, 64)
+
+
+def test_a_phones_turned_video_is_turned_upright(tmp_path: Path) -> None:
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
+    turned = tmp_path / "turned.mp4"
+    data = bytearray(path.read_bytes())
+    matrix = data.index(b"tkhd") + 4 + 4 + 20 + 16  # version 0: times, id, duration; then layer and volume
+    one, none, w = (1 << 16).to_bytes(4, "big"), bytes(4), (1 << 30).to_bytes(4, "big")
+    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
+    data[matrix : matrix + 36] = none + one + none + minus + none + none + none + none + w
+    turned.write_bytes(data)
+    (upright,) = decode.read(path, lambda _: [3])[1].values()
+    info, frames = decode.read(turned, lambda _: [3])
+    capture = cv2.VideoCapture(str(turned))
+    by_opencv = [capture.read()[1] for _ in range(4)][3]
+    np.testing.assert_array_equal(frames[3], cv2.cvtColor(by_opencv, cv2.COLOR_BGR2RGB))
+    assert frames[3].shape == (upright.shape[1], upright.shape[0], 3)
+    assert (info.width, info.height) == (32, 128)
+
+
+@pytest.mark.parametrize("name", ["a:b.mp4", "rtsp:x.mp4", "%d.mp4", "ünïcode ✓.mp4"])
+def test_a_name_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    timed_videos.write(tmp_path / "plain.mp4", evenly(30, 25)).rename(tmp_path / name)
+    assert decode.probe(Path(name)).n_frames == 30
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = Path(f"{tmp_path}/\udcff\udcfe.mp4")
+    timed_videos.write(tmp_path / "plain.mp4", evenly(30, 25)).rename(path)
+    assert decode.probe(path).n_frames == 30
+
+
+def test_without_permission_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
+
+    def refuse(self: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UnreadableVideo, match="no permission to read it"):
+        decode.probe(path)
+
+
+def test_a_disk_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
+
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error", str(path))
+
+    monkeypatch.setattr(decode, "_check_disk", fail)
+    monkeypatch.setattr(decode.av, "open", _raising(av.error.PermissionError(1, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output"):
+        decode.probe(path)
+
+
+def _raising(error: Exception):  # type: ignore[no-untyped-def]
+    def raise_it(*_: object, **__: object) -> None:
+        raise error
+
+    return raise_it
+
+
+def test_only_sound_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("aac", rate=16_000)
+        for i in range(20):
+            silence = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+            )
+            silence.sample_rate, silence.pts = 16_000, 1024 * i
+            container.mux(audio.encode(silence))
+        container.mux(audio.encode())
+    with pytest.raises(UnreadableVideo, match="no video track"):
+        decode.probe(path)
+
+
+def test_a_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path) -> None:
+    """Two transport streams one after the other: the stamps of the second begin again."""
+    parts = [timed_videos.write(tmp_path / f"{i}.ts", evenly(100, 25)) for i in range(2)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+    info = decode.probe(joined)
+    assert info.n_decoded == 200
+    assert info.duration_s == pytest.approx(8.0, abs=0.3)
+
+
+def _digest(path: Path, config: ClipConfig) -> str:
+    digest = hashlib.sha256()
+    for _, streams in pictures.clip_variants(path, "clip", ("v0", "v1"), 64, config):
+        for name in sorted(streams):
+            digest.update(streams[name].tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
+def test_a_constant_rate_gives_the_frames_that_opencv_gives(tmp_path: Path, suffix: str) -> None:
+    """Bit for bit, so that features made when OpenCV decoded stay valid."""
+    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(60, 25), pictures=noisy(60))
+    info, frames = decode.read(path, lambda i: range(i.n_frames), threads=1)
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.grab():
+        np.testing.assert_array_equal(frames[count], cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB))
+        count += 1
+    assert count == info.n_frames == 60
+    assert info.as_stated
+
+
+def test_times_and_numbers_agree_where_stamps_are_shuffled(tmp_path: Path) -> None:
+    """AVI has no stamps of its own: with frames that look ahead they come out of order."""
+    path = timed_videos.write(tmp_path / "v.avi", evenly(100, 25), codec="mpeg4", options={"bf": "2"})
+    info, frames = decode.read(path, lambda i: range(0, i.n_frames, 9))
+    assert info.as_stated
+    assert {i: numbered_videos.number_of(f) for i, f in frames.items()} == {i: i for i in range(0, 100, 9)}
+
+
+@pytest.fixture
+def cases(request: pytest.FixtureRequest) -> Path:
+    folder = Path(request.config.rootpath).parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip("the small inputs that users met are not beside the repository")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "duration_s", "read_s"),
+    [
+        ("recording.mp4", 40.0, 40.0),
+        ("damaged.mp4", 40.0, 39.8),
+        ("half.mp4", 40.0, 21.0),
+        ("vfr.mp4", 30.0, 30.0),
+        ("fps300.mp4", 4.0, 4.0),
+        ("fps0.5.mp4", 120.0, 120.0),
+        ("av1.mp4", 3.0, 3.0),
+        ("cctv.ts", 3.0, 3.0),
+        ("CAM2.MTS", 3.0, 3.0),
+        ("raw.h264", 3.0, 3.0),
+        ("t.ogv", 3.0, 3.0),
+    ],
+)
+def test_small_inputs_that_users_met(
+    cases: Path, tmp_path: Path, name: str, duration_s: float, read_s: float
+) -> None:
+    path = Path(shutil.copy(cases / name, tmp_path))
+    info = decode.probe(path)
+    assert info.duration_s == pytest.approx(duration_s, abs=0.1)
+    assert info.read_s == pytest.approx(read_s, abs=0.3)
+
+
+def test_a_scene_change_after_damage_stays_where_it_was(cases: Path) -> None:
+    def changes(path: Path) -> float:
+        info, frames = decode.read(
+            path, lambda i: range(i.n_frames), lambda f: cv2.resize(f, (16, 16)).astype(np.int16)
+        )
+        steps = [
+            np.abs(frames[i + 1] - frames[i]).mean() for i in range(int(28 * info.fps), info.n_frames - 1)
+        ]
+        return (int(28 * info.fps) + int(np.argmax(steps)) + 1) / info.fps
+
+    assert changes(cases / "recording.mp4") == pytest.approx(30.0, abs=0.05)
+    assert changes(cases / "damaged.mp4") == pytest.approx(30.0, abs=0.05)

@@ -1,0 +1,183 @@
+"""Whether a model was made with the clips that it is judged on, with others of their sources, or with copies of them.
+
+What is said of it was looked for in this run. What could not be compared is said to be unchecked, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.combine import duplicates
+from violence_detection.datasets import catalogue
+from violence_detection.models.trained_model import TrainedModel
+from violence_detection.training import trained_clips
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One way to know clips again: `found` of the `compared`. `why_not`: why others, or all, were not compared."""
+
+    found: int
+    compared: int
+    why_not: str = ""
+
+    def text(self) -> str:
+        """What may be said of it."""
+        if not self.compared:
+            return (
+                f"{self.found} found, not fully checked: {self.why_not}"
+                if self.found
+                else f"not checked: {self.why_not}"
+            )
+        said = f"{self.found or 'none'} of {self.compared}"
+        return f"{said}; the others not checked: {self.why_not}" if self.why_not else said
+
+    def record(self) -> dict[str, Any]:
+        """The same for metrics.json. `found` is None where nothing was compared."""
+        return {
+            "checked": self.compared > 0,
+            "compared": self.compared,
+            "found": self.found if self.compared or self.found else None,
+            "not_checked": self.why_not,
+        }
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What `clips` judged clips share with the clips that a model was trained, selected and tuned on.
+
+    `touched`: clips that any comparison has found. `roles`: what the same clips were used for.
+    """
+
+    clips: int
+    training_clips: int
+    touched: int
+    same_clip: Comparison
+    same_source: Comparison
+    near_copy: Comparison
+    roles: Mapping[str, int] = field(default_factory=dict)
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(name, value) lines for people."""
+        return [
+            ("Trained, selected or tuned on", self.same_clip.text()),
+            ("Of a source that was", self.same_source.text()),
+            ("Copies of such clips, or of the same footage", self.near_copy.text()),
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """For metrics.json."""
+        return {
+            "clips": self.clips,
+            "training_clips": self.training_clips,
+            "touched": self.touched,
+            "same_clip": {**self.same_clip.record(), "roles": dict(self.roles)},
+            "same_source": self.same_source.record(),
+            "near_copy": self.near_copy.record(),
+        }
+
+
+def compare(model: TrainedModel, rows: pd.DataFrame, manifest_sha256: str) -> Overlap:
+    """Compare judged clips with all that any member of the model was made with.
+
+    `rows`: of the manifest whose SHA-256 is given, or like them, of one's own clips, with an empty one.
+    """
+    known, lost = _tables(model)
+    found_ids = rows.clip_id.isin(set(known.clip_id)).to_numpy(bool)
+    same_clip = Comparison(int(found_ids.sum()), 0 if lost else len(rows), lost)
+    found_groups, same_source = _by_source(model, known, rows, manifest_sha256, lost)
+    found_prints, near_copy = _by_fingerprint(known, rows, lost or _without(known, "fingerprint"))
+    roles = known.drop_duplicates("clip_id").set_index("clip_id").role
+    touched = found_ids | found_groups | found_prints
+    return Overlap(
+        clips=len(rows),
+        training_clips=int(known.clip_id.nunique()),
+        touched=int(touched.sum()),
+        same_clip=same_clip,
+        same_source=same_source,
+        near_copy=near_copy,
+        roles=dict(sorted(Counter(roles.reindex(rows.clip_id[found_ids]).replace("", "unknown")).items())),
+    )
+
+
+def _tables(model: TrainedModel) -> tuple[pd.DataFrame, str]:
+    """The clips of all members, and what is missing of them, in words."""
+    import pandas as pd
+
+    tables = {folder: trained_clips.read(folder) for folder in model.folders}
+    there = [table for table in tables.values() if table is not None]
+    empty = pd.DataFrame(columns=list(trained_clips.COLUMNS), dtype=str)
+    lost = [str(folder) for folder, table in tables.items() if table is None]
+    why = (
+        f"{lost[0]} has no {trained_clips.CLIPS_NAME}. Copy it from where the model was trained"
+        if lost
+        else ""
+    )
+    return pd.concat([empty, *there], ignore_index=True), why
+
+
+def _without(known: pd.DataFrame, column: str) -> str:
+    """Why the table cannot be compared by a column: an earlier version noted ids alone."""
+    if (known.role == "").any():
+        return (
+            f"the model was made by an earlier version, which noted no {column.replace('_', ' ')}. The command that "
+            "trained it notes it, and trains nothing again"
+        )
+    return ""
+
+
+def _by_source(
+    model: TrainedModel, known: pd.DataFrame, rows: pd.DataFrame, manifest_sha256: str, lost: str
+) -> tuple[np.ndarray, Comparison]:
+    """Which clips (n,) have a source that training had, by name: names of the same data sets mean the same sources."""
+    published = _published_namespaces()
+    is_same = bool(model.records) and {r["manifest_sha256"] for r in model.records} == {manifest_sha256}
+    comparable = np.array([is_same or g.partition(":")[0] in published for g in rows.source_group], bool)
+    found = comparable & rows.source_group.isin(set(known.source_group) - {""}).to_numpy(bool)
+    why = lost or _without(known, "source_group")
+    if why:
+        return found, Comparison(int(found.sum()), 0, why)
+    why = (
+        ""
+        if comparable.all()
+        else (
+            "own clips are named by their folders or table, which says nothing of the sources in another manifest"
+        )
+    )
+    return found, Comparison(int(found.sum()), int(comparable.sum()), why)
+
+
+def _published_namespaces() -> set[str]:
+    """What begins the name of a source that its data set names, wherever it is combined."""
+    sets = catalogue.load()
+    return {
+        *sets,
+        *(rule.namespace for dataset in sets.values() for rule in dataset.groups if rule.namespace),
+    }
+
+
+def _by_fingerprint(known: pd.DataFrame, rows: pd.DataFrame, why: str) -> tuple[np.ndarray, Comparison]:
+    """Which clips (n,) are copies of one that training had, or show the same footage, as step 2 finds it."""
+    has_print = (rows.fingerprint != "").to_numpy(bool)
+    found = near(rows.fingerprint.tolist(), known.fingerprint.tolist())
+    if why:
+        return found, Comparison(int(found.sum()), 0, why)
+    why = "" if has_print.all() else "clips without texture (black, one colour) look like nothing else"
+    return found, Comparison(int(found.sum()), int(has_print.sum()), why)
+
+
+def near(judged: Sequence[str], trained: Sequence[str]) -> np.ndarray:
+    """Which judged fingerprints (n,) are joined with one of the trained ones, by a pair or a chain of pairs."""
+    there = sorted(set(trained) - {""})
+    prints = [*there, *judged]
+    pairs = duplicates.find_pairs(prints)
+    clusters = np.array(duplicates.clusters(len(prints), pairs), int)
+    return clusters[len(there) :] < len(there)  # a cluster's name is its first position

@@ -1,0 +1,117 @@
+"""The files of a trained model, and what tells one model from another; nothing of it is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Any
+
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.training import run_folder
+
+
+def listed(path: Path) -> list[tuple[str, Path, float]]:
+    """Name, file and weight of each member of a model: a model file, a model folder or an ensemble folder.
+
+    Raises UserError, with the command that makes one, if there is no model.
+    """
+    if (path / run_folder.ENSEMBLE_NAME).is_file():
+        files = _members(path)
+    elif path.is_dir():
+        file = run_folder.stored(path / run_folder.BEST_NAME)
+        files = [(path.name, file, 1.0)]
+        if file.is_file() and not (path / run_folder.RESULT_NAME).is_file():
+            raise UserError(
+                f"{path} has not finished training: the same command goes on with it. To use it as it is, give {file}"
+            )
+    else:
+        files = [(path.stem, path, 1.0)]
+    for _, file, _ in files:
+        _check_there(file, path)
+    return files
+
+
+def _members(folder: Path) -> list[tuple[str, Path, float]]:
+    """Name, file and weight of each member in ensemble.json. Raises UserError for anything else in it."""
+    path = folder / run_folder.ENSEMBLE_NAME
+    members = run_folder.read_object(path).get("members")
+    if not isinstance(members, list) or not all(isinstance(m, dict) for m in members) or not members:
+        raise UserError(f"{path} lists no members. Copy it again from where it was made, or train again")
+    files = []
+    for member in members:
+        name, weight = member.get("name"), member.get("weight")
+        is_weight = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight <= 1
+        if not isinstance(name, str) or not is_weight:
+            raise UserError(
+                f"{path}: each member needs a name and a weight from 0 to 1. Found: {name!r}, {weight!r}"[
+                    :500
+                ]
+            )
+        files.append((name, _inside(path, member.get("model")), float(weight)))
+    if len({name for name, _, _ in files}) != len(files) or sum(weight for *_, weight in files) <= 0:
+        raise UserError(f"{path}: names must differ, and some weight must be above 0. Train again")
+    return files
+
+
+def _inside(listed_in: Path, named: Any) -> Path:
+    """The model file of that name below the ensemble's folder. Raises UserError for one that lies elsewhere."""
+    folder = listed_in.parent
+    if isinstance(named, str) and named and "\0" not in named:
+        file = run_folder.stored(folder / named)
+        if (
+            not PurePath(named).is_absolute()
+            and ".." not in PurePath(named).parts
+            and file.suffix in (run_folder.WEIGHTS_SUFFIX, run_folder.ARCHIVE_SUFFIX)
+            and file.resolve().is_relative_to(folder.resolve())
+        ):
+            return file
+    raise UserError(
+        f"{listed_in} names the model {named!r}, which is no model file below {folder}. Copy the members into it; an "
+        "ensemble of folds or of tuned members that an earlier version made is written anew by the same "
+        "train_ensemble_models.py command, which trains nothing again"
+    )
+
+
+def _check_there(file: Path, asked: Path) -> None:
+    """Raise UserError, saying what is there instead, unless a model file is. `asked`: what was to be loaded."""
+    how = (
+        "Train one with runpod_train_ultimate.py or train_ensemble_models.py, and give its folder, or a .keras or "
+        ".safetensors file with its config.json beside it"
+    )
+    known = (run_folder.WEIGHTS_SUFFIX, run_folder.ARCHIVE_SUFFIX)
+    if file.is_file() and file.suffix in known:
+        return
+    if file.is_file():
+        raise UserError(
+            f"{file} is there, but a {file.suffix or 'file of that kind'} is not supported: what such a file holds may "
+            f"run when it is loaded. {how}"
+        )
+    kinds = (".h5", ".hdf5", ".pb", *known)
+    others = sorted(p for p in asked.iterdir() if p.suffix in kinds) if asked.is_dir() else []
+    if others:
+        there = ", ".join(p.name for p in others[:5])
+        raise UserError(f"no model at {file}; what is there, {there}, is not taken for it. {how}")
+    raise UserError(f"no model at {file}. {how}")
+
+
+def record_path(model_file: Path) -> Path:
+    """The record beside a model file. Raises UserError if there is none."""
+    path = model_file.parent / run_folder.CONFIG_NAME
+    if not path.is_file():
+        raise UserError(f"{model_file} has no {path.name} beside it, which says how its input is prepared. "
+                        "Copy it from where the model was trained")  # fmt: skip
+    return path
+
+
+def identity(path: Path) -> str:
+    """Hash of all that decides what a model says: its members' files, records and weights. Raises UserError as above.
+
+    Where it lies and what its members are called does not count. The records name the weights of the backbones.
+    """
+    return storage.stable_hash(
+        [
+            [storage.sha256_file(file), storage.sha256_file(record_path(file)), weight]
+            for _, file, weight in listed(path)
+        ],
+        digits=32,
+    )

@@ -1,0 +1,78 @@
+"""Verdicts kept as they come, a line each, so that a run that ended before its time goes on where it was.
+
+Only verdicts are kept: what failed may have been the fault of the hour, and is tried again by the next run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from violence_detection.models import model_files, shipped
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system import storage
+
+#: To be given another value whenever judging gives other results, so that old lines are not believed.
+VERSION = "1"
+#: Settings that change no window: the model is known by its content, its weights with it, and a threshold says what is
+#: made of the windows.
+_CHANGE_NOTHING = frozenset({"model", "threshold", "backbone_weights"})
+_FIELDS = frozenset(f.name for f in fields(Verdict)) - {"threshold"}
+
+
+def path_for(output: Path) -> Path:
+    """The journal of the runs that write `output`."""
+    return output.with_name(f"{output.name}.journal.jsonl")
+
+
+class KeptVerdicts:
+    """The verdicts of a journal that hold for these settings, and a place for new ones.
+
+    Raises UserError if there is no such model.
+    """
+
+    def __init__(self, path: Path, config: PredictConfig, record: Callable[[str, Mapping[str, Any]], None]):
+        self._record, self._threshold = record, config.threshold
+        settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
+        self._judged_by = storage.stable_hash(
+            [VERSION, model_files.identity(shipped.find(config.model)), settings], digits=32
+        )
+        self._known = storage.read_journal(path, _FIELDS)
+
+    def key(self, video: Path) -> str:
+        """What the verdict on a file as it is now is found by; empty for a file that is not there."""
+        try:
+            stat = video.stat()
+        except OSError:
+            return ""
+        named = [os.path.realpath(video), stat.st_size, stat.st_mtime_ns, self._judged_by]
+        return storage.stable_hash(named, digits=32)
+
+    def find(self, key: str, video: Path) -> Verdict | None:
+        """The verdict kept under this key, if any."""
+        try:
+            entry = self._known[key]
+            windows = tuple(JudgedWindow(**window) for window in entry["windows"])
+            return Verdict(**{**entry, "windows": windows, "path": str(video)}, threshold=self._threshold)
+        except (KeyError, TypeError, ValueError):  # not there, or not ours
+            return None
+
+    def keep(self, key: str, verdict: Verdict) -> None:
+        """Have the verdict on the disk, once."""
+        if key in self._known:
+            return
+        entry = {name: value for name, value in asdict(verdict).items() if name in _FIELDS}
+        self._record(key, entry)
+        self._known[key] = entry
+
+
+@contextmanager
+def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
+    """The journal, made if need be. Raises UserError if there is no such model, OSError if it cannot be written."""
+    with storage.appending_journal(path, sync=True) as record:
+        yield KeptVerdicts(path, config, record)

@@ -1,0 +1,120 @@
+"""What the config of a `.keras` file may name: the layers that our heads are made of, and nothing else.
+
+Keras makes any object that a config names, with any arguments, before it is a model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from violence_detection.backbones.keras_archive import damaged, refused
+
+_LAYERS = (
+    "Activation", "Bidirectional", "Concatenate", "Conv1D", "Dense", "Dropout", "GRU", "GlobalAveragePooling1D",
+    "InputLayer", "LSTM", "LayerNormalization", "MaxPooling1D", "MultiHeadAttention", "SpatialDropout1D",
+)  # fmt: skip
+#: (module, class name, registered name) of all that a head's config holds.
+_ADMITTED = {
+    *(("keras.layers", name, None) for name in _LAYERS),
+    *(("keras.initializers", n, None) for n in ("GlorotUniform", "Ones", "Orthogonal", "RandomNormal", "Zeros")),
+    ("keras", "DTypePolicy", None),
+    ("keras.src.models.functional", "Functional", "Functional"),
+    ("keras.src.ops.numpy", "Add", "Add"),
+    (None, "__keras_tensor__", None),
+}  # fmt: skip
+#: Our own layers, by the name they are registered under; their module has moved and is not imported by it.
+_OWN = {f"violence_detection>{name}": name for name in ("PositionEmbedding", "TemporalAttention")}
+_ACTIVATIONS = ("gelu", "linear", "sigmoid", "tanh")
+_NEVER = ("compile_config", "bias_regularizer", "kernel_regularizer", "recurrent_regularizer", "activity_regularizer",
+          "bias_constraint", "kernel_constraint", "recurrent_constraint")  # fmt: skip
+#: Bytes of weights beyond which no head goes; what a config claims is reckoned from above.
+_MOST_BYTES = 4 << 30
+
+
+def check(path: Path, text: bytes) -> None:
+    """Raise UserError if the config (JSON) of the archive `path` names anything but the parts of a head."""
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise damaged(path, e) from e
+    if not isinstance(config, dict) or config.get("class_name") != "Functional":
+        raise refused(path, "its config describes no head")
+    config.pop("compile_config", None)  # loaded without it
+    nodes = list(_nodes(config))
+    for node in nodes:
+        _check_node(path, node)
+    _check_size(path, [node for node in nodes if "class_name" in node])
+
+
+def _nodes(value: Any) -> Iterator[dict[str, Any]]:
+    """Every mapping in it, at whatever depth."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            yield found
+            waiting += found.values()
+        elif isinstance(found, list):
+            waiting += found
+
+
+def _check_node(path: Path, node: dict[str, Any]) -> None:
+    if "class_name" in node:
+        name, module, registered = node["class_name"], node.get("module"), node.get("registered_name")
+        named = (module, name, registered)
+        if not all(part is None or isinstance(part, str) for part in named):
+            raise refused(path, "its config has no names where names belong")
+        is_own = isinstance(registered, str) and _OWN.get(registered) == name
+        if not (is_own and str(module).startswith("violence_detection.")) and named not in _ADMITTED:
+            raise refused(path, f"its config names {module}.{name} ({registered})"[:300])
+    elif "module" in node or "registered_name" in node:
+        raise refused(path, f"its config names {node.get('module')}"[:300])
+    for key in ("activation", "recurrent_activation"):
+        if node.get(key, _ACTIVATIONS[0]) not in _ACTIVATIONS:
+            raise refused(path, f"its config has the activation {node[key]}"[:300])
+    if set_ := [key for key in _NEVER if node.get(key) is not None]:
+        raise refused(path, f"its config has a {set_[0]}")
+
+
+def _check_size(path: Path, layers: list[dict[str, Any]]) -> None:
+    """Refuse what would fill the memory before it is compared with the weights in the file."""
+    inputs = [max(_numbers(x["config"]), default=0) for x in layers if x["class_name"] == "InputLayer"]
+    units = [_units(layer) for layer in layers]
+    widest = sum(inputs) + sum(units)  # of what any layer takes, if all were joined before it
+    weights = sum(
+        widest + u * (widest + u) * _matrices(layer) for u, layer in zip(units, layers, strict=True)
+    ) + sum(max(units) * max(inputs, default=0) for x in layers if x["class_name"] == "PositionEmbedding")
+    if 4 * weights > _MOST_BYTES:
+        raise refused(path, f"its config claims more than {_MOST_BYTES >> 30} GB of weights")
+
+
+def _units(layer: dict[str, Any]) -> int:
+    config = _numbers_of(layer, "units", "filters", "num_heads", "key_dim", "value_dim")
+    attention = config["num_heads"] * max(config["key_dim"], config["value_dim"])
+    return max(config["units"], config["filters"], attention)
+
+
+def _matrices(layer: dict[str, Any]) -> int:
+    """So many matrices of its width by its units a layer has at most."""
+    return 4 + _numbers_of(layer, "kernel_size")["kernel_size"]
+
+
+def _numbers_of(layer: dict[str, Any], *names: str) -> dict[str, int]:
+    config = layer.get("config")
+    return {n: max(_numbers(config.get(n)), default=0) if isinstance(config, dict) else 0 for n in names}
+
+
+def _numbers(value: Any) -> Iterator[int]:
+    """The whole numbers in it."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            waiting += found.values()
+        elif isinstance(found, list):
+            waiting += found
+        elif isinstance(found, int) and not isinstance(found, bool):
+            yield abs(found)

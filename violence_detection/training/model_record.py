@@ -1,0 +1,120 @@
+"""config.json of a trained model, read as from a stranger: what is used of it is there, of its kind, and in bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from violence_detection.errors import UserError
+from violence_detection.training import heads, run_folder
+from violence_detection.video.config import STREAMS
+
+#: Bounds far beyond any real model: (kind, least, most).
+_FEATURES = {
+    "frames": (int, 2, 4096), "window_s": (float, 0.01, 3600), "focus": (float, 0, 0.9),
+    "motion_spacing_s": (float, 0, 3600), "motion_gain": (float, 0, 1000), "augment_seed": (int, -(2**63), 2**63),
+}  # fmt: skip
+_HEAD = {
+    "projection": (int, 1, 65_536), "units": (int, 2, 65_536),
+    "dropout": (float, 0, 0.99), "input_dropout": (float, 0, 0.99),
+}  # fmt: skip
+_MOST_STEPS, _MOST_CHANNELS, _MOST_INPUTS = 4096, 1_000_000, 100
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record of a trained model. Raises UserError naming the file and what is wrong in it."""
+    record = run_folder.read_object(path)
+    _check_part(path, record, "features", _FEATURES, required=("frames", "window_s"))
+    for name in ("backbone", "streams"):
+        _expect(path, f"features.{name}", _is_names(record["features"].get(name)), "a list of names")
+    _expect(
+        path,
+        "features.streams",
+        set(record["features"]["streams"]) <= set(STREAMS),
+        f"among {', '.join(STREAMS)}",
+    )
+    _check_part(path, record, "head", _HEAD, required=tuple(_HEAD))
+    _expect(
+        path,
+        "architecture",
+        record.get("architecture") in heads.ARCHITECTURES,
+        f"one of {', '.join(heads.ARCHITECTURES)}",
+    )
+    inputs = record.get("inputs")
+    is_inputs = (
+        isinstance(inputs, dict) and 0 < len(inputs) <= _MOST_INPUTS and all(map(_is_shape, inputs.values()))
+    )
+    _expect(path, "inputs", is_inputs, "the number of steps and of features of each input")
+    _check_cache_records(path, record)
+    _check_part(path, record, "train", {"seed": (int, -(2**63), 2**63)}, required=("seed",))
+    counts = {"train": (int, 0, 2**53), "selection": (int, 0, 2**53)}
+    _check_part(path, record, "clips", counts, required=tuple(counts))
+    for name in ("manifest_sha256", "version"):
+        _expect(path, name, isinstance(record.get(name), str), "text")
+    _expect(path, "augment", _is_number(record.get("augment"), int, 1, 2**31), "a number")
+    return record
+
+
+def _check_part(
+    path: Path,
+    record: Mapping[str, Any],
+    part: str,
+    bounds: Mapping[str, tuple[type, float, float]],
+    required: tuple[str, ...],
+) -> None:
+    """The numbers of a part of the record; one that may be missing has a default elsewhere."""
+    values = record.get(part)
+    _expect(path, part, isinstance(values, dict), "an object")
+    for name, (kind, least, most) in bounds.items():
+        if name in required or name in values:  # type: ignore[operator]
+            is_number = _is_number(values.get(name), kind, least, most)  # type: ignore[union-attr]
+            _expect(path, f"{part}.{name}", is_number, f"a number from {least:g} to {most:g}")
+    if part == "head":
+        _expect(path, part, set(values or ()) == set(bounds), f"{', '.join(bounds)} and nothing else")
+
+
+def _check_cache_records(path: Path, record: Mapping[str, Any]) -> None:
+    caches = record.get("feature_records")
+    is_each = isinstance(caches, dict) and set(caches) == set(record["inputs"])
+    _expect(path, "feature_records", is_each, "an object with the same names as inputs")
+    for name, cache in caches.items():  # type: ignore[union-attr]
+        texts = (
+            [cache.get(k) for k in ("backbone", "stream", "weights_sha256")]
+            if isinstance(cache, dict)
+            else [None]
+        )
+        is_record = all(isinstance(text, str) for text in texts)
+        _expect(
+            path, f"feature_records.{name}", is_record, "an object with backbone, stream and weights_sha256"
+        )
+    engines = record.get("feature_engines", {})
+    is_engines = isinstance(engines, dict) and all(
+        names == [] or _is_names(names) for names in engines.values()
+    )
+    _expect(path, "feature_engines", is_engines, "lists of names")
+
+
+def _is_shape(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and _is_number(value[0], int, 1, _MOST_STEPS)
+        and _is_number(value[1], int, 1, _MOST_CHANNELS)
+    )
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(name, str) for name in value)
+
+
+def _is_number(value: Any, kind: type, least: float, most: float) -> bool:
+    kinds = (int,) if kind is int else (int, float)
+    return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most
+
+
+def _expect(path: Path, name: str, is_right: object, what: str) -> None:
+    if not is_right:
+        raise UserError(
+            f"{path}: {name} should be {what}. Copy the file again from where the model was trained, or train it again"
+        )

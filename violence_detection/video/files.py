@@ -1,0 +1,172 @@
+"""Which files below a folder are videos: by their suffix, else by asking FFmpeg; and what was left out.
+
+Whatever FFmpeg opens counts. The suffixes of recorders, phones, editors and raw streams are known to be videos, those
+of pictures, sound, text and the like to be none, and only what is neither is opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from violence_detection.system import processes
+
+
+def _suffixes(names: str) -> frozenset[str]:
+    return frozenset(f".{name}" for name in names.split())
+
+
+#: Containers and raw streams with pictures that move, in lower case.
+VIDEO_SUFFIXES = _suffixes(
+    """
+    avi divx xvid mp4 m4v mp4v mov qt 3gp 3g2 f4v flv ism ismv mj2 mkv mk3d webm wmv asf wtv dvr-ms
+    mpeg mpg mpe mpv m1v m2v m2p vob vro evo ts m2ts mts m2t trp tp tod mod mxf gxf dv dif
+    ogv ogm rm rmvb ivr amv nut nuv ivf obu y4m mjpg mjpeg gif flc fli bik bk2 smk roq viv nsv pva ty
+    h261 h263 h264 264 avc h26l h265 265 hevc h266 266 vvc vc1 rcv av1 dav drc dhav ifv lvf moflex usm
+    """
+)
+#: What is no video and is not opened to see: pictures, sound, subtitles, text, data, archives, programs, and files that
+#: have not come to their end.
+_OTHER_SUFFIXES = _suffixes(
+    """
+    jpg jpeg jpe jfif png bmp tif tiff webp heic heif avif jxl jp2 ppm pgm pbm svg ico psd raw dng cr2 nef arw exr
+    mp3 wav flac ogg oga opus m4a m4b aac ac3 eac3 dts wma aif aiff mid midi amr ape mka mp2 mpa
+    srt sub idx ass ssa vtt sup smi lrc ttml
+    txt md rst csv tsv json jsonl xml yaml yml toml ini cfg conf log html htm css js pdf doc docx xls xlsx ppt pptx
+    odt ods rtf tex bib nfo url lnk ics eml sha1 sha256 md5 sfv par2 sig asc pem
+    npy npz pkl pickle h5 hdf5 mat parquet feather arrow tfrecord mdb db sqlite pt pth ckpt onnx pb keras tflite
+    safetensors joblib zip tar gz tgz bz2 tbz2 xz txz zst 7z rar lz4 iso dmg cab deb rpm jar whl apk
+    py pyc pyi ipynb sh bat ps1 c cc cpp h hpp java class go rs rb php pl r m lua tsx jsx sql so dll exe o a lib
+    thm lrv aae xmp bup ifo cpi mpl bdm bdmv modd moff pek cfa prproj
+    part crdownload download partial aria2 tmp temp bak swp lock
+    """
+)
+#: Suffixes of videos that texts have, too: TypeScript, Go.
+_TEXTS_TOO = frozenset({".ts", ".mts", ".mod"})
+#: Folders that hold what this suite makes.
+SUITE_FOLDERS = frozenset({"combined_all", "features", "models_ultimate", "models_ensemble", "reports"})
+#: Folders that archivers and file systems leave behind.
+_LITTER_FOLDERS = frozenset({"__MACOSX", "lost+found"})
+#: Names of files that are nobody's: macOS' notes on a file, and our own files while they are written.
+_LITTER = re.compile(r"\._.*|\..+\.tmp(\.[^.]*)?", re.DOTALL)
+#: Where clips cut from untrimmed videos stand below the data root, and the file that tells it is ours.
+WINDOWS_FOLDER, WINDOWS_JOURNAL = "windows", ".cut.jsonl"
+#: How long FFmpeg may take to say whether it opens a file, and how much of it may be looked at.
+_OPEN_LIMIT_S = 30.0
+_PACKETS, _PROBE_BYTES = 100, "2000000"
+_KINDS_SAID = 8
+
+
+@dataclass
+class VideoSearch:
+    """The video files below folders, links to folders followed, each real folder looked into once.
+
+    A link to a file that is gone counts as a file.
+
+    everywhere: look also into folders that this suite makes. What it meets on the way: `skipped`, number of files by
+    suffix ("hidden" and "without suffix" are kinds, too); `unlisted`, {path, reason} of folders that cannot be listed.
+    """
+
+    everywhere: bool = False
+    skipped: Counter[str] = field(default_factory=Counter)
+    unlisted: list[dict[str, str]] = field(default_factory=list)
+    _seen: set[str] = field(default_factory=set)
+
+    def below(self, root: Path) -> Iterator[Path]:
+        """The videos of a folder; those that FFmpeg had to be asked about come last."""
+        unknown: list[Path] = []
+        for folder, subfolders, names in os.walk(root, followlinks=True, onerror=self._cannot_list):
+            real = os.path.realpath(folder)
+            if real in self._seen:
+                subfolders.clear()
+                continue
+            self._seen.add(real)
+            subfolders[:] = sorted(s for s in subfolders if self._looks_into(Path(folder, s)))
+            for name in sorted(names):
+                path = Path(folder, name)
+                if name.startswith("."):
+                    self.skipped["hidden"] += _LITTER.fullmatch(name) is None
+                elif (suffix := path.suffix.lower()) in VIDEO_SUFFIXES:
+                    if suffix in _TEXTS_TOO and _is_text(path):
+                        self.skipped[suffix] += 1
+                    else:
+                        yield path
+                elif suffix in _OTHER_SUFFIXES or not path.is_file():
+                    self.skipped[suffix or "without suffix"] += 1
+                else:
+                    unknown.append(path)
+        for path, opens in which_open(unknown):
+            if opens:
+                yield path
+            else:
+                self.skipped[path.suffix.lower() or "without suffix"] += 1
+
+    def _looks_into(self, folder: Path) -> bool:
+        """Not into hidden folders, nor what this suite makes; `windows` is a name that others use as well."""
+        if folder.name.startswith("."):
+            self.skipped["hidden"] += 1
+            return False
+        if folder.name in _LITTER_FOLDERS:
+            return False
+        ours = folder.name in SUITE_FOLDERS or (
+            folder.name == WINDOWS_FOLDER and (folder / WINDOWS_JOURNAL).is_file()
+        )
+        return self.everywhere or not ours
+
+    def _cannot_list(self, error: OSError) -> None:
+        reason = f"this folder cannot be listed, so nothing in it was seen: {error.strerror}"
+        self.unlisted.append({"path": os.fsdecode(error.filename), "reason": reason})
+
+    def skipped_text(self) -> str:
+        """The skipped files as people read it, "3 .txt, 2 .jpg"; empty where there are none."""
+        kinds = sorted((-n, kind) for kind, n in self.skipped.items() if n)
+        said = [f"{-n} {kind}" for n, kind in kinds[:_KINDS_SAID]]
+        more = -sum(n for n, _ in kinds[_KINDS_SAID:])
+        return ", ".join([*said, *([f"{more} of other kinds"] if more else [])])
+
+
+def which_open(paths: Sequence[Path]) -> list[tuple[Path, bool]]:
+    """Of each file whether FFmpeg finds moving pictures in it, asked in a process of its own; sorted."""
+    return sorted(
+        processes.map_unordered(_opens, paths, 1, _is_none, time_limit_s=_OPEN_LIMIT_S, on_timeout=_is_none)
+    )
+
+
+def _is_none(_: Path) -> bool:
+    return False
+
+
+def _opens(path: Path) -> bool:
+    """Whether two frames of a video stream decode: a picture has one, and what only looks like a video has none."""
+    import av  # only for files that are unheard of
+
+    frames = 0
+    try:
+        # As a file object: its name may be no UTF-8.
+        with path.open("rb") as file, av.open(file, "r", options={"probesize": _PROBE_BYTES}) as container:
+            if not container.streams.video or container.format.name.endswith("_pipe"):
+                return False
+            for packet in itertools.islice(container.demux(container.streams.video[0]), _PACKETS):
+                with contextlib.suppress(av.FFmpegError):
+                    frames += len(packet.decode())
+                if frames > 1:
+                    return True
+    except (av.FFmpegError, OSError, ValueError):
+        return False
+    return False
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins as a text does; an empty one does not."""
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(512)
+    except OSError:
+        return False
+    return bool(beginning) and all(byte >= 32 or byte in b"\t\n\r\f" for byte in beginning)
