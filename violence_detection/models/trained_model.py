@@ -14,9 +14,7 @@ from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun, Inputs
-from violence_detection.models import model_files
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -48,6 +46,8 @@ class TrainedModel:
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C)."""
+        from violence_detection.training import heads  # loaded with the members
+
         return {m.name: heads.predict(m.model, inputs) for m in self.members}
 
     def average(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -92,7 +92,8 @@ def load(path: Path) -> TrainedModel:
 
     Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
-    from violence_detection.training import model_record, saved_heads  # needed once, to load
+    from violence_detection.models import model_files  # needed once, to load
+    from violence_detection.training import model_record, run_folder, saved_heads
 
     files = model_files.listed(path)
     records = [model_record.read(model_files.record_path(file)) for _, file, _ in files]
@@ -158,6 +159,6 @@ def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
 
 def load_model(file: Path) -> keras.Model:
     """One trained head, from the better of its two files. Raises UserError if it is damaged."""
-    from violence_detection.training import saved_heads
+    from violence_detection.training import run_folder, saved_heads
 
     return saved_heads.load(run_folder.stored(file))

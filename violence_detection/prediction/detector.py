@@ -77,7 +77,7 @@ class Detector:
             tuple(judged),
             self.config.threshold,
             duration_s=round(info.duration_s, 2),
-            judged_s=round(_judged_s(info, windows), 2),
+            judged_s=round(_judged_s(info, windows) if len(windows) < len(every) else info.read_s, 2),
             warning=info.shortfall()
             or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
         )

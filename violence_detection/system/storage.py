@@ -27,7 +27,6 @@ import psutil
 
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.system import heartbeat
-from violence_detection.system.redaction import without_secrets
 
 log = logging.getLogger(__name__)
 #: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
@@ -358,6 +357,8 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
     """Write the failures file (columns path, reason); without failures an old one is removed."""
     if failures:
+        from violence_detection.system.redaction import without_secrets  # who reads only needs none
+
         told = [{name: without_secrets(f[name]) for name in ("path", "reason")} for f in failures]
         write_csv(path, ("path", "reason"), sorted(told, key=lambda f: (f["path"], f["reason"])))
     else:

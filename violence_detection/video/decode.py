@@ -413,7 +413,7 @@ class _Reader:
     def _lost(self, seconds: np.ndarray, fps: float) -> tuple[Span, ...]:
         """Where nothing decodes, by the frames' times in the video."""
         gaps = [] if not self._damaged and not _mostly_comes_at(seconds, fps) else _gaps(seconds, fps)
-        if seconds[0] > _LATE_S and self._damaged:
+        if seconds[0] > _LATE_S:
             gaps.insert(0, (0.0, float(seconds[0])))
         end = float(seconds[-1]) + 1 / fps
         if self._missing_tail_s(end, fps) > 0:
