@@ -84,12 +84,18 @@ def test_mistake_ends_with_exit_2_and_the_remedy(name: str, tmp_path: Path) -> N
 
 
 def _combined(root: Path) -> Path:
-    """A combined data set of one clip."""
+    """A combined data set on paper: both classes on both sides, from sources enough for a selection part."""
     combined = root / "combined_all"
     (combined / "val").mkdir(parents=True)
     columns = "clip_id,path,source_path,label,dataset,source_group,split,official_split,sha256,fingerprint,"
-    row = "00,val/fight/a.avi,raw/a.avi,fight,d,g,val,,00,,2,25,64,64,50,x"
-    (combined / "manifest.csv").write_text(f"{columns}duration_s,fps,width,height,n_frames,codec\n{row}\n")
+    rows = []
+    for i in range(40):
+        label, side = ("fight", "nonfight")[i % 2], "val" if i < 8 else "train"
+        rows.append(
+            f"{i:02},{side}/{label}/{i}.avi,raw/{i}.avi,{label},d,g{i},{side},,{i:02},,2,25,64,64,50,x\n"
+        )
+    text = f"{columns}duration_s,fps,width,height,n_frames,codec\n{''.join(rows)}"
+    (combined / "manifest.csv").write_text(text)
     return combined
 
 

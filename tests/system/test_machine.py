@@ -102,9 +102,3 @@ def test_a_process_counts_the_processors_it_is_bound_to() -> None:
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout == "1\n"
-
-
-def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Path) -> None:
-    assert machine.free_bytes_of(tmp_path / "not" / "yet") > 0
-    assert machine.gigabytes(2.5e9) == "2.5 GB"
-    assert machine.gigabytes(2.5e6) == "2.5 MB"

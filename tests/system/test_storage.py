@@ -328,3 +328,9 @@ def test_a_damaged_file_is_named_with_the_line_whoever_catches_it(tmp_path: Path
     path.write_bytes(b"{}\n\n\xff")
     with pytest.raises(UserError, match=r"x\.json is no UTF-8 text in line 3"):
         storage.read_json(path)
+
+
+def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Path) -> None:
+    assert storage.free_bytes_of(tmp_path / "not" / "yet") > 0
+    assert storage.gigabytes(2.5e9) == "2.5 GB"
+    assert storage.gigabytes(2.5e6) == "2.5 MB"

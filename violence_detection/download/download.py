@@ -16,7 +16,7 @@ from violence_detection.download.config import DownloadConfig
 from violence_detection.download.download_job import DownloadJob, DownloadOutcome, locked, without_work
 from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes
 from violence_detection.errors import UserError
-from violence_detection.system import console, machine, storage
+from violence_detection.system import console, storage
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def choose(config: DownloadConfig) -> list[Dataset]:
 def run(
     config: DownloadConfig,
     *,
-    free_bytes: FreeBytes = machine.free_bytes_of,
+    free_bytes: FreeBytes = storage.free_bytes_of,
     policy: transfer.Policy | None = None,
 ) -> DownloadResult:
     """Download what is asked for. A data set that fails does not stop the others.
@@ -83,8 +83,8 @@ def run(
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
     log.info(
         "disk: %s needed at most, %s free below %s",
-        machine.gigabytes(size(plans)),
-        machine.gigabytes(free_bytes(config.data_root)),
+        storage.gigabytes(size(plans)),
+        storage.gigabytes(free_bytes(config.data_root)),
         config.data_root,
     )
     plan.check_disk(plans, layout, free_bytes, size)

@@ -22,7 +22,7 @@ from violence_detection.download import archives, completion, plan, transfer
 from violence_detection.download.config import DownloadConfig
 from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes, UsableSource
 from violence_detection.errors import UserError
-from violence_detection.system import console, machine, storage
+from violence_detection.system import console, storage
 from violence_detection.system.redaction import safe_url
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class DownloadJob:
             return DownloadOutcome(key, "failed", reason=reason, disk_trouble=trouble is not None)
         expected = sum(p.dataset.clips.values())
         log.info("%s: done, %s files, %s (published: %s clips)", key, record["files"],
-                 machine.gigabytes(record["bytes"]), expected)  # fmt: skip
+                 storage.gigabytes(record["bytes"]), expected)  # fmt: skip
         status = "adopted" if p.action == "adopt" else "downloaded"
         return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"])
 

@@ -27,7 +27,7 @@ from violence_detection.features.extraction_pass import (
     open_groups,
 )
 from violence_detection.system import storage
-from violence_detection.system.machine import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.system.storage import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import augment
 from violence_detection.video.config import STREAMS
 

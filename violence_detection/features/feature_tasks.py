@@ -15,7 +15,7 @@ from violence_detection.features import extract, key
 from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import storage
-from violence_detection.system.machine import gigabytes
+from violence_detection.system.storage import gigabytes
 from violence_detection.video import augment
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What the machine has: free memory, room on its disks, GPUs as the driver sees them."""
+"""What the machine has: free memory, GPUs as the driver sees them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import psutil
-
-#: Room left on the disk beside what the data needs.
-RESERVE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -76,19 +73,6 @@ def _memory_cgroups(root: Path) -> Iterator[tuple[_CgroupVersion, str]]:
 def _reclaimable_bytes(folder: Path, version: _CgroupVersion) -> int:
     lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
     return sum(int(size) for name, size in lines if name in version.reclaimable)
-
-
-def free_bytes_of(path: Path) -> int:
-    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def gigabytes(size_bytes: float) -> str:
-    """`12.0 GB`, or MB below one."""
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 _ABANDONED_S = 3600.0
 #: The lock of a folder that one run at a time works in, and who has it.
 ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
+#: Room left on the disk beside what the data needs.
+RESERVE_BYTES = 1 << 30
 #: What a disk says that takes nothing, and the remedy.
 _FULL = "Free some space there, or name a folder on another disk; the same command then goes on"
 _REMEDIES = {
@@ -86,6 +88,19 @@ def naming(path: Path) -> Iterator[None]:
         if e.errno in _TAKES_NOTHING and e.filename is None:
             e.filename = str(path)
         raise
+
+
+def free_bytes_of(path: Path) -> int:
+    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def gigabytes(size_bytes: float) -> str:
+    """`12.0 GB`, or MB below one."""
+    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
 
 
 def check_writable(folder: Path, flag: str = "") -> None:
