@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import damaged_videos
 import pytest
 import timed_videos
-from damaged_videos import Damaged
 
+from benchmarks import damaged_videos
+from benchmarks.damaged_videos import Damaged
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import processes
 from violence_detection.video import decode

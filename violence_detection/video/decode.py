@@ -24,8 +24,8 @@ from violence_detection.system import heartbeat
 
 #: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
 MIN_FRAMES = 8
-#: What stays unread without any sign of damage is named from so many seconds on, and from this share of the video.
-_WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.01
+#: What stays unread without any sign of damage is named if it is more than so many seconds, or this share of the video.
+_WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
 #: Rates that the header may state; beyond them it is not believed, and time stamps alone count.
 _LOWEST_RATE, _HIGHEST_RATE = 1.0, 240.0
 #: Stamps that go back, or ahead, by more than this begin another recording, which follows on the one before.
@@ -419,7 +419,7 @@ class _Reader:
         if self._missing_tail_s(end, fps) > 0:
             gaps.append((end, end + self._missing_tail_s(end, fps)))
         missing = sum(b - a for a, b in gaps)
-        if not self._damaged and missing <= max(_WORTH_NAMING_S, _WORTH_NAMING * self._stated_s()):
+        if not self._damaged and missing <= min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0]))):
             return ()
         return tuple((round(a, 3), round(b, 3)) for a, b in gaps if b - a > 0.5 / fps)
 

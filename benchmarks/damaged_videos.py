@@ -106,6 +106,21 @@ def _converted(source: Path, target: Path) -> bytes:
 
 def seconds_that_decode(path: Path) -> float:
     """Of the first video track, by a plain loop over its packets: frames times the usual step between their stamps."""
+    times = _times(path)
+    return len(times) * _usual_step_s(times)
+
+
+def usual_step_s(path: Path) -> float:
+    """Between the frames of the first video track, by their stamps; 0 where there are none."""
+    return _usual_step_s(_times(path))
+
+
+def _usual_step_s(times: Sequence[float | None]) -> float:
+    stamps = sorted(t for t in times if t is not None)
+    return statistics.median(b - a for a, b in itertools.pairwise(stamps)) if len(stamps) > 1 else 0.0
+
+
+def _times(path: Path) -> list[float | None]:
     times: list[float | None] = []
     try:
         with av.open(str(path)) as container:
@@ -123,10 +138,5 @@ def seconds_that_decode(path: Path) -> float:
                 except av.FFmpegError:
                     continue
     except (av.FFmpegError, IndexError):
-        return 0.0
-    stamps = sorted(t for t in times if t is not None)
-    return (
-        len(times) * statistics.median(b - a for a, b in itertools.pairwise(stamps))
-        if len(stamps) > 1
-        else 0.0
-    )
+        return []
+    return times
