@@ -57,6 +57,7 @@ class Place:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run with &
         )
 
     def run(self, *arguments: str, code: int, **environment: str) -> tuple[dict[str, Any], str]:

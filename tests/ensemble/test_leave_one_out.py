@@ -1,0 +1,61 @@
+"""Figures of data sets that were left out, over seeds: against sums made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics
+
+from violence_detection.ensemble import leave_one_out
+
+
+def _predictions(seed: int) -> pd.DataFrame:
+    """Two data sets of 60 clips: one ranked well but with all scores low, one at random."""
+    rng = np.random.default_rng(seed)
+    is_fight = np.tile([True, False], 60)
+    dataset = np.repeat(["low", "random"], 60)
+    p = np.where(dataset == "low", 0.2 + 0.2 * is_fight + rng.normal(0, 0.03, 120), rng.random(120))
+    return pd.DataFrame(
+        {
+            "clip_id": [f"{i:03}" for i in range(120)],
+            "path": [f"{i}.mp4" for i in range(120)],
+            "dataset": dataset,
+            "source_group": [f"s{i // 4}" for i in range(120)],
+            "label": np.where(is_fight, "fight", "nonfight"),
+            "p_violent": p.clip(0, 1),
+            "p_bilstm": (p + 0.01).clip(0, 1),
+        }
+    )
+
+
+def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_threshold() -> None:
+    frames = [_predictions(seed) for seed in range(3)]
+    found = leave_one_out.summarised(
+        frames, {"low": {"accuracy": 0.9, "ci95": [0.8, 0.95], "roc_auc": 0.97, "n": 60}}
+    )
+    by_name = {d["dataset"]: d for d in found["datasets"]}
+    assert [d["accuracy"] for d in found["datasets"]] == sorted(d["accuracy"] for d in found["datasets"])
+    low = by_name["low"]
+    assert low["accuracy"] == pytest.approx(0.5, abs=0.01), "no score reaches the threshold"
+    assert (low["recall"], low["false_alarms"]) == pytest.approx((0, 0), abs=0.01)
+    assert low["roc_auc"] > 0.99
+    assert low["accuracy_at_median"] > 0.97
+    assert low["in_set"] == {"accuracy": 0.9, "ci95": [0.8, 0.95], "roc_auc": 0.97}
+    assert by_name["random"]["in_set"] is None
+    for name, d in by_name.items():
+        rows = [f[f.dataset == name] for f in frames]
+        is_fight = [r.label == "fight" for r in rows]
+        accuracies = [float(((r.p_violent >= 0.5) == y).mean()) for r, y in zip(rows, is_fight, strict=True)]
+        assert d["accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-4)
+        assert d["accuracy_sd"] == pytest.approx(np.std(accuracies, ddof=1), abs=1e-4)
+        aucs = [metrics.roc_auc_score(y, r.p_bilstm) for r, y in zip(rows, is_fight, strict=True)]
+        assert d["members"]["bilstm"]["roc_auc"] == pytest.approx(np.mean(aucs), abs=1e-4)
+        assert d["ci95"][0] < d["accuracy"] < d["ci95"][1]
+    assert found["mean"]["accuracy"] == pytest.approx(
+        np.mean([d["accuracy"] for d in found["datasets"]]), abs=1e-4
+    )
+
+
+def test_one_seed_has_no_spread() -> None:
+    assert leave_one_out.summarised([_predictions(0)])["datasets"][0]["accuracy_sd"] is None
