@@ -123,8 +123,11 @@ def read(
     """
     with _Reader.open(path, threads) as reader:
         stated = reader.as_stated()
-        kept = reader.keep(_decoded(plan(stated), stated), transform)
+        wanted = [int(number) for number in plan(stated)]
+        kept = reader.keep(frozenset(wanted), transform)
         info = reader.found()
+    if info.shown is None and (info.n_frames, info.fps) == (stated.n_frames, stated.fps):
+        return info, {number: kept[number] for number in wanted}
     wanted = [int(number) for number in plan(info)]
     if missing := _decoded(wanted, info) - kept.keys():  # the file is not what its header says
         with _Reader.open(path, threads) as reader:
@@ -200,6 +203,7 @@ class _Reader:
 
     def __init__(self, path: Path, container: av.container.InputContainer, stream: av.VideoStream):
         self._path, self._container, self._stream = path, container, stream
+        self._context = stream.codec_context
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._turn: int | None = None  # degrees by which pictures are turned upright, once a frame was seen
         self._stamps: list[int | None] = []  # of the frames, in units of the stream's time base
@@ -244,23 +248,24 @@ class _Reader:
         """All frames that decode. A broken packet is left out, as ffmpeg does, and noted."""
         for packet in self._demux():
             self._note(packet)
-            yield from self._decode(packet)
+            for frame in self._decode(packet):
+                self._stamps.append(frame.pts if frame.pts is not None else frame.dts)
+                yield frame
         for _ in range(
             _MOST_THREADS if self._damaged else 0
-        ):  # each of the decoder's threads may end in an error
-            yield from self._decode(None)
+        ):  # each thread of the decoder may end in an error
+            for frame in self._decode(None):
+                self._stamps.append(frame.pts if frame.pts is not None else frame.dts)
+                yield frame
 
-    def _decode(self, packet: av.Packet | None) -> Iterator[av.VideoFrame]:
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
-            decoded = self._stream.codec_context.decode(packet)
+            return self._context.decode(packet)
         except av.EOFError:
-            return
+            return []
         except av.FFmpegError as e:
             self._note_damage(e)
-            return
-        for frame in decoded:
-            self._stamps.append(frame.pts if frame.pts is not None else frame.dts)
-            yield frame
+            return []
 
     def _demux(self) -> Iterator[av.Packet]:
         """The track's packets, at the end an empty one, which asks the decoder for what it holds back."""
@@ -320,7 +325,10 @@ class _Reader:
         count = len(self._stamps)
         if count < MIN_FRAMES:
             raise UnreadableVideo(self._path, f"only {count} of at least {MIN_FRAMES} frames decode")
-        rate, seconds = self._rate(), self._seconds()
+        rate = self._rate()
+        if self._comes_as_stated(rate):
+            return self._info(n_frames=count, fps=round(rate, 3), n_decoded=count)
+        seconds = self._seconds()
         if seconds is None:
             return self._without_stamps(rate)
         stated_rate = _LOWEST_RATE <= rate <= _HIGHEST_RATE
@@ -343,6 +351,20 @@ class _Reader:
             shown=shown,
             lost=lost,
             as_stated=fits and stated_rate and not self._damaged,
+        )
+
+    def _comes_as_stated(self, rate: float) -> bool:
+        """Whether all is as the header says, which is quickly seen: rate, length, no damage, no late beginning."""
+        base, begins = self._stream.time_base, self._container.start_time
+        if self._damaged or base is None or begins is None or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
+            return False
+        if None in self._stamps:
+            return False
+        seconds = np.sort(np.array(self._stamps, np.float64)) * float(base)
+        late_s = float(seconds[0]) - begins / av.time_base
+        end_s = len(seconds) / rate
+        return (
+            late_s <= _LATE_S and self._missing_tail_s(end_s, rate) <= 0.5 / rate and _comes_at(seconds, rate)
         )
 
     def _without_stamps(self, rate: float) -> VideoInfo:
