@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import logging
+import shutil
 from pathlib import Path
 
 import cv2
@@ -115,6 +116,23 @@ def test_combining_keeps_all_scenes_of_one_camera_in_one_source_and_looks_at_a_p
     (camera / "root" / "combined_all" / combine.RECORD_NAME).unlink()
     combine.run(config)
     assert (camera / "root" / "combined_all" / "manifest.csv").read_bytes() == before
+
+
+def test_the_scenes_of_a_camera_that_users_met_are_all_kept(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    scenes = Path(request.config.rootpath).parent / "shared" / "cases" / "static_camera"
+    if not scenes.is_dir():
+        pytest.skip("the small inputs that users met are not beside the repository")
+    shutil.copytree(scenes, tmp_path / "clips")
+    own = (f"camera={tmp_path / 'clips'}",)
+    done = combine.run(
+        CombineConfig(data_root=tmp_path, own=own, labels=("fight=fights", "nonfight=noFights"))
+    )
+    rows = manifest.read(tmp_path / "combined_all")
+    assert len(rows) == 6
+    assert done.summary["duplicates_removed"] == 0
+    assert rows.source_group.nunique() == 1
 
 
 def test_altered_copies_can_be_kept_and_stay_in_their_source(camera: Path) -> None:
