@@ -211,11 +211,12 @@ def _user_must_act(message: str) -> int:
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The one line on stdout: what was done, as JSON."""
-    line = redaction.without_secrets(storage.as_json(summary))
+    summary = redaction.without_secrets_in(summary)
+    line = storage.as_json(summary)
     try:
         line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # LC_ALL=C, for one
-        line = redaction.without_secrets(storage.as_json(summary, ensure_ascii=True))
+        line = storage.as_json(summary, ensure_ascii=True)
     print(line, flush=True)
 
 

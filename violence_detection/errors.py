@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+#: How the reason begins of a file that the system does not give: it may be there again tomorrow.
+NOT_READ = "cannot be read: "
+
 
 class UserError(Exception):
     """Something only the user can mend; scripts print it without a traceback and exit with 2."""

@@ -17,6 +17,8 @@ from pathlib import Path
 import numbered_videos
 import pytest
 import small_videos
+import timed_videos
+from timed_videos import evenly
 from untrimmed_videos import (
     ABUSE,
     ARSON,
@@ -320,13 +322,56 @@ def _die_at_the_normal_one(item: tuple[window_files.CutJob, window_files.CutPlan
 def test_a_link_to_a_video_that_is_gone_is_named_and_stops_nothing(
     root: Path, done: tuple[Path, CutResult]
 ) -> None:
+    cut(root)
+    windows = {p: p.stat().st_mtime_ns for p in (root / "windows").rglob("*.mp4")}
     (root / NORMAL).rename(root / "away.mp4")
     (root / NORMAL).symlink_to(root / "gone.mp4")
     result = cut(root)
     assert NORMAL in {f["path"] for f in result.failures}
+    assert not result.left_over, "a disk that is away today costs no window"
     (root / NORMAL).unlink()
     (root / "away.mp4").rename(root / NORMAL)
     assert cut(root).by_dataset == done[1].by_dataset
+    assert {p: p.stat().st_mtime_ns for p in (root / "windows").rglob("*.mp4")} == windows
+
+
+def test_windows_placed_by_frame_number_are_cut_anew_where_time_stamps_say_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And get another id, for their pictures are others. Those of a constant rate stay as they are."""
+    slow_then_fast = [*evenly(100, 5), *evenly(500, 25, start_s=20.0)]
+    videos = {"v": timed_videos.write(tmp_path / "v.mkv", slow_then_fast),
+              "c": timed_videos.write(tmp_path / "c.mkv", evenly(1000, 25))}  # fmt: skip
+    own = tmp_path / "own.csv"
+    own.write_text("path,label,start_s,end_s\n" + "".join(f"{p.name},fight,2,7\n{p.name},nonfight,30,35\n"
+                                                          for p in videos.values()))  # fmt: skip
+    (tmp_path / "root").mkdir()
+    config = CombineConfig(data_root=tmp_path / "root", own=(f"mine={own}",), workers=1)
+
+    def run() -> dict[tuple[str, str], str]:
+        found = find.discover(config, CONFIG)
+        return {
+            (c.path.name[0], c.label): c.clip_id
+            for c in cutting.cut(found, CONFIG, config.data_root, 1).clips
+        }
+
+    by_time = run()
+    journal = tmp_path / "root" / "windows" / WINDOWS_JOURNAL
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    assert [line.pop("by_time") for line in lines].count(True) == 1
+    for line in lines:  # as they were written before
+        for window in line["windows"]:
+            window["clip_id"] = "0" * 16
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again = run()
+    assert {again[key] for key in again if key[0] == "c"} == {"0" * 16}, "known"
+    assert {key: again[key] for key in again if key[0] == "v"} == {
+        k: by_time[k] for k in by_time if k[0] == "v"
+    }
+    monkeypatch.setattr(cutting, "at_its_rate", None)
+    assert run() == again, "said once"
+    window = window_files.CutWindow(50, 175, "fight")
+    assert window_files.window_id("a" * 64, window) != window_files.window_id("a" * 64, window, by_time=True)
 
 
 def test_a_folder_of_windows_that_is_somebody_elses_is_refused(root: Path) -> None:

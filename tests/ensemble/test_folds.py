@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from violence_detection.combine import fingerprint
 from violence_detection.ensemble import folds, pool
 from violence_detection.errors import UserError
 
@@ -22,6 +23,7 @@ def _frame() -> pd.DataFrame:
             "source_group": [f"s{g}" for g in source],
             "label": np.where(rng.random(200) < 0.5, "fight", "nonfight"),
             "split": np.where(source < 40, "train", "val"),
+            "fingerprint": "",
         }
     )
 
@@ -71,6 +73,26 @@ def test_a_data_set_that_is_left_out_neither_trains_nor_selects_nor_lends_a_sour
         assert not _sources(frame, fold.train) & _sources(frame, fold.selection)
     with pytest.raises(UserError, match="at least two data sets"):
         folds.leave_one_dataset_out(frame, {"a"}, 0.2, 0)
+
+
+def _fingerprint(seed: int) -> str:
+    spectra = np.random.default_rng(seed).normal(0, 20, (8, fingerprint.N_COEFFICIENTS))
+    return fingerprint.encode(spectra)
+
+
+def test_what_shows_held_out_footage_is_not_trained_on_though_it_counts_as_another_source() -> None:
+    """Combining joins no sources that together could not be divided."""
+    frame = _frame()
+    a, b = (frame.index[(frame.dataset == name) & (frame.split == "train")][0] for name in "ab")
+    frame["fingerprint"] = [_fingerprint(i) for i in range(len(frame))]
+    frame.loc[b, "fingerprint"] = frame.fingerprint[a]
+    one, other = frame.clip_id[a], frame.clip_id[b]
+    frame.loc[b, "source_group"] = "another"
+    left_out = folds.leave_one_dataset_out(frame, {"a", "b"}, 0.2, 0)
+    for fold in (*left_out, *folds.cross_validation(frame, {"a", "b"}, 4, 0.2, 0)):
+        seen = {*fold.train, *fold.selection}
+        assert not (one in fold.held_out and other in seen), fold.name
+        assert not (other in fold.held_out and one in seen), fold.name
 
 
 def test_added_data_sets_train_but_neither_select_nor_measure() -> None:

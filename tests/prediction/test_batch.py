@@ -301,9 +301,21 @@ def test_a_line_of_another_making_is_not_believed(place: Place) -> None:
     (verdict,) = batch.judge_all([video], config, journal)
     assert list(batch.judge_all([video], config, journal)) == [verdict]
     line = json.loads(journal.read_text())
-    line["windows"][0]["p_violent"] = 2
-    journal.write_text(f'{json.dumps(line)}\n{{"key": "torn')
-    assert list(batch.judge_all([video], config, journal)) == [verdict]
+    for wrong in ([{**line["windows"][0], "p_violent": 2}], []):
+        journal.write_text(f'{json.dumps({**line, "windows": wrong})}\n{{"key": "torn')
+        assert list(batch.judge_all([video], config, journal)) == [verdict]
+        lines = journal.read_text().count("\n")
+        assert list(batch.judge_all([video], config, journal)) == [verdict]
+        assert journal.read_text().count("\n") == lines, "the right line stands beside it, and is believed"
+
+
+def test_two_runs_into_one_output_do_not_mix(place: Place) -> None:
+    place.videos(["0.9"])
+    config = PredictConfig(model=place.folder / "model")
+    with verdict_journal.kept(verdict_journal.path_for(place.folder / "out.json"), config):
+        _, said = place.run("videos", "--output", "out.json", code=2)
+    assert "another run writes" in said
+    assert "Traceback" not in said
 
 
 def test_folders_are_searched_in_order_and_files_taken_as_given(

@@ -143,4 +143,33 @@ def test_a_stopped_job_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(supervised, "wait", counted)
         with pytest.raises(WorkerLost):
             worker("hang")
-    assert len(waited) == 10
+    assert len(waited) == 1 + 10, "until the item is taken, and then in silence"
+
+
+def test_a_process_that_cannot_be_ended_does_not_hold_up_the_end_of_this_one() -> None:
+    """One that waits for a dead disk."""
+    program = """
+import multiprocessing.process, sys
+sys.path.insert(0, sys.argv[1])
+import test_supervised
+from violence_detection.system import supervised
+if __name__ == "__main__":
+    supervised._KILL_S = 0.2
+    multiprocessing.process.BaseProcess.kill = lambda self: None
+    worker = supervised.SupervisedWorker(test_supervised.load_sleeper, silence_s=0.5)
+    try:
+        worker(20)
+    except supervised.WorkerLost as e:
+        print(e.silent)
+"""
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(Path(__file__).parent)], cwd=Path(__file__).parents[2],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "True\n", done.stderr
+    assert time.monotonic() - begun < 15
+
+
+def load_sleeper() -> Callable[[float], None]:
+    return time.sleep

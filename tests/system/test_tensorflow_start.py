@@ -101,3 +101,32 @@ def test_an_import_that_fails_lets_everything_through(capfd: pytest.CaptureFixtu
         fail()
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "undefined symbol\nafter\n"
+
+
+def test_two_threads_at_once_leave_stderr_as_it_was() -> None:
+    program = """
+import os, threading, time
+from violence_detection.system import tensorflow_start
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+def start(begin, last):
+    time.sleep(begin)
+    with tensorflow_start._without_start_lines():
+        time.sleep(last)
+threads = [threading.Thread(target=start, args=times) for times in ((0, 0.3), (0.1, 0.5))]
+[t.start() for t in threads]
+[t.join() for t in threads]
+os.write(2, b"still said\\n")
+"""
+    assert _python(program).stderr == "still said\n"
+
+
+def test_it_starts_where_no_file_can_be_made() -> None:
+    program = """
+import tempfile
+def refuse(*_, **__):
+    raise FileNotFoundError("No usable temporary directory found")
+tempfile.TemporaryFile = refuse
+from violence_detection.system import tensorflow_start
+print(tensorflow_start.gpus())
+"""
+    assert _python(program).stdout.startswith("[")

@@ -6,11 +6,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from violence_detection.features import extract_ray
+from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import machine
 from violence_detection.training import pod_check
 from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
@@ -41,7 +46,7 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = {"clip_id": ["a", "b", "c", "d"], "split": ["train", "train", "val", "val"], "dataset": "d",
-            "label": ["fight", "nonfight"] * 2}  # fmt: skip
+            "label": ["fight", "nonfight"] * 2, "by_time": False}  # fmt: skip
     monkeypatch.setattr("violence_detection.combine.manifest.read", lambda _: pd.DataFrame(rows))
     where = ExtractConfig(data_root=tmp_path, augment=4)
     features = FeatureConfig(backbone=("efficientnet_lite0",), streams=("rgb",))
@@ -62,6 +67,21 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
     monkeypatch.setattr(pod_check, "free_bytes_of", lambda _: 10)
     with pytest.raises(pod_check.UserError, match="--augment"):
         pod_check.data(where, features, 60, "CPU")
+
+
+def test_features_of_frames_found_by_number_count_as_missing_where_time_stamps_count(tmp_path: Path) -> None:
+    """So that what the check says, and what a worker takes for done, is what the extraction then makes."""
+    store = FeatureStore.open(tmp_path, {"backbone": "b", "stream": "rgb"})
+    clips = [
+        WantedClip(name, Path(f"{name}.mp4"), ("v0", "v1"), name != "constant")
+        for name in ("constant", "old", "new")
+    ]
+    for clip in clips:
+        values = {v: np.zeros((2, 3)) for v in clip.variants}
+        store.add(clip.clip_id, values, "engine", by_time=clip.clip_id == "new")
+    assert [clip.clip_id for clip in pod_check._lacking(store, clips)] == ["old"]
+    group = SimpleNamespace(stores={"b.rgb": store})
+    assert [extract_ray._is_whole(clip, group) for clip in clips] == [True, False, True]  # type: ignore[arg-type]
 
 
 def test_check_says_what_is_not_ready_and_trains_nothing(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config
     scans = scan.scan_all(
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
-    unique, failures = _usable(clips, scans, found, combined, config)
+    put_off: list[str] = []
+    unique, failures = _usable(clips, scans, found, combined, config, put_off)
     failures += cut.failures + not_found
     rows, dropped = divide(unique, config)
     find.require_both_classes(Counter(r["label"] for r in rows), found)
@@ -95,7 +96,7 @@ def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config
         _summary(rows, dropped, unique, failures, found, cut, cut_short, files, combined), failures
     )
     _report(result.summary, config.val_fraction)
-    storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs))
+    storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs, put_off))
     return result
 
 
@@ -115,8 +116,12 @@ def _usable(
     found: Inventory,
     combined: Path,
     config: CombineConfig,
+    put_off: list[str],
 ) -> tuple[Deduplicated, list[dict[str, str]]]:
-    """One of each readable clip, and the failures. Raises UserError when nothing is left."""
+    """One of each readable clip, and the failures. Raises UserError when nothing is left.
+
+    `put_off` is given the reasons why pairs could not be looked at this time.
+    """
     failures = [{"path": n, "reason": s.reason} for n, s in scans.items() if s.reason]
     candidates = [scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
     if not candidates:
@@ -127,7 +132,7 @@ def _usable(
 
     def confirm(pairs: Sequence[tuple[ScannedClip, ScannedClip]]) -> list[bool]:
         journal = combined / second_look.JOURNAL_NAME
-        return second_look.confirm(pairs, config.data_root, journal, config.workers)
+        return second_look.confirm(pairs, config.data_root, journal, config.workers, put_off)
 
     unique = deduplicate(candidates, altered=not config.keep_near, confirm=confirm)
     for clip, other in unique.conflicts:
@@ -165,12 +170,12 @@ def _inputs(
 def _done_before(combined: Path, inputs: str) -> CombineResult | None:
     """The result of an earlier run on the same inputs, if all it made is still there."""
     record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
-    if not record_path.is_file() or not manifest_path.is_file():
+    if not all(path.is_file() for path in (record_path, manifest_path, combined / manifest.BY_TIME_NAME)):
         return None
     record = storage.read_json(record_path)
     if record.get("inputs") != inputs or record["manifest_sha256"] != storage.sha256_file(manifest_path):
         return None
-    if any(damaged.may_pass(failure["reason"]) for failure in record["failures"]):
+    if record.get("put_off") or any(damaged.may_pass(failure["reason"]) for failure in record["failures"]):
         return None
     if not all((combined / row["path"]).exists() for row in storage.read_csv(manifest_path)):
         return None
@@ -333,7 +338,9 @@ def _by_dataset(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[s
     }
 
 
-def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs: str) -> dict[str, Any]:
+def _record(
+    config: CombineConfig, result: CombineResult, combined: Path, inputs: str, put_off: Sequence[str]
+) -> dict[str, Any]:
     return {
         "config": {
             "seed": config.seed,
@@ -348,6 +355,7 @@ def _record(config: CombineConfig, result: CombineResult, combined: Path, inputs
         "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
         "summary": {k: v for k, v in result.summary.items() if k != "manifest"},
         "failures": result.failures,
+        "put_off": sum(map(damaged.may_pass, put_off)),
     }
 
 

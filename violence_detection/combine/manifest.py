@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import logging
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ COLUMNS = (
     "fingerprint", "duration_s", "fps", "width", "height", "n_frames", "codec",
 )  # fmt: skip
 SPLITS = ("train", "val")
+log = logging.getLogger(__name__)
 FILE_NAME = "manifest.csv"
 #: Beside it: the clips whose frames are found by their time stamps, because their rate varies or their header is wrong.
 BY_TIME_NAME = "by_time.csv"
@@ -87,10 +88,13 @@ def read(combined: Path) -> pd.DataFrame:
 
 
 def _by_time(path: Path) -> list[str]:
-    if not path.is_file():  # made before time stamps were read
+    if not path.is_file():
+        log.warning(
+            "%s is not there: nobody knows which clips are of variable frame rate. Run combine_all_datasets.py again",
+            path,
+        )
         return []
-    with path.open(newline="", encoding="utf-8") as f:
-        return [row["clip_id"] for row in csv.DictReader(f)]
+    return [row["clip_id"] for row in storage.read_csv(path)]
 
 
 def require_both_classes(part: str, rows: pd.DataFrame) -> None:

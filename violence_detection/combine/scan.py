@@ -14,7 +14,7 @@ from typing import Any
 
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
-from violence_detection.system import console, processes, storage
+from violence_detection.system import console, storage
 from violence_detection.video import damaged, decode
 
 JOURNAL_NAME = ".scan.jsonl"
@@ -82,15 +82,18 @@ def scan_file(path: Path) -> Scan:
     )
 
 
-def _confirmed(item: tuple[Path, Mapping[str, Any]]) -> Scan | None:
+_NOT_CONFIRMED = Scan(reason="to be read anew")
+
+
+def _confirmed(item: tuple[Path, Mapping[str, Any]]) -> Scan:
     """A journal's line from before time stamps were read, where they say the same; nothing is decoded for that."""
     path, line = item
     try:
         info = decode.timing(path)
     except (UnreadableVideo, OSError):
-        return None
-    if line["reason"] or not info.as_stated or (info.n_frames, info.fps) != (line["n_frames"], line["fps"]):
-        return None
+        return _NOT_CONFIRMED
+    if not info.as_stated or (info.n_frames, info.fps) != (line["n_frames"], line["fps"]):
+        return _NOT_CONFIRMED
     kept = {name: value for name, value in line.items() if name != "stated_frames"}
     return Scan(**kept, duration_s=round(info.played_s, 3), shortfall=info.shortfall())
 
@@ -128,22 +131,21 @@ def _confirm(
 ) -> dict[str, Scan]:
     """What the journal's lines from before time stamps still say rightly, and now as such of today."""
     before = storage.read_journal(journal_path, _FIELDS_WITHOUT_TIME)
-    lines = {(files[name], before[key]["sha256"]): name for name, key in keys.items() if key in before}
-    if not lines:
+    names = {files[n]: n for n, key in keys.items() if key in before and not before[key]["reason"]}
+    if not names:
         return {}
-    items = [(path, before[keys[name]]) for (path, _), name in lines.items()]
+    items = [(path, before[keys[name]]) for path, name in names.items()]
     found = {}
     with storage.appending_journal(journal_path) as record:
-        for (path, line), scan in processes.map_unordered(_confirmed, items, workers, _nothing):
-            if scan is not None:
-                name = lines[path, line["sha256"]]
-                found[name] = scan
-                record(keys[name], asdict(scan))
+        for (path, _), scan in damaged.map_files(_confirmed, items, workers, lambda i: i[0], _not_confirmed):
+            if not scan.reason:
+                found[names[path]] = scan
+                record(keys[names[path]], asdict(scan))
     return found
 
 
-def _nothing(_: tuple[Path, Mapping[str, Any]]) -> None:
-    return None
+def _not_confirmed(_: tuple[Path, Mapping[str, Any]], reason: str) -> Scan:
+    return _NOT_CONFIRMED
 
 
 def _scan_and_record(

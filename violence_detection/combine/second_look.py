@@ -57,11 +57,15 @@ class SecondLook:
 
 
 def confirm(
-    pairs: Sequence[tuple[ScannedClip, ScannedClip]], data_root: Path, journal_path: Path, workers: int
+    pairs: Sequence[tuple[ScannedClip, ScannedClip]],
+    data_root: Path,
+    journal_path: Path,
+    workers: int,
+    put_off: list[str],
 ) -> list[bool]:
     """Which of the pairs are altered copies; what the journal knows is not decoded again.
 
-    A pair that cannot be looked at now is none, and is looked at again by the next run.
+    A pair that cannot be looked at now is none, and is looked at again by the next run; `put_off` is given the reason.
     """
     keys = [storage.stable_hash([a.scan.sha256, b.scan.sha256, VERSION], digits=32) for a, b in pairs]
     known = storage.read_journal(journal_path, frozenset(SecondLook.__dataclass_fields__))
@@ -84,8 +88,9 @@ def confirm(
                 if not look.reason:
                     record(todo[item], asdict(look))
                 bar.update()
-    if failed := sum(bool(look.reason) for look in found.values()):
-        log.warning("%d pairs could not be looked at again now; both clips stay", failed)
+    put_off += [look.reason for look in found.values() if look.reason]
+    if put_off:
+        log.warning("%d pairs could not be looked at again now; both clips stay", len(put_off))
     if others := sum(not look.same and not look.reason for look in found.values()):
         log.info(
             "%d pairs show one camera's picture, but other things move: both stay, as one source", others

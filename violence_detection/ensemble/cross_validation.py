@@ -4,7 +4,7 @@
 <folder>/folds/ensemble.json        all of them as one ensemble
 <folder>/oof_predictions.csv        out-of-fold P(fight) of every clip, with the fold that held it out
 <folder>/cross_validation.json      figures and the jobs they rest on, written last
-With a data set left out in each fold: without_<data set>/, leave_one_out_predictions.csv, leave_one_out.json.
+With a data set left out in each fold: without_<data set>/, leave_one_out_predictions.csv (see leave_one_out.py).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
-LEFT_OUT_RECORD_NAME, LEFT_OUT_PREDICTIONS_NAME = "leave_one_out.json", "leave_one_out_predictions.csv"
+LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,6 @@ class CrossValidation:
     by_dataset: bool = False
 
     @property
-    def record_path(self) -> Path:
-        return self.folder / (LEFT_OUT_RECORD_NAME if self.by_dataset else RECORD_NAME)
-
-    @property
     def predictions_path(self) -> Path:
         return self.folder / (LEFT_OUT_PREDICTIONS_NAME if self.by_dataset else PREDICTIONS_NAME)
 
@@ -68,7 +64,8 @@ class CrossValidation:
 
     def discard(self) -> None:
         """Remove the records of an earlier cross-validation in this folder: they are written last."""
-        self.record_path.unlink(missing_ok=True)
+        if not self.by_dataset:
+            (self.folder / RECORD_NAME).unlink(missing_ok=True)
         for name in (*(fold.name for fold in self.folds), "folds"):
             (self.folder / name / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
 
@@ -78,6 +75,17 @@ class CrossValidation:
 
 def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
     """Predict every fold's held-out clips and write the files above. Returns the summary's fields."""
+    figures = _figures(plan, judge_held_out(plan, trained))
+    storage.write_json(
+        plan.folder / RECORD_NAME,
+        {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
+    )
+    _log(figures)
+    return figures
+
+
+def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> pd.DataFrame:
+    """Every fold's held-out clips judged by its models, by clip id; written as the plan's predictions."""
     import pandas as pd
 
     count = len(plan.members)
@@ -109,13 +117,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
         )
     with storage.atomic_path(plan.predictions_path) as temporary:
         oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
-    figures = _figures(plan, oof)
-    storage.write_json(
-        plan.record_path,
-        {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
-    )
-    _log(figures)
-    return figures
+    return oof
 
 
 def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:

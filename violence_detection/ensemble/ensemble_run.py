@@ -57,6 +57,8 @@ class EnsembleRun:
             (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
         for plan in (*([asked] if asked else []), *elsewhere):
             plan.discard()
+        if elsewhere:
+            (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
         folds_ = asked.jobs() if asked else []
         jobs = [*official, *folds_, *(job for plan in elsewhere for job in plan.jobs())]
         trained = self.train(jobs)  # all of them, so that processes never wait for each other

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from violence_detection.combine import manifest, split
+from violence_detection.combine import duplicates, manifest, split
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -52,6 +52,8 @@ def cross_validation(
 ) -> list[Fold]:
     """K cuts of the train rows of `frame`; every train clip of a target data set is held out by just one of them.
 
+    What shares footage with a held-out clip is not trained on, even where it counts as another source.
+
     Each fold has a selection part of its own, cut from what it trains on. Raises UserError if there are fewer
     sources than folds.
     """
@@ -61,10 +63,13 @@ def cross_validation(
         fold_of = split.grouped_folds(rows.source_group.tolist(), strata, k, seed, rows.clip_id.tolist())
     except ValueError as e:
         raise UserError(f"--cross-validate {k}: {e}") from e
-    return [
-        _make_fold(f"fold_{i}", frame, rows[fold_of != i], rows[fold_of == i], target, fraction, seed)
-        for i in range(k)
-    ]
+    pairs = _shared_footage(frame)
+    folds = []
+    for i in range(k):
+        held_out = rows[fold_of == i]
+        others = _without_footage_of(held_out, rows[fold_of != i], pairs)
+        folds.append(_make_fold(f"fold_{i}", frame, others, held_out, target, fraction, seed))
+    return folds
 
 
 def leave_one_dataset_out(
@@ -72,8 +77,8 @@ def leave_one_dataset_out(
 ) -> list[Fold]:
     """A fold for each target data set: held out are its train clips, trained on are those of the others.
 
-    What shares a source with a held-out clip is not trained on, nor does it select. Raises UserError if there are fewer
-    than two data sets.
+    What shares a source or footage with a held-out clip is not trained on, nor does it select. Raises UserError if
+    there are fewer than two data sets.
     """
     rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
     names = sorted(set(rows.dataset))
@@ -81,12 +86,31 @@ def leave_one_dataset_out(
         raise UserError(
             f"--leave-one-dataset-out needs at least two data sets; the manifest has {', '.join(names) or 'none'}"
         )
+    pairs = _shared_footage(frame)
     folds = []
     for name in names:
         held_out = rows[rows.dataset == name]
         others = rows[(rows.dataset != name) & ~rows.source_group.isin(set(held_out.source_group))]
+        others = _without_footage_of(held_out, others, pairs)
         folds.append(_make_fold(f"without_{name}", frame, others, held_out, target, fraction, seed))
     return folds
+
+
+def _shared_footage(frame: pd.DataFrame) -> list[tuple[str, str]]:
+    """Clips that show the same footage by their fingerprints, in pairs of ids, both ways.
+
+    Combining makes one source of such clips, but not where that would grow too large to be divided.
+    """
+    ids, pairs = frame.clip_id.tolist(), duplicates.find_pairs(frame.fingerprint.tolist())
+    return [(ids[a], ids[b]) for p in pairs for a, b in ((p.i, p.j), (p.j, p.i))]
+
+
+def _without_footage_of(
+    held_out: pd.DataFrame, others: pd.DataFrame, pairs: Collection[tuple[str, str]]
+) -> pd.DataFrame:
+    """The others that share no footage with a held-out clip."""
+    ids = set(held_out.clip_id)
+    return others[~others.clip_id.isin({b for a, b in pairs if a in ids})]
 
 
 def _make_fold(

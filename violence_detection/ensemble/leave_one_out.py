@@ -40,15 +40,11 @@ def finish(
     `plans`: one a seed; `trained`: their jobs' results, seed by seed; `in_set`: figures of a cross-validation on the
     same clips, to stand beside. Returns {"leave_one_dataset_out": the figures}.
     """
-    import pandas as pd
-
     each = len(trained) // len(plans)
-    predictions = []
-    for i, plan in enumerate(plans):
-        cross_validation.finish(plan, trained[i * each : (i + 1) * each])
-        predictions.append(
-            pd.read_csv(plan.predictions_path, keep_default_na=False, encoding_errors="surrogateescape")
-        )
+    predictions = [
+        cross_validation.judge_held_out(plan, trained[i * each : (i + 1) * each])
+        for i, plan in enumerate(plans)
+    ]
     figures = {
         "seeds": [plan.settings.train.seed for plan in plans],
         "members": list(plans[0].members),
@@ -57,7 +53,7 @@ def finish(
         "threshold_by": THRESHOLD_BY,
         **summarised(predictions, in_set),
     }
-    storage.write_json(folder / FIGURES_NAME, figures)
+    storage.write_json(folder / FIGURES_NAME, {**figures, "jobs": [plan.keys() for plan in plans]})
     _log(figures)
     return {"leave_one_dataset_out": figures}
 

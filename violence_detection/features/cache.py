@@ -192,6 +192,11 @@ class FeatureStore:
             return {n: np.load(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
 
 
+def outdated(variants: frozenset[str], by_time: bool) -> bool:
+    """Whether the variants of an entry show frames that were found by number, of a clip whose time stamps count."""
+    return by_time and bool(variants) and BY_TIME not in variants
+
+
 def _variants(members: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in members if name == BY_TIME or not name.startswith("_"))
 

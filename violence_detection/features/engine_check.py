@@ -15,7 +15,7 @@ import numpy as np
 from violence_detection.backbones.engines import Engine
 from violence_detection.backbones.precision import TOLERANCE, relative_error
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.features.cache import FeatureStore
+from violence_detection.features.cache import FeatureStore, outdated
 from violence_detection.features.extraction_pass import BackboneGroup, WantedClip
 from violence_detection.features.key import BackboneRun
 from violence_detection.video import augment, pictures
@@ -71,11 +71,13 @@ def _errors(
     """Relative error of the engine on a few cached clips that another engine made, by clip id."""
     errors: dict[str, float] = {}
     store = group.stores[name]
-    entries = (clip for clip in wanted if not clip.by_time and store.path(clip.clip_id).is_file())
+    entries = (clip for clip in wanted if store.path(clip.clip_id).is_file())
     for clip in itertools.islice(entries, _ENTRIES_EXAMINED):
         if len(errors) == _CLIPS_COMPARED:
             break
         whole = store.variants(clip.clip_id)
+        if whole and outdated(whole, clip.by_time):
+            continue
         others = [v for v, by in store.engines_of(clip.clip_id).items() if by != engine.name] if whole else []
         if not others:
             continue

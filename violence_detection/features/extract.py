@@ -17,7 +17,7 @@ from violence_detection.backbones import engines, registry
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.features import engine_check, extract_ray, key
-from violence_detection.features.cache import BY_TIME, FeatureStore
+from violence_detection.features.cache import FeatureStore, outdated
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import (
     BackboneGroup,
@@ -168,22 +168,22 @@ def missing_clips(
             list(pool.map(lambda clip, store=store: store.variants(clip.clip_id, verify=verify), wanted))
             for store in stores.values()
         ]
-    outdated = 0
+    n_outdated = 0
     for clip, *have in zip(wanted, *present, strict=True):
         for store, variants in zip(stores.values(), have, strict=True):
             if variants is None:
                 log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
         common = frozenset.intersection(*(v or frozenset() for v in have))
-        if clip.by_time and common and BY_TIME not in common:
-            outdated += 1
+        if outdated(common, clip.by_time):
+            n_outdated += 1
             common = frozenset()
         if lacking := tuple(v for v in clip.variants if v not in common):
             todo.append(replace(clip, variants=lacking))
-    if outdated:
+    if n_outdated:
         log.info(
             "%d clips of variable frame rate or with a wrong header: their features, of frames found by number, are "
             "made anew by time stamps",
-            outdated,
+            n_outdated,
         )
     for store in stores.values():
         store.index.save()

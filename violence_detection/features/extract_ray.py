@@ -18,7 +18,7 @@ from typing import Any
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
 from violence_detection.features import engine_check, estimate, key
-from violence_detection.features.cache import RECORD_NAME, FeatureStore
+from violence_detection.features.cache import RECORD_NAME, FeatureStore, outdated
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import (
     BackboneGroup,
@@ -180,7 +180,7 @@ def _store(task: _Task, backbone: str, stream: str, weights: Path) -> FeatureSto
 
 def _is_whole(clip: WantedClip, group: BackboneGroup) -> bool:
     present = [store.variants(clip.clip_id, verify=False) or frozenset() for store in group.stores.values()]
-    return all(set(clip.variants) <= variants for variants in present)
+    return all(set(clip.variants) <= there and not outdated(there, clip.by_time) for there in present)
 
 
 _engines: dict[tuple[Any, ...], engines.Engine] = {}

@@ -5,6 +5,7 @@ Only verdicts are kept: what failed may have been the fault of the hour, and is 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import __version__
+from violence_detection.errors import UserError
 from violence_detection.models import model_files, shipped
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
 
 #: To be given another value whenever judging gives other results, so that old lines are not believed.
-VERSION = "1"
+VERSION = "2"
 #: Settings that change no window: the model is known by its content, its weights with it, and a threshold says what is
 #: made of the windows.
 _CHANGE_NOTHING = frozenset({"model", "threshold", "backbone_weights"})
@@ -40,7 +43,7 @@ class KeptVerdicts:
         self._record, self._threshold = record, config.threshold
         settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
         self._judged_by = storage.stable_hash(
-            [VERSION, model_files.identity(shipped.find(config.model)), settings], digits=32
+            [VERSION, __version__, model_files.identity(shipped.find(config.model)), settings], digits=32
         )
         self._known = storage.read_journal(path, _FIELDS)
 
@@ -58,8 +61,11 @@ class KeptVerdicts:
         try:
             entry = self._known[key]
             windows = tuple(JudgedWindow(**window) for window in entry["windows"])
+            if not windows:
+                raise ValueError("a verdict without windows")
             return Verdict(**{**entry, "windows": windows, "path": str(video)}, threshold=self._threshold)
-        except (KeyError, TypeError, ValueError):  # not there, or not ours
+        except (KeyError, TypeError, ValueError):  # not there, or not ours: to be written anew
+            self._known.pop(key, None)
             return None
 
     def keep(self, key: str, verdict: Verdict) -> None:
@@ -73,6 +79,14 @@ class KeptVerdicts:
 
 @contextmanager
 def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
-    """The journal, made if need be. Raises UserError if there is no such model, OSError if it cannot be written."""
-    with storage.appending_journal(path, sync=True) as record:
+    """The journal, made if need be, for one run at a time.
+
+    Raises UserError if there is no such model or another run has it, OSError if it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(storage.locked(path.with_name(f".{path.name}.lock"), wait=False))
+        except storage.LockTaken as e:
+            raise UserError(f"another run writes {path}. Wait for it, or give another --output") from e
+        record = stack.enter_context(storage.appending_journal(path, sync=True))
         yield KeptVerdicts(path, config, record)

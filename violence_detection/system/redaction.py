@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 #: User and password before a host; a password may hold what an address must not. `host:80/x@y` is none.
@@ -29,6 +31,15 @@ def without_secrets(text: str) -> str:
     for login in _LOGIN:
         text = login.sub(r"\1", text)
     return _SECRET_VALUE.sub(r"\1...", text)
+
+
+def without_secrets_in(value: Any) -> Any:
+    """A summary or a row without what gives access in the addresses it holds; other texts, file names say, stay."""
+    if isinstance(value, str):
+        return without_secrets(value) if "://" in value else value
+    if isinstance(value, Mapping):
+        return {k: without_secrets_in(v) for k, v in value.items()}
+    return [without_secrets_in(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def redact(text: str) -> str:

@@ -372,9 +372,9 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
     """Write the failures file (columns path, reason); without failures an old one is removed."""
     if failures:
-        from violence_detection.system.redaction import without_secrets  # who reads only needs none
+        from violence_detection.system.redaction import without_secrets_in  # who reads only needs none
 
-        told = [{name: without_secrets(f[name]) for name in ("path", "reason")} for f in failures]
+        told: list[dict[str, str]] = without_secrets_in(list(failures))
         write_csv(path, ("path", "reason"), sorted(told, key=lambda f: (f["path"], f["reason"])))
     else:
         path.unlink(missing_ok=True)

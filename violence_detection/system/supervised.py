@@ -29,7 +29,7 @@ LOAD_LIMIT_S = 30 * 60.0
 #: Waiting is done in slices of this length, so that a computer that slept, or a stopped job, is no silence.
 _SLICE_S = 5.0
 _KILL_S = 10.0
-_LIFE, _DONE, _RAISED = "life", "done", "raised"
+_LIFE, _TAKEN, _DONE, _RAISED = "life", "taken", "done", "raised"
 
 
 class WorkerLost(Exception):
@@ -53,6 +53,7 @@ class SupervisedWorker(Generic[T, R]):
         self._load, self._silence_s = load, silence_s
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
+        self._taken = False  # whether the process has the item
 
     def __enter__(self) -> SupervisedWorker[T, R]:
         return self
@@ -82,15 +83,26 @@ class SupervisedWorker(Generic[T, R]):
     def __call__(self, item: T) -> R:
         """The function's result. Raises WorkerLost, or what the function raises, with its traceback as a note.
 
-        After WorkerLost the next item has a new process.
+        After WorkerLost the next item has a new process. One that ends before it has taken the item has died of
+        something else: the item is given to another, once.
         """
+        try:
+            return self._ask(item)
+        except WorkerLost as e:
+            if self._taken or e.silent:
+                raise
+        return self._ask(item)
+
+    def _ask(self, item: T) -> R:
         self.ready()
         assert self._pipe is not None
+        self._taken = False
         try:
             self._pipe.send(item)
         except OSError:
             raise self._ended() from None
-        return self._answer(self._silence_s)
+        answer: R = self._answer(self._silence_s)
+        return answer
 
     def close(self) -> None:
         """End the process, whatever it does."""
@@ -99,6 +111,8 @@ class SupervisedWorker(Generic[T, R]):
             self._process.join(_KILL_S)  # one that waits for a dead disk cannot be killed
             if self._process.exitcode is not None:
                 self._process.close()
+            else:  # nobody waits for it when this process ends
+                multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
         if self._pipe is not None:
             self._pipe.close()
         self._process = self._pipe = None
@@ -123,6 +137,7 @@ class SupervisedWorker(Generic[T, R]):
                 return value
             if kind == _RAISED:
                 raise value
+            self._taken |= kind == _TAKEN
             silent = 0
         self.close()
         raise WorkerLost(f"gave no sign of life for {silence_s:.0f} s", silent=True)
@@ -130,8 +145,10 @@ class SupervisedWorker(Generic[T, R]):
     def _ended(self) -> WorkerLost:
         assert self._process is not None
         self._process.join(_KILL_S)
-        code = self._process.exitcode or 0
+        code = self._process.exitcode
         self.close()
+        if code is None:
+            return WorkerLost("ended its answers and cannot be ended itself")
         if code < 0:
             return WorkerLost(f"was killed by {signal.Signals(-code).name}", signal=-code)
         return WorkerLost(f"ended with exit code {code}")
@@ -163,6 +180,7 @@ def _work(
             item = pipe.recv()
         except EOFError:
             return
+        send(_TAKEN)
         try:
             result = function(item)
         except Exception as e:  # noqa: BLE001 - raised again by the parent

@@ -17,10 +17,13 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+#: There is one stderr for all threads. A start may begin another.
+_one_at_a_time = threading.RLock()
 #: Keras makes a function of the same code for every model. TensorFlow takes them for one that is traced again.
 _RETRACING = re.compile(
     r"calls to <function TensorFlowTrainer\.make_\w+_function.* triggered tf\.function retracing"
@@ -87,20 +90,22 @@ def _start(exec_module: Callable[[ModuleType], None], module: ModuleType) -> Non
 def _without_start_lines(*more: str) -> Iterator[None]:
     """What is written to stderr meanwhile is held back; all but TensorFlow's lines about its start comes afterwards.
 
-    Its libraries write before they look at any setting, so the lines are caught where they come out. `more`: patterns
+    Its libraries write before they look at any setting, so the lines are caught where they come out. Where they end the
+    process, what they said is lost: TF_CPP_MIN_LOG_LEVEL=0 shows it. `more`: patterns
     of further lines that tell nobody anything.
     """
     known = _start_lines(*more)
-    try:
-        stderr = os.dup(2) if known else None
-    except OSError:  # there is no stderr
-        stderr = None
-    if known is None or stderr is None:
-        yield
-        return
-    if sys.stderr is not None:
-        sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with _one_at_a_time, contextlib.ExitStack() as stack:
+        try:
+            held = stack.enter_context(tempfile.TemporaryFile()) if known else None
+            stderr = os.dup(2) if held else None
+        except OSError:  # there is no stderr, or no room to hold its lines
+            held = stderr = None
+        if known is None or held is None or stderr is None:
+            yield
+            return
+        if sys.stderr is not None:
+            sys.stderr.flush()
         os.dup2(held.fileno(), 2)
         try:
             yield

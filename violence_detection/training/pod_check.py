@@ -7,8 +7,8 @@ import importlib.metadata
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,11 +192,12 @@ def missing_features(
     """
     from violence_detection.features import estimate, extract, key
     from violence_detection.features.cache import FeatureStore
+    from violence_detection.features.extraction_pass import WantedClip
 
-    wanted = {
-        clip_id: frozenset(variants if split == "train" else variants[:1])
-        for clip_id, split in zip(frame.clip_id, frame.split, strict=True)
-    }
+    wanted = [
+        WantedClip(clip_id, Path(), tuple(variants if split == "train" else variants[:1]), by_time)
+        for clip_id, split, by_time in zip(frame.clip_id, frame.split, frame.by_time, strict=True)
+    ]
     found = []
     for run in key.backbone_runs(config, how.backbone_weights):
         lacking: list[list[WantedClip]] = []
@@ -213,9 +214,14 @@ def missing_features(
     return found
 
 
-def _lacking(store: FeatureStore, wanted: Mapping[str, frozenset[str]]) -> list[WantedClip]:
+def _lacking(store: FeatureStore, wanted: Sequence[WantedClip]) -> list[WantedClip]:
     """The clips whose entry lacks variants, with those."""
-    from violence_detection.features.extraction_pass import WantedClip
+    from violence_detection.features.cache import outdated
 
-    lacking = {c: need - (store.variants(c, verify=False) or frozenset()) for c, need in wanted.items()}
-    return [WantedClip(c, Path(), tuple(variants)) for c, variants in lacking.items() if variants]
+    found = []
+    for clip in wanted:
+        there = store.variants(clip.clip_id, verify=False) or frozenset()
+        there = frozenset() if outdated(there, clip.by_time) else there
+        if lacking := tuple(v for v in clip.variants if v not in there):
+            found.append(replace(clip, variants=lacking))
+    return found

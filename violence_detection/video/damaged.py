@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from violence_detection.errors import NOT_READ
 from violence_detection.system import processes
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ TIME_LIMIT_S = 30 * 60.0
 #: A file of a few seconds gets no more than this, and 20 s a megabyte: hundreds of times what it needs.
 _LEAST_S, _S_PER_MB = 120.0, 20.0
 CRASHED = "takes the decoder down: the process that read it died"
-_TOO_LONG, _NOT_READ = "takes more than ", "cannot be read: "
+_TOO_LONG = "takes more than "
 
 
 def time_limit_s(path: Path) -> float:
@@ -45,13 +46,13 @@ def timed_out(path: Path) -> str:
 def cannot_be_read(path: Path, error: OSError) -> str:
     """The reason of a file that the system does not give."""
     if path.is_symlink() and not path.exists():
-        return f"{_NOT_READ}it is a link to {path.readlink()}, which is not there. Mend or remove the link"
-    return f"{_NOT_READ}{error.strerror or error}"
+        return f"{NOT_READ}it is a link to {path.readlink()}, which is not there. Mend or remove the link"
+    return f"{NOT_READ}{error.strerror or error}"
 
 
 def may_pass(reason: str) -> bool:
     """Whether the next run may find the file whole, so that the reason is no fact to be remembered."""
-    return reason.startswith((CRASHED, _TOO_LONG, _NOT_READ))
+    return reason.startswith((CRASHED, _TOO_LONG, NOT_READ))
 
 
 def map_files(

@@ -19,7 +19,7 @@ import av
 import cv2
 import numpy as np
 
-from violence_detection.errors import UnreadableVideo
+from violence_detection.errors import NOT_READ, UnreadableVideo
 from violence_detection.system import heartbeat
 
 #: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
@@ -457,7 +457,7 @@ class _Reader:
 def _check_file(path: Path) -> None:
     try:
         if not path.exists():
-            raise UnreadableVideo(path, "no such file")
+            raise UnreadableVideo(path, f"{NOT_READ}no such file")
         if not path.is_file():
             raise UnreadableVideo(path, "not a file")
         if path.stat().st_size == 0:
@@ -465,7 +465,9 @@ def _check_file(path: Path) -> None:
         with path.open("rb"):
             pass
     except PermissionError as e:
-        raise UnreadableVideo(path, "no permission to read it. Run: chmod u+r FILE, or ask its owner") from e
+        raise UnreadableVideo(
+            path, f"{NOT_READ}no permission to read it. Run: chmod u+r FILE, or ask its owner"
+        ) from e
 
 
 def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:

@@ -19,6 +19,7 @@ from violence_detection.combine.cut.window_files import (
     SUFFIX,
     CutJob,
     CutPlan,
+    at_its_rate,
     cut_failed,
     cut_job,
     plan_failed,
@@ -41,8 +42,9 @@ TABLE_NAME = "windows.csv"
 #: Moving or commenting code changes nothing. (The first value was a hash.)
 VERSION = "2f8e82e9adf0"
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
-_RECORD = frozenset({"windows", "reason"})
-_OWN_RECORD = _RECORD | {"refused"}
+#: Of a line, also for labelled stretches; and of those from when frames were found by number alone.
+_RECORDS = tuple(frozenset({"windows", "reason", "by_time", *more}) for more in ((), ("refused",)))
+_RECORDS_BY_NUMBER = tuple(fields - {"by_time"} for fields in _RECORDS)
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
 _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
 
@@ -79,7 +81,7 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     folder = data_root / WINDOWS_FOLDER
     keys = {job: _key(job, data_root) for job in jobs}
     path = folder / WINDOWS_JOURNAL
-    records = storage.read_journal(path, _RECORD) | storage.read_journal(path, _OWN_RECORD)
+    records = _read(path, _RECORDS)
     if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
         raise UserError(
             f"{folder} holds files that combine_all_datasets.py did not make (there is no {WINDOWS_JOURNAL}), but it "
@@ -87,6 +89,7 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
             f"mv {folder} {folder.absolute().with_name('my_windows')}"
         )
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
+    done |= _confirmed({job: key for job, key in keys.items() if key not in records}, path, workers)
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
     if todo:
@@ -102,6 +105,32 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
     storage.write_csv(folder / TABLE_NAME, _TABLE, rows)
     return _sorted(result)
+
+
+def _read(path: Path, of: Iterable[frozenset[str]]) -> dict[str, dict[str, Any]]:
+    records: dict[str, dict[str, Any]] = {}
+    for fields in of:
+        records |= storage.read_journal(path, fields)
+    return records
+
+
+def _confirmed(keys: Mapping[CutJob, str], path: Path, workers: int) -> dict[CutJob, dict[str, Any]]:
+    """What lines from when frames were found by number say of videos whose time stamps say the same."""
+    before = _read(path, _RECORDS_BY_NUMBER)
+    jobs = [job for job, key in keys.items() if key in before and _stands(job, before[key])]
+    if not jobs:
+        return {}
+    found = {}
+    with storage.appending_journal(path) as record:
+        for job, right in damaged.map_files(at_its_rate, jobs, workers, lambda job: job.clip.path, _not_sure):
+            if right:
+                found[job] = before[keys[job]] | {"by_time": False}
+                record(keys[job], found[job])
+    return found
+
+
+def _not_sure(_: CutJob, reason: str) -> bool:
+    return False
 
 
 def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[CutJob], CutResult]:
@@ -263,7 +292,11 @@ def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
 
 
 def _left_over(done: Mapping[CutJob, Mapping[str, Any]]) -> list[Path]:
-    """Files of the videos in `done` that are called like windows, and that no record names."""
+    """Files of the videos in `done` that are called like windows, and that no record names.
+
+    A video that could not be read this time says nothing of its windows.
+    """
+    done = {job: record for job, record in done.items() if not damaged.may_pass(record["reason"])}
     stems = {(job.folder, job.stem) for job in done}
     named = {job.folder / window["name"] for job, record in done.items() for window in record["windows"]}
     found = []

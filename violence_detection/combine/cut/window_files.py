@@ -98,9 +98,9 @@ def plan_failed(_: CutJob, reason: str) -> CutPlan:
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
     """Write a job's windows. Where not all of the video decodes, they are placed anew in what does.
 
-    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason}, for labelled stretches also
-    refused: {position: reason}. Files that are not named there are left over. Raises UserError when a clip cannot be
-    written.
+    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason, by_time}, for labelled stretches
+    also refused: {position: reason}. by_time: frames were found by their time stamps. Files that are not named there
+    are left over. Raises UserError when a clip cannot be written.
     """
     job, plan = item
     if plan.info is None:
@@ -129,7 +129,17 @@ def cut_failed(item: tuple[CutJob, CutPlan], reason: str) -> dict[str, Any]:
 def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[str, Any]:
     """What the journal keeps of a job; of one by annotations nothing is refused, and its lines have no word of it."""
     refused = {str(position): reason for position, reason in plan.refused.items()}  # as JSON keeps it
-    return {"windows": written, "reason": plan.reason} | ({"refused": refused} if job.stretches else {})
+    by_time = plan.info is not None and not plan.info.as_stated
+    record = {"windows": written, "reason": plan.reason, "by_time": by_time}
+    return record | ({"refused": refused} if job.stretches else {})
+
+
+def at_its_rate(job: CutJob) -> bool:
+    """Whether the frames of a video come at its stated rate, so that windows placed by frame number are right."""
+    try:
+        return decode.timing(job.clip.path).as_stated
+    except (UnreadableVideo, OSError):
+        return False
 
 
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
@@ -147,7 +157,10 @@ def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
     except OSError as e:
         raise UserError(writer.cannot_write(job.folder, str(e.strerror))) from e
     source = _content_hash(job.clip.path) if written else ""
-    return _record(job, [_as_record(w, path, fps, source) for w, path in written], plan)
+    by_time = not plan.info.as_stated
+    return _record(
+        job, [_as_record(w, path, fps, window_id(source, w, by_time)) for w, path in written], plan
+    )
 
 
 def _content_hash(path: Path) -> str:
@@ -157,19 +170,22 @@ def _content_hash(path: Path) -> str:
         raise UnreadableVideo(path, damaged.cannot_be_read(path, e)) from e
 
 
-def window_id(source_sha256: str, window: CutWindow) -> str:
+def window_id(source_sha256: str, window: CutWindow, by_time: bool = False) -> str:
     """The id of a window's clip, 16 hexadecimal digits: what was cut, and how it is encoded.
+
+    `by_time`: the window's frames are moments, not frames counted, and so other pictures.
 
     Not the hash of the encoded file, which differs between builds of OpenCV; so the split is the same on all machines.
     """
-    return storage.stable_hash([source_sha256, window.first, window.end, CODEC, SUFFIX], digits=16)
+    found = ["by time"] if by_time else []
+    return storage.stable_hash([source_sha256, window.first, window.end, CODEC, SUFFIX, *found], digits=16)
 
 
-def _as_record(window: CutWindow, path: Path, fps: float, source_sha256: str) -> dict[str, Any]:
+def _as_record(window: CutWindow, path: Path, fps: float, clip_id: str) -> dict[str, Any]:
     start_s, end_s = (round(frame / fps, 3) for frame in (window.first, window.end))
     return {
         "name": path.name,
-        "clip_id": window_id(source_sha256, window),
+        "clip_id": clip_id,
         "label": window.label,
         "start_s": start_s,
         "end_s": end_s,
