@@ -27,7 +27,7 @@ import cv2
 
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode
-from violence_detection.video.files import VideoSearch
+from violence_detection.video.video_files import VideoSearch
 
 SCRIPT = Path(__file__).resolve().parent.parent / "combine_all_datasets.py"
 FRAMES, SIZE = 16, (96, 64)

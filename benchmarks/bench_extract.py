@@ -52,7 +52,7 @@ from violence_detection.features.extraction_pass import (
     open_groups,
 )
 from violence_detection.video import augment, decode, pictures, sampling
-from violence_detection.video.files import VideoSearch
+from violence_detection.video.video_files import VideoSearch
 
 _IMAGES_IN_MEMORY = 8  # clips that the network alone is timed on, again and again
 

@@ -30,7 +30,7 @@ from benchmarks import alterations
 from violence_detection.combine import duplicates, fingerprint, second_look
 from violence_detection.system import storage
 from violence_detection.video import decode
-from violence_detection.video.files import VideoSearch
+from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger("bench_fingerprint")
 #: The limit is set this far below the nearest unrelated pair of the first half.

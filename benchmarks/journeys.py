@@ -72,14 +72,15 @@ def _module(code: CodeType) -> str | None:
 def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Calls]:
     """Combine and extract as the scripts do: the calls of the files' journey, and those of what is set up before.
 
-    Set up once for all files: settings are checked, the catalogue is read, the backbone found, its weights read and its
-    network built, the room on the disk compared with what is needed.
+    Set up once for all files: settings are checked, the catalogue is read, other programs' folders are looked for, the
+    backbone is found, its weights read and its network built, the room on the disk compared with what is needed.
     """
     from violence_detection.combine import combine, manifest
     from violence_detection.combine.config import CombineConfig
     from violence_detection.datasets import catalogue
     from violence_detection.features import extract
     from violence_detection.features.config import ExtractConfig, FeatureConfig
+    from violence_detection.find import kaggle_folders
     from violence_detection.system import processes, settings
     from violence_detection.training import training_data  # noqa: F401 - all imports before the journey
 
@@ -93,6 +94,7 @@ def raw_to_features(clips: Path, root: Path, backbone: str) -> tuple[Calls, Call
     journey, set_up = Calls(), Calls()
     before: tuple[tuple[Any, str], ...] = (
         (catalogue, "load"),
+        (kaggle_folders, "folders"),
         (extract, "check"),
         (extract, "open_groups"),
         (extract, "_check_disk"),
@@ -149,7 +151,7 @@ def main() -> int:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         if args.model:
-            from violence_detection.video.files import VideoSearch
+            from violence_detection.video.video_files import VideoSearch
 
             video = min(VideoSearch().below(args.clips))
             verdict = video_to_verdict(video, args.model)

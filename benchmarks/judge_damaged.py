@@ -25,8 +25,8 @@ from violence_detection import cli
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import batch
 from violence_detection.prediction.config import PredictConfig
-from violence_detection.video import damaged
-from violence_detection.video.files import VideoSearch
+from violence_detection.video import video_files
+from violence_detection.video.video_files import VideoSearch
 
 _ALLOWED = 0.1
 _STEP_S = 0.06  # a frame or two more or less at the end of a file is no difference
@@ -63,7 +63,7 @@ def main() -> int:
             there_s = by_ffmpeg(item.path, damaged_videos.usual_step_s(item.path))
             if isinstance(verdict, UnreadableVideo):
                 counts["failures"] += 1
-                counts["crashed"] += verdict.reason.startswith(damaged.CRASHED)
+                counts["crashed"] += verdict.reason.startswith(video_files.CRASHED)
                 counts["hung"] += "no progress" in verdict.reason
                 if there_s > 0.5:
                     apart.append([item.path.name, verdict.reason, round(there_s, 2)])

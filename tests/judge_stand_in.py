@@ -16,7 +16,7 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import batch
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import heartbeat
+from violence_detection.system import processes
 
 SILENCE_S = 1.5
 #: A file whose lines are the starts of the process and the files that it was asked to judge.
@@ -57,7 +57,7 @@ def load(config: PredictConfig) -> Callable[[Path], Verdict]:
         if text == "slow":
             for _ in range(20):
                 time.sleep(SILENCE_S / 10)
-                heartbeat.beat()
+                processes.beat()
             text = "0.5"
         time.sleep(float(os.environ.get("STAND_IN_TAKES_S", "0")))
         p, _, warning = text.partition(" ")

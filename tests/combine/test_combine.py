@@ -25,7 +25,7 @@ from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UserError
 from violence_detection.find import inventory
 from violence_detection.system import storage
-from violence_detection.video import damaged
+from violence_detection.video import video_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOCKEY = "raw/hockey/data"
@@ -309,7 +309,7 @@ def test_a_fault_that_may_have_passed_is_looked_at_again_though_nothing_is_new(
         look = scan.scan_all
 
         def crash(files: dict[str, Path], journal: Path, workers: int) -> dict[str, scan.Scan]:
-            return look(files, journal, workers) | {HALF: scan.Scan(reason=damaged.CRASHED)}
+            return look(files, journal, workers) | {HALF: scan.Scan(reason=video_files.CRASHED)}
 
         patch.setattr(scan, "scan_all", crash)
         assert combine.run(CombineConfig(data_root=root)).summary["unreadable"] == 2

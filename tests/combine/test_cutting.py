@@ -52,8 +52,8 @@ from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
 from violence_detection.system import processes, storage
-from violence_detection.video import damaged, decode
-from violence_detection.video.files import WINDOWS_JOURNAL
+from violence_detection.video import decode, video_files
+from violence_detection.video.video_files import WINDOWS_JOURNAL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -275,7 +275,7 @@ def test_what_takes_too_long_is_named_and_tried_again_by_the_next_run(
             found = inventory.discover([root / "raw"])
             plans = [(job, window_files.plan_job(job)) for job in cutting._jobs(found, CONFIG, root)[0]]
             patch.setattr(cutting, "_plan_all", lambda *_: plans)
-        patch.setattr(damaged, "TIME_LIMIT_S", 0.0)
+        patch.setattr(video_files, "TIME_LIMIT_S", 0.0)
         result = cut(root)
     assert {f["path"] for f in result.failures if "takes more than" in f["reason"]} >= {NORMAL, FIGHTING}
     assert files(root) == {}
@@ -283,7 +283,7 @@ def test_what_takes_too_long_is_named_and_tried_again_by_the_next_run(
     assert files(root) == files(done[0])
 
 
-@pytest.mark.parametrize("reason", [damaged.CRASHED, "cannot be read: Input/output error"])
+@pytest.mark.parametrize("reason", [video_files.CRASHED, "cannot be read: Input/output error"])
 def test_faults_that_an_earlier_version_remembered_are_not_believed(
     root: Path, done: tuple[Path, CutResult], reason: str
 ) -> None:
@@ -304,7 +304,7 @@ def test_a_video_whose_process_dies_is_tried_twice_and_by_the_next_run(
     with monkeypatch.context() as patch:
         patch.setattr(cutting, "cut_job", _die_at_the_normal_one)
         result = cut(root)
-    assert {f["path"]: f["reason"] for f in result.failures}[NORMAL] == damaged.CRASHED
+    assert {f["path"]: f["reason"] for f in result.failures}[NORMAL] == video_files.CRASHED
     assert "1 videos could not be cut now" in caplog.text
     assert (root / "died").read_text() == "xx"
     assert cut(root).by_dataset == done[1].by_dataset

@@ -17,7 +17,7 @@ from timed_videos import evenly
 
 from violence_detection.combine import scan
 from violence_detection.system import console, storage
-from violence_detection.video import damaged
+from violence_detection.video import video_files
 
 LOOK = scan.scan_file
 
@@ -50,7 +50,7 @@ def known(journal: Path) -> int:
 def test_a_file_that_is_never_read_to_its_end_is_given_up_and_tried_again_by_the_next_run(
     tmp_path: Path, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(damaged, "TIME_LIMIT_S", 4.0)
+    monkeypatch.setattr(video_files, "TIME_LIMIT_S", 4.0)
     files["stuck.avi"] = tmp_path / "stuck.avi"
     os.mkfifo(files["stuck.avi"])
     journal = tmp_path / "journal"
@@ -112,9 +112,9 @@ def test_the_limit_grows_with_the_file_and_is_minutes_for_a_clip(tmp_path: Path)
     for path, size_bytes in ((clip, 1_000_000), (film, 50_000_000_000)):
         with path.open("wb") as f:
             f.truncate(size_bytes)
-    assert damaged.time_limit_s(tmp_path / "gone.avi") == 120
-    assert 120 < damaged.time_limit_s(clip) < 180
-    assert damaged.time_limit_s(film) == damaged.TIME_LIMIT_S
+    assert video_files.time_limit_s(tmp_path / "gone.avi") == 120
+    assert 120 < video_files.time_limit_s(clip) < 180
+    assert video_files.time_limit_s(film) == video_files.TIME_LIMIT_S
 
 
 def test_one_whose_process_was_killed_is_tried_once_more_in_the_same_run(
@@ -134,14 +134,14 @@ def test_a_crash_is_no_fact_for_the_next_run_and_the_log_says_how_many(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(scan, "scan_file", _die)
     found = scan.scan_all(files, tmp_path / "journal", workers=2)
-    assert found["heavy.avi"].reason == damaged.CRASHED
+    assert found["heavy.avi"].reason == video_files.CRASHED
     assert "1 of them could not be read now; the next run tries them again" in caplog.text
     monkeypatch.setattr(scan, "scan_file", LOOK)
     assert not scan.scan_all(files, tmp_path / "journal", workers=2)["heavy.avi"].reason
     assert "3 files: 2 known, 1 to read" in caplog.text
 
 
-@pytest.mark.parametrize("reason", [damaged.CRASHED, "cannot be read: Permission denied"])
+@pytest.mark.parametrize("reason", [video_files.CRASHED, "cannot be read: Permission denied"])
 def test_faults_that_an_earlier_version_remembered_are_not_believed(
     tmp_path: Path, files: dict[str, Path], reason: str
 ) -> None:

@@ -175,7 +175,7 @@ def test_an_unreadable_clip_is_a_named_failure_and_others_are_unaffected(
     wanted = [*stand_in.wanted(clips, 2), *stand_in.wanted([bad, absent], 2)]
     done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert [f["path"] for f in done.failures] == [str(absent), str(bad)]
-    assert done.failures[0]["reason"] == "no such file"
+    assert done.failures[0]["reason"] == "cannot be read: no such file"
     assert done.clips_extracted == 4
     for store in done.stores.values():
         assert store.variants("bad") == frozenset()

@@ -16,7 +16,7 @@ from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find, inventory
 from violence_detection.find.config import FindConfig
-from violence_detection.video import damaged
+from violence_detection.video import video_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -132,9 +132,9 @@ def test_check_names_the_damaged_files(tmp_path: Path) -> None:
 
 
 def test_check_names_what_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(damaged, "TIME_LIMIT_S", 0.0)
+    monkeypatch.setattr(video_files, "TIME_LIMIT_S", 0.0)
     video = write(tmp_path / "fi1_xvid.avi", 1)
-    assert find.check([video], workers=1) == [{"path": str(video), "reason": damaged.timed_out(video)}]
+    assert find.check([video], workers=1) == [{"path": str(video), "reason": video_files.timed_out(video)}]
 
 
 def test_check_names_a_video_that_ends_long_before_its_header_says(tmp_path: Path) -> None:

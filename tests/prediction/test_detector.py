@@ -21,7 +21,7 @@ from violence_detection.models import trained_model
 from violence_detection.prediction import detector
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Event, JudgedWindow, Verdict
-from violence_detection.system import heartbeat, storage
+from violence_detection.system import processes, storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 from violence_detection.video import augment, decode
@@ -165,8 +165,8 @@ def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch:
     clip = small_videos.write(tmp_path / "clip.avi", 1, n_frames=60)
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
     beats: list[None] = []
-    monkeypatch.setattr(heartbeat, "_EVERY_S", 0.0)
-    monkeypatch.setattr(heartbeat._heart, "say", lambda: beats.append(None))
+    monkeypatch.setattr(processes, "_EVERY_S", 0.0)
+    monkeypatch.setattr(processes._heart, "say", lambda: beats.append(None))
     verdict = judge.judge(clip)
     assert verdict.duration_s == verdict.judged_s == 5.0
     assert len(beats) > 60

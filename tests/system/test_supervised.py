@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from violence_detection.system import heartbeat, storage, supervised
+from violence_detection.system import processes, storage, supervised
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -39,7 +39,7 @@ def load() -> Callable[[str], int]:
         if item == "slow":
             for _ in range(25):
                 time.sleep(0.1)
-                heartbeat.beat()
+                processes.beat()
         if item == "odd":
             raise OddError(1, 2)
         if item == "print":

@@ -19,7 +19,7 @@ from violence_detection.errors import UserError
 from violence_detection.find import find
 from violence_detection.find.inventory import ClipFile, Inventory, source_path
 from violence_detection.system import storage
-from violence_detection.video import damaged
+from violence_detection.video import video_files
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,8 @@ def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config
     inputs = _inputs(clips, left_out, cut.failures + not_found, config)
     if (result := _done_before(combined, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
-        cutting.remove(cut.left_over)
+        if cut.left_over:
+            cutting.remove(cut.left_over)
         _report(result.summary, config.val_fraction)
         return result
     scans = scan.scan_all(
@@ -89,7 +90,8 @@ def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config
     find.require_both_classes(Counter(r["label"] for r in rows), found)
     cut_short = _cut_short(scans)
     _publish(combined, rows, config)
-    cutting.remove(cut.left_over)
+    if cut.left_over:
+        cutting.remove(cut.left_over)
     _write_tables(combined, dropped, failures, left_out, cut_short)
     files = _files(found, cut, scans, rows, dropped, config.data_root)
     result = CombineResult(
@@ -175,7 +177,9 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
     record = storage.read_json(record_path)
     if record.get("inputs") != inputs or record["manifest_sha256"] != storage.sha256_file(manifest_path):
         return None
-    if record.get("put_off") or any(damaged.may_pass(failure["reason"]) for failure in record["failures"]):
+    if record.get("put_off") or any(
+        video_files.may_pass(failure["reason"]) for failure in record["failures"]
+    ):
         return None
     if not all((combined / row["path"]).exists() for row in storage.read_csv(manifest_path)):
         return None
@@ -355,7 +359,7 @@ def _record(
         "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
         "summary": {k: v for k, v in result.summary.items() if k != "manifest"},
         "failures": result.failures,
-        "put_off": sum(map(damaged.may_pass, put_off)),
+        "put_off": sum(map(video_files.may_pass, put_off)),
     }
 
 

@@ -2,7 +2,7 @@
 
 One line a file is appended as soon as it is known, keyed by path, size, modification time and the version of
 the code that looked. A killed run or a later data set costs only what is not in the journal yet. What may be otherwise
-tomorrow (video/damaged.py) is not written down, and not believed where an earlier version did.
+tomorrow (video/video_files.py) is not written down, and not believed where an earlier version did.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, storage
-from violence_detection.video import damaged, decode
+from violence_detection.video import decode, video_files
 
 JOURNAL_NAME = ".scan.jsonl"
 #: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,
@@ -67,7 +67,7 @@ def scan_file(path: Path) -> Scan:
     except UnreadableVideo as e:
         return Scan(reason=e.reason)
     except OSError as e:
-        return Scan(reason=damaged.cannot_be_read(path, e))
+        return Scan(reason=video_files.cannot_be_read(path, e))
     return Scan(
         sha256=sha256,
         n_frames=info.n_decoded,
@@ -112,7 +112,7 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
     found = {
         name: Scan(**known[key])
         for name, key in keys.items()
-        if key in known and not damaged.may_pass(known[key]["reason"])
+        if key in known and not video_files.may_pass(known[key]["reason"])
     }
     found |= _confirm({n: k for n, k in keys.items() if n not in found}, files, journal_path, workers)
     todo = {files[name]: name for name in keys if name not in found}
@@ -121,7 +121,7 @@ def scan_all(files: Mapping[str, Path], journal_path: Path, workers: int) -> dic
         for name, scan in _scan_and_record(todo, keys, journal_path, workers):
             found[name] = scan
             bar.update()
-    if n := sum(damaged.may_pass(scan.reason) for scan in found.values()):
+    if n := sum(video_files.may_pass(scan.reason) for scan in found.values()):
         console.log.warning("%d of them could not be read now; the next run tries them again", n)
     return {name: found[name] for name in keys}
 
@@ -137,7 +137,9 @@ def _confirm(
     items = [(path, before[keys[name]]) for path, name in names.items()]
     found = {}
     with storage.appending_journal(journal_path) as record:
-        for (path, _), scan in damaged.map_files(_confirmed, items, workers, lambda i: i[0], _not_confirmed):
+        for (path, _), scan in video_files.map_files(
+            _confirmed, items, workers, lambda i: i[0], _not_confirmed
+        ):
             if not scan.reason:
                 found[names[path]] = scan
                 record(keys[names[path]], asdict(scan))
@@ -154,8 +156,8 @@ def _scan_and_record(
     if not todo:
         return
     with storage.appending_journal(journal_path) as record:
-        for path, scan in damaged.map_files(scan_file, todo, workers, lambda path: path, _failed):
-            if keys[todo[path]] and not damaged.may_pass(scan.reason):
+        for path, scan in video_files.map_files(scan_file, todo, workers, lambda path: path, _failed):
+            if keys[todo[path]] and not video_files.may_pass(scan.reason):
                 record(keys[todo[path]], asdict(scan))
             yield todo[path], scan
 

@@ -19,7 +19,7 @@ from violence_detection.combine import fingerprint
 from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, storage
-from violence_detection.video import damaged, decode
+from violence_detection.video import decode, video_files
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def confirm(
             storage.appending_journal(journal_path) as record,
             console.progress(total=len(todo), desc="second look", unit="pair") as bar,
         ):
-            for item, look in damaged.map_files(_look, todo, workers, _larger, _failed):
+            for item, look in video_files.map_files(_look, todo, workers, _larger, _failed):
                 found[todo[item]] = look
                 if not look.reason:
                     record(todo[item], asdict(look))
@@ -104,11 +104,11 @@ def _look(item: tuple[Path, Path]) -> SecondLook:
     except UnreadableVideo as e:
         return SecondLook(False, reason=e.reason)
     except OSError as e:
-        return SecondLook(False, reason=damaged.cannot_be_read(item[0], e))
+        return SecondLook(False, reason=video_files.cannot_be_read(item[0], e))
 
 
 def _larger(item: tuple[Path, Path]) -> Path:
-    return max(item, key=damaged.time_limit_s)
+    return max(item, key=video_files.time_limit_s)
 
 
 def _failed(_: tuple[Path, Path], reason: str) -> SecondLook:

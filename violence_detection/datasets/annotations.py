@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.datasets.catalogue import Dataset
-from violence_detection.video.files import VIDEO_SUFFIXES
+from violence_detection.video.video_files import VIDEO_SUFFIXES
 
 _UBI_PEACE, _UBI_FIGHT = ("0", "0.0"), ("1", "1.0")
 _PARENTS = 3  # folders above the data set's root in which the annotations are looked for as well

@@ -23,7 +23,7 @@ from violence_detection.datasets.own_labels import Labels
 from violence_detection.datasets.own_table import OwnClip
 from violence_detection.errors import UserError
 from violence_detection.system import settings
-from violence_detection.video.files import VideoSearch
+from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
 

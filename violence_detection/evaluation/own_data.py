@@ -22,7 +22,7 @@ from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.find import inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
 from violence_detection.system import storage
-from violence_detection.video.files import VideoSearch
+from violence_detection.video.video_files import VideoSearch
 
 if TYPE_CHECKING:
     import pandas as pd

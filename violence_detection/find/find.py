@@ -18,7 +18,7 @@ from violence_detection.find import inventory, kaggle_folders, offers
 from violence_detection.find.config import FindConfig
 from violence_detection.find.inventory import FoundDataset, Inventory
 from violence_detection.system import console, storage
-from violence_detection.video import damaged, decode
+from violence_detection.video import decode, video_files
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ def check(paths: Iterable[Path], workers: int) -> list[dict[str, str]]:
     todo = sorted(set(paths))
     failures = []
     with console.progress(total=len(todo), desc="check", unit="video") as bar:
-        reasons = damaged.map_files(_reason, todo, workers, lambda path: path, _failed)
+        reasons = video_files.map_files(_reason, todo, workers, lambda path: path, _failed)
         for path, reason in reasons:
             if reason:
                 failures.append({"path": str(path), "reason": reason})
@@ -157,7 +157,7 @@ def _reason(path: Path) -> str:
     except UnreadableVideo as e:
         return e.reason
     except OSError as e:
-        return damaged.cannot_be_read(path, e)
+        return video_files.cannot_be_read(path, e)
     return info.shortfall()
 
 

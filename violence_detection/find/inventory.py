@@ -23,7 +23,7 @@ from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 from violence_detection.system import storage
-from violence_detection.video.files import VideoSearch
+from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
 

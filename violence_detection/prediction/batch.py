@@ -21,8 +21,8 @@ from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import console, storage
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
-from violence_detection.video import damaged
-from violence_detection.video.files import VideoSearch
+from violence_detection.video import video_files
+from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,7 @@ def _reason(lost: WorkerLost) -> str:
             f"made no progress for {SILENCE_LIMIT_S:.0f} s and was given up. Copy it to a faster disk if that is why, "
             "else convert it (ffmpeg -i OLD NEW.mp4), and run the same command again"
         )
-    return f"{damaged.CRASHED} ({lost}{_memory(lost)})"
+    return f"{video_files.CRASHED} ({lost}{_memory(lost)})"
 
 
 def _memory(lost: WorkerLost) -> str:

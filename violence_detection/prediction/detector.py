@@ -19,7 +19,7 @@ from violence_detection.models import trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import heartbeat, storage
+from violence_detection.system import processes, storage
 from violence_detection.video import augment, decode, pictures, sampling
 
 _WINDOWS_AT_ONCE = 16  # bounds the memory of a long video
@@ -67,7 +67,7 @@ class Detector:
             _check_finite(path, inputs)
             probabilities = self.model.average(self.model.average_views(inputs))
             _check_finite(path, {"P(violent)": probabilities})
-            heartbeat.beat()
+            processes.beat()
             for window, p in zip(some, probabilities, strict=True):
                 start = info.start_s + window.start / info.fps
                 end = start + window.length / info.fps
@@ -115,7 +115,7 @@ class Detector:
             made: list[list[Mapping[str, np.ndarray]]] = [[] for _ in windows]
             for row, view in itertools.product(range(len(windows)), self.views):
                 made[row].append(run.by_input(stream, jobs[row, view, stream].result()))
-                heartbeat.beat()
+                processes.beat()
             for name in run.inputs(stream):
                 with np.errstate(over="ignore"):  # is looked for below
                     out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)

@@ -1,4 +1,5 @@
 """Work spread over processes, few items in flight whatever their number, and no worker's end is that of the work.
+Long work gives signs of life, by which whoever watches it can tell slow from stuck.
 
 Fresh processes (spawn) are used, because forking after OpenCV or TensorFlow have started threads may hang.
 """
@@ -26,6 +27,8 @@ R = TypeVar("R")
 _MOST_WORKERS = 100
 #: The variable that bounds what loky counts.
 _LIMIT = "LOKY_MAX_CPU_COUNT"
+#: Signs of life are cheap to give and not worth sending more often.
+_EVERY_S = 1.0
 
 
 def usable_cpus() -> int:
@@ -143,3 +146,26 @@ def follow_parent() -> None:
 def _exit_after(parent: multiprocessing.process.BaseProcess) -> None:
     parent.join()
     os._exit(1)
+
+
+class _Heart:
+    """Where signs of life go, if anybody watches."""
+
+    def __init__(self) -> None:
+        self.say: Callable[[], None] | None = None
+        self.last_s = 0.0
+
+
+_heart = _Heart()
+
+
+def beat() -> None:
+    """Some progress was made: a frame decoded, a window judged. Costs next to nothing where nobody watches."""
+    if _heart.say is not None and (now_s := time.monotonic()) - _heart.last_s >= _EVERY_S:
+        _heart.last_s = now_s
+        _heart.say()
+
+
+def watch(say: Callable[[], None]) -> None:
+    """Have `say` called, about once a second at most, while this process makes progress. Threads may call it."""
+    _heart.say = say

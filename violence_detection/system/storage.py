@@ -26,7 +26,7 @@ from typing import Any, Final
 import psutil
 
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.system import heartbeat
+from violence_detection.system import processes
 
 log = logging.getLogger(__name__)
 #: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
@@ -386,7 +386,7 @@ def sha256_file(path: Path) -> str:
     with path.open("rb") as f:
         while chunk := f.read(_CHUNK_BYTES):
             digest.update(chunk)
-            heartbeat.beat()
+            processes.beat()
     return digest.hexdigest()
 
 

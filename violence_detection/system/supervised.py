@@ -1,7 +1,7 @@
 """One process that keeps what it has loaded and does one item after another, watched for its end and for silence.
 
 A damaged file can take the process that reads it down, or keep it for ever. Here that costs this one item: it is named,
-and the next has a new process. Work of any length is left alone as long as it gives signs of life (`heartbeat`).
+and the next has a new process. Work of any length is left alone as long as it gives signs of life (`processes.beat`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from violence_detection.system import console, heartbeat
+from violence_detection.system import console, processes
 from violence_detection.system.processes import follow_parent
 
 T = TypeVar("T")
@@ -168,7 +168,7 @@ def _work(
         with lock:
             pipe.send((kind, value))
 
-    heartbeat.watch(lambda: send(_LIFE))
+    processes.watch(lambda: send(_LIFE))
     try:
         function = load()
     except Exception as e:  # noqa: BLE001 - raised again by the parent

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import NOT_READ, UnreadableVideo
-from violence_detection.system import heartbeat
+from violence_detection.system import processes
 
 #: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
 MIN_FRAMES = 8
@@ -274,7 +274,7 @@ class _Reader:
         for _ in range(_MOST_PAUSES):
             try:
                 for packet in self._container.demux(*(() if others else (self._stream,))):
-                    heartbeat.beat()
+                    processes.beat()
                     if packet.stream is self._stream:
                         yield packet
                     elif packet.pts is not None and packet.time_base is not None:
@@ -489,7 +489,7 @@ def _check_disk(path: Path) -> None:
     """Read a file that FFmpeg could not: raises the OSError of a disk that does not answer."""
     with path.open("rb") as f:
         while f.read(1 << 24):
-            heartbeat.beat()
+            processes.beat()
 
 
 def _said(error: av.FFmpegError) -> str:

@@ -32,8 +32,8 @@ from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import ClipFile, FoundDataset, Inventory, source_path
 from violence_detection.system import console, storage
 from violence_detection.system.storage import RESERVE_BYTES, free_bytes_of, gigabytes
-from violence_detection.video import damaged
-from violence_detection.video.files import WINDOWS_FOLDER, WINDOWS_JOURNAL
+from violence_detection.video import video_files
+from violence_detection.video.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +96,10 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
         planned = _plan_all(todo, folder, workers)
         with storage.appending_journal(path) as record:
             for job, outcome in _cut_all(planned, workers):
-                if keys[job] and not damaged.may_pass(outcome["reason"]):
+                if keys[job] and not video_files.may_pass(outcome["reason"]):
                     record(keys[job], outcome)
                 done[job] = outcome
-    if n := sum(damaged.may_pass(outcome["reason"]) for outcome in done.values()):
+    if n := sum(video_files.may_pass(outcome["reason"]) for outcome in done.values()):
         log.warning("%d videos could not be cut now; the next run tries them again", n)
     result.left_over = _left_over(done)
     rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
@@ -122,7 +122,9 @@ def _confirmed(keys: Mapping[CutJob, str], path: Path, workers: int) -> dict[Cut
         return {}
     found = {}
     with storage.appending_journal(path) as record:
-        for job, right in damaged.map_files(at_its_rate, jobs, workers, lambda job: job.clip.path, _not_sure):
+        for job, right in video_files.map_files(
+            at_its_rate, jobs, workers, lambda job: job.clip.path, _not_sure
+        ):
             if right:
                 found[job] = before[keys[job]] | {"by_time": False}
                 record(keys[job], found[job])
@@ -226,7 +228,7 @@ def _unusable(name: str, label: str, read: Annotations, config: CutConfig, where
 
 
 def _plans(jobs: Sequence[CutJob], workers: int) -> Iterator[tuple[CutJob, CutPlan]]:
-    return damaged.map_files(plan_job, jobs, workers, lambda job: job.clip.path, plan_failed)
+    return video_files.map_files(plan_job, jobs, workers, lambda job: job.clip.path, plan_failed)
 
 
 def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[CutJob, CutPlan]]:
@@ -253,7 +255,9 @@ def _cut_all(
 ) -> Iterator[tuple[CutJob, dict[str, Any]]]:
     """(job, record for the journal) in order of completion."""
     with console.progress(total=len(planned), desc="cut", unit="video") as bar:
-        outcomes = damaged.map_files(cut_job, planned, workers, lambda item: item[0].clip.path, cut_failed)
+        outcomes = video_files.map_files(
+            cut_job, planned, workers, lambda item: item[0].clip.path, cut_failed
+        )
         for (job, _), outcome in outcomes:
             yield job, outcome
             bar.update()
@@ -282,7 +286,7 @@ def _key(job: CutJob, data_root: Path) -> str:
 
 def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
     """Whether a record is to be believed, and all windows that it names are on the disk as they were written."""
-    if damaged.may_pass(record["reason"]):
+    if video_files.may_pass(record["reason"]):
         return False
     for window in record["windows"]:
         path = job.folder / window["name"]
@@ -296,7 +300,7 @@ def _left_over(done: Mapping[CutJob, Mapping[str, Any]]) -> list[Path]:
 
     A video that could not be read this time says nothing of its windows.
     """
-    done = {job: record for job, record in done.items() if not damaged.may_pass(record["reason"])}
+    done = {job: record for job, record in done.items() if not video_files.may_pass(record["reason"])}
     stems = {(job.folder, job.stem) for job in done}
     named = {job.folder / window["name"] for job, record in done.items() for window in record["windows"]}
     found = []

@@ -21,7 +21,7 @@ from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find.inventory import ClipFile
 from violence_detection.system import storage
-from violence_detection.video import damaged, decode, writer
+from violence_detection.video import decode, video_files, writer
 
 #: MPEG-4 part 2 in MP4, OpenCV's own writer: on real clips as sharp as x264 at quality 18, and no further package.
 CODEC, SUFFIX = "mp4v", ".mp4"
@@ -79,7 +79,7 @@ def plan_job(job: CutJob) -> CutPlan:
     except ValueError as e:
         return CutPlan(None, reason=str(e))
     except OSError as e:
-        return CutPlan(None, reason=damaged.cannot_be_read(job.clip.path, e))
+        return CutPlan(None, reason=video_files.cannot_be_read(job.clip.path, e))
 
 
 def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
@@ -118,7 +118,7 @@ def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
         except ValueError as e:
             return _record(job, [], CutPlan(None, reason=str(e)))
         except OSError as e:
-            return _record(job, [], CutPlan(None, reason=damaged.cannot_be_read(job.clip.path, e)))
+            return _record(job, [], CutPlan(None, reason=video_files.cannot_be_read(job.clip.path, e)))
 
 
 def cut_failed(item: tuple[CutJob, CutPlan], reason: str) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def _content_hash(path: Path) -> str:
     try:
         return storage.sha256_file(path)
     except OSError as e:
-        raise UnreadableVideo(path, damaged.cannot_be_read(path, e)) from e
+        raise UnreadableVideo(path, video_files.cannot_be_read(path, e)) from e
 
 
 def window_id(source_sha256: str, window: CutWindow, by_time: bool = False) -> str:
@@ -206,4 +206,4 @@ def _frames(path: Path, info: decode.VideoInfo, planned: Sequence[CutWindow]) ->
                     raise UnreadableVideo(path, f"frame {number} has another size than those before it")
                 yield decoded[number]
     except OSError as e:
-        raise UnreadableVideo(path, damaged.cannot_be_read(path, e)) from e
+        raise UnreadableVideo(path, video_files.cannot_be_read(path, e)) from e

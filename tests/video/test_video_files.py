@@ -12,7 +12,7 @@ import pytest
 import small_videos
 
 from violence_detection.system import storage
-from violence_detection.video.files import VideoSearch
+from violence_detection.video.video_files import VideoSearch
 
 
 def names(root: Path, search: VideoSearch | None = None) -> list[str]:
