@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Step 3: train one model on cached backbone features; by default the ultimate one, a BiLSTM with attention.
 
-Reads  <root>/combined_all, writes <root>/features (what is missing) and ./models_ultimate.
+Reads  <root>/combined_all, writes <root>/features (what is missing) and ./models_ultimate; README.md there is its card.
+Val is not looked at, unless with --show-val: the selection figures are what one tunes by.
 Killed at any moment, the same command goes on where it was.
 
 Before:     python runpod_train_ultimate.py --check          devices, memory, disk, data, hours; trains nothing
@@ -36,6 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--check", action="store_true", help="say what is there and what it will take; train nothing"
     )
+    parser.add_argument(
+        "--show-val", action="store_true",
+        help="measure the model on val as well, which is noted in combined_all/val_ledger.jsonl; without it val is not "
+        "looked at, so that what one tunes by is the selection part",
+    )  # fmt: skip
     args = cli.parse(parser, argv, log_name="training_ultimate")
     how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
     head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
@@ -53,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train)):
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)
-    from violence_detection.evaluation import scoring
+    from violence_detection.evaluation import calibrate, measure, scoring
+    from violence_detection.models import model_card
     from violence_detection.system import storage
     from violence_detection.training import trainer, training_data
 
@@ -68,14 +75,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         trained = trainer.train(
             record, data, args.output, strategy, args.overwrite, usd_per_hour=how.usd_per_hour
         )
-        val = scoring.score_samples(trained.folder, data.val)
+        calibrated = calibrate.calibrate_model(trained.folder, data.selection, train.seed)
+        val = None
+        if args.show_val:
+            val = scoring.score_samples(trained.folder, data.val)
+            seen = {"accuracy": val.accuracy, "ci95": val.ci95, "n": len(data.val)}
+            combined = how.data_root / "combined_all"
+            measure.note_look(combined, "training", cli.command(argv), [trained.folder], len(data.val), seen)
+        model_card.write_trained(trained.folder)
         storage.write_failures(args.output / "failures.csv", data.failures)
     cli.print_summary(
         {
             "model": str(trained.model_path),
             "selection_accuracy": trained.selection_accuracy,
-            "val_accuracy": val.accuracy,
-            "val_accuracy_ci95": val.ci95,
+            "val_accuracy": val.accuracy if val else None,
+            "val_accuracy_ci95": val.ci95 if val else None,
+            "temperature": calibrated.temperature,
             "epochs_run": trained.epochs_run,
             "samples_per_second": trained.samples_per_second,
             "generated_samples": data.generated,

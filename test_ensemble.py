@@ -7,17 +7,16 @@ or on clips of your own, a folder with class folders in it or a CSV file (docs/g
 
     python test_ensemble.py --models ./models_ensemble/ --data /my/clips --labels fight=Violence nonfight=normal
 
-Writes reports/<model>-<time>/: metrics.json, predictions.csv, plots, and index.html, a page that opens from disk.
+Writes reports/<model>-<time>/: metrics.json, predictions.csv, plots, model_card.md, and index.html, a page that opens
+from disk; completes README.md, the card in the model's folder. Val is for the end: each look at it is noted in
+combined_all/val_ledger.jsonl, and the page says how many there were before.
 Accuracy comes with n and a 95 % interval that counts clips of one source as related.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from violence_detection import cli
 from violence_detection.evaluation.config import EvaluationConfig
@@ -28,15 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(parser, EvaluationConfig)
     args = cli.parse(parser, argv)
 
-    from violence_detection.evaluation import evaluate, scoring  # heavy imports only now
+    from violence_detection.evaluation import evaluate  # heavy imports only now
+    from violence_detection.evaluation.report import from_evaluation
     from violence_detection.evaluation.report.report import PAGE_NAME
 
     config = cli.build(EvaluationConfig, args)
     folder = config.output or evaluate.default_report_folder(config)
     config = dataclasses.replace(config, output=folder)
-    command = shlex.join(["python", Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
-    measured = evaluate.run(config, command)
-    cli.print_summary(scoring.summary(measured, folder / PAGE_NAME))
+    measured = evaluate.run(config, cli.command(argv))
+    cli.print_summary(from_evaluation.summary(measured, folder / PAGE_NAME))
     return cli.exit_code(measured.failures)
 
 

@@ -2,7 +2,8 @@
 """Steps 4 and 5: train the members of the ensemble on the cached features and average their probabilities.
 
 Members: deep_lstm (three layers), bilstm, gru, conv_lstm (Conv1D + LSTM), attention (transformer encoder).
-Reads  <root>/combined_all and <root>/features, writes ./models_ensemble/<member>/ and ensemble.json.
+Reads  <root>/combined_all and <root>/features, writes ./models_ensemble/<member>/, ensemble.json and README.md, a card.
+Val is not looked at, unless with --show-val: the selection figures are what one tunes by.
 Killed at any moment, the same command goes on where it was.
 
 On a pod:   python train_ensemble_models.py --data-root /workspace/data --parallel
@@ -55,7 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     ensemble_run.check_all(asked, how, features, train)
     with storage.only_one(args.output, Path(__file__).name):
         run = ensemble_run.prepare(
-            asked, how, features, cli.build(HeadConfig, args), train, args.output, args.overwrite
+            asked,
+            how,
+            features,
+            cli.build(HeadConfig, args),
+            train,
+            args.output,
+            args.overwrite,
+            cli.command(argv),
         )
         summary, failures = run.run(), ensemble_run.finish(run)
     cli.print_summary(summary)

@@ -34,7 +34,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from violence_detection import CLASS_NAMES, cli
-from violence_detection.combine import manifest
+from violence_detection.combine import manifest, val_ledger
 from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import MEMBERS, EnsembleConfig
@@ -42,7 +42,7 @@ from violence_detection.ensemble.cross_validation import CrossValidation
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
-from violence_detection.evaluation import metrics, paired
+from violence_detection.evaluation import measure, metrics, paired
 from violence_detection.features import extract, key
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import trained_model
@@ -108,9 +108,10 @@ def main() -> int:
     jobs = [job for run in runs for job in run.jobs()]
     member_jobs.run(jobs, at_once=args.parallel)
     predictions = _concat(run.predictions(args.parallel) for run in runs)
+    stages = {name: figures(predictions, name) for name in COMPARED}
+    note_look(where.data_root / "combined_all", runs, stages["ensemble"])
     with storage.atomic_path(args.output / "predictions.csv") as temporary:
         predictions.to_csv(temporary, index=False)
-    stages = {name: figures(predictions, name) for name in COMPARED}
     storage.write_text(args.output / "table.md", table(stages))
     log.info("\n%s", table(stages))
     cli.print_summary(
@@ -141,6 +142,18 @@ def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractCon
         names = augment.variant_names("t", run.views)
         clips = extract.clips_of(rows, where.data_root / "combined_all", names)
         extract.ensure(clips, replace(config, streams=("rgb", "motion")), where)
+
+
+def note_look(combined: Path, runs: Sequence[Seed], ensemble_figures: dict[str, Any]) -> None:
+    """Note in val's ledger that its clips were judged, with those of train, before anybody sees how well."""
+    judged = {clip_id for run in runs for clip_id in run.fold.held_out} & set(val_ledger.val_of(combined))
+    seen = {
+        "accuracy": ensemble_figures["accuracy"],
+        "ci95": ensemble_figures["ci95"],
+        "n": ensemble_figures["judgements"],
+    }
+    folders = [run.folder for run in runs]
+    measure.note_look(combined, "progression", cli.command(None), folders, len(judged), seen)
 
 
 def _settings(args: Any, seed: int) -> Settings:

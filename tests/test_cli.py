@@ -159,6 +159,14 @@ def test_a_full_disk_is_the_users_to_mend(name: str) -> None:
         assert "/dev: No space left" in done.stderr
 
 
+def test_a_disk_that_cannot_be_written_is_the_users_to_mend() -> None:
+    done = _script("raise OSError(30, 'Read-only file system', '/mnt/a/model.bin')")
+    assert done.returncode == cli.EXIT_USER_MUST_ACT, done.stderr
+    assert "/mnt/a" in done.stderr
+    assert "Read-only file system. Mount it so that it can be written" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_folder_of_a_real_full_disk_is_named(tmp_path: Path) -> None:
     """On a disk of its own, of one page; in a user namespace, which some machines do not give."""
     room = "mount -t tmpfs -o size=4096 none ."

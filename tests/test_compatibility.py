@@ -82,6 +82,7 @@ def test_videos_and_val_clips_get_the_probabilities_they_got(made: Path) -> None
     for video in judged:
         assert video["p_violent"] == pytest.approx(said[video["path"]]["p_violent"], abs=2e-4)
         assert len(video["events"]) == len(said[video["path"]]["events"])
+        assert not video["calibrated"]
     _, log = _script(
         "test_ensemble",
         "--models",
@@ -93,6 +94,7 @@ def test_videos_and_val_clips_get_the_probabilities_they_got(made: Path) -> None
         cwd=made,
     )
     assert "0 of 4 clips need features" in log
+    assert "probabilities: not calibrated" in log
     for ours, theirs in zip(_rows(made / "new"), _rows(made / "report"), strict=True):
         assert ours["clip_id"] == theirs["clip_id"]
         for column in ("p_gru", "p_attention", "p_violent"):

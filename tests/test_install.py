@@ -45,10 +45,23 @@ def _python(program: str, installed: Path, cwd: Path) -> str:
 
 def test_all_files_of_the_package_are_installed(installed: Path) -> None:
     package = installed / "violence_detection"
-    for name in ("py.typed", "datasets/catalogue.toml", "evaluation/report/templates/report.html.j2"):
+    for name in (
+        "py.typed",
+        "datasets/catalogue.toml",
+        "evaluation/report/templates/report.html.j2",
+        "models/templates/model_card.md.j2",
+    ):
         assert (package / name).is_file(), name
     ours = {p.relative_to(ROOT / "violence_detection") for p in (ROOT / "violence_detection").rglob("*.py")}
     assert {p.relative_to(package) for p in package.rglob("*.py")} == ours
+
+
+def test_no_keras_is_admitted_that_may_run_code_while_it_loads_a_model() -> None:
+    """CVE-2025-1550, -8747, -9905, -9906 and -12060: mended in 3.9.0, 3.11.0, 3.11.3 and 3.12.0."""
+    requirements = pytest.importorskip("packaging.requirements")
+    (line,) = re.findall(r"^keras[<>=~!].*", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    admitted = requirements.Requirement(line).specifier
+    assert not any(v in admitted for v in ("3.8.0", "3.9.0", "3.10.0", "3.11.2", "3.11.3"))
 
 
 def test_the_readmes_lines_judge_a_video_from_another_folder(installed: Path, tmp_path: Path) -> None:

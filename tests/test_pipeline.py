@@ -73,7 +73,9 @@ def single(combined: Way) -> Way:
 @pytest.fixture(scope="module")
 def trained(single: Way) -> Way:
     """As far as the ensemble."""
-    single.script("train_ensemble_models", "--data-root", "data", *SMALL, "--log-dir", single.folder)
+    single.script(
+        "train_ensemble_models", "--data-root", "data", *SMALL, "--show-val", "--log-dir", single.folder
+    )
     return single
 
 
@@ -106,6 +108,8 @@ def test_training_says_the_fields_others_rely_on(single: Way) -> None:
     said = single.said["runpod_train_ultimate"]
     assert {"model", "selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run",
             "samples_per_second"} <= said.keys()  # fmt: skip
+    assert said["val_accuracy"] is said["val_accuracy_ci95"] is None, "nobody asked for val"
+    assert "Not yet evaluated" in (single.folder / "models_ultimate" / "README.md").read_text()
 
 
 @pytest.mark.slow
@@ -127,6 +131,24 @@ def test_training_and_evaluation_agree_on_the_ensembles_accuracy(way: Way) -> No
         way.said["train_ensemble_models"]["ensemble_val_accuracy"], abs=1e-4
     )
     assert way.said["test_ensemble"]["n"] == way.said["combine_all_datasets"]["val"]
+
+
+@pytest.mark.slow
+def test_the_report_knows_the_looks_at_val_and_the_card_its_figures(way: Way) -> None:
+    lines = (way.folder / "data" / "combined_all" / "val_ledger.jsonl").read_text().splitlines()
+    first, second = (json.loads(line) for line in lines[:2])
+    assert first["command"].startswith("python train_ensemble_models.py")
+    assert second["command"].startswith("python test_ensemble.py")
+    assert first["model_sha256"] == second["model_sha256"]
+    written = json.loads((way.folder / "r" / "metrics.json").read_text())
+    assert written["val_ledger"]["looks_before"] == 1
+    assert written["val_ledger"]["by_command"][0]["command"] == first["command"]
+    boxes = {box["name"]: box for box in written["checklist"]}
+    assert boxes["Ensemble"]["state"] == boxes["Unseen data"]["state"] == "done"
+    assert "looked at once before" in " ".join((way.folder / "r" / "index.html").read_text().split()).lower()
+    card = (way.folder / "models_ensemble" / "README.md").read_text()
+    assert card == (way.folder / "r" / "model_card.md").read_text()
+    assert f"| all | {100 * written['accuracy']:.1f} % |" in card
 
 
 @pytest.mark.slow
@@ -219,7 +241,7 @@ def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way
     assert not (again / "models_ultimate" / "result.json").exists()
     done = subprocess.run(command, cwd=again, capture_output=True, text=True, timeout=600, check=True)
     said, undisturbed = json.loads(done.stdout), way.said["runpod_train_ultimate"]
-    for key in ("selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run"):
+    for key in ("selection_accuracy", "epochs_run"):
         assert said[key] == undisturbed[key]
     log_name = "models_ultimate/training_log.csv"
     assert (again / log_name).read_bytes() == (way.folder / log_name).read_bytes()

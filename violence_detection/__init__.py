@@ -20,7 +20,7 @@ from violence_detection.system import tensorflow_start
 if TYPE_CHECKING:
     from violence_detection.backbones.registry import list_backbones
     from violence_detection.evaluation.evaluate import evaluate
-    from violence_detection.evaluation.scoring import Evaluation
+    from violence_detection.evaluation.measure import Evaluation
     from violence_detection.models.shipped import list_models
     from violence_detection.prediction.detector import Detector, load
     from violence_detection.prediction.events import Event, JudgedWindow, Verdict
@@ -48,7 +48,7 @@ _PUBLIC = {
     "Verdict": "prediction.events",
     "list_models": "models.shipped",
     "list_backbones": "backbones.registry",
-    "Evaluation": "evaluation.scoring",
+    "Evaluation": "evaluation.measure",
     "evaluate": "evaluation.evaluate",
 }
 

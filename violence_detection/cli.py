@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
+import shlex
 import sys
 import time
 import traceback
@@ -164,6 +165,11 @@ def _expanded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return type(value)(map(_expanded, value))
     return settings.expanded(value) if isinstance(value, Path) else value
+
+
+def command(argv: Sequence[str] | None) -> str:
+    """The command line of the running script, for the records of what it does. `argv`: what main was given."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
 
 
 def run_main(main: Callable[[], int]) -> typing.NoReturn:

@@ -7,6 +7,12 @@ __version__ = "0.1.0"
 #: Class order everywhere: index 0 is nonfight, index 1 is fight; every model's output is P(fight).
 CLASS_NAMES = ("nonfight", "fight")
 
+#: The P(violent) from which a clip or window counts as violent, unless another is asked for.
+DEFAULT_THRESHOLD = 0.5
+
+#: What one wants of a model: as right as it can be, few false alarms, or few missed fights. The first is the default.
+OPERATING_POINTS = ("balanced", "low-false-alarm", "high-recall")
+
 #: The parts of the clips, and what papers call them (docs/glossary.md); said where a part is first named to people.
 PART_MEANINGS = {
     "train": "what is learnt from",

@@ -401,13 +401,31 @@ def unlistable(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
 def test_a_folder_that_cannot_be_listed_is_a_named_failure(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unlistable(monkeypatch, root / "raw" / "flows" / "1" / "Violence")
+    """One that no data set is known to need."""
+    closed = root / "raw" / "closed"
+    closed.mkdir()
+    unlistable(monkeypatch, closed)
     result = combine.run(CombineConfig(data_root=root))
     (failure,) = [f for f in result.failures if "cannot be listed" in f["reason"]]
-    assert failure["path"] == "raw/flows/1/Violence"
+    assert failure["path"] == "raw/closed"
     assert "Permission denied" in failure["reason"]
     assert result.summary["unlisted_folders"] == 1
     assert result.summary["unreadable"] == 1
+
+
+def test_a_class_folder_that_cannot_be_listed_ends_it_before_anything_is_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though other data sets have clips of that class."""
+    fights = root / "raw" / "flows" / "1" / "Violence"
+    unlistable(monkeypatch, fights)
+    monkeypatch.setattr(scan, "scan_file", None)
+    with pytest.raises(UserError, match=r"a part of violent_flows.*Permission denied.*chmod u\+rx") as told:
+        combine.run(CombineConfig(data_root=root))
+    assert str(fights) in str(told.value)
+    assert not (root / "combined_all" / "manifest.csv").exists()
+    monkeypatch.undo()
+    assert combine.run(CombineConfig(data_root=root)).summary["unlisted_folders"] == 0
 
 
 @pytest.mark.parametrize("how", ["empty", "unlistable"])

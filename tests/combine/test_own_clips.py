@@ -12,6 +12,8 @@ import numbered_videos
 import pandas as pd
 import pytest
 import small_videos
+import timed_videos
+from timed_videos import evenly
 from untrimmed_videos import numbered, numbers
 
 from violence_detection.combine import combine, manifest
@@ -21,6 +23,7 @@ from violence_detection.combine.cut.cutting import CutResult
 from violence_detection.errors import UserError
 from violence_detection.find import find
 from violence_detection.find.config import FindConfig
+from violence_detection.video import decode
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ("brawl", "street scenes")
@@ -183,6 +186,18 @@ def test_a_row_becomes_a_clip_right_to_the_frame(root: Path) -> None:
     assert "video__2500-5000.mp4" in {c.path.name for c in result.clips}
     assert {c.source_group for c in result.clips} == {"mine:video.mp4"}
     assert result.failures == result.left_out == []
+
+
+def test_a_row_of_a_video_of_variable_rate_is_cut_by_its_times(root: Path) -> None:
+    """12 s at 5 frames a second, then 8 s at 25."""
+    timed_videos.write(root / "slow.mp4", [*evenly(60, 5), *evenly(200, 25, start_s=12.0)])
+    result = cut(root, "slow.mp4,nonfight,2,7", "slow.mp4,fight,13,18")
+    shown = {clip.label: numbers(clip.path) for clip in result.clips}
+    for label, (first, last) in {"nonfight": (10, 34), "fight": (85, 209)}.items():
+        assert shown[label] == sorted(shown[label])
+        assert abs(shown[label][0] - first) <= 1
+        assert abs(shown[label][-1] - last) <= 1
+    assert [decode.probe(clip.path).duration_s for clip in result.clips] == pytest.approx([5.0, 5.0], abs=0.1)
 
 
 def test_a_longer_row_gives_windows_inside_it_of_either_class(root: Path) -> None:

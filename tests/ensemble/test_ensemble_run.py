@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +17,46 @@ import pytest
 import small_videos
 import synthetic
 import tensorflow as tf
+from sklearn.metrics import roc_auc_score
 
-from violence_detection.combine import manifest
+from violence_detection.combine import manifest, val_ledger
 from violence_detection.ensemble import cross_validation, ensemble_run, hard
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import training_overlap
+from violence_detection.evaluation import elsewhere, temperature, training_overlap
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.models import trained_model
+from violence_detection.models import calibration, model_card, model_files, trained_model
 from violence_detection.system import processes, storage
 from violence_detection.training import run_folder, trained_clips, trainer
 from violence_detection.training.config import HeadConfig, TrainConfig
 
 CONFIG = EnsembleConfig(
-    members=("conv_lstm",), cross_validate=2, tta=2, fine_tune_hard=True, hard_below=0.9, hard_epochs=2
+    members=("conv_lstm",),
+    cross_validate=2,
+    tta=2,
+    fine_tune_hard=True,
+    hard_below=0.9,
+    hard_epochs=2,
+    show_val=True,
 )
 SETTINGS = synthetic.settings(dataclasses.replace(synthetic.TRAIN, epochs=3))
+#: Ids of the clips of val in synthetic.pool.
+_VAL = {f"{7:08x}{i:08x}" for i in range(72, 96)}
 
 
 def _run(config: EnsembleConfig, pool: Pool, output: Path) -> ensemble_run.EnsembleRun:
     where = ExtractConfig(data_root=output)
+    rows = [{"clip_id": c, "split": "val" if c in _VAL else "train"} for c in pool.frame.clip_id]
+    storage.write_csv(output / "combined_all" / manifest.FILE_NAME, ("clip_id", "split"), rows)
     target = frozenset(pool.frame.dataset)
     return ensemble_run.EnsembleRun(
-        config, where, SETTINGS, output, False, pool, target, tf.distribute.get_strategy()
+        config, where, SETTINGS, output, False, pool, target, tf.distribute.get_strategy(), "python train.py"
     )
+
+
+def _looks(output: Path) -> Sequence[Mapping[str, Any]]:
+    return val_ledger.read(output / "combined_all").same
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +81,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     figures = said["leave_one_dataset_out"]
     kept = storage.read_json(tmp_path / "leave_one_dataset_out.json")
     assert len(kept.pop("jobs")) == 2
+    made_with = kept.pop("made_with")
     assert figures == kept
     assert [d["accuracy"] for d in figures["datasets"]] == sorted(d["accuracy"] for d in figures["datasets"])
     first = figures["seeds"][0]
@@ -84,6 +101,10 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
         assert set(d["members"]) == {"conv_lstm"}
     model = trained_model.load(tmp_path / f"seed_{first}" / f"without_{figures['datasets'][0]['dataset']}")
     assert len(model.members) == 1
+    assert made_with == elsewhere.made_with(model.records[0])
+    shown = elsewhere.left_out(tmp_path, model)
+    assert shown is not None
+    assert (shown["belongs"], shown["datasets"]) == (True, figures["datasets"])
 
 
 @pytest.mark.slow
@@ -109,6 +130,12 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
     right = (oof.p_violent >= 0.5) == (oof.label == "fight")
     assert said["cv_accuracy"] == pytest.approx(right.mean(), abs=1e-4)
     assert said["cv_accuracy_ci95"][0] < said["cv_accuracy"] <= said["cv_accuracy_ci95"][1]
+    for column, mean in (
+        ("p_violent", said["cv_mean_of_folds"]),
+        ("p_conv_lstm", said["cv_members"][0]["mean_of_folds"]),
+    ):
+        aucs = [roc_auc_score(part.label == "fight", part[column]) for _, part in oof.groupby("fold")]
+        assert (mean["roc_auc"], mean["folds"]) == pytest.approx((np.mean(aucs), 2), abs=1e-4)
     assert said["cv_n"] == sum(r["n"] for r in said["cv_by_dataset"].values()) == len(oof)
 
 
@@ -161,6 +188,91 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
 
 
 @pytest.mark.slow
+def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
+    done: tuple[Path, dict[str, Any]], pool: Pool
+) -> None:
+    output, said = done
+    oof = pd.read_csv(output / "oof_predictions.csv", dtype={"clip_id": str})
+    found = calibration.read(output)
+    rests_on = {k: v for k, v in found.rests_on.items() if k != "assumes"}
+    assert rests_on == {
+        "what": "out-of-fold predictions of 2 folds", "n": len(oof), "n_groups": oof.source_group.nunique(), "views": 2
+    }  # fmt: skip
+    fitted, _ = temperature.fit((oof.label == "fight").to_numpy(), oof.p_violent.to_numpy())
+    assert found.temperature == pytest.approx(fitted) == said["temperature"]
+    assert set(found.operating_points) == {"balanced", "low_false_alarm", "high_recall"}
+    for folder in ("fold_0", "fold_1", "folds", "conv_lstm"):
+        assert calibration.read(output / folder).described().startswith("not calibrated")
+    # those tuned on what is hard are others than the folds' models
+    assert "the selection part" in calibration.read(output / "hard").described()
+    model = trained_model.load(output)
+    tuned_on: set[str] = set()
+    for place in model.folders:
+        table = trained_clips.read(place)
+        assert table is not None
+        tuned_on |= set(table.clip_id)
+    assert set(oof.clip_id) <= tuned_on, "no clip that was calibrated on is called unseen"
+
+
+@pytest.mark.slow
+def test_without_folds_of_its_own_members_the_selection_part_calibrates(
+    done: tuple[Path, dict[str, Any]], pool: Pool
+) -> None:
+    output, _ = done
+    run = _run(CONFIG, pool, output)
+    assert cross_validation.calibration_basis(output, run.plan, ("conv_lstm",)) is not None
+    assert cross_validation.calibration_basis(output, run.plan, ("conv_lstm", "gru")) is None
+
+
+@pytest.mark.slow
+def test_val_is_noted_when_it_is_shown_and_not_looked_at_otherwise(
+    done: tuple[Path, dict[str, Any]], pool: Pool
+) -> None:
+    output, said = done
+    ensemble_look, hard_look = _looks(output)[:2]
+    assert set(pool.frame.clip_id[pool.frame.split == "val"]) == _VAL
+    assert ensemble_look["figures"]["accuracy"] == said["ensemble_val_accuracy"]
+    assert hard_look["figures"]["accuracy"] == said["fine_tuned"]["val"]["after"]
+    for look, folder in ((ensemble_look, output), (hard_look, output / "hard")):
+        assert (look["val_clips"], look["val_clips_of"], look["command"]) == (24, 24, "python train.py")
+        assert look["model_sha256"] == model_files.identity(folder)
+    before = len(_looks(output))
+    quiet = _run(dataclasses.replace(CONFIG, show_val=False), pool, output).run()
+    assert len(_looks(output)) == before
+    assert quiet["ensemble_val_accuracy"] is quiet["ensemble_val_accuracy_ci95"] is None
+    assert quiet["fine_tuned"]["val"] is quiet["members"][0]["val_accuracy"] is None
+    assert quiet["members"][0]["selection_accuracy"] == said["members"][0]["selection_accuracy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", ["folds", "left-out data sets"])
+def test_folds_of_all_clips_are_a_look_at_val(pool: Pool, tmp_path: Path, by: str) -> None:
+    spread: dict[str, Any] = {"cross_validate": 2} if by == "folds" else {"leave_one_dataset_out": True}
+    config = EnsembleConfig(members=("average",), all_clips=True, **spread)
+    sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
+    dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
+    everything = dataclasses.replace(pool, frame=pool.frame.assign(split="train", dataset=dataset))
+    said = _run(config, everything, tmp_path).run()
+    (look,) = _looks(tmp_path)
+    assert (look["purpose"], look["val_clips"], look["figures"]["n"]) == (by, 24, 96)
+    wanted = said["cv_accuracy"] if by == "folds" else said["leave_one_dataset_out"]["mean"]["accuracy"]
+    assert look["figures"]["accuracy"] == wanted
+
+
+@pytest.mark.slow
+def test_each_ensemble_gets_a_card(done: tuple[Path, dict[str, Any]]) -> None:
+    output, said = done
+    accuracy = f"{100 * said['cv_accuracy']:.1f}"
+    for folder in (output, output / "hard", output / "folds"):
+        card = (folder / model_card.CARD_NAME).read_text()
+        assert "Not yet evaluated" in card
+        assert (
+            f"2 folds by source on the same manifest, other models of the same settings: {accuracy} %" in card
+        )
+    assert "| fine-tuned on hard clips |" in (output / "hard" / model_card.CARD_NAME).read_text()
+
+
+@pytest.mark.slow
 def test_repeated_it_says_the_same_and_trains_nothing(
     done: tuple[Path, dict[str, Any]], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +319,8 @@ def test_hard_clips_are_those_that_get_too_little_for_their_class() -> None:
         (EnsembleConfig(tta=4), "--cross-validate"),
         (EnsembleConfig(cross_validate=3, tta=0), "at least 1"),
         (EnsembleConfig(all_clips=True, cross_validate=3, fine_tune_hard=True), "--all-clips"),
+        (EnsembleConfig(all_clips=True, cross_validate=3, show_val=True), "--show-val"),
+        (EnsembleConfig(leave_one_dataset_out=True, show_val=True), "--show-val"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_before_anything_starts(

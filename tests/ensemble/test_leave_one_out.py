@@ -8,6 +8,7 @@ import pytest
 from sklearn import metrics
 
 from violence_detection.ensemble import leave_one_out
+from violence_detection.evaluation import intervals
 
 
 def _predictions(seed: int) -> pd.DataFrame:
@@ -52,6 +53,18 @@ def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_thre
         aucs = [metrics.roc_auc_score(y, r.p_bilstm) for r, y in zip(rows, is_fight, strict=True)]
         assert d["members"]["bilstm"]["roc_auc"] == pytest.approx(np.mean(aucs), abs=1e-4)
         assert d["ci95"][0] < d["accuracy"] < d["ci95"][1]
+        alone = [
+            intervals.accuracy_interval(((r.p_violent >= 0.5) == y).to_numpy(), r.source_group.to_numpy())
+            for r, y in zip(rows, is_fight, strict=True)
+        ]
+        if name == "random":  # seeds share no error, so that their mean is surer than each
+            assert d["ci95"][1] - d["ci95"][0] < min(high - low for low, high in alone)
+        assert d["roc_auc_sd"] == pytest.approx(
+            np.std(
+                [metrics.roc_auc_score(y, r.p_violent) for r, y in zip(rows, is_fight, strict=True)], ddof=1
+            ),
+            abs=1e-4,
+        )
     assert found["mean"]["accuracy"] == pytest.approx(
         np.mean([d["accuracy"] for d in found["datasets"]]), abs=1e-4
     )

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_videos
 import stand_in
@@ -18,11 +19,11 @@ from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
 from violence_detection.evaluation import evaluate, metrics, own_data
 from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import report
-from violence_detection.evaluation.scoring import Evaluation
 from violence_detection.evaluation.training_overlap import Comparison
 from violence_detection.features.config import ExtractConfig
-from violence_detection.training import trained_clips, trainer, training_data
+from violence_detection.training import heads, trained_clips, trainer, training_data
 
 CLASSES = ("fight", "nonfight")
 
@@ -120,7 +121,7 @@ def test_val_has_its_baselines_and_what_was_looked_for_in_training(root: Path, t
     compared = {"checked": True, "compared": 8, "found": 0, "not_checked": ""}
     assert figures["seen_in_training"] == {
         "clips": 8, "training_clips": 32, "touched": 0, "same_clip": {**compared, "roles": {}},
-        "same_source": compared, "near_copy": compared,
+        "same_source": compared, "near_copy": compared, "datasets": ["mine"],
     }  # fmt: skip
     assert "none of 8" in (tmp_path / "report" / report.PAGE_NAME).read_text()
 
@@ -176,6 +177,27 @@ def test_on_train_every_clip_is_found_and_no_rule_is_fitted_on_what_it_judges(
     figures = json.loads((tmp_path / "report" / report.METRICS_NAME).read_text())
     assert figures["baselines"] is None
     assert figures["baselines_note"] == "not computed: these are the clips they would be fitted on"
+
+
+def test_clips_of_a_source_that_was_trained_on_are_found_by_its_name(root: Path, tmp_path: Path) -> None:
+    """In a manifest that puts one source on both sides, of the same content: the hash alone says which it is."""
+    model, table = tmp_path / "model", root / "combined_all" / manifest.FILE_NAME
+    shutil.copytree(root / "model", model)
+    made = trained_clips.read(model)
+    assert made is not None
+    judged = manifest.read(root / "combined_all").query("split == 'val'").clip_id.tolist()
+    groups = manifest.read(root / "combined_all").set_index("clip_id").source_group[judged[:3]].unique()
+    made.loc[: len(groups) - 1, "source_group"] = groups
+    made.to_csv(model / trained_clips.CLIPS_NAME, index=False)
+    overlap = measure(root, tmp_path / "report", models=model).overlap
+    wanted = int(manifest.read(root / "combined_all").query("split == 'val'").source_group.isin(groups).sum())
+    assert wanted >= 3
+    assert overlap.same_source == Comparison(wanted, 8)
+    assert (overlap.same_clip.found, overlap.near_copy.found, overlap.touched) == (0, 0, wanted)
+    page = (tmp_path / "report" / report.PAGE_NAME).read_text()
+    assert f"{wanted} of these 8 clips were trained on" in page
+    assert "no source video has clips" not in page
+    assert table.is_file()
 
 
 def test_what_an_earlier_version_did_not_note_is_not_checked(root: Path, tmp_path: Path) -> None:
@@ -246,6 +268,15 @@ def test_an_unreadable_clip_is_named_and_lowers_the_coverage(root: Path, new: Pa
     assert failure["path"].endswith("same.avi")
 
 
+def test_a_model_that_gives_no_number_for_any_clip_is_told_why(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "predict", lambda _, inputs: np.full(len(next(iter(inputs.values()))), np.nan))
+    with pytest.raises(UserError, match=r"none of the 8 clips could be judged.*\.avi: .*not finite"):
+        measure(root, tmp_path / "report")
+    assert not (tmp_path / "report" / report.METRICS_NAME).exists()
+
+
 def test_without_a_data_root_features_stand_beside_the_report(root: Path, new: Path, tmp_path: Path) -> None:
     config = EvaluationConfig(
         models=root / "model",
@@ -255,7 +286,8 @@ def test_without_a_data_root_features_stand_beside_the_report(root: Path, new: P
         workers=1,
     )
     evaluate.run(config, "")
-    assert len(list((tmp_path / "r" / "features").iterdir())) == 2
+    caches = [path for path in (tmp_path / "r" / "features").iterdir() if path.is_dir()]
+    assert len(caches) == 2
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -11,10 +11,10 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_set, scoring
+from violence_detection.evaluation import clip_set, measure, scoring
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.models import trained_model
-from violence_detection.training import trainer
+from violence_detection.training import heads, trainer, training_data
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,32 @@ def test_a_clip_without_features_has_no_probability_and_is_not_guessed(
     assert predictions.p_violent.isna().tolist() == [False] * 6 + [True]
 
 
+def test_of_several_views_the_plain_one_stands_beside_their_average(
+    model: trained_model.TrainedModel,
+) -> None:
+    samples = synthetic.samples(6, 9, variants=3)
+    predictions = scoring.predict_rows(model, samples.rows, samples)
+    (averaged,), (plain,) = (
+        model.average_views(samples.inputs).values(),
+        model.predict(samples.plain()).values(),
+    )
+    np.testing.assert_allclose(predictions.p_violent, averaged, atol=1e-6)
+    np.testing.assert_allclose(predictions.plain_p_violent, plain, atol=1e-6)
+    one = scoring.predict_rows(model, samples.rows, synthetic.samples(6, 9, variants=1))
+    assert not [c for c in one.columns if c.startswith("plain_")]
+
+
+def test_features_on_disk_are_judged_as_those_in_memory(
+    model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heads, "PREDICT_BATCH", 32)
+    pool = synthetic.pool(tmp_path)
+    loaded = [training_data.load(pool.stores, pool.frame, ("v0", "t1"), in_memory=m) for m in (True, False)]
+    in_memory, on_disk = (scoring.predict_rows(model, pool.frame, samples) for samples in loaded)
+    assert len(on_disk) == 96
+    pd.testing.assert_frame_equal(in_memory, on_disk)
+
+
 def test_a_probability_that_is_no_number_is_a_named_failure_and_not_nonfight(
     model: trained_model.TrainedModel,
 ) -> None:
@@ -65,7 +91,7 @@ def test_a_probability_that_is_no_number_is_a_named_failure_and_not_nonfight(
     next(iter(samples.inputs.values()))[2] = np.nan
     predictions = scoring.predict_rows(model, samples.rows, samples)
     assert predictions.p_violent.isna().tolist() == [False, False, True, False, False, False]
-    (failure,) = scoring._not_finite(predictions, samples)
+    (failure,) = measure._not_finite(predictions, samples)
     assert failure["path"] == samples.rows.path[2]
     assert "not finite" in failure["reason"]
     with pytest.raises(UserError, match=rf"1 of 6 clips is not finite .* clip {samples.rows.clip_id[2]}"):

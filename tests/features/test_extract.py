@@ -193,7 +193,7 @@ def test_a_clip_that_two_backbones_cannot_read_fails_once(
     done = extract.ensure(
         stand_in.wanted([tmp_path / "absent.avi"], 1), config, ExtractConfig(data_root=tmp_path)
     )
-    assert done.failures == [{"path": str(tmp_path / "absent.avi"), "reason": "no such file"}]
+    assert done.failures == [{"path": str(tmp_path / "absent.avi"), "reason": "cannot be read: no such file"}]
     assert len(done.stores) == 4
 
 

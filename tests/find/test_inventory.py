@@ -112,6 +112,26 @@ def test_links_to_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     assert found.duplicate_trees == ()
 
 
+def test_files_that_are_no_videos_are_counted_by_kind(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "raw", "fi1_xvid.avi", "no1_xvid.mpg", "notes.txt", "thumb.jpg", "._no1_xvid.avi")
+    with caplog.at_level("INFO", logger="violence_detection"):
+        inventory.discover([tmp_path / "raw"])
+    assert f"skipped below {tmp_path}/raw: 1 .jpg, 1 .txt (no videos)" in caplog.text
+
+
+def test_a_link_to_what_is_gone_is_found_and_named_by_the_check(tmp_path: Path) -> None:
+    write(tmp_path / "raw" / "fi1_xvid.avi", 1)
+    write(tmp_path / "raw" / "no1_xvid.avi", 2)
+    (tmp_path / "raw" / "no2_xvid.avi").symlink_to(tmp_path / "gone.avi")
+    result = find.run(FindConfig(data_root=tmp_path, check=True, workers=1))
+    assert result.summary["nonfight"] == 2
+    (failure,) = result.failures
+    assert failure["path"] == str(tmp_path / "raw" / "no2_xvid.avi")
+    assert "no such file" in failure["reason"]
+
+
 def test_overlapping_roots_in_any_order_give_the_same(tmp_path: Path) -> None:
     tree(tmp_path / "a" / "h", "hockey_fights")
     tree(tmp_path / "b", "rwf_2000")

@@ -159,6 +159,33 @@ def test_what_changes_a_verdict_has_it_judged_again(place: Place) -> None:
     assert not judged()[0]
 
 
+def test_an_operating_point_is_the_models_own_and_needs_no_judging(place: Place) -> None:
+    (video,) = place.videos(["0.6"])
+    run = (video, "--output", "out.json")
+    before, _ = place.run(*run, code=0)
+    assert (before["videos"][0]["threshold"], before["videos"][0]["calibrated"]) == (0.5, False)
+    seen = place.seen()
+    _, said = place.run(*run, "--operating-point", "high-recall", code=2)
+    assert (
+        "no threshold for the operating point high-recall: it was made before models were calibrated" in said
+    )
+    _, said = place.run(*run, "--operating-point", "high-recall", "--threshold", "0.3", code=2)
+    assert "give one of the two" in said
+    assert place.seen() == seen, "told before anything is judged"
+    points = {"high_recall": {"threshold": 0.2}, "low_false_alarm": {"threshold": 0.75}}
+    rests_on = {"what": "a test", "n": 99, "n_groups": 20}
+    record = {"calibration": {"temperature": 1.5, "rests_on": rests_on, "operating_points": points}}
+    (place.folder / "model" / "config.json").write_text(json.dumps(record))
+    low, _ = place.run(*run, "--operating-point", "low-false-alarm", code=0)
+    (verdict,) = low["videos"]
+    assert (verdict["threshold"], verdict["label"], verdict["calibrated"]) == (0.75, "nonfight", True)
+    seen = place.seen()
+    assert len(seen) == 4, "with a temperature it gives other probabilities"
+    high, _ = place.run(*run, "--operating-point", "high-recall", code=0)
+    assert (high["videos"][0]["threshold"], high["videos"][0]["label"]) == (0.2, "fight")
+    assert place.seen() == seen, "a threshold only says what is made of the windows"
+
+
 def test_a_failure_is_tried_again_by_the_next_run(place: Place) -> None:
     (video,) = place.videos(["no disk"])
     found, _ = place.run(video, "--output", "out.json", code=1)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import small_videos
 import stand_in
+import timed_videos
 
 from violence_detection.backbones import engines, registry
 from violence_detection.errors import UnreadableVideo, UserError
@@ -48,6 +49,7 @@ def test_nothing_above_the_threshold_is_no_event() -> None:
     verdict = Verdict("v.mp4", (JudgedWindow(0.0, 5.0, 0.49),), 0.5, duration_s=5.0, judged_s=5.0)
     assert verdict.summary() == {
         "path": "v.mp4", "label": "nonfight", "p_violent": 0.49, "duration_s": 5.0, "judged_s": 5.0, "events": [],
+        "threshold": 0.5, "calibrated": False,
     }  # fmt: skip
 
 
@@ -170,6 +172,43 @@ def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch:
     verdict = judge.judge(clip)
     assert verdict.duration_s == verdict.judged_s == 5.0
     assert len(beats) > 60
+
+
+def test_windows_of_a_variable_rate_are_seconds_of_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """10 s in the dark at 4 frames a second, then 4 s of light at 25."""
+    times = [*timed_videos.evenly(40, 4), *timed_videos.evenly(100, 25, start_s=10.0)]
+    pictures = [np.full((32, 128, 3), 30 if time_s < 10 else 220, np.uint8) for time_s in times]
+    clip = timed_videos.write(tmp_path / "v.mp4", times, pictures=pictures)
+    seen: list[float] = []
+
+    def look(images: np.ndarray) -> np.ndarray:
+        seen.append(float(images.mean()))
+        return stand_in.features_of(images)
+
+    verdict = _stand_in_detector(tmp_path, monkeypatch, look).judge(clip)
+    assert verdict.duration_s == verdict.judged_s == pytest.approx(14.0, abs=0.1)
+    spans = [(w.start_s, w.end_s) for w in verdict.windows]
+    np.testing.assert_allclose(spans, [(2.4 * k, 2.4 * k + 2) for k in range(6)], atol=0.1)
+    assert [brightness > 100 for brightness in sorted(seen)] == [False] * 4 + [True] * 2, "from 9.6 s on"
+    assert verdict.warning == ""
+
+
+def test_a_video_of_which_a_part_decodes_says_how_much_was_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 10 s the last four are zeroed."""
+    pictures = timed_videos.noisy(250)
+    clip = timed_videos.write(tmp_path / "v.mkv", timed_videos.evenly(250, 25), pictures=pictures)
+    data = bytearray(clip.read_bytes())
+    start = int(0.6 * len(data))
+    data[start:] = bytes(len(data) - start)
+    clip.write_bytes(data)
+    verdict = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of).judge(clip)
+    assert verdict.duration_s == pytest.approx(10.0, abs=0.1)
+    assert verdict.judged_s == pytest.approx(6.0, abs=0.5)
+    assert f"only {verdict.judged_s:.1f} of 10.0 s decode" in verdict.warning
 
 
 def test_seconds_of_which_nothing_decodes_are_not_judged() -> None:

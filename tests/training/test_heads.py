@@ -102,3 +102,25 @@ def test_the_sum_over_time_is_exact_enough_under_mixed_precision() -> None:
     out = keras.ops.convert_to_numpy(keras.ops.cast(layer(np.repeat(x[:, :1], 300, axis=1)), "float32"))
     # 300 equal weights: summed in bfloat16 after a bfloat16 softmax the result would be off by several per cent
     np.testing.assert_allclose(out, x[:, 0], rtol=0.03, atol=0.03)
+
+
+@pytest.mark.parametrize("architecture", ["attention", "bilstm_attention"])
+def test_attention_is_what_the_pooling_weighs_the_steps_by(architecture: str) -> None:
+    keras.utils.set_random_seed(2)
+    shapes = {"a.rgb": (6, 12), "a.motion": (6, 12)}
+    model = heads.build(architecture, shapes, SMALL)
+    inputs = _random(shapes)
+    (shares,) = heads.attention(model, inputs)
+    assert shares.shape == (3, 6)
+    assert shares.min() > 0
+    np.testing.assert_allclose(shares.sum(axis=1), 1, atol=1e-6)
+    (pooling,) = (layer for layer in model.layers if isinstance(layer, heads.TemporalAttention))
+    steps, pooled = keras.Model(model.input, [pooling.input, pooling.output]).predict_on_batch(inputs)
+    np.testing.assert_allclose((shares[:, :, None] * steps).sum(axis=1), pooled, atol=1e-6)
+
+
+def test_attention_stands_apart_for_each_time_axis_and_other_heads_have_none() -> None:
+    shapes = {"a.rgb": (6, 12), "b.rgb": (4, 5)}
+    found = heads.attention(heads.build("attention", shapes, SMALL), _random(shapes))
+    assert sorted(share.shape for share in found) == [(3, 4), (3, 6)]
+    assert heads.attention(heads.build("gru", shapes, SMALL), _random(shapes)) == []

@@ -177,6 +177,12 @@ def test_an_edit_list_is_no_damage(tmp_path: Path) -> None:
     assert abs(_shown_at(cut, 1.01)[0] - (start_s + 1.01) * 25) < 1.5
 
 
+def test_av1_is_read(tmp_path: Path) -> None:
+    path = timed_videos.write(tmp_path / "v.mp4", evenly(50, 25), codec="libsvtav1", options={"preset": "12"})
+    assert (decode.probe(path).codec, decode.probe(path).lost) == ("av1", ())
+    assert _shown_at(path, 0.5, 1.5) == [12, 37]
+
+
 def test_of_two_video_tracks_the_larger_is_judged(tmp_path: Path) -> None:
     path = tmp_path / "v.mp4"
     with av.open(str(path), "w") as container:

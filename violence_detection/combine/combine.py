@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.combine import links, manifest, scan, second_look, split
+from violence_detection.combine import exclusions, links, manifest, scan, second_look, split, val_ledger
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate, scanned
+from violence_detection.combine.exclusions import ExclusionList
 from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
@@ -26,9 +27,10 @@ log = logging.getLogger(__name__)
 RECORD_NAME = "combine.json"
 #: To be raised whenever the same files are combined into another manifest.
 VERSION = 1
-#: What becomes of a video file that is found. cut, not_cut: of a long one; second_copies: published or unpacked twice.
-FILE_KINDS = ("kept", "duplicates", "label_conflicts", "unreadable", "unlabelled", "excluded", "second_copies",
-              "wrong_rows", "cut", "not_cut")  # fmt: skip
+#: What becomes of a video file that is found. cut, not_cut: of a long one; second_copies: published or unpacked twice;
+#: excluded: of a category that is neither class; excluded_by_list: of --exclude.
+FILE_KINDS = ("kept", "duplicates", "label_conflicts", "unreadable", "unlabelled", "excluded", "excluded_by_list",
+              "second_copies", "wrong_rows", "cut", "not_cut")  # fmt: skip
 _SHARE_TOLERANCE = 0.02
 
 
@@ -43,25 +45,33 @@ class CombineResult:
 def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineResult:
     """Find, cut, scan, deduplicate, split and place all clips below the data root; write manifest and record.
 
-    Raises UserError when nothing is found or nothing of it can be used, when a class has no clip, when another run is
-    at work in the folder, and when the folder is somebody else's.
+    Raises UserError when nothing is found or nothing of it can be used, when a class has no clip, when a folder of a
+    data set cannot be listed, when another run is at work in the folder, and when the folder is somebody else's.
     """
     if not 0.0 < config.val_fraction < 1.0:
         raise UserError(
             f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
         )
+    listed = exclusions.read(config.exclude) if config.exclude else None
     combined = config.data_root / "combined_all"
-    links.check_ours(combined, (RECORD_NAME, scan.JOURNAL_NAME))
+    links.check_ours(combined, (RECORD_NAME, scan.JOURNAL_NAME, val_ledger.FILE_NAME))
     cut_config = cut_config or CutConfig()
     found = find.discover(config, cut_config)
     with storage.only_one(combined, "combine_all_datasets.py"):
         storage.remove_abandoned(combined)
-        return _combine(found, combined, config, cut_config)
+        return _combine(found, combined, config, cut_config, listed)
 
 
-def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config: CutConfig) -> CombineResult:
+def _combine(
+    found: Inventory,
+    combined: Path,
+    config: CombineConfig,
+    cut_config: CutConfig,
+    listed: ExclusionList | None,
+) -> CombineResult:
     find.report(found, config, cut_config)
     find.require_both_classes(_possible(found), found)
+    find.require_listed(found)
     cut = cutting.CutResult()
     if any(dataset.needs_cutting for dataset in found.datasets):
         cut = cutting.cut(found, cut_config, config.data_root, config.workers)
@@ -73,7 +83,7 @@ def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config
         {**f, "path": source_path(Path(f["path"]), config.data_root)}
         for f in (*found.unlisted, *found.failures)
     ]
-    inputs = _inputs(clips, left_out, cut.failures + not_found, config)
+    inputs = _inputs(clips, left_out, cut.failures + not_found, config, listed)
     if (result := _done_before(combined, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         if cut.left_over:
@@ -87,19 +97,45 @@ def _combine(found: Inventory, combined: Path, config: CombineConfig, cut_config
     unique, failures = _usable(clips, scans, found, combined, config, put_off)
     failures += cut.failures + not_found
     rows, dropped = divide(unique, config)
+    excluded: list[dict[str, Any]] = []
+    if listed:  # after the split, so that no other clip changes its side
+        rows, excluded = listed.take_out(rows, _all_names(clips, scans))
     find.require_both_classes(Counter(r["label"] for r in rows), found)
     cut_short = _cut_short(scans)
     _publish(combined, rows, config)
     if cut.left_over:
         cutting.remove(cut.left_over)
     _write_tables(combined, dropped, failures, left_out, cut_short)
-    files = _files(found, cut, scans, rows, dropped, config.data_root)
-    result = CombineResult(
-        _summary(rows, dropped, unique, failures, found, cut, cut_short, files, combined), failures
-    )
+    _write_excluded(combined, listed, excluded)
+    files = _files(found, cut, scans, rows, dropped, excluded, config.data_root)
+    summary = _summary(rows, dropped, unique, failures, found, cut, cut_short, files, combined)
+    result = CombineResult({**summary, "excluded_by_list": len(excluded)}, failures)
     _report(result.summary, config.val_fraction)
-    storage.write_json(combined / RECORD_NAME, _record(config, result, combined, inputs, put_off))
+    record = _record(config, result, combined, inputs, put_off)
+    if listed:
+        record["exclude"] = listed.record(excluded)
+    storage.write_json(combined / RECORD_NAME, record)
     return result
+
+
+def _all_names(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> set[str]:
+    """Ids and source paths of all labelled clips, whatever becomes of them."""
+    ids = {scanned(name, clips[name], s).clip_id for name, s in scans.items() if not s.reason}
+    return ids | set(clips)
+
+
+def _write_excluded(
+    combined: Path, listed: ExclusionList | None, excluded: Sequence[Mapping[str, Any]]
+) -> None:
+    """Name what the list took out; where it is gone, say that what an earlier one took out is in again."""
+    path = combined / exclusions.FILE_NAME
+    if listed:
+        storage.write_csv(path, exclusions.COLUMNS, excluded)
+    elif path.is_file():
+        log.warning(
+            "%s names clips that an earlier run left out with --exclude; without it they are in again", path
+        )
+        path.unlink()
 
 
 def _possible(found: Inventory) -> Counter[str]:
@@ -152,10 +188,12 @@ def _inputs(
     left_out: Sequence[Mapping[str, str]],
     not_cut: Sequence[Mapping[str, str]],
     config: CombineConfig,
+    listed: ExclusionList | None,
 ) -> str:
     """Changes with anything that the result depends on: files, labels, sources, settings, catalogue, code's version."""
     return storage.stable_hash(
         [
+            *([sorted(listed.names)] if listed else []),
             [
                 (n, scan.journal_key(n, c.path), c.label, c.source_group, c.official_split)
                 for n, c in sorted(clips.items())
@@ -268,14 +306,18 @@ def _files(
     scans: Mapping[str, scan.Scan],
     rows: Sequence[Mapping[str, Any]],
     dropped: Sequence[Dropped],
+    excluded: Sequence[Mapping[str, Any]],
     data_root: Path,
 ) -> dict[str, int]:
     """What became of each video file that was found: every one counts once."""
     kept, copies = {r["source_path"] for r in rows}, {d.dropped for d in dropped}
+    by_list = {r["source_path"] for r in excluded}
     of: dict[str, str] = {}
     for name in (source_path(c.path, data_root) for c in found.clips):
         if name in kept:
             of[name] = "kept"
+        elif name in by_list:
+            of[name] = "excluded_by_list"
         elif name in copies:
             of[name] = "duplicates"
         else:
@@ -366,8 +408,11 @@ def _record(
 def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
     """The balance of classes a data set, for people, and what could not be had."""
     if files := summary.get("files"):  # records of earlier versions have none
-        parts = [f"{files[kind]} {kind.replace('_', ' ')}" for kind in FILE_KINDS if files[kind]]
+        parts = [f"{files[kind]} {kind.replace('_', ' ')}" for kind in FILE_KINDS if files.get(kind)]
         log.info("%d videos found: %s", files["found"], ", ".join(parts))
+    if by_list := summary.get("excluded_by_list"):
+        log.info("%d clips are left out by --exclude, with all copies of them; %s names them", by_list,
+                 exclusions.FILE_NAME)  # fmt: skip
     log.info("train is %s; val is %s", PART_MEANINGS["train"], PART_MEANINGS["val"])
     log.info("%-20s %14s %14s %7s", "data set", "train f/nf", "val f/nf", "val %")
     for dataset, sides in summary["by_dataset"].items():

@@ -45,6 +45,11 @@ class CombineConfig(OwnClipsConfig):
     keep_near: bool = option(
         False, "keep altered copies of a clip too (encoded again, scaled, cropped), in its source group"
     )
+    exclude: Path | None = option(
+        None,
+        "leave out the clips of this list: a text file with a clip_id or path a line, or a CSV file such as "
+        "label_suspects.csv, of which the lines marked in the column confirmed count",
+    )
     link: str = option("auto", "how clips get into combined_all", choices=("auto", "hard", "symlink", "copy"))
     workers: int = option(0, "processes that decode; 0: one a core")
     catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,8 +62,11 @@ class OwnSet:
         return Path(_real(path.parent)).is_relative_to(_real(self.root))
 
 
-def read_all(config: OwnClipsConfig, published: Collection[str]) -> list[OwnSet]:
-    """The sets that --own names, in order. `published`: the catalogue's keys, which no set may be called.
+def read_all(
+    config: OwnClipsConfig, published: Collection[str], flag_of: Callable[[str], str] = lambda _: "--own"
+) -> list[OwnSet]:
+    """The sets that --own names, in order. `published`: the catalogue's keys, which no set may be called; `flag_of`:
+    the flag that a value was given with, for messages.
 
     A file that two sets or rows have is taken once, and not at all where they call it both. Raises UserError for
     what is no such set, and for names that are not free.
@@ -71,7 +74,7 @@ def read_all(config: OwnClipsConfig, published: Collection[str]) -> list[OwnSet]
     labels = own_labels.parse(config.labels)
     sets: list[OwnSet] = []
     met: set[str] = set()
-    for name, origin in _named(config.own, published):
+    for name, origin in _named(config.own, published, flag_of):
         found, names = (
             _read_folder(name, origin, labels) if origin.is_dir() else _read_table(name, origin, labels)
         )
@@ -88,26 +91,29 @@ def set_name(text: str) -> str:
     return re.sub(r"[^a-z0-9_]+", "_", text.casefold()).strip("_") or "own"
 
 
-def _named(values: Iterable[str], published: Collection[str]) -> Iterable[tuple[str, Path]]:
+def _named(
+    values: Iterable[str], published: Collection[str], flag_of: Callable[[str], str]
+) -> Iterable[tuple[str, Path]]:
     taken: dict[str, str] = {}
     for value in values:
+        flag = flag_of(value)
         given, equals, place = value.partition("=")
         name, origin = given.strip().lower(), settings.expanded(place)
         if not equals or not place or not _NAME.fullmatch(name):
             raise UserError(
-                "--own takes NAME=FOLDER or NAME=FILE.csv, NAME of letters, digits and _. "
-                f"Received: {value!r}; for example --own {set_name(given if place else Path(value).stem)}="
+                f"{flag} takes NAME=FOLDER or NAME=FILE.csv, NAME of letters, digits and _. "
+                f"Received: {value!r}; for example {flag} {set_name(given if place else Path(value).stem)}="
                 f"{place or value}"
             )
         if name in published:
-            raise UserError(f"--own {value}: {name} is a published data set. Choose another name")
+            raise UserError(f"{flag} {value}: {name} is a published data set. Choose another name")
         if name in taken:
             raise UserError(
-                f"--own {value}: {name} is the name of {taken[name]} already. Choose another name"
+                f"{flag} {value}: {name} is the name of {taken[name]} already. Choose another name"
             )
         if not origin.exists():
             raise UserError(
-                f"--own {value}: there is no {origin}. Name a folder with class folders, or a CSV file"
+                f"{flag} {value}: there is no {origin}. Name a folder with class folders, or a CSV file"
             )
         taken[name] = place
         yield name, origin

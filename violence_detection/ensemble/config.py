@@ -44,4 +44,9 @@ class EnsembleConfig(BaseConfig):
     hard_epochs: int = option(
         20, "epochs of fine-tuning; a quarter of them without gain ends it, unless --keep last"
     )
+    show_val: bool = option(
+        False,
+        "measure the ensemble on val as well, which is noted in combined_all/val_ledger.jsonl; without it val is not "
+        "looked at, so that what one tunes by is the selection part",
+    )
     parallel: int = 1

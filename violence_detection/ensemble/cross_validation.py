@@ -10,7 +10,7 @@ With a data set left out in each fold: without_<data set>/, leave_one_out_predic
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,8 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import metrics, scoring
+from violence_detection.evaluation import calibrate, metrics, scoring
+from violence_detection.evaluation.calibrate import CalibrationBasis
 from violence_detection.models import trained_model
 from violence_detection.system import storage
 from violence_detection.training import run_folder, trained_clips
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-RECORD_NAME, PREDICTIONS_NAME = "cross_validation.json", "oof_predictions.csv"
+RECORD_NAME, PREDICTIONS_NAME = run_folder.FOLDS_RECORD_NAME, "oof_predictions.csv"
 LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 
@@ -73,9 +74,19 @@ class CrossValidation:
         return [job.key for job in self.jobs()]
 
 
-def finish(plan: CrossValidation, trained: Sequence[Trained]) -> dict[str, Any]:
-    """Predict every fold's held-out clips and write the files above. Returns the summary's fields."""
+#: Told of plans whose held-out clips are judged, for what, and the figures, before these are written or logged.
+Seen = Callable[[Sequence[CrossValidation], str, Mapping[str, Any]], None]
+
+
+def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None = None) -> dict[str, Any]:
+    """Predict every fold's held-out clips and write the files above. Returns the summary's fields.
+
+    `seen` is told what was seen before anybody is shown it.
+    """
     figures = _figures(plan, judge_held_out(plan, trained))
+    if seen:
+        kept = {"accuracy": figures["cv_accuracy"], "ci95": figures["cv_accuracy_ci95"], "n": figures["cv_n"]}
+        seen([plan], "folds", kept)
     storage.write_json(
         plan.folder / RECORD_NAME,
         {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
@@ -143,12 +154,31 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
     )
 
 
+def calibration_basis(
+    folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation], members: tuple[str, ...]
+) -> CalibrationBasis | None:
+    """The out-of-fold predictions in `folder`, if they are of the clips and settings of `plan` and of these members."""
+    predictions = earlier(folder, plan)
+    if predictions is None:
+        return None
+    record = run_folder.read_object(folder / RECORD_NAME)
+    if tuple(record["members"]) != members:
+        log.info("%s is of other members: the selection part calibrates", folder / RECORD_NAME)
+        return None
+    return calibrate.out_of_fold(predictions, len(record["folds"]), int(record.get("views", 1)))
+
+
+#: Figures by rank, which folds give each on a scale of its own.
+_RANKED = ("roc_auc", "average_precision")
+
+
 def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
     result = metrics.figures(oof, trained_model.DEFAULT_THRESHOLD)
-    folds = []
+    folds, ranked = [], []
     for i, fold in enumerate(plan.folds):
         rows = oof[oof.fold == i]
         right = (rows.p_violent >= trained_model.DEFAULT_THRESHOLD) == (rows.label == metrics.FIGHT)
+        ranked.append(_ranked(rows))
         folds.append(
             {
                 "fold": i,
@@ -157,6 +187,7 @@ def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
                 "n": len(rows),
                 "n_groups": int(rows.source_group.nunique()),
                 "trained_on": len(fold.train),
+                **ranked[-1][metrics.ENSEMBLE_COLUMN],
             }
         )
     return {
@@ -166,13 +197,47 @@ def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
         "cv_n": result["n"],
         "cv_n_groups": result["n_groups"],
         "cv_roc_auc": result["roc_auc"],
+        "cv_average_precision": result["average_precision"],
+        "cv_mean_of_folds": _mean_of_folds(ranked, metrics.ENSEMBLE_COLUMN),
         "cv_by_dataset": {
             name: {k: r[k] for k in ("accuracy", "ci95", "n", "n_groups", "roc_auc")}
             for name, r in result["by_dataset"].items()
         },
-        "cv_members": [{k: m[k] for k in ("name", "accuracy", "ci95", "roc_auc")} for m in result["members"]],
+        "cv_members": [
+            {
+                **{k: m[k] for k in ("name", "accuracy", "ci95", *_RANKED)},
+                "mean_of_folds": _mean_of_folds(ranked, f"p_{m['name']}"),
+            }
+            for m in result["members"]
+        ],
         "oof_predictions": str(plan.predictions_path),
     }
+
+
+def _ranked(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Column -> the figures by rank of a fold; None where it has one class."""
+    is_fight = (rows.label == metrics.FIGHT).to_numpy()
+    out = {}
+    for column in (metrics.ENSEMBLE_COLUMN, *(f"p_{m}" for m in metrics.member_names(rows))):
+        found = metrics.measured(is_fight, rows[column].to_numpy(float), trained_model.DEFAULT_THRESHOLD)
+        out[column] = {n: None if (f := found[n]) is None else round(f.value, 4) for n in _RANKED}
+    return out
+
+
+def _mean_of_folds(
+    ranked: Sequence[Mapping[str, Mapping[str, float | None]]], column: str
+) -> dict[str, float | int | None]:
+    """Means over the folds that have both classes, with their number.
+
+    Models of different folds need not agree on what 0.7 means, which lowers the figure of all clips pooled (Forman &
+    Scholz 2010, "Apples-to-apples in cross-validation studies", SIGKDD Explorations 12).
+    """
+    out: dict[str, float | int | None] = {}
+    for name in _RANKED:
+        known = [fold[column][name] for fold in ranked]
+        values = [v for v in known if v is not None]
+        out |= {name: round(sum(values) / len(values), 4) if values else None, "folds": len(values)}
+    return out
 
 
 def _log(figures: dict[str, Any]) -> None:
@@ -181,6 +246,14 @@ def _log(figures: dict[str, Any]) -> None:
         "cross-validation: %.1f %% of %d clips from %d sources (95 %% interval %.1f-%.1f)",
         100 * figures["cv_accuracy"], figures["cv_n"], figures["cv_n_groups"], 100 * low, 100 * high,
     )  # fmt: skip
+    mean = figures["cv_mean_of_folds"]
+    if mean["roc_auc"] is not None:
+        log.info(
+            "  AUC %.3f, the mean of %d folds; %.3f of all clips pooled",
+            mean["roc_auc"],
+            mean["folds"],
+            figures["cv_roc_auc"],
+        )
     for name, r in figures["cv_by_dataset"].items():
         low, high = r["ci95"]
         log.info(

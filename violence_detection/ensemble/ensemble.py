@@ -16,8 +16,10 @@ from violence_detection.ensemble import member_weights
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
-from violence_detection.evaluation import scoring
+from violence_detection.evaluation import calibrate, scoring
+from violence_detection.evaluation.calibrate import CalibrationBasis
 from violence_detection.models import trained_model
+from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, trained_clips
 from violence_detection.training.run_folder import Trained
@@ -52,11 +54,19 @@ def jobs(
 
 
 def write(
-    folder: Path, parts: Sequence[Part], selection: Samples, seed: int, mined: pd.DataFrame | None = None
+    folder: Path,
+    parts: Sequence[Part],
+    selection: Samples,
+    seed: int,
+    mined: pd.DataFrame | None = None,
+    *,
+    calibrated: bool = False,
+    out_of_fold: CalibrationBasis | None = None,
 ) -> member_weights.Weights:
     """Choose the weights on the selection clips and write `<folder>/ensemble.json`.
 
-    `mined`: rows of further clips whose predictions have decided how the members are trained.
+    `mined`: rows of further clips whose predictions have decided how the members are trained. `calibrated`: on
+    `out_of_fold`, else on the selection clips; models of folds are not, for their predictions are calibrated on.
     """
     inputs = selection.plain()
     p_fight = np.array([heads.predict(trained_model.load_model(part.model), inputs) for part in parts])
@@ -70,7 +80,15 @@ def write(
     tuned_on = {trained_clips.WEIGHTS: selection.rows}
     if mined is not None:
         tuned_on[trained_clips.MINED] = mined
-    write_listed(folder, parts, weights.values, weights.record(), tuned_on)
+    found = None
+    if calibrated:
+        average = np.average(p_fight, axis=0, weights=weights.values)
+        basis = out_of_fold or calibrate.on_selection(
+            selection.rows, average, "the epoch and the members' weights"
+        )
+        found = calibrate.fit(basis, seed)
+        calibrate.say(folder, found)
+    write_listed(folder, parts, weights.values, weights.record(), tuned_on, found)
     return weights
 
 
@@ -80,6 +98,7 @@ def write_listed(
     weights: Sequence[float],
     weighting: dict[str, object],
     tuned_on: Mapping[str, pd.DataFrame],
+    calibration: Calibration | None = None,
 ) -> None:
     """Write ensemble.json, and trained_on.csv of the clips that chose the weights, by role.
 
@@ -96,7 +115,10 @@ def write_listed(
         for part, weight in zip(parts, weights, strict=True)
     ]
     trained_clips.write(folder, tuned_on)
-    storage.write_json(folder / run_folder.ENSEMBLE_NAME, {"members": members, "weighting": weighting})
+    record: dict[str, object] = {"members": members, "weighting": weighting}
+    if calibration is not None:
+        record[run_folder.CALIBRATION_KEY] = calibration.record()
+    storage.write_json(folder / run_folder.ENSEMBLE_NAME, record)
 
 
 def _own_model(folder: Path, part: Part) -> Path:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from violence_detection.backbones import engines
-from violence_detection.combine import manifest
+from violence_detection.combine import manifest, val_ledger
 from violence_detection.ensemble import cross_validation, ensemble, folds, hard, leave_one_out, member_jobs
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import EnsembleConfig
@@ -20,9 +20,10 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import scoring
+from violence_detection.evaluation import measure, scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
+from violence_detection.models import calibration, model_card
 from violence_detection.system import console, processes, storage, tensorflow_start
 from violence_detection.training import devices, heads, run_folder, trainer, training_data
 from violence_detection.training.config import HeadConfig, TrainConfig
@@ -46,6 +47,7 @@ class EnsembleRun:
     pool: Pool
     target: frozenset[str]
     strategy: Any
+    command: str = ""
 
     def run(self) -> dict[str, Any]:
         """Train what is asked for; returns the fields of the script's JSON line."""
@@ -66,17 +68,22 @@ class EnsembleRun:
             "members": [],
             "ensemble_val_accuracy": None,
             "ensemble_val_accuracy_ci95": None,
+            "temperature": None,
         }
+        first = len(official) + len(folds_)
+        # folds first: the ensemble is calibrated on what they say
+        judged = cross_validation.finish(asked, trained[len(official) : first], self._saw) if asked else {}
         if official:
             fields = self._write_ensemble(trained[: len(official)])
-        first = len(official) + len(folds_)
-        if asked:
-            fields |= cross_validation.finish(asked, trained[len(official) : first])
+        fields |= judged
         if elsewhere:
             in_set = fields["cv_by_dataset"] if asked else None
-            fields |= leave_one_out.finish(elsewhere, trained[first:], in_set, self.output)
+            fields |= leave_one_out.finish(elsewhere, trained[first:], in_set, self.output, self._saw)
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune()
+        for folder in (self.output, self.output / hard.FOLDER, self.output / "folds"):
+            if (folder / run_folder.ENSEMBLE_NAME).is_file():
+                model_card.write_trained(folder)
         return {**fields, "generated_samples": self.pool.generated}
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
@@ -132,31 +139,75 @@ class EnsembleRun:
     def _write_ensemble(self, trained: Sequence[Trained]) -> dict[str, Any]:
         parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
         selection = self.pool.plain(self.official.selection)
-        weights = ensemble.write(self.output, parts, selection, self.settings.train.seed)
-        val = scoring.score_samples(self.output, self.pool.plain(self.official.held_out))
+        out_of_fold = cross_validation.calibration_basis(self.output, self.plan, self.config.members)
+        weights = ensemble.write(
+            self.output,
+            parts,
+            selection,
+            self.settings.train.seed,
+            calibrated=True,
+            out_of_fold=out_of_fold,
+        )
+        val = self._look_at_val() if self.config.show_val else None
         members = [
             {
                 "name": part.name,
                 "model": str(part.model),
                 "weight": round(weight, 4),
                 "selection_accuracy": part.selection_accuracy,
-                "val_accuracy": val.by_member[part.name],
+                "val_accuracy": val.by_member[part.name] if val else None,
             }
             for part, weight in zip(parts, weights.values, strict=True)
         ]
         return {
             "members": members,
-            "ensemble_val_accuracy": val.accuracy,
-            "ensemble_val_accuracy_ci95": val.ci95,
+            "ensemble_val_accuracy": val.accuracy if val else None,
+            "ensemble_val_accuracy_ci95": val.ci95 if val else None,
+            "temperature": calibration.read(self.output).temperature,
         }
+
+    def _look_at_val(self) -> scoring.QuickScore:
+        """Measure the ensemble on val, noted as a look."""
+        held_out = self.official.held_out
+        val = scoring.score_samples(self.output, self.pool.plain(held_out))
+        seen = {"accuracy": val.accuracy, "ci95": val.ci95, "n": len(held_out)}
+        self._note("training", [self.output], held_out, seen)
+        return val
+
+    def _saw(self, plans: Sequence[CrossValidation], purpose: str, figures: Mapping[str, Any]) -> None:
+        """Note what held-out clips have shown, where val's are among them."""
+        if self.config.all_clips:
+            val = set(val_ledger.val_of(self._combined))
+            judged = {clip_id for plan in plans for fold in plan.folds for clip_id in fold.held_out}
+            models = [plan.folder / fold.name for plan in plans for fold in plan.folds]
+            self._note(purpose, models, sorted(judged & val), figures)
+
+    @property
+    def _combined(self) -> Path:
+        return self.how.data_root / "combined_all"
+
+    def _note(
+        self, purpose: str, models: Sequence[Path], val_clips: Sequence[str], figures: Mapping[str, Any]
+    ) -> None:
+        measure.note_look(self._combined, purpose, self.command, models, len(val_clips), figures)
 
     def _fine_tune(self) -> dict[str, Any]:
         oof = cross_validation.earlier(self.output, self.plan)
         if oof is None:
             oof = self._judge_out_of_fold(self.output / hard.FOLDER)
-        return hard.fine_tune(
+        figures = hard.fine_tune(
             self.config, self.pool, self.official, self.settings, oof, self.output, self.train, self.overwrite
         )
+        if val := figures["val"]:
+            seen = {
+                "accuracy": val["after"],
+                "gain": val["gain"],
+                "gain_ci95": val["gain_ci95"],
+                "n": val["n"],
+            }
+            self._note("hard clips", [self.output / hard.FOLDER], self.official.held_out, seen)
+        hard.log_figures(figures)
+        return figures
 
     def _judge_out_of_fold(self, folder: Path) -> Any:
         """Out-of-fold predictions of the first member alone: enough to tell hard clips."""
@@ -179,6 +230,7 @@ def prepare(
     train: TrainConfig,
     output: Path,
     overwrite: bool,
+    command: str = "",
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
     check_all(config, how, features, train)
@@ -187,7 +239,8 @@ def prepare(
     strategy = devices.set_up(train)
     pool = _open_pool(features, how, train, choice)
     settings = Settings(features, how.augment, head, train)
-    return EnsembleRun(config, how, settings, output, overwrite, pool, frozenset(choice.target), strategy)
+    target = frozenset(choice.target)
+    return EnsembleRun(config, how, settings, output, overwrite, pool, target, strategy, command)
 
 
 def _open_pool(features: FeatureConfig, how: ExtractConfig, train: TrainConfig, choice: Choice) -> Pool:
@@ -272,6 +325,10 @@ def check(config: EnsembleConfig) -> None:
     spread = config.cross_validate or config.leave_one_dataset_out
     if config.all_clips and not spread:
         raise UserError("--all-clips spends val: it needs --cross-validate K or --leave-one-dataset-out")
+    if (config.all_clips or config.leave_one_dataset_out) and config.show_val:
+        raise UserError(
+            "with --all-clips or --leave-one-dataset-out there is no ensemble to measure on val: leave out --show-val"
+        )
     if (config.all_clips or config.leave_one_dataset_out) and config.fine_tune_hard:
         raise UserError(
             "with --all-clips or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"

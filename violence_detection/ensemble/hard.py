@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-FOLDER = "hard"
+FOLDER = run_folder.TUNED_FOLDER
 
 
 def mine(oof: pd.DataFrame, clip_ids: Sequence[str], below: float) -> np.ndarray:
@@ -65,7 +65,10 @@ def fine_tune(
     run: Callable[[Sequence[TrainingJob]], list[Trained]],
     overwrite: bool,
 ) -> dict[str, Any]:
-    """Tune the members in `folder`, write `<folder>/hard/ensemble.json` and say what it was worth."""
+    """Tune the members in `folder` and write `<folder>/hard/ensemble.json`; returns what it was worth.
+
+    `val` is None in it unless val is to be shown.
+    """
     is_hard = mine(oof, fold.train, config.hard_below)
     if not is_hard.any():
         raise UserError(
@@ -97,16 +100,15 @@ def fine_tune(
         )
         members.append({"name": name, "kept": kept, "selection_before": before, "selection_after": after})
     mined = pool.frame[pool.frame.clip_id.isin(set(oof.clip_id))]
-    ensemble.write(folder / FOLDER, parts, selection, settings.train.seed, mined)
+    ensemble.write(folder / FOLDER, parts, selection, settings.train.seed, mined, calibrated=True)
     figures = {
         "model": str(folder / FOLDER),
         "hard_clips": int(is_hard.sum()),
         "train_clips": len(fold.train),
         "members": members,
         "selection": _compare(folder, selection),
-        "val": _compare(folder, pool.plain(fold.held_out)),
+        "val": _compare(folder, pool.plain(fold.held_out)) if config.show_val else None,
     }
-    _log(figures)
     return figures
 
 
@@ -138,9 +140,11 @@ def _compare(folder: Path, samples: Samples) -> dict[str, Any]:
     }
 
 
-def _log(figures: dict[str, Any]) -> None:
+def log_figures(figures: dict[str, Any]) -> None:
+    """Say what fine-tuning was worth, on val where that was asked for."""
     for part in ("selection", "val"):
-        f = figures[part]
+        if (f := figures[part]) is None:
+            continue
         low, high = f["gain_ci95"] or (-1, 1)
         log.info(
             "fine-tuned on hard clips, %s: %.1f -> %.1f %% (gain %+.1f points, 95 %% interval %+.1f to %+.1f)",

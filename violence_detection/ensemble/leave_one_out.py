@@ -16,9 +16,11 @@ import numpy as np
 
 from violence_detection.ensemble import cross_validation
 from violence_detection.ensemble.cross_validation import CrossValidation
-from violence_detection.evaluation import metrics
+from violence_detection.evaluation import elsewhere, intervals, metrics
+from violence_detection.evaluation.influence import Figure
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
+from violence_detection.training import run_folder
 from violence_detection.training.run_folder import Trained
 
 if TYPE_CHECKING:
@@ -27,18 +29,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
-FIGURES_NAME = "leave_one_dataset_out.json"
+FIGURES_NAME = elsewhere.LEFT_OUT_NAME
 SELECTED_BY = "a selection part of the other data sets, by source"
 THRESHOLD_BY = "fixed at 0.5 before any clip was judged"
 
 
 def finish(
-    plans: Sequence[CrossValidation], trained: Sequence[Trained], in_set: dict[str, Any] | None, folder: Path
+    plans: Sequence[CrossValidation],
+    trained: Sequence[Trained],
+    in_set: dict[str, Any] | None,
+    folder: Path,
+    seen: cross_validation.Seen | None = None,
 ) -> dict[str, Any]:
     """Judge each left-out data set with each seed's models and write `<folder>/leave_one_dataset_out.json`.
 
     `plans`: one a seed; `trained`: their jobs' results, seed by seed; `in_set`: figures of a cross-validation on the
-    same clips, to stand beside. Returns {"leave_one_dataset_out": the figures}.
+    same clips, to stand beside. `seen` is told before anybody is shown what was seen. Returns {"leave_one_dataset_out":
+    the figures}.
     """
     each = len(trained) // len(plans)
     predictions = [
@@ -53,7 +60,13 @@ def finish(
         "threshold_by": THRESHOLD_BY,
         **summarised(predictions, in_set),
     }
-    storage.write_json(folder / FIGURES_NAME, {**figures, "jobs": [plan.keys() for plan in plans]})
+    if seen:
+        n = sum(d["n"] for d in figures["datasets"])
+        seen(plans, "left-out data sets", {"accuracy": figures["mean"]["accuracy"], "n": n})
+    made_with = elsewhere.made_with(run_folder.read_object(trained[0].folder / run_folder.CONFIG_NAME))
+    storage.write_json(
+        folder / FIGURES_NAME, {**figures, "made_with": made_with, "jobs": [plan.keys() for plan in plans]}
+    )
     _log(figures)
     return {"leave_one_dataset_out": figures}
 
@@ -61,9 +74,10 @@ def finish(
 def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | None = None) -> dict[str, Any]:
     """Figures of the left-out data sets, the worst first, from predictions (a frame a seed, see evaluation.metrics).
 
-    Of each data set the mean over the seeds with its standard deviation; `ci95` is the mean of the seeds' intervals,
-    which know of sources. `accuracy_at_median`: had the threshold been the median of what the data set's own clips get,
-    which needs no labels where classes are about even. `in_set`: its figures where it was trained on too.
+    Of each data set the mean over the seeds with its standard deviation between them (`accuracy_sd`, `roc_auc_sd`).
+    `ci95`, and `roc_auc_ci95`, count both sources and seeds as draws: see intervals.interval_over_seeds.
+    `accuracy_at_median`: had the threshold been the median of what the data set's own clips get, which needs no
+    labels where classes are about even. `in_set`: its figures where it was trained on too.
     """
     names = ["p_violent", *(f"p_{m}" for m in metrics.member_names(predictions[0]))]
     datasets = []
@@ -97,25 +111,46 @@ def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | Non
 
 
 def _over_seeds(frames: Sequence[pd.DataFrame], column: str) -> dict[str, Any]:
-    per_seed = []
+    per_seed, accuracies, aucs = [], [], []
     for rows in frames:
+        rows = rows.sort_values("clip_id", kind="stable")
         p, is_fight = rows[column].to_numpy(float), (rows.label == metrics.FIGHT).to_numpy()
-        result = metrics.score(rows, rows[column], DEFAULT_THRESHOLD)
+        found = metrics.measured(is_fight, p, DEFAULT_THRESHOLD)
+        accuracies.append(found["accuracy"])
+        aucs.append(found["roc_auc"])
         per_seed.append(
             {
-                **{k: result[k] for k in ("accuracy", "ci95", "balanced_accuracy", "recall", "roc_auc")},
+                **{k: _value(found[k]) for k in ("accuracy", "balanced_accuracy", "recall", "roc_auc")},
                 "false_alarms": float((p[~is_fight] >= DEFAULT_THRESHOLD).mean())
                 if (~is_fight).any()
                 else None,
                 "accuracy_at_median": float(((p >= np.median(p)) == is_fight).mean()),
             }
         )
-    out: dict[str, Any] = {key: _mean(seed[key] for seed in per_seed) for key in per_seed[0] if key != "ci95"}
-    out["accuracy_sd"] = (
-        float(np.std([s["accuracy"] for s in per_seed], ddof=1)) if len(per_seed) > 1 else None
+    groups = intervals.numbered(
+        frames[0].sort_values("clip_id", kind="stable").source_group.astype(str).to_numpy()
     )
-    out["ci95"] = [float(np.mean([s["ci95"][i] for s in per_seed])) for i in range(2)]
+    out: dict[str, Any] = {key: _mean(seed[key] for seed in per_seed) for key in per_seed[0]}
+    out |= _with_seeds("accuracy_sd", "ci95", accuracies, groups)
+    out |= _with_seeds("roc_auc_sd", "roc_auc_ci95", aucs, groups)
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in out.items()}
+
+
+def _with_seeds(
+    spread: str, interval: str, figures: Sequence[Figure | None], groups: np.ndarray
+) -> dict[str, Any]:
+    """The standard deviation between seeds (None for one) and the interval that counts seeds too, under these names."""
+    known = [f for f in figures if f is not None]
+    if not known:  # one class
+        return {spread: None, interval: None}
+    return {
+        spread: float(np.std([f.value for f in known], ddof=1)) if len(known) > 1 else None,
+        interval: list(intervals.interval_over_seeds(known, groups)),
+    }
+
+
+def _value(figure: Figure | None) -> float | None:
+    return None if figure is None else figure.value
 
 
 def _mean(values: Any) -> float | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from violence_detection.models.calibration import Calibration
 
 CALIBRATION_BINS = 10
 
@@ -39,3 +42,52 @@ def expected_calibration_error(is_fight: np.ndarray, p_fight: np.ndarray) -> flo
     """Mean distance of predicted and observed share of fights, ten equal bins (Naeini et al. 2015)."""
     bins = calibration_bins(is_fight, p_fight)
     return float(np.average(np.abs(bins.p_mean - bins.share), weights=bins.n))
+
+
+def before_and_after(is_fight: np.ndarray, before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Calibration error, Brier score and bins of two sets of probabilities (n,) of the same clips, JSON-able."""
+    from sklearn.metrics import brier_score_loss
+
+    record: dict[str, Any] = {}
+    for name, p in (("before", before), ("after", after)):
+        bins = calibration_bins(is_fight, p)
+        record[f"ece_{name}"] = expected_calibration_error(is_fight, p)
+        record[f"brier_{name}"] = float(brier_score_loss(is_fight, p))
+        record[f"bins_{name}"] = [
+            {"p_mean": float(m), "share": float(s), "n": int(n)} for m, s, n in zip(*bins, strict=True)
+        ]
+    return record
+
+
+def rates(is_fight: np.ndarray, p: np.ndarray, groups: np.ndarray, threshold: float) -> dict[str, Any]:
+    """False alarm rate and recall at a threshold, of clips and as means over sources (`by_source`)."""
+    called = p >= threshold
+    of_clips, by_source = {}, {}
+    for name, of_class in (("false_alarm_rate", ~is_fight), ("recall", is_fight)):
+        any_clip = bool(of_class.any())
+        of_clips[name] = float(called[of_class].mean()) if any_clip else None
+        by_source[name] = mean_over_sources(called[of_class], groups[of_class]) if any_clip else None
+    return {**of_clips, "by_source": by_source}
+
+
+def mean_over_sources(values: np.ndarray, groups: np.ndarray) -> float:
+    """Mean over sources of the mean of each: `values` (n,), `groups` (n,)."""
+    _, inverse = np.unique(groups, return_inverse=True)
+    return float((np.bincount(inverse, weights=values) / np.bincount(inverse)).mean())
+
+
+def section(
+    found: Calibration | None, is_fight: np.ndarray, p: np.ndarray, p_before: np.ndarray, groups: np.ndarray
+) -> dict[str, Any]:
+    """What metrics.json says of it: what is stored with the model, and what it is worth on the clips judged here.
+
+    `p`, `p_before` (n,): probabilities with the model's temperature and without it.
+    """
+    found = found or Calibration(None, why_not="nothing is stored with the model")
+    record = {**found.record(), "said": found.described()}
+    points: Mapping[str, Mapping[str, Any]] = record["operating_points"]
+    record["operating_points"] = {
+        name: {**point, "here": rates(is_fight, p, groups, float(point["threshold"]))}
+        for name, point in points.items()
+    }
+    return {**record, **before_and_after(is_fight, p_before, p)}

@@ -25,7 +25,8 @@ class ClipSet:
     `rows`: as in a manifest, their paths below `base`. `unreadable`: such rows of clips that cannot be decoded, which
     count against coverage. `train`: the manifest that also has the clips of train, for rules fitted on them; None where
     there are none, and `no_baselines` says why. Features are cached below `data_root`. `split` says which clips these
-    are, `kind` of what kind. `manifest_sha256`: of the manifest that they stand in, or empty.
+    are, `kind` of what kind, `name` what the set is called in predictions.csv. `manifest_sha256`: of the manifest that
+    they stand in, or empty. `is_val`: whether they are the val of `base`, which is not to be looked at often.
     """
 
     rows: pd.DataFrame
@@ -34,8 +35,10 @@ class ClipSet:
     train: pd.DataFrame | None
     split: str
     kind: str
+    name: str
     generated: bool
     manifest_sha256: str = ""
+    is_val: bool = False
     no_baselines: str = "no training clips in this set"
     unreadable: pd.DataFrame | None = None
     failures: Sequence[dict[str, str]] = field(default_factory=list)
@@ -48,6 +51,7 @@ def of_split(config: EvaluationConfig) -> ClipSet:
     rows = frame[frame.split == side].sort_values("clip_id", ignore_index=True)
     if rows.empty:
         raise UserError(f"{combined}/manifest.csv has no clips in {side}")
+    manifest.require_both_classes(side, rows)
     is_val = side == "val"
     return ClipSet(
         rows=rows,
@@ -56,8 +60,10 @@ def of_split(config: EvaluationConfig) -> ClipSet:
         train=frame if is_val and (frame.split == "train").any() else None,
         split=f"{side} of {combined / manifest.FILE_NAME}",
         kind=_kind(set(rows.dataset)),
+        name=side,
         generated=is_generated(combined.parent),
         manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
+        is_val=is_val,
         no_baselines="no training clips in this set"
         if is_val
         else "these are the clips they would be fitted on",

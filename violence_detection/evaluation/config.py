@@ -6,8 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
+from violence_detection.constants import OPERATING_POINTS
 from violence_detection.datasets.config import OwnClipsConfig
+from violence_detection.errors import UserError
 from violence_detection.system.settings import default_data_root, option
+
+#: What --audit takes; what costs little is always done.
+AUDITS = ("leakage", "shortcuts", "labels")
 
 
 @dataclass(frozen=True)
@@ -28,5 +33,33 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
         "folder with combined_all/, unless data is given; features of your own clips are cached in it",
     )
     output: Path | None = option(None, "report folder (default: reports/<model>-<time>)")
+    operating_point: str = option(
+        OPERATING_POINTS[0],
+        "whose threshold, stored with the model, is measured; balanced: 0.5",
+        choices=OPERATING_POINTS,
+    )
+    elsewhere: tuple[str, ...] = option(
+        (),
+        "further labelled clips, measured beside data as a set that was never seen: a folder with class folders in it, "
+        "or a CSV file; may be given several times",
+        many="append",
+        shown_as="NAME=PATH",
+    )
+    audit: tuple[str, ...] = option(
+        (),
+        f"what is looked into beyond the figures, with extra work: {', '.join(AUDITS)}, comma separated",
+    )
     tta: int = option(1, "views of each clip that are averaged; 1 is the plain clip alone")
+    compare: tuple[Path, ...] = option(
+        (),
+        "an earlier report (folder, metrics.json or predictions.csv) to give the difference to, on the clips that both "
+        "have judged; may be given several times",
+        many="append",
+        shown_as="REPORT",
+    )
     workers: int = option(0, "decoding threads; 0: two a core")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if unknown := sorted(set(self.audit) - set(AUDITS)):
+            raise UserError(f"--audit {unknown[0]}: it can be {', '.join(AUDITS)}, comma separated")

@@ -6,10 +6,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-from violence_detection.evaluation import scoring
+from violence_detection.evaluation import measure
 from violence_detection.evaluation.config import EvaluationConfig
-from violence_detection.evaluation.scoring import Evaluation
+from violence_detection.evaluation.measure import Evaluation
+from violence_detection.evaluation.report import from_evaluation
+from violence_detection.models import model_card
 from violence_detection.system import storage
+
+#: The model's card with this evaluation's figures, beside the report.
+CARD_NAME = "model_card.md"
 
 
 def evaluate(
@@ -23,8 +28,9 @@ def evaluate(
 
     `model`: a trained folder, a `.keras` file, or the name of a shipped model. `data`: `<root>/combined_all/val`, by
     default below the data root, or clips of your own: a folder with class folders in it, or a CSV file. `report`:
-    folder for metrics.json, predictions.csv and the page; without it nothing is written but features. `settings`:
-    further fields of EvaluationConfig, such as tta, engine, data_root, own, labels.
+    folder for metrics.json, predictions.csv, the page and the model's card; without it nothing is written but features
+    and, where the clips are val, a line in val_ledger.jsonl beside their manifest. `settings`: further fields of
+    EvaluationConfig, such as tta, engine, data_root, own, labels.
 
     The result has `accuracy`, `ci95` and `n`, all figures in `result`, and a row a clip in `predictions`. Raises
     UserError for a missing model, folder or manifest, or a wrong value.
@@ -45,12 +51,17 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
     Raises UserError, before the work, if another run has that folder or nothing can be written there.
     """
     if config.output is None:
-        return scoring.measure(config)
+        return measure.measure(config, command)
+    from violence_detection.evaluation.report.report import METRICS_NAME
+
+    card = config.output / CARD_NAME
     with storage.only_one(config.output, "an evaluation"):
-        measured = scoring.measure(config)
-        page = scoring.report(measured, config.output, command)
+        measured = measure.measure(config, command)
+        card.unlink(missing_ok=True)  # of an earlier evaluation into the same folder
+        page = from_evaluation.write(measured, config.output, command)
+        model_card.complete(measured.path, storage.read_json(config.output / METRICS_NAME), card)
         storage.write_failures(config.output / "failures.csv", measured.failures)
-    scoring.log_table(measured, page)
+    from_evaluation.log_table(measured, page)
     return measured
 
 

@@ -1,8 +1,9 @@
-"""What the predictions are worth: accuracy with an interval that knows how few sources it rests on.
+"""What the predictions are worth: figures, each with an interval that knows how few sources it rests on.
 
-Pure functions on arrays and on a predictions frame: one row a clip with the columns clip_id, path, dataset,
-source_group, label (fight|nonfight), p_<member>..., p_violent. Probabilities are P(fight) in [0, 1]; a clip
-that could not be predicted has NaN in p_violent and counts against coverage, never as a guess.
+Pure functions on a predictions frame: one row a clip with the columns clip_id, path, dataset, source_group, label
+(fight|nonfight), p_<member>..., p_violent. Where several views of a clip were averaged, plain_p_<member>... and
+plain_p_violent are those of the plain clip alone. Probabilities are P(fight) in [0, 1]; a clip that could not be
+predicted has NaN in p_violent and counts against coverage, never as a guess.
 """
 
 from __future__ import annotations
@@ -14,70 +15,31 @@ import pandas as pd
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
-from violence_detection.evaluation import calibration
+from violence_detection.evaluation import calibration, influence, intervals
+from violence_detection.evaluation.influence import Figure
+from violence_detection.evaluation.intervals import accuracy_interval
 
 NONFIGHT, FIGHT = CLASS_NAMES
 ENSEMBLE_COLUMN = "p_violent"
+#: The members' average before the temperature, where the model has one. No member has such a column.
+UNCALIBRATED_COLUMN = "uncalibrated_p_violent"
 REQUIRED_COLUMNS = ("clip_id", "path", "dataset", "source_group", "label", ENSEMBLE_COLUMN)
-_CONFIDENCE = 0.95
-#: Before any error is seen, how alike the outcomes of two clips of one source are taken to be (intraclass
-#: correlation), and how many errors that assumption weighs. Chosen by simulation, see
-#: tests/evaluation/test_metrics.py.
-_PRIOR_CORRELATION = 0.3
-_PRIOR_WEIGHT = 2.0
-_FEWEST_DEGREES_OF_FREEDOM = 3
+#: What stands before the name of a column of the plain clips alone.
+PLAIN = "plain_"
+#: Recall is given where at most these shares of the peaceful clips are called fights.
+FALSE_ALARMS = {"recall_at_1_percent_false_alarms": 0.01, "recall_at_5_percent_false_alarms": 0.05}
+#: The figures with an interval, of each of which `intervals` has one.
+FIGURES = (
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "roc_auc",
+    "average_precision",
+    *FALSE_ALARMS,
+)
 _METADATA_COLUMNS = ["width", "height", "fps", "duration_s"]
-
-
-def design_effect(correct: np.ndarray, groups: np.ndarray) -> float:
-    """How many times fewer independent clips there are than clips, at least 1.
-
-    `correct` (n,) bool, `groups` (n,) source groups. It is the variance of the accuracy as a ratio estimate
-    over the groups divided by its variance for independent clips (Rao & Scott 1992, "A simple method for the
-    analysis of clustered binary data", Biometrics 48). That estimate knows nothing when there are few errors
-    or few groups (with no error it is 0/0), so it is averaged with 1 + rho (n_w - 1), the effect of an
-    intraclass correlation of 0.3 for groups of size-weighted mean size n_w (Kish 1965); the assumption
-    weighs as much as two errors.
-    """
-    _, inverse = np.unique(groups, return_inverse=True)
-    sizes = np.bincount(inverse)
-    n, n_groups = len(correct), len(sizes)
-    assumed = 1 + _PRIOR_CORRELATION * (float((sizes**2).sum()) / n - 1)
-    information = min(int(correct.sum()), int(n - correct.sum()), n_groups - 1)
-    if information == 0:
-        return assumed
-    accuracy = float(correct.mean())
-    residuals = np.bincount(inverse, weights=correct) - sizes * accuracy
-    variance = n_groups / (n_groups - 1) * float((residuals**2).sum()) / n**2
-    estimated = max(variance * n / (accuracy * (1 - accuracy)), 1.0)
-    return (information * estimated + _PRIOR_WEIGHT * assumed) / (information + _PRIOR_WEIGHT)
-
-
-def accuracy_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """95 % interval of an accuracy: Wilson's (1927, JASA 22) on the effective sample size n / design effect.
-
-    `correct` (n,) bool, `groups` (n,) source groups; returns (low, high) in [0, 1]. The quantile is
-    Student's with as many degrees of freedom as there are groups but one (at least 3), so that few sources
-    give a wide interval; where every clip is its own source it is Wilson's interval itself. All clips right
-    still gives a width. Raises ValueError for no clips or for lengths that differ.
-    """
-    from scipy import stats
-
-    correct, groups = np.asarray(correct, dtype=bool), np.asarray(groups)
-    if len(correct) == 0 or correct.shape != groups.shape:
-        raise ValueError(f"one group a clip, at least one clip. Received: {correct.shape} and {groups.shape}")
-    n_groups = len(np.unique(groups))
-    effective_n = len(correct) / design_effect(correct, groups)
-    tail = 1 - (1 - _CONFIDENCE) / 2
-    if n_groups == len(correct):
-        z = float(stats.norm.ppf(tail))
-    else:
-        z = float(stats.t.ppf(tail, max(n_groups - 1, _FEWEST_DEGREES_OF_FREEDOM)))
-    p = float(correct.mean())
-    scale = 1 + z**2 / effective_n
-    centre = (p + z**2 / (2 * effective_n)) / scale
-    half = z / scale * float(np.sqrt(p * (1 - p) / effective_n + z**2 / (4 * effective_n**2)))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
 def member_names(predictions: pd.DataFrame) -> list[str]:
@@ -86,28 +48,48 @@ def member_names(predictions: pd.DataFrame) -> list[str]:
     return sorted(c.removeprefix("p_") for c in names if c.startswith("p_") and c != ENSEMBLE_COLUMN)
 
 
-def figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """Every figure of the report, JSON-able: overall, by_dataset, members, each accuracy with interval and n.
+def probability_columns(predictions: pd.DataFrame) -> list[str]:
+    """The columns of probabilities: members, ensemble, then the same of the plain clips where there are such."""
+    columns = [*(f"p_{name}" for name in member_names(predictions)), ENSEMBLE_COLUMN]
+    plain = [PLAIN + c for c in columns]
+    return [*columns, *(plain if plain[-1] in predictions.columns else [])]
 
-    A clip is called a fight when its probability reaches `threshold`. Figures that are not defined are None: AUC and
-    average precision of one class, precision where nothing is called a fight, recall where nothing is one. Raises
-    UserError for missing columns, unknown labels, probabilities outside [0, 1], or nothing predicted.
+
+def figures(predictions: pd.DataFrame, threshold: float, of_members: float | None = None) -> dict[str, Any]:
+    """Every figure of the report, JSON-able: overall, by_dataset, members, and plain where there are such columns.
+
+    A clip is called a fight when its probability reaches `threshold`, a member's `of_members` where that is given. See
+    `score` for what stands in each. Raises UserError for missing columns, unknown labels, probabilities outside [0, 1],
+    or nothing predicted.
     """
     _check(predictions)
     predictions = predictions.sort_values("clip_id", kind="stable")  # sums round by order
-    members = []
-    for name in member_names(predictions):
-        figures = score(predictions, predictions[f"p_{name}"], threshold)
-        kept = ("accuracy", "ci95", "n", "n_groups", "roc_auc")
-        members.append({"name": name, "threshold": float(threshold), **{k: figures[k] for k in kept}})
+    own = threshold if of_members is None else of_members
+    result = _of_columns(predictions, "", threshold, own)
+    if PLAIN + ENSEMBLE_COLUMN in predictions.columns:
+        result["plain"] = _of_columns(predictions, PLAIN, threshold, own)
+    return result
+
+
+def _of_columns(
+    predictions: pd.DataFrame, prefix: str, threshold: float, of_members: float
+) -> dict[str, Any]:
+    """The ensemble's and the members' figures from columns with this prefix."""
+    members = [
+        {"name": name, **_with_datasets(predictions, f"{prefix}p_{name}", of_members)}
+        for name in member_names(predictions)
+    ]
+    return {**_with_datasets(predictions, prefix + ENSEMBLE_COLUMN, threshold), "members": members}
+
+
+def _with_datasets(predictions: pd.DataFrame, column: str, threshold: float) -> dict[str, Any]:
     return {
         "threshold": float(threshold),
-        **score(predictions, predictions[ENSEMBLE_COLUMN], threshold),
+        **score(predictions, predictions[column], threshold),
         "by_dataset": {
-            str(dataset): score(rows, rows[ENSEMBLE_COLUMN], threshold)
+            str(dataset): score(rows, rows[column], threshold)
             for dataset, rows in predictions.groupby("dataset", sort=True)
         },
-        "members": members,
     }
 
 
@@ -170,12 +152,12 @@ def _check(predictions: pd.DataFrame) -> None:
         raise UserError(f"the predictions lack the columns {missing}. Received: {list(predictions.columns)}")
     if unknown := sorted(set(predictions["label"]) - set(CLASS_NAMES)):
         raise UserError(f"the predictions hold the labels {unknown}; allowed are {list(CLASS_NAMES)}")
-    for column in (ENSEMBLE_COLUMN, *(f"p_{m}" for m in member_names(predictions))):
+    for column in probability_columns(predictions):
         known = predictions[column].dropna()
         if not known.between(0, 1).all():
             raise UserError(f"column {column} is outside [0, 1]. Received: {known.min()} to {known.max()}")
         if known.empty:
-            raise UserError(f"column {column} is empty: every clip failed. See the failures file")
+            raise UserError(f"column {column} is empty: every clip failed")
 
 
 def _accuracy(correct: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
@@ -193,37 +175,73 @@ def _accuracy(correct: np.ndarray, rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def score(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str, Any]:
-    """All figures of one score over some rows; rows without a score lower the coverage only."""
+    """All figures of one score over some rows; rows without a score lower the coverage only.
+
+    Names are scikit-learn's. `intervals` has the 95 % interval of each of FIGURES by source. What these clips do not
+    define is None: AUC and average precision of one class, precision where nothing is called a fight, recall where
+    nothing is one, recall at a share of false alarms that so few peaceful clips cannot measure (`not_measured` says
+    so).
+    """
     from sklearn import metrics
 
     covered = p_fight.notna()
     known, p = rows[covered], p_fight[covered].to_numpy(float)
     is_fight = (known["label"] == FIGHT).to_numpy()
     called = p >= threshold
-    scores: dict[str, Any] = {"coverage": _coverage(rows, covered), **_accuracy(called == is_fight, known)}
+    scores: dict[str, Any] = {
+        "asked": len(rows),
+        "coverage": _coverage(rows, covered),
+        **_accuracy(called == is_fight, known),
+    }
     if len(p) == 0:
         return scores
-    both = bool(is_fight.any() and not is_fight.all())
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        is_fight, called, average="binary", pos_label=True, zero_division=np.nan
-    )
-    scores |= {
-        "precision": _defined(precision),
-        "recall": _defined(recall),
-        "balanced_accuracy": float(metrics.balanced_accuracy_score(is_fight, called)) if both else None,
-        "f1": _defined(f1),
-        "roc_auc": _roc_auc(is_fight, p),
-        "average_precision": float(metrics.average_precision_score(is_fight, p)) if both else None,
+    groups = intervals.numbered(known["source_group"].astype(str).to_numpy())
+    found = measured(is_fight, p, threshold)
+    limits: dict[str, float | None] = {}
+    for name, rate in FALSE_ALARMS.items():
+        at = influence.recall_at(is_fight, p, rate)
+        found[name], limits[name] = at or (None, None)
+    return {
+        **scores,
+        **{name: None if f is None else f.value for name, f in found.items()},
+        "intervals": {
+            name: None if f is None else list(intervals.interval(f, groups)) for name, f in found.items()
+        },
+        "thresholds_at_false_alarms": limits,
+        "not_measured": _not_measured(is_fight),
         "confusion_matrix": metrics.confusion_matrix(is_fight, called, labels=[False, True]).tolist(),
         "brier": float(metrics.brier_score_loss(is_fight, p)),
         "ece": calibration.expected_calibration_error(is_fight, p),
     }
-    return scores
 
 
-def _defined(value: float) -> float | None:
-    """None for what these clips do not define: no clip called a fight has no precision."""
-    return None if np.isnan(value) else float(value)
+def measured(is_fight: np.ndarray, p_fight: np.ndarray, threshold: float) -> dict[str, Figure | None]:
+    """The figures of these clips (n,) that a threshold or none decides, in the order of FIGURES."""
+    called = p_fight >= threshold
+    return {
+        "accuracy": influence.accuracy(is_fight, called),
+        "balanced_accuracy": influence.balanced_accuracy(is_fight, called),
+        "precision": influence.precision(is_fight, called),
+        "recall": influence.recall(is_fight, called),
+        "f1": influence.f1(is_fight, called),
+        "roc_auc": influence.roc_auc(is_fight, p_fight),
+        "average_precision": influence.average_precision(is_fight, p_fight),
+    }
+
+
+def _not_measured(is_fight: np.ndarray) -> dict[str, str]:
+    """Why there is no recall at a share of false alarms."""
+    others = int((~is_fight).sum())
+    reasons = {}
+    for name, rate in FALSE_ALARMS.items():
+        if not is_fight.any():
+            reasons[name] = "no fights"
+        elif others * rate < 1:
+            needed = round(1 / rate)
+            reasons[name] = (
+                f"{others} peaceful clips are too few to tell {rate:.0%} of them; {needed} are needed"
+            )
+    return reasons
 
 
 def _roc_auc(is_fight: np.ndarray, p_fight: np.ndarray) -> float | None:

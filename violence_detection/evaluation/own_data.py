@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.find import inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
 from violence_detection.system import storage
+from violence_detection.system.settings import as_flags
 from violence_detection.video.video_files import VideoSearch
 
 if TYPE_CHECKING:
@@ -59,25 +61,53 @@ def _may_be_own(data: Path) -> bool:
     return found is not None
 
 
-def sets(config: EvaluationConfig) -> list[OwnSet]:
-    """One's own sets that the settings name. Raises UserError where nothing of one can be used."""
+def sets(config: EvaluationConfig) -> tuple[list[OwnSet], list[OwnSet]]:
+    """One's own sets that the settings name: those of --own or --data, and those of --elsewhere.
+
+    No file is in two of them. Raises UserError where nothing of one can be used.
+    """
     own = named(config)
-    line = offers.command("test_ensemble.py", replace(config, data=None))
-    found = own_clips.read_all(OwnClipsConfig(own, config.labels), catalogue.load())
-    for own_set in found:
+    for value in config.elsewhere:
+        if (name := value.partition("=")[0].strip().lower()) in manifest.SPLITS:
+            raise UserError(f"--elsewhere {value}: {name} is a side of combined_all. Choose another name")
+    found = own_clips.read_all(
+        OwnClipsConfig((*own, *config.elsewhere), config.labels),
+        catalogue.load(),
+        lambda value: "--elsewhere" if value in config.elsewhere else "--own",
+    )
+    for i, own_set in enumerate(found):
+        values, line = (
+            (own, _own_line(config)) if i < len(own) else (config.elsewhere, _elsewhere_line(config))
+        )
         if not own_set.clips:
-            raise UserError(offers.nothing_usable(own_set, own, config.labels, line))
-        for text in offers.own_texts(own_set, own, config.labels, line):
+            raise UserError(offers.nothing_usable(own_set, values, config.labels, line))
+        for text in offers.own_texts(own_set, values, config.labels, line):
             log.warning("%s", text)
-    return found
+    return found[: len(own)], found[len(own) :]
 
 
-def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> ClipSet:
+def _own_line(config: EvaluationConfig) -> offers.Command:
+    return offers.command("test_ensemble.py", replace(config, data=None))
+
+
+def _elsewhere_line(config: EvaluationConfig) -> offers.Command:
+    def line(values: Sequence[str], labels: Sequence[str]) -> str:
+        changed = replace(config, elsewhere=tuple(values), labels=tuple(labels))
+        return shlex.join(["python", "test_ensemble.py", *as_flags(changed, ["data_root"])])
+
+    return line
+
+
+def read(
+    config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float, root: Path | None = None
+) -> ClipSet:
     """The clips of these sets, all of one side. Stretches of videos are cut into clips of `window_s` at most.
+
+    `root`: where features and cut clips are kept, by default `home(config)`.
 
     Rows that their CSV file calls train are left out. Raises UserError where nothing can be used.
     """
-    root = home(config)
+    root = root or home(config)
     found = inventory.discover([], own=sets)
     for warning in found.warnings:
         log.warning("%s", warning)
@@ -102,6 +132,7 @@ def read(config: EvaluationConfig, sets: Sequence[OwnSet], window_s: float) -> C
         train=None,
         split=f"own clips: {', '.join(str(s.origin) for s in sets)}",
         kind="own clips",
+        name=",".join(s.name for s in sets),
         generated=any(is_generated(s.root) for s in sets),
         unreadable=_unreadable(clips, scans),
         failures=failures,

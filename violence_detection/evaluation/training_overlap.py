@@ -5,6 +5,7 @@ What is said of it was looked for in this run. What could not be compared is sai
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from violence_detection.training import trained_clips
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: How a clip can be known again.
+WAYS = ("same clip", "same source", "near copy")
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,9 @@ class Comparison:
 class Overlap:
     """What `clips` judged clips share with the clips that a model was trained, selected and tuned on.
 
-    `touched`: clips that any comparison has found. `roles`: what the same clips were used for.
+    `touched`: clips that any comparison has found. `roles`: what the same clips were used for. `datasets`: those that
+    training had, by name; None where an earlier version has not noted them.
+    `by_clip`: id of each touched clip -> which comparisons found it, of WAYS.
     """
 
     clips: int
@@ -64,6 +70,8 @@ class Overlap:
     same_source: Comparison
     near_copy: Comparison
     roles: Mapping[str, int] = field(default_factory=dict)
+    datasets: tuple[str, ...] | None = None
+    by_clip: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def lines(self) -> list[tuple[str, str]]:
         """(name, value) lines for people."""
@@ -82,6 +90,7 @@ class Overlap:
             "same_clip": {**self.same_clip.record(), "roles": dict(self.roles)},
             "same_source": self.same_source.record(),
             "near_copy": self.near_copy.record(),
+            "datasets": None if self.datasets is None else list(self.datasets),
         }
 
 
@@ -90,13 +99,15 @@ def compare(model: TrainedModel, rows: pd.DataFrame, manifest_sha256: str) -> Ov
 
     `rows`: of the manifest whose SHA-256 is given, or like them, of one's own clips, with an empty one.
     """
-    known, lost = _tables(model)
+    known, lost = known_clips(model)
     found_ids = rows.clip_id.isin(set(known.clip_id)).to_numpy(bool)
     same_clip = Comparison(int(found_ids.sum()), 0 if lost else len(rows), lost)
     found_groups, same_source = _by_source(model, known, rows, manifest_sha256, lost)
     found_prints, near_copy = _by_fingerprint(known, rows, lost or _without(known, "fingerprint"))
+    unknown = bool(lost) or known.empty or bool((known.dataset == "").any())
     roles = known.drop_duplicates("clip_id").set_index("clip_id").role
     touched = found_ids | found_groups | found_prints
+    ways = zip(rows.clip_id, zip(found_ids, found_groups, found_prints, strict=True), strict=True)
     return Overlap(
         clips=len(rows),
         training_clips=int(known.clip_id.nunique()),
@@ -105,10 +116,12 @@ def compare(model: TrainedModel, rows: pd.DataFrame, manifest_sha256: str) -> Ov
         same_source=same_source,
         near_copy=near_copy,
         roles=dict(sorted(Counter(roles.reindex(rows.clip_id[found_ids]).replace("", "unknown")).items())),
+        datasets=None if unknown else tuple(sorted(set(known.dataset))),
+        by_clip={clip: tuple(itertools.compress(WAYS, found)) for clip, found in ways if any(found)},
     )
 
 
-def _tables(model: TrainedModel) -> tuple[pd.DataFrame, str]:
+def known_clips(model: TrainedModel) -> tuple[pd.DataFrame, str]:
     """The clips of all members, and what is missing of them, in words."""
     import pandas as pd
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -127,6 +128,19 @@ def require_both_classes(counts: Mapping[str, int], found: Inventory) -> None:
         "nonfight, or as --labels says). Add what is missing, or use the commands printed above: a model learns "
         "nothing from one class"
     )
+
+
+def require_listed(found: Inventory) -> None:
+    """Raise UserError where a folder of a data set cannot be listed: its clips would be missing by chance."""
+    sets = [(d.root, d.dataset) for d in found.datasets]
+    for failure in found.unlisted:
+        folder = Path(failure["path"])
+        of = next((name for root, name in sets if folder.is_relative_to(root)), None)
+        if of is not None:
+            raise UserError(
+                f"{folder}, a part of {of}: {failure['reason']}. Give this user the right to list it (chmod u+rx "
+                f"{shlex.quote(str(folder))}), or move it out of the data set if it is to be left out"
+            )
 
 
 def step_2(config: SearchConfig, *more: Any) -> offers.Command:

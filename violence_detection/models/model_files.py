@@ -26,7 +26,13 @@ def listed(path: Path) -> list[tuple[str, Path, float]]:
             )
     else:
         files = [(path.stem, path, 1.0)]
-    for _, file, _ in files:
+    for name, file, _ in files:
+        if (path / run_folder.ENSEMBLE_NAME).is_file() and not file.exists():
+            raise UserError(
+                f"{path / run_folder.ENSEMBLE_NAME} lists the member {name}, but there is no {file}. Copy the whole "
+                "folder again from where it was trained, or run the train_ensemble_models.py command that made it: it "
+                "trains what is missing"
+            )
         _check_there(file, path)
     return files
 
@@ -108,10 +114,13 @@ def identity(path: Path) -> str:
 
     Where it lies and what its members are called does not count. The records name the weights of the backbones.
     """
-    return storage.stable_hash(
-        [
-            [storage.sha256_file(file), storage.sha256_file(record_path(file)), weight]
-            for _, file, weight in listed(path)
-        ],
-        digits=32,
-    )
+    parts: list[Any] = [
+        [storage.sha256_file(file), storage.sha256_file(record_path(file)), weight]
+        for _, file, weight in listed(path)
+    ]
+    ensemble = path / run_folder.ENSEMBLE_NAME
+    if ensemble.is_file():
+        calibration = run_folder.read_object(ensemble).get(run_folder.CALIBRATION_KEY)
+        if isinstance(calibration, dict) and calibration.get("temperature") is not None:
+            parts.append(calibration["temperature"])
+    return storage.stable_hash(parts, digits=32)

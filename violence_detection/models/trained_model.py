@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
+from violence_detection.constants import DEFAULT_THRESHOLD
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun, Inputs
 from violence_detection.system import storage
 
-DEFAULT_THRESHOLD = 0.5
+if TYPE_CHECKING:
+    from violence_detection.models.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TrainedModel:
     """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
 
     `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
-    of all members.
+    of all members. `calibration`: None where there is nothing stored of it, as for models of a test.
     """
 
     folder: Path
@@ -43,6 +45,28 @@ class TrainedModel:
     record: Mapping[str, Any]
     records: tuple[Mapping[str, Any], ...] = ()
     threshold: float = DEFAULT_THRESHOLD
+    calibration: Calibration | None = None
+
+    def at(self, point: str, threshold: float = DEFAULT_THRESHOLD) -> TrainedModel:
+        """The same with the threshold of an operating point; `threshold` is that of `balanced`.
+
+        Raises UserError if the model has no such point stored.
+        """
+        if self.calibration is not None:
+            threshold = self.calibration.threshold(point, threshold)
+        return replace(self, threshold=threshold)
+
+    @property
+    def member_threshold(self) -> float:
+        """What `threshold` is of members' probabilities, which are not calibrated."""
+        if self.calibration is None:
+            return self.threshold
+        return float(self.calibration.before(np.array([self.threshold]))[0])
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether `average` gives calibrated probabilities."""
+        return self.calibration is not None and self.calibration.temperature is not None
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C)."""
@@ -50,7 +74,26 @@ class TrainedModel:
 
         return {m.name: heads.predict(m.model, inputs) for m in self.members}
 
+    def attention(self, inputs: Inputs) -> dict[str, np.ndarray]:
+        """How much each time step counts, (N, T) with rows that sum to 1, of the members that pool by attention.
+
+        A member with several time axes has one entry for each, "<member>, <T> steps".
+        """
+        from violence_detection.training import heads  # loaded with the members
+
+        found: dict[str, np.ndarray] = {}
+        for m in self.members:
+            shares = heads.attention(m.model, inputs)
+            for share in shares:
+                found[m.name if len(shares) == 1 else f"{m.name}, {share.shape[1]} steps"] = share
+        return found
+
     def average(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
+        """P(violent), (N,): the members' weighted mean, calibrated where the model is."""
+        p = self.uncalibrated(by_member)
+        return p if self.calibration is None else self.calibration.apply(p)
+
+    def uncalibrated(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
         """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""
         weights = [m.weight for m in self.members]
         return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
@@ -92,7 +135,7 @@ def load(path: Path) -> TrainedModel:
 
     Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
-    from violence_detection.models import model_files  # needed once, to load
+    from violence_detection.models import calibration, model_files  # needed once, to load
     from violence_detection.training import model_record, run_folder, saved_heads
 
     files = model_files.listed(path)
@@ -115,6 +158,7 @@ def load(path: Path) -> TrainedModel:
         FeatureConfig(**stored),
         record,
         tuple(records),
+        calibration=calibration.read(path),
     )
 
 

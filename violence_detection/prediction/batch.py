@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.models import model_files, shipped
+from violence_detection.models import calibration, shipped
 from violence_detection.prediction import verdict_journal
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Verdict
@@ -95,7 +95,8 @@ def judge_all(
     progress for SILENCE_LIMIT_S, is a failure of its own. Raises UserError where there is no such model or it cannot be
     loaded, and OSError where the journal cannot be written.
     """
-    model_files.listed(shipped.find(config.model))  # told before anything is loaded
+    # told before anything is loaded
+    calibration.read(shipped.find(config.model)).threshold(config.operating_point, config.threshold)
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(verdict_journal.kept(journal, config)) if journal else None
         worker = stack.enter_context(

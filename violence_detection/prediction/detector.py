@@ -28,18 +28,20 @@ _WINDOWS_AT_ONCE = 16  # bounds the memory of a long video
 class Detector:
     """A trained model with its backbones running: it judges video files.
 
-    `model`: the trained model, with its members and their record.
+    `model`: the trained model, with its members, their record, and the threshold of the operating point.
     """
 
     def __init__(self, config: PredictConfig):
         """Load the model and start its backbones.
 
-        Raises UserError if there is no such model, or its backbone's weights cannot be had.
+        Raises UserError if there is no such model, it has no such operating point, or its backbone's weights cannot be
+        had.
         """
         from violence_detection.models import shipped  # needed once, to find the model
 
         self.config = config
-        self.model = trained_model.load(shipped.find(config.model))
+        loaded = trained_model.load(shipped.find(config.model))
+        self.model = loaded.at(config.operating_point, config.threshold)
         self.views = augment.variant_names("t", config.tta)
         self.runs = self.model.backbone_runs(config.backbone_weights)
         self._engines = [
@@ -75,11 +77,12 @@ class Detector:
         return Verdict(
             str(path),
             tuple(judged),
-            self.config.threshold,
+            self.model.threshold,
             duration_s=round(info.duration_s, 2),
             judged_s=round(_judged_s(info, windows) if len(windows) < len(every) else info.read_s, 2),
             warning=info.shortfall()
             or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
+            calibrated=self.model.calibrated,
         )
 
     def _inputs(
@@ -142,7 +145,7 @@ def _check_finite(path: Path, values: Mapping[str, np.ndarray]) -> None:
 def load(name_or_path: Path | str, **settings: Any) -> Detector:
     """A detector from a trained folder, a `.keras` file, or the name of a shipped model (see `list_models`).
 
-    `settings`: fields of PredictConfig, such as threshold, stride_s, tta, engine, backbone_weights. Raises UserError if
-    there is no such model, or TypeError for a setting that there is not.
+    `settings`: fields of PredictConfig, such as threshold, operating_point, stride_s, tta, engine, backbone_weights.
+    Raises UserError if there is no such model, or TypeError for a setting that there is not.
     """
     return Detector(PredictConfig(model=Path(name_or_path), **settings))

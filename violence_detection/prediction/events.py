@@ -53,7 +53,7 @@ class Verdict:
     """What was found in one video. `windows` in order of time; `threshold` decides label and events.
 
     duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
-    where they do not.
+    where they do not. calibrated: whether probabilities are the model's calibrated ones.
     """
 
     path: str
@@ -62,6 +62,7 @@ class Verdict:
     duration_s: float
     judged_s: float
     warning: str = ""
+    calibrated: bool = False
 
     @property
     def p_violent(self) -> float:
@@ -87,5 +88,7 @@ class Verdict:
             "duration_s": self.duration_s,
             "judged_s": self.judged_s,
             **({"warning": self.warning} if self.warning else {}),
+            "threshold": self.threshold,
+            "calibrated": self.calibrated,
             "events": [asdict(event) for event in self.events],
         }

@@ -15,7 +15,7 @@ from typing import Any
 
 from violence_detection.constants import __version__
 from violence_detection.errors import UserError
-from violence_detection.models import model_files, shipped
+from violence_detection.models import calibration, model_files, shipped
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
@@ -24,8 +24,10 @@ from violence_detection.system import storage
 VERSION = "2"
 #: Settings that change no window: the model is known by its content, its weights with it, and a threshold says what is
 #: made of the windows.
-_CHANGE_NOTHING = frozenset({"model", "threshold", "backbone_weights"})
-_FIELDS = frozenset(f.name for f in fields(Verdict)) - {"threshold"}
+_CHANGE_NOTHING = frozenset({"model", "threshold", "operating_point", "backbone_weights"})
+#: What the model and the settings say anew of every verdict.
+_NOT_KEPT = frozenset({"threshold", "calibrated"})
+_FIELDS = frozenset(f.name for f in fields(Verdict)) - _NOT_KEPT
 
 
 def path_for(output: Path) -> Path:
@@ -36,14 +38,19 @@ def path_for(output: Path) -> Path:
 class KeptVerdicts:
     """The verdicts of a journal that hold for these settings, and a place for new ones.
 
-    Raises UserError if there is no such model.
+    Raises UserError if there is no such model, or it has no such operating point.
     """
 
     def __init__(self, path: Path, config: PredictConfig, record: Callable[[str, Mapping[str, Any]], None]):
-        self._record, self._threshold = record, config.threshold
+        self._record, model = record, shipped.find(config.model)
+        of_model = calibration.read(model)
+        self._said_anew = {
+            "threshold": of_model.threshold(config.operating_point, config.threshold),
+            "calibrated": of_model.temperature is not None,
+        }
         settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
         self._judged_by = storage.stable_hash(
-            [VERSION, __version__, model_files.identity(shipped.find(config.model)), settings], digits=32
+            [VERSION, __version__, model_files.identity(model), settings], digits=32
         )
         self._known = storage.read_journal(path, _FIELDS)
 
@@ -63,7 +70,7 @@ class KeptVerdicts:
             windows = tuple(JudgedWindow(**window) for window in entry["windows"])
             if not windows:
                 raise ValueError("a verdict without windows")
-            return Verdict(**{**entry, "windows": windows, "path": str(video)}, threshold=self._threshold)
+            return Verdict(**{**entry, "windows": windows, "path": str(video), **self._said_anew})
         except (KeyError, TypeError, ValueError):  # not there, or not ours: to be written anew
             self._known.pop(key, None)
             return None

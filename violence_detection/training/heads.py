@@ -16,8 +16,8 @@ from keras import layers, ops
 if TYPE_CHECKING:
     from violence_detection.training.config import HeadConfig
 
-#: Clips that are judged at once, and so few that they are judged without more ado.
-PREDICT_BATCH, _SMALL_BATCH = 256, 32
+#: Clips that are judged at once.
+PREDICT_BATCH = 256
 
 Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 
@@ -42,9 +42,11 @@ class TemporalAttention(layers.Layer):
         super().build(input_shape)
 
     def call(self, x: Tensor) -> Tensor:
-        scores = ops.cast(self.score(self.hidden(x)), "float32")  # (B, T, 1)
-        weights = ops.cast(ops.softmax(scores, axis=1), x.dtype)
-        return ops.sum(weights * x, axis=1)
+        return ops.sum(ops.cast(self.shares(x), x.dtype) * x, axis=1)
+
+    def shares(self, x: Tensor) -> Tensor:
+        """How much each time step counts: (B, T, D) -> (B, T, 1) float32, which sum to 1 over T."""
+        return ops.softmax(ops.cast(self.score(self.hidden(x)), "float32"), axis=1)
 
     def get_config(self) -> dict[str, object]:
         return {**super().get_config(), "units": self.units}
@@ -164,9 +166,25 @@ def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     count = len(next(iter(inputs.values())))
 
     def judge(batch_size: int) -> np.ndarray:
-        if count <= min(batch_size, _SMALL_BATCH):  # spares the pipeline that Keras' `predict` sets up
+        if count <= batch_size:  # spares the pipeline that Keras' `predict` sets up
             return np.asarray(model.predict_on_batch(dict(inputs)))
         return model.predict(dict(inputs), batch_size=batch_size, verbose=0)
 
     p, _ = training_faults.in_batches_that_fit(judge, PREDICT_BATCH)
     return p[:, 0].astype(np.float64)
+
+
+def attention(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """How much each time step counts in the pooling of a head, for inputs name -> (N, T, C).
+
+    One (N, T) float64 for each time axis that the head pools by attention, whose rows sum to 1: none if the head has no
+    `TemporalAttention`, several if its backbones have several time axes. It is what the network computes on its way
+    to P(fight), not what moved P(fight) there (Jain & Wallace 2019, arXiv 1902.10186).
+    """
+    pooling = [layer for layer in model.layers if isinstance(layer, TemporalAttention)]
+    if not pooling:
+        return []
+    before = keras.Model(model.input, {layer.name: layer.input for layer in pooling})
+    pooled = before.predict_on_batch(dict(inputs))
+    shares = [layer.shares(ops.convert_to_tensor(pooled[layer.name])) for layer in pooling]
+    return [ops.convert_to_numpy(s)[:, :, 0].astype(np.float64) for s in shares]

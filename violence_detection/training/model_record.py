@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 from violence_detection.training import heads, run_folder
 from violence_detection.video.config import STREAMS
@@ -25,6 +26,7 @@ _MOST_STEPS, _MOST_CHANNELS, _MOST_INPUTS = 4096, 1_000_000, 100
 def read(path: Path) -> dict[str, Any]:
     """The record of a trained model. Raises UserError naming the file and what is wrong in it."""
     record = run_folder.read_object(path)
+    _check_classes(path, record.get("classes", list(CLASS_NAMES)))
     _check_part(path, record, "features", _FEATURES, required=("frames", "window_s"))
     for name in ("backbone", "streams"):
         _expect(path, f"features.{name}", _is_names(record["features"].get(name)), "a list of names")
@@ -54,6 +56,16 @@ def read(path: Path) -> dict[str, Any]:
         _expect(path, name, isinstance(record.get(name), str), "text")
     _expect(path, "augment", _is_number(record.get("augment"), int, 1, 2**31), "a number")
     return record
+
+
+def _check_classes(path: Path, classes: Any) -> None:
+    """Raise UserError for a model of other classes, or of these in another order: all it says would be turned round."""
+    if classes != list(CLASS_NAMES):
+        raise UserError(
+            f"{path}: the model's classes are {classes!r}"[:500]
+            + f", but here 0 is {CLASS_NAMES[0]} and 1 is "
+            f"{CLASS_NAMES[1]}: what it calls a fight would be called peace. Train it again with these scripts"
+        )
 
 
 def _check_part(

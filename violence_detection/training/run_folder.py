@@ -27,7 +27,11 @@ CLIPS_NAME = "trained_on.csv"
 WEIGHTS_SUFFIX, ARCHIVE_SUFFIX = ".safetensors", ".keras"
 #: Beside the folders of an ensemble's members: which they are, and their weights.
 ENSEMBLE_NAME = "ensemble.json"
+#: Where ensemble.json, or config.json of a single model, has temperature and thresholds; see models/calibration.py.
+CALIBRATION_KEY = "calibration"
 BOARD_NAME = "tensorboard_logs"
+#: Below an ensemble's folder: the figures of its folds, and the ensemble of members tuned on hard clips.
+FOLDS_RECORD_NAME, TUNED_FOLDER = "cross_validation.json", "hard"
 #: No record of ours is nearly as large.
 _MOST_BYTES = 64 << 20
 
@@ -109,5 +113,10 @@ def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Tr
 
 
 def _outcome(record: Mapping[str, Any]) -> str:
-    """Hash of what decides a run's outcome. Engines that share a cache are alike: one may join between two starts."""
-    return storage.stable_hash({k: v for k, v in record.items() if k != "feature_engines"})
+    """Hash of what decides a run's outcome. Engines that share a cache are alike: one may join between two starts.
+
+    The calibration is added when training has ended.
+    """
+    return storage.stable_hash(
+        {k: v for k, v in record.items() if k not in ("feature_engines", CALIBRATION_KEY)}
+    )

@@ -57,8 +57,13 @@ class Samples:
 
     def plain_batches(self, batch_size: int) -> Iterator[Inputs]:
         """The plain variants in order, a batch at a time: name -> (B, T, C) float16; the last may be smaller."""
+        return self.view_batches(0, batch_size)
+
+    def view_batches(self, view: int, batch_size: int) -> Iterator[Inputs]:
+        """The same of another variant or view, by number."""
         for start in range(0, len(self), batch_size):
-            yield self._gather(np.arange(start, min(start + batch_size, len(self))))
+            clips = np.arange(start, min(start + batch_size, len(self)))
+            yield self._gather(clips, np.full(len(clips), view))
 
     def shapes(self) -> dict[str, tuple[int, int]]:
         """name -> (T, C)."""

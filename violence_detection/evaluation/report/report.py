@@ -2,44 +2,39 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import markupsafe
-import numpy as np
 import pandas as pd
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UnreadableVideo
-from violence_detection.evaluation import metrics
-from violence_detection.evaluation.report import report_plots
+from violence_detection.evaluation import checklist, elsewhere, metrics, mistakes
+from violence_detection.evaluation.mistakes import Attention
+from violence_detection.evaluation.report import limits, out_of_set, page_filters, report_plots
+from violence_detection.evaluation.report.film_strip import FramesMaker, StripFrame, data_uri
 from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.system import storage
-from violence_detection.video import decode, sampling
 
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.csv"
 PAGE_NAME = "index.html"
-_MISTAKES_SHOWN = 12
 _FAILURES_SHOWN = 50
-_STRIP_FRAMES = 6
-_STRIP_HEIGHT_PX = 90
 _TEMPLATES = Path(__file__).with_name("templates")
 
 #: What stands in place of the trivial baselines where there is nothing to fit them on.
 NO_BASELINES = "not computed: no training clips in this set"
 
-#: What stands in place of a figure that these clips do not define, such as the AUC of one class.
-_UNDEFINED = "not defined"
+#: Keys of `audits` in metrics.json; the page says which are absent.
+AUDITS = ("leakage", "shortcuts", "labels")
 
+#: Which judged set a row of predictions.csv is of: val (or train), or the name of own clips or of a set from elsewhere.
+SET_COLUMN = "set"
 _PUBLISHED_AS = "source_path"  # shown where the predictions have it
-
-StripMaker = Callable[[str], bytes]
 
 
 @dataclass(frozen=True)
@@ -50,8 +45,15 @@ class ReportContext:
     them in training; `split` says which clips they are; `created` is an ISO date; `model` are (name, value) lines
     that identify it; `failures` are {path, reason}; `baselines` come from metrics.trivial_baselines, and are None
     where there are no training clips to fit them on, as `no_baselines` says; `data` says what the clips are;
-    `strip` gives the PNG bytes of a clip's frames for its path (see strips_below) and may raise
-    UnreadableVideo.
+    `attention` says where members looked in the worst mistakes; `by_training` are the figures of by_training.figures;
+    `sections` are further keys of metrics.json, each shown by a partial of the page; `frames` gives some frames of
+    the clip at a path (see film_strip.frames_below).
+
+    `set_name`: what the judged set is called in predictions.csv; `elsewhere` (see elsewhere.record) and
+    `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
+    `false_alarms`: of the judged set;
+    `leave_one_dataset_out`: see elsewhere.left_out; `groups`: set -> tables of clip_groups; `audits`: by name.
+    `val_ledger` is the record of val_ledger.Looks, `checklist` what checklist.fill made.
     """
 
     command: str
@@ -66,7 +68,20 @@ class ReportContext:
     no_baselines: str = NO_BASELINES
     baselines: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, str]] = ()
-    strip: StripMaker | None = field(default=None, compare=False)
+    attention: Attention = field(default_factory=dict)
+    by_training: Mapping[str, Any] | None = None
+    sections: Mapping[str, Any] = field(default_factory=dict)
+    frames: FramesMaker | None = field(default=None, compare=False)
+    set_name: str = "val"
+    selected_by: Mapping[str, str] = field(default_factory=dict)
+    false_alarms: Mapping[str, Any] = field(default_factory=dict)
+    elsewhere: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    elsewhere_predictions: Mapping[str, pd.DataFrame] = field(default_factory=dict, compare=False)
+    leave_one_dataset_out: Mapping[str, Any] | None = None
+    groups: Mapping[str, Any] = field(default_factory=dict)
+    audits: Mapping[str, Any] = field(default_factory=dict)
+    val_ledger: Mapping[str, Any] = field(default_factory=dict)
+    checklist: Sequence[checklist.Box] = ()
 
 
 def write_report(
@@ -76,33 +91,39 @@ def write_report(
 
     `result` is what metrics.figures gave for `predictions`.
     """
-    (folder / METRICS_NAME).unlink(
-        missing_ok=True
-    )  # files of two runs under one record would be worse than none
+    # files of two runs under one record would be worse than none
+    (folder / METRICS_NAME).unlink(missing_ok=True)
     note = SAMPLE_LABEL if context.generated else ""
-    plots = report_plots.make_plots(result, predictions)
     images = []
-    for plot in plots:
+    for plot in report_plots.make_plots(result, predictions):
         rendered = {
             name: report_plots.render(plot, theme, note) for name, theme in report_plots.THEMES.items()
         }
         _write_bytes(folder / f"{plot.name}.png", rendered["light"])
-        images.append({"plot": plot, **{name: _data_uri(png) for name, png in rendered.items()}})
-    _write_predictions(folder / PREDICTIONS_NAME, predictions)
+        images.append({"plot": plot, **{name: data_uri(png) for name, png in rendered.items()}})
+    _write_predictions(
+        folder / PREDICTIONS_NAME, {context.set_name: predictions, **context.elsewhere_predictions}
+    )
+    record = metrics_record(result, predictions, context)
+    film = [_film(mistake, context.frames) for mistake in record["mistakes"]]
     page = folder / PAGE_NAME
-    storage.write_text(page, render_page(result, predictions, context, images))
-    storage.write_json(folder / METRICS_NAME, metrics_record(result, context))
+    storage.write_text(page, render_page(record, context, images, film))
+    storage.write_json(folder / METRICS_NAME, record)
     return page
 
 
-def metrics_record(result: Mapping[str, Any], context: ReportContext) -> dict[str, Any]:
-    """The figures with all that is needed to believe them; JSON-able."""
-    return {
+def metrics_record(
+    result: Mapping[str, Any], predictions: pd.DataFrame, context: ReportContext
+) -> dict[str, Any]:
+    """The figures with all that is needed to believe them; JSON-able. The page shows nothing else."""
+    record = {
         **result,
+        "wrong": _wrong_count(result),
         "data": SAMPLE_LABEL if context.generated else context.data,
         "generated_sample_clips": context.generated,
         "clips_trained_on": context.overlap.same_clip.record()["found"],
         "seen_in_training": context.overlap.record(),
+        "by_training": dict(context.by_training) if context.by_training else None,
         "split": context.split,
         "command": context.command,
         "created": context.created,
@@ -110,81 +131,67 @@ def metrics_record(result: Mapping[str, Any], context: ReportContext) -> dict[st
         "seeds": list(context.seeds),
         "baselines": dict(context.baselines) if context.baselines else None,
         "baselines_note": "" if context.baselines else context.no_baselines,
+        "set": context.set_name,
+        "selected_by": dict(context.selected_by),
+        **context.false_alarms,
+        "elsewhere": dict(context.elsewhere),
+        "leave_one_dataset_out": context.leave_one_dataset_out,
+        "groups": dict(context.groups),
+        "audits": dict(context.audits),
+        "val_ledger": dict(context.val_ledger),
+        "checklist": [box.record() for box in context.checklist],
         "failures": [dict(f) for f in _sorted_failures(context)],
+        "mistakes": mistakes.records(predictions, float(result["threshold"]), context.attention),
+        **context.sections,
     }
+    record["out_of_set"] = out_of_set.headline(record)
+    return {**record, "limits": [asdict(limit) for limit in limits.limits(record, AUDITS)]}
 
 
 def render_page(
-    result: Mapping[str, Any],
-    predictions: pd.DataFrame,
+    record: Mapping[str, Any],
     context: ReportContext,
     images: Sequence[Mapping[str, Any]],
+    film: Sequence[Sequence[StripFrame]] = (),
 ) -> str:
-    """The page as HTML; everything that comes from outside is escaped."""
+    """The page as HTML; everything that comes from outside is escaped.
+
+    `record` is that of metrics_record, `film` the frames of each of its mistakes.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters["percent"] = _percent
-    environment.filters["number"] = _number
-    environment.filters["interval"] = _interval
-    environment.filters["breakable"] = _breakable
-    failures = _sorted_failures(context)
+    environment.filters.update(page_filters.FILTERS)
+    failures = record["failures"]
+    from_elsewhere = elsewhere.worst_first(context.elsewhere)
     return environment.get_template("report.html.j2").render(
-        result=result,
+        result=record,
         context=context,
         images=images,
         classes=CLASS_NAMES,
         sample_label=SAMPLE_LABEL,
-        mistakes=_mistakes(predictions, float(result["threshold"]), context.strip),
-        wrong=_wrong_count(result),
+        film=film,
         failures=failures[:_FAILURES_SHOWN],
         failures_left_out=max(len(failures) - _FAILURES_SHOWN, 0),
         predictions_name=PREDICTIONS_NAME,
+        metrics_name=METRICS_NAME,
+        from_elsewhere=from_elsewhere,
     )
 
 
-def strips_below(root: Path, n_frames: int = _STRIP_FRAMES) -> StripMaker:
-    """A maker of frame strips for clips whose paths are below `root`."""
-    return lambda path: clip_strip(root / path, n_frames)
-
-
-def clip_strip(path: Path, n_frames: int = _STRIP_FRAMES, height_px: int = _STRIP_HEIGHT_PX) -> bytes:
-    """Evenly spaced frames of a clip side by side, as PNG. Raises UnreadableVideo."""
-    import cv2
-
-    def shrink(frame: np.ndarray) -> np.ndarray:
-        width_px = max(round(frame.shape[1] * height_px / frame.shape[0]), 1)
-        return cv2.resize(frame, (width_px, height_px), interpolation=cv2.INTER_AREA)
-
-    _, frames = decode.read(
-        path, lambda info: sampling.sample_indices(info.n_frames, n_frames).tolist(), shrink
-    )
-    strip = np.concatenate([frames[i] for i in sorted(frames)], axis=1)  # (height_px, sum of widths, 3)
-    ok, png = cv2.imencode(".png", strip)
-    if not ok:
-        raise UnreadableVideo(path, "its frames cannot be written as PNG")
-    return png.tobytes()
-
-
-def _mistakes(predictions: pd.DataFrame, threshold: float, strip: StripMaker | None) -> list[dict[str, Any]]:
-    """The worst mistakes as the template shows them."""
-    members = metrics.member_names(predictions)
-    shown = []
-    for row in metrics.worst_mistakes(predictions, threshold, _MISTAKES_SHOWN).to_dict("records"):
-        mistake: dict[str, Any] = {key: row[key] for key in ("path", "dataset", "source_group", "label")}
-        mistake["p"] = float(row[metrics.ENSEMBLE_COLUMN])
-        mistake["members"] = [(m, float(row[f"p_{m}"])) for m in members if pd.notna(row[f"p_{m}"])]
-        published = row.get(_PUBLISHED_AS, "")
-        mistake["source_path"] = published if published != row["path"] else ""
-        mistake["strip"], mistake["strip_missing"] = "", ""
-        if strip:
-            try:
-                mistake["strip"] = _data_uri(strip(str(row["path"])))
-            except UnreadableVideo as e:
-                mistake["strip_missing"] = e.reason
-        shown.append(mistake)
-    return shown
+def _film(mistake: dict[str, Any], frames: FramesMaker | None) -> list[StripFrame]:
+    """The frames of a mistake, whose record gets their times, or why there are none."""
+    mistake |= {"frames_s": [], "frames_missing": ""}
+    if frames is None:
+        return []
+    try:
+        film = frames(mistake["path"])
+    except UnreadableVideo as e:
+        mistake["frames_missing"] = e.reason
+        return []
+    mistake["frames_s"] = [frame.time_s for frame in film]
+    return film
 
 
 def _wrong_count(result: Mapping[str, Any]) -> int:
@@ -192,14 +199,17 @@ def _wrong_count(result: Mapping[str, Any]) -> int:
     return int(false_fights + missed)
 
 
-def _write_predictions(path: Path, predictions: pd.DataFrame) -> None:
-    """Rows sorted by path; a clip that was not predicted has an empty score."""
-    members = [f"p_{m}" for m in metrics.member_names(predictions)]
+def _write_predictions(path: Path, sets: Mapping[str, pd.DataFrame]) -> None:
+    """Rows of all sets, sorted by path within each; a clip that was not predicted has an empty score."""
+    first = next(iter(sets.values()))
     others = [c for c in metrics.REQUIRED_COLUMNS if c != metrics.ENSEMBLE_COLUMN]
-    published = [_PUBLISHED_AS] if _PUBLISHED_AS in predictions.columns else []
-    columns = [*others, *published, *members, metrics.ENSEMBLE_COLUMN]
-    ordered = predictions.sort_values(["path", "clip_id"], kind="stable")[columns]
-    rows = ordered.astype(object).where(ordered.notna(), "").to_dict("records")
+    published = [_PUBLISHED_AS] if _PUBLISHED_AS in first.columns else []
+    before = [metrics.UNCALIBRATED_COLUMN] if metrics.UNCALIBRATED_COLUMN in first.columns else []
+    columns = [*others, *published, *before, *metrics.probability_columns(first), SET_COLUMN]
+    rows: list[dict[Any, Any]] = []
+    for name, predictions in sets.items():
+        ordered = predictions.sort_values(["path", "clip_id"], kind="stable").assign(**{SET_COLUMN: name})
+        rows += ordered[columns].astype(object).where(ordered[columns].notna(), "").to_dict("records")
     storage.write_csv(path, columns, ({str(k): v for k, v in row.items()} for row in rows))
 
 
@@ -208,27 +218,5 @@ def _write_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
-
-
 def _sorted_failures(context: ReportContext) -> list[Mapping[str, str]]:
     return sorted(context.failures, key=lambda f: (f["path"], f["reason"]))
-
-
-def _percent(share: float | None) -> str:
-    return _UNDEFINED if share is None else f"{100 * share:.1f}\u00a0%"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return _UNDEFINED if value is None else f"{value:.{digits}f}"
-
-
-def _interval(ci95: Sequence[float] | None) -> str:
-    return "–" if ci95 is None else f"{100 * ci95[0]:.1f}–{100 * ci95[1]:.1f}\u00a0%"
-
-
-def _breakable(name: str) -> markupsafe.Markup:
-    """The escaped name, with places where a narrow screen may break it."""
-    escaped = str(markupsafe.escape(name))
-    return markupsafe.Markup(escaped.replace("_", "_<wbr>").replace("/", "/<wbr>"))  # escaped above

@@ -64,6 +64,11 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
     is_fight = (known["label"] == metrics.FIGHT).to_numpy()
     p = known[metrics.ENSEMBLE_COLUMN].to_numpy(float)
+    before = (
+        known[metrics.UNCALIBRATED_COLUMN].to_numpy(float)
+        if metrics.UNCALIBRATED_COLUMN in known and "calibration" in result
+        else None
+    )
     threshold = float(result["threshold"])
     (true_non, false_fight), (missed, true_fight) = result["confusion_matrix"]
     plots = [
@@ -85,8 +90,9 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
         ),
         Plot(
             "reliability", "Reliability",
-            f"Observed share of fights against the predicted one; calibration error {result['ece']:.3f}.",
-            lambda ax, theme: _draw_reliability(ax, theme, is_fight, p),
+            f"Observed share of fights against the predicted one; calibration error {result['ece']:.3f}"
+            + ("." if before is None else f", before calibration {result['calibration']['ece_before']:.3f}."),
+            lambda ax, theme: _draw_reliability(ax, theme, is_fight, p, before),
         ),
     ]  # fmt: skip
     if result["roc_auc"] is not None:
@@ -190,14 +196,21 @@ def _draw_confusion(ax: Axes, theme: Theme, matrix: np.ndarray) -> None:
     ax.set_yticks(range(2), CLASS_NAMES)
 
 
-def _draw_reliability(ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray) -> None:
+def _draw_reliability(
+    ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray, before: np.ndarray | None
+) -> None:
+    """Observed against predicted share of fights; `before`: the probabilities without the temperature."""
     bins = calibration.calibration_bins(is_fight, p)
     ax.plot([0, 1], [0, 1], color=theme.faint, linestyle=":", linewidth=1.5, label="perfect")
+    if before is not None:
+        raw = calibration.calibration_bins(is_fight, before)
+        ax.plot(raw.p_mean, raw.share, "o--", color=theme.text, linewidth=1, markersize=3, alpha=0.7,
+                label="observed, before calibration")  # fmt: skip
     ax.plot(bins.p_mean, bins.share, color=theme.accent, linewidth=1.5, label="observed")
     ax.scatter(bins.p_mean, bins.share, s=20 + 300 * bins.n / len(p), color=theme.accent, alpha=0.75)
     ax.set(xlabel="predicted probability of a fight (dot size: clips)", ylabel="share that are fights",
            xlim=(-0.03, 1.03), ylim=(-0.03, 1.06))  # fmt: skip
-    ax.legend(loc="upper left", fontsize=8)
+    ax.legend(loc="best", fontsize=8)
 
 
 def _draw_scores(ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray, threshold: float) -> None:

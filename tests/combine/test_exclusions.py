@@ -1,0 +1,129 @@
+"""Clips left out by a list: the manifest lacks them, all others stay where they were, nothing is decoded again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_videos import write
+
+from violence_detection.combine import combine, exclusions, manifest, scan
+from violence_detection.combine.config import CombineConfig
+from violence_detection.errors import UserError
+
+HOCKEY = "raw/hockey/data"
+
+
+@pytest.fixture(scope="module")
+def combined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root that was combined without a list; tests copy it."""
+    root = tmp_path_factory.mktemp("root")
+    for block in range(6):
+        write(root / HOCKEY / f"fi{block * 25 + 1}_xvid.avi", 200 + block)
+        write(root / HOCKEY / f"no{block * 25 + 1}_xvid.avi", 300 + block)
+    shutil.copy2(root / HOCKEY / "no1_xvid.avi", root / HOCKEY / "no3_xvid.avi")
+    combine.run(CombineConfig(data_root=root, workers=1))
+    return root
+
+
+@pytest.fixture
+def root(combined: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(combined, tmp_path / "root"))
+
+
+def frame(root: Path) -> pd.DataFrame:
+    return manifest.read(root / "combined_all").set_index("source_path")
+
+
+def run(root: Path, text: str, name: str = "list.csv") -> combine.CombineResult:
+    (root / name).write_text(text, encoding="utf-8")
+    return combine.run(CombineConfig(data_root=root, workers=1, exclude=root / name))
+
+
+def test_marked_lines_go_and_all_others_stay_where_they_are(root: Path) -> None:
+    before = frame(root)
+    gone, looked_at = before.index[0], before.index[1]
+    lines = [f"{before.clip_id[gone]},x,wrong", f"{before.clip_id[looked_at]},,right"]
+    result = run(root, "\n".join(["clip_id,confirmed,note", *lines]) + "\n")
+    after = frame(root)
+    assert set(before.index) - set(after.index) == {gone}
+    pd.testing.assert_frame_equal(after, before.drop(index=gone))
+    assert not (root / "combined_all" / before.path[gone]).exists()
+    assert result.summary["excluded_by_list"] == 1
+    assert result.summary["files"]["excluded_by_list"] == 1
+    assert result.summary["files"]["found"] == sum(result.summary["files"][k] for k in combine.FILE_KINDS)
+    record = json.loads((root / "combined_all" / combine.RECORD_NAME).read_text())
+    assert record["exclude"]["clips"] == [before.clip_id[gone]]
+    (named,) = pd.read_csv(root / "combined_all" / exclusions.FILE_NAME).to_dict("records")
+    assert (named["source_path"], named["listed_as"]) == (gone, before.clip_id[gone])
+
+
+def test_nothing_is_decoded_again(root: Path) -> None:
+    journal = root / "combined_all" / scan.JOURNAL_NAME
+    before = journal.read_bytes()
+    run(root, frame(root).index[0] + "\n", "list.txt")
+    assert journal.read_bytes() == before
+
+
+def test_a_text_file_names_clips_by_any_name_and_an_excluded_clips_copy_does_not_take_its_place(
+    root: Path,
+) -> None:
+    before = frame(root)
+    copied = next(p for p in before.index if p.endswith(("no1_xvid.avi", "no3_xvid.avi")))
+    other = next(p for p in before.index if p != copied)
+    run(root, f"# looked at on Monday\n\n{copied}\n{before.path[other]}\n", "list.txt")
+    assert set(before.index) - set(frame(root).index) == {copied, other}
+    assert not any(p.endswith(("no1_xvid.avi", "no3_xvid.avi")) for p in frame(root).index)
+
+
+def test_a_clip_that_is_out_already_is_known(root: Path) -> None:
+    before = frame(root)
+    copy = next(
+        f"{HOCKEY}/{n}_xvid.avi" for n in ("no1", "no3") if f"{HOCKEY}/{n}_xvid.avi" not in before.index
+    )
+    assert run(root, f"source_path\n{copy}\n").summary["excluded_by_list"] == 0
+    assert set(frame(root).index) == set(before.index)
+
+
+def test_without_the_list_the_clips_come_back_and_that_is_said(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = frame(root)
+    run(root, f"{before.index[0]}\n", "list.txt")
+    combine.run(CombineConfig(data_root=root, workers=1))
+    pd.testing.assert_frame_equal(frame(root), before)
+    assert "in again" in caplog.text
+    assert not (root / "combined_all" / exclusions.FILE_NAME).exists()
+
+
+def test_the_same_list_again_has_nothing_to_do_and_another_has(root: Path) -> None:
+    first, second = frame(root).index[:2]
+    once = run(root, f"{first}\n", "list.txt")
+    assert run(root, f"{first}\n", "list.txt") == once
+    run(root, f"{first}\n{second}\n", "list.txt")
+    assert not {first, second} & set(frame(root).index)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nobody\nnobody else\n", "line 1: nobody, line 2: nobody else"),
+        ("clip_id,confirmed\nabc,\n", "marked in the column confirmed"),
+        ("clip_id,confirmed\nabc,maybe\n", "confirmed is 'maybe'"),
+        ("clip_id;confirmed\n;x\n", "column clip_id is empty"),
+        ("# nothing\n", "names no clip"),
+    ],
+)
+def test_a_list_that_cannot_be_meant_changes_nothing(root: Path, text: str, said: str) -> None:
+    before = (root / "combined_all" / manifest.FILE_NAME).read_bytes()
+    with pytest.raises(UserError, match=said):
+        run(root, text)
+    assert (root / "combined_all" / manifest.FILE_NAME).read_bytes() == before
+
+
+def test_a_list_that_is_not_there_is_an_error_before_any_work(root: Path) -> None:
+    with pytest.raises(UserError, match="cannot read"):
+        combine.run(CombineConfig(data_root=root, exclude=root / "gone.csv"))

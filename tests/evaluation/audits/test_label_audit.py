@@ -1,0 +1,115 @@
+"""From out-of-fold predictions to the page and the table that a person marks, and back into combining."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import made_up_footage
+import numpy as np
+import pandas as pd
+import pytest
+import small_videos
+
+from violence_detection.combine import exclusions, manifest
+from violence_detection.errors import UserError
+from violence_detection.evaluation.audits import label_audit, labels
+from violence_detection.evaluation.report import film_strip
+from violence_detection.features.cache import FeatureStore
+from violence_detection.system import storage
+
+INPUT = "efficientnet_lite0.rgb"
+
+
+@pytest.fixture
+def combined(tmp_path: Path) -> Path:
+    """A combined folder with a manifest, some real clips, features, and out-of-fold predictions beside it."""
+    rows, values = made_up_footage.world(0, sources=40, most=6)
+    rows = rows.assign(
+        official_split="",
+        sha256=rows.clip_id,
+        duration_s=2.0,
+        fps=12.0,
+        width=96,
+        height=64,
+        n_frames=24,
+        codec="x",
+    )
+    folder = tmp_path / "combined_all"
+    storage.write_csv(folder / manifest.FILE_NAME, manifest.COLUMNS, rows.to_dict("records"))
+    storage.write_csv(folder / manifest.BY_TIME_NAME, ("clip_id", "path"), [])
+    is_fight = (rows.label == "fight").to_numpy()
+    p = np.where(is_fight, 0.9, 0.1) + np.random.default_rng(0).uniform(-0.08, 0.08, len(rows))
+    p[:5] = 1 - p[:5]  # the least believed
+    oof = rows[["clip_id", "path", "label", "source_group"]].assign(p_violent=p, fold=0)
+    (tmp_path / "models").mkdir()
+    oof.to_csv(tmp_path / "models" / label_audit.OUT_OF_FOLD_NAME, index=False)
+    store = FeatureStore(tmp_path / "features")
+    (tmp_path / "features").mkdir()
+    for clip, value in zip(rows.clip_id, values, strict=True):
+        store.add(clip, {"v0": value[None]}, "made up")
+    return folder
+
+
+def audited(combined: Path) -> labels.LabelAudit:
+    root = combined.parent
+    return label_audit.run(root / "models", combined, {INPUT: FeatureStore(root / "features")})
+
+
+def written(combined: Path) -> Path:
+    folder = combined.parent / "report"
+    made = audited(combined)
+    for i, path in enumerate(made.suspects.path[:3]):
+        small_videos.write(combined / path, i)
+    frames = film_strip.frames_below(combined)
+    return label_audit.write(made, folder, frames, True, combined.parent)
+
+
+def test_only_clips_of_train_are_doubted(combined: Path) -> None:
+    made = audited(combined)
+    rows = manifest.read(combined).set_index("clip_id")
+    assert (rows.split[made.suspects.clip_id] == "train").all()
+    assert made.record["clips"] == (rows.split == "train").sum()
+    wrong = set(rows.index[:5]) & set(rows.index[rows.split == "train"])
+    assert set(made.suspects.clip_id.head(len(wrong))) == wrong
+    assert made.record["groups_compared"] > 1
+
+
+def test_the_page_shows_frames_and_needs_nothing_from_elsewhere(combined: Path) -> None:
+    page = written(combined)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/jpeg;base64,") >= 3 * 4
+    assert "no frames to show" in text  # of clips whose files are not there
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert "<script" not in text
+    assert "--exclude label_suspects.csv" in text
+    assert "sample" in text.lower()
+
+
+def test_marks_of_a_person_stay_and_are_what_combining_leaves_out(combined: Path) -> None:
+    table = written(combined).with_name(label_audit.TABLE_NAME)
+    before = pd.read_csv(table, dtype=str, keep_default_na=False)
+    assert list(before.columns) == list(labels.SUSPECT_COLUMNS)
+    assert (before.confirmed == "").all()
+    with pytest.raises(UserError, match="marked in the column confirmed"):
+        exclusions.read(table)
+    before.loc[[0, 2], "confirmed"] = "x"
+    before.to_csv(table, index=False)
+    written(combined)
+    after = pd.read_csv(table, dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(after, before)
+    assert set(exclusions.read(table).names) == set(before.clip_id[[0, 2]])
+
+
+def test_without_predictions_or_with_those_of_other_clips_it_says_what_to_do(combined: Path) -> None:
+    path = combined.parent / "models" / label_audit.OUT_OF_FOLD_NAME
+    frame = pd.read_csv(path, dtype={"clip_id": str})
+    frame.assign(clip_id="f" + frame.clip_id).to_csv(path, index=False)
+    with pytest.raises(UserError, match="made with other clips"):
+        audited(combined)
+    path.write_text("nothing\n")
+    with pytest.raises(UserError, match="no table of out-of-fold predictions"):
+        audited(combined)
+    path.unlink()
+    with pytest.raises(UserError, match="--cross-validate 5"):
+        audited(combined)

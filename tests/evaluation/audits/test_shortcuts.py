@@ -1,0 +1,150 @@
+"""A set whose classes differ in what is no fight is found; clean sets raise no alarm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+
+from violence_detection.evaluation.audits import shortcuts
+from violence_detection.evaluation.audits.shortcuts import AuditedClips
+from violence_detection.features.cache import FeatureStore
+from violence_detection.models import trained_model
+from violence_detection.training.training_data import Samples
+
+SIZES = (240, 288, 360, 480, 720)
+
+
+def made(seed: int, planted: str = "", datasets: tuple[str, ...] = ("one", "two")) -> AuditedClips:
+    """Two sets of 24 sources; those of the first have one class each. Each source has a format of its own.
+
+    In the set `planted` the height follows the class.
+    """
+    rng = np.random.default_rng(seed)
+    rows = []
+    for dataset in datasets:
+        for source in range(24):
+            height, fps, length_s = rng.choice(SIZES), rng.choice([15, 25, 30]), rng.uniform(2, 6)
+            of_source = rng.integers(2)
+            for _ in range(rng.integers(1, 6)):
+                fight = of_source if dataset == "one" else rng.integers(2)
+                side = (240, 288)[fight] if dataset == planted else height
+                rows.append(
+                    {
+                        "dataset": dataset, "source_group": f"{dataset}:{source}", "height": side,
+                        "label": ("nonfight", "fight")[fight], "width": side * 4 // 3, "fps": fps,
+                        "duration_s": length_s + rng.normal(0, 0.2), "codec": rng.choice(["h264", "FMP4"]),
+                    }
+                )  # fmt: skip
+    frame = pd.DataFrame(rows).assign(clip_id=[f"{i * 7919 % 65536:016x}" for i in range(len(rows))])
+    judged = frame[frame.source_group.str.endswith(("0", "1"))]
+    return AuditedClips(judged.assign(p_violent=0.5), frame)
+
+
+@pytest.mark.parametrize("planted", ["one", "two"])
+def test_a_set_whose_classes_differ_in_resolution_alone_is_found(planted: str) -> None:
+    check = shortcuts.file_format(made(1, planted))
+    assert check["done"]
+    by_name = {row["dataset"]: row for row in check["datasets"]}
+    (other,) = set(by_name) - {planted}
+    assert by_name[planted]["verdict"] == shortcuts.ALARM
+    assert by_name[planted]["roc_auc"] > 0.95
+    assert by_name[planted]["ci95"][0] > 0.8
+    assert by_name[other]["verdict"] == shortcuts.NONE
+    assert check["datasets"][0]["dataset"] == planted  # the worst first
+
+
+def test_clean_sets_raise_no_alarm_in_ten_seeds() -> None:
+    verdicts = [row["verdict"] for seed in range(10) for row in shortcuts.file_format(made(seed))["datasets"]]
+    assert verdicts == [shortcuts.NONE] * 20
+
+
+def test_few_sources_are_said_to_be_too_few_and_one_class_is_not_judged() -> None:
+    clips = made(1, "one")
+    few = clips.rows[clips.rows.source_group.isin([f"one:{i}" for i in range(9)])]
+    assert few.label.value_counts().min() >= shortcuts.FEWEST_OF_CLASS
+    calm = clips.rows[(clips.rows.dataset == "two") & (clips.rows.label == "nonfight")]
+    check = shortcuts.file_format(AuditedClips(clips.predictions, pd.concat([few, calm])))
+    by_name = {row["dataset"]: row for row in check["datasets"]}
+    assert by_name["one"]["verdict"] == shortcuts.TOO_FEW
+    assert by_name["one"]["roc_auc"] > 0.9
+    assert by_name["one"]["attainable"] > shortcuts.ALPHA
+    assert by_name["two"]["verdict"] == "not done: fewer than 5 clips of a class"
+    assert by_name["two"]["roc_auc"] is None
+
+
+def _store(folder: Path, clips: AuditedClips, shown: bool, seed: int) -> dict[str, FeatureStore]:
+    """Features (5, 12) a clip; the middle step shows the class, or nothing does."""
+    store, rng = FeatureStore(folder), np.random.default_rng(seed)
+    for clip_id, label in zip(clips.rows.clip_id, clips.rows.label, strict=True):
+        values = rng.normal(0, 1, (5, 12))
+        values[2, :3] += 3 * (shown and label == "fight")
+        store.add(clip_id, {"v0": values}, "made up")
+    return {"efficientnet_lite0.rgb": store, "i3d.rgb": store}
+
+
+def test_a_single_frame_that_shows_the_class_is_found_and_others_are_not(tmp_path: Path) -> None:
+    clips = made(2)
+    shown = shortcuts.single_frame(clips, _store(tmp_path / "shown", clips, True, 0))
+    assert [row["verdict"] for row in shown["datasets"]] == [shortcuts.ALARM] * 2
+    assert "efficientnet_lite0.rgb" in shown["what"]
+    hidden = shortcuts.single_frame(clips, _store(tmp_path / "hidden", clips, False, 0))
+    assert [row["verdict"] for row in hidden["datasets"]] == [shortcuts.NONE] * 2
+
+
+def test_what_is_not_in_the_cache_is_not_extracted(tmp_path: Path) -> None:
+    clips = made(2)
+    nothing = shortcuts.single_frame(clips, {"efficientnet_lite0.rgb": FeatureStore(tmp_path)})
+    assert not nothing["done"]
+    assert nothing["why_not"] == f"no features of these clips in {tmp_path}"
+    of_video = shortcuts.single_frame(clips, {"i3d.rgb": FeatureStore(tmp_path)})
+    assert of_video["why_not"] == "no backbone of this model sees single frames"
+
+
+def _in_time(count: int, seed: int, by_order: bool) -> Samples:
+    """Fights differ by the order of their steps (rising instead of falling), or by every step."""
+    made_up = synthetic.samples(count, seed, 1)
+    rng = np.random.default_rng(seed)
+    sign = 2 * made_up.labels[:, None, None, None] - 1
+    steps = np.linspace(-2, 2, 6)[:, None] if by_order else 1.0
+    inputs = {
+        name: (sign * steps + rng.normal(0, 0.3, (count, 1, 6, 12))).astype(np.float16)
+        for name in made_up.inputs
+    }
+    return Samples(made_up.rows, inputs, made_up.labels)
+
+
+def _linear_model(by_order: bool) -> trained_model.TrainedModel:
+    """A head that weighs steps by their place (what rises is a fight), or all alike."""
+    place = np.linspace(-1, 1, 6)[:, None] if by_order else np.ones((6, 1))
+    streams = [keras.Input((6, 12), name=f"efficientnet_lite0.{s}") for s in ("rgb", "motion")]
+    weighed = keras.layers.Flatten()(keras.layers.Concatenate()(streams))
+    dense = keras.layers.Dense(1, activation="sigmoid")
+    net = keras.Model(streams, dense(weighed))
+    dense.set_weights([np.broadcast_to(place, (6, 24)).reshape(-1, 1) / 24, np.zeros(1)])
+    member = trained_model.Member("linear", net, 1.0)
+    return trained_model.TrainedModel(Path(), (), (member,), synthetic.FEATURES, {})
+
+
+@pytest.mark.parametrize(
+    ("by_order", "said"),
+    [(True, "the order of moments counts"), (False, "the order of moments hardly counts")],
+)
+def test_a_model_of_order_fails_when_frames_come_in_another_and_one_of_pictures_does_not(
+    by_order: bool, said: str
+) -> None:
+    model, judged = _linear_model(by_order), _in_time(60, 3, by_order)
+    p = model.average(model.average_views(judged.inputs))
+    predictions = judged.rows.assign(p_violent=p)
+    assert ((p >= 0.5) == (judged.labels == 1)).all()
+    found = shortcuts.order_of_frames(predictions, model, judged)
+    assert found["verdict"].startswith(said)
+    assert found["n"] == 60
+    assert (found["loss"] > 0.2) == by_order
+    assert found["accuracy"] - found["accuracy_reordered"] == pytest.approx(found["loss"])
+    again = shortcuts.order_of_frames(predictions.sample(frac=1, random_state=0), model, judged)
+    assert again == found

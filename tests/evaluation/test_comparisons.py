@@ -1,0 +1,128 @@
+"""Differences between models and to earlier reports: on shared clips, by source, corrected; what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from violence_detection.errors import UserError
+from violence_detection.evaluation import comparisons, intervals
+
+
+def predictions_frame(n: int = 240, seed: int = 0) -> pd.DataFrame:
+    """A good member, one at random, their average, and plain clips scored nearly as that."""
+    rng = np.random.default_rng(seed)
+    fight = np.arange(n) % 2 == 0
+    good = np.clip(0.5 + 0.3 * (fight - 0.5) * 2 + rng.normal(0, 0.2, n), 0, 1)
+    poor = rng.random(n)
+    return pd.DataFrame(
+        {
+            "clip_id": [f"{i:016x}" for i in range(n)],
+            "path": [f"{i}.avi" for i in range(n)],
+            "dataset": "a",
+            "source_group": [f"s{i // 4}" for i in range(n)],
+            "label": np.where(fight, "fight", "nonfight"),
+            "p_good": good,
+            "p_poor": poor,
+            "p_violent": (good + poor) / 2,
+            "plain_p_good": good,
+            "plain_p_poor": poor,
+            "plain_p_violent": np.clip((good + poor) / 2 + rng.normal(0, 0.02, n), 0, 1),
+        }
+    )
+
+
+def write_report(folder: Path, predictions: pd.DataFrame, threshold: float = 0.5) -> Path:
+    folder.mkdir(parents=True)
+    predictions.to_csv(folder / "predictions.csv", index=False)
+    (folder / "metrics.json").write_text(
+        json.dumps({"threshold": threshold, "command": "python test_ensemble.py"})
+    )
+    return folder
+
+
+def test_every_pair_of_members_ensemble_and_plain_ensemble_is_compared_and_corrected() -> None:
+    frame = predictions_frame()
+    found = comparisons.between_models(frame.sample(frac=1, random_state=0), 0.5)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    names = ["good", "poor", "ensemble", "ensemble, plain clips"]
+    assert [(p["first"], p["second"]) for p in found["pairs"]] == [
+        (a, b) for i, a in enumerate(names) for b in names[i + 1 :]
+    ]
+    first = found["pairs"][0]
+    is_fight = frame.label == "fight"
+    right = {c: ((frame[c] >= 0.5) == is_fight).mean() for c in ("p_good", "p_poor")}
+    assert first["accuracy"]["difference"] == pytest.approx(right["p_good"] - right["p_poor"])
+    auc = roc_auc_score(is_fight, frame.p_good) - roc_auc_score(is_fight, frame.p_poor)
+    assert first["roc_auc"]["difference"] == pytest.approx(auc)
+    assert first["accuracy"]["ci95"][0] > 0
+    assert (first["n"], first["n_groups"]) == (240, 60)
+    for figure in comparisons.COMPARED:
+        p = [pair[figure]["p"] for pair in found["pairs"]]
+        assert [pair[figure]["p_holm"] for pair in found["pairs"]] == intervals.holm(p)
+        assert max(p) > 0.05 > min(p)
+
+
+def test_one_model_without_views_has_nothing_to_be_compared_with() -> None:
+    frame = predictions_frame()[["clip_id", "source_group", "label", "p_good", "p_violent"]]
+    assert comparisons.between_models(frame, 0.5)["pairs"] == []
+
+
+@pytest.mark.parametrize("named", ["", "metrics.json", "predictions.csv"])
+def test_an_earlier_report_is_compared_on_the_clips_that_both_have_judged(tmp_path: Path, named: str) -> None:
+    here, there = predictions_frame(), predictions_frame(seed=1)
+    there = there.iloc[40:].copy()
+    there["label"] = there["label"].where(there.index != 50, "nonfight")  # was a fight
+    there.loc[60, "p_violent"] = np.nan
+    report = comparisons.read(write_report(tmp_path / "earlier", there, threshold=0.4) / named)
+    (row,) = comparisons.with_earlier(here, 0.5, [report])["reports"]
+    assert (row["shared"], row["other_label"], row["n"]) == (199, 1, 198)
+    shared = [i for i in range(40, 240) if i not in (50, 60)]
+    is_fight = here.label[shared] == "fight"
+    then = ((there.p_violent[shared] >= 0.4) == is_fight).mean()
+    now = ((here.p_violent[shared] >= 0.5) == is_fight).mean()
+    assert row["there"]["accuracy"] == pytest.approx(then)
+    assert row["accuracy"]["difference"] == pytest.approx(now - then)
+    low, high = row["accuracy"]["ci95"]
+    assert low < now - then < high
+    assert row["accuracy"]["p_holm"] == row["accuracy"]["p"], "one comparison needs no correction"
+    (line,) = comparisons.lines({"pairs": []}, {"reports": [row]})
+    assert "198 shared clips from 50 sources, 1 with another label left out" in line
+    assert "accuracy" in line
+
+
+def test_several_reports_are_corrected_together(tmp_path: Path) -> None:
+    here = predictions_frame()
+    worse = here.assign(p_violent=here.p_poor)
+    reports = [
+        comparisons.read(write_report(tmp_path / name, frame))
+        for name, frame in (("same", here), ("worse", worse), ("other", predictions_frame(seed=2)))
+    ]
+    rows = comparisons.with_earlier(here, 0.5, reports)["reports"]
+    assert rows[0]["accuracy"]["difference"] == 0
+    assert rows[0]["accuracy"]["p"] == 1
+    assert rows[1]["accuracy"]["p_holm"] == pytest.approx(3 * rows[1]["accuracy"]["p"])
+    assert rows[1]["accuracy"]["p_holm"] < 0.05
+
+
+def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None:
+    here = predictions_frame()
+    strangers = here.assign(clip_id=[f"x{i}" for i in range(len(here))])
+    with pytest.raises(UserError, match="none of the same clips"):
+        comparisons.with_earlier(here, 0.5, [comparisons.read(write_report(tmp_path / "s", strangers))])
+    with pytest.raises(UserError, match=r"no metrics\.json in"):
+        comparisons.read(tmp_path)
+    with pytest.raises(UserError, match=r"index\.html is no report"):
+        comparisons.read(tmp_path / "index.html")
+    broken = write_report(tmp_path / "b", here)
+    (broken / "metrics.json").write_text("{}")
+    with pytest.raises(UserError, match="Make it again with test_ensemble"):
+        comparisons.read(broken)
+    twice = write_report(tmp_path / "t", pd.concat([here, here]))
+    with pytest.raises(UserError, match="a clip twice"):
+        comparisons.read(twice)

@@ -1,0 +1,285 @@
+"""Sets from elsewhere are measured beside val, claimed unseen only where that was looked for; what does not fit is
+refused with its remedy."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_videos
+import stand_in
+import synthetic
+import tensorflow as tf
+
+from violence_detection import cli
+from violence_detection.combine import combine, manifest
+from violence_detection.combine.config import CombineConfig
+from violence_detection.errors import UserError
+from violence_detection.evaluation import elsewhere, evaluate, metrics
+from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.evaluation.measure import Evaluation
+from violence_detection.features.config import ExtractConfig
+from violence_detection.models import trained_model
+from violence_detection.system import storage
+from violence_detection.training import trainer, training_data
+
+CLASSES = ("fight", "nonfight")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbone() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in.install(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with 32 combined clips and an ensemble of one member trained on them."""
+    root = tmp_path_factory.mktemp("root")
+    for seed in range(16):
+        for offset, label in enumerate(CLASSES):
+            small_videos.write(root / "raw/mine" / label / f"{seed}.avi", 100 * offset + seed)
+    combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
+    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
+    record = trainer.run_record(
+        "gru", data, stand_in.CONFIG, 1, synthetic.HEAD, replace(synthetic.TRAIN, epochs=1)
+    )
+    trainer.train(record, data, root / "models" / "gru", tf.distribute.get_strategy())
+    member = {"name": "gru", "model": "gru/best_model.keras", "weight": 1.0}
+    storage.write_json(root / "models" / "ensemble.json", {"members": [member]})
+    return root
+
+
+@pytest.fixture(scope="module")
+def places(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders: `market`, eight new clips of four cameras; `known`, four clips of train, two new; `quiet`, no fight."""
+    folder = tmp_path_factory.mktemp("places")
+    for k in range(4):
+        for offset, label in enumerate(CLASSES):
+            small_videos.write(folder / "market" / label / f"cam{k}" / "a.avi", 500 + 100 * offset + k)
+        small_videos.write(folder / "quiet" / "nonfight" / f"{k}.avi", 800 + k)
+    small_videos.write(folder / "known" / "fight" / "new.avi", 900)
+    small_videos.write(folder / "known" / "nonfight" / "new.avi", 901)
+    train = manifest.read(root / "combined_all").query("split == 'train'")
+    for path, label in zip(train.path[:4], train.label[:4], strict=True):
+        shutil.copy(root / "combined_all" / path, folder / "known" / label / Path(path).name)
+    return folder
+
+
+def measure(root: Path, report: Path, **settings: object) -> Evaluation:
+    config = EvaluationConfig(
+        output=report,
+        **{"models": root / "models", "data_root": root, "workers": 1, **settings},  # type: ignore[arg-type]
+    )
+    return evaluate.run(config, "python test_ensemble.py")
+
+
+@pytest.fixture(scope="module")
+def written(root: Path, places: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Evaluation, Path]:
+    folder = tmp_path_factory.mktemp("report")
+    sets = tuple(f"{name}={places}/{name}" for name in ("market", "known", "quiet"))
+    return measure(root, folder, elsewhere=sets, audit=("shortcuts",)), folder
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_figures_elsewhere_are_those_of_their_rows_in_predictions(written: tuple[Evaluation, Path]) -> None:
+    _, folder = written
+    figures = figures_of(folder)
+    with (folder / "predictions.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert {r["set"] for r in rows} == {"val", "market", "known", "quiet"}
+    assert [r["set"] for r in rows[: figures["n"]]] == ["val"] * figures["n"]
+    for name, found in {**figures["elsewhere"], "val": figures}.items():
+        of_set = [r for r in rows if r["set"] == name]
+        right = [(float(r["p_violent"]) >= 0.5) == (r["label"] == "fight") for r in of_set]
+        assert found["n"] == len(of_set)
+        assert found["accuracy"] == pytest.approx(sum(right) / len(right))
+        calm = [float(r["p_violent"]) >= 0.5 for r in of_set if r["label"] == "nonfight"]
+        assert found["false_alarm_rate"] == pytest.approx(sum(calm) / len(calm))
+    assert figures["elsewhere"]["market"]["n_groups"] == 4
+
+
+def test_a_set_is_unseen_only_where_nothing_of_it_was_met_in_training(
+    written: tuple[Evaluation, Path],
+) -> None:
+    scored, folder = written
+    found = figures_of(folder)["elsewhere"]
+    assert {name: one["unseen"] for name, one in found.items()} == {
+        "market": True, "known": False, "quiet": True,
+    }  # fmt: skip
+    assert found["known"]["seen_in_training"]["touched"] == 4
+    assert found["known"]["unseen_in_words"].startswith("no: 4 of 6 clips")
+    assert found["market"]["unseen_in_words"].endswith("its sources are known to you alone")
+    assert found["market"]["sources_checked"] is False
+    assert scored.overlap.touched == 0  # val's own comparison is not touched by that of others
+
+
+def test_one_class_alone_gives_false_alarms_and_no_figure_that_needs_both(
+    written: tuple[Evaluation, Path],
+) -> None:
+    _, folder = written
+    quiet = figures_of(folder)["elsewhere"]["quiet"]
+    assert quiet["classes"] == ["nonfight"]
+    assert [quiet[k] for k in ("roc_auc", "recall", "balanced_accuracy", "average_precision")] == [None] * 4
+    assert quiet["false_alarm_rate"] == pytest.approx(1 - quiet["accuracy"])
+    assert quiet["false_alarm_ci95"][0] <= quiet["false_alarm_rate"] <= quiet["false_alarm_ci95"][1]
+    assert "false alarms are all that it tells" in (folder / "index.html").read_text()
+
+
+def test_the_page_shows_the_worst_first_and_the_rules_that_chose(written: tuple[Evaluation, Path]) -> None:
+    _, folder = written
+    figures, page = figures_of(folder), (folder / "index.html").read_text()
+    rules = figures["selected_by"]
+    assert "training-domain validation set" in rules["epoch"]
+    assert rules["threshold"] == "fixed at 0.5 before any clip was judged"
+    assert all(one["selected_by"] == rules for one in figures["elsewhere"].values())
+    assert "fixed at 0.5 before any clip was judged" in page
+    ordered = [one["name"] for one in elsewhere.worst_first(figures["elsewhere"])]
+    accuracies = [figures["elsewhere"][name]["accuracy"] for name in ordered]
+    assert accuracies == sorted(accuracies)
+    table = page[page.index('id="elsewhere"') :]
+    places = [table.index(f">{name}<small") for name in ordered]
+    assert places == sorted(places)
+
+
+def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> None:
+    scored, folder = written
+    figures = figures_of(folder)
+    assert list(figures["groups"]) == sorted(["val", "market", "known", "quiet"])
+    properties = {t["property"]: t for t in figures["groups"]["market"]}
+    assert set(properties) == {"resolution", "frame rate", "length", "brightness", "amount of motion"}
+    assert properties["brightness"]["measured"] == 8
+    in_val = {t["property"]: t["edges"] for t in figures["groups"]["val"]}
+    assert in_val["brightness"] == properties["brightness"]["edges"]  # the same groups in both
+    shortcuts = figures["audits"]["shortcuts"]
+    checks = shortcuts["checks"]
+    assert {name: check["done"] for name, check in checks.items()} == dict.fromkeys(checks, True)
+    assert set(checks) == {"metadata", "single_frame", "background"}
+    assert all(row["n"] == 32 for check in checks.values() for row in check["datasets"])
+    assert shortcuts["order_of_frames"]["n"] == scored.n
+
+
+def test_without_being_asked_backgrounds_are_not_looked_at(root: Path, tmp_path: Path) -> None:
+    measure(root, tmp_path / "report")
+    background = figures_of(tmp_path / "report")["audits"]["shortcuts"]["checks"]["background"]
+    assert not background["done"]
+    assert "--audit shortcuts" in background["why_not"]
+    assert figures_of(tmp_path / "report")["elsewhere"] == {}
+    with pytest.raises(UserError, match="--audit shortcut: it can be leakage, shortcuts, labels"):
+        EvaluationConfig(audit=("shortcut",))
+
+
+def test_names_and_folders_that_cannot_be_are_refused_with_their_flag(
+    root: Path, places: Path, tmp_path: Path
+) -> None:
+    for value, said in (
+        (f"val={places}/market", "val is a side of combined_all"),
+        (f"hockey_fights={places}/market", "--elsewhere hockey_fights=.*published data set"),
+        (f"x={places}/gone", "--elsewhere x=.*there is no"),
+        (str(places / "market"), "--elsewhere takes NAME=FOLDER"),
+    ):
+        with pytest.raises(UserError, match=said):
+            measure(root, tmp_path / "report", elsewhere=(value,))
+    small_videos.write(tmp_path / "odd" / "violence" / "a.avi", 1)
+    with pytest.raises(UserError, match=r"--labels fight=violence .*--elsewhere odd="):
+        measure(root, tmp_path / "report", elsewhere=(f"odd={tmp_path}/odd",))
+
+
+def _left_out(model: Path, **changes: object) -> dict[str, Any]:
+    record = json.loads((model / "gru" / "config.json").read_text())
+    found = {
+        "datasets": [], "seeds": [0], "members": ["gru"], "jobs": [["a"]],
+        "made_with": elsewhere.made_with(record), "selected_by": "", "threshold_by": "",
+    }  # fmt: skip
+    return {**found, **changes}
+
+
+def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: Path, tmp_path: Path) -> None:
+    model = trained_model.load(root / "models")
+    assert elsewhere.left_out(tmp_path, model) is None
+    path = tmp_path / elsewhere.LEFT_OUT_NAME
+    for changes, belongs, said in (
+        ({}, True, "made with the clips, settings and members of this model"),
+        ({"members": ["gru", "bilstm"]}, False, "other members"),
+        ({"made_with": {**_left_out(root / "models")["made_with"], "clips": "x"}}, False, "other clips"),
+        ({"made_with": None}, None, "earlier version"),
+    ):
+        storage.write_json(path, _left_out(root / "models", **changes))
+        found = elsewhere.left_out(tmp_path, model)
+        assert found is not None
+        assert found["belongs"] is belongs
+        assert said in found["whose"]
+    storage.write_json(path, {"datasets": "none"})
+    with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
+        elsewhere.left_out(tmp_path, model)
+
+
+@pytest.fixture
+def copied(root: Path, tmp_path: Path) -> Path:
+    shutil.copytree(root / "models", tmp_path / "models")
+    shutil.copytree(root / "combined_all", tmp_path / "combined_all", symlinks=True)
+    return tmp_path
+
+
+def _exit_code(monkeypatch: pytest.MonkeyPatch, models: Path, root: Path, output: Path) -> int:
+    import test_ensemble
+
+    monkeypatch.setattr("sys.argv", ["test_ensemble.py"])
+    arguments = ["--models", models, "--data-root", root, "--output", output, "--workers", 1]
+    with pytest.raises(SystemExit) as ended:
+        cli.run_main(lambda: test_ensemble.main([str(a) for a in arguments]))
+    return int(str(ended.value.code))
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("classes", r"gru/config\.json: the model's classes are \['fight', 'nonfight'\].*Train it again"),
+        ("member", r"ensemble\.json lists the member gru, but there is no .*Copy the whole folder again"),
+        ("backbone", r"unknown backbone 'other_net'. Use one of: .*stand_in"),
+        ("val", r"the val part has no fight clip among its \d+ clips.*run combine_all_datasets\.py"),
+    ],
+)
+def test_what_does_not_fit_ends_with_2_the_file_and_the_remedy(
+    fault: str, said: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = copied / "models" / "gru" / "config.json"
+    if fault == "classes":
+        config.write_text(json.dumps({**json.loads(config.read_text()), "classes": ["fight", "nonfight"]}))
+    elif fault == "member":
+        for file in (copied / "models" / "gru").glob("*_model.*"):
+            file.unlink()
+    elif fault == "backbone":
+        config.write_text(config.read_text().replace('"stand_in"', '"other_net"'))
+    else:
+        table = copied / "combined_all" / "manifest.csv"
+        lines = table.read_text().splitlines()
+        table.write_text("\n".join(r for r in lines if not r.split(",")[1].startswith("val/fight")) + "\n")
+    assert _exit_code(monkeypatch, copied / "models", copied, copied / "report") == 2
+    assert re.search(said, capfd.readouterr().err)
+    assert not (copied / "report" / "metrics.json").exists()
+
+
+def test_features_of_another_backbone_in_the_data_root_are_not_taken_for_the_models(
+    root: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(root / "combined_all", tmp_path / "combined_all", symlinks=True)
+    other = tmp_path / "features" / "efficientnet_b4-0123456789ab"
+    storage.write_json(other / "record.json", {"backbone": "efficientnet_b4"})
+    scored = measure(root, tmp_path / "report", data_root=tmp_path)
+    assert metrics.member_names(scored.predictions) == ["gru"]
+    assert scored.n == len(scored.predictions)
+    made = sorted(p.name.partition("-")[0] for p in (tmp_path / "features").iterdir() if p.is_dir())
+    assert made == ["efficientnet_b4", "stand_in", "stand_in"]
+    assert [p.name for p in other.iterdir()] == ["record.json"]

@@ -1,0 +1,90 @@
+"""What limits a figure is said in words, and only what was looked for is called well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from violence_detection.evaluation.report import limits
+
+
+def seen(touched: int = 0, not_checked: str = "") -> dict[str, Any]:
+    ways = {w: {"not_checked": not_checked} for w in ("same_source", "near_copy")}
+    return {"touched": touched, "clips": 50, "same_clip": {"not_checked": ""}, **ways}
+
+
+def row(accuracy: float) -> dict[str, Any]:
+    return {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1], "n": 25}
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    base = {
+        **row(0.9), "n": 50, "asked": 50, "n_groups": 40, "ece": 0.05, "seen_in_training": seen(),
+        "by_dataset": {"a": row(0.95), "b": row(0.85)}, "baselines": {"metadata_only": {"accuracy": 0.55}},
+        "out_of_set": {"measured_by": "elsewhere", "what": "c", **row(0.8)},
+    }  # fmt: skip
+    return {**base, **changes}
+
+
+def by_name(found: list[limits.Limit]) -> dict[str, limits.Limit]:
+    return {limit.name: limit for limit in found}
+
+
+def test_a_sound_measurement_has_no_alarm() -> None:
+    found = limits.limits(record())
+    assert {limit.state for limit in found} == {limits.NOTE, limits.FINE}
+    assert by_name(found)["Worst data set"].text.startswith("b, 85.0\u00a0%")
+    assert "none of the 50 clips" in by_name(found)["Seen in training"].text
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "state"),
+    [
+        ({"seen_in_training": seen(touched=3)}, "Seen in training", limits.ALARM),
+        ({"seen_in_training": seen(not_checked="old")}, "Seen in training", limits.UNKNOWN),
+        ({"n_groups": 7}, "Few sources", limits.NOTE),
+        ({"baselines": {"metadata_only": {"accuracy": 0.81}}}, "File format", limits.ALARM),
+        ({"n": 40}, "Coverage", limits.NOTE),
+        ({"ece": 0.2}, "Calibration", limits.NOTE),
+        ({"out_of_set": {"measured_by": ""}}, "Elsewhere", limits.UNKNOWN),
+        ({"out_of_set": {"measured_by": "elsewhere", "what": "c", **row(0.6)}}, "Elsewhere", limits.ALARM),
+    ],
+)
+def test_each_fault_is_named(changes: dict[str, Any], name: str, state: str) -> None:
+    sound = by_name(limits.limits(record()))
+    assert name not in sound or sound[name].state != state
+    assert by_name(limits.limits(record(**changes)))[name].state == state
+
+
+def test_the_gravest_come_first_and_what_was_not_made_is_said() -> None:
+    shortcuts = {"limit": {"state": "alarm", "name": "Shortcuts", "text": "one frame is enough"}}
+    found = limits.limits(record(audits={"shortcuts": shortcuts}), ["shortcuts", "label_suspects"])
+    assert found[0] == limits.Limit("alarm", "Shortcuts", "one frame is enough")
+    assert by_name(found)["Other audits"].text == "not made in this run: label suspects"
+    order = [limits.STATES.index(limit.state) for limit in found]
+    assert order == sorted(order)
+
+
+def test_a_calibration_that_was_measured_speaks_for_itself() -> None:
+    own = {"limit": {"state": "fine", "name": "Calibrated", "text": "fitted"}}
+    names = by_name(limits.limits(record(calibration=own)))
+    assert "Calibrated" in names
+    assert "Calibration" not in names
+
+
+def test_the_ledger_of_val_and_the_audit_of_shortcuts_are_read() -> None:
+    ledger = {"checked": True, "looks_before": 3, "text": "val was looked at 3 times before"}
+    assert by_name(limits.limits(record(val_ledger=ledger)))["Looks at val"].state == limits.NOTE
+    first = {**ledger, "looks_before": 0}
+    assert by_name(limits.limits(record(val_ledger=first)))["Looks at val"].state == limits.FINE
+    audit: dict[str, Any] = {"alarms": [], "comparisons": 4, "too_few": 1}
+    states = {}
+    for name, changes in (
+        ("found", {"alarms": [{"check": "file_format", "dataset": "a"}]}),
+        ("none", {}),
+        ("few", {"too_few": 4}),
+    ):
+        shortcuts = {**audit, **changes}
+        states[name] = by_name(limits.limits(record(audits={"shortcuts": shortcuts})))["Shortcuts"].state
+    assert states == {"found": limits.ALARM, "none": limits.FINE, "few": limits.UNKNOWN}

@@ -1,0 +1,45 @@
+"""The figure out of set at the top of the page: the worst one that was measured on what training had no part in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from violence_detection.evaluation.report import out_of_set
+
+
+def row(accuracy: float, **more: Any) -> dict[str, Any]:
+    return {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1], "n": 20, "n_groups": 9, **more}
+
+
+def headline(found: dict[str, Any], touched: int = 0) -> dict[str, Any]:
+    return out_of_set.headline({"seen_in_training": {"touched": touched}, **found})
+
+
+def test_the_worst_set_from_elsewhere_goes_first_and_one_that_training_had_counts_for_nothing() -> None:
+    sets = {
+        "good": row(0.9, unseen=True),
+        "bad": row(0.6, unseen=None),
+        "trained_on": row(0.5, unseen=False),
+    }
+    found = headline({"elsewhere": sets})
+    assert (found["measured_by"], found["accuracy"]) == ("elsewhere", 0.6)
+    assert found["what"] == "bad, the worst of 2 sets from elsewhere"
+    assert headline({"elsewhere": {"a": row(0.5, unseen=False)}}) == {"measured_by": ""}
+
+
+def test_left_out_data_sets_count_where_their_models_are_like_this_one() -> None:
+    left_out = {"belongs": True, "datasets": [row(0.8, dataset="a"), row(0.7, dataset="b")]}
+    found = headline({"leave_one_dataset_out": left_out})
+    assert (found["measured_by"], found["accuracy"]) == ("leave_one_dataset_out", 0.7)
+    for belongs in (False, None):
+        other = {**left_out, "belongs": belongs}
+        assert headline({"leave_one_dataset_out": other}) == {"measured_by": ""}
+
+
+def test_judged_data_sets_that_training_did_not_have_are_out_of_set() -> None:
+    out = row(0.7, datasets=["new"])
+    both = {"in_set": row(0.9, datasets=["old"]), "out_of_set": out}
+    assert headline({"by_training": both})["accuracy"] == 0.7
+    assert headline({"by_training": {"out_of_set": out}}) == {"measured_by": "this"}
+    assert headline({"by_training": {"out_of_set": out}}, touched=1) == {"measured_by": ""}
+    assert headline({"by_training": None}) == {"measured_by": ""}

@@ -1,0 +1,156 @@
+"""The report's page as Chromium shows and prints it: nothing beside the screen, no request, no complaint."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from violence_detection.evaluation import by_training, metrics
+from violence_detection.evaluation.report import film_strip, report
+from violence_detection.evaluation.training_overlap import Comparison, Overlap
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM, reason="no chromium installed"),
+]
+#: Within the paper's margins at 96 pixels an inch.
+A4_WIDTH_PX = 688
+
+#: Elements that reach beside the page and are not within something that scrolls by itself.
+BESIDE = """() => [...document.querySelectorAll("body *:not(svg *)")].filter(element => {
+  for (let up = element.parentElement; up; up = up.parentElement)
+    if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
+  const box = element.getBoundingClientRect();
+  return box.width > 0 && (box.right > document.documentElement.clientWidth + 0.5 || box.left < -0.5);
+}).map(element => element.tagName + "." + element.className + ": " + element.textContent.trim().slice(0, 60))"""
+
+
+def predictions() -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    n = 60
+    fight = np.arange(n) % 2 == 0
+    p = np.clip(0.5 + (fight - 0.5) * 0.4 + rng.normal(0, 0.3, n), 0, 1)
+    frame = pd.DataFrame(
+        {
+            "clip_id": [f"{i:016x}" for i in range(n)],
+            "path": [f"val/{'fight' if f else 'nonfight'}/clip{i:02d}.avi" for i, f in enumerate(fight)],
+            "dataset": np.where(np.arange(n) < n // 2, "rwf_2000", "a_set_of_ones_own_with_a_long_name"),
+            "source_group": [f"s{i // 3}" for i in range(n)],
+            "label": np.where(fight, "fight", "nonfight"),
+            "p_bilstm_attention": p,
+            "p_attention": np.clip(p + rng.normal(0, 0.05, n), 0, 1),
+            "p_violent": p,
+        }
+    )
+    frame.loc[0, "source_group"] = "violent_flows:" + "Y" * 90
+    frame.loc[0, "p_violent"] = 0.001
+    return frame
+
+
+def film(path: str) -> list[film_strip.StripFrame]:
+    """Wide, upright and usual frames, by the clip."""
+    height, width = [(162, 288), (162, 91), (60, 288)][len(path) % 3]
+    ok, jpeg = cv2.imencode(".jpg", np.full((height, width, 3), 90, np.uint8))
+    assert ok
+    return [film_strip.StripFrame(0.4 * i, width, height, jpeg.tobytes()) for i in range(5)]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    frame = predictions()
+    overlap = Overlap(
+        60, 200, 4, Comparison(4, 60), Comparison(0, 60), Comparison(0, 60), datasets=("rwf_2000",)
+    )
+    wrong = metrics.worst_mistakes(frame, 0.5).clip_id
+    members = ("attention", "bilstm_attention")
+    context = report.ReportContext(
+        command="python test_ensemble.py --models ./models_ensemble/ --data /a/" + "long/" * 30,
+        created="2026-01-02T03:04:05+0000",
+        model=[("backbone", "efficientnet_lite0"), ("members", ", ".join(members))],
+        seeds=[7],
+        overlap=overlap,
+        split="val of data/combined_all/manifest.csv",
+        generated=True,
+        failures=[{"path": "val/fight/" + "x" * 200 + ".avi", "reason": "the file is empty"}],
+        by_training=by_training.figures(frame, 0.5, overlap.datasets),
+        attention={clip: {m: np.full(20, 0.05).tolist() for m in members} for clip in wrong},
+        frames=film,
+    )
+    folder = tmp_path_factory.mktemp("page")
+    return report.write_report(folder, metrics.figures(frame, 0.5), frame, context).as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_nothing_reaches_beside_the_screen_and_the_page_is_quiet(
+    browser: Any, address: str, width: int, scheme: str, tmp_path: Path
+) -> None:
+    with browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme) as session:
+        page = session.new_page()
+        said: list[str] = []
+        asked: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        picture = tmp_path / "page.png"
+        page.screenshot(path=picture, full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(BESIDE) == []
+        broken = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
+        assert page.evaluate(broken) == 0
+        in_first_screen = page.locator("#accuracy, #interval").all()
+        assert len(in_first_screen) == 2
+        assert all(part.bounding_box()["y"] < 844 for part in in_first_screen)
+    assert said == []
+    assert [url for url in asked if not url.startswith("data:")] == [address]
+    shown = cv2.imread(str(picture))
+    assert shown is not None
+    ground = shown[5, 5].mean()
+    assert ground > 200 if scheme == "light" else ground < 50
+
+
+def test_short_tables_need_no_sideways_scrolling_on_a_phone(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    for table in ("members", "coverage"):
+        overflow = f"document.querySelector('#{table}').parentElement"
+        assert page.evaluate(f"{overflow}.scrollWidth - {overflow}.clientWidth") <= 1, table
+    page.close()
+
+
+def test_paper_shows_everything_and_cuts_no_strip(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": A4_WIDTH_PX, "height": 1000}, color_scheme="dark")
+    page.goto(address)
+    page.emulate_media(media="print")
+    assert page.evaluate(BESIDE) == []
+    clipped = (
+        """[...document.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth + 1).length"""
+    )
+    assert page.evaluate(clipped) == 0
+    kept = "[...document.querySelectorAll('.mistake, .scroll, figure')].map(e => getComputedStyle(e).breakInside)"
+    assert set(page.evaluate(kept)) == {"avoid"}
+    text = "getComputedStyle(document.body).color"
+    assert page.evaluate(text) == "rgb(27, 35, 48)"  # dark on paper, whatever the screen prefers
+    pdf = page.pdf(format="A4")
+    page.close()
+    assert pdf.startswith(b"%PDF")
+    assert 4 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 15

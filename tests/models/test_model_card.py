@@ -1,0 +1,165 @@
+"""The card beside a model: from its records, with an evaluation's figures, never over what a person wrote."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+import tensorflow as tf
+from huggingface_hub import ModelCard
+
+from violence_detection.ensemble import ensemble, folds, member_jobs
+from violence_detection.models import model_card, model_files, run_records, trained_model
+from violence_detection.system import storage
+from violence_detection.training import run_folder
+
+COMMAND = "python test_ensemble.py --models models_ensemble --data data/combined_all/val"
+
+
+def _figures(accuracy: float, n: int) -> dict[str, Any]:
+    return {
+        "accuracy": accuracy,
+        "ci95": [accuracy - 0.1, accuracy + 0.1],
+        "n": n,
+        "n_groups": n // 4,
+        "roc_auc": None,
+    }
+
+
+def _metrics(**changes: Any) -> dict[str, Any]:
+    unchecked = {"checked": False, "compared": 0, "found": None, "not_checked": "no <table> | there"}
+    checked = {"checked": True, "compared": 24, "found": 0, "not_checked": ""}
+    return {
+        **_figures(0.75, 24), "by_dataset": {"hockey_fights": _figures(0.5, 8)}, "threshold": 0.5, "recall": 0.6,
+        "precision": None, "split": "val of manifest.csv", "data": "published clips", "created": "2026-01-02",
+        "command": COMMAND, "generated_sample_clips": False, "val_ledger": {"text": "not looked at before"},
+        "seen_in_training": {
+            "touched": 0, "same_clip": checked, "same_source": checked, "near_copy": unchecked,
+        },
+        **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ensemble of two small heads on clips of a published set and of one's own."""
+    made = synthetic.pool(tmp_path_factory.mktemp("features"))
+    renamed = made.frame.assign(dataset=made.frame.dataset.replace({"a": "hockey_fights", "b": "my_clips"}))
+    pool = dataclasses.replace(made, frame=renamed)
+    folder = tmp_path_factory.mktemp("cards") / "models_ensemble"
+    fold = folds.official(pool.frame, {"hockey_fights", "my_clips"}, 0.2, 0)
+    names = ("conv_lstm", "average")
+    short = synthetic.settings(dataclasses.replace(synthetic.TRAIN, epochs=2))
+    jobs = ensemble.jobs(names, pool, fold, short, folder, False)
+    done = member_jobs.run(jobs, strategy=tf.distribute.get_strategy())
+    parts = [ensemble.Part.of(n, t) for n, t in zip(names, done, strict=True)]
+    ensemble.write(folder, parts, pool.plain(fold.selection), 0)
+    return folder
+
+
+@pytest.fixture
+def model(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "models_ensemble"))
+
+
+def test_training_says_what_it_was_made_of_and_that_nobody_has_measured_it(model: Path) -> None:
+    model_card.write_trained(model)
+    card = ModelCard.load(model / "README.md")
+    run = run_records.read(model)
+    selection = int((run.clips[run.clips.dataset == "my_clips"].role == "selection").sum())
+    train = int((run.clips.dataset == "my_clips").sum()) - selection
+    assert f"| my\\_clips | {train} | {selection} | own clips: not noted |" in card.text
+    assert "Bermejo Nievas" in card.text, "the catalogue's citation"
+    assert "| Hockey Fights (hockey\\_fights) |" in card.text
+    assert "Not yet evaluated" in card.text
+    assert "misses fights" in card.text
+    assert card.data.datasets == ["hockey_fights", "my_clips"]
+    assert card.data.eval_results is None
+    for member in run.members:
+        name, accuracy = member.name.replace("_", "\\_"), 100 * member.result["selection_accuracy"]
+        clips = member.config["clips"]["selection"]
+        assert f"| {name} | 0.500 | {accuracy:.1f} % | {clips} |" in card.text
+
+
+def test_an_evaluation_completes_it_with_n_interval_data_set_and_command(model: Path, tmp_path: Path) -> None:
+    model_card.write_trained(model)
+    model_card.complete(model, _metrics(), tmp_path / "model_card.md")
+    assert (tmp_path / "model_card.md").read_text() == (model / "README.md").read_text()
+    card = ModelCard.load(model / "README.md")
+    assert "Not yet evaluated" not in card.text
+    assert "| all | 75.0 % | 65.0 % to 85.0 % | not defined | 24 | 6 |" in card.text
+    assert "| hockey\\_fights | 50.0 % | 40.0 % to 60.0 % | not defined | 8 | 2 |" in card.text
+    assert f"    {COMMAND}\n" in card.text
+    assert "a copy not checked (no \\<table\\> \\| there)" in card.text
+    results = card.data.eval_results
+    assert results is not None
+    assert [(r.dataset_name, r.metric_value, r.metric_args["n"]) for r in results] == [
+        ("all data sets", 0.75, 24),
+        ("hockey_fights", 0.5, 8),
+    ]
+    assert results[0].metric_args["ci95"] == [0.65, 0.85]
+    assert results[0].metric_args["command"] == COMMAND
+
+
+def test_training_again_keeps_the_figures_of_the_same_model_and_drops_those_of_another(
+    model: Path, tmp_path: Path
+) -> None:
+    model_card.complete(model, _metrics(), tmp_path / "card.md")
+    model_card.write_trained(model)
+    assert "75.0 %" in (model / "README.md").read_text()
+    record = storage.read_json(model / run_folder.ENSEMBLE_NAME)
+    record["members"][0]["weight"] = 0.75
+    storage.write_json(model / run_folder.ENSEMBLE_NAME, record)
+    model_card.write_trained(model)
+    assert "Not yet evaluated" in (model / "README.md").read_text()
+
+
+def test_clips_seen_in_training_and_generated_ones_are_said_on_top(model: Path, tmp_path: Path) -> None:
+    seen = {**_metrics()["seen_in_training"], "touched": 5}
+    model_card.complete(
+        model, _metrics(seen_in_training=seen, generated_sample_clips=True), tmp_path / "card.md"
+    )
+    text = (tmp_path / "card.md").read_text()
+    assert "**5 of these clips were trained on" in text
+    assert not (model / "README.md").exists(), "the model's own card has no such figures"
+    assert "generated sample clips: no figure on this card says anything about real videos" in text
+
+
+def test_what_a_person_wrote_stays(model: Path, tmp_path: Path) -> None:
+    (model / "README.md").write_text("# Mine\n")
+    model_card.write_trained(model)
+    model_card.complete(model, _metrics(), tmp_path / "card.md")
+    assert (model / "README.md").read_text() == "# Mine\n"
+    assert "75.0 %" in (tmp_path / "card.md").read_text()
+
+
+def test_a_card_changes_nothing_of_the_model(model: Path) -> None:
+    before = model_files.identity(model)
+    model_card.write_trained(model)
+    model_card.write_trained(model / "conv_lstm")
+    assert model_files.identity(model) == before
+    assert [m.name for m in trained_model.load(model).members] == ["conv_lstm", "average"]
+
+
+def test_folds_of_another_manifest_are_no_evidence(model: Path) -> None:
+    assert "no cross_validation.json" in run_records.read(model).no_cross_validation
+    record = {
+        "folds": [{}, {}],
+        "cv_accuracy": 0.9,
+        "cv_accuracy_ci95": [0.8, 1.0],
+        "cv_n": 9,
+        "cv_n_groups": 3,
+    }
+    storage.write_json(model / run_folder.FOLDS_RECORD_NAME, record)
+    assert "not the models of its folds" in run_records.read(model).no_cross_validation
+    shutil.copytree(model / "conv_lstm", model / "fold_0" / "conv_lstm")
+    assert run_records.read(model).cross_validation == record
+    config = storage.read_json(model / "fold_0" / "conv_lstm" / "config.json")
+    storage.write_json(
+        model / "fold_0" / "conv_lstm" / "config.json", {**config, "manifest_sha256": "0" * 64}
+    )
+    assert "another manifest" in run_records.read(model).no_cross_validation

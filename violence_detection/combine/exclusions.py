@@ -1,0 +1,118 @@
+"""Clips that a person has looked at and wants left out: `--exclude LIST`.
+
+LIST is a text file with a clip in each line, or a CSV file with a column clip_id, source_path or path, such as
+label_suspects.csv. Where it has a column `confirmed`, only the lines that are marked in it count. A clip is named by
+its clip_id, its source_path, or its path in combined_all. All other clips stay on their side of the split.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+FILE_NAME = "excluded.csv"
+COLUMNS = ("clip_id", "source_path", "label", "split", "listed_as")
+#: Columns that name a clip, the surest first.
+_NAMES = ("clip_id", "source_path", "path")
+_CONFIRMED = "confirmed"
+_YES, _NO = frozenset({"x", "y", "yes", "1", "true"}), frozenset({"", "n", "no", "0", "false"})
+_DELIMITERS = ",;\t"
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class ExclusionList:
+    """What a list names: `names`, name of a clip -> number of its line."""
+
+    path: Path
+    names: Mapping[str, int]
+
+    def record(self, excluded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """For combine.json: the list, and what it took out."""
+        return {
+            "list": str(self.path),
+            "names": sorted(self.names),
+            "clips": [r["clip_id"] for r in excluded],
+        }
+
+    def take_out(
+        self, rows: Sequence[dict[str, Any]], known: Collection[str]
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The rows of the manifest that stay, and those that are excluded, with `listed_as`.
+
+        `known`: ids and source paths of all clips, also of those that are out already as copies or unreadable. Raises
+        UserError naming lines that name no clip at all.
+        """
+        stays, excluded, used = [], [], set()
+        for row in rows:
+            if found := [row[column] for column in _NAMES if row[column] in self.names]:
+                used.update(found)
+                excluded.append({**row, "listed_as": found[0]})
+            else:
+                stays.append(row)
+        unknown = [name for name in self.names if name not in used and name not in known]
+        if unknown:
+            more = f", and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+            shown = ", ".join(f"line {self.names[name]}: {name}" for name in unknown[:_SHOWN])
+            raise UserError(
+                f"--exclude {self.path}: no clip has the name in {shown}{more}. Give a clip_id, source_path or path as "
+                "manifest.csv has it, or take the line out"
+            )
+        return stays, excluded
+
+
+def read(path: Path) -> ExclusionList:
+    """Read a list. Raises UserError where it cannot be read, names nothing, or has a mark that says neither."""
+    try:
+        text = storage.read_text(path)
+    except OSError as e:
+        raise UserError(f"--exclude: cannot read {path}: {e.strerror}") from e
+    header = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=header.count)
+    columns = [cell.strip().casefold() for cell in header.split(delimiter)]
+    is_table = any(name in columns for name in _NAMES)
+    names = _of_table(path, text, delimiter) if is_table else _of_lines(text)
+    if not names:
+        marked = f"no line of it is marked in the column {_CONFIRMED}. Mark with x what is to go"
+        why = marked if is_table and _CONFIRMED in columns else "it names no clip"
+        raise UserError(f"--exclude {path}: {why}, or leave --exclude away")
+    return ExclusionList(path, names)
+
+
+def _of_lines(text: str) -> dict[str, int]:
+    lines = enumerate((line.strip() for line in text.split("\n")), 1)
+    return {line: number for number, line in lines if line and not line.startswith("#")}
+
+
+def _of_table(path: Path, text: str, delimiter: str) -> dict[str, int]:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    columns = [name.strip().casefold() for name in next(reader)]
+    column = next(name for name in _NAMES if name in columns)
+    names = {}
+    for cells in reader:
+        row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
+        if not any(row.values()) or not _is_meant(row, f"{path}:{reader.line_num}"):
+            continue
+        if not row.get(column):
+            raise UserError(f"--exclude {path}:{reader.line_num}: the column {column} is empty")
+        names[row[column]] = reader.line_num
+    return names
+
+
+def _is_meant(row: Mapping[str, str], where: str) -> bool:
+    """Whether a line counts: where there is no column for marks, each does."""
+    if _CONFIRMED not in row:
+        return True
+    mark = row[_CONFIRMED].casefold()
+    if mark not in _YES | _NO:
+        raise UserError(
+            f"--exclude {where}: {_CONFIRMED} is {row[_CONFIRMED]!r}. Mark with x what is to go, leave others empty"
+        )
+    return mark in _YES

@@ -1,0 +1,203 @@
+"""The ledger of looks at val: how often, by which command and with which model it was judged, and what was seen.
+
+A held-out part that is looked at again and again is tuned by, whoever looks (Dwork et al., "The reusable holdout",
+Science 2015). `combined_all/val_ledger.jsonl` stands beside the manifest, has one JSON line a look, and is only
+appended to: combining again leaves it there. A line carries the hash of the manifest and that of the val clips' ids, so
+that looks at the same val count even where train has changed since.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import time
+import uuid
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from violence_detection.combine import manifest
+from violence_detection.system import redaction, storage
+
+FILE_NAME = "val_ledger.jsonl"
+_LOCK_NAME = ".val_ledger.lock"
+#: A volume, or a folder, that is only lent for reading.
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: Of the name of a script.
+_MOST_LETTERS = 60
+log = logging.getLogger(__name__)
+#: What metrics.json says of clips that are not val.
+NOT_VAL: Mapping[str, Any] = {
+    "checked": False,
+    "text": "these clips are not val of a manifest: no ledger counts looks at them",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at val. `purpose`: evaluation, training, hard clips, folds, left-out data sets or progression.
+
+    `model`: its folder or file, `model_sha256` its identity. `val_clips`: clips of val that were judged. `figures`:
+    what was seen, JSON-able, with `n`, the clips that it rests on: of folds these are more than those of val.
+    """
+
+    command: str
+    purpose: str
+    model: str
+    model_sha256: str
+    val_clips: int
+    figures: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """What a ledger says. `same`: entries on the same val clips, oldest first; `other`: on another val of that folder.
+
+    `unreadable`: lines that are damaged; each may have been a look at any val. `unnoted`: why the look that asked for
+    this could not be written down; empty if it was, or none was to be.
+    """
+
+    val_clips: int
+    same: Sequence[Mapping[str, Any]] = ()
+    other: int = 0
+    unreadable: int = 0
+    unnoted: str = ""
+
+    def text(self) -> str:
+        """In words, for people."""
+        count = len(self.same)
+        times = {0: "not looked at before", 1: "looked at once before"}.get(
+            count, f"looked at {count} times before"
+        )
+        models = len({entry.get("model_sha256") for entry in self.same})
+        said = [times]
+        if count:
+            scripts = Counter(_script(str(entry.get("command", ""))) for entry in self.same)
+            by = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in scripts.most_common())
+            said = [f"{times}, with {models} model{'' if models == 1 else 's'}, by {by}"]
+        if self.other:
+            said.append(
+                f"{self.other} more on another val of this folder, which may have had some of these clips"
+            )
+        if self.unreadable:
+            said.append(f"{self.unreadable} damaged line{'' if self.unreadable == 1 else 's'} beside these")
+        if self.unnoted:
+            said.append(f"this look could not be noted: {self.unnoted}")
+        return "; ".join(said)
+
+    def record(self) -> dict[str, Any]:
+        """For metrics.json: the counts, and by which commands, the latest first."""
+        return {
+            "checked": True,
+            "looks_before": len(self.same),
+            "models_before": len({entry.get("model_sha256") for entry in self.same}),
+            "looks_at_another_val": self.other,
+            "damaged_lines": self.unreadable,
+            "val_clips": self.val_clips,
+            "by_command": self.by_command(),
+            "not_noted": self.unnoted,
+            "text": self.text(),
+        }
+
+    def by_command(self) -> list[dict[str, Any]]:
+        """The commands that looked at the same val: command, purpose, looks, and the last one's time and accuracy."""
+        found: dict[str, dict[str, Any]] = {}
+        for entry in self.same:
+            command = str(entry.get("command", ""))
+            looks = found.pop(command, {"looks": 0})["looks"] + 1
+            figures = entry.get("figures")
+            found[command] = {
+                "command": command,
+                "purpose": str(entry.get("purpose", "")),
+                "looks": looks,
+                "last": str(entry.get("time", "")),
+                "accuracy": figures.get("accuracy") if isinstance(figures, dict) else None,
+            }
+        return list(reversed(found.values()))
+
+
+class _Lines(NamedTuple):
+    entries: list[dict[str, Any]]
+    damaged: int
+
+
+def note(combined: Path, look: Look) -> Looks:
+    """Append a look, and return those before it. To be called before anybody is shown what was seen.
+
+    Reading and appending are one step for all processes that share the folder, and the line is on the disk on return.
+    A folder that cannot be written is no reason not to measure: `unnoted` then says so.
+    """
+    val = val_of(combined)
+    entry = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": redaction.without_secrets(look.command),
+        "purpose": look.purpose,
+        "model": look.model,
+        "model_sha256": look.model_sha256,
+        "val_clips": look.val_clips,
+        "val_clips_of": len(val),
+        "val_sha256": _hash(val),
+        "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
+        "figures": json.loads(storage.as_json(look.figures)),
+    }
+    try:
+        with storage.locked(combined / _LOCK_NAME):
+            before_lines = _read(combined / FILE_NAME)
+            with storage.appending_journal(combined / FILE_NAME, sync=True) as record:
+                record(uuid.uuid4().hex, entry)
+    except OSError as e:
+        if e.errno not in _NOT_OURS:
+            raise
+        log.warning("%s: this look at val cannot be noted (%s)", combined / FILE_NAME, e.strerror)
+        return _looks(_read(combined / FILE_NAME), val, e.strerror or str(e))
+    before = _looks(before_lines, val)
+    log.info("val of %s: %s", combined, before.text())
+    return before
+
+
+def read(combined: Path) -> Looks:
+    """All looks at the val that stands there now."""
+    return _looks(_read(combined / FILE_NAME), val_of(combined))
+
+
+def val_of(combined: Path) -> list[str]:
+    """The ids of the clips of val, sorted."""
+    rows = storage.read_csv(combined / manifest.FILE_NAME)
+    return sorted(row["clip_id"] for row in rows if row["split"] == manifest.SPLITS[1])
+
+
+def _script(command: str) -> str:
+    """What was called, without what it was told."""
+    words = [word for word in command.partition("(")[0].split() if word != "python"]
+    return words[0][:_MOST_LETTERS] if words else "an unknown command"
+
+
+def _hash(clip_ids: Sequence[str]) -> str:
+    return storage.stable_hash(list(clip_ids), 64)
+
+
+def _read(path: Path) -> _Lines:
+    """Every line of the ledger; half a line of a writer that was killed is damaged."""
+    entries: list[dict[str, Any]] = []
+    damaged = 0
+    if not path.is_file():
+        return _Lines(entries, damaged)
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if isinstance(entry, dict) and isinstance(entry.get("val_sha256"), str):
+            entries.append(entry)
+        else:
+            damaged += bool(line.strip())
+    return _Lines(entries, damaged)
+
+
+def _looks(lines: _Lines, val: Sequence[str], unnoted: str = "") -> Looks:
+    wanted = _hash(val)
+    same = tuple(entry for entry in lines.entries if entry["val_sha256"] == wanted)
+    return Looks(len(val), same, len(lines.entries) - len(same), lines.damaged, unnoted)

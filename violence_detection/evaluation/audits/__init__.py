@@ -1,0 +1,1 @@
+"""Whether figures rest on what they should: leakage, shortcuts, labels."""

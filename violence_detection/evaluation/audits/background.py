@@ -1,0 +1,107 @@
+"""What a clip looks like without what moves in it, as features: do places give labels away?
+
+The picture is the median of a clip's frames, pixel by pixel: what is in a place for less than half of the time is gone,
+without a trace of where it was masked. Who hardly moves stays.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from violence_detection.backbones import engines
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.errors import UnreadableVideo
+from violence_detection.evaluation.audits.shortcuts import AuditedClips, Values
+from violence_detection.features.key import BackboneRun
+from violence_detection.system import console
+from violence_detection.video import decode, pictures, sampling, video_files
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Clips of a data set that are looked at, half of them of each class where there are as many.
+MOST_LOOKED_AT = 240
+_FRAMES = 15
+
+
+@dataclass(frozen=True)
+class Backgrounds:
+    """Makes the features of clips' backgrounds. `base`: their paths lie below it; `make_engine`: runs the backbone."""
+
+    run: BackboneRun
+    base: Path
+    workers: int
+    make_engine: Callable[[BackboneRun], engines.Engine]
+
+    def __call__(self, clips: AuditedClips) -> tuple[AuditedClips, Values]:
+        """A part of the clips, spread over data sets and classes, and their features. Unreadable clips are left out."""
+        rows = _some(clips.rows, MOST_LOOKED_AT)
+        features = self._features(rows)
+        part = replace(clips, rows=rows[rows.clip_id.isin(features.keys())])
+        return part, lambda some: np.stack([features[i] for i in some.clip_id])
+
+    def _features(self, rows: pd.DataFrame) -> dict[str, np.ndarray]:
+        """clip id -> (C,) float32."""
+        ids = {str(self.base / p): str(i) for i, p in zip(rows.clip_id, rows.path, strict=True)}
+        size = self.run.backbone.input_size
+        work = functools.partial(median_picture, size=size, window_s=self.run.config.window_s)
+        seen: dict[str, np.ndarray] = {}
+        with console.progress(total=len(ids), desc="backgrounds", unit="clip") as bar:
+            for path, picture in video_files.map_files(
+                work, map(Path, ids), self.workers, lambda p: p, lambda *_: np.empty(0, np.uint8)
+            ):
+                if picture.size:
+                    seen[ids[str(path)]] = picture
+                bar.update()
+        return self._run(dict(sorted(seen.items())))
+
+    def _run(self, shown: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The pictures through the backbone, as many at a time as a clip has frames."""
+        frames, ids = self.run.config.frames, list(shown)
+        if not ids:
+            return {}
+        engine = self.make_engine(self.run)
+        jobs = []
+        for start in range(0, len(ids), frames):
+            some = [shown[i] for i in ids[start : start + frames]]
+            filling = [np.zeros_like(some[0])] * (frames - len(some))
+            jobs.append((start, len(some), engine.submit(np.stack(some + filling))))
+        out: dict[str, np.ndarray] = {}
+        for start, count, job in jobs:
+            features = next(iter(self.run.by_input("rgb", job.result()).values()))
+            out |= dict(
+                zip(ids[start : start + count], np.asarray(features[:count], np.float32), strict=True)
+            )
+        return out
+
+
+def median_picture(path: Path, size: int, window_s: float) -> np.ndarray:
+    """The median of 15 frames of a clip's middle `window_s`, (size, size, 3) uint8 RGB; empty if it cannot be read."""
+
+    def plan(info: decode.VideoInfo) -> list[int]:
+        window = sampling.middle_window(info, window_s)
+        return sampling.sample_indices(info.n_frames, _FRAMES, window.start, window.length).tolist()
+
+    try:
+        _, frames = decode.read(path, plan, pictures.frame_resizer(size), 1)
+    except (UnreadableVideo, OSError):
+        return np.empty(0, np.uint8)
+    return np.median(np.stack(list(frames.values())), axis=0).astype(np.uint8)
+
+
+def _some(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """At most so many clips of each data set, as evenly of both classes as there are, drawn by the hash in their id."""
+    import pandas as pd
+
+    parts = []
+    for _, of_set in sorted(rows.groupby("dataset")):
+        by_class = [of_set[of_set.label == name].sort_values("clip_id") for name in CLASS_NAMES]
+        fewer = min(map(len, by_class))
+        parts += [part.head(max(most // 2, most - fewer)) for part in by_class]
+    return pd.concat(parts) if parts else rows

@@ -1,0 +1,123 @@
+"""The audit of labels for a model that has been measured: its out-of-fold predictions, and the page to look at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import numpy as np
+
+from violence_detection.combine import manifest
+from violence_detection.datasets.generated.marker import SAMPLE_LABEL
+from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.evaluation.audits import labels, leakage
+from violence_detection.evaluation.audits.labels import LabelAudit
+from violence_detection.evaluation.report.film_strip import FramesMaker
+from violence_detection.features.cache import FeatureStore
+from violence_detection.system import storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+#: Written by train_ensemble_models.py --cross-validate (ensemble/cross_validation.py).
+OUT_OF_FOLD_NAME = "oof_predictions.csv"
+TABLE_NAME, PAGE_NAME = "label_suspects.csv", "label_suspects.html"
+#: Clips whose frames the page shows, so that it stays below 5 MB.
+SHOWN = 40
+_TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
+
+
+def run(folder: Path, combined: Path, stores: Mapping[str, FeatureStore]) -> LabelAudit:
+    """Doubt the labels of the train clips in `combined` by the out-of-fold predictions in the ensemble's `folder`.
+
+    Raises UserError where there are none, or they are of other clips.
+    """
+    rows = out_of_fold(folder, manifest.read(combined))
+    names = leakage.looked_at(sorted(stores))
+    values: np.ndarray | None = None
+    why = ""
+    try:
+        found, there = leakage.cached_descriptors(stores, rows.clip_id.tolist(), names)
+        if len(there) == len(rows):
+            values = found
+        else:
+            why = f"the features of {len(rows) - len(there)} of {len(rows)} clips are not in the cache"
+    except UserError as e:
+        why = str(e)
+    made = labels.audit(rows, values, why)
+    limit = made.record["limit"]
+    log.log(logging.WARNING if limit["state"] == "alarm" else logging.INFO, "labels: %s", limit["text"])
+    return made
+
+
+def out_of_fold(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Rows of train that have an out-of-fold prediction, with p_fight; labels are those of the manifest `frame`."""
+    import pandas as pd
+
+    path = folder / OUT_OF_FOLD_NAME
+    if not path.is_file():
+        raise UserError(
+            f"--audit labels: no {OUT_OF_FOLD_NAME} in {folder}. Make it with: python train_ensemble_models.py "
+            f"--cross-validate 5 --output {folder}"
+        )
+    try:
+        found = pd.read_csv(path, dtype={"clip_id": str}, encoding_errors=storage.NAME_ERRORS)
+        probability = found.set_index("clip_id").p_violent
+    except (ValueError, KeyError, AttributeError) as e:
+        raise UserError(f"{path} is no table of out-of-fold predictions ({e}). Make it again") from e
+    rows = frame[(frame.split == "train") & frame.clip_id.isin(set(found.clip_id))]
+    if rows.empty:
+        raise UserError(
+            f"{path} has no clip of train in {manifest.FILE_NAME}: it was made with other clips. Make it again with "
+            "train_ensemble_models.py --cross-validate 5"
+        )
+    rows = rows.sort_values("clip_id", ignore_index=True)
+    return rows.assign(p_fight=probability.loc[rows.clip_id].to_numpy(float))
+
+
+def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, data_root: Path) -> Path:
+    """Write table and page into the report's folder, and return the page. Marks that a person has made there stay."""
+    table = made.suspects
+    marks = _earlier_marks(folder / TABLE_NAME)
+    rows: list[dict[str, Any]] = [
+        {**{str(k): v for k, v in row.items()}, "confirmed": marks.get(row["clip_id"], "")}
+        for row in table.to_dict("records")
+    ]
+    storage.write_csv(folder / TABLE_NAME, labels.SUSPECT_COLUMNS, rows)
+    shown = [{**row, **_frames(str(row["path"]), frames)} for row in rows[:SHOWN]]
+    weak = [
+        {**g, "frames": [{"path": p, **_frames(p, frames)} for p in g["examples"]]}
+        for g in made.record.get("weak_groups", ())
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("label_suspects.html.j2").render(
+        record=made.record,
+        shown=shown,
+        n_listed=len(rows),
+        weak=weak,
+        table_name=TABLE_NAME,
+        data_root=data_root,
+        sample_label=SAMPLE_LABEL if generated else "",
+    )
+    storage.write_text(folder / PAGE_NAME, page)
+    return folder / PAGE_NAME
+
+
+def _earlier_marks(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        return {}
+    return {r["clip_id"]: r["confirmed"] for r in storage.read_csv(path) if r.get("confirmed")}
+
+
+def _frames(path: str, frames: FramesMaker) -> dict[str, Any]:
+    try:
+        return {"strip": frames(path), "missing": ""}
+    except UnreadableVideo as e:
+        return {"strip": [], "missing": e.reason}

@@ -1,0 +1,220 @@
+"""Labels that may be wrong, and groups that are judged poorly, by predictions of models that had not seen the clips.
+
+Out-of-fold probabilities rank the clips of train by how little their labels are believed (cleanlab: Northcutt et al.,
+"Confident Learning", J. Artif. Intell. Res. 70, 2021; Kuan & Mueller, "Model-agnostic label quality scoring", 2022).
+A ranking has a first tenth whatever the labels are like, so whether labels are wrong at all is estimated apart
+(label_noise.py). Copies under both labels are suspects by fingerprint. Clips that look alike make groups; one that is
+judged worse than the others, beyond what chance and few sources give, is weak.
+
+Only clips of train are listed. Leaving out clips of val because models are wrong on them would make any model better.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.combine import duplicates
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.evaluation import intervals, metrics
+from violence_detection.evaluation.audits import footage, label_noise
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: `confirmed` is for the person who has looked.
+SUSPECT_COLUMNS = (
+    "clip_id", "path", "label", "suggested", "score", "confirmed", "why", "p_fight", "dataset", "source_group",
+    "source_path",
+)  # fmt: skip
+#: Share of the clips that is listed at least, the least believed first.
+LISTED_SHARE = 0.1
+#: Clips of each class without which no label can be doubted.
+FEWEST_OF_CLASS = 20
+#: A weak group: odds that chance gives it, adjusted for the number of groups, and errors to those of the others.
+ALPHA, WORSE = 0.001, 1.5
+_CLIPS_A_GROUP, _MOST_GROUPS = 60, 30
+_THRESHOLD = 0.5
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class LabelAudit:
+    """`record`: for metrics.json. `suspects`: SUSPECT_COLUMNS, the least believed first."""
+
+    record: dict[str, Any]
+    suspects: pd.DataFrame
+
+
+def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = "") -> LabelAudit:
+    """Doubt the labels of clips, and look for groups that are judged poorly.
+
+    `rows`: of the manifest, of train, with p_fight, the out-of-fold probability. `values`: their descriptors (n, C), or
+    None, and why.
+    """
+    rows = rows.reset_index(drop=True)
+    is_fight = (rows.label == CLASS_NAMES[1]).to_numpy(bool)
+    why_not = _too_few(is_fight)
+    if why_not:
+        record: dict[str, Any] = {"checked": False, "not_checked": why_not, "clips": len(rows)}
+        limit = {"state": "unknown", "name": "Labels", "text": f"not checked: {why_not}"}
+        return LabelAudit({**record, "limit": limit}, _suspects(rows, np.zeros(len(rows)), {}, 0))
+    p = rows.p_fight.to_numpy(float)
+    score, flagged = doubt(p, is_fight)
+    copies = _copies_of_other_label(rows)
+    least = max(math.ceil(LISTED_SHARE * len(rows)), int(flagged.sum()))
+    suspects = _suspects(rows, score, copies, least)
+    noise = label_noise.estimate(p, is_fight, rows.source_group.to_numpy(str))
+    groups = [] if values is None else weak_groups(rows, p, is_fight, values)
+    record = {
+        "checked": True,
+        "not_checked": "",
+        "clips": len(rows),
+        "n_groups": int(rows.source_group.nunique()),
+        "flagged": int(flagged.sum()),
+        "listed": len(suspects),
+        "noise": {**asdict(noise), "level": label_noise.LEVEL, "alarm": noise.alarm},
+        "copies_of_other_label": len(copies),
+        "groups_compared": 0 if values is None else _group_count(len(rows)),
+        "groups_not_compared": why_no_values if values is None else "",
+        "weak_groups": groups,
+    }
+    return LabelAudit({**record, "limit": _limit(record)}, suspects)
+
+
+def doubt(p_fight: np.ndarray, is_fight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far each label is believed, (n,) in [0, 1], and which confident learning calls wrong, (n,) bool."""
+    from cleanlab import filter as cleanlab_filter
+    from cleanlab import rank
+
+    labels = is_fight.astype(int)
+    probabilities = np.column_stack([1 - p_fight, p_fight])
+    score = rank.get_label_quality_scores(labels, probabilities, method="self_confidence")
+    flagged = cleanlab_filter.find_label_issues(labels, probabilities, filter_by="both", n_jobs=1)
+    return np.asarray(score, float), np.asarray(flagged, bool)
+
+
+def weak_groups(
+    rows: pd.DataFrame, p_fight: np.ndarray, is_fight: np.ndarray, values: np.ndarray
+) -> list[dict[str, Any]]:
+    """Groups of clips that look alike (k-means) and are judged worse than the others, the worst first.
+
+    The test is binomial, on as many clips as are independent (intervals.effective_count).
+    """
+    from sklearn.cluster import KMeans
+
+    points = footage.whitened(values)
+    k = _group_count(len(rows))
+    made = KMeans(k, n_init=3, random_state=0).fit(points)
+    correct = (p_fight >= _THRESHOLD) == is_fight
+    sources = rows.source_group.to_numpy(str)
+    tested = [(g, np.flatnonzero(made.labels_ == g)) for g in range(k)]
+    tested = [(g, at) for g, at in tested if 0 < len(at) < len(rows)]
+    p_values = [_odds(correct[at], sources[at], 1 - np.delete(correct, at).mean()) for _, at in tested]
+    found = []
+    for (g, at), p_value in zip(tested, intervals.holm(p_values), strict=True):
+        others = np.delete(correct, at)
+        if p_value is None or p_value >= ALPHA or (1 - correct[at].mean()) < WORSE * (1 - others.mean()):
+            continue
+        near = at[np.argsort(np.linalg.norm(points[at] - made.cluster_centers_[g], axis=1), kind="stable")]
+        low, high = metrics.accuracy_interval(correct[at], sources[at])
+        found.append(
+            {
+                "accuracy": float(correct[at].mean()),
+                "ci95": [low, high],
+                "accuracy_of_others": float(others.mean()),
+                "n": len(at),
+                "n_groups": len(set(sources[at])),
+                "fights": int(is_fight[at].sum()),
+                "datasets": {str(d): int(n) for d, n in rows.dataset.iloc[at].value_counts().items()},
+                "p_holm": p_value,
+                "examples": rows.path.iloc[near[:_EXAMPLES]].tolist(),
+            }
+        )
+    return sorted(found, key=lambda g: g["accuracy"])
+
+
+def _group_count(n: int) -> int:
+    return max(2, min(_MOST_GROUPS, n // _CLIPS_A_GROUP))
+
+
+def _odds(correct: np.ndarray, sources: np.ndarray, error: float) -> float:
+    """Odds of as many errors or more among (n,) clips where each is wrong with probability `error`."""
+    from scipy import stats
+
+    independent = intervals.effective_count(correct, sources)
+    errors = float((~correct).mean()) * independent
+    if errors <= 0:
+        return 1.0
+    # the binomial tail, which the beta function gives for counts that are not whole
+    return float(stats.beta.cdf(error, errors, independent - errors + 1))
+
+
+def _too_few(is_fight: np.ndarray) -> str:
+    fewest = min(int(is_fight.sum()), int((~is_fight).sum()))
+    return "" if fewest >= FEWEST_OF_CLASS else f"{fewest} clips of a class; it takes {FEWEST_OF_CLASS}"
+
+
+def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, int]:
+    """Positions of clips that are copies of one with the other label -> the position of that."""
+    label = rows.label.tolist()
+    found: dict[int, int] = {}
+    for pair in duplicates.find_pairs(rows.fingerprint.tolist()):
+        if pair.same_clip and label[pair.i] != label[pair.j]:
+            found.setdefault(pair.i, pair.j)
+            found.setdefault(pair.j, pair.i)
+    return found
+
+
+def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, int], least: int) -> pd.DataFrame:
+    """The `least` clips whose labels are believed least, and the copies, in order of their score."""
+    import pandas as pd
+
+    order = sorted(range(len(rows)), key=lambda i: (score[i], rows.path[i]))
+    listed = set(order[:least]) | set(copies)
+    table = []
+    for i in (i for i in order if i in listed):
+        row = rows.iloc[i]
+        why = f"P(fight) {row.p_fight:.3f} by models that had not seen it"
+        if i in copies:
+            other = rows.iloc[copies[i]]
+            why = f"a copy of {other.path}, which is {other.label}; {why}"
+        other_label = next(name for name in CLASS_NAMES if name != row.label)
+        doubted = score[i] < _THRESHOLD or i in copies
+        table.append(
+            {
+                **{c: row[c] for c in ("clip_id", "path", "label", "p_fight", "dataset", "source_group")},
+                "source_path": row.source_path,
+                "suggested": other_label if doubted else row.label,
+                "score": round(float(score[i]), 6),
+                "confirmed": "",
+                "why": why,
+            }
+        )
+    return pd.DataFrame(table, columns=list(SUSPECT_COLUMNS))
+
+
+def _limit(record: dict[str, Any]) -> dict[str, str]:
+    """One line for the list of what limits the figure."""
+    noise, weak = record["noise"], record["weak_groups"]
+    share = (
+        f"{100 * noise['share']:.1f} % of train labels seem wrong ({100 * noise['level']:.0f} % interval "
+        f"{100 * noise['low']:.1f} to {100 * noise['high']:.1f})"
+    )
+    told = [share] if noise["alarm"] else []
+    if copies := record["copies_of_other_label"]:
+        told.append(f"{copies} train clips are copies of clips with the other label")
+    if weak:
+        told.append(
+            f"{len(weak)} group{'' if len(weak) == 1 else 's'} of look-alike clips judged worse than others"
+        )
+    if told:
+        return {"state": "alarm" if noise["alarm"] else "note", "name": "Labels", "text": "; ".join(told)}
+    return {
+        "state": "fine",
+        "name": "Labels",
+        "text": f"nothing in out-of-fold predictions of {record['clips']} train clips that wrong labels would explain",
+    }

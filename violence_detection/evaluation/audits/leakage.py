@@ -1,0 +1,294 @@
+"""Leakage: what of the judged clips was met in training, and what the figures are without it.
+
+Every judged clip's nearest training clip is looked for by content, by name of source, by fingerprint (as copies are
+found when data sets are combined: training_overlap.py) and by feature (footage.py), which also finds another moment of
+the same place, and sources that have two names. What lies beyond what different sources give is suspicious.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.combine import duplicates
+from violence_detection.errors import UserError
+from violence_detection.evaluation import metrics, training_overlap
+from violence_detection.evaluation.audits import footage
+from violence_detection.features.cache import FeatureStore
+from violence_detection.features.stored_features import StoredFeatures
+from violence_detection.video.augment import PLAIN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from violence_detection.evaluation.config import EvaluationConfig
+    from violence_detection.evaluation.measure import Evaluation
+    from violence_detection.evaluation.training_overlap import Overlap
+    from violence_detection.training.training_data import Samples
+
+log = logging.getLogger(__name__)
+#: Beside the report: every judged clip with its nearest training clips.
+NEAREST_NAME = "nearest_training_clips.csv"
+NEAREST_COLUMNS = (
+    "clip_id", "path", "dataset", "source_group", "suspicious", "nearest_by_feature", "its_source", "similarity",
+    "limit", "nearest_by_fingerprint", "fingerprint_distance",
+)  # fmt: skip
+#: Training clips whose features are read without being asked to; more take minutes on a slow volume.
+MOST_UNASKED = 5_000
+#: Why a clip is suspicious, beside training_overlap.WAYS.
+LOOKS_ALIKE, SOURCE_ALIKE = "looks like one clip of training", "its source looks like one of training"
+_FIGURES = ("accuracy", "ci95", "n", "n_groups", "roc_auc")
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class LeakageAudit:
+    """`record`: for metrics.json. `nearest`: NEAREST_COLUMNS, a row a judged clip, sorted by path."""
+
+    record: dict[str, Any]
+    nearest: pd.DataFrame
+
+
+def audit(
+    predictions: pd.DataFrame,
+    overlap: Overlap,
+    known: pd.DataFrame,
+    samples: Samples,
+    stores: Mapping[str, FeatureStore],
+    threshold: float,
+    most: int | None = MOST_UNASKED,
+) -> LeakageAudit:
+    """Look for judged clips among the clips `known` to training, and evaluate without those that are suspicious.
+
+    `predictions`: of the judged clips (see metrics), those without a probability left out. `known`: the table of
+    trained_clips. `samples`: the judged clips' features, `stores`: where those of training may be; at most `most` of
+    them are read (None: all).
+    """
+    judged = samples.rows[samples.rows.clip_id.isin(set(predictions.clip_id))].reset_index(drop=True)
+    alike, by_feature = _by_feature(judged, known, samples, stores, most)
+    why = {clip: list(ways) for clip, ways in overlap.by_clip.items()}
+    if alike is not None:
+        _add_lookalikes(why, alike, judged)
+    nearest = _nearest(judged, known, alike, why)
+    left = predictions[~predictions.clip_id.isin(set(why))]
+    record = {
+        "clips": len(judged),
+        "training_clips": int(known.clip_id.nunique()),
+        "same_clip": overlap.same_clip.record(),
+        "same_source": overlap.same_source.record(),
+        "near_copy": overlap.near_copy.record(),
+        "by_feature": by_feature,
+        "suspicious": len(why),
+        "suspects": _suspects(nearest, why),
+        "whole": _figures(predictions, threshold),
+        "without_suspicious": _figures(left, threshold) if why and len(left) else None,
+    }
+    return LeakageAudit({**record, "limit": _limit(record)}, nearest)
+
+
+def run(
+    measured: Evaluation, samples: Samples, stores: Mapping[str, FeatureStore], config: EvaluationConfig
+) -> LeakageAudit:
+    """The audit of a measured set, which is always made; asked for, it reads any number of training clips."""
+    known, _ = training_overlap.known_clips(measured.model)
+    judged = measured.predictions[measured.predictions.p_violent.notna()]
+    most = None if "leakage" in config.audit else MOST_UNASKED
+    made = audit(judged, measured.overlap, known, samples, stores, measured.model.threshold, most)
+    limit = made.record["limit"]
+    log.log(logging.WARNING if limit["state"] == "alarm" else logging.INFO, "leakage: %s", limit["text"])
+    return made
+
+
+def descriptors(inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """name -> (n, T, C) to (n, sum of C) float32: the mean over time of each input, of length 1."""
+    means = [np.asarray(x, np.float32).mean(axis=1) for _, x in sorted(inputs.items())]
+    return np.concatenate(
+        [m / np.maximum(np.linalg.norm(m, axis=1, keepdims=True), 1e-12) for m in means], axis=1
+    )
+
+
+def cached_descriptors(
+    stores: Mapping[str, FeatureStore], clip_ids: list[str], names: list[str]
+) -> tuple[np.ndarray, list[str]]:
+    """Descriptors (n, C) of the clips of which the caches hold the plain variant, and their ids, in order.
+
+    Raises UserError naming an entry that is damaged.
+    """
+    # Stores that make nothing again: these clips are none of those that are judged.
+    plain = {name: FeatureStore(stores[name].folder) for name in names}
+    there = [i for i in clip_ids if all(PLAIN in (s.variants(i, verify=False) or ()) for s in plain.values())]
+    stored = {name: StoredFeatures(store, there, [PLAIN]) for name, store in plain.items()}
+    parts = []
+    for start in range(0, len(there), _CHUNK):
+        at = np.arange(start, min(start + _CHUNK, len(there)))
+        parts.append(descriptors({n: s.gather(at, np.zeros(len(at), int)) for n, s in stored.items()}))
+    return (np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)), there
+
+
+def looked_at(names: list[str]) -> list[str]:
+    """The inputs that show pictures; where a model has none, all: motion tells less of a place."""
+    return [n for n in names if n.endswith(".rgb")] or names
+
+
+def _by_feature(
+    judged: pd.DataFrame,
+    known: pd.DataFrame,
+    samples: Samples,
+    stores: Mapping[str, FeatureStore],
+    most: int | None,
+) -> tuple[footage.Lookalikes | None, dict[str, Any]]:
+    """What looks alike, and the record of how that was looked for."""
+    table = known.drop_duplicates("clip_id")
+    table = table[~table.clip_id.isin(set(judged.clip_id))]  # the same clip is known by its id
+    names = looked_at(sorted(samples.inputs))
+    if (table.source_group == "").any():
+        return None, _not_checked("the model was made by an earlier version, which noted no source")
+    if most is not None and len(table) > most:
+        return None, _not_checked(f"{len(table)} training clips; --audit leakage reads their features")
+    try:
+        values, there = cached_descriptors(stores, table.clip_id.tolist(), names)
+    except UserError as e:
+        return None, _not_checked(str(e))
+    train = table.set_index("clip_id").loc[there].reset_index()
+    if why := footage.enough(train):
+        return None, _not_checked(why)
+    at = {clip: i for i, clip in enumerate(samples.rows.clip_id)}
+    rows = [at[clip] for clip in judged.clip_id]
+    taken = samples.take(np.array(rows))
+    looked = dataclasses.replace(taken, inputs={name: taken.inputs[name] for name in names})
+    found = np.concatenate([descriptors(batch) for batch in looked.plain_batches(_CHUNK)])
+    alike = footage.compare(judged, found, train, values)
+    return alike, _feature_record(alike, train, len(table), names)
+
+
+def _not_checked(why: str) -> dict[str, Any]:
+    return {"checked": False, "not_checked": why, "found": None}
+
+
+def _feature_record(
+    alike: footage.Lookalikes, train: pd.DataFrame, n_known: int, names: list[str]
+) -> dict[str, Any]:
+    beyond = alike.sources[alike.sources.beyond].sort_values("similarity", ascending=False)
+    return {
+        "checked": True,
+        "not_checked": ""
+        if len(train) == n_known
+        else f"the features of {n_known - len(train)} of {n_known} training clips are not in the cache",
+        "found": int(alike.clips.beyond.sum()),
+        "compared": len(train),
+        "inputs": names,
+        "rule": {"clip_deviations": footage.CLIP_LIMIT, "source_deviations": footage.SOURCE_LIMIT},
+        "datasets": [
+            {
+                "dataset": name,
+                "clips": int((alike.clips.dataset == name).sum()),
+                "typical": stick.typical,
+                "limit": stick.limit,
+                "highest": float(alike.clips.similarity[alike.clips.dataset == name].max()),
+                "beyond": int(alike.clips.beyond[alike.clips.dataset == name].sum()),
+                "measured_on": stick.of,
+                "measured": stick.measured,
+            }
+            for name, stick in alike.yardsticks.items()
+        ],
+        "sources_compared": len(alike.sources),
+        "sources": beyond.drop(columns="beyond").to_dict("records"),
+    }
+
+
+def _add_lookalikes(why: dict[str, list[str]], alike: footage.Lookalikes, judged: pd.DataFrame) -> None:
+    for clip in alike.clips.clip_id[alike.clips.beyond]:
+        why.setdefault(clip, []).append(LOOKS_ALIKE)
+    sources = set(alike.sources.source_group[alike.sources.beyond])
+    for clip in judged.clip_id[judged.source_group.isin(sources)]:
+        why.setdefault(clip, []).append(SOURCE_ALIKE)
+
+
+def _nearest(
+    judged: pd.DataFrame, known: pd.DataFrame, alike: footage.Lookalikes | None, why: Mapping[str, list[str]]
+) -> pd.DataFrame:
+    """NEAREST_COLUMNS; empty where nothing was compared, and by fingerprint where nothing is near."""
+    import pandas as pd
+
+    table = judged[["clip_id", "path", "dataset", "source_group"]].copy()
+    table["suspicious"] = ["; ".join(why.get(clip, ())) for clip in table.clip_id]
+    clips = None if alike is None else alike.clips.set_index("clip_id").reindex(table.clip_id)
+    for column, source in (
+        ("nearest_by_feature", "neighbour"),
+        ("its_source", "neighbour_source"),
+        ("similarity", "similarity"),
+        ("limit", "limit"),
+    ):
+        table[column] = pd.NA if clips is None else clips[source].to_numpy()
+    prints = _nearest_prints(judged, known)
+    table["nearest_by_fingerprint"] = [prints.get(i, ("", None))[0] for i in range(len(table))]
+    table["fingerprint_distance"] = [prints.get(i, ("", None))[1] for i in range(len(table))]
+    return table.sort_values(["path", "clip_id"], ignore_index=True)[list(NEAREST_COLUMNS)]
+
+
+def _nearest_prints(judged: pd.DataFrame, known: pd.DataFrame) -> dict[int, tuple[str, float]]:
+    """Position of a judged clip -> the training clip that it makes the nearest pair with, and the distance."""
+    table = known[known.fingerprint != ""].drop_duplicates("clip_id")
+    n = len(table)
+    nearest: dict[int, tuple[str, float]] = {}
+    for pair in duplicates.find_pairs([*table.fingerprint, *judged.fingerprint]):
+        if pair.i < n <= pair.j and pair.distance < nearest.get(pair.j - n, ("", np.inf))[1]:
+            nearest[pair.j - n] = (str(table.clip_id.iloc[pair.i]), pair.distance)
+    return nearest
+
+
+def _suspects(nearest: pd.DataFrame, why: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    """The suspicious clips for the page: what was surely met in training first, then the most alike."""
+    rows = nearest[nearest.suspicious != ""].astype(object)
+    rows = rows.where(rows.notna(), None)
+    certain = set(training_overlap.WAYS)
+    return sorted(
+        (
+            {**{str(k): v for k, v in row.items()}, "suspicious": why[row["clip_id"]]}
+            for row in rows.to_dict("records")
+        ),
+        key=lambda r: (not set(r["suspicious"]) & certain, -(r["similarity"] or 0.0), r["path"]),
+    )
+
+
+def _figures(predictions: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    scored = metrics.score(predictions, predictions[metrics.ENSEMBLE_COLUMN], threshold)
+    return {name: scored[name] for name in _FIGURES}
+
+
+def _limit(record: Mapping[str, Any]) -> dict[str, str]:
+    """One line for the list of what limits the figure."""
+    n, clips = record["suspicious"], record["clips"]
+    by_feature = record["by_feature"]
+    if n:
+        without = record["without_suspicious"]
+        share = (
+            "" if without is None else f"; without them {100 * without['accuracy']:.1f} % of {without['n']}"
+        )
+        sources = len(by_feature.get("sources", ()))
+        named = (
+            f", {sources} source{'' if sources == 1 else 's'} under two names among them" if sources else ""
+        )
+        return {
+            "state": "alarm",
+            "name": "Leakage",
+            "text": f"{n} of {clips} clips {'is' if n == 1 else 'are'} suspiciously like training clips{named}{share}",
+        }
+    missing = [
+        record[key]["not_checked"]
+        for key in ("same_clip", "same_source", "near_copy", "by_feature")
+        if record[key]["not_checked"]
+    ]
+    if missing:
+        return {"state": "unknown", "name": "Leakage", "text": f"none found, not fully checked: {missing[0]}"}
+    return {
+        "state": "fine",
+        "name": "Leakage",
+        "text": f"none of {clips} clips is like a training clip by content, source, fingerprint or feature beyond what "
+        "different sources give",
+    }

@@ -1,0 +1,63 @@
+"""The audit of shortcuts for a model that has just been measured: which clips, which features, which backbone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from violence_detection.backbones import engines
+from violence_detection.errors import UserError
+from violence_detection.evaluation.audits import shortcuts
+from violence_detection.evaluation.audits.background import Backgrounds
+from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.features.cache import FeatureStore
+from violence_detection.features.key import BackboneRun
+from violence_detection.training.training_data import Samples
+
+if TYPE_CHECKING:
+    from violence_detection.evaluation.measure import Evaluation
+
+log = logging.getLogger(__name__)
+
+
+def run(
+    measured: Evaluation, samples: Samples, stores: Mapping[str, FeatureStore], config: EvaluationConfig
+) -> dict[str, Any]:
+    """The audit of shortcuts; its expensive part where it was asked for."""
+    import pandas as pd
+
+    known = measured.predictions[measured.predictions.p_violent.notna()]
+    judged = samples.rows[samples.rows.clip_id.isin(set(known.clip_id))]
+    train = measured.clips.train
+    made = shortcuts.audit(
+        shortcuts.AuditedClips(
+            known, judged if train is None else pd.concat([train[train.split == "train"], judged])
+        ),
+        measured.model,
+        samples,
+        stores,
+        _backgrounds(measured, config) if "shortcuts" in config.audit else None,
+    )
+    for alarm in made["alarms"]:
+        log.warning(
+            "shortcut: on %s, %s alone tells the classes apart (AUC %.2f)",
+            alarm["dataset"], alarm["check"].replace("_", " "), alarm["roc_auc"],
+        )  # fmt: skip
+    return made
+
+
+def _backgrounds(measured: Evaluation, config: EvaluationConfig) -> Backgrounds:
+    """What looks at backgrounds with the model's first backbone that takes pictures one by one."""
+    model = measured.model
+    runs = [run for run in model.backbone_runs(config.backbone_weights) if not run.backbone.is_video]
+    if not runs:
+        raise UserError("--audit shortcuts needs a model with a backbone that takes pictures one by one")
+
+    def engine(run: BackboneRun) -> engines.Engine:
+        trained_with = model.trained_with([b.name for b in run.backbones])
+        return engines.create(
+            config.engine, run.backbone, run.weights, run.config.frames, trained_with=trained_with
+        )
+
+    return Backgrounds(runs[0], measured.clips.base, config.workers, engine)

@@ -1,0 +1,176 @@
+"""Where a model fails: its figures by resolution, frame rate, length, brightness and amount of motion, worst first.
+
+The first three stand in the manifest. The other two need pictures: they are told from a few frames of a clip, once, and
+kept by clip id. Of a large set they are measured on a part, drawn by the hash that a clip id is.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.evaluation import metrics
+from violence_detection.system import console, storage
+from violence_detection.video import appearance, video_files
+from violence_detection.video.appearance import Appearance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from violence_detection.evaluation.measure import Evaluation
+
+#: Below the folder with the caches of features.
+LOOKS_NAME = "clip_looks.jsonl"
+#: Clips of a set that are looked at, at most: a hundred take some three seconds of processor time.
+MOST_LOOKED_AT = 1_000
+#: A group with fewer clips, or of fewer sources, tells nothing.
+FEWEST_CLIPS, FEWEST_SOURCES = 5, 2
+_LOOKED_AT = ("brightness", "motion")
+#: (column, what people call it, unit, what its groups reach up to). Fixed, so that two sets have the same groups.
+_FROM_MANIFEST: tuple[tuple[str, str, str, tuple[float, ...]], ...] = (
+    ("height", "resolution", "pixels high", (240, 480)),
+    ("fps", "frame rate", "frames a second", (20, 26, 31)),
+    ("duration_s", "length", "s", (3, 6)),
+)
+_IN_WORDS = {
+    "brightness": ("brightness", "mean luma, 0 black to 1 white"),
+    "motion": ("amount of motion", "mean change of luma over 0.08 s"),
+}
+
+
+def of_sets(sets: Mapping[str, Evaluation], workers: int) -> dict[str, Any]:
+    """Set -> tables by group, the thirds of brightness and motion being those of the first set."""
+    out: dict[str, Any] = {}
+    edges: Mapping[str, tuple[float, ...]] | None = None
+    for name, one in sets.items():
+        window_s = one.model.features.window_s
+        looks = looks_of(one.clips.rows, one.clips.base, one.clips.data_root, window_s, workers)
+        edges = terciles(looks) if edges is None else edges
+        out[name] = tables(one.predictions, one.clips.rows, looks, edges, one.model.threshold)
+    return out
+
+
+def looks_of(
+    rows: pd.DataFrame, base: Path, data_root: Path, window_s: float, workers: int
+) -> dict[str, Appearance]:
+    """clip id -> Appearance of at most MOST_LOOKED_AT of the clips (rows of the manifest, their paths below `base`).
+
+    What was looked at before, in whatever run, is read from `<data_root>/features`.
+    """
+    chosen = rows.sort_values("clip_id").head(MOST_LOOKED_AT)
+    paths = {str(base / p): str(i) for i, p in zip(chosen.clip_id, chosen.path, strict=True)}
+    journal = data_root / "features" / LOOKS_NAME
+    keys = {clip_id: f"{clip_id} {window_s:g} {appearance.VERSION}" for clip_id in paths.values()}
+    known = storage.read_journal(journal, frozenset(Appearance.__dataclass_fields__))
+    found = {clip_id: Appearance(**known[key]) for clip_id, key in keys.items() if key in known}
+    todo = [Path(path) for path, clip_id in paths.items() if clip_id not in found]
+    if not todo:
+        return found
+    console.log.info("brightness and motion: %d clips known, %d to look at", len(found), len(todo))
+    look = functools.partial(appearance.look, window_s=window_s)
+    with (
+        console.progress(total=len(todo), desc="look", unit="clip") as bar,
+        storage.appending_journal(journal) as record,
+    ):
+        for path, seen in video_files.map_files(look, todo, workers, lambda p: p, _not_seen):
+            clip_id = paths[str(path)]
+            found[clip_id] = seen
+            if not video_files.may_pass(seen.reason):
+                record(keys[clip_id], asdict(seen))
+            bar.update()
+    return found
+
+
+def _not_seen(_: Path, reason: str) -> Appearance:
+    return Appearance(reason=reason)
+
+
+def terciles(looks: Mapping[str, Appearance]) -> dict[str, tuple[float, ...]]:
+    """Edges that divide these clips into thirds, of brightness and of motion; none where nothing was measured."""
+    out = {}
+    for name in _LOOKED_AT:
+        values = [value for seen in looks.values() if (value := getattr(seen, name)) is not None]
+        out[name] = tuple(float(x) for x in np.quantile(values, (1 / 3, 2 / 3))) if values else ()
+    return out
+
+
+def tables(
+    predictions: pd.DataFrame,
+    rows: pd.DataFrame,
+    looks: Mapping[str, Appearance],
+    edges: Mapping[str, tuple[float, ...]],
+    threshold: float,
+) -> list[dict[str, Any]]:
+    """Figures by group, a table a property, JSON-able: those with the lowest accuracy first, in each and among them.
+
+    `predictions`: see metrics; `rows`: of the manifest, of the same clips; `edges`: of brightness and motion (see
+    `terciles`). Groups that are too small to tell come last. Clips without a prediction, or of which the property is
+    not known, are left out; `measured` says how many count.
+    """
+    known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
+    known = known.merge(rows[["clip_id", *(c for c, *_ in _FROM_MANIFEST)]], on="clip_id")
+    out = [
+        _table(known, known[column].to_numpy(float), name, unit, at, threshold)
+        for column, name, unit, at in _FROM_MANIFEST
+    ]
+    for column in _LOOKED_AT:
+        values = np.array([getattr(looks.get(i, Appearance()), column) for i in known.clip_id], float)
+        out.append(_table(known, values, *_IN_WORDS[column], edges.get(column, ()), threshold))
+    return sorted(out, key=lambda table: table["lowest"])
+
+
+def _table(
+    known: pd.DataFrame, values: np.ndarray, name: str, unit: str, edges: Sequence[float], threshold: float
+) -> dict[str, Any]:
+    there = np.isfinite(values)
+    place = np.searchsorted(np.asarray(edges, float), values, side="left")
+    groups = [
+        {"group": _group_name(edges, i), **_figures(known[there & (place == i)], threshold)}
+        for i in sorted(set(place[there].tolist()))
+    ]
+    groups.sort(key=lambda g: (g["too_small"], g["accuracy"]))
+    telling = [g["accuracy"] for g in groups if not g["too_small"]]
+    return {
+        "property": name,
+        "unit": unit,
+        "edges": list(edges),
+        "measured": int(there.sum()),
+        "clips": len(known),
+        "lowest": min(telling, default=1.0),
+        "groups": groups,
+    }
+
+
+def _group_name(edges: Sequence[float], i: int) -> str:
+    """What a group is called: its values are above the edge below it, and reach up to the edge above it."""
+    if not edges:
+        return "all"
+    shown = [f"{edge:.3g}" for edge in edges]
+    if i == 0:
+        return f"up to {shown[0]}"
+    return f"over {shown[i - 1]}" + ("" if i == len(edges) else f", up to {shown[i]}")
+
+
+def _figures(rows: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    scores = metrics.score(rows, rows[metrics.ENSEMBLE_COLUMN], threshold)
+    return {
+        **{k: scores[k] for k in ("accuracy", "ci95", "n", "n_groups", "recall")},
+        **false_alarms(rows, threshold),
+        "fights": int((rows.label == metrics.FIGHT).sum()),
+        "too_small": len(rows) < FEWEST_CLIPS or scores["n_groups"] < FEWEST_SOURCES,
+    }
+
+
+def false_alarms(rows: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """The share of peaceful clips that are called fights, with its 95 % interval by source; None without such clips."""
+    calm = rows[(rows.label == metrics.NONFIGHT) & rows[metrics.ENSEMBLE_COLUMN].notna()]
+    if calm.empty:
+        return {"false_alarm_rate": None, "false_alarm_ci95": None}
+    called = (calm[metrics.ENSEMBLE_COLUMN] >= threshold).to_numpy()
+    low, high = metrics.accuracy_interval(called, calm.source_group.astype(str).to_numpy())
+    return {"false_alarm_rate": float(called.mean()), "false_alarm_ci95": [low, high]}

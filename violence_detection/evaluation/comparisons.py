@@ -1,0 +1,215 @@
+"""Differences between models on the same clips, with intervals by source and p-values corrected for being several.
+
+Between any two of the members, their ensemble and the ensemble on plain clips, and between this evaluation and earlier
+ones: a report folder, or its metrics.json or predictions.csv, on the clips that both have judged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.errors import UserError
+from violence_detection.evaluation import influence, intervals, metrics
+from violence_detection.system import storage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Of each pair.
+COMPARED = ("accuracy", "roc_auc")
+CORRECTION = "Holm 1979"
+ENSEMBLE, PLAIN_ENSEMBLE = "ensemble", "ensemble, plain clips"
+_COLUMNS = ("clip_id", "label", metrics.ENSEMBLE_COLUMN)
+_METRICS_NAME, _PREDICTIONS_NAME = "metrics.json", "predictions.csv"
+
+
+@dataclass(frozen=True)
+class EarlierReport:
+    """What an earlier evaluation gave. `predictions`: clip_id, label, p_violent; `command`: that made it, or empty."""
+
+    path: Path
+    predictions: pd.DataFrame
+    threshold: float
+    command: str
+
+
+def read(path: Path) -> EarlierReport:
+    """An earlier report from its folder, its metrics.json or its predictions.csv.
+
+    Raises UserError where the predictions or their threshold are not there or cannot be used.
+    """
+    import pandas as pd
+
+    folder = path if path.is_dir() else path.parent
+    if not path.is_dir() and path.name not in (_METRICS_NAME, _PREDICTIONS_NAME):
+        raise UserError(
+            f"--compare: {path} is no report. Give the folder that test_ensemble.py has written, or its "
+            f"{_METRICS_NAME} or {_PREDICTIONS_NAME}"
+        )
+    for name in (_METRICS_NAME, _PREDICTIONS_NAME):
+        if not (folder / name).is_file():
+            raise UserError(
+                f"--compare: there is no {name} in {folder}. Give a report that is whole, or make it again with "
+                "test_ensemble.py"
+            )
+    try:
+        record = storage.read_json(folder / _METRICS_NAME)
+        predictions = pd.read_csv(
+            folder / _PREDICTIONS_NAME, dtype={"clip_id": str}, encoding_errors=storage.NAME_ERRORS
+        )[list(_COLUMNS)]
+        threshold, command = float(record["threshold"]), str(record.get("command", ""))
+        wrong = sorted(set(predictions.label) - set(CLASS_NAMES))
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise UserError(
+            f"--compare: {folder} cannot be used ({e!r}). Make it again with test_ensemble.py"
+        ) from e
+    if wrong or predictions.clip_id.duplicated().any():
+        what = f"the label {wrong[0]!r}" if wrong else "a clip twice"
+        raise UserError(
+            f"--compare: {folder / _PREDICTIONS_NAME} has {what}. Make it again with test_ensemble.py"
+        )
+    return EarlierReport(path, predictions.dropna(), threshold, command)
+
+
+def between_models(
+    predictions: pd.DataFrame, threshold: float, of_members: float | None = None
+) -> dict[str, Any]:
+    """The paired differences, first minus second, of any two of members, ensemble, and ensemble on plain clips.
+
+    JSON-able: {"correction", "pairs": [{"first", "second", "n", "n_groups", <figure>: {"difference", "ci95", "p",
+    "p_holm"}}]}, corrected for all pairs of a figure. A single model without views has no pairs. `of_members`: the
+    members' threshold, where it is another.
+    """
+    known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()].sort_values("clip_id", kind="stable")
+    columns = _models(predictions)
+    is_fight = (known["label"] == metrics.FIGHT).to_numpy()
+    groups = intervals.numbered(known["source_group"].astype(str).to_numpy())
+    found = {
+        name: _compared(is_fight, known[column].to_numpy(float), threshold)
+        for name, column in columns.items()
+    }
+    pairs = [
+        {"first": first, "second": second, **_differences(found[first], found[second], groups)}
+        for first, second in itertools.combinations(columns, 2)
+    ]
+    return {"correction": CORRECTION, "pairs": _corrected(pairs)}
+
+
+def with_earlier(
+    predictions: pd.DataFrame, threshold: float, reports: Sequence[EarlierReport]
+) -> dict[str, Any]:
+    """This evaluation minus each earlier one, on the clips that both have judged and call the same.
+
+    JSON-able, as `between_models`, each with "report", "report_command", "threshold", "shared", "other_label" (shared
+    clips that carry another label there and are left out), "here" and "there" (the figures on these clips). Raises
+    UserError for a report without a shared clip.
+    """
+    known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()]
+    return {
+        "correction": CORRECTION,
+        "reports": _corrected([_with_one(known, threshold, report) for report in reports]),
+    }
+
+
+def lines(comparisons: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[str]:
+    """For the log: differences to earlier reports, and how many pairs of models differ beyond chance."""
+    said = []
+    for row in earlier["reports"]:
+        left_out = f", {row['other_label']} with another label left out" if row["other_label"] else ""
+        said.append(
+            f"compared with {row['report']} on {row['n']} shared clips from {row['n_groups']} sources{left_out}: "
+            + "; ".join(_in_words(name, row[name]) for name in COMPARED)
+        )
+    if pairs := comparisons["pairs"]:
+        differing = [
+            f"{p['first']} and {p['second']}"
+            for p in pairs
+            if p["accuracy"]["p_holm"] is not None and p["accuracy"]["p_holm"] < 0.05
+        ]
+        said.append(
+            f"of {len(pairs)} pairs of models {len(differing) or 'none'} differ in accuracy beyond chance "
+            f"(p < 0.05, {CORRECTION})" + (f": {', '.join(differing)}" if differing else "")
+        )
+    return said
+
+
+def _in_words(name: str, found: Mapping[str, Any]) -> str:
+    if found["difference"] is None:
+        return f"{name} not defined"
+    text = f"{name} {100 * found['difference']:+.1f} points"
+    if found["ci95"] is None:
+        return f"{text} (no interval)"
+    low, high = found["ci95"]
+    return f"{text} ({100 * low:+.1f} to {100 * high:+.1f}), p {found['p_holm']:.3f} ({CORRECTION})"
+
+
+def _models(predictions: pd.DataFrame) -> dict[str, str]:
+    """Name -> column, of what differs: a single member is the ensemble."""
+    members = metrics.member_names(predictions)
+    columns = {name: f"p_{name}" for name in members} if len(members) > 1 else {}
+    columns[ENSEMBLE] = metrics.ENSEMBLE_COLUMN
+    if metrics.PLAIN + metrics.ENSEMBLE_COLUMN in predictions.columns:
+        columns[PLAIN_ENSEMBLE] = metrics.PLAIN + metrics.ENSEMBLE_COLUMN
+    return columns
+
+
+def _with_one(known: pd.DataFrame, threshold: float, report: EarlierReport) -> dict[str, Any]:
+    there = report.predictions.rename(columns={metrics.ENSEMBLE_COLUMN: "p_there", "label": "label_there"})
+    both = known.merge(there, on="clip_id").sort_values("clip_id", kind="stable")
+    agreed = both[both["label"] == both["label_there"]]
+    if agreed.empty:
+        raise UserError(
+            f"--compare: {report.path} and this evaluation have judged none of the same clips with the same label "
+            f"({len(report.predictions)} clips there, {len(known)} here). Compare reports on the same clips"
+        )
+    is_fight = (agreed["label"] == metrics.FIGHT).to_numpy()
+    groups = intervals.numbered(agreed["source_group"].astype(str).to_numpy())
+    here = _compared(is_fight, agreed[metrics.ENSEMBLE_COLUMN].to_numpy(float), threshold)
+    then = _compared(is_fight, agreed["p_there"].to_numpy(float), report.threshold)
+    return {
+        "report": str(report.path),
+        "report_command": report.command,
+        "threshold": report.threshold,
+        "shared": len(both),
+        "other_label": len(both) - len(agreed),
+        "here": {name: f and f.value for name, f in here.items()},
+        "there": {name: f and f.value for name, f in then.items()},
+        **_differences(here, then, groups),
+    }
+
+
+_Figures = Mapping[str, influence.Figure | None]
+
+
+def _compared(is_fight: np.ndarray, p_fight: np.ndarray, threshold: float) -> _Figures:
+    return {
+        "accuracy": influence.accuracy(is_fight, p_fight >= threshold),
+        "roc_auc": influence.roc_auc(is_fight, p_fight),
+    }
+
+
+def _differences(first: _Figures, second: _Figures, groups: np.ndarray) -> dict[str, Any]:
+    out: dict[str, Any] = {"n": len(groups), "n_groups": len(np.unique(groups))}
+    for name in COMPARED:
+        a, b = first[name], second[name]
+        if a is None or b is None:
+            out[name] = {"difference": None, "ci95": None, "p": None}
+            continue
+        value, ci95, p = intervals.difference(a, b, groups, imagined=1.0 if name == "accuracy" else 0.0)
+        out[name] = {"difference": value, "ci95": ci95 and list(ci95), "p": p}
+    return out
+
+
+def _corrected(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with p_holm beside every p, over all rows of a figure."""
+    for name in COMPARED:
+        for row, p in zip(rows, intervals.holm([row[name]["p"] for row in rows]), strict=True):
+            row[name]["p_holm"] = p
+    return rows

@@ -1,0 +1,126 @@
+"""Figures on clips from elsewhere beside those on clips like those trained on: out of set and in set, the worst first.
+
+What chose the epoch and the threshold is said of each figure, for a figure is worth less if the clips that it was
+measured on had a part in that (Gulrajani & Lopez-Paz, "In Search of Lost Domain Generalization", ICLR 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection.errors import UserError
+from violence_detection.evaluation import clip_groups
+from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
+from violence_detection.system import storage
+from violence_detection.training import run_folder
+
+if TYPE_CHECKING:
+    from violence_detection.evaluation.measure import Evaluation
+
+#: Written by train_ensemble_models.py --leave-one-dataset-out (ensemble/leave_one_out.py).
+LEFT_OUT_NAME = "leave_one_dataset_out.json"
+_EPOCH = {
+    "best": 'the lowest loss on the selection part, cut from train by source ("training-domain validation set")',
+    "last": "the last of a number fixed beforehand",
+}
+_OVERLAPS = ("same_clip", "near_copy")
+
+
+def selected_by(model: TrainedModel) -> dict[str, str]:
+    """The rules that chose the model's epochs and its threshold, in words."""
+    epochs = dict.fromkeys(_EPOCH.get(r["train"].get("keep", "best"), "not known") for r in model.records)
+    threshold = (
+        f"fixed at {DEFAULT_THRESHOLD} before any clip was judged"
+        if model.threshold == DEFAULT_THRESHOLD
+        else f"{model.threshold:.4f}, stored with the model"
+    )
+    return {"epoch": "; ".join(epochs), "threshold": threshold}
+
+
+def record(measured: Evaluation) -> dict[str, Any]:
+    """All figures of a set with what it shares with training, for metrics.json.
+
+    `unseen` is True where no clip of it, and no copy, was met in training, by content and by fingerprint; False where
+    one was; None where that could not be looked for. `sources_checked`: whether sources could be compared too.
+    """
+    overlap = measured.overlap.record()
+    checked = all(overlap[name]["checked"] and not overlap[name]["not_checked"] for name in _OVERLAPS)
+    return {
+        **measured.result,
+        **clip_groups.false_alarms(measured.predictions, measured.model.threshold),
+        "split": measured.clips.split,
+        "data": measured.clips.kind,
+        "classes": sorted(set(measured.predictions.label)),
+        "seen_in_training": overlap,
+        "unseen": False if overlap["touched"] else True if checked else None,
+        "unseen_in_words": _unseen_in_words(overlap, checked),
+        "sources_checked": overlap["same_source"]["checked"],
+        "selected_by": selected_by(measured.model),
+    }
+
+
+def _unseen_in_words(overlap: Mapping[str, Any], checked: bool) -> str:
+    if overlap["touched"]:
+        return f"no: {overlap['touched']} of {overlap['clips']} clips were met in training, or copies of them"
+    if not checked:
+        whys = [overlap[name]["not_checked"] for name in _OVERLAPS if overlap[name]["not_checked"]]
+        return f"not fully checked: {'; '.join(whys)}"
+    sources = "" if overlap["same_source"]["checked"] else "; its sources are known to you alone"
+    return f"yes: none of {overlap['clips']} clips by content or fingerprint{sources}"
+
+
+def worst_first(sets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The sets' figures with their names, the lowest accuracy first."""
+    return sorted(({"name": n, **s} for n, s in sets.items()), key=lambda s: (s["accuracy"], s["name"]))
+
+
+def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
+    """What leave-one-dataset-out measured, from the model's folder, and whether it was made like the model.
+
+    `belongs` is True where its models were trained with the clips, settings and members of this one, False where not,
+    None where that cannot be told; `whose` says it in words. None without such a file; UserError for a damaged one.
+    """
+    path = folder / LEFT_OUT_NAME
+    if not path.is_file():
+        return None
+    found = run_folder.read_object(path)
+    if not isinstance(found.get("datasets"), list) or not isinstance(found.get("seeds"), list):
+        raise UserError(
+            f"{path} is no record of --leave-one-dataset-out. Remove it, or make it again with the command that "
+            "trained the model"
+        )
+    belongs, whose = _whose(found, model, path)
+    kept = {k: v for k, v in found.items() if k not in ("jobs", "made_with")}
+    return {**kept, "file": str(path), "belongs": belongs, "whose": whose, "runs": len(found.get("jobs", []))}
+
+
+def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[bool | None, str]:
+    theirs = found.get("made_with")
+    if not isinstance(theirs, dict):
+        return None, (
+            "made by an earlier version, which did not note with what clips and settings; the same "
+            "train_ensemble_models.py command notes it, and trains nothing again"
+        )
+    ours = made_with(model.records[0]) if model.records else {}
+    other = [name for name in sorted(ours) if theirs.get(name) != ours[name]]
+    members = sorted(str(r["architecture"]) for r in model.records)
+    if sorted(map(str, found.get("members", []))) != members:
+        other.append("members")
+    if other:
+        return False, f"made by other models than this one (other {', '.join(other)}): {path}"
+    return True, "made with the clips, settings and members of this model, by train_ensemble_models.py"
+
+
+def made_with(record: Mapping[str, Any]) -> dict[str, str]:
+    """By part, a hash of what a model's record (config.json) says that it was made with; its seed is left out."""
+    train = {k: v for k, v in record["train"].items() if k != "seed"}
+    parts = {
+        "clips": record["manifest_sha256"],
+        "features": [record["features"], record["feature_records"]],
+        "augmentation": record["augment"],
+        "head": record["head"],
+        "training settings": train,
+    }
+    return {name: storage.stable_hash(value) for name, value in parts.items()}

@@ -1,0 +1,224 @@
+"""95 % intervals that know how few sources a figure rests on, and p-values of differences.
+
+A figure's variance is that of its sums over sources, with each source's residual enlarged for its share of the whole
+(CR2: Bell & McCaffrey 2002, "Bias reduction in standard errors for linear regression with multi-stage samples",
+Survey Methodology 28). From it comes an effective number of clips, and on that the score interval for a share (Wilson
+1927, JASA 22; for clustered shares: Rao & Scott 1992, Biometrics 48; Korn & Graubard 1998, Survey Methodology 24; for
+the AUC: Kottas, Kuss & Zapf 2014, BMC Med. Res. Methodol. 14). The quantile is Student's, with Satterthwaite's
+degrees of freedom for uneven sources (Bell & McCaffrey), and no more of them than sources that the errors come from.
+What was added to these was chosen by simulation, and how often the whole covers is measured:
+benchmarks/bench_intervals.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from violence_detection.evaluation.influence import Figure, ratio
+
+_CONFIDENCE = 0.95
+_TAIL = 1 - (1 - _CONFIDENCE) / 2
+#: How alike clips of one source are taken to be (intraclass correlation) where there is next to no error to tell it.
+_PRIOR_CORRELATION = 0.3
+#: The same for degrees of freedom, where it hardly matters.
+_WORKING_CORRELATION = 0.1
+#: From so many sources on, the score interval has been seen to want a degree of freedom more than Satterthwaite's.
+_SEVERAL_SOURCES = 8
+_NEGLIGIBLE = 1e-18
+
+
+def accuracy_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """95 % interval of an accuracy. `correct` (n,) bool, `groups` (n,) source groups; returns (low, high) in [0, 1].
+
+    Where every clip is its own source it is Wilson's interval. All clips right still gives a width, and the fewer
+    sources, the wider. Raises ValueError for no clips or for lengths that differ.
+    """
+    return interval(*_share(correct, groups))
+
+
+def effective_count(correct: np.ndarray, groups: np.ndarray) -> float:
+    """How many independent clips (n,) clips of `groups` are worth where an accuracy is measured, above 0.
+
+    Raises ValueError for no clips or for lengths that differ.
+    """
+    figure, numbers = _share(correct, groups)
+    return _effective_n(figure, _Sources(figure.weight, numbers))[0]
+
+
+def _share(correct: np.ndarray, groups: np.ndarray) -> tuple[Figure, np.ndarray]:
+    correct, groups = np.asarray(correct, dtype=bool), np.asarray(groups)
+    if len(correct) == 0 or correct.shape != groups.shape:
+        raise ValueError(f"one group a clip, at least one clip. Received: {correct.shape} and {groups.shape}")
+    figure = ratio(correct, np.ones(len(correct)))
+    assert figure is not None
+    return figure, numbered(groups)
+
+
+def numbered(groups: np.ndarray) -> np.ndarray:
+    """The groups (n,) as integers from 0 on: made once for many figures."""
+    return np.unique(groups, return_inverse=True)[1]
+
+
+def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
+    """95 % interval (low, high) in [0, 1] of a figure on clips of `groups` (n,), as `numbered` gives them."""
+    from scipy import stats
+
+    sources = _Sources(figure.weight, groups)
+    effective_n, freedom = _effective_n(figure, sources)
+    z = float(stats.norm.ppf(_TAIL) if sources.all_single else stats.t.ppf(_TAIL, freedom))
+    return _wilson(figure.value, effective_n, z)
+
+
+def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of a figure over models that differ by their seed, measured on the same clips.
+
+    Sources and seeds are both draws. The variance is that of the mean figure over sources plus that between seeds over
+    their number, as for crossed factors (Owen 2007, "The pigeonhole bootstrap", Ann. Appl. Stat. 1; why seeds belong in
+    it: Bouthillier et al. 2021, "Accounting for variance in machine learning benchmarks", MLSys), with Satterthwaite's
+    degrees of freedom of the sum (1946, Biometrics Bulletin 2). One seed tells nothing of seeds: `interval`.
+    """
+    from scipy import stats
+
+    mean = Figure(
+        float(np.mean([f.value for f in figures])),
+        np.mean([f.influence for f in figures], axis=0),
+        np.mean([f.weight for f in figures], axis=0),
+        np.mean([f.loss for f in figures], axis=0),
+        float(np.mean([f.clips for f in figures])),
+    )
+    spread = float(mean.value * (1 - mean.value))
+    if len(figures) == 1 or spread <= 0:
+        return interval(mean, groups)
+    effective_n, freedom = _effective_n(mean, _Sources(mean.weight, groups))
+    by_source = spread / effective_n
+    by_seed = float(np.var([f.value for f in figures], ddof=1)) / len(figures)
+    total = by_source + by_seed
+    freedom = total**2 / (by_source**2 / freedom + by_seed**2 / (len(figures) - 1))
+    return _wilson(float(mean.value), spread / total, float(stats.t.ppf(_TAIL, freedom)))
+
+
+def _wilson(value: float, effective_n: float, z: float) -> tuple[float, float]:
+    """The score interval of a share on so many clips."""
+    scale = 1 + z**2 / effective_n
+    centre = (value + z**2 / (2 * effective_n)) / scale
+    spread = value * (1 - value) / effective_n + z**2 / (4 * effective_n**2)
+    half = z / scale * float(np.sqrt(max(spread, 0.0)))
+    return min(max(centre - half, 0.0), value), max(min(centre + half, 1.0), value)  # but for rounding
+
+
+def difference(
+    first: Figure, second: Figure, groups: np.ndarray, imagined: float = 0.0
+) -> tuple[float, tuple[float, float] | None, float | None]:
+    """`first` minus `second` on the same clips, its 95 % interval and two-sided p-value, by source.
+
+    A t interval on the sums over sources of the clips' influences: for accuracies Obuchowski 1998, "On the comparison
+    of correlated proportions for clustered data", Stat. Med. 17; for AUCs Obuchowski 1997, Biometrics 53. `imagined`:
+    clips more on which the two are taken to differ, so that few of them are not taken for none: 1 suits accuracies
+    (Agresti & Min 2005, Stat. Med. 24). The interval is None where no source differs from another, or there is one
+    alone; then p is 1 for no difference, else None.
+    """
+    from scipy import stats
+
+    value = first.value - second.value
+    sources = _Sources(first.weight, groups)
+    variance = sources.variance(first.influence - second.influence) if sources.count > 1 else 0.0
+    variance += (imagined / first.clips) ** 2 if sources.count > 1 else 0.0
+    if variance < _NEGLIGIBLE:
+        return value, None, 1.0 if value == 0 else None
+    error, freedom = float(np.sqrt(variance)), sources.freedom()
+    half = float(stats.t.ppf(_TAIL, freedom)) * error
+    p = 2 * float(stats.t.sf(abs(value) / error, freedom))
+    return value, (max(value - half, -1.0), min(value + half, 1.0)), p
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values corrected for being several, in the same order; None stays None and does not count.
+
+    Holm 1979, "A simple sequentially rejective multiple test procedure", Scand. J. Stat. 6.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min((len(known) - rank) * p, 1.0))
+        corrected[i] = largest
+    return corrected
+
+
+class _Sources:
+    """The sources that a figure rests on: how much of it (`share`, 1 in sum), and how sums over them vary."""
+
+    def __init__(self, weight: np.ndarray, groups: np.ndarray):
+        total = np.bincount(groups, weights=weight)
+        squares = np.bincount(groups, weights=weight**2)
+        used = total > 0
+        self._groups, self._used = groups, used
+        self.count = int(used.sum())
+        self.share = total[used] / total.sum()
+        self._within = squares[used] / total.sum() ** 2
+        counts = np.bincount(groups, weights=weight > 0)[used]
+        self.all_single = bool((counts <= 1).all())
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Of values (n,), those of each source."""
+        return np.bincount(self._groups, weights=values)[self._used]
+
+    def variance(self, influence: np.ndarray) -> float:
+        """Of the figure, by CR2; needs two sources."""
+        return float((self.sums(influence) ** 2 / (1 - self.share)).sum())
+
+    def effect_of(self, correlation: float) -> float:
+        """The design effect of an intraclass correlation (Kish 1965, Survey Sampling)."""
+        return 1 + correlation * (float((self.share**2).sum() / self._within.sum()) - 1)
+
+    def freedom(self) -> float:
+        """Satterthwaite's degrees of freedom of `variance` (Bell & McCaffrey 2002), up to one more for several sources.
+
+        With C = diag(1 / (1 - h)), h the shares, and V the sources' variances under a working correlation, it is
+        trace(M)^2 / trace(M^2), M = C (I - h 1')V(I - 1 h'), written out for V diagonal.
+        """
+        h, c = self.share, 1 / (1 - self.share)
+        v = self._within + _WORKING_CORRELATION * (h**2 - self._within)
+        total = float(v.sum())
+        rest = total * h**2 - 2 * h * v  # the diagonal of the part of rank two
+        trace = float((c * (v + rest)).sum())
+        hh, hv, vv = (float((c * a * b).sum()) for a, b in ((h, h), (h, v), (v, v)))
+        off = 2 * hh * vv + 2 * hv**2 - 4 * total * hh * hv + (total * hh) ** 2
+        square = off + float((c**2 * (v**2 + 2 * v * rest)).sum())
+        return max(trace**2 / square, 1.0) + min((self.count - 2) / (_SEVERAL_SOURCES - 2), 1.0)
+
+
+def _effective_n(figure: Figure, sources: _Sources) -> tuple[float, float]:
+    """How many independent clips the figure is worth, and the degrees of freedom of that."""
+    loss, n_assumed = figure.loss, figure.clips
+    if figure.value < 0.5:  # the rarer outcome is what counts
+        loss = ((figure.weight > 0) - loss).clip(0)
+    errors = float(loss.sum() ** 2 / max((loss**2).sum(), 1e-12))  # clips that they come from
+    assumed = sources.effect_of(_PRIOR_CORRELATION)
+    if sources.count < 2:
+        return n_assumed / assumed, 1.0
+    # Against one for what is assumed. Losses in parts, those of ranks, tell less than whole errors.
+    graded = bool(((loss > 0) & (loss < 1)).any())
+    information = errors if graded else errors**2
+    alone = float((figure.influence**2).sum())
+    spread = figure.value * (1 - figure.value)
+    if alone == 0 or spread <= 0:
+        n, effect = n_assumed, assumed
+    else:
+        n = (information * spread / alone + n_assumed) / (information + 1)
+        estimated = 1.0 if sources.all_single else sources.variance(figure.influence) / alone
+        effect = (information * estimated + assumed) / (information + 1)
+    freedom = max(min(sources.freedom(), _erring_sources(loss, sources)), 1.0)
+    return n / effect, freedom
+
+
+def _erring_sources(loss: np.ndarray, sources: _Sources) -> float:
+    """From how many sources of like share the errors come: one over the chance that two errors share a source.
+
+    Simpson's index without its bias (Simpson 1949, "Measurement of diversity", Nature 163). Infinite where no two do.
+    """
+    own = float((loss**2).sum())
+    together = float((sources.sums(loss) ** 2).sum()) - own
+    return (float(loss.sum()) ** 2 - own) / together if together > 1e-12 else np.inf

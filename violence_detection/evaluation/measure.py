@@ -1,0 +1,248 @@
+"""A trained model measured on labelled clips: figures, overlap with training, audits, groups; looks at val noted."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection.combine import val_ledger
+from violence_detection.errors import UserError
+from violence_detection.evaluation import (
+    calibration,
+    clip_groups,
+    clip_set,
+    comparisons,
+    elsewhere,
+    metrics,
+    mistakes,
+    own_data,
+    scoring,
+    training_overlap,
+)
+from violence_detection.evaluation.audits import label_audit, leakage, shortcut_audit
+from violence_detection.evaluation.audits.labels import LabelAudit
+from violence_detection.evaluation.clip_set import ClipSet
+from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.evaluation.mistakes import Attention
+from violence_detection.evaluation.training_overlap import Overlap
+from violence_detection.features import extract
+from violence_detection.features.config import ExtractConfig
+from violence_detection.models import model_files, shipped, trained_model
+from violence_detection.system import storage
+from violence_detection.training import training_data
+from violence_detection.training.training_data import Samples
+from violence_detection.video import augment
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from violence_detection.features.cache import FeatureStore
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything a report needs. `predictions` has NaN where a clip could not be read or judged.
+
+    `elsewhere`: name -> the same of further sets; `failures` are those of all sets. `groups`: set -> tables of
+    clip_groups; `audits`: by name; `left_out`: see elsewhere.left_out.
+    `path`: where the model lies. `looks`: those at val before this one; None where the clips are not val.
+    `nearest`: see leakage.LeakageAudit; `suspects`: where labels were audited.
+    """
+
+    predictions: pd.DataFrame
+    clips: ClipSet
+    views: int
+    model: trained_model.TrainedModel
+    result: dict[str, Any]
+    failures: list[dict[str, str]]
+    overlap: Overlap
+    path: Path
+    looks: val_ledger.Looks | None = None
+    attention: Attention = field(default_factory=dict)
+    elsewhere: Mapping[str, Evaluation] = field(default_factory=dict)
+    groups: Mapping[str, Any] = field(default_factory=dict)
+    audits: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, Any] | None = None
+    nearest: pd.DataFrame | None = None
+    suspects: LabelAudit | None = None
+
+    @property
+    def trained_on(self) -> int:
+        """Clips that the model itself was trained, selected or tuned on, as far as it has noted them."""
+        return self.overlap.same_clip.found
+
+    @property
+    def generated(self) -> bool:
+        """Whether the clips, or those trained on, are generated samples."""
+        return self.clips.generated or self.model.trained_on_samples
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the clips that it is right on."""
+        return float(self.result["accuracy"])
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """95 % interval of the accuracy, which counts clips of one source as related."""
+        low, high = self.result["ci95"]
+        return low, high
+
+    @property
+    def n(self) -> int:
+        """Clips that were judged."""
+        return int(self.result["n"])
+
+
+def measure(config: EvaluationConfig, command: str) -> Evaluation:
+    """Predict every clip of the split, or of one's own sets, and evaluate; and so for each set from elsewhere.
+
+    A look at val is noted with its `command`.
+
+    Raises UserError for a missing model, folder or manifest, and where no clip can be judged.
+    """
+    if config.tta < 1:
+        raise UserError("tta counts the plain clip too, so it must be at least 1")
+    earlier = [comparisons.read(path) for path in config.compare]
+    own, others = own_data.sets(config)
+    clips = None if own else clip_set.of_split(config)
+    path = shipped.find(config.models)
+    model = trained_model.load(path).at(config.operating_point)
+    left_out = elsewhere.left_out(path, model)
+    model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
+    clips = clips or own_data.read(config, own, model.features.window_s)
+    further = {
+        s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others
+    }  # before anything is judged: what cannot be used is said at once
+    measured, samples, stores = _judge(model, clips, config, path, command, earlier)
+    shortcuts = shortcut_audit.run(measured, samples, stores, config)
+    leaks = leakage.run(measured, samples, stores, config)
+    suspects = (
+        label_audit.run(path, clips.data_root / "combined_all", stores) if "labels" in config.audit else None
+    )
+    del samples
+    sets = {}
+    for name, one in further.items():
+        log.info("elsewhere, %s:", name)
+        sets[name], *_ = _judge(model, one, config, path, command)
+    return replace(
+        measured,
+        failures=[f for one in (measured, *sets.values()) for f in one.failures],
+        elsewhere=sets,
+        groups=clip_groups.of_sets({clips.name: measured, **sets}, config.workers),
+        audits={
+            "leakage": leaks.record,
+            "shortcuts": shortcuts,
+            **({"labels": suspects.record} if suspects else {}),
+        },
+        nearest=leaks.nearest,
+        suspects=suspects,
+        left_out=left_out,
+    )
+
+
+def _judge(
+    model: trained_model.TrainedModel,
+    clips: ClipSet,
+    config: EvaluationConfig,
+    path: Path,
+    command: str,
+    earlier: Sequence[comparisons.EarlierReport] = (),
+) -> tuple[Evaluation, Samples, Mapping[str, FeatureStore]]:
+    """One set's figures, with the features that they rest on."""
+    import pandas as pd
+
+    views = augment.variant_names("t", config.tta)
+    wanted = extract.clips_of(clips.rows, clips.base, views)
+    how = ExtractConfig(
+        config.engine, config.backbone_weights, data_root=clips.data_root, workers=config.workers
+    )
+    extraction = extract.ensure(wanted, model.features, how)
+    extraction.report(len(wanted))
+    readable = extract.without_failures(clips.rows, clips.base, extraction.failures)
+    samples = training_data.load(extraction.stores, readable, views, in_memory=False)
+    everything = clips.rows if clips.unreadable is None else pd.concat([clips.rows, clips.unreadable])
+    predictions = scoring.predict_rows(model, everything, samples)
+    failures = [*clips.failures, *extraction.failures, *_not_finite(predictions, samples)]
+    if failures and predictions.p_violent.isna().all():
+        last = failures[-1]
+        raise UserError(
+            f"none of the {len(predictions)} clips could be judged. One of them: {last['path']}: {last['reason']}"
+        )
+    result = {
+        **metrics.figures(predictions, model.threshold, model.member_threshold),
+        "operating_point": config.operating_point,
+        "calibration": _calibration(model, predictions),
+        "views": config.tta,
+        "comparisons": comparisons.between_models(predictions, model.threshold, model.member_threshold),
+        "earlier_reports": comparisons.with_earlier(predictions, model.threshold, earlier),
+    }
+    judged = set(predictions.clip_id[predictions.p_violent.notna()])
+    overlap = training_overlap.compare(
+        model, clips.rows[clips.rows.clip_id.isin(judged)], clips.manifest_sha256
+    )
+    _log_overlap(overlap)
+    looks = None
+    if clips.is_val:
+        seen = {k: result[k] for k in ("accuracy", "ci95", "n")}
+        looks = note_look(clips.base, "evaluation", command, [path], result["n"], seen)
+    attention = mistakes.attention(model, samples, predictions)
+    measured = Evaluation(
+        predictions, clips, config.tta, model, result, failures, overlap, path, looks, attention
+    )
+    return measured, samples, extraction.stores
+
+
+def note_look(
+    combined: Path,
+    purpose: str,
+    command: str,
+    models: Sequence[Path],
+    val_clips: int,
+    figures: Mapping[str, Any],
+) -> val_ledger.Looks:
+    """Note in the ledger that val was looked at with these models; returns the looks before. See val_ledger.Look.
+
+    To be called before anybody is shown the figures.
+    """
+    identities = [model_files.identity(model) for model in models]
+    which = identities[0] if len(models) == 1 else storage.stable_hash(identities, digits=32)
+    named = str(models[0]) if len(models) == 1 else f"{len(models)} models, {models[0]} and others"
+    return val_ledger.note(combined, val_ledger.Look(command, purpose, named, which, val_clips, figures))
+
+
+def _calibration(model: trained_model.TrainedModel, predictions: pd.DataFrame) -> dict[str, Any]:
+    judged = predictions[predictions.p_violent.notna()]
+    before = judged.get(metrics.UNCALIBRATED_COLUMN, judged.p_violent)
+    return calibration.section(
+        model.calibration,
+        (judged.label == metrics.FIGHT).to_numpy(),
+        judged.p_violent.to_numpy(float),
+        before.to_numpy(float),
+        judged.source_group.astype(str).to_numpy(),
+    )
+
+
+def _log_overlap(overlap: Overlap) -> None:
+    for name, text in overlap.lines():
+        log.info("%s: %s", name.lower(), text)
+    if overlap.touched:
+        log.warning(
+            "%d of the %d clips were trained on, or are copies or of the sources of clips that were: this is no "
+            "accuracy on unseen clips",
+            overlap.touched,
+            overlap.clips,
+        )
+
+
+def _not_finite(predictions: pd.DataFrame, samples: Samples) -> list[dict[str, str]]:
+    """The failures of clips that have features but no probability."""
+    lost = predictions[predictions.p_violent.isna() & predictions.clip_id.isin(set(samples.rows.clip_id))]
+    return [
+        {"path": path, "reason": "the model's probability is not finite (nan or infinite)"}
+        for path in lost.path
+    ]

@@ -1,0 +1,93 @@
+"""A few frames of a clip, small enough that a page of them can be sent by mail."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from violence_detection.video import decode, sampling
+
+#: A frame fits into this box, and its JPEG into so many bytes as long as the lowest quality allows.
+_BOX_WIDTH_PX, _BOX_HEIGHT_PX = 288, 162
+_FRAME_BYTES = 16_000
+_QUALITIES = (80, 65, 50, 35)
+#: Frames shown of a clip. Of these, one that divides the model's steps, so that each frame stands for whole steps.
+_COUNTS = (5, 6, 4, 7)
+
+
+@dataclass(frozen=True)
+class StripFrame:
+    """One frame: `jpeg` of `width` x `height` pixels, shown `time_s` seconds into the clip."""
+
+    time_s: float
+    width: int
+    height: int
+    jpeg: bytes
+
+    @property
+    def uri(self) -> str:
+        """The picture as an address that needs no request."""
+        return data_uri(self.jpeg, "jpeg")
+
+
+#: Frames of the clip at a path of the predictions. May raise UnreadableVideo.
+FramesMaker = Callable[[str], list[StripFrame]]
+
+
+def frames_below(root: Path, window_s: float = float("inf"), steps: int = 0) -> FramesMaker:
+    """A maker of frames of clips whose paths are below `root`; see `clip_frames`."""
+    count = frame_count(steps)
+    return lambda path: clip_frames(root / path, count, window_s)
+
+
+def frame_count(steps: int) -> int:
+    """How many frames stand for a clip of which the model looks at `steps` moments (0: not known)."""
+    return next((count for count in _COUNTS if steps and steps % count == 0), _COUNTS[0])
+
+
+def clip_frames(path: Path, count: int, window_s: float = float("inf")) -> list[StripFrame]:
+    """Evenly spaced frames of the window that is judged, the middle `window_s` seconds. Raises UnreadableVideo."""
+
+    def chosen(info: decode.VideoInfo) -> list[int]:
+        window = sampling.middle_window(info, window_s)
+        return sampling.sample_indices(info.n_frames, count, window.start, window.length).tolist()
+
+    info, frames = decode.read(path, chosen, _shrink)
+    return [
+        StripFrame(
+            info.start_s + number / info.fps,
+            frames[number].shape[1],
+            frames[number].shape[0],
+            _jpeg(frames[number]),
+        )
+        for number in chosen(info)
+    ]
+
+
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    """A picture as an address that holds it. `kind`: png or jpeg."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
+
+
+def _shrink(frame: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 into the box, its shape kept."""
+    height, width = frame.shape[:2]
+    scale = min(_BOX_HEIGHT_PX / height, _BOX_WIDTH_PX / width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    """The best quality that fits into the budget, or the lowest."""
+    for quality in _QUALITIES:
+        ok, encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        if not ok:
+            raise ValueError(f"a frame of shape {frame.shape} cannot be written as JPEG")
+        if len(encoded) <= _FRAME_BYTES:
+            break
+    return encoded.tobytes()

@@ -1,0 +1,194 @@
+"""An evaluation written down: the report's folder, the JSON line, and a table for the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection.combine import val_ledger
+from violence_detection.datasets.generated.marker import is_generated
+from violence_detection.evaluation import (
+    by_training,
+    checklist,
+    clip_groups,
+    comparisons,
+    elsewhere,
+    metrics,
+)
+from violence_detection.evaluation.audits import label_audit, leakage
+from violence_detection.evaluation.measure import Evaluation
+from violence_detection.models import run_records
+from violence_detection.system import storage
+
+if TYPE_CHECKING:
+    pass
+
+log = logging.getLogger(__name__)
+
+
+def write(scored: Evaluation, folder: Path, command: str) -> Path:
+    """Write metrics.json, predictions.csv, plots and index.html; returns the page's path."""
+    from violence_detection.evaluation.report import film_strip
+    from violence_detection.evaluation.report import report as report_page
+
+    records = scored.model.records
+    context = report_page.ReportContext(
+        command=command,
+        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        model=[
+            ("members", ", ".join(m.name for m in scored.model.members)),
+            ("backbone", ", ".join(scored.model.features.backbone)),
+            ("streams", ", ".join(scored.model.features.streams)),
+            ("frames a clip", str(scored.model.features.frames)),
+            ("variants a training clip", _each(records, lambda r: r["augment"])),
+            ("views averaged here", str(scored.views)),
+            ("probabilities", scored.result["calibration"]["said"]),
+            ("operating point", scored.result["operating_point"]),
+            ("clips trained on", _each(records, lambda r: r["clips"]["train"])),
+            (
+                "clips that chose the epoch (selection; papers: validation)",
+                _each(records, lambda r: r["clips"]["selection"]),
+            ),
+            ("manifest it was trained on", _each(records, lambda r: r["manifest_sha256"][:12])),
+            ("version", _each(records, lambda r: r["version"])),
+        ],
+        seeds=sorted({r["train"]["seed"] for r in records}),
+        generated=scored.generated,
+        overlap=scored.overlap,
+        split=_split(scored),
+        data=scored.clips.kind,
+        no_baselines=f"not computed: {scored.clips.no_baselines}",
+        baselines=None if scored.clips.train is None else metrics.trivial_baselines(scored.clips.train),
+        failures=scored.failures,
+        attention=scored.attention,
+        by_training=by_training.figures(scored.predictions, scored.model.threshold, scored.overlap.datasets),
+        frames=film_strip.frames_below(
+            scored.clips.base, scored.model.features.window_s, scored.model.features.frames
+        ),
+        set_name=scored.clips.name,
+        selected_by=elsewhere.selected_by(scored.model),
+        false_alarms=clip_groups.false_alarms(scored.predictions, scored.model.threshold),
+        elsewhere={name: elsewhere.record(one) for name, one in scored.elsewhere.items()},
+        elsewhere_predictions={name: one.predictions for name, one in scored.elsewhere.items()},
+        leave_one_dataset_out=scored.left_out,
+        groups=scored.groups,
+        audits=scored.audits,
+        val_ledger=scored.looks.record() if scored.looks else val_ledger.NOT_VAL,
+        checklist=checklist.fill(_facts(scored)),
+    )
+    _write_audits(scored, folder)
+    return report_page.write_report(folder, scored.result, scored.predictions, context)
+
+
+def _write_audits(scored: Evaluation, folder: Path) -> None:
+    """What the audits found of single clips, beside the report."""
+    from violence_detection.evaluation.report import film_strip
+
+    if scored.nearest is not None:
+        nearest = scored.nearest.astype(object).where(scored.nearest.notna(), "").to_dict("records")
+        storage.write_csv(
+            folder / leakage.NEAREST_NAME,
+            leakage.NEAREST_COLUMNS,
+            ({str(k): v for k, v in r.items()} for r in nearest),
+        )
+    if scored.suspects is not None:
+        root = scored.clips.data_root
+        page = label_audit.write(
+            scored.suspects,
+            folder,
+            film_strip.frames_below(root / "combined_all"),
+            is_generated(root),
+            root,
+        )
+        log.info("labels to look at: %s", page)
+
+
+def _facts(scored: Evaluation) -> checklist.Facts:
+    """What the roadmap's checklist is filled from."""
+    clips, result = scored.clips, scored.result
+    return checklist.Facts(
+        run=run_records.read(scored.path),
+        manifest=clips.train,
+        manifest_sha256=clips.manifest_sha256,
+        is_val=clips.is_val,
+        generated=scored.generated,
+        views=scored.views,
+        accuracy=result["accuracy"],
+        ci95=result["ci95"],
+        n=result["n"],
+        overlap=scored.overlap,
+        looks=scored.looks,
+    )
+
+
+def _split(scored: Evaluation) -> str:
+    """Which clips these are, and whether the model knows their manifest."""
+    clips = scored.clips
+    if not clips.manifest_sha256:
+        return clips.split
+    theirs = {r["manifest_sha256"] for r in scored.model.records}
+    which = "the manifest" if theirs == {clips.manifest_sha256} else "another manifest than the one"
+    return f"{clips.split} ({clips.manifest_sha256[:12]}), {which} that the model was trained on"
+
+
+def _each(records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> str:
+    """What the members' records have, once if all have the same."""
+    values = list(dict.fromkeys(str(value(record)) for record in records))
+    return values[0] if len(values) == 1 else f"{', '.join(values)} (by member)"
+
+
+def summary(scored: Evaluation, page: Path) -> dict[str, Any]:
+    """The script's JSON line."""
+    result = scored.result
+    figures = ("accuracy", "ci95", "n")
+    return {
+        **{k: result[k] for k in figures},
+        "roc_auc": result["roc_auc"],
+        "operating_point": result["operating_point"],
+        "threshold": result["threshold"],
+        "temperature": result["calibration"]["temperature"],
+        "by_dataset": {name: {k: r[k] for k in figures} for name, r in result["by_dataset"].items()},
+        "members": [{k: m[k] for k in ("name", "accuracy", "ci95")} for m in result["members"]],
+        "plain": {k: result["plain"][k] for k in figures} if "plain" in result else None,
+        "compared": [
+            {k: row[k] for k in ("report", "n", *comparisons.COMPARED)}
+            for row in result["earlier_reports"]["reports"]
+        ],
+        "elsewhere": {
+            name: {k: elsewhere.record(one)[k] for k in (*figures, "unseen")}
+            for name, one in scored.elsewhere.items()
+        },
+        "shortcut_alarms": [f"{a['dataset']}: {a['check']}" for a in scored.audits["shortcuts"]["alarms"]],
+        "generated_samples": scored.generated,
+        "clips_trained_on": scored.overlap.same_clip.record()["found"],
+        "seen_in_training": scored.overlap.record(),
+        "report": str(page),
+    }
+
+
+def log_table(scored: Evaluation, page: Path) -> None:
+    """The same as a table for people."""
+    result = scored.result
+    rows = [(m["name"], m) for m in result["members"]] if len(result["members"]) > 1 else []
+    rows += [("all together, plain clips", result["plain"])] if "plain" in result else []
+    rows += [("all together", result)]
+    rows += [(f"  {name}", r) for name, r in result["by_dataset"].items()]
+    rows += [(f"elsewhere: {name}", one.result) for name, one in scored.elsewhere.items()]
+    if scored.generated:
+        log.info(
+            "GENERATED SAMPLE CLIPS: these figures say that the parts work together, nothing about real videos"
+        )
+    log.info("%-28s %8s  %-15s %5s  %s", "", "accuracy", "95 % interval", "n", "AUC")
+    for name, r in rows:
+        low, high = r["ci95"]
+        auc = "-" if r["roc_auc"] is None else f"{r['roc_auc']:.3f}"
+        interval = f"{100 * low:.1f} - {100 * high:.1f}"
+        log.info("%-28s %7.1f%%  %-15s %5d  %s", name, 100 * r["accuracy"], interval, r["n"], auc)
+    for line in comparisons.lines(result["comparisons"], result["earlier_reports"]):
+        log.info("%s", line)
+    said = result["calibration"]
+    log.info("probabilities: %s; calibration error here %.3f", said["said"], said["ece_after"])
+    log.info("report: %s", page)

@@ -1,0 +1,146 @@
+"""What limits the figure of a report, read off the record that metrics.json holds: nothing here is computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from violence_detection.evaluation.report.page_filters import interval, percent, plural
+
+#: The gravest first: a fault that was found; what one must know; what was not looked for; what was and is well.
+ALARM, NOTE, UNKNOWN, FINE = STATES = ("alarm", "note", "unknown", "fine")
+
+#: Fewer sources than this say little of others (the t quantile of the interval is 5 % above the normal one).
+_FEW_SOURCES = 30
+_LARGE_CALIBRATION_ERROR = 0.1
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One line: `state` of STATES, what it is about, and what is said of it."""
+
+    state: str
+    name: str
+    text: str
+
+
+def limits(record: Record, sections: Sequence[str] = ()) -> list[Limit]:
+    """All lines, the gravest first.
+
+    A section of the record, or of its `audits`, adds its own by a key `limit`: {state, name, text}. `sections`: keys
+    of the audits that can be made; what is absent of them is said not to have been looked for.
+    """
+    audits = record.get("audits") or {}
+    own: list[Callable[[Record], Limit | None]] = [
+        _overlap, _elsewhere, _looks, _shortcuts, _sources, _worst_dataset, _format_alone, _coverage, _calibration,
+    ]  # fmt: skip
+    found = [limit for make in own if (limit := make(record)) is not None]
+    for section in (*record.values(), *audits.values()):
+        if isinstance(section, Mapping) and isinstance(section.get("limit"), Mapping):
+            found.append(Limit(**{key: section["limit"][key] for key in ("state", "name", "text")}))
+    if absent := [n.replace("_", " ") for n in sections if not audits.get(n)]:
+        found.append(Limit(UNKNOWN, "Other audits", f"not made in this run: {', '.join(absent)}"))
+    return sorted(found, key=lambda limit: STATES.index(limit.state))
+
+
+def _overlap(record: Record) -> Limit:
+    seen, name = record["seen_in_training"], "Seen in training"
+    if seen["touched"]:
+        return Limit(
+            ALARM, name,
+            f"{seen['touched']} of the {seen['clips']} clips were trained on, or are copies or of the sources of clips "
+            "that were",
+        )  # fmt: skip
+    ways = {"same_clip": "by content", "same_source": "by name of the source", "near_copy": "by fingerprint"}
+    open_ways = [said for key, said in ways.items() if seen[key]["not_checked"]]
+    if not open_ways:
+        return Limit(
+            FINE,
+            name,
+            f"none of the {seen['clips']} clips, looked for by content, source and fingerprint",
+        )
+    checked = [said for key, said in ways.items() if not seen[key]["not_checked"]]
+    found = f"none found {' or '.join(checked)}, but " if checked else ""
+    return Limit(UNKNOWN, name, f"{found}not fully checked {', nor '.join(open_ways)} (see below)")
+
+
+def _elsewhere(record: Record) -> Limit | None:
+    """An alarm where a figure out of set is worse than chance can make it."""
+    found, name = record.get("out_of_set") or {}, "Elsewhere"
+    if found.get("measured_by") == "this":
+        return None
+    if not found.get("measured_by"):
+        return Limit(UNKNOWN, name, "how right it is on videos from elsewhere was not measured")
+    said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"
+    worse = record["ci95"] is not None and found["ci95"][1] < record["ci95"][0]
+    return Limit(ALARM if worse else NOTE, name, said)
+
+
+def _looks(record: Record) -> Limit | None:
+    """How often val was looked at, from its ledger."""
+    ledger = record.get("val_ledger") or {}
+    if "limit" in ledger or not ledger.get("text"):
+        return None
+    state = UNKNOWN if not ledger["checked"] else NOTE if ledger["looks_before"] else FINE
+    return Limit(state, "Looks at val", ledger["text"])
+
+
+def _shortcuts(record: Record) -> Limit | None:
+    """What small classifiers reach that see no violence."""
+    found, name = (record.get("audits") or {}).get("shortcuts") or {}, "Shortcuts"
+    if not found or "limit" in found:
+        return None
+    if found["alarms"]:
+        which = ", ".join(f"{a['check'].replace('_', ' ')} on {a['dataset']}" for a in found["alarms"])
+        return Limit(ALARM, name, f"the classes can be told apart without looking at what happens: {which}")
+    if found["comparisons"] == found["too_few"]:
+        return Limit(UNKNOWN, name, "too few sources to tell")
+    return Limit(FINE, name, "no small classifier that sees no violence tells the classes apart")
+
+
+def _sources(record: Record) -> Limit:
+    clips = f"{record['n']} clips of {plural(record['n_groups'], 'source')}"
+    if record["n_groups"] >= _FEW_SOURCES:
+        return Limit(FINE, "Sources", f"{clips}; the interval counts clips of one source as related")
+    return Limit(NOTE, "Few sources", f"{clips}: so few say little about others, and the interval is wide")
+
+
+def _worst_dataset(record: Record) -> Limit | None:
+    rows = [(row["accuracy"], name, row) for name, row in record["by_dataset"].items() if row["n"]]
+    if len(rows) < 2:
+        return None
+    accuracy, name, row = min(rows, key=lambda r: (r[0], r[1]))
+    return Limit(
+        NOTE, "Worst data set",
+        f"{name}, {percent(accuracy)} ({interval(row['ci95'])}) of {row['n']} clips",
+    )  # fmt: skip
+
+
+def _format_alone(record: Record) -> Limit | None:
+    """An alarm where a rule that sees no frame reaches the interval of the model."""
+    rule = (record["baselines"] or {}).get("metadata_only")
+    if rule is None or record["ci95"] is None:
+        return None
+    said = f"size, rate and length of the files alone reach {percent(rule['accuracy'])}"
+    if rule["accuracy"] >= record["ci95"][0]:
+        return Limit(ALARM, "File format", f"{said}, which is within the model’s interval")
+    return Limit(FINE, "File format", said)
+
+
+def _coverage(record: Record) -> Limit:
+    if record["n"] == record["asked"]:
+        return Limit(FINE, "Coverage", "every clip that was asked for was judged")
+    judged = f"{record['n']} of {record['asked']} clips were judged"
+    return Limit(NOTE, "Coverage", f"{judged}, the others failed")
+
+
+def _calibration(record: Record) -> Limit | None:
+    section = record.get("calibration") or {}
+    if "limit" in section:
+        return None  # it knows more
+    said = f"probabilities are off by {record['ece']:.3f} on average (calibration error)"
+    large = record["ece"] > _LARGE_CALIBRATION_ERROR
+    return Limit(NOTE if large else FINE, "Calibration", said)

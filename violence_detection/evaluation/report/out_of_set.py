@@ -1,0 +1,49 @@
+"""The figure out of set that stands beside the accuracy at the top of the page: one that was measured, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Record = Mapping[str, Any]
+
+
+def headline(record: Record) -> dict[str, Any]:
+    """What metrics.json says of videos from elsewhere, the worst where there are several.
+
+    `measured_by`: elsewhere (a set that training had no part in), leave_one_dataset_out (models like this one, trained
+    without that data set), data_sets (those of the judged clips that training did not have), this (all judged clips are
+    of such), or empty. If not empty or this, with `what`, accuracy, ci95, n and n_groups. A set that shares clips with
+    training, or models made otherwise than this one, count for nothing here, nor do the judged clips where any was met
+    in training.
+    """
+    parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
+    if "out_of_set" in parts and "in_set" not in parts:
+        return {"measured_by": "this"}
+    if sets := _unseen(record.get("elsewhere") or {}):
+        name, worst = sets[0]
+        what = f"{name}, the worst of {len(sets)} sets from elsewhere" if len(sets) > 1 else name
+        return _figure("elsewhere", what, worst)
+    left_out = record.get("leave_one_dataset_out") or {}
+    if left_out.get("belongs") and left_out["datasets"]:
+        worst = min(left_out["datasets"], key=lambda row: (row["accuracy"], row["dataset"]))
+        what = f"{worst['dataset']}, the worst of the data sets left out of training"
+        return _figure("leave_one_dataset_out", what, worst)
+    if "out_of_set" in parts:
+        row = parts["out_of_set"]
+        return _figure("data_sets", f"{', '.join(row['datasets'])}, which training did not have", row)
+    return {"measured_by": ""}
+
+
+def _unseen(sets: Mapping[str, Record]) -> list[tuple[str, Record]]:
+    """Sets of which no clip is known to have been trained on, the lowest accuracy first."""
+    kept = [(name, row) for name, row in sets.items() if row.get("unseen") is not False and row["n"]]
+    return sorted(kept, key=lambda item: (item[1]["accuracy"], item[0]))
+
+
+def _figure(measured_by: str, what: str, row: Record) -> dict[str, Any]:
+    return {
+        "measured_by": measured_by,
+        "what": what,
+        **{key: row[key] for key in ("accuracy", "ci95", "n", "n_groups")},
+    }

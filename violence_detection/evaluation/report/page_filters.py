@@ -1,0 +1,107 @@
+"""How the page writes figures, names, and the little drawings beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import markupsafe
+
+#: What stands in place of a figure that these clips do not define, such as the AUC of one class.
+UNDEFINED = "not defined"
+
+
+def percent(share: float | None) -> str:
+    """0.8 as 80.0 %."""
+    return UNDEFINED if share is None else f"{100 * share:.1f}\u00a0%"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """With so many decimals."""
+    return UNDEFINED if value is None else f"{value:.{digits}f}"
+
+
+def interval(ci95: Sequence[float] | None) -> str:
+    """(0.5, 0.75) as 50.0–75.0 %."""
+    return "–" if ci95 is None else f"{100 * ci95[0]:.1f}–{100 * ci95[1]:.1f}\u00a0%"
+
+
+def moment(iso: str) -> str:
+    """2026-01-02T03:04:05+0000 as 2026-01-02 03:04:05 +0000."""
+    return re.sub(r"(\d)T(\d\d:\d\d:\d\d)", r"\1 \2 ", iso)
+
+
+def plural(count: int, what: str) -> str:
+    """1 source, 2 sources."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def breakable(name: str) -> markupsafe.Markup:
+    """The escaped name, with places where a narrow screen may break it."""
+    escaped = str(markupsafe.escape(name))
+    return markupsafe.Markup(escaped.replace("_", "_<wbr>").replace("/", "/<wbr>"))  # escaped above
+
+
+def interval_bar(row: Mapping[str, Any]) -> markupsafe.Markup:
+    """An accuracy and its interval on a line from 0 to 100 %, with a mark at a half: drawn, said in words beside it."""
+    if row.get("accuracy") is None:
+        return markupsafe.Markup("")
+    low, high = (100 * v for v in row["ci95"])
+    at = 100 * row["accuracy"]
+    return markupsafe.Markup(
+        '<svg class="interval" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" x="0" y="4" width="100" height="2"/>'
+        f'<rect class="span" x="{low:.2f}" y="3" width="{max(high - low, 0.4):.2f}" height="4"/>'
+        '<rect class="half" x="49.85" y="1" width=".3" height="8"/>'
+        f'<rect class="point" x="{min(max(at - 0.6, 0), 98.8):.2f}" y="0" width="1.2" height="10"/></svg>'
+    )
+
+
+def score_bar(p: float, threshold: float) -> markupsafe.Markup:
+    """A probability as a bar from 0 to 1, with a mark at the threshold."""
+    return markupsafe.Markup(
+        '<svg class="score" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect class="track" x="0" y="2" width="100" height="6"/>'
+        f'<rect class="{"fight" if p >= threshold else "nonfight"}" x="0" y="2" width="{100 * p:.2f}" height="6"/>'
+        f'<rect class="point" x="{min(100 * threshold, 99.4):.2f}" y="0" width=".6" height="10"/></svg>'
+    )
+
+
+def attention_part(shares: Sequence[float], frame: int, frames: int) -> markupsafe.Markup:
+    """The bars of the time steps that one of several equal frames stands for, as an SVG as wide as the frame.
+
+    A bar that reaches the dashed line counts as much as if all steps counted alike. The drawing is twice as high at
+    least.
+    """
+    steps = len(shares)
+    width = steps / frames
+    start = frame * width
+    top = max(max(shares), 2 / steps)
+    bars = []
+    for step, share in enumerate(shares):
+        left, right = max(step - start, 0.0), min(step + 1 - start, width)
+        if right - left > 1e-9:
+            height = 10 * share / top
+            bars.append(
+                f'<rect x="{left + 0.06:.3f}" y="{10 - height:.3f}" '
+                f'width="{max(right - left - 0.12, 0.02):.3f}" height="{height:.3f}"/>'
+            )
+    even = 10 - 10 / (steps * top)
+    return markupsafe.Markup(
+        f'<svg class="attention" viewBox="0 0 {width:.3f} 10" preserveAspectRatio="none" aria-hidden="true">'
+        f'{"".join(bars)}<line x1="0" x2="{width:.3f}" y1="{even:.3f}" y2="{even:.3f}"/></svg>'
+    )
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "percent": percent,
+    "number": number,
+    "interval": interval,
+    "moment": moment,
+    "plural": plural,
+    "breakable": breakable,
+    "interval_bar": interval_bar,
+    "score_bar": score_bar,
+    "attention_part": attention_part,
+}

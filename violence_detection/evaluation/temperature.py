@@ -1,0 +1,58 @@
+"""Temperature scaling of a model's probabilities, by scikit-learn.
+
+Guo, Pleiss, Sun & Weinberger 2017, "On Calibration of Modern Neural Networks", ICML. One number, so that few clips are
+enough, order is kept, and the decision at 0.5 with it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.frozen import FrozenEstimator
+
+from violence_detection.constants import DEFAULT_THRESHOLD
+from violence_detection.models.calibration import MOST_TEMPERATURE
+
+
+class _AsPredicted(ClassifierMixin, BaseEstimator):
+    """Probabilities that are there already, as a fitted classifier: what it is asked about is P(fight), (n, 1)."""
+
+    classes_ = np.array([0, 1])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, p_fight: np.ndarray, is_fight: np.ndarray) -> _AsPredicted:
+        return self
+
+    def predict(self, p_fight: np.ndarray) -> np.ndarray:
+        return (p_fight[:, 0] >= DEFAULT_THRESHOLD).astype(int)
+
+    def predict_proba(self, p_fight: np.ndarray) -> np.ndarray:
+        return np.column_stack([1 - p_fight[:, 0], p_fight[:, 0]])
+
+
+def fit(is_fight: np.ndarray, p_fight: np.ndarray) -> tuple[float | None, str]:
+    """The temperature of least log loss, or None and why there is none.
+
+    `is_fight` (n,) bool, `p_fight` (n,) in [0, 1]: the members' averages. scikit-learn takes their logarithms as the
+    logits, so that a temperature T makes of p the sigmoid of logit(p) / T; it gives the inverse.
+    """
+    p_fight, is_fight = np.asarray(p_fight, np.float64), np.asarray(is_fight, bool)
+    if is_fight.all() or not is_fight.any():
+        return None, "there are clips of one class only"
+    if (np.where(is_fight, p_fight, 1 - p_fight) >= DEFAULT_THRESHOLD).all():
+        return (
+            None,
+            f"all {len(p_fight)} clips are right, which says of no probability below 1 how often it is",
+        )
+    every = np.arange(len(p_fight))
+    # nothing is learnt by what is frozen, so the clips need not be cut into folds, of which each must have both classes
+    model = CalibratedClassifierCV(FrozenEstimator(_AsPredicted()), method="temperature", cv=[(every, every)])
+    model.fit(p_fight[:, None], is_fight.astype(int))
+    (fitted,) = model.calibrated_classifiers_
+    temperature = 1 / float(fitted.calibrators[0].beta_)
+    if temperature > MOST_TEMPERATURE * 0.99:
+        return None, f"on these {len(p_fight)} clips the probabilities are no better than chance"
+    return temperature, ""

@@ -1,0 +1,145 @@
+"""What is made of a trained model's probabilities: its temperature, and thresholds for what one wants of it.
+
+Stored under `calibration` in ensemble.json, or in config.json of a single model, whose last epoch (final_model) has
+none. A member of an ensemble gives raw probabilities; the average is what is calibrated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from violence_detection.constants import DEFAULT_THRESHOLD, OPERATING_POINTS
+from violence_detection.errors import UserError
+from violence_detection.models import model_files
+from violence_detection.training import run_folder
+
+BALANCED = OPERATING_POINTS[0]
+#: Added to each probability before its logarithm is taken, as scikit-learn's temperature scaling does.
+_TINY = 1e-12
+#: scikit-learn looks for the temperature no farther away.
+MOST_TEMPERATURE = math.exp(10)
+_BEFORE = (
+    "it was made before models were calibrated; the command that trained it adds it, and trains nothing again"
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """`temperature` None: probabilities stay as they are, and `why_not` says why.
+
+    `rests_on`: {what, n, n_groups, views}, the predictions that it was fitted on. `operating_points`: name, with
+    underscores -> {threshold, false_alarm_rate, recall, guarantee, ...}, see evaluation.operating_points.
+    """
+
+    temperature: float | None
+    rests_on: Mapping[str, Any] = field(default_factory=dict)
+    operating_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    why_not: str = ""
+
+    def apply(self, p: np.ndarray) -> np.ndarray:
+        """Calibrated probabilities (N,) for averages `p` (N,) in [0, 1]: the logit, divided by the temperature.
+
+        Guo et al. 2017, "On Calibration of Modern Neural Networks", as scikit-learn computes it. Order is kept, and
+        with it what is above 0.5. NaN stays NaN.
+        """
+        return np.asarray(p) if self.temperature is None else _scaled(p, 1 / self.temperature)
+
+    def before(self, p: np.ndarray) -> np.ndarray:
+        """The averages (N,) that become these probabilities (N,): the other way round."""
+        return np.asarray(p) if self.temperature is None else _scaled(p, self.temperature)
+
+    def threshold(self, point: str = BALANCED, otherwise: float = DEFAULT_THRESHOLD) -> float:
+        """The threshold of an operating point; of `balanced` it is `otherwise`.
+
+        Raises UserError if the model has no such point stored.
+        """
+        if point == BALANCED:
+            return otherwise
+        found = self.operating_points.get(key_of(point))
+        if found is None:
+            raise UserError(
+                f"the model has no threshold for the operating point {point}: {self.why_not or _BEFORE}. Or use the "
+                f"point {BALANCED}"
+            )
+        return float(found["threshold"])
+
+    def described(self) -> str:
+        """One line for people."""
+        if self.temperature is None:
+            return f"not calibrated: {self.why_not}"
+        r = self.rests_on
+        return (
+            f"temperature {self.temperature:.2f}, from {r['n']} clips of {r['n_groups']} sources: {r['what']}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As it is stored."""
+        return {
+            "temperature": self.temperature,
+            "why_not": self.why_not,
+            "rests_on": dict(self.rests_on),
+            "operating_points": {name: dict(point) for name, point in self.operating_points.items()},
+        }
+
+
+def key_of(point: str) -> str:
+    """An operating point's name in JSON, where its flag has hyphens."""
+    return point.replace("-", "_")
+
+
+def _scaled(p: np.ndarray, factor: float) -> np.ndarray:
+    from scipy.special import expit
+
+    values = np.asarray(p, np.float64)
+    return expit(factor * (np.log(values + _TINY) - np.log(1 - values + _TINY)))
+
+
+def read(path: Path) -> Calibration:
+    """The calibration of a model: a model file, a model folder or an ensemble folder. Nothing of it is loaded.
+
+    Raises UserError if there is no model, or what is stored is no calibration.
+    """
+    (_, file, _), *_ = model_files.listed(path)
+    ensemble = path / run_folder.ENSEMBLE_NAME
+    if ensemble.is_file():
+        return _parse(ensemble)
+    if file.stem == Path(run_folder.FINAL_NAME).stem:
+        return Calibration(None, why_not=f"only {run_folder.BEST_NAME} is, not the last epoch")
+    return _parse(model_files.record_path(file))
+
+
+def _parse(path: Path) -> Calibration:
+    stored = run_folder.read_object(path).get(run_folder.CALIBRATION_KEY)
+    if stored is None:
+        return Calibration(None, why_not=_BEFORE)
+    if not _is_calibration(stored):
+        raise UserError(
+            f"{path}: {run_folder.CALIBRATION_KEY} holds no temperature and thresholds. Copy it again from where the "
+            "model was trained; the command that trained it makes it again"
+        )
+    return Calibration(
+        stored["temperature"], stored["rests_on"], stored["operating_points"], str(stored.get("why_not", ""))
+    )
+
+
+def _is_calibration(stored: Any) -> bool:
+    """Whether all that is used of it is there, of its kind, and in bounds: the file may be a stranger's."""
+    if not isinstance(stored, dict) or not {"temperature", "rests_on", "operating_points"} <= stored.keys():
+        return False
+    temperature, rests_on, points = (stored[k] for k in ("temperature", "rests_on", "operating_points"))
+    known = temperature is None or _is_number(temperature, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE)
+    if not known or not isinstance(rests_on, dict) or not isinstance(points, dict):
+        return False
+    if temperature is not None and not {"what", "n", "n_groups"} <= rests_on.keys():
+        return False
+    return all(isinstance(p, dict) and _is_number(p.get("threshold"), 0, 1) for p in points.values())
+
+
+def _is_number(value: Any, least: float, most: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
