@@ -93,7 +93,7 @@ def excerpts(job: tuple[Path, int, Path, int]) -> int:
 
 
 def _small(frame: decode.Frame) -> decode.Frame:
-    return cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(cv2.resize(frame, SIZE, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
 
 
 def _place(number: int, source: int) -> str:

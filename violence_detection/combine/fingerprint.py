@@ -48,10 +48,9 @@ def sample_plan(info: decode.VideoInfo, start: int = 0, length: int | None = Non
 
 
 def shrink(frame: np.ndarray) -> np.ndarray:
-    """Reduce a BGR uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode.read`."""
-    return _shrink_luma(
-        cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)
-    )  # first: one channel shrinks at twice the speed
+    """Reduce an RGB uint8 frame of any size to (64, 64) uint8 luma: the `transform` for `video.decode.read`."""
+    luma = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)  # first: one channel shrinks at twice the speed
+    return _shrink_luma(luma)
 
 
 def _shrink_luma(luma: np.ndarray) -> np.ndarray:

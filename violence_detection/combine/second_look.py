@@ -147,7 +147,7 @@ def _plan(info: decode.VideoInfo) -> list[int]:
 
 
 def _shrink(frame: np.ndarray) -> np.ndarray:
-    return _resized(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), _SIDE)
+    return _resized(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), _SIDE)
 
 
 def _resized(luma: np.ndarray, side: int) -> np.ndarray:

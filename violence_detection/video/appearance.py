@@ -54,8 +54,8 @@ def _pairs(info: decode.VideoInfo, window_s: float) -> np.ndarray:
 
 
 def _shrunk(frame: np.ndarray) -> np.ndarray:
-    """BGR (H, W, 3) uint8 to grey, 64 pixels wide."""
+    """RGB (H, W, 3) uint8 to grey, 64 pixels wide."""
     height_px = max(round(frame.shape[0] * _WIDTH_PX / frame.shape[1]), 1)
     return cv2.cvtColor(
-        cv2.resize(frame, (_WIDTH_PX, height_px), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY
+        cv2.resize(frame, (_WIDTH_PX, height_px), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY
     )

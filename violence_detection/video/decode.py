@@ -43,9 +43,12 @@ _FOUR_LETTERS = {
     "mpeg4": "FMP4", "mjpeg": "MJPG", "mpeg1video": "mpg1", "mpeg2video": "mpg2", "msmpeg4v3": "MP43", "vp8": "VP80",
     "vp9": "VP90",
 }  # fmt: skip
+#: Layouts of nearly all videos, which FFmpeg turns into RGB as it does into BGR, bit for bit. It works out the colours of
+#: others differently, and what is on disk was made from BGR.
+_SAME_IN_RGB = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
 _SQUARE_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 
-Frame = np.ndarray  # (height, width, 3) uint8
+Frame = np.ndarray  # (height, width, 3) uint8 RGB
 Span = tuple[float, float]
 
 
@@ -116,9 +119,9 @@ def read(
 ) -> tuple[VideoInfo, dict[int, Frame]]:
     """Decode the frames that `plan` asks for, given what the file is. Frames are RGB uint8.
 
-    `transform` (a resize, say) takes each kept frame at once, as BGR uint8, so that memory stays small and channels
-    are swapped after shrinking, if at all; what it returns is kept as it is. `threads`: of the decoder, 0 for one a
-    core; the frames are the same, but where many videos are decoded at once one thread each takes less.
+    `transform` (a resize, say) takes each kept frame at once, so that memory stays small; what it returns is kept as
+    it is. `threads`: of the decoder, 0 for one a core; the frames are the same, but where many videos are decoded at
+    once one thread each takes less.
     Raises UnreadableVideo, naming the file, if it does not open or fewer than MIN_FRAMES decode.
     """
     with _Reader.open(path, threads) as reader:
@@ -302,16 +305,19 @@ class _Reader:
             self._packets.append(stamp)
 
     def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Frame] | None) -> Frame:
-        """A frame upright, as BGR uint8 through `transform`, or as RGB uint8."""
+        """A frame upright, as RGB uint8, through `transform`."""
+        layout = "rgb24" if frame.format.name in _SAME_IN_RGB else "bgr24"
         try:
-            picture: Frame = self._reformatter.reformat(frame, format="bgr24", threads=1).to_ndarray()
+            picture: Frame = self._reformatter.reformat(frame, format=layout, threads=1).to_ndarray()
         except (av.FFmpegError, ValueError) as e:
             raise UnreadableVideo(self._path, f"a frame cannot be shown ({e})") from e
         if self._turn is None:
             self._turn = frame.rotation % 360
         if self._turn in _SQUARE_TURNS:
             picture = cv2.rotate(picture, _SQUARE_TURNS[self._turn])
-        return transform(picture) if transform else cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        if layout == "bgr24":
+            picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        return transform(picture) if transform else picture
 
     def as_stated(self) -> VideoInfo:
         """What the header says."""

@@ -34,8 +34,8 @@ def resize(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def frame_resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """BGR frames (H, W, 3) to RGB (size, size, 3): the whole picture, squeezed."""
-    return lambda frame: cv2.cvtColor(resize(frame, size), cv2.COLOR_BGR2RGB)
+    """Frames (H, W, 3) to (size, size, 3): the whole picture, squeezed."""
+    return lambda frame: resize(frame, size)
 
 
 def frame_side(size: int, config: ClipConfig) -> int:

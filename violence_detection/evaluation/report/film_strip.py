@@ -83,7 +83,8 @@ def _shrink(frame: np.ndarray) -> np.ndarray:
 
 
 def _jpeg(frame: np.ndarray) -> bytes:
-    """The best quality that fits into the budget, or the lowest."""
+    """An RGB frame at the best quality that fits into the budget, or the lowest."""
+    frame = cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)
     for quality in _QUALITIES:
         ok, encoded = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if not ok:
