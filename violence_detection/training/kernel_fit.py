@@ -1,0 +1,161 @@
+"""Fit the kernel head: logistic regression on how like known clips a clip is, solved at once and not by steps.
+
+The kernel is the mean over the inputs of Gaussian kernels between the clips' means over time at unit length. With more
+train clips than landmarks it is the Nystroem approximation (Williams & Seeger 2001, "Using the Nystroem Method to
+Speed Up Kernel Machines"). Every (data set, class) weighs the same, so that no data set's share of fights is learnt.
+The objective is convex: the seed decides which clips are landmarks where there are too many, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.training import heads, run_folder, saved_heads
+from violence_detection.training.config import HeadConfig
+from violence_detection.training.run_folder import Trained
+from violence_detection.training.training_board import Board
+from violence_detection.training.training_data import Data, Samples
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = ("epoch", "loss", "accuracy", "auc", "selection_loss", "selection_accuracy", "selection_auc")
+#: Similarities that are held at once; beyond them a clip counts with fewer of its variants.
+_MOST_SIMILARITIES = 200_000_000
+_BATCH = 512
+_JITTER = 1e-6  # added to the landmarks' own similarities: two of them may be one picture
+_MOST_ITERATIONS = 2000
+
+
+def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
+    """Fit the kernel head that `record` describes into `folder`, with the files of any other run (see run_folder.py).
+
+    Raises UserError if a feature is not a number.
+    """
+    started = time.monotonic()
+    seed = int(record["train"]["seed"])
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    keras.utils.set_random_seed(seed)
+    model = heads.build(heads.KERNEL, shapes, HeadConfig(**record["head"]))
+    _solve(model, data.train, HeadConfig(**record["head"]), seed, folder)
+    p = _p_fight(model, data.selection)
+    row = {
+        "epoch": 1,
+        **_figures("", data.train.labels, _p_fight(model, data.train)),
+        **_figures("selection_", data.selection.labels, p),
+    }
+    for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
+        saved_heads.save(model, folder / name)
+    storage.write_csv(folder / run_folder.LOG_NAME, _COLUMNS, [row])
+    board = Board(folder / run_folder.BOARD_NAME, record)
+    board.pictures(data.selection.labels, p, 1, last=True)
+    board.close(row["selection_accuracy"], row["selection_loss"], 1)
+    trained = Trained(
+        folder=folder,
+        selection_accuracy=row["selection_accuracy"],
+        best_epoch=1,
+        epochs_run=1,
+        samples_per_second=round(len(data.train) / (time.monotonic() - started), 1),
+    )
+    values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
+    storage.write_json(folder / run_folder.RESULT_NAME, values)
+    log.info("%s: fitted to %d clips in %.1f s, selection accuracy %.4f", folder, len(data.train),
+             time.monotonic() - started, trained.selection_accuracy)  # fmt: skip
+    return trained
+
+
+def clip_weights(train: Samples) -> np.ndarray:
+    """How much each clip counts, (N,) float64 of mean 1: all pairs of data set and class together weigh the same."""
+    keys = train.rows.dataset.astype(str) + "/" + train.rows.label.astype(str)
+    counts = keys.map(keys.value_counts()).to_numpy(float)
+    return len(keys) / (counts * keys.nunique())
+
+
+def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, folder: Path) -> None:
+    """Set the model's landmarks, widths and weights."""
+    from scipy.linalg import cholesky, solve_triangular
+    from sklearn.linear_model import LogisticRegression
+
+    variants = _variants(train, config.landmarks)
+    points = {name: _points(train, name, variants) for name in train.inputs}
+    for name, values in points.items():
+        if bad := np.flatnonzero(~np.isfinite(values).all(axis=(0, 2))).tolist():
+            raise UserError(
+                f"{folder}: the features {name} of {train.rows.path.iloc[bad[0]]} are not numbers. Remove its entry in "
+                "the cache of features, and the same command makes it again"
+            )
+    chosen = _landmarks(len(train), config.landmarks, seed)
+    similar: Any = 0.0
+    among: Any = 0.0
+    for name, values in points.items():
+        vectors = values[0, chosen]
+        gamma = config.kernel_width / max(float(values[0].var(axis=0).sum()), 1e-12) / 2
+        layer = model.get_layer(f"{name}.similarity")
+        stored = np.zeros((config.landmarks, vectors.shape[1]), np.float32)
+        stored[: len(vectors)] = vectors
+        layer.set_weights([stored, np.array([gamma], np.float32)])
+        similar = similar + _kernel(values.reshape(-1, vectors.shape[1]), vectors, gamma) / len(points)
+        among = among + _kernel(vectors, vectors, gamma) / len(points)
+    root = cholesky(np.asarray(among, np.float64) + _JITTER * np.eye(len(chosen)), lower=True)
+    mapped = solve_triangular(root, np.asarray(similar, np.float64).T, lower=True, overwrite_b=True).T
+    solver = LogisticRegression(C=config.kernel_c, max_iter=_MOST_ITERATIONS)
+    weights = np.tile(clip_weights(train) / len(variants), len(variants))
+    solver.fit(mapped, np.tile(train.labels, len(variants)), sample_weight=weights)
+    shares = np.zeros((config.landmarks, 1), np.float32)
+    shares[: len(chosen), 0] = solve_triangular(root.T, solver.coef_[0], lower=False)
+    model.get_layer("logits").set_weights([shares, np.asarray(solver.intercept_, np.float32)])
+
+
+def _variants(train: Samples, landmarks: int) -> list[int]:
+    """The variants of each clip that are looked at: all, or the first that fit."""
+    there = next(iter(train.inputs.values())).shape[1]
+    fit_in = max(1, _MOST_SIMILARITIES // (len(train) * min(landmarks, len(train))))
+    if fit_in < there:
+        log.info("of %d variants of each clip %d are looked at: more do not fit", there, fit_in)
+    return list(range(min(there, fit_in)))
+
+
+def _points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
+    """The means over time at unit length, (V, N, C) float32."""
+    values = []
+    for variant in variants:
+        means = [heads.unit_mean(b[name].astype(np.float32)) for b in train.view_batches(variant, _BATCH)]
+        values.append(np.concatenate([keras.ops.convert_to_numpy(m) for m in means]))
+    return np.stack(values)
+
+
+def _landmarks(count: int, most: int, seed: int) -> np.ndarray:
+    """Which clips are landmarks: all, or `most` of them drawn, in order."""
+    if count <= most:
+        return np.arange(count)
+    rng = np.random.default_rng(storage.stable_seed(seed, "landmarks"))
+    return np.sort(rng.choice(count, most, replace=False))
+
+
+def _kernel(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
+    """(len(a), len(b)) float32 of vectors of unit length."""
+    return np.exp(2 * gamma * (a @ b.T - 1), dtype=np.float32)
+
+
+def _p_fight(model: keras.Model, samples: Samples) -> np.ndarray:
+    """P(fight) of the plain variants: (N,) float64."""
+    return np.concatenate([heads.predict(model, batch) for batch in samples.plain_batches(_BATCH)])
+
+
+def _figures(prefix: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    return {
+        f"{prefix}loss": float(log_loss(labels, p, labels=[0, 1])),
+        f"{prefix}accuracy": float(np.mean((p >= 0.5) == (labels == 1))),
+        f"{prefix}auc": float(roc_auc_score(labels, p)),
+    }
