@@ -80,7 +80,11 @@ class Trunk:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone that can be built. Features are (steps, `feature_dim`) float32 a clip and stream."""
+    """A backbone that can be built. Features are (steps, `feature_dim`) float32 a clip and stream.
+
+    `gmacs`: billions of multiply-adds for one clip or variant, of those that need so many that the rough estimates
+    of images do not hold; 0: they do.
+    """
 
     name: str
     input_size: int
@@ -90,6 +94,7 @@ class Backbone:
     build: Build
     sampling: BackboneSampling = BackboneSampling()
     trunk: Trunk | None = None
+    gmacs: float = 0.0
 
     @property
     def is_video(self) -> bool:
@@ -117,6 +122,7 @@ def register(
     weights: WeightSource,
     sampling: BackboneSampling = BackboneSampling(),
     trunk: Trunk | None = None,
+    gmacs: float = 0.0,
 ) -> Callable[[B], B]:
     """Decorate the function that builds a backbone from its weights file. Raises ValueError if the name is taken."""
 
@@ -125,7 +131,9 @@ def register(
             raise ValueError(
                 f"a backbone {name!r} is registered already, by {_backbones[name].build.__module__}"
             )
-        _backbones[name] = Backbone(name, input_size, feature_dim, licence, weights, build, sampling, trunk)
+        _backbones[name] = Backbone(
+            name, input_size, feature_dim, licence, weights, build, sampling, trunk, gmacs
+        )
         return build
 
     return decorate

@@ -231,6 +231,44 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     return Path(path)
 
 
+@dataclass(frozen=True)
+class KaggleFile:
+    """A weights file of a model on Kaggle, `owner/model/framework/variation/version`, kept in kagglehub's cache.
+
+    No hash of it is published; the feature cache's key has the hash of what was fetched.
+    """
+
+    handle: str
+    name: str
+    size_mb: int
+    #: What to install, with the versions, for kagglehub and for what builds the network.
+    package: str
+
+    def locate(self, given: Path | None, licence: str) -> Path:
+        return local_file(given) if given else kaggle_file(self, licence)
+
+
+def kaggle_file(source: KaggleFile, licence: str) -> Path:
+    """The file in kagglehub's cache, fetched once. Raises UserError with the remedy."""
+    otherwise = f"or give {source.name} of Kaggle's model {source.handle} with --backbone-weights FILE"
+    try:
+        import kagglehub
+    except ImportError as e:
+        raise UserError(
+            f"the backbone weights {source.name} ({source.size_mb} MB) come from Kaggle by kagglehub, which is not "
+            f"installed. Run: pip install -r requirements.txt {source.package}   ({otherwise})"
+        ) from e
+    log.info("%s of %s (%d MB) from Kaggle, unless it is here. Licence: %s", source.name, source.handle,
+             source.size_mb, licence)  # fmt: skip
+    try:
+        return Path(kagglehub.model_download(source.handle, path=source.name))
+    except Exception as e:
+        raise UserError(
+            f"could not fetch the backbone weights {source.name} of {source.handle} from Kaggle "
+            f"({redact(str(e).strip() or type(e).__name__)}). Run the same command where there is network, {otherwise}"
+        ) from e
+
+
 def load_keras_weights(model: keras.Model, path: Path, name: str) -> None:
     """Load a Keras weights file.
 

@@ -29,7 +29,7 @@ _PATCH = 14
 _SIDE = INPUT_SIZE // _PATCH
 PATCHES = _SIDE**2
 _GRID = 37  # patches a side in the pictures of its training
-_BLOCKS = 12
+BLOCKS = 12
 _HEADS = 6
 _EPSILON = 1e-6
 #: Mean and standard deviation of ImageNet's channels (R, G, B), values 0..1, by which pictures are normalised.
@@ -37,17 +37,19 @@ _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
 
 
-def build_change(weights: Mapping[str, np.ndarray], sampling: BackboneSampling) -> keras.Model:
+def build_change(
+    weights: Mapping[str, np.ndarray], sampling: BackboneSampling, blocks: int = BLOCKS
+) -> keras.Model:
     """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the change of their patches.
 
     Frames come in steps of `sampling.frames_per_step`. A step's features are, channel by channel, the mean of the
     `sampling.largest` largest absolute changes among its 256 patches from one frame to the next, and the mean of that
-    over the step's frames: (F / frames_per_step, 384) float32. `weights`: see build_tokens.
+    over the step's frames: (F / frames_per_step, 384) float32. `weights`, `blocks`: see build_tokens.
     """
     import keras
     from keras import ops
 
-    tokens = build_tokens(weights)
+    tokens = build_tokens(weights, blocks)
     patches = ops.cast(tokens.output[:, 1:], "float32")
     steps = ops.reshape(patches, (-1, sampling.frames_per_step, PATCHES, WIDTH))
     change = ops.abs(steps[:, 1:] - steps[:, :-1])
@@ -55,11 +57,11 @@ def build_change(weights: Mapping[str, np.ndarray], sampling: BackboneSampling) 
     return keras.Model(tokens.input, ops.mean(largest, axis=(1, 3)), name="dinov2_change")
 
 
-def build_tokens(weights: Mapping[str, np.ndarray]) -> keras.Model:
+def build_tokens(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:
     """A model from RGB pictures (B, 224, 224, 3), values 0..255, to tokens (B, 257, 384): class, then patches by row.
 
-    `weights`: arrays by the names that they have in the ONNX file (onnx_file.read_arrays). Raises UserError if one is
-    missing or has another shape.
+    `weights`: arrays by the names that they have in the ONNX file (onnx_file.read_arrays); `blocks`: so many of them.
+    Raises UserError if one is missing or has another shape.
     """
     import keras
     from keras import layers, ops
@@ -72,7 +74,7 @@ def build_tokens(weights: Mapping[str, np.ndarray]) -> keras.Model:
     x = layers.Conv2D(WIDTH, _PATCH, _PATCH, name="patch_embeddings")(x)
     x = ops.reshape(x, (-1, PATCHES, WIDTH))
     x = ops.pad(x, ((0, 0), (1, 0), (0, 0))) + _embeddings(reader)
-    for index in range(_BLOCKS):
+    for index in range(blocks):
         x = _block(x, f"layer.{index}")
     x = layers.LayerNormalization(epsilon=_EPSILON, name="layernorm")(x)
     model = keras.Model(pictures, x, name="dinov2")
