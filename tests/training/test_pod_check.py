@@ -54,9 +54,7 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
     assert found["variants_missing"] == 2 * 4 + 2
     assert found["feature_gb_missing"] == round(10 * 20 * 1280 * 2 / 1e9, 2)
     both = FeatureConfig(backbone=("efficientnet_lite0", "i3d", "i3d_local"), streams=("rgb", "motion"))
-    monkeypatch.setattr(
-        "violence_detection.backbones.weights.index_file", lambda *_: Path(__file__)
-    )
+    monkeypatch.setattr("violence_detection.backbones.weights.index_file", lambda *_: Path(__file__))
     found = pod_check.data(where, both, 60, "CPU")
     assert found["feature_gb_missing"] == round(10 * (20 * 1280 * 2 + 4 * 1024 + 8 * 832) * 2 / 1e9, 2)
     one_class = pd.DataFrame(rows).assign(label=["fight", "nonfight", "fight", "fight"])

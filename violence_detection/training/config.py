@@ -20,9 +20,7 @@ class HeadConfig(BaseConfig):
     input_dropout: float = option(0.5, "dropout on the features, by channel: in all frames of a clip at once")
     landmarks: int = option(1536, "clips that the kernel head compares a clip with, at most")
     kernel_width: float = option(1.0, "of the kernel head, relative to how far the train clips lie apart")
-    kernel_c: float = option(
-        3.0, "of the kernel head: how closely it follows the train clips (inverse of L2)"
-    )
+    kernel_c: float = option(0.5, "of the kernel head: how closely it follows the train clips (C)")
 
     def recorded(self, architecture: str) -> dict[str, Any]:
         """The settings that an architecture has, as records of trained models hold them."""

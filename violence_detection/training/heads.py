@@ -108,7 +108,7 @@ def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: Head
 
 
 def _kernel(given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
-    """Kernel logistic regression on M landmarks: the mean of the inputs' similarities, (B, M)."""
+    """What a support vector machine looks at: the mean of the inputs' similarities, (B, M)."""
     found = [LandmarkSimilarity(config.landmarks, name=f"{name}.similarity")(x) for name, x in given.items()]
     return layers.Average(dtype="float32")(found) if len(found) > 1 else found[0]
 

@@ -1,9 +1,10 @@
-"""Fit the kernel head: logistic regression on how like known clips a clip is, solved at once and not by steps.
+"""Fit the kernel head: a support vector machine on how like known clips a clip is, solved at once and not by steps.
 
-The kernel is the mean over the inputs of Gaussian kernels between the clips' means over time at unit length. With more
-train clips than landmarks it is the Nystroem approximation (Williams & Seeger 2001, "Using the Nystroem Method to
-Speed Up Kernel Machines"). Every (data set, class) weighs the same, so that no data set's share of fights is learnt.
-The objective is convex: the seed decides which clips are landmarks where there are too many, and nothing else.
+The kernel is the mean over the inputs of Gaussian kernels between the clips' means over time at unit length (Cortes &
+Vapnik 1995, "Support-Vector Networks"). With more points than landmarks it is the Nystroem approximation (Williams &
+Seeger 2001, "Using the Nystroem Method to Speed Up Kernel Machines"). Every (data set, class) weighs the same, so that
+no data set's share of fights is learnt. The problem is convex: the seed decides which clips are landmarks where there
+are too many, and nothing else.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ _COLUMNS = ("epoch", "loss", "accuracy", "auc", "selection_loss", "selection_acc
 _MOST_SIMILARITIES = 200_000_000
 _BATCH = 512
 _JITTER = 1e-6  # added to the landmarks' own similarities: two of them may be one picture
-_MOST_ITERATIONS = 2000
+_CACHE_MB = 500
+#: Points whose likeness to each other is held, which takes the square of it; more are solved without, more roughly.
+_MOST_POINTS = 12_000
+_FREE_OFFSET, _MOST_ITERATIONS = 10.0, 10_000  # of that: the offset is hardly held back
+#: What a support vector machine's margin of 1 is as a logit, before calibration.
+LOGIT_SCALE = 2.0
 
 
 def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
@@ -83,7 +89,6 @@ def clip_weights(train: Samples) -> np.ndarray:
 def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, folder: Path) -> None:
     """Set the model's landmarks, widths and weights."""
     from scipy.linalg import cholesky, solve_triangular
-    from sklearn.linear_model import LogisticRegression
 
     variants = _variants(train, config.landmarks)
     points = {name: _points(train, name, variants) for name in train.inputs}
@@ -98,7 +103,7 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
     among: Any = 0.0
     for name, values in points.items():
         vectors = values[0, chosen]
-        gamma = config.kernel_width / max(float(values[0].var(axis=0).sum()), 1e-12) / 2
+        gamma = config.kernel_width / max(float(values[0].var(axis=0).sum()), 1e-12)
         layer = model.get_layer(f"{name}.similarity")
         stored = np.zeros((config.landmarks, vectors.shape[1]), np.float32)
         stored[: len(vectors)] = vectors
@@ -107,18 +112,36 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
         among = among + _kernel(vectors, vectors, gamma) / len(points)
     root = cholesky(np.asarray(among, np.float64) + _JITTER * np.eye(len(chosen)), lower=True)
     mapped = solve_triangular(root, np.asarray(similar, np.float64).T, lower=True, overwrite_b=True).T
-    solver = LogisticRegression(C=config.kernel_c, max_iter=_MOST_ITERATIONS)
     weights = np.tile(clip_weights(train) / len(variants), len(variants))
-    solver.fit(mapped, np.tile(train.labels, len(variants)), sample_weight=weights)
+    direction, offset = _separate(mapped, np.tile(train.labels, len(variants)), weights, config.kernel_c)
     shares = np.zeros((config.landmarks, 1), np.float32)
-    shares[: len(chosen), 0] = solve_triangular(root.T, solver.coef_[0], lower=False)
-    model.get_layer("logits").set_weights([shares, np.asarray(solver.intercept_, np.float32)])
+    shares[: len(chosen), 0] = LOGIT_SCALE * solve_triangular(root.T, direction, lower=False)
+    model.get_layer("logits").set_weights([shares, np.array([LOGIT_SCALE * offset], np.float32)])
+
+
+def _separate(
+    points: np.ndarray, labels: np.ndarray, weights: np.ndarray, c: float
+) -> tuple[np.ndarray, float]:
+    """The direction (D,) and offset of the support vector machine of points (N, D)."""
+    from sklearn.svm import SVC, LinearSVC
+
+    if len(points) > _MOST_POINTS:
+        linear = LinearSVC(
+            C=c, loss="hinge", intercept_scaling=_FREE_OFFSET, max_iter=_MOST_ITERATIONS, random_state=0
+        )
+        linear.fit(points, labels, sample_weight=weights)
+        return linear.coef_[0], float(linear.intercept_[0])
+    solver = SVC(C=c, kernel="precomputed", cache_size=_CACHE_MB)
+    solver.fit(points @ points.T, labels, sample_weight=weights)
+    direction = solver.dual_coef_[0] @ points[solver.support_]
+    return direction, float(solver.intercept_[0])
 
 
 def _variants(train: Samples, landmarks: int) -> list[int]:
     """The variants of each clip that are looked at: all, or the first that fit."""
     there = next(iter(train.inputs.values())).shape[1]
     fit_in = max(1, _MOST_SIMILARITIES // (len(train) * min(landmarks, len(train))))
+    fit_in = max(1, min(fit_in, _MOST_POINTS // len(train)))
     if fit_in < there:
         log.info("of %d variants of each clip %d are looked at: more do not fit", there, fit_in)
     return list(range(min(there, fit_in)))

@@ -1,4 +1,4 @@
-"""How the patches of DINOv2 ViT-S/14 (Oquab et al. 2023, arXiv 2304.07193) change within a fraction of a second.
+"""How the patches of DINOv2 ViT-S/14 (Oquab et al. 2023, arXiv 2304.07193) change from frame to frame.
 
 The network is a vision transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) with layer scale, 12 blocks, 6 heads,
 384 channels, and sees a picture as 16 x 16 patches of 14 x 14 pixels. What a patch token is tells little that holds in
@@ -55,6 +55,23 @@ def build_change(
     change = ops.abs(steps[:, 1:] - steps[:, :-1])
     largest, _ = ops.top_k(ops.transpose(change, (0, 1, 3, 2)), sampling.largest or PATCHES)
     return keras.Model(tokens.input, ops.mean(largest, axis=(1, 3)), name="dinov2_change")
+
+
+def build_spread(
+    weights: Mapping[str, np.ndarray], sampling: BackboneSampling, blocks: int = BLOCKS
+) -> keras.Model:
+    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to how far their patches wander.
+
+    Channel by channel the standard deviation of each patch over the clip's frames, of which the `sampling.largest`
+    largest among the 256 patches are averaged: (1, 384) float32. `weights`, `blocks`: see build_tokens.
+    """
+    import keras
+    from keras import ops
+
+    tokens = build_tokens(weights, blocks)
+    spread = ops.std(ops.cast(tokens.output[:, 1:], "float32"), axis=0)
+    largest, _ = ops.top_k(ops.transpose(spread), sampling.largest or PATCHES)
+    return keras.Model(tokens.input, ops.mean(largest, axis=-1)[None], name="dinov2_spread")
 
 
 def build_tokens(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:
@@ -151,7 +168,9 @@ def _assign(model: keras.Model, weights: _Weights) -> None:
             name = published if "." in layer.name else f"backbone.{layer.name}"
             layer.set_weights([weights(f"{name}.{part}", WIDTH) for part in ("weight", "bias")])
         elif isinstance(layer, layers.Dense):
-            kernel = weights(f"{published.replace('.', '/').replace('layer/', 'layer.')}/MatMul", *layer.kernel.shape)
+            kernel = weights(
+                f"{published.replace('.', '/').replace('layer/', 'layer.')}/MatMul", *layer.kernel.shape
+            )
             scale = _scale(weights, published)
             layer.set_weights([kernel * scale, weights(f"{published}.bias", layer.units) * scale])
 
@@ -192,3 +211,21 @@ def build(path: Path) -> keras.Model:
     from violence_detection.backbones import onnx_file
 
     return build_change(onnx_file.read_arrays(path), _PAIRS)
+
+
+_OVER_THE_CLIP = BackboneSampling(frames=10, together=True, frames_per_step=10, streams=("rgb",), largest=16)
+
+
+@register(
+    "dinov2_spread",
+    input_size=INPUT_SIZE,
+    feature_dim=WIDTH,
+    licence="MIT by the package's metadata; DINOv2 is Apache-2.0",
+    weights=_WEIGHTS,
+    sampling=_OVER_THE_CLIP,
+)
+def build_dinov2_spread(path: Path) -> keras.Model:
+    """How far the patches wander over the clip, from the package's `.onnx` file."""
+    from violence_detection.backbones import onnx_file
+
+    return build_spread(onnx_file.read_arrays(path), _OVER_THE_CLIP)
