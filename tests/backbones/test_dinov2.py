@@ -145,6 +145,18 @@ def test_the_features_are_the_largest_changes_of_the_patches_of_each_step(
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_the_spread_is_the_largest_deviation_of_the_patches_over_the_clip(
+    seeded: tuple[Arrays, keras.Model],
+) -> None:
+    frames = _frames(5).astype(np.float32)
+    patches = np.asarray(seeded[1](frames))[:, 1:]
+    s = BackboneSampling(5, True, 5, ("rgb",), largest=16)
+    values = np.asarray(dinov2.build_spread(seeded[0], s, BLOCKS)(frames))
+    assert values.shape == (1, 384)
+    expected = np.sort(patches.std(axis=0), axis=0)[-16:].mean(axis=0)
+    np.testing.assert_allclose(values[0], expected, rtol=1e-3, atol=1e-4)
+
+
 def test_weights_that_do_not_fit_are_refused_by_name(seeded: tuple[Arrays, keras.Model]) -> None:
     name = "backbone/encoder/layer.1/mlp/fc1/MatMul"
     lacking = {k: v for k, v in seeded[0].items() if k != name}

@@ -89,6 +89,10 @@ def _seeded_weights() -> dict[str, np.ndarray]:
         out[f"params/{norm}/bias"] = rng.standard_normal(after, np.float32) / 4
         out[f"batch_stats/{norm}/mean"] = rng.standard_normal(shape, np.float32) / 4
         out[f"batch_stats/{norm}/var"] = 0.5 + rng.random(shape, np.float32)
+    classifier = "params/Logits/Conv3d_0c_1x1/Conv_0"
+    rng = np.random.default_rng(storage.stable_seed(classifier))
+    out[f"{classifier}/kernel"] = rng.standard_normal((1, 1, 1, 1024, 400), np.float32) / 32
+    out[f"{classifier}/bias"] = rng.standard_normal(400, np.float32)
     return out
 
 
@@ -127,6 +131,17 @@ def test_one_run_of_the_trunk_gives_the_features_of_both_backbones(
     np.testing.assert_allclose(
         local, np.asarray(i3d.build_network(["i3d_local"], seeded[0])(frames)), rtol=1e-5, atol=1e-5
     )
+
+
+def test_classes_are_the_published_classifier_of_the_same_features(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    frames = _waves().astype(np.float32)
+    whole, classes = (np.asarray(v) for v in i3d.build_network(["i3d", "i3d_classes"], seeded[0])(frames))
+    kernel, bias = (seeded[0][f"params/Logits/Conv3d_0c_1x1/Conv_0/{part}"] for part in ("kernel", "bias"))
+    logits = whole @ kernel[0, 0, 0] + bias
+    assert classes.shape == (2, 400)
+    np.testing.assert_allclose(classes, logits - logits.mean(axis=1, keepdims=True), rtol=1e-4, atol=1e-3)
 
 
 def test_i3d_gives_the_features_of_the_published_weights() -> None:

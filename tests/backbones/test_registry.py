@@ -188,6 +188,13 @@ def test_every_backbone_says_its_licence_size_and_sampling() -> None:
         assert backbone.sampling.frames_per_step == 1 or backbone.is_video
 
 
+def test_a_backbone_takes_of_the_streams_those_it_knows() -> None:
+    image, video = registry.get("efficientnet_lite0").sampling, registry.get("i3d").sampling
+    assert image.taken(("rgb", "motion", "moving")) == ("rgb", "motion", "moving")
+    assert video.taken(("rgb", "motion", "moving")) == ("rgb", "moving")
+    assert video.taken(("motion",)) == ("rgb",)
+
+
 def test_backbones_with_one_trunk_stand_together_and_others_alone() -> None:
     groups = registry.by_trunk(["i3d", "vgg19", "i3d_local"])
     assert [[b.name for b in group] for group in groups] == [["i3d", "i3d_local"], ["vgg19"]]
