@@ -45,7 +45,7 @@ def _seeded_weights() -> Arrays:
             shapes[f"{block}.{scale}.lambda1"] = (width,)
         attention = ("attention/attention/query", "attention/attention/key", "attention/attention/value",
                      "attention/output/dense")  # fmt: skip
-        sizes = {name: (width, width) for name in attention}
+        sizes = dict.fromkeys(attention, (width, width))
         sizes |= {"mlp/fc1": (width, 4 * width), "mlp/fc2": (4 * width, width)}
         for name, size in sizes.items():
             shapes[f"backbone/encoder/layer.{i}/{name}/MatMul"] = size

@@ -220,7 +220,9 @@ def missing_features(
                 steps = backbone.steps(run.config.frames)
                 size += extract.needed_bytes(lacking[-1], steps, backbone.feature_dim)
         rate = estimate.RateRecord(folders[0]).known() or 0.0
-        found.append(Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate, run.backbone.gmacs))
+        found.append(
+            Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate, run.backbone.gmacs)
+        )
     return found
 
 

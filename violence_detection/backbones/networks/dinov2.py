@@ -151,7 +151,9 @@ def _assign(model: keras.Model, weights: _Weights) -> None:
             name = published if "." in layer.name else f"backbone.{layer.name}"
             layer.set_weights([weights(f"{name}.{part}", WIDTH) for part in ("weight", "bias")])
         elif isinstance(layer, layers.Dense):
-            kernel = weights(f"{published.replace('.', '/').replace('layer/', 'layer.')}/MatMul", *layer.kernel.shape)
+            kernel = weights(
+                f"{published.replace('.', '/').replace('layer/', 'layer.')}/MatMul", *layer.kernel.shape
+            )
             scale = _scale(weights, published)
             layer.set_weights([kernel * scale, weights(f"{published}.bias", layer.units) * scale])
 

@@ -44,7 +44,10 @@ _PACKAGE = '"keras-hub>=0.29,<0.30"'
     feature_dim=WIDTH,
     licence="Apache-2.0",
     weights=KaggleFile(
-        "keras/videoprism/keras/videoprism_public_v1_base/1", "model.weights.h5", size_mb=458, package=_PACKAGE
+        "keras/videoprism/keras/videoprism_public_v1_base/1",
+        "model.weights.h5",
+        size_mb=458,
+        package=_PACKAGE,
     ),
     sampling=BackboneSampling(frames=FRAMES, together=True, streams=("rgb",)),
     gmacs=490,
