@@ -177,7 +177,18 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "members": members[:_MEMBERS_SHOWN],
         "selection_note": _left_out(len(members)),
         "cross_validation": _folds(run),
+        "final_fit": bool(run.final_fit),
+        "folds_by_dataset": _folds_by_dataset(run) if run.final_fit else [],
+        "left_out": _left_out_sets(run),
     }
+
+
+def _left_out_sets(run: RunRecords) -> list[dict[str, Any]]:
+    """What models that had not seen a data set gave on it; none where that was not measured."""
+    try:
+        return [_row(d["dataset"], d) for d in run.left_out["datasets"]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _left_out(members: int) -> str:
@@ -195,8 +206,11 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "frames a clip": ("features", "frames"),
         "window, s": ("features", "window_s"),
         "variants a train clip": ("augment",),
-        "epochs at most": ("train", "epochs"),
-        "epoch kept": ("train", "keep"),
+        **(
+            {"optimiser steps": ("steps", "steps")}
+            if run.final_fit
+            else {"epochs at most": ("train", "epochs"), "epoch kept": ("train", "keep")}
+        ),
         "batch": ("train", "batch_size"),
         "peak learning rate": ("train", "learning_rate"),
         "seed": ("train", "seed"),
@@ -242,6 +256,28 @@ def _folds(run: RunRecords) -> str:
         return ""
 
 
+def _folds_by_dataset(run: RunRecords) -> list[dict[str, Any]]:
+    """The folds' figures of each data set; none where they are not all there."""
+    record = run.cross_validation
+    try:
+        parts = [("all", {k.removeprefix("cv_"): v for k, v in record.items()}), *record["cv_by_dataset"].items()]
+        return [_row(name, {**r, "ci95": r.get("accuracy_ci95", r.get("ci95"))}) for name, r in parts]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+
+
+def _row(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of a table of figures."""
+    return {
+        "name": name,
+        "accuracy": _percent(r["accuracy"]),
+        "interval": f"{_percent(r['ci95'][0])} to {_percent(r['ci95'][1])}",
+        "roc_auc": "not defined" if r.get("roc_auc") is None else f"{r['roc_auc']:.3f}",
+        "n": r["n"],
+        "sources": r["n_groups"],
+    }
+
+
 def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the template says of an evaluation."""
     rows = [("all", metrics), *((f"  {name}", r) for name, r in metrics["by_dataset"].items())]
@@ -252,17 +288,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "created": metrics["created"],
         "command": metrics["command"],
         "touched": seen["touched"],
-        "rows": [
-            {
-                "name": name,
-                "accuracy": _percent(r["accuracy"]),
-                "interval": f"{_percent(r['ci95'][0])} to {_percent(r['ci95'][1])}",
-                "roc_auc": "not defined" if r.get("roc_auc") is None else f"{r['roc_auc']:.3f}",
-                "n": r["n"],
-                "sources": r["n_groups"],
-            }
-            for name, r in rows
-        ],
+        "rows": [_row(name, r) for name, r in rows],
         "lines": [
             f"Recall of fights {_percent(metrics['recall'])}, precision {_percent(metrics['precision'])} at threshold "
             f"{metrics['threshold']}.",
