@@ -102,15 +102,15 @@ def test_a_member_makes_the_median_of_the_folds_steps_along_their_learning_rate(
         assert log.learning_rate.iloc[-1] == pytest.approx(expected, rel=1e-4)
 
 
-def test_what_is_known_of_it_is_what_the_folds_gave(
-    done: tuple[Path, dict[str, Any]], pool: Pool
-) -> None:
+def test_what_is_known_of_it_is_what_the_folds_gave(done: tuple[Path, dict[str, Any]], pool: Pool) -> None:
     output, said = done
     oof = pd.read_csv(output / "oof_predictions.csv", dtype={"clip_id": str})
     assert sorted(oof.clip_id) == sorted(pool.frame.clip_id)
     right = float(((oof.p_violent >= 0.5) == (oof.label == "fight")).mean())
     kept = run_records.read(output / "final").cross_validation
-    assert kept["cv_accuracy"] == pytest.approx(right, abs=1e-4) == pytest.approx(said["cv_accuracy"], abs=1e-4)
+    assert (
+        kept["cv_accuracy"] == pytest.approx(right, abs=1e-4) == pytest.approx(said["cv_accuracy"], abs=1e-4)
+    )
     assert (kept["cv_n"], len(kept["folds"]), kept["views"]) == (96, 2, 1)
     assert str(output) not in (output / "final" / "ensemble.json").read_text(), "it can go to others"
     fitted, _ = temperature.fit((oof.label == "fight").to_numpy(), oof.p_violent.to_numpy())
@@ -119,7 +119,10 @@ def test_what_is_known_of_it_is_what_the_folds_gave(
     assert all(m["selection_accuracy"] is m["val_accuracy"] is None for m in said["members"])
     assert said["ensemble_val_accuracy"] is None
     card = (output / "final" / model_card.CARD_NAME).read_text()
-    assert f"2 folds by source on the same manifest, other models of the same settings: {100 * right:.1f} %" in card
+    assert (
+        f"2 folds by source on the same manifest, other models of the same settings: {100 * right:.1f} %"
+        in card
+    )
     assert f"| all | {100 * right:.1f} % |" in card
     assert "no other accuracy is claimed" in card
     assert "selection accuracy" not in card

@@ -27,9 +27,15 @@ class EnsembleConfig(BaseConfig):
     )
     final: bool = option(
         False,
-        "train the members on every labelled clip, train, selection and val together, for as many steps as the folds of "
-        "a cross-validation of all clips say (--cross-validate K, without it 5; made first unless they are there) -> "
-        "final/. Only the folds' accuracy is then known; val is spent",
+        "train the members on every labelled clip, train, selection and val together, for as many steps as the folds "
+        "of a cross-validation of all clips say (--cross-validate K, without it 5; made first unless they are there) "
+        "-> final/. Only the folds' accuracy is then known; val is spent",
+    )
+    ship: str | None = option(
+        None,
+        "with --final: make the fit a model of that name, small and whole by itself, for --model NAME; it is put into "
+        "$VIOLENCE_MODELS, else into the package",
+        shown_as="NAME",
     )
     leave_one_dataset_out: bool = option(
         False,

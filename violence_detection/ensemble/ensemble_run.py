@@ -24,7 +24,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import measure, scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.models import calibration, model_card
+from violence_detection.models import calibration, model_card, shipping
 from violence_detection.system import console, processes, storage, tensorflow_start
 from violence_detection.training import devices, heads, run_folder, trainer, training_data
 from violence_detection.training.config import HeadConfig, TrainConfig
@@ -34,6 +34,8 @@ from violence_detection.video import augment
 log = logging.getLogger(__name__)
 #: Folds whose predictions tell hard clips, or what a final fit needs, where no cross-validation was asked for.
 _FOLDS = 5
+#: Clips at most on which a shipped model is compared with what it was made of.
+_COMPARED = 500
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,9 @@ class EnsembleRun:
         judged: dict[str, Any] = {}
         if known:
             log.info("%s: judged before", self.output / run_folder.FOLDS_RECORD_NAME)
-            judged = {name: value for name, value in known[1].items() if name not in ("jobs", "views", "members")}
+            judged = {
+                name: value for name, value in known[1].items() if name not in ("jobs", "views", "members")
+            }
         elif asked:
             judged = cross_validation.finish(asked, trained[len(official) : first], self._saw)
         if official:
@@ -94,6 +98,10 @@ class EnsembleRun:
         for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
             if (folder / run_folder.ENSEMBLE_NAME).is_file():
                 model_card.write_trained(folder)
+        if config.ship:
+            ids = sorted(self.pool.frame.clip_id)
+            some = self.pool.plain(ids[:: -(-len(ids) // _COMPARED)]).plain()
+            fields["shipped"] = str(shipping.ship(self.final_folder, config.ship, some))
         return {**fields, "generated_samples": self.pool.generated}
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
@@ -379,6 +387,10 @@ def check(config: EnsembleConfig) -> None:
         raise UserError(
             "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"
         )
+    if config.ship is not None:
+        if not config.final:
+            raise UserError("--ship takes a final fit alone: add --final")
+        shipping.check(config.ship)
     if config.seeds < 1 or (config.seeds > 1 and not config.leave_one_dataset_out):
         raise UserError("--seeds is at least 1, and goes with --leave-one-dataset-out")
     if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:

@@ -44,7 +44,10 @@ _OF_A_FOLD = ("fold", "accuracy", "n", "n_groups", "trained_on")
 
 @dataclass(frozen=True)
 class FinalFit:
-    """Members trained on all that the folds of `plan` have, into `folder`. `trained`: the folds' members, fold by fold."""
+    """Members trained on all clips that the folds of `plan` have, into `folder`.
+
+    `trained`: the folds' members, fold by fold.
+    """
 
     plan: CrossValidation
     trained: Sequence[Trained]
@@ -70,7 +73,9 @@ class FinalFit:
             for i, name in enumerate(self.plan.members)
         }
 
-    def write(self, members: Sequence[Trained], predictions: pd.DataFrame, figures: Mapping[str, Any]) -> None:
+    def write(
+        self, members: Sequence[Trained], predictions: pd.DataFrame, figures: Mapping[str, Any]
+    ) -> None:
         """Write ensemble.json. `predictions`: of the folds' held-out clips; `figures`: those made of them."""
         plan = self.plan
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, members, strict=True)]
@@ -105,7 +110,9 @@ class FinalFit:
         """Each member's weight: the mean of those it has in the folds."""
         weights = np.zeros(len(self.plan.members))
         for fold in self.plan.folds:
-            listed = run_folder.read_object(self.plan.folder / fold.name / run_folder.ENSEMBLE_NAME)["members"]
+            listed = run_folder.read_object(self.plan.folder / fold.name / run_folder.ENSEMBLE_NAME)[
+                "members"
+            ]
             weights += [m["weight"] for m in listed]
         return (weights / weights.sum()).tolist()
 

@@ -72,7 +72,9 @@ class Pool:
             )
         ]
         in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
-        loaded = [training_data.load(self.stores, *part, in_memory) if len(part[0]) else None for part in parts]
+        loaded = [
+            training_data.load(self.stores, *part, in_memory) if len(part[0]) else None for part in parts
+        ]
         train = loaded[0]
         assert train, "a fold trains on something"
         none = train.take(np.zeros(0, int))

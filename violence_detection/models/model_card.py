@@ -57,15 +57,15 @@ def write_trained(model: Path) -> None:
 def complete(model: Path, metrics: Mapping[str, Any], report: Path) -> None:
     """Write the card with the figures of an evaluation, its metrics.json, to `report` and into the model's folder.
 
-    The folder of a model that is a single file, or that comes with the package, is left as it is; so is it where some
-    of the clips were seen in training.
+    The folder of a model that is a single file, or that was shipped, is left as it is; so is it where some of the clips
+    were seen in training.
     """
     identity = model_files.identity(model)
     text = render(model, identity, metrics)
     storage.write_text(report, text)
     if touched := metrics["seen_in_training"]["touched"]:
         log.info("%s stays as it is: %d of these clips were seen in training", model / CARD_NAME, touched)
-    elif model.is_dir() and not model.resolve().is_relative_to(Path(__file__).resolve().parent):
+    elif model.is_dir() and not model_files.is_shipped(model):
         _put(model / CARD_NAME, text)
 
 
@@ -140,8 +140,9 @@ def _header(path: Path) -> Mapping[str, Any]:
 
 
 def _name(model: Path) -> str:
-    """The model as people name it: an ensemble that stands below another one with the name of that."""
-    is_below = (model.parent / run_folder.ENSEMBLE_NAME).is_file()
+    """The model as people name it: an ensemble that stands below another one, or its folds, with the name of that."""
+    above = (run_folder.ENSEMBLE_NAME, run_folder.FOLDS_RECORD_NAME)
+    is_below = any((model.parent / name).is_file() for name in above)
     return f"{model.parent.name}/{model.name}" if is_below else model.name
 
 
@@ -260,7 +261,10 @@ def _folds_by_dataset(run: RunRecords) -> list[dict[str, Any]]:
     """The folds' figures of each data set; none where they are not all there."""
     record = run.cross_validation
     try:
-        parts = [("all", {k.removeprefix("cv_"): v for k, v in record.items()}), *record["cv_by_dataset"].items()]
+        parts = [
+            ("all", {k.removeprefix("cv_"): v for k, v in record.items()}),
+            *record["cv_by_dataset"].items(),
+        ]
         return [_row(name, {**r, "ci95": r.get("accuracy_ci95", r.get("ci95"))}) for name, r in parts]
     except (KeyError, TypeError, ValueError, AttributeError):
         return []

@@ -4,8 +4,8 @@ Every epoch is a function of (state at its start, seed, epoch): order, variants 
 The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history. If the
 device's memory is full, the epoch begins again from that state with less on the device at a time.
 
-Without a selection part the record has the number of steps (step_plan.py): the last epoch ends with the last of them, and
-it is kept.
+Without a selection part the record has the number of steps (step_plan.py): the last epoch ends with the last of them,
+and it is kept.
 
 run_folder.py says what stands where.
 """
@@ -294,7 +294,7 @@ class _TrainingRun:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch that ends training. Unless a plan says when, what is kept of it has the learning rate at its floor."""
+        """The epoch that ends training: what is kept of it has the learning rate at its floor, unless a plan ends it."""
         c = self.config
         if self.plan:
             return -(-self.plan.steps // self.steps)
@@ -336,7 +336,7 @@ class _TrainingRun:
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
 
     def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
-        """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips, of which it says nothing without any."""
+        """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips, if there are any."""
         if not np.isfinite(p).all():
             raise self._not_a_number("P(fight) of a selection clip")
         return {
@@ -402,7 +402,9 @@ class _TrainingRun:
         model.load_weights(best_model)
         # again, where an earlier version or a killed run has left but one of the two files
         saved_heads.save_weights(model, run_folder.weights_of(best_model))
-        board.pictures(self.data.selection.labels, self._predict_selection(model), int(best["epoch"]), last=True)
+        board.pictures(
+            self.data.selection.labels, self._predict_selection(model), int(best["epoch"]), last=True
+        )
         board.close(best)
         trained = Trained(
             folder=self.folder,
