@@ -173,7 +173,7 @@ def test_shipped_again_it_takes_the_place_of_the_earlier_one_byte_for_byte(
 def test_weights_that_half_precision_would_change_stay_whole(
     place: tuple[Path, Path], by_name: Path, pool: Pool, tmp_path: Path
 ) -> None:
-    """A layer of tiny weights: what half precision has for them is 0, and another one makes much of the difference."""
+    """Weights beyond what half precision has numbers for."""
     final = Path(shutil.copytree(place[0], tmp_path / "final"))
     weights = final / "average" / "best_model.safetensors"
     model = saved_heads.load(weights)

@@ -44,7 +44,7 @@ def test_every_promised_panel_is_written(tmp_path: Path) -> None:
     )
     board.scalars(dict.fromkeys(names, 0.5) | {"epoch": 1}, {"samples_per_second": 100.0})
     board.pictures(LABELS, P, 1)
-    board.close({"epoch": 1, "selection_accuracy": 0.7, "selection_loss": 0.5})
+    board.close(0.7, 0.5, 1)
     selection, run = _values(tmp_path / "selection"), _values(tmp_path)
     assert {name: plugin for name, (plugin, _) in selection.items()} == {
         "loss": "scalars", "accuracy": "scalars", "auc": "scalars", "learning_rate": "scalars",

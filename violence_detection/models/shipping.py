@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,7 @@ def ship(model: Path, name: str, inputs: Inputs) -> Path:
     # A folder of its own on the same disk, of the same name, which the card has as its title.
     making, earlier = home / ".making" / name, home / ".making" / f"{name}.earlier"
     shutil.rmtree(home / ".making", ignore_errors=True)
-    loaded = trained_model.load(model)
-    _write(model, making, half=True)
-    change = _change(loaded, making, inputs)
-    if not change < MOST_CHANGE:
-        log.info("half precision changes a probability by %.2g: the weights stay as they are", change)
-        shutil.rmtree(making)
-        _write(model, making, half=False)
-        change = _change(loaded, making, inputs)
+    change = _write_as_small_as_it_may_be(model, making, inputs)
     model_card.write_trained(making)
     model_files.write_sums(making)
     target = home / name
@@ -77,8 +71,29 @@ def ship(model: Path, name: str, inputs: Inputs) -> Path:
     return target
 
 
-def _write(model: Path, to: Path, half: bool) -> None:
-    """The files of the model, but for its card and the sums."""
+def _write_as_small_as_it_may_be(model: Path, to: Path, inputs: Inputs) -> float:
+    """Write the model's files, members in half precision where that may be; returns the largest change it makes."""
+    loaded = trained_model.load(model)
+    half = {m.name for m in loaded.members}
+    while True:
+        shutil.rmtree(to, ignore_errors=True)
+        _write(model, to, half)
+        changes = _changes(loaded, to, inputs)
+        largest = max(changes.values())
+        if largest < MOST_CHANGE or not half:
+            return largest
+        # of all together, where each by itself may be: what divides the logit enlarges changes too
+        too_large = half & {name for name, change in changes.items() if not change < MOST_CHANGE} or half
+        log.info(
+            "half precision changes a probability by %.2g: the weights of %s stay as they are",
+            largest,
+            ", ".join(sorted(too_large)),
+        )
+        half -= too_large
+
+
+def _write(model: Path, to: Path, half: Collection[str]) -> None:
+    """The files of the model, but for its card and the sums. `half`: members in half precision."""
     record: dict[str, Any] = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
     for entry, (name, file, _) in zip(record["members"], model_files.listed(model), strict=True):
         folder = to / name
@@ -87,7 +102,7 @@ def _write(model: Path, to: Path, half: bool) -> None:
             if (file.parent / kept).is_file():
                 shutil.copyfile(file.parent / kept, folder / kept)
         weights = run_folder.weights_of(folder / run_folder.BEST_NAME)
-        saved_heads.save_weights(saved_heads.load(file), weights, half)
+        saved_heads.save_weights(saved_heads.load(file), weights, name in half)
         entry["model"] = weights.relative_to(to).as_posix()
     for kept in (run_folder.CLIPS_NAME, run_folder.LEFT_OUT_NAME):
         if (model / kept).is_file():
@@ -95,8 +110,8 @@ def _write(model: Path, to: Path, half: bool) -> None:
     storage.write_json(to / run_folder.ENSEMBLE_NAME, record)
 
 
-def _change(before: TrainedModel, folder: Path, inputs: Inputs) -> float:
-    """The largest difference of any probability, of a member or of all together, that the copy in `folder` makes.
+def _changes(before: TrainedModel, folder: Path, inputs: Inputs) -> dict[str, float]:
+    """By member, and under "" of all together, the largest difference of a probability that the copy in `folder` makes.
 
     Infinite where a weight is too large for what it is kept in.
     """
@@ -104,7 +119,7 @@ def _change(before: TrainedModel, folder: Path, inputs: Inputs) -> float:
         after = trained_model.load(folder)
     except UserError as e:
         log.info("%s", e)
-        return np.inf
+        return {"": np.inf}
     one, other = before.predict(inputs), after.predict(inputs)
-    pairs = [(one[name], other[name]) for name in one] + [(before.average(one), after.average(other))]
-    return float(max(np.abs(a - b).max() for a, b in pairs))
+    changes = {name: float(np.abs(one[name] - other[name]).max()) for name in one}
+    return {**changes, "": float(np.abs(before.average(one) - after.average(other)).max())}

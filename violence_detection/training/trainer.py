@@ -294,7 +294,7 @@ class _TrainingRun:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch that ends training: what is kept of it has the learning rate at its floor, unless a plan ends it."""
+        """The epoch that ends training; what is kept has the learning rate at its floor, unless a plan ends it."""
         c = self.config
         if self.plan:
             return -(-self.plan.steps // self.steps)
@@ -405,7 +405,7 @@ class _TrainingRun:
         board.pictures(
             self.data.selection.labels, self._predict_selection(model), int(best["epoch"]), last=True
         )
-        board.close(best)
+        board.close(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
         trained = Trained(
             folder=self.folder,
             selection_accuracy=best.get("selection_accuracy"),

@@ -65,12 +65,12 @@ class Board:
             tf.summary.image("confusion_matrix", confusion_picture(labels, p_fight)[None], step=epoch)
         self._selection.flush()
 
-    def close(self, best: Mapping[str, float]) -> None:
-        """The figures of the best epoch's row, which the hyper-parameter table is sorted by."""
+    def close(self, selection_accuracy: float | None, selection_loss: float | None, epoch: int) -> None:
+        """The best epoch's figures, which the hyper-parameter table is sorted by."""
         with self._run.as_default():
-            for name in ("selection_accuracy", "selection_loss"):
-                if name in best:
-                    tf.summary.scalar(f"best/{name}", best[name], step=int(best["epoch"]))
+            if selection_accuracy is not None and selection_loss is not None:
+                tf.summary.scalar("best/selection_accuracy", selection_accuracy, step=epoch)
+                tf.summary.scalar("best/selection_loss", selection_loss, step=epoch)
         for writer in (self._train, self._selection, self._run):
             writer.close()
 
