@@ -189,6 +189,20 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
+def test_its_card_has_what_leaving_out_a_data_set_gave(pool: Pool, tmp_path: Path) -> None:
+    sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
+    dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
+    apart = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
+    config = dataclasses.replace(CONFIG, members=("average",), leave_one_dataset_out=True)
+    figures = _run(apart, tmp_path / "models", config).run()["leave_one_dataset_out"]
+    kept = run_records.read(tmp_path / "models" / "final").left_out
+    assert kept["datasets"] == figures["datasets"]
+    card = (tmp_path / "models" / "final" / model_card.CARD_NAME).read_text()
+    for d in figures["datasets"]:
+        assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
+
+
 @pytest.mark.parametrize("change", [{"show_val": True}, {"fine_tune_hard": True}])
 def test_what_needs_clips_kept_apart_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="--final"):
