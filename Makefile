@@ -2,6 +2,7 @@
 # make demo-real the same on real clips: downloads Surveillance Camera Fight (92 MB, no account needed)
 # make test      environment, lint, types and tests
 # make roadmap DATA_ROOT=/workspace/data     the six steps with the roadmap's settings, on a pod
+# make ship-fast DATA_ROOT=DIR      the model `fast` again, from the clips in DIR/raw; ship-accurate: the model `accurate`
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -10,7 +11,7 @@ DATA_ROOT ?=
 TEST_PROCESSES ?= 2
 comma := ,
 
-.PHONY: help demo demo-real test lint roadmap clean
+.PHONY: help demo demo-real test lint roadmap ship-fast ship-accurate clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -57,6 +58,19 @@ roadmap: $(VENV)/.installed
 	$(PY) runpod_train_ultimate.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) test_ensemble.py --models models_ensemble --data "$(DATA_ROOT)/combined_all/val" --tta 4
+
+# What the shipped models are made with. Clips that cannot be read are named and left out (exit 1).
+RECIPE_fast := --backbone efficientnet_lite0 --streams rgb,motion --augment 5 --batch-size 64 --keep last --schedule-epochs 60
+RECIPE_accurate := --backbone efficientnet_lite0,i3d_local --streams rgb,motion --augment 5 --focus 0.6 --batch-size 64 \
+	--keep last --schedule-epochs 60
+
+ship-fast ship-accurate: ship-%: $(VENV)/.installed
+	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make ship-$* DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
+	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)"
+	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
+	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_$*) --output "models_$*" --final --cross-validate 5 \
+		--ship $* || test $$? = 1
+	@echo "Made: the model $*. Card: violence_detection/models/shipped_models/$*/README.md"
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.models import calibration
+from violence_detection.models import calibration, shipped
 from violence_detection.prediction import batch
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -63,7 +63,7 @@ def load(config: PredictConfig) -> Callable[[Path], Verdict]:
         time.sleep(float(os.environ.get("STAND_IN_TAKES_S", "0")))
         p, _, warning = text.partition(" ")
         windows = (JudgedWindow(0.0, 5.0, float(p)), JudgedWindow(2.5, 7.5, 0.1))
-        model = calibration.read(config.model)
+        model = calibration.read(shipped.find(config.model))
         threshold = model.threshold(config.operating_point, config.threshold)
         calibrated = model.temperature is not None
         return Verdict(str(path), windows, threshold, 7.5, 7.5, warning, calibrated)

@@ -16,6 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 FIXTURE = Path(__file__).parent / "fixtures" / "made_by_d191a31.tar.xz"
 
 
+#: A member of a shipped model.
+_PLANTED = "violence_detection/models/shipped_models/planted/gru"
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as pip installs it from a copy of the repository; what it needs is there already."""
@@ -25,6 +29,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ".*", "__pycache__", "tests", "docs", "data", "demo*", "models_*", "reports"
     )
     shutil.copytree(ROOT, source, ignore=ignored)
+    planted = source / _PLANTED
+    planted.mkdir(parents=True)
+    for name in ("best_model.safetensors", "config.json"):
+        (planted / name).touch()
     target = tmp_path_factory.mktemp("installed")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation",
                "--disable-pip-version-check", "--target", str(target), str(source)]  # fmt: skip
@@ -50,6 +58,7 @@ def test_all_files_of_the_package_are_installed(installed: Path) -> None:
         "datasets/catalogue.toml",
         "evaluation/report/templates/report.html.j2",
         "models/templates/model_card.md.j2",
+        *(f"{_PLANTED.partition('/')[2]}/{file}" for file in ("best_model.safetensors", "config.json")),
     ):
         assert (package / name).is_file(), name
     ours = {p.relative_to(ROOT / "violence_detection") for p in (ROOT / "violence_detection").rglob("*.py")}

@@ -69,6 +69,19 @@ def test_the_demos_take_a_folder_with_spaces(work: Path, target: str, name: str)
     assert calls[6][-1] == f"{folder}/report"
 
 
+@pytest.mark.parametrize("name", ["fast", "accurate"])
+def test_a_shipped_model_is_made_from_raw_clips_by_one_command(work: Path, name: str) -> None:
+    calls = _made(work, f"ship-{name}", "DATA_ROOT=/my data")
+    assert [call[0] for call in calls] == [
+        "find_all_datasets.py",
+        "combine_all_datasets.py",
+        "train_ensemble_models.py",
+    ]
+    assert all(call[1:3] == ["--data-root", "/my data"] for call in calls)
+    assert calls[2][-7:] == ["--output", f"models_{name}", "--final", "--cross-validate", "5", "--ship", name]
+    assert "efficientnet_lite0" in calls[2][calls[2].index("--backbone") + 1]
+
+
 def test_cleaning_removes_the_demos_alone(work: Path) -> None:
     for name in ("my demo", "my demo-real", "my", "demo", "demo-real"):
         (work / name).mkdir()

@@ -25,6 +25,18 @@ class EnsembleConfig(BaseConfig):
     all_clips: bool = option(
         False, "cut the folds from train and val together and train nothing else: val is then spent"
     )
+    final: bool = option(
+        False,
+        "train the members on every labelled clip, train, selection and val together, for as many steps as the folds "
+        "of a cross-validation of all clips say (--cross-validate K, without it 5; made first unless they are there) "
+        "-> final/. Only the folds' accuracy is then known; val is spent",
+    )
+    ship: str | None = option(
+        None,
+        "with --final: make the fit a model of that name, small and whole by itself, for --model NAME; it is put into "
+        "$VIOLENCE_MODELS, else into the package",
+        shown_as="NAME",
+    )
     leave_one_dataset_out: bool = option(
         False,
         "for each data set train all members on the others alone and measure on it, with --cross-validate K beside it; "
@@ -50,3 +62,8 @@ class EnsembleConfig(BaseConfig):
         "looked at, so that what one tunes by is the selection part",
     )
     parallel: int = 1
+
+    @property
+    def spends_val(self) -> bool:
+        """Whether val's clips are trained on like all others."""
+        return self.all_clips or self.final

@@ -131,10 +131,27 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> pd.Data
     return oof
 
 
-def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
-    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members)."""
+def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """The predictions and figures that `finish` has written for the same plan; None if it has not."""
+    path = plan.folder / RECORD_NAME
+    if not path.is_file() or not plan.predictions_path.is_file():
+        return None
+    record = run_folder.read_object(path)
+    if record.get("jobs") != plan.keys() or record.get("views") != plan.views:
+        return None
+    return read_predictions(plan.predictions_path), record
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Out-of-fold predictions as they were written."""
     import pandas as pd
 
+    text = {"clip_id": str, "source_group": str}
+    return pd.read_csv(path, dtype=text, keep_default_na=False, encoding_errors=storage.NAME_ERRORS)
+
+
+def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
+    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members)."""
     if not (folder / RECORD_NAME).is_file():
         return None
     record = run_folder.read_object(folder / RECORD_NAME)
@@ -148,10 +165,7 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
     if jobs != wanted.keys():  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
-    text = {"clip_id": str, "source_group": str}
-    return pd.read_csv(
-        folder / PREDICTIONS_NAME, dtype=text, keep_default_na=False, encoding_errors=storage.NAME_ERRORS
-    )
+    return read_predictions(folder / PREDICTIONS_NAME)
 
 
 def calibration_basis(

@@ -39,7 +39,7 @@ class Part:
 
     name: str
     model: Path
-    selection_accuracy: float
+    selection_accuracy: float | None
 
     @classmethod
     def of(cls, name: str, trained: Trained) -> Part:
@@ -99,8 +99,9 @@ def write_listed(
     weighting: dict[str, object],
     tuned_on: Mapping[str, pd.DataFrame],
     calibration: Calibration | None = None,
+    further: Mapping[str, object] | None = None,
 ) -> None:
-    """Write ensemble.json, and trained_on.csv of the clips that chose the weights, by role.
+    """Write ensemble.json, with what `further` has, and trained_on.csv of the clips that chose the weights, by role.
 
     A member of another folder is linked into this one: an ensemble is whole by itself.
     """
@@ -115,7 +116,7 @@ def write_listed(
         for part, weight in zip(parts, weights, strict=True)
     ]
     trained_clips.write(folder, tuned_on)
-    record: dict[str, object] = {"members": members, "weighting": weighting}
+    record: dict[str, object] = {"members": members, "weighting": weighting, **(further or {})}
     if calibration is not None:
         record[run_folder.CALIBRATION_KEY] = calibration.record()
     storage.write_json(folder / run_folder.ENSEMBLE_NAME, record)

@@ -1,4 +1,4 @@
-"""What train_ensemble_models.py does: the ensemble, its cross-validation, and fine-tuning on hard clips."""
+"""What train_ensemble_models.py does: the ensemble, its cross-validation, fine-tuning on hard clips, the final fit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from violence_detection.ensemble import cross_validation, ensemble, folds, hard,
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.cross_validation import CrossValidation
+from violence_detection.ensemble.final_fit import FinalFit
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Choice, Pool
@@ -23,7 +24,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import measure, scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.models import calibration, model_card
+from violence_detection.models import calibration, model_card, shipping
 from violence_detection.system import console, processes, storage, tensorflow_start
 from violence_detection.training import devices, heads, run_folder, trainer, training_data
 from violence_detection.training.config import HeadConfig, TrainConfig
@@ -31,8 +32,10 @@ from violence_detection.training.run_folder import Trained
 from violence_detection.video import augment
 
 log = logging.getLogger(__name__)
-#: Folds whose predictions tell hard clips where no cross-validation was asked for.
-_FOLDS_FOR_HARD = 5
+#: Folds whose predictions tell hard clips, or what a final fit needs, where no cross-validation was asked for.
+_FOLDS = 5
+#: Clips at most on which a shipped model is compared with what it was made of.
+_COMPARED = 500
 
 
 @dataclass(frozen=True)
@@ -52,12 +55,14 @@ class EnsembleRun:
     def run(self) -> dict[str, Any]:
         """Train what is asked for; returns the fields of the script's JSON line."""
         config = self.config
-        asked = self.plan(config.cross_validate, config.members) if config.cross_validate else None
+        k = config.cross_validate or (self._folds_there() if config.final else 0)
+        asked = self.plan(k, config.members) if k else None
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
-        official = [] if config.all_clips or elsewhere else self._official_jobs()
+        official = [] if config.spends_val or elsewhere else self._official_jobs()
         if official:  # written last
             (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
-        for plan in (*([asked] if asked else []), *elsewhere):
+        known = cross_validation.judged_before(asked) if asked and config.final else None
+        for plan in (*([asked] if asked and not known else []), *elsewhere):
             plan.discard()
         if elsewhere:
             (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
@@ -72,7 +77,14 @@ class EnsembleRun:
         }
         first = len(official) + len(folds_)
         # folds first: the ensemble is calibrated on what they say
-        judged = cross_validation.finish(asked, trained[len(official) : first], self._saw) if asked else {}
+        judged: dict[str, Any] = {}
+        if known:
+            log.info("%s: judged before", self.output / run_folder.FOLDS_RECORD_NAME)
+            judged = {
+                name: value for name, value in known[1].items() if name not in ("jobs", "views", "members")
+            }
+        elif asked:
+            judged = cross_validation.finish(asked, trained[len(official) : first], self._saw)
         if official:
             fields = self._write_ensemble(trained[: len(official)])
         fields |= judged
@@ -81,9 +93,15 @@ class EnsembleRun:
             fields |= leave_one_out.finish(elsewhere, trained[first:], in_set, self.output, self._saw)
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune()
-        for folder in (self.output, self.output / hard.FOLDER, self.output / "folds"):
+        if config.final and asked:
+            fields |= self._fit_finally(FinalFit(asked, trained[len(official) : first], self.final_folder))
+        for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
             if (folder / run_folder.ENSEMBLE_NAME).is_file():
                 model_card.write_trained(folder)
+        if config.ship:
+            ids = sorted(self.pool.frame.clip_id)
+            some = self.pool.plain(ids[:: -(-len(ids) // _COMPARED)]).plain()
+            fields["shipped"] = str(shipping.ship(self.final_folder, config.ship, some))
         return {**fields, "generated_samples": self.pool.generated}
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
@@ -108,6 +126,41 @@ class EnsembleRun:
             self.overwrite,
             self.config.tta,
         )
+
+    @property
+    def final_folder(self) -> Path:
+        """Where the final fit stands."""
+        return self.output / run_folder.FINAL_FOLDER
+
+    def _folds_there(self) -> int:
+        """The number of folds that are there already, or else are made for a final fit."""
+        path = self.output / run_folder.FOLDS_RECORD_NAME
+        folds_ = run_folder.read_object(path).get("folds") if path.is_file() else None
+        return len(folds_) if isinstance(folds_, list) and len(folds_) > 1 else _FOLDS
+
+    def _fit_finally(self, fit: FinalFit) -> dict[str, Any]:
+        """The final fit, when the folds have been judged."""
+        known = cross_validation.judged_before(fit.plan)
+        assert known, "they have just been judged"
+        (fit.folder / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
+        fit.write(self.train(fit.jobs()), *known)
+        listed = run_folder.read_object(fit.folder / run_folder.ENSEMBLE_NAME)["members"]
+        members = [
+            {
+                "name": m["name"],
+                "model": str(fit.folder / m["model"]),
+                "weight": round(m["weight"], 4),
+                "selection_accuracy": None,
+                "val_accuracy": None,
+            }
+            for m in listed
+        ]
+        return {
+            "members": members,
+            "temperature": calibration.read(fit.folder).temperature,
+            "final": str(fit.folder),
+            "trained_on": len(fit.plan.pool.frame),
+        }
 
     def _leave_one_out_plans(self) -> list[CrossValidation]:
         """For each seed a plan whose folds each hold out a data set."""
@@ -176,7 +229,7 @@ class EnsembleRun:
 
     def _saw(self, plans: Sequence[CrossValidation], purpose: str, figures: Mapping[str, Any]) -> None:
         """Note what held-out clips have shown, where val's are among them."""
-        if self.config.all_clips:
+        if self.config.spends_val:
             val = set(val_ledger.val_of(self._combined))
             judged = {clip_id for plan in plans for fold in plan.folds for clip_id in fold.held_out}
             models = [plan.folder / fold.name for plan in plans for fold in plan.folds]
@@ -215,8 +268,8 @@ class EnsembleRun:
         def plan(k: int, members: tuple[str, ...]) -> CrossValidation:
             return self.plan(k, members, folder)
 
-        wanted = plan(_FOLDS_FOR_HARD, self.config.members[:1])
-        log.info("no cross-validation of these clips and settings yet: %d folds of %s", _FOLDS_FOR_HARD,
+        wanted = plan(_FOLDS, self.config.members[:1])
+        log.info("no cross-validation of these clips and settings yet: %d folds of %s", _FOLDS,
                  wanted.members[0])  # fmt: skip
         cross_validation.finish(wanted, self.train(wanted.jobs()))
         return cross_validation.earlier(folder, plan)
@@ -288,9 +341,9 @@ def check_all(
 def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
     """Raise UserError where a part would lack a class, before hours of extraction and not after."""
     frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
-    if not config.all_clips and not config.leave_one_dataset_out:
+    if not config.spends_val and not config.leave_one_dataset_out:
         folds.official(frame, target, train.selection_fraction, train.seed)
-    if k := config.cross_validate:
+    if k := config.cross_validate or (_FOLDS if config.final else 0):
         folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
     if config.leave_one_dataset_out:
         folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
@@ -301,7 +354,7 @@ def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
     check(config)
     frame = manifest.read(how.data_root / "combined_all")
     target, added = pools.datasets(frame, config.datasets, config.add_datasets)
-    return Choice(target, added, config.all_clips, config.tta)
+    return Choice(target, added, config.spends_val, config.tta)
 
 
 def wanted_clips(config: EnsembleConfig, how: ExtractConfig) -> list[WantedClip]:
@@ -322,17 +375,22 @@ def check(config: EnsembleConfig) -> None:
         )
     if config.cross_validate < 0 or config.cross_validate == 1:
         raise UserError("--cross-validate takes the number of folds, at least 2")
-    spread = config.cross_validate or config.leave_one_dataset_out
+    spread = config.cross_validate or config.leave_one_dataset_out or config.final
     if config.all_clips and not spread:
         raise UserError("--all-clips spends val: it needs --cross-validate K or --leave-one-dataset-out")
-    if (config.all_clips or config.leave_one_dataset_out) and config.show_val:
+    if (config.spends_val or config.leave_one_dataset_out) and config.show_val:
         raise UserError(
-            "with --all-clips or --leave-one-dataset-out there is no ensemble to measure on val: leave out --show-val"
+            "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to measure on val: leave out "
+            "--show-val"
         )
-    if (config.all_clips or config.leave_one_dataset_out) and config.fine_tune_hard:
+    if (config.spends_val or config.leave_one_dataset_out) and config.fine_tune_hard:
         raise UserError(
-            "with --all-clips or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"
+            "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"
         )
+    if config.ship is not None:
+        if not config.final:
+            raise UserError("--ship takes a final fit alone: add --final")
+        shipping.check(config.ship)
     if config.seeds < 1 or (config.seeds > 1 and not config.leave_one_dataset_out):
         raise UserError("--seeds is at least 1, and goes with --leave-one-dataset-out")
     if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:

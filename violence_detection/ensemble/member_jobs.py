@@ -30,7 +30,9 @@ from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import console, storage, tensorflow_start
 from violence_detection.system.processes import follow_parent, worker_count
+from violence_detection.training import step_plan
 from violence_detection.training.config import HeadConfig, TrainConfig
+from violence_detection.training.step_plan import StepPlan
 
 if TYPE_CHECKING:
     from violence_detection.ensemble.pool import Pool
@@ -58,7 +60,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Train `architecture` on `fold` into `folder`. `start`: a trained model to go on from instead of fresh weights."""
+    """Train `architecture` on `fold` into `folder`. `start`: a trained model to go on from instead of fresh weights.
+
+    `plan`: its steps, where the fold has no selection part to end training.
+    """
 
     architecture: str
     folder: Path
@@ -68,6 +73,7 @@ class TrainingJob:
     start: Path | None = None
     overwrite: bool = False
     usd_per_hour: float = 0.0  # of the machine, for what the log says is left to pay
+    plan: StepPlan | None = None
 
     def with_absolute_paths(self) -> TrainingJob:
         """The same job for a process with another working folder."""
@@ -82,6 +88,8 @@ class TrainingJob:
             "head": self.settings.head.recorded(self.architecture),
         }
         del settings["features"]
+        if self.plan:
+            settings[step_plan.RECORD_KEY] = dataclasses.asdict(self.plan)
         return storage.stable_hash(
             {
                 "architecture": self.architecture,
@@ -152,6 +160,8 @@ def train(job: TrainingJob, data: Data, strategy: Any) -> None:
     s = job.settings
     record = trainer.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
     log.info("%s: %s on %d clips", job.folder, job.architecture, len(data.train))
+    if job.plan:
+        record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
     trainer.train(
         {**record, "job": job.key}, data, job.folder, strategy, job.overwrite, job.start, job.usd_per_hour
     )

@@ -72,11 +72,16 @@ class Pool:
             )
         ]
         in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
-        train, selection, held_out = (training_data.load(self.stores, *part, in_memory) for part in parts)
+        loaded = [
+            training_data.load(self.stores, *part, in_memory) if len(part[0]) else None for part in parts
+        ]
+        train = loaded[0]
+        assert train, "a fold trains on something"
+        none = train.take(np.zeros(0, int))
         return Data(
             train=train if len(once) == len(fold.train) else train.take(positions),
-            selection=selection,
-            val=held_out,
+            selection=loaded[1] or none,
+            val=loaded[2] or none,
             failures=self.failures,
             records=self.records,
             manifest_sha256=self.manifest_sha256,

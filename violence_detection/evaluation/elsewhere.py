@@ -14,23 +14,27 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
 from violence_detection.system import storage
-from violence_detection.training import run_folder
+from violence_detection.training import run_folder, step_plan
 
 if TYPE_CHECKING:
     from violence_detection.evaluation.measure import Evaluation
 
 #: Written by train_ensemble_models.py --leave-one-dataset-out (ensemble/leave_one_out.py).
-LEFT_OUT_NAME = "leave_one_dataset_out.json"
+LEFT_OUT_NAME = run_folder.LEFT_OUT_NAME
 _EPOCH = {
     "best": 'the lowest loss on the selection part, cut from train by source ("training-domain validation set")',
     "last": "the last of a number fixed beforehand",
 }
+_STEPS = "after the number of steps that folds by source chose"
 _OVERLAPS = ("same_clip", "near_copy")
 
 
 def selected_by(model: TrainedModel) -> dict[str, str]:
     """The rules that chose the model's epochs and its threshold, in words."""
-    epochs = dict.fromkeys(_EPOCH.get(r["train"].get("keep", "best"), "not known") for r in model.records)
+    epochs = dict.fromkeys(
+        _STEPS if step_plan.RECORD_KEY in r else _EPOCH.get(r["train"].get("keep", "best"), "not known")
+        for r in model.records
+    )
     threshold = (
         f"fixed at {DEFAULT_THRESHOLD} before any clip was judged"
         if model.threshold == DEFAULT_THRESHOLD

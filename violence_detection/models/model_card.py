@@ -57,15 +57,15 @@ def write_trained(model: Path) -> None:
 def complete(model: Path, metrics: Mapping[str, Any], report: Path) -> None:
     """Write the card with the figures of an evaluation, its metrics.json, to `report` and into the model's folder.
 
-    The folder of a model that is a single file, or that comes with the package, is left as it is; so is it where some
-    of the clips were seen in training.
+    The folder of a model that is a single file, or that was shipped, is left as it is; so is it where some of the clips
+    were seen in training.
     """
     identity = model_files.identity(model)
     text = render(model, identity, metrics)
     storage.write_text(report, text)
     if touched := metrics["seen_in_training"]["touched"]:
         log.info("%s stays as it is: %d of these clips were seen in training", model / CARD_NAME, touched)
-    elif model.is_dir() and not model.resolve().is_relative_to(Path(__file__).resolve().parent):
+    elif model.is_dir() and not model_files.is_shipped(model):
         _put(model / CARD_NAME, text)
 
 
@@ -140,8 +140,9 @@ def _header(path: Path) -> Mapping[str, Any]:
 
 
 def _name(model: Path) -> str:
-    """The model as people name it: an ensemble that stands below another one with the name of that."""
-    is_below = (model.parent / run_folder.ENSEMBLE_NAME).is_file()
+    """The model as people name it: an ensemble that stands below another one, or its folds, with the name of that."""
+    above = (run_folder.ENSEMBLE_NAME, run_folder.FOLDS_RECORD_NAME)
+    is_below = any((model.parent / name).is_file() for name in above)
     return f"{model.parent.name}/{model.name}" if is_below else model.name
 
 
@@ -177,7 +178,18 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "members": members[:_MEMBERS_SHOWN],
         "selection_note": _left_out(len(members)),
         "cross_validation": _folds(run),
+        "final_fit": bool(run.final_fit),
+        "folds_by_dataset": _folds_by_dataset(run) if run.final_fit else [],
+        "left_out": _left_out_sets(run),
     }
+
+
+def _left_out_sets(run: RunRecords) -> list[dict[str, Any]]:
+    """What models that had not seen a data set gave on it; none where that was not measured."""
+    try:
+        return [_row(d["dataset"], d) for d in run.left_out["datasets"]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _left_out(members: int) -> str:
@@ -195,8 +207,11 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "frames a clip": ("features", "frames"),
         "window, s": ("features", "window_s"),
         "variants a train clip": ("augment",),
-        "epochs at most": ("train", "epochs"),
-        "epoch kept": ("train", "keep"),
+        **(
+            {"optimiser steps": ("steps", "steps")}
+            if run.final_fit
+            else {"epochs at most": ("train", "epochs"), "epoch kept": ("train", "keep")}
+        ),
         "batch": ("train", "batch_size"),
         "peak learning rate": ("train", "learning_rate"),
         "seed": ("train", "seed"),
@@ -242,6 +257,31 @@ def _folds(run: RunRecords) -> str:
         return ""
 
 
+def _folds_by_dataset(run: RunRecords) -> list[dict[str, Any]]:
+    """The folds' figures of each data set; none where they are not all there."""
+    record = run.cross_validation
+    try:
+        parts = [
+            ("all", {k.removeprefix("cv_"): v for k, v in record.items()}),
+            *record["cv_by_dataset"].items(),
+        ]
+        return [_row(name, {**r, "ci95": r.get("accuracy_ci95", r.get("ci95"))}) for name, r in parts]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return []
+
+
+def _row(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of a table of figures."""
+    return {
+        "name": name,
+        "accuracy": _percent(r["accuracy"]),
+        "interval": f"{_percent(r['ci95'][0])} to {_percent(r['ci95'][1])}",
+        "roc_auc": "not defined" if r.get("roc_auc") is None else f"{r['roc_auc']:.3f}",
+        "n": r["n"],
+        "sources": r["n_groups"],
+    }
+
+
 def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
     """What the template says of an evaluation."""
     rows = [("all", metrics), *((f"  {name}", r) for name, r in metrics["by_dataset"].items())]
@@ -252,17 +292,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "created": metrics["created"],
         "command": metrics["command"],
         "touched": seen["touched"],
-        "rows": [
-            {
-                "name": name,
-                "accuracy": _percent(r["accuracy"]),
-                "interval": f"{_percent(r['ci95'][0])} to {_percent(r['ci95'][1])}",
-                "roc_auc": "not defined" if r.get("roc_auc") is None else f"{r['roc_auc']:.3f}",
-                "n": r["n"],
-                "sources": r["n_groups"],
-            }
-            for name, r in rows
-        ],
+        "rows": [_row(name, r) for name, r in rows],
         "lines": [
             f"Recall of fights {_percent(metrics['recall'])}, precision {_percent(metrics['precision'])} at threshold "
             f"{metrics['threshold']}.",

@@ -9,12 +9,22 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 
+#: In the folder of a shipped model: the SHA-256 of each of its files, as `sha256sum -c` reads them.
+SUMS_NAME = "SHA256SUMS"
+
+
+def is_shipped(path: Path) -> bool:
+    """Whether the folder is a shipped model, whose files are as they were shipped or not used."""
+    return (path / SUMS_NAME).is_file()
+
 
 def listed(path: Path) -> list[tuple[str, Path, float]]:
     """Name, file and weight of each member of a model: a model file, a model folder or an ensemble folder.
 
-    Raises UserError, with the command that makes one, if there is no model.
+    Raises UserError, with the command that makes one, if there is no model, or if one that was shipped has changed.
     """
+    if is_shipped(path):
+        check_sums(path)
     if (path / run_folder.ENSEMBLE_NAME).is_file():
         files = _members(path)
     elif path.is_dir():
@@ -124,3 +134,33 @@ def identity(path: Path) -> str:
         if isinstance(calibration, dict) and calibration.get("temperature") is not None:
             parts.append(calibration["temperature"])
     return storage.stable_hash(parts, digits=32)
+
+
+def write_sums(folder: Path) -> None:
+    """Write the SHA-256 of every file in the folder of a model that is shipped."""
+    lines = [f"{storage.sha256_file(folder / name)}  {name}\n" for name in _files_in(folder)]
+    storage.write_text(folder / SUMS_NAME, "".join(lines))
+
+
+def check_sums(folder: Path) -> None:
+    """Raise UserError unless the folder has the files that SHA256SUMS lists, with these contents, and no others."""
+    sums: dict[str, str] = {}
+    for line in storage.read_text(folder / SUMS_NAME).splitlines():
+        sha256, _, name = line.partition("  ")
+        sums[name] = sha256
+    there = _files_in(folder)
+    changed = sorted(set(sums) ^ set(there)) or [
+        n for n in there if storage.sha256_file(folder / n) != sums[n]
+    ]
+    if changed:
+        raise UserError(
+            f"the shipped model {folder} is not as it was shipped: {changed[0]} differs from what {SUMS_NAME} says. "
+            "Install the package again (pip install --force-reinstall --no-deps), or copy the folder again from where "
+            "it was made"
+        )
+
+
+def _files_in(folder: Path) -> list[str]:
+    """The files of a shipped model, below its folder, sorted. SHA256SUMS is none of them, nor what a system hides."""
+    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(name for p in files if (name := p.relative_to(folder).as_posix()) != SUMS_NAME)

@@ -6,7 +6,7 @@ Records may come from somebody else. They are only shown, never acted on, so one
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,8 @@ class RunRecords:
     `clips`: every clip that any member was made with, columns of trained_on.csv. `mined`: how many were looked at for
     hard ones; `tuned`: the members that were then tuned; `tuned_beside`: whether such members stand in another folder.
     `cross_validation`: the folds' figures, where they were made from the same manifest; else empty, and
-    `no_cross_validation` says why.
+    `no_cross_validation` says why. `final_fit`: what ensemble.json says of a fit on every clip, else empty;
+    `left_out`: of such a fit what models of its settings gave on data sets left out, where that was measured.
     """
 
     folder: Path
@@ -53,6 +54,8 @@ class RunRecords:
     tuned_beside: bool
     cross_validation: Mapping[str, Any]
     no_cross_validation: str
+    final_fit: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Mapping[str, Any] = field(default_factory=dict)
 
     def values(self, *keys: str) -> list[Any]:
         """What the members' configs have, each once, in their order."""
@@ -83,7 +86,12 @@ def read(path: Path) -> RunRecords:
     there = [table for table in (*tables, own) if table is not None]
     empty = pd.DataFrame(columns=list(trained_clips.COLUMNS), dtype=str)
     mined = 0 if own is None else int((own.role == trained_clips.MINED).sum())
-    found, why_not = _cross_validation(folder, {str(m.of("manifest_sha256")) for m in members})
+    final_fit = _final_fit(folder)
+    found, why_not = (
+        (final_fit["cross_validation"], "")
+        if final_fit
+        else _cross_validation(folder, {str(m.of("manifest_sha256")) for m in members})
+    )
     return RunRecords(
         folder=folder,
         members=tuple(members),
@@ -93,7 +101,18 @@ def read(path: Path) -> RunRecords:
         tuned_beside=not mined and (folder / run_folder.TUNED_FOLDER / run_folder.ENSEMBLE_NAME).is_file(),
         cross_validation=found,
         no_cross_validation=why_not,
+        final_fit=final_fit,
+        left_out=_object(folder / run_folder.LEFT_OUT_NAME) if final_fit else {},
     )
+
+
+def _final_fit(folder: Path) -> Mapping[str, Any]:
+    """What a final fit keeps of the folds that say what it is worth; empty for any other model."""
+    found = _object(folder / run_folder.ENSEMBLE_NAME).get(run_folder.FINAL_KEY)
+    if not isinstance(found, dict) or not isinstance(found.get("cross_validation"), dict):
+        return {}
+    folds = found["cross_validation"].get("folds")
+    return found if isinstance(folds, list) and folds else {}
 
 
 def _cross_validation(folder: Path, manifests: set[str]) -> tuple[Mapping[str, Any], str]:

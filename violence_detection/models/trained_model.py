@@ -151,9 +151,11 @@ def load(path: Path) -> TrainedModel:
     }
     folders = tuple(file.parent for _, file, _ in files)
     record = {**records[0], "feature_engines": _engines_of_all(records)}
+    own = (path / run_folder.CLIPS_NAME).is_file() and path not in folders
     return TrainedModel(
         folders[0],
-        (path, *folders) if (path / run_folder.CLIPS_NAME).is_file() and path not in folders else folders,
+        # a shipped model has one table for all of its members
+        (path,) if own and model_files.is_shipped(path) else (path, *folders) if own else folders,
         members,
         FeatureConfig(**stored),
         record,

@@ -6,6 +6,7 @@ Videos are judged in a process of its own, which keeps the model and is started 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import signal
@@ -96,6 +97,10 @@ def judge_all(
     loaded, and OSError where the journal cannot be written.
     """
     # told before anything is loaded
+    if config.model is None:
+        model, why = shipped.default()
+        log.info("%s", why)
+        config = dataclasses.replace(config, model=model)
     calibration.read(shipped.find(config.model)).threshold(config.operating_point, config.threshold)
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(verdict_journal.kept(journal, config)) if journal else None

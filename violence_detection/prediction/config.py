@@ -16,9 +16,10 @@ from violence_detection.system.settings import option
 class PredictConfig(RuntimeConfig):
     """How new videos are judged. Sampling and window length are the model's own."""
 
-    model: Path = option(
-        Path("models_ensemble"),
-        "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models()",
+    model: Path | None = option(
+        None,
+        "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models(), such as accurate "
+        "(default: ./models_ensemble where there is one, else accurate)",
     )
     threshold: float = option(DEFAULT_THRESHOLD, "P(violent) from which a window counts as violent")
     operating_point: str = option(

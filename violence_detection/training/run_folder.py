@@ -5,7 +5,8 @@
 <folder>/training_log.csv       a row an epoch
 <folder>/tensorboard_logs/      train/ and selection/
 <folder>/checkpoint/            the state at the end of the last epoch
-<folder>/best_model.safetensors, .keras    the epoch with the lowest selection loss, or with `--keep last` the last
+<folder>/best_model.safetensors, .keras    the epoch with the lowest selection loss; with `--keep last`, or without a
+                                           selection part, the last
 <folder>/final_model.safetensors, .keras   the last epoch
 <folder>/result.json            the completion record, written last
 """
@@ -30,18 +31,22 @@ ENSEMBLE_NAME = "ensemble.json"
 #: Where ensemble.json, or config.json of a single model, has temperature and thresholds; see models/calibration.py.
 CALIBRATION_KEY = "calibration"
 BOARD_NAME = "tensorboard_logs"
-#: Below an ensemble's folder: the figures of its folds, and the ensemble of members tuned on hard clips.
-FOLDS_RECORD_NAME, TUNED_FOLDER = "cross_validation.json", "hard"
+#: Below an ensemble's folder: the figures of its folds, the ensemble of members tuned on hard clips, and the final fit.
+FOLDS_RECORD_NAME, TUNED_FOLDER, FINAL_FOLDER = "cross_validation.json", "hard", "final"
+#: Beside an ensemble: what leaving out a data set gave, see ensemble/leave_one_out.py.
+LEFT_OUT_NAME = "leave_one_dataset_out.json"
+#: Where ensemble.json of a final fit says what its folds chose and what they gave; see ensemble/final_fit.py.
+FINAL_KEY = "final_fit"
 #: No record of ours is nearly as large.
 _MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training run."""
+    """A finished training run. `selection_accuracy`: None where there was no selection part."""
 
     folder: Path
-    selection_accuracy: float
+    selection_accuracy: float | None
     best_epoch: int
     epochs_run: int
     samples_per_second: float

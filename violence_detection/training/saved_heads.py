@@ -27,8 +27,9 @@ from violence_detection.training import archive_config, heads, model_record, run
 from violence_detection.training.config import HeadConfig
 
 _POLICY, _POLICIES = "dtype_policy", ("float32", "mixed_float16", "mixed_bfloat16")
-_FLOAT = "F32"
-_FLOAT_BYTES = 4
+#: What weights may be kept as; half the bytes are enough to judge with.
+_FLOATS = {"F32": np.float32, "F16": np.float16}
+_LEAST_BYTES = 2
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -38,9 +39,14 @@ def save(model: keras.Model, path: Path) -> None:
     save_weights(model, run_folder.weights_of(path))
 
 
-def save_weights(model: keras.Model, path: Path) -> None:
-    """Write the weights, with what the model computes in."""
-    tensors = dict(zip(_names(model), map(np.ascontiguousarray, model.get_weights()), strict=True))
+def save_weights(model: keras.Model, path: Path, half: bool = False) -> None:
+    """Write the weights, with what the model computes in. `half`: as float16, in half of the bytes."""
+    kept = np.float16 if half else np.float32
+    with np.errstate(
+        over="ignore"
+    ):  # a weight that half precision has no number for becomes infinite, and is refused
+        arrays = [np.ascontiguousarray(values, kept) for values in model.get_weights()]
+    tensors = dict(zip(_names(model), arrays, strict=True))
     with storage.atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_POLICY: model.dtype_policy.name})
 
@@ -101,13 +107,13 @@ def _fill(model: keras.Model, stored: Any, file: Path) -> None:
     values = []
     for name, variable in wanted.items():
         found = stored.get_slice(name)
-        if found.get_dtype() != _FLOAT or tuple(found.get_shape()) != tuple(variable.shape):
+        if found.get_dtype() not in _FLOATS or tuple(found.get_shape()) != tuple(variable.shape):
             raise refused(
                 file,
                 f"{name} is {found.get_dtype()} {tuple(found.get_shape())}, but the model in {run_folder.CONFIG_NAME} "
-                f"has {_FLOAT} {tuple(variable.shape)}",
+                f"has {' or '.join(_FLOATS)} {tuple(variable.shape)}",
             )
-        values.append(stored.get_tensor(name))
+        values.append(stored.get_tensor(name).astype(np.float32))
         _check_finite(file, name, values[-1])
     model.set_weights(values)
 
@@ -129,7 +135,7 @@ def _check_size(file: Path, record: Mapping[str, Any]) -> None:
         floats.append(head["units"] ** 2)
     if record["architecture"] == "attention":
         floats += [steps * head["units"] for steps, _ in shapes]
-    if sum(floats) * _FLOAT_BYTES > file.stat().st_size:
+    if sum(floats) * _LEAST_BYTES > file.stat().st_size:
         raise refused(file, f"{run_folder.CONFIG_NAME} beside it describes a larger model than it holds")
 
 

@@ -4,6 +4,9 @@ Every epoch is a function of (state at its start, seed, epoch): order, variants 
 The state at the end of each epoch is on disk: model, optimiser, schedule, early stopping and history. If the
 device's memory is full, the epoch begins again from that state with less on the device at a time.
 
+Without a selection part the record has the number of steps (step_plan.py): the last epoch ends with the last of them,
+and it is kept.
+
 run_folder.py says what stands where.
 """
 
@@ -37,6 +40,7 @@ from violence_detection.training import (
     micro_batches,
     run_folder,
     saved_heads,
+    step_plan,
     trained_clips,
     training_faults,
 )
@@ -109,6 +113,8 @@ def train(
     `start`: a model of the same architecture whose weights it starts with, instead of random ones.
     `usd_per_hour`: price of the machine, for what the log says is left to pay.
 
+    Data without a selection part need a record with a step plan.
+
     Raises UserError if the folder holds a run with other settings (unless `overwrite`), if the loss is no longer a
     number, or if a single clip at a time does not fit the device's memory.
     """
@@ -144,14 +150,13 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
     shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     keras.utils.set_random_seed(c.seed)
     model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
-    horizon = min(c.epochs, c.schedule_epochs)
-    warmup = min(c.warmup_epochs, horizon - 1)
+    plan = step_plan.given(record) or step_plan.of_epochs(c, steps)
     schedule = keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else c.learning_rate,
-        decay_steps=max(1, (horizon - warmup) * steps),
+        0.0 if plan.warmup else c.learning_rate,
+        decay_steps=max(1, plan.horizon - plan.warmup),
         alpha=0.01,
-        warmup_target=c.learning_rate if warmup else None,
-        warmup_steps=warmup * steps,
+        warmup_target=c.learning_rate if plan.warmup else None,
+        warmup_steps=plan.warmup,
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
@@ -181,7 +186,9 @@ class _TrainingRun:
         self.start = start
         self.config = TrainConfig(**record["train"])
         self.batch_size = min(self.config.batch_size, len(data.train))
-        self.steps = -(-len(data.train) // self.batch_size)
+        self.steps = step_plan.steps_an_epoch(self.config, len(data.train))
+        self.plan = step_plan.given(record)
+        assert self.plan or len(data.selection), "nothing would end training"
         self.state = TrainingState(parts=self._parts(self.config.accumulate))
         self.predict_batch = heads.PREDICT_BATCH
         self.selection: dict[int, tf.data.Dataset] = {}  # by batch size
@@ -191,6 +198,8 @@ class _TrainingRun:
     def run(self) -> Trained:
         few = min(self.batch_size, 8 * self.strategy.num_replicas_in_sync)
         no_warmup = {**self.record, "train": {**self.record["train"], "warmup_epochs": 0}}
+        if self.plan:
+            no_warmup[step_plan.RECORD_KEY] = {**dataclasses.asdict(self.plan), "warmup": 0}
         self.strategy = canary.sound_strategy(
             self.strategy,
             lambda: self._build(no_warmup),
@@ -219,24 +228,31 @@ class _TrainingRun:
         while self.state.epoch < self.last_epoch and not self._stops():
             started, steps_before = time.monotonic(), _steps_made(model)
             _reseed(model, self.config.seed, self.state.epoch)
-            stop = training_faults.StopAtNan(self.folder, self.state.epoch + 1, self.steps)
+            steps = self._steps_of_epoch()
+            stop = training_faults.StopAtNan(self.folder, self.state.epoch + 1, steps)
             history = model.fit(
-                batches, steps_per_epoch=self.steps, epochs=1, shuffle=False, verbose=0, callbacks=[stop]
+                batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[stop]
             ).history
             if _steps_made(model) == steps_before:  # loss scaling skips steps that overflow
                 raise self._not_a_number("every gradient")
             fit_s = time.monotonic() - started
             p = self._predict_selection(model)
             row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
-            self.pace.epoch(self.steps * self.batch_size, fit_s, time.monotonic() - started)
+            self.pace.epoch(steps * self.batch_size, fit_s, time.monotonic() - started)
             log.info("%s %s", self._line(row), self.pace.line(self.last_epoch - int(row["epoch"])))
             board.scalars(row, self.pace.scalars())
             if self._save(model, row):
                 board.pictures(self.data.selection.labels, p, int(row["epoch"]))
         return model
 
+    def _steps_of_epoch(self) -> int:
+        """Steps of the epoch that comes next: the last one is cut short where the plan ends in it."""
+        return min(self.steps, self.plan.steps - self.state.epoch * self.steps) if self.plan else self.steps
+
     def _predict_selection(self, model: keras.Model) -> np.ndarray:
         """P(fight) of the selection clips: (N,) float64."""
+        if not len(self.data.selection):
+            return np.empty(0)
 
         def judge(batch_size: int) -> np.ndarray:
             if batch_size not in self.selection:
@@ -281,13 +297,20 @@ class _TrainingRun:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch that ends training: what is kept of it has the learning rate at its floor."""
+        """The epoch that ends training; what is kept has the learning rate at its floor, unless a plan ends it."""
         c = self.config
+        if self.plan:
+            return -(-self.plan.steps // self.steps)
         return min(c.epochs, c.schedule_epochs) if c.keep == "last" else c.epochs
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether no epoch is chosen."""
+        return self.plan is not None or self.config.keep == "last"
 
     def _stops(self) -> bool:
         return (
-            self.config.keep == "best"
+            not self.keeps_last
             and self.state.best_epoch >= 0
             and self.state.epoch - 1 - self.state.best_epoch >= self.config.patience
         )
@@ -316,10 +339,7 @@ class _TrainingRun:
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
 
     def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
-        """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips."""
-        from sklearn.metrics import log_loss, roc_auc_score
-
-        labels = self.data.selection.labels
+        """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips, if there are any."""
         if not np.isfinite(p).all():
             raise self._not_a_number("P(fight) of a selection clip")
         return {
@@ -327,17 +347,32 @@ class _TrainingRun:
             "loss": logs["loss"],
             "accuracy": logs["accuracy"],
             "auc": logs["auc"],
-            "selection_loss": float(log_loss(labels, p, labels=[0, 1])),
-            "selection_accuracy": float(np.mean((p >= 0.5) == (labels == 1))),
-            "selection_auc": float(roc_auc_score(labels, p)),
+            **self._on_selection(p),
             "learning_rate": float(model.optimizer.learning_rate),
         }
 
+    def _on_selection(self, p: np.ndarray) -> dict[str, float]:
+        from sklearn.metrics import log_loss, roc_auc_score
+
+        labels = self.data.selection.labels
+        if not len(labels):
+            return {}
+        return {
+            "selection_loss": float(log_loss(labels, p, labels=[0, 1])),
+            "selection_accuracy": float(np.mean((p >= 0.5) == (labels == 1))),
+            "selection_auc": float(roc_auc_score(labels, p)),
+        }
+
     def _line(self, row: Mapping[str, float]) -> str:
+        selection = (
+            f"selection loss {row['selection_loss']:.4f}  acc {row['selection_accuracy']:.4f}  "
+            f"auc {row['selection_auc']:.4f} | "
+            if "selection_loss" in row
+            else ""
+        )
         return (
             f"{self.record['architecture']} epoch {row['epoch']}/{self.last_epoch}  loss {row['loss']:.4f}  "
-            f"acc {row['accuracy']:.4f}  auc {row['auc']:.4f} | selection loss {row['selection_loss']:.4f}  "
-            f"acc {row['selection_accuracy']:.4f}  auc {row['selection_auc']:.4f} | lr {row['learning_rate']:.2e}"
+            f"acc {row['accuracy']:.4f}  auc {row['auc']:.4f} | {selection}lr {row['learning_rate']:.2e}"
         )
 
     def _save(self, model: keras.Model, row: dict[str, float]) -> bool:
@@ -348,8 +383,9 @@ class _TrainingRun:
         state = self.state
         state.history.append(row)
         state.epoch += 1
-        if self.config.keep == "last" or row["selection_loss"] < state.best_loss:
-            state.best_loss, state.best_epoch = row["selection_loss"], state.epoch - 1
+        loss = row.get("selection_loss", row["loss"])
+        if self.keeps_last or loss < state.best_loss:
+            state.best_loss, state.best_epoch = loss, state.epoch - 1
             saved_heads.save(model, self.folder / run_folder.BEST_NAME)
         storage.write_csv(self.folder / run_folder.LOG_NAME, _COLUMNS, state.history)
         name = f"epoch-{state.epoch:05d}.keras"
@@ -369,20 +405,26 @@ class _TrainingRun:
         model.load_weights(best_model)
         # again, where an earlier version or a killed run has left but one of the two files
         saved_heads.save_weights(model, run_folder.weights_of(best_model))
-        p = self._predict_selection(model)
-        board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
-        board.close(best["selection_accuracy"], best["selection_loss"], int(best["epoch"]))
+        board.pictures(
+            self.data.selection.labels, self._predict_selection(model), int(best["epoch"]), last=True
+        )
+        board.close(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
         trained = Trained(
             folder=self.folder,
-            selection_accuracy=best["selection_accuracy"],
+            selection_accuracy=best.get("selection_accuracy"),
             best_epoch=int(best["epoch"]),
             epochs_run=self.state.epoch,
             samples_per_second=round(self.pace.samples_per_second, 1),
         )
         values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
         storage.write_json(self.folder / run_folder.RESULT_NAME, values)
-        log.info("%s: %s epoch %d of %d, selection accuracy %.4f", self.folder, self.config.keep, best["epoch"],
-                 self.state.epoch, best["selection_accuracy"])  # fmt: skip
+        said = (
+            "no selection part"
+            if trained.selection_accuracy is None
+            else f"selection accuracy {trained.selection_accuracy:.4f}"
+        )
+        kept = "last" if self.keeps_last else "best"
+        log.info("%s: %s epoch %d of %d, %s", self.folder, kept, best["epoch"], self.state.epoch, said)
         return trained
 
 

@@ -3,6 +3,7 @@
 tensorboard_logs/train/, tensorboard_logs/selection/     loss, accuracy, auc, learning_rate by epoch
 tensorboard_logs/selection/                              PR curve and confusion matrix of the best epoch so far
 tensorboard_logs/                                        config (text) and hyper-parameters
+Of a run without a selection part there is nothing under selection/.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Board:
         """A row of training_log.csv, and figures of the device and the pace."""
         step = int(row["epoch"])
         for writer, prefix in ((self._train, ""), (self._selection, "selection_")):
+            if f"{prefix}loss" not in row:
+                continue
             with writer.as_default():
                 for name in ("loss", "accuracy", "auc"):
                     tf.summary.scalar(name, row[prefix + name], step=step)
@@ -52,6 +55,8 @@ class Board:
 
     def pictures(self, labels: np.ndarray, p_fight: np.ndarray, epoch: int, last: bool = False) -> None:
         """PR curve and confusion matrix of the selection clips: labels (N,) of 0 and 1, p_fight (N,)."""
+        if not len(labels):
+            return
         if not last and time.monotonic() - self._pictured < _PICTURES_EVERY_S:
             return
         self._pictured = time.monotonic()
@@ -60,11 +65,12 @@ class Board:
             tf.summary.image("confusion_matrix", confusion_picture(labels, p_fight)[None], step=epoch)
         self._selection.flush()
 
-    def close(self, selection_accuracy: float, selection_loss: float, epoch: int) -> None:
+    def close(self, selection_accuracy: float | None, selection_loss: float | None, epoch: int) -> None:
         """The best epoch's figures, which the hyper-parameter table is sorted by."""
         with self._run.as_default():
-            tf.summary.scalar("best/selection_accuracy", selection_accuracy, step=epoch)
-            tf.summary.scalar("best/selection_loss", selection_loss, step=epoch)
+            if selection_accuracy is not None and selection_loss is not None:
+                tf.summary.scalar("best/selection_accuracy", selection_accuracy, step=epoch)
+                tf.summary.scalar("best/selection_loss", selection_loss, step=epoch)
         for writer in (self._train, self._selection, self._run):
             writer.close()
 

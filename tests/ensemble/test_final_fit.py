@@ -1,0 +1,209 @@
+"""The final fit: every clip trained on, as long as the folds say, and no figure but theirs."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic
+import tensorflow as tf
+
+from violence_detection.combine import manifest, split, val_ledger
+from violence_detection.ensemble import ensemble_run
+from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.member_jobs import Settings
+from violence_detection.ensemble.pool import Choice, Pool
+from violence_detection.errors import UserError
+from violence_detection.evaluation import temperature, training_overlap
+from violence_detection.features.config import ExtractConfig
+from violence_detection.models import calibration, model_card, run_records, trained_model
+from violence_detection.system import storage
+from violence_detection.training import trained_clips, trainer
+
+CONFIG = EnsembleConfig(members=("conv_lstm", "average"), cross_validate=2, final=True)
+#: No epoch has as many steps in the folds as in the final fit, so counting epochs would be seen.
+SETTINGS = synthetic.settings(dataclasses.replace(synthetic.TRAIN, epochs=4, schedule_epochs=4, patience=2))
+
+
+def _run(
+    pool: Pool, output: Path, config: EnsembleConfig = CONFIG, settings: Settings = SETTINGS
+) -> ensemble_run.EnsembleRun:
+    combined = output.parent / "combined_all"
+    rows = [
+        {"clip_id": c, "split": split.VAL if i >= 72 else split.TRAIN}
+        for i, c in enumerate(pool.frame.clip_id)
+    ]
+    storage.write_csv(combined / manifest.FILE_NAME, ("clip_id", "split"), rows)
+    return ensemble_run.EnsembleRun(
+        config, ExtractConfig(data_root=output.parent), settings, output, False, pool, frozenset(pool.frame.dataset),
+        tf.distribute.get_strategy(), "python train.py",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    """All clips as `Choice(all_clips=True)` has them."""
+    made = synthetic.pool(tmp_path_factory.mktemp("features"))
+    return dataclasses.replace(made, frame=made.frame.assign(split=split.TRAIN))
+
+
+@pytest.fixture(scope="module")
+def done(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    output = tmp_path_factory.mktemp("root") / "models"
+    return output, _run(pool, output).run()
+
+
+def test_every_clip_of_the_manifest_is_trained_on_with_all_its_variants(
+    done: tuple[Path, dict[str, Any]], pool: Pool
+) -> None:
+    output, said = done
+    for name in CONFIG.members:
+        table = trained_clips.read(output / "final" / name)
+        assert table is not None
+        assert sorted(table.clip_id) == sorted(pool.frame.clip_id)
+        assert set(table.role) == {"train"}
+        record = storage.read_json(output / "final" / name / "config.json")
+        assert record["clips"] == {"train": len(pool.frame), "selection": 0}
+    assert said["trained_on"] == len(pool.frame)
+    both = pool.frame.assign(split=["train", "val"] * (len(pool.frame) // 2), path="x/y.avi", by_time=False)
+    every = Choice(frozenset(both.dataset), (), all_clips=True)
+    wanted = every.clips(both.assign(split=split.TRAIN), output, ("v0", "v1", "v2"))
+    assert {clip.variants for clip in wanted} == {("v0", "v1", "v2")}, "of those of val too"
+
+
+def test_a_member_makes_the_median_of_the_folds_steps_along_their_learning_rate(
+    done: tuple[Path, dict[str, Any]],
+) -> None:
+    output, _ = done
+    for name in CONFIG.members:
+        steps, an_epoch = [], []
+        for i in range(2):
+            folder = output / f"fold_{i}" / name
+            clips = storage.read_json(folder / "config.json")["clips"]["train"]
+            an_epoch.append(-(-clips // 16))
+            steps.append(storage.read_json(folder / "result.json")["best_epoch"] * an_epoch[-1])
+        wanted = statistics.median_low(steps)
+        record = storage.read_json(output / "final" / name / "config.json")["steps"]
+        horizon = 4 * statistics.median_low(an_epoch)
+        warmup = statistics.median_low(an_epoch)
+        assert record == {"steps": wanted, "horizon": horizon, "warmup": warmup}
+        log = pd.read_csv(output / "final" / name / "training_log.csv")
+        assert len(log) == -(-wanted // 6), "96 clips are 6 steps an epoch"
+        assert log.selection_loss.isna().all()
+        share = (wanted - warmup) / (horizon - warmup)
+        falls = 0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * share))
+        expected = 0.01 * falls if wanted >= warmup else 0.01 * wanted / warmup
+        assert log.learning_rate.iloc[-1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_is_known_of_it_is_what_the_folds_gave(done: tuple[Path, dict[str, Any]], pool: Pool) -> None:
+    output, said = done
+    oof = pd.read_csv(output / "oof_predictions.csv", dtype={"clip_id": str})
+    assert sorted(oof.clip_id) == sorted(pool.frame.clip_id)
+    right = float(((oof.p_violent >= 0.5) == (oof.label == "fight")).mean())
+    kept = run_records.read(output / "final").cross_validation
+    assert (
+        kept["cv_accuracy"] == pytest.approx(right, abs=1e-4) == pytest.approx(said["cv_accuracy"], abs=1e-4)
+    )
+    assert (kept["cv_n"], len(kept["folds"]), kept["views"]) == (96, 2, 1)
+    assert str(output) not in (output / "final" / "ensemble.json").read_text(), "it can go to others"
+    fitted, _ = temperature.fit((oof.label == "fight").to_numpy(), oof.p_violent.to_numpy())
+    assert calibration.read(output / "final").temperature == pytest.approx(fitted) == said["temperature"]
+    assert "out-of-fold predictions of 2 folds" in calibration.read(output / "final").described()
+    assert all(m["selection_accuracy"] is m["val_accuracy"] is None for m in said["members"])
+    assert said["ensemble_val_accuracy"] is None
+    card = (output / "final" / model_card.CARD_NAME).read_text()
+    assert (
+        f"2 folds by source on the same manifest, other models of the same settings: {100 * right:.1f} %"
+        in card
+    )
+    assert f"| all | {100 * right:.1f} % |" in card
+    assert "no other accuracy is claimed" in card
+    assert "selection accuracy" not in card
+
+
+def test_its_weights_are_the_means_of_the_folds(done: tuple[Path, dict[str, Any]]) -> None:
+    output, said = done
+    listed = [storage.read_json(output / f"fold_{i}" / "ensemble.json")["members"] for i in range(2)]
+    for i, member in enumerate(said["members"]):
+        assert member["weight"] == pytest.approx(np.mean([fold[i]["weight"] for fold in listed]), abs=1e-4)
+
+
+def test_any_clip_that_it_is_measured_on_is_called_trained_on(
+    done: tuple[Path, dict[str, Any]], pool: Pool
+) -> None:
+    val = pool.frame.iloc[72:]
+    overlap = training_overlap.compare(trained_model.load(done[0] / "final"), val, "f" * 64)
+    assert (overlap.same_clip.found, overlap.touched) == (len(val), len(val))
+    assert overlap.roles == {"train": len(val)}
+
+
+def test_folds_of_val_are_one_look_however_often_the_command_is_repeated(
+    done: tuple[Path, dict[str, Any]], pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, said = done
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert _run(pool, output).run() == said
+    without_k = dataclasses.replace(CONFIG, cross_validate=0)
+    assert _run(pool, output, without_k).run() == said, "the folds that are there count"
+    (look,) = val_ledger.read(output.parent / "combined_all").same
+    assert (look["purpose"], look["val_clips"]) == ("folds", 24)
+
+
+def _weights(output: Path, name: str) -> list[np.ndarray]:
+    return trained_model.load_model(output / "final" / name / "best_model.keras").get_weights()
+
+
+@pytest.mark.slow
+def test_stopped_in_the_middle_it_ends_with_the_same_weights(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, said = done
+    again = tmp_path / "models"
+    shutil.copytree(output, again)
+    shutil.rmtree(again / "final")
+    epochs = 0
+
+    def stop(*_: object) -> None:
+        nonlocal epochs
+        epochs += 1
+        if epochs == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Board, "scalars", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _run(pool, again).run()
+    assert storage.read_json(again / "final" / "conv_lstm" / "checkpoint" / "state.json")["epoch"] == 1
+    assert not (again / "final" / "ensemble.json").exists()
+    after = _run(pool, again).run()
+    assert after["cv_accuracy"] == said["cv_accuracy"]
+    for name in CONFIG.members:
+        for a, b in zip(_weights(output, name), _weights(again, name), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_its_card_has_what_leaving_out_a_data_set_gave(pool: Pool, tmp_path: Path) -> None:
+    sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
+    dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
+    apart = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
+    config = dataclasses.replace(CONFIG, members=("average",), leave_one_dataset_out=True)
+    figures = _run(apart, tmp_path / "models", config).run()["leave_one_dataset_out"]
+    kept = run_records.read(tmp_path / "models" / "final").left_out
+    assert kept["datasets"] == figures["datasets"]
+    card = (tmp_path / "models" / "final" / model_card.CARD_NAME).read_text()
+    for d in figures["datasets"]:
+        assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
+
+
+@pytest.mark.parametrize("change", [{"show_val": True}, {"fine_tune_hard": True}])
+def test_what_needs_clips_kept_apart_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="--final"):
+        ensemble_run.check(dataclasses.replace(CONFIG, **change))

@@ -1,0 +1,136 @@
+"""The final fit: members trained on every labelled clip, as long as the folds of a cross-validation were.
+
+<folder>/final/<member>/         the members
+<folder>/final/ensemble.json     they together; under `final_fit` what the folds chose and what they gave
+
+No clip is left to end training, to calibrate on or to measure with, so the folds say how many steps a member makes,
+how the members weigh, the temperature and the thresholds. Their accuracy is the only one that is known of the fit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.ensemble import ensemble
+from violence_detection.ensemble.cross_validation import CrossValidation
+from violence_detection.ensemble.folds import Fold
+from violence_detection.ensemble.member_jobs import TrainingJob
+from violence_detection.evaluation import calibrate, elsewhere
+from violence_detection.models import trained_model
+from violence_detection.training import run_folder, step_plan, trained_clips
+from violence_detection.training.config import TrainConfig
+from violence_detection.training.run_folder import Trained
+from violence_detection.training.step_plan import StepPlan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+#: What is kept of the folds' figures: what is said of the model, and no path of the machine that made it.
+_FIGURES = (
+    "cv_accuracy", "cv_accuracy_ci95", "cv_n", "cv_n_groups", "cv_roc_auc", "cv_average_precision",
+    "cv_mean_of_folds", "cv_by_dataset", "cv_members",
+)  # fmt: skip
+_OF_A_FOLD = ("fold", "accuracy", "n", "n_groups", "trained_on")
+
+
+@dataclass(frozen=True)
+class FinalFit:
+    """Members trained on all clips that the folds of `plan` have, into `folder`.
+
+    `trained`: the folds' members, fold by fold.
+    """
+
+    plan: CrossValidation
+    trained: Sequence[Trained]
+    folder: Path
+
+    def jobs(self) -> list[TrainingJob]:
+        """A job a member, with the steps that the folds chose for it."""
+        plan = self.plan
+        jobs = ensemble.jobs(
+            plan.members, plan.pool, self._fold(), plan.settings, self.folder, plan.overwrite
+        )
+        steps = self.steps()
+        return [dataclasses.replace(job, plan=steps[job.architecture]) for job in jobs]
+
+    def _fold(self) -> Fold:
+        return Fold("final", tuple(sorted(self.plan.pool.frame.clip_id)), (), ())
+
+    def steps(self) -> dict[str, StepPlan]:
+        """By member the median over the folds of the steps that its epoch was kept after, and of its schedule."""
+        config, count = self.plan.settings.train, len(self.plan.members)
+        return {
+            name: step_plan.middle([_steps_made(config, fold) for fold in self.trained[i::count]])
+            for i, name in enumerate(self.plan.members)
+        }
+
+    def write(
+        self, members: Sequence[Trained], predictions: pd.DataFrame, figures: Mapping[str, Any]
+    ) -> None:
+        """Write ensemble.json. `predictions`: of the folds' held-out clips; `figures`: those made of them."""
+        plan = self.plan
+        parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, members, strict=True)]
+        found = calibrate.fit(
+            calibrate.out_of_fold(predictions, len(plan.folds), plan.views), plan.settings.train.seed
+        )
+        calibrate.say(self.folder, found)
+        rows = plan.pool.rows(self._fold().train)
+        record = {
+            "clips": len(rows),
+            "n_groups": int(rows.source_group.nunique()),
+            "steps": {name: dataclasses.asdict(steps) for name, steps in self.steps().items()},
+            "why": f"median of {len(plan.folds)} folds by source",
+            "cross_validation": _kept(figures, plan),
+        }
+        ensemble.write_listed(
+            self.folder,
+            parts,
+            self._weights(),
+            {"why": "the mean of each fold's weights"},
+            {trained_clips.TRAIN: rows},
+            found,
+            {run_folder.FINAL_KEY: record},
+        )
+        self._bring_left_out()
+        log.info(
+            "%s: trained on all %d clips of %d sources. What is known of it is what the folds gave, %.1f %%",
+            self.folder, len(rows), record["n_groups"], 100 * figures["cv_accuracy"],
+        )  # fmt: skip
+
+    def _weights(self) -> list[float]:
+        """Each member's weight: the mean of those it has in the folds."""
+        weights = np.zeros(len(self.plan.members))
+        for fold in self.plan.folds:
+            listed = run_folder.read_object(self.plan.folder / fold.name / run_folder.ENSEMBLE_NAME)[
+                "members"
+            ]
+            weights += [m["weight"] for m in listed]
+        return (weights / weights.sum()).tolist()
+
+    def _bring_left_out(self) -> None:
+        """Put what leaving out a data set gave beside the fit, if it is of the same clips, settings and members."""
+        own = self.folder / elsewhere.LEFT_OUT_NAME
+        own.unlink(missing_ok=True)
+        left_out = elsewhere.left_out(self.plan.folder, trained_model.load(self.folder))
+        if left_out and left_out["belongs"]:
+            shutil.copyfile(self.plan.folder / elsewhere.LEFT_OUT_NAME, own)
+
+
+def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:
+    """The steps until the epoch that was kept, in a fold of so many clips."""
+    clips = run_folder.read_object(fold.folder / run_folder.CONFIG_NAME)["clips"]["train"]
+    return step_plan.of_epochs(config, step_plan.steps_an_epoch(config, clips), fold.best_epoch)
+
+
+def _kept(figures: Mapping[str, Any], plan: CrossValidation) -> dict[str, Any]:
+    folds = [{key: fold[key] for key in _OF_A_FOLD} for fold in figures["folds"]]
+    return {**{k: figures[k] for k in _FIGURES}, "folds": folds, "views": plan.views, "members": plan.members}
