@@ -138,3 +138,13 @@ def test_features_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> Non
     data.train.inputs["efficientnet_lite0.motion"][3, 1, 2, 0] = np.nan
     with pytest.raises(UserError, match=r"efficientnet_lite0.motion of train/x/3.avi are not numbers"):
         _fit(tmp_path, data=data)
+
+
+def test_without_a_selection_part_it_is_the_same_and_says_nothing_of_one(tmp_path: Path) -> None:
+    data = _plain_data()
+    nothing = dataclasses.replace(data, selection=data.selection.take(np.empty(0, int)))
+    _fit(tmp_path / "with", data=data)
+    trained = _fit(tmp_path / "without", data=nothing)
+    assert trained.selection_accuracy is None
+    both = [run_folder.weights_of(tmp_path / name / run_folder.BEST_NAME) for name in ("with", "without")]
+    assert both[0].read_bytes() == both[1].read_bytes()

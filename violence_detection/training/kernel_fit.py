@@ -64,18 +64,17 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     storage.write_csv(folder / run_folder.LOG_NAME, _COLUMNS, [row])
     board = Board(folder / run_folder.BOARD_NAME, record)
     board.pictures(data.selection.labels, p, 1, last=True)
-    board.close(row["selection_accuracy"], row["selection_loss"], 1)
+    board.close(row.get("selection_accuracy"), row.get("selection_loss"), 1)
     trained = Trained(
         folder=folder,
-        selection_accuracy=row["selection_accuracy"],
+        selection_accuracy=row.get("selection_accuracy"),
         best_epoch=1,
         epochs_run=1,
         samples_per_second=round(len(data.train) / (time.monotonic() - started), 1),
     )
     values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
     storage.write_json(folder / run_folder.RESULT_NAME, values)
-    log.info("%s: fitted to %d clips in %.1f s, selection accuracy %.4f", folder, len(data.train),
-             time.monotonic() - started, trained.selection_accuracy)  # fmt: skip
+    log.info("%s: fitted to %d clips in %.1f s", folder, len(data.train), time.monotonic() - started)
     return trained
 
 
@@ -171,12 +170,16 @@ def _kernel(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
 
 def _p_fight(model: keras.Model, samples: Samples) -> np.ndarray:
     """P(fight) of the plain variants: (N,) float64."""
-    return np.concatenate([heads.predict(model, batch) for batch in samples.plain_batches(_BATCH)])
+    judged = [heads.predict(model, batch) for batch in samples.plain_batches(_BATCH)]
+    return np.concatenate(judged) if judged else np.empty(0)
 
 
 def _figures(prefix: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    """Loss, accuracy and AUC; nothing of no clips."""
     from sklearn.metrics import log_loss, roc_auc_score
 
+    if not len(labels):
+        return {}
     return {
         f"{prefix}loss": float(log_loss(labels, p, labels=[0, 1])),
         f"{prefix}accuracy": float(np.mean((p >= 0.5) == (labels == 1))),
