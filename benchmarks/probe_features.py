@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from violence_detection import cli
 from violence_detection.combine import manifest, val_ledger
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.pool import Choice
-from violence_detection.evaluation import measure, paired
+from violence_detection.evaluation import paired
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
 from violence_detection.system.console import log
@@ -73,15 +73,12 @@ def main() -> int:
 def note_look(combined: Path, probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
     """Note in val's ledger that its clips were judged, with those of train, before anybody sees how well."""
     judged = set(probe.samples.rows.clip_id) & set(val_ledger.val_of(combined))
-    best = max(row["elsewhere"]["accuracy"] for row in rows)
-    measure.note_look(
-        combined,
-        "probe of features",
-        " ".join(sys.argv),
-        [combined.parent / "features"],
-        len(judged),
-        {"accuracy": best},
+    seen = {"accuracy": max(row["elsewhere"]["accuracy"] for row in rows), "n": len(probe.samples)}
+    settings = storage.stable_hash([asdict(probe.head), [row["name"] for row in rows]], 64)
+    look = val_ledger.Look(
+        " ".join(sys.argv), "probe of features", "fitted anew", settings, len(judged), seen
     )
+    val_ledger.note(combined, look)
 
 
 class Probe:
