@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, decode, focus, sampling
+from violence_detection.video import augment, decode, sampling
 from violence_detection.video.config import ClipConfig
 
 _FRAMES_OF_STILL = 8
@@ -56,6 +56,8 @@ def _keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
     side = frame_side(size, config)
     if "crop" not in config.streams:
         return frame_resizer(side)
+    from violence_detection.video import focus  # few models look at a crop
+
     large = round(size / focus.STREAM_SIDE)
     return lambda frame: (resize(frame, side), resize(frame, large))
 
@@ -110,6 +112,8 @@ def images(
     shown = whole
     numbers = sample.base.tolist()
     if d.focus:
+        from violence_detection.video import focus
+
         crop_at = focus.crop_position([whole.grey(i) for i in numbers], config.focus)
         shown = Pictures(frames, size, crop_at)
     augmenter = augment.Augmenter(d, size)
@@ -124,6 +128,8 @@ def images(
     if {"rgb", "moving"} & set(config.streams):
         out["rgb"] = coloured(shown)
     if "crop" in config.streams:
+        from violence_detection.video import focus
+
         crop_at = focus.crop_position([whole.grey(i) for i in numbers], focus.STREAM_SIDE)
         out["crop"] = coloured(Pictures(large, size, crop_at))
     if "moving" in config.streams:
