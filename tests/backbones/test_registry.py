@@ -188,6 +188,25 @@ def test_every_backbone_says_its_licence_size_and_sampling() -> None:
         assert backbone.sampling.frames_per_step == 1 or backbone.is_video
 
 
+def test_a_backbone_takes_of_the_streams_those_it_knows() -> None:
+    image, video = registry.get("efficientnet_lite0").sampling, registry.get("i3d").sampling
+    assert image.taken(("rgb", "motion", "moving")) == ("rgb", "motion", "moving")
+    assert video.taken(("rgb", "motion", "moving")) == ("rgb", "moving")
+    assert video.taken(("motion",)) == ("rgb",)
+
+
+def test_frames_that_time_sets_apart_must_fill_their_steps() -> None:
+    pairs = registry.BackboneSampling(10, True, 2, spacing_s=0.2, largest=16)
+    assert pairs.burst == 2
+    assert pairs.record() == {"burst": 2, "burst_spacing_s": 0.2, "largest": 16}
+    for frames in (9, None):
+        with pytest.raises(ValueError, match=r"0\.2 s apart come in steps of 2"):
+            registry.BackboneSampling(frames, True, 2, spacing_s=0.2)
+    even = registry.BackboneSampling(32, True, 8)
+    assert even.burst == 1
+    assert even.record() == {}
+
+
 def test_backbones_with_one_trunk_stand_together_and_others_alone() -> None:
     groups = registry.by_trunk(["i3d", "vgg19", "i3d_local"])
     assert [[b.name for b in group] for group in groups] == [["i3d", "i3d_local"], ["vgg19"]]

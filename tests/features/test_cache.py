@@ -167,6 +167,8 @@ def test_the_key_changes_with_weights_backbone_stream_and_augmentation(
         key.record(CONFIG, "efficientnet_lite0", "rgb", other),
         key.record(CONFIG, "efficientnet_lite2", "rgb", weights),
         key.record(CONFIG, "efficientnet_lite0", "motion", weights),
+        key.record(CONFIG, "efficientnet_lite0", "crop", weights),
+        key.record(CONFIG, "efficientnet_lite0", "moving", weights),
     ]
     monkeypatch.setattr(augment, "TRAIN", replace(augment.TRAIN, zoom=0.3))
     records.append(key.record(CONFIG, "efficientnet_lite0", "rgb", weights))

@@ -209,7 +209,7 @@ def test_a_video_backbone_takes_frames_of_its_own_number_and_rgb_alone(
     stores = extract.ensure(wanted, config, ExtractConfig(data_root=tmp_path)).stores
     shapes = {name: store.read(wanted[0].clip_id, ("v0", "v1")).shape for name, store in stores.items()}
     assert shapes == {"stand_in.rgb": (2, 5, 4), "stand_in.motion": (2, 5, 4), "film.rgb": (2, 2, 1)}
-    assert "film takes the stream rgb only" in caplog.text
+    assert "film takes of the streams only: rgb" in caplog.text
     alone = extract.ensure(wanted, replace(config, streams=("motion",)), ExtractConfig(data_root=tmp_path))
     assert set(alone.stores) == {"stand_in.motion", "film.rgb"}
     assert alone.clips_extracted == 0

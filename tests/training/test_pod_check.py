@@ -54,11 +54,14 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
     assert found["variants_missing"] == 2 * 4 + 2
     assert found["feature_gb_missing"] == round(10 * 20 * 1280 * 2 / 1e9, 2)
     both = FeatureConfig(backbone=("efficientnet_lite0", "i3d", "i3d_local"), streams=("rgb", "motion"))
-    monkeypatch.setattr(
-        "violence_detection.backbones.weights.source_distribution_file", lambda *_: Path(__file__)
-    )
+    monkeypatch.setattr("violence_detection.backbones.weights.index_file", lambda *_: Path(__file__))
     found = pod_check.data(where, both, 60, "CPU")
     assert found["feature_gb_missing"] == round(10 * (20 * 1280 * 2 + 4 * 1024 + 8 * 832) * 2 / 1e9, 2)
+    film = FeatureConfig(backbone=("videoprism_b",))
+    monkeypatch.setattr("violence_detection.backbones.weights.kaggle_file", lambda *_: Path(__file__))
+    hours = {kind: pod_check.data(where, film, 0, kind)["hours_roughly"] for kind in ("GPU", "CPU")}
+    assert hours["CPU"] == round(10 / (3_000 * 177 / 490), 2), "more than EfficientNet-B4 takes"
+    assert hours["GPU"] < hours["CPU"]
     one_class = pd.DataFrame(rows).assign(label=["fight", "nonfight", "fight", "fight"])
     monkeypatch.setattr("violence_detection.combine.manifest.read", lambda _: one_class)
     with pytest.raises(pod_check.UserError, match="the val part has no nonfight clip"):

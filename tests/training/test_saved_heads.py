@@ -159,7 +159,7 @@ def test_a_record_of_a_larger_model_than_the_file_takes_no_memory(tmp_path: Path
         if architecture != "average"
         else ({"projection": 65_536},)
     ):
-        record["head"] = {**dataclasses.asdict(synthetic.HEAD), **changed}
+        record["head"] = {**synthetic.HEAD.recorded(architecture), **changed}
         storage.write_json(tmp_path / run_folder.CONFIG_NAME, record)
         with pytest.raises(UserError, match="describes a larger model than it holds"):
             saved_heads.load(tmp_path / WEIGHTS)

@@ -280,8 +280,8 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
     )
     record = _record(epochs=1)
     trainer.train(record, data, tmp_path / "roomy", strategy)
-    gru = heads.ARCHITECTURES["gru"]
-    monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(_FullBeyond()(x), c))
+    gru = heads.POOLINGS["gru"]
+    monkeypatch.setitem(heads.POOLINGS, "gru", lambda x, c: gru(_FullBeyond()(x), c))
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
     trainer.train(record, data, tmp_path / "full", strategy)
     assert "8 clips at a time instead of 16" in caplog.text
@@ -299,8 +299,8 @@ def test_full_device_memory_while_judging_halves_that_batch_alone(
 ) -> None:
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
     trainer.train(_record(epochs=2), data, tmp_path / "roomy", strategy)
-    gru = heads.ARCHITECTURES["gru"]
-    monkeypatch.setitem(heads.ARCHITECTURES, "gru", lambda x, c: gru(_FullBeyond()(x), c))
+    gru = heads.POOLINGS["gru"]
+    monkeypatch.setitem(heads.POOLINGS, "gru", lambda x, c: gru(_FullBeyond()(x), c))
     monkeypatch.setattr(_FullBeyond, "while_training", False)
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
     record = _record(epochs=2)

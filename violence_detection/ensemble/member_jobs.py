@@ -83,7 +83,10 @@ class TrainingJob:
     @functools.cached_property
     def key(self) -> str:
         """Hash of all that decides the outcome; the folder's config.json carries it."""
-        settings = dataclasses.asdict(self.settings)
+        settings = {
+            **dataclasses.asdict(self.settings),
+            "head": self.settings.head.recorded(self.architecture),
+        }
         del settings["features"]
         if self.plan:
             settings[step_plan.RECORD_KEY] = dataclasses.asdict(self.plan)

@@ -142,16 +142,18 @@ def without_failures(
 def check(config: FeatureConfig, how: ExtractConfig) -> None:
     """Raise UserError for settings that cannot work, before any work starts."""
     if unknown := sorted(set(config.streams) - set(STREAMS)):
-        raise UserError(f"unknown stream {unknown[0]!r}. Use one or both of: {','.join(STREAMS)}")
+        raise UserError(f"unknown stream {unknown[0]!r}. Use one or more of: {','.join(STREAMS)}")
     if not config.backbone or not config.streams:
         raise UserError("--backbone and --streams need at least one name each")
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
-            log.info("%s takes the stream %s only", name, ", ".join(taken))
+            log.info("%s takes of the streams only: %s", name, ", ".join(taken))
     if how.backbone_weights and len(registry.by_trunk(config.backbone)) > 1:
         raise UserError("--backbone-weights takes one file, so it goes with one --backbone")
     if config.frames < 2 or config.window_s <= 0:
         raise UserError("--frames must be at least 2 and --window-s above 0")
+    if config.focus and "crop" in config.streams:
+        raise UserError("--focus and the stream crop are two ways to look at a part of the picture: give one")
     if config.focus and not 0.25 <= config.focus <= 0.9:
         raise UserError("--focus must be from 0.25 to 0.9, or 0 for the whole picture only")
     if how.augment < 1:

@@ -24,6 +24,8 @@ Inputs = dict[str, np.ndarray]
 _FORMAT = 5
 #: Frames that I3D took before each backbone had its own sampling; records of trained models still say so.
 _I3D_FRAMES = 32
+_MOVING_VERSION = 1  # of pictures.without_still
+_ASKED_BY_BACKBONES = ("burst", "burst_spacing_s")
 
 
 def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
@@ -32,8 +34,10 @@ def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
     return replace(
         config,
         backbone=(name,),
-        streams=sampling.streams or config.streams,
+        streams=sampling.taken(config.streams),
         frames=sampling.frames or config.frames,
+        burst=sampling.burst,
+        burst_spacing_s=sampling.spacing_s or 0.0,
     )
 
 
@@ -52,6 +56,8 @@ def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> 
         "augmentation": {"seed": config.augment_seed, **augment.settings()},
         "dtype": "float16",
         **_crop(config),
+        **_of_stream(stream),
+        **registry.get(backbone).sampling.record(),
     }
 
 
@@ -62,6 +68,15 @@ def _crop(config: FeatureConfig) -> dict[str, Any]:
     from violence_detection.video import focus
 
     return {"focus": [float(config.focus), focus.NOISE_LEVEL, focus.CEILING, focus.VERSION]}
+
+
+def _of_stream(stream: str) -> dict[str, Any]:
+    """How the pictures of the later streams are made; nothing for those that caches have always had."""
+    from violence_detection.video import focus
+
+    if stream == "crop":
+        return {"crop": [focus.STREAM_SIDE, focus.NOISE_LEVEL, focus.CEILING, focus.VERSION]}
+    return {"moving": _MOVING_VERSION} if stream == "moving" else {}
 
 
 def input_name(backbone: str, stream: str) -> str:
@@ -75,8 +90,12 @@ def folder_of(root: Path, record: Mapping[str, Any]) -> Path:
 
 
 def as_recorded(config: FeatureConfig) -> dict[str, Any]:
-    """The settings as the records of trained models have always held them, so that those made before stay valid."""
-    return {**asdict(config), "i3d_frames": _I3D_FRAMES}
+    """The settings as the records of trained models have always held them, so that those made before stay valid.
+
+    What a backbone asks for by itself is in the record of its features.
+    """
+    settings = {name: value for name, value in asdict(config).items() if name not in _ASKED_BY_BACKBONES}
+    return {**settings, "i3d_frames": _I3D_FRAMES}
 
 
 @dataclass(frozen=True)

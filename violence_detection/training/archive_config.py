@@ -13,8 +13,9 @@ from typing import Any
 from violence_detection.backbones.keras_archive import damaged, refused
 
 _LAYERS = (
-    "Activation", "Bidirectional", "Concatenate", "Conv1D", "Dense", "Dropout", "GRU", "GlobalAveragePooling1D",
-    "InputLayer", "LSTM", "LayerNormalization", "MaxPooling1D", "MultiHeadAttention", "SpatialDropout1D",
+    "Activation", "Average", "Bidirectional", "Concatenate", "Conv1D", "Dense", "Dropout", "GRU",
+    "GlobalAveragePooling1D", "InputLayer", "LSTM", "LayerNormalization", "MaxPooling1D", "MultiHeadAttention",
+    "SpatialDropout1D",
 )  # fmt: skip
 #: (module, class name, registered name) of all that a head's config holds.
 _ADMITTED = {
@@ -26,7 +27,10 @@ _ADMITTED = {
     (None, "__keras_tensor__", None),
 }  # fmt: skip
 #: Our own layers, by the name they are registered under; their module has moved and is not imported by it.
-_OWN = {f"violence_detection>{name}": name for name in ("PositionEmbedding", "TemporalAttention")}
+_OWN = {
+    f"violence_detection>{name}": name
+    for name in ("LandmarkSimilarity", "PositionEmbedding", "TemporalAttention")
+}
 _ACTIVATIONS = ("gelu", "linear", "sigmoid", "tanh")
 _NEVER = ("compile_config", "bias_regularizer", "kernel_regularizer", "recurrent_regularizer", "activity_regularizer",
           "bias_constraint", "kernel_constraint", "recurrent_constraint")  # fmt: skip
@@ -92,9 +96,9 @@ def _check_size(path: Path, layers: list[dict[str, Any]]) -> None:
 
 
 def _units(layer: dict[str, Any]) -> int:
-    config = _numbers_of(layer, "units", "filters", "num_heads", "key_dim", "value_dim")
+    config = _numbers_of(layer, "units", "filters", "landmarks", "num_heads", "key_dim", "value_dim")
     attention = config["num_heads"] * max(config["key_dim"], config["value_dim"])
-    return max(config["units"], config["filters"], attention)
+    return max(config["units"], config["filters"], config["landmarks"], attention)
 
 
 def _matrices(layer: dict[str, Any]) -> int:

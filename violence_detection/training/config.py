@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +18,14 @@ class HeadConfig(BaseConfig):
     units: int = option(64, "units of the recurrent layers")
     dropout: float = option(0.5, "dropout between layers")
     input_dropout: float = option(0.5, "dropout on the features, by channel: in all frames of a clip at once")
+    landmarks: int = option(1536, "clips that the kernel head compares a clip with, at most")
+    kernel_width: float = option(1.0, "of the kernel head, relative to how far the train clips lie apart")
+    kernel_c: float = option(0.5, "of the kernel head: how closely it follows the train clips (C)")
+
+    def recorded(self, architecture: str) -> dict[str, Any]:
+        """The settings that an architecture has, as records of trained models hold them."""
+        kernel = {"landmarks", "kernel_width", "kernel_c"}
+        return {k: v for k, v in asdict(self).items() if (k in kernel) == (architecture == "kernel")}
 
 
 @dataclass(frozen=True)

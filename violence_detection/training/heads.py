@@ -66,9 +66,55 @@ class PositionEmbedding(layers.Layer):
         return x + ops.cast(self.table, x.dtype)
 
 
+@keras.saving.register_keras_serializable("violence_detection")
+class LandmarkSimilarity(layers.Layer):
+    """How like some training clips a clip is: (B, T, C) -> (B, M) float32 in (0, 1].
+
+    The mean over time, scaled to unit length, in a Gaussian kernel with M stored vectors of unit length. Always
+    float32. Landmarks and `gamma` are set, not learnt by steps: see kernel_fit.py.
+    """
+
+    def __init__(self, landmarks: int, **kwargs: object):
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        self.landmarks = landmarks
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        shape = (self.landmarks, input_shape[-1])
+        self.vectors = self.add_weight(shape=shape, initializer="zeros", trainable=False, name="vectors")
+        self.gamma = self.add_weight(shape=(1,), initializer="ones", trainable=False, name="gamma")
+        super().build(input_shape)
+
+    def call(self, x: Tensor) -> Tensor:
+        x = unit_mean(ops.cast(x, "float32"))
+        return ops.exp(2.0 * self.gamma * (ops.matmul(x, ops.transpose(self.vectors)) - 1.0))
+
+    def get_config(self) -> dict[str, object]:
+        return {**super().get_config(), "landmarks": self.landmarks}
+
+
+def unit_mean(x: Tensor) -> Tensor:
+    """The mean over time at unit length: (B, T, C) -> (B, C)."""
+    mean = ops.mean(x, axis=1)
+    return mean / ops.maximum(ops.sqrt(ops.sum(ops.square(mean), axis=-1, keepdims=True)), 1e-6)
+
+
 def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: HeadConfig) -> keras.Model:
     """A head. `inputs`: name -> (T, C). The model maps {name: (B, T, C)} to (B, 1) float32, P(fight)."""
     given = {name: keras.Input(shape, name=name) for name, shape in inputs.items()}
+    x = _kernel(given, config) if architecture == KERNEL else _temporal(architecture, given, config)
+    logits = layers.Dense(1, dtype="float32", name="logits")(x)
+    p_fight = layers.Activation("sigmoid", dtype="float32", name="p_fight")(logits)
+    return keras.Model(given, p_fight, name=architecture)
+
+
+def _kernel(given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
+    """What a support vector machine looks at: the mean of the inputs' similarities, (B, M)."""
+    found = [LandmarkSimilarity(config.landmarks, name=f"{name}.similarity")(x) for name, x in given.items()]
+    return layers.Average(dtype="float32")(found) if len(found) > 1 else found[0]
+
+
+def _temporal(architecture: str, given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
+    """The inputs projected, joined, and pooled over time by the architecture: (B, D)."""
     by_length: dict[int, list[Tensor]] = {}
     for name, x in given.items():
         x = layers.LayerNormalization(name=f"{name}.norm")(x)
@@ -80,12 +126,9 @@ def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: Head
     for sequences in by_length.values():
         x = layers.Concatenate()(sequences) if len(sequences) > 1 else sequences[0]
         x = layers.Dropout(config.dropout)(x)
-        vectors.append(ARCHITECTURES[architecture](x, config))
+        vectors.append(POOLINGS[architecture](x, config))
     x = layers.Concatenate()(vectors) if len(vectors) > 1 else vectors[0]
-    x = layers.Dropout(config.dropout)(x)
-    logits = layers.Dense(1, dtype="float32", name="logits")(x)
-    p_fight = layers.Activation("sigmoid", dtype="float32", name="p_fight")(logits)
-    return keras.Model(given, p_fight, name=architecture)
+    return layers.Dropout(config.dropout)(x)
 
 
 def _bilstm_attention(x: Tensor, c: HeadConfig) -> Tensor:
@@ -147,7 +190,9 @@ def _average(x: Tensor, c: HeadConfig) -> Tensor:
     return layers.GlobalAveragePooling1D()(x)
 
 
-ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
+#: The head that is fitted at once and not by steps; it looks at no order in time.
+KERNEL = "kernel"
+POOLINGS: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "bilstm_attention": _bilstm_attention,
     "lstm": _lstm,
     "deep_lstm": _deep_lstm,
@@ -157,6 +202,7 @@ ARCHITECTURES: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "attention": _attention,
     "average": _average,
 }
+ARCHITECTURES = (*POOLINGS, KERNEL)
 
 
 def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

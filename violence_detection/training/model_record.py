@@ -20,6 +20,11 @@ _HEAD = {
     "projection": (int, 1, 65_536), "units": (int, 2, 65_536),
     "dropout": (float, 0, 0.99), "input_dropout": (float, 0, 0.99),
 }  # fmt: skip
+_KERNEL_HEAD = {
+    "landmarks": (int, 1, 1_000_000),
+    "kernel_width": (float, 0, 1e6),
+    "kernel_c": (float, 0, 1e12),
+}
 _MOST_STEPS, _MOST_CHANNELS, _MOST_INPUTS = 4096, 1_000_000, 100
 
 
@@ -36,13 +41,15 @@ def read(path: Path) -> dict[str, Any]:
         set(record["features"]["streams"]) <= set(STREAMS),
         f"among {', '.join(STREAMS)}",
     )
-    _check_part(path, record, "head", _HEAD, required=tuple(_HEAD))
+    architecture = record.get("architecture")
     _expect(
         path,
         "architecture",
-        record.get("architecture") in heads.ARCHITECTURES,
+        architecture in heads.ARCHITECTURES,
         f"one of {', '.join(heads.ARCHITECTURES)}",
     )
+    head = _KERNEL_HEAD if architecture == heads.KERNEL else _HEAD
+    _check_part(path, record, "head", head, required=tuple(head))
     inputs = record.get("inputs")
     is_inputs = (
         isinstance(inputs, dict) and 0 < len(inputs) <= _MOST_INPUTS and all(map(_is_shape, inputs.values()))

@@ -32,6 +32,8 @@ CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcubl
 _PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino", "isal")
 #: Variants of clips (both streams) an hour where none was measured: a rough rate, said to be one.
 _ROUGH_VARIANTS_PER_HOUR = {"GPU": 40_000, "CPU": 3_000}
+#: Billions of multiply-adds that such a variant takes: EfficientNet-B4, 20 frames, both streams.
+_ROUGH_GMACS = 177.0
 #: Clips a second of an ultimate head: measured on two CPU cores; a GPU is not slower. And its epochs.
 _ROUGH_SAMPLES_PER_SECOND = 1500.0
 _LIKELY_EPOCHS = 60
@@ -157,7 +159,7 @@ def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) ->
             "smaller --augment, or a --data-root on a bigger disk"
         )
     train = int((frame.split == "train").sum())
-    hours = sum(m.variants / (m.per_hour or _ROUGH_VARIANTS_PER_HOUR[kind]) for m in missing)
+    hours = sum(m.variants / (m.per_hour or _rough_per_hour(kind, m.gmacs)) for m in missing)
     hours += min(epochs, _LIKELY_EPOCHS) * train / _ROUGH_SAMPLES_PER_SECOND / 3600
     cost = f", {hours * how.usd_per_hour:.2f} USD" if how.usd_per_hour else " (--usd-per-hour adds the cost)"
     accuracy = (
@@ -174,13 +176,21 @@ def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) ->
     }
 
 
+def _rough_per_hour(kind: str, gmacs: float) -> float:
+    return _ROUGH_VARIANTS_PER_HOUR[kind] * min(1.0, _ROUGH_GMACS / gmacs if gmacs else 1.0)
+
+
 @dataclass(frozen=True)
 class Missing:
-    """What the cache lacks of one backbone. `per_hour`: variants of clips, as extracted here before; 0: never."""
+    """What the cache lacks of one backbone. `per_hour`: variants of clips, as extracted here before; 0: never.
+
+    `gmacs`: of the backbone, see there.
+    """
 
     variants: int
     size_bytes: int
     per_hour: float
+    gmacs: float
 
 
 def missing_features(
@@ -210,7 +220,9 @@ def missing_features(
                 steps = backbone.steps(run.config.frames)
                 size += extract.needed_bytes(lacking[-1], steps, backbone.feature_dim)
         rate = estimate.RateRecord(folders[0]).known() or 0.0
-        found.append(Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate))
+        found.append(
+            Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate, run.backbone.gmacs)
+        )
     return found
 
 

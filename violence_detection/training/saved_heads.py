@@ -129,8 +129,9 @@ def _check_finite(file: Path, name: str, values: np.ndarray) -> None:
 def _check_size(file: Path, record: Mapping[str, Any]) -> None:
     """Refuse a record whose model is larger than the file, before memory is taken for it."""
     head, shapes = record["head"], list(record["inputs"].values())
-    floats = [channels * head["projection"] for _, channels in shapes]
-    if record["architecture"] != "average":
+    wide = head["landmarks" if record["architecture"] == heads.KERNEL else "projection"]
+    floats = [channels * wide for _, channels in shapes]
+    if record["architecture"] not in ("average", heads.KERNEL):
         floats.append(head["units"] ** 2)
     if record["architecture"] == "attention":
         floats += [steps * head["units"] for steps, _ in shapes]

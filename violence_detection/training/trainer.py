@@ -36,6 +36,7 @@ from violence_detection.system import storage
 from violence_detection.training import (
     canary,
     heads,
+    kernel_fit,
     micro_batches,
     run_folder,
     saved_heads,
@@ -82,7 +83,7 @@ def run_record(
         "feature_records": data.records,
         "feature_engines": data.engines,
         "augment": augment,
-        "head": dataclasses.asdict(head),
+        "head": head.recorded(architecture),
         "train": dataclasses.asdict(train),
         "manifest_sha256": data.manifest_sha256,
         "clips": {"train": len(data.train), "selection": len(data.selection)},
@@ -124,6 +125,8 @@ def train(
     if finished:
         log.info("%s: finished earlier, nothing to do", folder)
         return finished
+    if record["architecture"] == heads.KERNEL:
+        return kernel_fit.fit(record, data, folder)
     return _TrainingRun(record, data, folder, strategy, start, usd_per_hour).run()
 
 

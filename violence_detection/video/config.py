@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from violence_detection.system.settings import BaseConfig, option
 
-STREAMS = ("rgb", "motion")
+STREAMS = ("rgb", "motion", "crop", "moving")
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class ClipConfig(BaseConfig):
 
     streams: tuple[str, ...] = option(
         ("rgb", "motion"),
-        "rgb (frames) and motion (differences of successive frames); a video backbone takes rgb whatever is said here",
+        "rgb (frames), motion (differences of successive frames), crop (frames, cut to where most moves), moving "
+        "(frames without what stands still); a video backbone takes those of them that it knows, rgb if none",
     )
     frames: int = option(20, "frames that image backbones take of a clip, evenly spaced")
     window_s: float = option(5.0, "seconds a model sees at once; a longer clip is judged on its middle")
@@ -27,3 +28,6 @@ class ClipConfig(BaseConfig):
         "of the picture's; 0: every one shows the whole picture",
     )
     augment_seed: int = option(0, "seed of the augmentation; cached variants of another seed are not reused")
+    # Not for users: what a video backbone asks for. Its frames come in bursts, at evenly spaced moments.
+    burst: int = 1
+    burst_spacing_s: float = 0.0

@@ -17,6 +17,8 @@ import numpy as np
 NOISE_LEVEL, CEILING = 12, 0.995
 #: Of the rule below; part of the cache's key.
 VERSION = 2
+#: Side of the crop that the stream `crop` shows, as a fraction of the picture's.
+STREAM_SIDE = 0.6
 
 
 def crop_position(greys: Sequence[np.ndarray], side: float) -> tuple[float, float]:

@@ -1,20 +1,24 @@
 """From a video file to the pictures a backbone sees, the one path for training, evaluation and prediction.
 
 Each stream turns a window's T frames into T pictures: `rgb` the frames themselves, `motion` how the picture changes
-over the next three steps of `motion_spacing_s`, the absolute difference of each step in a channel of its own.
+over the next three steps of `motion_spacing_s`, the absolute difference of each step in a channel of its own, `crop`
+the part of the frames in which most moves, `moving` the frames less what stands still, on mid-grey.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, decode, sampling
+from violence_detection.video import augment, decode, focus, sampling
 from violence_detection.video.config import ClipConfig
+
+_FRAMES_OF_STILL = 8
 
 
 def resize(picture: np.ndarray, size: int) -> np.ndarray:
@@ -33,6 +37,10 @@ def resize(picture: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
+#: A decoded frame as it is kept: (F, F, 3) uint8, or for the stream `crop` at two sizes.
+KeptFrame: TypeAlias = Any
+
+
 def frame_resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
     """Frames (H, W, 3) to (size, size, 3): the whole picture, squeezed."""
     return lambda frame: resize(frame, size)
@@ -41,6 +49,15 @@ def frame_resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
 def frame_side(size: int, config: ClipConfig) -> int:
     """Side at which decoded frames are kept, so that a crop of `focus` of it has the backbone's input size."""
     return round(size / config.focus) if config.focus else size
+
+
+def _keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
+    """What is kept of a decoded frame (H, W, 3): it is shrunk at once, so that memory stays small."""
+    side = frame_side(size, config)
+    if "crop" not in config.streams:
+        return frame_resizer(side)
+    large = round(size / focus.STREAM_SIDE)
+    return lambda frame: (resize(frame, side), resize(frame, large))
 
 
 class Pictures(dict[int, np.ndarray]):
@@ -73,7 +90,7 @@ class Pictures(dict[int, np.ndarray]):
 
 
 def images(
-    frames: Mapping[int, np.ndarray],
+    frames: Mapping[int, KeptFrame],
     sample: sampling.Sampling,
     d: augment.Draw,
     size: int,
@@ -82,27 +99,54 @@ def images(
 ) -> dict[str, np.ndarray]:
     """The images of each stream of the config: name -> (T, S, S, 3) uint8, where S is `size`.
 
-    `frames`: number -> RGB (F, F, 3) uint8, those of `sample` at least; F is `frame_side(size, config)`. `whole`: of
-    them, where variants share it.
+    `frames`: number -> RGB (F, F, 3) uint8, those of `sample` at least, F being `frame_side(size, config)`; for the
+    stream `crop` that and the larger picture that is cut. `whole`: of them, where variants share it.
     """
+    large: dict[int, np.ndarray] = {}
+    if "crop" in config.streams:
+        large = {number: both[1] for number, both in frames.items()}
+        frames = {number: both[0] for number, both in frames.items()}
     whole = Pictures(frames, size) if whole is None else whole
     shown = whole
+    numbers = sample.base.tolist()
     if d.focus:
-        from violence_detection.video import focus  # few models look at a crop
-
-        crop_at = focus.crop_position([whole.grey(i) for i in sample.base.tolist()], config.focus)
+        crop_at = focus.crop_position([whole.grey(i) for i in numbers], config.focus)
         shown = Pictures(frames, size, crop_at)
     augmenter = augment.Augmenter(d, size)
+
+    def coloured(pictures: Pictures) -> np.ndarray:
+        made = np.empty((len(numbers), size, size, 3), np.uint8)
+        for image, i in zip(made, numbers, strict=True):
+            augmenter.colour(pictures[i], i, image)
+        return made
+
     out = {}
-    if "rgb" in config.streams:
-        out["rgb"] = np.empty((len(sample.base), size, size, 3), np.uint8)
-        for image, i in zip(out["rgb"], sample.base.tolist(), strict=True):
-            augmenter.colour(shown[i], i, image)
+    if {"rgb", "moving"} & set(config.streams):
+        out["rgb"] = coloured(shown)
+    if "crop" in config.streams:
+        crop_at = focus.crop_position([whole.grey(i) for i in numbers], focus.STREAM_SIDE)
+        out["crop"] = coloured(Pictures(large, size, crop_at))
+    if "moving" in config.streams:
+        out["moving"] = without_still(out["rgb"])
     if "motion" in config.streams:
         out["motion"] = np.empty((len(sample.motion), size, size, 3), np.uint8)
         for image, row in zip(out["motion"], sample.motion.tolist(), strict=True):
             _motion(augmenter.grey([shown.grey(i) for i in row], row), config.motion_gain, image)
-    return out
+    return {name: out[name] for name in config.streams}
+
+
+def without_still(frames: np.ndarray) -> np.ndarray:
+    """Frames (T, S, S, 3) uint8 less what stands still, on mid-grey: where nothing moves, all is 127.
+
+    What stands still is the median over time, of eight frames at most: more of them hardly change it, and take longer.
+    """
+    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _FRAMES_OF_STILL)).round().astype(int)
+    ordered = np.sort(frames[chosen], axis=0)
+    still = ordered[(len(chosen) - 1) // 2]
+    moved = frames.astype(np.int16)
+    moved -= still
+    moved += 127
+    return np.clip(moved, 0, 255, out=moved).astype(np.uint8)
 
 
 def _motion(grey: np.ndarray, gain: float, out: np.ndarray) -> None:
@@ -130,11 +174,10 @@ def clip_variants(
     def plan(info: decode.VideoInfo) -> Sequence[int]:
         return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
 
-    resize = frame_resizer(frame_side(size, config))
-    info, frames = decode.read(path, plan, resize, threads=1)  # clips are decoded side by side
+    info, frames = decode.read(path, plan, _keeper(size, config), threads=1)  # clips are decoded side by side
     if not sampling.shows_movement(info, sampling.middle_window(info, config.window_s)):
         raise UnreadableVideo(path, sampling.too_still(info, config.window_s))
-    whole = Pictures(frames, size)
+    whole = _whole(frames, size, config)
     for variant, sample in samplings(info).items():
         yield variant, images(frames, sample, draws[variant], size, config, whole)
 
@@ -156,10 +199,17 @@ def window_variants(
     draws = _draws(clip_id, variants, config)
     plans = [{v: sampling.sample(info, w, d, config) for v, d in draws.items()} for w in windows]
     groups = [frozenset[int]().union(*(s.frames for s in plan.values())) for plan in plans]
-    decoded = decode.read_groups(path, info, groups, frame_resizer(frame_side(size, config)))
+    decoded = decode.read_groups(path, info, groups, _keeper(size, config))
     for plan, frames in zip(plans, decoded, strict=True):
-        whole = Pictures(frames, size)
+        whole = _whole(frames, size, config)
         yield {v: images(frames, sample, draws[v], size, config, whole) for v, sample in plan.items()}
+
+
+def _whole(frames: Mapping[int, KeptFrame], size: int, config: ClipConfig) -> Pictures:
+    """The whole picture of each frame."""
+    if "crop" in config.streams:
+        frames = {number: both[0] for number, both in frames.items()}
+    return Pictures(frames, size)
 
 
 def _draws(clip_id: str, variants: Sequence[str], config: ClipConfig) -> dict[str, augment.Draw]:

