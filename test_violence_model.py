@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Judge new videos with a trained model: violent or not, how likely, and when.
 
-    python test_violence_model.py --model models_ensemble video.mp4 folder_of_videos/
+    python test_violence_model.py video.mp4 folder_of_videos/
+    python test_violence_model.py --model models_ensemble video.mp4
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
