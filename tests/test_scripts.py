@@ -39,9 +39,7 @@ def test_help_says_in_under_a_second_what_a_script_is_for_and_its_defaults(
     seconds = []
     for _ in range(3):  # the best of three: other work on the machine is not the script's fault
         started = time.monotonic()
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-        )
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         seconds.append(time.monotonic() - started)
         assert done.returncode == 0
         assert "usage:" in done.stdout

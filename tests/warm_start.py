@@ -34,7 +34,11 @@ class Running:
     """A script, or a function that can be pickled, in a process of its own."""
 
     def __init__(
-        self, what: Path | Callable[..., Any], arguments: tuple[object, ...], cwd: Path, more: Mapping[str, str]
+        self,
+        what: Path | Callable[..., Any],
+        arguments: tuple[object, ...],
+        cwd: Path,
+        more: Mapping[str, str],
     ) -> None:
         self.name = f"{what} {' '.join(map(str, arguments))}"
         self._said = tempfile.TemporaryDirectory(prefix="said-")

@@ -137,9 +137,7 @@ def _record(**changes: object) -> dict[str, object]:
 
 def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) -> None:
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
-    same = trainer.run_record(
-        "gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN
-    )
+    same = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
     before = (undisturbed / run_folder.BEST_NAME).stat().st_mtime_ns
     assert trainer.train(same, data, undisturbed, strategy).epochs_run == synthetic.TRAIN.epochs
     with pytest.raises(UserError, match="--overwrite"):
