@@ -32,7 +32,7 @@ def test_it_has_its_own_arguments_folder_environment_output_and_exit_code(tmp_pa
 
 
 def _say_threads_of_the_server() -> None:
-    print(sorted(os.listdir(f"/proc/{os.getppid()}/task")) == [str(os.getppid())])
+    print([task.name for task in Path(f"/proc/{os.getppid()}/task").iterdir()] == [str(os.getppid())])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -43,6 +43,8 @@ class Running:
         self.name = f"{what} {' '.join(map(str, arguments))}"
         self._said = tempfile.TemporaryDirectory(prefix="said-")
         self._out, self._err = (Path(self._said.name) / name for name in ("out", "err"))
+        self._out.touch()
+        self._err.touch()
         environment = {**os.environ, **more}
         self._process = _fork_server().Process(
             target=_run, args=(what, arguments, cwd, environment, self._out, self._err)
@@ -55,7 +57,7 @@ class Running:
 
     def stderr(self) -> str:
         """What it has said so far."""
-        return self._err.read_text(errors="replace") if self._err.exists() else ""
+        return self._err.read_text(errors="replace")
 
     def kill(self) -> int | None:
         """kill -9, and the exit code."""
@@ -111,7 +113,7 @@ def _run(
 ) -> None:
     """In the forked process."""
     for descriptor, path in ((1, out), (2, err)):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
         os.close(file)
     os.chdir(cwd)
