@@ -126,15 +126,25 @@ def _judge_on_two_devices() -> None:
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     models: list[Any] = []
     build = engines._build
-    engines._build = lambda *a: models.append(build(*a)) or models[-1]  # type: ignore[func-returns-value]
-    engine = _lite0(["CPU:0", "CPU:1"], 1)
+
+    def build_and_keep(*arguments: Any) -> Any:
+        models.append(build(*arguments))
+        return models[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "_build", build_and_keep)
+        engine = _lite0(["CPU:0", "CPU:1"], 1)
     places = [{v.value.device[-5:] for v in model.variables} for model in models]
     assert places == [{"CPU:0"}, {"CPU:1"}], places
     runners = [engine._idle.get() for _ in range(engine.n_runners)]
-    calls = []
+    calls: list[engines.Runner] = []
 
     def counted(runner: engines.Runner) -> engines.Runner:
-        return lambda images: calls.append(runner) or runner(images)  # type: ignore[func-returns-value]
+        def run(images: np.ndarray) -> Any:
+            calls.append(runner)
+            return runner(images)
+
+        return run
 
     for runner in runners:
         engine._idle.put(counted(runner))

@@ -28,7 +28,7 @@ batches = lambda: (b for epoch in range(4) for b in data.train.batches(16, 0, ep
 _SOUND = """
 build = lambda: trainer.build(record, 5)
 losses = {n: canary.trial(s, build, batches, 20)[0] for n, s in (("one", one), ("two", strategy))}
-logging.basicConfig(level=logging.INFO)
+logging.basicConfig(level=logging.INFO, force=True)
 trained = trainer.train(record, data, Path(sys.argv[1]) / "two", strategy)
 print(json.dumps({"losses": losses, "epochs": trained.epochs_run}))
 """
