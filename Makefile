@@ -79,7 +79,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/lint-imports --no-cache
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf "$(DEMO)" "$(DEMO)-real" .pytest_cache .mypy_cache .ruff_cache
