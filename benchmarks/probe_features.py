@@ -1,6 +1,6 @@
 """What features are worth on a data set that nobody trained on, and on unseen sources of one that was: in a minute.
 
-    python benchmarks/probe_features.py --data-root DATA --backbone i3d,i3d_classes --streams rgb,crop,moving
+    python benchmarks/probe_features.py --data-root DATA --backbone i3d,i3d_actions --streams rgb,crop,moving
 
 DATA/combined_all is what combine_all_datasets.py makes; features that are missing are extracted. The kernel head (see
 training/kernel_fit.py) is fitted to plain clips of train and val together
