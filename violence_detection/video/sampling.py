@@ -2,8 +2,8 @@
 
 A clip is judged on a window of at most `window_s` seconds, sampled at T evenly spaced frames. Motion looks at the next
 three steps of `motion_spacing_s` from each of them. Some video backbones take their frames in bursts instead: at evenly
-spaced moments a few frames, a fixed time apart, or they look at the middle of the window alone, so that what they see of
-a movement depends less on a clip's length.
+spaced moments a few frames, a fixed time apart, or they look at the middle of the window alone, so that what they see
+of a movement depends less on a clip's length.
 """
 
 from __future__ import annotations

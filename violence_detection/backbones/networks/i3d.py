@@ -4,9 +4,9 @@ Layers carry the published names. Frames are normalised as x / 255 * 2 - 1, as i
 three times, so F consecutive frames give ceil(F / 8) steps. The features are what the published classifier averages:
 `Mixed_5c`, averaged over the 7 x 7 positions, but not over pairs of steps: time is left to the head.
 
-`i3d_steady` are the same features of the middle 2.6 s of a window, at about half the rate that it was trained at, so that
-a movement looks as quick in a long clip as in a short one. `i3d_actions` are the logits of the published classifier
-there, less their mean: how like each of the 400 actions of Kinetics a step looks.
+`i3d_steady` are the same features of the middle 2.6 s of a window, at about half the rate that it was trained at, so
+that a movement looks as quick in a long clip as in a short one. `i3d_actions` are the logits of the published
+classifier there, less their mean: how like each of the 400 actions of Kinetics a step looks.
 
 `i3d_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
 fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
@@ -58,10 +58,10 @@ def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None
     """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the features of these backbones.
 
     `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_steady`: the same.
-    `i3d_actions`: (ceil(F / 8), 400), the logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F / 4), 832), the
-    maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The first axis is
-    time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial values (for
-    tests of the structure only). Raises UserError if one is missing or has another shape.
+    `i3d_actions`: (ceil(F / 8), 400), the logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F /
+    4), 832), the maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The
+    first axis is time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial
+    values (for tests of the structure only). Raises UserError if one is missing or has another shape.
     """
     import keras
     from keras import layers, ops
