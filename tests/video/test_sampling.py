@@ -69,3 +69,14 @@ def test_without_bursts_frames_are_sampled_as_ever() -> None:
     even = replace(PAIRS, burst=1)
     found = sampling.sample(INFO, sampling.Window(50.0, 100.0), augment.Draw(), even).base
     np.testing.assert_array_equal(found, sampling.sample_indices(200, 10, 50.0, 100.0))
+
+
+@pytest.mark.parametrize(("n_frames", "first", "last"), [(100, 30, 70), (30, 0, 30)])
+def test_the_middle_of_a_window_is_looked_at_alone_and_all_of_a_shorter_one(
+    n_frames: int, first: int, last: int
+) -> None:
+    info = decode.VideoInfo(n_frames=n_frames, fps=20.0, width=64, height=48, codec="")
+    config = replace(FeatureConfig(), streams=("rgb",), frames=10, span_s=2.0)
+    window = sampling.middle_window(info, 5.0)
+    base = sampling.sample(info, window, augment.Draw(), config).base
+    np.testing.assert_array_equal(base, sampling.sample_indices(n_frames, 10, first, last - first))
