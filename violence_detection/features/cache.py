@@ -40,6 +40,9 @@ VERIFIED_NAME = "verified.json"
 LOCK_NAME = "write.lock"
 _SAVE_AFTER = 500
 
+#: Held while NumPy reads the header of an array: it compiles it, which in Python 3.11 several threads at once can break
+#: ("AST constructor recursion depth mismatch").
+READING_HEADERS = threading.Lock()
 _mutex = threading.RLock()  # one for all: the notes must stay picklable
 
 Stamp = tuple[int, int]
@@ -189,7 +192,9 @@ class FeatureStore:
         with zipfile.ZipFile(self.path(clip_id)) as archive:
             if names is None:
                 names = [n.removesuffix(".npy") for n in archive.namelist()]
-            return {n: np.load(io.BytesIO(archive.read(f"{n}.npy")), allow_pickle=False) for n in names}
+            members = {n: io.BytesIO(archive.read(f"{n}.npy")) for n in names}
+        with READING_HEADERS:
+            return {n: np.load(member, allow_pickle=False) for n, member in members.items()}
 
 
 def outdated(variants: frozenset[str], by_time: bool) -> bool:

@@ -25,7 +25,7 @@ import numpy as np
 from isal.isal_zlib import crc32  # the checksum of zips, at twenty times zlib's rate
 
 from violence_detection.errors import UserError
-from violence_detection.features.cache import FeatureStore
+from violence_detection.features.cache import READING_HEADERS, FeatureStore
 
 #: Variants that are asked for before the first is taken; each is an open file meanwhile.
 _ASKED_AT_ONCE = 64
@@ -172,7 +172,8 @@ def _locate_members(path: Path, variants: Sequence[str]) -> dict[str, _Member]:
             offset = member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes
             f.seek(offset)
             np.lib.format.read_magic(f)
-            shape, fortran, dtype = np.lib.format.read_array_header_1_0(f)
+            with READING_HEADERS:
+                shape, fortran, dtype = np.lib.format.read_array_header_1_0(f)
             if dtype != np.float16 or fortran or len(shape) != 2:
                 raise ValueError(f"{variant} is {dtype} {shape}, not (T, C) float16")
             found[variant] = _Member(offset, member.file_size, f.tell() - offset, member.CRC)

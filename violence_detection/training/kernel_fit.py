@@ -146,12 +146,13 @@ def _variants(train: Samples, landmarks: int) -> list[int]:
 
 
 def unit_points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
-    """The means over time at unit length, (V, N, C) float32."""
+    """The means over time at unit length, (V, N, C) float32, rounded to float16."""
     values = []
     for variant in variants:
         means = [heads.unit_mean(b[name].astype(np.float32)) for b in train.view_batches(variant, _BATCH)]
         values.append(np.concatenate([keras.ops.convert_to_numpy(m) for m in means]))
-    return np.stack(values)
+    # to what float16 holds: so a model kept in half precision is the model that was fitted
+    return np.stack(values).astype(np.float16).astype(np.float32)
 
 
 def _landmarks(count: int, most: int, seed: int) -> np.ndarray:

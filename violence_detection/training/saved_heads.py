@@ -30,6 +30,8 @@ _POLICY, _POLICIES = "dtype_policy", ("float32", "mixed_float16", "mixed_bfloat1
 #: What weights may be kept as; half the bytes are enough to judge with.
 _FLOATS = {"F32": np.float32, "F16": np.float16}
 _LEAST_BYTES = 2
+#: Numbers in a weight from which half precision is worth it; small ones (offsets, scales, sums' shares) matter most.
+_LARGE = 4096
 
 
 def save(model: keras.Model, path: Path) -> None:
@@ -40,12 +42,15 @@ def save(model: keras.Model, path: Path) -> None:
 
 
 def save_weights(model: keras.Model, path: Path, half: bool = False) -> None:
-    """Write the weights, with what the model computes in. `half`: as float16, in half of the bytes."""
-    kept = np.float16 if half else np.float32
+    """Write the weights, with what the model computes in. `half`: large ones as float16, in half of the bytes."""
+
+    def kept(values: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(values, np.float16 if half and values.size >= _LARGE else np.float32)
+
     with np.errstate(
         over="ignore"
-    ):  # a weight that half precision has no number for becomes infinite, and is refused
-        arrays = [np.ascontiguousarray(values, kept) for values in model.get_weights()]
+    ):  # a weight that half precision has no number for becomes infinite: refused
+        arrays = [kept(values) for values in model.get_weights()]
     tensors = dict(zip(_names(model), arrays, strict=True))
     with storage.atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_POLICY: model.dtype_policy.name})
