@@ -64,9 +64,9 @@ def load(config: PredictConfig) -> Callable[[Path], Verdict]:
         p, _, warning = text.partition(" ")
         windows = (JudgedWindow(0.0, 5.0, float(p)), JudgedWindow(2.5, 7.5, 0.1))
         model = calibration.read(shipped.find(config.model))
-        threshold = model.threshold(config.operating_point, config.threshold)
+        events_by = config.at(model.threshold(config.operating_point, config.threshold))
         calibrated = model.temperature is not None
-        return Verdict(str(path), windows, threshold, 7.5, 7.5, warning, calibrated)
+        return Verdict(str(path), windows, events_by, 7.5, 7.5, warning, calibrated, 25.0)
 
     return judge
 
