@@ -37,7 +37,7 @@ def _text(name: str, ending: str, verdict: Verdict) -> str:
 def test_formats_are_the_files_of_their_folder() -> None:
     assert list(formats.all_formats()) == ["csv", "edl", "json", "jsonl", "srt", "table"]
     assert [f.name for f in formats.chosen(["srt", "csv", "srt"])] == ["srt", "csv"]
-    with pytest.raises(UserError, match="no format 'vtt'. There are csv, edl"):
+    with pytest.raises(UserError, match=r"no format 'vtt'\. There are csv, edl"):
         formats.chosen(["vtt"])
 
 
@@ -125,7 +125,10 @@ def test_each_video_has_a_name_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["csv", "jsonl", "json"])
 def test_kept_windows_are_judged_again_as_if_judged_so_at_first(tmp_path: Path, name: str) -> None:
     odd = "odd\udcff.mp4"
-    verdicts = [_verdict(), Verdict(odd, WINDOWS[:3], EventConfig(), 12.0, 9.0, "only 9 of 12 s", False, 25.0)]
+    verdicts = [
+        _verdict(),
+        Verdict(odd, WINDOWS[:3], EventConfig(), 12.0, 9.0, "only 9 of 12 s", False, 25.0),
+    ]
     for i, verdict in enumerate(verdicts):
         of_video = formats.all_formats()[name].of_video
         assert of_video
@@ -142,9 +145,9 @@ def test_kept_windows_are_judged_again_as_if_judged_so_at_first(tmp_path: Path, 
 
 
 def test_files_that_hold_no_windows_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no file or folder at .*gone"):
+    with pytest.raises(UserError, match=r"no file or folder at .*gone"):
         kept_windows.read(tmp_path / "gone", EventConfig())
-    with pytest.raises(UserError, match="holds no judged windows. Judge the videos with --output first"):
+    with pytest.raises(UserError, match=r"holds no judged windows\. Judge the videos with --output first"):
         kept_windows.read(tmp_path, EventConfig())
     for name, text in {
         "verdicts.json": '{"videos": [], "failures": []}',

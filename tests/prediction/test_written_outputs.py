@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numbered_videos
 import numpy as np
@@ -99,22 +101,65 @@ def test_the_panel_says_where_nothing_was_judged() -> None:
     assert bar[2] == pytest.approx(0.9, abs=0.05)
 
 
+def _begins_late(path: Path) -> Path:
+    """8 s of silence, and from 3 s on a bright picture, at 10 frames a second."""
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("aac", rate=16_000)
+        video = container.add_stream("libx264", rate=10)
+        assert isinstance(audio, av.AudioStream)
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height, video.pix_fmt = 128, 32, "yuv420p"
+        for i in range(125):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 16_000, 1024 * i
+            container.mux(audio.encode(sound))
+        container.mux(audio.encode())
+        for i in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 128, 3), 200, np.uint8), format="bgr24")
+            frame.pts, frame.time_base = 30 + i, Fraction(1, 10)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
+def _bright(path: Path) -> tuple[decode.VideoInfo, list[bool]]:
+    """Whether the picture above the panel is bright, moment by moment."""
+    info, frames = decode.read(path, lambda info: range(info.n_frames))
+    return info, [frames[i][:60].mean() > 100 for i in range(info.n_frames)]
+
+
 def test_a_video_that_begins_late_keeps_its_times(tmp_path: Path) -> None:
-    """The first 3 s of the recording are lost: annotated, they are black, and frames stand where they stood."""
-    times = timed_videos.evenly(50, 10.0, start_s=3.0)
-    pictures = [np.full((32, 128, 3), 200, np.uint8) for _ in times]
-    video = timed_videos.write(tmp_path / "v.mkv", times, pictures=pictures, rate=10)
+    """Annotated, it is black until then. A clip cannot begin before there is footage."""
+    video = _begins_late(tmp_path / "v.mkv")
     info = decode.probe(video)
+    assert info.start_s == pytest.approx(3.0, abs=0.05)
     windows = (JudgedWindow(info.start_s, 6.0, 0.9),)
     verdict = Verdict(str(video), windows, EventConfig(), info.duration_s, info.read_s, fps=info.fps)
     annotated_video.write(verdict, tmp_path / "a.mp4")
-    shown, frames = decode.read(tmp_path / "a.mp4", lambda info: range(info.n_frames))
-    assert shown.duration_s == pytest.approx(info.duration_s, abs=0.11)
-    bright = [frames[i][:32].mean() > 100 for i in range(shown.n_frames)]
-    assert bright.index(True) == pytest.approx(info.start_s * 10, abs=1)
-    assert all(bright[bright.index(True) :])
+    shown, bright = _bright(tmp_path / "a.mp4")
+    assert shown.duration_s == pytest.approx(8.0, abs=0.11)
+    assert bright == [False] * 30 + [True] * 50
+    (clip,) = event_clips.write(verdict, tmp_path, "v", 1.0)
+    assert decode.probe(clip).duration_s == pytest.approx(4.0, abs=0.11)
+
+
+def test_what_follows_a_damaged_part_keeps_its_time(tmp_path: Path) -> None:
+    """Nothing comes from 4 to 7 s; from 8 s on it is bright."""
+    times = [*timed_videos.evenly(40, 10), *timed_videos.evenly(30, 10, start_s=7.0)]
+    pictures = [np.full((32, 128, 3), 200 if time_s > 7.95 else 20, np.uint8) for time_s in times]
+    video = timed_videos.write(tmp_path / "v.mp4", times, pictures=pictures, rate=10)
+    info = decode.probe(video)
+    assert info.lost == ((4.0, 7.0),)
+    windows = (JudgedWindow(0, 4, 0.1), JudgedWindow(7.5, 10, 0.9))
+    verdict = Verdict(str(video), windows, EventConfig(), info.duration_s, info.read_s, fps=info.fps)
+    annotated_video.write(verdict, tmp_path / "a.mp4")
+    shown, bright = _bright(tmp_path / "a.mp4")
+    assert shown.duration_s == pytest.approx(10.0, abs=0.11)
+    assert bright.index(True) == pytest.approx(80, abs=1)
     (clip,) = event_clips.write(verdict, tmp_path, "v", 0.0)
-    assert decode.probe(clip).duration_s == pytest.approx(6.0 - info.start_s, abs=0.11)
+    found, frames = decode.read(clip, lambda info: range(info.n_frames))
+    assert found.duration_s == pytest.approx(2.5, abs=0.11)
+    assert [frames[i].mean() > 100 for i in (0, 3, 6, 20)] == [False, False, True, True]
 
 
 def test_a_run_writes_all_and_a_second_nothing_again(
@@ -123,9 +168,7 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     video = _numbered(tmp_path / "v.avi", 60)
     verdict = _verdict(video, [0.1, 0.9, 0.1, 0.1, 0.1], 6.0)
     gone = _verdict(tmp_path / "gone.avi", [0.9], 2.0)
-    config = OutputConfig(
-        ("table", "srt"), annotate=tmp_path / "a", clips=tmp_path / "c", clip_margin_s=1.0
-    )
+    config = OutputConfig(("table", "srt"), annotate=tmp_path / "a", clips=tmp_path / "c", clip_margin_s=1.0)
     output = tmp_path / "out" / "verdicts.json"
 
     def run() -> list[str]:
@@ -137,7 +180,7 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     with caplog.at_level(logging.INFO, logger="violence_detection"):
         (failure,) = run()
     assert failure.startswith(f"{gone.path}: was judged, but cannot be shown: No such file")
-    assert "verdicts:\nverdict   P(violent)" in caplog.text
+    assert "verdicts:\nverdict  P(violent)" in caplog.text
     made = {
         tmp_path / "a" / "v.annotated.mp4", tmp_path / "c" / "v.event001.mp4", tmp_path / "c" / "v.event001.jpg",
         tmp_path / "out" / "v.srt", tmp_path / "out" / "gone.srt", tmp_path / "out" / "verdicts.txt",
@@ -158,5 +201,5 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--format srt needs a place"):
         written_outputs.check(OutputConfig(("table", "srt")), None)
     written_outputs.check(OutputConfig(("table",)), None)
-    with pytest.raises(UserError, match="--clips .* is a file. Name a folder"):
+    with pytest.raises(UserError, match=r"--clips .* is a file\. Name a folder"):
         written_outputs.check(OutputConfig(clips=tmp_path / "file"), None)
