@@ -60,9 +60,10 @@ roadmap: $(VENV)/.installed
 	$(PY) test_ensemble.py --models models_ensemble --data "$(DATA_ROOT)/combined_all/val" --tta 4
 
 # What the shipped models are made with. Clips that cannot be read are named and left out (exit 1).
-RECIPE_fast := --backbone efficientnet_lite0 --streams rgb,motion --augment 5 --batch-size 64 --keep last --schedule-epochs 60
-RECIPE_accurate := --backbone efficientnet_lite0,i3d_local --streams rgb,motion --augment 5 --focus 0.6 --batch-size 64 \
-	--keep last --schedule-epochs 60
+RECIPE_fast := --backbone i3d_steady,i3d_actions --streams rgb --augment 1 --members kernel --landmarks 1280 \
+	--selection-fraction 0.05
+RECIPE_accurate := --backbone i3d_steady,i3d_actions,dinov2_spread --streams rgb,crop,moving --augment 1 \
+	--members kernel --landmarks 1280 --selection-fraction 0.05
 
 ship-fast ship-accurate: ship-%: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make ship-$* DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
@@ -79,7 +80,7 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/lint-imports --no-cache
 
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 clean:
 	rm -rf "$(DEMO)" "$(DEMO)-real" .pytest_cache .mypy_cache .ruff_cache

@@ -59,12 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train)):
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)
+    from violence_detection.training import training_data
+
+    training_data.check(features, how)  # before the seconds that TensorFlow takes
     from violence_detection.evaluation import calibrate, measure, scoring
     from violence_detection.models import model_card
     from violence_detection.system import storage
-    from violence_detection.training import trainer, training_data
+    from violence_detection.training import trainer
 
-    training_data.check(features, how)
     trainer.check(train)
     with storage.only_one(args.output, Path(__file__).name):
         strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later

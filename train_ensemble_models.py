@@ -11,6 +11,7 @@ Folds:      python train_ensemble_models.py --cross-validate 5            -> fol
 One set:    python train_ensemble_models.py --cross-validate 5 --all-clips --datasets surveillance_fight
             the same, with the other data sets added to what is trained on: --add-datasets rest
 Hard clips: python train_ensemble_models.py --cross-validate 5 --fine-tune-hard      -> hard/
+At the end: python train_ensemble_models.py --final --ship NAME       every labelled clip -> final/, and a model by name
 Watch:      tail -f training_ensemble_*.log      tensorboard --logdir models_ensemble
 """
 

@@ -61,7 +61,7 @@ def data() -> Data:
     )
 
 
-def train_once(folder: Path, architecture: str = "bilstm_attention", config: TrainConfig = TRAIN) -> None:
+def train_once(folder: Path, architecture: str = "gru", config: TrainConfig = TRAIN) -> None:
     """Train in this process, from scratch or going on; what the kill tests run in a process of its own."""
     from violence_detection.training import devices, trainer
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+import warm_start
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FIXTURE = Path(__file__).parent / "fixtures" / "made_by_d191a31.tar.xz"
@@ -36,10 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _script(name: str, *arguments: str, cwd: Path) -> tuple[dict[str, object], str]:
     """The summary and the log."""
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / f"{name}.py"), *arguments],
-        cwd=cwd, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = warm_start.run(REPOSITORY / f"{name}.py", *arguments, cwd=cwd)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout), done.stderr
 

@@ -15,10 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm_start
+
+from violence_detection.datasets.generated import samples
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
-    "--backbone", "efficientnet_lite0", "--streams", "rgb,motion", "--frames", "8", "--augment", "2",
+    "--backbone", "efficientnet_lite0", "--streams", "rgb,motion", "--frames", "6", "--augment", "2",
     "--batch-size", "16", "--epochs", "8", "--projection", "32", "--units", "32",
 )  # fmt: skip
 
@@ -30,50 +33,48 @@ class Way:
     folder: Path
     said: dict[str, Any]
 
-    def script(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
+    def goes(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
+        """Run a script as its user does, from the start of Python to its end."""
         command = [sys.executable, str(ROOT / f"{name}.py"), *map(str, arguments)]
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
         )
-        assert done.returncode in codes, f"{name}: exit {done.returncode}\n{done.stderr[-3000:]}"
-        assert len(done.stdout.splitlines()) == 1
-        self.said[name] = json.loads(done.stdout)
+        self.said[name] = _said(done, codes)
         return self.said[name]
+
+    def script(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
+        """Run it once more, with other arguments."""
+        return _said(warm_start.run(ROOT / f"{name}.py", *arguments, cwd=self.folder), codes)
+
+
+def _said(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> Any:
+    assert done.returncode in codes, f"{done.args}: exit {done.returncode}\n{done.stderr[-3000:]}"
+    assert len(done.stdout.splitlines()) == 1
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
 def combined(tmp_path_factory: pytest.TempPathFactory) -> Way:
     """As far as the combined data set."""
     folder = tmp_path_factory.mktemp("way")
-    command = [
-        sys.executable,
-        "-m",
-        "violence_detection.datasets.generated",
-        "--output",
-        str(folder / "data"),
-        "--seed",
-        "3",
-    ]
-    subprocess.run(
-        [*command, "--sources", "16", "--clips-per-source", "4"], cwd=ROOT, check=True, capture_output=True
-    )
+    samples.render_samples(folder / "data", sources=16, clips_per_source=3, seed=3)
     way = Way(folder, {})
-    way.script("find_all_datasets", "--data-root", "data")
-    way.script("combine_all_datasets", "--data-root", "data", codes=(1,))  # one file is broken on purpose
+    way.goes("find_all_datasets", "--data-root", "data")
+    way.goes("combine_all_datasets", "--data-root", "data", codes=(1,))  # one file is broken on purpose
     return way
 
 
 @pytest.fixture(scope="module")
 def single(combined: Way) -> Way:
     """As far as the features and one model."""
-    combined.script("runpod_train_ultimate", "--data-root", "data", *SMALL, "--log-dir", combined.folder)
+    combined.goes("runpod_train_ultimate", "--data-root", "data", *SMALL, "--log-dir", combined.folder)
     return combined
 
 
 @pytest.fixture(scope="module")
 def trained(single: Way) -> Way:
     """As far as the ensemble."""
-    single.script(
+    single.goes(
         "train_ensemble_models", "--data-root", "data", *SMALL, "--show-val", "--log-dir", single.folder
     )
     return single
@@ -82,10 +83,10 @@ def trained(single: Way) -> Way:
 @pytest.fixture(scope="module")
 def way(trained: Way) -> Way:
     """To its end: the ensemble evaluated, and the clips judged as strangers' videos."""
-    trained.script(
+    trained.goes(
         "test_ensemble", "--models", "./models_ensemble/", "--data", "data/combined_all/val/", "--output", "r"
     )
-    trained.script("test_violence_model", "--model", "models_ensemble", "data/combined_all/val")
+    trained.goes("test_violence_model", "--model", "models_ensemble", "data/combined_all/val")
     return trained
 
 
@@ -182,7 +183,7 @@ def test_no_source_is_on_both_sides_and_the_ensemble_learnt_something(way: Way) 
 
 @pytest.mark.slow
 def test_a_second_evaluation_extracts_nothing_and_says_the_same(way: Way) -> None:
-    first = dict(way.said["test_ensemble"])
+    first = way.said["test_ensemble"]
     again = way.script(
         "test_ensemble", "--models", "models_ensemble", "--data-root", "data", "--output", "r2"
     )
@@ -215,32 +216,25 @@ def test_an_unreadable_video_is_named_and_the_others_are_judged(way: Way) -> Non
 @pytest.mark.slow
 def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way) -> None:
     again = way.folder / "again"
-    shutil.copytree(way.folder / "data", again / "data", ignore=shutil.ignore_patterns("features"))
-    command = [
-        sys.executable,
-        str(ROOT / "runpod_train_ultimate.py"),
-        "--data-root",
-        "data",
-        *SMALL,
-        "--log-dir",
-        ".",
-    ]
+    shutil.copytree(way.folder / "data", again / "data")
+    for entry in sorted((again / "data" / "features").glob("*/*.npz"))[::3]:
+        entry.unlink()
+    arguments = ("--data-root", "data", *SMALL, "--log-dir", ".")
 
     def kill_once(pattern: str) -> None:
-        """Run until a file of that pattern is there, then kill -9."""
-        with (again / "stderr.txt").open("w") as log:
-            process = subprocess.Popen(command, cwd=again, stdout=log, stderr=log)
-            while not sorted(again.glob(pattern)):
-                assert process.poll() is None, (again / "stderr.txt").read_text()[-2000:]
-                time.sleep(0.01)
-            process.kill()
-            assert process.wait() == -signal.SIGKILL
+        """Run until there is one more file of that pattern, then kill -9."""
+        before = len(sorted(again.glob(pattern)))
+        process = warm_start.start(ROOT / "runpod_train_ultimate.py", *arguments, cwd=again)
+        while len(sorted(again.glob(pattern))) <= before:
+            assert process.poll() is None, process.stderr()[-2000:]
+            time.sleep(0.01)
+        assert process.kill() == -signal.SIGKILL
 
     kill_once("data/features/*/*.npz")
     kill_once("models_ultimate/checkpoint/state.json")
     assert not (again / "models_ultimate" / "result.json").exists()
-    done = subprocess.run(command, cwd=again, capture_output=True, text=True, timeout=600, check=True)
-    said, undisturbed = json.loads(done.stdout), way.said["runpod_train_ultimate"]
+    done = warm_start.run(ROOT / "runpod_train_ultimate.py", *arguments, cwd=again)
+    said, undisturbed = _said(done, (0,)), way.said["runpod_train_ultimate"]
     for key in ("selection_accuracy", "epochs_run"):
         assert said[key] == undisturbed[key]
     log_name = "models_ultimate/training_log.csv"
@@ -253,12 +247,9 @@ def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way
 
 @pytest.mark.slow
 def test_test_time_views_are_averaged(way: Way) -> None:
-    said = way.script("test_ensemble", "--models", "models_ultimate", "--data-root", "data", "--tta", "3", "--output",
+    said = way.script("test_ensemble", "--models", "models_ensemble", "--data-root", "data", "--tta", "3", "--output",
                       "rtta")  # fmt: skip
-    plain = way.script(
-        "test_ensemble", "--models", "models_ultimate", "--data-root", "data", "--output", "rplain"
-    )
-    assert said["n"] == plain["n"]
+    assert said["n"] == way.said["test_ensemble"]["n"]
     p_tta = [r["p_violent"] for r in _rows(way.folder / "rtta" / "predictions.csv")]
-    p_plain = [r["p_violent"] for r in _rows(way.folder / "rplain" / "predictions.csv")]
+    p_plain = [r["p_violent"] for r in _rows(way.folder / "r" / "predictions.csv")]
     assert p_tta != p_plain

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import gc
 import os
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from violence_detection.backbones import onnx_file, registry, weights
+from violence_detection.backbones import engines, onnx_file, registry, weights
 from violence_detection.backbones.networks import dinov2
 from violence_detection.backbones.registry import BackboneSampling
 from violence_detection.errors import UserError
@@ -155,6 +157,26 @@ def test_the_spread_is_the_largest_deviation_of_the_patches_over_the_clip(
     assert values.shape == (1, 384)
     expected = np.sort(patches.std(axis=0), axis=0)[-16:].mean(axis=0)
     np.testing.assert_allclose(values[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_features_stay_what_they_are_when_the_model_that_was_converted_is_collected(
+    seeded: tuple[Arrays, keras.Model],
+) -> None:
+    """Dense layers' weights are used where they lie: OpenVINO must not share them with a Keras model that goes."""
+    pytest.importorskip("openvino")
+    s = BackboneSampling(2, True, 2, ("rgb",), largest=16)
+
+    def build(_: Path) -> keras.Model:
+        copies = {name: values.copy() for name, values in seeded[0].items()}
+        return dinov2.build_spread(copies, s, BLOCKS)
+
+    backbone = dataclasses.replace(registry.get("dinov2_spread"), build=build, sampling=s)
+    engine = engines.create("openvino", backbone, Path("none"), 2)
+    before = engine.submit(_frames(2)).result()
+    gc.collect()
+    taken = [np.full(size, 1e9, np.float32) for size in (384 * 384, 384 * 1536, 384) for _ in range(60)]
+    np.testing.assert_array_equal(engine.submit(_frames(2)).result(), before)
+    assert len(taken) == 180
 
 
 def test_weights_that_do_not_fit_are_refused_by_name(seeded: tuple[Arrays, keras.Model]) -> None:

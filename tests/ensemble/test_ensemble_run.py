@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import pytest
 import small_videos
 import synthetic
 import tensorflow as tf
+import warm_start
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.combine import manifest, val_ledger
@@ -32,7 +30,7 @@ from violence_detection.training import run_folder, trained_clips, trainer
 from violence_detection.training.config import HeadConfig, TrainConfig
 
 CONFIG = EnsembleConfig(
-    members=("conv_lstm",),
+    members=("average",),
     cross_validate=2,
     tta=2,
     fine_tune_hard=True,
@@ -72,7 +70,7 @@ def done(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 @pytest.mark.slow
 def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool, tmp_path: Path) -> None:
-    config = EnsembleConfig(members=("conv_lstm",), leave_one_dataset_out=True, seeds=2, cross_validate=2)
+    config = EnsembleConfig(members=("average",), leave_one_dataset_out=True, seeds=2, cross_validate=2)
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
     pool = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
@@ -98,7 +96,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
         assert d["accuracy"] == pytest.approx(np.mean(per_seed), abs=1e-4)
         assert d["accuracy_sd"] == pytest.approx(np.std(per_seed, ddof=1), abs=1e-4)
         assert d["in_set"]["accuracy"] == pytest.approx(said["cv_by_dataset"][d["dataset"]]["accuracy"])
-        assert set(d["members"]) == {"conv_lstm"}
+        assert set(d["members"]) == {"average"}
     model = trained_model.load(tmp_path / f"seed_{first}" / f"without_{figures['datasets'][0]['dataset']}")
     assert len(model.members) == 1
     assert made_with == elsewhere.made_with(model.records[0])
@@ -132,7 +130,7 @@ def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
     assert said["cv_accuracy_ci95"][0] < said["cv_accuracy"] <= said["cv_accuracy_ci95"][1]
     for column, mean in (
         ("p_violent", said["cv_mean_of_folds"]),
-        ("p_conv_lstm", said["cv_members"][0]["mean_of_folds"]),
+        ("p_average", said["cv_members"][0]["mean_of_folds"]),
     ):
         aucs = [roc_auc_score(part.label == "fight", part[column]) for _, part in oof.groupby("fold")]
         assert (mean["roc_auc"], mean["folds"]) == pytest.approx((np.mean(aucs), 2), abs=1e-4)
@@ -144,7 +142,7 @@ def test_the_fold_models_together_are_an_ensemble_that_knows_what_it_was_trained
     done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
 ) -> None:
     folds = trained_model.load(done[0] / "folds")
-    assert [m.name for m in folds.members] == ["fold_0.conv_lstm", "fold_1.conv_lstm"]
+    assert [m.name for m in folds.members] == ["fold_0.average", "fold_1.average"]
     train = pool.frame.clip_id[pool.frame.split == "train"].tolist()
     everything = training_overlap.compare(folds, pool.frame, "f" * 64)
     assert everything.same_clip.found == everything.training_clips == len(train)
@@ -163,11 +161,11 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
 ) -> None:
     output, said = done
     tuned = said["fine_tuned"]
-    record = storage.read_json(output / "hard" / "conv_lstm" / "config.json")
+    record = storage.read_json(output / "hard" / "average" / "config.json")
     assert record["train"]["learning_rate"] == CONFIG.hard_learning_rate
     weights = [
         np.concatenate([w.ravel() for w in trained_model.load_model(f).get_weights()])
-        for f in (output / "conv_lstm/best_model.keras", output / "hard/conv_lstm/final_model.keras")
+        for f in (output / "average/best_model.keras", output / "hard/average/final_model.keras")
     ]
     moved = np.abs(weights[1] - weights[0]).max()
     assert 0 < moved < 0.01  # fresh weights would be far away
@@ -180,9 +178,9 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
     train = pool.frame.clip_id[pool.frame.split == "train"]
     assert sorted(table.clip_id) == sorted(train)  # all have chosen weights, or told which are hard
     assert set(table.role) == {"weights", "mined"}
-    before = trained_clips.read(output / "conv_lstm")
+    before = trained_clips.read(output / "average")
     assert before is not None
-    assert trained_clips.read(output / "hard" / "conv_lstm").equals(before)  # type: ignore[union-attr]
+    assert trained_clips.read(output / "hard" / "average").equals(before)  # type: ignore[union-attr]
     assert tuned["val"]["before"] == said["ensemble_val_accuracy"]
     assert tuned["val"]["gain"] == pytest.approx(tuned["val"]["after"] - tuned["val"]["before"], abs=2e-4)
 
@@ -201,7 +199,7 @@ def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
     fitted, _ = temperature.fit((oof.label == "fight").to_numpy(), oof.p_violent.to_numpy())
     assert found.temperature == pytest.approx(fitted) == said["temperature"]
     assert set(found.operating_points) == {"balanced", "low_false_alarm", "high_recall"}
-    for folder in ("fold_0", "fold_1", "folds", "conv_lstm"):
+    for folder in ("fold_0", "fold_1", "folds", "average"):
         assert calibration.read(output / folder).described().startswith("not calibrated")
     # those tuned on what is hard are others than the folds' models
     assert "the selection part" in calibration.read(output / "hard").described()
@@ -220,8 +218,8 @@ def test_without_folds_of_its_own_members_the_selection_part_calibrates(
 ) -> None:
     output, _ = done
     run = _run(CONFIG, pool, output)
-    assert cross_validation.calibration_basis(output, run.plan, ("conv_lstm",)) is not None
-    assert cross_validation.calibration_basis(output, run.plan, ("conv_lstm", "gru")) is None
+    assert cross_validation.calibration_basis(output, run.plan, ("average",)) is not None
+    assert cross_validation.calibration_basis(output, run.plan, ("average", "gru")) is None
 
 
 @pytest.mark.slow
@@ -286,12 +284,12 @@ def test_a_model_from_before_the_table_gets_it_without_being_trained(
     done: tuple[Path, dict[str, Any]], pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, _ = done
-    table = (output / "conv_lstm" / run_folder.CLIPS_NAME).read_text()
-    (output / "conv_lstm" / run_folder.CLIPS_NAME).unlink()
+    table = (output / "average" / run_folder.CLIPS_NAME).read_text()
+    (output / "average" / run_folder.CLIPS_NAME).unlink()
     monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
-    run = _run(EnsembleConfig(members=("conv_lstm",)), pool, output)
+    run = _run(EnsembleConfig(members=("average",)), pool, output)
     run.train(run._official_jobs())
-    assert (output / "conv_lstm" / run_folder.CLIPS_NAME).read_text() == table
+    assert (output / "average" / run_folder.CLIPS_NAME).read_text() == table
 
 
 @pytest.mark.slow
@@ -383,9 +381,7 @@ def test_features_are_not_made_with_the_few_threads_of_the_heads(tmp_path: Path)
     pd.DataFrame(rows).to_csv(combined / manifest.FILE_NAME, index=False)
     script = tmp_path / "extract.py"
     script.write_text(_EXTRACT)
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, str(script), str(tmp_path)], env=os.environ | {"PYTHONPATH": str(root)},
-                          capture_output=True, text=True, check=False)  # fmt: skip
+    done = warm_start.run(script, tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"TensorFlow on {processes.usable_cpus()} CPU threads" in done.stderr
     assert done.stdout == "[(1, 2, 1280), (1, 2, 1280)] True\n"

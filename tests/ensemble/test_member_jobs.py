@@ -7,8 +7,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,16 +15,12 @@ import keras
 import numpy as np
 import pytest
 import synthetic
+import warm_start
 
 from violence_detection.ensemble import member_jobs
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import run_folder
-
-ROOT = Path(__file__).resolve().parents[2]
-_SCRIPT = (
-    "import sys; from pathlib import Path; import synthetic; synthetic.train_jobs(*map(Path, sys.argv[1:]))"
-)
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +31,8 @@ def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def in_sequence(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("in_sequence")
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    subprocess.run([sys.executable, "-c", _SCRIPT, str(features), str(folder)], env=environment, check=True)
+    done = warm_start.run(synthetic.train_jobs, features, folder, cwd=folder)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -59,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A single model, calibrated on a selection part of 15 sources."""
     folder = tmp_path_factory.mktemp("model")
     data = synthetic.data()
-    record = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+    record = trainer.run_record("average", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
     trainer.train(record, data, folder, tf.distribute.get_strategy())
     return folder
 
@@ -75,7 +75,7 @@ def test_a_single_model_keeps_its_calibration_and_trains_nothing_again(trained: 
     assert made.temperature is not None
     after = trained_model.load(trained)
     by_member = after.predict(val.plain())
-    np.testing.assert_array_equal(by_member["gru" if "gru" in by_member else trained.name], raw)
+    np.testing.assert_array_equal(by_member["average" if "average" in by_member else trained.name], raw)
     np.testing.assert_allclose(after.average(by_member), made.apply(raw))
     np.testing.assert_array_equal(after.uncalibrated(by_member), raw)
     assert model_files.identity(trained) != identity, "verdicts of before are not taken for its own"
@@ -83,7 +83,7 @@ def test_a_single_model_keeps_its_calibration_and_trains_nothing_again(trained: 
     # as it was, on the same clips
     assert calibrate.calibrate_model(trained, selection, 0) == made
     data, times = synthetic.data(), (trained / "best_model.keras").stat().st_mtime_ns
-    record = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+    record = trainer.run_record("average", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
     trainer.train(record, data, trained, tf.distribute.get_strategy())
     assert (trained / "best_model.keras").stat().st_mtime_ns == times
     assert calibration.read(trained) == made

@@ -50,10 +50,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
     data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
     record = trainer.run_record(
-        "gru", data, stand_in.CONFIG, 1, synthetic.HEAD, replace(synthetic.TRAIN, epochs=1)
+        "average", data, stand_in.CONFIG, 1, synthetic.HEAD, replace(synthetic.TRAIN, epochs=1)
     )
-    trainer.train(record, data, root / "models" / "gru", tf.distribute.get_strategy())
-    member = {"name": "gru", "model": "gru/best_model.keras", "weight": 1.0}
+    trainer.train(record, data, root / "models" / "average", tf.distribute.get_strategy())
+    member = {"name": "average", "model": "average/best_model.keras", "weight": 1.0}
     storage.write_json(root / "models" / "ensemble.json", {"members": [member]})
     return root
 
@@ -197,9 +197,9 @@ def test_names_and_folders_that_cannot_be_are_refused_with_their_flag(
 
 
 def _left_out(model: Path, **changes: object) -> dict[str, Any]:
-    record = json.loads((model / "gru" / "config.json").read_text())
+    record = json.loads((model / "average" / "config.json").read_text())
     found = {
-        "datasets": [], "seeds": [0], "members": ["gru"], "jobs": [["a"]],
+        "datasets": [], "seeds": [0], "members": ["average"], "jobs": [["a"]],
         "made_with": elsewhere.made_with(record), "selected_by": "", "threshold_by": "",
     }  # fmt: skip
     return {**found, **changes}
@@ -211,7 +211,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     path = tmp_path / elsewhere.LEFT_OUT_NAME
     for changes, belongs, said in (
         ({}, True, "made with the clips, settings and members of this model"),
-        ({"members": ["gru", "bilstm"]}, False, "other members"),
+        ({"members": ["average", "bilstm"]}, False, "other members"),
         ({"made_with": {**_left_out(root / "models")["made_with"], "clips": "x"}}, False, "other clips"),
         ({"made_with": None}, None, "earlier version"),
     ):
@@ -245,8 +245,8 @@ def _exit_code(monkeypatch: pytest.MonkeyPatch, models: Path, root: Path, output
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("classes", r"gru/config\.json: the model's classes are \['fight', 'nonfight'\].*Train it again"),
-        ("member", r"ensemble\.json lists the member gru, but there is no .*Copy the whole folder again"),
+        ("classes", r"average/config\.json: the model's classes are \['fight', 'nonfight'\].*Train it again"),
+        ("member", r"ensemble\.json lists the member average, but there is no .*Copy the whole folder again"),
         ("backbone", r"unknown backbone 'other_net'. Use one of: .*stand_in"),
         ("val", r"the val part has no fight clip among its \d+ clips.*run combine_all_datasets\.py"),
     ],
@@ -254,11 +254,11 @@ def _exit_code(monkeypatch: pytest.MonkeyPatch, models: Path, root: Path, output
 def test_what_does_not_fit_ends_with_2_the_file_and_the_remedy(
     fault: str, said: str, copied: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    config = copied / "models" / "gru" / "config.json"
+    config = copied / "models" / "average" / "config.json"
     if fault == "classes":
         config.write_text(json.dumps({**json.loads(config.read_text()), "classes": ["fight", "nonfight"]}))
     elif fault == "member":
-        for file in (copied / "models" / "gru").glob("*_model.*"):
+        for file in (copied / "models" / "average").glob("*_model.*"):
             file.unlink()
     elif fault == "backbone":
         config.write_text(config.read_text().replace('"stand_in"', '"other_net"'))
@@ -278,7 +278,7 @@ def test_features_of_another_backbone_in_the_data_root_are_not_taken_for_the_mod
     other = tmp_path / "features" / "efficientnet_b4-0123456789ab"
     storage.write_json(other / "record.json", {"backbone": "efficientnet_b4"})
     scored = measure(root, tmp_path / "report", data_root=tmp_path)
-    assert metrics.member_names(scored.predictions) == ["gru"]
+    assert metrics.member_names(scored.predictions) == ["average"]
     assert scored.n == len(scored.predictions)
     made = sorted(p.name.partition("-")[0] for p in (tmp_path / "features").iterdir() if p.is_dir())
     assert made == ["efficientnet_b4", "stand_in", "stand_in"]

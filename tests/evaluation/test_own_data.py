@@ -44,7 +44,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
             small_videos.write(root / "raw/mine" / label / f"{seed}.avi", 100 * offset + seed)
     combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
     data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
-    record = trainer.run_record("gru", data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
+    record = trainer.run_record("average", data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
     trainer.train(record, data, root / "model", tf.distribute.get_strategy())
     return root
 

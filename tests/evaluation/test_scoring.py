@@ -21,7 +21,7 @@ from violence_detection.training import heads, trainer, training_data
 def model(tmp_path_factory: pytest.TempPathFactory) -> trained_model.TrainedModel:
     folder = tmp_path_factory.mktemp("model")
     data = synthetic.data()
-    record = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+    record = trainer.run_record("average", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
     trainer.train(record, data, folder, tf.distribute.get_strategy())
     return trained_model.load(folder)
 

@@ -33,7 +33,7 @@ from violence_detection.models import (
 from violence_detection.system import storage
 from violence_detection.training import saved_heads
 
-MEMBERS = ("average", "attention")
+MEMBERS = ("average", "kernel")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -114,6 +114,9 @@ def test_its_card_says_what_the_folds_gave_and_its_own_name(by_name: Path) -> No
     assert "\n# tiny\n" in card
     assert 'violence_detection.load("tiny")' in card
     assert "no other accuracy is claimed" in card
+    steps = run_records.read(by_name / "tiny").final_fit["steps"]
+    assert set(steps) == {"average"}, "the kernel head makes none"
+    assert f"| optimiser steps | {steps['average']['steps']} |" in card
 
 
 def _cut(path: Path) -> None:

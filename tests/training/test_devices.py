@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm_start
 
 from violence_detection.training import canary
 
-ROOT = Path(__file__).resolve().parents[2]
 _TWO_DEVICES = """
 import dataclasses, json, sys, logging
 from pathlib import Path
@@ -31,12 +28,12 @@ batches = lambda: (b for epoch in range(4) for b in data.train.batches(16, 0, ep
 _SOUND = """
 build = lambda: trainer.build(record, 5)
 losses = {n: canary.trial(s, build, batches, 20)[0] for n, s in (("one", one), ("two", strategy))}
-sound = canary.sound_strategy(strategy, build, batches)
+logging.basicConfig(level=logging.INFO, force=True)
 trained = trainer.train(record, data, Path(sys.argv[1]) / "two", strategy)
-print(json.dumps({"losses": losses, "kept": sound is strategy, "epochs": trained.epochs_run}))
+print(json.dumps({"losses": losses, "epochs": trained.epochs_run}))
 """
 _FAULTY = """
-no_warmup = {**record, "train": {**record["train"], "warmup_epochs": 0}}
+no_warmup = {**record, "architecture": "average", "train": {**record["train"], "warmup_epochs": 0}}
 build = lambda: trainer.build(no_warmup, 5)
 
 def planted(fault):  # in the gradients of a device, as (gradient, number of the device) -> gradient
@@ -75,43 +72,35 @@ print(json.dumps({"left": left, "overflow": overflow}))
 """
 
 
-def _run(script: str, *arguments: object) -> tuple[Any, str]:
+def _run(folder: Path, script: str, *arguments: object) -> tuple[Any, str]:
     """What the script says of two devices, in a process of its own: (its JSON line, its stderr)."""
-    done = subprocess.run(
-        [sys.executable, "-c", _TWO_DEVICES + script, *map(str, arguments)],
-        env={
-            "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-            "PATH": os.environ["PATH"],
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-        },
-        check=False,
-        timeout=600,
-        capture_output=True,
-        text=True,
-    )
+    (folder / "two_devices.py").write_text(_TWO_DEVICES + script)
+    done = warm_start.run(folder / "two_devices.py", *arguments, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
 @pytest.mark.slow
 def test_mirrored_on_two_devices_gives_the_losses_of_one(tmp_path: Path) -> None:
-    said, _ = _run(_SOUND, tmp_path)
+    said, log = _run(tmp_path, _SOUND, tmp_path)
     assert len(said["losses"]["two"]) == 20
     assert said["losses"]["two"] == pytest.approx(said["losses"]["one"], rel=1e-4)
-    assert said["kept"]
+    assert "mirrored training checked: 5 steps give the losses of one device" in log
     assert said["epochs"] == 2
 
 
 @pytest.mark.slow
-def test_the_canary_leaves_a_faulty_device_in_float32() -> None:
-    said, log = _run(_FAULTY, "float32", "sign", "nan")
+def test_the_canary_leaves_a_faulty_device_in_float32(tmp_path: Path) -> None:
+    said, log = _run(tmp_path, _FAULTY, "float32", "sign", "nan")
     assert said["left"] == {"sign": 1, "nan": 1}
     assert "GOING ON WITH ONE DEVICE" in log
 
 
 @pytest.mark.slow
-def test_in_mixed_precision_an_overflow_costs_the_step_and_a_faulty_device_is_left() -> None:
-    said, log = _run(_FAULTY, "mixed_float16", "none", "nan", "one device's inf")
+def test_in_mixed_precision_an_overflow_costs_the_step_and_a_faulty_device_is_left(
+    tmp_path: Path,
+) -> None:
+    said, log = _run(tmp_path, _FAULTY, "mixed_float16", "none", "nan", "one device's inf")
     assert said["left"] == {"none": 2, "nan": 1, "one device's inf": 1}
     assert "where they changed no weight" in log
     assert said["overflow"] == [True, False], "an overflow on one device must cost the step, not the weights"

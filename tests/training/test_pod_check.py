@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import warm_start
 
 from violence_detection.features import extract_ray
 from violence_detection.features.cache import FeatureStore
@@ -88,9 +89,8 @@ def test_features_of_frames_found_by_number_count_as_missing_where_time_stamps_c
 
 
 def test_check_says_what_is_not_ready_and_trains_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "runpod_train_ultimate.py"), "--check", "--data-root", str(tmp_path),
-               "--log-dir", str(tmp_path)]  # fmt: skip
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    arguments = ("--check", "--data-root", tmp_path, "--log-dir", tmp_path)
+    done = warm_start.run(ROOT / "runpod_train_ultimate.py", *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     said = json.loads(done.stdout)
     assert not said["ready"]

@@ -10,8 +10,6 @@ import logging
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ import numpy as np
 import pytest
 import synthetic
 import tensorflow as tf
+import warm_start
 
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
@@ -31,16 +30,9 @@ from violence_detection.system import storage
 from violence_detection.training import heads, loss_scale, run_folder, trainer
 from violence_detection.training.training_data import Data
 
-ROOT = Path(__file__).resolve().parents[2]
-_SCRIPT = "import sys; from pathlib import Path; import synthetic; synthetic.train_once(Path(sys.argv[1]))"
 
-
-def _process(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", _SCRIPT, str(folder)],
-        env={"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PATH": "/usr/bin:/bin", "TF_CPP_MIN_LOG_LEVEL": "2"},
-        stderr=subprocess.PIPE,
-    )
+def _process(folder: Path) -> warm_start.Running:
+    return warm_start.start(synthetic.train_once, folder, cwd=folder)
 
 
 def _history(folder: Path) -> list[dict[str, str]]:
@@ -55,9 +47,8 @@ def _weights(folder: Path, name: str) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("undisturbed")
-    process = _process(folder)
-    _, stderr = process.communicate(timeout=300)
-    assert process.returncode == 0, stderr.decode()
+    done = _process(folder).wait()
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -71,8 +62,7 @@ def test_head_learns_what_separates_the_classes(undisturbed: Path) -> None:
 
 
 def test_same_seed_gives_the_same_history_and_weights(undisturbed: Path, tmp_path: Path) -> None:
-    process = _process(tmp_path)
-    process.communicate(timeout=300)
+    assert _process(tmp_path).wait().returncode == 0
     assert _history(tmp_path) == _history(undisturbed)
     for a, b in zip(
         _weights(tmp_path, "final_model.keras"), _weights(undisturbed, "final_model.keras"), strict=True
@@ -80,7 +70,7 @@ def test_same_seed_gives_the_same_history_and_weights(undisturbed: Path, tmp_pat
         np.testing.assert_array_equal(a, b)
 
 
-def _wait_for(process: subprocess.Popen[bytes], happened: Callable[[], bool]) -> bool:
+def _wait_for(process: warm_start.Running, happened: Callable[[], bool]) -> bool:
     """Wait until it has happened; False if the process ends before."""
     while process.poll() is None:
         if happened():
@@ -110,10 +100,8 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
         before, process = count(), _process(tmp_path)
         assert _wait_for(process, functools.partial(_grown, count, before))
         time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-    process = _process(tmp_path)
-    assert process.wait(timeout=300) == 0
+        assert process.kill() == -signal.SIGKILL
+    assert _process(tmp_path).wait().returncode == 0
     assert _history(tmp_path) == _history(undisturbed)
     for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
         for a, b in zip(_weights(tmp_path, name), _weights(undisturbed, name), strict=True):
@@ -144,14 +132,12 @@ def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
 
 def _record(**changes: object) -> dict[str, object]:
     config = dataclasses.replace(synthetic.TRAIN, **changes)
-    return trainer.run_record("gru", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
+    return trainer.run_record("average", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
 
 
 def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) -> None:
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
-    same = trainer.run_record(
-        "bilstm_attention", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN
-    )
+    same = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
     before = (undisturbed / run_folder.BEST_NAME).stat().st_mtime_ns
     assert trainer.train(same, data, undisturbed, strategy).epochs_run == synthetic.TRAIN.epochs
     with pytest.raises(UserError, match="--overwrite"):
@@ -280,8 +266,8 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
     )
     record = _record(epochs=1)
     trainer.train(record, data, tmp_path / "roomy", strategy)
-    gru = heads.POOLINGS["gru"]
-    monkeypatch.setitem(heads.POOLINGS, "gru", lambda x, c: gru(_FullBeyond()(x), c))
+    average = heads.POOLINGS["average"]
+    monkeypatch.setitem(heads.POOLINGS, "average", lambda x, c: average(_FullBeyond()(x), c))
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
     trainer.train(record, data, tmp_path / "full", strategy)
     assert "8 clips at a time instead of 16" in caplog.text
@@ -299,8 +285,8 @@ def test_full_device_memory_while_judging_halves_that_batch_alone(
 ) -> None:
     data, strategy = synthetic.data(), tf.distribute.get_strategy()
     trainer.train(_record(epochs=2), data, tmp_path / "roomy", strategy)
-    gru = heads.POOLINGS["gru"]
-    monkeypatch.setitem(heads.POOLINGS, "gru", lambda x, c: gru(_FullBeyond()(x), c))
+    average = heads.POOLINGS["average"]
+    monkeypatch.setitem(heads.POOLINGS, "average", lambda x, c: average(_FullBeyond()(x), c))
     monkeypatch.setattr(_FullBeyond, "while_training", False)
     monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
     record = _record(epochs=2)

@@ -113,3 +113,14 @@ def test_footage_that_begins_late_has_the_windows_of_the_whole(start_s: float) -
 def test_what_is_left_over_is_a_window_from_eight_frames_on(n_frames: int, rest: int) -> None:
     windows = sampling.sliding_windows(replace(INFO, n_frames=n_frames), 5.0, 5.0)
     assert [w.length for w in windows] == [100.0] * 4 + ([rest] if rest else [])
+
+
+@pytest.mark.parametrize(("n_frames", "first", "last"), [(100, 30, 70), (30, 0, 30)])
+def test_the_middle_of_a_window_is_looked_at_alone_and_all_of_a_shorter_one(
+    n_frames: int, first: int, last: int
+) -> None:
+    info = decode.VideoInfo(n_frames=n_frames, fps=20.0, width=64, height=48, codec="")
+    config = replace(FeatureConfig(), streams=("rgb",), frames=10, span_s=2.0)
+    window = sampling.middle_window(info, 5.0)
+    base = sampling.sample(info, window, augment.Draw(), config).base
+    np.testing.assert_array_equal(base, sampling.sample_indices(n_frames, 10, first, last - first))

@@ -223,7 +223,8 @@ def _openvino(model: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The structure of `inputs`")  # it is traced with a tuple
-        converted = ov.convert_model(model)
+        # a copy of the weights: those that it would share with the Keras model go when that is collected
+        converted = ov.convert_model(model, share_weights=False)
     converted.reshape(list(shape))
     steps = ov.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8)

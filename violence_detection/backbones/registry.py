@@ -37,6 +37,7 @@ class BackboneSampling:
     those that it can take, the first of them where the settings name none of these; empty: all. `spacing_s`: seconds
     between the frames of one step, the steps being evenly spaced over the window; None: all frames are. `largest`: of
     the positions in a picture, how many of the largest values make a feature; None: that is the network's own affair.
+    `span_s`: seconds in the middle of the window that it looks at; None: the whole window.
     """
 
     frames: int | None = None
@@ -45,6 +46,7 @@ class BackboneSampling:
     streams: tuple[str, ...] = ()
     spacing_s: float | None = None
     largest: int | None = None
+    span_s: float | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError where frames that are spaced by time do not fill their steps."""
@@ -70,7 +72,8 @@ class BackboneSampling:
         So the caches of backbones that know none of it keep their keys.
         """
         spacing = {"burst": self.burst, "burst_spacing_s": float(self.spacing_s)} if self.spacing_s else {}
-        return spacing | ({"largest": self.largest} if self.largest else {})
+        span = {"span_s": float(self.span_s)} if self.span_s else {}
+        return spacing | span | ({"largest": self.largest} if self.largest else {})
 
 
 @dataclass(frozen=True)

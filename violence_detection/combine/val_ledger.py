@@ -38,7 +38,8 @@ NOT_VAL: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Look:
-    """One look at val. `purpose`: evaluation, training, hard clips, folds, left-out data sets or progression.
+    """One look at val. `purpose`: evaluation, training, hard clips, folds, left-out data sets, progression or
+    probe of features.
 
     `model`: its folder or file, `model_sha256` its identity. `val_clips`: clips of val that were judged. `figures`:
     what was seen, JSON-able, with `n`, the clips that it rests on: of folds these are more than those of val.

@@ -134,12 +134,14 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> pd.Data
 def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """The predictions and figures that `finish` has written for the same plan; None if it has not."""
     path = plan.folder / RECORD_NAME
-    if not path.is_file() or not plan.predictions_path.is_file():
+    ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
+    if not all(file.is_file() for file in (path, plan.predictions_path, *ensembles)):
         return None
     record = run_folder.read_object(path)
     if record.get("jobs") != plan.keys() or record.get("views") != plan.views:
         return None
-    return read_predictions(plan.predictions_path), record
+    figures = {name: value for name, value in record.items() if name not in ("jobs", "views", "members")}
+    return read_predictions(plan.predictions_path), figures
 
 
 def read_predictions(path: Path) -> pd.DataFrame:

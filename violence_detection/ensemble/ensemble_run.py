@@ -24,6 +24,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import measure, scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
+from violence_detection.features.key import Inputs
 from violence_detection.models import calibration, model_card, shipping
 from violence_detection.system import console, processes, storage, tensorflow_start
 from violence_detection.training import devices, heads, run_folder, trainer, training_data
@@ -77,12 +78,10 @@ class EnsembleRun:
         }
         first = len(official) + len(folds_)
         # folds first: the ensemble is calibrated on what they say
-        judged: dict[str, Any] = {}
-        if known:
-            log.info("%s: judged before", self.output / run_folder.FOLDS_RECORD_NAME)
-            judged = {
-                name: value for name, value in known[1].items() if name not in ("jobs", "views", "members")
-            }
+        judged: Mapping[str, Any] = {}
+        if asked and known:
+            log.info("%s: judged before", asked.folder / run_folder.FOLDS_RECORD_NAME)
+            judged = known[1]
         elif asked:
             judged = cross_validation.finish(asked, trained[len(official) : first], self._saw)
         if official:
@@ -99,10 +98,13 @@ class EnsembleRun:
             if (folder / run_folder.ENSEMBLE_NAME).is_file():
                 model_card.write_trained(folder)
         if config.ship:
-            ids = sorted(self.pool.frame.clip_id)
-            some = self.pool.plain(ids[:: -(-len(ids) // _COMPARED)]).plain()
-            fields["shipped"] = str(shipping.ship(self.final_folder, config.ship, some))
+            fields["shipped"] = str(shipping.ship(self.final_folder, config.ship, self._some_clips()))
         return {**fields, "generated_samples": self.pool.generated}
+
+    def _some_clips(self) -> Inputs:
+        """Plain clips to compare a shipped model on."""
+        ids = sorted(self.pool.frame.clip_id)
+        return self.pool.plain(ids[:: -(-len(ids) // _COMPARED)]).plain()
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
         jobs = [replace(job, usd_per_hour=self.how.usd_per_hour) for job in jobs]

@@ -14,7 +14,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
 from violence_detection.system import storage
-from violence_detection.training import run_folder, step_plan
+from violence_detection.training import heads, run_folder, step_plan
 
 if TYPE_CHECKING:
     from violence_detection.evaluation.measure import Evaluation
@@ -25,22 +25,29 @@ _EPOCH = {
     "best": 'the lowest loss on the selection part, cut from train by source ("training-domain validation set")',
     "last": "the last of a number fixed beforehand",
 }
+_AT_ONCE = "none: fitted at once"
 _STEPS = "after the number of steps that folds by source chose"
 _OVERLAPS = ("same_clip", "near_copy")
 
 
 def selected_by(model: TrainedModel) -> dict[str, str]:
     """The rules that chose the model's epochs and its threshold, in words."""
-    epochs = dict.fromkeys(
-        _STEPS if step_plan.RECORD_KEY in r else _EPOCH.get(r["train"].get("keep", "best"), "not known")
-        for r in model.records
-    )
+    epochs = dict.fromkeys(map(_epoch_of, model.records))
     threshold = (
         f"fixed at {DEFAULT_THRESHOLD} before any clip was judged"
         if model.threshold == DEFAULT_THRESHOLD
         else f"{model.threshold:.4f}, stored with the model"
     )
     return {"epoch": "; ".join(epochs), "threshold": threshold}
+
+
+def _epoch_of(record: Mapping[str, Any]) -> str:
+    """What ended the training of a member, from its config.json."""
+    if record.get("architecture") == heads.KERNEL:
+        return _AT_ONCE
+    if step_plan.RECORD_KEY in record:
+        return _STEPS
+    return _EPOCH.get(record["train"].get("keep", "best"), "not known")
 
 
 def record(measured: Evaluation) -> dict[str, Any]:

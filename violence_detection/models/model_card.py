@@ -23,7 +23,7 @@ from violence_detection.models import model_files, run_records
 from violence_detection.models.run_records import RunRecords
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
-from violence_detection.training import run_folder, trained_clips
+from violence_detection.training import heads, run_folder, step_plan, trained_clips
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -207,11 +207,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "frames a clip": ("features", "frames"),
         "window, s": ("features", "window_s"),
         "variants a train clip": ("augment",),
-        **(
-            {"optimiser steps": ("steps", "steps")}
-            if run.final_fit
-            else {"epochs at most": ("train", "epochs"), "epoch kept": ("train", "keep")}
-        ),
+        **({} if run.final_fit else {"epochs at most": ("train", "epochs"), "epoch kept": ("train", "keep")}),
         "batch": ("train", "batch_size"),
         "peak learning rate": ("train", "learning_rate"),
         "seed": ("train", "seed"),
@@ -222,9 +218,17 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
     lines = [("backbone", "; ".join(_backbones(run)))]
     lines += [(text, ", ".join(map(_shown, run.values(*keys)))) for text, keys in named.items()]
     lines.append(("epochs that ran", ", ".join(map(str, ran)) or "not noted"))
+    if run.final_fit:
+        lines.append(("optimiser steps", _steps(run)))
     if run.mined:
         lines.append(("fine-tuned on hard clips", ", ".join(run.tuned) or "none was better for it"))
     return lines
+
+
+def _steps(run: RunRecords) -> str:
+    """The members' steps; of one that is fitted at once there are none."""
+    steps = [m.of(step_plan.RECORD_KEY, "steps") for m in run.members if m.of("architecture") != heads.KERNEL]
+    return ", ".join(map(_shown, dict.fromkeys(steps))) or "none: fitted at once"
 
 
 def _backbones(run: RunRecords) -> list[str]:

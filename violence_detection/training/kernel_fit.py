@@ -90,7 +90,7 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
     from scipy.linalg import cholesky, solve_triangular
 
     variants = _variants(train, config.landmarks)
-    points = {name: _points(train, name, variants) for name in train.inputs}
+    points = {name: unit_points(train, name, variants) for name in train.inputs}
     for name, values in points.items():
         if bad := np.flatnonzero(~np.isfinite(values).all(axis=(0, 2))).tolist():
             raise UserError(
@@ -101,24 +101,23 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
     similar: Any = 0.0
     among: Any = 0.0
     for name, values in points.items():
-        vectors = values[0, chosen]
-        gamma = config.kernel_width / max(float(values[0].var(axis=0).sum()), 1e-12)
+        vectors, gamma = values[0, chosen], sharpness(values[0], config.kernel_width)
         layer = model.get_layer(f"{name}.similarity")
         stored = np.zeros((config.landmarks, vectors.shape[1]), np.float32)
         stored[: len(vectors)] = vectors
         layer.set_weights([stored, np.array([gamma], np.float32)])
-        similar = similar + _kernel(values.reshape(-1, vectors.shape[1]), vectors, gamma) / len(points)
-        among = among + _kernel(vectors, vectors, gamma) / len(points)
+        similar = similar + likeness(values.reshape(-1, vectors.shape[1]), vectors, gamma) / len(points)
+        among = among + likeness(vectors, vectors, gamma) / len(points)
     root = cholesky(np.asarray(among, np.float64) + _JITTER * np.eye(len(chosen)), lower=True)
     mapped = solve_triangular(root, np.asarray(similar, np.float64).T, lower=True, overwrite_b=True).T
     weights = np.tile(clip_weights(train) / len(variants), len(variants))
-    direction, offset = _separate(mapped, np.tile(train.labels, len(variants)), weights, config.kernel_c)
+    direction, offset = separate(mapped, np.tile(train.labels, len(variants)), weights, config.kernel_c)
     shares = np.zeros((config.landmarks, 1), np.float32)
     shares[: len(chosen), 0] = LOGIT_SCALE * solve_triangular(root.T, direction, lower=False)
     model.get_layer("logits").set_weights([shares, np.array([LOGIT_SCALE * offset], np.float32)])
 
 
-def _separate(
+def separate(
     points: np.ndarray, labels: np.ndarray, weights: np.ndarray, c: float
 ) -> tuple[np.ndarray, float]:
     """The direction (D,) and offset of the support vector machine of points (N, D)."""
@@ -146,7 +145,7 @@ def _variants(train: Samples, landmarks: int) -> list[int]:
     return list(range(min(there, fit_in)))
 
 
-def _points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
+def unit_points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
     """The means over time at unit length, (V, N, C) float32."""
     values = []
     for variant in variants:
@@ -163,7 +162,12 @@ def _landmarks(count: int, most: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(count, most, replace=False))
 
 
-def _kernel(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
+def sharpness(points: np.ndarray, width: float) -> float:
+    """Of the kernel for points (N, C): the inverse of how far they lie apart, squared, times `width`."""
+    return width / max(float(points.var(axis=0).sum()), 1e-12)
+
+
+def likeness(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
     """(len(a), len(b)) float32 of vectors of unit length."""
     return np.exp(2 * gamma * (a @ b.T - 1), dtype=np.float32)
 

@@ -167,6 +167,8 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
         metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
         jit_compile=False,
     )
+    # now: TensorFlow traces a step twice that makes its optimiser's variables
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -334,7 +336,6 @@ class _TrainingRun:
             raise UserError(f"{path} cannot be used ({e!r}). Give --overwrite to train from the start") from e
         keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
-            model.optimizer.build(model.trainable_variables)
             model.load_weights(weights)
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
 

@@ -15,10 +15,8 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, decode, focus, sampling
+from violence_detection.video import augment, decode, sampling
 from violence_detection.video.config import ClipConfig
-
-_FRAMES_OF_STILL = 8
 
 
 def resize(picture: np.ndarray, size: int) -> np.ndarray:
@@ -56,6 +54,8 @@ def _keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
     side = frame_side(size, config)
     if "crop" not in config.streams:
         return frame_resizer(side)
+    from violence_detection.video import focus  # few models look at a crop
+
     large = round(size / focus.STREAM_SIDE)
     return lambda frame: (resize(frame, side), resize(frame, large))
 
@@ -110,6 +110,8 @@ def images(
     shown = whole
     numbers = sample.base.tolist()
     if d.focus:
+        from violence_detection.video import focus
+
         crop_at = focus.crop_position([whole.grey(i) for i in numbers], config.focus)
         shown = Pictures(frames, size, crop_at)
     augmenter = augment.Augmenter(d, size)
@@ -124,6 +126,8 @@ def images(
     if {"rgb", "moving"} & set(config.streams):
         out["rgb"] = coloured(shown)
     if "crop" in config.streams:
+        from violence_detection.video import focus
+
         crop_at = focus.crop_position([whole.grey(i) for i in numbers], focus.STREAM_SIDE)
         out["crop"] = coloured(Pictures(large, size, crop_at))
     if "moving" in config.streams:
@@ -138,13 +142,14 @@ def images(
 def without_still(frames: np.ndarray) -> np.ndarray:
     """Frames (T, S, S, 3) uint8 less what stands still, on mid-grey: where nothing moves, all is 127.
 
-    What stands still is the median over time, of eight frames at most: more of them hardly change it, and take longer.
+    What stands still is the median over time.
     """
-    chosen = np.linspace(0, len(frames) - 1, min(len(frames), _FRAMES_OF_STILL)).round().astype(int)
-    ordered = np.sort(frames[chosen], axis=0)
-    still = ordered[(len(chosen) - 1) // 2]
+    by_pixel = np.ascontiguousarray(frames.reshape(len(frames), -1).T)
+    middle = (len(frames) - 1) // 2, len(frames) // 2
+    by_pixel.partition(middle, axis=-1)
+    still = (by_pixel[:, middle[0]].astype(np.int16) + by_pixel[:, middle[1]]) // 2
     moved = frames.astype(np.int16)
-    moved -= still
+    moved -= still.reshape(frames.shape[1:])
     moved += 127
     return np.clip(moved, 0, 255, out=moved).astype(np.uint8)
 

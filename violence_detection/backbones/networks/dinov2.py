@@ -71,7 +71,7 @@ def build_spread(
     tokens = build_tokens(weights, blocks)
     spread = ops.std(ops.cast(tokens.output[:, 1:], "float32"), axis=0)
     largest, _ = ops.top_k(ops.transpose(spread), sampling.largest or PATCHES)
-    return keras.Model(tokens.input, ops.mean(largest, axis=-1)[None], name="dinov2_spread")
+    return keras.Model(tokens.input, ops.expand_dims(ops.mean(largest, axis=-1), 0), name="dinov2_spread")
 
 
 def build_tokens(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:

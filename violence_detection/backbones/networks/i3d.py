@@ -4,8 +4,9 @@ Layers carry the published names. Frames are normalised as x / 255 * 2 - 1, as i
 three times, so F consecutive frames give ceil(F / 8) steps. The features are what the published classifier averages:
 `Mixed_5c`, averaged over the 7 x 7 positions, but not over pairs of steps: time is left to the head.
 
-`i3d_classes` are the logits of the published classifier, less their mean: how like each of the 400 actions of Kinetics
-a step looks.
+`i3d_steady` are the same features of the middle 2.6 s of a window, at about half the rate that it was trained at, so
+that a movement looks as quick in a long clip as in a short one. `i3d_actions` are the logits of the published
+classifier there, less their mean: how like each of the 400 actions of Kinetics a step looks.
 
 `i3d_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
 fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 INPUT_SIZE = 224
 #: The module whose output each backbone's features are made of.
-_ENDS = {"i3d": "Mixed_5c", "i3d_classes": "Mixed_5c", "i3d_local": "Mixed_4f"}
+_ENDS = {"i3d": "Mixed_5c", "i3d_steady": "Mixed_5c", "i3d_actions": "Mixed_5c", "i3d_local": "Mixed_4f"}
 _CLASSES = 400
 _CLASSIFIER = "Logits/Conv3d_0c_1x1"
 #: The streams that it has been shown to gain from.
@@ -56,11 +57,11 @@ _POOLS = {
 def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None) -> keras.Model:
     """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the features of these backbones.
 
-    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_classes`: (ceil(F / 8), 400), the
-    logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F / 4), 832), the
-    maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The first axis is
-    time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial values (for
-    tests of the structure only). Raises UserError if one is missing or has another shape.
+    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_steady`: the same.
+    `i3d_actions`: (ceil(F / 8), 400), the logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F /
+    4), 832), the maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The
+    first axis is time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial
+    values (for tests of the structure only). Raises UserError if one is missing or has another shape.
     """
     import keras
     from keras import layers, ops
@@ -70,13 +71,14 @@ def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None
     def mean() -> keras.KerasTensor:
         return ops.mean(modules[_ENDS["i3d"]], axis=(2, 3))
 
-    def classes() -> keras.KerasTensor:
-        logits = layers.Dense(_CLASSES, name=f"{_CLASSIFIER.replace('/', '.')}.classes")(mean())
+    def actions() -> keras.KerasTensor:
+        logits = layers.Dense(_CLASSES, name=f"{_CLASSIFIER.replace('/', '.')}.actions")(mean())
         return logits - ops.mean(logits, axis=-1, keepdims=True)
 
     found = {
         "i3d": mean,
-        "i3d_classes": classes,
+        "i3d_steady": mean,
+        "i3d_actions": actions,
         "i3d_local": lambda: ops.max(modules[_ENDS["i3d_local"]], axis=(2, 3)),
     }
     outputs = [ops.squeeze(found[name](), 0) for name in names]
@@ -158,7 +160,7 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
         names = {
             "conv": [f"params/{published}/Conv_0/kernel"],
             "bn": [f"params/{norm}/bias", f"batch_stats/{norm}/mean", f"batch_stats/{norm}/var"],
-            "classes": [f"params/{published}/Conv_0/kernel", f"params/{published}/Conv_0/bias"],
+            "actions": [f"params/{published}/Conv_0/kernel", f"params/{published}/Conv_0/bias"],
         }[kind]
         try:
             values = [weights[name] for name in names]
@@ -226,15 +228,33 @@ def build_i3d_local(path: Path) -> keras.Model:
     return build_together(path, ["i3d_local"])
 
 
+_STEADY = BackboneSampling(frames=32, together=True, frames_per_step=8, streams=_STREAMS, span_s=2.56)
+_STEADY_TRUNK = Trunk("i3d_steady", build_together)
+
+
 @register(
-    "i3d_classes",
+    "i3d_steady",
+    input_size=INPUT_SIZE,
+    feature_dim=1024,
+    licence=_LICENCE,
+    weights=_WEIGHTS,
+    sampling=_STEADY,
+    trunk=_STEADY_TRUNK,
+)
+def build_i3d_steady(path: Path) -> keras.Model:
+    """As i3d, of the middle 2.6 s."""
+    return build_together(path, ["i3d_steady"])
+
+
+@register(
+    "i3d_actions",
     input_size=INPUT_SIZE,
     feature_dim=_CLASSES,
     licence=_LICENCE,
     weights=_WEIGHTS,
-    sampling=BackboneSampling(frames=32, together=True, frames_per_step=8, streams=_STREAMS),
-    trunk=_TRUNK,
+    sampling=_STEADY,
+    trunk=_STEADY_TRUNK,
 )
-def build_i3d_classes(path: Path) -> keras.Model:
-    """How like each action of Kinetics it looks."""
-    return build_together(path, ["i3d_classes"])
+def build_i3d_actions(path: Path) -> keras.Model:
+    """How like each action of Kinetics the middle 2.6 s look."""
+    return build_together(path, ["i3d_actions"])

@@ -1,0 +1,207 @@
+"""What features are worth on a data set that nobody trained on, and on unseen sources of one that was: in a minute.
+
+    python benchmarks/probe_features.py --data-root DATA --backbone i3d,i3d_actions --streams rgb,crop,moving
+
+DATA/combined_all is what combine_all_datasets.py makes; features that are missing are extracted. The kernel head (see
+training/kernel_fit.py) is fitted to plain clips of train and val together
+    elsewhere   for each data set on the others, and judges it; the mean of the data sets, each counting alike
+    in set      for each of five folds by source on the other four, and judges it; the mean over --seeds cuts
+for every input alone, for all of them, and for all but one. Threshold 0.5, chosen beforehand. `without X` is compared
+with all clip by clip; the interval of the difference is by source. `at median`: had each data set's own median been the
+threshold. One JSON line; with --output also a table for reading.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.svm import SVC
+
+from violence_detection import cli
+from violence_detection.combine import manifest, val_ledger
+from violence_detection.ensemble import pool as pools
+from violence_detection.ensemble.pool import Choice
+from violence_detection.evaluation import paired
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.system import storage
+from violence_detection.system.console import log
+from violence_detection.training import kernel_fit
+from violence_detection.training.config import HeadConfig
+from violence_detection.training.training_data import Samples
+
+FOLDS = 5
+ALL, WITHOUT = "all", "without"
+MEASURES = ("accuracy", "roc_auc", "at_median")
+Parts = Sequence[tuple[np.ndarray, np.ndarray]]  # indices of clips: fitted to, judged
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--seeds", type=int, default=3, help="cuts into folds by source (default: 3)")
+    parser.add_argument("--output", type=Path, help="a table to read, .md")
+    cli.add_config(parser, FeatureConfig)
+    cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
+    cli.add_config(parser, HeadConfig)
+    args = cli.parse(parser)
+    features, how = cli.build(FeatureConfig, args), replace(cli.build(ExtractConfig, args), augment=1)
+    combined = how.data_root / "combined_all"
+    pool = pools.open_pool(features, how, Choice(set(manifest.read(combined).dataset), all_clips=True))
+    probe = Probe(pool.plain(sorted(pool.frame.clip_id)), cli.build(HeadConfig, args), args.seeds)
+    rows = [probe.row(name, inputs) for name, inputs in probe.choices()]
+    note_look(combined, probe, rows)
+    rows = [probe.compared(row, rows) for row in rows]
+    if args.output:
+        storage.write_text(args.output, table(rows))
+    log.info("\n%s", table(rows))
+    cli.print_summary(
+        {"rows": rows, "n": len(probe.samples), "n_groups": len(set(probe.groups)), "seeds": args.seeds}
+    )
+    return cli.exit_code(pool.failures)
+
+
+def note_look(combined: Path, probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Note in val's ledger that its clips were judged, with those of train, before anybody sees how well."""
+    judged = set(probe.samples.rows.clip_id) & set(val_ledger.val_of(combined))
+    seen = {"accuracy": max(row["elsewhere"]["accuracy"] for row in rows), "n": len(probe.samples)}
+    settings = storage.stable_hash([asdict(probe.head), [row["name"] for row in rows]], 64)
+    look = val_ledger.Look(
+        " ".join(sys.argv), "probe of features", "fitted anew", settings, len(judged), seen
+    )
+    val_ledger.note(combined, look)
+
+
+class Probe:
+    """Plain clips, (N, 1, T, C) an input, and the cuts that every choice of inputs is judged by."""
+
+    def __init__(self, samples: Samples, head: HeadConfig, seeds: int):
+        self.samples, self.head = samples, head
+        self.labels = samples.labels.astype(int)
+        self.groups = samples.rows.source_group.to_numpy(str)
+        self.datasets = samples.rows.dataset.to_numpy(str)
+        self.points = {name: kernel_fit.unit_points(samples, name, [0])[0] for name in samples.inputs}
+        self.products = {name: points @ points.T for name, points in self.points.items()}
+        everyone = np.arange(len(samples))
+        self.left_out: Parts = [
+            (everyone[self.datasets != d], everyone[self.datasets == d]) for d in sorted(set(self.datasets))
+        ]
+        self.cuts: list[Parts] = [
+            list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed).split(everyone, self.labels, self.groups))
+            for seed in range(seeds)
+        ]  # fmt: skip
+
+    def choices(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """Named sets of inputs: all, each alone, all but one."""
+        names = tuple(self.points)
+        yield ALL, names
+        if len(names) > 1:
+            yield from ((name, (name,)) for name in names)
+            yield from ((f"without {name}", tuple(n for n in names if n != name)) for name in names)
+
+    def row(self, name: str, inputs: Sequence[str]) -> dict[str, Any]:
+        """Both figures of these inputs, and what was right: `right_elsewhere` (N,), `right_in_set` (seeds, N)."""
+        elsewhere = self.margins(inputs, self.left_out)
+        in_set = np.array([self.margins(inputs, cut) for cut in self.cuts])
+        log.info("%s: judged", name)
+        return {
+            "name": name,
+            "elsewhere": self._elsewhere(elsewhere),
+            "in_set": {
+                "accuracy": round(float(np.mean((in_set >= 0) == self.labels)), 4),
+                "roc_auc": round(float(np.mean([roc_auc_score(self.labels, m) for m in in_set])), 4),
+            },
+            "right_elsewhere": (elsewhere >= 0) == self.labels,
+            "right_in_set": ((in_set >= 0) == self.labels).mean(axis=0),
+        }
+
+    def margins(self, inputs: Sequence[str], parts: Parts) -> np.ndarray:
+        """What the machine says of each clip, by the part that holds it out: (N,); 0 is the threshold."""
+        margins = np.empty(len(self.labels))
+        for fitted, judged in parts:
+            alike: Any = 0.0
+            for name in inputs:
+                gamma = kernel_fit.sharpness(self.points[name][fitted], self.head.kernel_width)
+                among = np.exp(2 * gamma * (self.products[name][:, fitted] - 1))
+                alike = alike + among / len(inputs)
+            machine = SVC(C=self.head.kernel_c, kernel="precomputed")
+            weights = kernel_fit.clip_weights(self.samples.take(fitted))
+            machine.fit(alike[fitted], self.labels[fitted], sample_weight=weights)
+            margins[judged] = machine.decision_function(alike[judged])
+        return margins
+
+    def _elsewhere(self, margins: np.ndarray) -> dict[str, Any]:
+        by_dataset = {}
+        for _, judged in self.left_out:
+            labels, m = self.labels[judged], margins[judged]
+            by_dataset[self.datasets[judged[0]]] = {
+                "accuracy": round(float(np.mean((m >= 0) == labels)), 4),
+                "roc_auc": round(float(roc_auc_score(labels, m)), 4),
+                "at_median": round(float(np.mean((m >= np.median(m)) == labels)), 4),
+            }
+        means = {k: round(float(np.mean([d[k] for d in by_dataset.values()])), 4) for k in MEASURES}
+        return {**means, "by_dataset": by_dataset}
+
+    def compared(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The row without its clips; of `without X` the gain of X, in points, with its interval by source."""
+        out = {k: v for k, v in row.items() if not k.startswith("right_")}
+        if not row["name"].startswith(WITHOUT):
+            return out
+        whole = next(r for r in rows if r["name"] == ALL)
+        for figure in ("elsewhere", "in_set"):
+            gain = whole[f"right_{figure}"].astype(float) - row[f"right_{figure}"].astype(float)
+            interval = paired.interval(gain, self.groups)
+            out[f"gain_{figure}"] = {
+                "points": round(100 * float(gain.mean()), 2),
+                "ci95": [round(100 * x, 2) for x in interval] if interval else None,
+            }
+        return out
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as Markdown."""
+    names = sorted(rows[0]["elsewhere"]["by_dataset"])
+    lines = [
+        f"| inputs | elsewhere: accuracy %, AUC | at median | {' | '.join(names)} | in set: accuracy %, AUC | "
+        "gain elsewhere | gain in set |",
+        "|---" * (len(names) + 6) + "|",
+    ]
+    for row in rows:
+        found = row["elsewhere"]
+        each = [
+            f"{100 * found['by_dataset'][n]['accuracy']:.1f}, {_auc(found['by_dataset'][n])}" for n in names
+        ]
+        cells = [
+            row["name"],
+            f"{100 * found['accuracy']:.1f}, {_auc(found)}",
+            f"{100 * found['at_median']:.1f}",
+            *each,
+            f"{100 * row['in_set']['accuracy']:.1f}, {_auc(row['in_set'])}",
+            *(_gain(row.get(f"gain_{figure}")) for figure in ("elsewhere", "in_set")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _auc(found: Mapping[str, Any]) -> str:
+    return f"{found['roc_auc']:.3f}".removeprefix("0")
+
+
+def _gain(gain: Mapping[str, Any] | None) -> str:
+    if gain is None:
+        return ""
+    interval = " ({:+.1f} to {:+.1f})".format(*gain["ci95"]) if gain["ci95"] else ""
+    return f"{gain['points']:+.1f}{interval}"
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
