@@ -1,7 +1,8 @@
 """test_violence_model.py with a model that does what the videos' text says, for tests of all that surrounds the model.
 
 A "video" is a text: `0.9` is its P(violent); crash, killed, hang, no disk, bug and unreadable are what happens to its
-reader; `slow` takes longer than a video may be silent, but gives signs of life.
+reader; `slow` takes longer than a video may be silent, but gives signs of life; `long` is ten minutes of which
+the third has a fight, told as it is judged.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import calibration, shipped
 from violence_detection.prediction import batch
 from violence_detection.prediction.config import PredictConfig
-from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes
 
 SILENCE_S = 1.5
@@ -60,15 +61,26 @@ def load(config: PredictConfig) -> Callable[[Path], Verdict]:
                 time.sleep(SILENCE_S / 10)
                 processes.beat()
             text = "0.5"
+        if text == "long":
+            return _long(path, config)
         time.sleep(float(os.environ.get("STAND_IN_TAKES_S", "0")))
         p, _, warning = text.partition(" ")
         windows = (JudgedWindow(0.0, 5.0, float(p)), JudgedWindow(2.5, 7.5, 0.1))
         model = calibration.read(shipped.find(config.model))
-        threshold = model.threshold(config.operating_point, config.threshold)
+        events_by = config.at(model.threshold(config.operating_point, config.threshold))
         calibrated = model.temperature is not None
-        return Verdict(str(path), windows, threshold, 7.5, 7.5, warning, calibrated)
+        return Verdict(str(path), windows, events_by, 7.5, 7.5, warning, calibrated, 25.0)
 
     return judge
+
+
+def _long(path: Path, config: PredictConfig) -> Verdict:
+    windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, 0.9 if 24 <= i < 36 else 0.1) for i in range(120))
+    for first in range(0, 120, 16):
+        new = windows[first : first + 16]
+        time.sleep(0.01)
+        processes.tell(JudgingNews(new, new[-1].end_s, 600.0))
+    return Verdict(str(path), windows, config.at(config.threshold), 600.0, 600.0, fps=25.0)
 
 
 batch.load_judge = load

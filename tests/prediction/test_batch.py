@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -236,12 +237,69 @@ def test_an_interrupt_prints_what_is_judged_and_how_to_go_on(place: Place, outpu
         assert "00.mp4" not in place.seen()[seen:]
 
 
-@pytest.mark.parametrize("output", ["videos", "model/config.json/out.json", "/proc/out.json"])
+def test_a_long_video_says_how_far_it_is_and_its_events_as_they_come(place: Place) -> None:
+    _, said = place.run(*place.videos(["long"]), code=0)
+    lines = [line for line in said.splitlines() if "violent at 2:00.0 - 3:00.0, 0.900 (judged to" in line]
+    assert len(lines) == 1
+    assert "of 10:00.0)" in lines[0]
+    assert said.index(lines[0]) < said.index("fight    0.900")
+    assert re.search(r"00\.mp4: +\d+%\|.*of 600 s, \d+\.\d times real time, \d+:\d+ left", said)
+
+
+def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) -> None:
+    videos = place.videos(["0.9", "0.6"])
+    first, said = place.run(*videos, "--output", "night", "--format", "table,csv,srt", code=0)
+    assert "0.600       7.5 s" in said
+    names = sorted(p.name for p in (place.folder / "night").iterdir() if not p.name.startswith("."))
+    assert names == [
+        "00.events.csv", "00.srt", "00.windows.csv", "01.events.csv", "01.srt", "01.windows.csv", "verdicts.json",
+        "verdicts.json.journal.jsonl", "verdicts.txt",
+    ]  # fmt: skip
+    assert storage.read_json(place.folder / "night" / "verdicts.json") == first
+    for video in videos:
+        (place.folder / video).unlink()
+    seen = place.seen()
+    for kept in ("night", "night/verdicts.json.journal.jsonl"):
+        again, _ = place.run("--rejudge", kept, code=0)
+        assert again == first
+    stricter, _ = place.run(
+        "--rejudge", "night", "--threshold", "0.8", "--output", "stricter.json", "--format", "srt", code=0
+    )
+    assert [v["label"] for v in stricter["videos"]] == ["fight", "nonfight"]
+    assert (place.folder / "00.srt").read_text() == (place.folder / "night" / "00.srt").read_text()
+    assert (place.folder / "01.srt").read_text() == ""
+    assert place.seen() == seen
+    _, said = place.run("--rejudge", "night", "--operating-point", "high-recall", "--model", "model", code=2)
+    assert "no threshold for the operating point high-recall" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "give videos to judge, or --rejudge PATH"),
+        (("videos", "--rejudge", "night"), "give videos to judge, or --rejudge PATH"),
+        (("videos", "--format", "srt"), "--format srt needs a place"),
+        (("videos", "--format", "vtt", "--output", "o.json"), "no format 'vtt'"),
+        (("videos", "--offset", "0.7"), "offset must be from 0 to the threshold"),
+        (("videos", "--clips", "model/config.json"), "is a file. Name a folder"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_judged(
+    place: Place, arguments: tuple[str, ...], said: str
+) -> None:
+    place.videos(["0.9"])
+    found, told = place.run(*arguments, code=2)
+    assert found == {}
+    assert said in told
+    assert not place.seen_file.exists()
+
+
+@pytest.mark.parametrize("output", ["model/config.json/out.json", "/proc/out.json", "/proc/out"])
 def test_an_output_that_cannot_be_written_is_told_before_the_first_video(place: Place, output: str) -> None:
     place.videos(["0.9"])
     found, said = place.run("videos", "--output", output, code=2)
     assert found == {}
-    assert str(Path(output).parent) in said or "is a folder" in said
+    assert str(Path(output).parent) in said
     assert "Traceback" not in said
     assert not place.seen_file.exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,49 @@ def test_without_bursts_frames_are_sampled_as_ever() -> None:
     even = replace(PAIRS, burst=1)
     found = sampling.sample(INFO, sampling.Window(50.0, 100.0), augment.Draw(), even).base
     np.testing.assert_array_equal(found, sampling.sample_indices(200, 10, 50.0, 100.0))
+
+
+def _spans(info: decode.VideoInfo, window_s: float, stride_s: float) -> list[tuple[float, float]]:
+    """Windows in seconds of the video."""
+    return [
+        (info.start_s + w.start / info.fps, info.start_s + (w.start + w.length) / info.fps)
+        for w in sampling.sliding_windows(info, window_s, stride_s)
+    ]
+
+
+@pytest.mark.parametrize("fps", [12.0, 25.0, 29.97, 60.0])
+@pytest.mark.parametrize(("window_s", "stride_s"), [(5.0, 2.5), (5.0, 1.0), (2.0, 2.0), (3.2, 0.7)])
+def test_footage_has_the_same_windows_wherever_it_is_cut_off(
+    fps: float, window_s: float, stride_s: float
+) -> None:
+    whole = _spans(replace(INFO, n_frames=2000, fps=fps), window_s, stride_s)
+    for (start, _), number in zip(whole, range(len(whole)), strict=True):
+        assert start == pytest.approx(number * stride_s)
+    for n_frames in range(300, 2000, 17):
+        cut = _spans(replace(INFO, n_frames=n_frames, fps=fps), window_s, stride_s)
+        end_s = n_frames / fps
+        there = [w for w in whole if w[1] <= end_s]
+        assert cut[: len(there)] == there
+        assert len(cut) - len(there) <= 1, "besides them the end alone"
+        assert cut[-1][1] == pytest.approx(end_s, abs=sampling.MIN_FRAMES / fps)
+        assert all(b[0] <= a[1] + 1e-9 for a, b in itertools.pairwise(cut)), (
+            "nothing between them is left out"
+        )
+
+
+@pytest.mark.parametrize("start_s", [0.3, 2.5, 4.0, 61.7])
+def test_footage_that_begins_late_has_the_windows_of_the_whole(start_s: float) -> None:
+    whole = _spans(replace(INFO, n_frames=2000, fps=20.0), 5.0, 2.5)
+    late = _spans(replace(INFO, n_frames=2000 - round(20 * start_s), fps=20.0, start_s=start_s), 5.0, 2.5)
+    assert late[0][0] == pytest.approx(start_s), "what there is of the first"
+    assert 2.5 < late[0][1] - late[0][0] <= 5.0
+    np.testing.assert_allclose(late[1:], whole[-len(late) + 1 :])
+
+
+@pytest.mark.parametrize(("n_frames", "rest"), [(400, 0), (401, 0), (407, 0), (408, 8), (420, 20)])
+def test_what_is_left_over_is_a_window_from_eight_frames_on(n_frames: int, rest: int) -> None:
+    windows = sampling.sliding_windows(replace(INFO, n_frames=n_frames), 5.0, 5.0)
+    assert [w.length for w in windows] == [100.0] * 4 + ([rest] if rest else [])
 
 
 @pytest.mark.parametrize(("n_frames", "first", "last"), [(100, 30, 70), (30, 0, 30)])

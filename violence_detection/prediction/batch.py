@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import calibration, shipped
 from violence_detection.prediction import verdict_journal
-from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.video_progress import VideoProgress
 from violence_detection.system import console, storage
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 from violence_detection.video import video_files
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: A video whose judging makes no progress for so long, not one frame, is given up. How long it takes does not count.
 SILENCE_LIMIT_S = 120.0
+
+#: The file with all verdicts, in a folder of outputs.
+OUTPUT_NAME = "verdicts.json"
 
 Judge = Callable[[Path], Verdict]
 
@@ -101,11 +106,14 @@ def judge_all(
         model, why = shipped.default()
         log.info("%s", why)
         config = dataclasses.replace(config, model=model)
-    calibration.read(shipped.find(config.model)).threshold(config.operating_point, config.threshold)
+    calibration.read(shipped.find(config.model))
+    progress = VideoProgress(events_by(config))
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(verdict_journal.kept(journal, config)) if journal else None
         worker = stack.enter_context(
-            SupervisedWorker[Path, Verdict](functools.partial(load or load_judge, config), SILENCE_LIMIT_S)
+            SupervisedWorker[Path, Verdict](
+                functools.partial(load or load_judge, config), SILENCE_LIMIT_S, progress.tell
+            )
         )
         if kept and (known := sum(kept.find(kept.key(p), p) is not None for p in paths)):
             log.info("%d of %d videos were judged before: %s", known, len(paths), journal)
@@ -113,13 +121,25 @@ def judge_all(
             key = kept.key(path) if kept else ""
             judged: Verdict | UnreadableVideo | None = kept.find(key, path) if kept else None
             if judged is None:
-                judged = _judge(worker, path)
+                with progress.of(path):
+                    judged = _judge(worker, path)
             _say(judged)
             try:
                 if kept and key and isinstance(judged, Verdict):
                     kept.keep(key, judged)
             finally:  # on a full disk, too
                 yield judged
+
+
+def events_by(config: PredictConfig) -> EventConfig:
+    """The settings of events, with the threshold of the operating point.
+
+    Raises UserError where the model has none, or where the point is a model's own and there is no such model.
+    """
+    if config.operating_point == OPERATING_POINTS[0]:
+        return config.at(config.threshold)
+    of_model = calibration.read(shipped.find(config.model))
+    return config.at(of_model.threshold(config.operating_point, config.threshold))
 
 
 def _judge(worker: SupervisedWorker[Path, Verdict], path: Path) -> Verdict | UnreadableVideo:
@@ -189,10 +209,19 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[
     return {"videos": videos, "failures": failures}
 
 
+def output_file(output: Path) -> Path:
+    """The JSON file that `--output` means: the one named, or verdicts.json in a folder.
+
+    A folder is what is one, and what has no suffix and is not there.
+    """
+    is_folder = output.is_dir() or (not output.suffix and not output.exists())
+    return output / OUTPUT_NAME if is_folder else output
+
+
 def check_output(output: Path) -> None:
     """Raise UserError where the summary could not be written. To be asked before videos are judged for hours."""
     if output.is_dir():
-        raise UserError(f"--output {output} is a folder. Name a file in it: {output / 'verdicts.json'}")
+        raise UserError(f"--output {output} is a folder. Name a file in it: {output / OUTPUT_NAME}")
     storage.check_writable(output.parent, "--output")
 
 

@@ -1,19 +1,70 @@
-"""The settings of judging new videos."""
+"""The settings of judging new videos, of events, and of what is written."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
 from violence_detection.constants import DEFAULT_THRESHOLD, OPERATING_POINTS
 from violence_detection.errors import UserError
-from violence_detection.system.settings import option
+from violence_detection.system.settings import BaseConfig, option
 
 
 @dataclass(frozen=True)
-class PredictConfig(RuntimeConfig):
+class EventConfig(BaseConfig):
+    """How events are made of the windows' probabilities; see events.find_events for the order in which it is done.
+
+    The terms are those of voice activity detection (pyannote's Binarize, faster-whisper's VadOptions). The defaults
+    leave a video's label as its most violent window has it: they only join what flickers. A video of one window
+    is judged by its threshold alone.
+    """
+
+    threshold: float = option(
+        DEFAULT_THRESHOLD, "P(violent) from which a window counts as violent: an event begins (onset)"
+    )
+    offset: float | None = option(
+        None, "P(violent) below which an event ends; default: half the odds of the threshold, 0.33 for 0.5"
+    )
+    smoothing_s: float = option(
+        0.0, "P(violent) is averaged over windows whose middles lie within so many seconds; 0: as it is"
+    )
+    min_duration_s: float = option(0.0, "shorter events are left out")
+    merge_gap_s: float = option(2.5, "an event that begins so soon after the one before goes on with it")
+    padding_s: float = option(0.0, "seconds added to an event at both ends")
+    cooldown_s: float = option(0.0, "seconds behind an event in which no other begins")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a setting that cannot work."""
+        super().__post_init__()
+        if not 0 <= self.threshold <= 1:
+            raise UserError(f"threshold must be from 0 to 1. Received: {self.threshold}")
+        if self.offset is not None and not 0 <= self.offset <= self.threshold:
+            raise UserError(
+                f"offset must be from 0 to the threshold, {self.threshold:g}, or an event would end where it begins. "
+                f"Received: {self.offset}"
+            )
+        for name in ("smoothing_s", "min_duration_s", "merge_gap_s", "padding_s", "cooldown_s"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be 0 or more seconds. Received: {getattr(self, name)}")
+
+    @property
+    def ends_below(self) -> float:
+        """The offset: the one given, else the probability with half the odds of the threshold."""
+        return self.threshold / (2 - self.threshold) if self.offset is None else self.offset
+
+    def at(self, threshold: float) -> EventConfig:
+        """The settings of events alone, with the threshold of an operating point.
+
+        Raises UserError where the offset that was given lies above it.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(EventConfig)}
+        return EventConfig(**(values | {"threshold": threshold}))
+
+
+@dataclass(frozen=True)
+class PredictConfig(EventConfig, RuntimeConfig):
     """How new videos are judged. Sampling and window length are the model's own."""
 
     model: Path | None = option(
@@ -21,22 +72,45 @@ class PredictConfig(RuntimeConfig):
         "ensemble folder, model folder, .safetensors or .keras file, or a name of list_models(), such as accurate "
         "(default: ./models_ensemble where there is one, else accurate)",
     )
-    threshold: float = option(DEFAULT_THRESHOLD, "P(violent) from which a window counts as violent")
     operating_point: str = option(
         OPERATING_POINTS[0],
         "whose threshold the model has stored; balanced: that of --threshold",
         choices=OPERATING_POINTS,
     )
-    stride_s: float = option(2.5, "seconds from one window to the next in a video longer than one window")
+    stride_s: float = option(
+        2.5, "seconds from one window to the next in a video longer than one window; at most a window"
+    )
     tta: int = option(1, "views of each window that are averaged; 1 is the plain window alone")
 
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
-        if self.tta < 1 or not 0 < self.stride_s < math.inf or not 0 <= self.threshold <= 1:
-            raise UserError("tta must be at least 1, stride_s above 0, threshold from 0 to 1")
+        if self.tta < 1 or not 0 < self.stride_s < math.inf:
+            raise UserError("tta must be at least 1, stride_s above 0")
         if self.operating_point != OPERATING_POINTS[0] and self.threshold != DEFAULT_THRESHOLD:
             raise UserError(
                 f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "
                 "give one of the two"
             )
+
+
+@dataclass(frozen=True)
+class OutputConfig(BaseConfig):
+    """What is made of the verdicts besides the JSON line. The names of formats are those of prediction/outputs/."""
+
+    format: tuple[str, ...] = option(
+        (),
+        "write the verdicts beside --output, or into it where it is a folder: table, json, jsonl, csv, srt, edl; any "
+        "number of them",
+    )
+    annotate: Path | None = option(
+        None, "write each video into this folder with its score, verdict and a timeline at the bottom (MP4)"
+    )
+    clips: Path | None = option(None, "write each event into this folder: a picture of it and the clip (MP4)")
+    clip_margin_s: float = option(5.0, "seconds before and after the event that such a clip has")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a setting that cannot work."""
+        super().__post_init__()
+        if not 0 <= self.clip_margin_s < math.inf:
+            raise UserError(f"clip_margin_s must be 0 or more seconds. Received: {self.clip_margin_s}")

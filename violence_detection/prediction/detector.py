@@ -1,7 +1,7 @@
 """Judge new videos with a trained model and the model's own preprocessing.
 
-A video of up to one window is judged as a training clip is; a longer one in overlapping windows, and windows above
-the threshold that touch become events. The video's probability is that of its most violent window.
+A video of up to one window is judged as a training clip is; a longer one in overlapping windows, of which
+events.find_events makes events. The video's probability is that of its most violent window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from violence_detection.errors import UnreadableVideo
 from violence_detection.models import trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
-from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
 from violence_detection.video import augment, decode, pictures, sampling
 
@@ -42,6 +42,7 @@ class Detector:
         self.config = config
         loaded = trained_model.load(shipped.find(config.model))
         self.model = loaded.at(config.operating_point, config.threshold)
+        self.events_by = config.at(self.model.threshold)
         self.views = augment.variant_names("t", config.tta)
         self.runs = self.model.backbone_runs(config.backbone_weights)
         self._engines = [
@@ -60,29 +61,30 @@ class Detector:
         path = Path(path)
         info = decode.probe(path)
         window_s = self.model.features.window_s
-        every = sampling.sliding_windows(info, window_s, self.config.stride_s)
+        every = sampling.sliding_windows(info, window_s, min(self.config.stride_s, window_s))
         windows = [window for window in every if sampling.shows_movement(info, window)]
         if not windows:
             raise UnreadableVideo(path, sampling.too_still(info, window_s))
-        judged = []
+        judged: list[JudgedWindow] = []
         for some, inputs in self._inputs(path, info, windows):
             _check_finite(path, inputs)
             probabilities = self.model.average(self.model.average_views(inputs))
             _check_finite(path, {"P(violent)": probabilities})
-            processes.beat()
-            for window, p in zip(some, probabilities, strict=True):
-                start = info.start_s + window.start / info.fps
-                end = start + window.length / info.fps
-                judged.append(JudgedWindow(round(start, 2), round(end, 2), round(float(p), 4)))
+            new = [_judged(info, window, float(p)) for window, p in zip(some, probabilities, strict=True)]
+            judged += new
+            processes.tell(JudgingNews(tuple(new), new[-1].end_s, info.duration_s))
+        last = windows[-1]
+        whole = len(windows) == len(every) and last.start + last.length > info.n_frames - 1
         return Verdict(
             str(path),
             tuple(judged),
-            self.model.threshold,
+            self.events_by,
             duration_s=round(info.duration_s, 2),
-            judged_s=round(_judged_s(info, windows) if len(windows) < len(every) else info.read_s, 2),
+            judged_s=round(info.read_s if whole else _judged_s(info, windows), 2),
             warning=info.shortfall()
             or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
             calibrated=self.model.calibrated,
+            fps=info.fps,
         )
 
     def _inputs(
@@ -123,6 +125,11 @@ class Detector:
                 with np.errstate(over="ignore"):  # is looked for below
                     out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
         return out
+
+
+def _judged(info: decode.VideoInfo, window: sampling.Window, p: float) -> JudgedWindow:
+    start_s = info.start_s + window.start / info.fps
+    return JudgedWindow(round(start_s, 2), round(start_s + window.length / info.fps, 2), round(p, 4))
 
 
 def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:

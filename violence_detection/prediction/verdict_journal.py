@@ -16,18 +16,19 @@ from typing import Any
 from violence_detection.constants import __version__
 from violence_detection.errors import UserError
 from violence_detection.models import calibration, model_files, shipped
-from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
 
 #: To be given another value whenever judging gives other results, so that old lines are not believed.
-VERSION = "2"
-#: Settings that change no window: the model is known by its content, its weights with it, and a threshold says what is
-#: made of the windows.
-_CHANGE_NOTHING = frozenset({"model", "threshold", "operating_point", "backbone_weights"})
-#: What the model and the settings say anew of every verdict.
-_NOT_KEPT = frozenset({"threshold", "calibrated"})
-_FIELDS = frozenset(f.name for f in fields(Verdict)) - _NOT_KEPT
+VERSION = "3"
+#: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
+#: say what is made of the windows.
+_CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights"}) | {
+    f.name for f in fields(EventConfig)
+}
+#: What a line has besides its key; the settings say anew what is made of the windows.
+FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by"}
 
 
 def path_for(output: Path) -> Path:
@@ -45,14 +46,14 @@ class KeptVerdicts:
         self._record, model = record, shipped.find(config.model)
         of_model = calibration.read(model)
         self._said_anew = {
-            "threshold": of_model.threshold(config.operating_point, config.threshold),
+            "events_by": config.at(of_model.threshold(config.operating_point, config.threshold)),
             "calibrated": of_model.temperature is not None,
         }
         settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
         self._judged_by = storage.stable_hash(
             [VERSION, __version__, model_files.identity(model), settings], digits=32
         )
-        self._known = storage.read_journal(path, _FIELDS)
+        self._known = storage.read_journal(path, FIELDS)
 
     def key(self, video: Path) -> str:
         """What the verdict on a file as it is now is found by; empty for a file that is not there."""
@@ -79,7 +80,7 @@ class KeptVerdicts:
         """Have the verdict on the disk, once."""
         if key in self._known:
             return
-        entry = {name: value for name, value in asdict(verdict).items() if name in _FIELDS}
+        entry = {name: value for name, value in asdict(verdict).items() if name in FIELDS}
         self._record(key, entry)
         self._known[key] = entry
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from loky import ProcessPoolExecutor, cpu_count
 from loky.process_executor import TerminatedWorkerError
@@ -152,7 +152,7 @@ class _Heart:
     """Where signs of life go, if anybody watches."""
 
     def __init__(self) -> None:
-        self.say: Callable[[], None] | None = None
+        self.say: Callable[[Any], None] | None = None
         self.last_s = 0.0
 
 
@@ -163,9 +163,19 @@ def beat() -> None:
     """Some progress was made: a frame decoded, a window judged. Costs next to nothing where nobody watches."""
     if _heart.say is not None and (now_s := time.monotonic()) - _heart.last_s >= _EVERY_S:
         _heart.last_s = now_s
-        _heart.say()
+        _heart.say(None)
 
 
-def watch(say: Callable[[], None]) -> None:
-    """Have `say` called, about once a second at most, while this process makes progress. Threads may call it."""
+def tell(news: Any) -> None:
+    """A sign of life that says what was done, in whatever terms whoever watches understands; none is left out."""
+    if _heart.say is not None:
+        _heart.last_s = time.monotonic()
+        _heart.say(news)
+
+
+def watch(say: Callable[[Any], None]) -> None:
+    """Have `say` called with news, or with None about once a second at most, while this process makes progress.
+
+    Threads may call it.
+    """
     _heart.say = say

@@ -46,11 +46,17 @@ class WorkerLost(Exception):
 class SupervisedWorker(Generic[T, R]):
     """`load()` gives the function that is called with each item, in a process of its own, started when it is needed.
 
-    All of it crosses processes by pickle. `silence_s`: so long an item may take without a sign of life.
+    All of it crosses processes by pickle. `silence_s`: so long an item may take without a sign of life. `on_news` is
+    called in this process with what the other tells of an item (processes.tell).
     """
 
-    def __init__(self, load: Callable[[], Callable[[T], R]], silence_s: float):
-        self._load, self._silence_s = load, silence_s
+    def __init__(
+        self,
+        load: Callable[[], Callable[[T], R]],
+        silence_s: float,
+        on_news: Callable[[Any], None] = lambda news: None,
+    ):
+        self._load, self._silence_s, self._on_news = load, silence_s, on_news
         self._process: SpawnProcess | None = None
         self._pipe: Connection[Any, Any] | None = None
         self._taken = False  # whether the process has the item
@@ -137,6 +143,8 @@ class SupervisedWorker(Generic[T, R]):
                 return value
             if kind == _RAISED:
                 raise value
+            if kind == _LIFE and value is not None:
+                self._on_news(value)
             self._taken |= kind == _TAKEN
             silent = 0
         self.close()
@@ -168,7 +176,7 @@ def _work(
         with lock:
             pipe.send((kind, value))
 
-    processes.watch(lambda: send(_LIFE))
+    processes.watch(lambda news: send(_LIFE, news))
     try:
         function = load()
     except Exception as e:  # noqa: BLE001 - raised again by the parent

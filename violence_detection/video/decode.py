@@ -197,6 +197,16 @@ def read_groups(
             )
 
 
+def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+    """The frames that stand at some moments, RGB uint8, by their ascending numbers, as they are decoded.
+
+    `info` is what `probe` found. Raises UnreadableVideo.
+    """
+    groups = [frozenset([number]) for number in numbers]
+    for number, frames in zip(numbers, read_groups(path, info, groups), strict=True):
+        yield number, frames[number]
+
+
 def _decoded(numbers: Sequence[int] | frozenset[int], info: VideoInfo) -> frozenset[int]:
     return frozenset(info.decoded(int(number)) for number in numbers)
 

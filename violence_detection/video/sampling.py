@@ -8,6 +8,8 @@ of a movement depends less on a clip's length.
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,8 @@ from violence_detection.video.decode import MIN_FRAMES, VideoInfo
 
 #: Differences in a motion image, one a channel.
 MOTION_STEPS = 3
+#: The end of a window may be so far from that of the video and still be it: rates such as 29.97 fit no whole frames.
+_HALF_A_FRAME = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,24 @@ def middle_window(info: VideoInfo, window_s: float) -> Window:
 
 
 def sliding_windows(info: VideoInfo, window_s: float, stride_s: float) -> list[Window]:
-    """Windows that cover a video of any length; one alone, the same as `middle_window`, if it fits in one."""
-    length = window_s * info.fps
-    if info.n_frames <= length:
+    """Windows over a video of any length; one alone, the same as `middle_window`, if it fits in one.
+
+    They begin at multiples of `stride_s` in the video's own time, wherever it was cut off, so that the same footage has
+    the same windows in a file and in a stream. Those at the ends are shorter where footage is; what is left over of
+    fewer than MIN_FRAMES is no window.
+    """
+    if info.n_frames <= window_s * info.fps:
         return [middle_window(info, window_s)]
-    count = int(np.ceil((info.n_frames - length) / (stride_s * info.fps))) + 1
-    return [Window(float(start), length) for start in np.linspace(0, info.n_frames - length, count)]
+    found: list[Window] = []
+    covered = 0.0
+    for number in itertools.count(math.floor(info.start_s / stride_s)):
+        start = (number * stride_s - info.start_s) * info.fps
+        if info.n_frames - covered <= _HALF_A_FRAME or start >= info.n_frames:
+            return found
+        start, covered = max(start, 0.0), min(start + window_s * info.fps, float(info.n_frames))
+        if covered - start >= MIN_FRAMES - _HALF_A_FRAME:
+            found.append(Window(start, covered - start))
+    raise AssertionError
 
 
 def shows_movement(info: VideoInfo, window: Window) -> bool:

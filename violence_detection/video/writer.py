@@ -1,12 +1,20 @@
-"""The one way video files are written: OpenCV's own encoder, with a look at whether all of it arrived."""
+"""The one way video files are written, with a look at whether all of it arrived.
+
+Clips for training come from OpenCV's own encoder, as they always have; what people look at is H.264, which browsers
+play.
+"""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
+import numpy as np
 
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.video import decode
@@ -34,6 +42,55 @@ def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) ->
             count += 1
     finally:
         video.release()
+    _check_arrived(path, count)
+
+
+@contextmanager
+def h264(path: Path, fps: float, comment: str = "") -> Iterator[Callable[[decode.Frame], None]]:
+    """Yield a function that encodes RGB uint8 frames of one size as they come, into an MP4 that browsers play.
+
+    An odd last row or column is doubled, since H.264 has none. `comment` is kept in the file (see comment_of). Raises
+    UserError when not all frames arrive on the disk.
+    """
+    count = 0
+    rate = Fraction(fps).limit_denominator(1001)
+    try:
+        # "file:", for a name with a colon would be a protocol
+        with av.open(f"file:{path}", "w", options={"movflags": "faststart"}) as container:
+            container.metadata["comment"] = comment
+            stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "23"})
+            assert isinstance(stream, av.VideoStream)
+            stream.pix_fmt = "yuv420p"
+
+            def put(picture: decode.Frame) -> None:
+                nonlocal count
+                height, width = picture.shape[:2]
+                even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
+                if count == 0:
+                    stream.height, stream.width = even.shape[:2]
+                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")
+                frame.pts, frame.time_base = count, 1 / rate
+                container.mux(stream.encode(frame))
+                count += 1
+
+            yield put
+            if count:
+                container.mux(stream.encode())
+    except av.FFmpegError as e:
+        raise UserError(cannot_write(path.parent, e.strerror or str(e))) from e
+    _check_arrived(path, count)
+
+
+def comment_of(path: Path) -> str:
+    """The comment that `h264` put into a file; empty where there is no such file, or it is not whole."""
+    try:
+        with av.open(f"file:{path}", metadata_errors="ignore") as container:
+            return container.metadata.get("comment", "")
+    except (av.FFmpegError, OSError):
+        return ""
+
+
+def _check_arrived(path: Path, count: int) -> None:
     try:
         there = decode.header(path).n_frames
     except UnreadableVideo:

@@ -1,0 +1,160 @@
+"""Formats of verdicts: other programs read them, and what they keep is judged again without the videos."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import opentimelineio as otio
+import pytest
+import srt
+
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.prediction import formats, kept_windows
+from violence_detection.prediction.clock import minutes, subtitle_time, timecode
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+
+PS = (0.1, 0.9, 0.8, 0.1, 0.1, 0.1, 0.6, 0.2)
+WINDOWS = tuple(JudgedWindow(3600 + 2.5 * i, 3605 + 2.5 * i, p) for i, p in enumerate(PS))
+
+
+def _verdict(
+    path: str = "night/käse, 1.mp4", fps: float = 29.97, windows: tuple[JudgedWindow, ...] = WINDOWS
+) -> Verdict:
+    return Verdict(path, windows, EventConfig(), 3622.5, 3622.5, "", True, fps)
+
+
+def _text(name: str, ending: str, verdict: Verdict) -> str:
+    of_video = formats.all_formats()[name].of_video
+    assert of_video
+    return of_video(verdict)[ending]
+
+
+def test_formats_are_the_files_of_their_folder() -> None:
+    assert list(formats.all_formats()) == ["csv", "edl", "json", "jsonl", "srt", "table"]
+    assert [f.name for f in formats.chosen(["srt", "csv", "srt"])] == ["srt", "csv"]
+    with pytest.raises(UserError, match=r"no format 'vtt'\. There are csv, edl"):
+        formats.chosen(["vtt"])
+
+
+def test_subtitles_are_read_by_a_library_for_them() -> None:
+    verdict = _verdict()
+    read = list(srt.parse(_text("srt", ".srt", verdict)))
+    assert [(s.start, s.end) for s in read] == [
+        (timedelta(seconds=e.start_s), timedelta(seconds=e.end_s)) for e in verdict.events
+    ]
+    assert [s.index for s in read] == [1, 2]
+    assert [s.content for s in read] == ["violent, P 0.90", "violent, P 0.60"]
+    assert _text("srt", ".srt", _verdict(windows=WINDOWS[:1])) == ""
+
+
+@pytest.mark.parametrize("fps", [23.976, 25.0, 29.97, 59.94])
+def test_an_edit_list_is_read_as_cmx_3600_and_its_frames_are_the_events(fps: float) -> None:
+    verdict = _verdict(fps=fps)
+    timeline = otio.adapters.read_from_string(_text("edl", ".edl", verdict), "cmx_3600", rate=round(fps))
+    clips = list(timeline.find_clips())
+    assert [c.name for c in clips] == ["k_se, 1.mp4"] * 2
+    for clip, event in zip(clips, verdict.events, strict=True):
+        first, last = clip.source_range.start_time.value, clip.source_range.end_time_inclusive().value
+        assert first / fps == pytest.approx(event.start_s, abs=0.51 / fps)
+        assert (last + 1) / fps == pytest.approx(event.end_s, abs=0.51 / fps)
+
+
+def test_a_thousand_events_are_two_edit_lists() -> None:
+    windows = tuple(JudgedWindow(10.0 * i, 10.0 * i + 5, 0.9) for i in range(1000))
+    of_video = formats.all_formats()["edl"].of_video
+    assert of_video
+    texts = of_video(_verdict(windows=windows))
+    assert list(texts) == [".edl", ".part2.edl"]
+    counts = [text.count("FROM CLIP NAME") for text in texts.values()]
+    assert counts == [999, 1]
+
+
+def test_spreadsheets_have_a_row_a_window_and_a_row_an_event() -> None:
+    verdict = _verdict()
+    windows = list(csv.DictReader(io.StringIO(_text("csv", ".windows.csv", verdict))))
+    assert [float(w["p_violent"]) for w in windows] == list(PS)
+    assert [w["event"] for w in windows] == ["0", "1", "1", "0", "0", "0", "2", "0"]
+    events = list(csv.DictReader(io.StringIO(_text("csv", ".events.csv", verdict))))
+    assert [(e["event"], float(e["start_s"]), float(e["peak_s"])) for e in events] == [
+        ("1", 3603.75, 3605.0), ("2", 3616.25, 3617.5),
+    ]  # fmt: skip
+    assert {e["path"] for e in events} == {verdict.path}
+
+
+def test_json_is_what_stdout_has_and_the_windows() -> None:
+    verdict = _verdict()
+    found = json.loads(_text("json", ".verdict.json", verdict))
+    assert {**verdict.summary(), "fps": 29.97, "windows": found["windows"]} == found
+    assert len(found["windows"]) == len(PS)
+
+
+def test_a_table_has_a_line_a_video_and_an_event() -> None:
+    of_run = formats.all_formats()["table"].of_run
+    assert of_run
+    quiet = Verdict("b.avi", WINDOWS[:1], EventConfig(), 40.0, 17.0, "cut short")
+    assert of_run([_verdict(), quiet])[".txt"].splitlines() == [
+        "verdict   P(violent)  when                   video",
+        "fight     0.900       3622.5 s               night/käse, 1.mp4",
+        "          0.900       1:00:03.8 - 1:00:08.8",
+        "          0.600       1:00:16.2 - 1:00:18.8",
+        "nonfight  0.100       17.0 of 40.0 s         b.avi",
+    ]
+
+
+def test_times_as_people_subtitles_and_editors_write_them() -> None:
+    assert [minutes(s) for s in (0, 59.96, 75.5, 3723.04)] == ["0:00.0", "1:00.0", "1:15.5", "1:02:03.0"]
+    assert subtitle_time(3723.4996) == "01:02:03,500"
+    assert timecode(30 * 3723 + 29, 29.97) == "01:02:03:29"
+
+
+def test_each_video_has_a_name_of_its_own() -> None:
+    names = formats.names_of(["a/x.mp4", "b/X.avi", "a/y.mp4", "a/verdicts.mp4"], taken="verdicts")
+    assert names["a/y.mp4"] == "y"
+    assert names["a/x.mp4"].startswith("x~")
+    assert names["b/X.avi"].startswith("X~")
+    assert names["a/verdicts.mp4"].startswith("verdicts~")
+    assert len({name.casefold() for name in names.values()}) == 4
+    assert formats.names_of(["a/x.mp4", "b/X.avi"])["a/x.mp4"] == names["a/x.mp4"]
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "json"])
+def test_kept_windows_are_judged_again_as_if_judged_so_at_first(tmp_path: Path, name: str) -> None:
+    odd = "odd\udcff.mp4"
+    verdicts = [
+        _verdict(),
+        Verdict(odd, WINDOWS[:3], EventConfig(), 12.0, 9.0, "only 9 of 12 s", False, 25.0),
+    ]
+    for i, verdict in enumerate(verdicts):
+        of_video = formats.all_formats()[name].of_video
+        assert of_video
+        formats.write(tmp_path, str(i), of_video(verdict))
+    settings = EventConfig(0.85, merge_gap_s=9.0)
+    found = kept_windows.read(tmp_path, settings)
+    assert found == [
+        Verdict(v.path, v.windows, settings, v.duration_s, v.judged_s, v.warning, v.calibrated, v.fps)
+        for v in verdicts
+    ]
+    assert [len(v.events) for v in found] == [1, 1]
+    assert found[0].label == "fight"
+    assert kept_windows.read(tmp_path, EventConfig(0.95))[0].label == "nonfight"
+
+
+def test_files_that_hold_no_windows_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no file or folder at .*gone"):
+        kept_windows.read(tmp_path / "gone", EventConfig())
+    with pytest.raises(UserError, match=r"holds no judged windows\. Judge the videos with --output first"):
+        kept_windows.read(tmp_path, EventConfig())
+    for name, text in {
+        "verdicts.json": '{"videos": [], "failures": []}',
+        "a.windows.csv": "a,b\n1,2\n",
+        "b.windows.jsonl": "[1]\n",
+        "c.verdict.json": "{",
+    }.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(DamagedFile, match=name):
+            kept_windows.read(tmp_path / name, EventConfig())

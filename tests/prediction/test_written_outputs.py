@@ -1,0 +1,205 @@
+"""Annotated videos and clips of events: of the right moments, whole, and written once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numbered_videos
+import numpy as np
+import pytest
+import small_videos
+import timed_videos
+
+from violence_detection.errors import UserError
+from violence_detection.prediction import annotated_video, event_clips, written_outputs
+from violence_detection.prediction.config import EventConfig, OutputConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.video import decode, writer
+
+FPS = 10.0
+
+
+def _verdict(path: Path, ps: list[float], duration_s: float) -> Verdict:
+    """Windows of 2 s, one a second."""
+    windows = tuple(JudgedWindow(float(i), min(i + 2.0, duration_s), p) for i, p in enumerate(ps))
+    return Verdict(str(path), windows, EventConfig(merge_gap_s=0.0), duration_s, duration_s, fps=FPS)
+
+
+def _numbered(path: Path, n_frames: int = 120) -> Path:
+    return numbered_videos.write(path, n_frames, FPS)
+
+
+def _numbers(path: Path) -> list[int]:
+    """The numbers that a clip's frames carry."""
+    info, frames = decode.read(path, lambda info: range(info.n_frames))
+    return [numbered_videos.number_of(frames[i]) for i in range(info.n_frames)]
+
+
+def test_a_clip_has_its_event_and_what_stands_before_and_after(tmp_path: Path) -> None:
+    video = _numbered(tmp_path / "v.avi")
+    ps = [0.9, 0.1, 0.1, 0.1, 0.1, 0.8, 0.9, 0.1, 0.1, 0.1, 0.7]
+    verdict = _verdict(video, ps, 12.0)
+    assert [(e.start_s, e.end_s) for e in verdict.events] == [(0.0, 1.5), (5.5, 7.5), (10.5, 12.0)]
+    clips = event_clips.write(verdict, tmp_path / "clips", "v", 2.5, "made of this")
+    assert [p.name for p in clips] == ["v.event001.mp4", "v.event002.mp4", "v.event003.mp4"]
+    assert _numbers(clips[0]) == list(range(0, 40))
+    assert _numbers(clips[1]) == list(range(30, 100))
+    assert _numbers(clips[2]) == list(range(80, 120))
+    peaks = [numbered_videos.number_of(cv2.imread(str(p.with_suffix(".jpg")))) for p in clips]
+    assert peaks == [10, 70, 110]
+    assert writer.comment_of(clips[2]) == "made of this"
+    fewer = _verdict(video, ps[:10], 12.0)
+    event_clips.write(fewer, tmp_path / "clips", "v", 0.0)
+    names = sorted(p.name for p in (tmp_path / "clips").iterdir())
+    assert names == ["v.event001.jpg", "v.event001.mp4", "v.event002.jpg", "v.event002.mp4"]
+    assert _numbers(clips[1]) == list(range(55, 75))
+
+
+def test_pictures_are_there_before_the_first_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    verdict = _verdict(_numbered(tmp_path / "v.avi", 30), [0.9], 2.0)
+
+    def full(*_: object) -> None:
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(writer, "_check_arrived", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        event_clips.write(verdict, tmp_path / "clips", "v", 1.0)
+    assert [p.name for p in (tmp_path / "clips").iterdir()] == ["v.event001.jpg"], "and no half clip"
+
+
+def test_an_annotated_video_shows_each_moment_with_its_score(tmp_path: Path) -> None:
+    video = small_videos.write(tmp_path / "v.avi", 1, n_frames=60)  # 5 s, 96 x 64
+    verdict = _verdict(video, [0.1, 0.2, 0.9, 0.3], 5.0)
+    annotated_video.write(verdict, tmp_path / "a.mp4")
+    info, frames = decode.read(tmp_path / "a.mp4", lambda info: range(info.n_frames))
+    before, original = decode.read(video, lambda info: range(info.n_frames))
+    assert (info.n_frames, info.fps, info.codec) == (60, 12.0, "h264")
+    assert info.width == 4 * before.width >= 320
+    panel = annotated_video.Panel(verdict, info.width)
+    assert info.height == 4 * before.height + panel.height
+    for number in (0, 20, 40, 59):
+        shown = cv2.resize(frames[number][: 4 * before.height], (before.width, before.height))
+        assert np.abs(shown.astype(int) - original[number]).mean() < 12
+        below = frames[number][4 * before.height :].astype(int)
+        assert np.abs(below - panel.at(number / 12.0)).mean() < 6
+    assert [panel.score(s) for s in (0.0, 1.49, 2.6, 4.9)] == [0.1, 0.1, 0.9, 0.3]
+
+
+def test_the_panel_says_where_nothing_was_judged() -> None:
+    windows = (JudgedWindow(0, 2, 0.2), JudgedWindow(6, 8, 0.9))
+    panel = annotated_video.Panel(Verdict("v", windows, EventConfig(), 8.0, 4.0), 640)
+    assert [panel.score(s) for s in (1.0, 3.0, 7.0)] == [0.2, None, 0.9]
+    pictures = [panel.at(s) for s in (1.0, 3.0, 7.0)]
+    assert {p.shape for p in pictures} == {(72, 640, 3)}
+    bar = [(p[12:20, 128:498] == annotated_video._VIOLENT).all(axis=-1).mean() for p in pictures]
+    assert bar[:2] == [0.0, 0.0]
+    assert bar[2] == pytest.approx(0.9, abs=0.05)
+
+
+def _begins_late(path: Path) -> Path:
+    """8 s of silence, and from 3 s on a bright picture, at 10 frames a second."""
+    with av.open(str(path), "w") as container:
+        audio = container.add_stream("aac", rate=16_000)
+        video = container.add_stream("libx264", rate=10)
+        assert isinstance(audio, av.AudioStream)
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height, video.pix_fmt = 128, 32, "yuv420p"
+        for i in range(125):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 16_000, 1024 * i
+            container.mux(audio.encode(sound))
+        container.mux(audio.encode())
+        for i in range(50):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 128, 3), 200, np.uint8), format="bgr24")
+            frame.pts, frame.time_base = 30 + i, Fraction(1, 10)
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    return path
+
+
+def _bright(path: Path) -> tuple[decode.VideoInfo, list[bool]]:
+    """Whether the picture above the panel is bright, moment by moment."""
+    info, frames = decode.read(path, lambda info: range(info.n_frames))
+    return info, [frames[i][:60].mean() > 100 for i in range(info.n_frames)]
+
+
+def test_a_video_that_begins_late_keeps_its_times(tmp_path: Path) -> None:
+    """Annotated, it is black until then. A clip cannot begin before there is footage."""
+    video = _begins_late(tmp_path / "v.mkv")
+    info = decode.probe(video)
+    assert info.start_s == pytest.approx(3.0, abs=0.05)
+    windows = (JudgedWindow(info.start_s, 6.0, 0.9),)
+    verdict = Verdict(str(video), windows, EventConfig(), info.duration_s, info.read_s, fps=info.fps)
+    annotated_video.write(verdict, tmp_path / "a.mp4")
+    shown, bright = _bright(tmp_path / "a.mp4")
+    assert shown.duration_s == pytest.approx(8.0, abs=0.11)
+    assert bright == [False] * 30 + [True] * 50
+    (clip,) = event_clips.write(verdict, tmp_path, "v", 1.0)
+    assert decode.probe(clip).duration_s == pytest.approx(4.0, abs=0.11)
+
+
+def test_what_follows_a_damaged_part_keeps_its_time(tmp_path: Path) -> None:
+    """Nothing comes from 4 to 7 s; from 8 s on it is bright."""
+    times = [*timed_videos.evenly(40, 10), *timed_videos.evenly(30, 10, start_s=7.0)]
+    pictures = [np.full((32, 128, 3), 200 if time_s > 7.95 else 20, np.uint8) for time_s in times]
+    video = timed_videos.write(tmp_path / "v.mp4", times, pictures=pictures, rate=10)
+    info = decode.probe(video)
+    assert info.lost == ((4.0, 7.0),)
+    windows = (JudgedWindow(0, 4, 0.1), JudgedWindow(7.5, 10, 0.9))
+    verdict = Verdict(str(video), windows, EventConfig(), info.duration_s, info.read_s, fps=info.fps)
+    annotated_video.write(verdict, tmp_path / "a.mp4")
+    shown, bright = _bright(tmp_path / "a.mp4")
+    assert shown.duration_s == pytest.approx(10.0, abs=0.11)
+    assert bright.index(True) == pytest.approx(80, abs=1)
+    (clip,) = event_clips.write(verdict, tmp_path, "v", 0.0)
+    found, frames = decode.read(clip, lambda info: range(info.n_frames))
+    assert found.duration_s == pytest.approx(2.5, abs=0.11)
+    assert [frames[i].mean() > 100 for i in (0, 3, 6, 20)] == [False, False, True, True]
+
+
+def test_a_run_writes_all_and_a_second_nothing_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    video = _numbered(tmp_path / "v.avi", 60)
+    verdict = _verdict(video, [0.1, 0.9, 0.1, 0.1, 0.1], 6.0)
+    gone = _verdict(tmp_path / "gone.avi", [0.9], 2.0)
+    config = OutputConfig(("table", "srt"), annotate=tmp_path / "a", clips=tmp_path / "c", clip_margin_s=1.0)
+    output = tmp_path / "out" / "verdicts.json"
+
+    def run() -> list[str]:
+        with written_outputs.outputs(config, output, [verdict.path, gone.path]) as written:
+            failures = [f for v in (verdict, gone) for f in written.add(v)]
+            written.finish([verdict, gone])
+        return [f"{f.path}: {f.reason}" for f in failures]
+
+    with caplog.at_level(logging.INFO, logger="violence_detection"):
+        (failure,) = run()
+    assert failure.startswith(f"{gone.path}: was judged, but cannot be shown: No such file")
+    assert "verdicts:\nverdict  P(violent)" in caplog.text
+    made = {
+        tmp_path / "a" / "v.annotated.mp4", tmp_path / "c" / "v.event001.mp4", tmp_path / "c" / "v.event001.jpg",
+        tmp_path / "out" / "v.srt", tmp_path / "out" / "gone.srt", tmp_path / "out" / "verdicts.txt",
+    }  # fmt: skip
+    assert {p for p in tmp_path.rglob("*.*") if p.parent != tmp_path} == made
+    shown = [p for p in made if p.suffix in (".mp4", ".jpg")]
+    for path in shown:
+        os.utime(path, (1, 1))
+    run()
+    assert {p.stat().st_mtime for p in shown} == {1.0}
+    os.utime(video, (2, 2))
+    run()
+    assert min(p.stat().st_mtime for p in shown) > 1.0, "the video has changed"
+
+
+def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--format srt needs a place"):
+        written_outputs.check(OutputConfig(("table", "srt")), None)
+    written_outputs.check(OutputConfig(("table",)), None)
+    with pytest.raises(UserError, match=r"--clips .* is a file\. Name a folder"):
+        written_outputs.check(OutputConfig(clips=tmp_path / "file"), None)

@@ -1,0 +1,132 @@
+"""A video with what was found in it: a panel below the picture with score, verdict and timeline."""
+
+from __future__ import annotations
+
+import bisect
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from violence_detection.prediction.clock import minutes
+from violence_detection.prediction.events import Verdict, stretches
+from violence_detection.system import storage
+from violence_detection.video import decode, writer
+
+#: A picture narrower than this is shown larger, so that the panel can be read.
+_LEAST_WIDTH = 320
+#: The panel is drawn for a picture of this width, and grows with it.
+_DRAWN_FOR = 640
+_BACKGROUND, _TEXT, _DIM = (24, 24, 28), (235, 235, 235), (90, 90, 98)
+_VIOLENT, _QUIET, _BAND = (235, 70, 60), (70, 170, 110), (110, 40, 40)
+
+
+def write(verdict: Verdict, path: Path, comment: str = "") -> None:
+    """Write the annotated video (H.264). Its times are those of the video: what comes late is black until then.
+
+    A stretch of which nothing decodes shows the last picture before it, and the panel says that it was not judged.
+    Raises UnreadableVideo, or UserError where it cannot be written.
+    """
+    video = Path(verdict.path)
+    info = decode.probe(video)
+    panel: Panel | None = None
+    with (
+        storage.atomic_path(path) as temporary,
+        writer.h264(temporary, info.fps, comment) as put,
+    ):
+        for number, frame in decode.moments(video, info, range(info.n_frames)):
+            picture = _large_enough(frame)
+            if panel is None:
+                panel = Panel(verdict, picture.shape[1])
+                for late in range(round(info.start_s * info.fps)):
+                    put(np.vstack([np.zeros_like(picture), panel.at(late / info.fps)]))
+            put(np.vstack([picture, panel.at(info.start_s + number / info.fps)]))
+
+
+def _large_enough(frame: decode.Frame) -> decode.Frame:
+    times = -(-_LEAST_WIDTH // frame.shape[1])
+    if times == 1:
+        return frame
+    return cv2.resize(frame, None, fx=times, fy=times, interpolation=cv2.INTER_NEAREST)
+
+
+class Panel:
+    """The strip below the picture, (height, width, 3) uint8 RGB, at any moment of the video."""
+
+    def __init__(self, verdict: Verdict, width: int):
+        self._verdict, self._width = verdict, width
+        self._unit = max(width / _DRAWN_FOR, 0.75)
+        self._stretches = stretches(verdict.windows)
+        self._starts = [start for start, _ in self._stretches]
+        self._events = verdict.events
+        self.height = self._px(72)
+        self._still = self._drawn_once()
+
+    def at(self, time_s: float) -> np.ndarray:
+        """The panel at a moment."""
+        out = self._still.copy()
+        p = self.score(time_s)
+        violent = any(e.start_s <= time_s < e.end_s for e in self._events)
+        colour = _VIOLENT if violent else _QUIET
+        self._text(out, "not judged" if p is None else f"P(violent) {p:.2f}", self._px(8), _TEXT)
+        left, right = self._bar()
+        top, bottom = self._px(8), self._px(24)
+        if p is not None:
+            cv2.rectangle(out, (left, top), (left + round(p * (right - left)), bottom), colour, -1)
+        tick = left + round(self._verdict.threshold * (right - left))
+        cv2.line(out, (tick, top - self._px(3)), (tick, bottom + self._px(3)), _TEXT, self._px(1))
+        said = f"{'VIOLENT' if violent else 'quiet'}  {minutes(time_s)}"
+        self._text(out, said, right + self._px(10), colour)
+        x = self._x(time_s)
+        cv2.line(out, (x, self._px(34)), (x, self.height), _TEXT, self._px(1))
+        return out
+
+    def score(self, time_s: float) -> float | None:
+        """P(violent) of the window that stands for a moment; None where none does."""
+        i = bisect.bisect_right(self._starts, time_s) - 1
+        if i < 0 or time_s >= self._stretches[i][1] + 1e-6:
+            return None
+        return self._verdict.windows[i].p_violent
+
+    def _drawn_once(self) -> np.ndarray:
+        """All that does not change: frames, events, the curve of scores and the verdict on the whole."""
+        out = np.full((self.height, self._width, 3), _BACKGROUND, np.uint8)
+        left, right = self._bar()
+        cv2.rectangle(out, (left, self._px(8)), (right, self._px(24)), _DIM, self._px(1))
+        top, bottom = self._px(38), self.height - self._px(4)
+        for e in self._events:
+            cv2.rectangle(out, (self._x(e.start_s), top), (self._x(e.end_s), bottom), _BAND, -1)
+        for window, (start_s, end_s) in zip(self._verdict.windows, self._stretches, strict=True):
+            y = bottom - round(window.p_violent * (bottom - top))
+            colour = _VIOLENT if window.p_violent >= self._verdict.threshold else _QUIET
+            cv2.rectangle(out, (self._x(start_s), y), (max(self._x(end_s) - 1, 0), bottom), colour, -1)
+        y = bottom - round(self._verdict.threshold * (bottom - top))
+        cv2.line(out, (0, y), (self._width, y), _DIM, 1)
+        whole = f"whole video: {self._verdict.label}"
+        self._text(out, whole, self._px(6), _TEXT, top + self._px(12), 0.36)
+        return out
+
+    def _bar(self) -> tuple[int, int]:
+        """Where the score's bar begins and ends."""
+        return self._px(128), self._width - self._px(142)
+
+    def _x(self, time_s: float) -> int:
+        """Where a moment stands on the timeline."""
+        return round(time_s / self._verdict.duration_s * (self._width - 1))
+
+    def _px(self, drawn: float) -> int:
+        return max(round(drawn * self._unit), 1)
+
+    def _text(
+        self,
+        out: np.ndarray,
+        text: str,
+        x: int,
+        colour: tuple[int, int, int],
+        y: int | None = None,
+        size: float = 0.44,
+    ) -> None:
+        at = (x, self._px(21) if y is None else y)
+        cv2.putText(
+            out, text, at, cv2.FONT_HERSHEY_SIMPLEX, size * self._unit, colour, self._px(1), cv2.LINE_AA
+        )

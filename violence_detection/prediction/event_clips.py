@@ -1,0 +1,92 @@
+"""Each event of a video as a file of its own, with what stands before and after it, and a picture of it."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.events import Event, Verdict
+from violence_detection.system import storage
+from violence_detection.video import decode, writer
+
+_SUFFIXES = (".jpg", ".mp4")
+
+
+@dataclass(frozen=True)
+class _Clip:
+    """The moments of a video that a clip has, from `first` up to `end`."""
+
+    path: Path
+    first: int
+    end: int
+
+
+def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: str = "") -> list[Path]:
+    """Write `<name>.event001.jpg` and `.mp4` and so on, all pictures before the first clip; returns the clips.
+
+    A picture shows the middle of its event's most violent window. Clips begin `margin_s` before the event and end as
+    long after it, as far as there is footage. Those of an earlier run that had more events are removed. Raises
+    UnreadableVideo, or UserError where something cannot be written.
+    """
+    video, events = Path(verdict.path), verdict.events
+    paths = [folder / f"{name}.event{n:03d}.mp4" for n in range(1, len(events) + 1)]
+    if events:
+        info = decode.probe(video)
+        _write_pictures(video, info, events, paths)
+        clips = [_clip(info, event, path, margin_s) for event, path in zip(events, paths, strict=True)]
+        _write_clips(video, info, clips, comment)
+    _remove_others(folder, name, {p.stem for p in paths})
+    return paths
+
+
+def _moment(info: decode.VideoInfo, time_s: float) -> int:
+    """The number of a moment, of those that there are."""
+    return min(max(int((time_s - info.start_s) * info.fps + 1e-6), 0), info.n_frames - 1)
+
+
+def _clip(info: decode.VideoInfo, event: Event, path: Path, margin_s: float) -> _Clip:
+    end = _moment(info, event.end_s + margin_s - 0.5 / info.fps) + 1
+    return _Clip(path, _moment(info, event.start_s - margin_s), end)
+
+
+def _write_pictures(
+    video: Path, info: decode.VideoInfo, events: Sequence[Event], paths: Sequence[Path]
+) -> None:
+    at = [_moment(info, event.peak_s) for event in events]
+    for number, frame in decode.moments(video, info, sorted(set(at))):
+        for path in (p for p, moment in zip(paths, at, strict=True) if moment == number):
+            picture = path.with_suffix(".jpg")
+            with storage.atomic_path(picture) as temporary:
+                if not cv2.imwrite(str(temporary), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
+                    raise UserError(f"cannot write {picture}. See whether its folder can be written to")
+
+
+def _write_clips(video: Path, info: decode.VideoInfo, clips: Sequence[_Clip], comment: str) -> None:
+    """All clips in one pass, however they overlap. `clips` in order of their first moments."""
+    numbers = sorted({n for clip in clips for n in range(clip.first, clip.end)})
+    waiting = list(clips)
+    with contextlib.ExitStack() as whole:
+        begun: list[tuple[_Clip, Callable[[decode.Frame], None], contextlib.ExitStack]] = []
+        for number, frame in decode.moments(video, info, numbers):
+            while waiting and waiting[0].first <= number:
+                clip, files = waiting.pop(0), whole.enter_context(contextlib.ExitStack())
+                temporary = files.enter_context(storage.atomic_path(clip.path))
+                begun.append((clip, files.enter_context(writer.h264(temporary, info.fps, comment)), files))
+            for clip, put, files in begun:
+                put(frame)
+                if number == clip.end - 1:
+                    files.close()
+            begun = [b for b in begun if number < b[0].end - 1]
+
+
+def _remove_others(folder: Path, name: str, kept: set[str]) -> None:
+    ours = re.compile(re.escape(name) + r"\.event\d{3,}")
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.suffix in _SUFFIXES and ours.fullmatch(path.stem) and path.stem not in kept:
+            path.unlink()

@@ -1,0 +1,106 @@
+"""Every window's probability, as files keep it, so that other thresholds need no judging again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.prediction import verdict_journal
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system import storage
+
+#: Columns of a row a window: the window, and what is known of the video, again in each.
+COLUMNS = (
+    "path", "start_s", "end_s", "p_violent", "event", "duration_s", "judged_s", "fps", "calibrated", "warning",
+)  # fmt: skip
+#: What files of windows are called, in the order in which a folder is searched.
+ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
+
+
+def rows(verdict: Verdict) -> list[dict[str, Any]]:
+    """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none."""
+    events = verdict.events
+    of_video = {name: getattr(verdict, name) for name in COLUMNS[5:]}
+    return [
+        {
+            "path": verdict.path,
+            **asdict(window),
+            "event": next((n for n, e in enumerate(events, 1) if e.start_s <= window.middle_s < e.end_s), 0),
+            **of_video,
+        }
+        for window in verdict.windows
+    ]
+
+
+def read(given: Path, events_by: EventConfig) -> list[Verdict]:
+    """The verdicts of files written before, with events made anew: of one file, or of all below a folder.
+
+    Of a video that is in several the newest file counts. Sorted by path. Raises UserError where there is none, and
+    DamagedFile for a file that holds something else.
+    """
+    if not given.exists():
+        raise UserError(f"no file or folder at {given}")
+    files = [given] if given.is_file() else _files_below(given)
+    found: dict[str, Verdict] = {}
+    for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
+        try:
+            for record in _records(file):
+                found[str(record["path"])] = _verdict(record, events_by)
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise DamagedFile(
+                f"{file} holds no windows of judged videos ({type(e).__name__}: {e}). Give a file that was written "
+                f"with --output, whose name ends in one of {', '.join(ENDINGS)}, or the folder of such"
+            ) from e
+    if not found:
+        raise UserError(
+            f"{given} holds no judged windows. Judge the videos with --output first; files with windows end in one of "
+            f"{', '.join(ENDINGS)}"
+        )
+    return [found[path] for path in sorted(found)]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [f for f in sorted(folder.rglob("*")) if f.name.endswith(ENDINGS) and f.is_file()]
+
+
+def _records(file: Path) -> Iterator[Mapping[str, Any]]:
+    """A record a video: fields of a Verdict, with windows as mappings."""
+    if file.name.endswith(".journal.jsonl"):
+        return iter(storage.read_journal(file, verdict_journal.FIELDS).values())
+    if file.suffix == ".csv":
+        return _by_video(storage.read_csv(file))
+    if file.suffix == ".jsonl":
+        text = file.read_text(encoding="utf-8", errors=storage.NAME_ERRORS)
+        return _by_video(json.loads(line) for line in text.splitlines())
+    return iter([storage.read_json(file)])
+
+
+def _by_video(found: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    videos: dict[str, dict[str, Any]] = {}
+    for row in found:
+        video = videos.setdefault(row["path"], {**row, "windows": []})
+        video["windows"].append(row)
+    return iter(videos.values())
+
+
+def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
+    windows = tuple(
+        JudgedWindow(float(w["start_s"]), float(w["end_s"]), float(w["p_violent"])) for w in record["windows"]
+    )
+    if not windows:
+        raise ValueError("a video without windows")
+    return Verdict(
+        str(record["path"]),
+        tuple(sorted(windows, key=lambda w: w.start_s)),
+        events_by,
+        duration_s=float(record["duration_s"]),
+        judged_s=float(record["judged_s"]),
+        warning=str(record.get("warning", "")),
+        calibrated=str(record["calibrated"]).lower() == "true",
+        fps=float(record["fps"]),
+    )

@@ -1,0 +1,1 @@
+"""The formats in which verdicts are written, a file each; formats.py finds them."""

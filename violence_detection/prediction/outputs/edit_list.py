@@ -1,0 +1,45 @@
+"""`edl`: the events as an edit decision list (CMX 3600), which editors load as cuts of the video.
+
+Time codes count the video's frames from 00:00:00:00 at its own rate, without drop frames: load it into a project of
+that rate. Of a video whose rate varies they count as a screen of constant rate shows it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from violence_detection.prediction.clock import timecode
+from violence_detection.prediction.events import Event, Verdict
+from violence_detection.prediction.formats import of_video
+
+#: The format numbers its edits with three digits; further ones stand in a further file.
+_MOST_EDITS = 999
+#: Where the rate is not known (verdicts of before): times stay right, frames are counted at this one.
+_FPS = 25.0
+
+
+@of_video("edl")
+def edit_list(verdict: Verdict) -> dict[str, str]:
+    """`<video>.edl`, and `<video>.part2.edl` and so on for more than 999 events."""
+    events = verdict.events
+    parts = [events[i : i + _MOST_EDITS] for i in range(0, len(events), _MOST_EDITS)] or [()]
+    return {f".part{n}.edl" if n > 1 else ".edl": _part(verdict, part) for n, part in enumerate(parts, 1)}
+
+
+def _part(verdict: Verdict, events: tuple[Event, ...]) -> str:
+    fps = verdict.fps or _FPS
+    name = "".join(c if c.isprintable() and c.isascii() else "_" for c in Path(verdict.path).name)
+    lines = [f"TITLE: {name}", "FCM: NON-DROP FRAME", ""]
+    record = 0
+    for number, event in enumerate(events, 1):
+        first = round(event.start_s * fps)
+        end = max(round(event.end_s * fps), first + 1)
+        at = [timecode(frame, fps) for frame in (first, end, record, record + end - first)]
+        record += end - first
+        lines += [
+            f"{number:03d}  AX       V     C        {' '.join(at)}",
+            f"* FROM CLIP NAME: {name}",
+            f"* COMMENT: VIOLENT, P {event.p_violent:.2f}",
+            "",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,33 @@
+"""`csv`: a table of a video's windows, and one of its events."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from violence_detection.prediction import kept_windows
+from violence_detection.prediction.events import Event, Verdict
+from violence_detection.prediction.formats import of_video
+
+
+@of_video("csv")
+def spreadsheets(verdict: Verdict) -> dict[str, str]:
+    """`<video>.windows.csv` and `<video>.events.csv`."""
+    events = [
+        {"path": verdict.path, "event": n, **asdict(event)} for n, event in enumerate(verdict.events, 1)
+    ]
+    return {
+        ".windows.csv": _csv(kept_windows.COLUMNS, kept_windows.rows(verdict)),
+        ".events.csv": _csv(("path", "event", *(f.name for f in fields(Event))), events),
+    }
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    table = csv.DictWriter(out, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return out.getvalue()

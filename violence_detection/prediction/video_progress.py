@@ -1,0 +1,73 @@
+"""How far the judging of a long video is: against real time, with the time left, and its events as they come."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from violence_detection.prediction.clock import minutes
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import JudgedWindow, JudgingNews, find_events
+from violence_detection.system import console
+
+log = logging.getLogger(__name__)
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total:.0f} s{postfix}, {remaining} left"
+
+
+class VideoProgress:
+    """A bar for the video in hand, made of the news of its judging. A video that is judged at once has none."""
+
+    def __init__(self, events_by: EventConfig):
+        self._events_by = events_by
+        self._path, self._since_s = Path(), 0.0
+        self._bar: Any = None
+        self._windows: list[JudgedWindow] = []
+        self._said = 0
+
+    @contextmanager
+    def of(self, path: Path) -> Iterator[None]:
+        """While this video is judged."""
+        self._path, self._since_s = path, time.monotonic()
+        self._windows, self._said = [], 0
+        try:
+            yield
+        finally:
+            if self._bar is not None:
+                self._bar.close()
+                self._bar = None
+
+    def tell(self, news: JudgingNews) -> None:
+        """Take what is new: move the bar, and log the events that no coming window can change."""
+        self._windows += news.windows
+        if self._bar is None and not self._goes_on(news):
+            return
+        if self._bar is None:
+            self._bar = console.progress(
+                total=news.total_s, desc=self._path.name, bar_format=_BAR, position=1, leave=False
+            )
+        rate = news.done_s / max(time.monotonic() - self._since_s, 1e-3)
+        self._bar.set_postfix_str(f"{rate:.1f} times real time", refresh=False)
+        self._bar.update(news.done_s - self._bar.n)
+        if self._goes_on(news):
+            self._say_events(news)
+
+    @staticmethod
+    def _goes_on(news: JudgingNews) -> bool:
+        return news.done_s < news.total_s - 0.5
+
+    def _say_events(self, news: JudgingNews) -> None:
+        by = self._events_by
+        settled_s = self._windows[-1].start_s - by.merge_gap_s - by.smoothing_s - 2 * by.padding_s
+        done = [e for e in find_events(self._windows, by) if e.end_s < settled_s]
+        for event in done[self._said :]:
+            log.info(
+                "%s: violent at %s - %s, %.3f (judged to %s of %s)",
+                self._path, minutes(event.start_s), minutes(event.end_s), event.p_violent,
+                minutes(news.done_s), minutes(news.total_s),
+            )  # fmt: skip
+        self._said = max(self._said, len(done))
