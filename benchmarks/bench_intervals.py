@@ -8,11 +8,6 @@ that they are uneven), the accuracy of each source from a beta distribution. Pri
 draws whose interval holds the accuracy, and one JSON line: the share of the cases within 93-97 % and the lowest and
 highest coverage. `--figure` takes another figure; scores are then a source's shift, the class's and noise, and the
 truth comes from 400,000 clips, each of a source of its own.
-
-What an interval of an accuracy can reach is told by three more runs. `--known-correlation` takes the score interval,
-given the true correlation. `--around 0.02` averages over true accuracies up to two points away: errors come in whole
-numbers, and so coverage goes up and down with the accuracy (Brown, Cai & DasGupta 2001, "Interval estimation for a
-binomial proportion", Statistical Science 16). `--independent` prints exact coverage where every clip is its own source.
 """
 
 from __future__ import annotations
@@ -35,7 +30,6 @@ ACCURACIES, CORRELATIONS = (0.75, 0.9, 0.97), (0.0, 0.05, 0.1, 0.2)
 WITHIN = (0.93, 0.97)
 _MANY = 400_000
 _CONCENTRATION = 2.0
-_Z = 1.959964
 
 
 def main() -> None:
@@ -45,12 +39,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", choices=("accuracy", *SCORED), default="accuracy")
-    parser.add_argument("--known-correlation", action="store_true")
-    parser.add_argument("--around", type=float, default=0.0, metavar="SHARE")
-    parser.add_argument("--independent", action="store_true")
     args = parser.parse_args()
-    if args.independent:
-        return print_independent(args.around)
     print(f"{'clips':>6} {'sources':>7} {'accuracy':>8} | coverage % (median width, points) by correlation")
     found: dict[tuple[float, ...], float] = {}
     for n, sources, accuracy in cases():
@@ -61,23 +50,11 @@ def main() -> None:
             rng = np.random.default_rng(
                 [args.seed, n, sources, int(1000 * accuracy), int(1000 * correlation)]
             )
-            covers, widths = [], []
-            truths = near(accuracy, args.around)
-            for nearby in truths:
-                low, high, truth = drawn(
-                    args.figure,
-                    rng,
-                    args.draws // len(truths),
-                    n,
-                    sources,
-                    nearby,
-                    correlation,
-                    args.known_correlation,
-                )
-                covers.append(((low <= truth) & (truth <= high)).mean())
-                widths.append(np.median(high - low))
-            found[n, sources, accuracy, correlation] = covered = float(np.mean(covers))
-            row.append(f"{100 * covered:6.1f} ({100 * np.mean(widths):4.1f})")
+            low, high, truth = drawn(args.figure, rng, args.draws, n, sources, accuracy, correlation)
+            found[n, sources, accuracy, correlation] = covered = float(
+                ((low <= truth) & (truth <= high)).mean()
+            )
+            row.append(f"{100 * covered:6.1f} ({100 * np.median(high - low):4.1f})")
         print(f"{n:6} {sources:7} {accuracy:8} | {'  '.join(row)}", flush=True)
     coverage = np.array(list(found.values()))
     print(
@@ -99,28 +76,6 @@ def main() -> None:
     )
 
 
-def near(accuracy: float, around: float) -> list[float]:
-    """Five accuracies up to so much away, or the one."""
-    return [accuracy] if around == 0 else [float(a) for a in accuracy + np.linspace(-around, around, 5)]
-
-
-def print_independent(around: float) -> None:
-    """Exact coverage where every clip is its own source: Wilson's interval and Clopper and Pearson's with mid-P."""
-    from scipy.stats import binom
-
-    print(f"{'clips':>6} {'accuracy':>8} | coverage %: Wilson, mid-P")
-    for n in CLIPS:
-        errors = np.arange(n + 1)
-        for accuracy in ACCURACIES:
-            covered = []
-            for nearby in near(accuracy, around):
-                chance = binom.pmf(errors, n, 1 - nearby)
-                below = binom.cdf(errors, n, 1 - nearby) - chance / 2
-                wilson = np.abs(errors / n - (1 - nearby)) <= _Z * np.sqrt(nearby * (1 - nearby) / n)
-                covered.append([chance @ wilson, chance @ ((below >= 0.025) & (below <= 0.975))])
-            print(f"{n:6} {accuracy:8} | " + "  ".join(f"{100 * c:5.1f}" for c in np.mean(covered, axis=0)))
-
-
 def cases() -> Iterator[tuple[int, int, float]]:
     """Clips, sources and accuracy of every case."""
     for n in CLIPS:
@@ -138,16 +93,12 @@ def drawn(
     sources: int,
     accuracy: float,
     correlation: float,
-    known: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Ends of the interval in every draw, (draws,) each, and the true value. `known`: given the true correlation."""
+    """Ends of the interval in every draw, (draws,) each, and the true value."""
     if figure == "accuracy":
-        data = (outcomes(rng, n, sources, accuracy, correlation) for _ in range(draws))
         ends = [
-            score_interval(correct, groups, correlation)
-            if known
-            else intervals.accuracy_interval(correct, groups)
-            for correct, groups in data
+            intervals.accuracy_interval(*outcomes(rng, n, sources, accuracy, correlation))
+            for _ in range(draws)
         ]
         return np.array([low for low, _ in ends]), np.array([high for _, high in ends]), accuracy
     compute = SCORED[figure]
@@ -160,16 +111,6 @@ def drawn(
         if drawn_figure is not None:
             found.append(intervals.interval(drawn_figure, groups))
     return np.array([low for low, _ in found]), np.array([high for _, high in found]), many.value
-
-
-def score_interval(correct: np.ndarray, groups: np.ndarray, correlation: float) -> tuple[float, float]:
-    """Wilson's 95 % interval on as many clips as these are worth, the intraclass correlation given."""
-    n, of_source = len(correct), np.bincount(groups)
-    worth = n / (1 + correlation * (float((of_source**2).sum()) / n - 1))
-    share, z2 = float(correct.mean()), _Z**2
-    half = _Z * np.sqrt(share * (1 - share) / worth + z2 / (4 * worth**2))
-    middle, scale = share + z2 / (2 * worth), 1 + z2 / worth
-    return (middle - half) / scale, (middle + half) / scale
 
 
 def sizes(rng: np.random.Generator, n: int, sources: int) -> np.ndarray:

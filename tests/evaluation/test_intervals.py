@@ -77,13 +77,12 @@ def test_recall_at_one_percent_needs_a_hundred_peaceful_clips() -> None:
 
 
 CASES = [
-    (50, 20, 0.97, 0.1),
-    (200, 5, 0.9, 0.05),
+    (50, 20, 0.75, 0.1),
     (200, 60, 0.9, 0.1),
-    (1000, 5, 0.75, 0.1),
-    (1000, 200, 0.97, 0.2),
-    (5000, 5, 0.97, 0.1),
-    (5000, 20, 0.97, 0.2),
+    (200, 5, 0.75, 0.1),
+    (1000, 5, 0.9, 0.05),
+    (1000, 200, 0.97, 0.1),
+    (5000, 20, 0.9, 0.05),
 ]
 
 
@@ -91,8 +90,9 @@ CASES = [
 def test_the_interval_of_an_accuracy_covers_as_it_claims(
     n: int, sources: int, accuracy: float, correlation: float
 ) -> None:
+    draws = 500
     low, high, truth = bench_intervals.drawn(
-        "accuracy", np.random.default_rng(0), 400, n, sources, accuracy, correlation
+        "accuracy", np.random.default_rng(0), draws, n, sources, accuracy, correlation
     )
     assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.97
 

@@ -17,7 +17,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from violence_detection.evaluation.influence import Figure, ratio
-from violence_detection.evaluation.share_interval import share_interval
 
 _CONFIDENCE = 0.95
 _TAIL = 1 - (1 - _CONFIDENCE) / 2
@@ -67,23 +66,9 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
     from scipy import stats
 
     sources = _Sources(figure.weight, groups)
-    if sources.count > 1 and not sources.all_single and _is_share(figure):
-        return _of_share(figure, sources)
     effective_n, freedom = _effective_n(figure, sources)
     z = float(stats.norm.ppf(_TAIL) if sources.all_single else stats.t.ppf(_TAIL, freedom))
     return _wilson(figure.value, effective_n, z)
-
-
-def _is_share(figure: Figure) -> bool:
-    """Whether it is one of clips that count wholly or not at all, and are right or wrong."""
-    used = figure.weight > 0
-    return bool(np.isin(figure.loss, (0, 1)).all() and (figure.weight[used] == 1).all())
-
-
-def _of_share(figure: Figure, sources: _Sources) -> tuple[float, float]:
-    wrong, clips = (np.rint(sources.sums(values)) for values in (figure.loss, figure.weight))
-    low, high = share_interval(wrong, clips, sources.variance(figure.influence), sources.satterthwaite())
-    return min(low, figure.value), max(high, figure.value)  # but for rounding
 
 
 def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[float, float]:
@@ -189,11 +174,7 @@ class _Sources:
         return 1 + correlation * (float((self.share**2).sum() / self._within.sum()) - 1)
 
     def freedom(self) -> float:
-        """Of `variance`: Satterthwaite's, up to one more for several sources."""
-        return self.satterthwaite() + min((self.count - 2) / (_SEVERAL_SOURCES - 2), 1.0)
-
-    def satterthwaite(self) -> float:
-        """Degrees of freedom of `variance` (Bell & McCaffrey 2002), at least 1.
+        """Satterthwaite's degrees of freedom of `variance` (Bell & McCaffrey 2002), up to one more for several sources.
 
         With C = diag(1 / (1 - h)), h the shares, and V the sources' variances under a working correlation, it is
         trace(M)^2 / trace(M^2), M = C (I - h 1')V(I - 1 h'), written out for V diagonal.
@@ -206,7 +187,7 @@ class _Sources:
         hh, hv, vv = (float((c * a * b).sum()) for a, b in ((h, h), (h, v), (v, v)))
         off = 2 * hh * vv + 2 * hv**2 - 4 * total * hh * hv + (total * hh) ** 2
         square = off + float((c**2 * (v**2 + 2 * v * rest)).sum())
-        return max(trace**2 / square, 1.0)
+        return max(trace**2 / square, 1.0) + min((self.count - 2) / (_SEVERAL_SOURCES - 2), 1.0)
 
 
 def _effective_n(figure: Figure, sources: _Sources) -> tuple[float, float]:
