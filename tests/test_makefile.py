@@ -79,7 +79,8 @@ def test_a_shipped_model_is_made_from_raw_clips_by_one_command(work: Path, name:
     ]
     assert all(call[1:3] == ["--data-root", "/my data"] for call in calls)
     assert calls[2][-7:] == ["--output", f"models_{name}", "--final", "--cross-validate", "5", "--ship", name]
-    assert "efficientnet_lite0" in calls[2][calls[2].index("--backbone") + 1]
+    assert calls[2][calls[2].index("--backbone") + 1].startswith("i3d_steady,i3d_actions")
+    assert calls[2][calls[2].index("--members") + 1] == "kernel"
 
 
 def test_cleaning_removes_the_demos_alone(work: Path) -> None:
