@@ -8,7 +8,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 DEMO ?= demo
 DATA_ROOT ?=
-TEST_PROCESSES ?= 3
+TEST_PROCESSES ?= 2
 comma := ,
 
 .PHONY: help demo demo-real test lint roadmap ship-fast ship-accurate clean
