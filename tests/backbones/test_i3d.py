@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import seeded_i3d
 
 from violence_detection.backbones import numpy_pickle, registry, weights
 from violence_detection.backbones.networks import i3d
@@ -66,39 +67,9 @@ def _waves() -> np.ndarray:
     return np.round(127.5 + 120 * np.stack(waves, axis=-1)).astype(np.uint8)
 
 
-def _seeded_weights() -> dict[str, np.ndarray]:
-    """Random arrays with the published names and shapes, each from a seed of its own."""
-    units = [("Conv3d_1a_7x7", 7, 3, 64), ("Conv3d_2b_1x1", 1, 64, 64), ("Conv3d_2c_3x3", 3, 64, 192)]
-    channels = 192
-    for name, (a, b0, b, c0, c, d) in i3d._MODULES.items():
-        units += [
-            (f"{name}/Branch_0/Conv3d_0a_1x1", 1, channels, a),
-            (f"{name}/Branch_1/Conv3d_0a_1x1", 1, channels, b0),
-            (f"{name}/Branch_1/Conv3d_0b_3x3", 3, b0, b),
-            (f"{name}/Branch_2/Conv3d_0a_1x1", 1, channels, c0),
-            (f"{name}/Branch_2/Conv3d_0b_3x3", 3, c0, c),
-            (f"{name}/Branch_3/Conv3d_0b_1x1", 1, channels, d),
-        ]
-        channels = a + b + c + d
-    out = {}
-    for name, k, before, after in units:
-        rng = np.random.default_rng(storage.stable_seed(name))
-        kernel = rng.standard_normal((k, k, k, before, after), np.float32)
-        out[f"params/{name}/Conv_0/kernel"] = kernel * np.float32((2 / (before * k**3)) ** 0.5)
-        norm, shape = f"{name}/BatchNorm_0", (1, 1, 1, 1, after)
-        out[f"params/{norm}/bias"] = rng.standard_normal(after, np.float32) / 4
-        out[f"batch_stats/{norm}/mean"] = rng.standard_normal(shape, np.float32) / 4
-        out[f"batch_stats/{norm}/var"] = 0.5 + rng.random(shape, np.float32)
-    classifier = "params/Logits/Conv3d_0c_1x1/Conv_0"
-    rng = np.random.default_rng(storage.stable_seed(classifier))
-    out[f"{classifier}/kernel"] = rng.standard_normal((1, 1, 1, 1024, 400), np.float32) / 32
-    out[f"{classifier}/bias"] = rng.standard_normal(400, np.float32)
-    return out
-
-
 @pytest.fixture(scope="module")
 def seeded() -> tuple[dict[str, np.ndarray], keras.Model]:
-    values = _seeded_weights()
+    values = seeded_i3d.weights()
     return values, i3d.build_network(["i3d"], values)
 
 

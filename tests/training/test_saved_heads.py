@@ -36,13 +36,13 @@ def saved(folder: Path, architecture: str = "gru", policy: str = "float32") -> k
     caches = dict.fromkeys(SHAPES, record["feature_records"]["efficientnet_lite0.rgb"])
     record |= {"inputs": {n: list(s) for n, s in sorted(SHAPES.items())}, "feature_records": caches}
     storage.write_json(folder / run_folder.CONFIG_NAME, record)
-    with saved_heads._computing_in(policy):
+    with heads.computing_in(policy):
         model = trainer.build(record, 3)
     saved_heads.save(model, folder / run_folder.BEST_NAME)
     return model
 
 
-@pytest.mark.parametrize("architecture", heads.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", heads.ON_FEATURES)
 def test_numbers_alone_give_the_probabilities_of_the_keras_file_bit_for_bit(
     tmp_path: Path, architecture: str
 ) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from violence_detection.models import trained_model
 from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, trained_clips
+from violence_detection.training.config import takes
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
 
@@ -49,8 +50,17 @@ class Part:
 def jobs(
     names: Sequence[str], pool: Pool, fold: Fold, settings: Settings, folder: Path, overwrite: bool
 ) -> list[TrainingJob]:
-    """A job a member, each in `<folder>/<name>`."""
-    return [TrainingJob(name, folder / name, pool, fold, settings, overwrite=overwrite) for name in names]
+    """A job a member, each in `<folder>/<name>`, with the features of the backbones that it looks at."""
+    everything = settings.features.backbone
+    pools = {everything: pool}
+    made = []
+    for name in names:
+        looked_at = tuple(b for b in everything if takes(name, b))
+        if looked_at not in pools:
+            pools[looked_at] = pool.only(looked_at)
+        own = replace(settings, features=replace(settings.features, backbone=looked_at))
+        made.append(TrainingJob(name, folder / name, pools[looked_at], fold, own, overwrite=overwrite))
+    return made
 
 
 def write(

@@ -27,8 +27,8 @@ from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.features.key import Inputs
 from violence_detection.models import calibration, model_card, shipping
 from violence_detection.system import console, processes, storage, tensorflow_start
-from violence_detection.training import devices, heads, run_folder, trainer, training_data
-from violence_detection.training.config import HeadConfig, TrainConfig
+from violence_detection.training import devices, fine_tuning, heads, run_folder, trainer, training_data
+from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, takes
 from violence_detection.training.run_folder import Trained
 from violence_detection.video import augment
 
@@ -289,6 +289,7 @@ def prepare(
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
     check_all(config, how, features, train)
+    fine_tuning.check(head)
     choice = choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
@@ -335,9 +336,27 @@ def check_all(
     config: EnsembleConfig, how: ExtractConfig, features: FeatureConfig, train: TrainConfig
 ) -> None:
     """Raise UserError for settings and data that cannot work, before any work starts."""
+    _check_looked_at(config.members, features.backbone)
     training_data.check(features, how)
     trainer.check(train)
     _check_parts(config, how, choose(config, how), train)
+
+
+def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
+    """Raise UserError for a member that none of the backbones is for, or a backbone that none of the members takes."""
+    for name in members:
+        if not any(takes(name, b) for b in backbones):
+            wanted = PICTURES_OF.get(name, "a backbone that gives features, such as i3d_steady")
+            raise UserError(
+                f"--members {name}: it looks at none of --backbone {','.join(backbones)}. Add {wanted}"
+            )
+    for backbone in backbones:
+        if not any(takes(name, backbone) for name in members):
+            for_it = ", ".join(name for name in heads.ARCHITECTURES if takes(name, backbone))
+            raise UserError(
+                f"--backbone {backbone}: none of --members {','.join(members)} looks at it. Leave it out, or add one "
+                f"of {for_it}"
+            )
 
 
 def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
@@ -388,6 +407,10 @@ def check(config: EnsembleConfig) -> None:
     if (config.spends_val or config.leave_one_dataset_out) and config.fine_tune_hard:
         raise UserError(
             "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"
+        )
+    if config.fine_tune_hard and (whole := sorted(set(config.members) & set(PICTURES_OF))):
+        raise UserError(
+            f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
         )
     if config.ship is not None:
         if not config.final:

@@ -130,7 +130,10 @@ class FinalFit:
 
 def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:
     """The steps until the epoch that was kept, in a fold of so many clips."""
-    clips = run_folder.read_object(fold.folder / run_folder.CONFIG_NAME)["clips"]["train"]
+    record = run_folder.read_object(fold.folder / run_folder.CONFIG_NAME)
+    if fixed := step_plan.given(record):  # whatever the number of clips
+        return fixed
+    clips = record["clips"]["train"]
     return step_plan.of_epochs(config, step_plan.steps_an_epoch(config, clips), fold.best_epoch)
 
 

@@ -163,7 +163,14 @@ def train(job: TrainingJob, data: Data, strategy: Any) -> None:
     if job.plan:
         record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
     trainer.train(
-        {**record, "job": job.key}, data, job.folder, strategy, job.overwrite, job.start, job.usd_per_hour
+        {**record, "job": job.key},
+        data,
+        job.folder,
+        strategy,
+        job.overwrite,
+        job.start,
+        job.usd_per_hour,
+        job.pool.backbone_weights,
     )
 
 

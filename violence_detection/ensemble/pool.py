@@ -12,7 +12,7 @@ from violence_detection.combine import manifest, split
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
-from violence_detection.features import cache, extract
+from violence_detection.features import cache, extract, key
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
@@ -45,6 +45,7 @@ class Pool:
     generated: bool
     memory_gb: float = 0.0
     sharers: int = 1
+    backbone_weights: Path | None = None  # the file given, for a member that trains a network on
 
     def rows(self, clip_ids: Sequence[str]) -> pd.DataFrame:
         """The manifest's rows of these clips, in this order; a clip named twice is there twice."""
@@ -88,6 +89,11 @@ class Pool:
             generated=self.generated,
             engines=cache.engines_by_input(self.stores),
         )
+
+    def only(self, backbones: Sequence[str]) -> Pool:
+        """The same clips with the features of these backbones alone."""
+        stores = {name: s for name, s in self.stores.items() if key.backbone_of(name) in backbones}
+        return replace(self, stores=stores, records={name: self.records[name] for name in stores})
 
     def _fits_memory(self, parts: Sequence[tuple[pd.DataFrame, int]]) -> bool:
         return training_data.fits_memory(self.stores, parts, self.memory_gb, self.sharers)
@@ -161,4 +167,5 @@ def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Po
         manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
         generated=is_generated(how.data_root),
         memory_gb=how.memory_gb,
+        backbone_weights=how.backbone_weights and how.backbone_weights.absolute(),
     )

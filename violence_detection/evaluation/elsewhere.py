@@ -15,6 +15,7 @@ from violence_detection.evaluation import clip_groups
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, step_plan
+from violence_detection.training.config import PICTURES_OF
 
 if TYPE_CHECKING:
     from violence_detection.evaluation.measure import Evaluation
@@ -45,6 +46,8 @@ def _epoch_of(record: Mapping[str, Any]) -> str:
     """What ended the training of a member, from its config.json."""
     if record.get("architecture") == heads.KERNEL:
         return _AT_ONCE
+    if record.get("architecture") in PICTURES_OF:
+        return _EPOCH["last"]
     if step_plan.RECORD_KEY in record:
         return _STEPS
     return _EPOCH.get(record["train"].get("keep", "best"), "not known")

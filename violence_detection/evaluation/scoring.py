@@ -104,7 +104,7 @@ def judge_views(
     judged: dict[str, list[np.ndarray]] = {member.name: [] for member in model.members}
     for view in range(views):
         batches, begun = [], 0
-        for batch in samples.view_batches(view, heads.PREDICT_BATCH):
+        for batch in samples.view_batches(view, heads.predict_batch(samples.shapes())):
             count = len(next(iter(batch.values())))
             ids = clip_ids[begun : begun + count]
             batches.append(model.predict(changed(batch, ids) if changed else batch))

@@ -148,8 +148,12 @@ def check(config: FeatureConfig, how: ExtractConfig) -> None:
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
             log.info("%s takes of the streams only: %s", name, ", ".join(taken))
-    if how.backbone_weights and len(registry.by_trunk(config.backbone)) > 1:
-        raise UserError("--backbone-weights takes one file, so it goes with one --backbone")
+    if how.backbone_weights and any(
+        registry.get(b).weights != registry.get(config.backbone[0]).weights for b in config.backbone
+    ):
+        raise UserError(
+            "--backbone-weights takes one file, so it goes with one --backbone, or with several of the same weights"
+        )
     if config.frames < 2 or config.window_s <= 0:
         raise UserError("--frames must be at least 2 and --window-s above 0")
     if config.focus and "crop" in config.streams:

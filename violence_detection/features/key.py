@@ -85,6 +85,11 @@ def input_name(backbone: str, stream: str) -> str:
     return f"{backbone}.{stream}"
 
 
+def backbone_of(input_name: str) -> str:
+    """The backbone of a model input."""
+    return input_name.split(".")[0]
+
+
 def folder_of(root: Path, record: Mapping[str, Any]) -> Path:
     """Where the features of that record lie."""
     return root / "features" / f"{record['backbone']}-{storage.stable_hash(record)}"

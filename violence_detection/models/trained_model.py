@@ -140,7 +140,10 @@ def load(path: Path) -> TrainedModel:
 
     files = model_files.listed(path)
     records = [model_record.read(model_files.record_path(file)) for _, file, _ in files]
-    if any(r["feature_records"] != records[0]["feature_records"] for r in records):
+    feature_records: dict[str, Any] = {}
+    for r in records:
+        feature_records |= r["feature_records"]
+    if any(feature_records[n] != found for r in records for n, found in r["feature_records"].items()):
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
@@ -149,8 +152,14 @@ def load(path: Path) -> TrainedModel:
     stored: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
     }
+    # a member may look at some of the backbones alone
+    stored["backbone"] = tuple(dict.fromkeys(b for r in records for b in r["features"]["backbone"]))
     folders = tuple(file.parent for _, file, _ in files)
-    record = {**records[0], "feature_engines": _engines_of_all(records)}
+    record = {
+        **records[0],
+        "feature_records": feature_records,
+        "feature_engines": _engines_of_all(records),
+    }
     own = (path / run_folder.CLIPS_NAME).is_file() and path not in folders
     return TrainedModel(
         folders[0],

@@ -29,7 +29,13 @@ _ADMITTED = {
 #: Our own layers, by the name they are registered under; their module has moved and is not imported by it.
 _OWN = {
     f"violence_detection>{name}": name
-    for name in ("LandmarkSimilarity", "PositionEmbedding", "TemporalAttention")
+    for name in (
+        "LandmarkSimilarity",
+        "PictureAugmentation",
+        "PositionEmbedding",
+        "TemporalAttention",
+        "VideoTrunk",
+    )
 }
 _ACTIVATIONS = ("gelu", "linear", "sigmoid", "tanh")
 _NEVER = ("compile_config", "bias_regularizer", "kernel_regularizer", "recurrent_regularizer", "activity_regularizer",

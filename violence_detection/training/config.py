@@ -9,6 +9,16 @@ from typing import Any
 
 from violence_detection.system.settings import BaseConfig, option
 
+#: Heads that are a whole video network, and the backbone whose pictures each is trained on.
+PICTURES_OF: Mapping[str, str] = MappingProxyType({"i3d_tuned": "i3d_pictures"})
+
+
+def takes(architecture: str, backbone: str) -> bool:
+    """Whether an architecture looks at what a backbone gives: pictures are for their own head, features for others."""
+    if architecture in PICTURES_OF:
+        return PICTURES_OF[architecture] == backbone
+    return backbone not in PICTURES_OF.values()
+
 
 @dataclass(frozen=True)
 class HeadConfig(BaseConfig):
@@ -22,10 +32,27 @@ class HeadConfig(BaseConfig):
     kernel_width: float = option(1.0, "of the kernel head, relative to how far the train clips lie apart")
     kernel_c: float = option(0.5, "of the kernel head: how closely it follows the train clips (C)")
 
+    tuned_steps: int = option(
+        300, "steps that a head that is a whole network (i3d_tuned) makes, whatever --epochs says"
+    )
+    tuned_batch_size: int = option(32, "clips in each of them")
+    tuned_learning_rate: float = option(
+        1e-4, "peak learning rate of its network; its last layer, which is new, has twenty times as much"
+    )
+    keep_pretrained: float = option(
+        0.5, "share of the published weights in those of its network at the end; 0: the trained ones alone"
+    )
+
     def recorded(self, architecture: str) -> dict[str, Any]:
         """The settings that an architecture has, as records of trained models hold them."""
         kernel = {"landmarks", "kernel_width", "kernel_c"}
-        return {k: v for k, v in asdict(self).items() if (k in kernel) == (architecture == "kernel")}
+        tuned = {"tuned_steps", "tuned_batch_size", "tuned_learning_rate", "keep_pretrained"}
+        values = asdict(self)
+        if architecture == "kernel":
+            return {k: v for k, v in values.items() if k in kernel}
+        if architecture in PICTURES_OF:
+            return {k: v for k, v in values.items() if k in tuned | {"dropout"}}
+        return {k: v for k, v in values.items() if k not in kernel | tuned}
 
 
 @dataclass(frozen=True)

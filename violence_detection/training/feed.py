@@ -32,10 +32,15 @@ class Feed:
         self.samples = samples
         self._error: UserError | None = None
 
-    def training(self, batch_size: int, seed: int, epoch: Callable[[], int]) -> tf.data.Dataset:
-        """Each iteration goes through the epoch that `epoch` names at its start: inputs, labels (B, 1)."""
+    def training(
+        self, batch_size: int, seed: int, epoch: Callable[[], int], balanced: bool = False
+    ) -> tf.data.Dataset:
+        """Each iteration goes through the epoch that `epoch` names at its start: inputs, labels (B, 1).
+
+        `balanced`: see `Samples.batches`.
+        """
         signature = (self._inputs(batch_size), tf.TensorSpec((batch_size, 1), tf.float32))
-        return self._dataset(lambda: self.samples.batches(batch_size, seed, epoch()), signature)
+        return self._dataset(lambda: self.samples.batches(batch_size, seed, epoch(), balanced), signature)
 
     def plain(self, batch_size: int) -> tf.data.Dataset:
         """The plain variants in order, inputs alone."""

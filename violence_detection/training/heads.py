@@ -6,18 +6,19 @@ projected; inputs that share a time axis are joined frame by frame, others keep 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-if TYPE_CHECKING:
-    from violence_detection.training.config import HeadConfig
+from violence_detection.training.config import PICTURES_OF, HeadConfig
 
-#: Clips that are judged at once.
-PREDICT_BATCH = 256
+#: Clips that are judged at once, and numbers of their inputs: fewer clips where these are pictures.
+PREDICT_BATCH, _PREDICT_NUMBERS = 256, 1 << 25
 
 Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 
@@ -101,8 +102,17 @@ def unit_mean(x: Tensor) -> Tensor:
 def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: HeadConfig) -> keras.Model:
     """A head. `inputs`: name -> (T, C). The model maps {name: (B, T, C)} to (B, 1) float32, P(fight)."""
     given = {name: keras.Input(shape, name=name) for name, shape in inputs.items()}
-    x = _kernel(given, config) if architecture == KERNEL else _temporal(architecture, given, config)
-    logits = layers.Dense(1, dtype="float32", name="logits")(x)
+    first = "glorot_uniform"
+    if architecture in PICTURES_OF:
+        from violence_detection.training import tuned_network  # with its network, which few models have
+
+        # so that the published network is not moved by what an untrained layer says of it
+        x, first = tuned_network.pooled(given, config), "zeros"
+    elif architecture == KERNEL:
+        x = _kernel(given, config)
+    else:
+        x = _temporal(architecture, given, config)
+    logits = layers.Dense(1, kernel_initializer=first, dtype="float32", name="logits")(x)
     p_fight = layers.Activation("sigmoid", dtype="float32", name="p_fight")(logits)
     return keras.Model(given, p_fight, name=architecture)
 
@@ -202,21 +212,47 @@ POOLINGS: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "attention": _attention,
     "average": _average,
 }
-ARCHITECTURES = (*POOLINGS, KERNEL)
+#: Those that take features, and all.
+ON_FEATURES = (*POOLINGS, KERNEL)
+ARCHITECTURES = (*ON_FEATURES, *PICTURES_OF)
+
+
+@contextlib.contextmanager
+def computing_in(policy: str) -> Iterator[None]:
+    """Layers that are made meanwhile compute in that precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def predict_batch(shapes: Mapping[str, Sequence[int]]) -> int:
+    """How many clips are judged at once, whose inputs have these shapes, name -> (T, C)."""
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return max(1, min(PREDICT_BATCH, _PREDICT_NUMBERS // max(numbers, 1)))
+
+
+def own_inputs(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Of the inputs those that a head has: others are for other members."""
+    return {given.name: inputs[given.name] for given in model.inputs}
 
 
 def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """P(fight) for inputs name -> (N, T, C). Returns (N,) float64 in [0, 1]."""
+    """P(fight) for inputs name -> (N, T, C), of which a head takes its own. Returns (N,) float64 in [0, 1]."""
     from violence_detection.training import training_faults
 
+    inputs = own_inputs(model, inputs)
     count = len(next(iter(inputs.values())))
 
     def judge(batch_size: int) -> np.ndarray:
         if count <= batch_size:  # spares the pipeline that Keras' `predict` sets up
-            return np.asarray(model.predict_on_batch(dict(inputs)))
-        return model.predict(dict(inputs), batch_size=batch_size, verbose=0)
+            return np.asarray(model.predict_on_batch(inputs))
+        return model.predict(inputs, batch_size=batch_size, verbose=0)
 
-    p, _ = training_faults.in_batches_that_fit(judge, PREDICT_BATCH)
+    at_once = predict_batch({name: values.shape[1:] for name, values in inputs.items()})
+    p, _ = training_faults.in_batches_that_fit(judge, at_once)
     return p[:, 0].astype(np.float64)
 
 
@@ -231,6 +267,6 @@ def attention(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> list[np.n
     if not pooling:
         return []
     before = keras.Model(model.input, {layer.name: layer.input for layer in pooling})
-    pooled = before.predict_on_batch(dict(inputs))
+    pooled = before.predict_on_batch(own_inputs(model, inputs))
     shares = [layer.shares(ops.convert_to_tensor(pooled[layer.name])) for layer in pooling]
     return [ops.convert_to_numpy(s)[:, :, 0].astype(np.float64) for s in shares]

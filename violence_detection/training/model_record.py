@@ -9,6 +9,7 @@ from typing import Any
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 from violence_detection.training import heads, run_folder
+from violence_detection.training.config import PICTURES_OF
 from violence_detection.video.config import STREAMS
 
 #: Bounds far beyond any real model: (kind, least, most).
@@ -25,6 +26,10 @@ _KERNEL_HEAD = {
     "kernel_width": (float, 0, 1e6),
     "kernel_c": (float, 0, 1e12),
 }
+_TUNED_HEAD = {
+    "dropout": (float, 0, 0.99), "tuned_steps": (int, 1, 10_000_000), "tuned_batch_size": (int, 1, 1_000_000),
+    "tuned_learning_rate": (float, 0, 1000), "keep_pretrained": (float, 0, 1),
+}  # fmt: skip
 _MOST_STEPS, _MOST_CHANNELS, _MOST_INPUTS = 4096, 1_000_000, 100
 
 
@@ -48,7 +53,13 @@ def read(path: Path) -> dict[str, Any]:
         architecture in heads.ARCHITECTURES,
         f"one of {', '.join(heads.ARCHITECTURES)}",
     )
-    head = _KERNEL_HEAD if architecture == heads.KERNEL else _HEAD
+    head = (
+        _TUNED_HEAD
+        if architecture in PICTURES_OF
+        else _KERNEL_HEAD
+        if architecture == heads.KERNEL
+        else _HEAD
+    )
     _check_part(path, record, "head", head, required=tuple(head))
     inputs = record.get("inputs")
     is_inputs = (

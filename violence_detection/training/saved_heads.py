@@ -8,10 +8,9 @@ Nothing but numbers is taken from a file, so one from a stranger can be wrong bu
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from violence_detection.backbones.keras_archive import damaged, read_config, ref
 from violence_detection.errors import UserError
 from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import archive_config, heads, model_record, run_folder
-from violence_detection.training.config import HeadConfig
+from violence_detection.training.config import PICTURES_OF, HeadConfig
 
 _POLICY, _POLICIES = "dtype_policy", ("float32", "mixed_float16", "mixed_bfloat16")
 #: What weights may be kept as; half the bytes are enough to judge with.
@@ -70,7 +69,11 @@ def load(file: Path) -> keras.Model:
 
 
 def _open_archive(file: Path) -> keras.Model:
-    assert heads.ARCHITECTURES  # importing heads registers the layers that the file names
+    # importing these registers the layers that the file names
+    from violence_detection.training import tuned_network
+
+    assert heads.ARCHITECTURES
+    assert tuned_network.TRUNK
     archive_config.check(file, read_config(file))
     try:
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
@@ -98,7 +101,7 @@ def _rebuild(file: Path, record: Mapping[str, Any]) -> keras.Model:
 
 def _build(record: Mapping[str, Any], policy: str) -> keras.Model:
     shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
-    with _computing_in(policy):
+    with heads.computing_in(policy):
         return heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
 
 
@@ -134,6 +137,8 @@ def _check_finite(file: Path, name: str, values: np.ndarray) -> None:
 def _check_size(file: Path, record: Mapping[str, Any]) -> None:
     """Refuse a record whose model is larger than the file, before memory is taken for it."""
     head, shapes = record["head"], list(record["inputs"].values())
+    if record["architecture"] in PICTURES_OF:
+        return  # of one size, whatever the record says
     wide = head["landmarks" if record["architecture"] == heads.KERNEL else "projection"]
     floats = [channels * wide for _, channels in shapes]
     if record["architecture"] not in ("average", heads.KERNEL):
@@ -142,16 +147,6 @@ def _check_size(file: Path, record: Mapping[str, Any]) -> None:
         floats += [steps * head["units"] for steps, _ in shapes]
     if sum(floats) * _LEAST_BYTES > file.stat().st_size:
         raise refused(file, f"{run_folder.CONFIG_NAME} beside it describes a larger model than it holds")
-
-
-@contextlib.contextmanager
-def _computing_in(policy: str) -> Iterator[None]:
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def _names(model: keras.Model) -> list[str]:

@@ -35,6 +35,7 @@ from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
 from violence_detection.training import (
     canary,
+    fine_tuning,
     heads,
     kernel_fit,
     micro_batches,
@@ -44,7 +45,7 @@ from violence_detection.training import (
     trained_clips,
     training_faults,
 )
-from violence_detection.training.config import HeadConfig, TrainConfig
+from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.feed import Feed
 from violence_detection.training.loss_scale import MirroredLossScale
 from violence_detection.training.run_folder import Trained
@@ -74,6 +75,10 @@ def run_record(
     architecture: str, data: Data, features: FeatureConfig, augment: int, head: HeadConfig, train: TrainConfig
 ) -> dict[str, Any]:
     """All that decides the outcome of a run, and all that prediction needs: saved as config.json."""
+    tuned: dict[str, Any] = {}
+    if architecture in PICTURES_OF:
+        train = fine_tuning.train_config(head, train)
+        tuned = {step_plan.RECORD_KEY: dataclasses.asdict(fine_tuning.plan(head))}
     return {
         "version": __version__,
         "classes": list(CLASS_NAMES),
@@ -88,6 +93,7 @@ def run_record(
         "manifest_sha256": data.manifest_sha256,
         "clips": {"train": len(data.train), "selection": len(data.selection)},
         "generated_samples": data.generated,
+        **tuned,
     }
 
 
@@ -107,11 +113,13 @@ def train(
     overwrite: bool = False,
     start: Path | None = None,
     usd_per_hour: float = 0.0,
+    backbone_weights: Path | None = None,
 ) -> Trained:
     """Train the head that `record` describes into `folder`, going on where an earlier run of it was killed.
 
     `start`: a model of the same architecture whose weights it starts with, instead of random ones.
-    `usd_per_hour`: price of the machine, for what the log says is left to pay.
+    `usd_per_hour`: price of the machine, for what the log says is left to pay. `backbone_weights`: the file that a head
+    with a whole network starts from, by default the published one.
 
     Data without a selection part need a record with a step plan.
 
@@ -127,7 +135,10 @@ def train(
         return finished
     if record["architecture"] == heads.KERNEL:
         return kernel_fit.fit(record, data, folder)
-    return _TrainingRun(record, data, folder, strategy, start, usd_per_hour).run()
+    weights = (
+        fine_tuning.published_weights(record, backbone_weights) if fine_tuning.is_tuned(record) else None
+    )
+    return _TrainingRun(record, data, folder, strategy, start, usd_per_hour, weights).run()
 
 
 def check(config: TrainConfig) -> None:
@@ -158,8 +169,11 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
         warmup_target=c.learning_rate if plan.warmup else None,
         warmup_steps=plan.warmup,
     )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
-    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if fine_tuning.is_tuned(record):
+        optimizer = fine_tuning.optimizer(model, schedule, c.weight_decay)
+    else:
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     is_float16 = keras.mixed_precision.dtype_policy().compute_dtype == "float16"
     model.compile(
         MirroredLossScale(optimizer) if is_float16 else optimizer,
@@ -183,7 +197,10 @@ class _TrainingRun:
         strategy: Any,
         start: Path | None,
         usd_per_hour: float,
+        published: Path | None,
     ):
+        """`published`: weights that the network of a fine-tuned head starts from; None for other heads."""
+        self.published = published
         self.record, self.data, self.folder, self.strategy = record, data, folder, strategy
         self.start = start
         self.config = TrainConfig(**record["train"])
@@ -192,7 +209,7 @@ class _TrainingRun:
         self.plan = step_plan.given(record)
         assert self.plan or len(data.selection), "nothing would end training"
         self.state = TrainingState(parts=self._parts(self.config.accumulate))
-        self.predict_batch = heads.PREDICT_BATCH
+        self.predict_batch = heads.predict_batch(data.train.shapes())
         self.selection: dict[int, tf.data.Dataset] = {}  # by batch size
         self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
         self.pace = Pace(usd_per_hour)
@@ -205,7 +222,7 @@ class _TrainingRun:
         self.strategy = canary.sound_strategy(
             self.strategy,
             lambda: self._build(no_warmup),
-            lambda: self.data.train.batches(few, self.config.seed, 0),
+            lambda: self.data.train.batches(few, self.config.seed, 0, self.balanced),
         )
         board = Board(self.folder / run_folder.BOARD_NAME, self.record)
         while True:
@@ -226,7 +243,11 @@ class _TrainingRun:
         if self.state.parts > 1:
             micro_batches.accumulate(model, self.state.parts)
         log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)
-        batches = self.train_feed.training(self.batch_size, self.config.seed, lambda: self.state.epoch)
+        if self.published:
+            fine_tuning.mix_clips(model)
+        batches = self.train_feed.training(
+            self.batch_size, self.config.seed, lambda: self.state.epoch, self.balanced
+        )
         while self.state.epoch < self.last_epoch and not self._stops():
             started, steps_before = time.monotonic(), _steps_made(model)
             _reseed(model, self.config.seed, self.state.epoch)
@@ -306,6 +327,11 @@ class _TrainingRun:
         return min(c.epochs, c.schedule_epochs) if c.keep == "last" else c.epochs
 
     @property
+    def balanced(self) -> bool:
+        """Whether clips are drawn evenly from data sets and classes."""
+        return self.published is not None
+
+    @property
     def keeps_last(self) -> bool:
         """Whether no epoch is chosen."""
         return self.plan is not None or self.config.keep == "last"
@@ -321,6 +347,8 @@ class _TrainingRun:
         model = build(record, self.steps)
         if self.start:
             model.set_weights(saved_heads.load(run_folder.stored(self.start)).get_weights())
+        elif self.published:
+            fine_tuning.start(model, self.published)
         return model
 
     def _restore(self, model: keras.Model) -> None:
@@ -402,13 +430,18 @@ class _TrainingRun:
         best = self.state.history[self.state.best_epoch]
         saved_heads.save(model, self.folder / run_folder.FINAL_NAME)
         best_model = self.folder / run_folder.BEST_NAME
-        keras_archive.check_weights(best_model)
-        model.load_weights(best_model)
-        # again, where an earlier version or a killed run has left but one of the two files
-        saved_heads.save_weights(model, run_folder.weights_of(best_model))
-        board.pictures(
-            self.data.selection.labels, self._predict_selection(model), int(best["epoch"]), last=True
-        )
+        if self.published:
+            fine_tuning.finish(model, HeadConfig(**self.record["head"]), self.published)
+            saved_heads.save(model, best_model)
+        else:
+            keras_archive.check_weights(best_model)
+            model.load_weights(best_model)
+            # again, where an earlier version or a killed run has left but one of the two files
+            saved_heads.save_weights(model, run_folder.weights_of(best_model))
+        p = self._predict_selection(model)
+        if self.published:
+            best = {**best, **self._on_selection(p)}  # other weights than those of the log
+        board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
         board.close(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
         trained = Trained(
             folder=self.folder,

