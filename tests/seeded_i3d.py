@@ -65,12 +65,10 @@ class LocalWeights:
 
 def shrink(put: Callable[[object, str, object], None]) -> None:
     """Have I3D two narrow modules instead of nine: training it takes seconds. `put`: a monkeypatch's setattr."""
-    put(i3d, "_MODULES", {name: (8, 4, 8, 4, 8, 8) for name in ("Mixed_3b", "Mixed_5c")})
+    put(i3d, "_MODULES", dict.fromkeys(("Mixed_3b", "Mixed_5c"), (8, 4, 8, 4, 8, 8)))
 
 
-def install_pictures(
-    put: Callable[[object, str, object], None], path: Path, side: int, frames: int
-) -> None:
+def install_pictures(put: Callable[[object, str, object], None], path: Path, side: int, frames: int) -> None:
     """Have `i3d_pictures` give small pictures and start from the weights at `path`."""
     known = registry._load_networks()
     small = replace(
