@@ -93,6 +93,20 @@ def test_local_features_are_the_strongest_responses_of_the_same_network(
     np.testing.assert_allclose(values, maps[0].max(axis=(1, 2)), rtol=1e-5, atol=1e-5)
 
 
+def test_the_network_to_train_computes_the_same_of_clips_in_a_batch(
+    seeded: tuple[dict[str, np.ndarray], keras.Model],
+) -> None:
+    model = i3d.trunk()
+    model.set_weights(i3d.folded(model, seeded[0]))
+    frames = _waves().astype(np.float32)
+    clips = np.stack([frames[::-1], frames]) / 127.5 - 1
+    wanted = np.asarray(seeded[1](frames)).mean(axis=0)
+    np.testing.assert_allclose(np.asarray(model(clips))[1], wanted, rtol=1e-4, atol=1e-4)
+    name = "batch_stats/Mixed_4d/Branch_1/Conv3d_0b_3x3/BatchNorm_0/var"
+    with pytest.raises(UserError, match=r"Mixed_4d/Branch_1/Conv3d_0b_3x3.*--backbone-weights"):
+        i3d.folded(model, {k: v for k, v in seeded[0].items() if k != name})
+
+
 def test_one_run_of_the_trunk_gives_the_features_of_both_backbones(
     seeded: tuple[dict[str, np.ndarray], keras.Model],
 ) -> None:

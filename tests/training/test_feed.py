@@ -28,8 +28,10 @@ class Scripted(Samples):
         super().__init__(pd.DataFrame({"clip_id": list("abcdefgh")}), inputs, np.zeros(8, np.float32))
         object.__setattr__(self, "make", make)
 
-    def batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[Inputs, np.ndarray]]:
-        for number, batch in enumerate(super().batches(batch_size, seed, epoch)):
+    def batches(
+        self, batch_size: int, seed: int, epoch: int, balanced: bool = False
+    ) -> Iterator[tuple[Inputs, np.ndarray]]:
+        for number, batch in enumerate(super().batches(batch_size, seed, epoch, balanced)):
             self.make(number)  # type: ignore[attr-defined]
             yield batch
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,24 @@ def test_features_and_labels_stand_at_their_clip(tmp_path: Path) -> None:
     assert samples.inputs["a.rgb"][:, :, 0, 0].tolist() == [[10 * i + 1, 10 * i] for i in (4, 3, 2, 1, 0)]
     assert samples.labels.tolist() == [0, 1, 0, 1, 0]
     assert samples.shapes() == {"a.rgb": (3, 4)}
+
+
+def test_balanced_batches_show_data_sets_and_classes_alike_and_every_clip_of_a_small_one() -> None:
+    counts = {("a", "fight"): 20, ("a", "nonfight"): 12, ("b", "fight"): 3, ("b", "nonfight"): 5}
+    pairs = [pair for pair, count in counts.items() for _ in range(count)]
+    rows = pd.DataFrame(pairs, columns=["dataset", "label"])
+    numbers = np.arange(40, dtype=np.float16)[:, None, None, None]
+    samples = training_data.Samples(rows, {"a.rgb": numbers}, np.zeros(40, np.float32))
+
+    def drawn(seed: int) -> list[int]:
+        return [int(i) for x, _ in samples.batches(8, seed, 3, balanced=True) for i in x["a.rgb"].ravel()]
+
+    shown = drawn(1)
+    assert len(shown) == 40
+    assert Counter(pairs[i] for i in shown) == dict.fromkeys(counts, 10)
+    assert set(range(32, 40)) <= set(shown)
+    assert max(Counter(shown)[i] for i in range(20)) == 1
+    assert drawn(1) == shown != drawn(2)
 
 
 def test_a_missing_feature_is_an_error_that_names_the_file(tmp_path: Path) -> None:
