@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection.features.key import Inputs
+from violence_detection.training.picture_augmentation import PictureAugmentation
 
 log = logging.getLogger(__name__)
 
@@ -61,14 +62,16 @@ def trial(
     batches: Callable[[], Iterator[tuple[Inputs, np.ndarray]]],
     steps: int,
 ) -> tuple[list[float], bool]:
-    """The loss of each of the first steps, and whether they changed the weights. Dropout is off, since each device
-    would draw its own.
+    """The loss of each of the first steps, and whether they changed the weights. Dropout and augmentation are off,
+    since each device would draw its own.
     """
     with strategy.scope():
         model = build()
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0  # read at every call
+        elif isinstance(layer, PictureAugmentation):
+            layer.alters = False
     found, before = [], model.get_weights()
     for x, y in islice(batches(), steps):
         dataset = tf.data.Dataset.from_tensors((x, y))

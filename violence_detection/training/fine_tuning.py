@@ -122,6 +122,14 @@ class SlowTrunkAdamW(keras.optimizers.AdamW):
         factor = 1 / self.slowness if self._var_key(variable) in self._slow else 1.0
         super().update_step(gradient, variable, learning_rate * factor)
 
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        """Those of the whole batch: Keras clips each device's part by itself, before they are summed."""
+        replica = tf.distribute.get_replica_context()
+        if replica is None or replica.num_replicas_in_sync == 1:
+            return super()._clip_gradients(grads)
+        clipped = super()._clip_gradients(replica.all_reduce(tf.distribute.ReduceOp.SUM, grads))
+        return [g / replica.num_replicas_in_sync for g in clipped]
+
     def finalize_variable_values(self, var_list: list[Any]) -> None:
         """Keras calls it after each `fit`, which here is an epoch: training goes on with the weights as they are."""
 

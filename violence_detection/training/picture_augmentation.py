@@ -35,12 +35,13 @@ _BOX_P, _BOX = 0.3, (1 / 6, 1 / 2)  # sides as shares of the picture's
 class PictureAugmentation(layers.Layer):
     """(B, T, S * S * 3) of values 0..255 to (B, T, side, side, 3) float32 of values -1..1.
 
-    The whole pictures (side S), or in training a part of them altered, side 10/11 S.
+    The whole pictures (side S), or in training a part of them altered, side 10/11 S. `alters`: whether it does so.
     """
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{**kwargs, "dtype": "float32"})
         self.seed_generator = keras.random.SeedGenerator()
+        self.alters = True
 
     def build(self, input_shape: tuple[Any, ...]) -> None:
         self.frames, self.side = int(input_shape[1]), side_of(input_shape[2])
@@ -51,7 +52,7 @@ class PictureAugmentation(layers.Layer):
 
     def call(self, x: Tensor, training: bool | None = None) -> Tensor:
         x = ops.cast(x, "float32") / 255.0
-        if training:
+        if training and self.alters:
             x = self._in_space(self._in_time(x))
             x = self._erased(self._noisy(self._moving(self._coloured(x))))
         else:

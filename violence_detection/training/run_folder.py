@@ -6,7 +6,8 @@
 <folder>/tensorboard_logs/      train/ and selection/
 <folder>/checkpoint/            the state at the end of the last epoch
 <folder>/best_model.safetensors, .keras    the epoch with the lowest selection loss; with `--keep last`, or without a
-                                           selection part, the last
+                                           selection part, the last; of a fine-tuned network the average that
+                                           fine_tuning.py makes at the end
 <folder>/final_model.safetensors, .keras   the last epoch
 <folder>/result.json            the completion record, written last
 """
