@@ -1,0 +1,104 @@
+"""Windows that wait to be judged: few, the newest first, of all cameras in turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from violence_detection.prediction.live.camera_state import CameraState
+
+W = TypeVar("W")
+
+#: More than this of one camera are never kept; an interruption leaves two or three at once.
+_MOST = 4
+#: A window as new as this is judged however slow the model is, for else none would be.
+_NEW_S = 0.5
+
+
+@dataclass(frozen=True)
+class WaitingWindow(Generic[W]):
+    """A window of a camera that is complete.
+
+    arrived_s: when its last frame was here, on the monotonic clock; late_s: how late that frame was; connection: the
+    number of the camera's connection that it is of; may_drop: whether it is of footage that waits for nobody.
+    """
+
+    camera: CameraState
+    window: W
+    connection: int
+    arrived_s: float
+    late_s: float = 0.0
+    may_drop: bool = True
+
+
+class Handover(Generic[W]):
+    """Between the threads that read cameras and the one that judges.
+
+    `max_delay_s`: what would be judged later than so long after it came is dropped. `step_s`: how often a window comes;
+    one that waits for longer gives way to the next of its camera.
+    """
+
+    def __init__(self, max_delay_s: float, step_s: float):
+        self._max_delay_s, self._step_s = max_delay_s, step_s
+        self._waiting: dict[str, deque[WaitingWindow[W]]] = {}
+        self._changed = threading.Condition()
+        self._takes_s = 0.0
+        self._closed = False
+
+    def put(self, item: WaitingWindow[W]) -> None:
+        """Have it judged. Where too many of its camera wait, the oldest is dropped, or the caller waits."""
+        with self._changed:
+            queue = self._waiting.setdefault(item.camera.name, deque())
+            if item.may_drop:
+                while len(queue) >= _MOST:
+                    self._drop(queue)
+            else:
+                self._changed.wait_for(lambda: len(queue) < _MOST or self._closed)
+            queue.append(item)
+            self._changed.notify_all()
+
+    def next(self, timeout_s: float) -> WaitingWindow[W] | None:
+        """The window to judge now, of the camera whose turn it is; None where none comes in time."""
+        until_s = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                for name in list(self._waiting):
+                    if item := self._take(self._waiting[name]):
+                        self._waiting[name] = self._waiting.pop(name)  # its turn comes last now
+                        self._changed.notify_all()
+                        return item
+                left_s = until_s - time.monotonic()
+                if left_s <= 0 or not self._changed.wait(left_s):
+                    return None
+
+    def took(self, seconds: float) -> None:
+        """Know how long the judging of a window took."""
+        self._takes_s = seconds if not self._takes_s else 0.7 * self._takes_s + 0.3 * seconds
+
+    def holds(self, camera: CameraState) -> bool:
+        """Whether a window of the camera waits."""
+        with self._changed:
+            return bool(self._waiting.get(camera.name))
+
+    def close(self) -> None:
+        """Let nobody wait any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _take(self, queue: deque[WaitingWindow[W]]) -> WaitingWindow[W] | None:
+        now_s = time.monotonic()
+        longest_s = max(self._max_delay_s - self._takes_s, _NEW_S)
+        while queue and queue[0].may_drop:
+            waits_s = now_s - queue[0].arrived_s
+            if waits_s <= longest_s and (len(queue) == 1 or waits_s <= self._step_s):
+                break
+            self._drop(queue)
+        return queue.popleft() if queue else None
+
+    @staticmethod
+    def _drop(queue: deque[WaitingWindow[W]]) -> None:
+        queue.popleft().camera.dropped += 1
