@@ -1,14 +1,10 @@
 #!/usr/bin/env python3
 """Judge new videos with a trained model: violent or not, how likely, and when.
 
-<<<<<<< HEAD
-    python test_violence_model.py --model models_ensemble video.mp4 folder_of_videos/
-    python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
-    python test_violence_model.py --rejudge night --threshold 0.8 --output night
-=======
     python test_violence_model.py video.mp4 folder_of_videos/
     python test_violence_model.py --model models_ensemble video.mp4
->>>>>>> kernel
+    python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
+    python test_violence_model.py --rejudge night --threshold 0.8 --output night
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
