@@ -25,7 +25,7 @@ from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import processes, storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
-from violence_detection.video import augment, decode
+from violence_detection.video import augment, decode, window_pictures
 from violence_detection.video.sampling import sliding_windows
 
 
@@ -116,7 +116,8 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
     for clip in wanted:
         info = decode.probe(clip.path)
         windows = sliding_windows(info, config.window_s, 2.5)
-        ((_, seen),) = judge._inputs(clip.path, info, windows)
+        shown = window_pictures.of_file(clip.path, info, windows, judge.looks, clip.clip_id, views)
+        ((_, seen),) = judge._inputs(shown)
         assert seen.keys() == stores.keys()
         for name, store in stores.items():
             np.testing.assert_array_equal(seen[name], store.read(clip.clip_id, views)[None])
