@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
@@ -13,7 +14,7 @@ from violence_detection.errors import UnreadableVideo
 from violence_detection.prediction.live import camera_state
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.handover import Handover, WaitingWindow
-from violence_detection.prediction.live.recent_footage import RecentFootage
+from violence_detection.prediction.live.recent_footage import KeptPicture, RecentFootage
 from violence_detection.system import redaction
 from violence_detection.video.sources import Source, TimedFrame
 
@@ -23,6 +24,8 @@ W = TypeVar("W")
 #: Waits between attempts begin with this, double, and vary by half, so that cameras behind one switch do not all
 #: come at once ("full jitter" of M. Brooker, 2015, with a floor).
 _FIRST_WAIT_S = 0.5
+#: Frames of a connection come in a burst until for so long none has come earlier, for its time, than those before.
+_BURST_IS_OVER_S, _LONGEST_BURST_S, _JITTER_S = 0.5, 5.0, 0.04
 
 
 class WindowMaker(Protocol[W_co]):
@@ -45,8 +48,8 @@ class CameraReader(Generic[W]):
     """Reads a camera until it is stopped, and hands complete windows over.
 
     `open_source` gives the source anew for each connection, `make_windows` what makes windows of its frames. Times of
-    live sources are seconds since 1970 by this machine's clock at the first frame of a connection, and go on by the
-    source's own; windows are told relative to `base_s(connection)`, a multiple of `step_s`.
+    live sources are seconds since 1970: the source's own, placed on this machine's clock anew with each connection.
+    Windows have the source's own, which `offset_s(connection)` places.
     """
 
     def __init__(
@@ -57,7 +60,6 @@ class CameraReader(Generic[W]):
         handover: Handover[W],
         recent: RecentFootage | None,
         *,
-        step_s: float,
         max_delay_s: float,
         stall_s: float,
         retry_max_s: float,
@@ -66,14 +68,14 @@ class CameraReader(Generic[W]):
     ):
         self.state, self.recent = state, recent
         self._open_source, self._make_windows, self._handover = open_source, make_windows, handover
-        self._step_s, self._max_delay_s, self._stall_s = step_s, max_delay_s, stall_s
+        self._max_delay_s, self._stall_s = max_delay_s, stall_s
         self._retry_max_s, self._bridge_cut_s, self._clock = retry_max_s, bridge_cut_s, clock
         self._stop = threading.Event()
         self._source: Source | None = None
-        #: Of each connection that a window may still be of: what its windows' times begin at, and the footage that is
-        #: lost before it and is to be no gap.
+        #: Of each connection that a window may still be of: its offset, and the footage lost before it that is to be no
+        #: gap.
         self._connections: dict[int, tuple[float, float]] = {}
-        self._connection = 0
+        self._count = 0
         self._last_s: float | None = None
         self._late_since_s: float | None = None
         self._thread = threading.Thread(target=self._run, name=f"camera {state.name}", daemon=True)
@@ -93,8 +95,8 @@ class CameraReader(Generic[W]):
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
-    def base_s(self, connection: int) -> float:
-        """What the times of a connection's windows begin at."""
+    def offset_s(self, connection: int) -> float:
+        """What to add to the times of a connection's windows."""
         return self._connections[connection][0]
 
     def bridged_s(self, after: int, connection: int) -> float:
@@ -132,13 +134,15 @@ class CameraReader(Generic[W]):
                 break
             attempts = 0 if self.state.frames > frames else attempts + 1
             wait_s = min(_FIRST_WAIT_S * 2**attempts, self._retry_max_s) * random.uniform(0.5, 1.0)
-            self.state.be(camera_state.LOST, f"{reason or 'the stream ended'}; next attempt in {wait_s:.1f} s")
+            self.state.be(
+                camera_state.LOST, f"{reason or 'the stream ended'}; next attempt in {wait_s:.1f} s"
+            )
             self._stop.wait(wait_s)
             self.state.reconnections += 1
         self.state.be(camera_state.ENDED, self.state.failure)
 
     def _connect(self) -> tuple[str, bool]:
-        """One connection, from its beginning to its end: why it ended, empty for no error, and whether it may be back."""
+        """One connection, to its end: why it ended, empty for no error, and whether the camera may be back."""
         source: Source | None = None
         try:
             source = self._source = self._open_source()
@@ -147,7 +151,7 @@ class CameraReader(Generic[W]):
             return redaction.without_secrets(e.reason), source is None or source.live
         except _TooFarBehind:
             return f"frames came more than {self._max_delay_s:g} s late", True
-        except Exception as e:  # noqa: BLE001 - one camera must not cost the others theirs
+        except Exception as e:  # one camera must not cost the others theirs
             log.exception("%s: a fault of these scripts", self.state.name)
             return redaction.redact(f"{type(e).__name__}: {e}"), True
         finally:
@@ -156,48 +160,60 @@ class CameraReader(Generic[W]):
         return "", source.live
 
     def _read(self, source: Source) -> None:
-        maker: WindowMaker[W] | None = None
-        offset_s = base_s = 0.0
+        connection: _Connection[W] | None = None
         try:
             for frame in source.frames():
                 if self._stop.is_set():
                     break
-                if maker is None:
-                    offset_s, base_s = self._begin(frame, source)
-                    maker = self._make_windows(source)
+                if connection is None:
+                    connection = _Connection(self._make_windows(source), frame.time_s, source.live)
                     self.state.be(camera_state.LIVE)
                 elif self.state.state == camera_state.STALLED:
                     self.state.be(camera_state.LIVE)
-                time_s = frame.time_s + offset_s
-                late_s = self._seen(time_s, source.live)
-                if self.recent is not None:
-                    self.recent.add(time_s, frame.picture)
-                self._hand_over(maker.push(TimedFrame(time_s - base_s, frame.picture)), late_s, source.live)
+                self.state.frames += 1
+                self.state.last_frame_s = time.monotonic()
+                if self.recent is not None and (kept := self.recent.kept(frame.time_s, frame.picture)):
+                    connection.pictures.append(kept)
+                connection.windows += connection.maker.push(frame)
+                if connection.is_placed(frame.time_s, self._clock()):
+                    self._pass_on(connection, self._lateness_s(connection, frame.time_s))
         finally:
-            if maker is not None and not self._stop.is_set():
-                self._hand_over(maker.finish(), 0.0, source.live)
+            if connection is not None and not self._stop.is_set():
+                connection.windows += connection.maker.finish()
+                self._pass_on(connection, 0.0)
 
-    def _begin(self, frame: TimedFrame, source: Source) -> tuple[float, float]:
-        """Place a connection on the clock: what to add to its times, and what its windows' times begin at."""
-        offset_s, base_s, bridged_s = 0.0, 0.0, 0.0
-        if source.live:
-            now_s = self._clock()
-            if self._last_s is not None:
-                now_s = max(now_s, self._last_s + 1e-3)
-                lost_s = now_s - self._last_s
-                bridged_s = lost_s if lost_s <= self._bridge_cut_s else 0.0
-            offset_s = now_s - frame.time_s
-            base_s = now_s // self._step_s * self._step_s
-        self._connection += 1
-        self._connections[self._connection] = base_s, bridged_s
-        return offset_s, base_s
+    def _pass_on(self, connection: _Connection[W], late_s: float) -> None:
+        """Give on what has come of a connection whose place on the clock is known."""
+        if not connection.number:
+            self._place(connection)
+        self._last_s = connection.offset_s + connection.last_s
+        for kept in connection.pictures:
+            assert self.recent is not None
+            self.recent.keep(KeptPicture(kept.time_s + connection.offset_s, kept.jpeg))
+        for window in connection.windows:
+            self._handover.put(
+                WaitingWindow(
+                    self.state, window, connection.number, time.monotonic(), late_s, connection.is_live
+                )
+            )
+        connection.pictures.clear()
+        connection.windows.clear()
 
-    def _seen(self, time_s: float, live: bool) -> float:
-        """Count a frame; returns by how many seconds it is late. Raises _TooFarBehind where it stays so."""
-        self.state.frames += 1
-        self._last_s = time_s
-        now_s = self.state.last_frame_s = time.monotonic()
-        late_s = max(self._clock() - time_s, 0.0) if live else 0.0
+    def _place(self, connection: _Connection[W]) -> None:
+        """Number a connection, place it behind the one before, and see how much footage is lost between."""
+        bridged_s = 0.0
+        if connection.is_live and self._last_s is not None:
+            connection.offset_s = max(connection.offset_s, self._last_s + 1e-3 - connection.first_s)
+            lost_s = connection.offset_s + connection.first_s - self._last_s
+            bridged_s = lost_s if lost_s <= self._bridge_cut_s else 0.0
+        connection.number = self._count = self._count + 1
+        self._connections[connection.number] = connection.offset_s, bridged_s
+
+    def _lateness_s(self, connection: _Connection[W], time_s: float) -> float:
+        """By how much a frame is late. Raises _TooFarBehind where frames stay so."""
+        if not connection.is_live:
+            return 0.0
+        late_s, now_s = max(self._clock() - connection.offset_s - time_s, 0.0), time.monotonic()
         if late_s <= self._max_delay_s:
             self._late_since_s = None
         elif self._late_since_s is None:
@@ -207,7 +223,29 @@ class CameraReader(Generic[W]):
             raise _TooFarBehind
         return late_s
 
-    def _hand_over(self, windows: Sequence[W], late_s: float, live: bool) -> None:
-        for window in windows:
-            item = WaitingWindow(self.state, window, self._connection, time.monotonic(), late_s, live)
-            self._handover.put(item)
+
+class _Connection(Generic[W]):
+    """One connection to a camera: what has come and is not passed on, and where its times lie on the clock.
+
+    What was under way or kept back comes in a burst at the beginning: its first frames are older than they look.
+    Of all frames so far the one that came earliest for its time places it: offset_s is what its times are then behind.
+    """
+
+    def __init__(self, maker: WindowMaker[W], first_s: float, is_live: bool):
+        self.maker, self.first_s, self.is_live = maker, first_s, is_live
+        self.number, self.last_s = 0, first_s
+        self.offset_s = math.inf if is_live else 0.0
+        self.pictures: list[KeptPicture] = []
+        self.windows: list[W] = []
+        self._began_s = self._earlier_s = time.monotonic()
+
+    def is_placed(self, time_s: float, clock_s: float) -> bool:
+        """Take note of when a frame has come; returns whether the burst is over."""
+        self.last_s = time_s
+        if self.number or not self.is_live:
+            return True
+        now_s = time.monotonic()
+        if clock_s - time_s < self.offset_s - _JITTER_S:
+            self._earlier_s = now_s
+        self.offset_s = min(self.offset_s, clock_s - time_s)
+        return now_s - self._earlier_s > _BURST_IS_OVER_S or now_s - self._began_s > _LONGEST_BURST_S

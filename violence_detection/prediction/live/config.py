@@ -19,11 +19,13 @@ class LiveConfig(BaseConfig):
     stall_s: float = option(10.0, "cameras: without a frame for so long a camera counts as stalled")
     retry_max_s: float = option(60.0, "cameras: the longest wait between two attempts to reach one again")
     bridge_cut_s: float = option(
-        10.0, "cameras: an event goes on across an interruption of up to so many seconds if it is still violent behind"
+        10.0,
+        "cameras: an event goes on across an interruption of up to so many seconds if it is still violent behind",
     )
     clip_max_s: float = option(120.0, "cameras: the longest clip of an event (--clips)")
     on_event: str | None = option(
-        None, "cameras: a command that is run for each news of an event, with its JSON on stdin; no shell reads it"
+        None,
+        "cameras: a command that is run for each news of an event, with its JSON on stdin; no shell reads it",
     )
     on_event_timeout_s: float = option(30.0, "cameras: such a command is killed after so many seconds")
     webhook: tuple[str, ...] = option(
@@ -32,11 +34,14 @@ class LiveConfig(BaseConfig):
     )  # fmt: skip
     webhook_timeout_s: float = option(5.0, "cameras: how long a webhook may take to answer")
     mqtt: str | None = option(
-        None, "cameras: mqtt://[user@]host[:port] (or mqtts://) of a broker; the password comes from $MQTT_PASSWORD"
+        None,
+        "cameras: mqtt://[user@]host[:port] (or mqtts://) of a broker; the password comes from $MQTT_PASSWORD",
     )
     mqtt_prefix: str = option("violence", "cameras: the beginning of all MQTT topics")
     metrics_port: int = option(0, "cameras: a port on which Prometheus can read figures; 0: none")
-    metrics_address: str = option("127.0.0.1", "cameras: the address of that port; 0.0.0.0: reachable from elsewhere")
+    metrics_address: str = option(
+        "127.0.0.1", "cameras: the address of that port; 0.0.0.0: reachable from elsewhere"
+    )
 
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
@@ -49,6 +54,8 @@ class LiveConfig(BaseConfig):
         if not 0 <= self.bridge_cut_s < math.inf:
             raise UserError(f"bridge_cut_s must be 0 or more seconds. Received: {self.bridge_cut_s}")
         if not 0 <= self.metrics_port <= 65535:
-            raise UserError(f"metrics_port must be from 1 to 65535, or 0 for none. Received: {self.metrics_port}")
+            raise UserError(
+                f"metrics_port must be from 1 to 65535, or 0 for none. Received: {self.metrics_port}"
+            )
         if not self.mqtt_prefix.strip("/") or set(self.mqtt_prefix) & set("+#"):
             raise UserError(f"mqtt_prefix must be a topic without + and #. Received: {self.mqtt_prefix!r}")

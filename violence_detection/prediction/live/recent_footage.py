@@ -30,17 +30,23 @@ class RecentFootage:
         self._seconds = seconds
         self._kept: deque[KeptPicture] = deque()
         self._lock = threading.Lock()
-        self._next_s = -np.inf
+        self._last_s = self._next_s = -np.inf
 
-    def add(self, time_s: float, picture: np.ndarray) -> None:
-        """Keep a picture, (H, W, 3) uint8 RGB, if it is time for one. Times ascend."""
+    def kept(self, time_s: float, picture: np.ndarray) -> KeptPicture | None:
+        """A picture, (H, W, 3) uint8 RGB, as it is kept; None where it is not yet time for one. For one thread."""
+        if time_s < self._last_s:  # another connection
+            self._next_s = -np.inf
+        self._last_s = time_s
         if time_s < self._next_s:
-            return
+            return None
         self._next_s = max(self._next_s + 1 / FPS, time_s + 0.5 / FPS)
-        kept = KeptPicture(time_s, _jpeg(picture))
+        return KeptPicture(time_s, _jpeg(picture))
+
+    def keep(self, kept: KeptPicture) -> None:
+        """Keep it, and forget what is too old."""
         with self._lock:
             self._kept.append(kept)
-            while self._kept[0].time_s < time_s - self._seconds:
+            while self._kept[0].time_s < kept.time_s - self._seconds:
                 self._kept.popleft()
 
     def between(self, begin_s: float, end_s: float) -> list[KeptPicture]:
@@ -81,4 +87,6 @@ def _jpeg(picture: np.ndarray) -> bytes:
 
 def picture_of(kept: KeptPicture) -> np.ndarray:
     """(H, W, 3) uint8 RGB."""
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(kept.jpeg, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    picture = cv2.imdecode(np.frombuffer(kept.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)

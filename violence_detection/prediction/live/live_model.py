@@ -1,0 +1,87 @@
+"""The one model that all cameras share, and the windows that it judges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from violence_detection.prediction.config import EventConfig, PredictConfig
+from violence_detection.prediction.events import JudgedWindow
+from violence_detection.prediction.live.camera_reader import WindowMaker
+from violence_detection.prediction.window_stream import WindowStream
+from violence_detection.video.sources import Source, TimedFrame
+from violence_detection.video.window_pictures import SeenWindow
+
+W = TypeVar("W")
+
+
+class LiveModel(Protocol[W]):
+    """What cameras need of a model. window_s, step_s: how long a window is, and how often one begins."""
+
+    window_s: float
+    step_s: float
+    events_by: EventConfig
+
+    def make_windows(self, source: Source) -> WindowMaker[W]:
+        """What makes windows of the frames of a connection. Called in the camera's thread, at its first frame."""
+        ...
+
+    def judge(self, camera: str, window: W) -> JudgedWindow:
+        """Judge a window; times as its frames have them. Raises UnreadableVideo where the output is no number."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlacedWindow:
+    """A window with the frames that it needs, and when it is."""
+
+    start_s: float
+    end_s: float
+    seen: SeenWindow
+
+
+class DetectorModel:
+    """A detector as cameras share it."""
+
+    def __init__(self, config: PredictConfig):
+        """Load the model. Raises UserError where that cannot be done."""
+        from violence_detection.prediction.detector import Detector  # heavy
+
+        self._detector: Any = Detector(config)
+        self.window_s: float = self._detector.model.features.window_s
+        self.step_s: float = self._detector.stride_s
+        self.events_by: EventConfig = self._detector.events_by
+
+    def make_windows(self, source: Source) -> WindowMaker[PlacedWindow]:
+        """Windows with the frames that this model looks at."""
+        return _PlacedWindows(
+            WindowStream(
+                self._detector.looks,
+                self.window_s,
+                self.step_s,
+                stated_fps=source.fps,
+                variants=self._detector.views,
+            )
+        )
+
+    def judge(self, camera: str, window: PlacedWindow) -> JudgedWindow:
+        """Judge a window. Raises UnreadableVideo where the output is no number."""
+        ((_, p),) = self._detector.judged(camera, [window.seen])
+        return JudgedWindow(window.start_s, window.end_s, round(p, 4))
+
+
+class _PlacedWindows:
+    """The windows of a stream with their times."""
+
+    def __init__(self, stream: WindowStream):
+        self._stream = stream
+
+    def push(self, frame: TimedFrame) -> Sequence[PlacedWindow]:
+        return self._placed(self._stream.push(frame))
+
+    def finish(self) -> Sequence[PlacedWindow]:
+        return self._placed(self._stream.finish())
+
+    def _placed(self, seen: Iterable[SeenWindow]) -> list[PlacedWindow]:
+        return [PlacedWindow(*self._stream.span_s(window.window), window) for window in seen]
