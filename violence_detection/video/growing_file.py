@@ -46,7 +46,7 @@ class GrowingFile:
 
 
 def check_readable_meanwhile(path: Path) -> None:
-    """Raise SourceError for an MP4 file whose index comes behind its pictures: no program can read it before its end."""
+    """Raise SourceError for an MP4 file with its index behind its pictures, which is readable when complete."""
     if not path.is_file():
         return
     with path.open("rb") as f:

@@ -40,8 +40,8 @@ def middle_window(info: VideoInfo, window_s: float) -> Window:
 def sliding_windows(info: VideoInfo, window_s: float, stride_s: float) -> list[Window]:
     """Windows over a video of any length; one alone, the same as `middle_window`, if it fits in one.
 
-    They lie on the grid of `WindowGrid`. Those at the ends are shorter where footage is; what is left over of fewer than
-    MIN_FRAMES is no window.
+    They lie on the grid of `WindowGrid`. Those at the ends are shorter where footage is; what is left over of fewer
+    than MIN_FRAMES is no window.
     """
     if info.n_frames <= window_s * info.fps:
         return [middle_window(info, window_s)]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from violence_detection.errors import UserError
 from violence_detection.system import redaction
-from violence_detection.video import sources
+from violence_detection.video import sources, video_lists
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w-]*)=(.+)", re.DOTALL)
 
@@ -24,8 +24,25 @@ class NamedCamera:
     address: str
 
 
-def is_camera(text: str) -> bool:
-    """Whether an argument means a camera, with a name before it or without: `front=rtsp://...`. A file wins."""
+def among(given: Sequence[str]) -> list[NamedCamera]:
+    """The cameras that arguments mean, also those of lists; none where they mean videos.
+
+    Raises UserError where they mean both, or two cameras of one name.
+    """
+    if not any(_is_camera(text) or video_lists.is_list(text) for text in given):
+        return []
+    texts = [
+        each for text in given for each in ([text] if _is_camera(text) else video_lists.expanded([text]))
+    ]
+    cameras = [text for text in texts if _is_camera(text)]
+    if cameras and len(cameras) < len(texts):
+        video = next(text for text in texts if not _is_camera(text))
+        raise UserError(f"{video} is no camera. Judge videos and cameras in two runs")
+    return named(cameras)
+
+
+def _is_camera(text: str) -> bool:
+    """Whether it is one, with a name before it or without: `front=rtsp://...`. A file of that name wins."""
     return sources.is_stream(text) or (not Path(text).exists() and sources.is_stream(_split(text)[1]))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from violence_detection.prediction.config import EventConfig, PredictConfig
@@ -13,6 +14,7 @@ from violence_detection.prediction.window_stream import WindowStream
 from violence_detection.video.sources import Source, TimedFrame
 from violence_detection.video.window_pictures import SeenWindow
 
+log = logging.getLogger(__name__)
 W = TypeVar("W")
 
 
@@ -46,8 +48,13 @@ class DetectorModel:
 
     def __init__(self, config: PredictConfig):
         """Load the model. Raises UserError where that cannot be done."""
-        from violence_detection.prediction.detector import Detector  # heavy
+        from violence_detection.models import shipped  # heavy, as is the next
+        from violence_detection.prediction.detector import Detector
 
+        if config.model is None:
+            model, why = shipped.default()
+            log.info("%s", why)
+            config = replace(config, model=model)
         self._detector: Any = Detector(config)
         self.window_s: float = self._detector.model.features.window_s
         self.step_s: float = self._detector.stride_s

@@ -1,0 +1,94 @@
+"""A video file sent over the loopback as a camera or a recorder would, or written bit by bit."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def remux(path: Path, to: str, *, cut_s: float | None = None) -> None:
+    """The video's packets as they are, as an MPEG transport stream to a file or an address; the first seconds only."""
+    with av.open(str(path)) as source, av.open(to, "w", format="mpegts") as sink:
+        (track,) = source.streams.video
+        out = sink.add_stream_from_template(track)
+        for packet in source.demux(track):
+            if packet.dts is None or packet.time_base is None:
+                continue
+            if cut_s is not None and float(packet.dts * packet.time_base) >= cut_s:
+                break
+            packet.stream = out
+            sink.mux(packet)
+
+
+@contextlib.contextmanager
+def over_tcp(path: Path) -> Iterator[str]:
+    """FFmpeg as the sender, which waits for one reader."""
+    port = free_port()
+    sender = threading.Thread(
+        target=remux, args=(path, f"tcp://127.0.0.1:{port}?listen=1&listen_timeout=20000"), daemon=True
+    )
+    sender.start()
+    _until_somebody_listens(port)
+    yield f"tcp://127.0.0.1:{port}"
+    sender.join(20)
+
+
+def _until_somebody_listens(port: int) -> None:
+    """Without connecting, which would be the one reader."""
+    wanted = f":{port:04X} 00000000:0000 0A"
+    for _ in range(200):
+        if wanted in Path("/proc/net/tcp").read_text():
+            return
+        time.sleep(0.02)
+    raise TimeoutError(port)
+
+
+@contextlib.contextmanager
+def growing(path: Path, into: Path, pieces: int = 20, every_s: float = 0.02) -> Iterator[Path]:
+    """The same bytes, written piece by piece."""
+    data = path.read_bytes()
+    step = -(-len(data) // pieces)
+
+    def write() -> None:
+        with into.open("wb", buffering=0) as f:
+            for at in range(0, len(data), step):
+                f.write(data[at : at + step])
+                time.sleep(every_s)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    yield into
+    writer.join(20)
+
+
+@contextlib.contextmanager
+def server_that_says(*pieces: bytes) -> Iterator[int]:
+    """Its port: a server that sends these bytes to whoever connects, and then nothing more."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        held: list[socket.socket] = []
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    held.append(connection)
+                    for piece in pieces:
+                        connection.sendall(piece)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield int(server.getsockname()[1])
+        for connection in held:
+            connection.close()
