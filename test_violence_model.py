@@ -76,8 +76,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "videos",
         nargs="*",
         help="video files, folders searched for them, quoted patterns ('night*.mp4'), or lists of paths (.txt, .m3u, "
-        "@FILE). Or cameras, judged until Ctrl-C or SIGTERM: a number, an rtsp, http, udp or tcp address, growing:FILE, "
-        "each with NAME= before it if you like",
+        "@FILE). Or cameras, judged until Ctrl-C or SIGTERM: a number, an rtsp, http, udp or tcp address, or "
+        "growing:FILE; NAME= before it names it",
     )
     cli.add_config(parser, PredictConfig)
     parser.add_argument(

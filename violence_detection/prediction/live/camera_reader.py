@@ -21,9 +21,6 @@ from violence_detection.video.sources import Source, TimedFrame
 log = logging.getLogger(__name__)
 W_co = TypeVar("W_co", covariant=True)
 W = TypeVar("W")
-#: Waits between attempts begin with this, double, and vary by half, so that cameras behind one switch do not all
-#: come at once ("full jitter" of M. Brooker, 2015, with a floor).
-_FIRST_WAIT_S = 0.5
 #: Frames of a connection come in a burst until for so long none has come earlier, for its time, than those before.
 _BURST_IS_OVER_S, _LONGEST_BURST_S, _JITTER_S = 0.5, 5.0, 0.04
 
@@ -62,6 +59,7 @@ class CameraReader(Generic[W]):
         *,
         max_delay_s: float,
         stall_s: float,
+        retry_min_s: float,
         retry_max_s: float,
         bridge_cut_s: float,
         clock: Callable[[], float] = time.time,
@@ -69,7 +67,8 @@ class CameraReader(Generic[W]):
         self.state, self.recent = state, recent
         self._open_source, self._make_windows, self._handover = open_source, make_windows, handover
         self._max_delay_s, self._stall_s = max_delay_s, stall_s
-        self._retry_max_s, self._bridge_cut_s, self._clock = retry_max_s, bridge_cut_s, clock
+        self._retry_min_s, self._retry_max_s = retry_min_s, retry_max_s
+        self._bridge_cut_s, self._clock = bridge_cut_s, clock
         self._stop = threading.Event()
         self._source: Source | None = None
         #: Of each connection that a window may still be of: its offset, and the footage lost before it that is to be no
@@ -133,13 +132,21 @@ class CameraReader(Generic[W]):
                 self.state.failure = "" if self._stop.is_set() else reason
                 break
             attempts = 0 if self.state.frames > frames else attempts + 1
-            wait_s = min(_FIRST_WAIT_S * 2**attempts, self._retry_max_s) * random.uniform(0.5, 1.0)
+            wait_s = self._wait_s(attempts)
             self.state.be(
                 camera_state.LOST, f"{reason or 'the stream ended'}; next attempt in {wait_s:.1f} s"
             )
             self._stop.wait(wait_s)
             self.state.reconnections += 1
         self.state.be(camera_state.ENDED, self.state.failure)
+
+    def _wait_s(self, attempts: int) -> float:
+        """How long to wait: it doubles, and varies by half, so that cameras behind one switch do not all come at once.
+
+        "Equal jitter" of M. Brooker, Exponential Backoff and Jitter, 2015.
+        """
+        doubled_s = self._retry_min_s * 2 ** min(attempts, 30)
+        return min(doubled_s, self._retry_max_s) * random.uniform(0.5, 1.0)
 
     def _connect(self) -> tuple[str, bool]:
         """One connection, to its end: why it ended, empty for no error, and whether the camera may be back."""
@@ -166,7 +173,9 @@ class CameraReader(Generic[W]):
                 if self._stop.is_set():
                     break
                 if connection is None:
-                    connection = _Connection(self._make_windows(source), frame.time_s, source.live)
+                    connection = _Connection(
+                        self._make_windows(source), frame.time_s, source.live, self._clock()
+                    )
                     self.state.be(camera_state.LIVE)
                 elif self.state.state == camera_state.STALLED:
                     self.state.be(camera_state.LIVE)
@@ -231,21 +240,21 @@ class _Connection(Generic[W]):
     Of all frames so far the one that came earliest for its time places it: offset_s is what its times are then behind.
     """
 
-    def __init__(self, maker: WindowMaker[W], first_s: float, is_live: bool):
+    def __init__(self, maker: WindowMaker[W], first_s: float, is_live: bool, clock_s: float):
         self.maker, self.first_s, self.is_live = maker, first_s, is_live
         self.number, self.last_s = 0, first_s
         self.offset_s = math.inf if is_live else 0.0
         self.pictures: list[KeptPicture] = []
         self.windows: list[W] = []
-        self._began_s = self._earlier_s = time.monotonic()
+        self._began_s = self._earlier_s = clock_s
 
     def is_placed(self, time_s: float, clock_s: float) -> bool:
         """Take note of when a frame has come; returns whether the burst is over."""
         self.last_s = time_s
         if self.number or not self.is_live:
             return True
-        now_s = time.monotonic()
         if clock_s - time_s < self.offset_s - _JITTER_S:
-            self._earlier_s = now_s
+            self._earlier_s = clock_s
         self.offset_s = min(self.offset_s, clock_s - time_s)
-        return now_s - self._earlier_s > _BURST_IS_OVER_S or now_s - self._began_s > _LONGEST_BURST_S
+        quiet_s, whole_s = clock_s - self._earlier_s, clock_s - self._began_s
+        return quiet_s > _BURST_IS_OVER_S or not 0 <= whole_s <= _LONGEST_BURST_S

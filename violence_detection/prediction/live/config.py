@@ -17,7 +17,10 @@ class LiveConfig(BaseConfig):
         5.0, "cameras: a window that cannot be judged so soon after its last frame is dropped and counted"
     )
     stall_s: float = option(10.0, "cameras: without a frame for so long a camera counts as stalled")
-    retry_max_s: float = option(60.0, "cameras: the longest wait between two attempts to reach one again")
+    retry_min_s: float = option(
+        0.5, "cameras: the first wait before one that is lost is tried again; it doubles each time"
+    )
+    retry_max_s: float = option(60.0, "cameras: the longest such wait")
     bridge_cut_s: float = option(
         10.0,
         "cameras: an event goes on across an interruption of up to so many seconds if it is still violent behind",
@@ -47,7 +50,8 @@ class LiveConfig(BaseConfig):
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
         for name in (
-            "max_delay_s", "stall_s", "retry_max_s", "clip_max_s", "on_event_timeout_s", "webhook_timeout_s",
+            "max_delay_s", "stall_s", "retry_min_s", "retry_max_s", "clip_max_s", "on_event_timeout_s",
+            "webhook_timeout_s",
         ):  # fmt: skip
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} must be above 0 seconds. Received: {getattr(self, name)}")

@@ -62,7 +62,7 @@ class DetectorModel:
 
     def make_windows(self, source: Source) -> WindowMaker[PlacedWindow]:
         """Windows with the frames that this model looks at."""
-        return _PlacedWindows(
+        return WindowsOfStream(
             WindowStream(
                 self._detector.looks,
                 self.window_s,
@@ -78,7 +78,7 @@ class DetectorModel:
         return JudgedWindow(window.start_s, window.end_s, round(p, 4))
 
 
-class _PlacedWindows:
+class WindowsOfStream:
     """The windows of a stream with their times."""
 
     def __init__(self, stream: WindowStream):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from violence_detection.errors import UnreadableVideo, UserError
@@ -21,11 +20,8 @@ from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.handover import Handover, WaitingWindow
 from violence_detection.prediction.live.live_model import LiveModel
-from violence_detection.prediction.live.outputs.command import CommandOutput
-from violence_detection.prediction.live.outputs.metrics import MetricsServer
+from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
-from violence_detection.prediction.live.outputs.outbox import Outbox
-from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system import storage
 from violence_detection.video import sources
@@ -35,8 +31,8 @@ log = logging.getLogger(__name__)
 W = TypeVar("W")
 #: How often cameras are looked after, and how often the log says how they are.
 _LOOK_EVERY_S, _SAY_EVERY_S = 1.0, 60.0
-#: What ending may take: cameras that wait for a packet, clips, and messages on their way.
-_CAMERAS_S, _CLIPS_S, _MESSAGES_S = 2.0, 20.0, 5.0
+#: What ending may take: cameras that wait for a packet, and clips.
+_CAMERAS_S, _CLIPS_S = 2.0, 20.0
 #: No window that comes begins longer ago than this before now.
 _CLOCKS_DIFFER_S = 1.0
 
@@ -56,18 +52,19 @@ def run(
     outputs: OutputConfig,
     stop: threading.Event,
     open_source: Callable[[str], Source] = sources.open_source,
+    clock: Callable[[], float] = time.time,
 ) -> dict[str, Any]:
     """Judge cameras until `stop` is set, or all have ended, as files that grow do. Returns the fields of the JSON line.
 
     Raises UserError where an output cannot be had.
     """
     states = [CameraState(camera.name, camera.address) for camera in cameras]
-    with _outboxes(live, states) as outboxes:
+    with ways.opened(live, states) as outboxes:
         publisher = EventPublisher(
             outboxes, model.events_by.threshold, outputs.clips, outputs.clip_margin_s, live.clip_max_s
         )
         keep_s = _kept_s(model, live, outputs) if outputs.clips or live.mqtt else None
-        watch = CameraWatch(model, live, publisher, [o for o in outboxes if isinstance(o, MqttOutput)])
+        watch = CameraWatch(model, live, publisher, [o for o in outboxes if isinstance(o, MqttOutput)], clock)
         for camera, state in zip(cameras, states, strict=True):
             recent = RecentFootage(keep_s) if keep_s else None
             watch.add(state, lambda text=camera.text: open_source(text), recent)  # type: ignore[misc]
@@ -92,28 +89,6 @@ def _kept_s(model: LiveModel[Any], live: LiveConfig, outputs: OutputConfig) -> f
     return outputs.clip_margin_s + told_after_s + live.max_delay_s + 5.0
 
 
-@contextmanager
-def _outboxes(live: LiveConfig, states: Sequence[CameraState]) -> Iterator[list[Outbox]]:
-    """All ways that news go; at the end what waits is sent."""
-    outboxes: list[Outbox] = []
-    server: MetricsServer | None = None
-    try:
-        if live.on_event is not None:
-            outboxes.append(CommandOutput(live.on_event, live.on_event_timeout_s))
-        outboxes += [WebhookOutput(url, live.webhook_timeout_s) for url in live.webhook]
-        if live.mqtt is not None:
-            outboxes.append(MqttOutput(live.mqtt, live.mqtt_prefix))
-        if live.metrics_port:
-            server = MetricsServer(live.metrics_address, live.metrics_port, states, outboxes)
-        yield outboxes
-    finally:
-        until_s = time.monotonic() + _MESSAGES_S
-        for outbox in outboxes:
-            outbox.close(max(until_s - time.monotonic(), 0.5))
-        if server is not None:
-            server.close()
-
-
 class _Followed(Generic[W]):
     """A camera with the events that are made of its windows."""
 
@@ -132,9 +107,15 @@ class CameraWatch(Generic[W]):
     """Judges the windows of several cameras with one model, in one thread."""
 
     def __init__(
-        self, model: LiveModel[W], live: LiveConfig, publisher: EventPublisher, brokers: Sequence[MqttOutput]
+        self,
+        model: LiveModel[W],
+        live: LiveConfig,
+        publisher: EventPublisher,
+        brokers: Sequence[MqttOutput],
+        clock: Callable[[], float] = time.time,
     ):
         self._model, self._live, self._publisher, self._brokers = model, live, publisher, brokers
+        self._clock = clock
         self._handover = Handover[W](live.max_delay_s, model.step_s)
         self._cameras: dict[str, _Followed[W]] = {}
         self._said_s = time.monotonic()
@@ -151,8 +132,10 @@ class CameraWatch(Generic[W]):
             recent,
             max_delay_s=self._live.max_delay_s,
             stall_s=self._live.stall_s,
+            retry_min_s=self._live.retry_min_s,
             retry_max_s=self._live.retry_max_s,
             bridge_cut_s=self._live.bridge_cut_s,
+            clock=self._clock,
         )
         self._cameras[state.name] = _Followed(reader, self._model)
         reader.start()
@@ -209,7 +192,7 @@ class CameraWatch(Generic[W]):
             if self._handover.holds(camera.state):
                 continue
             if camera.reader.away_s():
-                self._publish(camera, camera.follower.pass_time(time.time() - _CLOCKS_DIFFER_S))
+                self._publish(camera, camera.follower.pass_time(self._clock() - _CLOCKS_DIFFER_S))
             if camera.reader.join(0) and not self._handover.holds(camera.state):
                 self._finish(camera)
         if time.monotonic() - self._said_s >= _SAY_EVERY_S:
