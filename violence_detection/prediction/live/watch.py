@@ -151,6 +151,11 @@ class CameraWatch(Generic[W]):
                 looked_s = time.monotonic()
                 self._look()
 
+    def until_judged(self) -> None:
+        """Judge what waits."""
+        while (item := self._handover.next(0)) is not None:
+            self._judge(item)
+
     def close(self) -> None:
         """Stop reading, and end what is open."""
         self._handover.close()
