@@ -48,7 +48,7 @@ def test_memory_holds_the_last_seconds_at_ten_pictures_a_second() -> None:
 
 
 def test_a_clip_begins_before_its_event_and_ends_behind_it(tmp_path: Path) -> None:
-    footage, recorder, path = RecentFootage(20.0), ClipRecorder(5.0, 60.0), tmp_path / "a.mp4"
+    footage, recorder, path = RecentFootage(20.0), ClipRecorder(5.0, 5.0, 60.0), tmp_path / "a.mp4"
     done: list[Path | None] = []
     _add(footage, 0, 14)
     recorder.begin(path, footage, onset_s=10.0)
@@ -64,7 +64,7 @@ def test_a_clip_begins_before_its_event_and_ends_behind_it(tmp_path: Path) -> No
 
 
 def test_a_pause_in_the_footage_keeps_its_length_and_what_is_open_is_finished(tmp_path: Path) -> None:
-    footage, recorder, path = RecentFootage(30.0), ClipRecorder(2.0, 60.0), tmp_path / "a.mp4"
+    footage, recorder, path = RecentFootage(30.0), ClipRecorder(2.0, 2.0, 60.0), tmp_path / "a.mp4"
     _add(footage, 0, 4)
     recorder.begin(path, footage, onset_s=3.0)
     _add(footage, 9, 11)
@@ -78,7 +78,7 @@ def test_a_pause_in_the_footage_keeps_its_length_and_what_is_open_is_finished(tm
 def test_a_clip_that_cannot_be_written_holds_no_message_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    footage, recorder = RecentFootage(30.0), ClipRecorder(2.0, 60.0)
+    footage, recorder = RecentFootage(30.0), ClipRecorder(2.0, 2.0, 60.0)
     (tmp_path / "file").touch()
     done: list[Path | None] = []
     _add(footage, 0, 10)

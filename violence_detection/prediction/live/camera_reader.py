@@ -137,7 +137,6 @@ class CameraReader(Generic[W]):
                 camera_state.LOST, f"{reason or 'the stream ended'}; next attempt in {wait_s:.1f} s"
             )
             self._stop.wait(wait_s)
-            self.state.reconnections += 1
         self.state.be(camera_state.ENDED, self.state.failure)
 
     def _wait_s(self, attempts: int) -> float:
@@ -216,6 +215,7 @@ class CameraReader(Generic[W]):
             lost_s = connection.offset_s + connection.first_s - self._last_s
             bridged_s = lost_s if lost_s <= self._bridge_cut_s else 0.0
         connection.number = self._count = self._count + 1
+        self.state.reconnections = self._count - 1
         self._connections[connection.number] = connection.offset_s, bridged_s
 
     def _lateness_s(self, connection: _Connection[W], time_s: float) -> float:

@@ -46,10 +46,13 @@ class _OpenClip:
 
 
 class ClipRecorder:
-    """Writes the clips of all cameras in one thread. A clip is under its name once it is whole."""
+    """Writes the clips of all cameras in one thread. A clip is under its name once it is whole.
 
-    def __init__(self, margin_s: float, most_s: float):
-        self._margin_s, self._most_s = margin_s, most_s
+    `before_s`, `after_s`: what it shows of before its event and after it; `most_s`: the most from the onset on.
+    """
+
+    def __init__(self, before_s: float, after_s: float, most_s: float):
+        self._before_s, self._after_s, self._most_s = before_s, after_s, most_s
         self._open: dict[Path, _OpenClip] = {}
         self._changed = threading.Condition()
         self._ending = False
@@ -57,20 +60,20 @@ class ClipRecorder:
         self._thread.start()
 
     def begin(self, path: Path, footage: RecentFootage, onset_s: float) -> None:
-        """Begin the clip of an event, so long before its onset as there is footage and the margin says."""
-        kept = footage.between(onset_s - self._margin_s, np.inf)
+        """Begin the clip of an event, before its onset as far as there is footage."""
+        kept = footage.between(onset_s - self._before_s, np.inf)
         begin_s = kept[0].time_s if kept else onset_s
         with self._changed:
             self._open[path] = _OpenClip(path, footage, begin_s, onset_s - begin_s + self._most_s)
 
     def end(self, path: Path, event_end_s: float, done: Callable[[Path | None], None]) -> None:
-        """End the clip after the margin. `done` is then called with its path, or None where it was not written."""
+        """End the clip some time after its event. `done` is then called with its path, or None where it was not written."""
         with self._changed:
             clip = self._open.get(path)
             if clip is not None:
-                clip.end_s, clip.done = event_end_s + self._margin_s, done
+                clip.end_s, clip.done = event_end_s + self._after_s, done
                 left_s = max(clip.end_s - clip.footage.newest_s, 0.0)
-                clip.due_s = time.monotonic() + min(left_s, self._margin_s) + _WAIT_S
+                clip.due_s = time.monotonic() + min(left_s, self._after_s) + _WAIT_S
                 self._changed.notify_all()
                 return
         done(path if path.is_file() else None)

@@ -30,7 +30,10 @@ class _Shown:
 
 
 class EventPublisher:
-    """Tells all outboxes. `clips`: the folder of snapshots and clips, None for none."""
+    """Tells all outboxes. `clips`: the folder of snapshots and clips, None for none.
+
+    An event may have begun up to half a window (`window_s`) before its start: so much more its clip shows before it.
+    """
 
     def __init__(
         self,
@@ -39,9 +42,12 @@ class EventPublisher:
         clips: Path | None,
         clip_margin_s: float,
         clip_max_s: float,
+        window_s: float,
     ):
         self._outboxes, self._threshold, self._clips = outboxes, threshold, clips
-        self._recorder = ClipRecorder(clip_margin_s, clip_max_s) if clips else None
+        self._recorder: ClipRecorder | None = None
+        if clips:
+            self._recorder = ClipRecorder(clip_margin_s + window_s / 2, clip_margin_s, clip_max_s)
         self._shown: dict[str, _Shown] = {}
 
     def publish(

@@ -61,7 +61,12 @@ def run(
     states = [CameraState(camera.name, camera.address) for camera in cameras]
     with ways.opened(live, states) as outboxes:
         publisher = EventPublisher(
-            outboxes, model.events_by.threshold, outputs.clips, outputs.clip_margin_s, live.clip_max_s
+            outboxes,
+            model.events_by.threshold,
+            outputs.clips,
+            outputs.clip_margin_s,
+            live.clip_max_s,
+            model.window_s,
         )
         keep_s = _kept_s(model, live, outputs) if outputs.clips or live.mqtt else None
         watch = CameraWatch(model, live, publisher, [o for o in outboxes if isinstance(o, MqttOutput)], clock)
@@ -85,7 +90,7 @@ def summary(states: Sequence[CameraState]) -> dict[str, Any]:
 def _kept_s(model: LiveModel[Any], live: LiveConfig, outputs: OutputConfig) -> float:
     """How many seconds of footage are kept, so that they reach back to the margin before an event when it is told."""
     by = model.events_by
-    told_after_s = model.window_s + 5 * model.step_s + by.min_duration_s + by.smoothing_s + 2 * by.padding_s
+    told_after_s = 1.5 * model.window_s + 5 * model.step_s + by.min_duration_s + by.smoothing_s + 2 * by.padding_s
     return outputs.clip_margin_s + told_after_s + live.max_delay_s + 5.0
 
 

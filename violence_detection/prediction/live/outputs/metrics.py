@@ -13,7 +13,7 @@ _COUNTERS: dict[str, tuple[str, Callable[[CameraState], float]]] = {
     "violence_frames": ("Frames that were decoded", lambda c: c.frames),
     "violence_windows": ("Windows that were judged", lambda c: c.windows),
     "violence_windows_dropped": ("Windows that came too fast to be judged", lambda c: c.dropped),
-    "violence_reconnections": ("Attempts to reach the camera again", lambda c: c.reconnections),
+    "violence_reconnections": ("Times that the camera was lost and came back", lambda c: c.reconnections),
     "violence_events": ("Events", lambda c: c.events),
 }
 _GAUGES: dict[str, tuple[str, Callable[[CameraState], float]]] = {
