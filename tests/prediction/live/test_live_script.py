@@ -59,9 +59,9 @@ def _subscriber(port: int) -> Iterator[list[tuple[str, bytes]]]:
 
     heard: list[tuple[str, bytes]] = []
     client = Client(CallbackAPIVersion.VERSION2)
-    client.on_connect = lambda *_: client.subscribe("watch/#", 1)
-    client.on_message = lambda _client, _data, message: heard.append((message.topic, message.payload))
+    client.on_message = lambda _client, _data, message: heard.append((message.topic, bytes(message.payload)))
     client.connect("127.0.0.1", port)
+    client.subscribe("watch/#", 1)
     client.loop_start()
     try:
         yield heard

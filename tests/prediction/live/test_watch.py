@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import live_parts
 import pytest
@@ -139,19 +140,17 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
         return Hanging(Footage([], [], 0.0))
 
     cameras = camera_names.named(["a=rtsp://here", "b=rtsp://gone"])
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
     live = LiveConfig(stall_s=0.2, retry_min_s=0.05, retry_max_s=0.1)
     model = live_parts.BrightnessModel()
     watching = threading.Thread(
-        target=lambda: found.append(
-            watch.run(cameras, model, live, OutputConfig(), stop, open_source)["cameras"]
-        )
+        target=lambda: found.append(watch.run(cameras, model, live, OutputConfig(), stop, open_source))
     )
     watching.start()
     time.sleep(1.3)
     stop.set()
     watching.join(5)
-    ((a, b),) = found  # type: ignore[misc]
+    a, b = found[0]["cameras"]
     assert (a["frames"], a["state"], b["state"]) == (1, "ended", "ended")
     assert caplog.text.count("b: lost (did not answer; next attempt in ") > 5
     assert "a: stalled (no frame for 0.2 s)" in caplog.text
@@ -167,4 +166,4 @@ def test_what_is_for_files_is_refused() -> None:
         {"bridge_cut_s": -1.0},
     ):
         with pytest.raises(UserError):
-            LiveConfig(**wrong)  # type: ignore[arg-type]
+            LiveConfig(**wrong)

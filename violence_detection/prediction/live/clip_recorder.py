@@ -67,7 +67,7 @@ class ClipRecorder:
             self._open[path] = _OpenClip(path, footage, begin_s, onset_s - begin_s + self._most_s)
 
     def end(self, path: Path, event_end_s: float, done: Callable[[Path | None], None]) -> None:
-        """End the clip some time after its event. `done` is then called with its path, or None where it was not written."""
+        """End the clip some time after its event; `done` is then called with its path, or None if there is none."""
         with self._changed:
             clip = self._open.get(path)
             if clip is not None:

@@ -53,12 +53,15 @@ def run(
     stop: threading.Event,
     open_source: Callable[[str], Source] = sources.open_source,
     clock: Callable[[], float] = time.time,
+    on_states: Callable[[Sequence[CameraState]], None] = lambda states: None,
 ) -> dict[str, Any]:
     """Judge cameras until `stop` is set, or all have ended, as files that grow do. Returns the fields of the JSON line.
 
+    `on_states` is given the states of the cameras, which go on being written, before any frame is read.
     Raises UserError where an output cannot be had.
     """
     states = [CameraState(camera.name, camera.address) for camera in cameras]
+    on_states(states)
     with ways.opened(live, states) as outboxes:
         publisher = EventPublisher(
             outboxes,
@@ -90,7 +93,9 @@ def summary(states: Sequence[CameraState]) -> dict[str, Any]:
 def _kept_s(model: LiveModel[Any], live: LiveConfig, outputs: OutputConfig) -> float:
     """How many seconds of footage are kept, so that they reach back to the margin before an event when it is told."""
     by = model.events_by
-    told_after_s = 1.5 * model.window_s + 5 * model.step_s + by.min_duration_s + by.smoothing_s + 2 * by.padding_s
+    told_after_s = (
+        1.5 * model.window_s + 5 * model.step_s + by.min_duration_s + by.smoothing_s + 2 * by.padding_s
+    )
     return outputs.clip_margin_s + told_after_s + live.max_delay_s + 5.0
 
 
