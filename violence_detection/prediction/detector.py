@@ -230,14 +230,18 @@ class StreamJudge:
 
     def _judge(self, seen: Iterable[SeenWindow]) -> list[JudgedWindow]:
         return [
-            JudgedWindow(*(round(s, 2) for s in self._windows.span_s(window)), round(p, 4))
+            _judged_at(self._windows.span_s(window), p)
             for window, p in self._detector.judged(self._name, seen)
         ]
 
 
 def _judged(info: decode.VideoInfo, window: sampling.Window, p: float) -> JudgedWindow:
     start_s = info.start_s + window.start / info.fps
-    return JudgedWindow(round(start_s, 2), round(start_s + window.length / info.fps, 2), round(p, 4))
+    return _judged_at((start_s, start_s + window.length / info.fps), p)
+
+
+def _judged_at(span_s: tuple[float, float], p: float) -> JudgedWindow:
+    return JudgedWindow(round(span_s[0], 2), round(span_s[1], 2), round(p, 4))
 
 
 def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:

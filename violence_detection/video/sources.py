@@ -260,7 +260,7 @@ class GrowingSource(_DemuxedSource):
         growing_file.check_readable_meanwhile(self._path)
         file = growing_file.GrowingFile(self._path, self._still_s, self._closed)
         try:
-            return av.open(file, metadata_errors="ignore")
+            return av.open(file, "r", metadata_errors="ignore")
         except (av.FFmpegError, OSError, ValueError) as e:
             file.close()
             if not self._path.is_file():
