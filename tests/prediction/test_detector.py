@@ -62,7 +62,7 @@ def test_what_is_no_probability_is_no_verdict(p: float) -> None:
 
 
 def _stands_for_any_model(model: trained_model.TrainedModel, patch: pytest.MonkeyPatch) -> None:
-    """Have it loaded whatever is asked for, without a look at what it was trained on."""
+    """Have it loaded whatever is asked for, without a viewer at what it was trained on."""
     patch.setattr(trained_model, "load", lambda _: model)
     for check in ("check_weights", "check_features"):
         patch.setattr(trained_model, check, lambda *_: None)
@@ -119,7 +119,7 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
     for clip in wanted:
         info = decode.probe(clip.path)
         windows = sliding_windows(info, config.window_s, 2.5)
-        shown = window_pictures.of_file(clip.path, info, windows, judge.looks, clip.clip_id, views)
+        shown = window_pictures.of_file(clip.path, info, windows, judge.viewers, clip.clip_id, views)
         ((_, seen),) = judge._inputs(shown)
         assert seen.keys() == stores.keys()
         for name, store in stores.items():
@@ -181,11 +181,11 @@ def test_windows_of_a_variable_rate_are_seconds_of_the_video(
     clip = timed_videos.write(tmp_path / "v.mp4", times, pictures=pictures)
     seen: list[float] = []
 
-    def look(images: np.ndarray) -> np.ndarray:
+    def viewer(images: np.ndarray) -> np.ndarray:
         seen.append(float(images.mean()))
         return stand_in.features_of(images)
 
-    verdict = _stand_in_detector(tmp_path, monkeypatch, look).judge(clip)
+    verdict = _stand_in_detector(tmp_path, monkeypatch, viewer).judge(clip)
     assert verdict.duration_s == verdict.judged_s == pytest.approx(14.0, abs=0.1)
     spans = [(w.start_s, w.end_s) for w in verdict.windows]
     np.testing.assert_allclose(spans, [(2.0 * k, 2.0 * k + 2) for k in range(7)], atol=0.1)
@@ -264,7 +264,9 @@ def test_damage_that_packets_do_not_tell_of_is_found_while_judging(
     tmp_path: Path, two_backbones: detector.Detector
 ) -> None:
     """The verdict is that of a video that was read to its end beforehand."""
-    clip = timed_videos.write(tmp_path / "v.mp4", timed_videos.evenly(300, 25), options={"bf": "0", "g": "25"})
+    clip = timed_videos.write(
+        tmp_path / "v.mp4", timed_videos.evenly(300, 25), options={"bf": "0", "g": "25"}
+    )
     whole = two_backbones.judge(clip)
     with av.open(str(clip)) as container:
         spans = [(p.pos, p.size) for p in container.demux(video=0) if p.pos is not None]
