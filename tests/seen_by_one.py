@@ -20,6 +20,6 @@ def windows_of(
     config: ClipConfig,
 ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
     """For each window {variant: {stream: (T, S, S, 3) uint8}}."""
-    looks = [window_pictures.Look(size, config)]
-    for seen in window_pictures.of_file(path, info, windows, looks, "id", variants):
+    viewers = [window_pictures.Viewer(size, config)]
+    for seen in window_pictures.of_file(path, info, windows, viewers, "id", variants):
         yield {variant: seen.pictures(0, variant) for variant in variants}

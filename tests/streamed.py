@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import av
 
@@ -19,41 +20,32 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def remux(path: Path, to: str, *, cut_s: float | None = None) -> None:
-    """The video's packets as they are, as an MPEG transport stream to a file or an address; the first seconds only."""
+def remux(path: Path, to: str | BinaryIO) -> None:
+    """The video's packets as they are, as an MPEG transport stream."""
     with av.open(str(path)) as source, av.open(to, "w", format="mpegts") as sink:
         (track,) = source.streams.video
         out = sink.add_stream_from_template(track)
         for packet in source.demux(track):
-            if packet.dts is None or packet.time_base is None:
+            if packet.dts is None:
                 continue
-            if cut_s is not None and float(packet.dts * packet.time_base) >= cut_s:
-                break
             packet.stream = out
             sink.mux(packet)
 
 
 @contextlib.contextmanager
 def over_tcp(path: Path) -> Iterator[str]:
-    """FFmpeg as the sender, which waits for one reader."""
-    port = free_port()
-    sender = threading.Thread(
-        target=remux, args=(path, f"tcp://127.0.0.1:{port}?listen=1&listen_timeout=20000"), daemon=True
-    )
-    sender.start()
-    _until_somebody_listens(port)
-    yield f"tcp://127.0.0.1:{port}"
-    sender.join(20)
+    """The address at which FFmpeg's muxer sends it, as fast as it is read, to one reader."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
 
+        def send() -> None:
+            connection, _ = server.accept()
+            with connection, connection.makefile("wb") as sink:
+                remux(path, sink)
 
-def _until_somebody_listens(port: int) -> None:
-    """Without connecting, which would be the one reader."""
-    wanted = f":{port:04X} 00000000:0000 0A"
-    for _ in range(200):
-        if wanted in Path("/proc/net/tcp").read_text():
-            return
-        time.sleep(0.02)
-    raise TimeoutError(port)
+        sender = threading.Thread(target=send, daemon=True)
+        sender.start()
+        yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        sender.join(20)
 
 
 @contextlib.contextmanager

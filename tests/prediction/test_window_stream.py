@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +12,12 @@ from violence_detection.features.config import FeatureConfig
 from violence_detection.prediction.window_stream import WindowStream
 from violence_detection.video import augment, decode, sampling
 from violence_detection.video.sources import TimedFrame
-from violence_detection.video.window_pictures import Look
+from violence_detection.video.window_pictures import Kept, Viewer
 
 SIZE = 8
 EVEN = FeatureConfig(frames=10, window_s=2.0, streams=("rgb", "motion"))
 BURSTS = replace(EVEN, streams=("rgb",), frames=8, burst=4, burst_spacing_s=0.2)
-LOOKS = (Look(SIZE, EVEN), Look(SIZE, BURSTS))
+VIEWERS = (Viewer(SIZE, EVEN), Viewer(SIZE, BURSTS))
 VIEWS = ("v0", "t1", "t2")
 
 
@@ -28,7 +28,7 @@ def _frame(number: int, time_s: float) -> TimedFrame:
     return TimedFrame(time_s, picture)
 
 
-def _numbers(frames: dict[int, dict[object, np.ndarray]]) -> dict[int, int]:
+def _numbers(frames: Mapping[int, Kept]) -> dict[int, int]:
     return {moment: int(kept[SIZE, 0][0, 0] @ (1, 256, 0)) for moment, kept in frames.items()}
 
 
@@ -42,7 +42,7 @@ def _seen(stream: WindowStream, frames: Sequence[TimedFrame]) -> Seen:
 
 
 def _stream(**settings: object) -> WindowStream:
-    return WindowStream(LOOKS, 2.0, 0.5, variants=VIEWS, **settings)  # type: ignore[arg-type]
+    return WindowStream(VIEWERS, 2.0, 0.5, variants=VIEWS, **settings)  # type: ignore[arg-type]
 
 
 def _of_file(n_frames: int, fps: float, start_s: float = 0.0) -> Seen:
@@ -52,9 +52,9 @@ def _of_file(n_frames: int, fps: float, start_s: float = 0.0) -> Seen:
     for window in sampling.sliding_windows(info, 2.0, 0.5):
         numbers = frozenset[int]().union(
             *(
-                sampling.sample(info, window, draw, look.config).frames
-                for look in LOOKS
-                for draw in look.draws("stream", VIEWS).values()
+                sampling.sample(info, window, draw, viewer.config).frames
+                for viewer in VIEWERS
+                for draw in viewer.draws("stream", VIEWS).values()
             )
         )
         out.append((window.start, window.length, {i: i for i in numbers}))
@@ -76,16 +76,16 @@ def test_windows_and_frames_are_those_of_the_file(fps: float, seconds: float, st
 
 
 def test_every_view_is_drawn_as_for_a_file() -> None:
-    assert LOOKS[0].draws("stream", VIEWS)["t1"] == augment.draw(EVEN.augment_seed, "stream", "t1")
+    assert VIEWERS[0].draws("stream", VIEWS)["t1"] == augment.draw(EVEN.augment_seed, "stream", "t1")
 
 
 def test_windows_come_as_soon_as_their_frames_are_there() -> None:
     stream = _stream(stated_fps=25.0)
     came_at = [i / 25 for i in range(500) for _ in stream.push(_frame(i, i / 25))]
-    assert len(came_at) == 35
-    delays_s = np.array(came_at) - (2.0 + 0.5 * np.arange(35))
+    assert len(came_at) == 36
+    delays_s = np.array(came_at) - (2.0 + 0.5 * np.arange(36))
     assert (delays_s >= -0.05).all()
-    assert (delays_s < 0.35).all(), "motion looks on a little beyond a window"
+    assert (delays_s < 0.35).all(), "motion viewers on a little beyond a window"
 
 
 @pytest.mark.parametrize(("fps", "stated"), [(25.0, 90_000.0), (25.0, 0.0), (30.0, 25.0), (12.0, 24.0)])

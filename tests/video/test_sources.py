@@ -110,7 +110,7 @@ def test_a_stream_that_does_not_answer_and_one_that_stops_are_named_in_time(tran
     half = transported.read_bytes()[: transported.stat().st_size // 2]
     with streamed.server_that_says(half) as port:
         frames = open_source(f"tcp://127.0.0.1:{port}", 10.0, read_limit_s=0.5).frames()
-        got = [next(frames) for _ in range(50)]
+        got = [next(frames)]
         with pytest.raises(SourceError, match=r"nothing came for 0\.5 s"):
             got += frames
         assert len(got) > 100
@@ -148,6 +148,20 @@ def test_an_mp4_that_can_be_read_when_complete_alone_says_so_at_once(recording: 
 def test_times_go_on_whatever_the_stamps_do() -> None:
     """A camera that starts its clock anew, one that jumps by days, frames without stamps or with that of another."""
     clock = sources._Clock(10.0, 0.04)
-    stamps = [10.0, 10.04, 10.08, 0.0, 0.04, 90_000.0, 90_000.04, None, 90_000.08, 90_000.16]
+    stamps: list[float | None] = [
+        10.0,
+        10.04,
+        10.08,
+        0.0,
+        0.04,
+        90_000.0,
+        90_000.04,
+        None,
+        90_000.08,
+        90_000.16,
+    ]
     expected = [0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.24, 0.28, 0.281, 0.36]
     assert [clock.time_s(stamp) for stamp in stamps] == pytest.approx(expected, abs=1e-6)
+    clock = sources._Clock(0.071, 0.04)
+    stamps = [None, None, 0.151, 0.191]
+    assert [clock.time_s(stamp) for stamp in stamps] == pytest.approx([0.0, 0.04, 0.08, 0.12], abs=1e-6)

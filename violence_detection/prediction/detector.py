@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,11 +23,12 @@ from violence_detection.models import trained_model
 from violence_detection.models.trained_model import Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
-from violence_detection.prediction.window_stream import WindowStream
 from violence_detection.system import processes, storage
 from violence_detection.video import augment, decode, sampling, window_pictures
-from violence_detection.video.sources import FileSource, Source, TimedFrame
-from violence_detection.video.window_pictures import Look, SeenWindow
+from violence_detection.video.window_pictures import SeenWindow, Viewer
+
+if TYPE_CHECKING:
+    from violence_detection.video.sources import Source
 
 #: Windows of a file that the heads judge together, and those that backbones may have in hand meanwhile.
 _WINDOWS_AT_ONCE, _AHEAD = 16, 2
@@ -62,7 +63,7 @@ class Detector:
         self.views = augment.variant_names("t", config.tta)
         self.stride_s = min(config.stride_s, self.model.features.window_s)
         self.runs = self.model.backbone_runs(config.backbone_weights)
-        self.looks = tuple(Look(run.backbone.input_size, run.config) for run in self.runs)
+        self.viewers = tuple(Viewer(run.backbone.input_size, run.config) for run in self.runs)
         self._engines = [
             engines.create(
                 config.engine,
@@ -93,7 +94,7 @@ class Detector:
         judged: list[JudgedWindow] = []
         # the plain view is the same whatever the clip
         clip_id = storage.sha256_file(path)[:16] if len(self.views) > 1 else ""
-        seen = window_pictures.of_file(path, found, windows, self.looks, clip_id, self.views)
+        seen = window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
         for some, inputs in self._inputs(seen):
             probabilities = self._probabilities(str(path), inputs)
             new = [_judged(info, window, float(p)) for window, p in zip(some, probabilities, strict=True)]
@@ -119,6 +120,9 @@ class Detector:
         They are those that the same footage has as a file. Raises UnreadableVideo, SourceError if the source cannot be
         opened, breaks, or ends before anything could be judged.
         """
+        from violence_detection.prediction.window_stream import StreamJudge  # files have no need of it
+        from violence_detection.video.sources import FileSource
+
         stream: StreamJudge | None = None
         judged = 0
         for frame in source.frames():
@@ -190,54 +194,9 @@ class Detector:
         return out
 
 
-class StreamJudge:
-    """Judges one stream with a detector, which several may share. `name`: of the stream, as it may be shown.
-
-    `fps`: what the source states, 0 where it does not.
-    """
-
-    def __init__(self, detector: Detector, name: str, fps: float = 0.0, *, exact_rate: bool = False):
-        self._detector, self._name = detector, name
-        self._windows = WindowStream(
-            detector.looks,
-            detector.model.features.window_s,
-            detector.stride_s,
-            stated_fps=fps,
-            exact_rate=exact_rate,
-            variants=detector.views,
-        )
-
-    @property
-    def frames_seen(self) -> int:
-        """How many frames were taken."""
-        return self._windows.frames_seen
-
-    @property
-    def still(self) -> int:
-        """Windows that were not judged, since too few frames came in them."""
-        return self._windows.still
-
-    def push(self, frame: TimedFrame) -> list[JudgedWindow]:
-        """The windows that are complete with this frame, judged. Frames come in order of time; some may be left out.
-
-        Raises UnreadableVideo where the network's output is no number.
-        """
-        return self._judge(self._windows.push(frame))
-
-    def finish(self) -> list[JudgedWindow]:
-        """The windows that are left when the stream has ended."""
-        return self._judge(self._windows.finish())
-
-    def _judge(self, seen: Iterable[SeenWindow]) -> list[JudgedWindow]:
-        return [
-            JudgedWindow(*(round(s, 2) for s in self._windows.span_s(window)), round(p, 4))
-            for window, p in self._detector.judged(self._name, seen)
-        ]
-
-
 def _judged(info: decode.VideoInfo, window: sampling.Window, p: float) -> JudgedWindow:
     start_s = info.start_s + window.start / info.fps
-    return JudgedWindow(round(start_s, 2), round(start_s + window.length / info.fps, 2), round(p, 4))
+    return JudgedWindow.of((start_s, start_s + window.length / info.fps), p)
 
 
 def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:

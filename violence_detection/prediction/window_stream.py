@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from violence_detection.prediction.events import JudgedWindow
 from violence_detection.video import decode, sampling, window_pictures
-from violence_detection.video.sources import TimedFrame
-from violence_detection.video.window_pictures import Kept, Look, SeenWindow, WindowPlan
+from violence_detection.video.window_pictures import Kept, SeenWindow, Viewer, WindowPlan
+
+if TYPE_CHECKING:
+    from violence_detection.prediction.detector import Detector
+    from violence_detection.video.sources import TimedFrame
 
 #: So much of a stream shows whether its frames come at the rate that it states.
 _LEARN_RATE_S = 2.0
@@ -31,7 +36,7 @@ class WindowStream:
 
     def __init__(
         self,
-        looks: Sequence[Look],
+        viewers: Sequence[Viewer],
         window_s: float,
         stride_s: float,
         *,
@@ -40,9 +45,9 @@ class WindowStream:
         clip_id: str = "stream",
         variants: Sequence[str] = ("v0",),
     ):
-        self._looks, self._window_s, self._stride_s = tuple(looks), window_s, stride_s
-        self._keep = window_pictures.keeper(looks)
-        self._draws = [look.draws(clip_id, variants) for look in looks]
+        self._viewers, self._window_s, self._stride_s = tuple(viewers), window_s, stride_s
+        self._keep = window_pictures.keeper(viewers)
+        self._draws = [viewer.draws(clip_id, variants) for viewer in viewers]
         self._stated_fps, self._exact_rate = stated_fps, exact_rate
         self._early: list[tuple[float, Kept]] | None = []  # until the rate is known
         self._info = decode.VideoInfo(_ENDLESS, _SOME_RATE, 0, 0, "")
@@ -92,7 +97,7 @@ class WindowStream:
             windows.append(sampling.middle_window(info, self._window_s))
         else:
             windows += iter(lambda: self._grid.due(n_frames, ended=True), None)
-        plans = [WindowPlan(w, info, self._looks, self._draws) for w in windows if self._moves(w, n_frames)]
+        plans = [WindowPlan(w, info, self._viewers, self._draws) for w in windows if self._moves(w, n_frames)]
         return done + [self._seen(plan) for plan in plans]
 
     def _begin(self) -> None:
@@ -104,7 +109,7 @@ class WindowStream:
         start_s = decode.start_of(self._begins_s)
         self._info = decode.VideoInfo(_ENDLESS, fps or _SOME_RATE, 0, 0, "", start_s=start_s)
         self._grid = sampling.WindowGrid(self._info, self._window_s, self._stride_s)
-        self._lookback = max(sampling.reach(look.config, self._info.fps) for look in self._looks)
+        self._lookback = max(sampling.reach(viewer.config, self._info.fps) for viewer in self._viewers)
         early, self._early = self._early, None
         for time_s, kept in early:
             self._add(time_s, kept)
@@ -127,7 +132,7 @@ class WindowStream:
             newest + 1 > self._window_s * self._info.fps
         ):  # else it may be a clip, which is judged on its middle
             while (window := self._grid.due(newest + 1, ended=False)) is not None:
-                self._waiting.append(WindowPlan(window, self._info, self._looks, self._draws))
+                self._waiting.append(WindowPlan(window, self._info, self._viewers, self._draws))
         while self._waiting and max(self._waiting[0].frames) < newest:
             plan = self._waiting.popleft()
             if self._moves(plan.window, newest + 1):
@@ -151,3 +156,48 @@ class WindowStream:
         starts = [plan.window.start for plan in self._waiting] + [self._grid.next_start]
         oldest = self._index(max(math.floor(min(starts)) - self._lookback, 0))
         del self._moments[:oldest], self._kept[:oldest]
+
+
+class StreamJudge:
+    """Judges one stream with a detector, which several may share. `name`: of the stream, as it may be shown.
+
+    `fps`: what the source states, 0 where it does not.
+    """
+
+    def __init__(self, detector: Detector, name: str, fps: float = 0.0, *, exact_rate: bool = False):
+        self._detector, self._name = detector, name
+        self._windows = WindowStream(
+            detector.viewers,
+            detector.model.features.window_s,
+            detector.stride_s,
+            stated_fps=fps,
+            exact_rate=exact_rate,
+            variants=detector.views,
+        )
+
+    @property
+    def frames_seen(self) -> int:
+        """How many frames were taken."""
+        return self._windows.frames_seen
+
+    @property
+    def still(self) -> int:
+        """Windows that were not judged, since too few frames came in them."""
+        return self._windows.still
+
+    def push(self, frame: TimedFrame) -> list[JudgedWindow]:
+        """The windows that are complete with this frame, judged. Frames come in order of time; some may be left out.
+
+        Raises UnreadableVideo where the network's output is no number.
+        """
+        return self._judge(self._windows.push(frame))
+
+    def finish(self) -> list[JudgedWindow]:
+        """The windows that are left when the stream has ended."""
+        return self._judge(self._windows.finish())
+
+    def _judge(self, seen: Iterable[SeenWindow]) -> list[JudgedWindow]:
+        return [
+            JudgedWindow.of(self._windows.span_s(window), p)
+            for window, p in self._detector.judged(self._name, seen)
+        ]

@@ -124,7 +124,7 @@ class PacketTiming:
     def agrees(self, found: VideoInfo) -> bool:
         """Whether decoding has found the same frames at the same times, and nothing else missing."""
         same = replace(found, width=self.info.width, height=self.info.height) == self.info
-        return same and np.array_equal(*(_shown_or_all(i) for i in (found, self.info)))
+        return same and np.array_equal(_shown_or_all(found), _shown_or_all(self.info))
 
 
 class DecodesOtherwise(Exception):

@@ -24,17 +24,17 @@ class GrowingFile:
     def __init__(self, path: Path, still_s: float, closed: threading.Event):
         self._path, self._still_s, self._closed = path, still_s, closed
         self._file: BinaryIO | None = None
+        self._ended = False
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; none where the file has ended."""
         until_s = time.monotonic() + self._still_s
-        while not self._closed.is_set():
+        while not (self._ended or self._closed.is_set()):
             if self._file is None and self._path.is_file():
                 self._file = self._path.open("rb")
             if self._file and (data := self._file.read(size)):
                 return data
-            if time.monotonic() >= until_s:
-                break
+            self._ended = time.monotonic() >= until_s
             processes.beat()
             self._closed.wait(_LOOK_EVERY_S)
         return b""

@@ -186,6 +186,8 @@ class _DemuxedSource:
     ) -> Iterator[av.VideoFrame]:
         """Packets that do not decode are left out, as where some were lost on the way."""
         packets = container.demux(stream)
+        broken: SourceError | None = None
+        packet: av.Packet | None = None
         while not self._closed.is_set():
             try:
                 packet = next(packets, None)
@@ -194,14 +196,16 @@ class _DemuxedSource:
             except av.EOFError:
                 packet = None
             except av.FFmpegError as e:
-                raise self._broken(e) from e
+                packet, broken = None, self._broken(e)
             processes.beat()
             frames: list[av.VideoFrame] = []
             with contextlib.suppress(av.FFmpegError):
                 frames = stream.codec_context.decode(packet if packet is not None and packet.size else None)
             yield from frames
-            if packet is None or not packet.size:
-                return
+            if packet is None or not packet.size:  # the decoder has given what it held back
+                break
+        if broken:
+            raise broken
 
     def close(self) -> None:
         """End when the packet that is waited for has come, or its time is up."""
@@ -260,7 +264,7 @@ class GrowingSource(_DemuxedSource):
         growing_file.check_readable_meanwhile(self._path)
         file = growing_file.GrowingFile(self._path, self._still_s, self._closed)
         try:
-            return av.open(file, metadata_errors="ignore")
+            return av.open(file, "r", metadata_errors="ignore")
         except (av.FFmpegError, OSError, ValueError) as e:
             file.close()
             if not self._path.is_file():
@@ -311,22 +315,25 @@ class _Clock:
     def __init__(self, begins_s: float | None, step_s: float):
         self._begins_s, self._step_s = begins_s, step_s
         self._last_s: float | None = None
+        self._stamped = False  # RTSP has no stamps before it has heard of the sender's clock
 
     def time_s(self, stamp_s: float | None) -> float:
         """The time of the next frame; without a stamp it comes one step behind the last."""
-        last_s = self._last_s
+        next_s = 0.0 if self._last_s is None else self._last_s + self._step_s
         if stamp_s is None:
-            time_s = 0.0 if last_s is None else last_s + self._step_s
+            time_s = next_s
         else:
-            if last_s is None:
-                self._begins_s = stamp_s if self._begins_s is None else min(self._begins_s, stamp_s)
+            if not self._stamped:
+                known_s = self._begins_s if self._last_s is None else stamp_s - next_s
+                self._begins_s = stamp_s if known_s is None else min(known_s, stamp_s)
+                self._stamped = True
             assert self._begins_s is not None
             time_s = stamp_s - self._begins_s
-            if last_s is not None and not -_BACK_S <= time_s - last_s <= _AHEAD_S:
-                time_s = last_s + self._step_s
+            if self._last_s is not None and not -_BACK_S <= time_s - self._last_s <= _AHEAD_S:
+                time_s = next_s
                 self._begins_s = stamp_s - time_s
-        if last_s is not None:
-            time_s = max(time_s, last_s + _LEAST_STEP_S)
+        if self._last_s is not None:
+            time_s = max(time_s, self._last_s + _LEAST_STEP_S)
         self._last_s = time_s
         return time_s
 
