@@ -22,7 +22,7 @@ from violence_detection.prediction.live.live_model import PlacedWindow, WindowsO
 from violence_detection.prediction.window_stream import WindowStream
 from violence_detection.video.config import ClipConfig
 from violence_detection.video.sources import Source
-from violence_detection.video.window_pictures import Look
+from violence_detection.video.window_pictures import Viewer
 
 FPS = 20
 BRIGHT, DARK = 235, 25
@@ -120,8 +120,8 @@ class BrightnessModel:
         self.views: Sequence[str] = ("v0",)
 
     def make_windows(self, source: Source) -> WindowsOfStream:
-        look = Look(32, ClipConfig(frames=8, streams=("rgb",)))
-        return WindowsOfStream(WindowStream([look], self.window_s, self.step_s, stated_fps=source.fps))
+        viewer = Viewer(32, ClipConfig(frames=8, streams=("rgb",)))
+        return WindowsOfStream(WindowStream([viewer], self.window_s, self.step_s, stated_fps=source.fps))
 
     def judge(self, camera: str, window: PlacedWindow) -> JudgedWindow:
         time.sleep(self._takes_s)

@@ -64,7 +64,7 @@ class DetectorModel:
         """Windows with the frames that this model looks at."""
         return WindowsOfStream(
             WindowStream(
-                self._detector.looks,
+                self._detector.viewers,
                 self.window_s,
                 self.step_s,
                 stated_fps=source.fps,
