@@ -45,7 +45,7 @@ class Handover(Generic[W]):
         self._max_delay_s, self._step_s = max_delay_s, step_s
         self._waiting: dict[str, deque[WaitingWindow[W]]] = {}
         self._changed = threading.Condition()
-        self._takes_s = 0.0
+        self._mean_s = self._deviation_s = 0.0
         self._closed = False
 
     def put(self, item: WaitingWindow[W]) -> None:
@@ -75,8 +75,15 @@ class Handover(Generic[W]):
                     return None
 
     def took(self, seconds: float) -> None:
-        """Know how long the judging of a window took."""
-        self._takes_s = seconds if not self._takes_s else 0.7 * self._takes_s + 0.3 * seconds
+        """Know how long the judging of a window took.
+
+        What the next takes at most is then expected as TCP expects an answer: mean and deviation, smoothed (RFC 6298).
+        """
+        if not self._mean_s:
+            self._mean_s, self._deviation_s = seconds, seconds / 2
+            return
+        self._deviation_s += (abs(seconds - self._mean_s) - self._deviation_s) / 4
+        self._mean_s += (seconds - self._mean_s) / 8
 
     def holds(self, camera: CameraState) -> bool:
         """Whether a window of the camera waits."""
@@ -91,7 +98,8 @@ class Handover(Generic[W]):
 
     def _take(self, queue: deque[WaitingWindow[W]]) -> WaitingWindow[W] | None:
         now_s = time.monotonic()
-        longest_s = max(self._max_delay_s - self._takes_s, _NEW_S)
+        takes_s = self._mean_s + 2 * self._deviation_s
+        longest_s = max(self._max_delay_s - takes_s, _NEW_S)
         while queue and queue[0].may_drop:
             waits_s = now_s - queue[0].arrived_s
             if waits_s <= longest_s and (len(queue) == 1 or waits_s <= self._step_s):
