@@ -101,16 +101,16 @@ def _until(true: Callable[[], object], most_s: float) -> None:
 
 @pytest.mark.slow
 def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
-    """It becomes bright after three seconds, is cut for one in the middle of that, and stays so until the end."""
+    """It becomes bright after two seconds, is cut for half a one in the middle of that, and stays so until the end."""
     mqtt, metrics = live_parts.free_port(), live_parts.free_port()
-    camera = live_parts.LoopbackCamera(lambda s: live_parts.BRIGHT if s > 3 else live_parts.DARK)
+    camera = live_parts.LoopbackCamera(lambda s: live_parts.BRIGHT if s > 2 else live_parts.DARK)
     hook = _Hook()
     threading.Thread(target=hook.serve_forever, args=(0.05,), daemon=True).start()
     script = tmp_path / "on_event.py"
     script.write_text(f"import sys; open({str(tmp_path / 'lines')!r}, 'a').write(sys.stdin.read())")
     command = [
         sys.executable, str(TESTS / "live_stand_in.py"), f"yard={camera.url.replace('//', '//me:geheim@')}",
-        "--clips", str(tmp_path / "clips"), "--clip-margin-s", "1.5", "--retry-min-s", "0.2",
+        "--clips", str(tmp_path / "clips"), "--clip-margin-s", "1.0", "--retry-min-s", "0.1",
         "--webhook", f"http://me:geheim@127.0.0.1:{hook.server_port}/", "--metrics-port", str(metrics),
         "--mqtt", f"mqtt://me:geheim@127.0.0.1:{mqtt}", "--mqtt-prefix", "watch",
         "--on-event", f"{sys.executable} {script}",
@@ -128,11 +128,11 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
             _until(lambda: camera.connections, 20)
             camera.began_s = time.time()
             _until(lambda: hook.got, 10)
-            time.sleep(0.5)
-            camera.cut(0.7)
+            time.sleep(0.2)
+            camera.cut(0.5)
             _until(lambda: camera.connections == 2, 5)
             seen = len(hook.got)
-            _until(lambda: len(hook.got) > seen + 2, 8)
+            _until(lambda: len(hook.got) > seen + 1, 8)
             figures = requests.get(f"http://127.0.0.1:{metrics}/metrics", timeout=5).text
             process.send_signal(signal.SIGTERM)
             out, err = process.communicate(timeout=20)
@@ -173,6 +173,6 @@ def _check_clip(path: Path, end: dict[str, Any]) -> None:
     info, frames = decode.read(path, lambda info: range(info.n_frames))
     bright = [float(frames[i].mean()) > 120 for i in range(info.n_frames)]
     onset_s = bright.index(True) / info.fps
-    assert onset_s >= 1.5
+    assert onset_s >= 1.0
     assert all(bright[bright.index(True) :])
-    assert info.duration_s == pytest.approx(2.0 + end["end_s"] - end["start_s"], abs=1.0)
+    assert info.duration_s == pytest.approx(1.5 + end["end_s"] - end["start_s"], abs=1.0)

@@ -118,13 +118,13 @@ def test_a_webhook_is_tried_again_and_its_password_shown_nowhere(
 ) -> None:
     """The first answer is an error, the second comes too late, the third is taken."""
     caplog.set_level(logging.DEBUG, logger="violence_detection")
-    output = WebhookOutput(f"http://me:geheim@127.0.0.1:{server.server_port}/hook", 0.4)
+    output = WebhookOutput(f"http://me:geheim@127.0.0.1:{server.server_port}/hook", 0.4, 0.05)
     output.send(_message())
     output.close(8)
     assert (output.sent, output.failed) == (1, 0)
     assert json.loads(server.got[-1][0])["camera"] == "yard"
     assert server.got[0][1].startswith("Basic ")
-    gone = WebhookOutput(f"http://me:geheim@127.0.0.1:{live_parts.free_port()}/hook", 0.2)
+    gone = WebhookOutput(f"http://me:geheim@127.0.0.1:{live_parts.free_port()}/hook", 0.2, 0.05)
     server.answers[:] = [404]
     refused = WebhookOutput(f"http://127.0.0.1:{server.server_port}/hook?key=geheim", 0.4)
     for output in (gone, refused):

@@ -10,15 +10,18 @@ from typing import Any
 
 import live_parts
 import pytest
+import timed_videos
 
 from violence_detection.errors import SourceError, UserError
 from violence_detection.prediction.config import OutputConfig
+from violence_detection.prediction.events import find_events
 from violence_detection.prediction.live import camera_names, watch
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.video import sources
 from violence_detection.video.sources import Source, TimedFrame
 
 FPS = 20
@@ -154,6 +157,36 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
     assert (a["frames"], a["state"], b["state"]) == (1, "ended", "ended")
     assert caplog.text.count("b: lost (did not answer; next attempt in ") > 5
     assert "a: stalled (no frame for 0.2 s)" in caplog.text
+
+
+def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path) -> None:
+    bright = [(live_parts.BRIGHT if 3 <= i / FPS < 5 else live_parts.DARK) for i in range(8 * FPS)]
+    pictures = [live_parts.picture(b) for b in bright]
+    path = timed_videos.write(
+        tmp_path / "night.ts", timed_videos.evenly(len(pictures), FPS), pictures=pictures, rate=FPS
+    )
+    model = live_parts.BrightnessModel()
+    found = watch.run(
+        camera_names.named([f"growing:{path}", f"growing:{tmp_path}/gone.ts"]),
+        model,
+        LiveConfig(),
+        OutputConfig(clips=tmp_path / "clips"),
+        threading.Event(),
+        lambda text: sources.open_source(text, still_s=0.3),
+    )
+    night, gone = found["cameras"]
+    assert (night["frames"], night["events"], night["windows_dropped"], night["state"]) == (
+        160,
+        1,
+        0,
+        "ended",
+    )
+    (event,) = find_events([w for camera, w in model.judged if camera == "night-ts"], model.events_by)
+    assert (event.start_s, event.end_s) == (pytest.approx(3, abs=0.5), pytest.approx(5, abs=0.5))
+    clips = sorted(p.name for p in (tmp_path / "clips").iterdir())
+    assert clips == [f"night-ts-{event.start_s:09.2f}s.jpg", f"night-ts-{event.start_s:09.2f}s.mp4"]
+    assert gone["reason"] == found["failures"][0]["reason"]
+    assert "no such file" in gone["reason"]
 
 
 def test_what_is_for_files_is_refused() -> None:

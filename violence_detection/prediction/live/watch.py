@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction.config import OutputConfig
 from violence_detection.prediction.event_follower import EventFollower, EventNews
-from violence_detection.prediction.events import Event, JudgedWindow
+from violence_detection.prediction.events import Event
 from violence_detection.prediction.live import camera_state, event_publisher
 from violence_detection.prediction.live.camera_names import NamedCamera
 from violence_detection.prediction.live.camera_reader import CameraReader
@@ -194,8 +195,8 @@ class CameraWatch(Generic[W]):
         lost_s = camera.reader.bridged_s(camera.connection, item.connection)
         camera.connection, camera.is_live = item.connection, item.may_drop
         offset_s = camera.reader.offset_s(item.connection)
-        window = JudgedWindow(
-            round(judged.start_s + offset_s, 2), round(judged.end_s + offset_s, 2), judged.p_violent
+        window = replace(
+            judged, start_s=round(judged.start_s + offset_s, 2), end_s=round(judged.end_s + offset_s, 2)
         )
         self._publish(camera, camera.follower.push(window, lost_s))
 

@@ -56,7 +56,8 @@ class MqttOutput(Outbox):
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = self._unreachable
         self._retained: dict[str, str] = {}
-        self._said_unreachable = False
+        self._open: set[tuple[str, str]] = set()
+        self._said_unreachable = self._was_connected = False
         self._client.connect_async(
             parts.hostname or "localhost", parts.port or (8883 if is_tls else 1883), _KEEPALIVE_S
         )
@@ -69,7 +70,10 @@ class MqttOutput(Outbox):
         if message.jpeg and kind != END:
             self._publish(f"{message.camera}/snapshot", message.jpeg, retain=True)
         self._publish("events", message.text(), retain=False)
-        self._keep(f"{message.camera}/violence", "OFF" if kind == END else "ON")
+        # the end of one event, which waits for its clip, may come behind the beginning of the next
+        (self._open.discard if kind == END else self._open.add)((message.camera, message.news.event_id))
+        is_open = any(camera == message.camera for camera, _ in self._open)
+        self._keep(f"{message.camera}/violence", "ON" if is_open else "OFF")
 
     def tell_state(self, camera: CameraState) -> None:
         """Publish the state of a camera where it has changed."""
@@ -109,6 +113,10 @@ class MqttOutput(Outbox):
         log.info("mqtt: connected to %s", self._where)
         self._said_unreachable = False
         client.publish(f"{self._prefix}/status", "online", _AT_LEAST_ONCE, retain=True)
+        if self._was_connected:  # a broker that was started anew may have forgotten all
+            for topic, value in list(self._retained.items()):
+                client.publish(f"{self._prefix}/{topic}", value, _AT_LEAST_ONCE, retain=True)
+        self._was_connected = True
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

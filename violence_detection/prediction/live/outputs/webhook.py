@@ -11,15 +11,18 @@ from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.system import redaction
 
-#: Attempts after the first, and what they wait: 0.5, 1, 2 s. Answers that a later attempt may better.
-_RETRIES, _WAIT_S = 3, 0.5
+#: Attempts after the first, and the answers that a later one may better.
+_RETRIES = 3
 _AGAIN = (429, 500, 502, 503, 504)
 
 
 class WebhookOutput(Outbox):
-    """Posts to `url`. A user and password in it are sent as HTTP's basic authentication, and shown nowhere."""
+    """Posts to `url`. A user and password in it are sent as HTTP's basic authentication, and shown nowhere.
 
-    def __init__(self, url: str, timeout_s: float):
+    `timeout_s`: what an answer may take; `wait_s`: half of what the third attempt waits, which then doubles.
+    """
+
+    def __init__(self, url: str, timeout_s: float, wait_s: float = 0.5):
         if not url.startswith(("http://", "https://")):
             raise UserError(
                 f"webhook must begin with http:// or https://. Received: {redaction.safe_url(url)}"
@@ -28,7 +31,7 @@ class WebhookOutput(Outbox):
         self._url, self._timeout_s = url, timeout_s
         self._session = requests.Session()
         retry = urllib3.Retry(
-            _RETRIES, backoff_factor=_WAIT_S, status_forcelist=_AGAIN, allowed_methods=None,
+            _RETRIES, backoff_factor=wait_s, status_forcelist=_AGAIN, allowed_methods=None,
             respect_retry_after_header=False,
         )  # fmt: skip
         for scheme in ("http://", "https://"):
