@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -172,3 +173,16 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
 def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(UserError, match="mqtt must be mqtt://"):
         MqttOutput(url, "violence")
+
+
+def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
+    """The end of one waits for its clip, and may come behind the beginning of the next. There is no broker here."""
+    output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{live_parts.free_port()}", "violence")
+    said = []
+    for kind, event_id in (("new", "1"), ("new", "2"), ("end", "1"), ("end", "2")):
+        output.deliver(replace(_message(), news=replace(_message().news, kind=kind, event_id=event_id)))
+        said.append(output._retained["yard/violence"])
+    began_s = time.monotonic()
+    output.close(1)
+    assert said == ["ON", "ON", "ON", "OFF"]
+    assert time.monotonic() - began_s < 2, "a broker that is away keeps nobody from ending"
