@@ -1,9 +1,14 @@
-"""A video file sent over the loopback as a camera or a recorder would, or written bit by bit."""
+"""A video file sent over the loopback as a camera or a recorder would, or written bit by bit.
+
+As a script it pushes one to whoever listens for RTSP: streamed.py VIDEO URL. In one process with its reader FFmpeg's
+greeting would wait for itself.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -20,9 +25,11 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def remux(path: Path, to: str | BinaryIO) -> None:
-    """The video's packets as they are, as an MPEG transport stream."""
-    with av.open(str(path)) as source, av.open(to, "w", format="mpegts") as sink:
+def remux(
+    path: Path, to: str | BinaryIO, kind: str = "mpegts", options: dict[str, str] | None = None
+) -> None:
+    """The video's packets as they are, as an MPEG transport stream or what else FFmpeg makes."""
+    with av.open(str(path)) as source, av.open(to, "w", format=kind, options=options or {}) as sink:
         (track,) = source.streams.video
         out = sink.add_stream_from_template(track)
         for packet in source.demux(track):
@@ -84,3 +91,16 @@ def server_that_says(*pieces: bytes) -> Iterator[int]:
         yield int(server.getsockname()[1])
         for connection in held:
             connection.close()
+
+
+def push_by_rtsp(path: Path, url: str) -> None:
+    """Come to a reader that listens (ANNOUNCE and RECORD), as soon as it does."""
+    for _ in range(100):
+        with contextlib.suppress(av.ConnectionRefusedError):
+            return remux(path, url, "rtsp", {"rtsp_transport": "tcp"})
+        time.sleep(0.05)
+    raise TimeoutError(url)
+
+
+if __name__ == "__main__":
+    push_by_rtsp(Path(sys.argv[1]), sys.argv[2])

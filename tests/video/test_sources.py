@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -53,6 +55,19 @@ def test_footage_has_the_same_frames_and_times_whichever_way_it_comes(
         assert [time_s for _, time_s in got] == pytest.approx([time_s for _, time_s in frames], abs=1e-3)
         assert source.fps == pytest.approx(25.0)
     assert (as_file.live, stream.live, file.live) == (False, True, False)
+
+
+def test_rtsp_has_the_frames_and_times_of_the_file(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender comes to the reader, for want of a server; what is then read is the same."""
+    monkeypatch.setitem(sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})
+    url = f"rtsp://127.0.0.1:{streamed.free_port()}/live"
+    with subprocess.Popen([sys.executable, streamed.__file__, str(recording), url]) as sender:
+        try:
+            frames = _frames(open_source(url, read_limit_s=5))
+        finally:
+            sender.kill()
+    assert [number for number, _ in frames] == [i % 256 for i in range(300)]
+    assert [time_s for _, time_s in frames] == pytest.approx(evenly(300, 25), abs=1e-3)
 
 
 def test_a_file_of_which_a_part_does_not_decode_keeps_the_times_of_the_rest(tmp_path: Path) -> None:

@@ -473,7 +473,9 @@ class _Reader:
         )
 
     def _rate(self) -> float:
-        return stated_rate(self._stream)
+        """Frames a second as the container states them, 0 where it does not."""
+        stream = self._stream
+        return float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
 
     def _stated_s(self) -> float:
         """Length of the track by the header, 0 where it says nothing."""
@@ -557,9 +559,10 @@ def video_track(path: Path, container: av.container.InputContainer) -> av.VideoS
     return max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
 
 
-def stated_rate(stream: av.VideoStream) -> float:
-    """Frames a second as the container states them, 0 where it does not."""
-    return float(stream.average_rate or stream.guessed_rate or stream.base_rate or 0)
+def plausible_rate(stream: av.VideoStream) -> float:
+    """The first that can be true of the rates that FFmpeg knows of a stream, 0 where there is none."""
+    rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
+    return next((rate for rate in rates if _LOWEST_RATE <= rate <= _HIGHEST_RATE), 0.0)
 
 
 def rate_of(seconds: np.ndarray, stated: float) -> float:

@@ -167,7 +167,7 @@ class _DemuxedSource:
             except UnreadableVideo as e:
                 raise SourceError(self.name, e.reason) from e
             stream.thread_type = "SLICE"  # frames would wait for each other in threads
-            self.fps = decode.stated_rate(stream)
+            self.fps = decode.plausible_rate(stream)
             begins = container.start_time
             clock = _Clock(None if begins is None else begins / av.time_base, 1 / (self.fps or 25.0))
             rgb = RgbFrames()
