@@ -123,7 +123,7 @@ def _watch(
     live = cli.build(LiveConfig, args)
     watch.check(live, outputs)
     with stopping.asked_to_stop() as stop:
-        summary = watch.run(cameras, live_model.DetectorModel(config), live, outputs, stop)
+        summary = watch.run(cameras, live_model.load(config), live, outputs, stop)
     try:
         if output:
             batch.write(output, summary)

@@ -33,6 +33,7 @@ import psutil
 
 from violence_detection import cli
 from violence_detection.prediction.config import OutputConfig, PredictConfig
+from violence_detection.prediction.detector import Detector
 from violence_detection.prediction.events import JudgedWindow
 from violence_detection.prediction.live import camera_names, live_model, watch
 from violence_detection.prediction.live.config import LiveConfig
@@ -44,8 +45,8 @@ _EVERY_S = 2.0
 class _Measured(live_model.DetectorModel):
     """The model, made slower, with a note of when each window was judged."""
 
-    def __init__(self, config: PredictConfig, slow_s: float):
-        super().__init__(config)
+    def __init__(self, detector: Detector, slow_s: float):
+        super().__init__(detector)
         self._slow_s = slow_s
         self.took_s: list[float] = []
 
@@ -128,7 +129,7 @@ def main() -> int:
     args.format, args.annotate = (), None
     seconds = 60 * args.minutes
     cut_at_s = [seconds * (i + 1) / (args.cuts + 1) for i in range(args.cuts)]
-    model = _Measured(cli.build(PredictConfig, args), args.slow_s)
+    model = _Measured(Detector(cli.build(PredictConfig, args)), args.slow_s)
     with ExitStack() as stack, stopping.asked_to_stop() as stop:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         video = loopback_camera.prepared(args.video, folder / "camera.mp4", 60.0, args.height)

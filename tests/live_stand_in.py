@@ -15,5 +15,5 @@ def load(config: PredictConfig) -> live_parts.BrightnessModel:
 
 
 if __name__ == "__main__":
-    live_model.DetectorModel = load  # type: ignore[assignment, misc]
+    live_model.load = load
     cli.run_main(test_violence_model.main)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow
@@ -13,6 +13,9 @@ from violence_detection.prediction.live.camera_reader import WindowMaker
 from violence_detection.prediction.window_stream import WindowStream
 from violence_detection.video.sources import Source, TimedFrame
 from violence_detection.video.window_pictures import SeenWindow
+
+if TYPE_CHECKING:
+    from violence_detection.prediction.detector import Detector
 
 log = logging.getLogger(__name__)
 W = TypeVar("W")
@@ -46,19 +49,11 @@ class PlacedWindow:
 class DetectorModel:
     """A detector as cameras share it."""
 
-    def __init__(self, config: PredictConfig):
-        """Load the model. Raises UserError where that cannot be done."""
-        from violence_detection.models import shipped  # heavy, as is the next
-        from violence_detection.prediction.detector import Detector
-
-        if config.model is None:
-            model, why = shipped.default()
-            log.info("%s", why)
-            config = replace(config, model=model)
-        self._detector: Any = Detector(config)
-        self.window_s: float = self._detector.model.features.window_s
-        self.step_s: float = self._detector.stride_s
-        self.events_by: EventConfig = self._detector.events_by
+    def __init__(self, detector: Detector):
+        self._detector = detector
+        self.window_s = detector.model.features.window_s
+        self.step_s = detector.stride_s
+        self.events_by = detector.events_by
 
     def make_windows(self, source: Source) -> WindowMaker[PlacedWindow]:
         """Windows with the frames that this model looks at."""
@@ -92,3 +87,15 @@ class WindowsOfStream:
 
     def _placed(self, seen: Iterable[SeenWindow]) -> list[PlacedWindow]:
         return [PlacedWindow(*self._stream.span_s(window.window), window) for window in seen]
+
+
+def load(config: PredictConfig) -> DetectorModel:
+    """Load a model for cameras. Raises UserError where that cannot be done."""
+    from violence_detection.models import shipped  # heavy, as is the next
+    from violence_detection.prediction.detector import Detector
+
+    if config.model is None:
+        model, why = shipped.default()
+        log.info("%s", why)
+        config = replace(config, model=model)
+    return DetectorModel(Detector(config))
