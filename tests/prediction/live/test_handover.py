@@ -44,12 +44,39 @@ def test_a_slow_model_drops_windows_and_keeps_the_delay_short() -> None:
     assert max(delays) < 0.4
 
 
+def test_of_two_cameras_in_step_each_is_judged_by_a_model_that_has_time_for_one() -> None:
+    """A window takes 150 of the 200 ms that it may: that of the second camera is too old when the first is done."""
+    handover = Handover[int](max_delay_s=0.2, step_s=0.1)
+    cameras = [CameraState("first", ""), CameraState("second", "")]
+    stop = threading.Event()
+
+    def film() -> None:
+        for number in range(1000):
+            for camera in cameras:
+                handover.put(WaitingWindow(camera, number, 1, time.monotonic()))
+            if stop.wait(0.1):
+                return
+
+    thread = threading.Thread(target=film)
+    thread.start()
+    until_s = time.monotonic() + 2.0
+    judged = {"first": 0, "second": 0}
+    while time.monotonic() < until_s:
+        if (item := handover.next(0.1)) is not None:
+            time.sleep(0.15)
+            handover.took(0.15)
+            judged[item.camera.name] += 1
+    stop.set()
+    thread.join()
+    assert min(judged.values()) >= 3, judged
+
+
 def test_a_model_slower_than_the_limit_still_judges_the_newest() -> None:
     handover = Handover[int](max_delay_s=1.0, step_s=0.5)
     camera = CameraState("c", "")
     handover.took(9.0)
     now_s = time.monotonic()
-    for number, age_s in enumerate((3.0, 2.0, 0.1)):
+    for number, age_s in enumerate((3.0, 2.0, 0.05)):
         handover.put(WaitingWindow(camera, number, 1, now_s - age_s))
     item = handover.next(0)
     assert item is not None

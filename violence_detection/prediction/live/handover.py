@@ -14,8 +14,10 @@ W = TypeVar("W")
 
 #: More than this of one camera are never kept; an interruption leaves two or three at once.
 _MOST = 4
-#: A window as new as this is judged however slow the model is, for else none would be.
-_NEW_S = 0.5
+#: A window no older than this part of a step is judged however slow the model is, for else none would be; and so much a
+#: window may come beside its time.
+_NEW = 0.2
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Handover(Generic[W]):
         self._max_delay_s, self._step_s = max_delay_s, step_s
         self._waiting: dict[str, deque[WaitingWindow[W]]] = {}
         self._changed = threading.Condition()
+        self._came_s: dict[str, float] = {}
+        self._in_vain: set[str] = set()
         self._mean_s = self._deviation_s = 0.0
         self._closed = False
 
@@ -58,6 +62,7 @@ class Handover(Generic[W]):
             else:
                 self._changed.wait_for(lambda: len(queue) < _MOST or self._closed)
             queue.append(item)
+            self._came_s[item.camera.name] = time.monotonic()
             self._changed.notify_all()
 
     def next(self, timeout_s: float) -> WaitingWindow[W] | None:
@@ -65,14 +70,29 @@ class Handover(Generic[W]):
         until_s = time.monotonic() + timeout_s
         with self._changed:
             while True:
-                for name in list(self._waiting):
-                    if item := self._take(self._waiting[name]):
-                        self._waiting[name] = self._waiting.pop(name)  # its turn comes last now
-                        self._changed.notify_all()
-                        return item
+                if item := self._turn(timeout_s > 0):
+                    self._changed.notify_all()
+                    return item
                 left_s = until_s - time.monotonic()
-                if left_s <= 0 or not self._changed.wait(left_s):
+                if left_s <= 0:
                     return None
+                self._changed.wait(min(left_s, _LOOK_EVERY_S))
+
+    def _turn(self, may_wait: bool) -> WaitingWindow[W] | None:
+        """The window of the camera whose turn it is.
+
+        One that had its turn in vain, since its window was too old by then, is waited for where its next one is due:
+        else of two cameras whose windows come at the same time one would be judged always and the other never.
+        """
+        for name in list(self._waiting):
+            if item := self._take(self._waiting[name]):
+                self._waiting[name] = self._waiting.pop(name)  # its turn comes last now
+                self._in_vain.discard(name)
+                return item
+            due_s = self._came_s[name] + self._step_s - time.monotonic()
+            if may_wait and name in self._in_vain and abs(due_s) <= _NEW * self._step_s:
+                return None
+        return None
 
     def took(self, seconds: float) -> None:
         """Know how long the judging of a window took.
@@ -99,7 +119,7 @@ class Handover(Generic[W]):
     def _take(self, queue: deque[WaitingWindow[W]]) -> WaitingWindow[W] | None:
         now_s = time.monotonic()
         takes_s = self._mean_s + 2 * self._deviation_s
-        longest_s = max(self._max_delay_s - takes_s, _NEW_S)
+        longest_s = max(self._max_delay_s - takes_s, _NEW * self._step_s)
         while queue and queue[0].may_drop:
             waits_s = now_s - queue[0].arrived_s
             if waits_s <= longest_s and (len(queue) == 1 or waits_s <= self._step_s):
@@ -107,6 +127,8 @@ class Handover(Generic[W]):
             self._drop(queue)
         return queue.popleft() if queue else None
 
-    @staticmethod
-    def _drop(queue: deque[WaitingWindow[W]]) -> None:
-        queue.popleft().camera.dropped += 1
+    def _drop(self, queue: deque[WaitingWindow[W]]) -> None:
+        camera = queue.popleft().camera
+        camera.dropped += 1
+        if not queue:
+            self._in_vain.add(camera.name)

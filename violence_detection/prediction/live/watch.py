@@ -23,6 +23,7 @@ from violence_detection.prediction.live.handover import Handover, WaitingWindow
 from violence_detection.prediction.live.live_model import LiveModel
 from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
+from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system import storage
 from violence_detection.video import sources
@@ -55,15 +56,17 @@ def run(
     open_source: Callable[[str], Source] = sources.open_source,
     clock: Callable[[], float] = time.time,
     on_states: Callable[[Sequence[CameraState]], None] = lambda states: None,
+    others: Sequence[Outbox] = (),
 ) -> dict[str, Any]:
     """Judge cameras until `stop` is set, or all have ended, as files that grow do. Returns the fields of the JSON line.
 
     `on_states` is given the states of the cameras, which go on being written, before any frame is read.
-    Raises UserError where an output cannot be had.
+    `others`: outboxes besides those of the settings; they are closed with these. Raises UserError where an output
+    cannot be had.
     """
     states = [CameraState(camera.name, camera.address) for camera in cameras]
     on_states(states)
-    with ways.opened(live, states) as outboxes:
+    with ways.opened(live, states, others) as outboxes:
         publisher = EventPublisher(
             outboxes,
             model.events_by.threshold,

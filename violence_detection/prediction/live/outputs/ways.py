@@ -19,9 +19,14 @@ _ENDING_S = 5.0
 
 
 @contextmanager
-def opened(live: LiveConfig, cameras: Sequence[CameraState]) -> Iterator[list[Outbox]]:
-    """Yield those that are asked for; at the end what waits is sent. Raises UserError for one that cannot be had."""
-    outboxes: list[Outbox] = []
+def opened(
+    live: LiveConfig, cameras: Sequence[CameraState], others: Sequence[Outbox] = ()
+) -> Iterator[list[Outbox]]:
+    """Yield those that are asked for, and others; at the end what waits is sent.
+
+    Raises UserError for one that cannot be had.
+    """
+    outboxes = list(others)
     server: MetricsServer | None = None
     try:
         if live.on_event is not None:
