@@ -54,7 +54,8 @@ def test_of_two_cameras_in_step_each_is_judged_by_a_model_that_has_time_for_one(
         for number in range(1000):
             for camera in cameras:
                 handover.put(WaitingWindow(camera, number, 1, time.monotonic()))
-            if stop.wait(0.1):
+                time.sleep(0.01)
+            if stop.wait(0.08):
                 return
 
     thread = threading.Thread(target=film)
