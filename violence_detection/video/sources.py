@@ -102,7 +102,7 @@ def open_source(
     that another program still writes, which ends when it has not grown for `still_s` seconds; else a file.
     """
     if text.startswith(GROWING):
-        return GrowingSource(Path(text.removeprefix(GROWING)), still_s)
+        return GrowingSource(Path(text.removeprefix(GROWING)).expanduser(), still_s)
     if not is_stream(text):
         return FileSource(Path(text))
     if device := _DEVICE.fullmatch(text):
