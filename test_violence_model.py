@@ -1,14 +1,11 @@
 #!/usr/bin/env python3
 """Judge new videos with a trained model: violent or not, how likely, and when.
 
-<<<<<<< HEAD
-    python test_violence_model.py --model models_ensemble video.mp4 folder_of_videos/
-    python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
-    python test_violence_model.py --rejudge night --threshold 0.8 --output night
-=======
     python test_violence_model.py video.mp4 folder_of_videos/
     python test_violence_model.py --model models_ensemble video.mp4
->>>>>>> kernel
+    python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
+    python test_violence_model.py --rejudge night --threshold 0.8 --output night
+    python test_violence_model.py --model fast --export onnx,tflite exported
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
@@ -24,6 +21,7 @@ from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
+from violence_detection.system import settings
 
 #: What failed before anything is judged, the paths of all videos, and the verdicts to come.
 Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | UnreadableVideo]]
@@ -31,6 +29,8 @@ Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | Unr
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
+    if args.export:
+        return _export(args)
 
     from violence_detection.prediction import batch, written_outputs  # heavy imports only now
 
@@ -83,11 +83,34 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="judge no video: a file with windows that a run with --output wrote, or a folder of such, with the "
         "thresholds and settings of events given now",
     )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("FORMAT[,FORMAT]", "DIR"),
+        help="judge no video: write the model into this folder as onnx, openvino, tflite, any of them, for programs that "
+        "need neither this package nor TensorFlow, and compare what they say with what it says here, on made-up "
+        "pictures and on the videos given, if any",
+    )
     cli.add_config(parser, OutputConfig)
     args = cli.parse(parser, argv)
-    if bool(args.videos) == bool(args.rejudge):
-        parser.error("give videos to judge, or --rejudge PATH")
+    if not args.export and bool(args.videos) == bool(args.rejudge):
+        parser.error("give videos to judge, or --rejudge PATH, or --export FORMAT DIR")
+    if args.export and args.rejudge:
+        parser.error("--export and --rejudge are two runs: give one of them")
     return args
+
+
+def _export(args: argparse.Namespace) -> int:
+    """The model written for other programs."""
+    from violence_detection.prediction import batch
+    from violence_detection.prediction.exports import export
+
+    formats, folder = args.export
+    videos = batch.find_videos(args.videos).videos if args.videos else ()
+    config = cli.build(PredictConfig, args)
+    summary = export.run(config, formats.split(","), settings.expanded(folder), videos)
+    cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
 
 
 def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None) -> Given:
