@@ -87,9 +87,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--export",
         nargs=2,
         metavar=("FORMAT[,FORMAT]", "DIR"),
-        help="judge no video: write the model into this folder as onnx, openvino, tflite, any of them, for programs that "
-        "need neither this package nor TensorFlow, and compare what they say with what it says here, on made-up "
-        "pictures and on the videos given, if any",
+        help="judge no video: write the model into this folder as onnx, openvino, tflite or several of them, for "
+        "programs that need neither this package nor TensorFlow, and compare what they say with what it says here, on "
+        "made-up pictures and on the videos given, if any",
     )
     cli.add_config(parser, OutputConfig)
     args = cli.parse(parser, argv)
