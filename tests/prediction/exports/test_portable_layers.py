@@ -35,7 +35,7 @@ def test_a_network_of_images_stays_as_it_is() -> None:
 def test_a_convolution_of_another_kind_is_refused() -> None:
     given = keras.Input((4, 8, 8, 3))
     network = keras.Model(given, layers.Conv3D(2, 3, padding="valid", name="odd")(given))
-    with pytest.raises(UserError, match="layer odd .Conv3D. is of a kind that TFLite cannot be given"):
+    with pytest.raises(UserError, match="layer odd"):
         portable_layers.in_two_dimensions(network)
 
 
