@@ -1,14 +1,10 @@
 #!/usr/bin/env python3
 """Judge new videos with a trained model: violent or not, how likely, and when.
 
-<<<<<<< HEAD
-    python test_violence_model.py --model models_ensemble video.mp4 folder_of_videos/
-    python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
-    python test_violence_model.py --rejudge night --threshold 0.8 --output night
-=======
     python test_violence_model.py video.mp4 folder_of_videos/
     python test_violence_model.py --model models_ensemble video.mp4
->>>>>>> kernel
+    python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
+    python test_violence_model.py --rejudge night --threshold 0.8 --output night
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
@@ -104,9 +100,14 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
     """Windows that were kept, with the thresholds of now."""
     from violence_detection.prediction import batch, kept_windows
 
-    if config.model is None and config.operating_point != OPERATING_POINTS[0]:
-        raise UserError(f"whose {config.operating_point}? Name the --model that judged the windows")
+    if config.model is None and (config.profile or config.operating_point != OPERATING_POINTS[0]):
+        raise UserError(
+            f"whose {config.profile or config.operating_point}? Name the --model that judged the windows"
+        )
+    profile = batch.profile_of(config)
     verdicts = kept_windows.read(args.rejudge, batch.events_by(config))
+    if profile:
+        verdicts = [profile.verdict(verdict) for verdict in verdicts]
     return [], [v.path for v in verdicts], verdicts
 
 
