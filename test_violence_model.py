@@ -127,9 +127,14 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
     """Windows that were kept, with the thresholds of now."""
     from violence_detection.prediction import batch, kept_windows
 
-    if config.model is None and config.operating_point != OPERATING_POINTS[0]:
-        raise UserError(f"whose {config.operating_point}? Name the --model that judged the windows")
+    if config.model is None and (config.profile or config.operating_point != OPERATING_POINTS[0]):
+        raise UserError(
+            f"whose {config.profile or config.operating_point}? Name the --model that judged the windows"
+        )
+    profile = batch.profile_of(config)
     verdicts = kept_windows.read(args.rejudge, batch.events_by(config))
+    if profile:
+        verdicts = [profile.verdict(verdict) for verdict in verdicts]
     return [], [v.path for v in verdicts], verdicts
 
 

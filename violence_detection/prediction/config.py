@@ -81,6 +81,9 @@ class PredictConfig(EventConfig, RuntimeConfig):
         2.5, "seconds from one window to the next in a video longer than one window; at most a window"
     )
     tta: int = option(1, "views of each window that are averaged; 1 is the plain window alone")
+    profile: Path | None = option(
+        None, "the camera's own threshold and calibration: a file that --save-profile wrote for this model"
+    )
 
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
@@ -91,6 +94,14 @@ class PredictConfig(EventConfig, RuntimeConfig):
             raise UserError(
                 f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "
                 "give one of the two"
+            )
+        if self.profile and (self.threshold, self.operating_point) != (
+            DEFAULT_THRESHOLD,
+            OPERATING_POINTS[0],
+        ):
+            raise UserError(
+                f"the camera profile {self.profile} has a threshold of its own: give it without threshold and "
+                "operating_point"
             )
 
 

@@ -17,6 +17,8 @@ from violence_detection.backbones import engines
 from violence_detection.errors import UnreadableVideo
 from violence_detection.models import trained_model
 from violence_detection.models.trained_model import BackboneRun, Inputs
+from violence_detection.prediction import camera_profile
+from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
@@ -34,15 +36,19 @@ class Detector:
     def __init__(self, config: PredictConfig):
         """Load the model and start its backbones.
 
-        Raises UserError if there is no such model, it has no such operating point, or its backbone's weights cannot be
-        had.
+        Raises UserError if there is no such model, it has no such operating point, its backbone's weights cannot be
+        had, or the camera profile is of another model.
         """
         from violence_detection.models import shipped  # needed once, to find the model
 
         self.config = config
         loaded = trained_model.load(shipped.find(config.model))
         self.model = loaded.at(config.operating_point, config.threshold)
+        self.profile: CameraProfile | None = None
         self.events_by = config.at(self.model.threshold)
+        if config.profile:
+            self.profile = camera_profile.read_for(config.profile, shipped.find(config.model), config)
+            self.events_by = self.profile.settings(config)
         self.views = augment.variant_names("t", config.tta)
         self.runs = self.model.backbone_runs(config.backbone_weights)
         self._engines = [
@@ -71,6 +77,8 @@ class Detector:
             probabilities = self.model.average(self.model.average_views(inputs))
             _check_finite(path, {"P(violent)": probabilities})
             new = [_judged(info, window, float(p)) for window, p in zip(some, probabilities, strict=True)]
+            if self.profile:
+                new = [self.profile.window(window) for window in new]
             judged += new
             processes.tell(JudgingNews(tuple(new), new[-1].end_s, info.duration_s))
         last = windows[-1]
@@ -85,6 +93,7 @@ class Detector:
             or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
             calibrated=self.model.calibrated,
             fps=info.fps,
+            profile=self.profile.name if self.profile else "",
         )
 
     def _inputs(
