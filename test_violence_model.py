@@ -6,6 +6,8 @@
     python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
     python test_violence_model.py --rejudge night --threshold 0.8 --output night
     python test_violence_model.py --model fast --export onnx,tflite exported
+    python test_violence_model.py --calibrate quiet_hour.mp4 --save-profile door.json
+    python test_violence_model.py --profile door.json night.mp4
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
@@ -19,7 +21,7 @@ from pathlib import Path
 from violence_detection import cli
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.prediction.config import OutputConfig, PredictConfig
+from violence_detection.prediction.config import OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import settings
 
@@ -31,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     if args.export:
         return _export(args)
+    if args.calibrate:
+        return _calibrate(args)
 
     from violence_detection.prediction import batch, written_outputs  # heavy imports only now
 
@@ -91,12 +95,23 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "programs that need neither this package nor TensorFlow, and compare what they say with what it says here, on "
         "made-up pictures and on the videos given, if any",
     )
+    cli.add_config(parser, QuietConfig)
+    parser.add_argument(
+        "--save-profile",
+        type=Path,
+        metavar="FILE",
+        help="where the camera's profile is written, for --profile in later runs",
+    )
     cli.add_config(parser, OutputConfig)
     args = cli.parse(parser, argv)
-    if not args.export and bool(args.videos) == bool(args.rejudge):
-        parser.error("give videos to judge, or --rejudge PATH, or --export FORMAT DIR")
-    if args.export and args.rejudge:
-        parser.error("--export and --rejudge are two runs: give one of them")
+    kinds = {"--rejudge": args.rejudge, "--export": args.export, "--calibrate": args.calibrate}
+    given = [flag for flag, value in kinds.items() if value]
+    if len(given) > 1:
+        parser.error(f"{' and '.join(given)} are runs of their own: give one of them")
+    if bool(args.videos) == bool(given) and not args.export:
+        parser.error("give videos to judge, or --rejudge PATH, --export FORMAT DIR or --calibrate FOOTAGE")
+    if args.calibrate and not args.save_profile:
+        parser.error("--calibrate needs --save-profile FILE: where the camera's profile is written")
     return args
 
 
@@ -109,6 +124,18 @@ def _export(args: argparse.Namespace) -> int:
     videos = batch.find_videos(args.videos).videos if args.videos else ()
     config = cli.build(PredictConfig, args)
     summary = export.run(config, formats.split(","), settings.expanded(folder), videos)
+    cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    """A camera's own threshold from its quiet footage."""
+    from violence_detection.prediction import batch, quiet_footage
+
+    output = batch.output_file(args.output) if args.output else None
+    summary = quiet_footage.run(
+        cli.build(PredictConfig, args), cli.build(QuietConfig, args), args.save_profile, output
+    )
     cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
 

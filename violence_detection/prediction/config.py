@@ -106,6 +106,24 @@ class PredictConfig(EventConfig, RuntimeConfig):
 
 
 @dataclass(frozen=True)
+class QuietConfig(BaseConfig):
+    """A camera's own threshold from its quiet footage."""
+
+    calibrate: Path | None = option(
+        None,
+        "footage of one camera in which nobody fights, an hour or more: a video, a folder of them, or windows that a "
+        "run with --output kept; its own threshold is written to --save-profile",
+    )
+    false_events_per_hour: float = option(1.0, "the rate of false events that --calibrate aims at")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a rate that is none."""
+        super().__post_init__()
+        if not 0 < self.false_events_per_hour < math.inf:
+            raise UserError(f"false_events_per_hour must be above 0. Received: {self.false_events_per_hour}")
+
+
+@dataclass(frozen=True)
 class OutputConfig(BaseConfig):
     """What is made of the verdicts besides the JSON line. The names of formats are those of prediction/outputs/."""
 

@@ -68,6 +68,11 @@ def read(given: Path, events_by: EventConfig) -> list[Verdict]:
     return [found[path] for path in sorted(found)]
 
 
+def are_at(given: Path) -> bool:
+    """Whether it is a file of windows, or a folder that holds one."""
+    return given.name.endswith(ENDINGS) if given.is_file() else any(_files_below(given))
+
+
 def _files_below(folder: Path) -> list[Path]:
     return [f for f in sorted(folder.rglob("*")) if f.name.endswith(ENDINGS) and f.is_file()]
 
