@@ -152,6 +152,9 @@ def test_a_format_that_differs_is_a_failure_with_its_figure() -> None:
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Received: torch"):
         export.check(["onnx", "torch"])
+    for config in (PredictConfig(tta=2), PredictConfig(profile=tmp_path / "door.json")):
+        with pytest.raises(UserError, match="leave out"):
+            export.run(config, ["onnx"], tmp_path / "out", [])
 
     def refuses(graph: Any, path: Path) -> None:
         raise RuntimeError("no such   operation: Erf")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -62,13 +64,33 @@ def check_installed(name: str) -> None:
 
 
 def _write_onnx(graph: Any, path: Path) -> None:
+    import onnx
     import tensorflow as tf
     import tf2onnx
 
-    signature = [tf.TensorSpec(t.shape, t.dtype, name=t.name.split(":")[0]) for t in graph.inputs]
-    converted, _ = tf2onnx.convert.from_function(graph.owner.whole, signature, opset=ONNX_OPSET)
+    _, by_name = graph.structured_input_signature
+    # the converter hands over what it is given by place
+    by_place = tf.function(
+        lambda *pictures: graph(**dict(zip(by_name, pictures, strict=True))),
+        input_signature=list(by_name.values()),
+    )
+    converted, _ = tf2onnx.convert.from_function(
+        by_place, by_place.input_signature, opset=ONNX_OPSET, custom_op_handlers={"Erfc": (_one_less_erf, [])}
+    )
+    # what the converter does not know, it leaves as it is
+    onnx.checker.check_model(converted)
     with storage.atomic_path(path) as temporary:
         temporary.write_bytes(converted.SerializeToString())
+
+
+def _one_less_erf(graph: Any, node: Any, *_: Any) -> None:
+    """Write TensorFlow's erfc, which its GELU takes, as ONNX has it: 1 - erf."""
+    shape, dtype = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
+    one = graph.make_const(f"{node.name}/one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", node.input, shapes=[shape], dtypes=[dtype])
+    graph.remove_node(node.name)
+    operands = [one.output[0], erf.output[0]]
+    graph.make_node("Sub", operands, outputs=node.output, shapes=[shape], dtypes=[dtype])
 
 
 def _write_openvino(graph: Any, path: Path) -> None:

@@ -45,6 +45,7 @@ def run(
     format or model, a package is missing, or a format cannot hold the model; UnreadableVideo for a video.
     """
     check(formats)
+    _check_plain(config)
     folder.mkdir(parents=True, exist_ok=True)
     storage.check_writable(folder, "--export")
     path = shipped.find(config.model)
@@ -82,6 +83,17 @@ def check(formats: Sequence[str]) -> None:
         raise UserError(f"--export needs a format: {', '.join(FORMATS)}")
     for name in formats:
         converters.check_installed(name)
+
+
+def _check_plain(config: PredictConfig) -> None:
+    """Raise UserError for settings that no exported model has."""
+    if config.profile:
+        raise UserError(
+            f"a camera's profile is not exported: leave out --profile {config.profile}, and compare what the exported "
+            "model gives with what the profile says"
+        )
+    if config.tta > 1:
+        raise UserError("an exported model sees one view of a window: leave out --tta")
 
 
 def _windows(

@@ -22,7 +22,10 @@ def unrolled_logits(head: keras.Model) -> keras.Model:
     return keras.Model(copy.inputs, copy.get_layer("logits").output)
 
 
-def _unrolled(layer: keras.Layer) -> keras.Layer:
+def _unrolled(layer: Any) -> Any:
+    # sums and the like, which have neither weights nor a type of numbers
+    if not isinstance(layer, keras.Layer):
+        return layer
     config = layer.get_config()
     if isinstance(layer, layers.Bidirectional):
         config["layer"]["config"] |= {"unroll": True, "dtype": "float32"}
@@ -45,7 +48,7 @@ def in_two_dimensions(network: keras.Model) -> keras.Model:
     return copy
 
 
-def _flat(layer: keras.Layer) -> keras.Layer:
+def _flat(layer: Any) -> Any:
     config = layer.get_config()
     if isinstance(layer, layers.Conv3D):
         plain = (layer.padding, layer.dilation_rate, layer.groups, layer.data_format, layer.use_bias)

@@ -56,7 +56,7 @@ def picture_inputs(runs: Sequence[BackboneRun]) -> list[PictureInput]:
 
 
 def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: bool) -> Any:
-    """The graph, a TensorFlow concrete function of the inputs of `picture_inputs` in their order.
+    """The graph, a TensorFlow concrete function of the inputs of `picture_inputs` by name.
 
     `two_dimensional`: without convolutions and pooling over time, see portable_layers.in_two_dimensions. Raises
     UserError where a layer has no such form.
@@ -70,8 +70,8 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
         networks.append(portable_layers.in_two_dimensions(network) if two_dimensional else network)
     heads = [portable_layers.unrolled_logits(member.model) for member in model.members]
 
-    def whole(*pictures: Any) -> dict[str, Any]:
-        by_name = {i.name: tf.cast(p, tf.float32) for i, p in zip(given, pictures, strict=True)}
+    def whole(**pictures: Any) -> dict[str, Any]:
+        by_name = {name: tf.cast(images, tf.float32) for name, images in pictures.items()}
         inputs: dict[str, Any] = {}
         for run, network in zip(runs, networks, strict=True):
             mine = {i.stream: by_name[i.name] for i in given if i.run is run}
@@ -80,14 +80,14 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
                 inputs |= run.by_input(stream, network(images, training=False))
         return {OUTPUT: tf.reshape(_judged(model, heads, inputs), (1,))}
 
-    signature = [tf.TensorSpec(i.shape, tf.uint8, name=i.name) for i in given]
     module = tf.Module()
-    # what the graph computes with must live as long as it does
-    module.parts = [networks, heads]
-    module.whole = tf.function(whole, input_signature=signature)
-    traced = module.whole.get_concrete_function()
-    traced.owner = module
-    return traced
+    # what the graph computes with must live as long as it does; saved as models, they would be traced alone
+    module.weights = [weight.value for part in (*networks, *heads) for weight in part.weights]
+    module.whole = tf.function(whole).get_concrete_function(
+        **{i.name: tf.TensorSpec(i.shape, tf.uint8, name=i.name) for i in given}
+    )
+    module.whole.owner = module
+    return module.whole
 
 
 def without_still(frames: Any) -> Any:
