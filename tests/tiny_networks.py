@@ -15,7 +15,7 @@ from violence_detection.backbones import registry
 from violence_detection.features.config import FeatureConfig
 
 SIZE = 24
-FRAMES, CLIP_FRAMES = 5, 9
+FRAMES, CLIP_FRAMES = 3, 9
 #: Input name -> (T, C) of what they give under CONFIG.
 SHAPES = {
     "tiny_images.rgb": (FRAMES, 6),

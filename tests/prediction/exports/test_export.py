@@ -57,9 +57,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
         head = HeadConfig(units=8, projection=6, landmarks=5)
         members = tuple(
             trained_model.Member(name, heads.build(name, tiny_networks.SHAPES, head), weight)
-            for name, weight in (("bilstm_attention", 0.25), ("attention", 0.5), ("kernel", 0.25))
+            for name, weight in (("bilstm_attention", 0.75), ("kernel", 0.25))
         )
-        vectors = members[2].model.get_layer("tiny_clip.rgb.similarity")
+        vectors = members[1].model.get_layer("tiny_clip.rgb.similarity")
         vectors.set_weights([np.eye(5, 8, dtype=np.float32), np.ones(1, np.float32)])
         model = trained_model.TrainedModel(
             folder, (folder,), members, config, {"feature_engines": {}},
@@ -94,9 +94,9 @@ def test_the_manifest_says_what_goes_in_and_what_comes_out(exported: Exported) -
     manifest = json.loads((exported.folder / "manifest.json").read_text())
     shapes = {i["name"]: tuple(i["shape"]) for i in manifest["inputs"]}
     assert shapes == {
-        "tiny_images_rgb": (5, 24, 24, 3),
-        "tiny_images_crop": (5, 24, 24, 3),
-        "tiny_images_motion": (5, 24, 24, 3),
+        "tiny_images_rgb": (3, 24, 24, 3),
+        "tiny_images_crop": (3, 24, 24, 3),
+        "tiny_images_motion": (3, 24, 24, 3),
         "tiny_clip_rgb": (9, 24, 24, 3),
     }
     assert manifest["threshold"] == manifest["thresholds"]["low-false-alarm"] == 0.8

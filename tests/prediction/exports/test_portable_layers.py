@@ -60,3 +60,10 @@ def test_what_stands_still_is_taken_away_as_the_package_does_it(count: int) -> N
     frames = np.random.default_rng(count).integers(0, 256, (count, 6, 6, 3), np.uint8)
     found = np.asarray(whole_graph.without_still(keras.ops.cast(frames, "float32")))
     np.testing.assert_array_equal(found, pictures.without_still(frames))
+
+
+def test_numbers_are_rounded_as_the_cache_keeps_them() -> None:
+    x = np.random.default_rng(2).standard_normal(5000).astype(np.float32) * 30
+    found = np.asarray(whole_graph.in_half_precision(keras.ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(found, x.astype(np.float16).astype(np.float32), atol=1e-7)
+    assert np.abs(found - x).max() > 1e-3
