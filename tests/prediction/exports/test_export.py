@@ -63,7 +63,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
         vectors.set_weights([np.eye(5, 8, dtype=np.float32), np.ones(1, np.float32)])
         model = trained_model.TrainedModel(
             folder, (folder,), members, config, {"feature_engines": {}},
-            calibration=Calibration(0.4, {"n": 9, "n_groups": 3, "what": "a test"}, POINTS),
+            calibration=Calibration(0.1, {"n": 9, "n_groups": 3, "what": "a test"}, POINTS),
         )  # fmt: skip
         patch.setattr(trained_model, "load", lambda _: model)
         patch.setattr(model_files, "identity", lambda _: "made")
