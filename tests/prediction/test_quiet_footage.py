@@ -43,7 +43,7 @@ def test_an_hour_without_a_false_event_shows_one_an_hour_and_excludes_three() ->
     assert [e.p_violent for _, e in found.loudest] == [0.9, 0.7]
     rarer = quiet_footage.choose([_hour({100: 0.7, 500: 0.9})], SETTINGS, 0.1)
     assert (rarer.threshold, rarer.shows_asked) == (0.9001, False)
-    assert "takes at least 10 hours of quiet footage" in "\n".join(rarer.described())
+    assert "takes at least 10 h of quiet footage" in "\n".join(rarer.described())
 
 
 def test_events_count_and_not_windows() -> None:
