@@ -80,8 +80,8 @@ class QuietThreshold:
         ]
         if not self.shows_asked and self.false_events == 0:
             lines.append(
-                f"{self.asked_per_hour:g} an hour was asked for. It takes at least {1 / self.asked_per_hour:.3g} h of quiet "
-                f"footage to show that, and {_RULE_OF_THREE / self.asked_per_hour:.3g} h to be 95 % certain"
+                f"{self.asked_per_hour:g} an hour was asked for. It takes at least {1 / self.asked_per_hour:.3g} h of "
+                f"quiet footage to show that, and {_RULE_OF_THREE / self.asked_per_hour:.3g} h to be 95 % certain"
             )
         elif not self.shows_asked:
             lines.append(
