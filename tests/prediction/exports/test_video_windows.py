@@ -64,6 +64,12 @@ def test_pictures_are_those_of_the_package(config: FeatureConfig, tmp_path: Path
             np.testing.assert_array_equal(seen[name], images, err_msg=name)
 
 
+def test_frames_without_a_time_come_behind_the_others() -> None:
+    stamps = np.array([0.08, 0.12, 0.16, 0.0, 0.0])
+    np.testing.assert_allclose(video_windows._in_order(stamps, 0.04), [0.0, 0.04, 0.08, 0.12, 0.16])
+    np.testing.assert_allclose(video_windows._in_order(np.zeros(3), 0.5), [0.0, 0.5, 1.0])
+
+
 def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     _, described = _inputs_and_manifest(config)

@@ -46,9 +46,9 @@ class MomentsOfVideo:
         if count < MIN_FRAMES:
             raise ValueError(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
         self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
-        seconds = np.sort(stamps) - min(stamps)
+        seconds = _in_order(np.array(stamps), 1 / self.fps)
         late_s = seconds - np.arange(count) / self.fps
-        if not seconds.any() or np.abs(late_s).max() <= 0.5 / self.fps:
+        if np.abs(late_s).max() <= 0.5 / self.fps:
             self.n_frames, self.shown = count, np.arange(count)
             return
         self.n_frames = round(float(seconds[-1]) * self.fps) + 1
@@ -59,6 +59,16 @@ class MomentsOfVideo:
         """How many different frames stand between two moments."""
         first, end = max(int(start), 0), min(int(np.ceil(start + length - 1e-9)), self.n_frames)
         return len(np.unique(self.shown[first:end]))
+
+
+def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
+    """When frames come, from the first one on, in order: (n,) float64.
+
+    Some frames, at the end of files most of all, have no time; OpenCV says 0 of them. They come behind the others.
+    """
+    known = np.sort(np.concatenate([stamps[:1], stamps[1:][stamps[1:] != 0]]))
+    behind = known[-1] + step_s * np.arange(1, len(stamps) - len(known) + 1)
+    return np.concatenate([known, behind]) - known[0]
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
