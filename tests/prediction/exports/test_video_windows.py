@@ -20,7 +20,8 @@ from violence_detection.models.trained_model import TrainedModel
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.exports import manifest, standalone, video_windows, whole_graph
 from violence_detection.prediction.exports.whole_graph import PictureInput
-from violence_detection.video import augment, decode, pictures, sampling
+from violence_detection.video import augment, decode, sampling, window_pictures
+from violence_detection.video.window_pictures import Viewer
 
 
 @pytest.fixture
@@ -40,12 +41,9 @@ def _of_package(
     info = decode.probe(video)
     spans = sampling.sliding_windows(info, config.window_s, 1.0)
     runs = list({id(i.run): i.run for i in inputs}.values())
-    per_run = [
-        pictures.window_variants(video, "", info, spans, [augment.PLAIN], tiny_networks.SIZE, run.config)
-        for run in runs
-    ]
-    for by_run in zip(*per_run, strict=True):
-        of = {id(run): found[augment.PLAIN] for run, found in zip(runs, by_run, strict=True)}
+    viewers = [Viewer(tiny_networks.SIZE, run.config) for run in runs]
+    for seen in window_pictures.of_file(video, info, spans, viewers, "", [augment.PLAIN]):
+        of = {id(run): seen.pictures(number, augment.PLAIN) for number, run in enumerate(runs)}
         yield {i.name: of[id(i.run)][i.stream] for i in inputs}
 
 

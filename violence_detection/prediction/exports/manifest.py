@@ -14,7 +14,7 @@ from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.exports.converters import FORMATS
 from violence_detection.prediction.exports.whole_graph import OUTPUT, PictureInput
 from violence_detection.system import storage
-from violence_detection.video import focus, pictures
+from violence_detection.video import pictures
 from violence_detection.video.decode import MIN_FRAMES
 
 #: Settings of sampling that video_windows.py needs.
@@ -61,7 +61,7 @@ def _described(given: PictureInput) -> dict[str, Any]:
     config = given.run.config
     sides = [pictures.frame_side(given.size, config)]
     if given.stream == "crop":
-        sides.append(round(given.size / focus.STREAM_SIDE))
+        sides.append(pictures.crop_side(given.size, config))
     return {
         "name": given.name,
         "stream": given.stream,

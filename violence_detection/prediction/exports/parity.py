@@ -15,7 +15,8 @@ from violence_detection.errors import UnreadableVideo
 from violence_detection.models.trained_model import BackboneRun, TrainedModel
 from violence_detection.prediction.exports.runtimes import ExportedModel
 from violence_detection.prediction.exports.whole_graph import PictureInput
-from violence_detection.video import augment, decode, pictures, sampling
+from violence_detection.video import augment, decode, pictures, sampling, window_pictures
+from violence_detection.video.window_pictures import Viewer
 
 #: P(violent) of an exported model may differ by so much.
 LIMIT = 1e-3
@@ -128,12 +129,13 @@ def windows_of_video(
     chosen = [
         shown[i] for i in sorted(set(np.linspace(0, len(shown) - 1, WINDOWS_A_VIDEO, dtype=int).tolist()))
     ]
-    seen: list[dict[str, np.ndarray]] = [{} for _ in chosen]
-    for run in {id(i.run): i.run for i in inputs}.values():
-        mine = [i for i in inputs if i.run is run]
-        config = replace(run.config, streams=tuple(i.stream for i in mine))
-        pictured = pictures.window_variants(path, "", info, chosen, [augment.PLAIN], mine[0].size, config)
-        for found, by_variant in zip(seen, pictured, strict=True):
-            found |= {i.name: by_variant[augment.PLAIN][i.stream] for i in mine}
-    for window, found in zip(chosen, seen, strict=True):
-        yield f"{path} {window.start / info.fps:.2f} s", found
+    runs = list({id(i.run): i.run for i in inputs}.values())
+    given = [[i for i in inputs if i.run is run] for run in runs]
+    viewers = [
+        Viewer(mine[0].size, replace(run.config, streams=tuple(i.stream for i in mine)))
+        for run, mine in zip(runs, given, strict=True)
+    ]
+    for seen in window_pictures.of_file(path, info, chosen, viewers, "", [augment.PLAIN]):
+        by_viewer = [seen.pictures(viewer, augment.PLAIN) for viewer in range(len(viewers))]
+        found = {i.name: of[i.stream] for of, mine in zip(by_viewer, given, strict=True) for i in mine}
+        yield f"{path} {seen.window.start / info.fps:.2f} s", found

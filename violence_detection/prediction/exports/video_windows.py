@@ -20,7 +20,7 @@ import numpy as np
 from violence_detection.video.decode import MIN_FRAMES
 from violence_detection.video.focus import STREAM_SIDE, crop_position
 from violence_detection.video.pictures import resize
-from violence_detection.video.sampling import sample, sliding_windows
+from violence_detection.video.sampling import sample, shows_movement, sliding_windows
 
 #: Rates that a header may state; beyond them it is not believed.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
@@ -55,9 +55,8 @@ class MomentsOfVideo:
         middles = (np.arange(self.n_frames) + 0.5) / self.fps
         self.shown = np.maximum(np.searchsorted(seconds, middles, side="right") - 1, 0)
 
-    def distinct(self, start: float, length: float) -> int:
-        """How many different frames stand between two moments."""
-        first, end = max(int(start), 0), min(int(np.ceil(start + length - 1e-9)), self.n_frames)
+    def distinct(self, first: int, end: int) -> int:
+        """How many different frames stand at the moments from `first` to before `end`."""
         return len(np.unique(self.shown[first:end]))
 
 
@@ -86,11 +85,8 @@ def windows(
     """
     info: Any = MomentsOfVideo(path)
     inputs, times = manifest["inputs"], manifest["windows"]
-    spans = [
-        span
-        for span in sliding_windows(info, times["window_s"], times["stride_s"])
-        if info.distinct(span.start, span.length) >= MIN_FRAMES
-    ]
+    every = sliding_windows(info, times["window_s"], times["stride_s"])
+    spans = [span for span in every if shows_movement(info, span)]
     if not spans:
         raise ValueError(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
