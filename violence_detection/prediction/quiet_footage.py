@@ -188,7 +188,7 @@ def run(
     assert quiet.calibrate is not None
     if config.model is None and kept_windows.are_at(quiet.calibrate):
         raise UserError(f"whose windows are in {quiet.calibrate}? Name the --model that judged them")
-    storage.check_writable(save_to.parent, "--save-profile")
+    storage.check_writable(save_to.absolute().parent, "--save-profile")
     model = shipped.find(config.model)
     settings, applied = batch.events_by(config), batch.profile_of(config)
     verdicts, failures = _judged(config, quiet.calibrate, output)

@@ -59,11 +59,14 @@ def run(
     judged = [(source, window, reference(window, inputs)) for source, window in windows]
     written: dict[str, Any] = {}
     compared: dict[str, Any] = {}
-    for name in dict.fromkeys(formats):
+    graph, as_traced = None, None
+    # those that take the same graph one after another: it is traced once, and only one is held
+    for name in sorted(dict.fromkeys(formats), key=lambda name: FORMATS[name].two_dimensional):
         log.info("writing %s", folder / FORMATS[name].files[0])
-        graph = whole_graph.trace(model, runs, FORMATS[name].two_dimensional)
+        if as_traced is not FORMATS[name].two_dimensional:
+            graph, as_traced = None, FORMATS[name].two_dimensional
+            graph = whole_graph.trace(model, runs, as_traced)
         file = converters.write(name, graph, folder)
-        del graph  # it holds every weight a second time
         storage.write_text(folder / standalone.example_name(name), standalone.example(name))
         written[name] = manifest.of_files(name, folder)
         compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)))
