@@ -39,7 +39,7 @@ def test_a_convolution_of_another_kind_is_refused() -> None:
         portable_layers.in_two_dimensions(network)
 
 
-@pytest.mark.parametrize("architecture", ["bilstm_attention", "gru", "attention", "kernel"])
+@pytest.mark.parametrize("architecture", ["bilstm_attention", "attention", "kernel"])
 def test_a_head_without_loops_gives_the_same(architecture: str) -> None:
     keras.utils.set_random_seed(1)
     head = heads.build(
