@@ -51,9 +51,14 @@ def of_model(
 
 def of_files(format_name: str, folder: Path) -> dict[str, Any]:
     """The files of one format, with their hashes and the versions that wrote them."""
+    import keras
+    import tensorflow as tf
+
+    traced_with = {"keras": keras.__version__, "tensorflow": tf.__version__}
     return {
         "files": {name: storage.sha256_file(folder / name) for name in FORMATS[format_name].files},
-        "made_with": {pip: metadata.version(pip) for pip in FORMATS[format_name].packages.values()},
+        "made_with": traced_with
+        | {pip: metadata.version(pip) for pip in FORMATS[format_name].packages.values()},
     }
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UnreadableVideo
-from violence_detection.models.trained_model import BackboneRun, TrainedModel
 from violence_detection.prediction.exports.runtimes import ExportedModel
 from violence_detection.prediction.exports.whole_graph import PictureInput
 from violence_detection.video import augment, decode, pictures, sampling, window_pictures
 from violence_detection.video.window_pictures import Viewer
+
+if TYPE_CHECKING:
+    from violence_detection.models.trained_model import BackboneRun, TrainedModel
 
 #: P(violent) of an exported model may differ by so much.
 LIMIT = 1e-3

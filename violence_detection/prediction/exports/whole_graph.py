@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from violence_detection.models.trained_model import BackboneRun, TrainedModel
 from violence_detection.prediction.exports import portable_layers
 
 if TYPE_CHECKING:
     import keras
+
+    from violence_detection.models.trained_model import BackboneRun, TrainedModel
 
 #: The name of the graph's only output, (1,) float32.
 OUTPUT = "p_violent"
