@@ -109,10 +109,17 @@ class Detector:
         ]
         for first in range(0, len(windows), _WINDOWS_AT_ONCE):
             some = windows[first : first + _WINDOWS_AT_ONCE]
-            out: Inputs = {}
-            for run, engine, images in zip(self.runs, self._engines, pictured, strict=True):
-                out |= self._features(run, engine, list(itertools.islice(images, len(some))))
-            yield some, out
+            yield some, self.features([list(itertools.islice(images, len(some))) for images in pictured])
+
+    def features(self, by_run: Sequence[Sequence[dict[str, dict[str, np.ndarray]]]]) -> Inputs:
+        """Features of windows' images: for each of `runs` the windows' {view: {stream: (T, S, S, 3)}}.
+
+        Returns input name -> (N, V, T, C) float16.
+        """
+        out: Inputs = {}
+        for run, engine, images in zip(self.runs, self._engines, by_run, strict=True):
+            out |= self._features(run, engine, images)
+        return out
 
     def _features(
         self, run: BackboneRun, engine: engines.Engine, windows: Sequence[dict[str, dict[str, np.ndarray]]]

@@ -207,6 +207,11 @@ def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tup
         yield number, frames[number]
 
 
+def moment_at(info: VideoInfo, time_s: float) -> int:
+    """The number of the moment at a time of the video, of those that there are."""
+    return min(max(int((time_s - info.start_s) * info.fps + 1e-6), 0), info.n_frames - 1)
+
+
 def _decoded(numbers: Sequence[int] | frozenset[int], info: VideoInfo) -> frozenset[int]:
     return frozenset(info.decoded(int(number)) for number in numbers)
 

@@ -210,6 +210,13 @@ def window_variants(
         yield {v: images(frames, sample, draws[v], size, config, whole) for v, sample in plan.items()}
 
 
+def window_frames(
+    path: Path, info: decode.VideoInfo, samples: Sequence[sampling.Sampling], size: int, config: ClipConfig
+) -> Iterator[dict[int, KeptFrame]]:
+    """For each window's sampling the frames that `images` takes; one decode. Raises UnreadableVideo naming the file."""
+    return decode.read_groups(path, info, [sample.frames for sample in samples], _keeper(size, config))
+
+
 def _whole(frames: Mapping[int, KeptFrame], size: int, config: ClipConfig) -> Pictures:
     """The whole picture of each frame."""
     if "crop" in config.streams:

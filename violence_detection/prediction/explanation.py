@@ -1,0 +1,209 @@
+"""Why a window was judged as it was: how much P(violent) falls without each place and without each moment of it.
+
+By occlusion (video/occlusion.py), which asks nothing of a model but its probability: the window is judged once as it
+is, once without each of 4 x 4 places, once without each of 8 stretches of time. That costs 25 times what judging does.
+Heads that pool by attention say besides how much each of their steps counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from violence_detection.models.trained_model import BackboneRun, Inputs
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.detector import Detector
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system import storage
+from violence_detection.video import augment, decode, occlusion, pictures, sampling
+from violence_detection.video.browser_video import fitted
+
+PLACES, MOMENTS = 4, 8
+#: How often a window is judged for its explanation.
+COST = 1 + PLACES * PLACES + MOMENTS
+#: So many looks at a window are held at once.
+_AT_ONCE = 6
+_SHOWN_HEIGHT = 240
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """`p`: P(violent) of the window. `places` (rows, columns), `moments` (MOMENTS,): by how much it falls without each.
+
+    What rises without them is negative. `attention`: by member, the share (T,) of each of its steps over what it saw;
+    empty where no head has it. `frames`: of the middle of each moment, (H, W, 3) uint8 RGB, shown at `times_s`.
+    """
+
+    window: JudgedWindow
+    p: float
+    places: np.ndarray
+    moments: np.ndarray
+    attention: Mapping[str, np.ndarray]
+    times_s: tuple[float, ...]
+    frames: tuple[np.ndarray, ...]
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "start_s": self.window.start_s,
+            "end_s": self.window.end_s,
+            "p_violent": round(self.p, 4),
+            "falls_without_place": self.places.round(4).tolist(),
+            "falls_without_moment": self.moments.round(4).tolist(),
+            "moments_s": [round(t, 2) for t in self.times_s],
+            "attention": {name: share.round(4).tolist() for name, share in self.attention.items()},
+        }
+
+
+class Explainer:
+    """Explains windows of videos by a model. Views are not averaged: it looks at the plain window."""
+
+    def __init__(self, config: PredictConfig):
+        """Load the model. Raises UserError as Detector does."""
+        self._detector = Detector(replace(config, tta=1))
+
+    def explain(self, path: Path, windows: Sequence[JudgedWindow]) -> Iterator[Explanation]:
+        """Explain windows of a video, in order of time. Raises UnreadableVideo."""
+        info = decode.probe(path)
+        clip_id = storage.sha256_file(path)[:16]
+        windows = sorted(windows, key=lambda window: window.start_s)
+        places = [self._place_of(info, window) for window in windows]
+        looks = [
+            _Looks(path, clip_id, info, places, run, self._detector.views[0]) for run in self._detector.runs
+        ]
+        for window, place, shown in zip(windows, places, _shown(path, info, places), strict=True):
+            for look in looks:
+                look.take()
+            yield self._explained(window, place, info, looks, shown)
+
+    def without_places(
+        self, path: Path, window: JudgedWindow, chosen: Sequence[Sequence[occlusion.Place]]
+    ) -> list[float]:
+        """P(violent) of a window without some places together, for each choice of them. Raises UnreadableVideo."""
+        info = decode.probe(path)
+        place = self._place_of(info, window)
+        view, clip_id = self._detector.views[0], storage.sha256_file(path)[:16]
+        looks = [_Looks(path, clip_id, info, [place], run, view) for run in self._detector.runs]
+        for look in looks:
+            look.take()
+        return self._judged(looks, [_Taken(list(places)) for places in chosen])[0].tolist()
+
+    def _place_of(self, info: decode.VideoInfo, window: JudgedWindow) -> sampling.Window:
+        """The window in frames, just as it was judged where it is one of the grid: its times are rounded."""
+        length_s = self._detector.model.features.window_s
+        grid = sampling.sliding_windows(info, length_s, min(self._detector.config.stride_s, length_s))
+        start = (window.start_s - info.start_s) * info.fps
+        nearest = min(grid, key=lambda w: abs(w.start - start))
+        if abs(nearest.start - start) <= 0.01 * info.fps:
+            return nearest
+        return sampling.Window(start, (window.end_s - window.start_s) * info.fps)
+
+    def _explained(
+        self,
+        window: JudgedWindow,
+        place: sampling.Window,
+        info: decode.VideoInfo,
+        looks: Sequence[_Looks],
+        shown: Sequence[tuple[float, np.ndarray]],
+    ) -> Explanation:
+        step = place.length / MOMENTS
+        spans = [(place.start + i * step, place.start + (i + 1) * step) for i in range(MOMENTS)]
+        taken = [_Taken()]
+        taken += [_Taken([part]) for part in occlusion.grid(PLACES, PLACES)]
+        taken += [_Taken(span=span) for span in spans]
+        p, plain = self._judged(looks, taken)
+        falls = p[0] - p[1:]
+        return Explanation(
+            window,
+            float(p[0]),
+            falls[: PLACES * PLACES].reshape(PLACES, PLACES),
+            falls[PLACES * PLACES :],
+            {name: share[0] for name, share in self._detector.model.attention(plain).items()},
+            tuple(time_s for time_s, _ in shown),
+            tuple(frame for _, frame in shown),
+        )
+
+    def _judged(self, looks: Sequence[_Looks], taken: Sequence[_Taken]) -> tuple[np.ndarray, Inputs]:
+        """P(violent) (N,) of the window without each of these, and the features of the first, name -> (1, T, C)."""
+        model, view = self._detector.model, self._detector.views[0]
+        found: list[np.ndarray] = []
+        plain: Inputs = {}
+        for first in range(0, len(taken), _AT_ONCE):
+            some = taken[first : first + _AT_ONCE]
+            inputs = self._detector.features([[{view: look.images(t)} for t in some] for look in looks])
+            plain = plain or {name: values[:1, 0].astype(np.float32) for name, values in inputs.items()}
+            found.append(model.average(model.average_views(inputs)))
+        p = np.concatenate(found)
+        profile = self._detector.profile
+        return (p if profile is None else np.array([profile.probability(float(v)) for v in p])), plain
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What is taken away: places, or the frames between two."""
+
+    places: Sequence[occlusion.Place] = ()
+    span: tuple[float, float] | None = None
+
+
+class _Looks:
+    """What one run of backbones sees of one window after another, whole and with something taken away."""
+
+    def __init__(
+        self,
+        path: Path,
+        clip_id: str,
+        info: decode.VideoInfo,
+        windows: Sequence[sampling.Window],
+        run: BackboneRun,
+        view: str,
+    ):
+        self._config, self._size = run.config, run.backbone.input_size
+        self._draw = augment.draw(run.config.augment_seed, clip_id, view, run.config.focus > 0)
+        self._samples = [sampling.sample(info, w, self._draw, run.config) for w in windows]
+        self._decoded = pictures.window_frames(path, info, self._samples, self._size, run.config)
+        self._number = -1
+        self._frames: dict[int, pictures.KeptFrame] = {}
+
+    def take(self) -> None:
+        """Go on to the next window."""
+        self._frames = next(self._decoded)
+        self._number += 1
+
+    def images(self, taken: _Taken) -> dict[str, np.ndarray]:
+        """{stream: (T, S, S, 3) uint8} of the window without what is taken away."""
+        frames = occlusion.without_places(self._frames, list(taken.places))
+        if taken.span:
+            frames = occlusion.without_time(frames, *taken.span)
+        sample = self._samples[self._number]
+        return pictures.images(frames, sample, self._draw, self._size, self._config)
+
+
+def _shown(
+    path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
+) -> Iterator[list[tuple[float, np.ndarray]]]:
+    """For each window the frames in the middle of its moments, with their times."""
+    numbers = [sampling.sample_indices(info.n_frames, MOMENTS, w.start, w.length).tolist() for w in windows]
+    groups = [frozenset(found) for found in numbers]
+    decoded = decode.read_groups(path, info, groups, lambda frame: fitted(frame, _SHOWN_HEIGHT))
+    for found, frames in zip(numbers, decoded, strict=True):
+        yield [(info.start_s + n / info.fps, frames[n]) for n in found]
+
+
+def explained_windows(verdict: Verdict, most: int) -> list[tuple[str, JudgedWindow]]:
+    """What of a verdict is explained, with what its files are called: the most violent window of each event.
+
+    Of at most `most` events, the most violent ones; without events the most violent window of the video.
+    """
+    events = list(enumerate(verdict.events, 1))
+    if not events:
+        return [("highest", max(verdict.windows, key=lambda w: w.p_violent))]
+    chosen = sorted(events, key=lambda numbered: -numbered[1].p_violent)[:most]
+    return [
+        (f"event{n:03d}", min(verdict.windows, key=lambda w: abs(w.middle_s - event.peak_s)))
+        for n, event in sorted(chosen)
+    ]
