@@ -75,9 +75,13 @@ def test_it_finds_the_place_and_the_moment(tmp_path: Path, explainer: explanatio
     assert (first.window, second.window) == (windows[1], windows[0]), "in order of time"
     for found in (first, second):
         others = np.delete(found.places.ravel(), ROW * explanation.PLACES + COLUMN)
-        assert found.places[ROW, COLUMN] > 0.1
-        assert np.abs(others).max() < 0.02
-        assert set(np.argsort(found.moments)[-2:]) == {4, 5}, "of 0.25 s each, those that are bright"
+        assert found.places[ROW, COLUMN] > 0.5
+        assert np.abs(others).max() < 0.1
+        assert found.p_without_places[ROW, COLUMN] == found.p_without_places.min() < found.p - 0.1
+        # of 0.25 s each: where it gets bright, and where it would stay so
+        assert (np.argmax(found.moments), np.argmin(found.moments)) == (4, 6)
+        assert found.moments[4] > 0.3
+        assert found.moments[6] < -0.3
         assert [frame.shape for frame in found.frames] == [(64, 64, 3)] * explanation.MOMENTS
         (share,) = found.attention.values()
         assert share.shape == (16,)
@@ -119,17 +123,18 @@ def test_pictures_and_figures_are_written_once(
     assert picture is not None
     assert picture.shape[1] > 1000
     record: dict[str, Any] = json.loads((tmp_path / "why" / "v.event001.explained.json").read_text())
-    assert np.unravel_index(np.argmax(record["falls_without_place"]), (4, 4)) == (ROW, COLUMN)
+    assert np.unravel_index(np.argmin(record["p_without_place"]), (4, 4)) == (ROW, COLUMN)
     assert (record["start_s"], record["end_s"], record["path"]) == (0.0, 2.0, str(video))
     assert explain(verdict) == []
 
 
 def test_the_frames_show_through_where_nothing_matters() -> None:
     frames = tuple(np.full((60, 80, 3), 200, np.uint8) for _ in range(8))
-    places = np.zeros((4, 4))
-    places[0, 0], places[3, 3] = 0.4, -0.4
+    without = np.full((4, 4), 0.5)
+    without[0, 0], without[3, 3] = 0.1, 0.9
+    times_s = tuple(0.5 * i for i in range(8))
     found = explanation.Explanation(
-        JudgedWindow(0, 5, 0.9), 0.9, places, np.zeros(8), {}, tuple(0.5 * i for i in range(8)), frames
+        JudgedWindow(0, 5, 0.5), 0.5, without, np.full(8, 0.5), {}, times_s, frames
     )
     figure = explanation_picture._drawn(found, "v.mp4")
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -28,23 +28,37 @@ COST = 1 + PLACES * PLACES + MOMENTS
 #: So many looks at a window are held at once.
 _AT_ONCE = 6
 _SHOWN_HEIGHT = 240
+_TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """`p`: P(violent) of the window. `places` (rows, columns), `moments` (MOMENTS,): by how much it falls without each.
+    """`p`: P(violent) of the window; `p_without_places` (rows, columns), `p_without_moments` (MOMENTS,): without each.
 
-    What rises without them is negative. `attention`: by member, the share (T,) of each of its steps over what it saw;
+    `attention`: by member, the share (T,) of each of its steps over what it saw;
     empty where no head has it. `frames`: of the middle of each moment, (H, W, 3) uint8 RGB, shown at `times_s`.
     """
 
     window: JudgedWindow
     p: float
-    places: np.ndarray
-    moments: np.ndarray
+    p_without_places: np.ndarray
+    p_without_moments: np.ndarray
     attention: Mapping[str, np.ndarray]
     times_s: tuple[float, ...]
     frames: tuple[np.ndarray, ...]
+
+    @property
+    def places(self) -> np.ndarray:
+        """By how much the log-odds of P fall without each place, (rows, columns); negative where they rise.
+
+        Log-odds, since of a P near 1 a fall by itself shows nothing.
+        """
+        return _log_odds(self.p) - _log_odds(self.p_without_places)
+
+    @property
+    def moments(self) -> np.ndarray:
+        """The same of each moment, (MOMENTS,)."""
+        return _log_odds(self.p) - _log_odds(self.p_without_moments)
 
     def record(self) -> dict[str, Any]:
         """For JSON."""
@@ -52,8 +66,8 @@ class Explanation:
             "start_s": self.window.start_s,
             "end_s": self.window.end_s,
             "p_violent": round(self.p, 4),
-            "falls_without_place": self.places.round(4).tolist(),
-            "falls_without_moment": self.moments.round(4).tolist(),
+            "p_without_place": self.p_without_places.round(4).tolist(),
+            "p_without_moment": self.p_without_moments.round(4).tolist(),
             "moments_s": [round(t, 2) for t in self.times_s],
             "attention": {name: share.round(4).tolist() for name, share in self.attention.items()},
         }
@@ -116,12 +130,12 @@ class Explainer:
         taken += [_Taken([part]) for part in occlusion.grid(PLACES, PLACES)]
         taken += [_Taken(span=span) for span in spans]
         p, plain = self._judged(looks, taken)
-        falls = p[0] - p[1:]
+        without = p[1:]
         return Explanation(
             window,
             float(p[0]),
-            falls[: PLACES * PLACES].reshape(PLACES, PLACES),
-            falls[PLACES * PLACES :],
+            without[: PLACES * PLACES].reshape(PLACES, PLACES),
+            without[PLACES * PLACES :],
             {name: share[0] for name, share in self._detector.model.attention(plain).items()},
             tuple(time_s for time_s, _ in shown),
             tuple(frame for _, frame in shown),
@@ -181,6 +195,11 @@ class _Looks:
             frames = occlusion.without_time(frames, *taken.span)
         sample = self._samples[self._number]
         return pictures.images(frames, sample, self._draw, self._size, self._config)
+
+
+def _log_odds(p: float | np.ndarray) -> np.ndarray:
+    bounded = np.clip(np.asarray(p, np.float64), _TINY, 1 - _TINY)
+    return np.log(bounded) - np.log1p(-bounded)
 
 
 def _shown(

@@ -196,8 +196,8 @@ def load_explainer(
         found = explainer.explain(Path(verdict.path), windows) if windows else ()
         for (_, path), explained in zip(missing, found, strict=True):
             explanation_picture.write(explained, path, Path(verdict.path).name)
-            record = {**explained.record(), "path": verdict.path, "made_of": made_of}
-            storage.write_json(path.with_suffix(".json"), record)
+            made = {**explained.record(), "path": verdict.path, "made_of": made_of}
+            storage.write_json(path.with_suffix(".json"), made)
         return [str(path) for _, path in missing]
 
     return explain

@@ -1,15 +1,14 @@
 """Frames of a window with a place or a stretch of time taken away, so that one sees what a network makes of the rest.
 
 Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks" (arXiv 1311.2901), who grey one place after
-another. In a video what is taken away must not move, either: a place becomes a flat patch of its mean colour, a
-stretch of time a still of the frame before it.
+another. In a video what is taken away must not move, either: a place becomes a flat patch of the mean colour of the
+whole window, a stretch of time a still of the frame before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -50,13 +49,13 @@ def without_places(frames: Mapping[int, KeptFrame], places: list[Place]) -> dict
 
 
 def _patched(frames: np.ndarray, places: list[Place]) -> np.ndarray:
-    """Frames (N, H, W, 3) uint8 with each place in its mean colour over all of them."""
+    """Frames (N, H, W, 3) uint8 with each place in the mean colour of all of them."""
     _, height, width, _ = frames.shape
+    colour = np.round(frames.mean(axis=(0, 1, 2))).astype(np.uint8)
     for place in places:
         rows = slice(round(place.top * height), round(place.bottom * height))
         columns = slice(round(place.left * width), round(place.right * width))
-        part: Any = frames[:, rows, columns]
-        frames[:, rows, columns] = np.round(part.mean(axis=(0, 1, 2))).astype(np.uint8)
+        frames[:, rows, columns] = colour
     return frames
 
 
