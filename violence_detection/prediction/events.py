@@ -41,6 +41,11 @@ class JudgedWindow:
         """As it is written; `p_model` stands there only where it is another."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
+    @classmethod
+    def of(cls, span_s: tuple[float, float], p_violent: float) -> JudgedWindow:
+        """With the figures rounded that everybody gets: hundredths of a second, four places."""
+        return cls(round(span_s[0], 2), round(span_s[1], 2), round(p_violent, 4))
+
     @property
     def middle_s(self) -> float:
         """The moment that it is about."""

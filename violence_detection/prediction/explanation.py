@@ -7,20 +7,21 @@ Heads that pool by attention say besides how much each of their steps counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from violence_detection.models.trained_model import BackboneRun, Inputs
+from violence_detection.models.trained_model import Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.detector import Detector
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import storage
-from violence_detection.video import augment, decode, occlusion, pictures, sampling
+from violence_detection.video import decode, occlusion, sampling, window_pictures
 from violence_detection.video.browser_video import fitted
+from violence_detection.video.window_pictures import SeenWindow
 
 PLACES, MOMENTS = 4, 8
 #: How often a window is judged for its explanation.
@@ -83,118 +84,81 @@ class Explainer:
     def explain(self, path: Path, windows: Sequence[JudgedWindow]) -> Iterator[Explanation]:
         """Explain windows of a video, in order of time. Raises UnreadableVideo."""
         info = decode.probe(path)
-        clip_id = storage.sha256_file(path)[:16]
         windows = sorted(windows, key=lambda window: window.start_s)
         places = [self._place_of(info, window) for window in windows]
-        looks = [
-            _Looks(path, clip_id, info, places, run, self._detector.views[0]) for run in self._detector.runs
-        ]
-        for window, place, shown in zip(windows, places, _shown(path, info, places), strict=True):
-            for look in looks:
-                look.take()
-            yield self._explained(window, place, info, looks, shown)
+        for window, seen, shown in zip(
+            windows, self._seen(path, info, places), _shown(path, info, places), strict=True
+        ):
+            yield self._explained(window, seen, shown)
 
     def without_places(
         self, path: Path, window: JudgedWindow, chosen: Sequence[Sequence[occlusion.Place]]
     ) -> list[float]:
         """P(violent) of a window without some places together, for each choice of them. Raises UnreadableVideo."""
         info = decode.probe(path)
-        place = self._place_of(info, window)
-        view, clip_id = self._detector.views[0], storage.sha256_file(path)[:16]
-        looks = [_Looks(path, clip_id, info, [place], run, view) for run in self._detector.runs]
-        for look in looks:
-            look.take()
-        return self._judged(looks, [_Taken(list(places)) for places in chosen])[0].tolist()
+        (seen,) = self._seen(path, info, [self._place_of(info, window)])
+        changed = (_without_places(seen, places) for places in chosen)
+        return self._judged(changed)[0].tolist()
 
     def _place_of(self, info: decode.VideoInfo, window: JudgedWindow) -> sampling.Window:
         """The window in frames, just as it was judged where it is one of the grid: its times are rounded."""
         length_s = self._detector.model.features.window_s
-        grid = sampling.sliding_windows(info, length_s, min(self._detector.config.stride_s, length_s))
+        grid = sampling.sliding_windows(info, length_s, self._detector.stride_s)
         start = (window.start_s - info.start_s) * info.fps
         nearest = min(grid, key=lambda w: abs(w.start - start))
         if abs(nearest.start - start) <= 0.01 * info.fps:
             return nearest
         return sampling.Window(start, (window.end_s - window.start_s) * info.fps)
 
+    def _seen(
+        self, path: Path, info: decode.VideoInfo, places: Sequence[sampling.Window]
+    ) -> Iterator[SeenWindow]:
+        # the plain view is the same whatever the clip
+        return window_pictures.of_file(path, info, places, self._detector.viewers, "", self._detector.views)
+
     def _explained(
-        self,
-        window: JudgedWindow,
-        place: sampling.Window,
-        info: decode.VideoInfo,
-        looks: Sequence[_Looks],
-        shown: Sequence[tuple[float, np.ndarray]],
+        self, window: JudgedWindow, seen: SeenWindow, shown: Sequence[tuple[float, np.ndarray]]
     ) -> Explanation:
-        step = place.length / MOMENTS
-        spans = [(place.start + i * step, place.start + (i + 1) * step) for i in range(MOMENTS)]
-        taken = [_Taken()]
-        taken += [_Taken([part]) for part in occlusion.grid(PLACES, PLACES)]
-        taken += [_Taken(span=span) for span in spans]
-        p, plain = self._judged(looks, taken)
+        step = seen.window.length / MOMENTS
+        starts = [seen.window.start + i * step for i in range(MOMENTS)]
+        parts = occlusion.grid(PLACES, PLACES)
+        looks = itertools.chain(
+            [seen],
+            (_without_places(seen, [part]) for part in parts),
+            (_without_time(seen, start, start + step) for start in starts),
+        )
+        p, plain = self._judged(looks)
         without = p[1:]
         return Explanation(
             window,
             float(p[0]),
-            without[: PLACES * PLACES].reshape(PLACES, PLACES),
-            without[PLACES * PLACES :],
+            without[: len(parts)].reshape(PLACES, PLACES),
+            without[len(parts) :],
             {name: share[0] for name, share in self._detector.model.attention(plain).items()},
             tuple(time_s for time_s, _ in shown),
             tuple(frame for _, frame in shown),
         )
 
-    def _judged(self, looks: Sequence[_Looks], taken: Sequence[_Taken]) -> tuple[np.ndarray, Inputs]:
-        """P(violent) (N,) of the window without each of these, and the features of the first, name -> (1, T, C)."""
-        model, view = self._detector.model, self._detector.views[0]
+    def _judged(self, looks: Iterable[SeenWindow]) -> tuple[np.ndarray, Inputs]:
+        """P(violent) (N,) of these looks at a window, and the features of the first, name -> (1, T, C)."""
+        model, profile = self._detector.model, self._detector.profile
         found: list[np.ndarray] = []
         plain: Inputs = {}
-        for first in range(0, len(taken), _AT_ONCE):
-            some = taken[first : first + _AT_ONCE]
-            inputs = self._detector.features([[{view: look.images(t)} for t in some] for look in looks])
+        waiting = iter(looks)
+        while some := list(itertools.islice(waiting, _AT_ONCE)):
+            inputs = self._detector.features(some)
             plain = plain or {name: values[:1, 0].astype(np.float32) for name, values in inputs.items()}
             found.append(model.average(model.average_views(inputs)))
         p = np.concatenate(found)
-        profile = self._detector.profile
         return (p if profile is None else np.array([profile.probability(float(v)) for v in p])), plain
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """What is taken away: places, or the frames between two."""
-
-    places: Sequence[occlusion.Place] = ()
-    span: tuple[float, float] | None = None
+def _without_places(seen: SeenWindow, places: Sequence[occlusion.Place]) -> SeenWindow:
+    return seen.changed(lambda frames: occlusion.without_places(frames, places))
 
 
-class _Looks:
-    """What one run of backbones sees of one window after another, whole and with something taken away."""
-
-    def __init__(
-        self,
-        path: Path,
-        clip_id: str,
-        info: decode.VideoInfo,
-        windows: Sequence[sampling.Window],
-        run: BackboneRun,
-        view: str,
-    ):
-        self._config, self._size = run.config, run.backbone.input_size
-        self._draw = augment.draw(run.config.augment_seed, clip_id, view, run.config.focus > 0)
-        self._samples = [sampling.sample(info, w, self._draw, run.config) for w in windows]
-        self._decoded = pictures.window_frames(path, info, self._samples, self._size, run.config)
-        self._number = -1
-        self._frames: dict[int, pictures.KeptFrame] = {}
-
-    def take(self) -> None:
-        """Go on to the next window."""
-        self._frames = next(self._decoded)
-        self._number += 1
-
-    def images(self, taken: _Taken) -> dict[str, np.ndarray]:
-        """{stream: (T, S, S, 3) uint8} of the window without what is taken away."""
-        frames = occlusion.without_places(self._frames, list(taken.places))
-        if taken.span:
-            frames = occlusion.without_time(frames, *taken.span)
-        sample = self._samples[self._number]
-        return pictures.images(frames, sample, self._draw, self._size, self._config)
+def _without_time(seen: SeenWindow, first: float, end: float) -> SeenWindow:
+    return seen.changed(lambda frames: occlusion.without_time(frames, first, end))
 
 
 def _log_odds(p: float | np.ndarray) -> np.ndarray:

@@ -7,12 +7,13 @@ whole window, a stretch of time a still of the frame before it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from violence_detection.video.pictures import KeptFrame
+from violence_detection.video.window_pictures import Kept, KeptAs
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,23 @@ def grid(rows: int, columns: int) -> list[Place]:
     ]
 
 
-def without_places(frames: Mapping[int, KeptFrame], places: list[Place]) -> dict[int, KeptFrame]:
-    """The frames (see pictures.window_frames) with a flat patch at each place."""
-    if not frames or not places:
-        return dict(frames)
+def without_places(frames: Mapping[int, Kept], places: Sequence[Place]) -> dict[int, Kept]:
+    """The frames of a window (see window_pictures.Kept) with a flat patch at each place."""
     numbers = sorted(frames)
-    if isinstance(frames[numbers[0]], tuple):  # at two sizes
-        sizes = [
-            _patched(np.stack([frames[n][i] for n in numbers]), places)
-            for i in range(len(frames[numbers[0]]))
-        ]
-        return {n: tuple(size[i] for size in sizes) for i, n in enumerate(numbers)}
-    return dict(zip(numbers, _patched(np.stack([frames[n] for n in numbers]), places), strict=True))
+    changed: dict[int, dict[KeptAs, Any]] = {n: {} for n in numbers}
+    for kept_as in frames[numbers[0]] if numbers else ():
+        pictures = [frames[n][kept_as] for n in numbers]
+        if isinstance(pictures[0], tuple):  # at two sizes
+            sizes = [_patched(np.stack(of_size), places) for of_size in zip(*pictures, strict=True)]
+            patched: Any = list(zip(*sizes, strict=True))
+        else:
+            patched = _patched(np.stack(pictures), places)
+        for n, picture in zip(numbers, patched, strict=True):
+            changed[n][kept_as] = picture
+    return dict(changed)
 
 
-def _patched(frames: np.ndarray, places: list[Place]) -> np.ndarray:
+def _patched(frames: np.ndarray, places: Sequence[Place]) -> np.ndarray:
     """Frames (N, H, W, 3) uint8 with each place in the mean colour of all of them."""
     _, height, width, _ = frames.shape
     colour = np.round(frames.mean(axis=(0, 1, 2))).astype(np.uint8)
@@ -59,7 +62,7 @@ def _patched(frames: np.ndarray, places: list[Place]) -> np.ndarray:
     return frames
 
 
-def without_time(frames: Mapping[int, KeptFrame], first: float, end: float) -> dict[int, KeptFrame]:
+def without_time(frames: Mapping[int, Kept], first: float, end: float) -> dict[int, Kept]:
     """The frames with those numbered from `first` up to `end` held still: each the last one before them.
 
     At the beginning it is the first one behind them; where there is no other, frames stay as they are.
