@@ -21,8 +21,6 @@ from violence_detection.backbones import engines
 from violence_detection.errors import SourceError, UnreadableVideo
 from violence_detection.models import trained_model
 from violence_detection.models.trained_model import Inputs
-from violence_detection.prediction import camera_profile
-from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
@@ -30,6 +28,7 @@ from violence_detection.video import augment, decode, sampling, window_pictures
 from violence_detection.video.window_pictures import SeenWindow, Viewer
 
 if TYPE_CHECKING:
+    from violence_detection.prediction.camera_profile import CameraProfile
     from violence_detection.video.sources import Source
 
 #: Windows of a file that the heads judge together, and those that backbones may have in hand meanwhile.
@@ -64,6 +63,8 @@ class Detector:
         self.profile: CameraProfile | None = None
         self.events_by = config.at(self.model.threshold)
         if config.profile:
+            from violence_detection.prediction import camera_profile  # most runs have none
+
             self.profile = camera_profile.read_for(config.profile, shipped.find(config.model), config)
             self.events_by = self.profile.settings(config)
         self.views = augment.variant_names("t", config.tta)
