@@ -17,6 +17,7 @@ from violence_detection.models import trained_model
 from violence_detection.prediction import explanation, explanation_picture, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.review import review_media
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 from violence_detection.video import occlusion
@@ -126,6 +127,21 @@ def test_pictures_and_figures_are_written_once(
     assert np.unravel_index(np.argmin(record["p_without_place"]), (4, 4)) == (ROW, COLUMN)
     assert (record["start_s"], record["end_s"], record["path"]) == (0.0, 2.0, str(video))
     assert explain(verdict) == []
+    second = written_outputs.load_explainer(
+        OutputConfig(explain=tmp_path / "why", explain_most=1), PredictConfig(), {verdict.path: "v"}
+    )
+    (tmp_path / "page" / "media").mkdir(parents=True)
+    (tmp_path / "page" / "media" / "v.made.json").write_text('{"made_of": "x", "is_copy": true}')
+    seen = review_media.read(verdict, tmp_path / "page", "v", tmp_path / "why")
+    assert seen.why == ("./../why/v.event001.explained.jpg", "./../why/v.event002.explained.jpg")
+    assert second(verdict) == []
+    assert review_media.read(verdict, tmp_path / "page", "v", tmp_path / "why").why[1] == ""
+    later = replace(
+        verdict, windows=tuple(replace(w, start_s=w.start_s + 9, end_s=w.end_s + 9) for w in windows)
+    )
+    assert review_media.read(later, tmp_path / "page", "v", tmp_path / "why").why == ("", ""), (
+        "of other moments"
+    )
 
 
 def test_the_frames_show_through_where_nothing_matters() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -68,7 +69,8 @@ class Outputs:
         model: str = "",
     ):
         self._formats, self._output = formats.chosen(config.format), output
-        self._names, self._timeline, self._model = names, config.timeline, model
+        self._names, self._model = names, model
+        self._timeline, self._explain = config.timeline, config.explain
         self._makers = makers
 
     def add(self, verdict: Verdict) -> list[UnreadableVideo]:
@@ -105,7 +107,10 @@ class Outputs:
             # who has no page needs none
             from violence_detection.prediction.review import review_media, review_page
 
-            media = {v.path: review_media.read(v, self._timeline, self._names[v.path]) for v in verdicts}
+            media = {
+                v.path: review_media.read(v, self._timeline, self._names[v.path], self._explain)
+                for v in verdicts
+            }
             page = review_page.write(self._timeline, verdicts, media, failures, self._model)
             log.info("to look at and mark: %s", page)
 
@@ -188,7 +193,7 @@ def load_explainer(
         wanted = explanation.explained_windows(verdict, config.explain_most)
         missing = []
         for what, window in wanted:
-            path = folder / f"{name}.{what}.explained.jpg"
+            path = folder / formats.explanation_name(name, what)
             record = path.with_suffix(".json")
             if not (record.is_file() and storage.read_json(record).get("made_of") == made_of):
                 missing.append((window, path))
@@ -198,9 +203,19 @@ def load_explainer(
             explanation_picture.write(explained, path, Path(verdict.path).name)
             made = {**explained.record(), "path": verdict.path, "made_of": made_of}
             storage.write_json(path.with_suffix(".json"), made)
+        _remove_other_explanations(folder, name, {what for what, _ in wanted})
         return [str(path) for _, path in missing]
 
     return explain
+
+
+def _remove_other_explanations(folder: Path, name: str, kept: Set[str]) -> None:
+    """Remove those of an earlier run that had other events."""
+    ours = re.compile(re.escape(name) + r"\.(event\d{3,}|highest)\.explained\.(jpg|json)")
+    for path in folder.iterdir():
+        found = ours.fullmatch(path.name)
+        if found and found[1] not in kept:
+            path.unlink()
 
 
 def _made_of(verdict: Verdict, config: OutputConfig) -> str:

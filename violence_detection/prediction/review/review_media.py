@@ -11,7 +11,8 @@ from urllib.parse import quote
 import cv2
 
 from violence_detection.errors import UserError
-from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.events import Event, Verdict
+from violence_detection.prediction.formats import explanation_name
 from violence_detection.system import storage
 from violence_detection.video import browser_video, decode
 
@@ -23,7 +24,8 @@ _RECORD_ENDING = ".made.json"
 
 @dataclass(frozen=True)
 class ReviewMedia:
-    """Addresses relative to the page. `picture`: of the most violent moment; `events`: of each event's.
+    """Addresses relative to the page. `picture`: of the most violent moment; `events`: of each event's; `why`: of the
+    picture that explains each event, empty where there is none.
 
     `missing`: why there is nothing to be seen; empty where there is. `is_copy`: what is played is a copy without sound.
     """
@@ -32,6 +34,7 @@ class ReviewMedia:
     is_copy: bool = False
     picture: str = ""
     events: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
     missing: str = ""
 
 
@@ -60,15 +63,28 @@ def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[
     return wrote
 
 
-def read(verdict: Verdict, page_folder: Path, name: str) -> ReviewMedia:
-    """What `write` made, as the page names it."""
+def read(verdict: Verdict, page_folder: Path, name: str, explained: Path | None = None) -> ReviewMedia:
+    """What `write` made, as the page names it. `explained`: the folder of --explain."""
     record = _record(page_folder / FOLDER_NAME / f"{name}{_RECORD_ENDING}")
     if not record:
         return ReviewMedia(missing="its pictures could not be made; the failures say why")
     picture, *events = (_address(f"{FOLDER_NAME}/{n}") for n in _picture_names(verdict, name))
     is_copy = bool(record["is_copy"])
     video = _address(f"{FOLDER_NAME}/{name}.mp4") if is_copy else _beside(Path(verdict.path), page_folder)
-    return ReviewMedia(video, is_copy, picture, tuple(events))
+    why = [_why(event, n, page_folder, name, explained) for n, event in enumerate(verdict.events, 1)]
+    return ReviewMedia(video, is_copy, picture, tuple(events), tuple(why))
+
+
+def _why(event: Event, number: int, page_folder: Path, name: str, explained: Path | None) -> str:
+    """The address of the picture that explains an event; empty where there is none of this one."""
+    if explained is None:
+        return ""
+    picture = explained / explanation_name(name, f"event{number:03d}")
+    record = _record(picture.with_suffix(".json"))
+    start_s, end_s = record.get("start_s"), record.get("end_s")
+    if not isinstance(start_s, float) or not isinstance(end_s, float) or not start_s <= event.peak_s <= end_s:
+        return ""
+    return _beside(picture, page_folder)
 
 
 def _picture_names(verdict: Verdict, name: str) -> list[str]:
