@@ -8,6 +8,8 @@
     python test_violence_model.py --model fast --export onnx,tflite exported
     python test_violence_model.py --calibrate quiet_hour.mp4 --save-profile door.json
     python test_violence_model.py --profile door.json night.mp4
+    python test_violence_model.py night.mp4 --output night --timeline night/page
+    python test_violence_model.py --rejudge night --model accurate --learn marks.json --save-profile camera.json
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
@@ -23,7 +25,7 @@ from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction.config import OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Verdict
-from violence_detection.system import settings
+from violence_detection.system import settings, storage
 
 #: What failed before anything is judged, the paths of all videos, and the verdicts to come.
 Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | UnreadableVideo]]
@@ -39,18 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     from violence_detection.prediction import batch, written_outputs  # heavy imports only now
 
     config, outputs = cli.build(PredictConfig, args), cli.build(OutputConfig, args)
+    if args.learn:
+        return _learn(args, config)
+    judged_by = None if args.rejudge and config.model is None else config
     output: Path | None = batch.output_file(args.output) if args.output else None
     if output:
         batch.check_output(output)
-    written_outputs.check(outputs, output)
+    written_outputs.check(outputs, output, judged_by)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
     try:
-        with written_outputs.outputs(outputs, output, paths) as written:
+        with written_outputs.outputs(outputs, output, paths, judged_by) as written:
             for item in verdicts:
                 judged.append(item)
                 if isinstance(item, Verdict):
                     judged += written.add(item)
-            written.finish([item for item in judged if isinstance(item, Verdict)])
+            failures = [item for item in judged if isinstance(item, UnreadableVideo)]
+            written.finish([item for item in judged if isinstance(item, Verdict)], failures)
     except BaseException as e:  # whatever it is: what is judged is said
         if judged:
             cli.print_summary(batch.summary(judged))
@@ -108,6 +114,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where the camera's profile is written, for --profile in later runs",
     )
     cli.add_config(parser, OutputConfig)
+    parser.add_argument(
+        "--learn",
+        type=Path,
+        metavar="MARKS",
+        help="judge no video: learn the camera's threshold and calibration from marks that the page of --timeline "
+        "saved, and from the windows of --rejudge; says what it gives on videos that it did not learn from",
+    )
     args = cli.parse(parser, argv)
     kinds = {"--rejudge": args.rejudge, "--export": args.export, "--calibrate": args.calibrate}
     given = [flag for flag, value in kinds.items() if value]
@@ -117,6 +130,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give videos to judge, or --rejudge PATH, --export FORMAT DIR or --calibrate FOOTAGE")
     if args.calibrate and not args.save_profile:
         parser.error("--calibrate needs --save-profile FILE: where the camera's profile is written")
+    if args.learn and not (args.rejudge and args.save_profile and args.model):
+        parser.error(
+            "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
+        )
     return args
 
 
@@ -168,6 +185,26 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
     if profile:
         verdicts = [profile.verdict(verdict) for verdict in verdicts]
     return [], [v.path for v in verdicts], verdicts
+
+
+def _learn(args: argparse.Namespace, config: PredictConfig) -> int:
+    """What marks teach, as a camera profile."""
+    from violence_detection.models import model_files, shipped
+    from violence_detection.prediction import batch, camera_profile, kept_windows
+    from violence_detection.prediction.review import learning, marks
+
+    storage.check_writable(args.save_profile.absolute().parent, "--save-profile")
+    settings, now = batch.events_by(config), batch.profile_of(config)
+    model = model_files.identity(shipped.find(config.model))
+    learned = learning.learn(
+        kept_windows.read(args.rejudge, settings), marks.read(args.learn), settings, model, now
+    )
+    if learned.profile:
+        camera_profile.write(args.save_profile, learned.profile)
+    learning.say(learned, args.save_profile)
+    written = str(args.save_profile) if learned.profile else None
+    cli.print_summary({"profile": written, "why_not": learned.why_not, **learned.figures})
+    return cli.EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ import pytest
 
 import test_violence_model
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.prediction import batch, verdict_journal
+from violence_detection.models import model_files
+from violence_detection.prediction import batch, camera_profile, verdict_journal
+from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import storage
@@ -282,6 +284,8 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
         (("videos", "--format", "vtt", "--output", "o.json"), "no format 'vtt'"),
         (("videos", "--offset", "0.7"), "offset must be from 0 to the threshold"),
         (("videos", "--clips", "model/config.json"), "is a file. Name a folder"),
+        (("videos", "--learn", "marks.json"), "--learn goes with --rejudge PATH"),
+        (("videos", "--profile", "camera.json"), "no camera profile at camera.json"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_judged(
@@ -377,6 +381,28 @@ def test_verdicts_come_one_by_one(
     assert place.seen() == ["loading", "00.mp4"]
     assert isinstance(next(judged), UnreadableVideo)
     assert list(judged) == []
+
+
+def test_a_camera_profile_is_applied_and_judges_nothing_again(place: Place) -> None:
+    videos = [place.folder / v for v in place.videos(["0.9", "0.6"])]
+    model, profile = place.folder / "model", place.folder / "camera.json"
+    journal = verdict_journal.path_for(place.folder / "out.json")
+    first = list(batch.judge_all(videos, PredictConfig(model=model), journal))
+    kept = journal.read_text()
+    made = CameraProfile(model_files.identity(model), 0.7, -0.5)
+    camera_profile.write(profile, made)
+    config = PredictConfig(model=model, profile=profile)
+    second = [v for v in batch.judge_all(videos, config, journal) if isinstance(v, Verdict)]
+    assert second == [made.verdict(v) for v in first if isinstance(v, Verdict)]
+    assert [(v.label, v.p_violent, v.profile) for v in second] == [
+        ("fight", 0.8452, made.name), ("nonfight", 0.4764, made.name),
+    ]  # fmt: skip
+    assert journal.read_text() == kept
+    anew = batch.judge_all(videos, config, verdict_journal.path_for(place.folder / "other.json"))
+    assert list(anew) == second
+    other = verdict_journal.path_for(place.folder / "other.json").read_text().splitlines()
+    windows = [json.loads(line)["windows"] for line in other]
+    assert windows == [json.loads(line)["windows"] for line in kept.splitlines()], "as the model gave them"
 
 
 def test_a_line_of_another_making_is_not_believed(place: Place) -> None:

@@ -136,6 +136,17 @@ class OutputConfig(BaseConfig):
         None, "write each video into this folder with its score, verdict and a timeline at the bottom (MP4)"
     )
     clips: Path | None = option(None, "write each event into this folder: a picture of it and the clip (MP4)")
+    timeline: Path | None = option(
+        None,
+        "write a page into this folder (index.html) with each video, P(violent) over time and its events, where a "
+        "person marks what is right, wrong and missed",
+    )
+    explain: Path | None = option(
+        None,
+        "write a picture of each event into this folder: which places and moments P(violent) rests on. Judges its most "
+        "violent window 25 times",
+    )
+    explain_most: int = option(5, "events of a video that are explained, the most violent ones")
     clip_margin_s: float = option(5.0, "seconds before and after the event that such a clip has")
 
     def __post_init__(self) -> None:
@@ -143,3 +154,5 @@ class OutputConfig(BaseConfig):
         super().__post_init__()
         if not 0 <= self.clip_margin_s < math.inf:
             raise UserError(f"clip_margin_s must be 0 or more seconds. Received: {self.clip_margin_s}")
+        if self.explain_most < 1:
+            raise UserError(f"explain_most must be at least 1. Received: {self.explain_most}")

@@ -63,7 +63,7 @@ class Detector:
         self.profile: CameraProfile | None = None
         self.events_by = config.at(self.model.threshold)
         if config.profile:
-            from violence_detection.prediction import camera_profile  # few cameras have one
+            from violence_detection.prediction import camera_profile  # most runs have none
 
             self.profile = camera_profile.read_for(config.profile, shipped.find(config.model), config)
             self.events_by = self.profile.settings(config)
@@ -104,8 +104,10 @@ class Detector:
         seen = window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
         for some, inputs in self._inputs(seen):
             probabilities = self._probabilities(str(path), inputs)
-            new = [_judged(info, window, float(p)) for window, p in zip(some, probabilities, strict=True)]
-            new = self._for_camera(new)
+            new = [
+                self.profiled(_judged(info, window, float(p)))
+                for window, p in zip(some, probabilities, strict=True)
+            ]
             judged += new
             processes.tell(JudgingNews(tuple(new), new[-1].end_s, info.duration_s))
         last = windows[-1]
@@ -139,18 +141,14 @@ class Detector:
                 stream = StreamJudge(self, source.name, source.fps, exact_rate=isinstance(source, FileSource))
             new = stream.push(frame)
             judged += len(new)
-            yield from self._for_camera(new)
+            yield from new
         last = stream.finish() if stream else []
-        yield from self._for_camera(last)
+        yield from last
         if not judged + len(last):
             seen = stream.frames_seen if stream else 0
             raise SourceError(
                 source.name, f"ended after {seen} frames, none of it with enough of them to judge"
             )
-
-    def _for_camera(self, windows: list[JudgedWindow]) -> list[JudgedWindow]:
-        """The windows as the camera's profile has them, where there is one."""
-        return [self.profile.window(window) for window in windows] if self.profile else windows
 
     def judged(self, name: str, seen: Iterable[SeenWindow]) -> Iterator[tuple[sampling.Window, float]]:
         """The windows of a stream with P(violent), each by itself. Threads may call it.
@@ -161,6 +159,14 @@ class Detector:
             inputs = self._features([self._begin(window)])
             (p,) = self._probabilities(name, inputs)
             yield window.window, float(p)
+
+    def profiled(self, window: JudgedWindow) -> JudgedWindow:
+        """The window as it is by the camera profile, if there is one."""
+        return self.profile.window(window) if self.profile else window
+
+    def features(self, seen: Sequence[SeenWindow]) -> Inputs:
+        """Features of windows, whatever was changed in them: input name -> (N, V, T, C) float16."""
+        return self._features([self._begin(window) for window in seen])
 
     def _probabilities(self, name: str, inputs: Inputs) -> np.ndarray:
         """P(violent), (N,). Raises UnreadableVideo naming what is not a number."""
