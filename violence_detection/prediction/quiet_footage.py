@@ -73,10 +73,10 @@ class QuietThreshold:
         """What is said to people, a sentence a line."""
         changed = "stays" if self.threshold == self.before else f"rises from {self.before:g} to"
         lines = [
-            f"the threshold {changed} {self.threshold:g}: in {self.hours:.2f} hours of quiet footage it leaves "
+            f"the threshold {changed} {self.threshold:g}: in {self.hours:.3g} h of quiet footage it leaves "
             f"{self.false_events} false events, where {self.before:g} leaves {self.false_events_before}",
-            f"expect {self.expected_per_hour:.2g} false events an hour, with 95 % certainty at most "
-            f"{self.at_most_per_hour:.2g}, of hours like these; other light, weather and crowds may give more",
+            f"expect {self.expected_per_hour:.3g} false events an hour, with 95 % certainty at most "
+            f"{self.at_most_per_hour:.3g}, of hours like these; other light, weather and crowds may give more",
         ]
         if not self.shows_asked and self.false_events == 0:
             lines.append(
