@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
 
 
 def _stand_in_detector(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, runner: engines.Runner
+    folder: Path, monkeypatch: pytest.MonkeyPatch, runner: engines.Runner, **settings: Any
 ) -> detector.Detector:
     stand_in.install(monkeypatch.setattr, runner)
     config = replace(stand_in.CONFIG, streams=("rgb",))
@@ -136,7 +137,7 @@ def _stand_in_detector(
     )
     model = trained_model.TrainedModel(folder, (folder,), (member,), config, {"feature_engines": {}})
     _stands_for_any_model(model, monkeypatch)
-    return detector.Detector(PredictConfig(model=folder))
+    return detector.Detector(PredictConfig(model=folder, **settings))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
@@ -226,7 +227,7 @@ def test_the_same_footage_has_the_same_windows_as_file_as_stream_and_while_it_gr
     clip = timed_videos.write(
         tmp_path / "v.mp4",
         timed_videos.evenly(300, 25),
-        pictures=timed_videos.noisy(300),
+        pictures=small_videos.frames(1, 300),
         options={"bf": "2"},
     )
     transported = tmp_path / "v.ts"
@@ -258,6 +259,23 @@ def test_a_video_is_decoded_once_whatever_the_number_of_backbones(
     monkeypatch.setattr(decode._Reader, "_decode", noted)
     two_backbones.judge(clip)
     assert len(packets) == 101, "the last, empty one asks for what the decoder holds back"
+
+
+def test_ten_views_do_not_hold_ten_times_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = small_videos.write(tmp_path / "clip.avi", 1, n_frames=120)
+    seen: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+
+    def look(images: np.ndarray) -> np.ndarray:
+        seen.append(weakref.ref(images))
+        alive.append(sum(ref() is not None for ref in seen))
+        return stand_in.features_of(images)
+
+    verdict = _stand_in_detector(tmp_path, monkeypatch, look, tta=10).judge(clip)
+    assert len(seen) == 10 * len(verdict.windows) == 50
+    assert max(alive) <= 8, "those at work, those that wait for it, and the one that is made"
 
 
 def test_damage_that_packets_do_not_tell_of_is_found_while_judging(

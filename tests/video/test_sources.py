@@ -15,7 +15,7 @@ import timed_videos
 from timed_videos import evenly
 
 from violence_detection.errors import SourceError, UnreadableVideo
-from violence_detection.video import sources
+from violence_detection.video import demuxed_sources, sources
 from violence_detection.video.sources import is_stream, open_source
 
 
@@ -59,7 +59,7 @@ def test_footage_has_the_same_frames_and_times_whichever_way_it_comes(
 
 def test_rtsp_has_the_frames_and_times_of_the_file(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sender comes to the reader, for want of a server; what is then read is the same."""
-    monkeypatch.setitem(sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})
+    monkeypatch.setitem(demuxed_sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})
     url = f"rtsp://127.0.0.1:{streamed.free_port()}/live"
     with subprocess.Popen([sys.executable, streamed.__file__, str(recording), url]) as sender:
         try:
@@ -162,7 +162,7 @@ def test_an_mp4_that_can_be_read_when_complete_alone_says_so_at_once(recording: 
 
 def test_times_go_on_whatever_the_stamps_do() -> None:
     """A camera that starts its clock anew, one that jumps by days, frames without stamps or with that of another."""
-    clock = sources._Clock(10.0, 0.04)
+    clock = demuxed_sources.StreamClock(10.0, 0.04)
     stamps: list[float | None] = [
         10.0,
         10.04,
@@ -177,6 +177,6 @@ def test_times_go_on_whatever_the_stamps_do() -> None:
     ]
     expected = [0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.24, 0.28, 0.281, 0.36]
     assert [clock.time_s(stamp) for stamp in stamps] == pytest.approx(expected, abs=1e-6)
-    clock = sources._Clock(0.071, 0.04)
+    clock = demuxed_sources.StreamClock(0.071, 0.04)
     stamps = [None, None, 0.151, 0.191]
     assert [clock.time_s(stamp) for stamp in stamps] == pytest.approx([0.0, 0.04, 0.08, 0.12], abs=1e-6)

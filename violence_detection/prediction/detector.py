@@ -20,7 +20,6 @@ import numpy as np
 from violence_detection.backbones import engines
 from violence_detection.errors import SourceError, UnreadableVideo
 from violence_detection.models import trained_model
-from violence_detection.models.trained_model import Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
@@ -28,6 +27,7 @@ from violence_detection.video import augment, decode, sampling, window_pictures
 from violence_detection.video.window_pictures import SeenWindow, Viewer
 
 if TYPE_CHECKING:
+    from violence_detection.models.trained_model import Inputs
     from violence_detection.prediction.camera_profile import CameraProfile
     from violence_detection.video.sources import Source
 
