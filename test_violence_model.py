@@ -10,6 +10,7 @@
     python test_violence_model.py --profile door.json night.mp4
     python test_violence_model.py night.mp4 --output night --timeline night/page
     python test_violence_model.py --rejudge night --model accurate --learn marks.json --save-profile camera.json
+    python test_violence_model.py front=rtsp://user@192.168.1.20/stream1 --clips events --mqtt mqtt://localhost
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
@@ -19,13 +20,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from violence_detection import cli
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction.config import OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.system import settings, storage
+
+if TYPE_CHECKING:
+    from violence_detection.prediction.live.camera_names import NamedCamera
 
 #: What failed before anything is judged, the paths of all videos, and the verdicts to come.
 Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | UnreadableVideo]]
@@ -47,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     output: Path | None = batch.output_file(args.output) if args.output else None
     if output:
         batch.check_output(output)
+    if cameras := _cameras(args):
+        return _watch(cameras, args, config, outputs, output)
     written_outputs.check(outputs, output, judged_by)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
     try:
@@ -82,7 +90,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "videos",
         nargs="*",
         help="video files, folders searched for them, quoted patterns ('night*.mp4'), or lists of paths (.txt, .m3u, "
-        "@FILE)",
+        "@FILE). Or cameras, judged until Ctrl-C or SIGTERM: a number, an rtsp, http, udp or tcp address, or "
+        "growing:FILE; NAME= before it names it",
     )
     cli.add_config(parser, PredictConfig)
     parser.add_argument(
@@ -114,6 +123,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="where the camera's profile is written, for --profile in later runs",
     )
     cli.add_config(parser, OutputConfig)
+    cli.add_config(parser, LiveConfig)
     parser.add_argument(
         "--learn",
         type=Path,
@@ -159,6 +169,37 @@ def _calibrate(args: argparse.Namespace) -> int:
         cli.build(PredictConfig, args), cli.build(QuietConfig, args), args.save_profile, output
     )
     cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
+
+
+def _cameras(args: argparse.Namespace) -> Sequence[NamedCamera]:
+    """The cameras that are meant; none where videos are."""
+    from violence_detection.prediction.live import camera_names
+
+    return camera_names.among(args.videos)
+
+
+def _watch(
+    cameras: Sequence[NamedCamera],
+    args: argparse.Namespace,
+    config: PredictConfig,
+    outputs: OutputConfig,
+    output: Path | None,
+) -> int:
+    """Judge cameras until somebody asks to stop."""
+    from violence_detection.prediction import batch
+    from violence_detection.prediction.live import live_model, watch
+    from violence_detection.system import stopping
+
+    live = cli.build(LiveConfig, args)
+    watch.check(live, outputs)
+    with stopping.asked_to_stop() as stop:
+        summary = watch.run(cameras, live_model.load(config), live, outputs, stop)
+    try:
+        if output:
+            batch.write(output, summary)
+    finally:
+        cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
 
 

@@ -54,6 +54,10 @@ class EventConfig(BaseConfig):
         """The offset: the one given, else the probability with half the odds of the threshold."""
         return self.threshold / (2 - self.threshold) if self.offset is None else self.offset
 
+    def of_one_window(self) -> EventConfig:
+        """What decides on a video of one window: its thresholds alone."""
+        return EventConfig(self.threshold, self.offset)
+
     def at(self, threshold: float) -> EventConfig:
         """The settings of events alone, with the threshold of an operating point.
 

@@ -11,17 +11,19 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection.models.trained_model import Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.detector import Detector
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.video import decode, occlusion, sampling, window_pictures
 from violence_detection.video.browser_video import fitted
 from violence_detection.video.window_pictures import SeenWindow
+
+if TYPE_CHECKING:
+    from violence_detection.models.trained_model import Inputs
 
 PLACES, MOMENTS = 4, 8
 #: How often a window is judged for its explanation.
