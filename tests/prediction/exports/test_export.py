@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -28,8 +29,11 @@ from violence_detection.system import storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 
-for _package in ("onnxruntime", "tf2onnx", "openvino", "ai_edge_litert"):
-    pytest.importorskip(_package)
+_PACKAGES = ("onnxruntime", "tf2onnx", "openvino", "ai_edge_litert")
+# looked for, not imported: that takes seconds in every process that collects tests
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, _PACKAGES)), reason=f"needs {', '.join(_PACKAGES)}"
+)
 
 FORMATS = ("onnx", "openvino", "tflite")
 TAKEN = ("tiny_images.crop", "tiny_images.moving", "tiny_clip.moving")
