@@ -78,9 +78,20 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
         said: list[dict[str, Any]] = []
         script = importlib.import_module("test_violence_model")
         patch.setattr(script.cli, "print_summary", said.append)
-        flags = ["--model", str(folder), "--operating-point", "low-false-alarm", "--stride-s", "1"]
+        flags = [
+            "--model",
+            str(folder),
+            "--operating-point",
+            "low-false-alarm",
+            "--stride-s",
+            "1",
+            "--engine",
+            "tensorflow",
+        ]
         code = script.main([str(video), *flags, "--export", ",".join(FORMATS), str(folder / "out")])
-        verdict = detector.Detector(PredictConfig(model=folder, stride_s=1.0)).judge(video)
+        verdict = detector.Detector(PredictConfig(model=folder, stride_s=1.0, engine="tensorflow")).judge(
+            video
+        )
         yield Exported(folder / "out", video, code, said[0], [w.p_violent for w in verdict.windows])
 
 
