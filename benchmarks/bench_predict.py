@@ -1,7 +1,6 @@
 """What judging costs: the first verdict from a cold start, clips a second, and hours of a camera.
 
     python benchmarks/bench_predict.py --clips CLIPS --model fast
-    python benchmarks/bench_predict.py --clips CLIPS --model fast --memory 1,60
 
 One JSON line:
     cold_start_s       from the start of `test_violence_model.py CLIP` to its end, the files being in memory; the median
@@ -12,16 +11,13 @@ One JSON line:
     times_real_time    seconds of a recording judged a second: the clips one after another, 640 x 360 at 25 frames a
                        second, H.264, --minutes long. cameras: how many such this machine follows without falling behind
     cpu_s_an_hour      processor seconds an hour of the recording
-With --memory A,B: the peak memory of judging recordings of A and of B minutes, each in a process of its own, and the
-second over the first, instead.
+Peak memory: benchmarks/bench_memory.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -56,15 +52,14 @@ def main() -> int:
     p.add_argument("--plain", type=int, default=10, help="of them, clips that are judged the plain way too")
     p.add_argument("--minutes", type=float, default=3.0, help="of the recording (default: 3)")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--memory", help="two numbers of minutes, comma separated: measure peak memory instead")
     args = cli.parse(p)
     with tempfile.TemporaryDirectory() as folder:
-        result = measure_memory(args, Path(folder)) if args.memory else measure_speed(args, Path(folder))
+        result = measure(args, Path(folder))
     cli.print_summary({**result, "model": args.model, "cores": os.cpu_count()})
     return 0
 
 
-def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     clips = choose(args.clips, args.limit)
     recording = record(clips, folder / "recording.mp4", args.minutes)
     detector = load(args.model)
@@ -91,22 +86,6 @@ def measure_speed(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "cpu_s_an_hour": round(statistics.median(cpu)),
         "clips": len(clips), "plain_clips": len(clips[: args.plain]), "minutes": args.minutes,
     }  # fmt: skip
-
-
-def measure_memory(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    clips = choose(args.clips, args.limit)
-    peaks: dict[str, int] = {}
-    for minutes in args.memory.split(","):
-        recording = record(clips, folder / f"{minutes}.mp4", float(minutes))
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            peaks[minutes] = pool.apply(_peak_rss_mb, (args.model, recording))
-    least, *_, most = peaks.values()
-    return {"peak_rss_mb": peaks, "last_over_first": round(most / least, 3)}
-
-
-def _peak_rss_mb(model: str, recording: Path) -> int:
-    load(model).judge(recording)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
 def choose(folder: Path, limit: int) -> list[Path]:
