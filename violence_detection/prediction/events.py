@@ -19,16 +19,28 @@ _NO_GAP_S = 0.011
 class JudgedWindow:
     """A stretch of a video that was judged at once. Seconds from the beginning; P(violent) in [0, 1].
 
+    `p_model`: what the model said, where a camera profile has made something else of it; None: the same.
     Raises ValueError for what is no probability, such as NaN.
     """
 
     start_s: float
     end_s: float
     p_violent: float
+    p_model: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p_violent <= 1:
-            raise ValueError(f"{self.p_violent} is no probability")
+        for p in (self.p_violent, self.p_judged):
+            if not 0 <= p <= 1:
+                raise ValueError(f"{p} is no probability")
+
+    @property
+    def p_judged(self) -> float:
+        """P(violent) as the model gave it."""
+        return self.p_violent if self.p_model is None else self.p_model
+
+    def record(self) -> dict[str, float]:
+        """As it is written; `p_model` stands there only where it is another."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def of(cls, span_s: tuple[float, float], p_violent: float) -> JudgedWindow:
@@ -216,7 +228,7 @@ class Verdict:
 
     duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
     where they do not. calibrated: whether probabilities are the model's calibrated ones. fps: moments a second, by
-    which editors number them; 0: not known.
+    which editors number them; 0: not known. profile: the name of the camera profile that was applied; empty: none.
     """
 
     path: str
@@ -227,6 +239,7 @@ class Verdict:
     warning: str = ""
     calibrated: bool = False
     fps: float = 0.0
+    profile: str = ""
 
     @property
     def threshold(self) -> float:
@@ -260,6 +273,7 @@ class Verdict:
             **({"warning": self.warning} if self.warning else {}),
             "threshold": self.threshold,
             "calibrated": self.calibrated,
+            **({"profile": self.profile} if self.profile else {}),
             "events": [asdict(event) for event in events],
         }
 

@@ -70,7 +70,7 @@ class DetectorModel:
     def judge(self, camera: str, window: PlacedWindow) -> JudgedWindow:
         """Judge a window. Raises UnreadableVideo where the output is no number."""
         ((_, p),) = self._detector.judged(camera, [window.seen])
-        return JudgedWindow(window.start_s, window.end_s, round(p, 4))
+        return self._detector.profiled(JudgedWindow(window.start_s, window.end_s, round(p, 4)))
 
 
 class WindowsOfStream:

@@ -41,8 +41,10 @@ _CLOCKS_DIFFER_S = 1.0
 
 def check(live: LiveConfig, outputs: OutputConfig) -> None:
     """Raise UserError for what cannot be done with cameras, before the model is loaded."""
-    if outputs.format or outputs.annotate:
-        raise UserError("--format and --annotate are for files. Of cameras, --clips writes each event")
+    if outputs.format or outputs.annotate or outputs.timeline or outputs.explain:
+        raise UserError(
+            "--format, --annotate, --timeline and --explain are for files. Of cameras, --clips writes each event"
+        )
     if outputs.clips:
         storage.check_writable(outputs.clips, "--clips")
 
