@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import seeded_i3d
 import tiny_networks
 from keras import layers
 
@@ -67,3 +68,19 @@ def test_numbers_are_rounded_as_the_cache_keeps_them() -> None:
     found = np.asarray(whole_graph.in_half_precision(keras.ops.convert_to_tensor(x)))
     np.testing.assert_allclose(found, x.astype(np.float16).astype(np.float32), atol=1e-7)
     assert np.abs(found - x).max() > 1e-3
+
+
+def test_a_head_that_is_a_network_over_time_is_exported_where_there_are_layers_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeded_i3d.shrink(monkeypatch.setattr)
+    shapes = {"i3d_pictures.rgb": (8, 12 * 12 * 3)}
+    whole, average = (heads.build(name, shapes, HeadConfig()) for name in ("i3d_tuned", "average"))
+    portable_layers.check_heads([average])
+    with pytest.raises(UserError, match=r"the member i3d_tuned is a network over time.*--export onnx"):
+        portable_layers.check_heads([average, whole])
+    clips = {
+        n: np.random.default_rng(0).integers(0, 256, (2, *s)).astype(np.float32) for n, s in shapes.items()
+    }
+    logits = np.asarray(portable_layers.unrolled_logits(whole)(clips, training=False))[:, 0]
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), heads.predict(whole, clips), atol=1e-6)

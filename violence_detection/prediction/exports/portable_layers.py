@@ -7,6 +7,7 @@ in the picture and then over frames: TFLite pools in two dimensions only.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -34,6 +35,16 @@ def _unrolled(layer: Any) -> Any:
     elif isinstance(layer, (layers.LSTM, layers.GRU)):
         config["unroll"] = True
     return type(layer).from_config(config | {"dtype": "float32"})
+
+
+def check_heads(heads: Iterable[keras.Model]) -> None:
+    """Raise UserError for a head that is a whole network over time, which has no form in two dimensions here."""
+    for head in heads:
+        if any(isinstance(layer, layers.Conv3D) for layer in head._flatten_layers()):
+            raise UserError(
+                f"the member {head.name} is a network over time, for which this format has no layers. Use --export "
+                "onnx or openvino"
+            )
 
 
 def in_two_dimensions(network: keras.Model) -> keras.Model:

@@ -66,6 +66,8 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
     """
     import tensorflow as tf
 
+    if two_dimensional:
+        portable_layers.check_heads(member.model for member in model.members)
     given = picture_inputs(runs)
     networks = []
     for run in runs:
