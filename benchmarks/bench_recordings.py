@@ -300,6 +300,8 @@ def tuned(recordings: Sequence[Recording], settings: EventConfig) -> list[dict[s
     Chosen is the best mean recall (event_figures.RATES), of equals the first, and then thresholds for BALANCED and FEW.
     """
     halves = apart(recordings)
+    if not all(any(r.fights for r in half) for half in halves):
+        raise UserError("one half of the recordings has no fight: make more hours of them")
     out = []
     for tune_on, measure_on in (halves, halves[::-1]):
         tries = choices(settings)

@@ -160,6 +160,11 @@ class Tally:
         """One of COUNTS, (cells, thresholds)."""
         return np.asarray(self.values[:, :, COUNTS.index(name)])
 
+    def only(self, number: int) -> Tally:
+        """The same at one threshold."""
+        one = slice(number, number + 1)
+        return replace(self, thresholds=self.thresholds[one], values=self.values[:, one])
+
     def ratio(self, over: str, under: str) -> np.ndarray:
         """Of all cells together, (thresholds,); NaN where there is nothing below."""
         return _divided(self.of(over).sum(0), self.of(under).sum(0))
@@ -180,8 +185,7 @@ class Tally:
         """95 % interval of the ratio, (thresholds,) each. Of events an hour where there were none: up to the rate that
         would give none once in 40 times (Garwood 1936, Biometrika 28).
         """
-        drawn = self.draws(over, under, by)
-        low, high = np.nanpercentile(drawn, 2.5, axis=0), np.nanpercentile(drawn, 97.5, axis=0)
+        low, high = _middle(self.draws(over, under, by))
         if under == "hours":
             most = stats.chi2.ppf(0.975, 2) / 2 / self.of("hours").sum(0)
             high = np.where(self.of(over).sum(0) == 0, most, high)
@@ -201,6 +205,14 @@ class Tally:
         return int(allowed[np.argmax(recall[allowed])]) if len(allowed) else len(self.thresholds) - 1
 
 
+def _middle(drawn: np.ndarray) -> np.ndarray:
+    """2.5th and 97.5th percentile over the draws, (2, ...). Draws without anything to count are left out."""
+    if np.isnan(drawn).all():
+        return np.full((2, *drawn.shape[1:]), np.nan)
+    percentiles = np.nanpercentile if np.isnan(drawn).any() else np.percentile
+    return np.asarray(percentiles(drawn, [2.5, 97.5], axis=0))
+
+
 def _divided(over: np.ndarray, under: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(under > 0, over / under, np.nan)
@@ -217,7 +229,7 @@ def froc_gain(first: Tally, second: Tally, by: str = "recording") -> tuple[float
     drawn = [
         _froc(t.draws("by_overlap", "fights", by), t.draws("false", "hours", by)) for t in (first, second)
     ]
-    low, high = np.nanpercentile(drawn[0] - drawn[1], [2.5, 97.5])
+    low, high = _middle(drawn[0] - drawn[1])
     return first.froc() - second.froc(), (float(low), float(high))
 
 
@@ -279,14 +291,15 @@ def _delay(windows: Sequence[JudgedWindow], fight: Span, rule: Rule, threshold: 
 
 def figures_at(found: Tally, number: int) -> dict[str, Any]:
     """The figures at one threshold, with intervals by recording, and by source."""
-    out: dict[str, Any] = {"threshold": found.thresholds[number]}
-    out |= {name: int(found.of(name)[:, number].sum()) for name in COUNTS[1:]}
-    out["hours"] = round(float(found.of("hours")[:, number].sum()), 2)
+    one = found.only(number)
+    out: dict[str, Any] = {"threshold": one.thresholds[0]}
+    out |= {name: int(one.of(name).sum()) for name in COUNTS[1:]}
+    out["hours"] = round(float(one.of("hours").sum()), 2)
     for name, over, under in MEASURES:
-        out[name] = rounded(found.ratio(over, under)[number])
+        out[name] = rounded(one.ratio(over, under)[0])
         for by in ("recording", "source"):
-            low, high = found.interval(over, under, by)
-            out[f"{name}_ci95_by_{by}"] = [rounded(low[number]), rounded(high[number])]
+            low, high = one.interval(over, under, by)
+            out[f"{name}_ci95_by_{by}"] = [rounded(low[0]), rounded(high[0])]
     return out
 
 
