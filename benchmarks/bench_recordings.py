@@ -19,12 +19,9 @@ Writes <output>/curves.csv, curves.png and figures.json, and prints one JSON lin
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import itertools
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +32,10 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks import event_figures
-from benchmarks.event_figures import MEASURES, Recording, Rule, Shown, Tally
+from benchmarks import event_figures, event_rules, event_tuning
+from benchmarks.event_figures import MEASURES, Recording, Shown, Tally
+from benchmarks.event_rules import Rule
+from benchmarks.event_tuning import BALANCED, FEW
 from violence_detection import cli
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import batch, kept_windows, verdict_journal
@@ -45,11 +44,6 @@ from violence_detection.prediction.events import Verdict
 from violence_detection.system import console, storage
 from violence_detection.system.console import log
 
-#: What --tune tries. Offsets: share of the threshold's odds; None is the default, half.
-SMOOTHING_S, OFFSET_ODDS = (0.0, 5.0, 7.5, 10.0), (None, 1.0, 0.25)
-MIN_DURATION_S, MERGE_GAP_S = (0.0, 3.0, 5.5), (0.0, 2.5, 5.0, 10.0)
-#: False events an hour at which a threshold is chosen: balanced, and few false alarms.
-BALANCED, FEW = 1.0, 0.1
 _JUDGED = "judged.json"
 
 
@@ -84,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "fights": sum(len(r.fights) for r in recordings),
         "sources": len({piece.source for r in recordings for piece in r.shown}),
         **measured(recordings, settings, args.output),
-        **({"tuned": tuned(recordings, settings)} if args.tune else {}),
+        **({"tuned": event_tuning.tuned(recordings, settings)} if args.tune else {}),
         "failures": failures,
     }
     storage.write_json(args.output / "figures.json", summary)
@@ -158,8 +152,8 @@ def _recording(
 def measured(recordings: Sequence[Recording], settings: EventConfig, output: Path) -> dict[str, Any]:
     """Both rules over all thresholds: curves.csv, curves.png; returns figures at some thresholds."""
     rules: dict[str, Rule] = {
-        "touching": event_figures.touching_windows,
-        "events": event_figures.by_settings(settings),
+        "touching": event_rules.touching_windows,
+        "events": event_rules.by_settings(settings),
     }
     tallies = {name: event_figures.tally(recordings, rule) for name, rule in rules.items()}
     waits = {
@@ -254,122 +248,6 @@ def draw(path: Path, tallies: Mapping[str, Tally], waits: Mapping[str, Sequence[
     axes[0].legend(frameon=False)
     with storage.atomic_path(path) as temporary:
         FigureCanvasAgg(figure).print_figure(str(temporary), format="png", dpi=110)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Settings of events with the offset's share of the threshold's odds (None: the default)."""
-
-    settings: EventConfig
-    offset_odds: float | None
-
-    @property
-    def rule(self) -> Rule:
-        return event_figures.by_settings(self.settings, self.offset_odds)
-
-    def record(self) -> dict[str, Any]:
-        """For figures.json."""
-        names = ("smoothing_s", "min_duration_s", "merge_gap_s")
-        return {name: getattr(self.settings, name) for name in names} | {
-            "offset_odds": self.offset_odds or 0.5
-        }
-
-
-def choices(settings: EventConfig) -> list[Choice]:
-    """All settings that are tried; padding and cooldown are those given."""
-    grid = itertools.product(SMOOTHING_S, MIN_DURATION_S, MERGE_GAP_S, OFFSET_ODDS)
-    return [
-        Choice(
-            dataclasses.replace(
-                settings,
-                threshold=0.5,
-                offset=None,
-                smoothing_s=smooth,
-                min_duration_s=least,
-                merge_gap_s=gap,
-            ),
-            odds,
-        )
-        for smooth, least, gap, odds in grid
-    ]
-
-
-def tuned(recordings: Sequence[Recording], settings: EventConfig) -> list[dict[str, Any]]:
-    """Settings chosen on one half and measured on the other, in both directions.
-
-    Chosen is the best mean recall (event_figures.RATES), of equals the first, and then thresholds for BALANCED and FEW.
-    """
-    halves = apart(recordings)
-    if not all(any(r.fights for r in half) for half in halves):
-        raise UserError("one half of the recordings has no fight: make more hours of them")
-    out = []
-    for tune_on, measure_on in (halves, halves[::-1]):
-        tries = choices(settings)
-        found = [
-            event_figures.tally(tune_on, choice.rule)
-            for choice in console.progress(tries, total=len(tries), desc="tuning", unit="settings")
-        ]
-        best = int(np.argmax([t.froc() for t in found]))
-        before: dict[str, Rule] = {
-            "touching": event_figures.touching_windows,
-            "events": event_figures.by_settings(settings),
-        }
-        rules = {name: (rule, event_figures.tally(tune_on, rule)) for name, rule in before.items()}
-        rules["tuned"] = tries[best].rule, found[best]
-        other = {name: event_figures.tally(measure_on, rule) for name, (rule, _) in rules.items()}
-        gains = {
-            over: event_figures.froc_gain(other["tuned"], other[over]) for over in ("touching", "events")
-        }
-        out.append(
-            {
-                "tuned_on": len(tune_on),
-                "measured_on": len(measure_on),
-                "settings": tries[best].record(),
-                "mean_recall_where_tuned": {name: round(t.froc(), 4) for name, (_, t) in rules.items()},
-                "mean_recall": {name: round(t.froc(), 4) for name, t in other.items()},
-                "mean_recall_gain": {
-                    over: {"gain": round(gain, 4), "ci95_by_recording": [round(x, 4) for x in interval]}
-                    for over, (gain, interval) in gains.items()
-                },
-                **{
-                    name: {
-                        point: event_figures.figures_at(other[name], chosen.at_rate(rate))
-                        for point, rate in (("balanced", BALANCED), ("few_false_alarms", FEW))
-                    }
-                    for name, (_, chosen) in rules.items()
-                },
-            }
-        )
-    return out
-
-
-def apart(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
-    """Recordings in two parts of about equal length that share no source. Raises UserError where that cannot be."""
-    from scipy import sparse
-    from scipy.sparse import csgraph
-
-    sources = sorted({piece.source for r in recordings for piece in r.shown})
-    number = {source: i for i, source in enumerate(sources)}
-    shows = np.zeros((len(recordings), len(sources)), bool)
-    for i, recording in enumerate(recordings):
-        shows[i, [number[piece.source] for piece in recording.shown]] = True
-    _, group = csgraph.connected_components(
-        sparse.csr_matrix(shows.astype(int) @ shows.T.astype(int)), directed=False
-    )
-    halves: tuple[list[Recording], list[Recording]] = ([], [])
-    by_length = sorted(
-        set(group.tolist()),
-        key=lambda g: -sum(r.duration_s for r, h in zip(recordings, group, strict=True) if h == g),
-    )
-    for g in by_length:
-        shorter = min(halves, key=lambda half: sum(r.duration_s for r in half))
-        shorter += [r for r, h in zip(recordings, group, strict=True) if h == g]
-    if not all(halves):
-        raise UserError(
-            "all recordings are linked by sources that they share, so there is no half to tune on. Make them with "
-            "--parts 2, or with the models of two folds"
-        )
-    return halves
 
 
 if __name__ == "__main__":

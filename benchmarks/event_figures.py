@@ -23,8 +23,7 @@ from scipy import sparse, stats
 from scipy.sparse import csgraph
 from scipy.special import expit
 
-from violence_detection.prediction import events
-from violence_detection.prediction.config import EventConfig
+from benchmarks.event_rules import Rule
 from violence_detection.prediction.events import Event, JudgedWindow
 
 OVERLAP, ONSET_S = 0.3, 3.0
@@ -36,8 +35,6 @@ RATES = (0.5, 1.0, 2.0, 4.0, 8.0)
 _DRAWS = 2000
 
 Span = tuple[float, float]
-#: Windows and a threshold to events.
-Rule = Callable[[Sequence[JudgedWindow], float], Sequence[Event]]
 
 
 @dataclass(frozen=True)
@@ -71,43 +68,6 @@ class Recording:
         for piece, end_s in zip(self.shown, ends, strict=True):
             out[piece.source] = out.get(piece.source, 0.0) + (end_s - piece.start_s) / 3600
         return out
-
-
-def touching_windows(windows: Sequence[JudgedWindow], threshold: float) -> list[Event]:
-    """The rule of before: windows at or above the threshold that touch are one event, from the first's beginning to the
-    last's end.
-    """
-    found: list[Event] = []
-    for window in windows:
-        p = window.p_violent
-        if p < threshold:
-            continue
-        if found and window.start_s <= found[-1].end_s:
-            last = found.pop()
-            p, peak_s = max((last.p_violent, last.peak_s), (p, window.middle_s))
-            found.append(Event(last.start_s, window.end_s, p, peak_s))
-        else:
-            found.append(Event(window.start_s, window.end_s, p, window.middle_s))
-    return found
-
-
-def by_settings(settings: EventConfig, offset_odds: float | None = None) -> Rule:
-    """The rule of these settings at any threshold. `offset_odds`: the offset has such a share of the threshold's odds;
-    None: the default of EventConfig.
-    """
-
-    def rule(windows: Sequence[JudgedWindow], threshold: float) -> Sequence[Event]:
-        return events.find_events(windows, at(settings, threshold, offset_odds))
-
-    return rule
-
-
-def at(settings: EventConfig, threshold: float, offset_odds: float | None) -> EventConfig:
-    """The settings at a threshold, with the offset that goes with it."""
-    offset = None
-    if offset_odds is not None:
-        offset = offset_odds * threshold / (1 - threshold + offset_odds * threshold)
-    return replace(settings, threshold=threshold, offset=offset)
 
 
 def overlap(a: Span, b: Span) -> float:
@@ -231,6 +191,16 @@ def froc_gain(first: Tally, second: Tally, by: str = "recording") -> tuple[float
     ]
     low, high = _middle(drawn[0] - drawn[1])
     return first.froc() - second.froc(), (float(low), float(high))
+
+
+def joined(first: Tally, second: Tally) -> Tally:
+    """Both together: of one rule on different recordings."""
+    return Tally(
+        first.thresholds,
+        np.concatenate([first.recordings, second.recordings]),
+        np.concatenate([first.sources, second.sources]),
+        np.concatenate([first.values, second.values]),
+    )
 
 
 def tally(recordings: Sequence[Recording], rule: Rule, thresholds: Sequence[float] = THRESHOLDS) -> Tally:

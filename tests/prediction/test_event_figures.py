@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from benchmarks import event_figures
+from benchmarks import event_figures, event_rules
 from benchmarks.event_figures import Recording, Shown
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import Event, JudgedWindow
@@ -47,7 +47,7 @@ def test_each_event_finds_one_fight_and_as_many_fights_as_can_be_are_found() -> 
 
 
 def test_the_rule_of_before_joins_windows_that_touch() -> None:
-    found = event_figures.touching_windows(windows(0.6, 0.1, 0.7, 0.1, 0.1, 0.1, 0.5), 0.5)
+    found = event_rules.touching_windows(windows(0.6, 0.1, 0.7, 0.1, 0.1, 0.1, 0.5), 0.5)
     assert [(e.start_s, e.end_s, e.p_violent, e.peak_s) for e in found] == [
         (0, 10, 0.7, 7.5),
         (15, 20, 0.5, 17.5),
@@ -57,7 +57,7 @@ def test_the_rule_of_before_joins_windows_that_touch() -> None:
 def test_counts_of_one_recording() -> None:
     # events at 0.5: 0-3.75 (touches no fight), 8.75-13.75 (the fight), 16.25-18.75 (touches it, too)
     made = recording("a", 0.8, 0.1, 0.1, 0.9, 0.9, 0.1, 0.8, 0.1, fights=[(9.0, 16.5)])
-    rule = event_figures.by_settings(EventConfig(merge_gap_s=0.0))
+    rule = event_rules.by_settings(EventConfig(merge_gap_s=0.0))
     assert [(e.start_s, e.end_s) for e in rule(made.windows, 0.5)] == [
         (0.0, 3.75),
         (8.75, 13.75),
@@ -79,17 +79,15 @@ def test_counts_of_one_recording() -> None:
 
 def test_onset_within_three_seconds_does_not_ask_for_the_end() -> None:
     made = recording("a", 0.1, 0.9, 0.1, fights=[(1.0, 30.0)])
-    found = event_figures.tally([made], event_figures.by_settings(EventConfig()), [0.5])
+    found = event_figures.tally([made], event_rules.by_settings(EventConfig()), [0.5])
     assert (found.of("by_onset").sum(), found.of("by_overlap").sum()) == (1, 0)
     far = recording("a", 0.1, 0.9, 0.1, fights=[(7.0, 30.0)])
-    assert (
-        event_figures.tally([far], event_figures.by_settings(EventConfig()), [0.5]).of("by_onset").sum() == 0
-    )
+    assert event_figures.tally([far], event_rules.by_settings(EventConfig()), [0.5]).of("by_onset").sum() == 0
 
 
 def test_a_false_event_belongs_to_the_source_that_is_shown_at_its_peak() -> None:
     made = recording("a", 0.9, 0.1, sources=["x", "y"])
-    found = event_figures.tally([made], event_figures.touching_windows, [0.5])
+    found = event_figures.tally([made], event_rules.touching_windows, [0.5])
     assert dict(zip(found.sources.tolist(), found.of("false")[:, 0], strict=True)) == {"x": 1, "y": 0}
     assert found.of("hours")[:, 0].tolist() == [0.5, 0.5]
 
@@ -98,7 +96,7 @@ def test_the_interval_widens_where_events_come_from_one_source() -> None:
     """Twelve recordings of an hour with one false event each, all while one of six sources is shown."""
     sources = ("x", "a", "b", "c", "d", "e")
     made = [recording(f"r{i}", 0.9, 0.1, sources=sources) for i in range(12)]
-    found = event_figures.tally(made, event_figures.touching_windows, [0.5])
+    found = event_figures.tally(made, event_rules.touching_windows, [0.5])
     by_recording = event_figures.figures_at(found, 0)["false_an_hour_ci95_by_recording"]
     by_source = event_figures.figures_at(found, 0)["false_an_hour_ci95_by_source"]
     assert by_recording == [1.0, 1.0]
@@ -111,7 +109,7 @@ def test_bootstrap_over_recordings_is_that_of_scipy() -> None:
 
     rng = np.random.default_rng(3)
     made = [recording(f"r{i}", *([0.9, 0.1, 0.1, 0.1] * int(rng.integers(0, 5)) or [0.1])) for i in range(30)]
-    found = event_figures.tally(made, event_figures.touching_windows, [0.5])
+    found = event_figures.tally(made, event_rules.touching_windows, [0.5])
     counts = np.array([found.of("false")[found.recordings == f"r{i}", 0].sum() for i in range(30)])
     theirs = stats.bootstrap((counts,), np.mean, method="percentile", random_state=0).confidence_interval
     low, high = found.interval("false", "hours", "recording")
@@ -120,11 +118,11 @@ def test_bootstrap_over_recordings_is_that_of_scipy() -> None:
 
 def test_delay_is_what_somebody_waits_who_sees_the_footage_as_it_comes() -> None:
     made = recording("a", 0.1, 0.1, 0.1, 0.9, 0.9, 0.1, fights=[(8.0, 14.0)])
-    plain = event_figures.by_settings(EventConfig())
+    plain = event_rules.by_settings(EventConfig())
     # the window of 7.5-12.5 s
     assert event_figures.delays([made], plain, 0.5) == [4.5]
     # an event is long enough when the next window has come
-    assert event_figures.delays([made], event_figures.by_settings(EventConfig(min_duration_s=5.0)), 0.5) == [
+    assert event_figures.delays([made], event_rules.by_settings(EventConfig(min_duration_s=5.0)), 0.5) == [
         7.0
     ]
     assert event_figures.delays([made], plain, 0.95) == []
@@ -135,7 +133,7 @@ def test_mean_recall_is_taken_at_fixed_rates_of_false_events() -> None:
     made = recording(
         "a", *[0.9, 0, 0, 0, 0.3, 0, 0, 0] + [0.3, 0, 0, 0] * 3, fights=[(0.0, 3.75), (10.0, 14.0)]
     )
-    found = event_figures.tally([made], event_figures.by_settings(EventConfig(offset=None)), [0.2, 0.6])
+    found = event_figures.tally([made], event_rules.by_settings(EventConfig(offset=None)), [0.2, 0.6])
     assert found.of("false").sum(0).tolist() == [3, 0]
     assert found.ratio("by_overlap", "fights").tolist() == [1.0, 0.5]
     assert found.froc() == pytest.approx((0.5 + 0.5 + 0.5 + 1 + 1) / 5)
@@ -145,6 +143,6 @@ def test_mean_recall_is_taken_at_fixed_rates_of_false_events() -> None:
 
 
 def test_the_offset_goes_with_the_threshold() -> None:
-    assert event_figures.at(EventConfig(), 0.9, 1.0).ends_below == pytest.approx(0.9)
-    assert event_figures.at(EventConfig(), 0.8, 0.25).ends_below == pytest.approx(0.5)
-    assert event_figures.at(EventConfig(offset=0.1), 0.5, None).ends_below == pytest.approx(1 / 3)
+    assert event_rules.at(EventConfig(), 0.9, 1.0).ends_below == pytest.approx(0.9)
+    assert event_rules.at(EventConfig(), 0.8, 0.25).ends_below == pytest.approx(0.5)
+    assert event_rules.at(EventConfig(offset=0.1), 0.5, None).ends_below == pytest.approx(1 / 3)

@@ -10,7 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks import bench_recordings, event_figures, make_recordings, recording_plan
+from benchmarks import (
+    bench_recordings,
+    event_figures,
+    event_rules,
+    event_tuning,
+    make_recordings,
+    recording_plan,
+)  # fmt: skip
 from benchmarks.event_figures import Recording, Shown
 from benchmarks.recording_plan import Clip, Jump, Stock
 from violence_detection.combine import manifest
@@ -118,10 +125,10 @@ def _recording(name: str, *sources: str) -> Recording:
 
 def test_halves_share_no_source_not_even_by_way_of_a_third_recording() -> None:
     made = [_recording("a", "x", "y"), _recording("b", "y", "z"), _recording("c", "z"), _recording("d", "w")]
-    halves = bench_recordings.apart(made)
+    halves = event_tuning.apart(made)
     assert sorted([r.name for r in half] for half in halves) == [["a", "b", "c"], ["d"]]
     with pytest.raises(UserError, match="--parts 2"):
-        bench_recordings.apart(made[:3])
+        event_tuning.apart(made[:3])
 
 
 @pytest.fixture
@@ -184,8 +191,8 @@ def test_recordings_are_made_judged_measured_and_tuned(
 
     capsys.readouterr()
     bench = ["--recordings", str(folder), "--output", str(output), "--tune"]
-    monkeypatch.setattr(bench_recordings, "SMOOTHING_S", (0.0, 10.0))
-    monkeypatch.setattr(bench_recordings, "MIN_DURATION_S", (0.0,))
+    monkeypatch.setattr(event_rules, "SMOOTHING_S", (0.0, 10.0))
+    monkeypatch.setattr(event_rules, "MIN_DURATION_S", (0.0,))
     assert bench_recordings.main([*bench, "--models", "fast"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["recordings"], found["not_judged"], found["fights"]) == (2, 0, len(truth))
@@ -193,7 +200,7 @@ def test_recordings_are_made_judged_measured_and_tuned(
     assert at_half["recall_by_overlap"] == 1.0
     assert at_half["false"] == 0
     assert 0 < at_half["delay_s"]["median"] <= 7.5
-    assert [half["settings"]["smoothing_s"] for half in found["tuned"]] == [0.0, 0.0]
+    assert [half["settings"]["smoothing_s"] for half in found["tuned"]["halves"]] == [0.0, 0.0]
     curves = storage.read_csv(output / "curves.csv")
     assert {row["rule"] for row in curves} == {"touching", "events"}
     picture = cv2.imread(str(output / "curves.png"))
@@ -202,5 +209,5 @@ def test_recordings_are_made_judged_measured_and_tuned(
 
     again, missing = bench_recordings.read(folder, EventConfig())
     assert (len(again), missing) == (2, 0)
-    rule = event_figures.by_settings(EventConfig())
+    rule = event_rules.by_settings(EventConfig())
     assert event_figures.figures_at(event_figures.tally(again, rule, [0.5]), 0).items() <= at_half.items()
