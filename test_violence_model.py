@@ -1,14 +1,10 @@
 #!/usr/bin/env python3
 """Judge new videos with a trained model: violent or not, how likely, and when.
 
-<<<<<<< HEAD
-    python test_violence_model.py --model models_ensemble video.mp4 folder_of_videos/
+    python test_violence_model.py video.mp4 folder_of_videos/ 'night*.mp4'
+    python test_violence_model.py --model models_ensemble video.mp4
     python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
     python test_violence_model.py --rejudge night --threshold 0.8 --output night
-=======
-    python test_violence_model.py video.mp4 folder_of_videos/
-    python test_violence_model.py --model models_ensemble video.mp4
->>>>>>> kernel
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
@@ -68,7 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("videos", nargs="*", type=Path, help="video files, or folders searched for them")
+    parser.add_argument(
+        "videos",
+        nargs="*",
+        help="video files, folders searched for them, quoted patterns ('night*.mp4'), or lists of paths (.txt, .m3u, "
+        "@FILE)",
+    )
     cli.add_config(parser, PredictConfig)
     parser.add_argument(
         "--output",

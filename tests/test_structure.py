@@ -44,6 +44,16 @@ def test_a_room_says_what_it_is_for_and_imports_nothing() -> None:
         assert len(tree.body) == 1, f"{init} does more than say what the room is for"
 
 
+def test_no_file_holds_the_marks_of_a_merge() -> None:
+    suffixes = {".py", ".md", ".toml", ".txt", ".j2", ""}
+    paths = [p for top in ROOT.iterdir() if top.name in {"violence_detection", "tests", "docs", "benchmarks", ".ci"}
+             for p in top.rglob("*")]  # fmt: skip
+    marks = re.compile(r"^(<{7}|>{7})( |$)", re.MULTILINE)
+    texts = [p for p in [*paths, *ROOT.iterdir()] if p.is_file() and p.suffix in suffixes]
+    assert len(texts) > 300
+    assert [str(p) for p in texts if marks.search(p.read_text(encoding="utf-8", errors="replace"))] == []
+
+
 def _contracts(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -26,3 +26,10 @@ class UnreadableVideo(Exception):
 
     def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
         return type(self), (self.path, self.reason)  # crosses process boundaries
+
+
+class SourceError(UnreadableVideo):
+    """A stream, a camera or a growing file that cannot be opened, or stops without having ended; it may be tried again.
+
+    `path` is its name as shown, without passwords.
+    """

@@ -406,16 +406,16 @@ def test_two_runs_into_one_output_do_not_mix(place: Place) -> None:
 def test_folders_are_searched_in_order_and_files_taken_as_given(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("b/2.AVI", "a/1.mp4", "a/notes.txt", "reports/3.dav"):
+    for name in ("b/2.AVI", "a/1.mp4", "a/notes.pdf", "reports/3.dav"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    odd = tmp_path / "a" / "notes.txt"
+    odd = tmp_path / "a" / "notes.pdf"
     with caplog.at_level("INFO", logger="violence_detection"):
         found = batch.find_videos([tmp_path, odd])
     assert found.videos == (
         tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", tmp_path / "reports/3.dav", odd,
     )  # fmt: skip
-    assert f"skipped below {tmp_path}: 1 .txt" in caplog.text
+    assert f"skipped below {tmp_path}: 1 .pdf" in caplog.text
 
 
 def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import small_videos
 import stand_in
+import streamed
 import timed_videos
 
 from violence_detection.backbones import engines, registry
-from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.errors import SourceError, UnreadableVideo, UserError
 from violence_detection.features import cache, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
@@ -25,8 +28,9 @@ from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import processes, storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
-from violence_detection.video import augment, decode
+from violence_detection.video import augment, decode, window_pictures
 from violence_detection.video.sampling import sliding_windows
+from violence_detection.video.sources import open_source
 
 
 def test_the_summary_has_the_fields_of_the_contract() -> None:
@@ -116,14 +120,15 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
     for clip in wanted:
         info = decode.probe(clip.path)
         windows = sliding_windows(info, config.window_s, 2.5)
-        ((_, seen),) = judge._inputs(clip.path, info, windows)
+        shown = window_pictures.of_file(clip.path, info, windows, judge.viewers, clip.clip_id, views)
+        ((_, seen),) = judge._inputs(shown)
         assert seen.keys() == stores.keys()
         for name, store in stores.items():
             np.testing.assert_array_equal(seen[name], store.read(clip.clip_id, views)[None])
 
 
 def _stand_in_detector(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, runner: engines.Runner
+    folder: Path, monkeypatch: pytest.MonkeyPatch, runner: engines.Runner, **settings: Any
 ) -> detector.Detector:
     stand_in.install(monkeypatch.setattr, runner)
     config = replace(stand_in.CONFIG, streams=("rgb",))
@@ -132,7 +137,7 @@ def _stand_in_detector(
     )
     model = trained_model.TrainedModel(folder, (folder,), (member,), config, {"feature_engines": {}})
     _stands_for_any_model(model, monkeypatch)
-    return detector.Detector(PredictConfig(model=folder))
+    return detector.Detector(PredictConfig(model=folder, **settings))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
@@ -177,11 +182,11 @@ def test_windows_of_a_variable_rate_are_seconds_of_the_video(
     clip = timed_videos.write(tmp_path / "v.mp4", times, pictures=pictures)
     seen: list[float] = []
 
-    def look(images: np.ndarray) -> np.ndarray:
+    def viewer(images: np.ndarray) -> np.ndarray:
         seen.append(float(images.mean()))
         return stand_in.features_of(images)
 
-    verdict = _stand_in_detector(tmp_path, monkeypatch, look).judge(clip)
+    verdict = _stand_in_detector(tmp_path, monkeypatch, viewer).judge(clip)
     assert verdict.duration_s == verdict.judged_s == pytest.approx(14.0, abs=0.1)
     spans = [(w.start_s, w.end_s) for w in verdict.windows]
     np.testing.assert_allclose(spans, [(2.0 * k, 2.0 * k + 2) for k in range(7)], atol=0.1)
@@ -203,6 +208,104 @@ def test_a_video_of_which_a_part_decodes_says_how_much_was_judged(
     assert verdict.duration_s == pytest.approx(10.0, abs=0.1)
     assert verdict.judged_s == pytest.approx(6.0, abs=0.5)
     assert f"only {verdict.judged_s:.1f} of 10.0 s decode" in verdict.warning
+
+
+@pytest.fixture
+def two_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> detector.Detector:
+    """An image and a video backbone, with motion, three views."""
+    config = replace(stand_in.install_film(monkeypatch.setattr), streams=("rgb", "motion"))
+    shapes = {"stand_in.rgb": (5, 4), "stand_in.motion": (5, 4), "film.rgb": (2, 1)}
+    member = trained_model.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
+    model = trained_model.TrainedModel(tmp_path, (tmp_path,), (member,), config, {"feature_engines": {}})
+    _stands_for_any_model(model, monkeypatch)
+    return detector.Detector(PredictConfig(model=tmp_path, stride_s=1.0))
+
+
+def test_the_same_footage_has_the_same_windows_as_file_as_stream_and_while_it_grows(
+    tmp_path: Path, two_backbones: detector.Detector
+) -> None:
+    clip = timed_videos.write(
+        tmp_path / "v.mp4",
+        timed_videos.evenly(300, 25),
+        pictures=small_videos.frames(1, 300),
+        options={"bf": "2"},
+    )
+    transported = tmp_path / "v.ts"
+    streamed.remux(clip, str(transported))
+    judged = two_backbones.judge(clip).windows
+    assert len(judged) == 11
+    assert len({w.p_violent for w in judged}) > 5, "or any windows would be equal"
+    assert tuple(two_backbones.watch(open_source(str(clip)))) == judged
+    with streamed.over_tcp(clip) as url:
+        sent = list(two_backbones.watch(open_source(url)))
+    with streamed.growing(transported, tmp_path / "grows.ts") as path:
+        grown = list(two_backbones.watch(open_source(f"growing:{path}", still_s=1.0)))
+    for found in (sent, grown):
+        assert [(w.start_s, w.end_s) for w in found] == [(w.start_s, w.end_s) for w in judged]
+        assert [w.p_violent for w in found] == pytest.approx([w.p_violent for w in judged], abs=1e-4)
+
+
+def test_a_video_is_decoded_once_whatever_the_number_of_backbones(
+    tmp_path: Path, two_backbones: detector.Detector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = timed_videos.write(tmp_path / "v.mp4", timed_videos.evenly(100, 25))
+    packets: list[int] = []
+    decodes = decode._Reader._decode
+
+    def noted(reader: decode._Reader, packet: Any) -> Any:
+        packets.append(packet.size if packet is not None else 0)
+        return decodes(reader, packet)
+
+    monkeypatch.setattr(decode._Reader, "_decode", noted)
+    two_backbones.judge(clip)
+    assert len(packets) == 101, "the last, empty one asks for what the decoder holds back"
+
+
+def test_ten_views_do_not_hold_ten_times_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = small_videos.write(tmp_path / "clip.avi", 1, n_frames=120)
+    seen: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+
+    def look(images: np.ndarray) -> np.ndarray:
+        seen.append(weakref.ref(images))
+        alive.append(sum(ref() is not None for ref in seen))
+        return stand_in.features_of(images)
+
+    verdict = _stand_in_detector(tmp_path, monkeypatch, look, tta=10).judge(clip)
+    assert len(seen) == 10 * len(verdict.windows) == 50
+    assert max(alive) <= 8, "those at work, those that wait for it, and the one that is made"
+
+
+def test_damage_that_packets_do_not_tell_of_is_found_while_judging(
+    tmp_path: Path, two_backbones: detector.Detector
+) -> None:
+    """The verdict is that of a video that was read to its end beforehand."""
+    clip = timed_videos.write(
+        tmp_path / "v.mp4", timed_videos.evenly(300, 25), options={"bf": "0", "g": "25"}
+    )
+    whole = two_backbones.judge(clip)
+    with av.open(str(clip)) as container:
+        spans = [(p.pos, p.size) for p in container.demux(video=0) if p.pos is not None]
+    data = bytearray(clip.read_bytes())
+    for at, size in spans[200:212]:
+        data[at : at + size] = b"\xff" * size
+    clip.write_bytes(data)
+    packets, found = decode.packet_timing(clip), decode.probe(clip)
+    assert not packets.agrees(found), "or there is nothing to find"
+    verdict = two_backbones.judge(clip)
+    assert verdict == two_backbones._judge(clip, found)
+    assert verdict.windows[:4] == whole.windows[:4]
+    assert (verdict.warning, verdict.duration_s) == (found.shortfall(), round(found.duration_s, 2))
+
+
+def test_a_stream_that_ends_before_anything_could_be_judged_says_so(
+    tmp_path: Path, two_backbones: detector.Detector
+) -> None:
+    clip = timed_videos.write(tmp_path / "v.ts", timed_videos.evenly(5, 25))
+    with pytest.raises(SourceError, match="ended after 5 frames"):
+        list(two_backbones.watch(open_source(f"growing:{clip}", still_s=0.1)))
 
 
 def test_seconds_of_which_nothing_decodes_are_not_judged() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import seen_by_one
 
 from violence_detection.errors import UserError
 from violence_detection.features import extract, key
@@ -96,7 +97,7 @@ def test_prediction_sees_the_crops_that_training_saw(tmp_path: Path) -> None:
     trained = dict(pictures.clip_variants(path, "id", VARIANTS, SIZE, FOCUSED))
     info = decode.probe(path)
     windows = sampling.sliding_windows(info, FOCUSED.window_s, stride_s=1.0)
-    (judged,) = pictures.window_variants(path, "id", info, windows, VARIANTS, SIZE, FOCUSED)
+    (judged,) = seen_by_one.windows_of(path, info, windows, VARIANTS, SIZE, FOCUSED)
     for variant in VARIANTS:
         for stream in ("rgb", "motion"):
             assert judged[variant][stream].shape == (8, SIZE, SIZE, 3)

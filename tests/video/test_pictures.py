@@ -11,6 +11,7 @@ import cv2
 import numbered_videos
 import numpy as np
 import pytest
+import seen_by_one
 import small_videos
 
 from violence_detection.features.config import FeatureConfig
@@ -27,7 +28,7 @@ def test_prediction_sees_the_images_that_training_saw(tmp_path: Path) -> None:
     trained = dict(pictures.clip_variants(path, "id", variants, SIZE, CONFIG))
     info = decode.probe(path)
     windows = sampling.sliding_windows(info, CONFIG.window_s, stride_s=0.5)
-    (judged,) = pictures.window_variants(path, "id", info, windows, variants, SIZE, CONFIG)
+    (judged,) = seen_by_one.windows_of(path, info, windows, variants, SIZE, CONFIG)
     for variant in variants:
         for stream in ("rgb", "motion"):
             images = judged[variant][stream]
@@ -40,9 +41,7 @@ def test_each_window_of_a_long_video_shows_its_own_stretch(tmp_path: Path) -> No
     path = numbered_videos.write(tmp_path / "long.avi", 120)
     info = decode.probe(path)
     windows = sampling.sliding_windows(info, 1.5, stride_s=1.0)
-    shown = [
-        w["v0"]["rgb"] for w in pictures.window_variants(path, "id", info, windows, ("v0",), SIZE, CONFIG)
-    ]
+    shown = [w["v0"]["rgb"] for w in seen_by_one.windows_of(path, info, windows, ("v0",), SIZE, CONFIG)]
     assert len(shown) == len(windows) == 6
     for window, images in zip(windows, shown, strict=True):
         expected = sampling.sample_indices(120, 8, window.start, window.length)
@@ -71,7 +70,7 @@ def test_prediction_sees_the_crop_and_what_moves_as_training_saw_them(tmp_path: 
     ((_, trained),) = pictures.clip_variants(path, "id", (variant,), SIZE, VIEWS)
     info = decode.probe(path)
     windows = sampling.sliding_windows(info, CONFIG.window_s, stride_s=0.5)
-    (judged,) = pictures.window_variants(path, "id", info, windows, (variant,), SIZE, VIEWS)
+    (judged,) = seen_by_one.windows_of(path, info, windows, (variant,), SIZE, VIEWS)
     ((_, alone),) = pictures.clip_variants(path, "id", (variant,), SIZE, CONFIG)
     assert list(trained) == list(judged[variant]) == ["rgb", "crop", "moving"]
     for stream, images in trained.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 import numbered_videos
 import numpy as np
 import pytest
+import seen_by_one
 
 from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment, decode, pictures, sampling
@@ -61,7 +62,7 @@ def test_prediction_sees_the_bursts_that_training_saw(tmp_path: Path) -> None:
     trained = dict(pictures.clip_variants(path, "id", variants, 40, PAIRS))
     info = decode.probe(path)
     windows = sampling.sliding_windows(info, PAIRS.window_s, stride_s=2.5)
-    (judged,) = pictures.window_variants(path, "id", info, windows, variants, 40, PAIRS)
+    (judged,) = seen_by_one.windows_of(path, info, windows, variants, 40, PAIRS)
     for variant in variants:
         np.testing.assert_array_equal(judged[variant]["rgb"], trained[variant]["rgb"])
 

@@ -12,12 +12,11 @@ import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD
 from violence_detection.errors import UserError
-from violence_detection.features import key
-from violence_detection.features.config import FeatureConfig
-from violence_detection.features.key import BackboneRun, Inputs
 from violence_detection.system import storage
 
 if TYPE_CHECKING:
+    from violence_detection.features.config import FeatureConfig
+    from violence_detection.features.key import BackboneRun, Inputs
     from violence_detection.models.calibration import Calibration
 
 
@@ -118,6 +117,8 @@ class TrainedModel:
 
         Raises UserError if their weights cannot be had, or the features would be others.
         """
+        from violence_detection.features import key  # needed once, to begin
+
         runs = key.backbone_runs(self.features, weights_file)
         for run in runs:
             for backbone in run.backbones:
@@ -135,6 +136,7 @@ def load(path: Path) -> TrainedModel:
 
     Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
+    from violence_detection.features.config import FeatureConfig
     from violence_detection.models import calibration, model_files  # needed once, to load
     from violence_detection.training import model_record, run_folder, saved_heads
 
@@ -190,6 +192,8 @@ def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
 
     How training clips are augmented may differ: no plain clip is touched by it.
     """
+    from violence_detection.features import key  # needed once, to begin
+
     for trained_on in model.record["feature_records"].values():
         if trained_on["backbone"] != backbone:
             continue

@@ -22,9 +22,9 @@ from violence_detection.prediction import verdict_journal
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.video_progress import VideoProgress
-from violence_detection.system import console, storage
+from violence_detection.system import console, redaction, storage
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
-from violence_detection.video import video_files
+from violence_detection.video import video_files, video_lists
 from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
@@ -49,14 +49,14 @@ class FoundVideos:
     failures: tuple[UnreadableVideo, ...]
 
 
-def find_videos(given: Sequence[Path]) -> FoundVideos:
-    """Files as given, whatever they are, and the videos below folders. What is skipped there is logged.
+def find_videos(given: Sequence[Path | str]) -> FoundVideos:
+    """Files as given, whatever they are, those of patterns and lists, and the videos below folders.
 
-    Raises UserError for a path that is not there, and for a folder without videos.
+    What is skipped there is logged. Raises UserError for a path that is not there, and for a folder without videos.
     """
     found: dict[Path, None] = {}
     failures: dict[str, UnreadableVideo] = {}
-    for path in given:
+    for path in map(Path, video_lists.expanded([str(item) for item in given])):
         if path.is_dir():
             search = VideoSearch(everywhere=True)
             inside = sorted(search.below(path))
@@ -73,7 +73,7 @@ def find_videos(given: Sequence[Path]) -> FoundVideos:
         elif path.is_file():
             found[path] = None
         else:
-            raise UserError(f"no file or folder at {path}")
+            raise UserError(f"no file or folder at {redaction.without_secrets(str(path))}")
     for failure in failures.values():
         log.warning("%s: %s", failure.path, failure.reason)
     return FoundVideos(tuple(found), tuple(failures.values()))

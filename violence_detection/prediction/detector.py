@@ -7,26 +7,43 @@ events.find_events makes events. The video's probability is that of its most vio
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from violence_detection.backbones import engines
-from violence_detection.errors import UnreadableVideo
+from violence_detection.errors import SourceError, UnreadableVideo
 from violence_detection.models import trained_model
-from violence_detection.models.trained_model import BackboneRun, Inputs
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
-from violence_detection.video import augment, decode, pictures, sampling
+from violence_detection.video import augment, decode, sampling, window_pictures
+from violence_detection.video.window_pictures import SeenWindow, Viewer
 
-_WINDOWS_AT_ONCE = 16  # bounds the memory of a long video
+if TYPE_CHECKING:
+    from violence_detection.models.trained_model import Inputs
+    from violence_detection.video.sources import Source
+
+#: Windows of a file that the heads judge together, and those that backbones may have in hand meanwhile.
+_WINDOWS_AT_ONCE, _AHEAD = 16, 2
+
+
+@dataclass(frozen=True)
+class _WindowAtWork:
+    """A window whose features are being made, by run of backbones, view and stream."""
+
+    window: sampling.Window
+    jobs: Mapping[tuple[int, str, str], Future[Any]]
 
 
 class Detector:
-    """A trained model with its backbones running: it judges video files.
+    """A trained model with its backbones running: it judges video files and streams.
 
     `model`: the trained model, with its members, their record, and the threshold of the operating point.
     """
@@ -44,7 +61,9 @@ class Detector:
         self.model = loaded.at(config.operating_point, config.threshold)
         self.events_by = config.at(self.model.threshold)
         self.views = augment.variant_names("t", config.tta)
+        self.stride_s = min(config.stride_s, self.model.features.window_s)
         self.runs = self.model.backbone_runs(config.backbone_weights)
+        self.viewers = tuple(Viewer(run.backbone.input_size, run.config) for run in self.runs)
         self._engines = [
             engines.create(
                 config.engine,
@@ -55,21 +74,29 @@ class Detector:
             )
             for run in self.runs
         ]
+        self._heads = threading.Lock()
 
     def judge(self, path: Path | str) -> Verdict:
         """Judge one video file. Raises UnreadableVideo naming it."""
         path = Path(path)
-        info = decode.probe(path)
+        try:
+            return self._judge(path, decode.packet_timing(path))
+        except decode.DecodesOtherwise:
+            return self._judge(path, decode.probe(path))
+
+    def _judge(self, path: Path, found: decode.VideoInfo | decode.PacketTiming) -> Verdict:
+        info = found.info if isinstance(found, decode.PacketTiming) else found
         window_s = self.model.features.window_s
-        every = sampling.sliding_windows(info, window_s, min(self.config.stride_s, window_s))
+        every = sampling.sliding_windows(info, window_s, self.stride_s)
         windows = [window for window in every if sampling.shows_movement(info, window)]
         if not windows:
             raise UnreadableVideo(path, sampling.too_still(info, window_s))
         judged: list[JudgedWindow] = []
-        for some, inputs in self._inputs(path, info, windows):
-            _check_finite(path, inputs)
-            probabilities = self.model.average(self.model.average_views(inputs))
-            _check_finite(path, {"P(violent)": probabilities})
+        # the plain view is the same whatever the clip
+        clip_id = storage.sha256_file(path)[:16] if len(self.views) > 1 else ""
+        seen = window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
+        for some, inputs in self._inputs(seen):
+            probabilities = self._probabilities(str(path), inputs)
             new = [_judged(info, window, float(p)) for window, p in zip(some, probabilities, strict=True)]
             judged += new
             processes.tell(JudgingNews(tuple(new), new[-1].end_s, info.duration_s))
@@ -87,49 +114,89 @@ class Detector:
             fps=info.fps,
         )
 
-    def _inputs(
-        self, path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
-    ) -> Iterator[tuple[Sequence[sampling.Window], Inputs]]:
-        """Some windows at a time, with their features: input name -> (N, V, T, C) float16, as the cache holds them."""
-        clip_id = storage.sha256_file(path)[:16]
-        pictured = [
-            pictures.window_variants(
-                path, clip_id, info, windows, self.views, run.backbone.input_size, run.config
-            )
-            for run in self.runs
-        ]
-        for first in range(0, len(windows), _WINDOWS_AT_ONCE):
-            some = windows[first : first + _WINDOWS_AT_ONCE]
-            out: Inputs = {}
-            for run, engine, images in zip(self.runs, self._engines, pictured, strict=True):
-                out |= self._features(run, engine, list(itertools.islice(images, len(some))))
-            yield some, out
+    def watch(self, source: Source) -> Iterator[JudgedWindow]:
+        """Judge a source as its frames come: each window once all its frames are there, the last ones at the end.
 
-    def _features(
-        self, run: BackboneRun, engine: engines.Engine, windows: Sequence[dict[str, dict[str, np.ndarray]]]
-    ) -> Inputs:
-        """Features of windows' images {variant: {stream: (T, S, S, 3)}} from one run of backbones."""
-        jobs = {
-            (i, view, stream): engine.submit(images)
-            for i, by_view in enumerate(windows)
-            for view, by_stream in by_view.items()
-            for stream, images in by_stream.items()
-        }
+        They are those that the same footage has as a file. Raises UnreadableVideo, SourceError if the source cannot be
+        opened, breaks, or ends before anything could be judged.
+        """
+        from violence_detection.prediction.window_stream import StreamJudge  # files have no need of it
+        from violence_detection.video.sources import FileSource
+
+        stream: StreamJudge | None = None
+        judged = 0
+        for frame in source.frames():
+            if stream is None:
+                stream = StreamJudge(self, source.name, source.fps, exact_rate=isinstance(source, FileSource))
+            new = stream.push(frame)
+            judged += len(new)
+            yield from new
+        last = stream.finish() if stream else []
+        yield from last
+        if not judged + len(last):
+            seen = stream.frames_seen if stream else 0
+            raise SourceError(
+                source.name, f"ended after {seen} frames, none of it with enough of them to judge"
+            )
+
+    def judged(self, name: str, seen: Iterable[SeenWindow]) -> Iterator[tuple[sampling.Window, float]]:
+        """The windows of a stream with P(violent), each by itself. Threads may call it.
+
+        Raises UnreadableVideo where that is no number.
+        """
+        for window in seen:
+            inputs = self._features([self._begin(window)])
+            (p,) = self._probabilities(name, inputs)
+            yield window.window, float(p)
+
+    def _probabilities(self, name: str, inputs: Inputs) -> np.ndarray:
+        """P(violent), (N,). Raises UnreadableVideo naming what is not a number."""
+        _check_finite(name, inputs)
+        with self._heads:
+            p = self.model.average(self.model.average_views(inputs))
+        _check_finite(name, {"P(violent)": p})
+        return p
+
+    def _inputs(self, seen: Iterable[SeenWindow]) -> Iterator[tuple[Sequence[sampling.Window], Inputs]]:
+        """Some windows at a time, with their features, while backbones have the next ones."""
+        begun: deque[_WindowAtWork] = deque()
+        for window in seen:
+            begun.append(self._begin(window))
+            if len(begun) == _WINDOWS_AT_ONCE + _AHEAD:
+                some = [begun.popleft() for _ in range(_WINDOWS_AT_ONCE)]
+                yield [at_work.window for at_work in some], self._features(some)
+        while begun:
+            some = [begun.popleft() for _ in range(min(_WINDOWS_AT_ONCE, len(begun)))]
+            yield [at_work.window for at_work in some], self._features(some)
+
+    def _begin(self, seen: SeenWindow) -> _WindowAtWork:
+        """Give a window to the backbones, one view after another, so that few pictures are held at a time."""
+        jobs: dict[tuple[int, str, str], Future[Any]] = {}
+        for run, engine in enumerate(self._engines):
+            for view in self.views:
+                for stream, images in seen.pictures(run, view).items():
+                    jobs[run, view, stream] = engine.submit(images)
+                    processes.beat()
+        return _WindowAtWork(seen.window, jobs)
+
+    def _features(self, windows: Sequence[_WindowAtWork]) -> Inputs:
+        """Features of windows: input name -> (N, V, T, C) float16, as the cache holds them."""
         out: Inputs = {}
-        for stream in run.config.streams:
-            made: list[list[Mapping[str, np.ndarray]]] = [[] for _ in windows]
-            for row, view in itertools.product(range(len(windows)), self.views):
-                made[row].append(run.by_input(stream, jobs[row, view, stream].result()))
-                processes.beat()
-            for name in run.inputs(stream):
-                with np.errstate(over="ignore"):  # is looked for below
-                    out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
+        for number, run in enumerate(self.runs):
+            for stream in run.config.streams:
+                made: list[list[Mapping[str, np.ndarray]]] = [[] for _ in windows]
+                for row, view in itertools.product(range(len(windows)), self.views):
+                    made[row].append(run.by_input(stream, windows[row].jobs[number, view, stream].result()))
+                    processes.beat()
+                for name in run.inputs(stream):
+                    with np.errstate(over="ignore"):  # is looked for below
+                        out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
         return out
 
 
 def _judged(info: decode.VideoInfo, window: sampling.Window, p: float) -> JudgedWindow:
     start_s = info.start_s + window.start / info.fps
-    return JudgedWindow(round(start_s, 2), round(start_s + window.length / info.fps, 2), round(p, 4))
+    return JudgedWindow.of((start_s, start_s + window.length / info.fps), p)
 
 
 def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:
@@ -139,7 +206,7 @@ def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> flo
     return decode.overlap_s(spans, [(0.0, info.duration_s)]) - decode.overlap_s(spans, info.lost)
 
 
-def _check_finite(path: Path, values: Mapping[str, np.ndarray]) -> None:
+def _check_finite(path: str, values: Mapping[str, np.ndarray]) -> None:
     """Raise UnreadableVideo naming what is not a number: a verdict would be made of it."""
     for name, array in values.items():
         if not np.isfinite(array).all():

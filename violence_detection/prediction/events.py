@@ -29,6 +29,11 @@ class JudgedWindow:
         if not 0 <= self.p_violent <= 1:
             raise ValueError(f"{self.p_violent} is no probability")
 
+    @classmethod
+    def of(cls, span_s: tuple[float, float], p_violent: float) -> JudgedWindow:
+        """With the figures rounded that everybody gets: hundredths of a second, four places."""
+        return cls(round(span_s[0], 2), round(span_s[1], 2), round(p_violent, 4))
+
     @property
     def middle_s(self) -> float:
         """The moment that it is about."""

@@ -42,7 +42,12 @@ class VideoProgress:
                 self._bar = None
 
     def tell(self, news: JudgingNews) -> None:
-        """Take what is new: move the bar, and log the events that no coming window can change."""
+        """Take what is new: move the bar, and log the events that no coming window can change.
+
+        A damaged video may be judged anew from its beginning: then its windows come again.
+        """
+        while self._windows and self._windows[-1].start_s >= news.windows[0].start_s:
+            self._windows.pop()
         self._windows += news.windows
         if self._bar is None and not self._goes_on(news):
             return

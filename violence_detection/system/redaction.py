@@ -12,8 +12,9 @@ _LOGIN = (
     re.compile(r"(\w+://)[^\s/'\"<>]*@"),
     re.compile(r"(\w+://)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),
 )
+#: Also in paths, where cameras have it: /user=admin_password=..._channel=1.sdp
 _SECRET_VALUE = re.compile(
-    r"(?i)([?&#][\w.-]*(?:token|key|sig|secret|pass|auth|credential)[\w.-]*=)[^&#\s'\"<>)]+"
+    r"(?i)([?&#/;_][\w.-]*(?:token|key|sig|secret|pass|pwd|psw|auth|credential)[\w.-]*=)[^&#\s'\"<>)]+"
 )
 
 

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import av
-import cv2
 import numpy as np
 
 from violence_detection.errors import NOT_READ, UnreadableVideo
 from violence_detection.system import processes
+from violence_detection.video.rgb_frames import RgbFrames
 
 #: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
 MIN_FRAMES = 8
@@ -43,11 +44,6 @@ _FOUR_LETTERS = {
     "mpeg4": "FMP4", "mjpeg": "MJPG", "mpeg1video": "mpg1", "mpeg2video": "mpg2", "msmpeg4v3": "MP43", "vp8": "VP80",
     "vp9": "VP90",
 }  # fmt: skip
-#: Layouts of nearly all videos, which FFmpeg turns into RGB as it does into BGR, bit for bit. It works out the colours
-#: of others differently, and what is on disk was made from BGR.
-_SAME_IN_RGB = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
-_SQUARE_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
-
 Frame = np.ndarray  # (height, width, 3) uint8 RGB
 Span = tuple[float, float]
 
@@ -94,9 +90,8 @@ class VideoInfo:
         """The decoded frame that stands at a moment."""
         return number if self.shown is None else int(self.shown[number])
 
-    def distinct(self, start: float, length: float) -> int:
-        """How many different frames stand between two moments."""
-        first, end = max(int(start), 0), min(int(np.ceil(start + length - 1e-9)), self.n_frames)
+    def distinct(self, first: int, end: int) -> int:
+        """How many different frames stand from one moment to before another."""
         return max(end - first, 0) if self.shown is None else len(np.unique(self.shown[first:end]))
 
     def shortfall(self) -> str:
@@ -109,6 +104,31 @@ class VideoInfo:
             f"{' ...' if len(self.lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
             "copy or download it again"
         )
+
+
+@dataclass(frozen=True)
+class PacketTiming:
+    """A video as its packets tell. `stamps`: theirs in order, (n,) int64; none where they have none."""
+
+    info: VideoInfo
+    stamps: np.ndarray
+
+    def fits(self, number: int, stamp: int | None) -> bool:
+        """Whether frame `number` may have this stamp: decoders of some containers leave those of near packets."""
+        if stamp is None or not len(self.stamps):
+            return stamp is None and not len(self.stamps)
+        early = self.stamps[max(number - _REORDERED, 0)] if number else self.stamps[0]
+        late = self.stamps[min(number + _REORDERED, len(self.stamps) - 1)] if number else self.stamps[0]
+        return number < len(self.stamps) and bool(early <= stamp <= late)
+
+    def agrees(self, found: VideoInfo) -> bool:
+        """Whether decoding has found the same frames at the same times, and nothing else missing."""
+        same = replace(found, width=self.info.width, height=self.info.height) == self.info
+        return same and np.array_equal(_shown_or_all(found), _shown_or_all(self.info))
+
+
+class DecodesOtherwise(Exception):
+    """A video does not decode as its packets tell. What it is can be found by decoding it alone: `probe`."""
 
 
 def read(
@@ -154,9 +174,15 @@ def timing(path: Path) -> VideoInfo:
 
     Raises UnreadableVideo.
     """
+    return packet_timing(path).info
+
+
+def packet_timing(path: Path) -> PacketTiming:
+    """As `timing`, with what a decoding pass can be held against. Raises UnreadableVideo."""
     with _Reader.open(path) as reader:
         reader.skim()
-        return reader.found()
+        info = reader.found()
+        return PacketTiming(info, np.sort([stamp for stamp in reader.stamps if stamp is not None]))
 
 
 def probe(path: Path) -> VideoInfo:
@@ -166,35 +192,57 @@ def probe(path: Path) -> VideoInfo:
 
 def read_groups(
     path: Path,
-    info: VideoInfo,
-    groups: Sequence[frozenset[int]],
-    transform: Callable[[Frame], Frame] | None = None,
-) -> Iterator[dict[int, Frame]]:
+    info: VideoInfo | PacketTiming,
+    groups: Iterable[frozenset[int]],
+    transform: Callable[[Frame], Any] | None = None,
+) -> Iterator[dict[int, Any]]:
     """Decode a video of any length once, yielding the frames of each group as soon as its last frame is read.
 
-    Groups are frame numbers below `info.n_frames`, where `info` is what `probe` found, ordered by their first and by
-    their last frame; only frames that a coming group needs are held. Raises UnreadableVideo if the file ends before the
-    last is complete.
+    Groups are frame numbers below `info.n_frames`, ordered by their first and by their last frame; they are asked for
+    when they are due, and only frames that they need are held. `info` is what `probe` found, or `packet_timing`.
+    Raises UnreadableVideo if the file ends before the last is complete; with packet timing DecodesOtherwise as soon as
+    that shows to be wrong, for which the file is read to its end.
     """
+    expected = info if isinstance(info, PacketTiming) else None
+    info = info.info if isinstance(info, PacketTiming) else info
+    coming = ((group, _decoded(group, info)) for group in groups)
+    following = next(coming, None)
+    waiting: deque[tuple[frozenset[int], frozenset[int]]] = deque()
+    held: dict[int, Any] = {}
+    count = 0
     with _Reader.open(path) as reader:
-        held: dict[int, Frame] = {}
-        waiting = deque((group, _decoded(group, info)) for group in groups)
-        wanted = frozenset[int]().union(*(needed for _, needed in waiting))
-        frames = reader.frames()
-        count = 0
-        while waiting and (frame := next(frames, None)) is not None:
-            if count in wanted:
+        for count, frame in enumerate(reader.checked_frames(expected)):
+            while following and min(following[1]) <= count:
+                waiting.append(following)
+                following = next(coming, None)
+            if any(count in needed for _, needed in waiting):
                 held[count] = reader.picture(frame, transform)
             while waiting and count >= max(waiting[0][1]):
                 group, _ = waiting.popleft()
                 yield {i: held[info.decoded(i)] for i in group}
-                oldest = min(waiting[0][1]) if waiting else count
+                oldest = min(waiting[0][1]) if waiting else count + 1
                 held = {i: f for i, f in held.items() if i >= oldest}
-            count += 1
-        if waiting:
-            raise UnreadableVideo(
-                path, f"ended at frame {count}, but {max(waiting[-1][1]) + 1} were counted before"
-            )
+            if not (waiting or following or expected):
+                return
+    if last := following or (waiting[-1] if waiting else None):
+        raise UnreadableVideo(path, f"ended at frame {count + 1}, but {max(last[1]) + 1} were counted before")
+
+
+def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, Frame]]:
+    """All frames that are shown, RGB uint8, with the second at which each begins to stand.
+
+    `info` is what `probe` found, or `packet_timing`. Raises UnreadableVideo, and DecodesOtherwise as `read_groups`.
+    """
+    expected = info if isinstance(info, PacketTiming) else None
+    info = info.info if isinstance(info, PacketTiming) else info
+    begins: dict[int, int] | None = None
+    if info.shown is not None:
+        begins = dict(zip(*np.unique(info.shown, return_index=True), strict=True))
+    with _Reader.open(path) as reader:
+        for count, frame in enumerate(reader.checked_frames(expected)):
+            number = count if begins is None else begins.get(count)
+            if number is not None:
+                yield info.start_s + int(number) / info.fps, reader.picture(frame, None)
 
 
 def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, Frame]]:
@@ -207,6 +255,10 @@ def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tup
         yield number, frames[number]
 
 
+def _shown_or_all(info: VideoInfo) -> np.ndarray:
+    return np.arange(info.n_frames) if info.shown is None else info.shown
+
+
 def _decoded(numbers: Sequence[int] | frozenset[int], info: VideoInfo) -> frozenset[int]:
     return frozenset(info.decoded(int(number)) for number in numbers)
 
@@ -217,13 +269,13 @@ class _Reader:
     def __init__(self, path: Path, container: av.container.InputContainer, stream: av.VideoStream):
         self._path, self._container, self._stream = path, container, stream
         self._context = stream.codec_context
-        self._reformatter = av.video.reformatter.VideoReformatter()
-        self._turn: int | None = None  # degrees by which pictures are turned upright, once a frame was seen
-        self._stamps: list[int | None] = []  # of the frames, in units of the stream's time base
+        self._rgb = RgbFrames()
+        self.stamps: list[int | None] = []  # of the frames, in units of the stream's time base
         self._packets: list[int] = []  # of the packets that should give a frame
         self._packet_count = 0
         self._others_end_s = 0.0
         self._damaged = False
+        self._fell_out = False  # a packet did not decode
 
     @classmethod
     @contextmanager
@@ -238,7 +290,7 @@ class _Reader:
                 _check_disk(path)
             raise UnreadableVideo(path, f"not a video that FFmpeg can open ({_said(e)})") from e
         with container:
-            stream = _video_stream(path, container)
+            stream = video_track(path, container)
             stream.thread_type = "SLICE" if threads == 1 else "AUTO"
             stream.codec_context.thread_count = threads
             yield cls(path, container, stream)
@@ -255,21 +307,33 @@ class _Reader:
         """Read to the end without decoding, as if every packet gave its frame."""
         for packet in self._demux():
             self._note(packet)
-        self._stamps = [*self._packets] or [None] * self._packet_count
+        self.stamps = [*self._packets] or [None] * self._packet_count
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames that decode. A broken packet is left out, as ffmpeg does, and noted."""
         for packet in self._demux():
             self._note(packet)
             for frame in self._decode(packet):
-                self._stamps.append(frame.pts if frame.pts is not None else frame.dts)
+                self.stamps.append(frame.pts if frame.pts is not None else frame.dts)
                 yield frame
         for _ in range(
             _MOST_THREADS if self._damaged else 0
         ):  # each thread of the decoder may end in an error
             for frame in self._decode(None):
-                self._stamps.append(frame.pts if frame.pts is not None else frame.dts)
+                self.stamps.append(frame.pts if frame.pts is not None else frame.dts)
                 yield frame
+
+    def checked_frames(self, expected: PacketTiming | None) -> Iterator[av.VideoFrame]:
+        """All frames that decode. Raises DecodesOtherwise as soon as they are not those expected, if any are."""
+        if expected is None:
+            yield from self.frames()
+            return
+        for number, frame in enumerate(self.frames()):
+            if self._fell_out or not expected.fits(number, self.stamps[-1]):
+                raise DecodesOtherwise
+            yield frame
+        if not expected.agrees(self.found()):
+            raise DecodesOtherwise
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
@@ -278,6 +342,7 @@ class _Reader:
             return []
         except av.FFmpegError as e:
             self._note_damage(e)
+            self._fell_out = True
             return []
 
     def _demux(self) -> Iterator[av.Packet]:
@@ -314,19 +379,12 @@ class _Reader:
         if not packet.is_discard and stamp is not None:
             self._packets.append(stamp)
 
-    def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Frame] | None) -> Frame:
+    def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Any] | None) -> Any:
         """A frame upright, as RGB uint8, through `transform`."""
-        layout = "rgb24" if frame.format.name in _SAME_IN_RGB else "bgr24"
         try:
-            picture: Frame = self._reformatter.reformat(frame, format=layout, threads=1).to_ndarray()
+            picture: Frame = self._rgb.picture(frame)
         except (av.FFmpegError, ValueError) as e:
             raise UnreadableVideo(self._path, f"a frame cannot be shown ({e})") from e
-        if self._turn is None:
-            self._turn = frame.rotation % 360
-        if self._turn in _SQUARE_TURNS:
-            picture = cv2.rotate(picture, _SQUARE_TURNS[self._turn])
-        if layout == "bgr24":
-            picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         return transform(picture) if transform else picture
 
     def as_stated(self) -> VideoInfo:
@@ -338,7 +396,7 @@ class _Reader:
 
     def found(self) -> VideoInfo:
         """What was read. Raises UnreadableVideo if it is fewer than MIN_FRAMES."""
-        count = len(self._stamps)
+        count = len(self.stamps)
         if count < MIN_FRAMES:
             raise UnreadableVideo(self._path, f"only {count} of at least {MIN_FRAMES} frames decode")
         rate = self._rate()
@@ -357,13 +415,13 @@ class _Reader:
             n_frames = round((seconds[-1] - seconds[0]) * fps) + 1
             moments = seconds[0] + (np.arange(n_frames) + 0.5) / fps
             shown = np.maximum(np.searchsorted(seconds, moments, side="right") - 1, 0)
-        start_s = seconds[0] if seconds[0] > _LATE_S else 0.0
+        start_s = start_of(float(seconds[0]))
         lost = self._lost(seconds - (seconds[0] - start_s), fps)
         return self._info(
             n_frames=n_frames,
             fps=fps,
             n_decoded=count,
-            start_s=float(start_s),
+            start_s=start_s,
             shown=shown,
             lost=lost,
             as_stated=fits and stated_rate and not self._damaged,
@@ -374,9 +432,9 @@ class _Reader:
         base, begins = self._stream.time_base, self._container.start_time
         if self._damaged or base is None or begins is None or not _LOWEST_RATE <= rate <= _HIGHEST_RATE:
             return False
-        if None in self._stamps:
+        if None in self.stamps:
             return False
-        seconds = np.sort(np.array(self._stamps, np.float64)) * float(base)
+        seconds = np.sort(np.array(self.stamps, np.float64)) * float(base)
         late_s = float(seconds[0]) - begins / av.time_base
         end_s = len(seconds) / rate
         return (
@@ -389,7 +447,7 @@ class _Reader:
             raise UnreadableVideo(
                 self._path, "states neither a frame rate nor times. Convert it: ffmpeg -r RATE -i OLD NEW.mp4"
             )
-        count, fps = len(self._stamps), round(rate, 3)
+        count, fps = len(self.stamps), round(rate, 3)
         lost = (
             ((count / fps, self._packet_count / fps),) if self._damaged and count < self._packet_count else ()
         )
@@ -404,7 +462,7 @@ class _Reader:
     def _info(self, **found: object) -> VideoInfo:
         context = self._stream.codec_context
         sides = context.width, context.height
-        if self._turn in (90, 270):
+        if self._rgb.turn in (90, 270):
             sides = sides[::-1]
         return VideoInfo(
             width=sides[0],
@@ -431,9 +489,9 @@ class _Reader:
         Decoders give frames in order, but some containers (AVI) leave their stamps in the order of the packets.
         """
         base = self._stream.time_base
-        if base is None or any(stamp is None for stamp in self._stamps):
+        if base is None or any(stamp is None for stamp in self.stamps):
             return None
-        seconds = np.array(self._stamps, np.float64) * float(base)
+        seconds = np.array(self.stamps, np.float64) * float(base)
         steps = np.diff(seconds)
         typical = float(np.median(np.abs(steps)))
         jumps = np.flatnonzero((steps < -max(_BACK_S, _REORDERED * typical)) | (steps > _AHEAD_S)) + 1
@@ -486,7 +544,7 @@ def _check_file(path: Path) -> None:
         ) from e
 
 
-def _video_stream(path: Path, container: av.container.InputContainer) -> av.VideoStream:
+def video_track(path: Path, container: av.container.InputContainer) -> av.VideoStream:
     """The largest video track that is not a cover picture. Raises UnreadableVideo if there is none that decodes."""
     attached = av.stream.Disposition.attached_pic
     tracks = [s for s in container.streams if s.type == "video" and not s.disposition & attached]
@@ -499,6 +557,26 @@ def _video_stream(path: Path, container: av.container.InputContainer) -> av.Vide
             "its codec has no decoder here. Convert it where it plays: ffmpeg -i OLD -c:v libx264 NEW.mp4",
         )
     return max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
+
+
+def plausible_rate(stream: av.VideoStream) -> float:
+    """The first that can be true of the rates that FFmpeg knows of a stream, 0 where there is none."""
+    rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
+    return next((rate for rate in rates if _LOWEST_RATE <= rate <= _HIGHEST_RATE), 0.0)
+
+
+def rate_of(seconds: np.ndarray, stated: float) -> float:
+    """The rate of a stream's first frames, by the ascending seconds (n,) at which they come; 0: it cannot be told."""
+    if len(np.unique(seconds)) < 2:
+        return round(stated, 3) if _LOWEST_RATE <= stated <= _HIGHEST_RATE else 0.0
+    if _LOWEST_RATE <= stated <= _HIGHEST_RATE and _comes_at(seconds, stated):
+        return round(stated, 3)
+    return round(_typical_rate(seconds, stated), 3)
+
+
+def start_of(first_s: float) -> float:
+    """When footage begins whose first frame comes then: a little late is not late."""
+    return first_s if first_s > _LATE_S else 0.0
 
 
 def _check_disk(path: Path) -> None:

@@ -49,14 +49,20 @@ def frame_side(size: int, config: ClipConfig) -> int:
     return round(size / config.focus) if config.focus else size
 
 
-def _keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
-    """What is kept of a decoded frame (H, W, 3): it is shrunk at once, so that memory stays small."""
-    side = frame_side(size, config)
+def crop_side(size: int, config: ClipConfig) -> int:
+    """Side of the larger picture that the stream `crop` is cut from, 0 without that stream."""
     if "crop" not in config.streams:
-        return frame_resizer(side)
+        return 0
     from violence_detection.video import focus  # few models look at a crop
 
-    large = round(size / focus.STREAM_SIDE)
+    return round(size / focus.STREAM_SIDE)
+
+
+def keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
+    """What is kept of a decoded frame (H, W, 3): it is shrunk at once, so that memory stays small."""
+    side, large = frame_side(size, config), crop_side(size, config)
+    if not large:
+        return frame_resizer(side)
     return lambda frame: (resize(frame, side), resize(frame, large))
 
 
@@ -170,7 +176,7 @@ def clip_variants(
 
     Raises UnreadableVideo naming the file, also where too few frames tell of movement.
     """
-    draws = _draws(clip_id, variants, config)
+    draws = draws_of(clip_id, variants, config)
 
     def samplings(info: decode.VideoInfo) -> dict[str, sampling.Sampling]:
         window = sampling.middle_window(info, config.window_s)
@@ -179,43 +185,20 @@ def clip_variants(
     def plan(info: decode.VideoInfo) -> Sequence[int]:
         return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
 
-    info, frames = decode.read(path, plan, _keeper(size, config), threads=1)  # clips are decoded side by side
+    info, frames = decode.read(path, plan, keeper(size, config), threads=1)  # clips are decoded side by side
     if not sampling.shows_movement(info, sampling.middle_window(info, config.window_s)):
         raise UnreadableVideo(path, sampling.too_still(info, config.window_s))
-    whole = _whole(frames, size, config)
+    whole = whole_pictures(frames, size, config)
     for variant, sample in samplings(info).items():
         yield variant, images(frames, sample, draws[variant], size, config, whole)
 
 
-def window_variants(
-    path: Path,
-    clip_id: str,
-    info: decode.VideoInfo,
-    windows: Sequence[sampling.Window],
-    variants: Sequence[str],
-    size: int,
-    config: ClipConfig,
-) -> Iterator[dict[str, dict[str, np.ndarray]]]:
-    """For each window of a video, {variant: {stream: (T, S, S, 3) uint8}}; one decode, whatever the length.
-
-    A window gets the images that the same stretch would get as a clip, but that the motion at its end may look on, into
-    what follows it. Raises UnreadableVideo naming the file.
-    """
-    draws = _draws(clip_id, variants, config)
-    plans = [{v: sampling.sample(info, w, d, config) for v, d in draws.items()} for w in windows]
-    groups = [frozenset[int]().union(*(s.frames for s in plan.values())) for plan in plans]
-    decoded = decode.read_groups(path, info, groups, _keeper(size, config))
-    for plan, frames in zip(plans, decoded, strict=True):
-        whole = _whole(frames, size, config)
-        yield {v: images(frames, sample, draws[v], size, config, whole) for v, sample in plan.items()}
-
-
-def _whole(frames: Mapping[int, KeptFrame], size: int, config: ClipConfig) -> Pictures:
+def whole_pictures(frames: Mapping[int, KeptFrame], size: int, config: ClipConfig) -> Pictures:
     """The whole picture of each frame."""
     if "crop" in config.streams:
         frames = {number: both[0] for number, both in frames.items()}
     return Pictures(frames, size)
 
 
-def _draws(clip_id: str, variants: Sequence[str], config: ClipConfig) -> dict[str, augment.Draw]:
+def draws_of(clip_id: str, variants: Sequence[str], config: ClipConfig) -> dict[str, augment.Draw]:
     return {v: augment.draw(config.augment_seed, clip_id, v, config.focus > 0) for v in variants}

@@ -8,7 +8,6 @@ of a movement depends less on a clip's length.
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -41,27 +40,56 @@ def middle_window(info: VideoInfo, window_s: float) -> Window:
 def sliding_windows(info: VideoInfo, window_s: float, stride_s: float) -> list[Window]:
     """Windows over a video of any length; one alone, the same as `middle_window`, if it fits in one.
 
-    They begin at multiples of `stride_s` in the video's own time, wherever it was cut off, so that the same footage has
-    the same windows in a file and in a stream. Those at the ends are shorter where footage is; what is left over of
-    fewer than MIN_FRAMES is no window.
+    They lie on the grid of `WindowGrid`. Those at the ends are shorter where footage is; what is left over of fewer
+    than MIN_FRAMES is no window.
     """
     if info.n_frames <= window_s * info.fps:
         return [middle_window(info, window_s)]
-    found: list[Window] = []
-    covered = 0.0
-    for number in itertools.count(math.floor(info.start_s / stride_s)):
-        start = (number * stride_s - info.start_s) * info.fps
-        if info.n_frames - covered <= _HALF_A_FRAME or start >= info.n_frames:
-            return found
-        start, covered = max(start, 0.0), min(start + window_s * info.fps, float(info.n_frames))
-        if covered - start >= MIN_FRAMES - _HALF_A_FRAME:
-            found.append(Window(start, covered - start))
-    raise AssertionError
+    grid = WindowGrid(info, window_s, stride_s)
+    return list(iter(lambda: grid.due(info.n_frames, ended=True), None))
+
+
+class WindowGrid:
+    """The windows of footage longer than one, one after another, as it grows.
+
+    They begin at multiples of `stride_s` in the video's own time, wherever it was cut off, so that the same footage has
+    the same windows in a file and in a stream. Of `info` rate and beginning count.
+    """
+
+    def __init__(self, info: VideoInfo, window_s: float, stride_s: float):
+        self._fps, self._start_s = info.fps, info.start_s
+        self._window_s, self._stride_s = window_s, stride_s
+        self._number = math.floor(info.start_s / stride_s)
+        self._covered = 0.0
+
+    @property
+    def next_start(self) -> float:
+        """The frame number at which the next window begins; below 0 where it began before the footage."""
+        return (self._number * self._stride_s - self._start_s) * self._fps
+
+    def due(self, n_frames: int, ended: bool) -> Window | None:
+        """The next window that lies within so many frames; where there will be no more, also the part of one."""
+        while True:
+            start = self.next_start
+            end = start + self._window_s * self._fps
+            if end > n_frames and not ended:
+                return None
+            if ended and (n_frames - self._covered <= _HALF_A_FRAME or start >= n_frames):
+                return None
+            self._number += 1
+            start, self._covered = max(start, 0.0), min(end, float(n_frames))
+            if self._covered - start >= MIN_FRAMES - _HALF_A_FRAME:
+                return Window(start, self._covered - start)
+
+
+def moments_of(window: Window, n_frames: int) -> tuple[int, int]:
+    """The first of the frame numbers in a window, and the one behind the last."""
+    return max(int(window.start), 0), min(int(np.ceil(window.start + window.length - 1e-9)), n_frames)
 
 
 def shows_movement(info: VideoInfo, window: Window) -> bool:
     """Whether enough different frames stand in a window to judge by."""
-    return info.distinct(window.start, window.length) >= MIN_FRAMES
+    return info.distinct(*moments_of(window, info.n_frames)) >= MIN_FRAMES
 
 
 def too_still(info: VideoInfo, window_s: float) -> str:
@@ -95,18 +123,29 @@ def sample(info: VideoInfo, window: Window, d: Draw, config: ClipConfig) -> Samp
     length = window.length * d.window_length
     start = window.start + (window.length - length) * d.window_start
     if config.burst > 1:
-        gap = max(1, round(config.burst_spacing_s * info.fps))
+        gap = _gap(config.burst_spacing_s, info.fps)
         base = burst_indices(info.n_frames, config.frames // config.burst, config.burst, gap, start, length)
     else:
         base = sample_indices(info.n_frames, config.frames, start, length)
     if "motion" not in config.streams:
         return Sampling(base, np.empty((0, MOTION_STEPS + 1), np.int64))
-    gap = max(1, round(config.motion_spacing_s * info.fps))
+    gap = _gap(config.motion_spacing_s, info.fps)
     first = np.clip(
         base, 0, max(0, info.n_frames - 1 - MOTION_STEPS * gap)
     )  # at the very end, the last that fit
     motion = first[:, None] + gap * np.arange(MOTION_STEPS + 1)
     return Sampling(base, np.clip(motion, 0, info.n_frames - 1))
+
+
+def reach(config: ClipConfig, fps: float) -> int:
+    """Frames by which a sample may go beyond its window: where that is very short, or motion looks on from its end."""
+    burst = _gap(config.burst_spacing_s, fps) * (config.burst - 1)
+    motion = _gap(config.motion_spacing_s, fps) * MOTION_STEPS if "motion" in config.streams else 0
+    return max(burst, motion)
+
+
+def _gap(spacing_s: float, fps: float) -> int:
+    return max(1, round(spacing_s * fps))
 
 
 def sample_indices(n_frames: int, count: int, start: float = 0.0, length: float | None = None) -> np.ndarray:

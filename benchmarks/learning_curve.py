@@ -1,0 +1,186 @@
+"""What more sources, and more data sets, are worth: the kernel head fitted to part of the clips, judged on the rest.
+
+    python benchmarks/learning_curve.py --data-root DATA --backbone i3d_steady,i3d_actions --streams rgb
+
+DATA/combined_all is what combine_all_datasets.py makes; features that are missing are extracted. Three curves:
+    in set      sources kept apart by five folds; the head is fitted to a growing share of the sources of the other four
+    elsewhere   a data set left out; the head is fitted to a growing share of the sources of all others
+    data sets   a data set left out; the head is fitted to one, two, ... of the others, over every choice of them
+Shares are nested within a --seeds draw. Each figure is the mean over data sets (elsewhere) or folds (in set) and draws,
+with the standard deviation between draws. `per doubling`: points of accuracy that twice as many sources, or one more
+data set, gave in the last step: what the next may give at most, since curves flatten. One JSON line; with
+--output also tables for reading.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+from probe_features import Parts, Probe, note_look
+from sklearn.metrics import roc_auc_score
+
+from violence_detection import cli
+from violence_detection.combine import manifest
+from violence_detection.ensemble import pool as pools
+from violence_detection.ensemble.pool import Choice
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.system import storage
+from violence_detection.system.console import log
+from violence_detection.training.config import HeadConfig
+
+SHARES = (0.125, 0.25, 0.5, 1.0)
+_FEWEST = 2  # clips of each class, without which nothing can be fitted
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="draws of sources, and cuts into folds (default: 3)"
+    )
+    parser.add_argument("--output", type=Path, help="tables to read, .md")
+    cli.add_config(parser, FeatureConfig)
+    cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
+    cli.add_config(parser, HeadConfig)
+    args = cli.parse(parser)
+    features, how = cli.build(FeatureConfig, args), replace(cli.build(ExtractConfig, args), augment=1)
+    combined = how.data_root / "combined_all"
+    pool = pools.open_pool(features, how, Choice(set(manifest.read(combined).dataset), all_clips=True))
+    probe = Probe(pool.plain(sorted(pool.frame.clip_id)), cli.build(HeadConfig, args), args.seeds)
+    curves = Curves(probe)
+    found = {
+        "in_set": curves.over_sources(probe.cuts),
+        "elsewhere": curves.over_sources([probe.left_out] * args.seeds),
+        "data_sets": curves.over_datasets(),
+    }
+    note_look(combined, probe, [{"name": "learning curve", "elsewhere": found["elsewhere"][-1]}])
+    if args.output:
+        storage.write_text(args.output, table(found))
+    log.info("\n%s", table(found))
+    summary = {**found, "per_doubling": {k: gain(v) for k, v in found.items()}, "seeds": args.seeds}
+    cli.print_summary({**summary, "n": len(probe.samples), "n_groups": len(set(probe.groups))})
+    return cli.exit_code(pool.failures)
+
+
+class Curves:
+    """Learning curves of all inputs of a probe."""
+
+    def __init__(self, probe: Probe):
+        self.probe = probe
+        self.inputs = tuple(probe.points)
+
+    def over_sources(self, cuts: Sequence[Parts]) -> list[dict[str, Any]]:
+        """A row for each of SHARES: of each draw's parts, fitted to so many of the sources."""
+        rows = []
+        for share in SHARES:
+            drawn = [self._thinned(parts, share, draw) for draw, parts in enumerate(cuts)]
+            sources = [len(set(self.probe.groups[fitted])) for parts in drawn for fitted, _ in parts]
+            clips = [len(fitted) for parts in drawn for fitted, _ in parts]
+            rows.append(
+                {
+                    "share": share,
+                    "sources": round(float(np.mean(sources))),
+                    "clips": round(float(np.mean(clips))),
+                }
+                | self._figures(drawn)
+            )
+            log.info("%g of the sources: judged", share)
+        return rows
+
+    def over_datasets(self) -> list[dict[str, Any]]:
+        """A row for each number of data sets that the left-out one is judged from."""
+        names = sorted(set(self.probe.datasets))
+        rows = []
+        for count in range(1, len(names)):
+            drawn: list[list[tuple[np.ndarray, np.ndarray]]] = []
+            for left_out in names:
+                judged = np.flatnonzero(self.probe.datasets == left_out)
+                others = itertools.combinations([n for n in names if n != left_out], count)
+                chosen = [np.flatnonzero(np.isin(self.probe.datasets, among)) for among in others]
+                drawn = drawn or [[] for _ in chosen]
+                for parts, fitted in zip(drawn, chosen, strict=True):
+                    parts.append((fitted, judged))
+            rows.append({"data_sets": count} | self._figures(drawn))
+        return rows
+
+    def _thinned(self, parts: Parts, share: float, draw: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [
+            (
+                self._some_sources(fitted, share, storage.stable_seed(draw, "learning curve", str(part))),
+                judged,
+            )
+            for part, (fitted, judged) in enumerate(parts)
+        ]
+
+    def _some_sources(self, clips: np.ndarray, share: float, seed: int) -> np.ndarray:
+        """The clips of a share of the sources, of every data set and class alike; smaller shares lie in larger ones."""
+        rng = np.random.default_rng(seed)
+        kept: list[np.ndarray] = []
+        for dataset in sorted(set(self.probe.datasets[clips])):
+            here = clips[self.probe.datasets[clips] == dataset]
+            sources = rng.permutation(sorted(set(self.probe.groups[here])))
+            count = max(1, round(share * len(sources)))
+            while not self._enough(here, sources[:count]):
+                count += 1
+            kept.append(here[np.isin(self.probe.groups[here], sources[:count])])
+        return np.sort(np.concatenate(kept))
+
+    def _enough(self, clips: np.ndarray, sources: np.ndarray) -> bool:
+        labels = self.probe.labels[clips[np.isin(self.probe.groups[clips], sources)]]
+        return bool(np.bincount(labels, minlength=2).min() >= _FEWEST)
+
+    def _figures(self, drawn: Sequence[Parts]) -> dict[str, Any]:
+        """Mean over the parts of each draw, then mean and deviation over the draws."""
+        accuracy, auc = [], []
+        for parts in drawn:
+            judged = [self._judged(part) for part in parts]
+            accuracy.append(np.mean([right for right, _ in judged]))
+            auc.append(np.mean([area for _, area in judged]))
+        return {
+            "accuracy": round(float(np.mean(accuracy)), 4),
+            "accuracy_sd": round(float(np.std(accuracy, ddof=1)), 4) if len(drawn) > 1 else None,
+            "roc_auc": round(float(np.mean(auc)), 4),
+        }
+
+    def _judged(self, part: tuple[np.ndarray, np.ndarray]) -> tuple[float, float]:
+        _, judged = part
+        margins = self.probe.margins(self.inputs, [part])[judged]
+        labels = self.probe.labels[judged]
+        return float(np.mean((margins >= 0) == labels)), float(roc_auc_score(labels, margins))
+
+
+def gain(rows: Sequence[dict[str, Any]]) -> float:
+    """Points of accuracy that the last step of a curve gave."""
+    return round(100 * (rows[-1]["accuracy"] - rows[-2]["accuracy"]), 2)
+
+
+def table(found: dict[str, list[dict[str, Any]]]) -> str:
+    """The curves as Markdown."""
+    lines = []
+    for name, rows in found.items():
+        heads = [k for k in rows[0] if k != "accuracy_sd"]
+        lines += [f"{name.replace('_', ' ')}, the last step {gain(rows):+.1f} points", ""]
+        lines += [f"| {' | '.join(heads)} |".replace("_", " "), "|---" * len(heads) + "|"]
+        lines += [f"| {' | '.join(_cell(row, head) for head in heads)} |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], head: str) -> str:
+    if head != "accuracy":
+        return f"{row[head]:g}"
+    spread = "" if row["accuracy_sd"] is None else f" ± {100 * row['accuracy_sd']:.1f}"
+    return f"{100 * row['accuracy']:.1f}{spread}"
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,182 @@
+"""Where frames come from: the same ones whichever way the footage comes, and errors that give no password away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numbered_videos
+import pytest
+import streamed
+import timed_videos
+from timed_videos import evenly
+
+from violence_detection.errors import SourceError, UnreadableVideo
+from violence_detection.video import demuxed_sources, sources
+from violence_detection.video.sources import is_stream, open_source
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 s in H.264 with frames that look ahead, as cameras and phones make them."""
+    path = tmp_path_factory.mktemp("recording") / "v.mp4"
+    return timed_videos.write(path, evenly(300, 25), options={"bf": "2", "g": "50"})
+
+
+@pytest.fixture(scope="module")
+def transported(recording: Path) -> Path:
+    path = recording.with_suffix(".ts")
+    streamed.remux(recording, str(path))
+    return path
+
+
+def _frames(source: sources.Source) -> list[tuple[int, float]]:
+    return [(numbered_videos.number_of(frame.picture), frame.time_s) for frame in source.frames()]
+
+
+def test_footage_has_the_same_frames_and_times_whichever_way_it_comes(
+    recording: Path, transported: Path, tmp_path: Path
+) -> None:
+    as_file = open_source(str(recording))
+    frames = _frames(as_file)
+    assert [number for number, _ in frames] == [i % 256 for i in range(300)]
+    assert [time_s for _, time_s in frames] == pytest.approx(evenly(300, 25), abs=1e-6)
+    with streamed.over_tcp(recording) as url:
+        stream = open_source(url)
+        sent = _frames(stream)
+    with streamed.growing(transported, tmp_path / "grows.ts") as path:
+        file = open_source(f"growing:{path}", still_s=1.0)
+        grown = _frames(file)
+    for got, source in ((sent, stream), (grown, file)):
+        assert [number for number, _ in got] == [number for number, _ in frames]
+        assert [time_s for _, time_s in got] == pytest.approx([time_s for _, time_s in frames], abs=1e-3)
+        assert source.fps == pytest.approx(25.0)
+    assert (as_file.live, stream.live, file.live) == (False, True, False)
+
+
+def test_rtsp_has_the_frames_and_times_of_the_file(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sender comes to the reader, for want of a server; what is then read is the same."""
+    monkeypatch.setitem(demuxed_sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})
+    url = f"rtsp://127.0.0.1:{streamed.free_port()}/live"
+    with subprocess.Popen([sys.executable, streamed.__file__, str(recording), url]) as sender:
+        try:
+            frames = _frames(open_source(url, read_limit_s=5))
+        finally:
+            sender.kill()
+    assert [number for number, _ in frames] == [i % 256 for i in range(300)]
+    assert [time_s for _, time_s in frames] == pytest.approx(evenly(300, 25), abs=1e-3)
+
+
+def test_a_file_of_which_a_part_does_not_decode_keeps_the_times_of_the_rest(tmp_path: Path) -> None:
+    path = timed_videos.write(
+        tmp_path / "v.mkv", evenly(100, 25), pictures=timed_videos.noisy(100), options={"g": "10"}
+    )
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 30_000] = bytes(30_000)
+    path.write_bytes(data)
+    frames = list(open_source(str(path)).frames())
+    assert 60 < len(frames) < 100
+    for frame in frames[-10:]:
+        middle = frame.picture[: 4 * numbered_videos.BLOCK * 2 : 4, ::2]
+        assert numbered_videos.number_of(middle) == pytest.approx(frame.time_s * 25, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "stream"),
+    [
+        ("0", True), ("/dev/video1", True), ("rtsp://me:pw@host/1", True), ("https://x.org/live.m3u8", True),
+        ("udp://@:5000", True), ("growing:/a/b.ts", True), ("tcp://127.0.0.1:80", True), ("video.mp4", False),
+        ("/videos/rtsp.mp4", False), ("c:/x.mp4", False), ("file:///x.mp4", False), ("100", False),
+    ],
+)  # fmt: skip
+def test_what_is_a_stream(text: str, stream: bool) -> None:
+    assert is_stream(text) is stream
+
+
+def test_a_file_of_a_cameras_name_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("0").touch()
+    assert not is_stream("0")
+
+
+def test_nothing_that_is_said_of_a_stream_has_its_password(capfd: pytest.CaptureFixture[str]) -> None:
+    address = f"127.0.0.1:{streamed.free_port()}"
+    for url in (
+        f"rtsp://me:s3cret@{address}/a?pwd=s3cret",
+        f"http://me:s3cret@{address}/user=a_password=s3cret.ts",
+    ):
+        source = open_source(url, open_limit_s=5)
+        with pytest.raises(SourceError, match="cannot be opened: connection refused") as e:
+            next(source.frames())
+        assert address in source.name == e.value.path
+        assert "s3cret" not in f"{source.name} {e.value} {e.value.__cause__!r}".replace(url, "")
+    assert "s3cret" not in "".join(capfd.readouterr())
+
+
+def test_a_stream_that_does_not_answer_and_one_that_stops_are_named_in_time(transported: Path) -> None:
+    with streamed.server_that_says() as port:
+        began_s = time.monotonic()
+        with pytest.raises(SourceError, match=r"did not answer within 0\.3 s"):
+            next(open_source(f"tcp://127.0.0.1:{port}", open_limit_s=0.3).frames())
+        assert time.monotonic() - began_s < 5
+    half = transported.read_bytes()[: transported.stat().st_size // 2]
+    with streamed.server_that_says(half) as port:
+        frames = open_source(f"tcp://127.0.0.1:{port}", 10.0, read_limit_s=0.5).frames()
+        got = [next(frames)]
+        with pytest.raises(SourceError, match=r"nothing came for 0\.5 s"):
+            got += frames
+        assert len(got) > 100
+
+
+def test_a_stream_ends_when_it_is_closed_from_elsewhere(transported: Path) -> None:
+    with streamed.server_that_says(transported.read_bytes()[:-5000]) as port:
+        source = open_source(f"tcp://127.0.0.1:{port}", read_limit_s=1.0)
+        threading.Timer(0.2, source.close).start()
+        got = 0
+        for _ in source.frames():
+            time.sleep(0.02)
+            got += 1
+        assert 0 < got < 200
+
+
+def test_what_is_no_video_says_so(tmp_path: Path) -> None:
+    text = tmp_path / "notes.ts"
+    text.write_text("nothing to see")
+    with pytest.raises(SourceError, match="no video that can be read while it grows"):
+        next(open_source(f"growing:{text}", still_s=0.1).frames())
+    with pytest.raises(SourceError, match=r"no such file came within 0\.1 s"):
+        next(open_source(f"growing:{tmp_path / 'none.ts'}", still_s=0.1).frames())
+    with pytest.raises(UnreadableVideo, match="not a video"):
+        next(open_source(str(text)).frames())
+    with pytest.raises(SourceError, match="camera 77: cannot be opened"):
+        next(open_source("77").frames())
+
+
+def test_an_mp4_that_can_be_read_when_complete_alone_says_so_at_once(recording: Path) -> None:
+    with pytest.raises(SourceError, match="index at the end"):
+        next(open_source(f"growing:{recording}", still_s=60).frames())
+
+
+def test_times_go_on_whatever_the_stamps_do() -> None:
+    """A camera that starts its clock anew, one that jumps by days, frames without stamps or with that of another."""
+    clock = demuxed_sources.StreamClock(10.0, 0.04)
+    stamps: list[float | None] = [
+        10.0,
+        10.04,
+        10.08,
+        0.0,
+        0.04,
+        90_000.0,
+        90_000.04,
+        None,
+        90_000.08,
+        90_000.16,
+    ]
+    expected = [0.0, 0.04, 0.08, 0.12, 0.16, 0.2, 0.24, 0.28, 0.281, 0.36]
+    assert [clock.time_s(stamp) for stamp in stamps] == pytest.approx(expected, abs=1e-6)
+    clock = demuxed_sources.StreamClock(0.071, 0.04)
+    stamps = [None, None, 0.151, 0.191]
+    assert [clock.time_s(stamp) for stamp in stamps] == pytest.approx([0.0, 0.04, 0.08, 0.12], abs=1e-6)

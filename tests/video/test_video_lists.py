@@ -1,0 +1,55 @@
+"""Patterns and lists mean what they say, and a file that goes by such a name is that file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.video.video_lists import expanded
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.mp4", "a.mp4", "clips/c.mkv", "clips/deep/d.mkv", "x[1].mp4", "@home.mp4"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    return tmp_path
+
+
+def test_patterns_are_sorted_and_nothing_comes_twice(folder: Path) -> None:
+    assert expanded(["b.mp4", "[ab].mp4", "clips/**/*.mkv"]) == [
+        "b.mp4", "a.mp4", "clips/c.mkv", "clips/deep/d.mkv",
+    ]  # fmt: skip
+
+
+def test_a_file_that_is_there_by_that_name_is_meant(folder: Path) -> None:
+    assert expanded(["x[1].mp4", "@home.mp4", "clips"]) == ["x[1].mp4", "@home.mp4", "clips"]
+
+
+def test_a_list_has_a_path_pattern_or_stream_a_line_from_its_own_folder_on(folder: Path) -> None:
+    text = "#EXTM3U\n#EXTINF:3,c\nc.mkv\n\n  deep/*.mkv  \nrtsp://me:pw@host/1\ngrowing:new.ts\n"
+    for name in ("l.m3u", "l.txt", "list"):
+        (folder / "clips" / name).write_text(text, encoding="utf-8-sig")
+    meant = ["clips/c.mkv", "clips/deep/d.mkv", "rtsp://me:pw@host/1", "growing:clips/new.ts"]
+    assert expanded(["clips/l.m3u"]) == expanded(["clips/l.txt"]) == expanded(["@clips/list"]) == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("none*.mp4", "nothing is called like"),
+        ("none.mp4", "no file or folder at none.mp4"),
+        ("@none", "no list of videos at none"),
+        ("bad.txt", "bad.txt, line 2: nothing at gone.mp4"),
+        ("film.txt", "is no text"),
+        ("ftp://me:s3cret@host/a", "no file or folder at ftp://host/a"),
+    ],
+)
+def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None:
+    (folder / "bad.txt").write_text("a.mp4\ngone.mp4\n")
+    (folder / "film.txt").write_bytes(b"\x00\x00\x01\xb3")
+    with pytest.raises(UserError, match=said):
+        expanded([given])

@@ -1,0 +1,169 @@
+"""Where frames come from: a file, a camera, a stream of the network, or a file that is still written.
+
+Each is a `Source`: frames with the time at which they are shown, in order. The same footage has the same frames and,
+within the rounding of its container, the same times, whichever way it comes.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import cv2
+import numpy as np
+
+from violence_detection.errors import SourceError
+from violence_detection.system import processes
+from violence_detection.video import decode
+
+#: How long a connection, and then each packet, may take.
+OPEN_LIMIT_S, READ_LIMIT_S = 15.0, 10.0
+#: A file that has not grown for so long is complete.
+STILL_S = 10.0
+GROWING = "growing:"
+#: What the rest of FFmpeg's protocols are good for is files, or a danger.
+_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http", "https")
+_DEVICE = re.compile(r"(?:/dev/video)?(\d{1,2})")
+
+
+@dataclass(frozen=True, eq=False)
+class TimedFrame:
+    """A picture and when it is shown. `picture`: (H, W, 3) uint8 RGB; `time_s`: from the beginning of the source."""
+
+    time_s: float
+    picture: np.ndarray
+
+
+class Source(Protocol):
+    """Frames in order of time.
+
+    name: as it may be shown, without passwords. live: whether it goes on whether it is read or not, so that frames may
+    have to be left out. fps: frames a second as the source states them, 0 where it does not; name and live are known at
+    once (those of an http address when it is open), fps from the first frame on.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def live(self) -> bool: ...
+    @property
+    def fps(self) -> float: ...
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """Connect, and give frames until the source ends. To be called once.
+
+        Raises UnreadableVideo, SourceError for what is no plain file: if it cannot be opened, or breaks.
+        """
+        ...
+
+    def close(self) -> None:
+        """Have `frames` end soon; from any thread, at any time."""
+        ...
+
+
+def is_stream(text: str) -> bool:
+    """Whether an argument means a source that is no plain file: a camera, an address, a growing file."""
+    if text.startswith(GROWING):
+        return True
+    if _DEVICE.fullmatch(text):
+        return text.startswith("/dev/") or not Path(text).exists()
+    return urlsplit(text).scheme in _SCHEMES and "://" in text
+
+
+def open_source(
+    text: str,
+    open_limit_s: float = OPEN_LIMIT_S,
+    read_limit_s: float = READ_LIMIT_S,
+    still_s: float = STILL_S,
+) -> Source:
+    """The source that a text means. Nothing is opened before its frames are asked for.
+
+    A camera's number or /dev/video0; an rtsp, rtmp, srt, http (also HLS), udp or tcp address; `growing:PATH`, a file
+    that another program still writes, which ends when it has not grown for `still_s` seconds; else a file.
+    """
+    from violence_detection.video import demuxed_sources
+
+    if text.startswith(GROWING):
+        return demuxed_sources.GrowingSource(Path(text.removeprefix(GROWING)).expanduser(), still_s)
+    if not is_stream(text):
+        return FileSource(Path(text))
+    if device := _DEVICE.fullmatch(text):
+        return CameraSource(int(device[1]))
+    return demuxed_sources.NetworkSource(text, open_limit_s, read_limit_s)
+
+
+class FileSource:
+    """A whole video file, each frame at the time at which `decode` has it."""
+
+    live = False
+
+    def __init__(self, path: Path):
+        self.name = str(path)
+        self._path = path
+        self._closed = threading.Event()
+        self.fps = 0.0
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """All frames that are shown. Raises UnreadableVideo."""
+        packets = decode.packet_timing(self._path)
+        self.fps, last_s = packets.info.fps, -1.0
+        try:
+            for time_s, picture in decode.played(self._path, packets):
+                yield TimedFrame(time_s, picture)
+                last_s = time_s
+                if self._closed.is_set():
+                    return
+        except decode.DecodesOtherwise:  # damage, of which packets tell nothing
+            info = decode.probe(self._path)
+            for time_s, picture in decode.played(self._path, info):
+                if self._closed.is_set():
+                    return
+                if time_s > last_s:
+                    yield TimedFrame(time_s, picture)
+
+    def close(self) -> None:
+        """End at the next frame."""
+        self._closed.set()
+
+
+class CameraSource:
+    """A camera of this machine, by its number."""
+
+    live = True
+
+    def __init__(self, number: int):
+        self.name = f"camera {number}"
+        self.fps = 0.0
+        self._number = number
+        self._closed = threading.Event()
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """Frames as they come, at the time at which they come. Raises SourceError."""
+        camera = cv2.VideoCapture(self._number)
+        try:
+            if not camera.isOpened():
+                raise SourceError(
+                    self.name, "cannot be opened. Is it connected, and does no other program use it?"
+                )
+            self.fps = float(camera.get(cv2.CAP_PROP_FPS))
+            begin_s: float | None = None
+            while not self._closed.is_set():
+                there, picture = camera.read()
+                if not there:
+                    raise SourceError(self.name, "gives no more pictures")
+                now_s = time.monotonic()
+                begin_s = now_s if begin_s is None else begin_s
+                processes.beat()
+                yield TimedFrame(now_s - begin_s, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+        finally:
+            camera.release()
+
+    def close(self) -> None:
+        """End at the next frame."""
+        self._closed.set()
