@@ -55,7 +55,7 @@ def test_the_rule_of_before_joins_windows_that_touch() -> None:
 
 
 def test_counts_of_one_recording() -> None:
-    # events at 0.5: 0-3.75 (touches no fight), 8.75-13.75 (the fight), 16.25-18.75 (touches it, too)
+    # events at 0.5: 0-3.75 (in no fight), 8.75-13.75 (the fight), 16.25-18.75 (a tenth in it)
     made = recording("a", 0.8, 0.1, 0.1, 0.9, 0.9, 0.1, 0.8, 0.1, fights=[(9.0, 16.5)])
     rule = event_rules.by_settings(EventConfig(merge_gap_s=0.0))
     assert [(e.start_s, e.end_s) for e in rule(made.windows, 0.5)] == [
@@ -66,15 +66,26 @@ def test_counts_of_one_recording() -> None:
     found = event_figures.tally([made], rule, [0.5, 0.95])
     at_half, above = event_figures.figures_at(found, 0), event_figures.figures_at(found, 1)
     names = ("fights", "by_overlap", "by_onset", "false", "unmatched", "events")
-    assert [at_half[name] for name in names] == [1, 1, 1, 1, 2, 3]
+    assert [at_half[name] for name in names] == [1, 1, 1, 2, 2, 3]
     assert [above[name] for name in names] == [1, 0, 0, 0, 0, 0]
     assert (at_half["recall_by_overlap"], at_half["false_an_hour"], at_half["unmatched_an_hour"]) == (
         1.0,
-        1.0,
+        2.0,
         2.0,
     )
     # none in an hour: 3.689 an hour would give none once in 40 times
     assert above["false_an_hour_ci95_by_recording"] == [0.0, pytest.approx(-np.log(0.025), abs=1e-3)]
+
+
+def test_a_short_event_in_a_long_fight_is_not_false_and_an_endless_one_is() -> None:
+    fights = [(100.0, 120.0), (200.0, 220.0)]
+    assert event_figures.share_in_fights(event(105, 107.5), fights) == 1.0
+    assert event_figures.share_in_fights(event(90, 230), fights) == pytest.approx(40 / 140)
+    # a fight of 2 s that two windows see
+    assert event_figures.share_in_fights(event(0, 5), [(1.0, 3.0)]) == pytest.approx(0.4)
+    made = recording("a", *[0.1] * 39, *[0.9] * 60, 0.1, fights=fights)
+    at_half = event_figures.tally([made], event_rules.by_settings(EventConfig()), [0.5])
+    assert [at_half.of(name).sum() for name in ("by_overlap", "false", "unmatched")] == [0, 1, 1]
 
 
 def test_onset_within_three_seconds_does_not_ask_for_the_end() -> None:
