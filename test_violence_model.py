@@ -5,6 +5,12 @@
     python test_violence_model.py --model models_ensemble video.mp4
     python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
     python test_violence_model.py --rejudge night --threshold 0.8 --output night
+    python test_violence_model.py --model fast --export onnx,tflite exported
+    python test_violence_model.py --calibrate quiet_hour.mp4 --save-profile door.json
+    python test_violence_model.py --profile door.json night.mp4
+    python test_violence_model.py night.mp4 --output night --timeline night/page
+    python test_violence_model.py --rejudge night --model accurate --learn marks.json --save-profile camera.json
+    python test_violence_model.py front=rtsp://user@192.168.1.20/stream1 --clips events --mqtt mqtt://localhost
 
 The verdicts are the JSON line on stdout. Frames are sampled and prepared exactly as in training.
 """
@@ -14,12 +20,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from violence_detection import cli
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.prediction.config import OutputConfig, PredictConfig
+from violence_detection.prediction.config import OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.system import settings, storage
+
+if TYPE_CHECKING:
+    from violence_detection.prediction.live.camera_names import NamedCamera
 
 #: What failed before anything is judged, the paths of all videos, and the verdicts to come.
 Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | UnreadableVideo]]
@@ -27,22 +39,32 @@ Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | Unr
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
+    if args.export:
+        return _export(args)
+    if args.calibrate:
+        return _calibrate(args)
 
     from violence_detection.prediction import batch, written_outputs  # heavy imports only now
 
     config, outputs = cli.build(PredictConfig, args), cli.build(OutputConfig, args)
+    if args.learn:
+        return _learn(args, config)
+    judged_by = None if args.rejudge and config.model is None else config
     output: Path | None = batch.output_file(args.output) if args.output else None
     if output:
         batch.check_output(output)
-    written_outputs.check(outputs, output)
+    if cameras := _cameras(args):
+        return _watch(cameras, args, config, outputs, output)
+    written_outputs.check(outputs, output, judged_by)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
     try:
-        with written_outputs.outputs(outputs, output, paths) as written:
+        with written_outputs.outputs(outputs, output, paths, judged_by) as written:
             for item in verdicts:
                 judged.append(item)
                 if isinstance(item, Verdict):
                     judged += written.add(item)
-            written.finish([item for item in judged if isinstance(item, Verdict)])
+            failures = [item for item in judged if isinstance(item, UnreadableVideo)]
+            written.finish([item for item in judged if isinstance(item, Verdict)], failures)
     except BaseException as e:  # whatever it is: what is judged is said
         if judged:
             cli.print_summary(batch.summary(judged))
@@ -68,7 +90,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "videos",
         nargs="*",
         help="video files, folders searched for them, quoted patterns ('night*.mp4'), or lists of paths (.txt, .m3u, "
-        "@FILE)",
+        "@FILE). Or cameras, judged until Ctrl-C or SIGTERM: a number, an rtsp, http, udp or tcp address, or "
+        "growing:FILE; NAME= before it names it",
     )
     cli.add_config(parser, PredictConfig)
     parser.add_argument(
@@ -84,11 +107,100 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="judge no video: a file with windows that a run with --output wrote, or a folder of such, with the "
         "thresholds and settings of events given now",
     )
+    parser.add_argument(
+        "--export",
+        nargs=2,
+        metavar=("FORMAT[,FORMAT]", "DIR"),
+        help="judge no video: write the model into this folder as onnx, openvino, tflite or several of them, for "
+        "programs that need neither this package nor TensorFlow, and compare what they say with what it says here, on "
+        "made-up pictures and on the videos given, if any",
+    )
+    cli.add_config(parser, QuietConfig)
+    parser.add_argument(
+        "--save-profile",
+        type=Path,
+        metavar="FILE",
+        help="where the camera's profile is written, for --profile in later runs",
+    )
     cli.add_config(parser, OutputConfig)
+    cli.add_config(parser, LiveConfig)
+    parser.add_argument(
+        "--learn",
+        type=Path,
+        metavar="MARKS",
+        help="judge no video: learn the camera's threshold and calibration from marks that the page of --timeline "
+        "saved, and from the windows of --rejudge; says what it gives on videos that it did not learn from",
+    )
     args = cli.parse(parser, argv)
-    if bool(args.videos) == bool(args.rejudge):
-        parser.error("give videos to judge, or --rejudge PATH")
+    kinds = {"--rejudge": args.rejudge, "--export": args.export, "--calibrate": args.calibrate}
+    given = [flag for flag, value in kinds.items() if value]
+    if len(given) > 1:
+        parser.error(f"{' and '.join(given)} are runs of their own: give one of them")
+    if bool(args.videos) == bool(given) and not args.export:
+        parser.error("give videos to judge, or --rejudge PATH, --export FORMAT DIR or --calibrate FOOTAGE")
+    if args.calibrate and not args.save_profile:
+        parser.error("--calibrate needs --save-profile FILE: where the camera's profile is written")
+    if args.learn and not (args.rejudge and args.save_profile and args.model):
+        parser.error(
+            "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
+        )
     return args
+
+
+def _export(args: argparse.Namespace) -> int:
+    """The model written for other programs."""
+    from violence_detection.prediction import batch
+    from violence_detection.prediction.exports import export
+
+    formats, folder = args.export
+    videos = batch.find_videos(args.videos).videos if args.videos else ()
+    config = cli.build(PredictConfig, args)
+    summary = export.run(config, formats.split(","), settings.expanded(folder), videos)
+    cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    """A camera's own threshold from its quiet footage."""
+    from violence_detection.prediction import batch, quiet_footage
+
+    output = batch.output_file(args.output) if args.output else None
+    summary = quiet_footage.run(
+        cli.build(PredictConfig, args), cli.build(QuietConfig, args), args.save_profile, output
+    )
+    cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
+
+
+def _cameras(args: argparse.Namespace) -> Sequence[NamedCamera]:
+    """The cameras that are meant; none where videos are."""
+    from violence_detection.prediction.live import camera_names
+
+    return camera_names.among(args.videos)
+
+
+def _watch(
+    cameras: Sequence[NamedCamera],
+    args: argparse.Namespace,
+    config: PredictConfig,
+    outputs: OutputConfig,
+    output: Path | None,
+) -> int:
+    """Judge cameras until somebody asks to stop."""
+    from violence_detection.prediction import batch
+    from violence_detection.prediction.live import live_model, watch
+    from violence_detection.system import stopping
+
+    live = cli.build(LiveConfig, args)
+    watch.check(live, outputs)
+    with stopping.asked_to_stop() as stop:
+        summary = watch.run(cameras, live_model.load(config), live, outputs, stop)
+    try:
+        if output:
+            batch.write(output, summary)
+    finally:
+        cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
 
 
 def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None) -> Given:
@@ -105,10 +217,35 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
     """Windows that were kept, with the thresholds of now."""
     from violence_detection.prediction import batch, kept_windows
 
-    if config.model is None and config.operating_point != OPERATING_POINTS[0]:
-        raise UserError(f"whose {config.operating_point}? Name the --model that judged the windows")
+    if config.model is None and (config.profile or config.operating_point != OPERATING_POINTS[0]):
+        raise UserError(
+            f"whose {config.profile or config.operating_point}? Name the --model that judged the windows"
+        )
+    profile = batch.profile_of(config)
     verdicts = kept_windows.read(args.rejudge, batch.events_by(config))
+    if profile:
+        verdicts = [profile.verdict(verdict) for verdict in verdicts]
     return [], [v.path for v in verdicts], verdicts
+
+
+def _learn(args: argparse.Namespace, config: PredictConfig) -> int:
+    """What marks teach, as a camera profile."""
+    from violence_detection.models import model_files, shipped
+    from violence_detection.prediction import batch, camera_profile, kept_windows
+    from violence_detection.prediction.review import learning, marks
+
+    storage.check_writable(args.save_profile.absolute().parent, "--save-profile")
+    settings, now = batch.events_by(config), batch.profile_of(config)
+    model = model_files.identity(shipped.find(config.model))
+    learned = learning.learn(
+        kept_windows.read(args.rejudge, settings), marks.read(args.learn), settings, model, now
+    )
+    if learned.profile:
+        camera_profile.write(args.save_profile, learned.profile)
+    learning.say(learned, args.save_profile)
+    written = str(args.save_profile) if learned.profile else None
+    cli.print_summary({"profile": written, "why_not": learned.why_not, **learned.figures})
+    return cli.EXIT_DONE
 
 
 if __name__ == "__main__":

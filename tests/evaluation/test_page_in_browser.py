@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import page_in_browser
 import pandas as pd
 import pytest
 
@@ -17,22 +17,13 @@ from violence_detection.evaluation import by_training, metrics
 from violence_detection.evaluation.report import film_strip, report
 from violence_detection.evaluation.training_overlap import Comparison, Overlap
 
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytest.importorskip("playwright.sync_api")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="no chromium installed"),
+    pytest.mark.skipif(not page_in_browser.CHROMIUM, reason="no chromium installed"),
 ]
 #: Within the paper's margins at 96 pixels an inch.
 A4_WIDTH_PX = 688
-
-#: Elements that reach beside the page and are not within something that scrolls by itself.
-BESIDE = """() => [...document.querySelectorAll("body *:not(svg *)")].filter(element => {
-  for (let up = element.parentElement; up; up = up.parentElement)
-    if (["auto", "scroll"].includes(getComputedStyle(up).overflowX)) return false;
-  const box = element.getBoundingClientRect();
-  return box.width > 0 && (box.right > document.documentElement.clientWidth + 0.5 || box.left < -0.5);
-}).map(element => element.tagName + "." + element.className + ": " + element.textContent.trim().slice(0, 60))"""
 
 
 def predictions() -> pd.DataFrame:
@@ -92,10 +83,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+    with page_in_browser.browser() as chromium:
         yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -114,7 +103,7 @@ def test_nothing_reaches_beside_the_screen_and_the_page_is_quiet(
         picture = tmp_path / "page.png"
         page.screenshot(path=picture, full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert page.evaluate(BESIDE) == []
+        assert page.evaluate(page_in_browser.BESIDE) == []
         broken = "[...document.images].filter(image => !image.complete || !image.naturalWidth).length"
         assert page.evaluate(broken) == 0
         in_first_screen = page.locator("#accuracy, #interval").all()
@@ -141,7 +130,7 @@ def test_paper_shows_everything_and_cuts_no_strip(browser: Any, address: str) ->
     page = browser.new_page(viewport={"width": A4_WIDTH_PX, "height": 1000}, color_scheme="dark")
     page.goto(address)
     page.emulate_media(media="print")
-    assert page.evaluate(BESIDE) == []
+    assert page.evaluate(page_in_browser.BESIDE) == []
     clipped = (
         """[...document.querySelectorAll(".scroll")].filter(e => e.scrollWidth > e.clientWidth + 1).length"""
     )

@@ -20,7 +20,9 @@ import pytest
 
 import test_violence_model
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.prediction import batch, verdict_journal
+from violence_detection.models import model_files
+from violence_detection.prediction import batch, camera_profile, verdict_journal
+from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import storage
@@ -46,9 +48,10 @@ class Place:
     def videos(self, texts: Sequence[str]) -> list[str]:
         """Videos of these texts, numbered in order."""
         (self.folder / "videos").mkdir(exist_ok=True)
-        for i, text in enumerate(texts):
-            (self.folder / "videos" / f"{i:02d}.mp4").write_text(text)
-        return [f"videos/{i:02d}.mp4" for i in range(len(texts))]
+        names = [f"videos/{i:0{DIGITS}d}.mp4" for i in range(len(texts))]
+        for name, text in zip(names, texts, strict=True):
+            (self.folder / name).write_text(text)
+        return names
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -85,17 +88,22 @@ def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
 
 
-BAD = {3: "crash", 8: "hang", 15: "killed"}
-TWENTY = [BAD.get(i, f"0.{10 + i}") for i in range(20)]
+#: How many videos are judged in the test that is killed; of 200, ten crash, hang or are killed.
+VIDEOS = int(os.environ.get("VIOLENCE_VIDEOS", "20"))
+DIGITS = max(2, len(str(VIDEOS - 1)))
+BAD = {3: "crash", 8: "hang", 15: "killed"} | {
+    20 * k + 3: ("hang", "crash")[k % 2] for k in range(3, VIDEOS // 20)
+}
+MANY = [BAD.get(i, f"0.{100 + i}") for i in range(VIDEOS)]
 
 
 def test_killed_at_random_and_begun_again_it_ends_as_if_undisturbed(place: Place) -> None:
-    place.videos(TWENTY)
+    place.videos(MANY)
     rng = random.Random(0)
     kept = 0
     for _ in range(2):
         process = place.start("videos", "--output", "out.json", STAND_IN_TAKES_S="0.05")
-        kept += rng.randrange(2, 5)
+        kept += rng.randrange(2, 5) * VIDEOS // 20
         place.wait_for(process, kept)
         process.kill()
         process.communicate()
@@ -103,7 +111,7 @@ def test_killed_at_random_and_begun_again_it_ends_as_if_undisturbed(place: Place
         assert not (place.folder / "out.json").exists()
     disturbed, _ = place.run("videos", "--output", "out.json", code=1)
     judged = [name for name in place.seen() if name != "loading"]
-    good = [f"{i:02d}.mp4" for i in range(20) if i not in BAD]
+    good = [f"{i:0{DIGITS}d}.mp4" for i in range(VIDEOS) if i not in BAD]
     # at most what was in hand when it was killed is judged again
     assert sum(judged.count(name) for name in good) <= len(good) + 2
 
@@ -111,18 +119,16 @@ def test_killed_at_random_and_begun_again_it_ends_as_if_undisturbed(place: Place
     assert disturbed == undisturbed == json.loads((place.folder / "out.json").read_text())
     assert (place.folder / "out.json").read_bytes() == (place.folder / "other.json").read_bytes()
     assert [v["path"] for v in disturbed["videos"]] == [f"videos/{name}" for name in good]
-    assert [v["p_violent"] for v in disturbed["videos"]] == [
-        float(t) for t in TWENTY if t not in BAD.values()
-    ]
-    assert [f["path"] for f in disturbed["failures"]] == [f"videos/{i:02d}.mp4" for i in BAD]
-    crash, hang, killed = (f["reason"] for f in disturbed["failures"])
+    assert [v["p_violent"] for v in disturbed["videos"]] == [float(t) for t in MANY if t not in BAD.values()]
+    assert [f["path"] for f in disturbed["failures"]] == [f"videos/{i:0{DIGITS}d}.mp4" for i in BAD]
+    crash, hang, killed = (f["reason"] for f in disturbed["failures"][:3])
     assert "SIGABRT" in crash
     assert "no progress for" in hang
     assert "SIGKILL" in killed
     assert "memory" in killed
     csv = (place.folder / "out_failures.csv").read_text()
-    assert csv.count("\n") == 4
-    assert "videos/08.mp4," in csv
+    assert csv.count("\n") == 1 + len(BAD)
+    assert f"videos/{8:0{DIGITS}d}.mp4," in csv
 
 
 def test_a_second_run_judges_nothing_and_says_the_same(place: Place) -> None:
@@ -282,6 +288,8 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
         (("videos", "--format", "vtt", "--output", "o.json"), "no format 'vtt'"),
         (("videos", "--offset", "0.7"), "offset must be from 0 to the threshold"),
         (("videos", "--clips", "model/config.json"), "is a file. Name a folder"),
+        (("videos", "--learn", "marks.json"), "--learn goes with --rejudge PATH"),
+        (("videos", "--profile", "camera.json"), "no camera profile at camera.json"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_judged(
@@ -377,6 +385,28 @@ def test_verdicts_come_one_by_one(
     assert place.seen() == ["loading", "00.mp4"]
     assert isinstance(next(judged), UnreadableVideo)
     assert list(judged) == []
+
+
+def test_a_camera_profile_is_applied_and_judges_nothing_again(place: Place) -> None:
+    videos = [place.folder / v for v in place.videos(["0.9", "0.6"])]
+    model, profile = place.folder / "model", place.folder / "camera.json"
+    journal = verdict_journal.path_for(place.folder / "out.json")
+    first = list(batch.judge_all(videos, PredictConfig(model=model), journal))
+    kept = journal.read_text()
+    made = CameraProfile(model_files.identity(model), 0.7, -0.5)
+    camera_profile.write(profile, made)
+    config = PredictConfig(model=model, profile=profile)
+    second = [v for v in batch.judge_all(videos, config, journal) if isinstance(v, Verdict)]
+    assert second == [made.verdict(v) for v in first if isinstance(v, Verdict)]
+    assert [(v.label, v.p_violent, v.profile) for v in second] == [
+        ("fight", 0.8452, made.name), ("nonfight", 0.4764, made.name),
+    ]  # fmt: skip
+    assert journal.read_text() == kept
+    anew = batch.judge_all(videos, config, verdict_journal.path_for(place.folder / "other.json"))
+    assert list(anew) == second
+    other = verdict_journal.path_for(place.folder / "other.json").read_text().splitlines()
+    windows = [json.loads(line)["windows"] for line in other]
+    assert windows == [json.loads(line)["windows"] for line in kept.splitlines()], "as the model gave them"
 
 
 def test_a_line_of_another_making_is_not_believed(place: Place) -> None:

@@ -21,8 +21,9 @@ from violence_detection.errors import SourceError, UnreadableVideo, UserError
 from violence_detection.features import cache, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.models import trained_model
-from violence_detection.prediction import detector
+from violence_detection.models import model_files, trained_model
+from violence_detection.prediction import camera_profile, detector
+from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import processes, storage
@@ -160,6 +161,23 @@ def test_a_probability_that_is_no_number_is_a_named_failure(
     monkeypatch.setattr(heads, "predict", lambda model, inputs: np.array([np.nan]))
     with pytest.raises(UnreadableVideo, match=r"P\(violent\) of it is not a number"):
         judge.judge(clip)
+
+
+def test_a_camera_profile_holds_for_files_and_streams(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = small_videos.write(tmp_path / "clip.avi", 1, n_frames=60)
+    for name in ("best_model.keras", "config.json", "result.json"):
+        (tmp_path / name).write_text("{}")
+    made = CameraProfile(model_files.identity(tmp_path), 0.9, -1.0)
+    camera_profile.write(tmp_path / "camera.json", made)
+    plain = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
+    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, profile=tmp_path / "camera.json")
+    judge.model = plain.model  # heads begin at random
+    verdict = judge.judge(clip)
+    assert verdict == made.verdict(plain.judge(clip))
+    assert verdict.threshold == judge.events_by.threshold == 0.9
+    assert tuple(judge.watch(open_source(str(clip)))) == verdict.windows
 
 
 def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,13 +168,13 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     video = _numbered(tmp_path / "v.avi", 60)
     verdict = _verdict(video, [0.1, 0.9, 0.1, 0.1, 0.1], 6.0)
     gone = _verdict(tmp_path / "gone.avi", [0.9], 2.0)
-    config = OutputConfig(("table", "srt"), annotate=tmp_path / "a", clips=tmp_path / "c", clip_margin_s=1.0)
+    config = OutputConfig(("table", "srt"), tmp_path / "a", tmp_path / "c", tmp_path / "t", clip_margin_s=1.0)
     output = tmp_path / "out" / "verdicts.json"
 
     def run() -> list[str]:
         with written_outputs.outputs(config, output, [verdict.path, gone.path]) as written:
             failures = [f for v in (verdict, gone) for f in written.add(v)]
-            written.finish([verdict, gone])
+            written.finish([verdict, gone], failures)
         return [f"{f.path}: {f.reason}" for f in failures]
 
     with caplog.at_level(logging.INFO, logger="violence_detection"):
@@ -184,8 +184,13 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     made = {
         tmp_path / "a" / "v.annotated.mp4", tmp_path / "c" / "v.event001.mp4", tmp_path / "c" / "v.event001.jpg",
         tmp_path / "out" / "v.srt", tmp_path / "out" / "gone.srt", tmp_path / "out" / "verdicts.txt",
+        tmp_path / "t" / "index.html",
+        *(tmp_path / "t" / "media" / name for name in ("v.jpg", "v.event001.jpg", "v.mp4", "v.made.json")),
     }  # fmt: skip
     assert {p for p in tmp_path.rglob("*.*") if p.parent != tmp_path} == made
+    page = (tmp_path / "t" / "index.html").read_text()
+    assert "Not shown: its pictures could not be made" in page
+    assert "cannot be shown: No such file" in page
     shown = [p for p in made if p.suffix in (".mp4", ".jpg")]
     for path in shown:
         os.utime(path, (1, 1))
@@ -203,3 +208,5 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
     written_outputs.check(OutputConfig(("table",)), None)
     with pytest.raises(UserError, match=r"--clips .* is a file\. Name a folder"):
         written_outputs.check(OutputConfig(clips=tmp_path / "file"), None)
+    with pytest.raises(UserError, match="Name the --model"):
+        written_outputs.check(OutputConfig(explain=tmp_path / "why"), None)

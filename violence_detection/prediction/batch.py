@@ -18,7 +18,8 @@ from typing import Any
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import calibration, shipped
-from violence_detection.prediction import verdict_journal
+from violence_detection.prediction import camera_profile, verdict_journal
+from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.video_progress import VideoProgress
@@ -107,6 +108,7 @@ def judge_all(
         log.info("%s", why)
         config = dataclasses.replace(config, model=model)
     calibration.read(shipped.find(config.model))
+    profile = profile_of(config)
     progress = VideoProgress(events_by(config))
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(verdict_journal.kept(journal, config)) if journal else None
@@ -123,6 +125,8 @@ def judge_all(
             if judged is None:
                 with progress.of(path):
                     judged = _judge(worker, path)
+            if profile and isinstance(judged, Verdict):
+                judged = profile.verdict(judged)
             _say(judged)
             try:
                 if kept and key and isinstance(judged, Verdict):
@@ -132,14 +136,24 @@ def judge_all(
 
 
 def events_by(config: PredictConfig) -> EventConfig:
-    """The settings of events, with the threshold of the operating point.
+    """The settings of events, with the threshold of the operating point or of the camera profile.
 
-    Raises UserError where the model has none, or where the point is a model's own and there is no such model.
+    Raises UserError where the model has none, where the point is a model's own and there is no such model, or where the
+    profile is of another model.
     """
+    if profile := profile_of(config):
+        return profile.settings(config)
     if config.operating_point == OPERATING_POINTS[0]:
         return config.at(config.threshold)
     of_model = calibration.read(shipped.find(config.model))
     return config.at(of_model.threshold(config.operating_point, config.threshold))
+
+
+def profile_of(config: PredictConfig) -> CameraProfile | None:
+    """The camera profile that is asked for, if any. Raises UserError where it is none, or of another model."""
+    if config.profile is None:
+        return None
+    return camera_profile.read_for(config.profile, shipped.find(config.model), config)
 
 
 def _judge(worker: SupervisedWorker[Path, Verdict], path: Path) -> Verdict | UnreadableVideo:

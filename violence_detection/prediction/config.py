@@ -54,6 +54,10 @@ class EventConfig(BaseConfig):
         """The offset: the one given, else the probability with half the odds of the threshold."""
         return self.threshold / (2 - self.threshold) if self.offset is None else self.offset
 
+    def of_one_window(self) -> EventConfig:
+        """What decides on a video of one window: its thresholds alone."""
+        return EventConfig(self.threshold, self.offset)
+
     def at(self, threshold: float) -> EventConfig:
         """The settings of events alone, with the threshold of an operating point.
 
@@ -81,6 +85,9 @@ class PredictConfig(EventConfig, RuntimeConfig):
         2.5, "seconds from one window to the next in a video longer than one window; at most a window"
     )
     tta: int = option(1, "views of each window that are averaged; 1 is the plain window alone")
+    profile: Path | None = option(
+        None, "the camera's own threshold and calibration: a file that --save-profile wrote for this model"
+    )
 
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
@@ -92,6 +99,32 @@ class PredictConfig(EventConfig, RuntimeConfig):
                 f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "
                 "give one of the two"
             )
+        if self.profile and (self.threshold, self.operating_point) != (
+            DEFAULT_THRESHOLD,
+            OPERATING_POINTS[0],
+        ):
+            raise UserError(
+                f"the camera profile {self.profile} has a threshold of its own: give it without threshold and "
+                "operating_point"
+            )
+
+
+@dataclass(frozen=True)
+class QuietConfig(BaseConfig):
+    """A camera's own threshold from its quiet footage."""
+
+    calibrate: Path | None = option(
+        None,
+        "footage of one camera in which nobody fights, an hour or more: a video, a folder of them, or windows that a "
+        "run with --output kept; its own threshold is written to --save-profile",
+    )
+    false_events_per_hour: float = option(1.0, "the rate of false events that --calibrate aims at")
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a rate that is none."""
+        super().__post_init__()
+        if not 0 < self.false_events_per_hour < math.inf:
+            raise UserError(f"false_events_per_hour must be above 0. Received: {self.false_events_per_hour}")
 
 
 @dataclass(frozen=True)
@@ -107,6 +140,17 @@ class OutputConfig(BaseConfig):
         None, "write each video into this folder with its score, verdict and a timeline at the bottom (MP4)"
     )
     clips: Path | None = option(None, "write each event into this folder: a picture of it and the clip (MP4)")
+    timeline: Path | None = option(
+        None,
+        "write a page into this folder (index.html) with each video, P(violent) over time and its events, where a "
+        "person marks what is right, wrong and missed",
+    )
+    explain: Path | None = option(
+        None,
+        "write a picture of each event into this folder: which places and moments P(violent) rests on. Judges its most "
+        "violent window 25 times",
+    )
+    explain_most: int = option(5, "events of a video that are explained, the most violent ones")
     clip_margin_s: float = option(5.0, "seconds before and after the event that such a clip has")
 
     def __post_init__(self) -> None:
@@ -114,3 +158,5 @@ class OutputConfig(BaseConfig):
         super().__post_init__()
         if not 0 <= self.clip_margin_s < math.inf:
             raise UserError(f"clip_margin_s must be 0 or more seconds. Received: {self.clip_margin_s}")
+        if self.explain_most < 1:
+            raise UserError(f"explain_most must be at least 1. Received: {self.explain_most}")

@@ -28,6 +28,7 @@ from violence_detection.video.window_pictures import SeenWindow, Viewer
 
 if TYPE_CHECKING:
     from violence_detection.models.trained_model import Inputs
+    from violence_detection.prediction.camera_profile import CameraProfile
     from violence_detection.video.sources import Source
 
 #: Windows of a file that the heads judge together, and those that backbones may have in hand meanwhile.
@@ -51,15 +52,21 @@ class Detector:
     def __init__(self, config: PredictConfig):
         """Load the model and start its backbones.
 
-        Raises UserError if there is no such model, it has no such operating point, or its backbone's weights cannot be
-        had.
+        Raises UserError if there is no such model, it has no such operating point, its backbone's weights cannot be
+        had, or the camera profile is of another model.
         """
         from violence_detection.models import shipped  # needed once, to find the model
 
         self.config = config
         loaded = trained_model.load(shipped.find(config.model))
         self.model = loaded.at(config.operating_point, config.threshold)
+        self.profile: CameraProfile | None = None
         self.events_by = config.at(self.model.threshold)
+        if config.profile:
+            from violence_detection.prediction import camera_profile  # most runs have none
+
+            self.profile = camera_profile.read_for(config.profile, shipped.find(config.model), config)
+            self.events_by = self.profile.settings(config)
         self.views = augment.variant_names("t", config.tta)
         self.stride_s = min(config.stride_s, self.model.features.window_s)
         self.runs = self.model.backbone_runs(config.backbone_weights)
@@ -97,7 +104,10 @@ class Detector:
         seen = window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
         for some, inputs in self._inputs(seen):
             probabilities = self._probabilities(str(path), inputs)
-            new = [_judged(info, window, float(p)) for window, p in zip(some, probabilities, strict=True)]
+            new = [
+                self.profiled(_judged(info, window, float(p)))
+                for window, p in zip(some, probabilities, strict=True)
+            ]
             judged += new
             processes.tell(JudgingNews(tuple(new), new[-1].end_s, info.duration_s))
         last = windows[-1]
@@ -112,6 +122,7 @@ class Detector:
             or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
             calibrated=self.model.calibrated,
             fps=info.fps,
+            profile=self.profile.name if self.profile else "",
         )
 
     def watch(self, source: Source) -> Iterator[JudgedWindow]:
@@ -148,6 +159,14 @@ class Detector:
             inputs = self._features([self._begin(window)])
             (p,) = self._probabilities(name, inputs)
             yield window.window, float(p)
+
+    def profiled(self, window: JudgedWindow) -> JudgedWindow:
+        """The window as it is by the camera profile, if there is one."""
+        return self.profile.window(window) if self.profile else window
+
+    def features(self, seen: Sequence[SeenWindow]) -> Inputs:
+        """Features of windows, whatever was changed in them: input name -> (N, V, T, C) float16."""
+        return self._features([self._begin(window) for window in seen])
 
     def _probabilities(self, name: str, inputs: Inputs) -> np.ndarray:
         """P(violent), (N,). Raises UnreadableVideo naming what is not a number."""

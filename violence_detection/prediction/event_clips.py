@@ -45,20 +45,15 @@ def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: s
     return paths
 
 
-def _moment(info: decode.VideoInfo, time_s: float) -> int:
-    """The number of a moment, of those that there are."""
-    return min(max(int((time_s - info.start_s) * info.fps + 1e-6), 0), info.n_frames - 1)
-
-
 def _clip(info: decode.VideoInfo, event: Event, path: Path, margin_s: float) -> _Clip:
-    end = _moment(info, event.end_s + margin_s - 0.5 / info.fps) + 1
-    return _Clip(path, _moment(info, event.start_s - margin_s), end)
+    end = decode.moment_at(info, event.end_s + margin_s - 0.5 / info.fps) + 1
+    return _Clip(path, decode.moment_at(info, event.start_s - margin_s), end)
 
 
 def _write_pictures(
     video: Path, info: decode.VideoInfo, events: Sequence[Event], paths: Sequence[Path]
 ) -> None:
-    at = [_moment(info, event.peak_s) for event in events]
+    at = [decode.moment_at(info, event.peak_s) for event in events]
     for number, frame in decode.moments(video, info, sorted(set(at))):
         for path in (p for p, moment in zip(paths, at, strict=True) if moment == number):
             picture = path.with_suffix(".jpg")

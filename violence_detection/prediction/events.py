@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,16 +19,28 @@ _NO_GAP_S = 0.011
 class JudgedWindow:
     """A stretch of a video that was judged at once. Seconds from the beginning; P(violent) in [0, 1].
 
+    `p_model`: what the model said, where a camera profile has made something else of it; None: the same.
     Raises ValueError for what is no probability, such as NaN.
     """
 
     start_s: float
     end_s: float
     p_violent: float
+    p_model: float | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p_violent <= 1:
-            raise ValueError(f"{self.p_violent} is no probability")
+        for p in (self.p_violent, self.p_judged):
+            if not 0 <= p <= 1:
+                raise ValueError(f"{p} is no probability")
+
+    @property
+    def p_judged(self) -> float:
+        """P(violent) as the model gave it."""
+        return self.p_violent if self.p_model is None else self.p_model
+
+    def record(self) -> dict[str, float]:
+        """As it is written; `p_model` stands there only where it is another."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
     def of(cls, span_s: tuple[float, float], p_violent: float) -> JudgedWindow:
@@ -90,6 +103,11 @@ def smoothed(windows: Sequence[JudgedWindow], smoothing_s: float) -> list[float]
     return out
 
 
+def is_settled(window: JudgedWindow, middle_s: float, smoothing_s: float) -> bool:
+    """Whether windows with a middle of `middle_s` or later leave the smoothed P(violent) of this one as it is."""
+    return smoothing_s == 0 or middle_s > window.middle_s + smoothing_s / 2 + _NO_GAP_S
+
+
 def find_events(windows: Sequence[JudgedWindow], settings: EventConfig) -> tuple[Event, ...]:
     """The events of a video's windows, in order of time, as are `windows`.
 
@@ -101,55 +119,107 @@ def find_events(windows: Sequence[JudgedWindow], settings: EventConfig) -> tuple
 
     A video of one window is one event where the window reaches the threshold, whatever the other settings.
     """
+    if not windows:
+        return ()
     if len(windows) == 1:
-        (window,) = windows
-        settings = EventConfig(settings.threshold, settings.offset)
-    found: list[_Run] = []
-    run: _Run | None = None
+        settings = settings.of_one_window()
+    runs = WindowRuns(settings)
     values = smoothed(windows, settings.smoothing_s)
     for window, (start_s, end_s), p in zip(windows, stretches(windows), values, strict=True):
-        begins = p >= settings.threshold
-        if run is not None:
-            gap_s = start_s - run.end_s
-            goes_on = gap_s < _NO_GAP_S and p >= settings.ends_below
-            if goes_on or (begins and gap_s < settings.merge_gap_s + _NO_GAP_S):
-                run.end_s = end_s
-                run.peak = max(run.peak, window, key=lambda w: w.p_violent)
-                continue
-            if gap_s < settings.merge_gap_s + _NO_GAP_S:
-                continue
-            found += run.long_enough(settings)
-            run = None
-        if begins and not (found and start_s < found[-1].end_s + settings.cooldown_s - _NO_GAP_S):
-            run = _Run(start_s, end_s, window)
-    found += run.long_enough(settings) if run else []
-    return _padded(found, settings.padding_s, windows)
+        runs.add(window, start_s, end_s, p)
+    runs.end()
+    within = windows[0].start_s, windows[-1].end_s
+    groups = joined(runs.found, settings.padding_s, within)
+    return tuple(event_of(group, settings.padding_s, within) for group in groups)
 
 
 @dataclass
-class _Run:
-    """Windows that make up an event."""
+class WindowRun:
+    """Windows that make up an event. `lost_s`: lost footage behind its end, which is no gap."""
 
     start_s: float
     end_s: float
     peak: JudgedWindow
+    last: JudgedWindow
+    lost_s: float = 0.0
 
-    def long_enough(self, settings: EventConfig) -> list[_Run]:
-        return [self] if self.end_s - self.start_s > settings.min_duration_s - _NO_GAP_S else []
+    def is_long_enough(self, settings: EventConfig) -> bool:
+        """Whether it is not left out as too short."""
+        return self.end_s - self.start_s > settings.min_duration_s - _NO_GAP_S
 
 
-def _padded(runs: Sequence[_Run], padding_s: float, windows: Sequence[JudgedWindow]) -> tuple[Event, ...]:
-    out: list[Event] = []
+class WindowRuns:
+    """The rule by which windows make up events, a window at a time: see find_events.
+
+    found: runs that are over and long enough; run: the one that may go on.
+    """
+
+    def __init__(self, settings: EventConfig):
+        self.settings = settings
+        self.found: list[WindowRun] = []
+        self.run: WindowRun | None = None
+        self._cool_s = -math.inf
+
+    def add(self, window: JudgedWindow, start_s: float, end_s: float, p: float, lost_s: float = 0.0) -> None:
+        """Take the next window, with its stretch and its smoothed P(violent), `lost_s` of lost footage before it."""
+        settings, run = self.settings, self.run
+        begins = p >= settings.threshold
+        if run is not None:
+            run.lost_s += lost_s
+            gap_s = start_s - run.end_s - run.lost_s
+            goes_on = gap_s < _NO_GAP_S and p >= settings.ends_below
+            if goes_on or (begins and not self._is_over(run, start_s)):
+                run.end_s, run.last, run.lost_s = end_s, window, 0.0
+                run.peak = max(run.peak, window, key=lambda w: w.p_violent)
+                return
+            self.end_by(start_s)
+        if self.run is None and begins and not start_s < self._cool_s - _NO_GAP_S:
+            self.run = WindowRun(start_s, end_s, window, window)
+
+    def end_by(self, time_s: float) -> None:
+        """End the run if nothing that begins at this time or later can belong to it."""
+        if self.run is not None and self._is_over(self.run, time_s):
+            self.end()
+
+    def end(self) -> None:
+        """End the run."""
+        if self.run is not None and self.run.is_long_enough(self.settings):
+            self.found.append(self.run)
+            self._cool_s = self.run.end_s + self.settings.cooldown_s
+        self.run = None
+
+    def _is_over(self, run: WindowRun, time_s: float) -> bool:
+        return time_s - run.end_s - run.lost_s >= self.settings.merge_gap_s + _NO_GAP_S
+
+
+def joined(runs: Sequence[WindowRun], padding_s: float, within: tuple[float, float]) -> list[list[WindowRun]]:
+    """Runs in order of time, together where they touch once they are padded. `within`: what was judged, in seconds."""
+    groups: list[list[WindowRun]] = []
     for run in runs:
-        start_s = max(run.start_s - padding_s, windows[0].start_s)
-        end_s = min(run.end_s + padding_s, windows[-1].end_s)
-        p, peak_s = run.peak.p_violent, run.peak.middle_s
-        if padding_s and out and start_s <= out[-1].end_s + _NO_GAP_S:
-            last = out.pop()
-            start_s = last.start_s
-            p, peak_s = max((last.p_violent, last.peak_s), (p, peak_s), key=lambda peak: peak[0])
-        out.append(Event(round(start_s, 2), round(end_s, 2), p, round(peak_s, 2)))
-    return tuple(out)
+        if padding_s and groups:
+            before_s = round(_padded(groups[-1], padding_s, within)[1], 2)
+            if _padded([run], padding_s, within)[0] <= before_s + _NO_GAP_S:
+                groups[-1].append(run)
+                continue
+        groups.append([run])
+    return groups
+
+
+def is_final(group: Sequence[WindowRun], padding_s: float, end_s: float, next_s: float) -> bool:
+    """Whether no run that begins at `next_s` or later touches this group, and its end lies within what was judged."""
+    padded_s = group[-1].end_s + padding_s
+    return padded_s <= end_s and (not padding_s or next_s - padding_s > round(padded_s, 2) + _NO_GAP_S)
+
+
+def event_of(group: Sequence[WindowRun], padding_s: float, within: tuple[float, float]) -> Event:
+    """The event of runs that belong together. `within`: what was judged, in seconds."""
+    start_s, end_s = _padded(group, padding_s, within)
+    peak = max((run.peak for run in group), key=lambda w: w.p_violent)
+    return Event(round(start_s, 2), round(end_s, 2), peak.p_violent, round(peak.middle_s, 2))
+
+
+def _padded(group: Sequence[WindowRun], padding_s: float, within: tuple[float, float]) -> tuple[float, float]:
+    return max(group[0].start_s - padding_s, within[0]), min(group[-1].end_s + padding_s, within[1])
 
 
 @dataclass(frozen=True)
@@ -158,7 +228,7 @@ class Verdict:
 
     duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
     where they do not. calibrated: whether probabilities are the model's calibrated ones. fps: moments a second, by
-    which editors number them; 0: not known.
+    which editors number them; 0: not known. profile: the name of the camera profile that was applied; empty: none.
     """
 
     path: str
@@ -169,6 +239,7 @@ class Verdict:
     warning: str = ""
     calibrated: bool = False
     fps: float = 0.0
+    profile: str = ""
 
     @property
     def threshold(self) -> float:
@@ -202,6 +273,7 @@ class Verdict:
             **({"warning": self.warning} if self.warning else {}),
             "threshold": self.threshold,
             "calibrated": self.calibrated,
+            **({"profile": self.profile} if self.profile else {}),
             "events": [asdict(event) for event in events],
         }
 

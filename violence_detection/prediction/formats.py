@@ -88,6 +88,11 @@ def names_of(videos: Iterable[str], taken: str = "") -> dict[str, str]:
     }
 
 
+def explanation_name(name: str, what: str) -> str:
+    """What the picture is called that explains `event001` and so on, or `highest`, of the video with this name."""
+    return f"{name}.{what}.explained.jpg"
+
+
 def write(folder: Path, name: str, texts: Texts) -> list[Path]:
     """Write what a format made, each file whole or not at all."""
     paths = [folder / f"{name}{ending}" for ending in texts]

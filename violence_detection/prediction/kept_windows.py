@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,23 @@ from violence_detection.system import storage
 #: Columns of a row a window: the window, and what is known of the video, again in each.
 COLUMNS = (
     "path", "start_s", "end_s", "p_violent", "event", "duration_s", "judged_s", "fps", "calibrated", "warning",
+    "p_model",
 )  # fmt: skip
 #: What files of windows are called, in the order in which a folder is searched.
 ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
 
 
 def rows(verdict: Verdict) -> list[dict[str, Any]]:
-    """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none."""
+    """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none.
+
+    `p_model` stands only in rows of windows of which a camera profile made something else.
+    """
     events = verdict.events
-    of_video = {name: getattr(verdict, name) for name in COLUMNS[5:]}
+    of_video = {name: getattr(verdict, name) for name in COLUMNS[5:10]}
     return [
         {
             "path": verdict.path,
-            **asdict(window),
+            **window.record(),
             "event": next((n for n, e in enumerate(events, 1) if e.start_s <= window.middle_s < e.end_s), 0),
             **of_video,
         }
@@ -40,7 +43,8 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
 def read(given: Path, events_by: EventConfig) -> list[Verdict]:
     """The verdicts of files written before, with events made anew: of one file, or of all below a folder.
 
-    Of a video that is in several the newest file counts. Sorted by path. Raises UserError where there is none, and
+    Probabilities are as the model gave them, without any camera profile. Of a video that is in several the newest file
+    counts. Sorted by path. Raises UserError where there is none, and
     DamagedFile for a file that holds something else.
     """
     if not given.exists():
@@ -62,6 +66,11 @@ def read(given: Path, events_by: EventConfig) -> list[Verdict]:
             f"{', '.join(ENDINGS)}"
         )
     return [found[path] for path in sorted(found)]
+
+
+def are_at(given: Path) -> bool:
+    """Whether it is a file of windows, or a folder that holds one."""
+    return given.name.endswith(ENDINGS) if given.is_file() else any(_files_below(given))
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -90,7 +99,7 @@ def _by_video(found: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
     windows = tuple(
-        JudgedWindow(float(w["start_s"]), float(w["end_s"]), float(w["p_violent"])) for w in record["windows"]
+        JudgedWindow(float(w["start_s"]), float(w["end_s"]), _p_judged(w)) for w in record["windows"]
     )
     if not windows:
         raise ValueError("a video without windows")
@@ -104,3 +113,9 @@ def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
         calibrated=str(record["calibrated"]).lower() == "true",
         fps=float(record["fps"]),
     )
+
+
+def _p_judged(window: Mapping[str, Any]) -> float:
+    """What the model said, before any camera profile."""
+    p = window.get("p_model")
+    return float(window["p_violent"] if p in (None, "") else p)

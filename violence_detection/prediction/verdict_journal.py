@@ -24,11 +24,11 @@ from violence_detection.system import storage
 VERSION = "3"
 #: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
 #: say what is made of the windows.
-_CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights"}) | {
+_CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "profile"}) | {
     f.name for f in fields(EventConfig)
 }
 #: What a line has besides its key; the settings say anew what is made of the windows.
-FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by"}
+FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by", "profile"}
 
 
 def path_for(output: Path) -> Path:
@@ -81,6 +81,8 @@ class KeptVerdicts:
         if key in self._known:
             return
         entry = {name: value for name, value in asdict(verdict).items() if name in FIELDS}
+        # as the model gave them: which camera profile is applied is said anew by each run
+        entry["windows"] = [JudgedWindow(w.start_s, w.end_s, w.p_judged).record() for w in verdict.windows]
         self._record(key, entry)
         self._known[key] = entry
 

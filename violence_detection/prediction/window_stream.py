@@ -198,6 +198,6 @@ class StreamJudge:
 
     def _judge(self, seen: Iterable[SeenWindow]) -> list[JudgedWindow]:
         return [
-            JudgedWindow.of(self._windows.span_s(window), p)
+            self._detector.profiled(JudgedWindow.of(self._windows.span_s(window), p))
             for window, p in self._detector.judged(self._name, seen)
         ]

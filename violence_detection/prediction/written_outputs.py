@@ -1,4 +1,4 @@
-"""What is made of verdicts as they come: files in any format, annotated videos, clips of events.
+"""What is made of verdicts as they come: files in any format, annotated videos, clips of events, the page to review.
 
 Pictures are decoded again for that, in a process of its own: a video that takes its decoder down costs no verdict.
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import formats
-from violence_detection.prediction.config import OutputConfig
+from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import storage
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
@@ -29,33 +30,48 @@ _VERSION = 1
 _TABLE = "table"
 
 
-def check(config: OutputConfig, output: Path | None) -> None:
-    """Raise UserError where something could not be written. To be asked before videos are judged for hours."""
+def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | None = None) -> None:
+    """Raise UserError where something could not be written. To be asked before videos are judged for hours.
+
+    `judged_by`: the settings of the model that judges, None where it is not known.
+    """
     for chosen in formats.chosen(config.format):
         if output is None and chosen.name != _TABLE:
             raise UserError(
                 f"--format {chosen.name} needs a place to be written to. Give --output FOLDER, or --output FILE.json"
             )
-    for flag, folder in (("--annotate", config.annotate), ("--clips", config.clips)):
+    for flag, folder in (
+        ("--annotate", config.annotate),
+        ("--clips", config.clips),
+        ("--timeline", config.timeline),
+        ("--explain", config.explain),
+    ):
         if folder is not None:
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{flag} {folder} is a file. Name a folder")
             storage.check_writable(folder, flag)
+    if config.explain and judged_by is None:
+        raise UserError("--explain asks the model again. Name the --model that judged the windows")
 
 
 class Outputs:
-    """Takes verdicts as they come. `names`: video -> what its files are called."""
+    """Takes verdicts as they come. `names`: video -> what its files are called. `makers`: what writes the files that
+    show something of a video, each with the word for it. `model`: identity of the one that judged, empty where it is
+    not known.
+    """
 
     def __init__(
         self,
         config: OutputConfig,
         output: Path | None,
         names: Mapping[str, str],
-        pictured: SupervisedWorker[Verdict, list[str]],
+        makers: Mapping[str, SupervisedWorker[Verdict, list[str]]],
+        model: str = "",
     ):
         self._formats, self._output = formats.chosen(config.format), output
-        self._names = names
-        self._shown = pictured if config.annotate or config.clips else None
+        self._names, self._model = names, model
+        self._timeline, self._explain = config.timeline, config.explain
+        self._makers = makers
 
     def add(self, verdict: Verdict) -> list[UnreadableVideo]:
         """Write what a video has of its own; the reasons of what could not be."""
@@ -63,19 +79,22 @@ class Outputs:
         for chosen in self._formats:
             if chosen.of_video and self._output:
                 formats.write(self._output.parent, name, chosen.of_video(verdict))
-        if self._shown is None:
-            return []
-        try:
-            for path in self._shown(verdict):
-                log.info("wrote %s", path)
-        except UnreadableVideo as e:
-            return [UnreadableVideo(verdict.path, f"was judged, but cannot be shown: {e.reason}")]
-        except WorkerLost as e:
-            return [UnreadableVideo(verdict.path, f"was judged, but cannot be shown: the process {e}")]
-        return []
+        failures: list[UnreadableVideo] = []
+        for what, make in self._makers.items():
+            try:
+                for path in make(verdict):
+                    log.info("wrote %s", path)
+            except UnreadableVideo as e:
+                failures.append(
+                    UnreadableVideo(verdict.path, f"was judged, but cannot be {what}: {e.reason}")
+                )
+            except WorkerLost as e:
+                reason = f"was judged, but cannot be {what}: the process {e}"
+                failures.append(UnreadableVideo(verdict.path, reason))
+        return failures
 
-    def finish(self, verdicts: Sequence[Verdict]) -> None:
-        """Write what all videos have together; a table is logged, too."""
+    def finish(self, verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo] = ()) -> None:
+        """Write what all videos have together; a table is logged, too. `failures`: of the run, for the page."""
         for chosen in self._formats:
             if chosen.of_run is None:
                 continue
@@ -84,25 +103,56 @@ class Outputs:
                 formats.write(self._output.parent, self._output.stem, texts)
             if chosen.name == _TABLE:
                 log.info("verdicts:\n%s", "".join(texts.values()).rstrip())
+        if self._timeline:
+            # who has no page needs none
+            from violence_detection.prediction.review import review_media, review_page
+
+            media = {
+                v.path: review_media.read(v, self._timeline, self._names[v.path], self._explain)
+                for v in verdicts
+            }
+            page = review_page.write(self._timeline, verdicts, media, failures, self._model)
+            log.info("to look at and mark: %s", page)
 
 
 @contextmanager
-def outputs(config: OutputConfig, output: Path | None, videos: Sequence[str]) -> Iterator[Outputs]:
-    """The outputs of a run. Raises UserError where something could not be written."""
-    check(config, output)
+def outputs(
+    config: OutputConfig, output: Path | None, videos: Sequence[str], judged_by: PredictConfig | None = None
+) -> Iterator[Outputs]:
+    """The outputs of a run. `judged_by`: the settings of the model that judges, None where it is not known.
+
+    Raises UserError where something could not be written.
+    """
+    check(config, output, judged_by)
     names = formats.names_of(videos, output.stem if output else "")
+    loads: dict[str, Callable[[], Callable[[Verdict], list[str]]]] = {}
+    if config.annotate or config.clips or config.timeline:
+        loads["shown"] = functools.partial(load_shower, config, names)
+    if config.explain and judged_by:
+        loads["explained"] = functools.partial(load_explainer, config, judged_by, names)
+    model = _identity(judged_by) if judged_by and (config.timeline or config.explain) else ""
     with contextlib.ExitStack() as stack:
-        load = functools.partial(load_shower, config, names)
-        worker = stack.enter_context(SupervisedWorker[Verdict, list[str]](load, _SILENCE_LIMIT_S))
-        yield Outputs(config, output, names, worker)
+        makers = {
+            what: stack.enter_context(SupervisedWorker[Verdict, list[str]](load, _SILENCE_LIMIT_S))
+            for what, load in loads.items()
+        }
+        yield Outputs(config, output, names, makers, model)
+
+
+def _identity(judged_by: PredictConfig) -> str:
+    from violence_detection.models import model_files, shipped  # who has neither page nor pictures needs none
+
+    return model_files.identity(shipped.find(judged_by.model))
 
 
 def load_shower(config: OutputConfig, names: Mapping[str, str]) -> Callable[[Verdict], list[str]]:
-    """The function that writes a verdict's annotated video and clips, and says which files it wrote.
+    """The function that writes what is seen of a verdict, and says which files it wrote: annotated video, clips, and
+    what the page shows.
 
     What is there already, made of the same, is left as it is.
     """
     from violence_detection.prediction import annotated_video, event_clips  # heavy, for this process alone
+    from violence_detection.prediction.review import review_media
     from violence_detection.video import writer
 
     def show(verdict: Verdict) -> list[str]:
@@ -117,9 +167,55 @@ def load_shower(config: OutputConfig, names: Mapping[str, str]) -> Callable[[Ver
             last = config.clips / f"{name}.event{len(verdict.events):03d}.mp4"
             if not verdict.events or writer.comment_of(last) != made_of:
                 wrote += event_clips.write(verdict, config.clips, name, config.clip_margin_s, made_of)
+        if config.timeline:
+            wrote += review_media.write(verdict, config.timeline, name, made_of)
         return [str(path) for path in wrote]
 
     return show
+
+
+def load_explainer(
+    config: OutputConfig, judged_by: PredictConfig, names: Mapping[str, str]
+) -> Callable[[Verdict], list[str]]:
+    """The function that writes pictures of why a video was judged as it was, and says which files it wrote.
+
+    It loads the model, in a process of its own. What is there already, made of the same, is left as it is.
+    """
+    # heavy, for this process alone
+    from violence_detection.prediction import explanation, explanation_picture
+
+    folder, model = config.explain, _identity(judged_by)
+    assert folder
+    explainer = explanation.Explainer(judged_by)
+
+    def explain(verdict: Verdict) -> list[str]:
+        name, made_of = names[verdict.path], storage.stable_hash([_made_of(verdict, config), model])
+        wanted = explanation.explained_windows(verdict, config.explain_most)
+        missing = []
+        for what, window in wanted:
+            path = folder / formats.explanation_name(name, what)
+            record = path.with_suffix(".json")
+            if not (record.is_file() and storage.read_json(record).get("made_of") == made_of):
+                missing.append((window, path))
+        windows = [window for window, _ in missing]
+        found = explainer.explain(Path(verdict.path), windows) if windows else ()
+        for (_, path), explained in zip(missing, found, strict=True):
+            explanation_picture.write(explained, path, Path(verdict.path).name)
+            made = {**explained.record(), "path": verdict.path, "made_of": made_of}
+            storage.write_json(path.with_suffix(".json"), made)
+        _remove_other_explanations(folder, name, {what for what, _ in wanted})
+        return [str(path) for _, path in missing]
+
+    return explain
+
+
+def _remove_other_explanations(folder: Path, name: str, kept: Set[str]) -> None:
+    """Remove those of an earlier run that had other events."""
+    ours = re.compile(re.escape(name) + r"\.(event\d{3,}|highest)\.explained\.(jpg|json)")
+    for path in folder.iterdir():
+        found = ours.fullmatch(path.name)
+        if found and found[1] not in kept:
+            path.unlink()
 
 
 def _made_of(verdict: Verdict, config: OutputConfig) -> str:

@@ -255,6 +255,11 @@ def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tup
         yield number, frames[number]
 
 
+def moment_at(info: VideoInfo, time_s: float) -> int:
+    """The number of the moment at a time of the video, of those that there are."""
+    return min(max(int((time_s - info.start_s) * info.fps + 1e-6), 0), info.n_frames - 1)
+
+
 def _shown_or_all(info: VideoInfo) -> np.ndarray:
     return np.arange(info.n_frames) if info.shown is None else info.shown
 

@@ -24,6 +24,14 @@ def expanded(given: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(text for item in given for text in _meant(item)))
 
 
+def is_list(text: str) -> bool:
+    """Whether it is a list of videos or streams."""
+    path = Path(text)
+    return (text.startswith("@") and not path.exists()) or (
+        path.suffix.lower() in LIST_SUFFIXES and path.is_file()
+    )
+
+
 def _meant(text: str) -> Iterator[str]:
     path = Path(text)
     if path.exists():

@@ -79,6 +79,10 @@ class SeenWindow:
         self._viewers, self._draws, self._samplings, self._frames = viewers, draws, samplings, frames
         self._whole: dict[int, pictures.Pictures] = {}
 
+    def changed(self, change: Callable[[Mapping[int, Kept]], Mapping[int, Kept]]) -> SeenWindow:
+        """The same window with other frames under the same numbers."""
+        return SeenWindow(self.window, self._viewers, self._draws, self._samplings, change(self._frames))
+
     def pictures(self, viewer: int, variant: str) -> dict[str, np.ndarray]:
         """What that viewer sees of it: {stream: (T, S, S, 3) uint8}."""
         size, config = self._viewers[viewer].size, self._viewers[viewer].config

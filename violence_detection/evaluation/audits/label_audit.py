@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 
 from violence_detection.combine import manifest
@@ -17,7 +16,7 @@ from violence_detection.evaluation.audits import labels, leakage
 from violence_detection.evaluation.audits.labels import LabelAudit
 from violence_detection.evaluation.report.film_strip import FramesMaker
 from violence_detection.features.cache import FeatureStore
-from violence_detection.system import storage
+from violence_detection.system import pages, storage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,18 +92,18 @@ def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, 
         {**g, "frames": [{"path": p, **_frames(p, frames)} for p in g["examples"]]}
         for g in made.record.get("weak_groups", ())
     ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    page = environment.get_template("label_suspects.html.j2").render(
-        record=made.record,
-        shown=shown,
-        n_listed=len(rows),
-        weak=weak,
-        table_name=TABLE_NAME,
-        data_root=data_root,
-        sample_label=SAMPLE_LABEL if generated else "",
+    page = (
+        pages.environment(_TEMPLATES)
+        .get_template("label_suspects.html.j2")
+        .render(
+            record=made.record,
+            shown=shown,
+            n_listed=len(rows),
+            weak=weak,
+            table_name=TABLE_NAME,
+            data_root=data_root,
+            sample_label=SAMPLE_LABEL if generated else "",
+        )
     )
     storage.write_text(folder / PAGE_NAME, page)
     return folder / PAGE_NAME

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from violence_detection.constants import CLASS_NAMES
@@ -18,7 +17,7 @@ from violence_detection.evaluation.mistakes import Attention
 from violence_detection.evaluation.report import limits, out_of_set, page_filters, report_plots
 from violence_detection.evaluation.report.film_strip import FramesMaker, StripFrame, data_uri
 from violence_detection.evaluation.training_overlap import Overlap
-from violence_detection.system import storage
+from violence_detection.system import pages, storage
 
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.csv"
@@ -158,11 +157,7 @@ def render_page(
 
     `record` is that of metrics_record, `film` the frames of each of its mistakes.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters.update(page_filters.FILTERS)
+    environment = pages.environment(_TEMPLATES, page_filters.FILTERS)
     failures = record["failures"]
     from_elsewhere = elsewhere.worst_first(context.elsewhere)
     return environment.get_template("report.html.j2").render(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.formats import of_video
 from violence_detection.system import storage
@@ -12,5 +10,5 @@ from violence_detection.system import storage
 @of_video("json")
 def verdict_json(verdict: Verdict) -> dict[str, str]:
     """`<video>.verdict.json`."""
-    whole = {**verdict.summary(), "fps": verdict.fps, "windows": [asdict(w) for w in verdict.windows]}
+    whole = {**verdict.summary(), "fps": verdict.fps, "windows": [w.record() for w in verdict.windows]}
     return {".verdict.json": storage.as_json(whole, indent=2, sort_keys=True) + "\n"}

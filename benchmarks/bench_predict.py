@@ -1,0 +1,159 @@
+"""What judging costs: the first verdict from a cold start, clips a second, and hours of a camera.
+
+    python benchmarks/bench_predict.py --clips CLIPS --model fast
+
+One JSON line:
+    cold_start_s       from the start of `test_violence_model.py CLIP` to its end, the files being in memory; the median
+                       of --rounds, as all figures are
+    clips_per_s        of --limit real clips by a detector that is loaded, from files to verdicts
+    plain_clips_per_s  the same windows and pictures the plain way, of --plain clips: a seek a frame, a `predict`
+                       of Keras a picture stream, one clip after the other. over_plain: clips_per_s in it
+    times_real_time    seconds of a recording judged a second: the clips one after another, 640 x 360 at 25 frames a
+                       second, H.264, --minutes long. cameras: how many such this machine follows without falling behind
+    cpu_s_an_hour      processor seconds an hour of the recording
+Peak memory: benchmarks/bench_memory.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import cv2
+import numpy as np
+
+from violence_detection import cli
+from violence_detection.backbones import engines
+from violence_detection.errors import UserError
+from violence_detection.prediction.detector import Detector, load
+from violence_detection.video import decode, sampling, window_pictures, writer
+from violence_detection.video.video_files import VideoSearch
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDTH, HEIGHT, FPS = 640, 360, 25.0
+
+
+def main() -> int:
+    p = cli.parser(__doc__)
+    p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
+    p.add_argument("--model", default="accurate", help="as of test_violence_model.py (default: accurate)")
+    p.add_argument("--limit", type=int, default=100, help="clips, evenly spread over the sorted paths")
+    p.add_argument("--plain", type=int, default=10, help="of them, clips that are judged the plain way too")
+    p.add_argument("--minutes", type=float, default=3.0, help="of the recording (default: 3)")
+    p.add_argument("--rounds", type=int, default=3)
+    args = cli.parse(p)
+    with tempfile.TemporaryDirectory() as folder:
+        result = measure(args, Path(folder))
+    cli.print_summary({**result, "model": args.model, "cores": os.cpu_count()})
+    return 0
+
+
+def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    clips = choose(args.clips, args.limit)
+    recording = record(clips, folder / "recording.mp4", args.minutes)
+    detector = load(args.model)
+    plain = PlainWay(detector)
+    for clip in clips[: args.plain]:
+        detector.judge(clip)  # so that both find everything warm
+    plain.judge(clips[0])
+    cold, ours, by_plain, real, cpu = [], [], [], [], []
+    for _ in range(args.rounds):
+        cold.append(_seconds(lambda: _cold_start(args.model, clips[0])))
+        ours.append(len(clips) / _seconds(lambda: [detector.judge(clip) for clip in clips]))
+        some = clips[: args.plain]
+        by_plain.append(len(some) / _seconds(lambda some=some: [plain.judge(clip) for clip in some]))
+        used = time.process_time()
+        real.append(60 * args.minutes / _seconds(lambda: detector.judge(recording)))
+        cpu.append((time.process_time() - used) * 60 / args.minutes)
+    return {
+        "cold_start_s": round(statistics.median(cold), 2),
+        "clips_per_s": round(statistics.median(ours), 3),
+        "plain_clips_per_s": round(statistics.median(by_plain), 3),
+        "over_plain": round(statistics.median(a / b for a, b in zip(ours, by_plain, strict=True)), 2),
+        "times_real_time": round(statistics.median(real), 2),
+        "cameras": int(statistics.median(real)),
+        "cpu_s_an_hour": round(statistics.median(cpu)),
+        "clips": len(clips), "plain_clips": len(clips[: args.plain]), "minutes": args.minutes,
+    }  # fmt: skip
+
+
+def choose(folder: Path, limit: int) -> list[Path]:
+    """So many videos of the folder, evenly spread. Raises UserError where it has none."""
+    found = sorted(VideoSearch().below(folder))
+    if not found:
+        raise UserError(f"no videos below {folder}. Name a folder with clips: --clips FOLDER")
+    return found[:: max(1, len(found) // limit)][:limit]
+
+
+def record(clips: Sequence[Path], path: Path, minutes: float) -> Path:
+    """A recording of so many minutes: the clips one after another, again from the first where they end."""
+    wanted = round(minutes * 60 * FPS)
+    with writer.h264(path, FPS) as put:
+        for _, frame in zip(range(wanted), _endless(clips), strict=False):
+            put(frame)
+    return path
+
+
+def _endless(clips: Sequence[Path]) -> Iterator[np.ndarray]:
+    while True:
+        for clip in clips:
+            info = decode.timing(clip)
+            for _, frame in decode.moments(clip, info, range(info.n_frames)):
+                yield cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+
+
+def _cold_start(model: str, clip: Path) -> None:
+    command = [sys.executable, str(ROOT / "test_violence_model.py"), str(clip), "--model", model]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _seconds(work: Any) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+class PlainWay:
+    """The same model on the same pictures, as one would write it first: a seek a frame, one `predict` a stream."""
+
+    def __init__(self, detector: Detector):
+        self._detector = detector
+        self._networks = [engines._build(run.backbone, run.weights, "float32") for run in detector.runs]
+        self._views = [viewer.draws("", detector.views) for viewer in detector.viewers]
+        self._keep = window_pictures.keeper(detector.viewers)
+
+    def judge(self, path: Path) -> float:
+        """P(violent) of the middle of a clip."""
+        info = decode.timing(path)
+        window = sampling.middle_window(info, self._detector.model.features.window_s)
+        plan = window_pictures.WindowPlan(window, info, self._detector.viewers, self._views)
+        capture = cv2.VideoCapture(str(path))
+        frames = {}
+        for number in sorted(plan.frames):
+            capture.set(cv2.CAP_PROP_POS_FRAMES, number)
+            _, frame = capture.read()
+            frames[number] = self._keep(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        seen = plan.seen(frames)
+        inputs: dict[str, np.ndarray] = {}
+        for number, (run, network) in enumerate(zip(self._detector.runs, self._networks, strict=True)):
+            (view,) = self._detector.views
+            for stream, images in seen.pictures(number, view).items():
+                features = network.predict(images, batch_size=len(images), verbose=0)
+                for name, values in run.by_input(stream, features).items():
+                    inputs[name] = np.asarray(values, np.float32)[None]
+        return float(self._detector.model.average(self._detector.model.predict(inputs))[0])
+
+
+if __name__ == "__main__":
+    cli.run_main(main)

@@ -1,0 +1,182 @@
+"""An exported model says what the package says, and judges a video where neither the package nor TensorFlow is."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import small_videos
+import tiny_networks
+
+from violence_detection.errors import UserError
+from violence_detection.models import model_files, trained_model
+from violence_detection.models.calibration import Calibration
+from violence_detection.prediction import detector
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.exports import converters, export, parity
+from violence_detection.system import storage
+from violence_detection.training import heads
+from violence_detection.training.config import HeadConfig
+
+_PACKAGES = ("onnxruntime", "tf2onnx", "openvino", "ai_edge_litert")
+# looked for, not imported: that takes seconds in every process that collects tests
+pytestmark = pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, _PACKAGES)), reason=f"needs {', '.join(_PACKAGES)}"
+)
+
+FORMATS = ("onnx", "openvino", "tflite")
+TAKEN = ("tiny_images.crop", "tiny_images.moving", "tiny_clip.moving")
+POINTS = {"high_recall": {"threshold": 0.2}, "low_false_alarm": {"threshold": 0.8}}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A folder of exports, what the script said and returned, and what the package says of the video's windows."""
+
+    folder: Path
+    video: Path
+    code: int
+    summary: dict[str, Any]
+    p_package: list[float]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
+    """Two members on two networks, written in all formats by the script."""
+    folder = tmp_path_factory.mktemp("exported")
+    video = small_videos.write(folder / "clip.avi", 3, n_frames=50, width=160, height=120)
+    with pytest.MonkeyPatch.context() as patch:
+        config = replace(tiny_networks.install(patch.setattr), streams=("crop", "moving"))
+        shapes = {name: shape for name, shape in tiny_networks.SHAPES.items() if name in TAKEN}
+        keras.utils.set_random_seed(5)
+        head = HeadConfig(units=8, projection=6, landmarks=5)
+        members = tuple(
+            trained_model.Member(name, heads.build(name, shapes, head), weight)
+            for name, weight in (("lstm", 0.75), ("kernel", 0.25))
+        )
+        vectors = members[1].model.get_layer("tiny_clip.moving.similarity")
+        vectors.set_weights([np.eye(5, 8, dtype=np.float32), np.ones(1, np.float32)])
+        model = trained_model.TrainedModel(
+            folder, (folder,), members, config, {"feature_engines": {}},
+            calibration=Calibration(0.1, {"n": 9, "n_groups": 3, "what": "a test"}, POINTS),
+        )  # fmt: skip
+        patch.setattr(trained_model, "load", lambda _: model)
+        patch.setattr(model_files, "identity", lambda _: "made")
+        for check in ("check_weights", "check_features"):
+            patch.setattr(trained_model, check, lambda *_: None)
+        said: list[dict[str, Any]] = []
+        script = importlib.import_module("test_violence_model")
+        patch.setattr(script.cli, "print_summary", said.append)
+        flags = [
+            "--model",
+            str(folder),
+            "--operating-point",
+            "low-false-alarm",
+            "--stride-s",
+            "1",
+            "--engine",
+            "tensorflow",
+        ]
+        code = script.main([str(video), *flags, "--export", ",".join(FORMATS), str(folder / "out")])
+        verdict = detector.Detector(PredictConfig(model=folder, stride_s=1.0, engine="tensorflow")).judge(
+            video
+        )
+        yield Exported(folder / "out", video, code, said[0], [w.p_violent for w in verdict.windows])
+
+
+def test_every_format_agrees_with_the_package(exported: Exported) -> None:
+    assert exported.code == 0, exported.summary
+    report = json.loads((exported.folder / "parity.json").read_text())
+    assert set(report["formats"]) == set(FORMATS)
+    for of_format in report["formats"].values():
+        assert of_format["max_difference"] <= 1e-4
+        p = [window["p_package"] for window in of_format["windows"]]
+        assert max(p) - min(p) > 0.05, "windows that differ"
+        assert any("clip.avi" in window["source"] for window in of_format["windows"])
+        assert any("made" in window["source"] for window in of_format["windows"])
+
+
+def test_the_manifest_says_what_goes_in_and_what_comes_out(exported: Exported) -> None:
+    manifest = json.loads((exported.folder / "manifest.json").read_text())
+    shapes = {i["name"]: tuple(i["shape"]) for i in manifest["inputs"]}
+    assert shapes == {
+        "tiny_images_rgb": (3, 24, 24, 3),
+        "tiny_images_crop": (3, 24, 24, 3),
+        "tiny_clip_rgb": (9, 24, 24, 3),
+    }
+    assert manifest["threshold"] == manifest["thresholds"]["low-false-alarm"] == 0.8
+    assert manifest["thresholds"] == {"balanced": 0.5, "high-recall": 0.2, "low-false-alarm": 0.8}
+    assert {b["name"]: b["licence"] for b in manifest["backbones"]} == {
+        "tiny_images": "MIT (made for tests)",
+        "tiny_clip": "MIT (made for tests)",
+    }
+    for of_format in manifest["formats"].values():
+        for name, sha256 in of_format["files"].items():
+            assert storage.sha256_file(exported.folder / name) == sha256
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_example_judges_a_video_where_neither_package_nor_tensorflow_is(
+    exported: Exported, name: str
+) -> None:
+    script = exported.folder / f"example_{name}.py"
+    assert len(script.read_text().strip().splitlines()) <= 15
+    without = (
+        "import runpy, sys\n"
+        "for name in ('tensorflow', 'keras', 'violence_detection', 'av', 'scipy'): sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(exported.folder)!r})\n"
+        f"sys.argv = ['example', {str(exported.video)!r}]\n"
+        f"runpy.run_path({str(script)!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", without], cwd=exported.folder, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [
+        re.fullmatch(r"(\d+\.\d\d)-(\d+\.\d\d) s: ([01]\.\d{4}) ?(violent)?", li)
+        for li in done.stdout.splitlines()
+    ]
+    assert all(lines)
+    found = [float(line[3]) for line in lines if line]
+    assert found == pytest.approx(exported.p_package, abs=2e-4)
+    assert all((line[4] is not None) == (float(line[3]) >= 0.8) for line in lines if line)
+    assert len(found) >= 3
+    assert len(set(found)) > 1
+
+
+def test_a_format_that_differs_is_a_failure_with_its_figure() -> None:
+    windows = [parity.ComparedWindow("a", 0.5, 0.5004), parity.ComparedWindow("b", 0.5, 0.502)]
+    report = parity.report(windows)
+    assert not report["passed"]
+    assert report["max_difference"] == pytest.approx(0.002)
+    assert parity.report(windows[:1])["passed"]
+    assert not parity.report([parity.ComparedWindow("c", 0.5, float("nan"))])["passed"]
+
+
+def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Received: torch"):
+        export.check(["onnx", "torch"])
+    for config in (PredictConfig(tta=2), PredictConfig(profile=tmp_path / "door.json")):
+        with pytest.raises(UserError, match="leave out"):
+            export.run(config, ["onnx"], tmp_path / "out", [])
+
+    def refuses(graph: Any, path: Path) -> None:
+        raise RuntimeError("no such   operation: Erf")
+
+    refusing = converters.ExportFormat(("model.x",), {}, "", refuses)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(converters, "FORMATS", {"x": refusing, **converters.FORMATS})
+        with pytest.raises(UserError, match="cannot be written as x: no such operation: Erf"):
+            converters.write("x", None, tmp_path)

@@ -1,0 +1,42 @@
+"""Which arguments are cameras, and what they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.live import camera_names
+
+
+def test_cameras_have_short_names_without_passwords() -> None:
+    cameras = camera_names.among(
+        [
+            "rtsp://me:geheim@10.0.0.5:554/stream1?token=abc",
+            "yard=rtsp://me:geheim@10.0.0.6/s",
+            "0",
+            "growing:/a/night.ts",
+        ]
+    )
+    assert [c.name for c in cameras] == ["10-0-0-5-554-stream1", "yard", "camera0", "night-ts"]
+    assert cameras[1].text == "rtsp://me:geheim@10.0.0.6/s"
+    assert [c.address for c in cameras[:2]] == ["rtsp://10.0.0.5:554/stream1?token=...", "rtsp://10.0.0.6/s"]
+    assert "geheim" not in str([(c.name, c.address) for c in cameras])
+
+
+def test_two_cameras_never_share_a_name() -> None:
+    cameras = camera_names.among(["rtsp://a/s", "rtsp://u:x@a/s"])
+    assert [c.name for c in cameras] == ["a-s", "a-s-2"]
+    with pytest.raises(UserError, match="two cameras are called door"):
+        camera_names.among(["door=rtsp://a/s", "door=rtsp://b/s"])
+
+
+def test_videos_are_no_cameras_and_both_together_are_refused(tmp_path: Path) -> None:
+    video = tmp_path / "a=b.mp4"
+    video.touch()
+    (tmp_path / "cameras.txt").write_text("rtsp://a/one\nrtsp://a/two\n")
+    assert camera_names.among([str(video), str(tmp_path)]) == []
+    assert [c.name for c in camera_names.among([str(tmp_path / "cameras.txt")])] == ["a-one", "a-two"]
+    with pytest.raises(UserError, match=r"a=b\.mp4 is no camera"):
+        camera_names.among(["rtsp://a/s", str(video)])

@@ -1,0 +1,178 @@
+"""The script with a camera on the loopback, a real MQTT broker, a web server and Prometheus, ended by SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import live_parts
+import pytest
+import requests
+
+from violence_detection.video import decode
+
+TESTS = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def _broker(port: int) -> Iterator[None]:
+    """A broker that lets everybody in."""
+    amqtt = pytest.importorskip("amqtt.broker")
+    loop = asyncio.new_event_loop()
+    config = {
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+    }
+
+    async def make() -> Any:
+        broker = amqtt.Broker(config)
+        await broker.start()
+        return broker
+
+    broker = loop.run_until_complete(make())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(5)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(5)
+
+
+@contextmanager
+def _subscriber(port: int) -> Iterator[list[tuple[str, bytes]]]:
+    """Whatever is published."""
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    heard: list[tuple[str, bytes]] = []
+    client = Client(CallbackAPIVersion.VERSION2)
+    client.on_message = lambda _client, _data, message: heard.append((message.topic, bytes(message.payload)))
+    client.connect("127.0.0.1", port)
+    client.subscribe("watch/#", 1)
+    client.loop_start()
+    try:
+        yield heard
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+class _Hook(ThreadingHTTPServer):
+    """Keeps each message, and whether its snapshot and its clip were there when it came."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.got: list[dict[str, Any]] = []
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Hook
+
+    def do_POST(self) -> None:
+        message = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        message["there"] = [bool(message[k]) and Path(message[k]).is_file() for k in ("snapshot", "clip")]
+        self.server.got.append(message)
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def _until(true: Callable[[], object], most_s: float) -> None:
+    until_s = time.monotonic() + most_s
+    while not true():
+        assert time.monotonic() < until_s, "it did not come to that"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
+    """It becomes bright after two seconds, is cut for half a one in the middle of that, and stays so until the end."""
+    mqtt, metrics = live_parts.free_port(), live_parts.free_port()
+    camera = live_parts.LoopbackCamera(lambda s: live_parts.BRIGHT if s > 2 else live_parts.DARK)
+    hook = _Hook()
+    threading.Thread(target=hook.serve_forever, args=(0.05,), daemon=True).start()
+    script = tmp_path / "on_event.py"
+    script.write_text(f"import sys; open({str(tmp_path / 'lines')!r}, 'a').write(sys.stdin.read())")
+    command = [
+        sys.executable, str(TESTS / "live_stand_in.py"), f"yard={camera.url.replace('//', '//me:geheim@')}",
+        "--clips", str(tmp_path / "clips"), "--clip-margin-s", "1.0", "--retry-min-s", "0.1",
+        "--webhook", f"http://me:geheim@127.0.0.1:{hook.server_port}/", "--metrics-port", str(metrics),
+        "--mqtt", f"mqtt://me:geheim@127.0.0.1:{mqtt}", "--mqtt-prefix", "watch",
+        "--on-event", f"{sys.executable} {script}",
+    ]  # fmt: skip
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    with _broker(mqtt), _subscriber(mqtt) as heard:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            _until(lambda: camera.connections, 20)
+            camera.began_s = time.time()
+            _until(lambda: hook.got, 10)
+            time.sleep(0.2)
+            camera.cut(0.5)
+            _until(lambda: camera.connections == 2, 5)
+            seen = len(hook.got)
+            _until(lambda: len(hook.got) > seen + 1, 8)
+            figures = requests.get(f"http://127.0.0.1:{metrics}/metrics", timeout=5).text
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+            camera.close()
+            hook.shutdown()
+            hook.server_close()
+        _until(lambda: ("watch/status", b"offline") in heard, 5)
+    assert process.returncode == 0, err
+    (state,) = json.loads(out)["cameras"]
+    assert (state["name"], state["state"], state["events"], state["reconnections"]) == ("yard", "ended", 1, 1)
+    assert state["windows_dropped"] == 0
+    kinds = [message["type"] for message in hook.got]
+    assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("new", "end", {"update"})
+    assert len({message["id"] for message in hook.got}) == 1, "one event across the cut"
+    assert all(message["there"][0] for message in hook.got), "the snapshot is there first"
+    assert hook.got[-1]["there"][1], "so is the clip before the end is told"
+    lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+    published = [json.loads(text) for topic, text in heard if topic == "watch/events"]
+    assert [m["type"] for m in lines] == [m["type"] for m in published] == kinds
+    _check_clip(Path(hook.got[-1]["clip"]), hook.got[-1])
+    told = [(topic, text) for topic, text in heard if not topic.endswith(("snapshot", "events"))]
+    assert told[0] == ("watch/status", b"online")
+    assert told[-1] == ("watch/status", b"offline")
+    assert [text for topic, text in told if topic == "watch/yard/violence"] == [b"OFF", b"ON", b"OFF"]
+    states = [text.decode() for topic, text in told if topic == "watch/yard/state"]
+    assert states[-1] == "ended"
+    assert "live" in states
+    assert any(topic == "watch/yard/snapshot" and text[:2] == b"\xff\xd8" for topic, text in heard)
+    assert 'violence_camera_state{camera="yard",state="live"} 1.0' in figures
+    assert "geheim" not in out + err + str(heard) + str(hook.got) + str(lines) + figures
+    assert "yard: lost (" in err
+
+
+def _check_clip(path: Path, end: dict[str, Any]) -> None:
+    """It begins before the event, in the dark, and lasts until the end."""
+    info, frames = decode.read(path, lambda info: range(info.n_frames))
+    bright = [float(frames[i].mean()) > 120 for i in range(info.n_frames)]
+    onset_s = bright.index(True) / info.fps
+    assert onset_s >= 1.0
+    assert all(bright[bright.index(True) :])
+    assert info.duration_s == pytest.approx(1.5 + end["end_s"] - end["start_s"], abs=1.0)

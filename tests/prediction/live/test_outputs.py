@@ -1,0 +1,188 @@
+"""Where news go: a real command, a real HTTP server, and figures that are scraped."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import live_parts
+import pytest
+import requests
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.event_follower import EventNews
+from violence_detection.prediction.events import Event
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs.command import CommandOutput
+from violence_detection.prediction.live.outputs.metrics import MetricsServer
+from violence_detection.prediction.live.outputs.mqtt import MqttOutput
+from violence_detection.prediction.live.outputs.webhook import WebhookOutput
+
+
+def _message(kind: str = "new", camera: str = "yard") -> EventMessage:
+    event = Event(1_795_703_646.5, 1_795_703_651.5, 0.9, 1_795_703_649.0)
+    return EventMessage(
+        camera, "rtsp://host/s", EventNews(kind, "yard-1", event), 0.5, True, Path("/a/yard-1.jpg")
+    )
+
+
+def test_the_message_has_the_fields_that_programs_read() -> None:
+    assert json.loads(_message().text()) == {
+        "type": "new", "id": "yard-1", "camera": "yard", "address": "rtsp://host/s",
+        "start_s": 1_795_703_646.5, "end_s": 1_795_703_651.5, "peak_s": 1_795_703_649.0, "p_violent": 0.9,
+        "threshold": 0.5, "start": "2026-11-26T14:34:06.500Z", "end": "2026-11-26T14:34:11.500Z",
+        "snapshot": "/a/yard-1.jpg", "clip": None,
+    }  # fmt: skip
+
+
+def test_a_command_gets_json_and_environment_and_no_shell_reads_them(tmp_path: Path) -> None:
+    script = tmp_path / "on event.py"
+    script.write_text(
+        "import os, sys\n"
+        f"open({str(tmp_path / 'got')!r}, 'a').write(sys.argv[1] + '|' + os.environ['VIOLENCE_CAMERA'] + '|'"
+        " + os.environ['VIOLENCE_CLIP'] + '|' + sys.stdin.read())\n"
+    )
+    odd = f"$(touch {tmp_path}/hacked); echo"
+    output = CommandOutput(f"{sys.executable} '{script}' '$HOME;x'", 10)
+    output.send(_message(camera=odd))
+    output.close(10)
+    word, camera, clip, text = (tmp_path / "got").read_text().split("|")
+    assert (word, camera, clip) == ("$HOME;x", odd, "")
+    assert json.loads(text)["id"] == "yard-1"
+    assert not (tmp_path / "hacked").exists()
+    assert (output.sent, output.failed) == (1, 0)
+
+
+def test_a_slow_or_failing_command_keeps_nobody_waiting(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = CommandOutput("sh -c 'sleep 60 & sleep 60'", 0.3)
+    began_s = time.monotonic()
+    output.send(_message())
+    assert time.monotonic() - began_s < 0.1
+    output.close(5)
+    assert time.monotonic() - began_s < 2
+    assert "took more than 0.3 s and was killed" in caplog.text
+    for command, said in (("false", "ended with exit code 1"), ("/no/such/command", "No such file")):
+        output = CommandOutput(command, 5)
+        output.send(_message())
+        output.close(5)
+        assert output.failed == 1
+        assert said in caplog.text
+    with pytest.raises(UserError, match="on_event"):
+        CommandOutput("a 'b", 5)
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers with `answers` in turn, and then with 200; keeps what it was sent."""
+
+    def __init__(self, answers: list[int]):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers, self.got = answers, list[tuple[str, str]]()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        code = self.server.answers.pop(0) if self.server.answers else 200
+        if code == 0:
+            time.sleep(1)
+        self.server.got.append((body, self.headers.get("Authorization", "")))
+        self.send_response(code or 200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[_Server]:
+    made = _Server([503, 0])
+    threading.Thread(target=made.serve_forever, args=(0.05,), daemon=True).start()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_a_webhook_is_tried_again_and_its_password_shown_nowhere(
+    server: _Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first answer is an error, the second comes too late, the third is taken."""
+    caplog.set_level(logging.DEBUG, logger="violence_detection")
+    output = WebhookOutput(f"http://me:geheim@127.0.0.1:{server.server_port}/hook", 0.4, 0.05)
+    output.send(_message())
+    output.close(8)
+    assert (output.sent, output.failed) == (1, 0)
+    assert json.loads(server.got[-1][0])["camera"] == "yard"
+    assert server.got[0][1].startswith("Basic ")
+    gone = WebhookOutput(f"http://me:geheim@127.0.0.1:{live_parts.free_port()}/hook", 0.2, 0.05)
+    server.answers[:] = [404]
+    refused = WebhookOutput(f"http://127.0.0.1:{server.server_port}/hook?key=geheim", 0.4)
+    for output in (gone, refused):
+        output.send(_message())
+    for output in (refused, gone):
+        output.close(8)
+        assert output.failed == 1
+    assert "answered 404" in caplog.text
+    assert "geheim" not in caplog.text + gone.name + refused.name
+    with pytest.raises(UserError, match="http"):
+        WebhookOutput("ftp://host/x", 1)
+
+
+def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
+    yard, door = CameraState("yard", ""), CameraState("door", "")
+    yard.frames, yard.windows, yard.dropped, yard.events, yard.state = 250, 10, 2, 1, "live"
+    yard.judged(0.75, 1.5)
+    output = WebhookOutput("http://127.0.0.1:1/x", 0.1)
+    port = live_parts.free_port()
+    figures = MetricsServer("127.0.0.1", port, [yard, door], [output])
+    try:
+        with pytest.raises(UserError, match="Name another port"):
+            MetricsServer("127.0.0.1", port, [], [])
+        text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        yard.frames = 251
+        later = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+    finally:
+        figures.close()
+        output.close(1)
+    for line in (
+        'violence_frames_total{camera="yard"} 250.0',
+        'violence_windows_dropped_total{camera="yard"} 2.0',
+        'violence_events_total{camera="yard"} 1.0',
+        'violence_delay_seconds{camera="yard"} 1.5',
+        'violence_probability{camera="yard"} 0.75',
+        'violence_camera_state{camera="yard",state="live"} 1.0',
+        'violence_camera_state{camera="door",state="live"} 0.0',
+        'violence_messages_failed_total{output="webhook http://127.0.0.1:1/x"} 0.0',
+    ):
+        assert line in text.splitlines()
+    assert 'violence_frames_total{camera="yard"} 251.0' in later
+
+
+@pytest.mark.parametrize("url", ["localhost", "http://host", "mqtt://", "mqtt://host:0", "mqtt://host:x"])
+def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match="mqtt must be mqtt://"):
+        MqttOutput(url, "violence")
+
+
+def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
+    """The end of one waits for its clip, and may come behind the beginning of the next. There is no broker here."""
+    output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{live_parts.free_port()}", "violence")
+    said = []
+    for kind, event_id in (("new", "1"), ("new", "2"), ("end", "1"), ("end", "2")):
+        output.deliver(replace(_message(), news=replace(_message().news, kind=kind, event_id=event_id)))
+        said.append(output._retained["yard/violence"])
+    began_s = time.monotonic()
+    output.close(1)
+    assert said == ["ON", "ON", "ON", "OFF"]
+    assert time.monotonic() - began_s < 2, "a broker that is away keeps nobody from ending"

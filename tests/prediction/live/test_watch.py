@@ -1,0 +1,202 @@
+"""Cameras watched: cut and brought back, standing still, and ended, with the news of their events."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import live_parts
+import pytest
+import timed_videos
+
+from violence_detection.errors import SourceError, UserError
+from violence_detection.prediction.config import OutputConfig
+from violence_detection.prediction.events import find_events
+from violence_detection.prediction.live import camera_names, watch
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.prediction.live.event_publisher import EventPublisher
+from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.video import sources
+from violence_detection.video.sources import Source, TimedFrame
+
+FPS = 20
+
+
+class Collected(Outbox):
+    """Keeps what it is sent."""
+
+    name = "collected"
+
+    def __init__(self) -> None:
+        self.messages: list[EventMessage] = []
+        super().__init__()
+
+    def deliver(self, message: EventMessage) -> None:
+        self.messages.append(message)
+
+
+class Footage:
+    """What happens before a camera, faster than it would be: its clock goes on with each frame that is read.
+
+    The camera is away in `cuts`, (begin, end) in seconds, and ends `end_s` after its beginning.
+    """
+
+    def __init__(self, fights: list[tuple[float, float]], cuts: list[tuple[float, float]], end_s: float):
+        self._fights, self._cuts, self.end_s = fights, cuts, end_s
+        self.now_s = 0.0
+        self.ended = threading.Event()
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def open(self) -> Source:
+        """Wait until the camera is back."""
+        self.now_s = next((end for begin, end in self._cuts if begin <= self.now_s < end), self.now_s)
+        return _Connection(self)
+
+    def frames(self, closed: threading.Event) -> Iterator[TimedFrame]:
+        """Frames of a connection, at times of its own."""
+        begin_s = self.now_s
+        while self.now_s < self.end_s:
+            if any(begin <= self.now_s < end for begin, end in self._cuts):
+                raise SourceError("camera", "broke off")
+            is_fight = any(begin <= self.now_s < end for begin, end in self._fights)
+            bright = live_parts.BRIGHT if is_fight else live_parts.DARK
+            yield TimedFrame(self.now_s - begin_s + 0.25, live_parts.picture(bright))
+            self.now_s += 1 / FPS
+            time.sleep(5e-4)
+        self.ended.set()
+        closed.wait(10)
+
+
+class _Connection:
+    name, live, fps = "camera", True, float(FPS)
+
+    def __init__(self, footage: Footage):
+        self._footage, self._closed = footage, threading.Event()
+
+    def frames(self) -> Iterator[TimedFrame]:
+        return self._footage.frames(self._closed)
+
+    def close(self) -> None:
+        self._closed.set()
+
+
+def _watched(
+    footage: Footage, live: LiveConfig, clips: Path | None = None
+) -> tuple[CameraState, list[EventMessage]]:
+    """All messages of footage that is watched to its end."""
+    model, state, collected = live_parts.BrightnessModel(), CameraState("yard", "camera"), Collected()
+    publisher = EventPublisher([collected], 0.6, clips, 5.0, 60.0, 1.0)
+    watching = watch.CameraWatch(model, live, publisher, [], footage.clock)
+    watching.add(state, footage.open, None)
+    watching.until(footage.ended)
+    time.sleep(0.1)
+    watching.until_judged()
+    watching.close()
+    publisher.close(5)
+    collected.close(5)
+    return state, collected.messages
+
+
+def test_a_stream_cut_ten_times_has_each_event_once() -> None:
+    """Two cuts come in the middle of an event."""
+    fights = [(10.0, 16.0), (40.0, 48.0), (60.0, 62.0), (70.0, 79.0), (120.0, 126.0)]
+    begins = [5.0, 22.0, 30.0, 43.0, 55.0, 73.0, 85.0, 95.0, 105.0, 115.0]
+    footage = Footage(fights, [(s, s + 2.0) for s in begins], 133.0)
+    state, messages = _watched(footage, LiveConfig(retry_min_s=0.01))
+    assert state.reconnections == 10
+    ends = [m.news.event for m in messages if m.news.kind == "end"]
+    assert len({m.news.event_id for m in messages}) == len(ends) == len(fights) == state.events
+    for event, (begin_s, end_s) in zip(ends, fights, strict=True):
+        assert event.start_s == pytest.approx(begin_s, abs=1.0)
+        assert event.end_s == pytest.approx(end_s, abs=1.0)
+    kinds = [m.news.kind for m in messages if m.news.event_id == messages[0].news.event_id]
+    assert (kinds[0], kinds[-1]) == ("new", "end")
+
+
+def test_a_longer_interruption_ends_the_event() -> None:
+    footage = Footage([(4.0, 40.0)], [(8.0, 30.0)], 36.0)
+    _, messages = _watched(footage, LiveConfig(retry_min_s=0.01, bridge_cut_s=5.0))
+    ends = [m.news.event for m in messages if m.news.kind == "end"]
+    assert [(round(e.start_s), round(e.end_s)) for e in ends] == [(4, 8), (30, 36)], ends
+
+
+def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_asked(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop = threading.Event()
+
+    class Hanging(_Connection):
+        def frames(self) -> Iterator[TimedFrame]:
+            yield TimedFrame(0.0, live_parts.picture(20))
+            self._closed.wait(30)
+
+    def open_source(text: str) -> Source:
+        if "gone" in text:
+            raise SourceError("gone", "did not answer")
+        return Hanging(Footage([], [], 0.0))
+
+    cameras = camera_names.named(["a=rtsp://here", "b=rtsp://gone"])
+    found: list[dict[str, Any]] = []
+    live = LiveConfig(stall_s=0.2, retry_min_s=0.05, retry_max_s=0.1)
+    model = live_parts.BrightnessModel()
+    watching = threading.Thread(
+        target=lambda: found.append(watch.run(cameras, model, live, OutputConfig(), stop, open_source))
+    )
+    watching.start()
+    time.sleep(1.3)
+    stop.set()
+    watching.join(5)
+    a, b = found[0]["cameras"]
+    assert (a["frames"], a["state"], b["state"]) == (1, "ended", "ended")
+    assert caplog.text.count("b: lost (did not answer; next attempt in ") > 5
+    assert "a: stalled (no frame for 0.2 s)" in caplog.text
+
+
+def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path) -> None:
+    bright = [(live_parts.BRIGHT if 3 <= i / FPS < 5 else live_parts.DARK) for i in range(8 * FPS)]
+    pictures = [live_parts.picture(b) for b in bright]
+    path = timed_videos.write(
+        tmp_path / "night.ts", timed_videos.evenly(len(pictures), FPS), pictures=pictures, rate=FPS
+    )
+    model = live_parts.BrightnessModel()
+    found = watch.run(
+        camera_names.named([f"growing:{path}", f"growing:{tmp_path}/gone.ts"]),
+        model,
+        LiveConfig(),
+        OutputConfig(clips=tmp_path / "clips"),
+        threading.Event(),
+        lambda text: sources.open_source(text, still_s=0.3),
+    )
+    night, gone = found["cameras"]
+    assert (night["frames"], night["events"], night["windows_dropped"], night["state"]) == (
+        160,
+        1,
+        0,
+        "ended",
+    )
+    (event,) = find_events([w for camera, w in model.judged if camera == "night-ts"], model.events_by)
+    assert (event.start_s, event.end_s) == (pytest.approx(3, abs=0.5), pytest.approx(5, abs=0.5))
+    clips = sorted(p.name for p in (tmp_path / "clips").iterdir())
+    assert clips == [f"night-ts-{event.start_s:09.2f}s.jpg", f"night-ts-{event.start_s:09.2f}s.mp4"]
+    assert gone["reason"] == found["failures"][0]["reason"]
+    assert "no such file" in gone["reason"]
+
+
+def test_what_is_for_files_is_refused() -> None:
+    with pytest.raises(UserError, match="are for files"):
+        watch.check(LiveConfig(), OutputConfig(format=("srt",)))
+    for wrong in (
+        {"retry_max_s": 0.0},
+        {"metrics_port": 99999},
+        {"mqtt_prefix": "a/#"},
+        {"bridge_cut_s": -1.0},
+    ):
+        with pytest.raises(UserError):
+            LiveConfig(**wrong)

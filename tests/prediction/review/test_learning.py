@@ -1,0 +1,150 @@
+"""What marks teach: a threshold that helps on other videos, or nothing; and an offset that is the camera's own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.camera_profile import CameraProfile
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import Event, JudgedWindow, Verdict, find_events
+from violence_detection.prediction.review import learning
+from violence_detection.prediction.review.learning import Mistakes
+from violence_detection.prediction.review.marks import Mark, Marks
+
+SETTINGS = EventConfig()
+
+
+def _verdict(path: str, ps: list[float]) -> Verdict:
+    """Windows of 5 s, end to end."""
+    windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, p) for i, p in enumerate(ps))
+    return Verdict(path, windows, SETTINGS, 5.0 * len(ps), 5.0 * len(ps))
+
+
+def _marked(verdict: Verdict, fights: set[int]) -> list[Mark]:
+    """Each event right where a window of `fights` is in it, else wrong; and what was missed."""
+    marks = []
+    for event in verdict.events:
+        right = any(event.start_s <= verdict.windows[i].middle_s < event.end_s for i in fights)
+        marks.append(Mark(event.start_s, event.end_s, "right" if right else "wrong"))
+    for i in fights:
+        window = verdict.windows[i]
+        if not any(m.overlaps(window.start_s, window.end_s) for m in marks):
+            marks.append(Mark(window.start_s, window.end_s, "missed"))
+    return sorted(marks, key=lambda m: m.start_s)
+
+
+def _camera(quiet_p: float, fight_p: float, videos: int = 6) -> tuple[list[Verdict], Marks]:
+    """Videos of a camera on which something harmless looks like a fight of `quiet_p`, twice in each."""
+    rng = np.random.default_rng(5)
+    verdicts, by_video = [], {}
+    for i in range(videos):
+        ps = rng.uniform(0.01, 0.2, 30)
+        ps[[4, 12]] = quiet_p + rng.uniform(-0.03, 0.03, 2)
+        ps[22] = fight_p + rng.uniform(-0.02, 0.02)
+        verdict = _verdict(f"v{i}.mp4", np.round(ps, 4).tolist())
+        verdicts.append(verdict)
+        by_video[verdict.path] = _marked(verdict, {22})
+    return verdicts, Marks(by_video, frozenset(by_video), "m")
+
+
+def test_a_camera_with_false_alarms_gets_a_higher_threshold() -> None:
+    verdicts, marks = _camera(0.65, 0.92)
+    learned = learning.learn(verdicts, marks, SETTINGS, "m")
+    assert learned.profile
+    assert learned.figures["before"] == {"threshold": 0.5, "false_events": 12, "missed_fights": 0}
+    assert learned.figures["on_others"] == {"false_events": 0, "missed_fights": 0}
+    later = [learned.profile.verdict(v).events for v in verdicts]
+    assert [[(e.start_s, e.end_s) for e in events] for events in later] == [[(110.0, 115.0)]] * 6
+
+
+def test_missed_fights_bring_a_lower_threshold() -> None:
+    verdicts, marks = _camera(0.1, 0.4)
+    learned = learning.learn(verdicts, marks, SETTINGS, "m")
+    assert learned.profile is None, "six marks are too few"
+    assert "too few marks: 6 in 6 videos" in learned.why_not
+    verdicts, marks = _camera(0.1, 0.4, videos=10)
+    learned = learning.learn(verdicts, marks, SETTINGS, "m")
+    assert learned.profile
+    assert learned.figures["before"]["missed_fights"] == 10
+    assert learned.figures["on_others"] == {"false_events": 0, "missed_fights": 0}
+    assert all(len(learned.profile.verdict(v).events) == 1 for v in verdicts)
+
+
+def test_what_helps_only_where_it_was_learnt_changes_nothing() -> None:
+    """Each video's false alarm is as high as its fight, at a height of its own."""
+    verdicts, by_video = [], {}
+    for i in range(6):
+        p = 0.55 + 0.07 * i
+        verdict = _verdict(f"v{i}.mp4", [0.1, p, 0.1, 0.1, 0.1, p, 0.1])
+        verdicts.append(verdict)
+        by_video[verdict.path] = _marked(verdict, {5})
+    learned = learning.learn(verdicts, Marks(by_video, frozenset(), "m"), SETTINGS, "m")
+    assert learned.profile is None
+    assert "no other threshold" in learned.why_not
+    before = learned.figures["before"]
+    assert sum(learned.figures["on_others"].values()) >= before["false_events"] + before["missed_fights"]
+
+
+def test_the_offset_undoes_what_the_camera_adds() -> None:
+    """Its probabilities are true but for 1.5 too much in each logit."""
+    rng = np.random.default_rng(1)
+    verdicts, by_video = [], {}
+    for i in range(12):
+        true = 1 / (1 + np.exp(-rng.normal(-1.0, 1.5, 120)))
+        shown = 1 / (1 + np.exp(-(np.log(true / (1 - true)) + 1.5)))
+        verdict = _verdict(f"v{i}.mp4", shown.round(4).tolist())
+        verdicts.append(verdict)
+        fights = np.flatnonzero(rng.uniform(size=120) < true)
+        by_video[verdict.path] = [Mark(5.0 * n, 5.0 * n + 5, "missed") for n in fights.tolist()]
+    learned = learning.learn(verdicts, Marks(by_video, frozenset(by_video), "m"), SETTINGS, "m")
+    assert learned.profile
+    assert learned.profile.logit_offset == pytest.approx(-1.5, abs=0.3)
+    calibration = learned.figures["calibration"]
+    assert calibration["log_loss_after"] < calibration["log_loss_before"] - 0.1
+    again = learning.learn(
+        verdicts, Marks(by_video, frozenset(by_video), "m"), SETTINGS, "m", learned.profile
+    )
+    assert again.profile is None or abs(again.profile.logit_offset - learned.profile.logit_offset) < 0.05
+    smoothed = learning.learn(
+        verdicts, Marks(by_video, frozenset(by_video), "m"), EventConfig(smoothing_s=15.0), "m"
+    )
+    assert "smoothed" in smoothed.figures["calibration"]["why_not"]
+
+
+def test_an_event_over_the_whole_night_is_no_good_find() -> None:
+    night, fight = Event(0.0, 600.0, 0.9, 300.0), Mark(100.0, 110.0, "right")
+    assert learning.mistakes_of([night], [fight], False, [night]) == Mistakes(1, 0)
+    assert learning.mistakes_of([Event(95.0, 115.0, 0.9, 105.0)], [fight], True, []) == Mistakes(0, 0)
+    wrong = Mark(200.0, 210.0, "wrong")
+    assert learning.mistakes_of([Event(195.0, 215.0, 0.9, 205.0)], [fight, wrong], True, []) == Mistakes(1, 1)
+
+
+def test_events_that_nobody_marked_count_where_somebody_looked_or_none_was_before() -> None:
+    event = Event(10.0, 20.0, 0.9, 15.0)
+    assert learning.mistakes_of([event], [], True, [event]) == Mistakes(1, 0)
+    assert learning.mistakes_of([event], [], False, []) == Mistakes(1, 0)
+    assert learning.mistakes_of([event], [], False, [event]) == Mistakes(0, 0)
+
+
+def test_marks_of_another_model_or_of_other_videos_are_refused() -> None:
+    verdicts, marks = _camera(0.65, 0.92)
+    with pytest.raises(UserError, match="another model"):
+        learning.learn(verdicts, marks, SETTINGS, "another")
+    elsewhere = [replace(v, path=f"/elsewhere/{v.path}") for v in verdicts]
+    with pytest.raises(UserError, match=r"none of the marked videos .* marked v0\.mp4"):
+        learning.learn(elsewhere, marks, SETTINGS, "m")
+
+
+def test_a_second_lesson_begins_where_the_first_ended() -> None:
+    """With its profile, the camera makes no mistakes any more: nothing is better."""
+    verdicts, marks = _camera(0.65, 0.92)
+    first = CameraProfile("m", 0.8, math.log(2))
+    learned = learning.learn(verdicts, marks, SETTINGS, "m", first)
+    assert learned.figures["before"]["threshold"] == pytest.approx(0.6667, abs=1e-4)
+    assert learned.figures["before"]["false_events"] < 12
+    assert find_events(verdicts[0].windows, SETTINGS.at(0.8))

@@ -1,0 +1,52 @@
+"""Marks as the page saves them are read, and nothing else is taken for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.prediction.review import marks
+from violence_detection.prediction.review.marks import Mark
+
+SAVED: dict[str, Any] = {
+    "format": marks.FORMAT, "version": 1, "model": "m",
+    "marks": [
+        {"path": "a.mp4", "start_s": 20.0, "end_s": 25, "mark": "missed"},
+        {"path": "a.mp4", "start_s": 2.5, "end_s": 7.5, "mark": "right"},
+        {"path": "b.mp4", "start_s": 0, "end_s": 5.0, "mark": "wrong"},
+    ],
+    "reviewed": ["b.mp4", "quiet.mp4"],
+}  # fmt: skip
+
+
+def _write(path: Path, **changed: Any) -> Path:
+    path.write_text(json.dumps(SAVED | changed))
+    return path
+
+
+def test_marks_by_video_in_order_of_time(tmp_path: Path) -> None:
+    found = marks.read(_write(tmp_path / "marks.json"))
+    assert found.by_video == {
+        "a.mp4": [Mark(2.5, 7.5, "right"), Mark(20.0, 25.0, "missed")],
+        "b.mp4": [Mark(0.0, 5.0, "wrong")],
+        "quiet.mp4": [],
+    }
+    assert (found.count, found.reviewed, found.model) == (3, {"b.mp4", "quiet.mp4"}, "m")
+    assert [m.is_fight for m in (*found.by_video["a.mp4"], *found.by_video["b.mp4"])] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"format": "x"}, {"version": 2}, {"marks": [{"path": "a", "start_s": 5, "end_s": 5, "mark": "right"}]},
+     {"marks": [{"path": "a", "start_s": 5, "end_s": 6, "mark": "maybe"}]}, {"reviewed": None},
+     {"marks": [{"path": "a", "start_s": "x", "end_s": 6, "mark": "right"}]}],
+)  # fmt: skip
+def test_what_holds_no_marks_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    with pytest.raises(DamagedFile, match=r"marks\.json"):
+        marks.read(_write(tmp_path / "marks.json", **changed))
+    with pytest.raises(UserError, match="no file at"):
+        marks.read(tmp_path / "missing.json")

@@ -1,0 +1,209 @@
+"""The page of a run in Chromium: seeking, keys, marks that last and that learning reads, phones, and no network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numbered_videos
+import page_in_browser
+import pytest
+
+from violence_detection.errors import UnreadableVideo
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.review import marks, review_media, review_page
+from violence_detection.video import browser_video, decode, writer
+
+pytest.importorskip("playwright.sync_api")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not page_in_browser.CHROMIUM, reason="no chromium installed"),
+]
+HOSTILE = (
+    """<img src=x onerror=alert(1)>&amp;"'</script>#?%41""".replace("/", "\N{DIVISION SLASH}") + "\udcff"
+)
+
+
+def _write_mp4(path: Path, n_frames: int) -> Path:
+    with writer.h264(path, 10.0) as put:
+        for number in range(n_frames):
+            put(numbered_videos.frame(number))
+    return path
+
+
+def _verdict(path: Path, ps: list[float]) -> Verdict:
+    windows = tuple(JudgedWindow(2.0 * i, 2.0 * i + 2, p) for i, p in enumerate(ps))
+    return Verdict(str(path), windows, EventConfig(merge_gap_s=0.0), 2.0 * len(ps), 2.0 * len(ps), fps=10.0)
+
+
+def _page(folder: Path) -> tuple[Path, list[Verdict]]:
+    """A page of a video that browsers play, with an odd name, and of one that they do not."""
+    folder.mkdir()
+    plain = _write_mp4(folder / f"{HOSTILE}.mp4", 240)
+    odd = numbered_videos.write(folder / "odd.avi", 60, 10.0)
+    verdicts = [
+        _verdict(plain, [0.1, 0.2, 0.9, 0.1, 0.1, 0.8, 0.7, 0.1, 0.2, 0.1, 0.3, 0.1]),
+        _verdict(odd, [0.1, 0.2, 0.3]),
+    ]
+    media = {}
+    for name, verdict in zip(("plain", "odd"), verdicts, strict=True):
+        review_media.write(verdict, folder / "page", name, "made of this")
+        media[verdict.path] = review_media.read(verdict, folder / "page", name)
+    failures = [UnreadableVideo("<b>broken</b>.avi", "the file is <empty>")]
+    return review_page.write(folder / "page", verdicts, media, failures, "m" * 32), verdicts
+
+
+def test_what_browsers_play_is_linked_and_the_rest_copied(tmp_path: Path) -> None:
+    page, (plain, odd) = _page(tmp_path / "run")
+    found = [review_media.read(v, page.parent, n) for v, n in ((plain, "plain"), (odd, "odd"))]
+    assert [m.is_copy for m in found] == [False, True]
+    assert found[0].video.startswith("./../%3Cimg")
+    assert found[1].video == "./media/odd.mp4"
+    copy = decode.probe(page.parent / "media" / "odd.mp4")
+    assert (copy.n_frames, copy.fps, copy.codec) == (60, 10.0, "h264")
+    assert browser_video.plays(page.parent / "media" / "odd.mp4")
+    assert [len(m.events) for m in found] == [2, 0]
+    assert review_media.write(plain, page.parent, "plain", "made of this") == []
+    assert len(review_media.write(plain, page.parent, "plain", "made of that")) == 3
+    assert review_media.read(odd, page.parent, "another").missing
+
+
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    page_path, verdicts = _page(tmp_path / "run")
+    said: list[str] = []
+    asked: list[str] = []
+    with page_in_browser.browser() as browser:
+        session = browser.new_context(viewport={"width": 1200, "height": 900})
+        page = session.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(dialog.message))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(page_path.as_uri())
+        first = page.locator("section.video").first
+        time = "document.querySelector('video').currentTime"
+        _check_seeking(page, first, time)
+        saved = _check_marks(page, first, tmp_path)
+        _check_the_file(saved, verdicts)
+        page.reload()
+        assert page.locator("#count").inner_text() == "4 marks, 1 looked at"
+        assert page.locator("[data-do=right][aria-pressed=true]").count() == 1
+        _check_loading(browser, page_path, saved, tmp_path)
+        _check_phone(browser, page_path, tmp_path)
+        session.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file:", "blob:"))] == []
+
+
+def _until(page: Any, condition: str) -> None:
+    """Wait until that holds. Playwright's own way evaluates text within the page, whose policy forbids it."""
+    for _ in range(100):
+        if page.evaluate(condition):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"not within 5 s: {condition}")
+
+
+def _check_seeking(page: Any, first: Any, time: str) -> None:
+    assert first.locator("h2").inner_text() == HOSTILE.replace("\udcff", "_") + ".mp4"
+    assert page.locator("b").count() == 0, "a name is text"
+    box = first.locator(".curve").bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
+    _until(page, f"Math.abs({time} - 12) < 0.1")
+    assert first.locator(".curve").get_attribute("aria-valuetext") == "0:12.0, P(violent) 0.70"
+    page.keyboard.press("ArrowLeft")
+    _until(page, f"Math.abs({time} - 7) < 0.1")
+    page.keyboard.press("ArrowUp")
+    _until(page, f"Math.abs({time} - 4) < 0.01")
+    page.keyboard.press("ArrowDown")
+    _until(page, f"Math.abs({time} - 10) < 0.01")
+    page.keyboard.press("Space")
+    _until(page, f"{time} > 10.1")
+    page.keyboard.press("Space")
+    _until(page, "document.querySelector('video').paused")
+
+
+def _check_marks(page: Any, first: Any, folder: Path) -> Path:
+    """One event right, one wrong, a missed fight by keys, one by buttons, and one video looked at; saved."""
+    first.locator(".seek").first.click()
+    _until(page, "document.querySelector('video').currentTime >= 4")
+    page.keyboard.press("Escape")
+    page.evaluate("document.querySelector('video').pause()")
+    first.locator("[data-do=right]").first.focus()
+    page.keyboard.press("y")
+    assert first.locator("[data-do=right]").first.get_attribute("aria-pressed") == "true"
+    second = first.locator("[data-do=wrong]").nth(1)
+    second.click()
+    assert second.get_attribute("aria-pressed") == "true"
+    box = first.locator(".curve").bounding_box()
+    for share in (0.75, 0.875):
+        page.mouse.click(box["x"] + box["width"] * share, box["y"] + 20)
+        page.keyboard.press("m")
+    assert first.locator(".others li").count() == 1
+    other = page.locator("section.video").nth(1)
+    missed = other.locator("[data-do=missed]")
+    missed.click()
+    assert missed.inner_text() == "Missed fight: ends here"
+    other.locator(".curve").focus()
+    page.keyboard.press("ArrowRight")
+    missed.click()
+    other.get_by_label("I looked at all of it").check()
+    assert page.locator("#count").inner_text() == "4 marks, 1 looked at"
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    assert download.value.suggested_filename == "marks.json"
+    saved = folder / "marks.json"
+    download.value.save_as(saved)
+    return saved
+
+
+def _check_the_file(saved: Path, verdicts: list[Verdict]) -> None:
+    found = marks.read(saved)
+    plain, odd = (v.path for v in verdicts)
+    assert found.model == "m" * 32
+    assert found.reviewed == {odd}
+    assert list(found.by_video) == sorted([plain, odd])
+    assert [m.mark for m in found.by_video[plain]] == ["right", "wrong", "missed"]
+    events = verdicts[0].events
+    assert [(m.start_s, m.end_s) for m in found.by_video[plain][:2]] == [(e.start_s, e.end_s) for e in events]
+    missed = found.by_video[plain][2]
+    assert (missed.start_s, missed.end_s) == pytest.approx((18.0, 21.0), abs=0.1)
+    (by_button,) = found.by_video[odd]
+    assert (by_button.start_s, by_button.end_s) == pytest.approx((0.0, 5.0), abs=0.1)
+
+
+def _check_loading(browser: Any, page_path: Path, saved: Path, folder: Path) -> None:
+    with browser.new_context() as session:
+        page = session.new_page()
+        page.goto(page_path.as_uri())
+        assert page.locator("#count").inner_text() == "no marks"
+        broken = folder / "broken.json"
+        broken.write_text(json.dumps({"marks": []}))
+        page.locator("#load").set_input_files(broken)
+        _until(page, "document.getElementById('said').textContent.includes('it holds no marks')")
+        page.locator("#load").set_input_files(saved)
+        _until(page, "document.getElementById('count').textContent === '4 marks, 1 looked at'")
+        page.get_by_role("button", name="Remove").first.click()
+        assert page.locator("#count").inner_text() == "3 marks, 1 looked at"
+
+
+def _check_phone(browser: Any, page_path: Path, folder: Path) -> None:
+    with browser.new_context(
+        viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True, is_mobile=True
+    ) as session:
+        page = session.new_page()
+        page.goto(page_path.as_uri())
+        page.screenshot(path=folder / "phone.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate(page_in_browser.BESIDE) == []
+        broken = "[...document.images].filter(image => image.complete && !image.naturalWidth).length"
+        assert page.evaluate(broken) == 0
+        small = (
+            """[...document.querySelectorAll("button:not(.seek)")].filter(b => b.offsetHeight < 36).length"""
+        )
+        assert page.evaluate(small) == 0, "fingers need room"
+        unnamed = """[...document.querySelectorAll("button, input, [role=slider], video")].filter(e =>
+          !(e.getAttribute("aria-label") || e.textContent.trim() || e.labels?.length)).length"""
+        assert page.evaluate(unnamed) == 0

@@ -1,0 +1,93 @@
+"""A camera profile: applied once, kept apart from what the model said, and refused where it does not belong."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.models import model_files
+from violence_detection.prediction import camera_profile, formats, kept_windows
+from violence_detection.prediction.camera_profile import CameraProfile
+from violence_detection.prediction.config import EventConfig, PredictConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+
+
+def _verdict(ps: list[float]) -> Verdict:
+    windows = tuple(JudgedWindow(2.5 * i, 2.5 * i + 5, p) for i, p in enumerate(ps))
+    return Verdict("v.mp4", windows, EventConfig(smoothing_s=3.0), 20.0, 20.0, fps=25.0)
+
+
+def test_the_offset_moves_the_logit_and_the_threshold_is_of_what_comes_out() -> None:
+    profile = CameraProfile("m", threshold=0.7, logit_offset=-math.log(9))
+    assert [profile.probability(p) for p in (0.5, 0.9)] == pytest.approx([0.1, 0.5])
+    assert profile.probability(0.0) == pytest.approx(0.0)
+    assert profile.probability(1.0) == pytest.approx(1.0)
+    shown = profile.verdict(_verdict([0.9, 0.99, 0.2]))
+    assert [w.p_violent for w in shown.windows] == [0.5, 0.9167, 0.027]
+    assert [w.p_judged for w in shown.windows] == [0.9, 0.99, 0.2]
+    assert (shown.threshold, shown.events_by.smoothing_s) == (0.7, 3.0)
+    assert shown.summary()["profile"] == profile.name
+
+
+def test_a_profile_is_applied_once_however_often() -> None:
+    verdict = _verdict([0.9, 0.6, 0.0])
+    first, second = CameraProfile("m", 0.5, 2.0), CameraProfile("m", 0.9)
+    assert first.verdict(first.verdict(verdict)) == first.verdict(verdict)
+    assert second.verdict(first.verdict(verdict)).windows == verdict.windows
+
+
+@pytest.mark.parametrize("ending", [".windows.csv", ".windows.jsonl", ".verdict.json"])
+def test_what_is_kept_has_the_models_probabilities(tmp_path: Path, ending: str) -> None:
+    verdict = _verdict([0.9, 0.6, 0.0])
+    for chosen in formats.chosen(["csv", "json", "jsonl"]):
+        assert chosen.of_video
+        texts = chosen.of_video(CameraProfile("m", 0.5, 2.0).verdict(verdict))
+        formats.write(tmp_path, "v", {end: text for end, text in texts.items() if end == ending})
+    (read,) = kept_windows.read(tmp_path, verdict.events_by)
+    assert read.windows == verdict.windows
+
+
+def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
+    profile = CameraProfile("m", 0.8, -1.5, {"what": "marks", "marks": 12}, {"false_events": 3}, {"a": 1.0})
+    camera_profile.write(tmp_path / "c.json", profile)
+    assert camera_profile.read(tmp_path / "c.json") == profile
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"threshold": 2}, {"threshold": "0.5"}, {"logit_offset": 1e9}, {"model": ""}, {"figures": []}, {"format": "x"},
+     {"version": 2}, {"threshold": None}],
+)  # fmt: skip
+def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
+    path = tmp_path / "c.json"
+    camera_profile.write(path, CameraProfile("m", 0.8))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(DamagedFile, match=r"c\.json"):
+        camera_profile.read(path)
+
+
+def test_another_models_profile_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    head = tmp_path / "m.keras"
+    head.write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    path, settings = tmp_path / "c.json", EventConfig(smoothing_s=7.5)
+    made = CameraProfile(model_files.identity(head), 0.8, events=camera_profile.other_settings(EventConfig()))
+    camera_profile.write(path, made)
+    assert camera_profile.read_for(path, head, settings) == made
+    assert "smoothing_s 0.0, now 7.5" in caplog.text
+    camera_profile.write(path, replace(made, model="another"))
+    with pytest.raises(UserError, match="made for another model"):
+        camera_profile.read_for(path, head, settings)
+    with pytest.raises(UserError, match="no camera profile at"):
+        camera_profile.read(tmp_path / "missing.json")
+
+
+def test_a_profile_and_another_threshold_are_too_much() -> None:
+    with pytest.raises(UserError, match="threshold of its own"):
+        PredictConfig(profile=Path("c.json"), threshold=0.7)

@@ -1,0 +1,124 @@
+"""A camera's threshold from quiet footage: the rate that it says is the rate that other footage has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.models import model_files
+from violence_detection.prediction import camera_profile, formats, kept_windows, quiet_footage
+from violence_detection.prediction.camera_profile import CameraProfile
+from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+
+SETTINGS = EventConfig()
+
+
+def _verdict(ps: np.ndarray | list[float], path: str = "v.mp4") -> Verdict:
+    windows = tuple(JudgedWindow(2.5 * i, 2.5 * i + 5, round(float(p), 4)) for i, p in enumerate(ps))
+    length_s = 2.5 * (len(windows) + 1)
+    return Verdict(path, windows, SETTINGS, length_s, length_s, fps=25.0)
+
+
+def _hour(peaks: dict[int, float]) -> Verdict:
+    """1,439 windows, an hour, quiet but for these."""
+    p = np.full(1439, 0.1)
+    for place, value in peaks.items():
+        p[place] = value
+    return _verdict(p)
+
+
+def test_an_hour_without_a_false_event_shows_one_an_hour_and_excludes_three() -> None:
+    found = quiet_footage.choose([_hour({100: 0.7, 500: 0.9})], SETTINGS, 1.0)
+    assert (found.threshold, found.false_events) == (0.9001, 0)
+    assert (found.before, found.false_events_before) == (0.5, 2)
+    assert found.hours == pytest.approx(1.0)
+    assert found.expected_per_hour == pytest.approx(1.0)
+    assert found.at_most_per_hour == pytest.approx(3.0, abs=0.01)
+    assert found.shows_asked
+    assert [e.p_violent for _, e in found.loudest] == [0.9, 0.7]
+    rarer = quiet_footage.choose([_hour({100: 0.7, 500: 0.9})], SETTINGS, 0.1)
+    assert (rarer.threshold, rarer.shows_asked) == (0.9001, False)
+    assert "takes at least 10 h of quiet footage" in "\n".join(rarer.described())
+
+
+def test_events_count_and_not_windows() -> None:
+    """Three windows side by side are one event; with three allowed the threshold goes below them."""
+    footage = _hour({100: 0.9, 101: 0.92, 102: 0.91, 500: 0.7, 700: 0.6, 900: 0.55})
+    found = quiet_footage.choose([footage], SETTINGS, 3.0)
+    assert (found.threshold, found.false_events) == (0.6001, 2)
+    assert found.expected_per_hour == pytest.approx(3.0, abs=0.01)
+
+
+def test_quieter_than_asked_is_left_as_it_is() -> None:
+    found = quiet_footage.choose([_hour({})], SETTINGS, 1.0)
+    assert (found.threshold, found.false_events) == (0.5, 0)
+    assert found.described()[0].startswith("the threshold stays 0.5")
+    assert found.loudest == ()
+
+
+def test_what_no_threshold_keeps_out_is_said() -> None:
+    found = quiet_footage.choose([_hour({100: 1.0, 500: 1.0})], SETTINGS, 1.0)
+    assert (found.threshold, found.false_events) == (1.0, 2)
+    assert "no threshold keeps that" in "\n".join(found.described())
+
+
+def test_rates_hold_on_other_footage_of_the_camera() -> None:
+    """Independent hours: the mean rate above the threshold is what was said, and the bound holds 95 times in 100."""
+    rng = np.random.default_rng(0)
+    n_windows, peaks = 48, 12
+    settings = EventConfig(threshold=0.3)
+
+    def some() -> Verdict:
+        p = np.full(n_windows, 0.01)
+        # apart, so that each is an event
+        places = 4 * rng.permutation(n_windows // 4)[: min(rng.poisson(peaks / 2), n_windows // 4)]
+        p[places] = rng.uniform(0.3, 1.0, len(places)).round(4) - 1e-4
+        return _verdict(p)
+
+    rates, kept = [], []
+    for _ in range(150):
+        footage = some()
+        found = quiet_footage.choose([footage], settings, 3 / (footage.judged_s / 3600))
+        # what lies above is known: peaks are uniform from 0.3 to 1
+        true_rate = peaks / 2 * (1 - found.threshold) / 0.7 / found.hours
+        rates.append(true_rate / found.expected_per_hour)
+        kept.append(true_rate <= found.at_most_per_hour)
+    assert 0.75 < np.mean(rates) < 1.15
+    assert np.mean(kept) > 0.9
+
+
+def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> None:
+    head = tmp_path / "m.keras"
+    head.write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    (chosen,) = formats.chosen(["csv"])
+    assert chosen.of_video
+    formats.write(tmp_path / "kept", "v", chosen.of_video(_hour({100: 0.7, 500: 0.9})))
+    assert kept_windows.are_at(tmp_path / "kept")
+    assert not kept_windows.are_at(head)
+    quiet, path = QuietConfig(calibrate=tmp_path / "kept"), tmp_path / "door.json"
+    with pytest.raises(UserError, match="Name the --model"):
+        quiet_footage.run(PredictConfig(), quiet, path)
+    summary = quiet_footage.run(PredictConfig(model=head), quiet, path)
+    assert summary["calibration"]["threshold"] == 0.9001
+    assert json.loads(json.dumps(summary)) == summary
+    profile = camera_profile.read_for(path, head, SETTINGS)
+    assert (profile.threshold, profile.logit_offset) == (0.9001, 0.0)
+    assert profile.made_from == {"what": "quiet footage", "hours": 1.0, "videos": 1}
+    # once more through a profile with an offset: the threshold is of what comes out, the offset stays
+    camera_profile.write(path, CameraProfile(model_files.identity(head), 0.5, 1.0))
+    again = quiet_footage.run(PredictConfig(model=head, profile=path), quiet, tmp_path / "again.json")
+    assert again["calibration"]["threshold"] == pytest.approx(0.9608, abs=2e-4)
+    assert camera_profile.read(tmp_path / "again.json").logit_offset == 1.0
+
+
+def test_without_footage_there_is_no_threshold() -> None:
+    with pytest.raises(UserError, match="no second of it was judged"):
+        quiet_footage.choose([], SETTINGS, 1.0)
+    with pytest.raises(UserError, match="must be above 0"):
+        QuietConfig(false_events_per_hour=0)

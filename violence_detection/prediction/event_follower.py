@@ -1,0 +1,154 @@
+"""Events while their windows still come: what is new of them, under one id from the first news to the last.
+
+The rule is that of events.find_events, taken a window at a time. What is said last of each event is what find_events
+makes of the same windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from violence_detection.prediction import events
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import Event, JudgedWindow, WindowRun, WindowRuns
+
+NEW, UPDATE, END = "new", "update", "end"
+
+
+@dataclass(frozen=True)
+class EventNews:
+    """Something new of an event. kind: new, update or end; event: as it is known now, for ever with `end`."""
+
+    kind: str
+    event_id: str
+    event: Event
+
+
+@dataclass
+class _Told:
+    """What was said last of an event that is open, and the first of its runs, which it is known by."""
+
+    run: WindowRun
+    event_id: str
+    event: Event
+
+
+class EventFollower:
+    """Follows the windows of one camera, which come in order of time, and says what is new of events.
+
+    `name_event` gives a new event its id. An event is said as soon as no window that comes can take it back, and ended
+    as soon as none can change it. Memory does not grow.
+    """
+
+    def __init__(self, settings: EventConfig, name_event: Callable[[Event], str]):
+        self._settings, self._name_event = settings, name_event
+        self._runs = WindowRuns(settings)
+        #: Windows that smoothing or a stretch may still need, each with the lost footage before it.
+        self._recent: list[tuple[JudgedWindow, float]] = []
+        #: How many of them the runs have.
+        self._taken = 0
+        self._count = 0
+        self._begin_s = 0.0
+        self._told: list[_Told] = []
+
+    def push(self, window: JudgedWindow, lost_s: float = 0.0) -> list[EventNews]:
+        """Take the next window. `lost_s`: seconds before it that have no footage and are to be no gap."""
+        if not self._count:
+            self._begin_s = window.start_s
+        self._count += 1
+        self._recent.append((window, lost_s))
+        self._take(window.middle_s)
+        return self._news(self._next_begins_s(), ends_are_known=False)
+
+    def pass_time(self, time_s: float) -> list[EventNews]:
+        """Know that no window comes that begins before this time, as while a camera is away."""
+        if not self._count or time_s < self._recent[-1][0].end_s:
+            return []
+        self._take(time_s)
+        if self._taken == len(self._recent):
+            self._runs.end_by(time_s)
+            return self._news(time_s, ends_are_known=True)
+        return self._news(self._next_begins_s(), ends_are_known=True)
+
+    def finish(self) -> list[EventNews]:
+        """Know that no window comes any more. What is open ends."""
+        if not self._count:
+            return []
+        if self._count == 1:
+            self._settings = self._runs.settings = self._settings.of_one_window()
+        self._take(None)
+        self._runs.end()
+        return self._news(None, ends_are_known=True)
+
+    def _take(self, middle_s: float | None) -> None:
+        """Give the runs the windows that no other with a middle of this or later changes; None: all of them."""
+        windows = [window for window, _ in self._recent]
+        spans = events.stretches(windows)
+        values = events.smoothed(windows, self._settings.smoothing_s)
+        run = self._runs.run
+        if run is not None and self._taken and run.last is windows[self._taken - 1]:
+            run.end_s = spans[self._taken - 1][1]
+        for number in range(self._taken, len(windows)):
+            if middle_s is not None and not events.is_settled(
+                windows[number], middle_s, self._settings.smoothing_s
+            ):
+                break
+            self._runs.add(windows[number], *spans[number], values[number], self._recent[number][1])
+            self._taken += 1
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop what neither smoothing nor the stretch of the next window needs."""
+        waiting = self._recent[min(self._taken, len(self._recent) - 1)][0]
+        needed = [
+            number
+            for number, (window, _) in enumerate(self._recent[: max(self._taken - 1, 0)])
+            if not events.is_settled(window, waiting.middle_s, self._settings.smoothing_s)
+        ]
+        first = needed[0] if needed else max(self._taken - 1, 0)
+        del self._recent[:first]
+        self._taken -= first
+
+    def _next_begins_s(self) -> float:
+        """No stretch begins before this that the runs do not have."""
+        return self._recent[self._taken - 1][0].middle_s if self._taken else self._begin_s
+
+    def _news(self, next_s: float | None, ends_are_known: bool) -> list[EventNews]:
+        """What has changed. `next_s`: no stretch that comes begins before it; None: none comes."""
+        run = self._runs.run
+        padding_s, last_s = self._settings.padding_s, self._recent[-1][0].end_s
+        if run is not None and next_s is not None:
+            next_s = run.start_s
+        certain = [run] if run is not None and self._is_certain(run, ends_are_known) else []
+        within = self._begin_s, last_s
+        out: list[EventNews] = []
+        for group in events.joined([*self._runs.found, *certain], padding_s, within):
+            out += self._news_of(group[0], events.event_of(group, padding_s, within))
+            is_open = run is not None and group[-1] is run
+            if not is_open and (next_s is None or events.is_final(group, padding_s, last_s, next_s)):
+                out.append(self._ended(group))
+        return out
+
+    def _is_certain(self, run: WindowRun, ends_are_known: bool) -> bool:
+        """Whether it will be long enough, whatever comes. A next window may take up to half of the last."""
+        if not ends_are_known and run.last is self._recent[-1][0]:
+            run = replace(run, end_s=run.last.middle_s)
+        return run.is_long_enough(self._settings)
+
+    def _news_of(self, run: WindowRun, event: Event) -> list[EventNews]:
+        told = next((t for t in self._told if t.run is run), None)
+        if told is None:
+            told = _Told(run, self._name_event(event), event)
+            self._told.append(told)
+            return [EventNews(NEW, told.event_id, event)]
+        if told.event == event:
+            return []
+        told.event = event
+        return [EventNews(UPDATE, told.event_id, event)]
+
+    def _ended(self, group: list[WindowRun]) -> EventNews:
+        told = next(t for t in self._told if t.run is group[0])
+        self._told.remove(told)
+        self._runs.found = [run for run in self._runs.found if all(run is not g for g in group)]
+        return EventNews(END, told.event_id, told.event)

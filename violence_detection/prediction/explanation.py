@@ -1,0 +1,194 @@
+"""Why a window was judged as it was: how much P(violent) falls without each place and without each moment of it.
+
+By occlusion (video/occlusion.py), which asks nothing of a model but its probability: the window is judged once as it
+is, once without each of 4 x 4 places, once without each of 8 stretches of time. That costs 25 times what judging does.
+Heads that pool by attention say besides how much each of their steps counted.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.detector import Detector
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.video import decode, occlusion, sampling, window_pictures
+from violence_detection.video.browser_video import fitted
+from violence_detection.video.window_pictures import SeenWindow
+
+if TYPE_CHECKING:
+    from violence_detection.models.trained_model import Inputs
+
+PLACES, MOMENTS = 4, 8
+#: How often a window is judged for its explanation.
+COST = 1 + PLACES * PLACES + MOMENTS
+#: So many looks at a window are held at once.
+_AT_ONCE = 6
+_SHOWN_HEIGHT = 240
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """`p`: P(violent) of the window; `p_without_places` (rows, columns), `p_without_moments` (MOMENTS,): without each.
+
+    `attention`: by member, the share (T,) of each of its steps over what it saw;
+    empty where no head has it. `frames`: of the middle of each moment, (H, W, 3) uint8 RGB, shown at `times_s`.
+    """
+
+    window: JudgedWindow
+    p: float
+    p_without_places: np.ndarray
+    p_without_moments: np.ndarray
+    attention: Mapping[str, np.ndarray]
+    times_s: tuple[float, ...]
+    frames: tuple[np.ndarray, ...]
+
+    @property
+    def places(self) -> np.ndarray:
+        """By how much the log-odds of P fall without each place, (rows, columns); negative where they rise.
+
+        Log-odds, since of a P near 1 a fall by itself shows nothing.
+        """
+        return _log_odds(self.p) - _log_odds(self.p_without_places)
+
+    @property
+    def moments(self) -> np.ndarray:
+        """The same of each moment, (MOMENTS,)."""
+        return _log_odds(self.p) - _log_odds(self.p_without_moments)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "start_s": self.window.start_s,
+            "end_s": self.window.end_s,
+            "p_violent": round(self.p, 4),
+            "p_without_place": self.p_without_places.round(4).tolist(),
+            "p_without_moment": self.p_without_moments.round(4).tolist(),
+            "moments_s": [round(t, 2) for t in self.times_s],
+            "attention": {name: share.round(4).tolist() for name, share in self.attention.items()},
+        }
+
+
+class Explainer:
+    """Explains windows of videos by a model. Views are not averaged: it looks at the plain window."""
+
+    def __init__(self, config: PredictConfig):
+        """Load the model. Raises UserError as Detector does."""
+        self._detector = Detector(replace(config, tta=1))
+
+    def explain(self, path: Path, windows: Sequence[JudgedWindow]) -> Iterator[Explanation]:
+        """Explain windows of a video, in order of time. Raises UnreadableVideo."""
+        info = decode.probe(path)
+        windows = sorted(windows, key=lambda window: window.start_s)
+        places = [self._place_of(info, window) for window in windows]
+        for window, seen, shown in zip(
+            windows, self._seen(path, info, places), _shown(path, info, places), strict=True
+        ):
+            yield self._explained(window, seen, shown)
+
+    def without_places(
+        self, path: Path, window: JudgedWindow, chosen: Sequence[Sequence[occlusion.Place]]
+    ) -> list[float]:
+        """P(violent) of a window without some places together, for each choice of them. Raises UnreadableVideo."""
+        info = decode.probe(path)
+        (seen,) = self._seen(path, info, [self._place_of(info, window)])
+        changed = (_without_places(seen, places) for places in chosen)
+        return self._judged(changed)[0].tolist()
+
+    def _place_of(self, info: decode.VideoInfo, window: JudgedWindow) -> sampling.Window:
+        """The window in frames, just as it was judged where it is one of the grid: its times are rounded."""
+        length_s = self._detector.model.features.window_s
+        grid = sampling.sliding_windows(info, length_s, self._detector.stride_s)
+        start = (window.start_s - info.start_s) * info.fps
+        nearest = min(grid, key=lambda w: abs(w.start - start))
+        if abs(nearest.start - start) <= 0.01 * info.fps:
+            return nearest
+        return sampling.Window(start, (window.end_s - window.start_s) * info.fps)
+
+    def _seen(
+        self, path: Path, info: decode.VideoInfo, places: Sequence[sampling.Window]
+    ) -> Iterator[SeenWindow]:
+        # the plain view is the same whatever the clip
+        return window_pictures.of_file(path, info, places, self._detector.viewers, "", self._detector.views)
+
+    def _explained(
+        self, window: JudgedWindow, seen: SeenWindow, shown: Sequence[tuple[float, np.ndarray]]
+    ) -> Explanation:
+        step = seen.window.length / MOMENTS
+        starts = [seen.window.start + i * step for i in range(MOMENTS)]
+        parts = occlusion.grid(PLACES, PLACES)
+        looks = itertools.chain(
+            [seen],
+            (_without_places(seen, [part]) for part in parts),
+            (_without_time(seen, start, start + step) for start in starts),
+        )
+        p, plain = self._judged(looks)
+        without = p[1:]
+        return Explanation(
+            window,
+            float(p[0]),
+            without[: len(parts)].reshape(PLACES, PLACES),
+            without[len(parts) :],
+            {name: share[0] for name, share in self._detector.model.attention(plain).items()},
+            tuple(time_s for time_s, _ in shown),
+            tuple(frame for _, frame in shown),
+        )
+
+    def _judged(self, looks: Iterable[SeenWindow]) -> tuple[np.ndarray, Inputs]:
+        """P(violent) (N,) of these looks at a window, and the features of the first, name -> (1, T, C)."""
+        model, profile = self._detector.model, self._detector.profile
+        found: list[np.ndarray] = []
+        plain: Inputs = {}
+        waiting = iter(looks)
+        while some := list(itertools.islice(waiting, _AT_ONCE)):
+            inputs = self._detector.features(some)
+            plain = plain or {name: values[:1, 0].astype(np.float32) for name, values in inputs.items()}
+            found.append(model.average(model.average_views(inputs)))
+        p = np.concatenate(found)
+        return (p if profile is None else np.array([profile.probability(float(v)) for v in p])), plain
+
+
+def _without_places(seen: SeenWindow, places: Sequence[occlusion.Place]) -> SeenWindow:
+    return seen.changed(lambda frames: occlusion.without_places(frames, places))
+
+
+def _without_time(seen: SeenWindow, first: float, end: float) -> SeenWindow:
+    return seen.changed(lambda frames: occlusion.without_time(frames, first, end))
+
+
+def _log_odds(p: float | np.ndarray) -> np.ndarray:
+    bounded = np.clip(np.asarray(p, np.float64), _TINY, 1 - _TINY)
+    return np.log(bounded) - np.log1p(-bounded)
+
+
+def _shown(
+    path: Path, info: decode.VideoInfo, windows: Sequence[sampling.Window]
+) -> Iterator[list[tuple[float, np.ndarray]]]:
+    """For each window the frames in the middle of its moments, with their times."""
+    numbers = [sampling.sample_indices(info.n_frames, MOMENTS, w.start, w.length).tolist() for w in windows]
+    groups = [frozenset(found) for found in numbers]
+    decoded = decode.read_groups(path, info, groups, lambda frame: fitted(frame, _SHOWN_HEIGHT))
+    for found, frames in zip(numbers, decoded, strict=True):
+        yield [(info.start_s + n / info.fps, frames[n]) for n in found]
+
+
+def explained_windows(verdict: Verdict, most: int) -> list[tuple[str, JudgedWindow]]:
+    """What of a verdict is explained, with what its files are called: the most violent window of each event.
+
+    Of at most `most` events, the most violent ones; without events the most violent window of the video.
+    """
+    events = list(enumerate(verdict.events, 1))
+    if not events:
+        return [("highest", max(verdict.windows, key=lambda w: w.p_violent))]
+    chosen = sorted(events, key=lambda numbered: -numbered[1].p_violent)[:most]
+    return [
+        (f"event{n:03d}", min(verdict.windows, key=lambda w: abs(w.middle_s - event.peak_s)))
+        for n, event in sorted(chosen)
+    ]

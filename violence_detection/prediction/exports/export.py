@@ -1,0 +1,126 @@
+"""Write a trained model so that other programs run it, and look whether it says the same there.
+
+DIR/model.onnx, model.xml + model.bin, model.tflite   the model, a file a format
+DIR/manifest.json       inputs, sampling, thresholds, licences of the backbones, hashes
+DIR/parity.json         P(violent) of the same pictures here and there
+DIR/example_FORMAT.py   ten lines that judge a video without this package
+DIR/video_windows.py    what they read videos with
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from violence_detection.errors import UserError
+from violence_detection.models import model_files, shipped, trained_model
+from violence_detection.models.trained_model import TrainedModel
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.exports import (
+    converters,
+    manifest,
+    parity,
+    runtimes,
+    standalone,
+    whole_graph,
+)
+from violence_detection.prediction.exports.converters import FORMATS
+from violence_detection.prediction.exports.whole_graph import PictureInput
+from violence_detection.system import storage
+
+log = logging.getLogger(__name__)
+
+MANIFEST_NAME, PARITY_NAME = "manifest.json", "parity.json"
+
+
+def run(
+    config: PredictConfig, formats: Sequence[str], folder: Path, videos: Sequence[Path]
+) -> dict[str, Any]:
+    """Export the model of the settings; the summary {export, model, formats: {name: ...}, failures}.
+
+    `videos`: files whose windows are compared too, beside made-up ones. A format whose P(violent) differs by more than
+    parity.LIMIT is among the failures, and its files are there to be looked at. Raises UserError where there is no such
+    format or model, a package is missing, or a format cannot hold the model; UnreadableVideo for a video.
+    """
+    check(formats)
+    _check_plain(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    storage.check_writable(folder, "--export")
+    path = shipped.find(config.model)
+    model = trained_model.load(path).at(config.operating_point, config.threshold)
+    runs = model.backbone_runs(config.backbone_weights)
+    inputs = whole_graph.picture_inputs(runs)
+    described = manifest.of_model(model, model_files.identity(path), path.name, inputs, config)
+    storage.write_text(folder / standalone.WINDOWS_NAME, standalone.windows_source())
+    reference = parity.Reference(model, runs, config.engine)
+    windows = _windows(model, inputs, videos, config.stride_s)
+    judged = [(source, window, reference(window, inputs)) for source, window in windows]
+    written: dict[str, Any] = {}
+    compared: dict[str, Any] = {}
+    graph, as_traced = None, None
+    # those that take the same graph one after another: it is traced once, and only one is held
+    for name in sorted(dict.fromkeys(formats), key=lambda name: FORMATS[name].two_dimensional):
+        log.info("writing %s", folder / FORMATS[name].files[0])
+        if as_traced is not FORMATS[name].two_dimensional:
+            graph, as_traced = None, FORMATS[name].two_dimensional
+            graph = whole_graph.trace(model, runs, as_traced)
+        file = converters.write(name, graph, folder)
+        storage.write_text(folder / standalone.example_name(name), standalone.example(name))
+        written[name] = manifest.of_files(name, folder)
+        compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)))
+        said = "agrees with" if compared[name]["passed"] else "DIFFERS from"
+        log.info("%s %s this package: by %.2g at most, over %d windows (limit %g)", name, said,
+                 compared[name]["max_difference"], len(judged), parity.LIMIT)  # fmt: skip
+    storage.write_json(folder / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
+    storage.write_json(folder / MANIFEST_NAME, {**described, "formats": written})
+    return _summary(folder, path, compared)
+
+
+def check(formats: Sequence[str]) -> None:
+    """Raise UserError for a name that is no format, and where a package is missing."""
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise UserError(f"--export knows the formats {', '.join(FORMATS)}. Received: {', '.join(unknown)}")
+    if not formats:
+        raise UserError(f"--export needs a format: {', '.join(FORMATS)}")
+    for name in formats:
+        converters.check_installed(name)
+
+
+def _check_plain(config: PredictConfig) -> None:
+    """Raise UserError for settings that no exported model has."""
+    if config.profile:
+        raise UserError(
+            f"a camera's profile is not exported: leave out --profile {config.profile}, and compare what the exported "
+            "model gives with what the profile says"
+        )
+    if config.tta > 1:
+        raise UserError("an exported model sees one view of a window: leave out --tta")
+
+
+def _windows(
+    model: TrainedModel, inputs: Sequence[PictureInput], videos: Sequence[Path], stride_s: float
+) -> list[tuple[str, parity.Window]]:
+    found = list(parity.made_windows(inputs))
+    for video in videos:
+        found += parity.windows_of_video(video, model, inputs, stride_s)
+    return found
+
+
+def _summary(folder: Path, model: Path, compared: dict[str, Any]) -> dict[str, Any]:
+    shown = ("max_difference", "limit", "passed")
+    return {
+        "export": str(folder),
+        "model": str(model),
+        "formats": {name: {key: of_format[key] for key in shown} for name, of_format in compared.items()},
+        "failures": [
+            {
+                "path": str(folder / FORMATS[name].files[0]),
+                "reason": f"P(violent) differs by {of_format['max_difference']:.3g} from this package's, the limit is "
+                f"{parity.LIMIT:g}; see {PARITY_NAME}",
+            }
+            for name, of_format in compared.items()
+            if not of_format["passed"]
+        ],
+    }

@@ -1,0 +1,104 @@
+"""What an export's manifest.json says: what the model takes, how its pictures are made, what its answer means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from violence_detection.constants import OPERATING_POINTS, __version__
+from violence_detection.models.calibration import BALANCED, key_of
+from violence_detection.models.trained_model import TrainedModel
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.exports.converters import FORMATS
+from violence_detection.prediction.exports.whole_graph import OUTPUT, PictureInput
+from violence_detection.system import storage
+from violence_detection.video import pictures
+from violence_detection.video.decode import MIN_FRAMES
+
+#: Settings of sampling that video_windows.py needs.
+_SAMPLING = ("frames", "window_s", "span_s", "burst", "burst_spacing_s", "motion_spacing_s", "motion_gain")
+
+
+def of_model(
+    model: TrainedModel, identity: str, name: str, inputs: Sequence[PictureInput], config: PredictConfig
+) -> dict[str, Any]:
+    """All but the files. `identity`, `name`: of the model, see models.model_files."""
+    window_s = model.features.window_s
+    return {
+        "made_by": f"violence_detection {__version__}",
+        "model": name,
+        "model_identity": identity,
+        "members": [{"name": m.name, "weight": m.weight} for m in model.members],
+        "inputs": [_described(i) for i in inputs],
+        "output": {"name": OUTPUT, "shape": [1], "dtype": "float32", "meaning": "P(violent) of the window"},
+        "normalisation": "in the model: pictures are RGB, 0 to 255",
+        "windows": {
+            "window_s": window_s,
+            "stride_s": min(config.stride_s, window_s),
+            "min_frames": MIN_FRAMES,
+        },
+        "threshold": model.threshold,
+        "operating_point": config.operating_point,
+        "thresholds": _thresholds(model, config),
+        "calibrated": model.calibrated,
+        "calibration": model.calibration.described() if model.calibration else "not calibrated",
+        "generated_samples": model.trained_on_samples,
+        "backbones": _backbones(inputs),
+    }
+
+
+def of_files(format_name: str, folder: Path) -> dict[str, Any]:
+    """The files of one format, with their hashes and the versions that wrote them."""
+    import keras
+    import tensorflow as tf
+
+    traced_with = {"keras": keras.__version__, "tensorflow": tf.__version__}
+    return {
+        "files": {name: storage.sha256_file(folder / name) for name in FORMATS[format_name].files},
+        "made_with": traced_with
+        | {pip: metadata.version(pip) for pip in FORMATS[format_name].packages.values()},
+    }
+
+
+def _described(given: PictureInput) -> dict[str, Any]:
+    config = given.run.config
+    sides = [pictures.frame_side(given.size, config)]
+    if given.stream == "crop":
+        sides.append(pictures.crop_side(given.size, config))
+    return {
+        "name": given.name,
+        "stream": given.stream,
+        "shape": list(given.shape),
+        "dtype": "uint8",
+        "colours": "RGB",
+        "backbones": [backbone.name for backbone in given.run.backbones],
+        "kept_sides": sides,
+        "sampling": {name: getattr(config, name) for name in _SAMPLING},
+    }
+
+
+def _thresholds(model: TrainedModel, config: PredictConfig) -> dict[str, float]:
+    """By operating point, those that the model has."""
+    stored: Mapping[str, Any] = model.calibration.operating_points if model.calibration else {}
+    balanced = config.threshold if config.operating_point == BALANCED else model.at(BALANCED).threshold
+    return {BALANCED: balanced} | {
+        point: float(stored[key_of(point)]["threshold"])
+        for point in OPERATING_POINTS
+        if point != BALANCED and key_of(point) in stored
+    }
+
+
+def _backbones(inputs: Sequence[PictureInput]) -> list[dict[str, Any]]:
+    """Each backbone once, with the licence of its weights and their hash."""
+    found: dict[str, dict[str, Any]] = {}
+    for given in inputs:
+        for backbone in given.run.backbones:
+            found[backbone.name] = {
+                "name": backbone.name,
+                "licence": backbone.licence,
+                "weights_file": given.run.weights.name,
+                "weights_sha256": storage.sha256_file(given.run.weights),
+            }
+    return list(found.values())

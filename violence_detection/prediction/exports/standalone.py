@@ -1,0 +1,102 @@
+"""What is written beside an exported model, so that it judges videos without this package: two short scripts."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from types import ModuleType
+from typing import Any
+
+from violence_detection.prediction.exports import video_windows
+from violence_detection.video import focus, pictures, sampling
+from violence_detection.video.decode import MIN_FRAMES
+
+#: The name of the first script, which the other imports.
+WINDOWS_NAME = "video_windows.py"
+
+_EXAMPLE = '''"""Judge a video: python {name} VIDEO. Needs numpy, opencv-python and {package}, no TensorFlow."""
+import pathlib, sys
+import video_windows
+{imports}
+
+here = pathlib.Path(__file__).parent
+manifest = video_windows.read_manifest(here)
+{load}
+for start_s, end_s, pictures in video_windows.windows(sys.argv[1], manifest):
+    p = {run}.item()
+    print(f"{{start_s:.2f}}-{{end_s:.2f}} s: {{p:.4f}}", "violent" if p >= manifest["threshold"] else "")
+'''
+_RUNTIMES = {
+    "onnx": (
+        "onnxruntime",
+        "import onnxruntime",
+        'model = onnxruntime.InferenceSession(here / "model.onnx", providers=["CPUExecutionProvider"])',
+        "model.run(None, pictures)[0]",
+    ),
+    "openvino": (
+        "openvino",
+        "import openvino",
+        'model = openvino.compile_model(here / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
+        "model(pictures)[0]",
+    ),
+    "tflite": (
+        "ai-edge-litert",
+        "from ai_edge_litert.interpreter import Interpreter",
+        'model = Interpreter(str(here / "model.tflite")).get_signature_runner()',
+        'model(**pictures)["p_violent"]',
+    ),
+}
+
+
+def example_name(format_name: str) -> str:
+    """The file name of the example of a format."""
+    return f"example_{format_name}.py"
+
+
+def example(format_name: str) -> str:
+    """A script of ten lines that judges a video with the exported file."""
+    package, imports, load, run = _RUNTIMES[format_name]
+    return _EXAMPLE.format(
+        name=example_name(format_name), package=package, imports=imports, load=load, run=run
+    )
+
+
+def windows_source() -> str:
+    """video_windows.py with what it imports of this package written into it, so that there is one text of each rule."""
+    tree = ast.parse(inspect.getsource(video_windows))
+    imports = sorted(_imports(video_windows) | _imports(sampling) | _imports(focus))
+    parts = [
+        f'"""{ast.get_docstring(tree, clean=False)}"""',
+        "from __future__ import annotations",
+        "\n".join(imports),
+        f"MIN_FRAMES = {MIN_FRAMES}",
+        _body(sampling),
+        _body(focus),
+        inspect.getsource(pictures.resize).strip(),
+        _body(video_windows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _imports(module: ModuleType) -> set[str]:
+    """The imports of a module that are not of this package, a line each."""
+    found: set[str] = set()
+    for node in ast.parse(inspect.getsource(module)).body:
+        if not _is_own(node) and isinstance(node, ast.Import | ast.ImportFrom):
+            found.add(ast.unparse(node))
+    return found - {"from __future__ import annotations"}
+
+
+def _is_own(node: Any) -> bool:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").startswith("violence_detection")
+
+
+def _body(module: ModuleType) -> str:
+    """A module's text behind its imports."""
+    source = inspect.getsource(module)
+    last = max(
+        node.end_lineno or 0
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    )
+    return "\n".join(source.splitlines()[last:]).strip()

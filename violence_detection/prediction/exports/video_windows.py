@@ -1,0 +1,154 @@
+"""A video as the pictures that an exported model takes, window by window, with NumPy and OpenCV alone.
+
+Windows, frames, resizing and crop are those of the package that the model was exported from. Pictures are RGB; what
+else is done to them is in the model. Frames stand at the times that the file gives them. Files that are damaged, or
+whose frames come at a changing rate, are looked at with more care by the package itself.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from violence_detection.video.decode import MIN_FRAMES
+from violence_detection.video.focus import STREAM_SIDE, crop_position
+from violence_detection.video.pictures import resize
+from violence_detection.video.sampling import sample, shows_movement, sliding_windows
+
+#: Rates that a header may state; beyond them it is not believed.
+_RATES, _USUAL_RATE = (1.0, 240.0), 25.0
+#: The plain window, not altered in any way.
+_PLAIN = SimpleNamespace(window_start=0.0, window_length=1.0)
+
+
+class MomentsOfVideo:
+    """A video as a screen of constant rate shows it: `n_frames` moments, `fps` a second.
+
+    `shown`: for each moment the number of the frame that stands then, (n_frames,) int64.
+    """
+
+    start_s = 0.0
+
+    def __init__(self, path: Path | str):
+        """Read the file to its end. Raises ValueError if it does not open or fewer than MIN_FRAMES decode."""
+        video = cv2.VideoCapture(str(path))
+        stamps = []
+        while video.grab():
+            stamps.append(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+        count, fps = len(stamps), round(video.get(cv2.CAP_PROP_FPS), 3)
+        if count < MIN_FRAMES:
+            raise ValueError(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
+        self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
+        seconds = _in_order(np.array(stamps), 1 / self.fps)
+        late_s = seconds - np.arange(count) / self.fps
+        if np.abs(late_s).max() <= 0.5 / self.fps:
+            self.n_frames, self.shown = count, np.arange(count)
+            return
+        self.n_frames = round(float(seconds[-1]) * self.fps) + 1
+        middles = (np.arange(self.n_frames) + 0.5) / self.fps
+        self.shown = np.maximum(np.searchsorted(seconds, middles, side="right") - 1, 0)
+
+    def distinct(self, first: int, end: int) -> int:
+        """How many different frames stand at the moments from `first` to before `end`."""
+        return len(np.unique(self.shown[first:end]))
+
+
+def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
+    """When frames come, from the first one on, in order: (n,) float64.
+
+    Some frames, at the end of files most of all, have no time; OpenCV says 0 of them. They come behind the others.
+    """
+    known = np.sort(np.concatenate([stamps[:1], stamps[1:][stamps[1:] != 0]]))
+    behind = known[-1] + step_s * np.arange(1, len(stamps) - len(known) + 1)
+    return np.concatenate([known, behind]) - known[0]
+
+
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """What the exported model takes and gives, from manifest.json in the folder of the export."""
+    manifest: dict[str, Any] = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    return manifest
+
+
+def windows(
+    path: Path | str, manifest: Mapping[str, Any]
+) -> Iterator[tuple[float, float, dict[str, np.ndarray]]]:
+    """For each window of a video (start_s, end_s, {input name: (T, S, S, 3) uint8 RGB}).
+
+    Raises ValueError if the file does not open, or too few frames decode to tell of movement.
+    """
+    info: Any = MomentsOfVideo(path)
+    inputs, times = manifest["inputs"], manifest["windows"]
+    every = sliding_windows(info, times["window_s"], times["stride_s"])
+    spans = [span for span in every if shows_movement(info, span)]
+    if not spans:
+        raise ValueError(f"{path}: its frames come too seldom to judge movement")
+    plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
+    needed = [{int(info.shown[n]) for s in plan.values() for n in s.frames} for plan in plans]
+    frames = _frames(path, needed, sorted({side for i in inputs for side in i["kept_sides"]}))
+    for span, plan, kept in zip(spans, plans, frames, strict=True):
+        at = {n: kept[int(info.shown[n])] for s in plan.values() for n in s.frames}
+        start_s = span.start / info.fps
+        yield (
+            start_s,
+            start_s + span.length / info.fps,
+            {i["name"]: _pictures(at, plan[i["name"]], i) for i in inputs},
+        )
+
+
+def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
+    config: Any = SimpleNamespace(**wanted["sampling"], streams=(wanted["stream"],))
+    plain: Any = _PLAIN
+    return sample(info, span, plain, config)
+
+
+def _frames(
+    path: Path | str, needed: Sequence[set[int]], sides: Sequence[int]
+) -> Iterator[dict[int, dict[int, np.ndarray]]]:
+    """For each window {frame: {side: (side, side, 3) uint8 RGB}} of the frames that it needs, in one pass."""
+    video = cv2.VideoCapture(str(path))
+    wanted, kept, number = set().union(*needed), {}, -1
+    for window, later in enumerate(needed):
+        while number < max(later):
+            if not video.grab():
+                raise ValueError(f"{path}: ended at frame {number + 1}, and more were counted before")
+            number += 1
+            if number in wanted:
+                frame = cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB)
+                kept[number] = {side: resize(frame, side) for side in sides}
+        yield {n: kept[n] for n in later}
+        oldest = min((min(n) for n in needed[window + 1 :]), default=0)
+        kept = {n: sized for n, sized in kept.items() if n >= oldest}
+
+
+def _pictures(
+    frames: Mapping[int, dict[int, np.ndarray]], plan: Any, wanted: Mapping[str, Any]
+) -> np.ndarray:
+    """The pictures (T, S, S, 3) uint8 of one input."""
+    size, numbers = wanted["shape"][1], plan.base.tolist()
+
+    def whole(number: int) -> np.ndarray:
+        return resize(frames[number][wanted["kept_sides"][0]], size)
+
+    def grey(number: int) -> np.ndarray:
+        return cv2.cvtColor(whole(number), cv2.COLOR_RGB2GRAY)
+
+    if wanted["stream"] == "rgb":
+        return np.stack([whole(n) for n in numbers])
+    if wanted["stream"] == "crop":
+        large = wanted["kept_sides"][1]
+        left, top = (
+            round(c * (large - size)) for c in crop_position([grey(n) for n in numbers], STREAM_SIDE)
+        )
+        return np.stack([frames[n][large][top : top + size, left : left + size] for n in numbers])
+    gain = wanted["sampling"]["motion_gain"]
+    steps = [
+        [cv2.absdiff(grey(a), grey(b)) for a, b in itertools.pairwise(row)] for row in plan.motion.tolist()
+    ]
+    return np.stack([cv2.convertScaleAbs(cv2.merge(row), alpha=gain) for row in steps])

@@ -1,0 +1,1 @@
+"""Cameras: judged without an end, and what is told of them."""

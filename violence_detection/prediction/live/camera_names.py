@@ -1,0 +1,81 @@
+"""What cameras are called in topics, file names and figures: short, and without passwords."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from violence_detection.errors import UserError
+from violence_detection.system import redaction
+from violence_detection.video import sources, video_lists
+
+_NAMED = re.compile(r"([A-Za-z0-9][\w-]*)=(.+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class NamedCamera:
+    """A camera's name, what opens it, which may hold a password, and what may be shown of that."""
+
+    name: str
+    text: str
+    address: str
+
+
+def among(given: Sequence[str]) -> list[NamedCamera]:
+    """The cameras that arguments mean, also those of lists; none where they mean videos.
+
+    Raises UserError where they mean both, or two cameras of one name.
+    """
+    if not any(_is_camera(text) or video_lists.is_list(text) for text in given):
+        return []
+    texts = [
+        each for text in given for each in ([text] if _is_camera(text) else video_lists.expanded([text]))
+    ]
+    cameras = [text for text in texts if _is_camera(text)]
+    if cameras and len(cameras) < len(texts):
+        video = next(text for text in texts if not _is_camera(text))
+        raise UserError(f"{video} is no camera. Judge videos and cameras in two runs")
+    return named(cameras)
+
+
+def _is_camera(text: str) -> bool:
+    """Whether it is one, with a name before it or without: `front=rtsp://...`. A file of that name wins."""
+    return sources.is_stream(text) or (not Path(text).exists() and sources.is_stream(_split(text)[1]))
+
+
+def named(texts: Sequence[str]) -> list[NamedCamera]:
+    """The cameras that arguments mean, no two of one name.
+
+    Raises UserError where two are given the same name.
+    """
+    out: list[NamedCamera] = []
+    for text in texts:
+        given, address = _split(text)
+        taken = {camera.name for camera in out}
+        if given in taken:
+            raise UserError(f"two cameras are called {given}. Give each a name of its own")
+        short = _short(address)
+        name = given or next(n for n in (short, *(f"{short}-{i}" for i in range(2, 1000))) if n not in taken)
+        out.append(NamedCamera(name, address, redaction.without_secrets(address)))
+    return out
+
+
+def _split(text: str) -> tuple[str, str]:
+    match = _NAMED.fullmatch(text)
+    if match and not sources.is_stream(text) and sources.is_stream(match[2]):
+        return match[1], match[2]
+    return "", text
+
+
+def _short(address: str) -> str:
+    if "://" in address:
+        parts = urlsplit(redaction.safe_url(address))
+        said = f"{parts.netloc}{parts.path}"
+    elif address.isdecimal():
+        said = f"camera{address}"
+    else:
+        said = Path(address.removeprefix(sources.GROWING)).name
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", said).strip("-")[:60] or "camera"

@@ -1,0 +1,118 @@
+"""News of events on their way out: the picture before the message, the clip before the message of the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from violence_detection.prediction.clock import minutes
+from violence_detection.prediction.event_follower import END, NEW, EventNews
+from violence_detection.prediction.events import Event
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.clip_recorder import ClipRecorder
+from violence_detection.prediction.live.messages import EventMessage, iso
+from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.recent_footage import RecentFootage
+from violence_detection.system import storage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Shown:
+    """What an open event has been given: where its snapshot is, the picture, and the P(violent) that it shows."""
+
+    snapshot: Path | None
+    jpeg: bytes
+    p_violent: float
+
+
+class EventPublisher:
+    """Tells all outboxes. `clips`: the folder of snapshots and clips, None for none.
+
+    An event may have begun up to half a window (`window_s`) before its start: so much more its clip shows before it.
+    """
+
+    def __init__(
+        self,
+        outboxes: Sequence[Outbox],
+        threshold: float,
+        clips: Path | None,
+        clip_margin_s: float,
+        clip_max_s: float,
+        window_s: float,
+    ):
+        self._outboxes, self._threshold, self._clips = outboxes, threshold, clips
+        self._recorder: ClipRecorder | None = None
+        if clips:
+            self._recorder = ClipRecorder(clip_margin_s + window_s / 2, clip_margin_s, clip_max_s)
+        self._shown: dict[str, _Shown] = {}
+
+    def publish(
+        self, camera: CameraState, footage: RecentFootage | None, is_live: bool, news: EventNews
+    ) -> None:
+        """Have news of a camera's event on their way. `footage`: the pictures that are kept of it."""
+        _log(camera, is_live, news)
+        if news.kind == NEW:
+            camera.events += 1
+        if footage is not None:
+            self._show(footage, news)
+        shown = self._shown.get(news.event_id, _Shown(None, b"", 0.0))
+        message = EventMessage(
+            camera.name, camera.address, news, self._threshold, is_live, shown.snapshot, jpeg=shown.jpeg
+        )
+        if news.kind == END:
+            self._shown.pop(news.event_id, None)
+        if self._recorder is None or self._clips is None or footage is None:
+            return self._send(message)
+        clip = self._clips / f"{news.event_id}.mp4"
+        if news.kind == NEW:
+            self._recorder.begin(clip, footage, news.event.start_s)
+        if news.kind == END:
+            self._recorder.end(clip, news.event.end_s, lambda path: self._send(replace(message, clip=path)))
+        else:
+            self._send(message)
+
+    def close(self, timeout_s: float) -> None:
+        """Finish the clips, and with them the messages that wait for one."""
+        if self._recorder is not None:
+            self._recorder.close(timeout_s)
+
+    def _send(self, message: EventMessage) -> None:
+        for outbox in self._outboxes:
+            outbox.send(message)
+
+    def _show(self, footage: RecentFootage, news: EventNews) -> None:
+        """Keep the picture of the event's most violent moment so far."""
+        before = self._shown.get(news.event_id)
+        if before is not None and news.event.p_violent <= before.p_violent:
+            return
+        picture = footage.nearest(news.event.peak_s)
+        if picture is None:
+            return
+        snapshot = self._clips / f"{news.event_id}.jpg" if self._clips else None
+        if snapshot is not None:
+            try:
+                with storage.atomic_path(snapshot) as temporary:
+                    temporary.write_bytes(picture.jpeg)
+            except OSError as e:
+                log.warning("the snapshot %s cannot be written: %s", snapshot, e)
+                snapshot = before.snapshot if before else None
+        self._shown[news.event_id] = _Shown(snapshot, picture.jpeg, news.event.p_violent)
+
+
+def event_id(camera: str, is_live: bool, event: Event) -> str:
+    """`front-20261126T140500.250Z`, or with the seconds of the footage; good as a file's name, too."""
+    when = iso(event.start_s).replace("-", "").replace(":", "") if is_live else f"{event.start_s:09.2f}s"
+    return f"{camera}-{when}"
+
+
+def _log(camera: CameraState, is_live: bool, news: EventNews) -> None:
+    start, end = ((iso if is_live else minutes)(s) for s in (news.event.start_s, news.event.end_s))
+    p = news.event.p_violent
+    if news.kind == NEW:
+        log.warning("%s: violent since %s, %.3f  %s", camera.name, start, p, news.event_id)
+    elif news.kind == END:
+        log.warning("%s: was violent %s - %s, %.3f  %s", camera.name, start, end, p, news.event_id)

@@ -1,0 +1,101 @@
+"""The one model that all cameras share, and the windows that it judges."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from violence_detection.prediction.config import EventConfig, PredictConfig
+from violence_detection.prediction.events import JudgedWindow
+from violence_detection.prediction.live.camera_reader import WindowMaker
+from violence_detection.prediction.window_stream import WindowStream
+from violence_detection.video.sources import Source, TimedFrame
+from violence_detection.video.window_pictures import SeenWindow
+
+if TYPE_CHECKING:
+    from violence_detection.prediction.detector import Detector
+
+log = logging.getLogger(__name__)
+W = TypeVar("W")
+
+
+class LiveModel(Protocol[W]):
+    """What cameras need of a model. window_s, step_s: how long a window is, and how often one begins."""
+
+    window_s: float
+    step_s: float
+    events_by: EventConfig
+
+    def make_windows(self, source: Source) -> WindowMaker[W]:
+        """What makes windows of the frames of a connection. Called in the camera's thread, at its first frame."""
+        ...
+
+    def judge(self, camera: str, window: W) -> JudgedWindow:
+        """Judge a window; times as its frames have them. Raises UnreadableVideo where the output is no number."""
+        ...
+
+
+@dataclass(frozen=True)
+class PlacedWindow:
+    """A window with the frames that it needs, and when it is."""
+
+    start_s: float
+    end_s: float
+    seen: SeenWindow
+
+
+class DetectorModel:
+    """A detector as cameras share it."""
+
+    def __init__(self, detector: Detector):
+        self._detector = detector
+        self.window_s = detector.model.features.window_s
+        self.step_s = detector.stride_s
+        self.events_by = detector.events_by
+
+    def make_windows(self, source: Source) -> WindowMaker[PlacedWindow]:
+        """Windows with the frames that this model looks at."""
+        return WindowsOfStream(
+            WindowStream(
+                self._detector.viewers,
+                self.window_s,
+                self.step_s,
+                stated_fps=source.fps,
+                variants=self._detector.views,
+            )
+        )
+
+    def judge(self, camera: str, window: PlacedWindow) -> JudgedWindow:
+        """Judge a window. Raises UnreadableVideo where the output is no number."""
+        ((_, p),) = self._detector.judged(camera, [window.seen])
+        return self._detector.profiled(JudgedWindow(window.start_s, window.end_s, round(p, 4)))
+
+
+class WindowsOfStream:
+    """The windows of a stream with their times."""
+
+    def __init__(self, stream: WindowStream):
+        self._stream = stream
+
+    def push(self, frame: TimedFrame) -> Sequence[PlacedWindow]:
+        return self._placed(self._stream.push(frame))
+
+    def finish(self) -> Sequence[PlacedWindow]:
+        return self._placed(self._stream.finish())
+
+    def _placed(self, seen: Iterable[SeenWindow]) -> list[PlacedWindow]:
+        return [PlacedWindow(*self._stream.span_s(window.window), window) for window in seen]
+
+
+def load(config: PredictConfig) -> DetectorModel:
+    """Load a model for cameras. Raises UserError where that cannot be done."""
+    from violence_detection.models import shipped  # heavy, as is the next
+    from violence_detection.prediction.detector import Detector
+
+    if config.model is None:
+        model, why = shipped.default()
+        log.info("%s", why)
+        config = replace(config, model=model)
+    return DetectorModel(Detector(config))

@@ -1,0 +1,1 @@
+"""Where news of events goes: one file a way."""

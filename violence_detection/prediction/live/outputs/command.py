@@ -1,0 +1,70 @@
+"""A command that is run for each news of an event."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs.outbox import Outbox
+
+#: What of the message is in the command's environment, too, as VIOLENCE_TYPE and so on.
+_IN_ENVIRONMENT = (
+    "type",
+    "id",
+    "camera",
+    "start",
+    "end",
+    "start_s",
+    "end_s",
+    "p_violent",
+    "snapshot",
+    "clip",
+)
+
+
+class CommandOutput(Outbox):
+    """Runs `command`, split as a shell would but by none, with the JSON on stdin; its output goes to stderr."""
+
+    name = "on-event"
+
+    def __init__(self, command: str, timeout_s: float):
+        try:
+            self._words = shlex.split(command)
+        except ValueError as e:
+            raise UserError(f"on_event cannot be split into words ({e}). Received: {command}") from e
+        if not self._words:
+            raise UserError("on_event is empty. Name a command")
+        self._timeout_s = timeout_s
+        super().__init__()
+
+    def deliver(self, message: EventMessage) -> None:
+        """Run it. Raises OSError where there is no such command or it fails, TimeoutError where it is too slow."""
+        fields = message.fields()
+        said = {f"VIOLENCE_{name.upper()}": _text(fields[name]) for name in _IN_ENVIRONMENT}
+        process = subprocess.Popen(
+            self._words,
+            stdin=subprocess.PIPE,
+            stdout=2,  # stdout is for the summary alone
+            env={**os.environ, **said},
+            start_new_session=True,  # Ctrl-C is for these scripts; and what it has started ends with it
+        )
+        try:
+            process.communicate(message.text().encode() + b"\n", self._timeout_s)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise TimeoutError(
+                f"{self._words[0]} took more than {self._timeout_s:g} s and was killed"
+            ) from None
+        if process.returncode:
+            raise OSError(f"{self._words[0]} ended with exit code {process.returncode}")
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value).replace("\0", "")

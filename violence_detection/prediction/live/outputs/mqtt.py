@@ -1,0 +1,142 @@
+"""Cameras, their state and their events on an MQTT broker, as home automation reads them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.event_follower import END
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.system import redaction
+
+log = logging.getLogger(__name__)
+#: The broker itself says offline when it has not heard of these scripts for 1.5 times as long.
+_KEEPALIVE_S = 20
+#: Waits between attempts to reach the broker, and messages kept meanwhile.
+_WAIT_S, _LONGEST_WAIT_S, _MOST_WAITING = 1, 30, 500
+_AT_LEAST_ONCE = 1
+PASSWORD = "MQTT_PASSWORD"
+
+
+class MqttOutput(Outbox):
+    """Publishes below `prefix`.
+
+    `<prefix>/status`: online or offline (retained, offline is the last will); `<prefix>/events`: the JSON of each news;
+    `<prefix>/<camera>/state`: connecting, live, stalled, lost or ended (retained); `<prefix>/<camera>/violence`: ON
+    while an event is open, else OFF (retained); `<prefix>/<camera>/snapshot`: the last event's picture as JPEG
+    (retained).
+    """
+
+    name = "mqtt"
+
+    def __init__(self, url: str, prefix: str):
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        parts = _parts(url)
+        self._prefix = prefix.strip("/")
+        self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"violence-{uuid.uuid4().hex[:12]}")
+        self._client.max_queued_messages_set(_MOST_WAITING)
+        self._client.reconnect_delay_set(_WAIT_S, _LONGEST_WAIT_S)
+        self._client.will_set(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
+        password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)
+        if parts.username:
+            self._client.username_pw_set(unquote(parts.username), password)
+        is_tls = parts.scheme == "mqtts"
+        if is_tls:
+            self._client.tls_set()
+        self._where = redaction.safe_url(url)
+        self._client.on_connect = self._connected
+        self._client.on_disconnect = self._disconnected
+        self._client.on_connect_fail = self._unreachable
+        self._retained: dict[str, str] = {}
+        self._open: set[tuple[str, str]] = set()
+        self._said_unreachable = self._was_connected = False
+        self._client.connect_async(
+            parts.hostname or "localhost", parts.port or (8883 if is_tls else 1883), _KEEPALIVE_S
+        )
+        self._client.loop_start()
+        super().__init__()
+
+    def deliver(self, message: EventMessage) -> None:
+        """Publish it; the client keeps it while the broker is away. Raises ValueError where too much waits."""
+        kind = message.news.kind
+        if message.jpeg and kind != END:
+            self._publish(f"{message.camera}/snapshot", message.jpeg, retain=True)
+        self._publish("events", message.text(), retain=False)
+        # the end of one event, which waits for its clip, may come behind the beginning of the next
+        (self._open.discard if kind == END else self._open.add)((message.camera, message.news.event_id))
+        is_open = any(camera == message.camera for camera, _ in self._open)
+        self._keep(f"{message.camera}/violence", "ON" if is_open else "OFF")
+
+    def tell_state(self, camera: CameraState) -> None:
+        """Publish the state of a camera where it has changed."""
+        topic = f"{camera.name}/violence"
+        if topic not in self._retained:
+            self._keep(topic, "OFF")
+        self._keep(f"{camera.name}/state", camera.state)
+
+    def close(self, timeout_s: float) -> None:
+        """Send what waits, say offline, and go."""
+        super().close(timeout_s)
+        if self._client.is_connected():
+            said = self._client.publish(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
+            try:
+                said.wait_for_publish(timeout_s)
+            except (ValueError, RuntimeError) as e:
+                log.warning("mqtt: could not say that it is offline: %s", e)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def _keep(self, topic: str, value: str) -> None:
+        if self._retained.get(topic) != value:
+            self._retained[topic] = value
+            self._publish(topic, value, retain=True)
+
+    def _publish(self, topic: str, value: str | bytes, retain: bool) -> None:
+        from paho.mqtt.enums import MQTTErrorCode
+
+        done = self._client.publish(f"{self._prefix}/{topic}", value, _AT_LEAST_ONCE, retain)
+        if done.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            raise ValueError(f"{_MOST_WAITING} messages wait for the broker already")
+
+    def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            log.warning("mqtt: %s does not let us in: %s", self._where, reason)
+            return
+        log.info("mqtt: connected to %s", self._where)
+        self._said_unreachable = False
+        client.publish(f"{self._prefix}/status", "online", _AT_LEAST_ONCE, retain=True)
+        if self._was_connected:  # a broker that was started anew may have forgotten all
+            for topic, value in list(self._retained.items()):
+                client.publish(f"{self._prefix}/{topic}", value, _AT_LEAST_ONCE, retain=True)
+        self._was_connected = True
+
+    def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
+
+    def _unreachable(self, client: Any, userdata: Any) -> None:
+        if not self._said_unreachable:
+            log.warning("mqtt: %s cannot be reached; it is tried again", self._where)
+        self._said_unreachable = True
+
+
+def _parts(url: str) -> Any:
+    wrong = UserError(
+        f"mqtt must be mqtt://[user@]host[:port] or mqtts://... Received: {redaction.safe_url(url)}"
+    )
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as e:
+        raise wrong from e
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
+        raise wrong
+    return parts

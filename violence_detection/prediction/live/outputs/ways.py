@@ -1,0 +1,45 @@
+"""All ways that news go, opened as the settings say and closed together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.prediction.live.outputs.command import CommandOutput
+from violence_detection.prediction.live.outputs.metrics import MetricsServer
+from violence_detection.prediction.live.outputs.mqtt import MqttOutput
+from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.outputs.webhook import WebhookOutput
+
+#: How long what is on its way may take at the end.
+_ENDING_S = 5.0
+
+
+@contextmanager
+def opened(
+    live: LiveConfig, cameras: Sequence[CameraState], others: Sequence[Outbox] = ()
+) -> Iterator[list[Outbox]]:
+    """Yield those that are asked for, and others; at the end what waits is sent.
+
+    Raises UserError for one that cannot be had.
+    """
+    outboxes = list(others)
+    server: MetricsServer | None = None
+    try:
+        if live.on_event is not None:
+            outboxes.append(CommandOutput(live.on_event, live.on_event_timeout_s))
+        outboxes += [WebhookOutput(url, live.webhook_timeout_s) for url in live.webhook]
+        if live.mqtt is not None:
+            outboxes.append(MqttOutput(live.mqtt, live.mqtt_prefix))
+        if live.metrics_port:
+            server = MetricsServer(live.metrics_address, live.metrics_port, cameras, outboxes)
+        yield outboxes
+    finally:
+        until_s = time.monotonic() + _ENDING_S
+        for outbox in outboxes:
+            outbox.close(max(until_s - time.monotonic(), 0.5))
+        if server is not None:
+            server.close()

@@ -1,0 +1,239 @@
+"""Cameras judged until somebody asks to stop: reads them, judges their windows in turn, and tells what is new."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.prediction.config import OutputConfig
+from violence_detection.prediction.event_follower import EventFollower, EventNews
+from violence_detection.prediction.events import Event
+from violence_detection.prediction.live import camera_state, event_publisher
+from violence_detection.prediction.live.camera_names import NamedCamera
+from violence_detection.prediction.live.camera_reader import CameraReader
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.prediction.live.event_publisher import EventPublisher
+from violence_detection.prediction.live.handover import Handover, WaitingWindow
+from violence_detection.prediction.live.live_model import LiveModel
+from violence_detection.prediction.live.outputs import ways
+from violence_detection.prediction.live.outputs.mqtt import MqttOutput
+from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.recent_footage import RecentFootage
+from violence_detection.system import storage
+from violence_detection.video import sources
+from violence_detection.video.sources import Source
+
+log = logging.getLogger(__name__)
+W = TypeVar("W")
+#: How often cameras are looked after, and how often the log says how they are.
+_LOOK_EVERY_S, _SAY_EVERY_S = 1.0, 60.0
+#: What ending may take: cameras that wait for a packet, and clips.
+_CAMERAS_S, _CLIPS_S = 2.0, 20.0
+#: No window that comes begins longer ago than this before now.
+_CLOCKS_DIFFER_S = 1.0
+
+
+def check(live: LiveConfig, outputs: OutputConfig) -> None:
+    """Raise UserError for what cannot be done with cameras, before the model is loaded."""
+    if outputs.format or outputs.annotate or outputs.timeline or outputs.explain:
+        raise UserError(
+            "--format, --annotate, --timeline and --explain are for files. Of cameras, --clips writes each event"
+        )
+    if outputs.clips:
+        storage.check_writable(outputs.clips, "--clips")
+
+
+def run(
+    cameras: Sequence[NamedCamera],
+    model: LiveModel[Any],
+    live: LiveConfig,
+    outputs: OutputConfig,
+    stop: threading.Event,
+    open_source: Callable[[str], Source] = sources.open_source,
+    clock: Callable[[], float] = time.time,
+    on_states: Callable[[Sequence[CameraState]], None] = lambda states: None,
+    others: Sequence[Outbox] = (),
+) -> dict[str, Any]:
+    """Judge cameras until `stop` is set, or all have ended, as files that grow do. Returns the fields of the JSON line.
+
+    `on_states` is given the states of the cameras, which go on being written, before any frame is read.
+    `others`: outboxes besides those of the settings; they are closed with these. Raises UserError where an output
+    cannot be had.
+    """
+    states = [CameraState(camera.name, camera.address) for camera in cameras]
+    on_states(states)
+    with ways.opened(live, states, others) as outboxes:
+        publisher = EventPublisher(
+            outboxes,
+            model.events_by.threshold,
+            outputs.clips,
+            outputs.clip_margin_s,
+            live.clip_max_s,
+            model.window_s,
+        )
+        keep_s = _kept_s(model, live, outputs) if outputs.clips or live.mqtt else None
+        watch = CameraWatch(model, live, publisher, [o for o in outboxes if isinstance(o, MqttOutput)], clock)
+        for camera, state in zip(cameras, states, strict=True):
+            recent = RecentFootage(keep_s) if keep_s else None
+            watch.add(state, lambda text=camera.text: open_source(text), recent)  # type: ignore[misc]
+        try:
+            watch.until(stop)
+        finally:
+            watch.close()
+            publisher.close(_CLIPS_S)
+    return summary(states)
+
+
+def summary(states: Sequence[CameraState]) -> dict[str, Any]:
+    """The fields of the JSON line: `{cameras, videos, failures}`; no video is judged beside cameras."""
+    failed = [{"path": state.address, "reason": state.failure} for state in states if state.failure]
+    return {"cameras": [state.summary() for state in states], "videos": [], "failures": failed}
+
+
+def _kept_s(model: LiveModel[Any], live: LiveConfig, outputs: OutputConfig) -> float:
+    """How many seconds of footage are kept, so that they reach back to the margin before an event when it is told."""
+    by = model.events_by
+    told_after_s = (
+        1.5 * model.window_s + 5 * model.step_s + by.min_duration_s + by.smoothing_s + 2 * by.padding_s
+    )
+    return outputs.clip_margin_s + told_after_s + live.max_delay_s + 5.0
+
+
+class _Followed(Generic[W]):
+    """A camera with the events that are made of its windows."""
+
+    def __init__(self, reader: CameraReader[W], model: LiveModel[W]):
+        self.reader, self.state = reader, reader.state
+        self.is_live = True
+        self.connection = 0
+        self.is_finished = False
+        self.follower = EventFollower(model.events_by, self._name)
+
+    def _name(self, event: Event) -> str:
+        return event_publisher.event_id(self.state.name, self.is_live, event)
+
+
+class CameraWatch(Generic[W]):
+    """Judges the windows of several cameras with one model, in one thread."""
+
+    def __init__(
+        self,
+        model: LiveModel[W],
+        live: LiveConfig,
+        publisher: EventPublisher,
+        brokers: Sequence[MqttOutput],
+        clock: Callable[[], float] = time.time,
+    ):
+        self._model, self._live, self._publisher, self._brokers = model, live, publisher, brokers
+        self._clock = clock
+        self._handover = Handover[W](live.max_delay_s, model.step_s)
+        self._cameras: dict[str, _Followed[W]] = {}
+        self._said_s = time.monotonic()
+
+    def add(
+        self, state: CameraState, open_source: Callable[[], Source], recent: RecentFootage | None
+    ) -> None:
+        """Have a camera watched, too; it is read from now on."""
+        reader = CameraReader(
+            state,
+            open_source,
+            self._model.make_windows,
+            self._handover,
+            recent,
+            max_delay_s=self._live.max_delay_s,
+            stall_s=self._live.stall_s,
+            retry_min_s=self._live.retry_min_s,
+            retry_max_s=self._live.retry_max_s,
+            bridge_cut_s=self._live.bridge_cut_s,
+            clock=self._clock,
+        )
+        self._cameras[state.name] = _Followed(reader, self._model)
+        reader.start()
+
+    def until(self, stop: threading.Event) -> None:
+        """Judge until `stop` is set or all cameras have ended."""
+        looked_s = 0.0
+        while not stop.is_set() and not all(c.is_finished for c in self._cameras.values()):
+            item = self._handover.next(0.2)
+            if item is not None:
+                self._judge(item)
+            if time.monotonic() - looked_s >= _LOOK_EVERY_S:
+                looked_s = time.monotonic()
+                self._look()
+
+    def until_judged(self) -> None:
+        """Judge what waits."""
+        while (item := self._handover.next(0)) is not None:
+            self._judge(item)
+
+    def close(self) -> None:
+        """Stop reading, and end what is open."""
+        self._handover.close()
+        for camera in self._cameras.values():
+            camera.reader.stop()
+        until_s = time.monotonic() + _CAMERAS_S
+        for camera in self._cameras.values():
+            if not camera.reader.join(max(until_s - time.monotonic(), 0.0)):
+                log.info("%s: still waits for a packet; it is left to itself", camera.state.name)
+                camera.state.be(camera_state.ENDED)
+            self._finish(camera)
+            self._tell_state(camera)
+
+    def _judge(self, item: WaitingWindow[W]) -> None:
+        camera = self._cameras[item.camera.name]
+        began_s = time.monotonic()
+        try:
+            judged = self._model.judge(item.camera.name, item.window)
+        except UnreadableVideo as e:
+            log.warning("%s: a window is left out: %s", item.camera.name, e.reason)
+            item.camera.dropped += 1
+            return
+        now_s = time.monotonic()
+        self._handover.took(now_s - began_s)
+        item.camera.judged(judged.p_violent, item.late_s + now_s - item.arrived_s)
+        lost_s = camera.reader.bridged_s(camera.connection, item.connection)
+        camera.connection, camera.is_live = item.connection, item.may_drop
+        offset_s = camera.reader.offset_s(item.connection)
+        window = replace(
+            judged, start_s=round(judged.start_s + offset_s, 2), end_s=round(judged.end_s + offset_s, 2)
+        )
+        self._publish(camera, camera.follower.push(window, lost_s))
+
+    def _look(self) -> None:
+        """See to what no window tells: cameras that stand still, are away, or have ended."""
+        for camera in self._cameras.values():
+            camera.reader.look()
+            self._tell_state(camera)
+            if self._handover.holds(camera.state):
+                continue
+            if camera.reader.away_s():
+                self._publish(camera, camera.follower.pass_time(self._clock() - _CLOCKS_DIFFER_S))
+            if camera.reader.join(0) and not self._handover.holds(camera.state):
+                self._finish(camera)
+        if time.monotonic() - self._said_s >= _SAY_EVERY_S:
+            self._said_s = time.monotonic()
+            for camera in self._cameras.values():
+                s = camera.state
+                log.info(
+                    "%s: %s, %d frames, %d windows, %d dropped, delay %.1f s, P(violent) %.3f",
+                    s.name, s.state, s.frames, s.windows, s.dropped, s.delay_s, s.p_violent,
+                )  # fmt: skip
+
+    def _finish(self, camera: _Followed[W]) -> None:
+        if not camera.is_finished:
+            camera.is_finished = True
+            self._publish(camera, camera.follower.finish())
+
+    def _publish(self, camera: _Followed[W], news: Sequence[EventNews]) -> None:
+        for one in news:
+            self._publisher.publish(camera.state, camera.reader.recent, camera.is_live, one)
+
+    def _tell_state(self, camera: _Followed[W]) -> None:
+        for broker in self._brokers:
+            broker.tell_state(camera.state)

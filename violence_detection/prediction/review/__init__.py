@@ -1,0 +1,1 @@
+"""What was found, looked at by a person: a page a run, the marks made on it, and what is learnt from them."""

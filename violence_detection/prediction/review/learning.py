@@ -1,0 +1,323 @@
+"""What marks teach of one camera: its threshold, and an offset of the logit, each only where it helps on other videos.
+
+The threshold is the one with the fewest wrong events and missed fights in the marked videos. The offset is the one of
+Platt's two numbers that a few marks can carry (Platt 1999; the slope stays the model's): it is fitted by log loss, held
+near 0 by a Gaussian prior, on the windows of videos that were looked at from end to end, since marks alone are of the
+highest windows. Both are tried on one video after another, learnt from the others, and kept if those get better.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from violence_detection.errors import UserError
+from violence_detection.prediction import camera_profile
+from violence_detection.prediction.camera_profile import CameraProfile
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import Event, Verdict, find_events
+from violence_detection.prediction.review.marks import WRONG, Mark, Marks
+
+log = logging.getLogger(__name__)
+
+#: With fewer, what helps on others cannot be told from luck.
+MIN_MARKS, MIN_VIDEOS = 10, 3
+_MIN_VIDEOS_WITH_FIGHTS = 2
+#: An event with so much time outside of every fight, and three times what it has inside, is a false one, too: or one
+#: event over a whole night would be right.
+_MOST_OUTSIDE_S, _MOST_OUTSIDE = 10.0, 3.0
+#: Logits of the thresholds that are tried.
+_LOGITS = np.arange(-50, 71) / 10
+_PRIOR_SD = 2.0
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What events get wrong in marked videos: events that are no fight, and fights without an event."""
+
+    false_events: int = 0
+    missed_fights: int = 0
+
+    @property
+    def count(self) -> int:
+        """Both together, each as bad as the other."""
+        return self.false_events + self.missed_fights
+
+    def __add__(self, other: Mistakes) -> Mistakes:
+        return Mistakes(self.false_events + other.false_events, self.missed_fights + other.missed_fights)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """`profile` None: nothing was learnt, and `why_not` says why. `figures`: what was measured, for JSON."""
+
+    profile: CameraProfile | None
+    figures: Mapping[str, Any]
+    why_not: str = ""
+
+
+def learn(
+    verdicts: Sequence[Verdict],
+    marks: Marks,
+    settings: EventConfig,
+    model: str,
+    now: CameraProfile | None = None,
+) -> Learned:
+    """Learn from the marks of videos whose windows were kept.
+
+    `verdicts`: with the model's own probabilities. `settings`: of events; `now`: the profile that was used so far,
+    whose threshold then counts. `model`: identity of the model that judged. Raises UserError for marks of another model
+    or of other videos.
+    """
+    if marks.model and marks.model != model:
+        raise UserError(
+            "the marks were made on events of another model. Name the --model that judged them, or mark the events of "
+            "this one"
+        )
+    marked = [v for v in verdicts if v.path in marks.by_video]
+    if not marked and marks.by_video:
+        raise UserError(
+            f"none of the marked videos is among those judged: marked {next(iter(marks.by_video))}, judged "
+            f"{verdicts[0].path}. Give --rejudge the output of the run whose page was marked"
+        )
+    of_them = {v.path: marks.by_video[v.path] for v in marked}
+    n_marks = sum(map(len, of_them.values()))
+    found = {"videos": len(marked), "marks": n_marks, "reviewed": sum(p in marks.reviewed for p in of_them)}
+    if n_marks < MIN_MARKS or len(marked) < MIN_VIDEOS:
+        return Learned(
+            None,
+            found,
+            f"too few marks: {n_marks} in {len(marked)} videos; {MIN_MARKS} in {MIN_VIDEOS} are needed, for what is "
+            "learnt is tried on videos that it was not learnt from",
+        )
+    before_offset = now.logit_offset if now else 0.0
+    present = camera_profile.shifted(now.threshold, -before_offset) if now else settings.threshold
+    threshold, of_threshold = _threshold(marked, of_them, marks.reviewed, settings, present)
+    offset, of_offset = _offset(marked, of_them, marks.reviewed, settings, before_offset)
+    figures = {
+        **found,
+        "tried_on": "each video, learnt from the others",
+        **of_threshold,
+        "calibration": of_offset,
+    }
+    if threshold == present and offset == before_offset:
+        why = "no other threshold or calibration is better on videos that it was not learnt from"
+        return Learned(None, figures, why)
+    profile = CameraProfile(
+        model,
+        round(camera_profile.shifted(threshold, offset), 4),
+        round(offset, 4),
+        {"what": "marks", **found},
+        figures,
+        camera_profile.other_settings(settings),
+    )
+    return Learned(profile, figures)
+
+
+def say(learned: Learned, path: Path) -> None:
+    """Log what was learnt, before and after, for people. `path`: of the profile."""
+    found = learned.figures
+    log.info("marks: %d in %d videos, %d of them looked at from end to end", found["marks"], found["videos"],
+             found["reviewed"])  # fmt: skip
+    if "before" in found:
+        before, after = found["before"], found["on_others"]
+        log.info(
+            "on videos that it was not learnt from (%.2f h, %d fights): before, at threshold %.3f, %d false events and "
+            "%d fights missed; with the threshold that the others give, %d and %d",
+            found["hours"], found["fights"], before["threshold"], before["false_events"], before["missed_fights"],
+            after["false_events"], after["missed_fights"],
+        )  # fmt: skip
+        calibration = found["calibration"]
+        if "log_loss_before" in calibration:
+            log.info(
+                "log loss of their windows: before %.4f, after %.4f",
+                calibration["log_loss_before"], calibration["log_loss_after"],
+            )  # fmt: skip
+        if "why_not" in calibration:
+            log.info("calibration stays as it is: %s", calibration["why_not"])
+    if learned.profile:
+        log.info("threshold %.3f, logit offset %+.2f: %s, for --profile", learned.profile.threshold,
+                 learned.profile.logit_offset, path)  # fmt: skip
+    else:
+        log.info("nothing is changed: %s", learned.why_not)
+
+
+# ---- the threshold
+
+
+def mistakes_of(
+    events: Sequence[Event], marks: Sequence[Mark], reviewed: bool, before: Sequence[Event]
+) -> Mistakes:
+    """What these events get wrong. `before`: the events that the marks were made on.
+
+    A stretch marked wrong that has an event counts as a false event. So does an event without any mark where the video
+    was looked at from end to end, or where there was none before; and one that reaches far beyond the fights in it.
+    """
+    missed = sum(m.is_fight and not _any(events, m) for m in marks)
+    false = sum(m.mark == WRONG and _any(events, m) for m in marks)
+    for event in events:
+        touched = [m for m in marks if m.overlaps(event.start_s, event.end_s)]
+        if touched:
+            inside_s = _inside_s(event, [m for m in touched if m.is_fight])
+            outside_s = event.duration_s - inside_s
+            far = outside_s > max(_MOST_OUTSIDE_S, _MOST_OUTSIDE * inside_s)
+            false += far and any(m.is_fight for m in touched)
+        elif reviewed or not any(b.start_s < event.end_s and event.start_s < b.end_s for b in before):
+            false += 1
+    return Mistakes(false, missed)
+
+
+def _any(events: Sequence[Event], mark: Mark) -> bool:
+    return any(mark.overlaps(e.start_s, e.end_s) for e in events)
+
+
+def _inside_s(event: Event, fights: Sequence[Mark]) -> float:
+    """Seconds of the event that lie in any of the fights."""
+    spans = [(max(m.start_s, event.start_s), min(m.end_s, event.end_s)) for m in fights]
+    inside_s, end_before = 0.0, -np.inf
+    for start_s, end_s in sorted(spans):
+        inside_s += max(end_s - max(start_s, end_before), 0.0)
+        end_before = max(end_before, end_s)
+    return inside_s
+
+
+def _threshold(
+    verdicts: Sequence[Verdict],
+    marks: Mapping[str, Sequence[Mark]],
+    reviewed: frozenset[str],
+    settings: EventConfig,
+    present: float,
+) -> tuple[float, dict[str, Any]]:
+    """The threshold for the model's own probabilities: another than `present` only where that is better on others."""
+    tried = sorted({*(1 / (1 + np.exp(-_LOGITS))).tolist(), present})
+    at = tried.index(present)
+    table = [
+        [_mistakes_at(v, marks[v.path], v.path in reviewed, settings, t, present) for t in tried]
+        for v in verdicts
+    ]
+    counts = np.array([[m.count for m in row] for row in table])  # (videos, thresholds)
+    before, after = Mistakes(), Mistakes()
+    for i, row in enumerate(table):
+        others = counts.sum(axis=0) - counts[i]
+        before += row[at]
+        after += row[_best(others, at)]
+    chosen = _best(counts.sum(axis=0), at) if after.count < before.count else at
+    fights = sum(m.is_fight for found in marks.values() for m in found)
+    hours = sum(v.judged_s for v in verdicts) / 3600
+    return tried[chosen], {
+        "fights": fights,
+        "hours": round(hours, 3),
+        "before": {"threshold": round(present, 4), **vars(before)},
+        "on_others": vars(after),
+        "after": {"threshold": round(tried[chosen], 4)},
+    }
+
+
+def _mistakes_at(
+    verdict: Verdict,
+    marks: Sequence[Mark],
+    reviewed: bool,
+    settings: EventConfig,
+    threshold: float,
+    present: float,
+) -> Mistakes:
+    before = find_events(verdict.windows, _at(settings, present))
+    return mistakes_of(find_events(verdict.windows, _at(settings, threshold)), marks, reviewed, before)
+
+
+def _at(settings: EventConfig, threshold: float) -> EventConfig:
+    """The settings with this threshold; an offset that was given lies no higher."""
+    offset = None if settings.offset is None else min(settings.offset, threshold)
+    return replace(settings.at(settings.threshold), threshold=threshold, offset=offset)
+
+
+def _best(counts: np.ndarray, present: int) -> int:
+    """The number of the best threshold: the present one where none is better, else the middle of the best nearest it.
+
+    `counts`: (thresholds,) mistakes of each.
+    """
+    best = counts == counts.min()
+    if best[present]:
+        return present
+    runs: list[list[int]] = []
+    for is_best, group in itertools.groupby(range(len(counts)), key=lambda i: bool(best[i])):
+        if is_best:
+            runs.append(list(group))
+    nearest = min(runs, key=lambda run: min(abs(i - present) for i in run))
+    return nearest[len(nearest) // 2]
+
+
+# ---- the offset of the logit
+
+
+def _offset(
+    verdicts: Sequence[Verdict],
+    marks: Mapping[str, Sequence[Mark]],
+    reviewed: frozenset[str],
+    settings: EventConfig,
+    before: float,
+) -> tuple[float, dict[str, Any]]:
+    """The offset: another than `before` only where log loss falls by it on videos that it was not fitted on."""
+    if settings.smoothing_s:
+        return before, {
+            "why_not": "probabilities are smoothed, and an offset would move each mean by another amount"
+        }
+    whole = [v for v in verdicts if v.path in reviewed]
+    with_fights = sum(any(m.is_fight for m in marks[v.path]) for v in whole)
+    if len(whole) < MIN_VIDEOS or with_fights < _MIN_VIDEOS_WITH_FIGHTS:
+        return before, {
+            "why_not": f"{len(whole)} videos were looked at from end to end, {with_fights} of them with fights; "
+            f"{MIN_VIDEOS} and {_MIN_VIDEOS_WITH_FIGHTS} are needed"
+        }
+    labelled = [_labelled(v, marks[v.path]) for v in whole]
+    losses = np.zeros(2)
+    for i, (logits, labels) in enumerate(labelled):
+        others = [pair for j, pair in enumerate(labelled) if j != i]
+        offset = _fit(np.concatenate([x for x, _ in others]), np.concatenate([y for _, y in others]))
+        losses += [_loss(logits + b, labels).sum() for b in (before, offset)]
+    n = sum(len(labels) for _, labels in labelled)
+    figures: dict[str, Any] = {
+        "windows": n,
+        "log_loss_before": round(float(losses[0]) / n, 4),
+        "log_loss_after": round(float(losses[1]) / n, 4),
+    }
+    if losses[1] >= losses[0]:
+        return before, {**figures, "why_not": "log loss does not fall on videos that it was not fitted on"}
+    return _fit(*(np.concatenate(part) for part in zip(*labelled, strict=True))), figures
+
+
+def _labelled(verdict: Verdict, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (N,) and labels (N,) of the windows; those that have the edge of a fight alone are left out."""
+    fights = [m for m in marks if m.is_fight]
+    logits: list[float] = []
+    labels: list[bool] = []
+    for window in verdict.windows:
+        inside = any(m.start_s <= window.middle_s < m.end_s for m in fights)
+        if inside or not any(m.overlaps(window.start_s, window.end_s) for m in fights):
+            p = window.p_judged
+            logits.append(float(np.log(p + _TINY) - np.log(1 - p + _TINY)))
+            labels.append(inside)
+    return np.array(logits), np.array(labels, bool)
+
+
+def _loss(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Log loss (N,) of P(violent) with these logits."""
+    return np.logaddexp(0.0, np.where(labels, -logits, logits))
+
+
+def _fit(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The offset with the least log loss and a Gaussian prior around 0."""
+    from scipy.optimize import minimize_scalar
+
+    def cost(offset: float) -> float:
+        return float(_loss(logits + offset, labels).sum() + offset**2 / (2 * _PRIOR_SD**2))
+
+    bound = camera_profile.MOST_OFFSET
+    return float(minimize_scalar(cost, bounds=(-bound, bound), method="bounded").x)

@@ -1,0 +1,81 @@
+"""What a person said of judged videos, as the review page saves it: `marks.json`.
+
+{"format": "violence-detection marks", "version": 1, "model": "<identity>",
+ "marks": [{"path": ..., "start_s": ..., "end_s": ..., "mark": "right" | "wrong" | "missed"}],
+ "reviewed": [paths of videos that were looked at from end to end]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.system import storage
+
+FORMAT, VERSION = "violence-detection marks", 1
+RIGHT, WRONG, MISSED = "right", "wrong", "missed"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A stretch of a video: an event that is a fight (right) or none (wrong), or a fight without an event (missed)."""
+
+    start_s: float
+    end_s: float
+    mark: str
+
+    @property
+    def is_fight(self) -> bool:
+        """Whether a fight is there."""
+        return self.mark != WRONG
+
+    def overlaps(self, start_s: float, end_s: float) -> bool:
+        """Whether it has any time with that stretch."""
+        return self.start_s < end_s and start_s < self.end_s
+
+
+@dataclass(frozen=True)
+class Marks:
+    """By the video's path: its marks in order of time, none for one that was only looked at. `reviewed`: videos
+    that were looked at from end to end, so that what is not marked in them is quiet. `model`: whose events were marked;
+    empty: not known.
+    """
+
+    by_video: Mapping[str, Sequence[Mark]]
+    reviewed: frozenset[str]
+    model: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many marks there are."""
+        return sum(map(len, self.by_video.values()))
+
+
+def read(path: Path) -> Marks:
+    """Read marks. Raises UserError where there is no such file, and DamagedFile for one that holds none."""
+    if not path.is_file():
+        raise UserError(f"no file at {path}. The page that --timeline makes saves one (Save marks)")
+    stored = storage.read_json(path)
+    if not isinstance(stored, dict) or (stored.get("format"), stored.get("version")) != (FORMAT, VERSION):
+        raise DamagedFile(f"{path} holds no marks, as the page that --timeline makes saves them")
+    try:
+        by_video: dict[str, list[Mark]] = {str(name): [] for name in stored["reviewed"]}
+        for entry in stored["marks"]:
+            by_video.setdefault(str(entry["path"]), []).append(_mark(entry))
+    except (KeyError, TypeError, ValueError) as e:
+        raise DamagedFile(f"{path} holds damaged marks ({type(e).__name__}: {e}). Save them again") from e
+    return Marks(
+        {name: sorted(found, key=lambda m: (m.start_s, m.end_s)) for name, found in sorted(by_video.items())},
+        frozenset(map(str, stored["reviewed"])),
+        str(stored.get("model", "")),
+    )
+
+
+def _mark(entry: Mapping[str, Any]) -> Mark:
+    mark = Mark(float(entry["start_s"]), float(entry["end_s"]), str(entry["mark"]))
+    if mark.mark not in (RIGHT, WRONG, MISSED) or not 0 <= mark.start_s < mark.end_s:
+        raise ValueError(f"{mark} is no mark")
+    return mark

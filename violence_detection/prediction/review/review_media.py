@@ -1,0 +1,130 @@
+"""What the review page shows of a video: the file itself or a copy that browsers play, and pictures of its events."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+import cv2
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.events import Event, Verdict
+from violence_detection.prediction.formats import explanation_name
+from violence_detection.system import storage
+from violence_detection.video import browser_video, decode
+
+FOLDER_NAME = "media"
+_PICTURE_HEIGHT = 180
+#: Written last: without it, what is there is made again.
+_RECORD_ENDING = ".made.json"
+
+
+@dataclass(frozen=True)
+class ReviewMedia:
+    """Addresses relative to the page. `picture`: of the most violent moment; `events`: of each event's; `why`: of the
+    picture that explains each event, empty where there is none.
+
+    `missing`: why there is nothing to be seen; empty where there is. `is_copy`: what is played is a copy without sound.
+    """
+
+    video: str = ""
+    is_copy: bool = False
+    picture: str = ""
+    events: tuple[str, ...] = ()
+    why: tuple[str, ...] = ()
+    missing: str = ""
+
+
+def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[Path]:
+    """Write pictures, and a copy of a video that browsers do not play; returns what was written.
+
+    Nothing is written where what is there is `made_of` the same. Raises UnreadableVideo, or UserError where something
+    cannot be written.
+    """
+    folder = page_folder / FOLDER_NAME
+    record = folder / f"{name}{_RECORD_ENDING}"
+    if _record(record).get("made_of") == made_of:
+        return []
+    video, copy = Path(verdict.path), folder / f"{name}.mp4"
+    pictures = [folder / ending for ending in _picture_names(verdict, name)]
+    record.unlink(missing_ok=True)
+    _write_pictures(video, _moments(verdict), pictures)
+    wrote = [*pictures]
+    is_copy = not browser_video.plays(video)
+    if is_copy:
+        browser_video.write_copy(video, copy)
+        wrote.append(copy)
+    else:
+        copy.unlink(missing_ok=True)
+    storage.write_json(record, {"made_of": made_of, "is_copy": is_copy})
+    return wrote
+
+
+def read(verdict: Verdict, page_folder: Path, name: str, explained: Path | None = None) -> ReviewMedia:
+    """What `write` made, as the page names it. `explained`: the folder of --explain."""
+    record = _record(page_folder / FOLDER_NAME / f"{name}{_RECORD_ENDING}")
+    if not record:
+        return ReviewMedia(missing="its pictures could not be made; the failures say why")
+    picture, *events = (_address(f"{FOLDER_NAME}/{n}") for n in _picture_names(verdict, name))
+    is_copy = bool(record["is_copy"])
+    video = _address(f"{FOLDER_NAME}/{name}.mp4") if is_copy else _beside(Path(verdict.path), page_folder)
+    why = [_why(event, n, page_folder, name, explained) for n, event in enumerate(verdict.events, 1)]
+    return ReviewMedia(video, is_copy, picture, tuple(events), tuple(why))
+
+
+def _why(event: Event, number: int, page_folder: Path, name: str, explained: Path | None) -> str:
+    """The address of the picture that explains an event; empty where there is none of this one."""
+    if explained is None:
+        return ""
+    picture = explained / explanation_name(name, f"event{number:03d}")
+    record = _record(picture.with_suffix(".json"))
+    start_s, end_s = record.get("start_s"), record.get("end_s")
+    if not isinstance(start_s, float) or not isinstance(end_s, float) or not start_s <= event.peak_s <= end_s:
+        return ""
+    return _beside(picture, page_folder)
+
+
+def _picture_names(verdict: Verdict, name: str) -> list[str]:
+    """That of the whole video, and that of each event."""
+    return [f"{name}.jpg", *(f"{name}.event{n:03d}.jpg" for n in range(1, len(verdict.events) + 1))]
+
+
+def _moments(verdict: Verdict) -> list[float]:
+    """When they are taken, in seconds: the middle of the most violent window."""
+    most = max(verdict.windows, key=lambda window: window.p_violent)
+    return [most.middle_s, *(event.peak_s for event in verdict.events)]
+
+
+def _write_pictures(video: Path, moments_s: Sequence[float], paths: Sequence[Path]) -> None:
+    def numbers(info: decode.VideoInfo) -> list[int]:
+        return [decode.moment_at(info, time_s) for time_s in moments_s]
+
+    info, frames = decode.read(video, numbers, lambda frame: browser_video.fitted(frame, _PICTURE_HEIGHT))
+    for path, number in zip(paths, numbers(info), strict=True):
+        with storage.atomic_path(path) as temporary:
+            if not cv2.imwrite(str(temporary), cv2.cvtColor(frames[number], cv2.COLOR_RGB2BGR)):
+                raise UserError(f"cannot write {path}. See whether its folder can be written to")
+
+
+def _record(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        return {}
+    found = storage.read_json(path)
+    return found if isinstance(found, dict) else {}
+
+
+def _beside(video: Path, page_folder: Path) -> str:
+    """The video's address as the page has it: relative, but on another drive."""
+    whole = os.path.abspath(video)  # noqa: PTH100 - as it is named, not where links lead
+    try:
+        return _address(os.path.relpath(whole, os.path.abspath(page_folder)))  # noqa: PTH100
+    except ValueError:
+        return Path(whole).as_uri()
+
+
+def _address(relative: str) -> str:
+    """A relative path as an address; "./" so that no name is taken for a protocol."""
+    return "./" + quote(os.fsencode(relative.replace(os.sep, "/")))

@@ -1,0 +1,109 @@
+"""The page of a run: each video with its player, P(violent) over time, its events, and what a person says of them.
+
+It needs no network and no server: pictures lie beside it, videos are linked where they lie. Marks are kept by the
+browser, and saved as the file that marks.py reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import markupsafe
+
+from violence_detection.errors import UnreadableVideo
+from violence_detection.prediction.clock import minutes
+from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.review import marks, probability_curve
+from violence_detection.prediction.review.review_media import ReviewMedia
+from violence_detection.system import pages, storage
+
+PAGE_NAME = "index.html"
+_TEMPLATES = Path(__file__).with_name("templates")
+_TICKS = 5
+
+
+def write(
+    folder: Path,
+    verdicts: Sequence[Verdict],
+    media: Mapping[str, ReviewMedia],
+    failures: Sequence[UnreadableVideo] = (),
+    model: str = "",
+) -> Path:
+    """Write the page and return its path. `media`: what is shown of each video, by its path.
+
+    `failures`: videos without a verdict. `model`: identity of the model that judged, which the marks then name; empty:
+    not known.
+    """
+    page = folder / PAGE_NAME
+    storage.write_text(page, _render(verdicts, media, failures, model))
+    return page
+
+
+def _render(
+    verdicts: Sequence[Verdict],
+    media: Mapping[str, ReviewMedia],
+    failures: Sequence[UnreadableVideo],
+    model: str,
+) -> str:
+    environment = pages.environment(_TEMPLATES, {"minutes": minutes, "shown": _shown})
+    script = environment.get_template("review.js.j2").render()
+    return environment.get_template("review.html.j2").render(
+        videos=[_video(verdict, media[verdict.path]) for verdict in verdicts],
+        violent=sum(bool(v.events) for v in verdicts),
+        events=sum(len(v.events) for v in verdicts),
+        failures=failures,
+        curve=probability_curve,
+        data=pages.json_in_page(_data(verdicts, model)),
+        script=markupsafe.Markup(script),  # our own text
+        script_hash=pages.script_hash(script),
+    )
+
+
+def _video(verdict: Verdict, media: ReviewMedia) -> dict[str, Any]:
+    """What the template shows of a video."""
+    long_s = verdict.duration_s
+
+    def band(start_s: float, end_s: float) -> dict[str, float]:
+        left, right = (probability_curve.x_of(t, long_s) for t in (start_s, end_s))
+        return {"x": left, "width": max(right - left, 1.0)}
+
+    return {
+        "verdict": verdict,
+        "name": Path(verdict.path).name,
+        "media": media,
+        "curve": probability_curve.path(verdict.windows, long_s),
+        "threshold_y": probability_curve.HEIGHT * (1 - verdict.threshold),
+        "bands": [band(e.start_s, e.end_s) for e in verdict.events],
+        "ticks": [long_s * i / (_TICKS - 1) for i in range(_TICKS)],
+    }
+
+
+def _data(verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
+    """What the script knows. `run` names what the browser keeps: the same videos judged anew keep their marks."""
+    return {
+        "format": marks.FORMAT,
+        "version": marks.VERSION,
+        "run": storage.stable_hash(sorted(v.path for v in verdicts), digits=16),
+        "model": model,
+        "videos": [
+            {
+                "path": v.path,
+                "duration_s": v.duration_s,
+                "events": [asdict(event) for event in v.events],
+                "steps": [[round(n, 4) for n in step] for step in _steps(v)],
+            }
+            for v in verdicts
+        ],
+    }
+
+
+def _steps(verdict: Verdict) -> list[tuple[float, float, float]]:
+    return probability_curve.steps(verdict.windows, verdict.duration_s)
+
+
+def _shown(name: object) -> str:
+    """A name as a page can have it: `_` for each byte that is no UTF-8."""
+    return storage.utf8_name(str(name))

@@ -1,0 +1,76 @@
+"""Which video files a browser plays as they are, and a small copy of those that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+
+from violence_detection.errors import UnreadableVideo
+from violence_detection.system import storage
+from violence_detection.video import decode, writer
+
+#: By suffix: what FFmpeg calls the container, and the codecs that all of today's browsers play in it.
+_PLAYED = {
+    ".mp4": ("mov,mp4", {"h264"}),
+    ".m4v": ("mov,mp4", {"h264"}),
+    ".webm": ("matroska,webm", {"vp8", "vp9", "av1", "libdav1d"}),
+}
+_LAYOUTS = {"yuv420p", "yuvj420p"}
+#: Times of a file may differ by so much from what its header says before a browser would seek to other moments.
+_SAME_TIME_S = 0.5
+_COPY_HEIGHT, _COPY_FPS = 480, 30.0
+
+
+def plays(path: Path) -> bool:
+    """Whether browsers play the file as it is, and count its seconds as this package does.
+
+    Nothing is decoded. Raises UnreadableVideo for a file that is no video.
+    """
+    wanted = _PLAYED.get(path.suffix.lower())
+    if wanted is None:
+        return False
+    try:
+        # "file:", for a name with a colon would be a protocol
+        with av.open(f"file:{path}", metadata_errors="ignore") as container:
+            streams = container.streams.video
+            codecs = {(s.codec_context.codec.canonical_name, s.codec_context.pix_fmt) for s in streams}
+            name = container.format.name
+    except (av.FFmpegError, OSError, AttributeError) as e:
+        raise UnreadableVideo(path, f"not a video that FFmpeg can open ({e})") from e
+    if len(codecs) != 1 or not name.startswith(wanted[0]):
+        return False
+    ((codec, layout),) = codecs
+    if codec not in wanted[1] or layout not in _LAYOUTS:
+        return False
+    info = decode.timing(path)
+    return not info.lost and abs(info.duration_s - info.stated_s) <= _SAME_TIME_S
+
+
+def write_copy(video: Path, path: Path, comment: str = "") -> None:
+    """Write an H.264 copy without sound, of at most 480 lines and 30 frames a second, with the video's own times.
+
+    What comes late is black until then. Raises UnreadableVideo, or UserError where it cannot be written.
+    """
+    info = decode.probe(video)
+    step = max(int(np.ceil(info.fps / _COPY_FPS - 1e-6)), 1)
+    fps = info.fps / step
+    begun = False
+    with storage.atomic_path(path) as temporary, writer.h264(temporary, fps, comment) as put:
+        for _, frame in decode.moments(video, info, range(0, info.n_frames, step)):
+            picture = fitted(frame, _COPY_HEIGHT)
+            if not begun:
+                for _ in range(round(info.start_s * fps)):
+                    put(np.zeros_like(picture))
+                begun = True
+            put(picture)
+
+
+def fitted(frame: decode.Frame, height: int) -> decode.Frame:
+    """The frame (H, W, 3) shrunk to at most this height, its shape kept."""
+    if frame.shape[0] <= height:
+        return frame
+    width = max(round(frame.shape[1] * height / frame.shape[0]), 1)
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)

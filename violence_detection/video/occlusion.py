@@ -1,0 +1,75 @@
+"""Frames of a window with a place or a stretch of time taken away, so that one sees what a network makes of the rest.
+
+Zeiler & Fergus 2014, "Visualizing and Understanding Convolutional Networks" (arXiv 1311.2901), who grey one place after
+another. In a video what is taken away must not move, either: a place becomes a flat patch of the mean colour of the
+whole window, a stretch of time a still of the frame before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from violence_detection.video.window_pictures import Kept, KeptAs
+
+
+@dataclass(frozen=True)
+class Place:
+    """A part of the picture: left, top, right and bottom from 0 to 1."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+def grid(rows: int, columns: int) -> list[Place]:
+    """The picture in equal parts, row by row."""
+    return [
+        Place(c / columns, r / rows, (c + 1) / columns, (r + 1) / rows)
+        for r in range(rows)
+        for c in range(columns)
+    ]
+
+
+def without_places(frames: Mapping[int, Kept], places: Sequence[Place]) -> dict[int, Kept]:
+    """The frames of a window (see window_pictures.Kept) with a flat patch at each place."""
+    numbers = sorted(frames)
+    changed: dict[int, dict[KeptAs, Any]] = {n: {} for n in numbers}
+    for kept_as in frames[numbers[0]] if numbers else ():
+        pictures = [frames[n][kept_as] for n in numbers]
+        if isinstance(pictures[0], tuple):  # at two sizes
+            sizes = [_patched(np.stack(of_size), places) for of_size in zip(*pictures, strict=True)]
+            patched: Any = list(zip(*sizes, strict=True))
+        else:
+            patched = _patched(np.stack(pictures), places)
+        for n, picture in zip(numbers, patched, strict=True):
+            changed[n][kept_as] = picture
+    return dict(changed)
+
+
+def _patched(frames: np.ndarray, places: Sequence[Place]) -> np.ndarray:
+    """Frames (N, H, W, 3) uint8 with each place in the mean colour of all of them."""
+    _, height, width, _ = frames.shape
+    colour = np.round(frames.mean(axis=(0, 1, 2))).astype(np.uint8)
+    for place in places:
+        rows = slice(round(place.top * height), round(place.bottom * height))
+        columns = slice(round(place.left * width), round(place.right * width))
+        frames[:, rows, columns] = colour
+    return frames
+
+
+def without_time(frames: Mapping[int, Kept], first: float, end: float) -> dict[int, Kept]:
+    """The frames with those numbered from `first` up to `end` held still: each the last one before them.
+
+    At the beginning it is the first one behind them; where there is no other, frames stay as they are.
+    """
+    others = sorted(n for n in frames if not first <= n < end)
+    if not others:
+        return dict(frames)
+    before = [n for n in others if n < first]
+    still = frames[before[-1] if before else others[0]]
+    return {n: still if first <= n < end else frame for n, frame in frames.items()}
