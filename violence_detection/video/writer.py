@@ -46,11 +46,14 @@ def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) ->
 
 
 @contextmanager
-def h264(path: Path, fps: float, comment: str = "") -> Iterator[Callable[[decode.Frame], None]]:
+def h264(
+    path: Path, fps: float, comment: str = "", crf: int = 23, preset: str = "veryfast"
+) -> Iterator[Callable[[decode.Frame], None]]:
     """Yield a function that encodes RGB uint8 frames of one size as they come, into an MP4 that browsers play.
 
-    An odd last row or column is doubled, since H.264 has none. `comment` is kept in the file (see comment_of). Raises
-    UserError when not all frames arrive on the disk.
+    An odd last row or column is doubled, since H.264 has none. `comment` is kept in the file (see comment_of). `crf`:
+    x264's constant rate factor, higher is coarser; `preset`: how hard it tries. Raises UserError when not all frames
+    arrive on the disk.
     """
     count = 0
     rate = Fraction(fps).limit_denominator(1001)
@@ -58,7 +61,8 @@ def h264(path: Path, fps: float, comment: str = "") -> Iterator[Callable[[decode
         # "file:", for a name with a colon would be a protocol
         with av.open(f"file:{path}", "w", options={"movflags": "faststart"}) as container:
             container.metadata["comment"] = comment
-            stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast", "crf": "23"})
+            options = {"preset": preset, "crf": str(crf)}
+            stream = container.add_stream("libx264", rate=rate, options=options)
             assert isinstance(stream, av.VideoStream)
             stream.pix_fmt = "yuv420p"
 

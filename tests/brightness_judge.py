@@ -1,0 +1,33 @@
+"""A stand-in for a model: the brighter the pictures of a window, the more violent. For tests of what surrounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system import processes
+from violence_detection.video import decode, sampling
+
+
+def load(config: PredictConfig) -> Callable[[Path], Verdict]:
+    """Windows as the detector lays them, each with the brightness of its middle picture, 0 to 1."""
+
+    def judge(path: Path) -> Verdict:
+        info = decode.probe(path)
+        windows = sampling.sliding_windows(info, 5.0, config.stride_s)
+        middles = [int(w.start + w.length / 2) for w in windows]
+        judged = []
+        for window, (_, frame) in zip(windows, decode.moments(path, info, middles), strict=True):
+            start_s = window.start / info.fps
+            p = round(float(np.mean(frame)) / 255, 4)
+            judged.append(JudgedWindow(round(start_s, 2), round(start_s + window.length / info.fps, 2), p))
+            processes.beat()
+        duration_s = round(info.duration_s, 2)
+        events_by = config.at(config.threshold)
+        return Verdict(str(path), tuple(judged), events_by, duration_s, duration_s, fps=info.fps)
+
+    return judge
