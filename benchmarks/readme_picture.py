@@ -1,39 +1,45 @@
-"""The README's picture: what a trained model says of a video with a fight in the middle.
+"""The README's picture: what a trained model makes of a video with a fight in the middle.
 
     python benchmarks/readme_picture.py --model demo/models_ensemble --output docs/verdict.png
 
 `make demo` trains that model. The video is about 40 s of generated scenes of one source that the demo's data do not
-hold: peaceful, then fights, then peaceful again. It is written to a temporary folder and judged as any other file.
-Nothing of a real video is in the picture, and it says nothing about real videos. Prints one JSON line.
+hold: peaceful, then fights, then peaceful again. `test_violence_model.py` judges it as any other file. On the left is
+the frame of the annotated video at the height of the event, on the right the page of the run as Chromium shows it
+(playwright and an installed Chromium are needed). Nothing of a real video is in the picture, and it says nothing
+about real videos. Prints one JSON line.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-import violence_detection as vd
 from violence_detection import cli
 from violence_detection.datasets.generated import scenes
+from violence_detection.errors import UserError
 from violence_detection.system.storage import stable_seed
-from violence_detection.video import writer
+from violence_detection.video import decode, writer
+
+ROOT = Path(__file__).resolve().parent.parent
 
 #: Scenes of about 2 s before, in and after the fight.
 _SCENES = (("nonfight", 7), ("fight", 6), ("nonfight", 7))
-_FRAMES_SHOWN = 6
-_SIZE_INCHES = (9.6, 4.3)
-_INK, _FAINT, _GRID, _CALM, _VIOLENT = "#1d2430", "#6a7482", "#d5dae2", "#2f6fbf", "#b3261e"
+#: The page is shown at this size, and shrunk to the height of the picture with the frame beside it.
+_PAGE_SIZE = (860, 640)
+_HEIGHT, _GAP = 480, 12
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> int:
@@ -43,16 +49,76 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=0, help="seed of place and people (default: 0)")
     args = cli.parse(p)
     frames, fps, fight = make_frames(args.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        video = Path(folder) / "video.mp4"
-        writer.write(video, fps, frames, "mp4v")
-        verdict = vd.load(args.model).judge(video)
-    middles = [round((i + 0.5) * len(frames) / _FRAMES_SHOWN) for i in range(_FRAMES_SHOWN)]
-    draw(args.output, verdict, fight, [cv2.cvtColor(frames[i], cv2.COLOR_BGR2RGB) for i in middles])
-    cli.print_summary(
-        {**verdict.summary(), "path": "generated", "true_fight": fight, "picture": str(args.output)}
-    )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with writer.h264(folder / "street.mp4", fps) as put:
+            for frame in frames:
+                put(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+        verdict = judged(folder, args.model)
+        event = max(verdict["events"], key=lambda e: e["p_violent"], default=None)
+        if event is None:
+            raise UserError(f"{args.model} finds no event in the generated scenes. Train it again: make demo")
+        frame = frame_at(folder / "annotated", event["peak_s"])
+        page = screenshot(folder / "page" / "index.html", event["peak_s"])
+    picture = beside(frame, page)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(args.output), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    cli.print_summary({**verdict, "path": "generated", "true_fight": fight, "picture": str(args.output)})
     return cli.EXIT_DONE
+
+
+def judged(folder: Path, model: Path) -> dict[str, Any]:
+    """Judge `folder`/street.mp4 as users do, with annotated video and page: the verdict."""
+    command = [sys.executable, str(ROOT / "test_violence_model.py"), "street.mp4", "--model", str(model.resolve()),
+               "--annotate", "annotated", "--timeline", "page", "--merge-gap-s", "2.5"]  # fmt: skip
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UserError(f"judging ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    verdict: dict[str, Any] = json.loads(done.stdout)["videos"][0]
+    return verdict
+
+
+def frame_at(folder: Path, time_s: float) -> np.ndarray:
+    """The frame that the one video of a folder shows at that moment, (H, W, 3) uint8 RGB."""
+    (path,) = folder.glob("*.mp4")
+    info = decode.timing(path)
+    number = min(round(time_s * info.fps), info.n_frames - 1)
+    ((_, frame),) = decode.moments(path, info, [number])
+    return frame
+
+
+def screenshot(page: Path, time_s: float) -> np.ndarray:
+    """The page with its player at that moment, (H, W, 3) uint8 RGB."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
+    if chromium is None:
+        raise UserError("no Chromium is installed: apt install chromium")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        view = browser.new_page()
+        view.set_viewport_size({"width": _PAGE_SIZE[0], "height": _PAGE_SIZE[1]})
+        view.goto(page.resolve().as_uri())
+        view.wait_for_function("document.querySelector('video').readyState > 0")
+        view.evaluate("time => { document.querySelector('video').currentTime = time; }", time_s)
+        view.wait_for_function("!document.querySelector('video').seeking")
+        view.wait_for_timeout(500)
+        data = view.screenshot()
+        browser.close()
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def beside(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures of any size beside each other, of one height, on white."""
+    scaled = []
+    for picture in pictures:
+        width = round(picture.shape[1] * _HEIGHT / picture.shape[0])
+        way = cv2.INTER_AREA if picture.shape[0] > _HEIGHT else cv2.INTER_CUBIC
+        scaled += [cv2.resize(picture, (width, _HEIGHT), interpolation=way),
+                   np.full((_HEIGHT, _GAP, 3), 255, np.uint8)]  # fmt: skip
+    return np.concatenate(scaled[:-1], axis=1)
 
 
 def make_frames(seed: int) -> tuple[list[np.ndarray], float, tuple[float, float]]:
@@ -66,56 +132,6 @@ def make_frames(seed: int) -> tuple[list[np.ndarray], float, tuple[float, float]
             frames += list(scenes.render_scene(source, label, i, scene_seed))
         borders.append(len(frames))
     return frames, source.fps, (borders[1] / source.fps, borders[2] / source.fps)
-
-
-def draw(path: Path, verdict: vd.Verdict, fight: tuple[float, float], shown: list[np.ndarray]) -> None:
-    """A film strip, P(violent) over time, the events found and the fight that there is."""
-    end_s = verdict.windows[-1].end_s
-    figure = Figure(figsize=_SIZE_INCHES, dpi=150, facecolor="white")
-    FigureCanvasAgg(figure)
-    height, width = shown[0].shape[:2]
-    left, span = 0.11, 0.87
-    strip = span / len(shown) * _SIZE_INCHES[0] / _SIZE_INCHES[1] * height / width
-    for i, frame in enumerate(shown):
-        part = figure.add_axes((left + span * i / len(shown), 0.97 - strip, span / len(shown), strip))
-        part.imshow(frame, aspect="auto")
-        part.axis("off")
-    figure.text(left + 0.006, 0.975 - strip, "generated scenes", color="white", fontsize=8, va="bottom")
-    axes = figure.add_axes((left, 0.3, span, 0.63 - strip))
-    curve(axes, verdict)
-    bars = figure.add_axes((left, 0.125, span, 0.15))
-    for row, (stretches, colour) in enumerate([
-        ([fight], _FAINT),
-        ([(e.start_s, e.end_s) for e in verdict.events], _VIOLENT),
-    ]):  # fmt: skip
-        bars.broken_barh([(a, b - a) for a, b in stretches], (row + 0.15, 0.7), color=colour)
-    for event in verdict.events:
-        bars.text((event.start_s + event.end_s) / 2, 1.5, f"{event.start_s:.1f}-{event.end_s:.1f} s",
-                  color="white", ha="center", va="center", fontsize=9)  # fmt: skip
-    bars.set(yticks=[0.5, 1.5], yticklabels=["true fight", "event found"], ylim=(0, 2), xlabel="seconds")
-    for ax in (axes, bars):
-        ax.set_xlim(0, end_s)
-        ax.tick_params(colors=_INK, labelsize=9, length=0)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.spines["bottom"].set_color(_GRID)
-    axes.tick_params(labelbottom=False)
-    bars.xaxis.label.set(color=_INK, size=9)
-    figure.savefig(path, facecolor=figure.get_facecolor())
-
-
-def curve(axes: Axes, verdict: vd.Verdict) -> None:
-    """A bar a window from its start to its end, at its probability, and the threshold."""
-    for window in verdict.windows:
-        violent = window.p_violent >= verdict.threshold
-        axes.plot([window.start_s, window.end_s], [window.p_violent] * 2, lw=3, solid_capstyle="butt",
-                  color=_VIOLENT if violent else _CALM)  # fmt: skip
-    middles = [(w.start_s + w.end_s) / 2 for w in verdict.windows]
-    axes.plot(middles, [w.p_violent for w in verdict.windows], color=_FAINT, lw=1, zorder=0)
-    axes.axhline(verdict.threshold, color=_FAINT, lw=1, ls=(0, (4, 3)))
-    axes.text(0.2, verdict.threshold + 0.03, "threshold", color=_FAINT, fontsize=8)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_yticks([0, 0.5, 1])
-    axes.set_ylabel("P(violent)\nof each window", color=_INK, fontsize=9)
 
 
 if __name__ == "__main__":
