@@ -27,7 +27,7 @@ batches = lambda: (b for epoch in range(4) for b in data.train.batches(16, 0, ep
 """
 _SOUND = """
 build = lambda: trainer.build(record, 5)
-losses = {n: canary.trial(s, build, batches, 20)[0] for n, s in (("one", one), ("two", strategy))}
+losses = {n: canary.trial(s, build, batches, 10)[0] for n, s in (("one", one), ("two", strategy))}
 logging.basicConfig(level=logging.INFO, force=True)
 trained = trainer.train(record, data, Path(sys.argv[1]) / "two", strategy)
 print(json.dumps({"losses": losses, "epochs": trained.epochs_run}))
@@ -83,7 +83,7 @@ def _run(folder: Path, script: str, *arguments: object) -> tuple[Any, str]:
 @pytest.mark.slow
 def test_mirrored_on_two_devices_gives_the_losses_of_one(tmp_path: Path) -> None:
     said, log = _run(tmp_path, _SOUND, tmp_path)
-    assert len(said["losses"]["two"]) == 20
+    assert len(said["losses"]["two"]) == 10
     assert said["losses"]["two"] == pytest.approx(said["losses"]["one"], rel=1e-4)
     assert "mirrored training checked: 5 steps give the losses of one device" in log
     assert said["epochs"] == 2
