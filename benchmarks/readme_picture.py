@@ -39,6 +39,7 @@ _SCENES = (("nonfight", 7), ("fight", 6), ("nonfight", 7))
 #: The page is shown at this size, and shrunk to the height of the picture with the frame beside it.
 _PAGE_SIZE = (860, 640)
 _HEIGHT, _GAP = 480, 12
+_UNTIL_SHOWN_MS = 2000
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -59,7 +60,7 @@ def main() -> int:
         if event is None:
             raise UserError(f"{args.model} finds no event in the generated scenes. Train it again: make demo")
         frame = frame_at(folder / "annotated", event["peak_s"])
-        page = screenshot(folder / "page" / "index.html", event["peak_s"])
+        page = screenshot(folder / "page" / "index.html")
     picture = beside(frame, page)
     args.output.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(args.output), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
@@ -87,8 +88,8 @@ def frame_at(folder: Path, time_s: float) -> np.ndarray:
     return frame
 
 
-def screenshot(page: Path, time_s: float) -> np.ndarray:
-    """The page with its player at that moment, (H, W, 3) uint8 RGB."""
+def screenshot(page: Path) -> np.ndarray:
+    """The page with its player at the begin of the first event, (H, W, 3) uint8 RGB."""
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, _CHROMIUMS)), None)
@@ -99,10 +100,8 @@ def screenshot(page: Path, time_s: float) -> np.ndarray:
         view = browser.new_page()
         view.set_viewport_size({"width": _PAGE_SIZE[0], "height": _PAGE_SIZE[1]})
         view.goto(page.resolve().as_uri())
-        view.wait_for_function("document.querySelector('video').readyState > 0")
-        view.evaluate("time => { document.querySelector('video').currentTime = time; }", time_s)
-        view.wait_for_function("!document.querySelector('video').seeking")
-        view.wait_for_timeout(500)
+        view.locator(".seek").first.click()
+        view.wait_for_timeout(_UNTIL_SHOWN_MS)
         data = view.screenshot()
         browser.close()
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
