@@ -18,7 +18,6 @@ import itertools
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from probe_features import Parts, Probe, note_look
+from probe_features import Parts, Probe, note_look, opened
 from sklearn.metrics import roc_auc_score
 
 from violence_detection import cli
-from violence_detection.combine import manifest
-from violence_detection.ensemble import pool as pools
-from violence_detection.ensemble.pool import Choice
-from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
 from violence_detection.system.console import log
-from violence_detection.training.config import HeadConfig
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 _FEWEST = 2  # clips of each class, without which nothing can be fitted
@@ -48,27 +42,20 @@ def main() -> int:
         "--seeds", type=int, default=3, help="draws of sources, and cuts into folds (default: 3)"
     )
     parser.add_argument("--output", type=Path, help="tables to read, .md")
-    cli.add_config(parser, FeatureConfig)
-    cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
-    cli.add_config(parser, HeadConfig)
-    args = cli.parse(parser)
-    features, how = cli.build(FeatureConfig, args), replace(cli.build(ExtractConfig, args), augment=1)
-    combined = how.data_root / "combined_all"
-    pool = pools.open_pool(features, how, Choice(set(manifest.read(combined).dataset), all_clips=True))
-    probe = Probe(pool.plain(sorted(pool.frame.clip_id)), cli.build(HeadConfig, args), args.seeds)
+    args, probe, failures = opened(parser)
     curves = Curves(probe)
     found = {
         "in_set": curves.over_sources(probe.cuts),
         "elsewhere": curves.over_sources([probe.left_out] * args.seeds),
         "data_sets": curves.over_datasets(),
     }
-    note_look(combined, probe, [{"name": "learning curve", "elsewhere": found["elsewhere"][-1]}])
+    note_look(probe, [{"name": "learning curve", "elsewhere": found["elsewhere"][-1]}])
     if args.output:
         storage.write_text(args.output, table(found))
     log.info("\n%s", table(found))
     summary = {**found, "per_doubling": {k: gain(v) for k, v in found.items()}, "seeds": args.seeds}
     cli.print_summary({**summary, "n": len(probe.samples), "n_groups": len(set(probe.groups))})
-    return cli.exit_code(pool.failures)
+    return cli.exit_code(failures)
 
 
 class Curves:

@@ -13,6 +13,7 @@ threshold. One JSON line; with --output also a table for reading.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,16 +51,9 @@ def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3, help="cuts into folds by source (default: 3)")
     parser.add_argument("--output", type=Path, help="a table to read, .md")
-    cli.add_config(parser, FeatureConfig)
-    cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
-    cli.add_config(parser, HeadConfig)
-    args = cli.parse(parser)
-    features, how = cli.build(FeatureConfig, args), replace(cli.build(ExtractConfig, args), augment=1)
-    combined = how.data_root / "combined_all"
-    pool = pools.open_pool(features, how, Choice(set(manifest.read(combined).dataset), all_clips=True))
-    probe = Probe(pool.plain(sorted(pool.frame.clip_id)), cli.build(HeadConfig, args), args.seeds)
+    args, probe, failures = opened(parser)
     rows = [probe.row(name, inputs) for name, inputs in probe.choices()]
-    note_look(combined, probe, rows)
+    note_look(probe, rows)
     rows = [probe.compared(row, rows) for row in rows]
     if args.output:
         storage.write_text(args.output, table(rows))
@@ -67,25 +61,41 @@ def main() -> int:
     cli.print_summary(
         {"rows": rows, "n": len(probe.samples), "n_groups": len(set(probe.groups)), "seeds": args.seeds}
     )
-    return cli.exit_code(pool.failures)
+    return cli.exit_code(failures)
 
 
-def note_look(combined: Path, probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
+def opened(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Probe, Sequence[Any]]:
+    """The arguments, with the settings of features and head added, the probe of what they name, and failed clips.
+
+    `parser` has --seeds.
+    """
+    cli.add_config(parser, FeatureConfig)
+    cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
+    cli.add_config(parser, HeadConfig)
+    args = cli.parse(parser)
+    features, how = cli.build(FeatureConfig, args), replace(cli.build(ExtractConfig, args), augment=1)
+    combined = how.data_root / "combined_all"
+    pool = pools.open_pool(features, how, Choice(set(manifest.read(combined).dataset), all_clips=True))
+    samples = pool.plain(sorted(pool.frame.clip_id))
+    return args, Probe(combined, samples, cli.build(HeadConfig, args), args.seeds), pool.failures
+
+
+def note_look(probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
     """Note in val's ledger that its clips were judged, with those of train, before anybody sees how well."""
-    judged = set(probe.samples.rows.clip_id) & set(val_ledger.val_of(combined))
+    judged = set(probe.samples.rows.clip_id) & set(val_ledger.val_of(probe.combined))
     seen = {"accuracy": max(row["elsewhere"]["accuracy"] for row in rows), "n": len(probe.samples)}
     settings = storage.stable_hash([asdict(probe.head), [row["name"] for row in rows]], 64)
     look = val_ledger.Look(
         " ".join(sys.argv), "probe of features", "fitted anew", settings, len(judged), seen
     )
-    val_ledger.note(combined, look)
+    val_ledger.note(probe.combined, look)
 
 
 class Probe:
     """Plain clips, (N, 1, T, C) an input, and the cuts that every choice of inputs is judged by."""
 
-    def __init__(self, samples: Samples, head: HeadConfig, seeds: int):
-        self.samples, self.head = samples, head
+    def __init__(self, combined: Path, samples: Samples, head: HeadConfig, seeds: int):
+        self.combined, self.samples, self.head = combined, samples, head
         self.labels = samples.labels.astype(int)
         self.groups = samples.rows.source_group.to_numpy(str)
         self.datasets = samples.rows.dataset.to_numpy(str)
