@@ -22,7 +22,7 @@ from violence_detection.datasets.generated import samples
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
     "--backbone", "efficientnet_lite0", "--streams", "rgb,motion", "--frames", "6", "--augment", "2",
-    "--batch-size", "16", "--epochs", "8", "--projection", "32", "--units", "32",
+    "--batch-size", "16", "--epochs", "5", "--projection", "32", "--units", "32",
 )  # fmt: skip
 
 
