@@ -108,7 +108,11 @@ class EnsembleRun:
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
         jobs = [replace(job, usd_per_hour=self.how.usd_per_hour) for job in jobs]
-        whole = [job for job in jobs if job.architecture in PICTURES_OF and member_jobs.finished(job) is None]
+        whole = [
+            job
+            for job in jobs
+            if job.architecture in PICTURES_OF and not job.given and member_jobs.finished(job) is None
+        ]
         if whole:
             fine_tuning.say_what_it_takes(self.settings.head, len(whole), self.how.usd_per_hour)
         return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy)
