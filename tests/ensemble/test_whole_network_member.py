@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import seeded_i3d
 import synthetic
 import tensorflow as tf
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from violence_detection.ensemble import ensemble, ensemble_run, folds, member_jobs
 from violence_detection.ensemble.config import EnsembleConfig
@@ -19,9 +22,17 @@ from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig
-from violence_detection.models import model_card, trained_model
+from violence_detection.features.key import Inputs
+from violence_detection.models import model_card, shipping, trained_model
 from violence_detection.system import storage
-from violence_detection.training import given_weights, heads, run_folder, saved_heads
+from violence_detection.training import (
+    given_weights,
+    heads,
+    run_folder,
+    saved_heads,
+    trained_clips,
+    weight_difference,
+)
 from violence_detection.training.config import HeadConfig
 
 SIDE, FRAMES, NAME = 12, 8, "i3d_pictures.rgb"
@@ -83,7 +94,43 @@ def test_each_member_is_trained_and_judges_on_its_own_inputs(pool: Pool, tmp_pat
     assert result.epochs_run == 1
 
 
-def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(pool: Pool, tmp_path: Path) -> None:
+def _check_shipped(
+    trained: run_folder.Trained, rows: pd.DataFrame, inputs: Inputs, published: Path, folder: Path
+) -> None:
+    """Its network is shipped as a difference from the published one, and used with that alone."""
+    ensemble.write_listed(
+        folder, [ensemble.Part.of("i3d_tuned", trained)], [1.0], {}, {trained_clips.WEIGHTS: rows}
+    )
+    change = shipping._write_as_small_as_it_may_be(folder, folder / "shipped", inputs, published)
+    assert 0 < change < shipping.MOST_CHANGE_OF_NETWORKS
+    file = folder / "shipped" / "i3d_tuned" / "best_model.safetensors"
+    tensors = load_file(file)
+    assert set(tensors) == {*weight_difference.NAMES, "logits/kernel.1", "logits/bias.1"}
+    one, other = (trained_model.load(f, published).predict(inputs) for f in (folder, folder / "shipped"))
+    assert np.abs(one["i3d_tuned"] - other["i3d_tuned"]).max() == pytest.approx(change)
+    foreign = folder / "foreign.ckpt"
+    foreign.write_bytes(published.read_bytes() + b" ")
+    with pytest.raises(
+        UserError, match=r"a difference from published weights .*foreign\.ckpt has.*--backbone-weights"
+    ):
+        trained_model.load(folder / "shipped", foreign)
+    with safe_open(file, "np") as stored:
+        told = dict(stored.metadata())
+    for key, value, says in (
+        ("difference", "2", "a difference of version '2'"),
+        ("difference_from", "0" * 64, "SHA-256 0000"),
+    ):
+        save_file(tensors, file, metadata={**told, key: value})
+        with pytest.raises(UserError, match=says):
+            trained_model.load(folder / "shipped", published)
+    save_file({k: v for k, v in tensors.items() if "steps" not in k}, file, metadata=told)
+    with pytest.raises(UserError, match=r"lacks difference\.steps"):
+        trained_model.load(folder / "shipped", published)
+
+
+def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(
+    pool: Pool, pictures: Path, tmp_path: Path
+) -> None:
     fold = folds.official(pool.frame, {"a", "b"}, 0.2, 0)
 
     def job(overwrite: bool = False) -> TrainingJob:
@@ -111,6 +158,7 @@ def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(pool: Pool, tm
     assert trained.selection_accuracy == np.mean((p >= 0.5) == (selection.labels == 1))
     assert "weights given, not trained here" in model_card.render(trained.folder, "x")
     assert member_jobs.finished(job())
+    _check_shipped(trained, selection.rows, selection.plain(), pictures, tmp_path)
     given.unlink()
     assert job().key == untold, "without the file it is an ordinary member"
     assert member_jobs.finished(job()) is None

@@ -1,7 +1,7 @@
 """A head with a whole network whose weights were trained by another program, taken as if it had been trained here.
 
-<member's folder>/given_weights.npz    float arrays as `numpy.savez(path, *arrays)` writes: the trunk's in the order
-                                       of its `set_weights`, the last layer's kernel (1024, 1), its bias (1,)
+<member's folder>/given_weights.npz    float arrays as `numpy.savez(path, *trunk.get_weights(), kernel, bias)` writes:
+                                       the last layer's kernel is (1024, 1), its bias (1,); these two may go by names
 
 They are what is to be used: averages over steps, or with the published weights, have been taken. Nobody here knows how
 they were trained, so the record has their hash, and the model's card says so.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FILE_NAME = "given_weights.npz"
 _BATCH = 8
+_LAST = ("kernel", "bias")
 
 
 def record_of(folder: Path) -> dict[str, str]:
@@ -82,10 +83,12 @@ def _read(path: Path) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             numbered = {int(m[1]): name for name in stored.files if (m := re.fullmatch(r"arr_(\d+)", name))}
-            if len(numbered) != len(stored.files) or sorted(numbered) != list(range(len(numbered))):
+            last = [name for name in _LAST if name in stored.files]
+            if sorted(numbered) != list(range(len(stored.files) - len(last))):
                 raise ValueError(
                     f"its arrays are called {', '.join(stored.files)[:200]}, not arr_0, arr_1, ..."
                 )
-            return [np.asarray(stored[numbered[i]], np.float32) for i in range(len(numbered))]
+            names = [*(numbered[i] for i in range(len(numbered))), *last]
+            return [np.asarray(stored[name], np.float32) for name in names]
     except (ValueError, OSError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as e:
         raise UserError(f"{path} cannot be used ({e}). Write it with numpy.savez(path, *arrays)") from e
