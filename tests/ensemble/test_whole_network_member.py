@@ -156,7 +156,9 @@ def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(
     selection = pool.plain(fold.selection)
     p = heads.predict(saved_heads.load(trained.folder / "best_model.keras"), selection.plain())
     assert trained.selection_accuracy == np.mean((p >= 0.5) == (selection.labels == 1))
-    assert "weights given, not trained here" in model_card.render(trained.folder, "x")
+    card = model_card.render(trained.folder, "x")
+    assert "weights given, not trained here" in card
+    assert "by one head that is a whole network, trained end to end. Classes" in card
     assert member_jobs.finished(job())
     _check_shipped(trained, selection.rows, selection.plain(), pictures, tmp_path)
     given.unlink()
