@@ -18,7 +18,7 @@ import warm_start
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, ensemble_run, hard
+from violence_detection.ensemble import cross_validation, ensemble_run, hard, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
@@ -327,7 +327,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
     config: EnsembleConfig, says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        ensemble_run.check(config)
+        run_checks.check(config)
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
@@ -340,8 +340,8 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
     rows = rows.assign(label="nonfight", dataset="d", fingerprint="", split=["train"] * 15 + ["val"] * 5)
     if not config.all_clips:
         rows.loc[:9, "label"] = "fight"  # val alone lacks them
-    monkeypatch.setattr(ensemble_run.manifest, "read", lambda _: rows)
-    monkeypatch.setattr(ensemble_run.training_data, "check", lambda *_: None)
+    monkeypatch.setattr(run_checks.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(run_checks.training_data, "check", lambda *_: None)
     monkeypatch.setattr(ensemble_run.devices, "set_up", lambda _: pytest.fail("starts work first"))
     features = FeatureConfig(backbone=("efficientnet_lite0",))
     with pytest.raises(UserError, match=r"class only|no fight clip"):

@@ -12,7 +12,7 @@ import seeded_i3d
 import synthetic
 import tensorflow as tf
 
-from violence_detection.ensemble import ensemble, ensemble_run, folds
+from violence_detection.ensemble import ensemble, ensemble_run, folds, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
@@ -103,9 +103,9 @@ def test_a_member_without_inputs_and_a_backbone_without_a_member_are_named(
     members: tuple[str, ...], backbones: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        ensemble_run._check_looked_at(members, backbones)
+        run_checks._check_looked_at(members, backbones)
 
 
 def test_only_heads_on_features_are_tuned_on_hard_clips() -> None:
     with pytest.raises(UserError, match=r"--fine-tune-hard is for heads on features.*i3d_tuned"):
-        ensemble_run.check(EnsembleConfig(members=MEMBERS, fine_tune_hard=True))
+        run_checks.check(EnsembleConfig(members=MEMBERS, fine_tune_hard=True))
