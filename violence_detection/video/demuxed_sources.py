@@ -13,7 +13,6 @@ import av
 from violence_detection.errors import SourceError, UnreadableVideo
 from violence_detection.system import processes, redaction
 from violence_detection.video import decode, growing_file
-from violence_detection.video.rgb_frames import RgbFrames
 from violence_detection.video.sources import TimedFrame
 
 #: Those of FFmpeg's settings without which cameras fail: TCP before UDP, which loses packets behind most routers.
@@ -55,7 +54,7 @@ class DemuxedSource:
             self.fps = decode.plausible_rate(stream)
             begins = container.start_time
             clock = StreamClock(None if begins is None else begins / av.time_base, 1 / (self.fps or 25.0))
-            rgb = RgbFrames()
+            rgb = decode.RgbFrames()
             for frame in self._decoded(container, stream):
                 stamp = frame.pts if frame.pts is not None else frame.dts
                 base = frame.time_base or stream.time_base
