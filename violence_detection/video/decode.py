@@ -30,7 +30,7 @@ _WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
 #: Rates that the header may state; beyond them it is not believed, and time stamps alone count.
 _LOWEST_RATE, _HIGHEST_RATE = 1.0, 240.0
 #: Stamps that go back, or ahead, by more than this begin another recording, which follows on the one before.
-_BACK_S, _AHEAD_S = 2.0, 3600.0
+BACK_S, AHEAD_S = 2.0, 3600.0
 #: Where so many of the steps from frame to frame are alike, a longer one is a loss and not the video's own pace.
 _MOSTLY = 0.9
 #: Frames that may stand between a frame and the one that is decoded before it.
@@ -521,7 +521,7 @@ class _Reader:
         seconds = np.array(self.stamps, np.float64) * float(base)
         steps = np.diff(seconds)
         typical = float(np.median(np.abs(steps)))
-        jumps = np.flatnonzero((steps < -max(_BACK_S, _REORDERED * typical)) | (steps > _AHEAD_S)) + 1
+        jumps = np.flatnonzero((steps < -max(BACK_S, _REORDERED * typical)) | (steps > AHEAD_S)) + 1
         if len(jumps):  # another recording begins
             parts = np.split(seconds, jumps)
             for before, part in itertools.pairwise(parts):

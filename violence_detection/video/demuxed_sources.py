@@ -23,8 +23,6 @@ _OPTIONS = {
 }
 #: Pictures without times of their own, as webcams send them over HTTP.
 _WITHOUT_TIMES = {"mpjpeg", "mjpeg", "image2pipe"}
-#: Stamps that go back, or ahead, by more than this begin another recording, which follows on the one before.
-_BACK_S, _AHEAD_S = 2.0, 3600.0
 _LEAST_STEP_S = 1e-3
 
 
@@ -176,7 +174,7 @@ class StreamClock:
                 self._stamped = True
             assert self._begins_s is not None
             time_s = stamp_s - self._begins_s
-            if self._last_s is not None and not -_BACK_S <= time_s - self._last_s <= _AHEAD_S:
+            if self._last_s is not None and not -decode.BACK_S <= time_s - self._last_s <= decode.AHEAD_S:
                 time_s = next_s
                 self._begins_s = stamp_s - time_s
         if self._last_s is not None:
