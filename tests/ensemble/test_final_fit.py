@@ -15,7 +15,7 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.combine import manifest, split, val_ledger
-from violence_detection.ensemble import ensemble_run
+from violence_detection.ensemble import ensemble_run, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import Settings
 from violence_detection.ensemble.pool import Choice, Pool
@@ -247,4 +247,4 @@ def test_its_card_has_what_leaving_out_a_data_set_gave(pool: Pool, tmp_path: Pat
 @pytest.mark.parametrize("change", [{"show_val": True}, {"fine_tune_hard": True}])
 def test_what_needs_clips_kept_apart_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="--final"):
-        ensemble_run.check(dataclasses.replace(CONFIG, **change))
+        run_checks.check(dataclasses.replace(CONFIG, **change))

@@ -15,7 +15,7 @@ import tensorflow as tf
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from violence_detection.ensemble import ensemble, ensemble_run, folds, member_jobs
+from violence_detection.ensemble import ensemble, ensemble_run, folds, member_jobs, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
@@ -188,9 +188,9 @@ def test_a_member_without_inputs_and_a_backbone_without_a_member_are_named(
     members: tuple[str, ...], backbones: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        ensemble_run._check_looked_at(members, backbones)
+        run_checks._check_looked_at(members, backbones)
 
 
 def test_only_heads_on_features_are_tuned_on_hard_clips() -> None:
     with pytest.raises(UserError, match=r"--fine-tune-hard is for heads on features.*i3d_tuned"):
-        ensemble_run.check(EnsembleConfig(members=MEMBERS, fine_tune_hard=True))
+        run_checks.check(EnsembleConfig(members=MEMBERS, fine_tune_hard=True))

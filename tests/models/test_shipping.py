@@ -14,7 +14,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 from violence_detection.combine import manifest, split
-from violence_detection.ensemble import ensemble_run
+from violence_detection.ensemble import ensemble_run, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
@@ -203,7 +203,7 @@ def test_only_a_final_fit_is_shipped(place: tuple[Path, Path], by_name: Path, po
     with pytest.raises(UserError, match=r"no final fit.*--final"):
         shipping.ship(place[0].parent / "fold_0", "fold", _inputs(pool))
     with pytest.raises(UserError, match="add --final"):
-        ensemble_run.check(EnsembleConfig(cross_validate=2, ship="tiny"))
+        run_checks.check(EnsembleConfig(cross_validate=2, ship="tiny"))
 
 
 def test_without_a_name_ones_own_model_comes_before_the_shipped_one(

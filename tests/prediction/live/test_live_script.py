@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -10,64 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import live_parts
+import mqtt_broker
 import pytest
 import requests
 
 from violence_detection.video import decode
 
 TESTS = Path(__file__).resolve().parents[2]
-
-
-@contextmanager
-def _broker(port: int) -> Iterator[None]:
-    """A broker that lets everybody in."""
-    amqtt = pytest.importorskip("amqtt.broker")
-    loop = asyncio.new_event_loop()
-    config = {
-        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
-        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-    }
-
-    async def make() -> Any:
-        broker = amqtt.Broker(config)
-        await broker.start()
-        return broker
-
-    broker = loop.run_until_complete(make())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
-
-
-@contextmanager
-def _subscriber(port: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Whatever is published."""
-    from paho.mqtt.client import Client
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    heard: list[tuple[str, bytes]] = []
-    client = Client(CallbackAPIVersion.VERSION2)
-    client.on_message = lambda _client, _data, message: heard.append((message.topic, bytes(message.payload)))
-    client.connect("127.0.0.1", port)
-    client.subscribe("watch/#", 1)
-    client.loop_start()
-    try:
-        yield heard
-    finally:
-        client.disconnect()
-        client.loop_stop()
 
 
 class _Hook(ThreadingHTTPServer):
@@ -116,7 +70,7 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
         "--on-event", f"{sys.executable} {script}",
     ]  # fmt: skip
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    with _broker(mqtt), _subscriber(mqtt) as heard:
+    with mqtt_broker.started(mqtt), mqtt_broker.subscribed(mqtt, "watch/#") as heard:
         process = subprocess.Popen(
             command,
             env=os.environ | {"PYTHONPATH": path},
