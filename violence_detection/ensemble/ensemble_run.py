@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 _FOLDS = 5
 #: Clips at most on which a shipped model is compared with what it was made of.
 _COMPARED = 500
+#: And numbers of theirs, which are many where they are pictures.
+_COMPARED_NUMBERS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,26 @@ class EnsembleRun:
             if (folder / run_folder.ENSEMBLE_NAME).is_file():
                 model_card.write_trained(folder)
         if config.ship:
-            fields["shipped"] = str(shipping.ship(self.final_folder, config.ship, self._some_clips()))
+            made = shipping.ship(
+                self.final_folder, config.ship, self._some_clips(), self.pool.backbone_weights
+            )
+            fields["shipped"] = str(made)
         return {**fields, "generated_samples": self.pool.generated}
 
     def _some_clips(self) -> Inputs:
         """Plain clips to compare a shipped model on."""
         ids = sorted(self.pool.frame.clip_id)
-        return self.pool.plain(ids[:: -(-len(ids) // _COMPARED)]).plain()
+        numbers = sum(math.prod(shape) for shape in self.pool.plain(ids[:1]).shapes().values())
+        most = max(1, min(_COMPARED, _COMPARED_NUMBERS // numbers))
+        return self.pool.plain(ids[:: -(-len(ids) // most)]).plain()
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
         jobs = [replace(job, usd_per_hour=self.how.usd_per_hour) for job in jobs]
-        whole = [job for job in jobs if job.architecture in PICTURES_OF and member_jobs.finished(job) is None]
+        whole = [
+            job
+            for job in jobs
+            if job.architecture in PICTURES_OF and not job.given and member_jobs.finished(job) is None
+        ]
         if whole:
             fine_tuning.say_what_it_takes(self.settings.head, len(whole), self.how.usd_per_hour)
         return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy)
@@ -130,6 +142,7 @@ class EnsembleRun:
             folder or self.output,
             self.overwrite,
             self.config.tta,
+            in_logits=self.config.in_logits and len(members) > 1,
         )
 
     @property
@@ -185,6 +198,7 @@ class EnsembleRun:
                     self.overwrite,
                     self.config.tta,
                     by_dataset=True,
+                    in_logits=self.config.in_logits,
                 )
             )
         return plans
@@ -197,7 +211,9 @@ class EnsembleRun:
     def _write_ensemble(self, trained: Sequence[Trained]) -> dict[str, Any]:
         parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
         selection = self.pool.plain(self.official.selection)
-        out_of_fold = cross_validation.calibration_basis(self.output, self.plan, self.config.members)
+        out_of_fold = cross_validation.calibration_basis(
+            self.output, self.plan, self.config.members, self.config.in_logits
+        )
         weights = ensemble.write(
             self.output,
             parts,
@@ -205,6 +221,7 @@ class EnsembleRun:
             self.settings.train.seed,
             calibrated=True,
             out_of_fold=out_of_fold,
+            in_logits=self.config.in_logits,
         )
         val = self._look_at_val() if self.config.show_val else None
         members = [

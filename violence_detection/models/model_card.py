@@ -220,6 +220,15 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
     lines.append(("epochs that ran", ", ".join(map(str, ran)) or "not noted"))
     if run.final_fit:
         lines.append(("optimiser steps", _steps(run)))
+    if given := run.values(run_folder.GIVEN_KEY):
+        shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)
+        if shown:
+            lines.append(
+                (
+                    "weights given, not trained here",
+                    f"{shown} (SHA-256); that they were trained with the settings above was not checked",
+                )
+            )
     if run.mined:
         lines.append(("fine-tuned on hard clips", ", ".join(run.tuned) or "none was better for it"))
     return lines

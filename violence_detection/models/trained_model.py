@@ -12,6 +12,7 @@ import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD
 from violence_detection.errors import UserError
+from violence_detection.models import averaging
 from violence_detection.system import storage
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One trained head and its share in the average."""
+    """One trained head, its share in the average, and where logits are averaged what its own is divided by."""
 
     name: str
     model: keras.Model
     weight: float
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,16 @@ class TrainedModel:
 
     @property
     def member_threshold(self) -> float:
-        """What `threshold` is of members' probabilities, which are not calibrated."""
+        """What `threshold` is of members' probabilities and of their mean, before the model's temperature."""
         if self.calibration is None:
             return self.threshold
         return float(self.calibration.before(np.array([self.threshold]))[0])
+
+    def with_own(self, temperatures: Mapping[str, float]) -> TrainedModel:
+        """The same with temperatures of its members' own, by name: the mean is of their logits."""
+        return replace(
+            self, members=tuple(replace(m, temperature=temperatures[m.name]) for m in self.members)
+        )
 
     @property
     def calibrated(self) -> bool:
@@ -68,10 +76,14 @@ class TrainedModel:
         return self.calibration is not None and self.calibration.temperature is not None
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C)."""
+        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature."""
         from violence_detection.training import heads  # loaded with the members
 
-        return {m.name: heads.predict(m.model, inputs) for m in self.members}
+        found = {}
+        for m in self.members:
+            p = heads.predict(m.model, inputs)
+            found[m.name] = p if m.temperature in (None, 1.0) else averaging.scaled(p, 1 / m.temperature)
+        return found
 
     def attention(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """How much each time step counts, (N, T) with rows that sum to 1, of the members that pool by attention.
@@ -95,7 +107,12 @@ class TrainedModel:
     def uncalibrated(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
         """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""
         weights = [m.weight for m in self.members]
-        return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
+        return averaging.together([by_member[m.name] for m in self.members], weights, self.in_logits)
+
+    @property
+    def in_logits(self) -> bool:
+        """Whether the mean is of the members' logits, not of their probabilities."""
+        return all(m.temperature is not None for m in self.members)
 
     def trained_with(self, backbones: Sequence[str]) -> list[str]:
         """The engines that may have made the features of these backbones for training, of any member."""
@@ -131,8 +148,10 @@ class TrainedModel:
         return bool(self.record.get("generated_samples"))
 
 
-def load(path: Path) -> TrainedModel:
+def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     """Load a model file, a model folder or an ensemble folder.
+
+    `backbone_weights`: a file of the published weights, for members that hold their difference from them.
 
     Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
@@ -149,7 +168,11 @@ def load(path: Path) -> TrainedModel:
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
-    members = tuple(Member(name, saved_heads.load(file), weight) for name, file, weight in files)
+    own = model_files.temperatures(path) or {}
+    members = tuple(
+        Member(name, saved_heads.load(file, backbone_weights), weight, own.get(name))
+        for name, file, weight in files
+    )
     known = {f.name for f in fields(FeatureConfig)}
     stored: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
@@ -162,11 +185,11 @@ def load(path: Path) -> TrainedModel:
         "feature_records": feature_records,
         "feature_engines": _engines_of_all(records),
     }
-    own = (path / run_folder.CLIPS_NAME).is_file() and path not in folders
+    has_table = (path / run_folder.CLIPS_NAME).is_file() and path not in folders
     return TrainedModel(
         folders[0],
         # a shipped model has one table for all of its members
-        (path,) if own and model_files.is_shipped(path) else (path, *folders) if own else folders,
+        (path,) if has_table and model_files.is_shipped(path) else (path, *folders) if has_table else folders,
         members,
         FeatureConfig(**stored),
         record,

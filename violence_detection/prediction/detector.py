@@ -58,7 +58,7 @@ class Detector:
         from violence_detection.models import shipped  # needed once, to find the model
 
         self.config = config
-        loaded = trained_model.load(shipped.find(config.model))
+        loaded = trained_model.load(shipped.find(config.model), config.backbone_weights)
         self.model = loaded.at(config.operating_point, config.threshold)
         self.profile: CameraProfile | None = None
         self.events_by = config.at(self.model.threshold)
