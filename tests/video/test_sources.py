@@ -169,7 +169,7 @@ def test_an_mp4_that_is_being_written_says_so_at_once(tmp_path: Path) -> None:
         stream = container.add_stream(
             "mpeg4", rate=25, width=96, height=64, pix_fmt="yuv420p", bit_rate=10**7
         )
-        while not path.stat().st_size:
+        while not (path.is_file() and path.stat().st_size):
             noise = rng.integers(0, 255, (64, 96, 3), np.uint8)
             container.mux(stream.encode(av.VideoFrame.from_ndarray(noise)))
         with pytest.raises(SourceError, match="index at the end"):
