@@ -109,6 +109,14 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
     published = [json.loads(text) for topic, text in heard if topic == "watch/events"]
     assert [m["type"] for m in lines] == [m["type"] for m in published] == kinds
     _check_clip(Path(hook.got[-1]["clip"]), hook.got[-1])
+    _check_told(heard)
+    assert 'violence_camera_state{camera="yard",state="live"} 1.0' in figures
+    assert "geheim" not in out + err + str(heard) + str(hook.got) + str(lines) + figures
+    assert "yard: lost (" in err
+
+
+def _check_told(heard: list[tuple[str, bytes]]) -> None:
+    """What the broker has heard besides the news: the states of the camera and of these scripts."""
     told = [(topic, text) for topic, text in heard if not topic.endswith(("snapshot", "events"))]
     assert told[0] == ("watch/status", b"online")
     assert told[-1] == ("watch/status", b"offline")
@@ -117,9 +125,6 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
     assert states[-1] == "ended"
     assert "live" in states
     assert any(topic == "watch/yard/snapshot" and text[:2] == b"\xff\xd8" for topic, text in heard)
-    assert 'violence_camera_state{camera="yard",state="live"} 1.0' in figures
-    assert "geheim" not in out + err + str(heard) + str(hook.got) + str(lines) + figures
-    assert "yard: lost (" in err
 
 
 def _check_clip(path: Path, end: dict[str, Any]) -> None:
