@@ -12,7 +12,6 @@ import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD
 from violence_detection.errors import UserError
-from violence_detection.models import averaging
 from violence_detection.system import storage
 
 if TYPE_CHECKING:
@@ -77,6 +76,7 @@ class TrainedModel:
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature."""
+        from violence_detection.models import averaging  # loaded with the model
         from violence_detection.training import heads  # loaded with the members
 
         found = {}
@@ -106,6 +106,8 @@ class TrainedModel:
 
     def uncalibrated(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
         """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""
+        from violence_detection.models import averaging  # loaded with the model
+
         weights = [m.weight for m in self.members]
         return averaging.together([by_member[m.name] for m in self.members], weights, self.in_logits)
 
