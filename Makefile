@@ -60,10 +60,10 @@ roadmap: $(VENV)/.installed
 	$(PY) test_ensemble.py --models models_ensemble --data "$(DATA_ROOT)/combined_all/val" --tta 4
 
 # What the shipped models are made with. Clips that cannot be read are named and left out (exit 1).
-RECIPE_fast := --backbone i3d_steady,i3d_actions --streams rgb --augment 1 --members kernel --landmarks 1280 \
+RECIPE_fast := --backbone i3d_pictures --streams rgb --augment 1 --members i3d_tuned --keep-pretrained 0.25 \
 	--selection-fraction 0.01
-RECIPE_accurate := --backbone i3d_steady,i3d_actions,dinov2_spread --streams rgb,crop,moving --augment 1 \
-	--members kernel --landmarks 1280 --selection-fraction 0.01
+RECIPE_accurate := --backbone i3d_actions,dinov2_spread,i3d_pictures --streams rgb,moving --augment 1 \
+	--members kernel,i3d_tuned --landmarks 1280 --selection-fraction 0.01
 
 ship-fast ship-accurate: ship-%: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make ship-$* DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
