@@ -88,9 +88,11 @@ def test_image_and_video_backbones_side_by_side_see_what_training_saw(
     _stands_for_any_model(model, monkeypatch)
     create, asked = engines.create, {}
 
-    def note(kind: str, backbone: registry.Backbone, *rest: Any, trained_with: list[str]) -> engines.Engine:
+    def note(
+        kind: str, backbone: registry.Backbone, *rest: Any, trained_with: list[str], **how: Any
+    ) -> engines.Engine:
         asked[backbone.name] = trained_with
-        return create(kind, backbone, *rest)
+        return create(kind, backbone, *rest, **how)
 
     monkeypatch.setattr(engines, "create", note)
     verdict = detector.Detector(PredictConfig(model=tmp_path)).judge(clip)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD
@@ -15,6 +14,8 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 
 if TYPE_CHECKING:
+    import keras
+
     from violence_detection.features.config import FeatureConfig
     from violence_detection.features.key import BackboneRun, Inputs
     from violence_detection.models.calibration import Calibration
@@ -22,11 +23,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One trained head and its share in the average."""
+    """One trained head and its share in the average.
+
+    `model`: a keras.Model, or where an engine judges JudgedByEngine. `file`: where it was loaded from.
+    """
 
     name: str
-    model: keras.Model
+    model: Any
     weight: float
+    file: Path | None = None
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        """P(fight), (N,) in [0, 1], for inputs name -> (N, T, C)."""
+        from violence_detection.models.whole_networks import JudgedByEngine
+        from violence_detection.training import heads  # loaded with the members
+
+        if isinstance(self.model, JudgedByEngine):
+            return self.model.predict(inputs)
+        return heads.predict(self.model, inputs)
+
+    def attention(self, inputs: Inputs) -> list[np.ndarray]:
+        """How much each time step counts, (N, T) for each time axis that it pools by attention."""
+        from violence_detection.models.whole_networks import JudgedByEngine
+        from violence_detection.training import heads
+
+        return [] if isinstance(self.model, JudgedByEngine) else heads.attention(self.model, inputs)
 
 
 @dataclass(frozen=True)
@@ -69,20 +90,16 @@ class TrainedModel:
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C)."""
-        from violence_detection.training import heads  # loaded with the members
-
-        return {m.name: heads.predict(m.model, inputs) for m in self.members}
+        return {m.name: m.predict(inputs) for m in self.members}
 
     def attention(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """How much each time step counts, (N, T) with rows that sum to 1, of the members that pool by attention.
 
         A member with several time axes has one entry for each, "<member>, <T> steps".
         """
-        from violence_detection.training import heads  # loaded with the members
-
         found: dict[str, np.ndarray] = {}
         for m in self.members:
-            shares = heads.attention(m.model, inputs)
+            shares = m.attention(inputs)
             for share in shares:
                 found[m.name if len(shares) == 1 else f"{m.name}, {share.shape[1]} steps"] = share
         return found
@@ -149,7 +166,7 @@ def load(path: Path) -> TrainedModel:
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
-    members = tuple(Member(name, saved_heads.load(file), weight) for name, file, weight in files)
+    members = tuple(Member(name, saved_heads.load(file), weight, file) for name, file, weight in files)
     known = {f.name for f in fields(FeatureConfig)}
     stored: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
@@ -196,10 +213,10 @@ def check_weights(model: TrainedModel, backbone: str, weights: Path) -> None:
         )
 
 
-def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
+def check_features(model: TrainedModel, backbone: str, weights: Path | None = None) -> None:
     """Raise UserError if features are made differently here than when the model was trained.
 
-    How training clips are augmented may differ: no plain clip is touched by it.
+    How training clips are augmented may differ: no plain clip is touched by it. Without `weights`, nor do they count.
     """
     from violence_detection.features import key  # needed once, to begin
 
@@ -207,7 +224,7 @@ def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
         if trained_on["backbone"] != backbone:
             continue
         here = key.record(model.features, backbone, trained_on["stream"], weights)
-        keys = (here.keys() | trained_on.keys()) - {"augmentation"}
+        keys = (here.keys() | trained_on.keys()) - {"augmentation", *(() if weights else ("weights_sha256",))}
         if other := [k for k in sorted(keys) if here.get(k) != trained_on.get(k)]:
             raise UserError(
                 f"{model.folder} was trained by another version of these scripts, on features made differently "

@@ -205,6 +205,7 @@ _PAIRS = BackboneSampling(
     licence="MIT by the package's metadata; DINOv2 is Apache-2.0",
     weights=_WEIGHTS,
     sampling=_PAIRS,
+    bfloat16=True,
 )
 def build(path: Path) -> keras.Model:
     """The change of the patches of each pair of frames, from the package's `.onnx` file."""
@@ -223,6 +224,7 @@ _OVER_THE_CLIP = BackboneSampling(frames=10, together=True, frames_per_step=10, 
     licence="MIT by the package's metadata; DINOv2 is Apache-2.0",
     weights=_WEIGHTS,
     sampling=_OVER_THE_CLIP,
+    bfloat16=True,
 )
 def build_dinov2_spread(path: Path) -> keras.Model:
     """How far the patches wander over the clip, from the package's `.onnx` file."""
