@@ -31,7 +31,8 @@ from violence_detection.models import (
     trained_model,
 )
 from violence_detection.system import storage
-from violence_detection.training import heads, saved_heads
+from violence_detection.training import saved_heads
+from violence_detection.training.config import KERNEL
 
 MEMBERS = ("average", "kernel")
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +89,7 @@ def test_it_gives_what_it_was_made_of_in_half_the_bytes(
     changes.append(np.abs(before.average(one) - after.average(other)).max())
     assert max(changes) < 1e-3
     assert calibration.read(by_name / "tiny").record() == calibration.read(final).record()
-    weights = f"{heads.KERNEL}/best_model.safetensors"  # the others have no large weights here
+    weights = f"{KERNEL}/best_model.safetensors"  # the others have no large weights here
     assert (by_name / "tiny" / weights).stat().st_size < 0.75 * (final / weights).stat().st_size
     kinds = {p.suffix for p in (by_name / "tiny").rglob("*") if p.is_file()}
     assert kinds == {".json", ".safetensors", ".csv", ".md", ""}, "nothing in it can run"

@@ -104,7 +104,6 @@ def to_judge(
 
 def _ready(kind: str) -> str:
     """The kind that runs here. Raises UserError if its package is not installed."""
-    tensorflow_start.gpus()  # the first look at the devices, whatever runs the network: Keras builds it
     kind = resolved(kind)
     if kind == "openvino" and not _has_openvino():
         raise UserError("engine openvino: the package is missing. Run: pip install openvino")
@@ -220,6 +219,7 @@ def _shape(backbone: Backbone, images: int) -> tuple[int, ...]:
 
 def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
     """The model under that dtype policy, whatever heads are trained in: else evaluation would see other features."""
+    tensorflow_start.gpus()  # the first look at the devices, whatever runs the network: Keras builds it
     import keras
 
     before = keras.config.dtype_policy()
@@ -231,7 +231,7 @@ def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
 
 
 def _gpus() -> list[str]:
-    return tensorflow_start.gpus()
+    return tensorflow_start.gpus() if tensorflow_start.may_have_gpus() else []
 
 
 def _has_openvino() -> bool:

@@ -5,7 +5,7 @@ TOLERANCE, measured at each start against float32.
 
 To judge with features that a model was not trained on needs more: how far P(fight) moves on real clips was measured of
 the backbones that say `bfloat16` (docs/results.md, What judging costs), with models trained on float32. What a machine
-must show by itself is that it computes them so: on made-up pictures, within TOLERANCE, once.
+must show by itself, once, is that it computes them so: made-up pictures' features within JUDGING_TOLERANCE.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 #: Largest relative error ||a - b|| / ||b|| of a clip's features. Storing float16 alone makes 0.0002.
 TOLERANCE = 0.01
+
+#: The same of features that a model is to judge with; 1.2 to 2.4 % is what bfloat16 makes of I3D's.
+JUDGING_TOLERANCE = 0.05
 
 #: Images of a real clip, stream -> (T, S, S, 3) uint8, made only if they are needed; empty if no clip can be read.
 Probe = Callable[[], Mapping[str, np.ndarray]]
@@ -71,7 +74,7 @@ def keeps_bfloat16(backbone: Backbone, weights: Path, frames: int, engine: Calla
         return _worst_error(fast, exact)
 
     error = stored_networks.measured(stored_networks.key_of(backbone, weights, frames), measure)
-    kept = error <= TOLERANCE
+    kept = error <= JUDGING_TOLERANCE
     log.log(
         logging.INFO if kept else logging.WARNING,
         "%s: bfloat16 differs from float32 by %.2g %%: %s",

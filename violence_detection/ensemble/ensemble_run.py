@@ -27,8 +27,8 @@ from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.features.key import Inputs
 from violence_detection.models import calibration, model_card, shipping
 from violence_detection.system import console, processes, storage, tensorflow_start
-from violence_detection.training import devices, fine_tuning, heads, run_folder, trainer, training_data
-from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, takes
+from violence_detection.training import devices, fine_tuning, run_folder, trainer, training_data
+from violence_detection.training.config import ARCHITECTURES, PICTURES_OF, HeadConfig, TrainConfig, takes
 from violence_detection.training.run_folder import Trained
 from violence_detection.video import augment
 
@@ -355,7 +355,7 @@ def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
             )
     for backbone in backbones:
         if not any(takes(name, backbone) for name in members):
-            for_it = ", ".join(name for name in heads.ARCHITECTURES if takes(name, backbone))
+            for_it = ", ".join(name for name in ARCHITECTURES if takes(name, backbone))
             raise UserError(
                 f"--backbone {backbone}: none of --members {','.join(members)} looks at it. Leave it out, or add one "
                 f"of {for_it}"
@@ -393,9 +393,9 @@ def check(config: EnsembleConfig) -> None:
         raise UserError(
             f"--members needs at least one name, each once. Received: {','.join(config.members)!r}"
         )
-    if unknown := sorted(set(config.members) - set(heads.ARCHITECTURES)):
+    if unknown := sorted(set(config.members) - set(ARCHITECTURES)):
         raise UserError(
-            f"--members: unknown architecture {unknown[0]!r}. There are: {', '.join(heads.ARCHITECTURES)}"
+            f"--members: unknown architecture {unknown[0]!r}. There are: {', '.join(ARCHITECTURES)}"
         )
     if config.cross_validate < 0 or config.cross_validate == 1:
         raise UserError("--cross-validate takes the number of folds, at least 2")

@@ -23,7 +23,8 @@ from violence_detection.models import model_files, run_records
 from violence_detection.models.run_records import RunRecords
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder, step_plan, trained_clips
+from violence_detection.training import run_folder, step_plan, trained_clips
+from violence_detection.training.config import KERNEL
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -227,7 +228,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
 
 def _steps(run: RunRecords) -> str:
     """The members' steps; of one that is fitted at once there are none."""
-    steps = [m.of(step_plan.RECORD_KEY, "steps") for m in run.members if m.of("architecture") != heads.KERNEL]
+    steps = [m.of(step_plan.RECORD_KEY, "steps") for m in run.members if m.of("architecture") != KERNEL]
     return ", ".join(map(_shown, dict.fromkeys(steps))) or "none: fitted at once"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,10 @@ import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD
 from violence_detection.errors import UserError
+from violence_detection.models.light_heads import KernelHead, kernel_head
+from violence_detection.models.whole_networks import JudgedByEngine
 from violence_detection.system import storage
+from violence_detection.training.config import PICTURES_OF
 
 if TYPE_CHECKING:
     import keras
@@ -25,29 +29,44 @@ if TYPE_CHECKING:
 class Member:
     """One trained head and its share in the average.
 
-    `model`: a keras.Model, or where an engine judges JudgedByEngine. `file`: where it was loaded from.
+    `head`: a keras.Model, or what judges in its place (KernelHead, JudgedByEngine); None: it is loaded from `file`
+    when it is needed.
     """
 
     name: str
-    model: Any
+    head: Any
     weight: float
     file: Path | None = None
 
+    @cached_property
+    def model(self) -> keras.Model:
+        """The head as Keras has it. Raises UserError if it must be loaded and is damaged."""
+        if self.file is None or not (self.head is None or self._judges_itself):
+            return self.head
+        from violence_detection.training import saved_heads
+
+        return saved_heads.load(self.file)
+
+    @property
+    def _judges_itself(self) -> bool:
+        return isinstance(self.head, KernelHead | JudgedByEngine)
+
     def predict(self, inputs: Inputs) -> np.ndarray:
         """P(fight), (N,) in [0, 1], for inputs name -> (N, T, C)."""
-        from violence_detection.models.whole_networks import JudgedByEngine
-        from violence_detection.training import heads  # loaded with the members
+        if self._judges_itself:
+            judged: np.ndarray = self.head.predict(inputs)
+            return judged
+        from violence_detection.training import heads
 
-        if isinstance(self.model, JudgedByEngine):
-            return self.model.predict(inputs)
         return heads.predict(self.model, inputs)
 
     def attention(self, inputs: Inputs) -> list[np.ndarray]:
         """How much each time step counts, (N, T) for each time axis that it pools by attention."""
-        from violence_detection.models.whole_networks import JudgedByEngine
+        if self._judges_itself:
+            return []
         from violence_detection.training import heads
 
-        return [] if isinstance(self.model, JudgedByEngine) else heads.attention(self.model, inputs)
+        return heads.attention(self.model, inputs)
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,7 @@ def load(path: Path) -> TrainedModel:
     """
     from violence_detection.features.config import FeatureConfig
     from violence_detection.models import calibration, model_files  # needed once, to load
-    from violence_detection.training import model_record, run_folder, saved_heads
+    from violence_detection.training import model_record, run_folder
 
     files = model_files.listed(path)
     records = [model_record.read(model_files.record_path(file)) for _, file, _ in files]
@@ -166,7 +185,10 @@ def load(path: Path) -> TrainedModel:
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
-    members = tuple(Member(name, saved_heads.load(file), weight, file) for name, file, weight in files)
+    members = tuple(
+        Member(name, _head(file, record), weight, file)
+        for (name, file, weight), record in zip(files, records, strict=True)
+    )
     known = {f.name for f in fields(FeatureConfig)}
     stored: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
@@ -190,6 +212,17 @@ def load(path: Path) -> TrainedModel:
         tuple(records),
         calibration=calibration.read(path),
     )
+
+
+def _head(file: Path, record: Mapping[str, Any]) -> Any:
+    """What judges with a stored head: without Keras where that can be; a whole network only once it is needed."""
+    if record["architecture"] in PICTURES_OF:
+        return None
+    if light := kernel_head(file, record):
+        return light
+    from violence_detection.training import saved_heads
+
+    return saved_heads.load(file)
 
 
 def _engines_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

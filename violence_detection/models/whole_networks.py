@@ -54,7 +54,7 @@ def taken_out(model: TrainedModel) -> tuple[TrainedModel, list[BackboneRun]]:
             pictures.add(name)
             run = _run(model, registry.get(name), member, record)
             (judged,) = run.inputs(run.config.streams[0])
-            member, runs = replace(member, model=JudgedByEngine(judged)), [*runs, run]
+            member, runs = replace(member, head=JudgedByEngine(judged)), [*runs, run]
         members.append(member)
     if not runs:
         return model, []

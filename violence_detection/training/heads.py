@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from violence_detection.training.config import PICTURES_OF, HeadConfig
+from violence_detection.training.config import KERNEL, PICTURES_OF, HeadConfig
 
 #: Clips that are judged at once, and numbers of their inputs: fewer clips where these are pictures.
 PREDICT_BATCH, _PREDICT_NUMBERS = 256, 1 << 25
@@ -200,8 +200,6 @@ def _average(x: Tensor, c: HeadConfig) -> Tensor:
     return layers.GlobalAveragePooling1D()(x)
 
 
-#: The head that is fitted at once and not by steps; it looks at no order in time.
-KERNEL = "kernel"
 POOLINGS: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "bilstm_attention": _bilstm_attention,
     "lstm": _lstm,
@@ -212,9 +210,6 @@ POOLINGS: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "attention": _attention,
     "average": _average,
 }
-#: Those that take features, and all.
-ON_FEATURES = (*POOLINGS, KERNEL)
-ARCHITECTURES = (*ON_FEATURES, *PICTURES_OF)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ import numpy as np
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, saved_heads
-from violence_detection.training.config import HeadConfig
+from violence_detection.training.config import KERNEL, HeadConfig
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_board import Board
 from violence_detection.training.training_data import Data, Samples
@@ -51,7 +51,7 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     seed = int(record["train"]["seed"])
     shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     keras.utils.set_random_seed(seed)
-    model = heads.build(heads.KERNEL, shapes, HeadConfig(**record["head"]))
+    model = heads.build(KERNEL, shapes, HeadConfig(**record["head"]))
     _solve(model, data.train, HeadConfig(**record["head"]), seed, folder)
     p = _p_fight(model, data.selection)
     row = {

@@ -23,7 +23,7 @@ from violence_detection.backbones.keras_archive import damaged, read_config, ref
 from violence_detection.errors import UserError
 from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import archive_config, heads, model_record, run_folder
-from violence_detection.training.config import PICTURES_OF, HeadConfig
+from violence_detection.training.config import ARCHITECTURES, KERNEL, PICTURES_OF, HeadConfig
 
 _POLICY, _POLICIES = "dtype_policy", ("float32", "mixed_float16", "mixed_bfloat16")
 #: What weights may be kept as; half the bytes are enough to judge with.
@@ -79,7 +79,7 @@ def _open_archive(file: Path) -> keras.Model:
     # importing these registers the layers that the file names
     from violence_detection.training import tuned_network
 
-    assert heads.ARCHITECTURES
+    assert ARCHITECTURES
     assert tuned_network.TRUNK
     archive_config.check(file, read_config(file))
     try:
@@ -146,9 +146,9 @@ def _check_size(file: Path, record: Mapping[str, Any]) -> None:
     head, shapes = record["head"], list(record["inputs"].values())
     if record["architecture"] in PICTURES_OF:
         return  # of one size, whatever the record says
-    wide = head["landmarks" if record["architecture"] == heads.KERNEL else "projection"]
+    wide = head["landmarks" if record["architecture"] == KERNEL else "projection"]
     floats = [channels * wide for _, channels in shapes]
-    if record["architecture"] not in ("average", heads.KERNEL):
+    if record["architecture"] not in ("average", KERNEL):
         floats.append(head["units"] ** 2)
     if record["architecture"] == "attention":
         floats += [steps * head["units"] for steps, _ in shapes]

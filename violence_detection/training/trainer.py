@@ -45,7 +45,7 @@ from violence_detection.training import (
     trained_clips,
     training_faults,
 )
-from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
+from violence_detection.training.config import KERNEL, PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.feed import Feed
 from violence_detection.training.loss_scale import MirroredLossScale
 from violence_detection.training.run_folder import Trained
@@ -133,7 +133,7 @@ def train(
     if finished:
         log.info("%s: finished earlier, nothing to do", folder)
         return finished
-    if record["architecture"] == heads.KERNEL:
+    if record["architecture"] == KERNEL:
         return kernel_fit.fit(record, data, folder)
     weights = (
         fine_tuning.published_weights(record, backbone_weights) if fine_tuning.is_tuned(record) else None
