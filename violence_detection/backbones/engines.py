@@ -20,14 +20,14 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from violence_detection.backbones import stored_networks
-from violence_detection.backbones.registry import Backbone
+from violence_detection.backbones.registry import Backbone, PerFrame
 from violence_detection.errors import UserError
 from violence_detection.system import tensorflow_start
 
@@ -86,20 +86,38 @@ def to_judge(
 ) -> Engine:
     """The engine for judging, as `create` makes it without a probe.
 
-    But on CPUs it is bfloat16 where the CPU is fast at it, the backbone is one that keeps P(fight) in it, and made-up
-    pictures show that it keeps its features here. That is measured once a machine, so the same engine runs every time.
+    But on CPUs windows share what is made of frames that they have in common, and it is bfloat16 where the CPU is fast
+    at it, the backbone is one that keeps P(fight) in it, and made-up pictures show that it keeps its features here.
+    That is measured once a machine, so that the same engine runs every time.
     """
     kind = _ready(kind)
-    if kind == "openvino" and precision == "auto" and backbone.bfloat16 and (has_avx512_bf16() or has_amx()):
+    if kind != "openvino":
+        return create(kind, backbone, weights, frames, trained_with=trained_with, precision=precision)
+
+    def engine(dtype: str) -> Engine:
+        if backbone.per_frame:
+            return _sharing_engine(backbone, backbone.per_frame, weights, dtype)
+        return _engine(kind, backbone, weights, frames, dtype)
+
+    if precision == "float32":
+        return engine("float32")
+    if backbone.bfloat16 and (has_avx512_bf16() or has_amx()):
         from violence_detection.backbones import precision as reduced_precision
 
-        def engine(dtype: str) -> Engine:
-            return _engine(kind, backbone, weights, frames, dtype)
+        keeps = reduced_precision.keeps_bfloat16(backbone, weights, frames, engine)
+        return engine("bfloat16" if keeps else "float32")
+    as_trained = _reduced_precision(kind)
+    return engine(as_trained if as_trained and set(trained_with) == {f"{kind}-{as_trained}"} else "float32")
 
-        if reduced_precision.keeps_bfloat16(backbone, weights, frames, engine):
-            return engine("bfloat16")
-        return engine("float32")
-    return create(kind, backbone, weights, frames, trained_with=trained_with, precision=precision)
+
+def _sharing_engine(backbone: Backbone, per_frame: PerFrame, weights: Path, dtype: str) -> Engine:
+    from violence_detection.backbones.shared_frames import FrameSharingEngine
+
+    alone = replace(backbone, name=f"{backbone.name} by frame", build=per_frame.build)
+    network = stored_networks.network(
+        alone, weights, 1, lambda: _converted(_build(alone, weights, "float32"))
+    )
+    return FrameSharingEngine(f"openvino-{dtype}", _openvino(network, _shape(backbone, 1), dtype), per_frame)
 
 
 def _ready(kind: str) -> str:
