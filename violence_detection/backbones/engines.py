@@ -91,7 +91,7 @@ def to_judge(
     That is measured once a machine, so that the same engine runs every time.
     """
     kind = _ready(kind)
-    if kind != "openvino":
+    if kind != "openvino" or not (backbone.bfloat16 or backbone.per_frame):
         return create(kind, backbone, weights, frames, trained_with=trained_with, precision=precision)
 
     def engine(dtype: str) -> Engine:

@@ -12,10 +12,7 @@ import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD
 from violence_detection.errors import UserError
-from violence_detection.models.light_heads import KernelHead, kernel_head
-from violence_detection.models.whole_networks import JudgedByEngine
 from violence_detection.system import storage
-from violence_detection.training.config import PICTURES_OF
 
 if TYPE_CHECKING:
     import keras
@@ -49,6 +46,9 @@ class Member:
 
     @property
     def _judges_itself(self) -> bool:
+        from violence_detection.models.light_heads import KernelHead  # loaded with the members
+        from violence_detection.models.whole_networks import JudgedByEngine
+
         return isinstance(self.head, KernelHead | JudgedByEngine)
 
     def predict(self, inputs: Inputs) -> np.ndarray:
@@ -216,6 +216,9 @@ def load(path: Path) -> TrainedModel:
 
 def _head(file: Path, record: Mapping[str, Any]) -> Any:
     """What judges with a stored head: without Keras where that can be; a whole network only once it is needed."""
+    from violence_detection.models.light_heads import kernel_head
+    from violence_detection.training.config import PICTURES_OF
+
     if record["architecture"] in PICTURES_OF:
         return None
     if light := kernel_head(file, record):

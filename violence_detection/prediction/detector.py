@@ -125,6 +125,7 @@ class Detector:
             calibrated=self.model.calibrated,
             fps=info.fps,
             profile=self.profile.name if self.profile else "",
+            judged_with=", ".join(sorted({engine.name for engine in self._engines})),
         )
 
     def watch(self, source: Source) -> Iterator[JudgedWindow]:
