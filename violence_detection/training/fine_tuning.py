@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from violence_detection.backbones import numpy_pickle, registry
 from violence_detection.errors import UserError
-from violence_detection.features import estimate
 from violence_detection.system import processes, storage, tensorflow_start
 from violence_detection.training import tuned_network
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
@@ -69,6 +67,10 @@ def check(head: HeadConfig) -> None:
 def say_what_it_takes(head: HeadConfig, models: int, usd_per_hour: float) -> None:
     """Log, before it begins, how long training so many such heads takes where there is no GPU."""
     clips = models * head.tuned_steps * head.tuned_batch_size
+    import tensorflow as tf
+
+    from violence_detection.features import estimate
+
     if tensorflow_start.gpus():
         log.info("%d network(s) to train end to end: %s clips there and back", models, f"{clips:,}")
         return
@@ -124,6 +126,10 @@ class SlowTrunkAdamW(keras.optimizers.AdamW):
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
         """Those of the whole batch: Keras clips each device's part by itself, before they are summed."""
+        if keras.backend.backend() != "tensorflow":  # the others give those of the whole batch
+            return super()._clip_gradients(grads)
+        import tensorflow as tf
+
         replica = tf.distribute.get_replica_context()
         if replica is None or replica.num_replicas_in_sync == 1:
             return super()._clip_gradients(grads)

@@ -1,0 +1,408 @@
+"""Trains the head `i3d_tuned` on Keras' JAX backend, for a GPU that TensorFlow does not reach.
+
+    python benchmarks/tune_on_jax.py pack --data-root DATA --models MODELS --member kernel --output PICTURES
+    KERAS_BACKEND=jax python benchmarks/tune_on_jax.py fit --pictures PICTURES --weights FILE --output OUT [FIT ...]
+    python benchmarks/tune_on_jax.py give --fits OUT --weights FILE --models MODELS --share 0.75
+
+Network, augmentation, optimiser, mixing of clips, schedule and average are the package's own; only the loop that makes
+the steps is here. MODELS is a folder that train_ensemble_models.py has made with a quicker member: its folds, left-out
+data sets and final fit are the runs, and each is fitted to the clips of that member's run. `pack` writes a small video
+of each clip (at most 5.12 s from its middle, 176 pixels, H.264) and pictures.json. `fit` writes OUT/<run>.npz: what was
+added to the published weights, in steps of 1/LEVELS of each channel's largest, and the logits of the clips held out and
+of quiet footage (--quiet) with several shares of the change. `give` puts them into MODELS, each into the folder of the
+member i3d_tuned of its run, where train_ensemble_models.py takes them as trained.
+
+`fit` needs the packages jax and keras, but no TensorFlow, PyAV or FFmpeg. Fits that are there are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import cv2
+import numpy as np
+
+SIDE, FRAMES, SPAN_S, LONGEST_S, MOST_FRAMES = 176, 32, 2.56, 5.12, 80
+SHARES = (0.5, 0.75, 1.0)  # of what was learnt, beside the published weights
+_BATCHES_AHEAD = 12
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    modes = parser.add_subparsers(dest="mode", required=True)
+    p = modes.add_parser("pack")
+    p.add_argument("--data-root", type=Path, required=True, help="with combined_all")
+    p.add_argument("--models", type=Path, required=True, help="folder with the runs")
+    p.add_argument("--member", default="kernel", help="whose clips each run is fitted to (default: kernel)")
+    p.add_argument("--quiet", type=Path, help="folder of videos in which nobody fights")
+    p.add_argument("--output", type=Path, required=True)
+    p = modes.add_parser("fit")
+    p.add_argument(
+        "--pictures", type=Path, nargs="+", required=True, help="what `pack` wrote; may lie in parts"
+    )
+    p.add_argument("--weights", type=Path, required=True, help="the published weights")
+    p.add_argument("--output", type=Path, required=True)
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--steps", type=int, default=300)
+    p.add_argument("--batch-size", type=int, default=32)
+    p.add_argument("--levels", type=int, default=15, help="steps between 0 and a channel's largest change")
+    p.add_argument(
+        "--window", choices=("middle", "any"), default="any", help="2.6 s of a train clip (default: any)"
+    )
+    p.add_argument("fits", nargs="*", help="names of runs (default: all)")
+    p = modes.add_parser("give")
+    p.add_argument("--fits", type=Path, required=True, help="what `fit` wrote")
+    p.add_argument("--weights", type=Path, required=True, help="the published weights")
+    p.add_argument("--models", type=Path, required=True)
+    p.add_argument("--share", type=float, default=0.75, help="of the change (default: 0.75)")
+    args = parser.parse_args()
+    {"pack": pack, "fit": fit_all, "give": give}[args.mode](args)
+    return 0
+
+
+def pack(args: argparse.Namespace) -> None:
+    """Write the clips' pictures, and which clips each run was fitted to."""
+    import pandas as pd
+
+    from violence_detection.combine import manifest
+
+    combined = args.data_root / "combined_all"
+    rows = manifest.read(combined)
+    runs = {}
+    for listed in sorted(args.models.glob(f"**/{args.member}/trained_on.csv")):
+        seen = pd.read_csv(listed)
+        trained = seen[seen.role == "train"]
+        unseen = rows[~rows.source_group.isin(seen.source_group)]
+        runs[listed.parent.parent.relative_to(args.models).as_posix()] = {
+            "train": list(trained.clip_id), "held_out": list(unseen.clip_id),
+        }  # fmt: skip
+    args.output.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (
+            combined / r.path,
+            {"id": r.clip_id, "label": int(str(r.label) == "fight"), "dataset": r.dataset, "kind": "clip"},
+        )
+        for r in rows.itertuples()
+    ]
+    quiet = (
+        sorted(p for p in args.quiet.rglob("*") if p.suffix in (".mp4", ".avi", ".mkv")) if args.quiet else []
+    )
+    jobs += [(p, {"id": p.stem, "label": 0, "dataset": "quiet", "kind": "quiet"}) for p in quiet]
+    clips = [_packed_video(path, args.output / f"{i:05d}.mp4", row) for i, (path, row) in enumerate(jobs)]
+    (args.output / "pictures.json").write_text(json.dumps({"clips": clips, "runs": runs}))
+
+
+def _packed_video(path: Path, target: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Its frames evenly spaced over the middle of a clip, or 12.5 a second of quiet footage."""
+    import av
+
+    from violence_detection.video.pictures import resize
+
+    frames, times = [], []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            frames.append(resize(frame.to_ndarray(format="rgb24"), SIDE))
+            times.append(float(frame.time or 0))
+    at = np.array(times) - times[0]
+    gap = float(np.median(np.diff(at))) if len(at) > 1 else 0.04
+    length = at[-1] + gap
+    span = min(length, LONGEST_S) if row["kind"] == "clip" else length
+    count = min(round(span / gap), MOST_FRAMES) if row["kind"] == "clip" else round(length * 12.5)
+    wanted = (length - span) / 2 + (np.arange(count) + 0.5) * span / count - gap / 2
+    chosen = np.clip(np.searchsorted(at, wanted + 1e-6, side="right") - 1, 0, len(frames) - 1)
+    with av.open(str(target), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width = stream.height = SIDE
+        stream.pix_fmt, stream.options = "yuv420p", {"crf": "25", "g": "100"}
+        for i in chosen:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[i], format="rgb24")))
+        container.mux(stream.encode())
+    return {**row, "file": target.name, "span": span}
+
+
+def give(args: argparse.Namespace) -> None:
+    """Put the weights of each fit into the member's folder of its run."""
+    from violence_detection.backbones import numpy_pickle
+    from violence_detection.backbones.networks import i3d
+
+    published = i3d.folded(i3d.trunk(), numpy_pickle.read_tree(args.weights))
+    for path in sorted(args.fits.glob("*.npz")):
+        fit = np.load(path)
+        folder = args.models / path.stem.replace("+", "/") / "i3d_tuned"
+        folder.mkdir(parents=True, exist_ok=True)
+        changes = _unpacked(fit, [p.shape for p in published])
+        arrays = [p + args.share * c for p, c in zip(published, changes, strict=True)]
+        np.savez(folder / "given_weights.npz", *arrays, fit["kernel"], fit["bias"])
+        print(folder)
+
+
+class Pictures:
+    """Packed clips: `data` (N, 80, S, S, 3) uint8, `count` (N,) frames of each, `span_s` (N,)."""
+
+    def __init__(self, folders: list[Path]):
+        listed = [f / "pictures.json" for f in folders if (f / "pictures.json").is_file()]
+        record = json.loads(listed[0].read_text())
+        self.runs: dict[str, dict[str, list[str]]] = record["runs"]
+        rows = record["clips"]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            videos = list(pool.map(lambda r: _frames([f / r["file"] for f in folders]), rows))
+        self.quiet = [(r, v) for r, v in zip(rows, videos, strict=True) if r["kind"] == "quiet"]
+        kept = [(r, v) for r, v in zip(rows, videos, strict=True) if r["kind"] == "clip"]
+        self.ids = np.array([r["id"] for r, _ in kept])
+        self.labels = np.array([r["label"] for r, _ in kept])
+        self.datasets = np.array([r["dataset"] for r, _ in kept])
+        self.span_s = np.array([r["span"] for r, _ in kept])
+        self.count = np.array([len(v) for _, v in kept])
+        self.data = np.zeros((len(kept), MOST_FRAMES, SIDE, SIDE, 3), np.uint8)
+        for i, (_, video) in enumerate(kept):
+            self.data[i, : len(video)] = video
+
+    def moments(self, i: Any, start: float) -> np.ndarray:
+        """Frame numbers (32,) of 2.56 s; `start`: share of what the clip is longer."""
+        span = min(self.span_s[i], SPAN_S)
+        rate = self.count[i] / self.span_s[i]
+        at = (self.span_s[i] - span) * start + (np.arange(FRAMES) + 0.5) * span / FRAMES
+        return np.clip((at * rate).astype(np.int32), 0, self.count[i] - 1)
+
+    def quiet_windows(self) -> tuple[list[tuple[str, float]], np.ndarray]:
+        """Every 2.5 s of the quiet videos: where, and frames (N, 32, S, S, 3)."""
+        where, windows = [], []
+        for row, video in self.quiet:
+            rate, start = len(video) / row["span"], 0.0
+            while start + SPAN_S <= row["span"] + 0.2:
+                at = (start + (np.arange(FRAMES) + 0.5) * SPAN_S / FRAMES) * rate
+                windows.append(video[np.clip(at.astype(int), 0, len(video) - 1)])
+                where.append((row["id"], start))
+                start += 2.5
+        return where, np.array(windows)
+
+
+def _frames(paths: list[Path]) -> np.ndarray:
+    video = cv2.VideoCapture(str(next(p for p in paths if p.is_file())))
+    frames = []
+    while (read := video.read())[0]:
+        frames.append(read[1][..., ::-1])
+    return np.stack(frames)
+
+
+def fit_all(args: argparse.Namespace) -> None:
+    """Make the fits, one after another."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    cv2.setNumThreads(1)
+    pictures = Pictures(args.pictures)
+    fitter = Fitter(pictures, args)
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name in args.fits or pictures.runs:
+        path = args.output / f"{name.replace('/', '+')}.npz"
+        if not path.is_file():
+            np.savez_compressed(path, **fitter.fit(name))
+
+
+class Fitter:
+    """The network once compiled, for any number of fits."""
+
+    def __init__(self, pictures: Pictures, args: argparse.Namespace):
+        import jax
+        import keras
+        from keras import ops
+
+        from violence_detection.training import fine_tuning, heads
+        from violence_detection.training.config import HeadConfig, TrainConfig
+
+        self.pictures, self.args = pictures, args
+        head = HeadConfig(tuned_steps=args.steps, tuned_batch_size=args.batch_size)
+        train = fine_tuning.train_config(head, TrainConfig())
+        plan = fine_tuning.plan(head)
+        keras.config.set_dtype_policy("mixed_bfloat16" if jax.default_backend() == "gpu" else "float32")
+        keras.utils.set_random_seed(0)
+        name = "i3d_pictures.rgb"
+        self.model = model = heads.build("i3d_tuned", {name: (FRAMES, SIDE * SIDE * 3)}, head)
+        fine_tuning.start(model, args.weights)
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0 if plan.warmup else train.learning_rate, decay_steps=max(1, plan.horizon - plan.warmup), alpha=0.01,
+            warmup_target=train.learning_rate if plan.warmup else None, warmup_steps=plan.warmup,
+        )  # fmt: skip
+        self.optimizer = optimizer = fine_tuning.optimizer(model, schedule, train.weight_decay)
+        optimizer.build(model.trainable_variables)
+        self.start = [[np.asarray(v) for v in part] for part in
+                      (model.trainable_variables, model.non_trainable_variables, optimizer.variables)]  # fmt: skip
+        self.averages = [i for i, v in enumerate(optimizer.variables) if "_average" in v.path]
+        seed = model.get_layer("augmentation").seed_generator
+        loss = keras.losses.BinaryCrossentropy(label_smoothing=train.label_smoothing)
+        self.data = jax.device_put(pictures.data)
+
+        def looked_at(data: Any, rows: Any, moments: Any) -> Any:
+            chosen = jax.vmap(lambda r, m: data[r][m])(rows, moments)
+            return ops.reshape(chosen, (len(rows), FRAMES, SIDE * SIDE * 3))
+
+        def step(tv: Any, ntv: Any, ov: Any, data: Any, rows: Any, moments: Any, y: Any) -> Any:
+            mapping = list(zip(model.non_trainable_variables, ntv, strict=True))
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                x, y = fine_tuning.mixed({name: looked_at(data, rows, moments)}, y, seed)
+            ntv = [scope.get_current_value(v) for v in model.non_trainable_variables]
+
+            def measured(tv: Any) -> Any:
+                p, after = model.stateless_call(tv, ntv, x, training=True)
+                return loss(y, p), after
+
+            (value, ntv), gradients = jax.value_and_grad(measured, has_aux=True)(tv)
+            tv, ov = optimizer.stateless_apply(ov, gradients, tv)
+            return tv, ntv, ov, value
+
+        def judged(tv: Any, data: Any, rows: Any, moments: Any) -> Any:
+            p, _ = model.stateless_call(
+                tv, self.start[1], {name: looked_at(data, rows, moments)}, training=False
+            )
+            p = ops.clip(p[:, 0], 1e-7, 1 - 1e-7)
+            return ops.log(p / (1 - p))
+
+        self.step = jax.jit(step, donate_argnums=(0, 1, 2))
+        self.judged = jax.jit(judged)
+        self.quiet_at, self.quiet = pictures.quiet_windows()
+
+    def fit(self, name: str) -> dict[str, Any]:
+        """One run: steps, the logits of what it did not see, and the change of the weights."""
+        import jax.numpy as jnp
+
+        pictures, args, number = self.pictures, self.args, self.args.seed
+        run = pictures.runs[name]
+        train = np.flatnonzero(np.isin(pictures.ids, run["train"]))
+        held_out = np.flatnonzero(np.isin(pictures.ids, run["held_out"]))
+        tv, ntv, ov = ([jnp.asarray(v) for v in part] for part in self.start)
+        ntv = [v + jnp.asarray(number * 1000 + 1, v.dtype) for v in ntv]  # the seeds of what is drawn
+        order = self._drawn(train, number)
+        rng = np.random.default_rng([number, 1])
+        starts = rng.random(order.shape) if args.window == "any" else np.full(order.shape, 0.5)
+
+        def batch(i: int) -> tuple[np.ndarray, ...]:
+            moments = np.stack([pictures.moments(r, s) for r, s in zip(order[i], starts[i], strict=True)])
+            return order[i].astype(np.int32), moments, pictures.labels[order[i]][:, None].astype(np.float32)
+
+        losses = []
+        with ThreadPoolExecutor(4) as pool:
+            ahead = deque(pool.submit(batch, i) for i in range(min(_BATCHES_AHEAD, args.steps)))
+            for i in range(args.steps):
+                given = ahead.popleft().result()
+                if i + _BATCHES_AHEAD < args.steps:
+                    ahead.append(pool.submit(batch, i + _BATCHES_AHEAD))
+                tv, ntv, ov, value = self.step(tv, ntv, ov, self.data, *given)
+                if i < 2 or i % 50 == 49:
+                    losses.append(round(float(value), 3))
+        averaged = [np.asarray(ov[i]) for i in self.averages]
+        assert all(a.shape == v.shape for a, v in zip(averaged, self.start[0], strict=True))
+        result: dict[str, Any] = {"held_out": pictures.ids[held_out], "losses": losses}
+        for share in SHARES:
+            mixed = self._with(averaged, share)
+            if len(held_out):
+                z = self._judge(mixed, self.data, held_out, [pictures.moments(r, 0.5) for r in held_out])
+                result[f"z_{share}"] = z
+                y = pictures.labels[held_out]
+                print(
+                    f"{name}, {share} of the change: accuracy {np.mean((z > 0) == y):.3f}, AUC {auc(z, y):.4f}"
+                )
+            if len(self.quiet):
+                moments = [np.arange(FRAMES, dtype=np.int32)] * len(self.quiet)
+                result[f"quiet_{share}"] = q = self._judge(
+                    mixed, self.quiet, np.arange(len(self.quiet)), moments
+                )
+                print(
+                    f"{name}, {share} of the change: {int((q > 0).sum())} of {len(q)} quiet windows above 0"
+                )
+        return {**result, **self._packed(averaged)}
+
+    def _drawn(self, train: np.ndarray, number: int) -> np.ndarray:
+        """Clips of each step, as often from each pair of data set and class."""
+        pair = np.char.add(self.pictures.datasets[train], self.pictures.labels[train].astype(str))
+        rng = np.random.default_rng(number)
+        members = [train[pair == p] for p in np.unique(pair)]
+        each = -(-self.args.steps * self.args.batch_size // len(members))
+        drawn = [
+            np.concatenate([rng.permutation(m) for _ in range(-(-each // len(m)))])[:each] for m in members
+        ]
+        order = np.concatenate([np.array(drawn)[:, i][rng.permutation(len(members))] for i in range(each)])
+        return order[: self.args.steps * self.args.batch_size].reshape(self.args.steps, -1)
+
+    def _with(self, averaged: list[np.ndarray], share: float) -> list[np.ndarray]:
+        """The network's weights between the published ones and the tuned; the last layer is the tuned one's."""
+        trunk = len(averaged) - 2
+        return [
+            p + share * (a - p) if i < trunk else a
+            for i, (a, p) in enumerate(zip(averaged, self.start[0], strict=True))
+        ]
+
+    def _judge(
+        self, weights: list[np.ndarray], data: Any, rows: np.ndarray, moments: list[np.ndarray]
+    ) -> np.ndarray:
+        size, found = 32, []
+        at = np.array(moments)
+        for i in range(0, len(rows), size):
+            some, when = rows[i : i + size], at[i : i + size]
+            missing = size - len(some)
+            some_, when_ = (
+                np.concatenate([some, some[:1].repeat(missing)]),
+                np.concatenate([when, when[:1].repeat(missing, 0)]),
+            )
+            if data is not self.data:  # only those of the batch travel
+                found.append(
+                    np.asarray(self.judged(weights, data[some_], np.arange(size), when_))[: len(some)]
+                )
+            else:
+                found.append(np.asarray(self.judged(weights, data, some_, when_))[: len(some)])
+        return np.concatenate(found)
+
+    def _packed(self, averaged: list[np.ndarray]) -> dict[str, Any]:
+        """Changes of the network's weights: int8 with a scale an output channel; the last layer as it is."""
+        levels = self.args.levels
+        values, scales = [], []
+        for after, before in list(zip(averaged, self.start[0], strict=True))[:-2]:
+            change = after - before
+            if change.ndim == 1:
+                scales.append(change.astype(np.float32))
+                continue
+            scale = np.abs(change).reshape(-1, change.shape[-1]).max(0) / levels
+            values.append(np.round(change / np.maximum(scale, 1e-12)).astype(np.int8).ravel())
+            scales.append(scale.astype(np.float32))
+        return {
+            "values": np.concatenate(values), "scales": np.concatenate(scales),
+            "kernel": averaged[-2], "bias": averaged[-1],
+        }  # fmt: skip
+
+
+def _unpacked(fit: Any, shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
+    """What `_packed` packed, as float32 arrays of these shapes."""
+    values, scales, found = fit["values"], fit["scales"], []
+    at = scale_at = 0
+    for shape in shapes:
+        scale = scales[scale_at : scale_at + shape[-1]]
+        scale_at += shape[-1]
+        if len(shape) == 1:
+            found.append(scale)
+            continue
+        size = int(np.prod(shape))
+        found.append(values[at : at + size].reshape(shape).astype(np.float32) * scale)
+        at += size
+    if at != len(values) or scale_at != len(scales):
+        raise SystemExit("a fit is of another network")
+    return found
+
+
+def auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve."""
+    ranks = np.argsort(np.argsort(scores, kind="stable")) + 1
+    fights = int(labels.sum())
+    return float((ranks[labels == 1].sum() - fights * (fights + 1) / 2) / (fights * (len(labels) - fights)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
