@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection.backbones import stored_networks
 from violence_detection.backbones.registry import Backbone, PerFrame
 from violence_detection.errors import UserError
 from violence_detection.system import tensorflow_start
@@ -111,6 +110,7 @@ def to_judge(
 
 
 def _sharing_engine(backbone: Backbone, per_frame: PerFrame, weights: Path, dtype: str) -> Engine:
+    from violence_detection.backbones import stored_networks
     from violence_detection.backbones.shared_frames import FrameSharingEngine
 
     alone = replace(backbone, name=f"{backbone.name} by frame", build=per_frame.build)
@@ -155,6 +155,8 @@ def has_avx512_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
     """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16 (OpenVINO)."""
     if kind == "openvino":
+        from violence_detection.backbones import stored_networks  # with what finds weights
+
         network = stored_networks.network(
             backbone, weights, frames, lambda: _converted(_build(backbone, weights, "float32"))
         )
