@@ -14,6 +14,7 @@ Watch:      tail -f training_ultimate_*.log      tensorboard --logdir models_ult
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +24,18 @@ from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    args = _parse(argv)
+    if args.check:
+        from violence_detection.training import pod_check  # heavy imports only now
+
+        how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
+        found = pod_check.run(how, features, args.epochs)
+        cli.print_summary(found)
+        return cli.EXIT_DONE if found["ready"] else cli.EXIT_USER_MUST_ACT
+    return _train(args, cli.command(argv))
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     summaries = {name: preset.summary for name, preset in PRESETS.items()}
     preset = PRESETS[cli.add_choice(parser, argv, "--preset", summaries, "ultimate")]
@@ -42,19 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="measure the model on val as well, which is noted in combined_all/val_ledger.jsonl; without it val is not "
         "looked at, so that what one tunes by is the selection part",
     )  # fmt: skip
-    args = cli.parse(parser, argv, log_name="training_ultimate")
-    how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
-    head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
+    return cli.parse(parser, argv, log_name="training_ultimate")
 
-    if args.check:
-        from violence_detection.training import pod_check  # heavy imports only now
 
-        found = pod_check.run(how, features, train.epochs)
-        cli.print_summary(found)
-        return cli.EXIT_DONE if found["ready"] else cli.EXIT_USER_MUST_ACT
+def _train(args: argparse.Namespace, command: str) -> int:
+    """Extract what is missing, train, calibrate, and say what came of it. `command`: for the ledger of looks at val."""
     from violence_detection.features import feature_tasks
     from violence_detection.training import devices
 
+    how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
+    head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
     task = cli.build(FeatureTaskConfig, args)
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train)):
         cli.print_summary(done.summary)
@@ -67,11 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from violence_detection.system import storage
     from violence_detection.training import trainer
 
-    trainer.check(train)
     with storage.only_one(args.output, Path(__file__).name):
         strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later
         data = training_data.prepare(features, how, train.selection_fraction, train.seed)
-        record = trainer.run_record(preset.architecture, data, features, how.augment, head, train)
+        architecture = PRESETS[args.preset].architecture
+        record = trainer.run_record(architecture, data, features, how.augment, head, train)
         record["preset"] = args.preset
         trainer.log_settings(record)
         trained = trainer.train(
@@ -83,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             val = scoring.score_samples(trained.folder, data.val)
             seen = {"accuracy": val.accuracy, "ci95": val.ci95, "n": len(data.val)}
             combined = how.data_root / "combined_all"
-            measure.note_look(combined, "training", cli.command(argv), [trained.folder], len(data.val), seen)
+            measure.note_look(combined, "training", command, [trained.folder], len(data.val), seen)
         model_card.write_trained(trained.folder)
         storage.write_failures(args.output / "failures.csv", data.failures)
     cli.print_summary(

@@ -85,6 +85,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    args = cli.parse(parser, argv)
+    kinds = {"--rejudge": args.rejudge, "--export": args.export, "--calibrate": args.calibrate}
+    given = [flag for flag, value in kinds.items() if value]
+    if len(given) > 1:
+        parser.error(f"{' and '.join(given)} are runs of their own: give one of them")
+    if bool(args.videos) == bool(given) and not args.export:
+        parser.error("give videos to judge, or --rejudge PATH, --export FORMAT DIR or --calibrate FOOTAGE")
+    if args.calibrate and not args.save_profile:
+        parser.error("--calibrate needs --save-profile FILE: where the camera's profile is written")
+    if args.learn and not (args.rejudge and args.save_profile and args.model):
+        parser.error(
+            "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
+        )
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = cli.parser(__doc__)
     parser.add_argument(
         "videos",
@@ -131,20 +149,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="judge no video: learn the camera's threshold and calibration from marks that the page of --timeline "
         "saved, and from the windows of --rejudge; says what it gives on videos that it did not learn from",
     )
-    args = cli.parse(parser, argv)
-    kinds = {"--rejudge": args.rejudge, "--export": args.export, "--calibrate": args.calibrate}
-    given = [flag for flag, value in kinds.items() if value]
-    if len(given) > 1:
-        parser.error(f"{' and '.join(given)} are runs of their own: give one of them")
-    if bool(args.videos) == bool(given) and not args.export:
-        parser.error("give videos to judge, or --rejudge PATH, --export FORMAT DIR or --calibrate FOOTAGE")
-    if args.calibrate and not args.save_profile:
-        parser.error("--calibrate needs --save-profile FILE: where the camera's profile is written")
-    if args.learn and not (args.rejudge and args.save_profile and args.model):
-        parser.error(
-            "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
-        )
-    return args
+    return parser
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -45,16 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked, how = cli.build(EnsembleConfig, args), cli.build(ExtractConfig, args)
     features, train = cli.build(FeatureConfig, args), cli.build(TrainConfig, args)
 
-    from violence_detection.ensemble import ensemble_run  # heavy imports only now
+    from violence_detection.ensemble import ensemble_run, run_checks  # heavy imports only now
     from violence_detection.features import feature_tasks
     from violence_detection.system import storage
     from violence_detection.training import devices
 
-    task, wanted = cli.build(FeatureTaskConfig, args), partial(ensemble_run.wanted_clips, asked)
+    task, wanted = cli.build(FeatureTaskConfig, args), partial(run_checks.wanted_clips, asked)
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train), wanted):
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)
-    ensemble_run.check_all(asked, how, features, train)
+    run_checks.check_all(asked, how, features, train)
     with storage.only_one(args.output, Path(__file__).name):
         run = ensemble_run.prepare(
             asked,

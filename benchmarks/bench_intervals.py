@@ -6,13 +6,16 @@ For each number of clips and of sources, each accuracy and each intraclass corre
 clips of one source are), data sets are drawn: sizes of sources from a Dirichlet distribution (concentration 2, so
 that they are uneven), the accuracy of each source from a beta distribution. Prints a row a case with the share of
 draws whose interval holds the accuracy, and one JSON line: the share of the cases within 93-97 % and the lowest and
-highest coverage. `--figure` takes another figure; scores are then a source's shift, the class's and noise, and the
+highest coverage. `--hard` takes sources that are hard on intervals: more alike (correlation 0.5), wholly right or wrong
+(1), a tenth of them up to 45 points below the accuracy and the others alike, and a tenth so with sizes that differ more
+(concentration 0.5). `--figure` takes another figure; scores are then a source's shift, the class's and noise, and the
 truth comes from 400,000 clips, each of a source of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -28,8 +31,10 @@ from violence_detection.evaluation.influence import Figure
 CLIPS, SOURCES = (50, 200, 1000, 5000), (5, 20, 60, 200)
 ACCURACIES, CORRELATIONS = (0.75, 0.9, 0.97), (0.0, 0.05, 0.1, 0.2)
 WITHIN = (0.93, 0.97)
+HARD = (0.5, 1.0, "tenth", "tenth, uneven")
+HARD_CASES = [(200, 10), (200, 20), (200, 60), (1000, 10), (1000, 20), (1000, 60), (5000, 60), (5000, 200)]
 _MANY = 400_000
-_CONCENTRATION = 2.0
+_CONCENTRATION, _UNEVEN = 2.0, 0.5
 
 
 def main() -> None:
@@ -39,17 +44,21 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", choices=("accuracy", *SCORED), default="accuracy")
+    parser.add_argument("--hard", action="store_true", help="accuracy alone")
     args = parser.parse_args()
-    print(f"{'clips':>6} {'sources':>7} {'accuracy':>8} | coverage % (median width, points) by correlation")
-    found: dict[tuple[float, ...], float] = {}
-    for n, sources, accuracy in cases():
+    if args.hard and args.figure != "accuracy":
+        parser.error("--hard is for the accuracy")
+    columns: tuple[float | str, ...] = HARD if args.hard else CORRELATIONS
+    print(f"coverage in % (median width, points); columns: {columns}")
+    print(f"{'clips':>6} {'sources':>7} {'accuracy':>8} |")
+    found: dict[tuple[float | str, ...], float] = {}
+    for n, sources, accuracy in cases(args.hard):
         if n < FEWEST_CLIPS.get(args.figure, 0):
             continue
         row = []
-        for correlation in CORRELATIONS:
-            rng = np.random.default_rng(
-                [args.seed, n, sources, int(1000 * accuracy), int(1000 * correlation)]
-            )
+        for correlation in columns:
+            drawn_by = 10_000 + HARD.index(correlation) if args.hard else int(1000 * float(correlation))
+            rng = np.random.default_rng([args.seed, n, sources, int(1000 * accuracy), drawn_by])
             low, high, truth = drawn(args.figure, rng, args.draws, n, sources, accuracy, correlation)
             found[n, sources, accuracy, correlation] = covered = float(
                 ((low <= truth) & (truth <= high)).mean()
@@ -76,13 +85,12 @@ def main() -> None:
     )
 
 
-def cases() -> Iterator[tuple[int, int, float]]:
+def cases(hard: bool = False) -> Iterator[tuple[int, int, float]]:
     """Clips, sources and accuracy of every case."""
-    for n in CLIPS:
-        for sources in SOURCES:
-            for accuracy in ACCURACIES:
-                if sources <= n:
-                    yield n, sources, accuracy
+    for n, sources in HARD_CASES if hard else itertools.product(CLIPS, SOURCES):
+        for accuracy in ACCURACIES:
+            if sources <= n:
+                yield n, sources, accuracy
 
 
 def drawn(
@@ -92,7 +100,7 @@ def drawn(
     n: int,
     sources: int,
     accuracy: float,
-    correlation: float,
+    correlation: float | str,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Ends of the interval in every draw, (draws,) each, and the true value."""
     if figure == "accuracy":
@@ -101,7 +109,7 @@ def drawn(
             for _ in range(draws)
         ]
         return np.array([low for low, _ in ends]), np.array([high for _, high in ends]), accuracy
-    compute = SCORED[figure]
+    compute, correlation = SCORED[figure], float(correlation)
     many = compute(*scores(rng, np.arange(_MANY), accuracy, correlation))
     assert many is not None
     found: list[tuple[float, float]] = []
@@ -113,21 +121,35 @@ def drawn(
     return np.array([low for low, _ in found]), np.array([high for _, high in found]), many.value
 
 
-def sizes(rng: np.random.Generator, n: int, sources: int) -> np.ndarray:
+def sizes(
+    rng: np.random.Generator, n: int, sources: int, concentration: float = _CONCENTRATION
+) -> np.ndarray:
     """Clips of each source (sources,), at least one, n in all."""
-    return 1 + rng.multinomial(n - sources, rng.dirichlet(np.full(sources, _CONCENTRATION)))
+    return 1 + rng.multinomial(n - sources, rng.dirichlet(np.full(sources, concentration)))
 
 
 def outcomes(
-    rng: np.random.Generator, n: int, sources: int, accuracy: float, correlation: float
+    rng: np.random.Generator, n: int, sources: int, accuracy: float, correlation: float | str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which clips are right (n,) bool, and the source of each (n,)."""
-    of_source = np.full(sources, accuracy)
-    if correlation:
-        strength = (1 - correlation) / correlation
-        of_source = rng.beta(accuracy * strength, (1 - accuracy) * strength, sources)
-    groups = np.repeat(np.arange(sources), sizes(rng, n, sources))
+    """Which clips are right (n,) bool, and the source of each (n,). `correlation`: a number, or a name of `HARD`."""
+    of_source = _accuracies(rng, sources, accuracy, correlation)
+    concentration = _UNEVEN if correlation == "tenth, uneven" else _CONCENTRATION
+    groups = np.repeat(np.arange(sources), sizes(rng, n, sources, concentration))
     return rng.random(n) < of_source[groups], groups
+
+
+def _accuracies(
+    rng: np.random.Generator, sources: int, accuracy: float, correlation: float | str
+) -> np.ndarray:
+    if isinstance(correlation, str):
+        low = max(accuracy - 0.45, 10 * accuracy - 9 * 0.995)  # or the others would have to be above 1
+        return np.where(rng.random(sources) < 0.1, low, (accuracy - 0.1 * low) / 0.9)
+    if correlation == 0:
+        return np.full(sources, accuracy)
+    if correlation == 1:
+        return (rng.random(sources) < accuracy).astype(float)
+    strength = (1 - correlation) / correlation
+    return rng.beta(accuracy * strength, (1 - accuracy) * strength, sources)
 
 
 def scores(

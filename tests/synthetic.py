@@ -93,7 +93,7 @@ def jobs(features: Path, output: Path) -> list[TrainingJob]:
     made = pool(features)
     fold = folds.official(made.frame, {"a", "b"}, 0.2, 0)
     short = dataclasses.replace(TRAIN, epochs=4)
-    return ensemble.jobs(("conv_lstm", "attention"), made, fold, settings(short), output, False)
+    return ensemble.jobs(("conv_lstm", "average"), made, fold, settings(short), output, False)
 
 
 def train_jobs(features: Path, output: Path) -> None:

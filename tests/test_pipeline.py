@@ -21,8 +21,8 @@ from violence_detection.datasets.generated import samples
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
-    "--backbone", "efficientnet_lite0", "--streams", "rgb,motion", "--frames", "6", "--augment", "2",
-    "--batch-size", "16", "--epochs", "5", "--projection", "32", "--units", "32",
+    "--backbone", "efficientnet_lite0", "--streams", "rgb,motion", "--frames", "4", "--augment", "2",
+    "--batch-size", "16", "--epochs", "4", "--projection", "32", "--units", "32",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def _said(done: subprocess.CompletedProcess[str], codes: tuple[int, ...]) -> Any
 def combined(tmp_path_factory: pytest.TempPathFactory) -> Way:
     """As far as the combined data set."""
     folder = tmp_path_factory.mktemp("way")
-    samples.render_samples(folder / "data", sources=16, clips_per_source=3, seed=3)
+    samples.render_samples(folder / "data", sources=12, clips_per_source=3, seed=3)
     way = Way(folder, {})
     way.goes("find_all_datasets", "--data-root", "data")
     way.goes("combine_all_datasets", "--data-root", "data", codes=(1,))  # one file is broken on purpose

@@ -18,7 +18,7 @@ import warm_start
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, ensemble_run, hard
+from violence_detection.ensemble import cross_validation, ensemble_run, hard, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
@@ -70,7 +70,7 @@ def done(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
 
 @pytest.mark.slow
 def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool, tmp_path: Path) -> None:
-    config = EnsembleConfig(members=("average",), leave_one_dataset_out=True, seeds=2, cross_validate=2)
+    config = EnsembleConfig(members=("kernel",), leave_one_dataset_out=True, seeds=2, cross_validate=2)
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
     pool = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
@@ -87,6 +87,8 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
         tmp_path / f"seed_{first}" / "leave_one_out_predictions.csv", dtype={"clip_id": str}
     )
     assert sorted(predictions.clip_id) == sorted(pool.frame.clip_id[pool.frame.split == "train"])
+    other = pd.read_csv(tmp_path / f"seed_{figures['seeds'][1]}" / "leave_one_out_predictions.csv")
+    assert not np.allclose(predictions.p_violent, other.p_violent), "each seed has models of its own"
     for d in figures["datasets"]:
         per_seed = []
         for seed in figures["seeds"]:
@@ -96,7 +98,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
         assert d["accuracy"] == pytest.approx(np.mean(per_seed), abs=1e-4)
         assert d["accuracy_sd"] == pytest.approx(np.std(per_seed, ddof=1), abs=1e-4)
         assert d["in_set"]["accuracy"] == pytest.approx(said["cv_by_dataset"][d["dataset"]]["accuracy"])
-        assert set(d["members"]) == {"average"}
+        assert set(d["members"]) == {"kernel"}
     model = trained_model.load(tmp_path / f"seed_{first}" / f"without_{figures['datasets'][0]['dataset']}")
     assert len(model.members) == 1
     assert made_with == elsewhere.made_with(model.records[0])
@@ -246,7 +248,7 @@ def test_val_is_noted_when_it_is_shown_and_not_looked_at_otherwise(
 @pytest.mark.parametrize("by", ["folds", "left-out data sets"])
 def test_folds_of_all_clips_are_a_look_at_val(pool: Pool, tmp_path: Path, by: str) -> None:
     spread: dict[str, Any] = {"cross_validate": 2} if by == "folds" else {"leave_one_dataset_out": True}
-    config = EnsembleConfig(members=("average",), all_clips=True, **spread)
+    config = EnsembleConfig(members=("kernel",), all_clips=True, **spread)
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
     everything = dataclasses.replace(pool, frame=pool.frame.assign(split="train", dataset=dataset))
@@ -325,7 +327,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
     config: EnsembleConfig, says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        ensemble_run.check(config)
+        run_checks.check(config)
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
@@ -338,8 +340,8 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
     rows = rows.assign(label="nonfight", dataset="d", fingerprint="", split=["train"] * 15 + ["val"] * 5)
     if not config.all_clips:
         rows.loc[:9, "label"] = "fight"  # val alone lacks them
-    monkeypatch.setattr(ensemble_run.manifest, "read", lambda _: rows)
-    monkeypatch.setattr(ensemble_run.training_data, "check", lambda *_: None)
+    monkeypatch.setattr(run_checks.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(run_checks.training_data, "check", lambda *_: None)
     monkeypatch.setattr(ensemble_run.devices, "set_up", lambda _: pytest.fail("starts work first"))
     features = FeatureConfig(backbone=("efficientnet_lite0",))
     with pytest.raises(UserError, match=r"class only|no fight clip"):

@@ -15,14 +15,21 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.combine import manifest, split, val_ledger
-from violence_detection.ensemble import ensemble_run
+from violence_detection.ensemble import ensemble_run, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import Settings
 from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import temperature, training_overlap
+from violence_detection.evaluation import calibrate, temperature, training_overlap
 from violence_detection.features.config import ExtractConfig
-from violence_detection.models import calibration, model_card, run_records, trained_model
+from violence_detection.models import (
+    averaging,
+    calibration,
+    model_card,
+    model_files,
+    run_records,
+    trained_model,
+)
 from violence_detection.system import storage
 from violence_detection.training import trained_clips, trainer
 
@@ -50,7 +57,11 @@ def _run(
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     """All clips as `Choice(all_clips=True)` has them."""
     made = synthetic.pool(tmp_path_factory.mktemp("features"))
-    return dataclasses.replace(made, frame=made.frame.assign(split=split.TRAIN))
+    # some are labelled wrongly, so that no member is right on all
+    label = [
+        ("fight", "nonfight")[int((x == "fight") != (i % 12 == 5))] for i, x in enumerate(made.frame.label)
+    ]
+    return dataclasses.replace(made, frame=made.frame.assign(split=split.TRAIN, label=label))
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +146,36 @@ def test_its_weights_are_the_means_of_the_folds(done: tuple[Path, dict[str, Any]
         assert member["weight"] == pytest.approx(np.mean([fold[i]["weight"] for fold in listed]), abs=1e-4)
 
 
+def test_members_of_different_kinds_are_averaged_by_what_the_other_folds_say_of_their_logits(
+    done: tuple[Path, dict[str, Any]], pool: Pool
+) -> None:
+    output, _ = done
+    oof = pd.read_csv(output / "oof_predictions.csv", dtype={"clip_id": str})
+    own = []
+    for i in range(2):
+        other = oof[oof.fold != i]
+        inputs = pool.plain(other.clip_id.tolist()).plain()
+        model = trained_model.load(output / f"fold_{1 - i}")
+        raw = {
+            m.name: trained_model.load(output / f"fold_{1 - i}" / m.name).predict(inputs)
+            for m in model.members
+        }
+        own.append(calibrate.member_temperatures(other, {n: p[n] for n, p in raw.items()}))
+        assert model_files.temperatures(output / f"fold_{i}") == pytest.approx(own[i])
+        assert set(own[i].values()) != {1.0}
+    logits = [averaging.logit(oof[f"p_{name}"].to_numpy()) for name in CONFIG.members]
+    np.testing.assert_allclose(averaging.logit(oof.p_violent.to_numpy()), np.mean(logits, axis=0), rtol=1e-6)
+    final = trained_model.load(output / "final")
+    for name, temperature_ in (model_files.temperatures(output / "final") or {}).items():
+        assert temperature_ == pytest.approx((own[0][name] * own[1][name]) ** 0.5)
+    inputs = pool.plain(pool.frame.clip_id.tolist()[:9]).plain()
+    alone = {n: trained_model.load(output / "final" / n).predict(inputs)[n] for n in CONFIG.members}
+    mean = np.mean(
+        [averaging.logit(alone[m.name]) / m.temperature for m in final.members if m.temperature], axis=0
+    )
+    np.testing.assert_allclose(averaging.logit(final.uncalibrated(final.predict(inputs))), mean, rtol=1e-6)
+
+
 def test_any_clip_that_it_is_measured_on_is_called_trained_on(
     done: tuple[Path, dict[str, Any]], pool: Pool
 ) -> None:
@@ -194,7 +235,7 @@ def test_its_card_has_what_leaving_out_a_data_set_gave(pool: Pool, tmp_path: Pat
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
     apart = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
-    config = dataclasses.replace(CONFIG, members=("average",), leave_one_dataset_out=True)
+    config = dataclasses.replace(CONFIG, members=("kernel",), leave_one_dataset_out=True)
     figures = _run(apart, tmp_path / "models", config).run()["leave_one_dataset_out"]
     kept = run_records.read(tmp_path / "models" / "final").left_out
     assert kept["datasets"] == figures["datasets"]
@@ -206,4 +247,4 @@ def test_its_card_has_what_leaving_out_a_data_set_gave(pool: Pool, tmp_path: Pat
 @pytest.mark.parametrize("change", [{"show_val": True}, {"fine_tune_hard": True}])
 def test_what_needs_clips_kept_apart_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="--final"):
-        ensemble_run.check(dataclasses.replace(CONFIG, **change))
+        run_checks.check(dataclasses.replace(CONFIG, **change))

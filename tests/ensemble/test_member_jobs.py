@@ -37,7 +37,7 @@ def in_sequence(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def _assert_same(a: Path, b: Path) -> None:
-    for name in ("conv_lstm", "attention"):
+    for name in ("conv_lstm", "average"):
         assert (a / name / run_folder.LOG_NAME).read_bytes() == (b / name / run_folder.LOG_NAME).read_bytes()
         for file in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
             models = [keras.models.load_model(f / name / file, compile=False).get_weights() for f in (a, b)]

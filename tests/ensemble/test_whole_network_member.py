@@ -7,20 +7,33 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import seeded_i3d
 import synthetic
 import tensorflow as tf
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
-from violence_detection.ensemble import ensemble, ensemble_run, folds
+from violence_detection.ensemble import ensemble, ensemble_run, folds, member_jobs, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig
-from violence_detection.models import trained_model
+from violence_detection.features.key import Inputs
+from violence_detection.models import model_card, shipping, trained_model
 from violence_detection.system import storage
-from violence_detection.training import run_folder
+from violence_detection.training import (
+    given_weights,
+    heads,
+    run_folder,
+    saved_heads,
+    trained_clips,
+    weight_difference,
+)
+from violence_detection.training.config import HeadConfig
 
 SIDE, FRAMES, NAME = 12, 8, "i3d_pictures.rgb"
 MEMBERS = ("kernel", "i3d_tuned")
@@ -81,6 +94,78 @@ def test_each_member_is_trained_and_judges_on_its_own_inputs(pool: Pool, tmp_pat
     assert result.epochs_run == 1
 
 
+def _check_shipped(
+    trained: run_folder.Trained, rows: pd.DataFrame, inputs: Inputs, published: Path, folder: Path
+) -> None:
+    """Its network is shipped as a difference from the published one, and used with that alone."""
+    ensemble.write_listed(
+        folder, [ensemble.Part.of("i3d_tuned", trained)], [1.0], {}, {trained_clips.WEIGHTS: rows}
+    )
+    change = shipping._write_as_small_as_it_may_be(folder, folder / "shipped", inputs, published)
+    assert 0 < change < shipping.MOST_CHANGE_OF_NETWORKS
+    file = folder / "shipped" / "i3d_tuned" / "best_model.safetensors"
+    tensors = load_file(file)
+    assert set(tensors) == {*weight_difference.NAMES, "logits/kernel.1", "logits/bias.1"}
+    one, other = (trained_model.load(f, published).predict(inputs) for f in (folder, folder / "shipped"))
+    assert np.abs(one["i3d_tuned"] - other["i3d_tuned"]).max() == pytest.approx(change)
+    foreign = folder / "foreign.ckpt"
+    foreign.write_bytes(published.read_bytes() + b" ")
+    with pytest.raises(
+        UserError, match=r"a difference from published weights .*foreign\.ckpt has.*--backbone-weights"
+    ):
+        trained_model.load(folder / "shipped", foreign)
+    with safe_open(file, "np") as stored:
+        told = dict(stored.metadata())
+    for key, value, says in (
+        ("difference", "2", "a difference of version '2'"),
+        ("difference_from", "0" * 64, "SHA-256 0000"),
+    ):
+        save_file(tensors, file, metadata={**told, key: value})
+        with pytest.raises(UserError, match=says):
+            trained_model.load(folder / "shipped", published)
+    save_file({k: v for k, v in tensors.items() if "steps" not in k}, file, metadata=told)
+    with pytest.raises(UserError, match=r"lacks difference\.steps"):
+        trained_model.load(folder / "shipped", published)
+
+
+def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(
+    pool: Pool, pictures: Path, tmp_path: Path
+) -> None:
+    fold = folds.official(pool.frame, {"a", "b"}, 0.2, 0)
+
+    def job(overwrite: bool = False) -> TrainingJob:
+        (made,) = ensemble.jobs(MEMBERS[1:], pool, fold, _settings(), tmp_path, overwrite)
+        return made
+
+    untold = job().key
+    shapes = {NAME: (FRAMES, SIDE * SIDE * 3)}
+    network = heads.build("i3d_tuned", shapes, HeadConfig())
+    arrays = [w + np.float32(0.01) for w in (*network.layers[2].get_weights(), *network.get_weights()[-2:])]
+    given = tmp_path / "i3d_tuned" / given_weights.FILE_NAME
+    given.parent.mkdir()
+    for wrong, says in ((arrays[:-1], "has 31 arrays where 32"), ([a.T for a in arrays], "array 0 of shape")):
+        np.savez(given, *wrong)
+        with pytest.raises(UserError, match=says):
+            member_jobs.run([job(overwrite=True)], strategy=tf.distribute.get_strategy())
+    np.savez(given, *arrays)
+    (trained,) = member_jobs.run([job(overwrite=True)], strategy=tf.distribute.get_strategy())
+    for name in ("best_model.safetensors", "best_model.keras"):
+        kept = saved_heads.load(trained.folder / name).trainable_weights
+        for one, other in zip(kept, arrays, strict=True):
+            np.testing.assert_array_equal(one.numpy(), other)
+    selection = pool.plain(fold.selection)
+    p = heads.predict(saved_heads.load(trained.folder / "best_model.keras"), selection.plain())
+    assert trained.selection_accuracy == np.mean((p >= 0.5) == (selection.labels == 1))
+    card = model_card.render(trained.folder, "x")
+    assert "weights given, not trained here" in card
+    assert "by one head that is a whole network, trained end to end. Classes" in card
+    assert member_jobs.finished(job())
+    _check_shipped(trained, selection.rows, selection.plain(), pictures, tmp_path)
+    given.unlink()
+    assert job().key == untold, "without the file it is an ordinary member"
+    assert member_jobs.finished(job()) is None
+
+
 def test_pictures_beside_them_make_no_other_model_of_features(pool: Pool, tmp_path: Path) -> None:
     fold = folds.official(pool.frame, {"a", "b"}, 0.2, 0)
     (beside, _) = ensemble.jobs(MEMBERS, pool, fold, _settings(), tmp_path, False)
@@ -103,9 +188,9 @@ def test_a_member_without_inputs_and_a_backbone_without_a_member_are_named(
     members: tuple[str, ...], backbones: tuple[str, ...], says: str
 ) -> None:
     with pytest.raises(UserError, match=says):
-        ensemble_run._check_looked_at(members, backbones)
+        run_checks._check_looked_at(members, backbones)
 
 
 def test_only_heads_on_features_are_tuned_on_hard_clips() -> None:
     with pytest.raises(UserError, match=r"--fine-tune-hard is for heads on features.*i3d_tuned"):
-        ensemble_run.check(EnsembleConfig(members=MEMBERS, fine_tune_hard=True))
+        run_checks.check(EnsembleConfig(members=MEMBERS, fine_tune_hard=True))

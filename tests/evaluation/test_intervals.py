@@ -90,9 +90,8 @@ CASES = [
 def test_the_interval_of_an_accuracy_covers_as_it_claims(
     n: int, sources: int, accuracy: float, correlation: float
 ) -> None:
-    draws = 500
     low, high, truth = bench_intervals.drawn(
-        "accuracy", np.random.default_rng(0), draws, n, sources, accuracy, correlation
+        "accuracy", np.random.default_rng([n, sources]), 500, n, sources, accuracy, correlation
     )
     assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.97
 
@@ -111,7 +110,26 @@ def test_few_sources_and_few_of_them_with_errors_make_it_wide() -> None:
     spread = intervals.accuracy_interval(np.random.default_rng(0).permutation(correct), np.arange(200) // 10)
     gathered = intervals.accuracy_interval(correct, np.arange(200) // 10)  # two whole sources are wrong
     five = intervals.accuracy_interval(correct, np.arange(200) // 40)
-    assert spread[1] - spread[0] < 0.12 < 0.25 < gathered[1] - gathered[0] < five[1] - five[0]
+    assert spread[1] - spread[0] < 0.12 < 0.25 < min(gathered[1] - gathered[0], five[1] - five[0])
+
+
+def test_errors_of_one_source_widen_the_interval_but_do_not_make_it_meaningless() -> None:
+    groups = np.arange(200) // 10
+    two, whole = (np.arange(200) >= wrong for wrong in (2, 10))
+    low, high = intervals.accuracy_interval(two, groups)
+    assert 0.85 < low < 0.95 < 0.99 < high < 1
+    low, high = intervals.accuracy_interval(whole, groups)
+    assert 0.5 < low < 0.8 < 0.95 < high < 1
+    mirrored = intervals.accuracy_interval(~whole, groups)
+    assert mirrored == pytest.approx((1 - high, 1 - low))
+
+
+@pytest.mark.parametrize(("sources", "accuracy"), [(10, 0.75), (20, 0.9)])
+def test_sources_wholly_right_or_wrong_count_as_one_clip_each(sources: int, accuracy: float) -> None:
+    low, high, truth = bench_intervals.drawn(
+        "accuracy", np.random.default_rng(2), 300, 200, sources, accuracy, 1.0
+    )
+    assert ((low <= truth) & (truth <= high)).mean() >= 0.93
 
 
 def test_seeds_that_differ_widen_the_interval_of_their_mean_and_alike_ones_do_not() -> None:

@@ -18,7 +18,7 @@ import stand_in
 
 from violence_detection import cli
 from violence_detection.combine import manifest
-from violence_detection.ensemble import ensemble_run
+from violence_detection.ensemble import run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.errors import UserError
 from violence_detection.features import extract, feature_tasks
@@ -73,7 +73,7 @@ def test_features_only_extracts_and_says_what_and_where(root: Path) -> None:
 
 def test_features_only_of_folds_takes_the_views_and_variants_of_what_they_hold_out(root: Path) -> None:
     folds = EnsembleConfig(cross_validate=2, all_clips=True, tta=3)
-    wanted = ensemble_run.wanted_clips(folds, ExtractConfig(data_root=root, augment=2))
+    wanted = run_checks.wanted_clips(folds, ExtractConfig(data_root=root, augment=2))
     assert {c.clip_id: c.variants for c in wanted} == dict.fromkeys(
         ("clip0", "clip1", "clip2", "clip3"), ("v0", "v1", "t1", "t2")
     )

@@ -14,7 +14,7 @@ import tensorflow as tf
 from safetensors.numpy import load_file, save_file
 
 from violence_detection.combine import manifest, split
-from violence_detection.ensemble import ensemble_run
+from violence_detection.ensemble import ensemble_run, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
@@ -31,8 +31,7 @@ from violence_detection.models import (
     trained_model,
 )
 from violence_detection.system import storage
-from violence_detection.training import saved_heads
-from violence_detection.training.config import KERNEL
+from violence_detection.training import heads, saved_heads
 
 MEMBERS = ("average", "kernel")
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,8 +88,11 @@ def test_it_gives_what_it_was_made_of_in_half_the_bytes(
     changes.append(np.abs(before.average(one) - after.average(other)).max())
     assert max(changes) < 1e-3
     assert calibration.read(by_name / "tiny").record() == calibration.read(final).record()
-    weights = f"{KERNEL}/best_model.safetensors"  # the others have no large weights here
-    assert (by_name / "tiny" / weights).stat().st_size < 0.75 * (final / weights).stat().st_size
+    weights = f"{heads.KERNEL}/best_model.safetensors"  # the others have no large weights here
+    assert (by_name / "tiny" / weights).stat().st_size < 0.5 * (final / weights).stat().st_size
+    landmarks = {n: v for n, v in load_file(by_name / "tiny" / weights).items() if "vectors" in n}
+    assert {v.dtype for n, v in landmarks.items() if not n.endswith(".step")} == {np.dtype(np.int8)}
+    np.testing.assert_array_equal(one[heads.KERNEL], other[heads.KERNEL])
     kinds = {p.suffix for p in (by_name / "tiny").rglob("*") if p.is_file()}
     assert kinds == {".json", ".safetensors", ".csv", ".md", ""}, "nothing in it can run"
 
@@ -201,7 +203,7 @@ def test_only_a_final_fit_is_shipped(place: tuple[Path, Path], by_name: Path, po
     with pytest.raises(UserError, match=r"no final fit.*--final"):
         shipping.ship(place[0].parent / "fold_0", "fold", _inputs(pool))
     with pytest.raises(UserError, match="add --final"):
-        ensemble_run.check(EnsembleConfig(cross_validate=2, ship="tiny"))
+        run_checks.check(EnsembleConfig(cross_validate=2, ship="tiny"))
 
 
 def test_without_a_name_ones_own_model_comes_before_the_shipped_one(

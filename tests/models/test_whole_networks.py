@@ -53,14 +53,14 @@ def model(published: Path, tmp_path_factory: pytest.TempPathFactory) -> trained_
         "feature_records": {NAME: key.record(CONFIG, seeded_i3d.PICTURES, "rgb", published)},
         "feature_engines": {NAME: ["openvino-float32"]},
     }
-    member = trained_model.Member("i3d_tuned", head, 1.0, folder / "best_model.safetensors")
+    member = trained_model.Member("i3d_tuned", head, 1.0, None, folder / "best_model.safetensors")
     return trained_model.TrainedModel(folder, (folder,), (member,), CONFIG, record, (record,))
 
 
 def test_file_and_stream_give_what_keras_says_of_the_cached_pictures(
     model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trained_model, "load", lambda _: model)
+    monkeypatch.setattr(trained_model, "load", lambda *_: model)
     paths = [small_videos.write(tmp_path / f"{i}.avi", i) for i in range(3)]
     own = key.for_backbone(CONFIG, seeded_i3d.PICTURES)
     shown = [dict(pictures.clip_variants(path, "c", ("v0",), SIDE, own))["v0"]["rgb"] for path in paths]

@@ -65,7 +65,7 @@ def test_what_is_no_probability_is_no_verdict(p: float) -> None:
 
 def _stands_for_any_model(model: trained_model.TrainedModel, patch: pytest.MonkeyPatch) -> None:
     """Have it loaded whatever is asked for, without a look at what it was trained on."""
-    patch.setattr(trained_model, "load", lambda _: model)
+    patch.setattr(trained_model, "load", lambda *_: model)
     for check in ("check_weights", "check_features"):
         patch.setattr(trained_model, check, lambda *_: None)
 

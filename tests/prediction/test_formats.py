@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import srt
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.prediction import formats, kept_windows
 from violence_detection.prediction.clock import minutes, subtitle_time, timecode
-from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.config import EventConfig, OutputConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 
 PS = (0.1, 0.9, 0.8, 0.1, 0.1, 0.1, 0.6, 0.2)
@@ -36,6 +38,8 @@ def _text(name: str, ending: str, verdict: Verdict) -> str:
 
 def test_formats_are_the_files_of_their_folder() -> None:
     assert list(formats.all_formats()) == ["csv", "edl", "json", "jsonl", "srt", "table"]
+    help_text = next(f.metadata["help"] for f in dataclasses.fields(OutputConfig) if f.name == "format")
+    assert all(re.search(rf"\b{name}\b", help_text) for name in formats.all_formats()), "--help names them"
     assert [f.name for f in formats.chosen(["srt", "csv", "srt"])] == ["srt", "csv"]
     with pytest.raises(UserError, match=r"no format 'vtt'\. There are csv, edl"):
         formats.chosen(["vtt"])

@@ -8,7 +8,9 @@ import threading
 import time
 from pathlib import Path
 
+import av
 import numbered_videos
+import numpy as np
 import pytest
 import streamed
 import timed_videos
@@ -158,6 +160,20 @@ def test_what_is_no_video_says_so(tmp_path: Path) -> None:
 def test_an_mp4_that_can_be_read_when_complete_alone_says_so_at_once(recording: Path) -> None:
     with pytest.raises(SourceError, match="index at the end"):
         next(open_source(f"growing:{recording}", still_s=60).frames())
+
+
+def test_an_mp4_that_is_being_written_says_so_at_once(tmp_path: Path) -> None:
+    """FFmpeg leaves the length of the pictures empty until it knows it."""
+    path, rng = tmp_path / "now.mp4", np.random.default_rng(0)
+    with av.open(path, "w") as container:
+        stream = container.add_stream(
+            "mpeg4", rate=25, width=96, height=64, pix_fmt="yuv420p", bit_rate=10**7
+        )
+        while not (path.is_file() and path.stat().st_size):
+            noise = rng.integers(0, 255, (64, 96, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise)))
+        with pytest.raises(SourceError, match="index at the end"):
+            next(open_source(f"growing:{path}", still_s=5).frames())
 
 
 def test_times_go_on_whatever_the_stamps_do() -> None:

@@ -15,7 +15,7 @@ import timed_videos
 from timed_videos import evenly, noisy
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, decode, pictures, rgb_frames, sampling
+from violence_detection.video import augment, decode, pictures, sampling
 from violence_detection.video.config import ClipConfig
 
 #: 20 s at 2 frames a second, then 10 s at 25.
@@ -306,14 +306,14 @@ def test_a_constant_rate_gives_the_frames_that_opencv_gives(tmp_path: Path, suff
     assert info.as_stated
 
 
-@pytest.mark.parametrize("layout", [*sorted(rgb_frames._SAME_IN_RGB), "yuv420p10le", "yuv411p", "nv12"])
+@pytest.mark.parametrize("layout", [*sorted(decode._SAME_IN_RGB), "yuv420p10le", "yuv411p", "nv12"])
 @pytest.mark.parametrize("size", [(320, 240), (321, 239), (64, 48), (1280, 720)])
 def test_whatever_the_layout_colours_are_those_of_bgr(layout: str, size: tuple[int, int]) -> None:
     """As OpenCV has them, from which the features on disk were made."""
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
     frame = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format=layout)
     by_opencv = frame.reformat(format="bgr24", threads=1).to_ndarray()[..., ::-1]
-    np.testing.assert_array_equal(rgb_frames.RgbFrames().picture(frame), by_opencv)
+    np.testing.assert_array_equal(decode.RgbFrames().picture(frame), by_opencv)
 
 
 def test_times_and_numbers_agree_where_stamps_are_shuffled(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from violence_detection.system.settings import BaseConfig, option
+from violence_detection.training.config import kind_of
 
 MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 
@@ -14,6 +15,13 @@ class EnsembleConfig(BaseConfig):
     """Which members are trained on which clips, and what else is made of them."""
 
     members: tuple[str, ...] = option(MEMBERS, "architectures to train and average, comma separated")
+    average: str = option(
+        "auto",
+        "what of the members is averaged: their probabilities, or their logits, each divided by a temperature of the "
+        "member's own (told by the folds, else by the selection part) and all of equal weight; auto: logits where "
+        "members are of different kinds (kernel, i3d_tuned, the others)",
+        choices=("auto", "probabilities", "logits"),
+    )
     datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
     add_datasets: tuple[str, ...] = option(
         (), "data sets to train on as well, but neither to select nor to measure on; rest: all others"
@@ -62,6 +70,13 @@ class EnsembleConfig(BaseConfig):
         "looked at, so that what one tunes by is the selection part",
     )
     parallel: int = 1
+
+    @property
+    def in_logits(self) -> bool:
+        """Whether the members' logits are averaged."""
+        if self.average == "auto":
+            return len({kind_of(name) for name in self.members}) > 1
+        return self.average == "logits" and len(self.members) > 1
 
     @property
     def spends_val(self) -> bool:

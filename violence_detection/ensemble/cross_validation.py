@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from violence_detection.ensemble import ensemble
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
+from violence_detection.ensemble.member_weights import Weights
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import calibrate, metrics, scoring
 from violence_detection.evaluation.calibrate import CalibrationBasis
-from violence_detection.models import trained_model
+from violence_detection.models import averaging, trained_model
 from violence_detection.system import storage
 from violence_detection.training import run_folder, trained_clips
 from violence_detection.training.run_folder import Trained
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = run_folder.FOLDS_RECORD_NAME, "oof_predictions.csv"
+#: In that record, where the members' logits are averaged: by member the mean of the temperatures that folds gave it.
+TEMPERATURES_KEY = "member_temperatures"
 LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 
@@ -39,7 +44,7 @@ LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 class CrossValidation:
     """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it.
 
-    `by_dataset`: each fold holds out a data set.
+    `by_dataset`: each fold holds out a data set. `in_logits`: the members' logits are averaged.
     """
 
     members: tuple[str, ...]
@@ -50,6 +55,7 @@ class CrossValidation:
     overwrite: bool = False
     views: int = 1
     by_dataset: bool = False
+    in_logits: bool = False
 
     @property
     def predictions_path(self) -> Path:
@@ -83,7 +89,8 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
 
     `seen` is told what was seen before anybody is shown it.
     """
-    figures = _figures(plan, judge_held_out(plan, trained))
+    judged = judge_held_out(plan, trained)
+    figures = {**_figures(plan, judged.predictions), TEMPERATURES_KEY: judged.temperatures}
     if seen:
         kept = {"accuracy": figures["cv_accuracy"], "ci95": figures["cv_accuracy_ci95"], "n": figures["cv_n"]}
         seen([plan], "folds", kept)
@@ -95,27 +102,53 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
     return figures
 
 
-def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> pd.DataFrame:
-    """Every fold's held-out clips judged by its models, by clip id; written as the plan's predictions."""
+@dataclass(frozen=True)
+class HeldOut:
+    """`predictions`: rows as evaluation.metrics has them, by clip id, with their `fold`. `temperatures`: by member the
+    geometric mean over the folds of its own; None where probabilities are averaged.
+    """
+
+    predictions: pd.DataFrame
+    temperatures: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """What the models of a fold say of its held-out clips: member -> (V, N) in `each_view`, before any temperature."""
+
+    parts: list[ensemble.Part]
+    weights: Weights
+    selection: pd.DataFrame
+    model: trained_model.TrainedModel
+    rows: pd.DataFrame
+    each_view: dict[str, np.ndarray]
+
+
+def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut:
+    """Every fold's held-out clips judged by its models; written as the plan's predictions."""
     import pandas as pd
 
     count = len(plan.members)
-    per_fold = [trained[i * count : (i + 1) * count] for i in range(len(plan.folds))]
-    seed = plan.settings.train.seed
-    predicted, everyone, chose_weights = [], [], []
-    for i, (fold, results) in enumerate(zip(plan.folds, per_fold, strict=True)):
-        folder = plan.folder / fold.name
-        parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, results, strict=True)]
-        selection = plan.pool.plain(fold.selection)
-        weights = ensemble.write(folder, parts, selection, seed)
-        chose_weights.append(selection.rows)
-        held_out = plan.pool.views(fold.held_out, plan.views)
-        rows = scoring.predict_rows(trained_model.load(folder), held_out.rows, held_out)
+    judged = [_judge(plan, fold, trained[i * count : (i + 1) * count]) for i, fold in enumerate(plan.folds)]
+    own = _told_by_the_others(plan, judged) if plan.in_logits else None
+    predicted, everyone, chose_weights, temperatures = [], [], [], []
+    for i, (fold, found) in enumerate(zip(plan.folds, judged, strict=True)):
+        folder, model, each_view = plan.folder / fold.name, found.model, found.each_view
+        if own:
+            model = model.with_own(own[i])
+            each_view = {name: averaging.scaled(p, 1 / own[i][name]) for name, p in each_view.items()}
+            temperatures += [own[i][part.name] for part in found.parts]
+            ensemble.write_listed(
+                folder, found.parts, found.weights.values, found.weights.record(),
+                {trained_clips.WEIGHTS: found.selection}, temperatures=temperatures[-count:],
+            )  # fmt: skip
+        rows = scoring.rows_of(model, found.rows, found.rows.clip_id, each_view)
         scoring.require_finite(rows.p_violent.to_numpy(float), rows, str(folder))
+        chose_weights.append(found.selection)
         predicted.append(rows.assign(fold=i))
         everyone += [
             (ensemble.Part(f"{fold.name}.{p.name}", p.model, p.selection_accuracy), w)
-            for p, w in zip(parts, weights.values, strict=True)
+            for p, w in zip(found.parts, found.weights.values, strict=True)
         ]
     oof = pd.concat(predicted).sort_values("clip_id", ignore_index=True)
     if not plan.by_dataset:
@@ -125,10 +158,46 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> pd.Data
             [weight for _, weight in everyone],
             {"why": "the weights of each fold"},
             {trained_clips.WEIGHTS: pd.concat(chose_weights)},
+            temperatures=temperatures or None,
         )
     with storage.atomic_path(plan.predictions_path) as temporary:
         oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
-    return oof
+    return HeldOut(oof, _middle(own) if own else None)
+
+
+def _judge(plan: CrossValidation, fold: Fold, trained: Sequence[Trained]) -> _Judged:
+    folder = plan.folder / fold.name
+    parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, trained, strict=True)]
+    selection = plan.pool.plain(fold.selection)
+    weights = ensemble.write(folder, parts, selection, plan.settings.train.seed, in_logits=plan.in_logits)
+    held_out = plan.pool.views(fold.held_out, plan.views)
+    model = trained_model.load(folder)
+    each_view = scoring.judge_views(model, held_out)
+    for name, p in each_view.items():
+        scoring.require_finite(p.mean(axis=0), held_out.rows, f"{folder}, {name}")
+    return _Judged(parts, weights, selection.rows, model, held_out.rows, each_view)
+
+
+def _told_by_the_others(plan: CrossValidation, judged: Sequence[_Judged]) -> list[dict[str, float]]:
+    """For each fold its members' temperatures, told by what the other folds' models say of their held-out clips.
+
+    So no label of a held-out clip has a part in how it is judged.
+    """
+    import pandas as pd
+
+    found = []
+    for i, fold in enumerate(plan.folds):
+        others = [j for k, j in enumerate(judged) if k != i]
+        p = {n: np.concatenate([j.each_view[n].mean(axis=0) for j in others]) for n in plan.members}
+        found.append(calibrate.member_temperatures(pd.concat([j.rows for j in others]), p))
+        said = ", ".join(f"{name} {value:.2f}" for name, value in found[-1].items())
+        log.info("%s: temperatures of the members, from the other folds: %s", plan.folder / fold.name, said)
+    return found
+
+
+def _middle(own: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """By member the geometric mean."""
+    return {name: float(np.exp(np.mean([np.log(fold[name]) for fold in own]))) for name in own[0]}
 
 
 def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] | None:
@@ -139,6 +208,8 @@ def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] 
         return None
     record = run_folder.read_object(path)
     if record.get("jobs") != plan.keys() or record.get("views") != plan.views:
+        return None
+    if plan.in_logits != (record.get(TEMPERATURES_KEY) is not None):
         return None
     figures = {name: value for name, value in record.items() if name not in ("jobs", "views", "members")}
     return read_predictions(plan.predictions_path), figures
@@ -171,9 +242,15 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
 
 
 def calibration_basis(
-    folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation], members: tuple[str, ...]
+    folder: Path,
+    plan: Callable[[int, tuple[str, ...]], CrossValidation],
+    members: tuple[str, ...],
+    in_logits: bool = False,
 ) -> CalibrationBasis | None:
-    """The out-of-fold predictions in `folder`, if they are of the clips and settings of `plan` and of these members."""
+    """The out-of-fold predictions in `folder`, if they are of the clips and settings of `plan` and of these members.
+
+    `in_logits`: as these members are averaged.
+    """
     predictions = earlier(folder, plan)
     if predictions is None:
         return None
@@ -181,7 +258,11 @@ def calibration_basis(
     if tuple(record["members"]) != members:
         log.info("%s is of other members: the selection part calibrates", folder / RECORD_NAME)
         return None
-    return calibrate.out_of_fold(predictions, len(record["folds"]), int(record.get("views", 1)))
+    own = record.get(TEMPERATURES_KEY)
+    if in_logits != (own is not None):
+        log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
+        return None
+    return calibrate.out_of_fold(predictions, len(record["folds"]), int(record.get("views", 1)), own)
 
 
 #: Figures by rank, which folds give each on a scale of its own.

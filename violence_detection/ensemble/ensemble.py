@@ -18,7 +18,7 @@ from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import calibrate, scoring
 from violence_detection.evaluation.calibrate import CalibrationBasis
-from violence_detection.models import trained_model
+from violence_detection.models import averaging, trained_model
 from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, trained_clips
@@ -72,33 +72,45 @@ def write(
     *,
     calibrated: bool = False,
     out_of_fold: CalibrationBasis | None = None,
+    in_logits: bool = False,
 ) -> member_weights.Weights:
     """Choose the weights on the selection clips and write `<folder>/ensemble.json`.
 
     `mined`: rows of further clips whose predictions have decided how the members are trained. `calibrated`: on
     `out_of_fold`, else on the selection clips; models of folds are not, for their predictions are calibrated on.
+    `in_logits`: the members' logits are averaged, of equal weight, by temperatures that rest on the same.
     """
     inputs = selection.plain()
     p_fight = np.array([heads.predict(trained_model.load_model(part.model), inputs) for part in parts])
     for part, p in zip(parts, p_fight, strict=True):
         scoring.require_finite(p, selection.rows, str(part.model))
     groups = selection.rows.source_group.tolist()
-    weights = member_weights.choose(p_fight, selection.labels, groups, seed)
+    weights = (
+        member_weights.equal(len(parts), "logits are averaged")
+        if in_logits
+        else member_weights.choose(p_fight, selection.labels, groups, seed)
+    )
     log.info(
         "%s: %s weights (%s)", folder, "equal" if weights.uniform else _shown(parts, weights), weights.why
     )
     tuned_on = {trained_clips.WEIGHTS: selection.rows}
     if mined is not None:
         tuned_on[trained_clips.MINED] = mined
-    found = None
+    found = temperatures = None
+    if in_logits and calibrated:
+        by_name = {part.name: p for part, p in zip(parts, p_fight, strict=True)}
+        told = out_of_fold.member_temperatures if out_of_fold else None
+        own = told or calibrate.member_temperatures(selection.rows, by_name)
+        temperatures = [own[part.name] for part in parts]
+        p_fight = np.array([averaging.scaled(p, 1 / t) for p, t in zip(p_fight, temperatures, strict=True)])
     if calibrated:
-        average = np.average(p_fight, axis=0, weights=weights.values)
+        average = averaging.together(p_fight, weights.values, in_logits)
         basis = out_of_fold or calibrate.on_selection(
             selection.rows, average, "the epoch and the members' weights"
         )
         found = calibrate.fit(basis, seed)
         calibrate.say(folder, found)
-    write_listed(folder, parts, weights.values, weights.record(), tuned_on, found)
+    write_listed(folder, parts, weights.values, weights.record(), tuned_on, found, temperatures=temperatures)
     return weights
 
 
@@ -110,13 +122,16 @@ def write_listed(
     tuned_on: Mapping[str, pd.DataFrame],
     calibration: Calibration | None = None,
     further: Mapping[str, object] | None = None,
+    temperatures: Sequence[float] | None = None,
 ) -> None:
     """Write ensemble.json, with what `further` has, and trained_on.csv of the clips that chose the weights, by role.
+
+    `temperatures`: the members' own, where their logits are averaged.
 
     A member of another folder is linked into this one: an ensemble is whole by itself.
     """
     shutil.rmtree(folder / _BROUGHT, ignore_errors=True)
-    members = [
+    members: list[dict[str, object]] = [
         {
             "name": part.name,
             "model": _own_model(folder, part).relative_to(folder).as_posix(),
@@ -125,6 +140,8 @@ def write_listed(
         }
         for part, weight in zip(parts, weights, strict=True)
     ]
+    for member, temperature in zip(members, temperatures or (), strict=bool(temperatures)):
+        member[averaging.TEMPERATURE_KEY] = temperature
     trained_clips.write(folder, tuned_on)
     record: dict[str, object] = {"members": members, "weighting": weighting, **(further or {})}
     if calibration is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,8 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.backbones import engines
-from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, ensemble, folds, hard, leave_one_out, member_jobs
+from violence_detection.combine import val_ledger
+from violence_detection.ensemble import (
+    cross_validation,
+    ensemble,
+    folds,
+    hard,
+    leave_one_out,
+    member_jobs,
+    run_checks,
+)
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.cross_validation import CrossValidation
@@ -23,20 +32,18 @@ from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import measure, scoring
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.features.key import Inputs
 from violence_detection.models import calibration, model_card, shipping
 from violence_detection.system import console, processes, storage, tensorflow_start
-from violence_detection.training import devices, fine_tuning, run_folder, trainer, training_data
-from violence_detection.training.config import ARCHITECTURES, PICTURES_OF, HeadConfig, TrainConfig, takes
+from violence_detection.training import devices, fine_tuning, run_folder
+from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.run_folder import Trained
-from violence_detection.video import augment
 
 log = logging.getLogger(__name__)
-#: Folds whose predictions tell hard clips, or what a final fit needs, where no cross-validation was asked for.
-_FOLDS = 5
 #: Clips at most on which a shipped model is compared with what it was made of.
 _COMPARED = 500
+#: And numbers of theirs, which are many where they are pictures.
+_COMPARED_NUMBERS = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -98,17 +105,26 @@ class EnsembleRun:
             if (folder / run_folder.ENSEMBLE_NAME).is_file():
                 model_card.write_trained(folder)
         if config.ship:
-            fields["shipped"] = str(shipping.ship(self.final_folder, config.ship, self._some_clips()))
+            made = shipping.ship(
+                self.final_folder, config.ship, self._some_clips(), self.pool.backbone_weights
+            )
+            fields["shipped"] = str(made)
         return {**fields, "generated_samples": self.pool.generated}
 
     def _some_clips(self) -> Inputs:
         """Plain clips to compare a shipped model on."""
         ids = sorted(self.pool.frame.clip_id)
-        return self.pool.plain(ids[:: -(-len(ids) // _COMPARED)]).plain()
+        numbers = sum(math.prod(shape) for shape in self.pool.plain(ids[:1]).shapes().values())
+        most = max(1, min(_COMPARED, _COMPARED_NUMBERS // numbers))
+        return self.pool.plain(ids[:: -(-len(ids) // most)]).plain()
 
     def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
         jobs = [replace(job, usd_per_hour=self.how.usd_per_hour) for job in jobs]
-        whole = [job for job in jobs if job.architecture in PICTURES_OF and member_jobs.finished(job) is None]
+        whole = [
+            job
+            for job in jobs
+            if job.architecture in PICTURES_OF and not job.given and member_jobs.finished(job) is None
+        ]
         if whole:
             fine_tuning.say_what_it_takes(self.settings.head, len(whole), self.how.usd_per_hour)
         return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy)
@@ -130,6 +146,7 @@ class EnsembleRun:
             folder or self.output,
             self.overwrite,
             self.config.tta,
+            in_logits=self.config.in_logits and len(members) > 1,
         )
 
     @property
@@ -141,7 +158,7 @@ class EnsembleRun:
         """The number of folds that are there already, or else are made for a final fit."""
         path = self.output / run_folder.FOLDS_RECORD_NAME
         folds_ = run_folder.read_object(path).get("folds") if path.is_file() else None
-        return len(folds_) if isinstance(folds_, list) and len(folds_) > 1 else _FOLDS
+        return len(folds_) if isinstance(folds_, list) and len(folds_) > 1 else run_checks.FOLDS
 
     def _fit_finally(self, fit: FinalFit) -> dict[str, Any]:
         """The final fit, when the folds have been judged."""
@@ -185,6 +202,7 @@ class EnsembleRun:
                     self.overwrite,
                     self.config.tta,
                     by_dataset=True,
+                    in_logits=self.config.in_logits,
                 )
             )
         return plans
@@ -197,7 +215,9 @@ class EnsembleRun:
     def _write_ensemble(self, trained: Sequence[Trained]) -> dict[str, Any]:
         parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
         selection = self.pool.plain(self.official.selection)
-        out_of_fold = cross_validation.calibration_basis(self.output, self.plan, self.config.members)
+        out_of_fold = cross_validation.calibration_basis(
+            self.output, self.plan, self.config.members, self.config.in_logits
+        )
         weights = ensemble.write(
             self.output,
             parts,
@@ -205,6 +225,7 @@ class EnsembleRun:
             self.settings.train.seed,
             calibrated=True,
             out_of_fold=out_of_fold,
+            in_logits=self.config.in_logits,
         )
         val = self._look_at_val() if self.config.show_val else None
         members = [
@@ -273,8 +294,8 @@ class EnsembleRun:
         def plan(k: int, members: tuple[str, ...]) -> CrossValidation:
             return self.plan(k, members, folder)
 
-        wanted = plan(_FOLDS, self.config.members[:1])
-        log.info("no cross-validation of these clips and settings yet: %d folds of %s", _FOLDS,
+        wanted = plan(run_checks.FOLDS, self.config.members[:1])
+        log.info("no cross-validation of these clips and settings yet: %d folds of %s", run_checks.FOLDS,
                  wanted.members[0])  # fmt: skip
         cross_validation.finish(wanted, self.train(wanted.jobs()))
         return cross_validation.earlier(folder, plan)
@@ -291,9 +312,9 @@ def prepare(
     command: str = "",
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    check_all(config, how, features, train)
+    run_checks.check_all(config, how, features, train)
     fine_tuning.check(head)
-    choice = choose(config, how)
+    choice = run_checks.choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
     pool = _open_pool(features, how, train, choice)
@@ -333,106 +354,6 @@ def _was_killed(_: Choice) -> Pool:
         "the process that extracted features was killed, most likely for want of memory. Give a smaller --workers; "
         "the same command goes on where it was"
     )
-
-
-def check_all(
-    config: EnsembleConfig, how: ExtractConfig, features: FeatureConfig, train: TrainConfig
-) -> None:
-    """Raise UserError for settings and data that cannot work, before any work starts."""
-    _check_looked_at(config.members, features.backbone)
-    training_data.check(features, how)
-    trainer.check(train)
-    _check_parts(config, how, choose(config, how), train)
-
-
-def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
-    """Raise UserError for a member that none of the backbones is for, or a backbone that none of the members takes."""
-    for name in members:
-        if not any(takes(name, b) for b in backbones):
-            wanted = PICTURES_OF.get(name, "a backbone that gives features, such as i3d_steady")
-            raise UserError(
-                f"--members {name}: it looks at none of --backbone {','.join(backbones)}. Add {wanted}"
-            )
-    for backbone in backbones:
-        if not any(takes(name, backbone) for name in members):
-            for_it = ", ".join(name for name in ARCHITECTURES if takes(name, backbone))
-            raise UserError(
-                f"--backbone {backbone}: none of --members {','.join(members)} looks at it. Leave it out, or add one "
-                f"of {for_it}"
-            )
-
-
-def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
-    """Raise UserError where a part would lack a class, before hours of extraction and not after."""
-    frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
-    if not config.spends_val and not config.leave_one_dataset_out:
-        folds.official(frame, target, train.selection_fraction, train.seed)
-    if k := config.cross_validate or (_FOLDS if config.final else 0):
-        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
-    if config.leave_one_dataset_out:
-        folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
-
-
-def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
-    """What of the manifest is used. Raises UserError for settings that cannot work."""
-    check(config)
-    frame = manifest.read(how.data_root / "combined_all")
-    target, added = pools.datasets(frame, config.datasets, config.add_datasets)
-    return Choice(target, added, config.spends_val, config.tta)
-
-
-def wanted_clips(config: EnsembleConfig, how: ExtractConfig) -> list[WantedClip]:
-    """The clips, with the variants and views that a run of these settings needs."""
-    choice, combined = choose(config, how), how.data_root / "combined_all"
-    return choice.clips(choice.rows(combined), combined, augment.variant_names("v", how.augment))
-
-
-def check(config: EnsembleConfig) -> None:
-    """Raise UserError for settings that cannot work, before any work starts."""
-    if not config.members or len(set(config.members)) != len(config.members):
-        raise UserError(
-            f"--members needs at least one name, each once. Received: {','.join(config.members)!r}"
-        )
-    if unknown := sorted(set(config.members) - set(ARCHITECTURES)):
-        raise UserError(
-            f"--members: unknown architecture {unknown[0]!r}. There are: {', '.join(ARCHITECTURES)}"
-        )
-    if config.cross_validate < 0 or config.cross_validate == 1:
-        raise UserError("--cross-validate takes the number of folds, at least 2")
-    spread = config.cross_validate or config.leave_one_dataset_out or config.final
-    if config.all_clips and not spread:
-        raise UserError("--all-clips spends val: it needs --cross-validate K or --leave-one-dataset-out")
-    if (config.spends_val or config.leave_one_dataset_out) and config.show_val:
-        raise UserError(
-            "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to measure on val: leave out "
-            "--show-val"
-        )
-    if (config.spends_val or config.leave_one_dataset_out) and config.fine_tune_hard:
-        raise UserError(
-            "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"
-        )
-    if config.fine_tune_hard and (whole := sorted(set(config.members) & set(PICTURES_OF))):
-        raise UserError(
-            f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
-        )
-    if config.ship is not None:
-        if not config.final:
-            raise UserError("--ship takes a final fit alone: add --final")
-        shipping.check(config.ship)
-    if config.seeds < 1 or (config.seeds > 1 and not config.leave_one_dataset_out):
-        raise UserError("--seeds is at least 1, and goes with --leave-one-dataset-out")
-    if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:
-        raise UserError("--hard-below must be above 0 and at most 1, --hard-share between 0 and 1")
-    if config.hard_epochs < 1 or config.hard_learning_rate <= 0:
-        raise UserError("--hard-epochs must be at least 1, --hard-learning-rate above 0")
-    if config.tta < 1:
-        raise UserError("--tta counts the plain clip too, so it must be at least 1")
-    if config.tta > 1 and not spread:
-        raise UserError(
-            "--tta here is for --cross-validate K; test_ensemble.py has its own to measure the ensemble on val"
-        )
-    if config.parallel < 0:
-        raise UserError("--parallel takes a number of processes, or none for one a GPU")
 
 
 def finish(run: EnsembleRun) -> list[dict[str, str]]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection.ensemble import ensemble
+from violence_detection.ensemble import cross_validation, ensemble
 from violence_detection.ensemble.cross_validation import CrossValidation
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
@@ -86,6 +86,7 @@ class FinalFit:
             calibrate.out_of_fold(predictions, len(plan.folds), plan.views), plan.settings.train.seed
         )
         calibrate.say(self.folder, found)
+        own = figures.get(cross_validation.TEMPERATURES_KEY)
         rows = plan.pool.rows(self._fold().train)
         record = {
             "clips": len(rows),
@@ -98,10 +99,15 @@ class FinalFit:
             self.folder,
             parts,
             self._weights(),
-            {"why": "the mean of each fold's weights"},
+            {
+                "why": "the mean of each fold's weights, and of each member's temperatures"
+                if own
+                else "the mean of each fold's weights"
+            },
             {trained_clips.TRAIN: rows},
             found,
             {run_folder.FINAL_KEY: record},
+            [own[name] for name in plan.members] if own else None,
         )
         self._bring_left_out()
         log.info(

@@ -100,7 +100,15 @@ def fine_tune(
         )
         members.append({"name": name, "kept": kept, "selection_before": before, "selection_after": after})
     mined = pool.frame[pool.frame.clip_id.isin(set(oof.clip_id))]
-    ensemble.write(folder / FOLDER, parts, selection, settings.train.seed, mined, calibrated=True)
+    ensemble.write(
+        folder / FOLDER,
+        parts,
+        selection,
+        settings.train.seed,
+        mined,
+        calibrated=True,
+        in_logits=config.in_logits,
+    )
     figures = {
         "model": str(folder / FOLDER),
         "hard_clips": int(is_hard.sum()),

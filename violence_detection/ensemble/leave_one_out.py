@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 FIGURES_NAME = elsewhere.LEFT_OUT_NAME
 SELECTED_BY = "a selection part of the other data sets, by source"
+SCALED_BY = "what models of the other left-out data sets give theirs: a temperature a member"
 THRESHOLD_BY = "fixed at 0.5 before any clip was judged"
 
 
@@ -49,7 +50,7 @@ def finish(
     """
     each = len(trained) // len(plans)
     predictions = [
-        cross_validation.judge_held_out(plan, trained[i * each : (i + 1) * each])
+        cross_validation.judge_held_out(plan, trained[i * each : (i + 1) * each]).predictions
         for i, plan in enumerate(plans)
     ]
     figures = {
@@ -58,6 +59,7 @@ def finish(
         "selected_by": SELECTED_BY,
         "threshold": DEFAULT_THRESHOLD,
         "threshold_by": THRESHOLD_BY,
+        **({"members_scaled_by": SCALED_BY} if plans[0].in_logits else {}),
         **summarised(predictions, in_set),
     }
     if seen:

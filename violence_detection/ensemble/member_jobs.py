@@ -31,7 +31,7 @@ from violence_detection.features.config import FeatureConfig
 from violence_detection.system import console, storage, tensorflow_start
 from violence_detection.system.processes import follow_parent, worker_count
 from violence_detection.training import step_plan
-from violence_detection.training.config import HeadConfig, TrainConfig
+from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.step_plan import StepPlan
 
 if TYPE_CHECKING:
@@ -81,6 +81,15 @@ class TrainingJob:
         return dataclasses.replace(self, folder=self.folder.resolve(), pool=pool, start=start)
 
     @functools.cached_property
+    def given(self) -> dict[str, str]:
+        """What its record says of weights that lie in its folder and need no training; empty where there are none."""
+        if self.architecture not in PICTURES_OF:
+            return {}
+        from violence_detection.training import given_weights
+
+        return given_weights.record_of(self.folder)
+
+    @functools.cached_property
     def key(self) -> str:
         """Hash of all that decides the outcome; the folder's config.json carries it."""
         settings = {
@@ -90,6 +99,7 @@ class TrainingJob:
         del settings["features"]
         if self.plan:
             settings[step_plan.RECORD_KEY] = dataclasses.asdict(self.plan)
+        settings |= self.given
         return storage.stable_hash(
             {
                 "architecture": self.architecture,
@@ -163,7 +173,7 @@ def train(job: TrainingJob, data: Data, strategy: Any) -> None:
     if job.plan:
         record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
     trainer.train(
-        {**record, "job": job.key},
+        {**record, **job.given, "job": job.key},
         data,
         job.folder,
         strategy,
@@ -178,8 +188,13 @@ def _here(jobs: Sequence[TrainingJob], strategy: Any) -> None:
     for _, same_clips in itertools.groupby(jobs, key=lambda job: (id(job.pool), job.fold)):
         data = None
         for job in same_clips:
-            data = data or job.pool.data(job.fold)
+            data = data or _data(job)
             train(job, data, strategy)
+
+
+def _data(job: TrainingJob) -> Data:
+    """The clips of its fold; those that nobody trains on are left on disk."""
+    return job.pool.data(job.fold, in_memory=False if job.given else None)
 
 
 def fix_threads() -> None:
@@ -202,7 +217,7 @@ def _train_alone(job: TrainingJob) -> None:
 
     fix_threads()
     strategy = devices.set_up(job.settings.train)
-    train(job, job.pool.data(job.fold), strategy)
+    train(job, _data(job), strategy)
 
 
 # --- processes of this machine ---

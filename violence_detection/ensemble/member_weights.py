@@ -38,15 +38,19 @@ class Weights:
         return {"uniform": self.uniform, "why": self.why, "gain": self.gain, "gain_ci95": self.gain_ci95}
 
 
+def equal(members: int, why: str) -> Weights:
+    """The same weight for each."""
+    return Weights((1 / members,) * members, True, why)
+
+
 def choose(p_fight: np.ndarray, labels: np.ndarray, groups: Sequence[str], seed: int) -> Weights:
     """Weights for members that give the selection clips `p_fight` (M, n); `labels` (n,) 0 or 1, `groups` (n,)."""
     members, sources = len(p_fight), len(set(groups))
-    equal = (1 / members,) * members
     if members == 1:
-        return Weights(equal, True, "one member")
+        return equal(members, "one member")
     if sources < FEWEST_SOURCES:
-        return Weights(
-            equal, True, f"{sources} sources are too few to tell members apart ({FEWEST_SOURCES} are needed)"
+        return equal(
+            members, f"{sources} sources are too few to tell members apart ({FEWEST_SOURCES} are needed)"
         )
     likelihood = np.where(labels == 1, p_fight, 1 - p_fight).clip(_TINY)  # (M, n), of the true class
     fold = split.grouped_folds(list(groups), labels.tolist(), _FOLDS, seed)
@@ -58,7 +62,8 @@ def choose(p_fight: np.ndarray, labels: np.ndarray, groups: Sequence[str], seed:
     interval = paired.interval(gain, np.asarray(groups), seed)
     measured = (float(gain.mean()), interval)
     if interval is None or interval[0] <= 0:
-        return Weights(equal, True, f"on {sources} sources, fitted weights are not clearly better", *measured)
+        why = f"on {sources} sources, fitted weights are not clearly better"
+        return Weights((1 / members,) * members, True, why, *measured)
     values = tuple(float(w) for w in fit(likelihood))
     return Weights(values, False, f"clearly better on {sources} sources than equal weights", *measured)
 

@@ -61,8 +61,11 @@ class Pool:
         names = augment.variant_names("t", count)
         return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
 
-    def data(self, fold: Fold) -> Data:
-        """Load the parts of a fold: train with every variant, selection and held-out (as `val`) plain."""
+    def data(self, fold: Fold, in_memory: bool | None = None) -> Data:
+        """Load the parts of a fold: train with every variant, selection and held-out (as `val`) plain.
+
+        `in_memory` None: if they fit.
+        """
         once, positions = np.unique(np.array(fold.train), return_inverse=True)
         parts = [
             (self.rows(ids), variants)
@@ -72,7 +75,8 @@ class Pool:
                 (fold.held_out, self.variants[:1]),
             )
         ]
-        in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
+        if in_memory is None:
+            in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
         loaded = [
             training_data.load(self.stores, *part, in_memory) if len(part[0]) else None for part in parts
         ]

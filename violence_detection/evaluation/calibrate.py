@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ class CalibrationBasis:
     """Predictions to calibrate on. `rows`: clip_id, source_group, label; `p_fight` (n,): the members' averages.
 
     `what` names them; `assumes`: what must be true for what is said of them to hold of the model. `views`: of a clip,
-    averaged.
+    averaged. `member_temperatures`: of its members' own, where their logits are averaged and it has told them already.
     """
 
     rows: pd.DataFrame
@@ -39,6 +40,7 @@ class CalibrationBasis:
     what: str
     assumes: str
     views: int = 1
+    member_temperatures: Mapping[str, float] | None = None
 
 
 def on_selection(rows: pd.DataFrame, p_fight: np.ndarray, chose: str) -> CalibrationBasis:
@@ -51,7 +53,12 @@ def on_selection(rows: pd.DataFrame, p_fight: np.ndarray, chose: str) -> Calibra
     )
 
 
-def out_of_fold(predictions: pd.DataFrame, n_folds: int, views: int) -> CalibrationBasis:
+def out_of_fold(
+    predictions: pd.DataFrame,
+    n_folds: int,
+    views: int,
+    member_temperatures: Mapping[str, float] | None = None,
+) -> CalibrationBasis:
     """The out-of-fold predictions of a cross-validation with the model's own clips, settings and members."""
     return CalibrationBasis(
         predictions,
@@ -59,7 +66,26 @@ def out_of_fold(predictions: pd.DataFrame, n_folds: int, views: int) -> Calibrat
         f"out-of-fold predictions of {n_folds} folds",
         f"{_ELSEWHERE}; the model is as good as those of the folds, which were trained on fewer clips",
         views,
+        member_temperatures,
     )
+
+
+def member_temperatures(rows: pd.DataFrame, p_fight: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """By member the temperature of its P(fight), (n,) of the clips `rows`; 1 for all where one cannot be told.
+
+    So their logits may be averaged: each is as sure as it is right on these clips.
+    """
+    is_fight = (rows.label == CLASS_NAMES[1]).to_numpy()
+    n_groups = rows.source_group.nunique()
+    if n_groups < FEWEST_SOURCES:
+        log.info("members' logits are averaged as they are: %d sources are too few to scale them", n_groups)
+        return dict.fromkeys(p_fight, 1.0)
+    found = {name: temperature.fit(is_fight, p) for name, p in p_fight.items()}
+    if untold := {name: why_not for name, (value, why_not) in found.items() if value is None}:
+        name, why_not = next(iter(untold.items()))
+        log.info("members' logits are averaged as they are: of %s, %s", name, why_not)
+        return dict.fromkeys(p_fight, 1.0)
+    return {name: float(value) for name, (value, _) in found.items() if value is not None}
 
 
 def fit(basis: CalibrationBasis, seed: int) -> Calibration:

@@ -111,7 +111,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     own, others = own_data.sets(config)
     clips = None if own else clip_set.of_split(config)
     path = shipped.find(config.models)
-    model = trained_model.load(path).at(config.operating_point)
+    model = trained_model.load(path, config.backbone_weights).at(config.operating_point)
     left_out = elsewhere.left_out(path, model)
     model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
     clips = clips or own_data.read(config, own, model.features.window_s)

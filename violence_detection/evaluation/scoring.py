@@ -66,9 +66,18 @@ def predict_rows(model: trained_model.TrainedModel, rows: pd.DataFrame, samples:
     UNCALIBRATED_COLUMN has what p_violent was without a temperature, where the model has one. NaN for clips without
     features, and for those that any member gives no finite probability.
     """
+    return rows_of(model, rows, samples.rows.clip_id, judge_views(model, samples))
+
+
+def rows_of(
+    model: trained_model.TrainedModel,
+    rows: pd.DataFrame,
+    clip_ids: pd.Series[str],
+    each_view: Mapping[str, np.ndarray],
+) -> pd.DataFrame:
+    """The same, of what `judge_views` has given for the clips with these ids."""
     import pandas as pd
 
-    each_view = judge_views(model, samples)
     by_member = {name: p.mean(axis=0) for name, p in each_view.items()}
     columns = _columns(model, by_member)
     if model.calibrated:
@@ -79,7 +88,7 @@ def predict_rows(model: trained_model.TrainedModel, rows: pd.DataFrame, samples:
     scored = pd.DataFrame(columns)
     finite = np.isfinite(scored.to_numpy(float)).all(axis=1)
     scored.loc[~finite] = np.nan
-    scored = scored.assign(clip_id=samples.rows.clip_id)
+    scored = scored.assign(clip_id=clip_ids)
     kept = ["clip_id", "path", "source_path", "dataset", "source_group", "label"]
     return rows[kept].merge(scored, on="clip_id", how="left")
 

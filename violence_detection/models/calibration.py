@@ -16,12 +16,10 @@ import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD, OPERATING_POINTS
 from violence_detection.errors import UserError
-from violence_detection.models import model_files
+from violence_detection.models import averaging, model_files
 from violence_detection.training import run_folder
 
 BALANCED = OPERATING_POINTS[0]
-#: Added to each probability before its logarithm is taken, as scikit-learn's temperature scaling does.
-_TINY = 1e-12
 #: scikit-learn looks for the temperature no farther away.
 MOST_TEMPERATURE = math.exp(10)
 _BEFORE = (
@@ -48,11 +46,11 @@ class Calibration:
         Guo et al. 2017, "On Calibration of Modern Neural Networks", as scikit-learn computes it. Order is kept, and
         with it what is above 0.5. NaN stays NaN.
         """
-        return np.asarray(p) if self.temperature is None else _scaled(p, 1 / self.temperature)
+        return np.asarray(p) if self.temperature is None else averaging.scaled(p, 1 / self.temperature)
 
     def before(self, p: np.ndarray) -> np.ndarray:
         """The averages (N,) that become these probabilities (N,): the other way round."""
-        return np.asarray(p) if self.temperature is None else _scaled(p, self.temperature)
+        return np.asarray(p) if self.temperature is None else averaging.scaled(p, self.temperature)
 
     def threshold(self, point: str = BALANCED, otherwise: float = DEFAULT_THRESHOLD) -> float:
         """The threshold of an operating point; of `balanced` it is `otherwise`.
@@ -91,13 +89,6 @@ class Calibration:
 def key_of(point: str) -> str:
     """An operating point's name in JSON, where its flag has hyphens."""
     return point.replace("-", "_")
-
-
-def _scaled(p: np.ndarray, factor: float) -> np.ndarray:
-    from scipy.special import expit
-
-    values = np.asarray(p, np.float64)
-    return expit(factor * (np.log(values + _TINY) - np.log(1 - values + _TINY)))
 
 
 def read(path: Path) -> Calibration:

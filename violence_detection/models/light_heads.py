@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 import safetensors
 
-from violence_detection.training import run_folder
+from violence_detection.training import run_folder, whole_numbers
 from violence_detection.training.config import KERNEL
+
+#: The end of the name of a tensor with the steps of another, as saved_heads.py has it.
+STEP = ".step"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class KernelHead:
         return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
+def stored_as_whole(stored: Any, name: str) -> bool:
+    """Whether a file holds these numbers as whole ones, with the step of each column beside them."""
+    names = set(stored.keys())
+    return {name, name + STEP} <= names and stored.get_slice(name).get_dtype() == "I8"
+
+
 def kernel_head(file: Path, record: Mapping[str, Any]) -> KernelHead | None:
     """The kernel head of a `.safetensors` file; None where it is another head, or not as it was written."""
     if record.get("architecture") != KERNEL or file.suffix != run_folder.WEIGHTS_SUFFIX:
@@ -51,12 +60,15 @@ def kernel_head(file: Path, record: Mapping[str, Any]) -> KernelHead | None:
         wanted |= {f"{name}.similarity/vectors.1": (landmarks, channels), f"{name}.similarity/gamma.1": (1,)}
     try:
         with safetensors.safe_open(file, framework="np") as stored:
-            if set(stored.keys()) != set(wanted):
+            steps = {name for name in wanted if stored_as_whole(stored, name)}
+            if set(stored.keys()) != {*wanted, *(name + STEP for name in steps)}:
                 return None
             if any(tuple(stored.get_slice(name).get_shape()) != shape for name, shape in wanted.items()):
                 return None
             values = {name: stored.get_tensor(name).astype(np.float32) for name in wanted}
-    except (safetensors.SafetensorError, OSError):
+            for name in steps:
+                values[name] = whole_numbers.joined(values[name], stored.get_tensor(name + STEP))
+    except (safetensors.SafetensorError, OSError, ValueError):
         return None
     if not all(np.isfinite(array).all() for array in values.values()):
         return None

@@ -23,8 +23,8 @@ from violence_detection.models import model_files, run_records
 from violence_detection.models.run_records import RunRecords
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
-from violence_detection.training import run_folder, step_plan, trained_clips
-from violence_detection.training.config import KERNEL
+from violence_detection.training import heads, run_folder, step_plan, trained_clips
+from violence_detection.training.config import PICTURES_OF
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -177,6 +177,7 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "citations": [known[key].citation for key in _dataset_keys(run) if key in known],
         "settings": _settings(run),
         "members": members[:_MEMBERS_SHOWN],
+        "whole_networks": sum(m.of("architecture") in PICTURES_OF for m in run.members[:_MEMBERS_SHOWN]),
         "selection_note": _left_out(len(members)),
         "cross_validation": _folds(run),
         "final_fit": bool(run.final_fit),
@@ -221,6 +222,18 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
     lines.append(("epochs that ran", ", ".join(map(str, ran)) or "not noted"))
     if run.final_fit:
         lines.append(("optimiser steps", _steps(run)))
+    if own := model_files.temperatures(run.folder):
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in list(own.items())[:_MEMBERS_SHOWN])
+        lines.append(("averaged are", f"logits, divided by temperatures: {shown}"))
+    if given := run.values(run_folder.GIVEN_KEY):
+        shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)
+        if shown:
+            lines.append(
+                (
+                    "weights given, not trained here",
+                    f"{shown} (SHA-256); that they were trained with the settings above was not checked",
+                )
+            )
     if run.mined:
         lines.append(("fine-tuned on hard clips", ", ".join(run.tuned) or "none was better for it"))
     return lines
@@ -228,7 +241,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
 
 def _steps(run: RunRecords) -> str:
     """The members' steps; of one that is fitted at once there are none."""
-    steps = [m.of(step_plan.RECORD_KEY, "steps") for m in run.members if m.of("architecture") != KERNEL]
+    steps = [m.of(step_plan.RECORD_KEY, "steps") for m in run.members if m.of("architecture") != heads.KERNEL]
     return ", ".join(map(_shown, dict.fromkeys(steps))) or "none: fitted at once"
 
 

@@ -6,11 +6,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from violence_detection.errors import UserError
+from violence_detection.models import averaging
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 
 #: In the folder of a shipped model: the SHA-256 of each of its files, as `sha256sum -c` reads them.
 SUMS_NAME = "SHA256SUMS"
+_MOST_TEMPERATURE = 1e5
 
 
 def is_shipped(path: Path) -> bool:
@@ -45,6 +47,28 @@ def listed(path: Path) -> list[tuple[str, Path, float]]:
             )
         _check_there(file, path)
     return files
+
+
+def temperatures(path: Path) -> dict[str, float] | None:
+    """By member the temperature of its own, where the mean of the members' logits counts; None where there are none.
+
+    Raises UserError where some members have one and others none.
+    """
+    file = path / run_folder.ENSEMBLE_NAME
+    if not file.is_file():
+        return None
+    found = {m["name"]: m.get(averaging.TEMPERATURE_KEY) for m in run_folder.read_object(file)["members"]}
+    if all(value is None for value in found.values()):
+        return None
+    for name, value in found.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 1 / _MOST_TEMPERATURE <= value <= _MOST_TEMPERATURE:
+            raise UserError(
+                f"{file}: either no member has a temperature, or each a number above 0. Found: {name!r}, {value!r}"[
+                    :500
+                ]
+            )
+    return {name: float(value) for name, value in found.items()}
 
 
 def _members(folder: Path) -> list[tuple[str, Path, float]]:
@@ -133,6 +157,8 @@ def identity(path: Path) -> str:
         calibration = run_folder.read_object(ensemble).get(run_folder.CALIBRATION_KEY)
         if isinstance(calibration, dict) and calibration.get("temperature") is not None:
             parts.append(calibration["temperature"])
+    if own := temperatures(path):
+        parts.append(list(own.values()))
     return storage.stable_hash(parts, digits=32)
 
 

@@ -2,7 +2,8 @@
 
 <name>/ensemble.json                   members and their weights, temperature, thresholds, the folds' figures
 <name>/<member>/config.json            how its input is prepared, its architecture and settings
-<name>/<member>/best_model.safetensors its weights, in half precision where that changes no probability by 0.001
+<name>/<member>/best_model.safetensors its weights, as small as probabilities allow (MOST_CHANGE): in half precision,
+                                       or of a whole network its difference from the published one
 <name>/trained_on.csv                  the clips that it was trained on, one table for all members
 <name>/README.md, SHA256SUMS           its card; the hash of every file, compared whenever it is used
 """
@@ -12,22 +13,27 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from violence_detection.backbones import registry
 from violence_detection.errors import UserError
 from violence_detection.features.key import Inputs
 from violence_detection.models import model_card, model_files, run_records, shipped, trained_model
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.system import storage
 from violence_detection.training import run_folder, saved_heads
+from violence_detection.training.config import PICTURES_OF
 
 log = logging.getLogger(__name__)
-#: A probability may be another by less than this in the shipped model. Verdicts have four digits.
-MOST_CHANGE = 1e-3
+#: A probability may be another by less than this in the shipped model: with half precision, and with differences.
+MOST_CHANGE, MOST_CHANGE_OF_NETWORKS = 1e-3, 2e-3
+#: How coarsely a network's difference is kept, see training/weight_difference.py: what is tried first to last.
+_STEPS = (0.9, 0.6, 0.4, 0.25)
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 
 
@@ -38,10 +44,11 @@ def check(name: str) -> None:
     storage.check_writable(shipped.home(), "--ship (or $VIOLENCE_MODELS)")
 
 
-def ship(model: Path, name: str, inputs: Inputs) -> Path:
+def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) -> Path:
     """Make the final fit in the folder `model` the shipped model `name`, in the place of an earlier one.
 
-    `inputs`: clips to compare probabilities on, input name -> (N, T, C). Returns the folder, `shipped.home()`/`name`.
+    `inputs`: clips to compare probabilities on, input name -> (N, T, C). `published`: a file of the weights that a
+    member with a whole network started from, by default found or fetched. Returns the folder, `shipped.home()`/`name`.
 
     Raises UserError for a model that is no final fit, and for a name that cannot be one.
     """
@@ -55,7 +62,7 @@ def ship(model: Path, name: str, inputs: Inputs) -> Path:
     # A folder of its own on the same disk, of the same name, which the card has as its title.
     making, earlier = home / ".making" / name, home / ".making" / f"{name}.earlier"
     shutil.rmtree(home / ".making", ignore_errors=True)
-    change = _write_as_small_as_it_may_be(model, making, inputs)
+    change = _write_as_small_as_it_may_be(model, making, inputs, published)
     model_card.write_trained(making)
     model_files.write_sums(making)
     target = home / name
@@ -71,55 +78,85 @@ def ship(model: Path, name: str, inputs: Inputs) -> Path:
     return target
 
 
-def _write_as_small_as_it_may_be(model: Path, to: Path, inputs: Inputs) -> float:
-    """Write the model's files, members in half precision where that may be; returns the largest change it makes."""
+@dataclass(frozen=True)
+class _Kept:
+    """How a member's weights are kept: as a difference in such steps, or in half precision, or as they are."""
+
+    step: float | None = None
+    half: bool = False
+
+    def __str__(self) -> str:
+        if self.step:
+            return f"a difference in steps of {self.step}"
+        return "half precision" if self.half else "no change"
+
+
+def _ways(architecture: str) -> list[_Kept]:
+    """The ways to keep such a member, the smallest first."""
+    differences = [_Kept(step=step) for step in _STEPS] if architecture in PICTURES_OF else []
+    return [*differences, _Kept(half=True), _Kept()]
+
+
+def _write_as_small_as_it_may_be(model: Path, to: Path, inputs: Inputs, published: Path | None) -> float:
+    """Write the model's files, each member as small as it may be; returns the largest change that makes."""
     loaded = trained_model.load(model)
-    half = {m.name for m in loaded.members}
+    before = loaded.predict(inputs)
+    ways = {
+        m.name: _ways(record["architecture"])
+        for m, record in zip(loaded.members, loaded.records, strict=True)
+    }
+    networks = any(way.step for found in ways.values() for way in found)
+    most = MOST_CHANGE_OF_NETWORKS if networks else MOST_CHANGE
     while True:
         shutil.rmtree(to, ignore_errors=True)
-        _write(model, to, half)
-        changes = _changes(loaded, to, inputs)
+        _write(model, to, {name: left[0] for name, left in ways.items()}, published)
+        changes = _changes(loaded, before, to, inputs, published)
         largest = max(changes.values())
-        if largest < MOST_CHANGE or not half:
+        small = {name for name, left in ways.items() if len(left) > 1}
+        if largest < most or not small:
             return largest
         # of all together, where each by itself may be: what divides the logit enlarges changes too
-        too_large = half & {name for name, change in changes.items() if not change < MOST_CHANGE} or half
-        log.info(
-            "half precision changes a probability by %.2g: the weights of %s stay as they are",
-            largest,
-            ", ".join(sorted(too_large)),
-        )
-        half -= too_large
+        too_large = small & {name for name, change in changes.items() if not change < most} or small
+        for name in sorted(too_large):
+            log.info("%s: %s changes a probability by %.2g", name, ways[name][0], largest)
+            del ways[name][0]
 
 
-def _write(model: Path, to: Path, half: Collection[str]) -> None:
-    """The files of the model, but for its card and the sums. `half`: members in half precision."""
+def _write(model: Path, to: Path, kept: Mapping[str, _Kept], published: Path | None) -> None:
+    """The files of the model, but for its card and the sums."""
     record: dict[str, Any] = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
     for entry, (name, file, _) in zip(record["members"], model_files.listed(model), strict=True):
         folder = to / name
         folder.mkdir(parents=True)
-        for kept in (run_folder.CONFIG_NAME, run_folder.RESULT_NAME):
-            if (file.parent / kept).is_file():
-                shutil.copyfile(file.parent / kept, folder / kept)
+        for beside in (run_folder.CONFIG_NAME, run_folder.RESULT_NAME):
+            if (file.parent / beside).is_file():
+                shutil.copyfile(file.parent / beside, folder / beside)
         weights = run_folder.weights_of(folder / run_folder.BEST_NAME)
-        saved_heads.save_weights(saved_heads.load(file), weights, name in half)
+        head, way = saved_heads.load(file), kept[name]
+        if way.step:
+            base = registry.get(PICTURES_OF[head.name]).weights_file(published)
+            saved_heads.save_difference(head, weights, base, way.step)
+        else:
+            saved_heads.save_weights(head, weights, way.half)
         entry["model"] = weights.relative_to(to).as_posix()
-    for kept in (run_folder.CLIPS_NAME, run_folder.LEFT_OUT_NAME):
-        if (model / kept).is_file():
-            shutil.copyfile(model / kept, to / kept)
+    for beside in (run_folder.CLIPS_NAME, run_folder.LEFT_OUT_NAME):
+        if (model / beside).is_file():
+            shutil.copyfile(model / beside, to / beside)
     storage.write_json(to / run_folder.ENSEMBLE_NAME, record)
 
 
-def _changes(before: TrainedModel, folder: Path, inputs: Inputs) -> dict[str, float]:
+def _changes(
+    model: TrainedModel, one: Mapping[str, np.ndarray], folder: Path, inputs: Inputs, published: Path | None
+) -> dict[str, float]:
     """By member, and under "" of all together, the largest difference of a probability that the copy in `folder` makes.
 
-    Infinite where a weight is too large for what it is kept in.
+    `one`: what the model gives. Infinite where a weight is too large for what it is kept in.
     """
     try:
-        after = trained_model.load(folder)
+        after = trained_model.load(folder, published)
     except UserError as e:
         log.info("%s", e)
         return {"": np.inf}
-    one, other = before.predict(inputs), after.predict(inputs)
+    other = after.predict(inputs)
     changes = {name: float(np.abs(one[name] - other[name]).max()) for name in one}
-    return {**changes, "": float(np.abs(before.average(one) - after.average(other)).max())}
+    return {**changes, "": float(np.abs(model.average(one) - after.average(other)).max())}

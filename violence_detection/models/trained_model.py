@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One trained head and its share in the average.
+    """One trained head, its share in the average, and where logits are averaged what its own is divided by.
 
     `head`: a keras.Model, or what judges in its place (KernelHead, JudgedByEngine); None: it is loaded from `file`
-    when it is needed.
+    when it is needed, with `published` weights if it holds its difference from these.
     """
 
     name: str
     head: Any
     weight: float
+    temperature: float | None = None
     file: Path | None = None
+    published: Path | None = None
 
     @cached_property
     def model(self) -> keras.Model:
@@ -42,7 +44,7 @@ class Member:
             return self.head
         from violence_detection.training import saved_heads
 
-        return saved_heads.load(self.file)
+        return saved_heads.load(self.file, self.published)
 
     @property
     def _judges_itself(self) -> bool:
@@ -97,10 +99,16 @@ class TrainedModel:
 
     @property
     def member_threshold(self) -> float:
-        """What `threshold` is of members' probabilities, which are not calibrated."""
+        """What `threshold` is of members' probabilities and of their mean, before the model's temperature."""
         if self.calibration is None:
             return self.threshold
         return float(self.calibration.before(np.array([self.threshold]))[0])
+
+    def with_own(self, temperatures: Mapping[str, float]) -> TrainedModel:
+        """The same with temperatures of its members' own, by name: the mean is of their logits."""
+        return replace(
+            self, members=tuple(replace(m, temperature=temperatures[m.name]) for m in self.members)
+        )
 
     @property
     def calibrated(self) -> bool:
@@ -108,8 +116,14 @@ class TrainedModel:
         return self.calibration is not None and self.calibration.temperature is not None
 
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C)."""
-        return {m.name: m.predict(inputs) for m in self.members}
+        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature."""
+        from violence_detection.models import averaging  # loaded with the model
+
+        found = {}
+        for m in self.members:
+            p = m.predict(inputs)
+            found[m.name] = p if m.temperature in (None, 1.0) else averaging.scaled(p, 1 / m.temperature)
+        return found
 
     def attention(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """How much each time step counts, (N, T) with rows that sum to 1, of the members that pool by attention.
@@ -130,8 +144,15 @@ class TrainedModel:
 
     def uncalibrated(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
         """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""
+        from violence_detection.models import averaging  # loaded with the model
+
         weights = [m.weight for m in self.members]
-        return np.average([by_member[m.name] for m in self.members], axis=0, weights=weights)
+        return averaging.together([by_member[m.name] for m in self.members], weights, self.in_logits)
+
+    @property
+    def in_logits(self) -> bool:
+        """Whether the mean is of the members' logits, not of their probabilities."""
+        return all(m.temperature is not None for m in self.members)
 
     def trained_with(self, backbones: Sequence[str]) -> list[str]:
         """The engines that may have made the features of these backbones for training, of any member."""
@@ -167,8 +188,10 @@ class TrainedModel:
         return bool(self.record.get("generated_samples"))
 
 
-def load(path: Path) -> TrainedModel:
+def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     """Load a model file, a model folder or an ensemble folder.
+
+    `backbone_weights`: a file of the published weights, for members that hold their difference from them.
 
     Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
@@ -185,8 +208,9 @@ def load(path: Path) -> TrainedModel:
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
+    own = model_files.temperatures(path) or {}
     members = tuple(
-        Member(name, _head(file, record), weight, file)
+        Member(name, _head(file, record, backbone_weights), weight, own.get(name), file, backbone_weights)
         for (name, file, weight), record in zip(files, records, strict=True)
     )
     known = {f.name for f in fields(FeatureConfig)}
@@ -201,11 +225,11 @@ def load(path: Path) -> TrainedModel:
         "feature_records": feature_records,
         "feature_engines": _engines_of_all(records),
     }
-    own = (path / run_folder.CLIPS_NAME).is_file() and path not in folders
+    has_table = (path / run_folder.CLIPS_NAME).is_file() and path not in folders
     return TrainedModel(
         folders[0],
         # a shipped model has one table for all of its members
-        (path,) if own and model_files.is_shipped(path) else (path, *folders) if own else folders,
+        (path,) if has_table and model_files.is_shipped(path) else (path, *folders) if has_table else folders,
         members,
         FeatureConfig(**stored),
         record,
@@ -214,7 +238,7 @@ def load(path: Path) -> TrainedModel:
     )
 
 
-def _head(file: Path, record: Mapping[str, Any]) -> Any:
+def _head(file: Path, record: Mapping[str, Any], published: Path | None) -> Any:
     """What judges with a stored head: without Keras where that can be; a whole network only once it is needed."""
     from violence_detection.models.light_heads import kernel_head
     from violence_detection.training.config import PICTURES_OF
@@ -225,7 +249,7 @@ def _head(file: Path, record: Mapping[str, Any]) -> Any:
         return light
     from violence_detection.training import saved_heads
 
-    return saved_heads.load(file)
+    return saved_heads.load(file, published)
 
 
 def _engines_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -58,7 +58,7 @@ class Detector:
         from violence_detection.models import shipped, whole_networks  # needed once, to find the model
 
         self.config = config
-        loaded = trained_model.load(shipped.find(config.model))
+        loaded = trained_model.load(shipped.find(config.model), config.backbone_weights)
         loaded, whole = whole_networks.taken_out(loaded)
         self.model = loaded.at(config.operating_point, config.threshold)
         self.profile: CameraProfile | None = None
@@ -228,7 +228,7 @@ def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> flo
     """Seconds of the video that lie in any of the windows and decode."""
     starts = [info.start_s + window.start / info.fps for window in windows]
     spans = [(s, s + w.length / info.fps) for s, w in zip(starts, windows, strict=True)]
-    return decode.overlap_s(spans, [(0.0, info.duration_s)]) - decode.overlap_s(spans, info.lost)
+    return sampling.overlap_s(spans, [(0.0, info.duration_s)]) - sampling.overlap_s(spans, info.lost)
 
 
 def _check_finite(path: str, values: Mapping[str, np.ndarray]) -> None:

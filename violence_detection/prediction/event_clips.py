@@ -13,7 +13,7 @@ import cv2
 from violence_detection.errors import UserError
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.system import storage
-from violence_detection.video import decode, writer
+from violence_detection.video import decode, sampling, writer
 
 _SUFFIXES = (".jpg", ".mp4")
 
@@ -46,14 +46,14 @@ def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: s
 
 
 def _clip(info: decode.VideoInfo, event: Event, path: Path, margin_s: float) -> _Clip:
-    end = decode.moment_at(info, event.end_s + margin_s - 0.5 / info.fps) + 1
-    return _Clip(path, decode.moment_at(info, event.start_s - margin_s), end)
+    end = sampling.moment_at(info, event.end_s + margin_s - 0.5 / info.fps) + 1
+    return _Clip(path, sampling.moment_at(info, event.start_s - margin_s), end)
 
 
 def _write_pictures(
     video: Path, info: decode.VideoInfo, events: Sequence[Event], paths: Sequence[Path]
 ) -> None:
-    at = [decode.moment_at(info, event.peak_s) for event in events]
+    at = [sampling.moment_at(info, event.peak_s) for event in events]
     for number, frame in decode.moments(video, info, sorted(set(at))):
         for path in (p for p, moment in zip(paths, at, strict=True) if moment == number):
             picture = path.with_suffix(".jpg")

@@ -27,6 +27,13 @@ def takes(architecture: str, backbone: str) -> bool:
     return backbone not in PICTURES_OF.values()
 
 
+def kind_of(architecture: str) -> str:
+    """Architectures of one kind give probabilities that mean much the same: they are trained in the same way."""
+    return (
+        architecture if architecture == "kernel" or architecture in PICTURES_OF else "recurrent and the like"
+    )
+
+
 @dataclass(frozen=True)
 class HeadConfig(BaseConfig):
     """The temporal head."""

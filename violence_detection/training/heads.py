@@ -15,7 +15,10 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from violence_detection.training.config import KERNEL, PICTURES_OF, HeadConfig
+from violence_detection.training.config import ARCHITECTURES as ARCHITECTURES
+from violence_detection.training.config import KERNEL as KERNEL
+from violence_detection.training.config import ON_FEATURES as ON_FEATURES
+from violence_detection.training.config import PICTURES_OF, HeadConfig
 
 #: Clips that are judged at once, and numbers of their inputs: fewer clips where these are pictures.
 PREDICT_BATCH, _PREDICT_NUMBERS = 256, 1 << 25

@@ -4,7 +4,8 @@ The kernel is the mean over the inputs of Gaussian kernels between the clips' me
 Vapnik 1995, "Support-Vector Networks"). With more points than landmarks it is the Nystroem approximation (Williams &
 Seeger 2001, "Using the Nystroem Method to Speed Up Kernel Machines"). Every (data set, class) weighs the same, so that
 no data set's share of fights is learnt. The problem is convex: the seed decides which clips are landmarks where there
-are too many, and nothing else.
+are too many, and nothing else. Landmarks are rounded to one byte a number (whole_numbers.py) before anything is fitted
+to them.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import numpy as np
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder, saved_heads
-from violence_detection.training.config import KERNEL, HeadConfig
+from violence_detection.training import heads, run_folder, saved_heads, whole_numbers
+from violence_detection.training.config import HeadConfig
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_board import Board
 from violence_detection.training.training_data import Data, Samples
@@ -51,7 +52,7 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     seed = int(record["train"]["seed"])
     shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     keras.utils.set_random_seed(seed)
-    model = heads.build(KERNEL, shapes, HeadConfig(**record["head"]))
+    model = heads.build(heads.KERNEL, shapes, HeadConfig(**record["head"]))
     _solve(model, data.train, HeadConfig(**record["head"]), seed, folder)
     p = _p_fight(model, data.selection)
     row = {
@@ -101,7 +102,7 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
     similar: Any = 0.0
     among: Any = 0.0
     for name, values in points.items():
-        vectors, gamma = values[0, chosen], sharpness(values[0], config.kernel_width)
+        vectors, gamma = whole_numbers.rounded(values[0, chosen]), sharpness(values[0], config.kernel_width)
         layer = model.get_layer(f"{name}.similarity")
         stored = np.zeros((config.landmarks, vectors.shape[1]), np.float32)
         stored[: len(vectors)] = vectors

@@ -38,6 +38,8 @@ FOLDS_RECORD_NAME, TUNED_FOLDER, FINAL_FOLDER = "cross_validation.json", "hard",
 LEFT_OUT_NAME = "leave_one_dataset_out.json"
 #: Where ensemble.json of a final fit says what its folds chose and what they gave; see ensemble/final_fit.py.
 FINAL_KEY = "final_fit"
+#: Where config.json has the SHA-256 of weights that were given and not trained; see training/given_weights.py.
+GIVEN_KEY = "given_weights_sha256"
 #: No record of ours is nearly as large.
 _MOST_BYTES = 64 << 20
 

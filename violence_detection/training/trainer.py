@@ -36,6 +36,7 @@ from violence_detection.system import storage
 from violence_detection.training import (
     canary,
     fine_tuning,
+    given_weights,
     heads,
     kernel_fit,
     micro_batches,
@@ -135,6 +136,8 @@ def train(
         return finished
     if record["architecture"] == KERNEL:
         return kernel_fit.fit(record, data, folder)
+    if run_folder.GIVEN_KEY in record:
+        return given_weights.take(record, data, folder)
     weights = (
         fine_tuning.published_weights(record, backbone_weights) if fine_tuning.is_tuned(record) else None
     )

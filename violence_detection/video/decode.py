@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 
 from violence_detection.errors import NOT_READ, UnreadableVideo
 from violence_detection.system import processes
-from violence_detection.video.rgb_frames import RgbFrames
 
 #: Fewer decodable frames than this is no video of anything moving; nor is a window with fewer.
 MIN_FRAMES = 8
@@ -30,7 +30,7 @@ _WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
 #: Rates that the header may state; beyond them it is not believed, and time stamps alone count.
 _LOWEST_RATE, _HIGHEST_RATE = 1.0, 240.0
 #: Stamps that go back, or ahead, by more than this begin another recording, which follows on the one before.
-_BACK_S, _AHEAD_S = 2.0, 3600.0
+BACK_S, AHEAD_S = 2.0, 3600.0
 #: Where so many of the steps from frame to frame are alike, a longer one is a loss and not the video's own pace.
 _MOSTLY = 0.9
 #: Frames that may stand between a frame and the one that is decoded before it.
@@ -44,6 +44,10 @@ _FOUR_LETTERS = {
     "mpeg4": "FMP4", "mjpeg": "MJPG", "mpeg1video": "mpg1", "mpeg2video": "mpg2", "msmpeg4v3": "MP43", "vp8": "VP80",
     "vp9": "VP90",
 }  # fmt: skip
+#: Layouts of nearly all videos, which FFmpeg turns into RGB as it does into BGR, bit for bit. It works out the colours
+#: of others differently, and what is on disk was made from BGR.
+_SAME_IN_RGB = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+_SQUARE_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 Frame = np.ndarray  # (height, width, 3) uint8 RGB
 Span = tuple[float, float]
 
@@ -255,17 +259,35 @@ def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tup
         yield number, frames[number]
 
 
-def moment_at(info: VideoInfo, time_s: float) -> int:
-    """The number of the moment at a time of the video, of those that there are."""
-    return min(max(int((time_s - info.start_s) * info.fps + 1e-6), 0), info.n_frames - 1)
-
-
 def _shown_or_all(info: VideoInfo) -> np.ndarray:
     return np.arange(info.n_frames) if info.shown is None else info.shown
 
 
 def _decoded(numbers: Sequence[int] | frozenset[int], info: VideoInfo) -> frozenset[int]:
     return frozenset(info.decoded(int(number)) for number in numbers)
+
+
+class RgbFrames:
+    """Makes upright RGB pictures of the frames of one video, the same of a file and of a stream.
+
+    `turn`: degrees by which they are turned, None before the first.
+    """
+
+    def __init__(self) -> None:
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self.turn: int | None = None
+
+    def picture(self, frame: av.VideoFrame) -> Frame:
+        """The frame upright, (H, W, 3) uint8 RGB. Raises FFmpegError or ValueError where it cannot be shown."""
+        layout = "rgb24" if frame.format.name in _SAME_IN_RGB else "bgr24"
+        picture: Frame = self._reformatter.reformat(frame, format=layout, threads=1).to_ndarray()
+        if self.turn is None:
+            self.turn = frame.rotation % 360
+        if self.turn in _SQUARE_TURNS:
+            picture = cv2.rotate(picture, _SQUARE_TURNS[self.turn])
+        if layout == "bgr24":
+            picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        return picture
 
 
 class _Reader:
@@ -499,7 +521,7 @@ class _Reader:
         seconds = np.array(self.stamps, np.float64) * float(base)
         steps = np.diff(seconds)
         typical = float(np.median(np.abs(steps)))
-        jumps = np.flatnonzero((steps < -max(_BACK_S, _REORDERED * typical)) | (steps > _AHEAD_S)) + 1
+        jumps = np.flatnonzero((steps < -max(BACK_S, _REORDERED * typical)) | (steps > AHEAD_S)) + 1
         if len(jumps):  # another recording begins
             parts = np.split(seconds, jumps)
             for before, part in itertools.pairwise(parts):
@@ -639,19 +661,3 @@ def _gaps(seconds: np.ndarray, fps: float) -> list[Span]:
         (float(seconds[i]) + 1 / fps, float(seconds[i + 1]))
         for i in np.flatnonzero(np.diff(seconds) > 1.5 / fps)
     ]
-
-
-def overlap_s(spans: Sequence[Span], others: Sequence[Span]) -> float:
-    """Seconds that lie in any of the spans and in any of the others; each in order of time."""
-    spans, others = _joined(spans), _joined(others)
-    return sum(max(min(b, d) - max(a, c), 0.0) for a, b in spans for c, d in others)
-
-
-def _joined(spans: Sequence[Span]) -> list[Span]:
-    out: list[Span] = []
-    for start, end in spans:
-        if out and start <= out[-1][1]:
-            out[-1] = out[-1][0], max(end, out[-1][1])
-        else:
-            out.append((start, end))
-    return out

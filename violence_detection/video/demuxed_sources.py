@@ -13,7 +13,6 @@ import av
 from violence_detection.errors import SourceError, UnreadableVideo
 from violence_detection.system import processes, redaction
 from violence_detection.video import decode, growing_file
-from violence_detection.video.rgb_frames import RgbFrames
 from violence_detection.video.sources import TimedFrame
 
 #: Those of FFmpeg's settings without which cameras fail: TCP before UDP, which loses packets behind most routers.
@@ -24,8 +23,6 @@ _OPTIONS = {
 }
 #: Pictures without times of their own, as webcams send them over HTTP.
 _WITHOUT_TIMES = {"mpjpeg", "mjpeg", "image2pipe"}
-#: Stamps that go back, or ahead, by more than this begin another recording, which follows on the one before.
-_BACK_S, _AHEAD_S = 2.0, 3600.0
 _LEAST_STEP_S = 1e-3
 
 
@@ -55,7 +52,7 @@ class DemuxedSource:
             self.fps = decode.plausible_rate(stream)
             begins = container.start_time
             clock = StreamClock(None if begins is None else begins / av.time_base, 1 / (self.fps or 25.0))
-            rgb = RgbFrames()
+            rgb = decode.RgbFrames()
             for frame in self._decoded(container, stream):
                 stamp = frame.pts if frame.pts is not None else frame.dts
                 base = frame.time_base or stream.time_base
@@ -177,7 +174,7 @@ class StreamClock:
                 self._stamped = True
             assert self._begins_s is not None
             time_s = stamp_s - self._begins_s
-            if self._last_s is not None and not -_BACK_S <= time_s - self._last_s <= _AHEAD_S:
+            if self._last_s is not None and not -decode.BACK_S <= time_s - self._last_s <= decode.AHEAD_S:
                 time_s = next_s
                 self._begins_s = stamp_s - time_s
         if self._last_s is not None:

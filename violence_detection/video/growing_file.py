@@ -55,13 +55,13 @@ def check_readable_meanwhile(path: Path) -> None:
             kind, length = header[4:], int.from_bytes(header[:4], "big")
             if at == 0 and kind != b"ftyp":
                 return
-            if kind == _INDEX or len(header) < 8 or length < 8:
-                return
-            if kind == _PICTURES:
+            if kind == _PICTURES:  # its length is 0 as long as the file is written
                 raise SourceError(
                     str(path),
                     "this MP4 has its index at the end, so it can be read when it is complete and not before. Record "
                     "to .ts or .mkv, or with -movflags +frag_keyframe+empty_moov",
                 )
+            if kind == _INDEX or len(header) < 8 or length < 8:
+                return
             at += length
             f.seek(at)

@@ -9,13 +9,14 @@ of a movement depends less on a clip's length.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from violence_detection.video.augment import Draw
 from violence_detection.video.config import ClipConfig
-from violence_detection.video.decode import MIN_FRAMES, VideoInfo
+from violence_detection.video.decode import MIN_FRAMES, Span, VideoInfo
 
 #: Differences in a motion image, one a channel.
 MOTION_STEPS = 3
@@ -170,3 +171,24 @@ def burst_indices(
     first = sample_indices(n_frames, moments, start, max(length - span, 0.0))
     first = np.clip(first, 0, max(0, n_frames - 1 - span))
     return np.clip(first[:, None] + gap * np.arange(burst), 0, n_frames - 1).ravel()
+
+
+def moment_at(info: VideoInfo, time_s: float) -> int:
+    """The number of the moment at a time of the video, of those that there are."""
+    return min(max(int((time_s - info.start_s) * info.fps + 1e-6), 0), info.n_frames - 1)
+
+
+def overlap_s(spans: Sequence[Span], others: Sequence[Span]) -> float:
+    """Seconds that lie in any of the spans and in any of the others; each in order of time."""
+    spans, others = _joined(spans), _joined(others)
+    return sum(max(min(b, d) - max(a, c), 0.0) for a, b in spans for c, d in others)
+
+
+def _joined(spans: Sequence[Span]) -> list[Span]:
+    out: list[Span] = []
+    for start, end in spans:
+        if out and start <= out[-1][1]:
+            out[-1] = out[-1][0], max(end, out[-1][1])
+        else:
+            out.append((start, end))
+    return out

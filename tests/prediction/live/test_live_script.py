@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -10,64 +9,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import live_parts
+import mqtt_broker
 import pytest
 import requests
 
 from violence_detection.video import decode
 
 TESTS = Path(__file__).resolve().parents[2]
-
-
-@contextmanager
-def _broker(port: int) -> Iterator[None]:
-    """A broker that lets everybody in."""
-    amqtt = pytest.importorskip("amqtt.broker")
-    loop = asyncio.new_event_loop()
-    config = {
-        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
-        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
-    }
-
-    async def make() -> Any:
-        broker = amqtt.Broker(config)
-        await broker.start()
-        return broker
-
-    broker = loop.run_until_complete(make())
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(5)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join(5)
-
-
-@contextmanager
-def _subscriber(port: int) -> Iterator[list[tuple[str, bytes]]]:
-    """Whatever is published."""
-    from paho.mqtt.client import Client
-    from paho.mqtt.enums import CallbackAPIVersion
-
-    heard: list[tuple[str, bytes]] = []
-    client = Client(CallbackAPIVersion.VERSION2)
-    client.on_message = lambda _client, _data, message: heard.append((message.topic, bytes(message.payload)))
-    client.connect("127.0.0.1", port)
-    client.subscribe("watch/#", 1)
-    client.loop_start()
-    try:
-        yield heard
-    finally:
-        client.disconnect()
-        client.loop_stop()
 
 
 class _Hook(ThreadingHTTPServer):
@@ -116,7 +70,7 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
         "--on-event", f"{sys.executable} {script}",
     ]  # fmt: skip
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    with _broker(mqtt), _subscriber(mqtt) as heard:
+    with mqtt_broker.started(mqtt), mqtt_broker.subscribed(mqtt, "watch/#") as heard:
         process = subprocess.Popen(
             command,
             env=os.environ | {"PYTHONPATH": path},
@@ -155,6 +109,14 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
     published = [json.loads(text) for topic, text in heard if topic == "watch/events"]
     assert [m["type"] for m in lines] == [m["type"] for m in published] == kinds
     _check_clip(Path(hook.got[-1]["clip"]), hook.got[-1])
+    _check_told(heard)
+    assert 'violence_camera_state{camera="yard",state="live"} 1.0' in figures
+    assert "geheim" not in out + err + str(heard) + str(hook.got) + str(lines) + figures
+    assert "yard: lost (" in err
+
+
+def _check_told(heard: list[tuple[str, bytes]]) -> None:
+    """What the broker has heard besides the news: the states of the camera and of these scripts."""
     told = [(topic, text) for topic, text in heard if not topic.endswith(("snapshot", "events"))]
     assert told[0] == ("watch/status", b"online")
     assert told[-1] == ("watch/status", b"offline")
@@ -163,9 +125,6 @@ def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
     assert states[-1] == "ended"
     assert "live" in states
     assert any(topic == "watch/yard/snapshot" and text[:2] == b"\xff\xd8" for topic, text in heard)
-    assert 'violence_camera_state{camera="yard",state="live"} 1.0' in figures
-    assert "geheim" not in out + err + str(heard) + str(hook.got) + str(lines) + figures
-    assert "yard: lost (" in err
 
 
 def _check_clip(path: Path, end: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import live_parts
+import mqtt_broker
 import pytest
 import requests
 
@@ -21,6 +22,7 @@ from violence_detection.prediction.event_follower import EventNews
 from violence_detection.prediction.events import Event
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs import mqtt
 from violence_detection.prediction.live.outputs.command import CommandOutput
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
@@ -186,3 +188,38 @@ def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
     output.close(1)
     assert said == ["ON", "ON", "ON", "OFF"]
     assert time.monotonic() - began_s < 2, "a broker that is away keeps nobody from ending"
+
+
+def test_a_broker_that_comes_late_gets_the_states_of_now(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client keeps three messages for it; what it does not take ends nothing, and states are told later."""
+    monkeypatch.setattr(mqtt, "_MOST_WAITING", 3)
+    port = live_parts.free_port()
+    output, camera = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch"), CameraState("yard", "rtsp://host/s")
+    try:
+        output.tell_state(camera)
+        for kind in ("new", "update", "end"):
+            output.send(_message(kind))
+        until_s = time.monotonic() + 5
+        while output.sent + output.failed < 3 and time.monotonic() < until_s:
+            time.sleep(0.01)
+        assert (output.sent, output.failed) == (1, 2)
+        assert "3 messages wait for the broker already" in caplog.text
+        camera.be("live")
+        output.tell_state(camera)
+        with mqtt_broker.started(port), mqtt_broker.subscribed(port, "watch/#") as heard:
+            told = {
+                ("watch/yard/state", b"live"),
+                ("watch/yard/violence", b"OFF"),
+                ("watch/status", b"online"),
+            }
+            until_s = time.monotonic() + 8
+            while not told <= set(heard) and time.monotonic() < until_s:
+                output.tell_state(camera)
+                time.sleep(0.02)
+            assert {topic: text for topic, text in heard if (topic, text) in told} == dict(told)
+            assert [text for topic, text in heard if topic == "watch/yard/violence"][-1] == b"OFF"
+            output.close(5)
+    finally:
+        output.close(0)

@@ -49,7 +49,7 @@ def run(
     folder.mkdir(parents=True, exist_ok=True)
     storage.check_writable(folder, "--export")
     path = shipped.find(config.model)
-    model = trained_model.load(path).at(config.operating_point, config.threshold)
+    model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
     runs = model.backbone_runs(config.backbone_weights)
     inputs = whole_graph.picture_inputs(runs)
     described = manifest.of_model(model, model_files.identity(path), path.name, inputs, config)

@@ -30,7 +30,9 @@ def of_model(
         "made_by": f"violence_detection {__version__}",
         "model": name,
         "model_identity": identity,
-        "members": [{"name": m.name, "weight": m.weight} for m in model.members],
+        "members": [
+            {"name": m.name, "weight": m.weight, "temperature": m.temperature} for m in model.members
+        ],
         "inputs": [_described(i) for i in inputs],
         "output": {"name": OUTPUT, "shape": [1], "dtype": "float32", "meaning": "P(violent) of the window"},
         "normalisation": "in the model: pictures are RGB, 0 to 255",

@@ -125,6 +125,10 @@ def _judged(model: TrainedModel, heads: Sequence[keras.Model], features: Mapping
     logits = [head({i.name: inputs[i.name] for i in head.inputs}, training=False) for head in heads]
     total = sum(member.weight for member in model.members)
     shares = [member.weight / total for member in model.members]
+    if model.in_logits:
+        own = [member.temperature for member in model.members]
+        mean = tf.add_n([s * logit / t for s, logit, t in zip(shares, logits, own, strict=True)])
+        return tf.sigmoid(mean / (1.0 if model.calibration is None else model.calibration.temperature or 1.0))
     p = tf.add_n([share * tf.sigmoid(logit) for share, logit in zip(shares, logits, strict=True)])
     temperature = None if model.calibration is None else model.calibration.temperature
     if temperature is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import threading
 import time
@@ -243,7 +242,7 @@ class _Connection(Generic[W]):
     def __init__(self, maker: WindowMaker[W], first_s: float, is_live: bool, clock_s: float):
         self.maker, self.first_s, self.is_live = maker, first_s, is_live
         self.number, self.last_s = 0, first_s
-        self.offset_s = math.inf if is_live else 0.0
+        self.offset_s = clock_s - first_s if is_live else 0.0
         self.pictures: list[KeptPicture] = []
         self.windows: list[W] = []
         self._began_s = self._earlier_s = clock_s

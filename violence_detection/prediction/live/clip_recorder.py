@@ -109,14 +109,12 @@ class ClipRecorder:
                 clip.files.close()
             except Exception as e:  # noqa: BLE001 - as above
                 self._failed(clip, e)
-        if clip.end_s is None and not ending:  # the longest clip; its event goes on
-            clip.put, clip.last = None, None
-            with self._changed:
-                self._open.pop(clip.path, None)
-            return
+        clip.put, clip.last = None, None
         with self._changed:
             self._open.pop(clip.path, None)
-        clip.done(clip.path if clip.path.is_file() else None)
+            its_event_goes_on = clip.end_s is None and not ending  # it is as long as a clip may be
+        if not its_event_goes_on:
+            clip.done(clip.path if clip.path.is_file() else None)
 
     def _write(self, clip: _OpenClip) -> bool:
         """Write what has come since; returns whether that is all."""

@@ -23,6 +23,7 @@ from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import Event, Verdict, find_events
 from violence_detection.prediction.review.marks import WRONG, Mark, Marks
+from violence_detection.video import sampling
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,8 @@ def mistakes_of(
     for event in events:
         touched = [m for m in marks if m.overlaps(event.start_s, event.end_s)]
         if touched:
-            inside_s = _inside_s(event, [m for m in touched if m.is_fight])
+            fights = [(m.start_s, m.end_s) for m in touched if m.is_fight]
+            inside_s = sampling.overlap_s([(event.start_s, event.end_s)], sorted(fights))
             outside_s = event.duration_s - inside_s
             far = outside_s > max(_MOST_OUTSIDE_S, _MOST_OUTSIDE * inside_s)
             false += far and any(m.is_fight for m in touched)
@@ -176,16 +178,6 @@ def mistakes_of(
 
 def _any(events: Sequence[Event], mark: Mark) -> bool:
     return any(mark.overlaps(e.start_s, e.end_s) for e in events)
-
-
-def _inside_s(event: Event, fights: Sequence[Mark]) -> float:
-    """Seconds of the event that lie in any of the fights."""
-    spans = [(max(m.start_s, event.start_s), min(m.end_s, event.end_s)) for m in fights]
-    inside_s, end_before = 0.0, -np.inf
-    for start_s, end_s in sorted(spans):
-        inside_s += max(end_s - max(start_s, end_before), 0.0)
-        end_before = max(end_before, end_s)
-    return inside_s
 
 
 def _threshold(

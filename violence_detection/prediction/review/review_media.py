@@ -14,7 +14,7 @@ from violence_detection.errors import UserError
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.formats import explanation_name
 from violence_detection.system import storage
-from violence_detection.video import browser_video, decode
+from violence_detection.video import browser_video, decode, sampling
 
 FOLDER_NAME = "media"
 _PICTURE_HEIGHT = 180
@@ -100,7 +100,7 @@ def _moments(verdict: Verdict) -> list[float]:
 
 def _write_pictures(video: Path, moments_s: Sequence[float], paths: Sequence[Path]) -> None:
     def numbers(info: decode.VideoInfo) -> list[int]:
-        return [decode.moment_at(info, time_s) for time_s in moments_s]
+        return [sampling.moment_at(info, time_s) for time_s in moments_s]
 
     info, frames = decode.read(video, numbers, lambda frame: browser_video.fitted(frame, _PICTURE_HEIGHT))
     for path, number in zip(paths, numbers(info), strict=True):

@@ -55,7 +55,9 @@ class MqttOutput(Outbox):
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = self._unreachable
-        self._retained: dict[str, str] = {}
+        #: What is to stand on the broker, by topic, and the topics of which it has not been handed to the client.
+        self._retained: dict[str, str] = {"status": "online"}
+        self._unsent: set[str] = set()
         self._open: set[tuple[str, str]] = set()
         self._said_unreachable = self._was_connected = False
         self._client.connect_async(
@@ -67,16 +69,19 @@ class MqttOutput(Outbox):
     def deliver(self, message: EventMessage) -> None:
         """Publish it; the client keeps it while the broker is away. Raises ValueError where too much waits."""
         kind = message.news.kind
+        is_taken = True
         if message.jpeg and kind != END:
-            self._publish(f"{message.camera}/snapshot", message.jpeg, retain=True)
-        self._publish("events", message.text(), retain=False)
+            is_taken = self._publish(f"{message.camera}/snapshot", message.jpeg, retain=True)
+        is_taken = self._publish("events", message.text(), retain=False) and is_taken
         # the end of one event, which waits for its clip, may come behind the beginning of the next
         (self._open.discard if kind == END else self._open.add)((message.camera, message.news.event_id))
         is_open = any(camera == message.camera for camera, _ in self._open)
         self._keep(f"{message.camera}/violence", "ON" if is_open else "OFF")
+        if not is_taken:
+            raise ValueError(f"{_MOST_WAITING} messages wait for the broker already")
 
     def tell_state(self, camera: CameraState) -> None:
-        """Publish the state of a camera where it has changed."""
+        """Publish the state of a camera where it has changed, and what the client did not take before."""
         topic = f"{camera.name}/violence"
         if topic not in self._retained:
             self._keep(topic, "OFF")
@@ -97,14 +102,24 @@ class MqttOutput(Outbox):
     def _keep(self, topic: str, value: str) -> None:
         if self._retained.get(topic) != value:
             self._retained[topic] = value
-            self._publish(topic, value, retain=True)
+            self._unsent.add(topic)
+        self._send_retained()
 
-    def _publish(self, topic: str, value: str | bytes, retain: bool) -> None:
+    def _send_retained(self) -> None:
+        """Publish what is to stand on the broker and was not handed to the client, as far as it takes it now."""
+        for topic, value in list(self._retained.items()):
+            if topic in self._unsent:
+                self._unsent.discard(topic)  # first: another thread may change the value meanwhile
+                if not self._publish(topic, value, retain=True):
+                    self._unsent.add(topic)
+                    return
+
+    def _publish(self, topic: str, value: str | bytes, retain: bool) -> bool:
+        """Returns whether the client takes it: it keeps so many messages for a broker that is away, and no more."""
         from paho.mqtt.enums import MQTTErrorCode
 
         done = self._client.publish(f"{self._prefix}/{topic}", value, _AT_LEAST_ONCE, retain)
-        if done.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            raise ValueError(f"{_MOST_WAITING} messages wait for the broker already")
+        return done.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
 
     def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -112,11 +127,10 @@ class MqttOutput(Outbox):
             return
         log.info("mqtt: connected to %s", self._where)
         self._said_unreachable = False
-        client.publish(f"{self._prefix}/status", "online", _AT_LEAST_ONCE, retain=True)
-        if self._was_connected:  # a broker that was started anew may have forgotten all
-            for topic, value in list(self._retained.items()):
-                client.publish(f"{self._prefix}/{topic}", value, _AT_LEAST_ONCE, retain=True)
+        # a broker that was started anew may have forgotten all
+        self._unsent |= set(self._retained) if self._was_connected else {"status"}
         self._was_connected = True
+        self._send_retained()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

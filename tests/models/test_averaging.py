@@ -1,0 +1,50 @@
+"""Members are averaged as probabilities, or as logits that are brought to one scale first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.errors import UserError
+from violence_detection.models import averaging, model_files
+from violence_detection.system import storage
+
+
+def test_the_mean_is_of_probabilities_or_of_logits() -> None:
+    p = np.array([[0.5, 0.9, np.nan], [0.8, 0.2, 0.5]])
+    plain = averaging.together(p, [1, 3], in_logits=False)
+    np.testing.assert_allclose(plain, [0.725, 0.375, np.nan])
+    found = averaging.together(p, [1, 3], in_logits=True)
+    logit = (np.log(0.9 / 0.1) + 3 * np.log(0.2 / 0.8)) / 4
+    np.testing.assert_allclose(found, [1 / (1 + 4**-0.75), 1 / (1 + np.exp(-logit)), np.nan])
+    assert np.isfinite(averaging.together([np.array([0.0, 1.0])] * 2, [1, 1], in_logits=True)).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "average", "in_logits"),
+    [
+        (("gru", "bilstm"), "auto", False),
+        (("gru", "kernel"), "auto", True),
+        (("kernel", "i3d_tuned"), "auto", True),
+        (("kernel", "i3d_tuned"), "probabilities", False),
+        (("gru", "bilstm"), "logits", True),
+        (("kernel",), "logits", False),
+    ],
+)
+def test_logits_are_averaged_where_members_are_of_different_kinds(
+    members: tuple[str, ...], average: str, in_logits: bool
+) -> None:
+    assert EnsembleConfig(members=members, average=average).in_logits == in_logits
+
+
+@pytest.mark.parametrize("temperatures", [(2.0, None), (2.0, 0), (True, 1.0), (1.0, "1")])
+def test_an_ensemble_with_half_of_its_temperatures_is_refused(
+    tmp_path: Path, temperatures: tuple[object, ...]
+) -> None:
+    members = [{"name": f"m{i}", "temperature": t} for i, t in enumerate(temperatures)]
+    storage.write_json(tmp_path / "ensemble.json", {"members": members})
+    with pytest.raises(UserError, match=r"either no member has a temperature"):
+        model_files.temperatures(tmp_path)

@@ -1,0 +1,121 @@
+"""What a run of train_ensemble_models.py may be asked for, and of which clips: looked at before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from violence_detection.combine import manifest
+from violence_detection.ensemble import folds
+from violence_detection.ensemble import pool as pools
+from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.pool import Choice
+from violence_detection.errors import UserError
+from violence_detection.features.config import ExtractConfig, FeatureConfig
+from violence_detection.features.extraction_pass import WantedClip
+from violence_detection.models import shipping
+from violence_detection.training import heads, trainer, training_data
+from violence_detection.training.config import PICTURES_OF, TrainConfig, takes
+from violence_detection.video import augment
+
+#: Folds whose predictions tell hard clips, or what a final fit needs, where no cross-validation was asked for.
+FOLDS = 5
+
+
+def check_all(
+    config: EnsembleConfig, how: ExtractConfig, features: FeatureConfig, train: TrainConfig
+) -> None:
+    """Raise UserError for settings and data that cannot work, before any work starts."""
+    _check_looked_at(config.members, features.backbone)
+    training_data.check(features, how)
+    trainer.check(train)
+    _check_parts(config, how, choose(config, how), train)
+
+
+def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
+    """Raise UserError for a member that none of the backbones is for, or a backbone that none of the members takes."""
+    for name in members:
+        if not any(takes(name, b) for b in backbones):
+            wanted = PICTURES_OF.get(name, "a backbone that gives features, such as i3d_steady")
+            raise UserError(
+                f"--members {name}: it looks at none of --backbone {','.join(backbones)}. Add {wanted}"
+            )
+    for backbone in backbones:
+        if not any(takes(name, backbone) for name in members):
+            for_it = ", ".join(name for name in heads.ARCHITECTURES if takes(name, backbone))
+            raise UserError(
+                f"--backbone {backbone}: none of --members {','.join(members)} looks at it. Leave it out, or add one "
+                f"of {for_it}"
+            )
+
+
+def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
+    """Raise UserError where a part would lack a class, before hours of extraction and not after."""
+    frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
+    if not config.spends_val and not config.leave_one_dataset_out:
+        folds.official(frame, target, train.selection_fraction, train.seed)
+    if k := config.cross_validate or (FOLDS if config.final else 0):
+        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
+    if config.leave_one_dataset_out:
+        folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
+
+
+def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
+    """What of the manifest is used. Raises UserError for settings that cannot work."""
+    check(config)
+    frame = manifest.read(how.data_root / "combined_all")
+    target, added = pools.datasets(frame, config.datasets, config.add_datasets)
+    return Choice(target, added, config.spends_val, config.tta)
+
+
+def wanted_clips(config: EnsembleConfig, how: ExtractConfig) -> list[WantedClip]:
+    """The clips, with the variants and views that a run of these settings needs."""
+    choice, combined = choose(config, how), how.data_root / "combined_all"
+    return choice.clips(choice.rows(combined), combined, augment.variant_names("v", how.augment))
+
+
+def check(config: EnsembleConfig) -> None:
+    """Raise UserError for settings that cannot work, before any work starts."""
+    if not config.members or len(set(config.members)) != len(config.members):
+        raise UserError(
+            f"--members needs at least one name, each once. Received: {','.join(config.members)!r}"
+        )
+    if unknown := sorted(set(config.members) - set(heads.ARCHITECTURES)):
+        raise UserError(
+            f"--members: unknown architecture {unknown[0]!r}. There are: {', '.join(heads.ARCHITECTURES)}"
+        )
+    if config.cross_validate < 0 or config.cross_validate == 1:
+        raise UserError("--cross-validate takes the number of folds, at least 2")
+    spread = config.cross_validate or config.leave_one_dataset_out or config.final
+    if config.all_clips and not spread:
+        raise UserError("--all-clips spends val: it needs --cross-validate K or --leave-one-dataset-out")
+    if (config.spends_val or config.leave_one_dataset_out) and config.show_val:
+        raise UserError(
+            "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to measure on val: leave out "
+            "--show-val"
+        )
+    if (config.spends_val or config.leave_one_dataset_out) and config.fine_tune_hard:
+        raise UserError(
+            "with --all-clips, --final or --leave-one-dataset-out there is no ensemble to --fine-tune-hard"
+        )
+    if config.fine_tune_hard and (whole := sorted(set(config.members) & set(PICTURES_OF))):
+        raise UserError(
+            f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
+        )
+    if config.ship is not None:
+        if not config.final:
+            raise UserError("--ship takes a final fit alone: add --final")
+        shipping.check(config.ship)
+    if config.seeds < 1 or (config.seeds > 1 and not config.leave_one_dataset_out):
+        raise UserError("--seeds is at least 1, and goes with --leave-one-dataset-out")
+    if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:
+        raise UserError("--hard-below must be above 0 and at most 1, --hard-share between 0 and 1")
+    if config.hard_epochs < 1 or config.hard_learning_rate <= 0:
+        raise UserError("--hard-epochs must be at least 1, --hard-learning-rate above 0")
+    if config.tta < 1:
+        raise UserError("--tta counts the plain clip too, so it must be at least 1")
+    if config.tta > 1 and not spread:
+        raise UserError(
+            "--tta here is for --cross-validate K; test_ensemble.py has its own to measure the ensemble on val"
+        )
+    if config.parallel < 0:
+        raise UserError("--parallel takes a number of processes, or none for one a GPU")

@@ -1,0 +1,94 @@
+"""A head with a whole network whose weights were trained by another program, taken as if it had been trained here.
+
+<member's folder>/given_weights.npz    float arrays as `numpy.savez(path, *trunk.get_weights(), kernel, bias)` writes:
+                                       the last layer's kernel is (1024, 1), its bias (1,); these two may go by names
+
+They are what is to be used: averages over steps, or with the published weights, have been taken. Nobody here knows how
+they were trained, so the record has their hash, and the model's card says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.training import heads, run_folder, saved_heads
+from violence_detection.training.config import HeadConfig
+from violence_detection.training.run_folder import Trained
+
+if TYPE_CHECKING:
+    from violence_detection.training.training_data import Data
+
+log = logging.getLogger(__name__)
+FILE_NAME = "given_weights.npz"
+_BATCH = 8
+_LAST = ("kernel", "bias")
+
+
+def record_of(folder: Path) -> dict[str, str]:
+    """What the record of the run in `folder` says of them, {GIVEN_KEY: SHA-256}; empty where there are none."""
+    path = folder / FILE_NAME
+    return {run_folder.GIVEN_KEY: storage.sha256_file(path)} if path.is_file() else {}
+
+
+def take(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
+    """Make the folder that of a finished run with the weights that lie in it.
+
+    Its selection figure is measured on `data.selection`. Raises UserError where the weights do not fit.
+    """
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+    _set(model, folder / FILE_NAME)
+    for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
+        saved_heads.save(model, folder / name)
+    accuracy = None
+    if len(data.selection):
+        p = np.concatenate([heads.predict(model, b) for b in data.selection.plain_batches(_BATCH)])
+        accuracy = float(np.mean((p >= 0.5) == (data.selection.labels == 1)))
+    trained = Trained(folder, accuracy, best_epoch=0, epochs_run=0, samples_per_second=0.0)
+    values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
+    storage.write_json(folder / run_folder.RESULT_NAME, values)
+    log.info("%s: not trained here, its weights are those of %s", folder, FILE_NAME)
+    return trained
+
+
+def _set(model: keras.Model, path: Path) -> None:
+    arrays, wanted = _read(path), [tuple(w.shape) for w in model.trainable_weights]
+    if [a.shape for a in arrays] != wanted:
+        at = next((i for i, (a, w) in enumerate(zip(arrays, wanted, strict=False)) if a.shape != w), None)
+        found = f"{len(arrays)} arrays" if at is None else f"array {at} of shape {arrays[at].shape}"
+        belongs = f"{len(wanted)}" if at is None else f"{wanted[at]}"
+        raise UserError(
+            f"{path} has {found} where {belongs} belong. It takes the trunk's weights in the order of set_weights, the "
+            "last layer's kernel and its bias"
+        )
+    for variable, values in zip(model.trainable_weights, arrays, strict=True):
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: the array for {variable.path} is not finite (nan or infinite)")
+        variable.assign(values)
+
+
+def _read(path: Path) -> list[np.ndarray]:
+    """The arrays in the order of their numbers. Raises UserError for anything else."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            numbered = {int(m[1]): name for name in stored.files if (m := re.fullmatch(r"arr_(\d+)", name))}
+            last = [name for name in _LAST if name in stored.files]
+            if sorted(numbered) != list(range(len(stored.files) - len(last))):
+                raise ValueError(
+                    f"its arrays are called {', '.join(stored.files)[:200]}, not arr_0, arr_1, ..."
+                )
+            names = [*(numbered[i] for i in range(len(numbered))), *last]
+            return [np.asarray(stored[name], np.float32) for name in names]
+    except (ValueError, OSError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path} cannot be used ({e}). Write it with numpy.savez(path, *arrays)") from e
