@@ -239,11 +239,14 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
 
 
 def _head(file: Path, record: Mapping[str, Any], published: Path | None) -> Any:
-    """What judges with a stored head: without Keras where that can be; a whole network only once it is needed."""
+    """What judges with a stored head: without Keras where that can be; a whole network only once it is needed.
+
+    But with published weights that were given: whether they are the right ones is to be said at once.
+    """
     from violence_detection.models.light_heads import kernel_head
     from violence_detection.training.config import PICTURES_OF
 
-    if record["architecture"] in PICTURES_OF:
+    if record["architecture"] in PICTURES_OF and published is None:
         return None
     if light := kernel_head(file, record):
         return light
