@@ -3,8 +3,10 @@
     python benchmarks/bench_predict.py --clips CLIPS --model fast
 
 One JSON line:
-    cold_start_s       from the start of `test_violence_model.py CLIP` to its end, the files being in memory; the median
-                       of --rounds, as all figures are
+    first_start_s      from the start of `test_violence_model.py CLIP` to its end where no network is kept yet (see
+                       backbones/stored_networks.py), once
+    cold_start_s       the same where they are, the files being in memory; the median of --rounds, as all figures are
+    judged_with        the engines, with their precision: --precision float32 to compare
     clips_per_s        of --limit real clips by a detector that is loaded, from files to verdicts
     plain_clips_per_s  the same windows and pictures the plain way, of --plain clips: a seek a frame, a `predict`
                        of Keras a picture stream, one clip after the other. over_plain: how many times as fast
@@ -12,7 +14,7 @@ One JSON line:
     times_real_time    seconds of a recording judged a second: the clips one after another, 640 x 360 at 25 frames a
                        second, H.264, --minutes long. cameras: how many such this machine follows without falling behind
     cpu_s_an_hour      processor seconds an hour of the recording
-Peak memory: benchmarks/bench_memory.py.
+    peak_mb            of a process that judges a minute of it, and all of it (Linux); more lengths: bench_memory.py
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ def main() -> int:
     p.add_argument("--plain", type=int, default=10, help="of them, clips that are judged the plain way too")
     p.add_argument("--minutes", type=float, default=3.0, help="of the recording (default: 3)")
     p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--precision", choices=("auto", "float32"), default="auto")
     args = cli.parse(p)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(args, Path(folder))
@@ -63,14 +66,16 @@ def main() -> int:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     clips = choose(args.clips, args.limit)
     recording = record(clips, folder / "recording.mp4", args.minutes)
-    detector = load(args.model)
+    minute = record(clips, folder / "minute.mp4", min(1.0, args.minutes))
+    first_s = _seconds(lambda: _cold_start(args, clips[0], folder / "networks"))
+    detector = load(args.model, precision=args.precision)
     plain = PlainWay(detector)
     for clip in clips[: args.plain]:
         detector.judge(clip)  # so that both find everything warm
     plain.judge(clips[0])
     cold, ours, by_plain, same, real, cpu = [], [], [], [], [], []
     for _ in range(args.rounds):
-        cold.append(_seconds(lambda: _cold_start(args.model, clips[0])))
+        cold.append(_seconds(lambda: _cold_start(args, clips[0], folder / "networks")))
         ours.append(len(clips) / _seconds(lambda: [detector.judge(clip) for clip in clips]))
         some = clips[:: max(1, len(clips) // args.plain)][: args.plain]
         by_plain.append(len(some) / _seconds(lambda some=some: [plain.judge(clip) for clip in some]))
@@ -79,6 +84,8 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         real.append(60 * args.minutes / _seconds(lambda: detector.judge(recording)))
         cpu.append((time.process_time() - used) * 60 / args.minutes)
     return {
+        "judged_with": detector.judge(clips[0]).judged_with,
+        "first_start_s": round(first_s, 2),
         "cold_start_s": round(statistics.median(cold), 2),
         "clips_per_s": round(statistics.median(ours), 3),
         "plain_clips_per_s": round(statistics.median(by_plain), 3),
@@ -86,6 +93,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "times_real_time": round(statistics.median(real), 2),
         "cameras": int(statistics.median(real)),
         "cpu_s_an_hour": round(statistics.median(cpu)),
+        "peak_mb": [_peak_mb(args, video) for video in (minute, recording)],
         "clips": len(clips), "plain_clips": len(clips[: args.plain]), "minutes": args.minutes,
     }  # fmt: skip
 
@@ -115,9 +123,23 @@ def _endless(clips: Sequence[Path]) -> Iterator[np.ndarray]:
                 yield cv2.resize(frame, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
 
 
-def _cold_start(model: str, clip: Path) -> None:
-    command = [sys.executable, str(ROOT / "test_violence_model.py"), str(clip), "--model", model]
-    subprocess.run(command, check=True, capture_output=True)
+def _cold_start(args: argparse.Namespace, clip: Path, networks: Path) -> None:
+    script = str(ROOT / "test_violence_model.py")
+    command = [sys.executable, script, str(clip), "--model", args.model, "--precision", args.precision]
+    environment = {**os.environ, "VIOLENCE_NETWORK_CACHE": str(networks)}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+
+
+def _peak_mb(args: argparse.Namespace, video: Path) -> int:
+    """Peak memory of a process that does nothing but judge the video; getrusage would tell of this one, too."""
+    program = (
+        "import pathlib, sys, violence_detection as vd; "
+        "vd.load(sys.argv[1], precision=sys.argv[2]).judge(sys.argv[3]); "
+        "print(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+    )
+    command = [sys.executable, "-c", program, args.model, args.precision, str(video)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
+    return int(said.split()[-1]) // 1024
 
 
 def _seconds(work: Any) -> float:

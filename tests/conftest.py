@@ -47,4 +47,6 @@ def no_caches_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Itera
         patch.setenv("KAGGLEHUB_CACHE", str(tmp_path_factory.mktemp("kagglehub")))
         patch.setattr(kaggle_folders, "NOTEBOOK_INPUT", tmp_path_factory.mktemp("input"))
         patch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path_factory.mktemp("kaggle")))
+        # tests change what networks are; no other may meet one under its name
+        patch.setenv("VIOLENCE_NETWORK_CACHE", "off")
         yield

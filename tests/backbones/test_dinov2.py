@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import os
 from pathlib import Path
@@ -14,7 +15,8 @@ from scipy import special
 
 from violence_detection.backbones import engines, onnx_file, registry, weights
 from violence_detection.backbones.networks import dinov2
-from violence_detection.backbones.registry import BackboneSampling
+from violence_detection.backbones.registry import BackboneSampling, PerFrame
+from violence_detection.backbones.shared_frames import FrameSharingEngine
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.video import decode, pictures, sampling
@@ -157,6 +159,25 @@ def test_the_spread_is_the_largest_deviation_of_the_patches_over_the_clip(
     assert values.shape == (1, 384)
     expected = np.sort(patches.std(axis=0), axis=0)[-16:].mean(axis=0)
     np.testing.assert_allclose(values[0], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_windows_share_what_is_made_of_their_frames(seeded: tuple[Arrays, keras.Model]) -> None:
+    """Six frames in two windows of four: the features of the whole clips, from six runs of the network."""
+    frames = _frames(6)
+    patches = keras.Model(seeded[1].input, seeded[1].output[:, 1:])
+    runs: list[np.ndarray] = []
+
+    def runner(images: np.ndarray) -> np.ndarray:
+        runs.append(images)
+        return np.asarray(patches(images.astype(np.float32)))
+
+    per_frame = PerFrame(lambda _: None, functools.partial(dinov2.spread_of, largest=16))
+    engine = FrameSharingEngine("sharing", [runner, runner], per_frame)
+    made = [window.result() for window in [engine.submit(frames[:4]), engine.submit(frames[2:])]]
+    assert len(runs) == 6
+    whole = dinov2.build_spread(seeded[0], BackboneSampling(4, True, 4, ("rgb",), largest=16), BLOCKS)
+    for values, window in zip(made, (frames[:4], frames[2:]), strict=True):
+        np.testing.assert_allclose(values, np.asarray(whole(window.astype(np.float32))), rtol=1e-3, atol=1e-4)
 
 
 def test_features_stay_what_they_are_when_the_model_that_was_converted_is_collected(

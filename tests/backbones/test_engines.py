@@ -161,6 +161,7 @@ def test_auto_takes_the_gpu_then_openvino(
     monkeypatch.setattr(engines, "tensorflow_engine", tensorflow_engine)
     monkeypatch.setattr(engines, "_has_openvino", lambda: openvino)
     monkeypatch.setattr(engines, "_build", lambda *_: None)
+    monkeypatch.setattr(engines, "_converted", lambda model: model)
     monkeypatch.setattr(engines, "_openvino", lambda *_: [np.asarray])
     backbone = registry.get("efficientnet_lite0")
     assert engines.create("auto", backbone, registry.Path(), frames=20).name == f"{chosen}-float32"

@@ -125,6 +125,33 @@ def test_the_precision_suits_the_hardware(
     assert made.name == name
 
 
+@pytest.mark.parametrize(
+    ("backbone", "flags", "error", "precision", "name"),
+    [
+        ("i3d_steady", "avx512_bf16", 0.005, "auto", "openvino-bfloat16"),
+        ("i3d_steady", "amx_bf16", 0.005, "auto", "openvino-bfloat16"),
+        ("i3d_steady", "avx512_bf16", 0.1, "auto", "openvino-float32"),
+        ("i3d_steady", "avx512_bf16", 0.005, "float32", "openvino-float32"),
+        ("i3d_steady", "avx2", 0.005, "auto", "openvino-float32"),
+        ("efficientnet_lite0", "avx512_bf16", 0.005, "auto", "openvino-float32"),
+    ],
+)
+def test_a_model_trained_on_float32_judges_in_bfloat16_only_where_that_is_known_and_shown_to_keep_it(
+    monkeypatch: pytest.MonkeyPatch, backbone: str, flags: str, error: float, precision: str, name: str
+) -> None:
+    def engine(kind: str, _b: object, _w: object, frames: int, dtype: str) -> engines.Engine:
+        share = 1 + error * (dtype == "bfloat16")
+        return engines.Engine(f"{kind}-{dtype}", [lambda images: images[:, 0, 0].astype(np.float32) * share])
+
+    monkeypatch.setattr(engines, "_gpus", lambda: [])
+    monkeypatch.setattr(engines, "_engine", engine)
+    monkeypatch.setattr(engines, "has_amx", lambda: "amx" in flags)
+    monkeypatch.setattr(engines, "has_avx512_bf16", lambda: "avx512" in flags)
+    trained_with = ["openvino-float32"]
+    made = engines.to_judge("openvino", registry.get(backbone), Path(__file__), 8, trained_with, precision)
+    assert made.name == name
+
+
 def test_reduced_precision_must_keep_the_features_of_every_stream(clips: list[WantedClip]) -> None:
     """The motion images alone lose too much here."""
     exact = engines.Engine("exact", [lambda x: x.astype(np.float32)])

@@ -65,7 +65,7 @@ def test_what_is_no_probability_is_no_verdict(p: float) -> None:
 
 def _stands_for_any_model(model: trained_model.TrainedModel, patch: pytest.MonkeyPatch) -> None:
     """Have it loaded whatever is asked for, without a look at what it was trained on."""
-    patch.setattr(trained_model, "load", lambda _: model)
+    patch.setattr(trained_model, "load", lambda *_: model)
     for check in ("check_weights", "check_features"):
         patch.setattr(trained_model, check, lambda *_: None)
 
@@ -88,9 +88,11 @@ def test_image_and_video_backbones_side_by_side_see_what_training_saw(
     _stands_for_any_model(model, monkeypatch)
     create, asked = engines.create, {}
 
-    def note(kind: str, backbone: registry.Backbone, *rest: Any, trained_with: list[str]) -> engines.Engine:
+    def note(
+        kind: str, backbone: registry.Backbone, *rest: Any, trained_with: list[str], **how: Any
+    ) -> engines.Engine:
         asked[backbone.name] = trained_with
-        return create(kind, backbone, *rest)
+        return create(kind, backbone, *rest, **how)
 
     monkeypatch.setattr(engines, "create", note)
     verdict = detector.Detector(PredictConfig(model=tmp_path)).judge(clip)

@@ -63,7 +63,7 @@ def explainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> explanation.Ex
         ),
     )
     model = trained_model.TrainedModel(tmp_path, (tmp_path,), members, config, {"feature_engines": {}})
-    monkeypatch.setattr(trained_model, "load", lambda _: model)
+    monkeypatch.setattr(trained_model, "load", lambda *_: model)
     for check in ("check_weights", "check_features"):
         monkeypatch.setattr(trained_model, check, lambda *_: None)
     return explanation.Explainer(PredictConfig(model=tmp_path, stride_s=2.0, tta=3))

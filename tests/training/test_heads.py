@@ -11,7 +11,7 @@ import pytest
 
 from violence_detection.ensemble.config import MEMBERS
 from violence_detection.training import heads
-from violence_detection.training.config import HeadConfig
+from violence_detection.training.config import KERNEL, ON_FEATURES, HeadConfig
 
 SMALL = HeadConfig(projection=8, units=8)
 
@@ -21,7 +21,7 @@ def _random(shapes: dict[str, tuple[int, int]], count: int = 3) -> dict[str, np.
     return {name: rng.normal(size=(count, *shape)).astype(np.float32) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("architecture", sorted(heads.ON_FEATURES))
+@pytest.mark.parametrize("architecture", sorted(ON_FEATURES))
 def test_head_gives_a_probability_a_clip_and_survives_a_file(architecture: str, tmp_path: Path) -> None:
     shapes = {"a.rgb": (6, 12), "a.motion": (6, 12)}
     model = heads.build(architecture, shapes, SMALL)
@@ -45,7 +45,7 @@ def test_inputs_with_time_axes_of_their_own_stand_side_by_side(architecture: str
     assert np.abs(model.predict(plain, verbose=0) - model.predict(changed, verbose=0)).max() > 1e-5
 
 
-@pytest.mark.parametrize("architecture", sorted(set(heads.ON_FEATURES) - {"average", heads.KERNEL}))
+@pytest.mark.parametrize("architecture", sorted(set(ON_FEATURES) - {"average", KERNEL}))
 def test_every_head_with_layers_in_time_looks_at_the_order_of_frames(architecture: str) -> None:
     keras.utils.set_random_seed(1)
     shapes = {"a.rgb": (8, 12)}

@@ -15,7 +15,7 @@ from sklearn.svm import SVC
 from violence_detection.errors import UserError
 from violence_detection.models import trained_model
 from violence_detection.training import devices, heads, kernel_fit, run_folder, saved_heads, trainer
-from violence_detection.training.config import HeadConfig
+from violence_detection.training.config import KERNEL, HeadConfig
 from violence_detection.training.training_data import Data
 
 HEAD = HeadConfig(landmarks=80)
@@ -24,7 +24,7 @@ HEAD = HeadConfig(landmarks=80)
 def _fit(folder: Path, head: HeadConfig = HEAD, data: Data | None = None) -> run_folder.Trained:
     strategy = devices.set_up(synthetic.TRAIN)
     made = data or _plain_data()
-    record = trainer.run_record(heads.KERNEL, made, synthetic.FEATURES, 2, head, synthetic.TRAIN)
+    record = trainer.run_record(KERNEL, made, synthetic.FEATURES, 2, head, synthetic.TRAIN)
     return trainer.train(record, made, folder, strategy)
 
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, saved_heads, trainer
+from violence_detection.training.config import ON_FEATURES
 
 #: Two time axes, so that layers of one kind stand side by side.
 SHAPES = {"i3d.rgb": (4, 9), "efficientnet_lite0.motion": (6, 12), "efficientnet_lite0.rgb": (6, 12)}
@@ -42,7 +43,7 @@ def saved(folder: Path, architecture: str = "gru", policy: str = "float32") -> k
     return model
 
 
-@pytest.mark.parametrize("architecture", heads.ON_FEATURES)
+@pytest.mark.parametrize("architecture", ON_FEATURES)
 def test_numbers_alone_give_the_probabilities_of_the_keras_file_bit_for_bit(
     tmp_path: Path, architecture: str
 ) -> None:

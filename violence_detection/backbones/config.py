@@ -10,7 +10,13 @@ from violence_detection.system.settings import BaseConfig, option
 
 @dataclass(frozen=True)
 class RuntimeConfig(BaseConfig):
-    """What runs the backbones, and where their weights are. None of it may change a feature."""
+    """What runs the backbones, and where their weights are. None of it may change a feature by more than rounding."""
 
     engine: str = option("auto", "what runs the backbone", choices=("auto", "tensorflow", "openvino"))
     backbone_weights: Path | None = option(None, "weights file for the backbone instead of fetching it")
+    precision: str = option(
+        "auto",
+        "what the backbone computes in; auto: 16 bits where the hardware is fast at them and they are shown to keep "
+        "the features (the engine's name says what ran)",
+        choices=("auto", "float32"),
+    )

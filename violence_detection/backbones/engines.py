@@ -6,7 +6,7 @@ batch filled up with black images, and each GPU has the backbone to itself. A ba
 of training.
 
 An engine's name says its precision, which is part of what it makes: float32 on CPUs, float16 on GPUs and bfloat16 on
-CPUs with AMX where they keep the features (see precision.py).
+CPUs that multiply it in hardware, where they keep the features (see precision.py).
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection.backbones.registry import Backbone
+from violence_detection.backbones.registry import Backbone, PerFrame
 from violence_detection.errors import UserError
 from violence_detection.system import tensorflow_start
 
@@ -53,26 +53,79 @@ def create(
     frames: int,
     probe: Probe | None = None,
     trained_with: Sequence[str] = (),
+    precision: str = "auto",
 ) -> Engine:
     """The engine asked for; `auto` takes TensorFlow where it sees a GPU, else OpenVINO if installed.
 
     With a probe, the reduced precision that the hardware is fast at, if that keeps the features. `trained_with`: names
-    of the engines whose features a model was trained on; the reduced precision if it was that alone. Otherwise float32.
-    Raises UserError if OpenVINO was asked for and is not installed.
+    of the engines whose features a model was trained on; the reduced precision if it was that alone. Otherwise, and
+    always with `precision` float32, that. Raises UserError if OpenVINO was asked for and is not installed.
     """
-    tensorflow_start.gpus()  # the first look at the devices, whatever runs the network: Keras builds it
-    kind = resolved(kind)
-    if kind == "openvino" and not _has_openvino():
-        raise UserError("engine openvino: the package is missing. Run: pip install openvino")
-    reduced = _reduced_precision(kind)
+    kind = _ready(kind)
+    reduced = _reduced_precision(kind) if precision == "auto" else None
     if reduced and set(trained_with) == {f"{kind}-{reduced}"}:
         return _engine(kind, backbone, weights, frames, reduced)
     exact = _engine(kind, backbone, weights, frames, "float32")
     if probe is None or reduced is None:
         return exact
-    from violence_detection.backbones import precision
+    from violence_detection.backbones import precision as reduced_precision
 
-    return precision.faster_if_equal(lambda: _engine(kind, backbone, weights, frames, reduced), exact, probe)
+    return reduced_precision.faster_if_equal(
+        lambda: _engine(kind, backbone, weights, frames, reduced), exact, probe
+    )
+
+
+def to_judge(
+    kind: str,
+    backbone: Backbone,
+    weights: Path,
+    frames: int,
+    trained_with: Sequence[str] = (),
+    precision: str = "auto",
+) -> Engine:
+    """The engine for judging, as `create` makes it without a probe.
+
+    But on CPUs windows share what is made of frames that they have in common, and it is bfloat16 where the CPU is fast
+    at it, the backbone is one that keeps P(fight) in it, and made-up pictures show that it keeps its features here.
+    That is measured once a machine, so that the same engine runs every time.
+    """
+    kind = _ready(kind)
+    if kind != "openvino" or not (backbone.bfloat16 or backbone.per_frame):
+        return create(kind, backbone, weights, frames, trained_with=trained_with, precision=precision)
+
+    def engine(dtype: str) -> Engine:
+        if backbone.per_frame:
+            return _sharing_engine(backbone, backbone.per_frame, weights, dtype)
+        return _engine(kind, backbone, weights, frames, dtype)
+
+    if precision == "float32":
+        return engine("float32")
+    if backbone.bfloat16 and (has_avx512_bf16() or has_amx()):
+        from violence_detection.backbones import precision as reduced_precision
+
+        keeps = reduced_precision.keeps_bfloat16(backbone, weights, frames, engine)
+        return engine("bfloat16" if keeps else "float32")
+    as_trained = _reduced_precision(kind)
+    return engine(as_trained if as_trained and set(trained_with) == {f"{kind}-{as_trained}"} else "float32")
+
+
+def _sharing_engine(backbone: Backbone, per_frame: PerFrame, weights: Path, dtype: str) -> Engine:
+    from violence_detection.backbones import stored_networks
+    from violence_detection.backbones.shared_frames import FrameSharingEngine
+
+    alone = replace(backbone, name=f"{backbone.name} by frame", build=per_frame.build)
+    network = stored_networks.network(
+        alone, weights, 1, lambda: _converted(_build(alone, weights, "float32"))
+    )
+    return FrameSharingEngine(f"openvino-{dtype}", _openvino(network, _shape(backbone, 1), dtype), per_frame)
+
+
+def _ready(kind: str) -> str:
+    """The kind that runs here. Raises UserError if its package is not installed."""
+    kind = resolved(kind)
+    if kind == "openvino" and not _has_openvino():
+        raise UserError("engine openvino: the package is missing. Run: pip install openvino")
+    return kind
 
 
 def resolved(kind: str) -> str:
@@ -94,11 +147,20 @@ def has_amx(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return cpuinfo.is_file() and " amx_bf16" in cpuinfo.read_text()
 
 
+def has_avx512_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU multiplies bfloat16 vectors in hardware (AVX-512 BF16), which is up to twice as fast."""
+    return cpuinfo.is_file() and " avx512_bf16" in cpuinfo.read_text()
+
+
 def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
     """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16 (OpenVINO)."""
     if kind == "openvino":
-        model = _build(backbone, weights, "float32")
-        return Engine(f"openvino-{dtype}", _openvino(model, _shape(backbone, frames), dtype))
+        from violence_detection.backbones import stored_networks  # with what finds weights
+
+        network = stored_networks.network(
+            backbone, weights, frames, lambda: _converted(_build(backbone, weights, "float32"))
+        )
+        return Engine(f"openvino-{dtype}", _openvino(network, _shape(backbone, frames), dtype))
     devices = _gpus()
     jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2)) if devices else 1
     if backbone.is_video:  # its batch axis is time
@@ -177,6 +239,7 @@ def _shape(backbone: Backbone, images: int) -> tuple[int, ...]:
 
 def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
     """The model under that dtype policy, whatever heads are trained in: else evaluation would see other features."""
+    tensorflow_start.gpus()  # the first look at the devices, whatever runs the network: Keras builds it
     import keras
 
     before = keras.config.dtype_policy()
@@ -188,7 +251,7 @@ def _build(backbone: Backbone, weights: Path, policy: str) -> Any:
 
 
 def _gpus() -> list[str]:
-    return tensorflow_start.gpus()
+    return tensorflow_start.gpus() if tensorflow_start.may_have_gpus() else []
 
 
 def _has_openvino() -> bool:
@@ -218,13 +281,20 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
     return run
 
 
-def _openvino(model: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
+def _converted(model: Any) -> Any:
+    """The Keras model as an openvino.Model."""
     import openvino as ov
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The structure of `inputs`")  # it is traced with a tuple
         # a copy of the weights: those that it would share with the Keras model go when that is collected
-        converted = ov.convert_model(model, share_weights=False)
+        return ov.convert_model(model, share_weights=False)
+
+
+def _openvino(converted: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:
+    """What runs an openvino.Model on images of that shape."""
+    import openvino as ov
+
     converted.reshape(list(shape))
     steps = ov.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8)

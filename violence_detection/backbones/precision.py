@@ -2,6 +2,10 @@
 
 Reduced precision (float16 on GPUs, bfloat16 on CPUs with AMX) is used only where it changes real features by at most
 TOLERANCE, measured at each start against float32.
+
+To judge with features that a model was not trained on needs more: how far P(fight) moves on real clips was measured of
+the backbones that say `bfloat16` (docs/results.md, What judging costs), with models trained on float32. What a machine
+must show by itself, once, is that it computes them so: made-up pictures' features within JUDGING_TOLERANCE.
 """
 
 from __future__ import annotations
@@ -13,12 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from violence_detection.backbones.engines import Engine, Features
+    from violence_detection.backbones.registry import Backbone
 
 log = logging.getLogger(__name__)
 
 #: Largest relative error ||a - b|| / ||b|| of a clip's features. Storing float16 alone makes 0.0002.
 TOLERANCE = 0.01
+
+#: The same of features that a model is to judge with; 1.2 to 2.4 % is what bfloat16 makes of I3D's.
+JUDGING_TOLERANCE = 0.05
 
 #: Images of a real clip, stream -> (T, S, S, 3) uint8, made only if they are needed; empty if no clip can be read.
 Probe = Callable[[], Mapping[str, np.ndarray]]
@@ -52,3 +62,36 @@ def _worst_error(values: Features, reference: Features) -> float:
     if isinstance(values, np.ndarray):
         return relative_error(values, reference)
     return max(relative_error(a, b) for a, b in zip(values, reference, strict=True))
+
+
+def keeps_bfloat16(backbone: Backbone, weights: Path, frames: int, engine: Callable[[str], Engine]) -> bool:
+    """Whether bfloat16 keeps the backbone's features of made-up pictures here. `engine`: makes one of a precision."""
+    from violence_detection.backbones import stored_networks
+
+    def measure() -> float:
+        images = made_up(frames, backbone.input_size)
+        fast, exact = (engine(dtype).submit(images).result() for dtype in ("bfloat16", "float32"))
+        return _worst_error(fast, exact)
+
+    error = stored_networks.measured(stored_networks.key_of(backbone, weights, frames), measure)
+    kept = error <= JUDGING_TOLERANCE
+    log.log(
+        logging.INFO if kept else logging.WARNING,
+        "%s: bfloat16 differs from float32 by %.2g %%: %s",
+        backbone.name, 100 * error, "used" if kept else "not used",
+    )  # fmt: skip
+    return kept
+
+
+def made_up(frames: int, size: int) -> np.ndarray:
+    """Pictures in which something moves over a ground with edges, always the same: (frames, size, size, 3) uint8."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (-(-size // 16) + 1, -(-size // 16) + 1, 3), np.uint8)
+    ground = coarse.repeat(16, 0).repeat(16, 1)
+    figure = rng.integers(0, 256, (size // 3, size // 4, 3), np.uint8)
+    out = np.empty((frames, size, size, 3), np.uint8)
+    for number, picture in enumerate(out):
+        picture[:] = ground[number % 16 :, number % 16 :][:size, :size]
+        left = (number * size // 32) % (size - figure.shape[1])
+        picture[size // 3 : size // 3 + len(figure), left : left + figure.shape[1]] = figure
+    return out

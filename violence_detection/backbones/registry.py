@@ -18,6 +18,7 @@ from violence_detection.errors import UserError
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
 
     from violence_detection.backbones.weights import WeightSource
 
@@ -88,11 +89,25 @@ class Trunk:
 
 
 @dataclass(frozen=True)
+class PerFrame:
+    """A video backbone in two parts, for those that put frames together only at the end.
+
+    `build`: a model from single pictures (1, S, S, 3) to what of them is put together, (1, ...). `join`: that of a
+    clip's frames, (F, ...) float32, to the features (T, C) float32.
+    """
+
+    build: Build
+    join: Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A backbone that can be built. Features are (steps, `feature_dim`) float32 a clip and stream.
 
     `gmacs`: billions of multiply-adds for one clip or variant, of those that need so many that the rough estimates
-    of images do not hold; 0: they do.
+    of images do not hold; 0: they do. `bfloat16`: P(fight) of models trained on its float32 features was measured to
+    hold in bfloat16 (docs/results.md, What judging costs), so that it may judge in it. `per_frame`: how windows that
+    have frames in common share what is made of these, where they can.
     """
 
     name: str
@@ -104,6 +119,8 @@ class Backbone:
     sampling: BackboneSampling = BackboneSampling()
     trunk: Trunk | None = None
     gmacs: float = 0.0
+    bfloat16: bool = False
+    per_frame: PerFrame | None = None
 
     @property
     def is_video(self) -> bool:
@@ -132,6 +149,8 @@ def register(
     sampling: BackboneSampling = BackboneSampling(),
     trunk: Trunk | None = None,
     gmacs: float = 0.0,
+    bfloat16: bool = False,
+    per_frame: PerFrame | None = None,
 ) -> Callable[[B], B]:
     """Decorate the function that builds a backbone from its weights file. Raises ValueError if the name is taken."""
 
@@ -141,7 +160,17 @@ def register(
                 f"a backbone {name!r} is registered already, by {_backbones[name].build.__module__}"
             )
         _backbones[name] = Backbone(
-            name, input_size, feature_dim, licence, weights, build, sampling, trunk, gmacs
+            name,
+            input_size,
+            feature_dim,
+            licence,
+            weights,
+            build,
+            sampling,
+            trunk,
+            gmacs,
+            bfloat16,
+            per_frame,
         )
         return build
 

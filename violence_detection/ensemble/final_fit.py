@@ -25,8 +25,8 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.evaluation import calibrate, elsewhere
 from violence_detection.models import trained_model
-from violence_detection.training import heads, run_folder, step_plan, trained_clips
-from violence_detection.training.config import TrainConfig
+from violence_detection.training import run_folder, step_plan, trained_clips
+from violence_detection.training.config import KERNEL, TrainConfig
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.step_plan import StepPlan
 
@@ -68,7 +68,7 @@ class FinalFit:
     def steps(self) -> dict[str, StepPlan]:
         """By member the median over the folds of the steps that its epoch was kept after, and of its schedule.
 
-        A head that is fitted at once, `heads.KERNEL`, does not look at them.
+        A head that is fitted at once, `KERNEL`, does not look at them.
         """
         config, count = self.plan.settings.train, len(self.plan.members)
         return {
@@ -91,7 +91,7 @@ class FinalFit:
         record = {
             "clips": len(rows),
             "n_groups": int(rows.source_group.nunique()),
-            "steps": {n: dataclasses.asdict(s) for n, s in self.steps().items() if n != heads.KERNEL},
+            "steps": {n: dataclasses.asdict(s) for n, s in self.steps().items() if n != KERNEL},
             "why": f"median of {len(plan.folds)} folds by source",
             "cross_validation": _kept(figures, plan),
         }

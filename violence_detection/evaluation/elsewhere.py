@@ -14,8 +14,8 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder, step_plan
-from violence_detection.training.config import PICTURES_OF
+from violence_detection.training import run_folder, step_plan
+from violence_detection.training.config import KERNEL, PICTURES_OF
 
 if TYPE_CHECKING:
     from violence_detection.evaluation.measure import Evaluation
@@ -44,7 +44,7 @@ def selected_by(model: TrainedModel) -> dict[str, str]:
 
 def _epoch_of(record: Mapping[str, Any]) -> str:
     """What ended the training of a member, from its config.json."""
-    if record.get("architecture") == heads.KERNEL:
+    if record.get("architecture") == KERNEL:
         return _AT_ONCE
     if record.get("architecture") in PICTURES_OF:
         return _EPOCH["last"]

@@ -297,6 +297,7 @@ def _engine(group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig
         group.weights,
         group.config.frames,
         probe=lambda: engine_check.probe_images(todo, group),
+        precision=how.precision,
     )
 
 

@@ -193,6 +193,11 @@ def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> e
     if built not in _engines:
         with processes.limited_to(task.cpus):
             _engines[built] = engines.create(
-                kind, backbone, group.weights, frames, lambda: engine_check.probe_images(clips, group)
+                kind,
+                backbone,
+                group.weights,
+                frames,
+                lambda: engine_check.probe_images(clips, group),
+                precision=task.how.precision,
             )
     return _engines[built]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,13 @@ def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
     )
 
 
-def record(config: FeatureConfig, backbone: str, stream: str, weights: Path) -> dict[str, Any]:
-    """Everything that changes a feature's value, and so the cache's key."""
+def record(config: FeatureConfig, backbone: str, stream: str, weights: Path | None) -> dict[str, Any]:
+    """Everything that changes a feature's value, and so the cache's key; without weights all but them."""
     config = for_backbone(config, backbone)
     return {
         "format": _FORMAT,
         "backbone": backbone,
-        "weights_sha256": storage.sha256_file(weights),
+        **({"weights_sha256": storage.sha256_file(weights)} if weights else {}),
         "input_size": registry.get(backbone).input_size,
         "stream": stream,
         "frames": config.frames,
@@ -108,12 +108,14 @@ def as_recorded(config: FeatureConfig) -> dict[str, Any]:
 class BackboneRun:
     """Backbones that see the same frames in one run: alone, or several with a common trunk.
 
-    `config`: the settings as they take them.
+    `config`: the settings as they take them. `judges`: what they give is P(fight) itself, and no features; then the
+    numbers are not rounded as a cache's are.
     """
 
     config: FeatureConfig
     backbones: tuple[Backbone, ...]
     weights: Path
+    judges: bool = field(default=False, kw_only=True)
 
     @property
     def name(self) -> str:

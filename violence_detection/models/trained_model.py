@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 
 from violence_detection.constants import DEFAULT_THRESHOLD
@@ -15,6 +15,8 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 
 if TYPE_CHECKING:
+    import keras
+
     from violence_detection.features.config import FeatureConfig
     from violence_detection.features.key import BackboneRun, Inputs
     from violence_detection.models.calibration import Calibration
@@ -22,12 +24,51 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Member:
-    """One trained head, its share in the average, and where logits are averaged what its own is divided by."""
+    """One trained head, its share in the average, and where logits are averaged what its own is divided by.
+
+    `head`: a keras.Model, or what judges in its place (KernelHead, JudgedByEngine); None: it is loaded from `file`
+    when it is needed, with `published` weights if it holds its difference from these.
+    """
 
     name: str
-    model: keras.Model
+    head: Any
     weight: float
     temperature: float | None = None
+    file: Path | None = None
+    published: Path | None = None
+
+    @cached_property
+    def model(self) -> keras.Model:
+        """The head as Keras has it. Raises UserError if it must be loaded and is damaged."""
+        if self.file is None or not (self.head is None or self._judges_itself):
+            return self.head
+        from violence_detection.training import saved_heads
+
+        return saved_heads.load(self.file, self.published)
+
+    @property
+    def _judges_itself(self) -> bool:
+        from violence_detection.models.light_heads import KernelHead  # loaded with the members
+        from violence_detection.models.whole_networks import JudgedByEngine
+
+        return isinstance(self.head, KernelHead | JudgedByEngine)
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        """P(fight), (N,) in [0, 1], for inputs name -> (N, T, C)."""
+        if self._judges_itself:
+            judged: np.ndarray = self.head.predict(inputs)
+            return judged
+        from violence_detection.training import heads
+
+        return heads.predict(self.model, inputs)
+
+    def attention(self, inputs: Inputs) -> list[np.ndarray]:
+        """How much each time step counts, (N, T) for each time axis that it pools by attention."""
+        if self._judges_itself:
+            return []
+        from violence_detection.training import heads
+
+        return heads.attention(self.model, inputs)
 
 
 @dataclass(frozen=True)
@@ -77,11 +118,10 @@ class TrainedModel:
     def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature."""
         from violence_detection.models import averaging  # loaded with the model
-        from violence_detection.training import heads  # loaded with the members
 
         found = {}
         for m in self.members:
-            p = heads.predict(m.model, inputs)
+            p = m.predict(inputs)
             found[m.name] = p if m.temperature in (None, 1.0) else averaging.scaled(p, 1 / m.temperature)
         return found
 
@@ -90,11 +130,9 @@ class TrainedModel:
 
         A member with several time axes has one entry for each, "<member>, <T> steps".
         """
-        from violence_detection.training import heads  # loaded with the members
-
         found: dict[str, np.ndarray] = {}
         for m in self.members:
-            shares = heads.attention(m.model, inputs)
+            shares = m.attention(inputs)
             for share in shares:
                 found[m.name if len(shares) == 1 else f"{m.name}, {share.shape[1]} steps"] = share
         return found
@@ -159,7 +197,7 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     """
     from violence_detection.features.config import FeatureConfig
     from violence_detection.models import calibration, model_files  # needed once, to load
-    from violence_detection.training import model_record, run_folder, saved_heads
+    from violence_detection.training import model_record, run_folder
 
     files = model_files.listed(path)
     records = [model_record.read(model_files.record_path(file)) for _, file, _ in files]
@@ -172,8 +210,8 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
         )
     own = model_files.temperatures(path) or {}
     members = tuple(
-        Member(name, saved_heads.load(file, backbone_weights), weight, own.get(name))
-        for name, file, weight in files
+        Member(name, _head(file, record, backbone_weights), weight, own.get(name), file, backbone_weights)
+        for (name, file, weight), record in zip(files, records, strict=True)
     )
     known = {f.name for f in fields(FeatureConfig)}
     stored: dict[str, Any] = {
@@ -200,6 +238,23 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     )
 
 
+def _head(file: Path, record: Mapping[str, Any], published: Path | None) -> Any:
+    """What judges with a stored head: without Keras where that can be; a whole network only once it is needed.
+
+    But with published weights that were given: whether they are the right ones is to be said at once.
+    """
+    from violence_detection.models.light_heads import kernel_head
+    from violence_detection.training.config import PICTURES_OF
+
+    if record["architecture"] in PICTURES_OF and published is None:
+        return None
+    if light := kernel_head(file, record):
+        return light
+    from violence_detection.training import saved_heads
+
+    return saved_heads.load(file, published)
+
+
 def _engines_of_all(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     found: dict[str, set[str]] = {}
     for record in records:
@@ -221,10 +276,10 @@ def check_weights(model: TrainedModel, backbone: str, weights: Path) -> None:
         )
 
 
-def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
+def check_features(model: TrainedModel, backbone: str, weights: Path | None = None) -> None:
     """Raise UserError if features are made differently here than when the model was trained.
 
-    How training clips are augmented may differ: no plain clip is touched by it.
+    How training clips are augmented may differ: no plain clip is touched by it. Without `weights`, nor do they count.
     """
     from violence_detection.features import key  # needed once, to begin
 
@@ -232,7 +287,7 @@ def check_features(model: TrainedModel, backbone: str, weights: Path) -> None:
         if trained_on["backbone"] != backbone:
             continue
         here = key.record(model.features, backbone, trained_on["stream"], weights)
-        keys = (here.keys() | trained_on.keys()) - {"augmentation"}
+        keys = (here.keys() | trained_on.keys()) - {"augmentation", *(() if weights else ("weights_sha256",))}
         if other := [k for k in sorted(keys) if here.get(k) != trained_on.get(k)]:
             raise UserError(
                 f"{model.folder} was trained by another version of these scripts, on features made differently "

@@ -55,10 +55,11 @@ class Detector:
         Raises UserError if there is no such model, it has no such operating point, its backbone's weights cannot be
         had, or the camera profile is of another model.
         """
-        from violence_detection.models import shipped  # needed once, to find the model
+        from violence_detection.models import shipped, whole_networks  # needed once, to find the model
 
         self.config = config
         loaded = trained_model.load(shipped.find(config.model), config.backbone_weights)
+        loaded, whole = whole_networks.taken_out(loaded)
         self.model = loaded.at(config.operating_point, config.threshold)
         self.profile: CameraProfile | None = None
         self.events_by = config.at(self.model.threshold)
@@ -69,15 +70,16 @@ class Detector:
             self.events_by = self.profile.settings(config)
         self.views = augment.variant_names("t", config.tta)
         self.stride_s = min(config.stride_s, self.model.features.window_s)
-        self.runs = self.model.backbone_runs(config.backbone_weights)
+        self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
         self.viewers = tuple(Viewer(run.backbone.input_size, run.config) for run in self.runs)
         self._engines = [
-            engines.create(
+            engines.to_judge(
                 config.engine,
                 run.backbone,
                 run.weights,
                 run.config.frames,
                 trained_with=self.model.trained_with([b.name for b in run.backbones]),
+                precision=config.precision,
             )
             for run in self.runs
         ]
@@ -123,6 +125,7 @@ class Detector:
             calibrated=self.model.calibrated,
             fps=info.fps,
             profile=self.profile.name if self.profile else "",
+            judged_with=", ".join(sorted({engine.name for engine in self._engines})),
         )
 
     def watch(self, source: Source) -> Iterator[JudgedWindow]:
@@ -165,7 +168,7 @@ class Detector:
         return self.profile.window(window) if self.profile else window
 
     def features(self, seen: Sequence[SeenWindow]) -> Inputs:
-        """Features of windows, whatever was changed in them: input name -> (N, V, T, C) float16."""
+        """Features of windows, whatever was changed in them: input name -> (N, V, T, C), as `_features` has them."""
         return self._features([self._begin(window) for window in seen])
 
     def _probabilities(self, name: str, inputs: Inputs) -> np.ndarray:
@@ -199,7 +202,7 @@ class Detector:
         return _WindowAtWork(seen.window, jobs)
 
     def _features(self, windows: Sequence[_WindowAtWork]) -> Inputs:
-        """Features of windows: input name -> (N, V, T, C) float16, as the cache holds them."""
+        """Features of windows: input name -> (N, V, T, C) float16, as the cache holds them; P(fight) float32."""
         out: Inputs = {}
         for number, run in enumerate(self.runs):
             for stream in run.config.streams:
@@ -209,7 +212,10 @@ class Detector:
                     processes.beat()
                 for name in run.inputs(stream):
                     with np.errstate(over="ignore"):  # is looked for below
-                        out[name] = np.array([[by_name[name] for by_name in row] for row in made], np.float16)
+                        out[name] = np.array(
+                            [[by_name[name] for by_name in row] for row in made],
+                            np.float32 if run.judges else np.float16,
+                        )
         return out
 
 

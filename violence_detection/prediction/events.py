@@ -229,6 +229,7 @@ class Verdict:
     duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
     where they do not. calibrated: whether probabilities are the model's calibrated ones. fps: moments a second, by
     which editors number them; 0: not known. profile: the name of the camera profile that was applied; empty: none.
+    judged_with: the engines that ran the networks, with their precision; empty: not known.
     """
 
     path: str
@@ -240,6 +241,7 @@ class Verdict:
     calibrated: bool = False
     fps: float = 0.0
     profile: str = ""
+    judged_with: str = ""
 
     @property
     def threshold(self) -> float:
@@ -274,6 +276,7 @@ class Verdict:
             "threshold": self.threshold,
             "calibrated": self.calibrated,
             **({"profile": self.profile} if self.profile else {}),
+            **({"judged_with": self.judged_with} if self.judged_with else {}),
             "events": [asdict(event) for event in events],
         }
 

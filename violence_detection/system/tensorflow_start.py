@@ -19,6 +19,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
@@ -36,6 +37,13 @@ def prepare() -> None:
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "tensorflow" not in sys.modules and not any(isinstance(f, _QuietStart) for f in sys.meta_path):
         sys.meta_path.insert(0, _QuietStart())
+
+
+def may_have_gpus(devices: Path = Path("/dev")) -> bool:
+    """Whether there can be GPUs for TensorFlow, whose import takes seconds: on Linux they have a file in /dev."""
+    if sys.platform != "linux":
+        return True
+    return any((devices / name).exists() for name in ("nvidia0", "nvidiactl", "dxg", "kfd"))
 
 
 def gpus() -> list[str]:

@@ -9,8 +9,15 @@ from typing import Any
 
 from violence_detection.system.settings import BaseConfig, option
 
+#: The head that is fitted at once and not by steps; it looks at no order in time.
+KERNEL = "kernel"
+#: Heads on features, by what pools them over time.
+ON_FEATURES = (
+    "bilstm_attention", "lstm", "deep_lstm", "bilstm", "gru", "conv_lstm", "attention", "average", KERNEL,
+)  # fmt: skip
 #: Heads that are a whole video network, and the backbone whose pictures each is trained on.
 PICTURES_OF: Mapping[str, str] = MappingProxyType({"i3d_tuned": "i3d_pictures"})
+ARCHITECTURES = (*ON_FEATURES, *PICTURES_OF)
 
 
 def takes(architecture: str, backbone: str) -> bool:
@@ -55,7 +62,7 @@ class HeadConfig(BaseConfig):
         kernel = {"landmarks", "kernel_width", "kernel_c"}
         tuned = {"tuned_steps", "tuned_batch_size", "tuned_learning_rate", "keep_pretrained"}
         values = asdict(self)
-        if architecture == "kernel":
+        if architecture == KERNEL:
             return {k: v for k, v in values.items() if k in kernel}
         if architecture in PICTURES_OF:
             return {k: v for k, v in values.items() if k in tuned | {"dropout"}}

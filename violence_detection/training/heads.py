@@ -15,6 +15,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from violence_detection.training.config import ARCHITECTURES as ARCHITECTURES
+from violence_detection.training.config import KERNEL as KERNEL
+from violence_detection.training.config import ON_FEATURES as ON_FEATURES
 from violence_detection.training.config import PICTURES_OF, HeadConfig
 
 #: Clips that are judged at once, and numbers of their inputs: fewer clips where these are pictures.
@@ -200,8 +203,6 @@ def _average(x: Tensor, c: HeadConfig) -> Tensor:
     return layers.GlobalAveragePooling1D()(x)
 
 
-#: The head that is fitted at once and not by steps; it looks at no order in time.
-KERNEL = "kernel"
 POOLINGS: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "bilstm_attention": _bilstm_attention,
     "lstm": _lstm,
@@ -212,9 +213,6 @@ POOLINGS: dict[str, Callable[[Tensor, HeadConfig], Tensor]] = {
     "attention": _attention,
     "average": _average,
 }
-#: Those that take features, and all.
-ON_FEATURES = (*POOLINGS, KERNEL)
-ARCHITECTURES = (*ON_FEATURES, *PICTURES_OF)
 
 
 @contextlib.contextmanager

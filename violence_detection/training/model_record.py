@@ -8,8 +8,8 @@ from typing import Any
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
-from violence_detection.training import heads, run_folder
-from violence_detection.training.config import PICTURES_OF
+from violence_detection.training import run_folder
+from violence_detection.training.config import ARCHITECTURES, KERNEL, PICTURES_OF
 from violence_detection.video.config import STREAMS
 
 #: Bounds far beyond any real model: (kind, least, most).
@@ -50,16 +50,10 @@ def read(path: Path) -> dict[str, Any]:
     _expect(
         path,
         "architecture",
-        architecture in heads.ARCHITECTURES,
-        f"one of {', '.join(heads.ARCHITECTURES)}",
+        architecture in ARCHITECTURES,
+        f"one of {', '.join(ARCHITECTURES)}",
     )
-    head = (
-        _TUNED_HEAD
-        if architecture in PICTURES_OF
-        else _KERNEL_HEAD
-        if architecture == heads.KERNEL
-        else _HEAD
-    )
+    head = _TUNED_HEAD if architecture in PICTURES_OF else _KERNEL_HEAD if architecture == KERNEL else _HEAD
     _check_part(path, record, "head", head, required=tuple(head))
     inputs = record.get("inputs")
     is_inputs = (

@@ -119,6 +119,13 @@ def load(file: Path, published: Path | None = None) -> keras.Model:
     return _open_archive(file)
 
 
+def copy_of(model: keras.Model, record: Mapping[str, Any]) -> keras.Model:
+    """The head with its weights, built anew in the precision of now, which may be another than it was trained in."""
+    copy = _build(record, keras.config.dtype_policy().name)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def _open_archive(file: Path) -> keras.Model:
     # importing these registers the layers that the file names
     from violence_detection.training import tuned_network

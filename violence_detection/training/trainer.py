@@ -46,7 +46,7 @@ from violence_detection.training import (
     trained_clips,
     training_faults,
 )
-from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
+from violence_detection.training.config import KERNEL, PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.feed import Feed
 from violence_detection.training.loss_scale import MirroredLossScale
 from violence_detection.training.run_folder import Trained
@@ -134,7 +134,7 @@ def train(
     if finished:
         log.info("%s: finished earlier, nothing to do", folder)
         return finished
-    if record["architecture"] == heads.KERNEL:
+    if record["architecture"] == KERNEL:
         return kernel_fit.fit(record, data, folder)
     if run_folder.GIVEN_KEY in record:
         return given_weights.take(record, data, folder)

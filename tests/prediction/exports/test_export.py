@@ -71,7 +71,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
             folder, (folder,), members, config, {"feature_engines": {}},
             calibration=Calibration(0.1, {"n": 9, "n_groups": 3, "what": "a test"}, POINTS),
         )  # fmt: skip
-        patch.setattr(trained_model, "load", lambda _: model)
+        patch.setattr(trained_model, "load", lambda *_: model)
         patch.setattr(model_files, "identity", lambda _: "made")
         for check in ("check_weights", "check_features"):
             patch.setattr(trained_model, check, lambda *_: None)

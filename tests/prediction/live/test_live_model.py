@@ -42,7 +42,7 @@ def detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
     member = trained_model.Member("average", head, 1.0)
     config = replace(stand_in.CONFIG, streams=("rgb",))
     model = trained_model.TrainedModel(tmp_path, (tmp_path,), (member,), config, {"feature_engines": {}})
-    monkeypatch.setattr(trained_model, "load", lambda _: model)
+    monkeypatch.setattr(trained_model, "load", lambda *_: model)
     for check in ("check_weights", "check_features"):
         monkeypatch.setattr(trained_model, check, lambda *_: None)
     return Detector(PredictConfig(model=tmp_path, stride_s=1.0, threshold=0.9))

@@ -11,12 +11,13 @@ its author trained that part on is not known. Layers carry the published names.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from violence_detection.backbones.registry import BackboneSampling, register
+from violence_detection.backbones.registry import BackboneSampling, PerFrame, register
 from violence_detection.backbones.weights import IndexFile
 from violence_detection.errors import UserError
 
@@ -72,6 +73,21 @@ def build_spread(
     spread = ops.std(ops.cast(tokens.output[:, 1:], "float32"), axis=0)
     largest, _ = ops.top_k(ops.transpose(spread), sampling.largest or PATCHES)
     return keras.Model(tokens.input, ops.expand_dims(ops.mean(largest, axis=-1), 0), name="dinov2_spread")
+
+
+def build_patches(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:
+    """A model from RGB pictures (B, 224, 224, 3), values 0..255, to their patches (B, 256, 384) float32."""
+    import keras
+    from keras import ops
+
+    tokens = build_tokens(weights, blocks)
+    return keras.Model(tokens.input, ops.cast(tokens.output[:, 1:], "float32"), name="dinov2_patches")
+
+
+def spread_of(patches: np.ndarray, largest: int) -> np.ndarray:
+    """What `build_spread` makes of the patches of a clip's frames, (F, 256, 384) float32: (1, 384) float32."""
+    spread = patches.std(axis=0)
+    return np.partition(spread, -largest, axis=0)[-largest:].mean(axis=0, keepdims=True)
 
 
 def build_tokens(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:
@@ -205,6 +221,7 @@ _PAIRS = BackboneSampling(
     licence="MIT by the package's metadata; DINOv2 is Apache-2.0",
     weights=_WEIGHTS,
     sampling=_PAIRS,
+    bfloat16=True,
 )
 def build(path: Path) -> keras.Model:
     """The change of the patches of each pair of frames, from the package's `.onnx` file."""
@@ -213,7 +230,16 @@ def build(path: Path) -> keras.Model:
     return build_change(onnx_file.read_arrays(path), _PAIRS)
 
 
-_OVER_THE_CLIP = BackboneSampling(frames=10, together=True, frames_per_step=10, streams=("rgb",), largest=16)
+_LARGEST = 16
+_OVER_THE_CLIP = BackboneSampling(
+    frames=10, together=True, frames_per_step=10, streams=("rgb",), largest=_LARGEST
+)
+
+
+def _patches_of_file(path: Path) -> keras.Model:
+    from violence_detection.backbones import onnx_file
+
+    return build_patches(onnx_file.read_arrays(path))
 
 
 @register(
@@ -223,6 +249,8 @@ _OVER_THE_CLIP = BackboneSampling(frames=10, together=True, frames_per_step=10, 
     licence="MIT by the package's metadata; DINOv2 is Apache-2.0",
     weights=_WEIGHTS,
     sampling=_OVER_THE_CLIP,
+    bfloat16=True,
+    per_frame=PerFrame(_patches_of_file, partial(spread_of, largest=_LARGEST)),
 )
 def build_dinov2_spread(path: Path) -> keras.Model:
     """How far the patches wander over the clip, from the package's `.onnx` file."""

@@ -276,6 +276,7 @@ _TRUNK = Trunk("i3d", build_together)
     weights=WEIGHTS,
     sampling=BackboneSampling(frames=32, together=True, frames_per_step=8, streams=_STREAMS),
     trunk=_TRUNK,
+    bfloat16=True,
 )
 def build_i3d(path: Path) -> keras.Model:
     """The features that the published classifier averages."""
@@ -290,6 +291,7 @@ def build_i3d(path: Path) -> keras.Model:
     weights=WEIGHTS,
     sampling=BackboneSampling(frames=32, together=True, frames_per_step=4, streams=_STREAMS),
     trunk=_TRUNK,
+    bfloat16=True,
 )
 def build_i3d_local(path: Path) -> keras.Model:
     """The strongest response anywhere in the picture, two modules earlier."""
@@ -308,6 +310,7 @@ _STEADY_TRUNK = Trunk("i3d_steady", build_together)
     weights=WEIGHTS,
     sampling=_STEADY,
     trunk=_STEADY_TRUNK,
+    bfloat16=True,
 )
 def build_i3d_steady(path: Path) -> keras.Model:
     """As i3d, of the middle 2.6 s."""
@@ -322,6 +325,7 @@ def build_i3d_steady(path: Path) -> keras.Model:
     weights=WEIGHTS,
     sampling=_STEADY,
     trunk=_STEADY_TRUNK,
+    bfloat16=True,
 )
 def build_i3d_actions(path: Path) -> keras.Model:
     """How like each action of Kinetics the middle 2.6 s look."""

@@ -26,6 +26,7 @@ SIDE, FRAMES = 176, 32
     licence=i3d.LICENCE,
     weights=i3d.WEIGHTS,
     sampling=BackboneSampling(frames=FRAMES, together=True, streams=("rgb",), span_s=2.56),
+    bfloat16=True,
 )
 def build_i3d_pictures(path: Path) -> keras.Model:
     """Frames (F, S, S, 3) of values 0..255 to the same values, (F, S * S * 3) float32."""

@@ -1,0 +1,102 @@
+"""A network is built once a machine: the next start takes it as it was, unless anything of it has changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from violence_detection.backbones import engines, stored_networks
+from violence_detection.backbones.registry import Backbone, BackboneSampling
+
+pytest.importorskip("openvino")
+
+
+class Built:
+    """Counts how often the network is built: the mean of each picture's channels, times what its file says."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __call__(self, path: Path) -> Any:
+        import keras
+        from keras import layers
+
+        self.times += 1
+        frames = keras.Input((4, 4, 3))
+        mean = layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3, kernel_initializer="ones")(frames))
+        return keras.Model(frames, layers.Rescaling(float(path.read_text()))(mean))
+
+
+@pytest.fixture
+def built() -> Built:
+    return Built()
+
+
+@pytest.fixture
+def backbone(built: Built) -> Backbone:
+    none: Any = None
+    return Backbone("means", 4, 2, "", none, built, BackboneSampling(together=True))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_text("0.5")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VIOLENCE_NETWORK_CACHE", str(tmp_path / "kept"))
+    return tmp_path / "kept"
+
+
+def _features(backbone: Backbone, weights: Path) -> np.ndarray:
+    images = np.arange(3 * 48, dtype=np.uint8).reshape(3, 4, 4, 3)
+    made: np.ndarray = engines.create("openvino", backbone, weights, 3).submit(images).result()
+    return made
+
+
+def test_the_second_start_builds_nothing_unless_what_is_kept_is_damaged(
+    backbone: Backbone, weights: Path, built: Built, kept: Path
+) -> None:
+    first = _features(backbone, weights)
+    assert first.std() > 0
+    np.testing.assert_array_equal(_features(backbone, weights), first)
+    assert built.times == 1
+    (xml,) = kept.glob("*/network.xml")
+    xml.write_text("no network")
+    for _ in range(2):
+        np.testing.assert_array_equal(_features(backbone, weights), first)
+        assert built.times == 2
+
+
+def test_other_weights_and_other_sampling_are_another_network(
+    backbone: Backbone, weights: Path, built: Built, kept: Path
+) -> None:
+    first = _features(backbone, weights)
+    weights.write_text("0.25")
+    np.testing.assert_allclose(_features(backbone, weights), first / 2, rtol=1e-6)
+    _features(replace(backbone, sampling=replace(backbone.sampling, largest=3)), weights)
+    assert built.times == len(list(kept.glob("*/network.xml"))) == 3
+
+
+def test_a_cache_that_is_off_or_takes_nothing_costs_a_start_and_no_more(
+    backbone: Backbone, weights: Path, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _features(backbone, weights)
+    for place in ("off", str(weights / "no folder")):  # a file, in which there can be none
+        monkeypatch.setenv("VIOLENCE_NETWORK_CACHE", place)
+        np.testing.assert_array_equal(_features(backbone, weights), first)
+        assert stored_networks.measured("k", lambda: 0.5) == 0.5
+    assert built.times == 3
+
+
+def test_what_was_measured_is_measured_once(kept: Path) -> None:
+    assert stored_networks.measured("k", lambda: 0.25) == 0.25
+    assert stored_networks.measured("k", lambda: 0.75) == 0.25
+    assert stored_networks.measured("other", lambda: 0.75) == 0.75

@@ -1,0 +1,63 @@
+"""The kernel head in NumPy says what the one in Keras says, and leaves files that are not as written to Keras."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from violence_detection.models.light_heads import kernel_head
+from violence_detection.training import heads, saved_heads
+from violence_detection.training.config import KERNEL, HeadConfig
+
+SHAPES = {"a.rgb": (4, 6), "b.rgb": (1, 3)}
+HEAD = HeadConfig(landmarks=5)
+RECORD: dict[str, Any] = {
+    "architecture": KERNEL,
+    "inputs": {name: list(shape) for name, shape in SHAPES.items()},
+    "head": HEAD.recorded(KERNEL),
+}
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Any, Path]:
+    """A head in Keras, with weights that matter, and its file."""
+    rng = np.random.default_rng(0)
+    model = heads.build(KERNEL, SHAPES, HEAD)
+    model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.weights])
+    saved_heads.save_weights(model, tmp_path / "best_model.safetensors")
+    return model, tmp_path / "best_model.safetensors"
+
+
+def test_it_says_what_keras_says(stored: tuple[Any, Path]) -> None:
+    model, file = stored
+    rng = np.random.default_rng(1)
+    inputs = {name: rng.normal(0, 2, (20, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
+    inputs["a.rgb"][3] = 0  # a mean of no length
+    head = kernel_head(file, RECORD)
+    assert head is not None
+    expected = heads.predict(model, inputs)
+    assert np.ptp(expected) > 0.01
+    np.testing.assert_allclose(head.predict(inputs), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "nan", "cut", "archive", "architecture"])
+def test_what_is_not_as_it_was_written_is_left_to_keras(stored: tuple[Any, Path], change: str) -> None:
+    _, file = stored
+    values = load_file(file)
+    if change == "missing":
+        del values["logits/bias.1"]
+    elif change == "shape":
+        values["logits/bias.1"] = np.zeros(2, np.float32)
+    elif change == "nan":
+        values["logits/bias.1"] = np.full(1, np.nan, np.float32)
+    save_file(values, file)
+    if change == "cut":
+        file.write_bytes(file.read_bytes()[:-8])
+    if change == "archive":
+        file = file.rename(file.with_suffix(".keras"))
+    record = {**RECORD, "architecture": "average"} if change == "architecture" else RECORD
+    assert kernel_head(file, record) is None

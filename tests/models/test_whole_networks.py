@@ -1,0 +1,80 @@
+"""A head that is a whole network judges on an engine as it does with Keras on the cache's pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import seeded_i3d
+import small_videos
+
+from violence_detection.errors import UserError
+from violence_detection.features import key
+from violence_detection.features.config import FeatureConfig
+from violence_detection.models import trained_model, whole_networks
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.prediction.detector import Detector
+from violence_detection.training import heads, saved_heads
+from violence_detection.training.config import HeadConfig
+from violence_detection.video import pictures
+from violence_detection.video.sources import open_source
+
+pytest.importorskip("openvino")
+
+SIDE, FRAMES, NAME = 24, 8, "i3d_pictures.rgb"
+CONFIG = FeatureConfig(backbone=(seeded_i3d.PICTURES,), streams=("rgb",))
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Small pictures, a small network, and the file of its weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        seeded_i3d.shrink(patch.setattr)
+        path = seeded_i3d.write(tmp_path_factory.mktemp("weights") / "i3d.ckpt")
+        seeded_i3d.install_pictures(patch.setattr, path, SIDE, FRAMES)
+        yield path
+
+
+@pytest.fixture(scope="module")
+def model(published: Path, tmp_path_factory: pytest.TempPathFactory) -> trained_model.TrainedModel:
+    """One head, whose clips differ in what it says of them."""
+    head = heads.build("i3d_tuned", {NAME: (FRAMES, SIDE * SIDE * 3)}, HeadConfig())
+    rng = np.random.default_rng(0)
+    head.set_weights([rng.normal(0, 0.1, w.shape) if "float" in w.dtype else w for w in head.weights])
+    folder = tmp_path_factory.mktemp("i3d_tuned")
+    saved_heads.save(head, folder / "best_model.keras")
+    record = {
+        "architecture": "i3d_tuned",
+        "head": HeadConfig().recorded("i3d_tuned"),
+        "inputs": {NAME: [FRAMES, SIDE * SIDE * 3]},
+        "feature_records": {NAME: key.record(CONFIG, seeded_i3d.PICTURES, "rgb", published)},
+        "feature_engines": {NAME: ["openvino-float32"]},
+    }
+    member = trained_model.Member("i3d_tuned", head, 1.0, None, folder / "best_model.safetensors")
+    return trained_model.TrainedModel(folder, (folder,), (member,), CONFIG, record, (record,))
+
+
+def test_file_and_stream_give_what_keras_says_of_the_cached_pictures(
+    model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_model, "load", lambda *_: model)
+    paths = [small_videos.write(tmp_path / f"{i}.avi", i) for i in range(3)]
+    own = key.for_backbone(CONFIG, seeded_i3d.PICTURES)
+    shown = [dict(pictures.clip_variants(path, "c", ("v0",), SIDE, own))["v0"]["rgb"] for path in paths]
+    cached = np.array(shown).reshape(3, FRAMES, -1).astype(np.float16)
+    expected = heads.predict(model.members[0].model, {NAME: cached.astype(np.float32)})
+    assert np.ptp(expected) > 0.01, "or anything would agree"
+    judge = Detector(PredictConfig(model=tmp_path, engine="openvino", precision="float32"))
+    assert judge.model.features.backbone == (), "no published weights are asked for"
+    seen = [judge.judge(path) for path in paths]
+    np.testing.assert_allclose([v.p_violent for v in seen], expected, atol=1e-3)
+    assert [tuple(judge.watch(open_source(str(path)))) for path in paths] == [v.windows for v in seen]
+
+
+def test_pictures_made_otherwise_than_in_training_are_refused(model: trained_model.TrainedModel) -> None:
+    other = {NAME: {**model.record["feature_records"][NAME], "frames": 16}}
+    with pytest.raises(UserError, match="on features made differently"):
+        whole_networks.taken_out(replace(model, record={**model.record, "feature_records": other}))

@@ -1,0 +1,80 @@
+"""Heads that judge without Keras, whose import alone takes seconds: the kernel head in NumPy.
+
+What is read is the file that `saved_heads` wrote. Anything in it that is not as it should be is left to `saved_heads`,
+which says what is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+
+from violence_detection.training import run_folder, whole_numbers
+from violence_detection.training.config import KERNEL
+
+#: The end of the name of a tensor with the steps of another, as saved_heads.py has it.
+STEP = ".step"
+
+
+@dataclass(frozen=True)
+class KernelHead:
+    """LandmarkSimilarity of each input, their mean, and a logistic layer; see training/heads.py.
+
+    `vectors`, `gammas`: by input, (M, C) float32 of unit length and a number. `kernel` (M,) float32, `bias`.
+    """
+
+    vectors: Mapping[str, np.ndarray]
+    gammas: Mapping[str, np.float32]
+    kernel: np.ndarray
+    bias: np.float32
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """P(fight), (N,) float64 in [0, 1], for inputs name -> (N, T, C), of which it takes its own."""
+        found = []
+        for name, vectors in self.vectors.items():
+            mean = inputs[name].astype(np.float32).mean(axis=1)
+            unit = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(1e-6))
+            found.append(np.exp(2 * self.gammas[name] * (unit @ vectors.T - 1)))
+        logits = np.mean(found, axis=0) @ self.kernel + self.bias
+        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+def stored_as_whole(stored: Any, name: str) -> bool:
+    """Whether a file holds these numbers as whole ones, with the step of each column beside them."""
+    names = set(stored.keys())
+    return {name, name + STEP} <= names and stored.get_slice(name).get_dtype() == "I8"
+
+
+def kernel_head(file: Path, record: Mapping[str, Any]) -> KernelHead | None:
+    """The kernel head of a `.safetensors` file; None where it is another head, or not as it was written."""
+    if record.get("architecture") != KERNEL or file.suffix != run_folder.WEIGHTS_SUFFIX:
+        return None
+    shapes, landmarks = record["inputs"], record["head"]["landmarks"]
+    wanted: dict[str, tuple[int, ...]] = {"logits/kernel.1": (landmarks, 1), "logits/bias.1": (1,)}
+    for name, (_, channels) in shapes.items():
+        wanted |= {f"{name}.similarity/vectors.1": (landmarks, channels), f"{name}.similarity/gamma.1": (1,)}
+    try:
+        with safetensors.safe_open(file, framework="np") as stored:
+            steps = {name for name in wanted if stored_as_whole(stored, name)}
+            if set(stored.keys()) != {*wanted, *(name + STEP for name in steps)}:
+                return None
+            if any(tuple(stored.get_slice(name).get_shape()) != shape for name, shape in wanted.items()):
+                return None
+            values = {name: stored.get_tensor(name).astype(np.float32) for name in wanted}
+            for name in steps:
+                values[name] = whole_numbers.joined(values[name], stored.get_tensor(name + STEP))
+    except (safetensors.SafetensorError, OSError, ValueError):
+        return None
+    if not all(np.isfinite(array).all() for array in values.values()):
+        return None
+    return KernelHead(
+        {name: values[f"{name}.similarity/vectors.1"] for name in shapes},
+        {name: values[f"{name}.similarity/gamma.1"][0] for name in shapes},
+        values["logits/kernel.1"][:, 0],
+        values["logits/bias.1"][0],
+    )

@@ -1,0 +1,91 @@
+"""Heads that are whole networks on pictures, run to judge by what runs the backbones.
+
+In training such a head takes pictures from a cache, which a backbone handed over as they are (PICTURES_OF of
+training/config.py). To judge, that backbone and its heads are one network, from frames to P(fight): an engine compiles
+it, and neither pictures of 16 bits nor the backbone's published weights are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.backbones import registry
+from violence_detection.backbones.registry import Backbone
+from violence_detection.features import key
+from violence_detection.features.key import BackboneRun
+from violence_detection.training.config import PICTURES_OF
+
+if TYPE_CHECKING:
+    import keras
+
+    from violence_detection.models.trained_model import Member, TrainedModel
+
+
+@dataclass(frozen=True)
+class JudgedByEngine:
+    """Stands for a head whose P(fight) an engine has made: it is one of the inputs, name -> (N, 1, 1)."""
+
+    input_name: str
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """P(fight), (N,) float64 in [0, 1]."""
+        return inputs[self.input_name][:, 0, 0].astype(np.float64)
+
+
+def taken_out(model: TrainedModel) -> tuple[TrainedModel, list[BackboneRun]]:
+    """The model with such heads judged by engines, and what these are to run; itself where it has none.
+
+    Raises UserError if pictures would be made otherwise than in training.
+    """
+    from violence_detection.models import trained_model
+
+    pictures: set[str] = set()
+    runs: list[BackboneRun] = []
+    members: list[Member] = []
+    for member, record in zip(model.members, model.records, strict=False):
+        name = PICTURES_OF.get(record.get("architecture", ""))
+        if name:
+            if name not in pictures:
+                trained_model.check_features(model, name)
+            pictures.add(name)
+            run = _run(model, registry.get(name), member, record)
+            (judged,) = run.inputs(run.config.streams[0])
+            member, runs = replace(member, head=JudgedByEngine(judged)), [*runs, run]
+        members.append(member)
+    if not runs:
+        return model, []
+    left = tuple(name for name in model.features.backbone if name not in pictures)
+    features = replace(model.features, backbone=left)
+    return replace(model, members=tuple(members), features=features), runs
+
+
+def _run(model: TrainedModel, pictures: Backbone, member: Member, record: Mapping[str, Any]) -> BackboneRun:
+    """The head as a backbone, which gives P(fight), (1, 1). No backbone has such a name."""
+    config = key.for_backbone(model.features, pictures.name)
+    shape = (config.frames, pictures.input_size, pictures.input_size, 3)
+    head = replace(
+        pictures,
+        name=f"judged by {member.name}",
+        feature_dim=1,
+        build=lambda _: _network(shape, member, record),
+        sampling=replace(pictures.sampling, frames_per_step=config.frames),
+    )
+    assert member.file
+    return BackboneRun(config, (head,), member.file, judges=True)
+
+
+def _network(shape: tuple[int, int, int, int], member: Member, record: Mapping[str, Any]) -> keras.Model:
+    """RGB frames (F, S, S, 3), values 0..255, to P(fight) (1, 1), in the precision of now."""
+    import keras
+    from keras import ops
+
+    from violence_detection.training import saved_heads
+
+    frames = keras.Input(shape[1:], name="frames")
+    clip = ops.reshape(frames, (1, shape[0], -1))
+    head = saved_heads.copy_of(member.model, record)
+    return keras.Model(frames, head(dict.fromkeys(record["inputs"], clip)), name="whole_network")
