@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import keras
 import numpy as np
 import pytest
 import small_videos
@@ -235,6 +236,7 @@ def two_backbones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> detector.D
     """An image and a video backbone, with motion, three views."""
     config = replace(stand_in.install_film(monkeypatch.setattr), streams=("rgb", "motion"))
     shapes = {"stand_in.rgb": (5, 4), "stand_in.motion": (5, 4), "film.rgb": (2, 1)}
+    keras.utils.set_random_seed(0)
     member = trained_model.Member("average", heads.build("average", shapes, HeadConfig()), 1.0)
     model = trained_model.TrainedModel(tmp_path, (tmp_path,), (member,), config, {"feature_engines": {}})
     _stands_for_any_model(model, monkeypatch)
