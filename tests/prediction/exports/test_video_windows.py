@@ -95,4 +95,5 @@ def test_the_script_stands_alone(tmp_path: Path) -> None:
         "VideoInfo",
         "Draw",
         "ClipConfig",
+        "Span",
     }
