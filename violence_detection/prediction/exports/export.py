@@ -52,6 +52,8 @@ def run(
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
     runs = model.backbone_runs(config.backbone_weights)
     inputs = whole_graph.picture_inputs(runs)
+    for stale in (PARITY_NAME, MANIFEST_NAME):  # of an earlier run, until these files are all written
+        (folder / stale).unlink(missing_ok=True)
     described = manifest.of_model(model, model_files.identity(path), path.name, inputs, config)
     storage.write_text(folder / standalone.WINDOWS_NAME, standalone.windows_source())
     reference = parity.Reference(model, runs, config.engine)
