@@ -148,7 +148,7 @@ class EnsembleRun:
             folder or self.output,
             self.overwrite,
             self.config.tta,
-            in_logits=self.config.in_logits and len(members) > 1,
+            averaged=self.config.averaged_of(members),
         )
 
     @property
@@ -204,7 +204,7 @@ class EnsembleRun:
                     self.overwrite,
                     self.config.tta,
                     by_dataset=True,
-                    in_logits=self.config.in_logits,
+                    averaged=self.config.averaged,
                 )
             )
         return plans
@@ -218,7 +218,7 @@ class EnsembleRun:
         parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
         selection = self.pool.plain(self.official.selection)
         out_of_fold = cross_validation.calibration_basis(
-            self.output, self.plan, self.config.members, self.config.in_logits
+            self.output, self.plan, self.config.members, self.config.averaged
         )
         weights = ensemble.write(
             self.output,
@@ -227,7 +227,7 @@ class EnsembleRun:
             self.settings.train.seed,
             calibrated=True,
             out_of_fold=out_of_fold,
-            in_logits=self.config.in_logits,
+            averaged=self.config.averaged,
         )
         val = self._look_at_val() if self.config.show_val else None
         members = [
