@@ -126,7 +126,9 @@ class EnsembleRun:
             if job.architecture in PICTURES_OF and not job.given and member_jobs.finished(job) is None
         ]
         if whole:
-            fine_tuning.say_what_it_takes(self.settings.head, len(whole), self.how.usd_per_hour)
+            fine_tuning.say_what_it_takes(
+                self.settings.head, self.settings.train, len(whole), self.how.usd_per_hour
+            )
         return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy)
 
     @cached_property
