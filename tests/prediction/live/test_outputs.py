@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import live_parts
 import mqtt_broker
@@ -292,3 +294,34 @@ def test_a_broker_that_comes_late_gets_the_states_of_now(
             output.close(5)
     finally:
         output.close(0)
+
+
+def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_just_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client's thread tells all once more; meanwhile another says ON."""
+    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    output._keep("yard/violence", "OFF")
+    output._was_connected = True
+    told: list[tuple[str, str | bytes]] = []
+    has_one, go_on = threading.Event(), threading.Event()
+    publish = output._client.publish
+
+    def slow(topic: str, payload: str | bytes, *how: Any) -> Any:
+        if payload == "OFF":
+            has_one.set()
+            go_on.wait(0.2)
+        told.append((topic, payload))
+        return publish(topic, payload, *how)
+
+    monkeypatch.setattr(output._client, "publish", slow)
+    again = threading.Thread(
+        target=output._connected, args=(None, None, None, SimpleNamespace(is_failure=False), None)
+    )
+    again.start()
+    assert has_one.wait(5)
+    output._keep("yard/violence", "ON")
+    go_on.set()
+    again.join()
+    output.close(1)
+    assert [payload for topic, payload in told if topic == "watch/yard/violence"][-1] == "ON"
