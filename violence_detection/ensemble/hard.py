@@ -92,7 +92,7 @@ def fine_tune(
         settings.train.seed,
         mined,
         calibrated=True,
-        in_logits=config.in_logits,
+        averaged=config.averaged,
     )
     return {
         "model": str(folder / FOLDER),
