@@ -44,6 +44,20 @@ def test_it_says_what_keras_says(stored: tuple[Any, Path]) -> None:
     np.testing.assert_allclose(head.predict(inputs), expected, atol=1e-5)
 
 
+def test_rounding_errors_are_no_features(stored: tuple[Any, Path]) -> None:
+    head = kernel_head(stored[1], RECORD)
+    assert head is not None
+    rng = np.random.default_rng(2)
+    size = np.array([0, 1e-6, 1e-6, 1])[:, None, None]
+    inputs = {
+        name: (size * rng.normal(0, 1, (4, *shape))).astype(np.float32) for name, shape in SHAPES.items()
+    }
+    none, some, other, plain = head.predict(inputs)
+    assert none == pytest.approx(some, abs=2e-3)
+    assert none == pytest.approx(other, abs=2e-3)
+    assert abs(none - plain) > 0.01
+
+
 @pytest.mark.parametrize("change", ["missing", "shape", "nan", "cut", "archive", "architecture"])
 def test_what_is_not_as_it_was_written_is_left_to_keras(stored: tuple[Any, Path], change: str) -> None:
     _, file = stored

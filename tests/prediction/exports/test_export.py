@@ -158,11 +158,27 @@ def test_the_example_judges_a_video_where_neither_package_nor_tensorflow_is(
 
 def test_a_format_that_differs_is_a_failure_with_its_figure() -> None:
     windows = [parity.ComparedWindow("a", 0.5, 0.5004), parity.ComparedWindow("b", 0.5, 0.502)]
+    near_zero = parity.report([parity.ComparedWindow("d", 0.002, 0.0029)])
+    assert near_zero["max_difference"] < parity.LIMIT
+    assert "its logit by 0.372" in (parity.failure(near_zero) or "")
     report = parity.report(windows)
     assert not report["passed"]
     assert report["max_difference"] == pytest.approx(0.002)
     assert parity.report(windows[:1])["passed"]
     assert not parity.report([parity.ComparedWindow("c", 0.5, float("nan"))])["passed"]
+
+
+def test_windows_without_doubt_show_nothing() -> None:
+    certain = [parity.ComparedWindow("a", 1e-6, 9e-5), parity.ComparedWindow("b", 1 - 1e-6, 1.0)]
+    report = parity.report(certain)
+    assert report["max_difference"] < parity.LIMIT
+    assert not report["passed"]
+    assert "Give videos" in (parity.failure(report) or "")
+    report = parity.report([*certain, parity.ComparedWindow("c", 0.01, 0.01003)])
+    assert report["passed"]
+    assert parity.failure(report) is None
+    assert report["p_package"] == {"lowest": 1e-6, "highest": 1 - 1e-6, "windows": 3, "telling": 1}
+    assert report["max_logit_difference"] == pytest.approx(np.log(0.01003 / 0.98997) - np.log(0.01 / 0.99))
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:

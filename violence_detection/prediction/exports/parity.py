@@ -12,6 +12,7 @@ import numpy as np
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UnreadableVideo
+from violence_detection.models import averaging
 from violence_detection.prediction.exports.runtimes import ExportedModel
 from violence_detection.prediction.exports.whole_graph import PictureInput
 from violence_detection.video import augment, decode, pictures, sampling, window_pictures
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 #: P(violent) of an exported model may differ by so much.
 LIMIT = 1e-3
+#: And its logit, where P tells of it: as strict as LIMIT is where P is 0.5, whose slope is a quarter of the logit's.
+LOGIT_LIMIT = 4 * LIMIT
+#: What P(violent) is at least, and below one at most, where it tells of its logit: nearer to one float32 lacks digits,
+#: and nearer to either P hardly changes whatever the network says.
+TELLING = 1e-4
 #: Windows that are made up, and those of each video that are compared.
 MADE_WINDOWS, WINDOWS_A_VIDEO = 4, 4
 _SHAPES, _LARGEST_STEP = 6, 9
@@ -43,6 +49,19 @@ class ComparedWindow:
         """How far apart they are; infinite where one is no number."""
         difference = abs(self.p_package - self.p_export)
         return difference if np.isfinite(difference) else float("inf")
+
+    @property
+    def telling(self) -> bool:
+        """Whether this package's P(violent) is not so near to 0 or 1 that any network would agree."""
+        return TELLING <= self.p_package <= 1 - TELLING
+
+    @property
+    def logit_difference(self) -> float:
+        """How far apart their logits are: four times as far as P where P is 0.5, and farther elsewhere."""
+        if not np.isfinite(self.difference):
+            return self.difference
+        here, there = averaging.logit(np.array([self.p_package, self.p_export]))
+        return float(abs(here - there))
 
 
 class Reference:
@@ -84,14 +103,44 @@ def compare(reference: Sequence[tuple[str, Window, float]], exported: ExportedMo
 
 
 def report(compared: Sequence[ComparedWindow]) -> dict[str, Any]:
-    """As parity.json has it."""
+    """As parity.json has it. Passed: P differs by LIMIT at most, its logit by LOGIT_LIMIT, and a window tells of it."""
     worst = max(window.difference for window in compared)
+    telling = [window for window in compared if window.telling]
+    worst_logit = max((window.logit_difference for window in telling), default=None)
+    said = [window.p_package for window in compared]
     return {
         "max_difference": worst,
         "limit": LIMIT,
-        "passed": worst <= LIMIT,
-        "windows": [{**asdict(window), "difference": window.difference} for window in compared],
+        "max_logit_difference": worst_logit,
+        "logit_limit": LOGIT_LIMIT,
+        "p_package": {
+            "lowest": min(said),
+            "highest": max(said),
+            "windows": len(said),
+            "telling": len(telling),
+        },
+        "passed": worst <= LIMIT and worst_logit is not None and worst_logit <= LOGIT_LIMIT,
+        "windows": [
+            {**asdict(w), "difference": w.difference, "logit_difference": w.logit_difference}
+            for w in compared
+        ],
     }
+
+
+def failure(of_format: Mapping[str, Any]) -> str | None:
+    """Why a report is not passed, for people; None where it is."""
+    if of_format["passed"]:
+        return None
+    if of_format["max_logit_difference"] is None and of_format["max_difference"] <= LIMIT:
+        return (
+            f"P(violent) of all windows is within {TELLING:g} of 0 or 1, where any network would agree, so nothing was "
+            "checked. Give videos whose windows are less certain"
+        )
+    by_logit = of_format["max_logit_difference"] or 0.0
+    return (
+        f"P(violent) differs by {of_format['max_difference']:.3g} from this package's, its logit by {by_logit:.3g}; "
+        f"the limits are {LIMIT:g} and {LOGIT_LIMIT:g}"
+    )
 
 
 def made_windows(inputs: Sequence[PictureInput], seed: int = 0) -> Iterator[tuple[str, Window]]:

@@ -66,14 +66,12 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
     """
     import tensorflow as tf
 
-    if two_dimensional:
-        portable_layers.check_heads(member.model for member in model.members)
     given = picture_inputs(runs)
     networks = []
     for run in runs:
         network = run.backbone.build(run.weights)
         networks.append(portable_layers.in_two_dimensions(network) if two_dimensional else network)
-    heads = [portable_layers.unrolled_logits(member.model) for member in model.members]
+    heads = [portable_layers.unrolled_logits(member.model, two_dimensional) for member in model.members]
 
     def whole(**pictures: Any) -> dict[str, Any]:
         by_name = {name: tf.cast(images, tf.float32) for name, images in pictures.items()}
