@@ -59,6 +59,7 @@ def run(
     reference = parity.Reference(model, runs, config.engine)
     windows = _windows(model, inputs, videos, config.stride_s)
     judged = [(source, window, reference(window, inputs)) for source, window in windows]
+    members = [member.name for member in model.members]
     written: dict[str, Any] = {}
     compared: dict[str, Any] = {}
     graph, as_traced = None, None
@@ -71,7 +72,7 @@ def run(
         file = converters.write(name, graph, folder)
         storage.write_text(folder / standalone.example_name(name), standalone.example(name))
         written[name] = manifest.of_files(name, folder)
-        compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)))
+        compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)), members)
         _tell(name, compared[name])
     storage.write_json(folder / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
     storage.write_json(folder / MANIFEST_NAME, {**described, "formats": written})
@@ -109,14 +110,14 @@ def _windows(
 
 
 def _tell(name: str, of_format: Mapping[str, Any]) -> None:
-    p = of_format["p_package"]
+    p, windows = of_format["p_package"], len(of_format["windows"])
     said = parity.failure(of_format) or "it agrees with this package"
-    log.info("%s: %s; by %.2g at most (limit %g), over %d windows with P(violent) from %.4f to %.4f", name, said,
-             of_format["max_difference"], parity.LIMIT, p["windows"], p["lowest"], p["highest"])  # fmt: skip
+    log.info("%s: %s; by %.2g at most (limit %g), P(violent) from %.4f to %.4f over %d windows", name, said,
+             of_format["max_difference"], parity.LIMIT, p["lowest"], p["highest"], windows)  # fmt: skip
 
 
 def _summary(folder: Path, model: Path, compared: dict[str, Any]) -> dict[str, Any]:
-    shown = ("max_difference", "limit", "max_logit_difference", "logit_limit", "p_package", "passed")
+    shown = ("max_difference", "limit", "p_package", "logit_limit", "members", "passed")
     return {
         "export": str(folder),
         "model": str(model),
