@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 
 from violence_detection.training import run_folder, whole_numbers
-from violence_detection.training.config import KERNEL
+from violence_detection.training.config import KERNEL, LEAST_LENGTH
 
 #: The end of the name of a tensor with the steps of another, as saved_heads.py has it.
 STEP = ".step"
@@ -38,7 +38,7 @@ class KernelHead:
         found = []
         for name, vectors in self.vectors.items():
             mean = inputs[name].astype(np.float32).mean(axis=1)
-            unit = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(1e-6))
+            unit = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
             found.append(np.exp(2 * self.gammas[name] * (unit @ vectors.T - 1)))
         logits = np.mean(found, axis=0) @ self.kernel + self.bias
         return 1 / (1 + np.exp(-logits.astype(np.float64)))
