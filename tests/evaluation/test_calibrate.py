@@ -11,8 +11,10 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import calibrate
+from violence_detection.evaluation import calibrate, temperature
+from violence_detection.features.config import FeatureConfig
 from violence_detection.models import calibration, model_files, trained_model
+from violence_detection.models.averaging import Averaging, EarlyExit
 from violence_detection.system import storage
 from violence_detection.training import trainer
 
@@ -42,6 +44,26 @@ def test_what_it_rests_on_is_said_and_the_order_of_clips_changes_nothing() -> No
     assert calibrate.fit(calibrate.out_of_fold(mixed, 5, 2), 0).operating_points == found.operating_points
     selection = calibrate.fit(calibrate.on_selection(rows, p, "the epoch"), 0)
     assert selection.described().endswith("60 sources: the selection part, which also chose the epoch")
+
+
+def test_what_a_member_gave_alone_has_no_part_in_the_temperature_and_keeps_its_probability() -> None:
+    rows, p = _rows(60)
+    alone = np.arange(len(p)) % 3 == 0
+    is_fight = (rows.label == "fight").to_numpy()
+    predictions = rows.assign(p_first=np.where(alone, np.where(is_fight, 0.995, 0.005), 0.5), p_other=p)
+    how = Averaging(early_exit=EarlyExit("first", 0.01))
+    p_violent = np.where(alone, predictions.p_first, (predictions.p_first + predictions.p_other) / 2)
+    basis = calibrate.out_of_fold(predictions.assign(p_violent=p_violent), 5, 1, averaged=how)
+    found = calibrate.fit(basis, 0)
+    assert found.temperature == temperature.fit(is_fight[~alone], p_violent[~alone])[0]
+    member = {name: trained_model.Member(name, None, 0.5) for name in ("first", "other")}
+    model = trained_model.TrainedModel(
+        Path(), (), tuple(member.values()), FeatureConfig(), {}, calibration=found, early_exit=how.early_exit
+    )
+    judged = model.average({name: predictions[f"p_{name}"].to_numpy() for name in member})
+    np.testing.assert_array_equal(judged, np.where(alone, predictions.p_first, found.apply(p_violent)))
+    point = found.operating_points["high_recall"]
+    assert point["recall"] == pytest.approx((judged >= point["threshold"])[is_fight].mean())
 
 
 def test_too_few_sources_calibrate_nothing() -> None:

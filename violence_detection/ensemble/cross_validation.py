@@ -276,7 +276,9 @@ def calibration_basis(
     if not _averages_so(record, averaged):
         log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
         return None
-    return calibrate.out_of_fold(predictions, len(record["folds"]), int(record.get("views", 1)), own)
+    return calibrate.out_of_fold(
+        predictions, len(record["folds"]), int(record.get("views", 1)), own, averaged
+    )
 
 
 #: Figures by rank, which folds give each on a scale of its own.

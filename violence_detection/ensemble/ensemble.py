@@ -106,9 +106,13 @@ def write(
         p_fight = np.array([averaging.scaled(p, 1 / t) for p, t in zip(p_fight, temperatures, strict=True)])
     if calibrated:
         names = [part.name for part in parts]
-        average = averaging.together(dict(zip(names, p_fight, strict=True)), weights.values, averaged)
+        by_member = dict(zip(names, p_fight, strict=True))
+        average = averaging.together(by_member, weights.values, averaged)
         basis = out_of_fold or calibrate.on_selection(
-            selection.rows, average, "the epoch and the members' weights"
+            selection.rows,
+            average,
+            "the epoch and the members' weights",
+            averaged.settled(by_member),
         )
         found = calibrate.fit(basis, seed)
         calibrate.say(folder, found)

@@ -83,7 +83,8 @@ class FinalFit:
         plan = self.plan
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, members, strict=True)]
         found = calibrate.fit(
-            calibrate.out_of_fold(predictions, len(plan.folds), plan.views), plan.settings.train.seed
+            calibrate.out_of_fold(predictions, len(plan.folds), plan.views, averaged=plan.averaged),
+            plan.settings.train.seed,
         )
         calibrate.say(self.folder, found)
         own = figures.get(cross_validation.TEMPERATURES_KEY)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from violence_detection.constants import CLASS_NAMES
-from violence_detection.evaluation import operating_points, scoring, temperature
+from violence_detection.evaluation import metrics, operating_points, scoring, temperature
 from violence_detection.models import trained_model
+from violence_detection.models.averaging import PLAIN, Averaging
 from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import run_folder
@@ -33,6 +34,7 @@ class CalibrationBasis:
 
     `what` names them; `assumes`: what must be true for what is said of them to hold of the model. `views`: of a clip,
     averaged. `member_temperatures`: of its members' own, where their logits are averaged and it has told them already.
+    `settled` (n,) bool: which of them one member gave alone, by its own temperature; no other is applied to these.
     """
 
     rows: pd.DataFrame
@@ -41,15 +43,19 @@ class CalibrationBasis:
     assumes: str
     views: int = 1
     member_temperatures: Mapping[str, float] | None = None
+    settled: np.ndarray | None = None
 
 
-def on_selection(rows: pd.DataFrame, p_fight: np.ndarray, chose: str) -> CalibrationBasis:
+def on_selection(
+    rows: pd.DataFrame, p_fight: np.ndarray, chose: str, settled: np.ndarray | None = None
+) -> CalibrationBasis:
     """The selection part, which the model was not trained on. `chose`: what of the model it has chosen."""
     return CalibrationBasis(
         rows,
         p_fight,
         f"the selection part, which also chose {chose}",
         f"{_ELSEWHERE}; having chosen {chose} on the same clips makes it somewhat too good",
+        settled=settled,
     )
 
 
@@ -58,8 +64,10 @@ def out_of_fold(
     n_folds: int,
     views: int,
     member_temperatures: Mapping[str, float] | None = None,
+    averaged: Averaging = PLAIN,
 ) -> CalibrationBasis:
     """The out-of-fold predictions of a cross-validation with the model's own clips, settings and members."""
+    by_member = {name: predictions[f"p_{name}"].to_numpy(float) for name in metrics.member_names(predictions)}
     return CalibrationBasis(
         predictions,
         predictions.p_violent.to_numpy(float),
@@ -67,6 +75,7 @@ def out_of_fold(
         f"{_ELSEWHERE}; the model is as good as those of the folds, which were trained on fewer clips",
         views,
         member_temperatures,
+        averaged.settled(by_member),
     )
 
 
@@ -106,9 +115,14 @@ def fit(basis: CalibrationBasis, seed: int) -> Calibration:
     if n_groups < FEWEST_SOURCES or is_fight.all() or not is_fight.any():
         few = f"{n_groups} sources in {basis.what} are too few ({FEWEST_SOURCES} are needed, of both classes)"
         return Calibration(None, rests_on, why_not=few)
-    found, why_not = temperature.fit(is_fight, p)
+    settled = np.zeros(len(p), bool) if basis.settled is None else basis.settled[order]
+    found, why_not = temperature.fit(is_fight[~settled], p[~settled])
     fitted = Calibration(found, rests_on, why_not=why_not)
-    points = operating_points.choose(is_fight, p, groups, fitted.apply, seed)
+    if basis.settled is None:
+        points = operating_points.choose(is_fight, p, groups, fitted.apply, seed)
+    else:
+        p = np.where(settled, p, fitted.apply(p))
+        points = operating_points.choose(is_fight, p, groups, np.asarray, seed)
     return Calibration(found, rests_on, points, why_not)
 
 

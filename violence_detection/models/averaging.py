@@ -53,6 +53,10 @@ class Averaging:
     in_logits: bool = False
     early_exit: EarlyExit | None = None
 
+    def settled(self, p: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Where one member counts alone, (N,) bool, of the members' P(fight) (N,); None without an early exit."""
+        return self.early_exit.is_sure(p[self.early_exit.member]) if self.early_exit else None
+
     def exit_record(self) -> dict[str, Any] | None:
         """The early exit as files have it, None without."""
         return self.early_exit.record() if self.early_exit else None
@@ -86,7 +90,7 @@ def together(p: Mapping[str, np.ndarray], weights: Sequence[float], how: Averagi
         mean = expit(np.average([logit(member) for member in p.values()], axis=0, weights=weights))
     else:
         mean = np.average(list(p.values()), axis=0, weights=weights)
-    if how.early_exit is None:
+    settled = how.settled(p)
+    if how.early_exit is None or settled is None:
         return mean
-    first = p[how.early_exit.member]
-    return np.where(how.early_exit.is_sure(first), first, mean)
+    return np.where(settled, p[how.early_exit.member], mean)

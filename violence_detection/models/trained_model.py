@@ -144,9 +144,15 @@ class TrainedModel:
         return found
 
     def average(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
-        """P(violent), (N,): the members' weighted mean, calibrated where the model is."""
+        """P(violent), (N,): the members' weighted mean, calibrated where the model is.
+
+        What a member says alone is by its own temperature already.
+        """
         p = self.uncalibrated(by_member)
-        return p if self.calibration is None else self.calibration.apply(p)
+        if self.calibration is None:
+            return p
+        calibrated, settled = self.calibration.apply(p), self.averaged.settled(by_member)
+        return calibrated if settled is None else np.where(settled, p, calibrated)
 
     def uncalibrated(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
         """The members' weighted mean, (N,): not finite where any member's is, whatever its weight."""

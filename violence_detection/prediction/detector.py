@@ -199,13 +199,9 @@ class Detector:
             _check_finite(name, inputs)
             with self._heads:
                 if sure:
-                    asked = self.model.average_views(inputs, self.model.first)
-                    by_member = {
-                        m.name: asked.get(m.name, np.full(len(rows), np.nan)) for m in self.model.members
-                    }
+                    (p[rows],) = self.model.average_views(inputs, self.model.first).values()
                 else:
-                    by_member = self.model.average_views(inputs)
-                p[rows] = self.model.average(by_member)
+                    p[rows] = self.model.average(self.model.average_views(inputs))
         _check_finite(name, {"P(violent)": p})
         return p
 

@@ -144,5 +144,5 @@ def _judged(model: TrainedModel, logits: Sequence[Any]) -> Any:
     if exits := model.early_exit:
         first = own[[member.name for member in model.members].index(exits.member)]
         sure = tf.abs(first) > math.log((1 - exits.within) / exits.within)
-        mean = tf.where(sure, first, mean)
+        return tf.sigmoid(tf.where(sure, first, mean / temperature))
     return tf.sigmoid(mean / temperature)
