@@ -103,7 +103,9 @@ def moved_classes(footage: Footage) -> float:
     quiet, fight = (
         np.exp(-0.5 * ((away - m) / w) ** 2) / w for m, w in zip(means, widths, strict=True)
     )  # (n, moves)
-    likely = [np.log(s * fight + (1 - s) * quiet + 1e-300).sum(axis=0) - 0.5 * (moves / usual) ** 2 for s in shares]
+    likely = [
+        np.log(s * fight + (1 - s) * quiet + 1e-300).sum(axis=0) - 0.5 * (moves / usual) ** 2 for s in shares
+    ]
     return float(moves[np.argmax(np.max(likely, axis=0))])
 
 

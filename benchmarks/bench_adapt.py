@@ -9,11 +9,12 @@ are those of its kernel head.
 
 The sources of each left-out set are cut into two halves (--halves times, each half in both roles): from one comes the
 footage, as many clips as allow every share of fights, the other is judged whole, at the shipped threshold or the one
-that the method finds (adapting_methods.py). Pseudo-labelled clips are one more data set to which the kernel head is
-fitted, the classes weighing the same; the network's logits stay. `threshold kept`: by as
-much as one half of the footage moves in the median when the other is fitted to, the threshold moves too. All gains are paired: on the same judged clips. The
-rule is in docs/decisions.md, "Adapting without labels". `chosen on the other three`: on each set the method that gains
-most on the other three and passes there. One JSON line; with --output also tables for reading.
+that the method finds (adapting_methods.py, models/adapted_head.py). Pseudo-labelled clips are one more data set to
+which the kernel head is fitted, the classes weighing the same; the network's logits stay. `threshold kept`: by as much
+as one half of the footage moves in the median when the other is fitted to, the threshold moves too. All gains are
+paired: on the same judged clips. The rule is in docs/decisions.md, "Adapting without labels". `chosen on the other
+three`: on each set the method that gains most on the other three and passes there. One JSON line; with --output also
+tables for reading: points of balanced accuracy, ± between halves, in brackets those of accuracy at that share of fights.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from sklearn.svm import SVC
 
 from violence_detection import cli
 from violence_detection.ensemble.cross_validation import LEFT_OUT_PREDICTIONS_NAME
-from violence_detection.models import averaging
+from violence_detection.models import adapted_head, averaging
 from violence_detection.system import storage
 from violence_detection.system.console import log
 from violence_detection.training import kernel_fit
@@ -46,6 +47,7 @@ from violence_detection.training import kernel_fit
 SHARES, QUIET_SHARES = (0.02, 0.2, 0.5, 0.8), (0.0, 0.02, 0.05)
 KERNEL, NETWORK = "kernel", "i3d_tuned"
 KEPT = "; threshold kept"
+BUILT = "labels: P below .2, above .8; kernel ridge; threshold kept (--adapt)"
 BASE, KNOWN = "as it is", "threshold, had the footage labels"
 MEASURES = ("balanced_accuracy", "accuracy", "roc_auc", "accuracy_at_share")
 GAIN, LOSS = 0.01, 0.005
@@ -69,9 +71,12 @@ def main() -> int:
                 rows += [{"told": name, **row} for row in tried(place, half, shares, ways)]
             log.info("%s, %s: tried", name, place.name)
     frame = pd.DataFrame(rows)
-    found = {told: summarised(part) for told, part in frame.groupby("told")}
+    found = {str(told): summarised(part) for told, part in frame.groupby("told")}
     whole = {p.name: p.whole() for p in places}
-    note_look(probe, [{"name": "adapting", "elsewhere": {"accuracy": np.mean([w["accuracy"] for w in whole.values()])}}])
+    note_look(
+        probe,
+        [{"name": "adapting", "elsewhere": {"accuracy": np.mean([w["accuracy"] for w in whole.values()])}}],
+    )
     text = "\n".join(f"{told}\n\n{table(part)}" for told, part in found.items())
     if args.output:
         storage.write_text(args.output, text)
@@ -84,8 +89,9 @@ def main() -> int:
 class Place:
     """A left-out data set: its clips, what the members say of them, and what the kernel head is fitted to.
 
-    `network` (n,): the network's logits, as they are averaged; `temperature`: of the kernel head. `alike` (t + n, t + n):
-    the kernel between the clips trained on, then the set's own. `train_labels`, `train_weights` (t,).
+    `network`, `published` (n,): logits of the network, as they are averaged, and of the run; `temperature`: of the
+    kernel head. `alike` (t + n, t + n): the kernel between the clips trained on, then the set's own. `train_labels`,
+    `cells` (t,): of those trained on their labels, and data set and class.
     """
 
     name: str
@@ -110,6 +116,26 @@ class Place:
             "largest_difference_of_p": round(float(np.abs(p - q).max()), 4),
             "n": len(z),
         }
+
+    def adapted(self, clips: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """Of all clips (n,), as --adapt makes the kernel head of these clips, in their order, and P(fight) of them."""
+        t, here = len(self.train_labels), np.arange(len(self.labels))
+        before = self.logits(np.zeros(0, int), np.zeros(0, int))
+        kernel = (2 * before - self.network) * self.temperature
+        labels, part = adapted_head.pseudo_labels(p), adapted_head.pieces(len(p))
+
+        def fitted(sure: np.ndarray) -> np.ndarray:
+            added = clips[sure]
+            points = np.concatenate([np.arange(t), t + added])
+            alike = self.alike[np.ix_(points, points)]
+            shares = adapted_head.correction(alike, kernel[added], labels[sure])
+            moved: np.ndarray = self.alike[np.ix_(t + here, points)] @ shares
+            return moved
+
+        sure = labels != NONE
+        moved = [fitted(np.flatnonzero(sure & (part == k)))[clips[part != k]] for k in (0, 1)]
+        change = fitted(np.flatnonzero(sure)) - np.median(np.concatenate(moved))
+        return before + change / self.temperature / 2
 
     def logits(self, added: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Of all clips (n,), with the kernel head fitted to these clips of the place too, labelled so."""
@@ -136,7 +162,10 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
     own = stored.loc[rows.clip_id]
     said = averaging.logit(own.p_violent.to_numpy(float))
     network = averaging.logit(own[f"p_{NETWORK}"].to_numpy(float))
-    everywhere = {d: Elsewhere(said[probe.datasets == d], probe.labels[probe.datasets == d]) for d in set(probe.datasets)}
+    everywhere = {
+        d: Elsewhere(said[probe.datasets == d], probe.labels[probe.datasets == d])
+        for d in set(probe.datasets)
+    }
     places = []
     for name in sorted(everywhere):
         folder = run / f"without_{name}"
@@ -202,11 +231,23 @@ def tried(
                 known = found != NONE
                 logits[name] = place.logits(clips[known], found[known])
                 logits[name + KEPT] = logits[name] - moved_by(place, clips, found, base)
+        # in order of sources, as footage is in order of time
+        clips = clips[np.argsort(place.groups[clips], kind="stable")]
+        p = 1 / (1 + np.exp(-Footage(base[clips], place.elsewhere).log_odds()[0]))
+        logits[BUILT] = place.adapted(clips, p)
         before = figures(base[judged], place.labels[judged], share)
         for name, z in logits.items():
             after = figures(z[judged], place.labels[judged], share)
             gains = {f"gain_{k}": after[k] - before[k] for k in MEASURES}
-            yield {"place": place.name, "half": half, "share": share, "method": name, "n": len(clips), **after, **gains}
+            yield {
+                "place": place.name,
+                "half": half,
+                "share": share,
+                "method": name,
+                "n": len(clips),
+                **after,
+                **gains,
+            }
 
 
 def moved_by(place: Place, clips: np.ndarray, labels: np.ndarray, base: np.ndarray) -> float:
@@ -247,21 +288,22 @@ def summarised(frame: pd.DataFrame) -> dict[str, Any]:
         cells = {}
         for share, rows in part.groupby("share"):
             by_place = rows.groupby("place")
-            mean = by_place[[*MEASURES, *(f"gain_{k}" for k in MEASURES)]].mean().mean()
+            mean = rows.groupby("place")[[*MEASURES, *(f"gain_{k}" for k in MEASURES)]].mean().mean()
             over_halves = rows.groupby("half").gain_balanced_accuracy.mean()
+            of_sets = {
+                "gain_by_place": by_place.gain_balanced_accuracy.mean(),
+                "gain_sd_by_place": by_place.gain_balanced_accuracy.std(),
+                **{f"{k}_by_place": by_place[k].mean() for k in MEASURES},
+            }
             cells[f"{share:g}"] = {
                 **{k: round(float(v), 4) for k, v in mean.items()},
                 "gain_sd_between_halves": round(float(over_halves.std()), 4),
-                "gain_by_place": {k: round(float(v), 4) for k, v in by_place.gain_balanced_accuracy.mean().items()},
-                "gain_sd_by_place": {k: round(float(v), 4) for k, v in by_place.gain_balanced_accuracy.std().items()},
-                "roc_auc_by_place": {k: round(float(v), 4) for k, v in by_place.roc_auc.mean().items()},
-                "accuracy_by_place": {k: round(float(v), 4) for k, v in by_place.accuracy.mean().items()},
-                "balanced_accuracy_by_place": {k: round(float(v), 4) for k, v in by_place.balanced_accuracy.mean().items()},
+                **{k: {n: round(float(v), 4) for n, v in by.items()} for k, by in of_sets.items()},
                 "footage_clips": {k: int(v) for k, v in by_place.n.mean().items()},
-            }  # fmt: skip
+            }
         passes = name not in (BASE, KNOWN) and meets(gains.loc[name].mean(axis=1), shares)
         out["methods"][name] = {"by_share": cells, "passes": bool(passes)}
-    names = [n for n in gains.index.levels[0] if n not in (BASE, KNOWN)]
+    names = [n for n in dict.fromkeys(gains.index.get_level_values(0)) if n not in (BASE, KNOWN)]
     out["chosen_on_other_three"] = {}
     for place in gains.columns:
         others = {n: gains.loc[n].drop(columns=place).mean(axis=1) for n in names}
@@ -292,7 +334,9 @@ def table(found: Mapping[str, Any]) -> str:
     places = sorted(found["methods"][BASE]["by_share"][asked]["gain_by_place"])
     heads = [f"{100 * float(s):g} % fights" for s in shares]
     beside = [f"{p} at {100 * float(asked):g} %" for p in places]
-    lines = [f"| method | {' | '.join(heads)} | AUC at {100 * float(asked):g} % | {' | '.join(beside)} | passes |"]
+    lines = [
+        f"| method | {' | '.join(heads)} | AUC at {100 * float(asked):g} % | {' | '.join(beside)} | passes |"
+    ]
     lines.append("|---" * (len(shares) + len(places) + 3) + "|")
     for name, method in found["methods"].items():
         by_share = method["by_share"]
@@ -304,10 +348,17 @@ def table(found: Mapping[str, Any]) -> str:
                 f"{100 * by_share[s]['gain_balanced_accuracy']:+.1f} ±{100 * by_share[s]['gain_sd_between_halves']:.1f}"
                 f" ({100 * by_share[s]['gain_accuracy_at_share']:+.1f})" if s in by_share else "" for s in shares
             ]  # fmt: skip
-            sets = [f"{100 * by_share[asked]['gain_by_place'][p]:+.1f}" if asked in by_share else "" for p in places]
+            sets = [
+                f"{100 * by_share[asked]['gain_by_place'][p]:+.1f}" if asked in by_share else ""
+                for p in places
+            ]
         auc = f"{by_share[asked]['roc_auc']:.3f}" if asked in by_share else ""
-        lines.append(f"| {name} | {' | '.join(cells)} | {auc} | {' | '.join(sets)} | {'yes' if method['passes'] else ''} |")
-    chosen = ", ".join(f"{p}: {c['method']} {100 * c['gain'][asked]:+.1f}" for p, c in found["chosen_on_other_three"].items())
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {auc} | {' | '.join(sets)} | {'yes' if method['passes'] else ''} |"
+        )
+    chosen = ", ".join(
+        f"{p}: {c['method']} {100 * c['gain'][asked]:+.1f}" for p, c in found["chosen_on_other_three"].items()
+    )
     return "\n".join(lines) + f"\n\nchosen on the other three: {chosen}\n"
 
 
