@@ -3,6 +3,7 @@
 # make test      environment, lint, types and tests
 # make roadmap DATA_ROOT=/workspace/data     the six steps with the roadmap's settings, on a pod
 # make ship-fast DATA_ROOT=DIR      the model `fast` again, from the clips in DIR/raw; ship-accurate: the model `accurate`
+# make retrain-fast DATA_ROOT=DIR   the recipe of `fast` on the train part of the clips in DIR/raw, and its accuracy on val
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
@@ -11,7 +12,7 @@ DATA_ROOT ?=
 TEST_PROCESSES ?= 2
 comma := ,
 
-.PHONY: help demo demo-real test lint roadmap ship-fast ship-accurate clean
+.PHONY: help demo demo-real test lint roadmap ship-fast ship-accurate retrain-fast clean
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -63,7 +64,8 @@ roadmap: $(VENV)/.installed
 RECIPE_fast := --backbone i3d_pictures --streams rgb --augment 1 --members i3d_tuned --keep-pretrained 0.25 \
 	--selection-fraction 0.01
 RECIPE_accurate := --backbone i3d_actions,dinov2_spread,i3d_pictures --streams rgb,moving --augment 1 \
-	--members kernel,i3d_tuned --landmarks 1280 --selection-fraction 0.01
+	--members kernel,i3d_tuned --landmarks 1280 --early-exit i3d_tuned \
+	--selection-fraction 0.01
 
 ship-fast ship-accurate: ship-%: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make ship-$* DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
@@ -72,6 +74,16 @@ ship-fast ship-accurate: ship-%: $(VENV)/.installed
 	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_$*) --output "models_$*" --final --cross-validate 5 \
 		--ship $* || test $$? = 1
 	@echo "Made: the model $*. Card: violence_detection/models/shipped_models/$*/README.md"
+
+# A batch in four parts is as fast on two cores and takes less memory.
+retrain-fast: $(VENV)/.installed
+	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make retrain-fast DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
+	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)"
+	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
+	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_fast) --accumulate 4 --memory-gb 4 --output models_retrained \
+		|| test $$? = 1
+	$(PY) test_ensemble.py --models models_retrained --data "$(DATA_ROOT)/combined_all/val" --output reports/retrained || test $$? = 1
+	@echo "Made: models_retrained, the recipe of fast on train. Its accuracy on val: reports/retrained/index.html"
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

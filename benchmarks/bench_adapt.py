@@ -14,7 +14,8 @@ which the kernel head is fitted, the classes weighing the same; the network's lo
 as one half of the footage moves in the median when the other is fitted to, the threshold moves too. All gains are
 paired: on the same judged clips. The rule is in docs/decisions.md, "Adapting without labels". `chosen on the other
 three`: on each set the method that gains most on the other three and passes there. One JSON line; with --output also
-tables for reading: points of balanced accuracy, ± between halves, in brackets those of accuracy at that share of fights.
+tables for reading: points of balanced accuracy, ± between halves, in brackets those of accuracy at that share of
+fights.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from sklearn.svm import SVC
 from violence_detection import cli
 from violence_detection.ensemble.cross_validation import LEFT_OUT_PREDICTIONS_NAME
 from violence_detection.models import adapted_head, averaging
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
 from violence_detection.system.console import log
 from violence_detection.training import kernel_fit
@@ -57,6 +60,7 @@ def main() -> int:
     parser = cli.parser(__doc__)
     parser.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py")
     parser.add_argument("--halves", type=int, default=10, help="cuts of each set into halves (default: 10)")
+    parser.add_argument("--built-alone", action="store_true", help="try what --adapt does, and nothing else")
     parser.add_argument("--output", type=Path, help="tables to read, .md")
     parser.set_defaults(seeds=0)
     args, probe, failures = opened(parser)
@@ -68,7 +72,10 @@ def main() -> int:
     ):
         for place in places:
             for half in range(2 * args.halves):
-                rows += [{"told": name, **row} for row in tried(place, half, shares, ways)]
+                rows += [
+                    {"told": name, **row}
+                    for row in tried(place, half, shares, {} if args.built_alone else ways)
+                ]
             log.info("%s, %s: tried", name, place.name)
     frame = pd.DataFrame(rows)
     found = {str(told): summarised(part) for told, part in frame.groupby("told")}
@@ -105,10 +112,11 @@ class Place:
     cells: np.ndarray
     kernel_c: float
     elsewhere: Sequence[Elsewhere]
+    exits: EarlyExit | None
 
     def whole(self) -> dict[str, Any]:
         """What the kernel head fitted here gives, all clips, and how far it is from the run's own."""
-        z = self.logits(np.zeros(0, int), np.zeros(0, int))
+        z = self.mean(self.kernel_as_it_is)
         p, q = (1 / (1 + np.exp(-x)) for x in (z, self.published))
         return {
             "accuracy": round(float(((z >= 0) == self.labels).mean()), 4),
@@ -117,11 +125,22 @@ class Place:
             "n": len(z),
         }
 
+    @cached_property
+    def kernel_as_it_is(self) -> np.ndarray:
+        """The kernel head's logits of all clips (n,), fitted to none of them."""
+        return self.kernel(np.zeros(0, int), np.zeros(0, int))
+
+    def mean(self, kernel: np.ndarray) -> np.ndarray:
+        """The mean of the members' logits (n,), or the network's where it is sure and judges alone."""
+        mean = (kernel / self.temperature + self.network) / 2
+        if self.exits is None:
+            return mean
+        return np.where(self.exits.is_sure(1 / (1 + np.exp(-self.network))), self.network, mean)
+
     def adapted(self, clips: np.ndarray, p: np.ndarray) -> np.ndarray:
         """Of all clips (n,), as --adapt makes the kernel head of these clips, in their order, and P(fight) of them."""
         t, here = len(self.train_labels), np.arange(len(self.labels))
-        before = self.logits(np.zeros(0, int), np.zeros(0, int))
-        kernel = (2 * before - self.network) * self.temperature
+        kernel = self.kernel_as_it_is
         labels, part = adapted_head.pseudo_labels(p), adapted_head.pieces(len(p))
 
         def fitted(sure: np.ndarray) -> np.ndarray:
@@ -134,11 +153,14 @@ class Place:
 
         sure = labels != NONE
         moved = [fitted(np.flatnonzero(sure & (part == k)))[clips[part != k]] for k in (0, 1)]
-        change = fitted(np.flatnonzero(sure)) - np.median(np.concatenate(moved))
-        return before + change / self.temperature / 2
+        return self.mean(kernel + fitted(np.flatnonzero(sure)) - np.median(np.concatenate(moved)))
 
     def logits(self, added: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """Of all clips (n,), with the kernel head fitted to these clips of the place too, labelled so."""
+        return self.mean(self.kernel(added, labels))
+
+    def kernel(self, added: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The kernel head's logits of all clips (n,), fitted to these clips of the place too, labelled so."""
         t = len(self.train_labels)
         fitted = np.concatenate([np.arange(t), t + added])
         known = np.concatenate([self.train_labels, labels])
@@ -152,7 +174,8 @@ class Place:
         machine = SVC(C=self.kernel_c, kernel="precomputed", cache_size=500)
         machine.fit(self.alike[np.ix_(fitted, fitted)], known, sample_weight=weights)
         margins = machine.decision_function(self.alike[np.ix_(t + np.arange(len(self.labels)), fitted)])
-        return (kernel_fit.LOGIT_SCALE * margins / self.temperature + self.network) / 2
+        logits: np.ndarray = kernel_fit.LOGIT_SCALE * margins
+        return logits
 
 
 def read_places(probe: Probe, run: Path) -> list[Place]:
@@ -172,7 +195,9 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
         used = pd.read_csv(folder / KERNEL / "trained_on.csv")
         train = np.flatnonzero(rows.clip_id.isin(used.clip_id[used.role == "train"]))
         here = np.flatnonzero(probe.datasets == name)
-        members = {m["name"]: m for m in storage.read_json(folder / "ensemble.json")["members"]}
+        record = storage.read_json(folder / "ensemble.json")
+        members = {m["name"]: m for m in record["members"]}
+        exits = record.get(averaging.EARLY_EXIT_KEY)
         both = np.concatenate([train, here])
         alike: Any = 0.0
         for points_name, points in probe.points.items():
@@ -185,6 +210,7 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
                 name, probe.labels[here], probe.groups[here], network[here], said[here],
                 members[KERNEL][averaging.TEMPERATURE_KEY], alike, probe.labels[train], cells, probe.head.kernel_c,
                 [v for k, v in sorted(everywhere.items()) if k != name],
+                EarlyExit(**exits) if exits else None,
             )
         )  # fmt: skip
     return places
@@ -216,7 +242,7 @@ def tried(
 ) -> Iterator[dict[str, Any]]:
     """A row for each share and method: the figures on the judged half, and what they gain on `as it is`."""
     given, judged = halves(place, half)
-    base = place.logits(np.zeros(0, int), np.zeros(0, int))
+    base = place.mean(place.kernel_as_it_is)
     for share in shares:
         clips = footage_of(place, given, share, max(shares), half)
         footage = Footage(base[clips], place.elsewhere)
@@ -299,21 +325,26 @@ def summarised(frame: pd.DataFrame) -> dict[str, Any]:
                 **{k: round(float(v), 4) for k, v in mean.items()},
                 "gain_sd_between_halves": round(float(over_halves.std()), 4),
                 **{k: {n: round(float(v), 4) for n, v in by.items()} for k, by in of_sets.items()},
-                "footage_clips": {k: int(v) for k, v in by_place.n.mean().items()},
+                "footage_clips": {k: int(v) for k, v in by_place["n"].mean().items()},
             }
-        passes = name not in (BASE, KNOWN) and meets(gains.loc[name].mean(axis=1), shares)
+        passes = name not in (BASE, KNOWN) and meets(by_share(gains, name).mean(axis=1), shares)
         out["methods"][name] = {"by_share": cells, "passes": bool(passes)}
     names = [n for n in dict.fromkeys(gains.index.get_level_values(0)) if n not in (BASE, KNOWN)]
     out["chosen_on_other_three"] = {}
     for place in gains.columns:
-        others = {n: gains.loc[n].drop(columns=place).mean(axis=1) for n in names}
+        others = {n: by_share(gains.drop(columns=place), n).mean(axis=1) for n in names}
         passing = {n: g[main_share(shares)] for n, g in others.items() if meets(g, shares)}
         chosen = max(passing, key=lambda n: passing[n]) if passing else BASE
         out["chosen_on_other_three"][place] = {
             "method": chosen,
-            "gain": {f"{s:g}": round(float(gains.loc[chosen, s][place]), 4) for s in shares},
+            "gain": {f"{s:g}": round(float(by_share(gains, chosen)[place][s]), 4) for s in shares},
         }
     return out
+
+
+def by_share(gains: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Of one method: share by set."""
+    return gains.loc[[name]].droplevel(0)
 
 
 def main_share(shares: Sequence[float]) -> float:
@@ -339,20 +370,20 @@ def table(found: Mapping[str, Any]) -> str:
     ]
     lines.append("|---" * (len(shares) + len(places) + 3) + "|")
     for name, method in found["methods"].items():
-        by_share = method["by_share"]
+        found_at = method["by_share"]
         if name == BASE:
-            cells = [f"{100 * by_share[s]['balanced_accuracy']:.1f}" for s in shares]
-            sets = [f"{100 * by_share[asked]['balanced_accuracy_by_place'][p]:.1f}" for p in places]
+            cells = [f"{100 * found_at[s]['balanced_accuracy']:.1f}" for s in shares]
+            sets = [f"{100 * found_at[asked]['balanced_accuracy_by_place'][p]:.1f}" for p in places]
         else:
             cells = [
-                f"{100 * by_share[s]['gain_balanced_accuracy']:+.1f} ±{100 * by_share[s]['gain_sd_between_halves']:.1f}"
-                f" ({100 * by_share[s]['gain_accuracy_at_share']:+.1f})" if s in by_share else "" for s in shares
+                f"{100 * found_at[s]['gain_balanced_accuracy']:+.1f} ±{100 * found_at[s]['gain_sd_between_halves']:.1f}"
+                f" ({100 * found_at[s]['gain_accuracy_at_share']:+.1f})" if s in found_at else "" for s in shares
             ]  # fmt: skip
             sets = [
-                f"{100 * by_share[asked]['gain_by_place'][p]:+.1f}" if asked in by_share else ""
+                f"{100 * found_at[asked]['gain_by_place'][p]:+.1f}" if asked in found_at else ""
                 for p in places
             ]
-        auc = f"{by_share[asked]['roc_auc']:.3f}" if asked in by_share else ""
+        auc = f"{found_at[asked]['roc_auc']:.3f}" if asked in found_at else ""
         lines.append(
             f"| {name} | {' | '.join(cells)} | {auc} | {' | '.join(sets)} | {'yes' if method['passes'] else ''} |"
         )

@@ -91,6 +91,24 @@ def test_a_shipped_model_is_made_from_raw_clips_by_one_command(
     assert calls[2][calls[2].index("--members") + 1] == members
 
 
+def test_the_recipe_of_fast_is_trained_and_measured_by_one_command(work: Path) -> None:
+    shipped = _made(work, "ship-fast", "DATA_ROOT=/my data")[2]
+    (work / "stub.words").unlink()
+    calls = _made(work, "retrain-fast", "DATA_ROOT=/my data")
+    assert [call[0] for call in calls] == [
+        "find_all_datasets.py",
+        "combine_all_datasets.py",
+        "train_ensemble_models.py",
+        "test_ensemble.py",
+    ]
+    recipe = shipped[: shipped.index("--output")]
+    assert calls[2][: len(recipe)] == recipe
+    without_folds = calls[2][len(recipe) :]
+    assert not {"--cross-validate", "--final", "--ship"} & set(without_folds)
+    models = without_folds[without_folds.index("--output") + 1]
+    assert calls[3][1:5] == ["--models", models, "--data", "/my data/combined_all/val"]
+
+
 def test_cleaning_removes_the_demos_alone(work: Path) -> None:
     for name in ("my demo", "my demo-real", "my", "demo", "demo-real"):
         (work / name).mkdir()

@@ -30,6 +30,7 @@ from violence_detection.models import (
     run_records,
     trained_model,
 )
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
 from violence_detection.training import trained_clips, trainer
 
@@ -174,6 +175,24 @@ def test_members_of_different_kinds_are_averaged_by_what_the_other_folds_say_of_
         [averaging.logit(alone[m.name]) / m.temperature for m in final.members if m.temperature], axis=0
     )
     np.testing.assert_allclose(averaging.logit(final.uncalibrated(final.predict(inputs))), mean, rtol=1e-6)
+
+
+def test_with_an_early_exit_the_same_members_are_judged_anew(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "other"
+    shutil.copytree(done[0], output)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    first = CONFIG.members[0]
+    _run(pool, output, dataclasses.replace(CONFIG, early_exit=first, early_exit_within=0.4)).run()
+    before, oof = (pd.read_csv(folder / "oof_predictions.csv") for folder in (done[0], output))
+    sure = ((oof[f"p_{first}"] - 0.5).abs() > 0.1).to_numpy()
+    assert 0 < sure.sum() < len(sure)
+    np.testing.assert_allclose(oof.p_violent[sure], oof[f"p_{first}"][sure])
+    np.testing.assert_allclose(oof.p_violent[~sure], before.p_violent[~sure])
+    assert trained_model.load(output / "final").early_exit == EarlyExit(first, 0.4)
+    assert model_files.identity(output / "final") != model_files.identity(done[0] / "final")
+    assert f"{first} alone where its P(fight) is within 0.4" in (output / "final" / "README.md").read_text()
 
 
 def test_any_clip_that_it_is_measured_on_is_called_trained_on(

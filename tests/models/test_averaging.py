@@ -10,17 +10,45 @@ import pytest
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.errors import UserError
 from violence_detection.models import averaging, model_files
+from violence_detection.models.averaging import Averaging, EarlyExit
 from violence_detection.system import storage
 
 
 def test_the_mean_is_of_probabilities_or_of_logits() -> None:
-    p = np.array([[0.5, 0.9, np.nan], [0.8, 0.2, 0.5]])
-    plain = averaging.together(p, [1, 3], in_logits=False)
+    p = {"a": np.array([0.5, 0.9, np.nan]), "b": np.array([0.8, 0.2, 0.5])}
+    plain = averaging.together(p, [1, 3], Averaging())
     np.testing.assert_allclose(plain, [0.725, 0.375, np.nan])
-    found = averaging.together(p, [1, 3], in_logits=True)
+    found = averaging.together(p, [1, 3], Averaging(in_logits=True))
     logit = (np.log(0.9 / 0.1) + 3 * np.log(0.2 / 0.8)) / 4
     np.testing.assert_allclose(found, [1 / (1 + 4**-0.75), 1 / (1 + np.exp(-logit)), np.nan])
-    assert np.isfinite(averaging.together([np.array([0.0, 1.0])] * 2, [1, 1], in_logits=True)).all()
+    surest = dict.fromkeys("ab", np.array([0.0, 1.0]))
+    assert np.isfinite(averaging.together(surest, [1, 1], Averaging(in_logits=True))).all()
+
+
+@pytest.mark.parametrize("in_logits", [False, True])
+def test_the_first_member_counts_alone_where_it_is_sure(in_logits: bool) -> None:
+    p = {"dear": np.array([0.9, np.nan, 0.2, 0.6]), "first": np.array([0.1, 0.05, 0.95, 0.11])}
+    plain = averaging.together(p, [1, 1], Averaging(in_logits))
+    found = averaging.together(p, [1, 1], Averaging(in_logits, EarlyExit("first", 0.1)))
+    np.testing.assert_array_equal(found, [plain[0], 0.05, 0.95, plain[3]])
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"member": "c", "within": 0.1}, "names 'c', which is none of its members"),
+        ({"member": "a", "within": 0.5}, "a number between 0 and 0.5, not 'a', 0.5"),
+        ({"member": "a"}, "is not understood"),
+        ("a", "is not understood"),
+    ],
+)
+def test_an_early_exit_that_cannot_be_is_refused(tmp_path: Path, stored: object, said: str) -> None:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.keras").touch()
+    members = [{"name": n, "weight": 0.5, "model": f"{n}.keras"} for n in ("a", "b")]
+    storage.write_json(tmp_path / "ensemble.json", {"members": members, "early_exit": stored})
+    with pytest.raises(UserError, match=said):
+        model_files.early_exit(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +65,7 @@ def test_the_mean_is_of_probabilities_or_of_logits() -> None:
 def test_logits_are_averaged_where_members_are_of_different_kinds(
     members: tuple[str, ...], average: str, in_logits: bool
 ) -> None:
-    assert EnsembleConfig(members=members, average=average).in_logits == in_logits
+    assert EnsembleConfig(members=members, average=average).averaged.in_logits == in_logits
 
 
 @pytest.mark.parametrize("temperatures", [(2.0, None), (2.0, 0), (True, 1.0), (1.0, "1")])

@@ -15,8 +15,10 @@ from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.models import trained_model, whole_networks
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.detector import Detector
+from violence_detection.prediction.events import Verdict
 from violence_detection.training import heads, saved_heads
 from violence_detection.training.config import HeadConfig
 from violence_detection.video import pictures
@@ -72,6 +74,37 @@ def test_file_and_stream_give_what_keras_says_of_the_cached_pictures(
     seen = [judge.judge(path) for path in paths]
     np.testing.assert_allclose([v.p_violent for v in seen], expected, atol=1e-3)
     assert [tuple(judge.watch(open_source(str(path)))) for path in paths] == [v.windows for v in seen]
+
+
+def test_others_see_only_the_windows_of_which_the_first_member_is_not_sure(
+    model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = model.members
+    other = replace(first, name="other", temperature=0.5)
+    every = replace(model, members=(replace(first, temperature=1.0), other), records=model.records * 2)
+    paths = [small_videos.write(tmp_path / f"{i}.avi", i) for i in range(3)]
+
+    monkeypatch.setattr(trained_model, "load", lambda *_: every)
+    judge = Detector(PredictConfig(model=tmp_path, engine="openvino", precision="float32"))
+
+    def judged(exits: EarlyExit | None) -> tuple[list[Verdict], dict[str, int]]:
+        judge.model = replace(judge.model, early_exit=exits)
+        judge._first, judge._others = judge._in_turn()
+        for engine in judge._engines:
+            engine.images_done = 0
+        found = [judge.judge(path) for path in paths]
+        return found, {run.name: e.images_done for run, e in zip(judge.runs, judge._engines, strict=True)}
+
+    both = [v.p_violent for v in judged(None)[0]]
+    alone = [v.p_violent for v in judged(EarlyExit(first.name, 0.4999))[0]]
+    nearest = sorted(min(p, 1 - p) for p in alone)
+    within = (nearest[0] + nearest[1]) / 2
+    verdicts, seen_by = judged(EarlyExit(first.name, within))
+    expected = [a if min(a, 1 - a) < within else b for a, b in zip(alone, both, strict=True)]
+    assert [v.p_violent for v in verdicts] == expected
+    assert np.abs(np.subtract(alone, both)).min() > 0.001, "or it would make no difference"
+    assert seen_by == {f"judged by {first.name}": 3 * FRAMES, "judged by other": 2 * FRAMES}
+    assert [tuple(judge.watch(open_source(str(path)))) for path in paths] == [v.windows for v in verdicts]
 
 
 def test_pictures_made_otherwise_than_in_training_are_refused(model: trained_model.TrainedModel) -> None:

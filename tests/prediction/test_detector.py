@@ -125,7 +125,7 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
         info = decode.probe(clip.path)
         windows = sliding_windows(info, config.window_s, 2.5)
         shown = window_pictures.of_file(clip.path, info, windows, judge.viewers, clip.clip_id, views)
-        ((_, seen),) = judge._inputs(shown)
+        seen = judge.features(list(shown))
         assert seen.keys() == stores.keys()
         for name, store in stores.items():
             np.testing.assert_array_equal(seen[name], store.read(clip.clip_id, views)[None])

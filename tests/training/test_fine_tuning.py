@@ -15,9 +15,10 @@ import synthetic
 import tensorflow as tf
 from sklearn.metrics import log_loss
 
+from violence_detection.backbones import engines
 from violence_detection.errors import UserError
 from violence_detection.features.config import FeatureConfig
-from violence_detection.system import storage
+from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import fine_tuning, heads, run_folder, saved_heads, trainer
 from violence_detection.training.config import HeadConfig
 from violence_detection.training.run_folder import Trained
@@ -161,6 +162,26 @@ def test_some_clips_are_mixed_with_their_labels() -> None:
     moved = labels[1:, 0] - y[1:, 0]  # towards the clip before it
     assert ((moved >= -1e-3) & (moved <= 1 + 1e-3)).all()
     assert 0.25 < np.mean(np.abs(moved) > 1e-4) < 0.45  # of 40 % some by next to nothing
+
+
+@pytest.mark.parametrize("asked", ["auto", "on", "off"])
+@pytest.mark.parametrize("fast_at_it", [True, False])
+def test_it_trains_in_bfloat16_on_a_cpu_that_is_fast_at_it_and_where_asked(
+    monkeypatch: pytest.MonkeyPatch, asked: str, fast_at_it: bool
+) -> None:
+    if tensorflow_start.gpus():
+        pytest.skip("a GPU computes in float16")
+    monkeypatch.setattr(engines, "has_avx512_bf16", lambda: fast_at_it)
+    monkeypatch.setattr(engines, "has_amx", lambda: False)
+    before = keras.config.dtype_policy().name
+    with fine_tuning.precision(dataclasses.replace(synthetic.TRAIN, mixed_precision=asked)):
+        model = heads.build("i3d_tuned", {NAME: (FRAMES, SIDE * SIDE * 3)}, HEAD)
+    assert keras.config.dtype_policy().name == before
+    taken = asked == "on" or (asked == "auto" and fast_at_it)
+    network = model.get_layer("trunk").network
+    convolutions = [layer for layer in network.layers if layer.weights]
+    assert {layer.compute_dtype for layer in convolutions} == {"bfloat16" if taken else "float32"}
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
 
 
 def test_settings_that_cannot_work_are_named() -> None:

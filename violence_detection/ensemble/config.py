@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from violence_detection.system.settings import BaseConfig, option
 from violence_detection.training.config import kind_of
+
+if TYPE_CHECKING:
+    from violence_detection.models.averaging import Averaging
 
 MEMBERS = ("deep_lstm", "bilstm", "gru", "conv_lstm", "attention")
 
@@ -21,6 +25,15 @@ class EnsembleConfig(BaseConfig):
         "member's own (told by the folds, else by the selection part) and all of equal weight; auto: logits where "
         "members are of different kinds (kernel, i3d_tuned, the others)",
         choices=("auto", "probabilities", "logits"),
+    )
+    early_exit: str = option(
+        "",
+        "the member that judges first, and alone where it is sure (--early-exit-within), so that new videos are "
+        "judged faster: the backbones of the others are run for the rest only; without it, all members judge all",
+        shown_as="MEMBER",
+    )
+    early_exit_within: float = option(
+        0.08, "with --early-exit: that member is sure where its P(fight) is within this of 0 or of 1"
     )
     datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
     add_datasets: tuple[str, ...] = option(
@@ -72,11 +85,20 @@ class EnsembleConfig(BaseConfig):
     parallel: int = 1
 
     @property
-    def in_logits(self) -> bool:
-        """Whether the members' logits are averaged."""
+    def averaged(self) -> Averaging:
+        """How the members' probabilities become one."""
+        return self.averaged_of(self.members)
+
+    def averaged_of(self, members: tuple[str, ...]) -> Averaging:
+        """The same of some of the members."""
+        from violence_detection.models.averaging import Averaging, EarlyExit
+
+        in_logits = self.average == "logits"
         if self.average == "auto":
-            return len({kind_of(name) for name in self.members}) > 1
-        return self.average == "logits" and len(self.members) > 1
+            in_logits = len({kind_of(name) for name in self.members}) > 1
+        several = len(members) > 1
+        exits = EarlyExit(self.early_exit, self.early_exit_within) if self.early_exit in members else None
+        return Averaging(in_logits and several, exits if several else None)
 
     @property
     def spends_val(self) -> bool:

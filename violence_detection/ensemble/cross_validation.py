@@ -26,6 +26,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import calibrate, metrics, scoring
 from violence_detection.evaluation.calibrate import CalibrationBasis
 from violence_detection.models import averaging, trained_model
+from violence_detection.models.averaging import Averaging
 from violence_detection.system import storage
 from violence_detection.training import run_folder, trained_clips
 from violence_detection.training.run_folder import Trained
@@ -44,7 +45,7 @@ LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 class CrossValidation:
     """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it.
 
-    `by_dataset`: each fold holds out a data set. `in_logits`: the members' logits are averaged.
+    `by_dataset`: each fold holds out a data set. `averaged`: how the members are averaged.
     """
 
     members: tuple[str, ...]
@@ -55,7 +56,7 @@ class CrossValidation:
     overwrite: bool = False
     views: int = 1
     by_dataset: bool = False
-    in_logits: bool = False
+    averaged: Averaging = averaging.PLAIN
 
     @property
     def predictions_path(self) -> Path:
@@ -96,7 +97,13 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
         seen([plan], "folds", kept)
     storage.write_json(
         plan.folder / RECORD_NAME,
-        {**figures, "members": plan.members, "views": plan.views, "jobs": plan.keys()},
+        {
+            **figures,
+            averaging.EARLY_EXIT_KEY: plan.averaged.exit_record(),
+            "members": plan.members,
+            "views": plan.views,
+            "jobs": plan.keys(),
+        },
     )
     _log(figures)
     return figures
@@ -130,7 +137,7 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
 
     count = len(plan.members)
     judged = [_judge(plan, fold, trained[i * count : (i + 1) * count]) for i, fold in enumerate(plan.folds)]
-    own = _told_by_the_others(plan, judged) if plan.in_logits else None
+    own = _told_by_the_others(plan, judged) if plan.averaged.in_logits else None
     predicted, everyone, chose_weights, temperatures = [], [], [], []
     for i, (fold, found) in enumerate(zip(plan.folds, judged, strict=True)):
         folder, model, each_view = plan.folder / fold.name, found.model, found.each_view
@@ -140,7 +147,7 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
             temperatures += [own[i][part.name] for part in found.parts]
             ensemble.write_listed(
                 folder, found.parts, found.weights.values, found.weights.record(),
-                {trained_clips.WEIGHTS: found.selection}, temperatures=temperatures[-count:],
+                {trained_clips.WEIGHTS: found.selection}, temperatures=temperatures[-count:], averaged=plan.averaged,
             )  # fmt: skip
         rows = scoring.rows_of(model, found.rows, found.rows.clip_id, each_view)
         scoring.require_finite(rows.p_violent.to_numpy(float), rows, str(folder))
@@ -169,7 +176,7 @@ def _judge(plan: CrossValidation, fold: Fold, trained: Sequence[Trained]) -> _Ju
     folder = plan.folder / fold.name
     parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, trained, strict=True)]
     selection = plan.pool.plain(fold.selection)
-    weights = ensemble.write(folder, parts, selection, plan.settings.train.seed, in_logits=plan.in_logits)
+    weights = ensemble.write(folder, parts, selection, plan.settings.train.seed, averaged=plan.averaged)
     held_out = plan.pool.views(fold.held_out, plan.views)
     model = trained_model.load(folder)
     each_view = scoring.judge_views(model, held_out)
@@ -209,10 +216,17 @@ def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] 
     record = run_folder.read_object(path)
     if record.get("jobs") != plan.keys() or record.get("views") != plan.views:
         return None
-    if plan.in_logits != (record.get(TEMPERATURES_KEY) is not None):
+    if not _averages_so(record, plan.averaged):
         return None
-    figures = {name: value for name, value in record.items() if name not in ("jobs", "views", "members")}
+    asked = ("jobs", "views", "members", averaging.EARLY_EXIT_KEY)
+    figures = {name: value for name, value in record.items() if name not in asked}
     return read_predictions(plan.predictions_path), figures
+
+
+def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
+    """Whether the members' average in the record of a cross-validation is this one."""
+    in_logits = record.get(TEMPERATURES_KEY) is not None
+    return averaged.in_logits == in_logits and record.get(averaging.EARLY_EXIT_KEY) == averaged.exit_record()
 
 
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -245,11 +259,11 @@ def calibration_basis(
     folder: Path,
     plan: Callable[[int, tuple[str, ...]], CrossValidation],
     members: tuple[str, ...],
-    in_logits: bool = False,
+    averaged: Averaging = averaging.PLAIN,
 ) -> CalibrationBasis | None:
     """The out-of-fold predictions in `folder`, if they are of the clips and settings of `plan` and of these members.
 
-    `in_logits`: as these members are averaged.
+    `averaged`: how these members are averaged.
     """
     predictions = earlier(folder, plan)
     if predictions is None:
@@ -259,7 +273,7 @@ def calibration_basis(
         log.info("%s is of other members: the selection part calibrates", folder / RECORD_NAME)
         return None
     own = record.get(TEMPERATURES_KEY)
-    if in_logits != (own is not None):
+    if not _averages_so(record, averaged):
         log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
         return None
     return calibrate.out_of_fold(predictions, len(record["folds"]), int(record.get("views", 1)), own)

@@ -19,6 +19,7 @@ from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import calibrate, scoring
 from violence_detection.evaluation.calibrate import CalibrationBasis
 from violence_detection.models import averaging, trained_model
+from violence_detection.models.averaging import Averaging
 from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, trained_clips
@@ -72,13 +73,13 @@ def write(
     *,
     calibrated: bool = False,
     out_of_fold: CalibrationBasis | None = None,
-    in_logits: bool = False,
+    averaged: Averaging = averaging.PLAIN,
 ) -> member_weights.Weights:
     """Choose the weights on the selection clips and write `<folder>/ensemble.json`.
 
     `mined`: rows of further clips whose predictions have decided how the members are trained. `calibrated`: on
     `out_of_fold`, else on the selection clips; models of folds are not, for their predictions are calibrated on.
-    `in_logits`: the members' logits are averaged, of equal weight, by temperatures that rest on the same.
+    `averaged`: how they are averaged; of logits the weights are equal, and the temperatures rest on the same.
     """
     inputs = selection.plain()
     p_fight = np.array([heads.predict(trained_model.load_model(part.model), inputs) for part in parts])
@@ -87,7 +88,7 @@ def write(
     groups = selection.rows.source_group.tolist()
     weights = (
         member_weights.equal(len(parts), "logits are averaged")
-        if in_logits
+        if averaged.in_logits
         else member_weights.choose(p_fight, selection.labels, groups, seed)
     )
     log.info(
@@ -97,20 +98,30 @@ def write(
     if mined is not None:
         tuned_on[trained_clips.MINED] = mined
     found = temperatures = None
-    if in_logits and calibrated:
+    if averaged.in_logits and calibrated:
         by_name = {part.name: p for part, p in zip(parts, p_fight, strict=True)}
         told = out_of_fold.member_temperatures if out_of_fold else None
         own = told or calibrate.member_temperatures(selection.rows, by_name)
         temperatures = [own[part.name] for part in parts]
         p_fight = np.array([averaging.scaled(p, 1 / t) for p, t in zip(p_fight, temperatures, strict=True)])
     if calibrated:
-        average = averaging.together(p_fight, weights.values, in_logits)
+        names = [part.name for part in parts]
+        average = averaging.together(dict(zip(names, p_fight, strict=True)), weights.values, averaged)
         basis = out_of_fold or calibrate.on_selection(
             selection.rows, average, "the epoch and the members' weights"
         )
         found = calibrate.fit(basis, seed)
         calibrate.say(folder, found)
-    write_listed(folder, parts, weights.values, weights.record(), tuned_on, found, temperatures=temperatures)
+    write_listed(
+        folder,
+        parts,
+        weights.values,
+        weights.record(),
+        tuned_on,
+        found,
+        temperatures=temperatures,
+        averaged=averaged,
+    )
     return weights
 
 
@@ -123,10 +134,11 @@ def write_listed(
     calibration: Calibration | None = None,
     further: Mapping[str, object] | None = None,
     temperatures: Sequence[float] | None = None,
+    averaged: Averaging = averaging.PLAIN,
 ) -> None:
     """Write ensemble.json, with what `further` has, and trained_on.csv of the clips that chose the weights, by role.
 
-    `temperatures`: the members' own, where their logits are averaged.
+    `temperatures`: the members' own, where their logits are averaged. `averaged`: how its early exit is written.
 
     A member of another folder is linked into this one: an ensemble is whole by itself.
     """
@@ -144,6 +156,8 @@ def write_listed(
         member[averaging.TEMPERATURE_KEY] = temperature
     trained_clips.write(folder, tuned_on)
     record: dict[str, object] = {"members": members, "weighting": weighting, **(further or {})}
+    if exits := averaged.exit_record():
+        record[averaging.EARLY_EXIT_KEY] = exits
     if calibration is not None:
         record[run_folder.CALIBRATION_KEY] = calibration.record()
     storage.write_json(folder / run_folder.ENSEMBLE_NAME, record)

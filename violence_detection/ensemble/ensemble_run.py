@@ -126,7 +126,9 @@ class EnsembleRun:
             if job.architecture in PICTURES_OF and not job.given and member_jobs.finished(job) is None
         ]
         if whole:
-            fine_tuning.say_what_it_takes(self.settings.head, len(whole), self.how.usd_per_hour)
+            fine_tuning.say_what_it_takes(
+                self.settings.head, self.settings.train, len(whole), self.how.usd_per_hour
+            )
         return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy)
 
     @cached_property
@@ -146,7 +148,7 @@ class EnsembleRun:
             folder or self.output,
             self.overwrite,
             self.config.tta,
-            in_logits=self.config.in_logits and len(members) > 1,
+            averaged=self.config.averaged_of(members),
         )
 
     @property
@@ -202,7 +204,7 @@ class EnsembleRun:
                     self.overwrite,
                     self.config.tta,
                     by_dataset=True,
-                    in_logits=self.config.in_logits,
+                    averaged=self.config.averaged,
                 )
             )
         return plans
@@ -216,7 +218,7 @@ class EnsembleRun:
         parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
         selection = self.pool.plain(self.official.selection)
         out_of_fold = cross_validation.calibration_basis(
-            self.output, self.plan, self.config.members, self.config.in_logits
+            self.output, self.plan, self.config.members, self.config.averaged
         )
         weights = ensemble.write(
             self.output,
@@ -225,7 +227,7 @@ class EnsembleRun:
             self.settings.train.seed,
             calibrated=True,
             out_of_fold=out_of_fold,
-            in_logits=self.config.in_logits,
+            averaged=self.config.averaged,
         )
         val = self._look_at_val() if self.config.show_val else None
         members = [

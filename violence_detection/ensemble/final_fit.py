@@ -108,6 +108,7 @@ class FinalFit:
             found,
             {run_folder.FINAL_KEY: record},
             [own[name] for name in plan.members] if own else None,
+            plan.averaged,
         )
         self._bring_left_out()
         log.info(

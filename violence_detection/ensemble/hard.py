@@ -107,7 +107,7 @@ def fine_tune(
         settings.train.seed,
         mined,
         calibrated=True,
-        in_logits=config.in_logits,
+        averaged=config.averaged,
     )
     figures = {
         "model": str(folder / FOLDER),

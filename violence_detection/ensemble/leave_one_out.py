@@ -18,6 +18,7 @@ from violence_detection.ensemble import cross_validation
 from violence_detection.ensemble.cross_validation import CrossValidation
 from violence_detection.evaluation import elsewhere, intervals, metrics
 from violence_detection.evaluation.influence import Figure
+from violence_detection.models import averaging
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
 from violence_detection.training import run_folder
@@ -59,7 +60,8 @@ def finish(
         "selected_by": SELECTED_BY,
         "threshold": DEFAULT_THRESHOLD,
         "threshold_by": THRESHOLD_BY,
-        **({"members_scaled_by": SCALED_BY} if plans[0].in_logits else {}),
+        **({"members_scaled_by": SCALED_BY} if plans[0].averaged.in_logits else {}),
+        **({averaging.EARLY_EXIT_KEY: exits} if (exits := plans[0].averaged.exit_record()) else {}),
         **summarised(predictions, in_set),
     }
     if seen:

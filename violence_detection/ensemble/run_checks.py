@@ -101,6 +101,7 @@ def check(config: EnsembleConfig) -> None:
         raise UserError(
             f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
         )
+    _check_early_exit(config)
     if config.ship is not None:
         if not config.final:
             raise UserError("--ship takes a final fit alone: add --final")
@@ -119,3 +120,12 @@ def check(config: EnsembleConfig) -> None:
         )
     if config.parallel < 0:
         raise UserError("--parallel takes a number of processes, or none for one a GPU")
+
+
+def _check_early_exit(config: EnsembleConfig) -> None:
+    if config.early_exit and (config.early_exit not in config.members or len(config.members) == 1):
+        raise UserError(
+            f"--early-exit {config.early_exit}: it must be one of several --members, here {','.join(config.members)}"
+        )
+    if not 0 < config.early_exit_within < 0.5:
+        raise UserError("--early-exit-within must be above 0 and below 0.5")

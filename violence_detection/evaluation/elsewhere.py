@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_groups
+from violence_detection.models import averaging
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
 from violence_detection.system import storage
 from violence_detection.training import run_folder, step_plan
@@ -122,6 +123,8 @@ def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[b
     members = sorted(str(r["architecture"]) for r in model.records)
     if sorted(map(str, found.get("members", []))) != members:
         other.append("members")
+    if found.get(averaging.EARLY_EXIT_KEY) != model.averaged.exit_record():
+        other.append("early exit")
     if other:
         return False, f"made by other models than this one (other {', '.join(other)}): {path}"
     return True, "made with the clips, settings and members of this model, by train_ensemble_models.py"

@@ -4,11 +4,16 @@ Heads of one kind give probabilities that mean much the same, and these are aver
 support vector machine's margin and a network's logit have scales of their own, so that the larger would decide. There
 each member's logit is first divided by a temperature of its own, and the mean of these logits counts (a product of
 experts: Hinton 2002, "Training Products of Experts by Minimizing Contrastive Divergence").
+
+A cheap member may judge first, and alone where it is sure, so that the dear ones look at the rest only: a cascade
+(Viola & Jones 2001, "Rapid Object Detection using a Boosted Cascade of Simple Features").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +21,45 @@ import numpy as np
 _TINY = 1e-12
 #: ensemble.json: a member's own temperature; there for all members or for none.
 TEMPERATURE_KEY = "temperature"
+#: ensemble.json, cross_validation.json: the member that may judge alone, there if one may.
+EARLY_EXIT_KEY = "early_exit"
+
+
+@dataclass(frozen=True)
+class EarlyExit:
+    """Where P(fight) of `member`, by its own temperature, is `within` of 0 or 1, it alone counts."""
+
+    member: str
+    within: float
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.within, int | float) and not isinstance(self.within, bool)
+        if not (isinstance(self.member, str) and self.member and number and 0 < self.within < 0.5):
+            raise ValueError(f"a member and a number between 0 and 0.5, not {self.member!r}, {self.within!r}")
+
+    def is_sure(self, p: np.ndarray) -> np.ndarray:
+        """Where that is, (N,) bool, of the member's P(fight)."""
+        return (p < self.within) | (p > 1 - self.within)
+
+    def record(self) -> dict[str, Any]:
+        """As files have it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How several members' P(fight) become one. `in_logits`: their logits are averaged, else their probabilities."""
+
+    in_logits: bool = False
+    early_exit: EarlyExit | None = None
+
+    def exit_record(self) -> dict[str, Any] | None:
+        """The early exit as files have it, None without."""
+        return self.early_exit.record() if self.early_exit else None
+
+
+#: The mean of all members' probabilities.
+PLAIN = Averaging()
 
 
 def logit(p: np.ndarray) -> np.ndarray:
@@ -31,10 +75,18 @@ def scaled(p: np.ndarray, factor: float) -> np.ndarray:
     return expit(factor * logit(p))
 
 
-def together(p: Sequence[np.ndarray] | np.ndarray, weights: Sequence[float], in_logits: bool) -> np.ndarray:
-    """The weighted mean, (N,), of the members' P(fight) (M, N) by their own temperatures: not finite where any is."""
+def together(p: Mapping[str, np.ndarray], weights: Sequence[float], how: Averaging) -> np.ndarray:
+    """The weighted mean, (N,), of the members' P(fight), name -> (N,) by their own temperatures.
+
+    It is not finite where any member's is not, but where one alone counts.
+    """
     from scipy.special import expit
 
-    if not in_logits:
-        return np.average(p, axis=0, weights=weights)
-    return expit(np.average([logit(member) for member in p], axis=0, weights=weights))
+    if how.in_logits:
+        mean = expit(np.average([logit(member) for member in p.values()], axis=0, weights=weights))
+    else:
+        mean = np.average(list(p.values()), axis=0, weights=weights)
+    if how.early_exit is None:
+        return mean
+    first = p[how.early_exit.member]
+    return np.where(how.early_exit.is_sure(first), first, mean)

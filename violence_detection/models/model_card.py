@@ -225,6 +225,10 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
     if own := model_files.temperatures(run.folder):
         shown = ", ".join(f"{name} {value:.3f}" for name, value in list(own.items())[:_MEMBERS_SHOWN])
         lines.append(("averaged are", f"logits, divided by temperatures: {shown}"))
+    if first := model_files.early_exit(run.folder):
+        lines.append(
+            ("early exit", f"{first.member} alone where its P(fight) is within {first.within} of 0 or 1")
+        )
     if given := run.values(run_folder.GIVEN_KEY):
         shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)
         if shown:

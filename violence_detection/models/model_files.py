@@ -7,6 +7,7 @@ from typing import Any
 
 from violence_detection.errors import UserError
 from violence_detection.models import averaging
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 
@@ -69,6 +70,27 @@ def temperatures(path: Path) -> dict[str, float] | None:
                 ]
             )
     return {name: float(value) for name, value in found.items()}
+
+
+def early_exit(path: Path) -> EarlyExit | None:
+    """The member that may judge alone, and where; None if none may. Raises UserError for one that is not a member."""
+    file = path / run_folder.ENSEMBLE_NAME
+    stored = run_folder.read_object(file).get(averaging.EARLY_EXIT_KEY) if file.is_file() else None
+    if stored is None:
+        return None
+    try:
+        found = EarlyExit(**stored)
+    except (TypeError, ValueError) as e:
+        raise UserError(
+            f"{file}: {averaging.EARLY_EXIT_KEY} is not understood: {e}. Copy it again from where it was made"
+        ) from e
+    names = [name for name, *_ in _members(path)]
+    if found.member not in names:
+        raise UserError(
+            f"{file}: {averaging.EARLY_EXIT_KEY} names {found.member!r}, which is none of its members "
+            f"({', '.join(names)}). Copy it again from where it was made"
+        )
+    return found
 
 
 def _members(folder: Path) -> list[tuple[str, Path, float]]:
@@ -159,6 +181,9 @@ def identity(path: Path) -> str:
             parts.append(calibration["temperature"])
     if own := temperatures(path):
         parts.append(list(own.values()))
+    if first := early_exit(path):
+        place = [name for name, *_ in listed(path)].index(first.member)
+        parts.append([averaging.EARLY_EXIT_KEY, place, first.within])
     return storage.stable_hash(parts, digits=32)
 
 

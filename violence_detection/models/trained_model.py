@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from violence_detection.features.config import FeatureConfig
     from violence_detection.features.key import BackboneRun, Inputs
+    from violence_detection.models.averaging import Averaging, EarlyExit
     from violence_detection.models.calibration import Calibration
 
 
@@ -76,7 +77,8 @@ class TrainedModel:
     """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
 
     `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
-    of all members. `calibration`: None where there is nothing stored of it, as for models of a test.
+    of all members. `early_exit`: the member that judges first, and alone where it is sure. `calibration`: None
+    where there is nothing stored of it, as for models of a test.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class TrainedModel:
     records: tuple[Mapping[str, Any], ...] = ()
     threshold: float = DEFAULT_THRESHOLD
     calibration: Calibration | None = None
+    early_exit: EarlyExit | None = None
 
     def at(self, point: str, threshold: float = DEFAULT_THRESHOLD) -> TrainedModel:
         """The same with the threshold of an operating point; `threshold` is that of `balanced`.
@@ -115,12 +118,15 @@ class TrainedModel:
         """Whether `average` gives calibrated probabilities."""
         return self.calibration is not None and self.calibration.temperature is not None
 
-    def predict(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature."""
+    def predict(self, inputs: Inputs, members: Sequence[Member] | None = None) -> dict[str, np.ndarray]:
+        """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature.
+
+        `members`: only these, by default all.
+        """
         from violence_detection.models import averaging  # loaded with the model
 
         found = {}
-        for m in self.members:
+        for m in self.members if members is None else members:
             p = m.predict(inputs)
             found[m.name] = p if m.temperature in (None, 1.0) else averaging.scaled(p, 1 / m.temperature)
         return found
@@ -147,12 +153,28 @@ class TrainedModel:
         from violence_detection.models import averaging  # loaded with the model
 
         weights = [m.weight for m in self.members]
-        return averaging.together([by_member[m.name] for m in self.members], weights, self.in_logits)
+        return averaging.together({m.name: by_member[m.name] for m in self.members}, weights, self.averaged)
 
     @property
-    def in_logits(self) -> bool:
-        """Whether the mean is of the members' logits, not of their probabilities."""
-        return all(m.temperature is not None for m in self.members)
+    def averaged(self) -> Averaging:
+        """How the members' probabilities become one."""
+        from violence_detection.models.averaging import Averaging
+
+        return Averaging(all(m.temperature is not None for m in self.members), self.early_exit)
+
+    @property
+    def first(self) -> tuple[Member, ...]:
+        """The members that judge first, and alone where they are sure: one, or none."""
+        return tuple(m for m in self.members if self.early_exit and m.name == self.early_exit.member)
+
+    def inputs_of(self, member: Member) -> tuple[str, ...]:
+        """The names of the inputs that it looks at."""
+        from violence_detection.models.whole_networks import JudgedByEngine
+
+        if isinstance(member.head, JudgedByEngine):
+            return (member.head.input_name,)
+        place = [m.name for m in self.members].index(member.name)
+        return tuple(self.records[place]["inputs"])
 
     def trained_with(self, backbones: Sequence[str]) -> list[str]:
         """The engines that may have made the features of these backbones for training, of any member."""
@@ -161,11 +183,12 @@ class TrainedModel:
             {e for name, engines in made_by.items() if name.split(".")[0] in backbones for e in engines}
         )
 
-    def average_views(self, inputs: Inputs) -> dict[str, np.ndarray]:
-        """P(fight) of each member for inputs name -> (N, V, T, C), the mean over the V views."""
+    def average_views(self, inputs: Inputs, members: Sequence[Member] | None = None) -> dict[str, np.ndarray]:
+        """P(fight) of each member, or of these, for inputs name -> (N, V, T, C): the mean over the V views."""
         views = next(iter(inputs.values())).shape[1]
         per_view = [
-            self.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}) for i in range(views)
+            self.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}, members)
+            for i in range(views)
         ]
         return {name: np.mean([p[name] for p in per_view], axis=0) for name in per_view[0]}
 
@@ -208,7 +231,7 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
-    own = model_files.temperatures(path) or {}
+    own, early_exit = model_files.temperatures(path) or {}, model_files.early_exit(path)
     members = tuple(
         Member(name, _head(file, record, backbone_weights), weight, own.get(name), file, backbone_weights)
         for (name, file, weight), record in zip(files, records, strict=True)
@@ -235,6 +258,7 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
         record,
         tuple(records),
         calibration=calibration.read(path),
+        early_exit=early_exit,
     )
 
 

@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,16 @@ _WINDOWS_AT_ONCE, _AHEAD = 16, 2
 
 @dataclass(frozen=True)
 class _WindowAtWork:
-    """A window whose features are being made, by run of backbones, view and stream."""
+    """A window whose features are being made, by run of backbones, view and stream.
+
+    `sure`: the member that judges first has done so alone, and no other run of backbones sees it. `seen`: as long as
+    others may.
+    """
 
     window: sampling.Window
+    seen: SeenWindow | None
     jobs: Mapping[tuple[int, str, str], Future[Any]]
+    sure: bool = False
 
 
 class Detector:
@@ -83,7 +89,19 @@ class Detector:
             )
             for run in self.runs
         ]
+        self._first, self._others = self._in_turn()
         self._heads = threading.Lock()
+
+    def _in_turn(self) -> tuple[list[int], list[int]]:
+        """The runs of backbones that see every window, and those that see it where the first member is not sure."""
+        asked = {name for member in self.model.first for name in self.model.inputs_of(member)}
+        every = list(range(len(self.runs)))
+        first = [
+            n
+            for n in every
+            if asked & {i for s in self.runs[n].config.streams for i in self.runs[n].inputs(s)}
+        ]
+        return (first, [n for n in every if n not in first]) if first else (every, [])
 
     def judge(self, path: Path | str) -> Verdict:
         """Judge one video file. Raises UnreadableVideo naming it."""
@@ -94,9 +112,10 @@ class Detector:
             return self._judge(path, decode.probe(path))
 
     def windows_of(self, path: Path | str) -> list[tuple[Inputs, np.ndarray]]:
-        """Features of the windows of a video file, name -> (N, V, T, C), with P(violent) (N,), some windows at a time.
+        """All features of the windows of a video file, name -> (N, V, T, C), with P(violent) (N,), some at a time.
 
-        The probability is the model's, by no camera profile. Raises UnreadableVideo naming the file.
+        Also those that judging does without where a member is sure. The probability is by no camera profile. Raises
+        UnreadableVideo naming the file.
         """
         path = Path(path)
         try:
@@ -108,8 +127,14 @@ class Detector:
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming
     ) -> Iterator[tuple[Inputs, np.ndarray]]:
         _, windows = self._laid(path, found)
-        for _, inputs in self._inputs(self._seen(path, found, windows)):
-            yield inputs, self._probabilities(str(path), inputs)
+        seen = iter(self._seen(path, found, windows))
+        while some := list(itertools.islice(seen, _WINDOWS_AT_ONCE)):
+            inputs = self.features(some)
+            _check_finite(str(path), inputs)
+            with self._heads:
+                p = self.model.average(self.model.average_views(inputs))
+            _check_finite(str(path), {"P(violent)": p})
+            yield inputs, p
 
     def _laid(
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming
@@ -137,11 +162,11 @@ class Detector:
         window_s = self.model.features.window_s
         every, windows = self._laid(path, found)
         judged: list[JudgedWindow] = []
-        for some, inputs in self._inputs(self._seen(path, found, windows)):
-            probabilities = self._probabilities(str(path), inputs)
+        for some in self._at_work(self._seen(path, found, windows)):
+            probabilities = self._probabilities(str(path), some)
             new = [
-                self.profiled(_judged(info, window, float(p)))
-                for window, p in zip(some, probabilities, strict=True)
+                self.profiled(_judged(info, at_work.window, float(p)))
+                for at_work, p in zip(some, probabilities, strict=True)
             ]
             judged += new
             processes.tell(JudgingNews(tuple(new), new[-1].end_s, info.duration_s))
@@ -192,8 +217,7 @@ class Detector:
         Raises UnreadableVideo where that is no number.
         """
         for window in seen:
-            inputs = self._features([self._begin(window)])
-            (p,) = self._probabilities(name, inputs)
+            (p,) = self._probabilities(name, [self._go_on(self._begin(window))])
             yield window.window, float(p)
 
     def profiled(self, window: JudgedWindow) -> JudgedWindow:
@@ -202,43 +226,79 @@ class Detector:
 
     def features(self, seen: Sequence[SeenWindow]) -> Inputs:
         """Features of windows, whatever was changed in them: input name -> (N, V, T, C), as `_features` has them."""
-        return self._features([self._begin(window) for window in seen])
+        return self._features([self._begin(window, self._others) for window in seen])
 
-    def _probabilities(self, name: str, inputs: Inputs) -> np.ndarray:
+    def _probabilities(self, name: str, windows: Sequence[_WindowAtWork]) -> np.ndarray:
         """P(violent), (N,). Raises UnreadableVideo naming what is not a number."""
-        _check_finite(name, inputs)
-        with self._heads:
-            p = self.model.average(self.model.average_views(inputs))
+        p = np.full(len(windows), np.nan)
+        for sure in (True, False):
+            rows = [row for row, window in enumerate(windows) if window.sure == sure]
+            if not rows:
+                continue
+            inputs = self._features([windows[row] for row in rows])
+            _check_finite(name, inputs)
+            with self._heads:
+                if sure:
+                    asked = self.model.average_views(inputs, self.model.first)
+                    by_member = {
+                        m.name: asked.get(m.name, np.full(len(rows), np.nan)) for m in self.model.members
+                    }
+                else:
+                    by_member = self.model.average_views(inputs)
+                p[rows] = self.model.average(by_member)
         _check_finite(name, {"P(violent)": p})
         return p
 
-    def _inputs(self, seen: Iterable[SeenWindow]) -> Iterator[tuple[Sequence[sampling.Window], Inputs]]:
-        """Some windows at a time, with their features, while backbones have the next ones."""
+    def _at_work(self, seen: Iterable[SeenWindow]) -> Iterator[Sequence[_WindowAtWork]]:
+        """Some windows at a time, given to all the backbones that are to see them, while these have the next ones."""
         begun: deque[_WindowAtWork] = deque()
+        ready: deque[_WindowAtWork] = deque()
         for window in seen:
             begun.append(self._begin(window))
-            if len(begun) == _WINDOWS_AT_ONCE + _AHEAD:
-                some = [begun.popleft() for _ in range(_WINDOWS_AT_ONCE)]
-                yield [at_work.window for at_work in some], self._features(some)
-        while begun:
-            some = [begun.popleft() for _ in range(min(_WINDOWS_AT_ONCE, len(begun)))]
-            yield [at_work.window for at_work in some], self._features(some)
+            if len(begun) > _AHEAD:
+                ready.append(self._go_on(begun.popleft()))
+            if len(ready) == _WINDOWS_AT_ONCE:
+                yield [ready.popleft() for _ in range(_WINDOWS_AT_ONCE)]
+        ready.extend(map(self._go_on, begun))
+        while ready:
+            yield [ready.popleft() for _ in range(min(_WINDOWS_AT_ONCE, len(ready)))]
 
-    def _begin(self, seen: SeenWindow) -> _WindowAtWork:
-        """Give a window to the backbones, one view after another, so that few pictures are held at a time."""
+    def _begin(self, seen: SeenWindow, and_to: Sequence[int] = ()) -> _WindowAtWork:
+        """Give a window to the runs of backbones that see every one, and to these."""
+        return _WindowAtWork(seen.window, seen, self._submit(seen, [*self._first, *and_to]))
+
+    def _go_on(self, begun: _WindowAtWork) -> _WindowAtWork:
+        """Give it to the others as well, unless the first member is sure."""
+        seen, exits = begun.seen, self.model.early_exit
+        if not self._others:
+            return replace(begun, seen=None)
+        assert exits
+        assert seen
+        with self._heads:
+            (p,) = self.model.average_views(self._features([begun]), self.model.first).values()
+        if exits.is_sure(p)[0]:
+            return replace(begun, seen=None, sure=True)
+        return replace(begun, seen=None, jobs={**begun.jobs, **self._submit(seen, self._others)})
+
+    def _submit(self, seen: SeenWindow, runs: Sequence[int]) -> dict[tuple[int, str, str], Future[Any]]:
+        """Give a window to runs of backbones, one view after another, so that few pictures are held at a time."""
         jobs: dict[tuple[int, str, str], Future[Any]] = {}
-        for run, engine in enumerate(self._engines):
+        for run in runs:
             for view in self.views:
                 for stream, images in seen.pictures(run, view).items():
-                    jobs[run, view, stream] = engine.submit(images)
+                    jobs[run, view, stream] = self._engines[run].submit(images)
                     processes.beat()
-        return _WindowAtWork(seen.window, jobs)
+        return jobs
 
     def _features(self, windows: Sequence[_WindowAtWork]) -> Inputs:
-        """Features of windows: input name -> (N, V, T, C) float16, as the cache holds them; P(fight) float32."""
+        """Features of windows that the same backbones see: input name -> (N, V, T, C) float16, as the cache holds them.
+
+        P(fight) is float32.
+        """
         out: Inputs = {}
+        seen_by = {run for run, *_ in windows[0].jobs}
         for number, run in enumerate(self.runs):
-            for stream in run.config.streams:
+            for stream in run.config.streams if number in seen_by else ():
                 made: list[list[Mapping[str, np.ndarray]]] = [[] for _ in windows]
                 for row, view in itertools.product(range(len(windows)), self.views):
                     made[row].append(run.by_input(stream, windows[row].jobs[number, view, stream].result()))

@@ -92,7 +92,10 @@ class TrainConfig(BaseConfig):
         choices=("best", "last"),
     )
     mixed_precision: str = option(
-        "auto", "auto: float16 on GPU, float32 on CPU", choices=("auto", "on", "off")
+        "auto",
+        "auto: float16 on GPU, float32 on CPU; a head that is a whole network bfloat16 on a CPU that multiplies it in "
+        "hardware",
+        choices=("auto", "on", "off"),
     )
     devices: int = option(
         0, "devices to mirror on; 0: every GPU, or one CPU. On a CPU, logical devices are made"

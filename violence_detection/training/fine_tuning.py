@@ -5,10 +5,13 @@
 - Some clips are mixed with another of the batch, labels alike (Zhang et al. 2018, "mixup", arXiv 1710.09412).
 - What is kept is the moving average of the weights, and of the network half of that and half of the published weights:
   what it knew travels, what it learnt here is better here (WiSE-FT, Wortsman et al. 2022, arXiv 2109.01903).
+- On a CPU that multiplies bfloat16 in hardware it is computed in that, with weights and their updates in float32
+  (Micikevicius et al. 2018, "Mixed precision training", arXiv 1710.03740; Kalamkar et al. 2019, arXiv 1905.12322).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -20,10 +23,10 @@ from typing import Any
 import keras
 from keras import ops
 
-from violence_detection.backbones import numpy_pickle, registry
+from violence_detection.backbones import engines, numpy_pickle, registry
 from violence_detection.errors import UserError
 from violence_detection.system import processes, storage, tensorflow_start
-from violence_detection.training import tuned_network
+from violence_detection.training import heads, tuned_network
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.step_plan import StepPlan
 
@@ -33,7 +36,7 @@ _HEAD_RATE = 20.0  # times the network's
 _WARMUP_STEPS, _WARMUP_SHARE = 20, 1 / 3
 _AVERAGE_MOMENTUM = 0.98
 #: Seconds of a core that a clip takes there and back: 32 frames of 160 pixels, measured on two cores.
-_CPU_S = 0.9
+_CPU_S, _CPU_BFLOAT16_S = 0.8, 0.5
 _MIXED_SHARE, _MIXED_BETA = 0.4, 0.4
 
 
@@ -65,7 +68,22 @@ def check(head: HeadConfig) -> None:
         raise UserError(f"--keep-pretrained is a share, from 0 to 1. Received: {head.keep_pretrained}")
 
 
-def say_what_it_takes(head: HeadConfig, models: int, usd_per_hour: float) -> None:
+def precision(train: TrainConfig) -> contextlib.AbstractContextManager[None]:
+    """In what such a head is trained: as others, but in bfloat16 on a CPU that is fast at it, unless told otherwise."""
+    if not _takes_bfloat16(train):
+        return contextlib.nullcontext()
+    log.info("training in bfloat16, which this CPU multiplies in hardware; --mixed-precision off: in float32")
+    return heads.computing_in("mixed_bfloat16")
+
+
+def _takes_bfloat16(train: TrainConfig) -> bool:
+    if tensorflow_start.gpus():
+        return False
+    in_hardware = engines.has_avx512_bf16() or engines.has_amx()
+    return train.mixed_precision == "on" or (train.mixed_precision == "auto" and in_hardware)
+
+
+def say_what_it_takes(head: HeadConfig, train: TrainConfig, models: int, usd_per_hour: float) -> None:
     """Log, before it begins, how long training so many such heads takes where there is no GPU."""
     clips = models * head.tuned_steps * head.tuned_batch_size
     import tensorflow as tf
@@ -75,11 +93,12 @@ def say_what_it_takes(head: HeadConfig, models: int, usd_per_hour: float) -> Non
     if tensorflow_start.gpus():
         log.info("%d network(s) to train end to end: %s clips there and back", models, f"{clips:,}")
         return
+    clip_s = _CPU_BFLOAT16_S if _takes_bfloat16(train) else _CPU_S
     threads = tf.config.threading.get_intra_op_parallelism_threads() or processes.usable_cpus()
     log.warning(
         "%d network(s) to train end to end, %s clips there and back, without a GPU: about %s on %d free cores. A GPU "
         "takes minutes a network; --accumulate N takes less memory",
-        models, f"{clips:,}", estimate.time_and_cost(clips * _CPU_S / threads, usd_per_hour), threads,
+        models, f"{clips:,}", estimate.time_and_cost(clips * clip_s / threads, usd_per_hour), threads,
     )  # fmt: skip
 
 

@@ -138,10 +138,11 @@ def train(
         return kernel_fit.fit(record, data, folder)
     if run_folder.GIVEN_KEY in record:
         return given_weights.take(record, data, folder)
-    weights = (
-        fine_tuning.published_weights(record, backbone_weights) if fine_tuning.is_tuned(record) else None
-    )
-    return _TrainingRun(record, data, folder, strategy, start, usd_per_hour, weights).run()
+    if not fine_tuning.is_tuned(record):
+        return _TrainingRun(record, data, folder, strategy, start, usd_per_hour, None).run()
+    weights = fine_tuning.published_weights(record, backbone_weights)
+    with fine_tuning.precision(TrainConfig(**record["train"])):
+        return _TrainingRun(record, data, folder, strategy, start, usd_per_hour, weights).run()
 
 
 def check(config: TrainConfig) -> None:

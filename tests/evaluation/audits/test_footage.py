@@ -89,3 +89,17 @@ def test_many_sources_are_sampled_whole() -> None:
     names, counts = np.unique(groups[drawn], return_counts=True)
     assert len(names) == 20
     assert set(counts) == {10}
+
+
+def test_whitening_is_the_same_whether_clips_or_channels_are_more() -> None:
+    rng = np.random.default_rng(0)
+    few = (rng.normal(size=(40, 30)) * np.linspace(3, 0.1, 30)).astype(np.float32)
+    many = np.concatenate([few, np.zeros((40, 60), np.float32)], axis=1)  # channels that hold nothing
+    one, other = (y @ y.T for y in (footage.whitened(few), footage.whitened(many)))
+    np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+def test_descriptors_as_long_as_pictures_fit_into_memory() -> None:
+    made = footage.whitened(np.random.default_rng(0).random((20, 176 * 176 * 3), np.float32))
+    assert made.shape == (20, 2)
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, rtol=1e-5)

@@ -107,12 +107,28 @@ def whitened(descriptors: np.ndarray) -> np.ndarray:
     sample = x
     if len(x) > _MOST_MEASURED:
         sample = x[np.random.default_rng(0).choice(len(x), _MOST_MEASURED, replace=False)]
-    values, vectors = np.linalg.eigh((sample.T @ sample).astype(np.float64) / len(sample))
     kept = max(2, min(COMPONENTS, len(x) // _CLIPS_A_COMPONENT))
-    order = np.argsort(values)[::-1][:kept]
-    scale = 1 / np.sqrt(np.maximum(values[order], 1e-12 * values[order[0]]))
-    y = x @ (vectors[:, order] * scale).astype(np.float32)
+    values, vectors = _principal_components(sample, kept)
+    scale = 1 / np.sqrt(np.maximum(values, 1e-12 * values[0]))
+    y = x @ (vectors * scale).astype(np.float32)
     return y / np.maximum(np.linalg.norm(y, axis=1, keepdims=True), 1e-12)
+
+
+def _principal_components(centred: np.ndarray, kept: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest variances, (kept,), and their directions, (C, kept), of (n, C); fewer where there are fewer.
+
+    Of what has more channels than clips, as pictures have, through the products of clips: (n, n) numbers, not (C, C).
+    """
+    n, channels = centred.shape
+    by_clip = channels > n
+    product = centred @ centred.T if by_clip else centred.T @ centred
+    values, vectors = np.linalg.eigh(product.astype(np.float64) / n)
+    values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
+    if by_clip:
+        vectors = centred.T @ (vectors / np.sqrt(n * np.maximum(values, 1e-12 * values[0]))).astype(
+            np.float32
+        )
+    return values, vectors
 
 
 def _whole_sources(groups: np.ndarray, most: int) -> np.ndarray:

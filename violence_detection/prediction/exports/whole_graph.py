@@ -7,6 +7,7 @@ resizing, and where the crop lies (video_windows.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -125,14 +126,17 @@ def _judged(model: TrainedModel, heads: Sequence[keras.Model], features: Mapping
     logits = [head({i.name: inputs[i.name] for i in head.inputs}, training=False) for head in heads]
     total = sum(member.weight for member in model.members)
     shares = [member.weight / total for member in model.members]
-    if model.in_logits:
-        own = [member.temperature for member in model.members]
-        mean = tf.add_n([s * logit / t for s, logit, t in zip(shares, logits, own, strict=True)])
-        return tf.sigmoid(mean / (1.0 if model.calibration is None else model.calibration.temperature or 1.0))
-    p = tf.add_n([share * tf.sigmoid(logit) for share, logit in zip(shares, logits, strict=True)])
-    temperature = None if model.calibration is None else model.calibration.temperature
-    if temperature is None:
-        return p
-    # 1 - p loses its digits in float32 where p is nearly 1
-    q = tf.add_n([share * tf.sigmoid(-logit) for share, logit in zip(shares, logits, strict=True)])
-    return tf.sigmoid((tf.math.log(p + _TINY) - tf.math.log(q + _TINY)) / temperature)
+    own = [logit / (member.temperature or 1.0) for member, logit in zip(model.members, logits, strict=True)]
+    temperature = (model.calibration.temperature if model.calibration else None) or 1.0
+    if model.averaged.in_logits:
+        mean = tf.add_n([share * logit for share, logit in zip(shares, own, strict=True)])
+    else:
+        p = tf.add_n([share * tf.sigmoid(logit) for share, logit in zip(shares, own, strict=True)])
+        # 1 - p loses its digits in float32 where p is nearly 1
+        q = tf.add_n([share * tf.sigmoid(-logit) for share, logit in zip(shares, own, strict=True)])
+        mean = tf.math.log(p + _TINY) - tf.math.log(q + _TINY)
+    if exits := model.early_exit:
+        first = own[[member.name for member in model.members].index(exits.member)]
+        sure = tf.abs(first) > math.log((1 - exits.within) / exits.within)
+        mean = tf.where(sure, first, mean)
+    return tf.sigmoid(mean / temperature)
