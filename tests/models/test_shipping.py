@@ -125,13 +125,13 @@ def test_it_is_adapted_into_a_model_of_its_own_that_claims_nothing(
     one, other = before.predict(inputs), after.predict(inputs)
     np.testing.assert_array_equal(other["average"], one["average"])
     assert np.abs(other["kernel"] - one["kernel"]).max() > 0.01
-    weights = after.members[1].temperature
+    own = after.members[1].temperature
     raw = adapted.head.predict(inputs)
-    expected = raw if weights is None else averaging.scaled(raw, 1 / weights)
+    expected = raw if own is None else averaging.scaled(raw, 1 / own)
     np.testing.assert_allclose(other["kernel"], expected, atol=1e-5)
     assert calibration.read(to).temperature == calibration.read(source).temperature
     assert not calibration.read(to).operating_points
-    assert run_records.read(to).final_fit is None
+    assert not run_records.read(to).final_fit
     assert model_files.identity(to) != model_files.identity(source)
     assert storage.read_json(to / adapted_model.RECORD_NAME) == {"windows": len(p)}
     assert adapted_model.kernel_of(to).record["head"]["landmarks"] == len(adapted.head.kernel)

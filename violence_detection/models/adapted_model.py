@@ -21,7 +21,6 @@ from violence_detection.training.config import KERNEL, HeadConfig
 
 RECORD_NAME = "adapted.json"
 WHY_NO_POINTS = "it was adapted to footage without labels, on which no operating point was measured"
-_MEASURED = ("final_fit", "cross_validation", "operating_points")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def _write_record(model: Path, making: Path) -> None:
             continue
         there = making / name
         record = run_folder.read_object(there if there.is_file() else model / name)
-        record = {k: v for k, v in record.items() if k not in _MEASURED}
+        record = {k: v for k, v in record.items() if k != run_folder.FINAL_KEY}
         calibration = record.get(run_folder.CALIBRATION_KEY)
         if isinstance(calibration, dict):
             record[run_folder.CALIBRATION_KEY] = {
