@@ -316,18 +316,18 @@ def summarised(frame: pd.DataFrame) -> dict[str, Any]:
             by_place = rows.groupby("place")
             mean = rows.groupby("place")[[*MEASURES, *(f"gain_{k}" for k in MEASURES)]].mean().mean()
             over_halves = rows.groupby("half").gain_balanced_accuracy.mean()
-            of_sets = {
+            of_sets: dict[str, pd.Series] = {
                 "gain_by_place": by_place.gain_balanced_accuracy.mean(),
                 "gain_sd_by_place": by_place.gain_balanced_accuracy.std(),
                 **{f"{k}_by_place": by_place[k].mean() for k in MEASURES},
             }
             cells[f"{share:g}"] = {
-                **{k: round(float(v), 4) for k, v in mean.items()},
+                **{str(k): round(float(v), 4) for k, v in mean.items()},
                 "gain_sd_between_halves": round(float(over_halves.std()), 4),
-                **{k: {n: round(float(v), 4) for n, v in by.items()} for k, by in of_sets.items()},
-                "footage_clips": {k: int(v) for k, v in by_place["n"].mean().items()},
+                **{k: {str(n): round(float(v), 4) for n, v in by.items()} for k, by in of_sets.items()},
+                "footage_clips": {str(k): int(v) for k, v in by_place["n"].mean().items()},
             }
-        passes = name not in (BASE, KNOWN) and meets(by_share(gains, name).mean(axis=1), shares)
+        passes = name not in (BASE, KNOWN) and meets(by_share(gains, str(name)).mean(axis=1), shares)
         out["methods"][name] = {"by_share": cells, "passes": bool(passes)}
     names = [n for n in dict.fromkeys(gains.index.get_level_values(0)) if n not in (BASE, KNOWN)]
     out["chosen_on_other_three"] = {}
