@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from violence_detection.backbones import registry
 from violence_detection.backbones.networks import i3d
@@ -79,3 +81,13 @@ def install_pictures(put: Callable[[object, str, object], None], path: Path, sid
         sampling=BackboneSampling(frames=frames, together=True, streams=("rgb",), span_s=2.56),
     )
     put(registry, "_backbones", {**known, PICTURES: small})
+
+
+@contextmanager
+def small_pictures(folder: Path, side: int, frames: int) -> Iterator[Path]:
+    """Meanwhile pictures and I3D are small; yields the file of the published weights, which is put into `folder`."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch.setattr)
+        path = write(folder / "i3d.ckpt")
+        install_pictures(patch.setattr, path, side, frames)
+        yield path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from violence_detection.backbones import engines, stored_networks
 from violence_detection.backbones.registry import Backbone, BackboneSampling
+from violence_detection.system import machine
 
 pytest.importorskip("openvino")
 
@@ -100,3 +102,24 @@ def test_what_was_measured_is_measured_once(kept: Path) -> None:
     assert stored_networks.measured("k", lambda: 0.25) == 0.25
     assert stored_networks.measured("k", lambda: 0.75) == 0.25
     assert stored_networks.measured("other", lambda: 0.75) == 0.75
+
+
+def test_what_another_processor_computes_is_measured_again(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A home folder may be on a volume that several machines share."""
+    assert stored_networks.measured("k", lambda: 0.25) == 0.25
+    monkeypatch.setattr(machine, "processor", lambda: "another")
+    assert stored_networks.measured("k", lambda: 0.75) == 0.75
+
+
+def test_what_a_killed_run_has_left_half_written_goes_and_what_is_being_written_stays(
+    backbone: Backbone, weights: Path, kept: Path
+) -> None:
+    left, now = kept / ".writing-left", kept / ".writing-now"
+    for folder in (left, now):
+        (folder / "whole").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    _features(backbone, weights)
+    assert not left.exists()
+    assert now.exists()

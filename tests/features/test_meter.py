@@ -46,7 +46,9 @@ def test_reports_come_when_due_and_become_curves(tmp_path: Path, caplog: pytest.
     for done in (3, 6):
         time.sleep(0.06)
         reports.tick(done)
-    reports.finish(9)
+    rates = reports.finish(9)
+    with pytest.raises(RuntimeError, match="closed"):
+        reports._write_scalars(rates, 9)
     assert [r.message.split(":")[0] for r in caplog.records][:2] == ["3 of 9 clips", "6 of 9 clips"]
     (events,) = tmp_path.glob("events*")
     values = [

@@ -33,10 +33,7 @@ CONFIG = FeatureConfig(backbone=(seeded_i3d.PICTURES,), streams=("rgb",))
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Small pictures, a small network, and the file of its weights."""
-    with pytest.MonkeyPatch.context() as patch:
-        seeded_i3d.shrink(patch.setattr)
-        path = seeded_i3d.write(tmp_path_factory.mktemp("weights") / "i3d.ckpt")
-        seeded_i3d.install_pictures(patch.setattr, path, SIDE, FRAMES)
+    with seeded_i3d.small_pictures(tmp_path_factory.mktemp("weights"), SIDE, FRAMES) as path:
         yield path
 
 

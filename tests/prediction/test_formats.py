@@ -148,6 +148,15 @@ def test_kept_windows_are_judged_again_as_if_judged_so_at_first(tmp_path: Path, 
     assert kept_windows.read(tmp_path, EventConfig(0.95))[0].label == "nonfight"
 
 
+def test_kept_windows_say_what_judged_them_so_that_no_picture_is_made_again(tmp_path: Path) -> None:
+    """Annotated videos and clips are known by the verdict that they were made of."""
+    verdict = dataclasses.replace(_verdict(), judged_with="openvino-bfloat16")
+    of_video = formats.all_formats()["json"].of_video
+    assert of_video
+    formats.write(tmp_path, "0", of_video(verdict))
+    assert kept_windows.read(tmp_path, verdict.events_by) == [verdict]
+
+
 def test_files_that_hold_no_windows_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file or folder at .*gone"):
         kept_windows.read(tmp_path / "gone", EventConfig())

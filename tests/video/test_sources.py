@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 
 import av
@@ -142,6 +144,17 @@ def test_a_stream_ends_when_it_is_closed_from_elsewhere(transported: Path) -> No
             time.sleep(0.02)
             got += 1
         assert 0 < got < 200
+
+
+def test_a_growing_file_is_given_back_at_its_end_and_where_somebody_stops_early(transported: Path) -> None:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        assert sum(1 for _ in open_source(f"growing:{transported}", still_s=0.1).frames()) == 300
+        frames = open_source(f"growing:{transported}", still_s=0.1).frames()
+        next(frames)
+        del frames
+        gc.collect()
+    assert not [w for w in told if str(transported) in str(w.message)]
 
 
 def test_what_is_no_video_says_so(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Networks as OpenVINO has them, kept in the user's cache, so that a second run builds none with Keras.
 
     $KERAS_HOME/violence_detection/<backbone>-<key>/network.xml, network.bin    (KERAS_HOME: ~/.keras where not set)
-    $KERAS_HOME/violence_detection/precision-<key>.json    what was measured of bfloat16, see precision.py
+    $KERAS_HOME/violence_detection/precision-<key>.json    what was measured of bfloat16 on this kind of processor, see
+                                                           precision.py
 
 The key holds what a network depends on: its weights' hash, its sampling, the code of the networks and the versions of
 what converts it. VIOLENCE_NETWORK_CACHE names another folder; `off` keeps nothing.
@@ -22,7 +23,7 @@ from typing import Any
 
 from violence_detection.backbones import weights as weights_files
 from violence_detection.backbones.registry import Backbone
-from violence_detection.system import storage
+from violence_detection.system import machine, storage
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ _FOLDER = "VIOLENCE_NETWORK_CACHE"
 _NAME = "network.xml"
 #: A network that nobody has used for so long makes room when another is kept.
 _UNUSED_S = 30 * 24 * 3600.0
+#: What a run that was killed has left half written goes when it is so old.
+_WRITING, _ABANDONED_S = ".writing-", 3600.0
 #: What the converted network depends on.
 _PACKAGES = ("openvino", "keras", "tensorflow")
 _CODE = (Path(__file__).parent / "networks", Path(__file__).parents[1] / "training")
@@ -99,9 +102,12 @@ def _keep(model: Any, path: Path) -> None:
     home = path.parent.parent
     home.mkdir(parents=True, exist_ok=True)
     for old in home.glob(f"*/{_NAME}"):
-        if time.time() - old.parent.stat().st_mtime > _UNUSED_S:
+        if _age_s(old.parent) > _UNUSED_S:
             shutil.rmtree(old.parent, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=home, prefix=".writing-") as temporary:
+    for left in home.glob(f"{_WRITING}*"):
+        if _age_s(left) > _ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=home, prefix=_WRITING) as temporary:
         whole = Path(temporary) / "whole"
         whole.mkdir()
         ov.save_model(model, whole / _NAME, compress_to_fp16=False)
@@ -113,12 +119,19 @@ def _keep(model: Any, path: Path) -> None:
                 raise
 
 
+def _age_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
+
+
 def measured(key: str, measure: Callable[[], float]) -> float:
-    """A number that was measured once on this machine, under that key; measured now where it was not."""
+    """A number that was measured once on a processor like this, under that key; measured now where it was not.
+
+    Several machines may share the home folder, and what one computes says nothing of another.
+    """
     home = folder()
     if home is None:
         return measure()
-    path = home / f"precision-{key}.json"
+    path = home / f"precision-{storage.stable_hash([key, machine.processor()], digits=24)}.json"
     try:
         return float(storage.read_json(path)["relative_error"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -181,7 +181,7 @@ class Kaggle:
         if status == 404:
             return transfer.FetchError(
                 f"kaggle:{slug}: no such data set (404). Look at {page(slug)}; if it has moved, change the "
-                f"slug in violence_detection/catalogue.toml"
+                f"slug in violence_detection/datasets/catalogue.toml"
             )
         wait_s = retry_after_s(response.headers.get("Retry-After"))
         return transfer.TryAgain(f"Kaggle answers {status}", wait_s)

@@ -69,55 +69,60 @@ def fine_tune(
 
     `val` is None in it unless val is to be shown.
     """
-    is_hard = mine(oof, fold.train, config.hard_below)
-    if not is_hard.any():
-        raise UserError(
-            f"--fine-tune-hard: no train clip gets less than {config.hard_below} for its class; raise --hard-below"
-        )
-    tuned_fold = folds.with_repeats(fold, is_hard, config.hard_share)
+    hard_fold, n_hard = _with_hard_clips(config, fold, oof)
     tuning = dataclasses.replace(settings, train=train_config(settings.train, config))
-    log.info(
-        "%d of %d train clips are hard; %d draws an epoch",
-        is_hard.sum(),
-        len(fold.train),
-        len(tuned_fold.train),
-    )
     (folder / FOLDER / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
     starts = [folder / name / run_folder.BEST_NAME for name in config.members]
     trained = run(
         [
-            TrainingJob(name, folder / FOLDER / name, pool, tuned_fold, tuning, start, overwrite)
+            TrainingJob(name, folder / FOLDER / name, pool, hard_fold, tuning, start, overwrite)
             for name, start in zip(config.members, starts, strict=True)
         ]
     )
     selection = pool.plain(fold.selection)
-    parts, members = [], []
-    for name, start, tuned in zip(config.members, starts, trained, strict=True):
-        before, after = (_selection_figures(file, selection) for file in (start, tuned.model_path))
-        kept = after["loss"] < before["loss"]
-        parts.append(
-            ensemble.Part(name, tuned.model_path if kept else start, (after if kept else before)["accuracy"])
-        )
-        members.append({"name": name, "kept": kept, "selection_before": before, "selection_after": after})
+    chosen = [
+        _better(name, start, tuned.model_path, selection)
+        for name, start, tuned in zip(config.members, starts, trained, strict=True)
+    ]
     mined = pool.frame[pool.frame.clip_id.isin(set(oof.clip_id))]
     ensemble.write(
         folder / FOLDER,
-        parts,
+        [part for part, _ in chosen],
         selection,
         settings.train.seed,
         mined,
         calibrated=True,
         averaged=config.averaged,
     )
-    figures = {
+    return {
         "model": str(folder / FOLDER),
-        "hard_clips": int(is_hard.sum()),
+        "hard_clips": n_hard,
         "train_clips": len(fold.train),
-        "members": members,
+        "members": [figures for _, figures in chosen],
         "selection": _compare(folder, selection),
         "val": _compare(folder, pool.plain(fold.held_out)) if config.show_val else None,
     }
-    return figures
+
+
+def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> tuple[Fold, int]:
+    """The fold with its hard clips drawn more often, and how many these are. Raises UserError where there are none."""
+    is_hard = mine(oof, fold.train, config.hard_below)
+    if not is_hard.any():
+        raise UserError(
+            f"--fine-tune-hard: no train clip gets less than {config.hard_below} for its class; raise --hard-below"
+        )
+    repeated = folds.with_repeats(fold, is_hard, config.hard_share)
+    n_hard = int(is_hard.sum())
+    log.info("%d of %d train clips are hard; %d draws an epoch", n_hard, len(fold.train), len(repeated.train))
+    return repeated, n_hard
+
+
+def _better(name: str, start: Path, tuned: Path, selection: Samples) -> tuple[ensemble.Part, dict[str, Any]]:
+    """The tuned member where it lowers the selection loss, else the one that it started from; and both figures."""
+    before, after = (_selection_figures(file, selection) for file in (start, tuned))
+    kept = after["loss"] < before["loss"]
+    part = ensemble.Part(name, tuned if kept else start, (after if kept else before)["accuracy"])
+    return part, {"name": name, "kept": kept, "selection_before": before, "selection_after": after}
 
 
 def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:

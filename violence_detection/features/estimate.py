@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.system import storage
+from violence_detection.system import machine, storage
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +52,5 @@ class RateRecord:
 
 def hardware() -> str:
     """Processors and GPUs in words, such as `16 x AMD EPYC 7B13, 2 GPUs`."""
-    model = platform.machine()
-    cpus = Path("/proc/cpuinfo")
-    if cpus.is_file():
-        lines = cpus.read_text(encoding="utf-8", errors="replace").splitlines()
-        model = next(
-            (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model
-        )
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
-    return f"{os.cpu_count()} x {model}, {gpus} GPUs"
+    return f"{os.cpu_count()} x {machine.processor()}, {gpus} GPUs"

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from violence_detection.system import machine
 
@@ -62,6 +62,7 @@ class Meter:
         self.engine, self.clips, self.folder, self.every_s = engine, clips, folder, every_s
         then, images, busy_s = began or (time.monotonic(), engine.images_done, engine.busy_s)
         self._start = self._last = (then, 0, images, busy_s)
+        self._writer: Any = None
 
     def tick(self, clips_done: int) -> None:
         """Report what was done since the last report, if that is long enough ago."""
@@ -78,6 +79,8 @@ class Meter:
         log.info("%d clips in %s: %s", clips_done, _duration(time.monotonic() - self._start[0]), rates)
         if self._last is not self._start:  # shorter runs are no curve
             self._write_scalars(rates, clips_done)
+        if self._writer is not None:
+            self._writer.close()
         return rates
 
     def _rates(self, since: tuple[float, int, int, float], clips_done: int) -> ExtractionRates:
@@ -105,7 +108,7 @@ class Meter:
             "decoder_wait": rates.waited,
             **{f"gpu_{i}_percent": value for i, value in enumerate(rates.gpu_percent)},
         }
-        if not hasattr(self, "_writer"):
+        if self._writer is None:
             self._writer = tf.summary.create_file_writer(str(self.folder))
         with self._writer.as_default():
             for name, value in scalars.items():

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from violence_detection.models.trained_model import Inputs
 
 PLACES, MOMENTS = 4, 8
-#: How often a window is judged for its explanation.
-COST = 1 + PLACES * PLACES + MOMENTS
 #: So many looks at a window are held at once.
 _AT_ONCE = 6
 _SHOWN_HEIGHT = 240

@@ -112,6 +112,7 @@ def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
         warning=str(record.get("warning", "")),
         calibrated=str(record["calibrated"]).lower() == "true",
         fps=float(record["fps"]),
+        judged_with=str(record.get("judged_with", "")),
     )
 
 

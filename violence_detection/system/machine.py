@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -73,6 +74,15 @@ def _memory_cgroups(root: Path) -> Iterator[tuple[_CgroupVersion, str]]:
 def _reclaimable_bytes(folder: Path, version: _CgroupVersion) -> int:
     lines = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
     return sum(int(size) for name, size in lines if name in version.reclaimable)
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name, such as `AMD EPYC 7B13`; its architecture where the system names none."""
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("clip_id", "source_group", "fingerprint", "role", "dataset")
-TRAIN, SELECTION, WEIGHTS, MINED = ROLES = ("train", "selection", "weights", "mined")
+TRAIN, SELECTION, WEIGHTS, MINED = ("train", "selection", "weights", "mined")
 #: What models had that were made before: ids of clips of train and selection, one a line.
 _OLD_NAME = "trained_on.txt"
 

@@ -141,14 +141,18 @@ class GrowingSource(DemuxedSource):
     def __init__(self, path: Path, still_s: float):
         super().__init__(str(path), live=False)
         self._path, self._still_s = path, still_s
+        self._file = growing_file.GrowingFile(path, still_s, self._closed)
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """As of any such source; the file is given back at the end."""
+        with contextlib.closing(self._file):
+            yield from super().frames()
 
     def _open(self) -> av.container.InputContainer:
         growing_file.check_readable_meanwhile(self._path)
-        file = growing_file.GrowingFile(self._path, self._still_s, self._closed)
         try:
-            return av.open(file, "r", metadata_errors="ignore")
+            return av.open(self._file, "r", metadata_errors="ignore")
         except (av.FFmpegError, OSError, ValueError) as e:
-            file.close()
             if not self._path.is_file():
                 raise SourceError(self.name, f"no such file came within {self._still_s:g} s") from e
             raise SourceError(self.name, f"no video that can be read while it grows ({_said(e)})") from e

@@ -89,3 +89,15 @@ def test_a_clip_that_cannot_be_written_holds_no_message_back(
     recorder.close(5)
     assert done == [None, tmp_path / "b.mp4"]
     assert "a.mp4 cannot be written" in caplog.text
+
+
+def test_clips_that_take_too_long_to_be_finished_are_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    footage, recorder = RecentFootage(60.0), ClipRecorder(20.0, 2.0, 60.0)
+    _add(footage, 0, 20, fps=10.0)
+    recorder.begin(tmp_path / "a.mp4", footage, onset_s=20.0)
+    recorder.close(0)
+    assert "1 clips were not finished in time, nor their events told as ended" in caplog.text
+    recorder._thread.join(30)
+    assert (tmp_path / "a.mp4").is_file()

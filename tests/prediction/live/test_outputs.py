@@ -11,21 +11,26 @@ from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import live_parts
 import mqtt_broker
 import pytest
 import requests
+from requests.adapters import HTTPAdapter
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.event_follower import EventNews
 from violence_detection.prediction.events import Event
 from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.prediction.live.messages import EventMessage
-from violence_detection.prediction.live.outputs import mqtt
+from violence_detection.prediction.live.outputs import mqtt, outbox, ways
 from violence_detection.prediction.live.outputs.command import CommandOutput
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
+from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 
@@ -141,6 +146,72 @@ def test_a_webhook_is_tried_again_and_its_password_shown_nowhere(
         WebhookOutput("ftp://host/x", 1)
 
 
+class _Held(Outbox):
+    """Holds each message until it is told to go on."""
+
+    name = "held"
+
+    def __init__(self) -> None:
+        self.has_one, self.go_on = threading.Event(), threading.Event()
+        super().__init__()
+
+    def deliver(self, message: EventMessage) -> None:
+        self.has_one.set()
+        self.go_on.wait(5)
+
+
+class _SlowCount(int):
+    """A number that lets other threads go on while it is added to, as any may between reading and writing."""
+
+    def __add__(self, other: int) -> _SlowCount:
+        time.sleep(1e-4)
+        return _SlowCount(int(self) + other)
+
+
+def test_every_message_that_is_given_up_counts_whichever_thread_had_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """News come of the thread that judges, and those that wait for a clip of the one that writes clips."""
+    monkeypatch.setattr(outbox, "_MOST", 1)
+    held = _Held()
+    held.send(_message())
+    assert held.has_one.wait(5)
+    held.failed = _SlowCount(0)
+
+    def send() -> None:
+        for _ in range(50):
+            held.send(_message())
+
+    threads = [threading.Thread(target=send) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    given_up = held.failed
+    held.go_on.set()
+    held.close(5)
+    assert given_up == 99, "one waits"
+
+
+def test_at_the_end_a_webhook_lets_go_of_its_connection(server: _Server) -> None:
+    server.answers[:] = []
+    output = WebhookOutput(f"http://127.0.0.1:{server.server_port}/hook", 2)
+    output.send(_message())
+    output.close(5)
+    assert output.sent == 1
+    adapter = output._session.get_adapter("http://")
+    assert isinstance(adapter, HTTPAdapter)
+    assert not len(adapter.poolmanager.pools), "no pool keeps a connection"
+
+
+def test_ways_that_are_open_already_are_closed_where_a_later_one_is_refused() -> None:
+    before = set(threading.enumerate())
+    live = LiveConfig(webhook=("http://127.0.0.1:1/x", "ftp://host/x"))
+    with pytest.raises(UserError, match="http"), ways.opened(live, []):
+        pass
+    assert set(threading.enumerate()) == before
+
+
 def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     yard, door = CameraState("yard", ""), CameraState("door", "")
     yard.frames, yard.windows, yard.dropped, yard.events, yard.state = 250, 10, 2, 1, "live"
@@ -223,3 +294,34 @@ def test_a_broker_that_comes_late_gets_the_states_of_now(
             output.close(5)
     finally:
         output.close(0)
+
+
+def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_just_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client's thread tells all once more; meanwhile another says ON."""
+    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    output._keep("yard/violence", "OFF")
+    output._was_connected = True
+    told: list[tuple[str, str | bytes]] = []
+    has_one, go_on = threading.Event(), threading.Event()
+    publish = output._client.publish
+
+    def slow(topic: str, payload: str | bytes, *how: Any) -> Any:
+        if payload == "OFF":
+            has_one.set()
+            go_on.wait(0.2)
+        told.append((topic, payload))
+        return publish(topic, payload, *how)
+
+    monkeypatch.setattr(output._client, "publish", slow)
+    again = threading.Thread(
+        target=output._connected, args=(None, None, None, SimpleNamespace(is_failure=False), None)
+    )
+    again.start()
+    assert has_one.wait(5)
+    output._keep("yard/violence", "ON")
+    go_on.set()
+    again.join()
+    output.close(1)
+    assert [payload for topic, payload in told if topic == "watch/yard/violence"][-1] == "ON"

@@ -15,10 +15,12 @@ import timed_videos
 from violence_detection.errors import SourceError, UserError
 from violence_detection.prediction.config import OutputConfig
 from violence_detection.prediction.events import find_events
-from violence_detection.prediction.live import camera_names, watch
+from violence_detection.prediction.live import camera_names, camera_state, watch
+from violence_detection.prediction.live.camera_reader import CameraReader
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.prediction.live.event_publisher import EventPublisher
+from violence_detection.prediction.live.handover import Handover
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.video import sources
@@ -125,6 +127,33 @@ def test_a_longer_interruption_ends_the_event() -> None:
     _, messages = _watched(footage, LiveConfig(retry_min_s=0.01, bridge_cut_s=5.0))
     ends = [m.news.event for m in messages if m.news.kind == "end"]
     assert [(round(e.start_s), round(e.end_s)) for e in ends] == [(4, 8), (30, 36)], ends
+
+
+class _LookedAt(CameraState):
+    """A camera that somebody looks at just when it has become live."""
+
+    reader: CameraReader[Any] | None = None
+    seen: tuple[str, ...] = ()
+
+    def be(self, state: str, reason: str = "", only_from: str | None = None) -> None:
+        super().be(state, reason, only_from)
+        if state == camera_state.LIVE and self.reader is not None:
+            self.reader.look()
+            self.seen += (self.state,)
+
+
+def test_a_camera_whose_first_frame_has_just_come_does_not_stand_still() -> None:
+    footage, state, model = Footage([], [], 0.2), _LookedAt("yard", "camera"), live_parts.BrightnessModel()
+    reader = CameraReader(
+        state, footage.open, model.make_windows, Handover(5.0, 0.5), None, max_delay_s=5.0, stall_s=10.0,
+        retry_min_s=0.01, retry_max_s=1.0, bridge_cut_s=5.0, clock=footage.clock,
+    )  # fmt: skip
+    state.reader = reader
+    reader.start()
+    assert footage.ended.wait(5), state
+    reader.stop()
+    assert reader.join(5)
+    assert state.seen == (camera_state.LIVE,)
 
 
 def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_asked(

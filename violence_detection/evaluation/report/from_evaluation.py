@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from violence_detection.combine import val_ledger
 from violence_detection.datasets.generated.marker import is_generated
@@ -22,9 +22,6 @@ from violence_detection.evaluation.audits import label_audit, leakage
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.models import run_records
 from violence_detection.system import storage
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

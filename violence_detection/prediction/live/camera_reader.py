@@ -119,7 +119,7 @@ class CameraReader(Generic[W]):
             self.state.state == camera_state.LIVE
             and time.monotonic() - self.state.last_frame_s > self._stall_s
         ):
-            self.state.be(camera_state.STALLED, f"no frame for {self._stall_s:g} s")
+            self.state.be(camera_state.STALLED, f"no frame for {self._stall_s:g} s", camera_state.LIVE)
 
     def _run(self) -> None:
         attempts = 0
@@ -170,6 +170,7 @@ class CameraReader(Generic[W]):
             for frame in source.frames():
                 if self._stop.is_set():
                     break
+                self.state.last_frame_s = time.monotonic()  # before it is live, or it would count as stalled
                 if connection is None:
                     connection = _Connection(
                         self._make_windows(source), frame.time_s, source.live, self._clock()
@@ -178,7 +179,6 @@ class CameraReader(Generic[W]):
                 elif self.state.state == camera_state.STALLED:
                     self.state.be(camera_state.LIVE)
                 self.state.frames += 1
-                self.state.last_frame_s = time.monotonic()
                 if self.recent is not None and (kept := self.recent.kept(frame.time_s, frame.picture)):
                     connection.pictures.append(kept)
                 connection.windows += connection.maker.push(frame)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,16 @@ class CameraState:
     last_frame_s: float = -float("inf")
     failure: str = ""
     is_known: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
-    def be(self, state: str, reason: str = "") -> None:
-        """Change the state, and say so in the log."""
-        if self.is_known and (state, reason) == (self.state, self.reason):
-            return
-        self.state, self.reason, self.is_known = state, reason, True
+    def be(self, state: str, reason: str = "", only_from: str | None = None) -> None:
+        """Change the state, and say so in the log. `only_from`: not if it is another by now. Threads may call it."""
+        with self._lock:
+            if only_from is not None and self.state != only_from:
+                return
+            if self.is_known and (state, reason) == (self.state, self.reason):
+                return
+            self.state, self.reason, self.is_known = state, reason, True
         level = logging.WARNING if state in (STALLED, LOST) else logging.INFO
         log.log(level, "%s: %s%s", self.name, state, f" ({reason})" if reason else "")
 
@@ -49,6 +54,11 @@ class CameraState:
         self.windows += 1
         self.p_violent, self.delay_s = p_violent, delay_s
         self.max_delay_s = max(self.max_delay_s, delay_s)
+
+    def drop(self) -> None:
+        """Count a window that is not judged. The thread that reads and the one that judges may both call it."""
+        with self._lock:
+            self.dropped += 1
 
     def summary(self) -> dict[str, Any]:
         """As the script prints it."""

@@ -84,6 +84,11 @@ class ClipRecorder:
             self._ending = True
             self._changed.notify_all()
         self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            with self._changed:
+                log.warning(
+                    "%d clips were not finished in time, nor their events told as ended", len(self._open)
+                )
 
     def _run(self) -> None:
         while True:

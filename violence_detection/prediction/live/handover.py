@@ -129,6 +129,6 @@ class Handover(Generic[W]):
 
     def _drop(self, queue: deque[WaitingWindow[W]]) -> None:
         camera = queue.popleft().camera
-        camera.dropped += 1
+        camera.drop()
         if not queue:
             self._in_vain.add(camera.name)

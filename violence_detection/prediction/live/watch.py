@@ -192,7 +192,7 @@ class CameraWatch(Generic[W]):
             judged = self._model.judge(item.camera.name, item.window)
         except UnreadableVideo as e:
             log.warning("%s: a window is left out: %s", item.camera.name, e.reason)
-            item.camera.dropped += 1
+            item.camera.drop()
             return
         now_s = time.monotonic()
         self._handover.took(now_s - began_s)

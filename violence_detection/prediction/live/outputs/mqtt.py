@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import uuid
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -58,6 +59,8 @@ class MqttOutput(Outbox):
         #: What is to stand on the broker, by topic, and the topics of which it has not been handed to the client.
         self._retained: dict[str, str] = {"status": "online"}
         self._unsent: set[str] = set()
+        #: Cameras' states, events and the client's own thread all publish these; the last value of each must go last.
+        self._retaining = threading.RLock()
         self._open: set[tuple[str, str]] = set()
         self._said_unreachable = self._was_connected = False
         self._client.connect_async(
@@ -100,19 +103,22 @@ class MqttOutput(Outbox):
         self._client.loop_stop()
 
     def _keep(self, topic: str, value: str) -> None:
-        if self._retained.get(topic) != value:
-            self._retained[topic] = value
-            self._unsent.add(topic)
-        self._send_retained()
+        with self._retaining:
+            if self._retained.get(topic) != value:
+                self._retained[topic] = value
+                self._unsent.add(topic)
+            self._send_retained()
 
     def _send_retained(self) -> None:
-        """Publish what is to stand on the broker and was not handed to the client, as far as it takes it now."""
-        for topic, value in list(self._retained.items()):
+        """Publish what is to stand on the broker and was not handed to the client, as far as it takes it now.
+
+        With `_retaining` held.
+        """
+        for topic, value in self._retained.items():
             if topic in self._unsent:
-                self._unsent.discard(topic)  # first: another thread may change the value meanwhile
                 if not self._publish(topic, value, retain=True):
-                    self._unsent.add(topic)
                     return
+                self._unsent.discard(topic)
 
     def _publish(self, topic: str, value: str | bytes, retain: bool) -> bool:
         """Returns whether the client takes it: it keeps so many messages for a broker that is away, and no more."""
@@ -127,10 +133,11 @@ class MqttOutput(Outbox):
             return
         log.info("mqtt: connected to %s", self._where)
         self._said_unreachable = False
-        # a broker that was started anew may have forgotten all
-        self._unsent |= set(self._retained) if self._was_connected else {"status"}
-        self._was_connected = True
-        self._send_retained()
+        with self._retaining:
+            # a broker that was started anew may have forgotten all
+            self._unsent |= set(self._retained) if self._was_connected else {"status"}
+            self._was_connected = True
+            self._send_retained()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:

@@ -22,6 +22,7 @@ class Outbox(ABC):
 
     def __init__(self) -> None:
         self.sent = self.failed = 0
+        self._counting = threading.Lock()
         self._queue: queue.Queue[EventMessage | None] = queue.Queue(_MOST)
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
@@ -50,8 +51,13 @@ class Outbox(ABC):
                     self._queue.get_nowait()
                 except queue.Empty:
                     continue
-                self.failed += 1
+                self._count_failed()
                 log.warning("%s: too slow, the oldest message that waits is given up", self.name)
+
+    def _count_failed(self) -> None:
+        """Both the threads that have messages and the one that sends them may call it."""
+        with self._counting:
+            self.failed += 1
 
     def _run(self) -> None:
         while (message := self._queue.get()) is not None:
@@ -59,7 +65,7 @@ class Outbox(ABC):
                 self.deliver(message)
                 self.sent += 1
             except Exception as e:  # noqa: BLE001 - whatever its client raises, judging goes on
-                self.failed += 1
+                self._count_failed()
                 log.warning(
                     "%s: %s of %s did not arrive: %s",
                     self.name, message.news.kind, message.news.event_id, redaction.redact(str(e)),

@@ -31,7 +31,8 @@ def opened(
     try:
         if live.on_event is not None:
             outboxes.append(CommandOutput(live.on_event, live.on_event_timeout_s))
-        outboxes += [WebhookOutput(url, live.webhook_timeout_s) for url in live.webhook]
+        for url in live.webhook:  # one by one: where one is refused, those before it are closed
+            outboxes.append(WebhookOutput(url, live.webhook_timeout_s))
         if live.mqtt is not None:
             outboxes.append(MqttOutput(live.mqtt, live.mqtt_prefix))
         if live.metrics_port:

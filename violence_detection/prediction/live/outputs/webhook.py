@@ -38,6 +38,11 @@ class WebhookOutput(Outbox):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry))
         super().__init__()
 
+    def close(self, timeout_s: float) -> None:
+        """Send what waits, and let go of the connections."""
+        super().close(timeout_s)
+        self._session.close()
+
     def deliver(self, message: EventMessage) -> None:
         """Post it. Raises requests.RequestException where no attempt is taken."""
         answer = self._session.post(

@@ -1,0 +1,45 @@
+"""What is known of a camera, which several threads write at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from violence_detection.prediction.live import camera_state
+from violence_detection.prediction.live.camera_state import CameraState
+
+
+class _SlowCount(int):
+    """A number that lets other threads go on while it is added to, as any may between reading and writing."""
+
+    def __add__(self, other: int) -> _SlowCount:
+        time.sleep(1e-4)
+        return _SlowCount(int(self) + other)
+
+
+def test_windows_that_two_threads_drop_all_count() -> None:
+    """The thread that reads drops what is too old, the one that judges what it is too late for."""
+    camera = CameraState("yard", "", dropped=_SlowCount(0))
+
+    def drop() -> None:
+        for _ in range(50):
+            camera.drop()
+
+    threads = [threading.Thread(target=drop) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert camera.dropped == 100
+
+
+def test_a_camera_that_is_lost_meanwhile_is_not_called_stalled() -> None:
+    """The thread that looks for standing cameras saw it live; the one that reads it knows more by now."""
+    camera = CameraState("yard", "")
+    camera.be(camera_state.LIVE)
+    camera.be(camera_state.LOST, "broke off")
+    camera.be(camera_state.STALLED, "no frame for 10 s", only_from=camera_state.LIVE)
+    assert (camera.state, camera.reason) == (camera_state.LOST, "broke off")
+    camera.be(camera_state.LIVE)
+    camera.be(camera_state.STALLED, "no frame for 10 s", only_from=camera_state.LIVE)
+    assert camera.state == camera_state.STALLED
