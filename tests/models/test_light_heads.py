@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from violence_detection.models.light_heads import kernel_head
+from violence_detection.models.light_heads import KernelHead, kernel_head
 from violence_detection.training import heads, saved_heads
 from violence_detection.training.config import KERNEL, HeadConfig
 
@@ -37,11 +37,25 @@ def test_it_says_what_keras_says(stored: tuple[Any, Path]) -> None:
     rng = np.random.default_rng(1)
     inputs = {name: rng.normal(0, 2, (20, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
     inputs["a.rgb"][3] = 0  # a mean of no length
+    inputs["a.rgb"][4] *= 1e-6
     head = kernel_head(file, RECORD)
     assert head is not None
     expected = heads.predict(model, inputs)
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(head.predict(inputs), expected, atol=1e-5)
+
+
+def test_rounding_errors_are_no_features() -> None:
+    rng = np.random.default_rng(2)
+    vectors = rng.normal(0, 1, (5, 6)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    head = KernelHead(
+        {"a.rgb": vectors}, {"a.rgb": np.float32(1)}, rng.normal(0, 1, 5).astype(np.float32), np.float32(0)
+    )
+    features = rng.normal(0, 1, (1, 4, 6)).astype(np.float32)
+    none, error, large = (head.predict({"a.rgb": size * features})[0] for size in (0, 1e-6, 1))
+    assert abs(large - none) > 0.02
+    assert abs(error - none) < 0.01 * abs(large - none)
 
 
 @pytest.mark.parametrize("change", ["missing", "shape", "nan", "cut", "archive", "architecture"])

@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 
 from violence_detection.training import run_folder, whole_numbers
-from violence_detection.training.config import KERNEL
+from violence_detection.training.config import KERNEL, LEAST_LENGTH
 
 #: The end of the name of a tensor with the steps of another, as saved_heads.py has it.
 STEP = ".step"
@@ -41,7 +41,7 @@ class KernelHead:
         """Of its own inputs (N, T, C) the means over time at unit length, (N, C) float32."""
         means = {name: inputs[name].astype(np.float32).mean(axis=1) for name in self.vectors}
         return {
-            name: mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(1e-6))
+            name: mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
             for name, mean in means.items()
         }
 

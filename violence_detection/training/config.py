@@ -11,6 +11,9 @@ from violence_detection.system.settings import BaseConfig, option
 
 #: The head that is fitted at once and not by steps; it looks at no order in time.
 KERNEL = "kernel"
+#: The length below which it takes features for none: of pictures that do not move at all, what measures movement gives
+#: the rounding errors of whatever computed it.
+LEAST_LENGTH = 1e-3
 #: Heads on features, by what pools them over time.
 ON_FEATURES = (
     "bilstm_attention", "lstm", "deep_lstm", "bilstm", "gru", "conv_lstm", "attention", "average", KERNEL,

@@ -17,8 +17,8 @@ from keras import layers, ops
 
 from violence_detection.training.config import ARCHITECTURES as ARCHITECTURES
 from violence_detection.training.config import KERNEL as KERNEL
+from violence_detection.training.config import LEAST_LENGTH, PICTURES_OF, HeadConfig
 from violence_detection.training.config import ON_FEATURES as ON_FEATURES
-from violence_detection.training.config import PICTURES_OF, HeadConfig
 
 #: Clips that are judged at once, and numbers of their inputs: fewer clips where these are pictures.
 PREDICT_BATCH, _PREDICT_NUMBERS = 256, 1 << 25
@@ -97,9 +97,9 @@ class LandmarkSimilarity(layers.Layer):
 
 
 def unit_mean(x: Tensor) -> Tensor:
-    """The mean over time at unit length: (B, T, C) -> (B, C)."""
+    """The mean over time at unit length, or shorter where it is below LEAST_LENGTH: (B, T, C) -> (B, C)."""
     mean = ops.mean(x, axis=1)
-    return mean / ops.maximum(ops.sqrt(ops.sum(ops.square(mean), axis=-1, keepdims=True)), 1e-6)
+    return mean / ops.maximum(ops.sqrt(ops.sum(ops.square(mean), axis=-1, keepdims=True)), LEAST_LENGTH)
 
 
 def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: HeadConfig) -> keras.Model:

@@ -24,7 +24,7 @@ from violence_detection.models import model_files, trained_model
 from violence_detection.models.calibration import Calibration
 from violence_detection.prediction import detector
 from violence_detection.prediction.config import PredictConfig
-from violence_detection.prediction.exports import converters, export, parity
+from violence_detection.prediction.exports import converters, export, parity, runtimes
 from violence_detection.system import storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
@@ -101,6 +101,10 @@ def test_every_format_agrees_with_the_package(exported: Exported) -> None:
     assert set(report["formats"]) == set(FORMATS)
     for of_format in report["formats"].values():
         assert of_format["max_difference"] <= 1e-4
+        assert {name: m["windows"] > 0 for name, m in of_format["members"].items()} == {
+            "lstm": True,
+            "kernel": True,
+        }
         p = [window["p_package"] for window in of_format["windows"]]
         assert max(p) - min(p) > 0.05, "windows that differ"
         assert any("clip.avi" in window["source"] for window in of_format["windows"])
@@ -156,13 +160,34 @@ def test_the_example_judges_a_video_where_neither_package_nor_tensorflow_is(
     assert len(set(found)) > 1
 
 
+def _compared(here: float, there: float, *logits: tuple[float, float]) -> parity.ComparedWindow:
+    of_package, of_export = zip(*logits, strict=True)
+    return parity.ComparedWindow("a clip", runtimes.Said(here, of_package), runtimes.Said(there, of_export))
+
+
 def test_a_format_that_differs_is_a_failure_with_its_figure() -> None:
-    windows = [parity.ComparedWindow("a", 0.5, 0.5004), parity.ComparedWindow("b", 0.5, 0.502)]
-    report = parity.report(windows)
+    same = (1.0, 1.001)
+    for window, said in (
+        (_compared(0.5, 0.5004, same), None),
+        (_compared(0.5, 0.502, same), "P(violent) differs by 0.002"),
+        (_compared(float("nan"), 0.5, same), "P(violent) differs by inf"),
+        (_compared(0.002, 0.0029, (-6.2126, -5.8402)), "the logit of lstm differs by 0.372"),
+        (_compared(0.5, 0.5, (0.0, float("nan"))), "the logit of lstm differs by inf"),
+    ):
+        report = parity.report([_compared(0.3, 0.3, same), window], ["lstm"])
+        assert report["passed"] == (said is None)
+        assert (said or "None") in str(parity.failure(report))
+
+
+def test_a_member_that_is_sure_of_every_window_is_not_shown_to_be_the_same() -> None:
+    windows = [_compared(p, p, (0.1, 0.101), (logit, logit)) for p, logit in ((0.0, -12.0), (1.0, 20.0))]
+    report = parity.report(windows, ["one", "other"])
     assert not report["passed"]
-    assert report["max_difference"] == pytest.approx(0.002)
-    assert parity.report(windows[:1])["passed"]
-    assert not parity.report([parity.ComparedWindow("c", 0.5, float("nan"))])["passed"]
+    assert report["members"]["one"] == {"max_logit_difference": pytest.approx(0.001), "windows": 2}
+    assert "the logits of other are beyond 9 in all windows" in (parity.failure(report) or "")
+    report = parity.report([*windows, _compared(0.2, 0.2, (0.0, 0.0), (-8.0, -8.001))], ["one", "other"])
+    assert report["passed"]
+    assert report["p_package"] == {"lowest": 0.0, "highest": 1.0}
 
 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_members_are_averaged_as_in_the_model() -> None:
         )
         found = Calibration(temperature)
         model = TrainedModel(Path(), (), members, synthetic.FEATURES, {}, calibration=found)
-        p = whole_graph._judged(model, logits, {"a.rgb": values})
+        p = whole_graph._judged(model, whole_graph._logits(logits, {"a.rgb": values}))
         expected = model.average(model.predict({"a.rgb": values[None]}))
         np.testing.assert_allclose(np.asarray(p)[0], expected, rtol=1e-5)
         seen.add(round(float(expected[0]), 4))

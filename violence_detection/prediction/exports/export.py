@@ -10,7 +10,7 @@ DIR/video_windows.py    what they read videos with
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,9 @@ def run(
 ) -> dict[str, Any]:
     """Export the model of the settings; the summary {export, model, formats: {name: ...}, failures}.
 
-    `videos`: files whose windows are compared too, beside made-up ones. A format whose P(violent) differs by more than
-    parity.LIMIT is among the failures, and its files are there to be looked at. Raises UserError where there is no such
-    format or model, a package is missing, or a format cannot hold the model; UnreadableVideo for a video.
+    `videos`: files whose windows are compared too, beside made-up ones. A format that is not shown to say the same (see
+    parity.report) is among the failures, and its files are there to be looked at. Raises UserError where there is no
+    such format or model, a package is missing, or a format cannot hold the model; UnreadableVideo for a video.
     """
     check(formats)
     _check_plain(config)
@@ -59,6 +59,7 @@ def run(
     reference = parity.Reference(model, runs, config.engine)
     windows = _windows(model, inputs, videos, config.stride_s)
     judged = [(source, window, reference(window, inputs)) for source, window in windows]
+    members = [member.name for member in model.members]
     written: dict[str, Any] = {}
     compared: dict[str, Any] = {}
     graph, as_traced = None, None
@@ -71,10 +72,8 @@ def run(
         file = converters.write(name, graph, folder)
         storage.write_text(folder / standalone.example_name(name), standalone.example(name))
         written[name] = manifest.of_files(name, folder)
-        compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)))
-        said = "agrees with" if compared[name]["passed"] else "DIFFERS from"
-        log.info("%s %s this package: by %.2g at most, over %d windows (limit %g)", name, said,
-                 compared[name]["max_difference"], len(judged), parity.LIMIT)  # fmt: skip
+        compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)), members)
+        _tell(name, compared[name])
     storage.write_json(folder / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
     storage.write_json(folder / MANIFEST_NAME, {**described, "formats": written})
     return _summary(folder, path, compared)
@@ -110,19 +109,22 @@ def _windows(
     return found
 
 
+def _tell(name: str, of_format: Mapping[str, Any]) -> None:
+    p, windows = of_format["p_package"], len(of_format["windows"])
+    said = parity.failure(of_format) or "it agrees with this package"
+    log.info("%s: %s; by %.2g at most (limit %g), P(violent) from %.4f to %.4f over %d windows", name, said,
+             of_format["max_difference"], parity.LIMIT, p["lowest"], p["highest"], windows)  # fmt: skip
+
+
 def _summary(folder: Path, model: Path, compared: dict[str, Any]) -> dict[str, Any]:
-    shown = ("max_difference", "limit", "passed")
+    shown = ("max_difference", "limit", "p_package", "logit_limit", "members", "passed")
     return {
         "export": str(folder),
         "model": str(model),
         "formats": {name: {key: of_format[key] for key in shown} for name, of_format in compared.items()},
         "failures": [
-            {
-                "path": str(folder / FORMATS[name].files[0]),
-                "reason": f"P(violent) differs by {of_format['max_difference']:.3g} from this package's, the limit is "
-                f"{parity.LIMIT:g}; see {PARITY_NAME}",
-            }
+            {"path": str(folder / FORMATS[name].files[0]), "reason": f"{reason}; see {PARITY_NAME}"}
             for name, of_format in compared.items()
-            if not of_format["passed"]
+            if (reason := parity.failure(of_format))
         ],
     }

@@ -12,7 +12,7 @@ from violence_detection.models.calibration import BALANCED, key_of
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.exports.converters import FORMATS
-from violence_detection.prediction.exports.whole_graph import OUTPUT, PictureInput
+from violence_detection.prediction.exports.whole_graph import LOGITS, OUTPUT, PictureInput
 from violence_detection.system import storage
 from violence_detection.video import pictures
 from violence_detection.video.decode import MIN_FRAMES
@@ -35,6 +35,12 @@ def of_model(
         ],
         "inputs": [_described(i) for i in inputs],
         "output": {"name": OUTPUT, "shape": [1], "dtype": "float32", "meaning": "P(violent) of the window"},
+        "other_output": {
+            "name": LOGITS,
+            "shape": [len(model.members)],
+            "dtype": "float32",
+            "meaning": "the members' logits before any temperature",
+        },
         "normalisation": "in the model: pictures are RGB, 0 to 255",
         "windows": {
             "window_s": window_s,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 
 from violence_detection.backbones import engines
 from violence_detection.errors import UnreadableVideo
-from violence_detection.prediction.exports.runtimes import ExportedModel
+from violence_detection.models import averaging
+from violence_detection.prediction.exports.runtimes import ExportedModel, Said
 from violence_detection.prediction.exports.whole_graph import PictureInput
 from violence_detection.video import augment, decode, pictures, sampling, window_pictures
 from violence_detection.video.window_pictures import Viewer
@@ -20,8 +21,11 @@ from violence_detection.video.window_pictures import Viewer
 if TYPE_CHECKING:
     from violence_detection.models.trained_model import BackboneRun, TrainedModel
 
-#: P(violent) of an exported model may differ by so much.
-LIMIT = 1e-3
+#: P(violent) of an exported model may differ by so much, and a member's logit: as strict where P is 0.5, which changes
+#: by a quarter of what the logit does.
+LIMIT, LOGIT_LIMIT = 1e-3, 4e-3
+#: A logit farther from 0 is not compared: in float32 a P so near to 1 has no digits left to tell it from others.
+TELLING = 9.0
 #: Windows that are made up, and those of each video that are compared.
 MADE_WINDOWS, WINDOWS_A_VIDEO = 4, 4
 _SHAPES, _LARGEST_STEP = 6, 9
@@ -32,17 +36,36 @@ Window = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class ComparedWindow:
-    """P(violent) of one window by this package and by the exported model. `source`: whose pictures they were."""
+    """What this package and the exported model say of one window. `source`: whose pictures they were."""
 
     source: str
-    p_package: float
-    p_export: float
+    package: Said
+    export: Said
 
     @property
     def difference(self) -> float:
-        """How far apart they are; infinite where one is no number."""
-        difference = abs(self.p_package - self.p_export)
-        return difference if np.isfinite(difference) else float("inf")
+        """How far apart their P(violent) are; infinite where one is no number."""
+        return _apart(self.package.p, self.export.p)
+
+    def logit_difference(self, member: int) -> float | None:
+        """How far apart a member's logits are; None where that is not compared."""
+        here, there = self.package.logits[member], self.export.logits[member]
+        return None if abs(here) > TELLING else _apart(here, there)
+
+    def record(self) -> dict[str, Any]:
+        """As parity.json has it."""
+        return {
+            "source": self.source,
+            "p_package": self.package.p,
+            "p_export": self.export.p,
+            "difference": self.difference,
+            "logits_package": self.package.logits,
+            "logits_export": self.export.logits,
+        }
+
+
+def _apart(here: float, there: float) -> float:
+    return abs(here - there) if np.isfinite([here, there]).all() else float("inf")
 
 
 class Reference:
@@ -66,8 +89,8 @@ class Reference:
         """What ran the backbones."""
         return sorted({engine.name for engine in self._engines})
 
-    def __call__(self, window: Window, inputs: Sequence[PictureInput]) -> float:
-        """P(violent) for the pictures of one window."""
+    def __call__(self, window: Window, inputs: Sequence[PictureInput]) -> Said:
+        """What it says of the pictures of one window."""
         features: dict[str, np.ndarray] = {}
         for run, engine in zip(self._runs, self._engines, strict=True):
             given = {i.stream: window[i.name] for i in inputs if i.run is run}
@@ -75,23 +98,63 @@ class Reference:
                 images = pictures.without_still(given["rgb"]) if stream == "moving" else given[stream]
                 features |= run.by_input(stream, engine.submit(images).result())
         views = {name: values.astype(np.float16)[None, None] for name, values in features.items()}
-        return float(self._model.average(self._model.average_views(views))[0])
+        return self._judged(views)
+
+    def _judged(self, views: Mapping[str, np.ndarray]) -> Said:
+        members = self._model.members
+        raw = self._model.average_views(dict(views), [replace(m, temperature=None) for m in members])
+        own = {m.name: averaging.scaled(raw[m.name], 1 / (m.temperature or 1.0)) for m in members}
+        logits = tuple(float(averaging.logit(raw[m.name])[0]) for m in members)
+        return Said(float(self._model.average(own)[0]), logits)
 
 
-def compare(reference: Sequence[tuple[str, Window, float]], exported: ExportedModel) -> list[ComparedWindow]:
-    """Each window with what the exported model says. `reference`: source, pictures, and the package's P(violent)."""
-    return [ComparedWindow(source, p, exported(window)) for source, window, p in reference]
+def compare(reference: Sequence[tuple[str, Window, Said]], exported: ExportedModel) -> list[ComparedWindow]:
+    """Each window with what the exported model says. `reference`: source, pictures, and what the package says."""
+    return [ComparedWindow(source, said, exported(window)) for source, window, said in reference]
 
 
-def report(compared: Sequence[ComparedWindow]) -> dict[str, Any]:
-    """As parity.json has it."""
+def report(compared: Sequence[ComparedWindow], members: Sequence[str]) -> dict[str, Any]:
+    """As parity.json has it. `members`: their names, in order.
+
+    Passed: P differs by LIMIT at most, and each member's logit was compared and differs by LOGIT_LIMIT at most. P alone
+    says little where it is near 0 or 1, and nothing of members that do not count where another is sure.
+    """
     worst = max(window.difference for window in compared)
+    by_member = {name: _of_member(compared, member) for member, name in enumerate(members)}
+    said = [window.package.p for window in compared]
     return {
         "max_difference": worst,
         "limit": LIMIT,
-        "passed": worst <= LIMIT,
-        "windows": [{**asdict(window), "difference": window.difference} for window in compared],
+        "p_package": {"lowest": min(said), "highest": max(said)},
+        "logit_limit": LOGIT_LIMIT,
+        "members": by_member,
+        "passed": worst <= LIMIT
+        and all(m["windows"] and m["max_logit_difference"] <= LOGIT_LIMIT for m in by_member.values()),
+        "windows": [window.record() for window in compared],
     }
+
+
+def _of_member(compared: Sequence[ComparedWindow], member: int) -> dict[str, Any]:
+    found = [d for window in compared if (d := window.logit_difference(member)) is not None]
+    return {"max_logit_difference": max(found, default=None), "windows": len(found)}
+
+
+def failure(of_format: Mapping[str, Any]) -> str | None:
+    """Why a report is not passed, for people; None where it is."""
+    found = []
+    if of_format["max_difference"] > LIMIT:
+        found.append(
+            f"P(violent) differs by {of_format['max_difference']:.3g} from this package's (limit {LIMIT:g})"
+        )
+    for name, of_member in of_format["members"].items():
+        if not of_member["windows"]:
+            found.append(f"the logits of {name} are beyond {TELLING:g} in all windows, so it was not compared: give "
+                         "videos of which it is less sure")  # fmt: skip
+        elif of_member["max_logit_difference"] > LOGIT_LIMIT:
+            found.append(
+                f"the logit of {name} differs by {of_member['max_logit_difference']:.3g} (limit {LOGIT_LIMIT:g})"
+            )
+    return "; ".join(found) or None
 
 
 def made_windows(inputs: Sequence[PictureInput], seed: int = 0) -> Iterator[tuple[str, Window]]:

@@ -7,7 +7,6 @@ in the picture and then over frames: TFLite pools in two dimensions only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -16,9 +15,13 @@ from keras import layers, ops
 from violence_detection.errors import UserError
 
 
-def unrolled_logits(head: keras.Model) -> keras.Model:
-    """A head up to its logits, (B, 1) float32, in float32 throughout and without loops."""
-    copy = keras.models.clone_model(head, clone_function=_unrolled)
+def unrolled_logits(head: keras.Model, two_dimensional: bool = False) -> keras.Model:
+    """A head up to its logits, (B, 1) float32, in float32 throughout and without loops.
+
+    `two_dimensional`: a network over time that it holds is written as `in_two_dimensions` does, and B is 1. Raises
+    UserError where that cannot be.
+    """
+    copy = keras.models.clone_model(head, clone_function=_flat_trunk if two_dimensional else _unrolled)
     copy.set_weights(head.get_weights())
     return keras.Model(copy.inputs, copy.get_layer("logits").output)
 
@@ -37,14 +40,11 @@ def _unrolled(layer: Any) -> Any:
     return type(layer).from_config(config | {"dtype": "float32"})
 
 
-def check_heads(heads: Iterable[keras.Model]) -> None:
-    """Raise UserError for a head that is a whole network over time, which has no form in two dimensions here."""
-    for head in heads:
-        if any(isinstance(layer, layers.Conv3D) for layer in head._flatten_layers()):
-            raise UserError(
-                f"the member {head.name} is a network over time, for which this format has no layers. Use --export "
-                "onnx or openvino"
-            )
+def _flat_trunk(layer: Any) -> Any:
+    """The same, and of a layer that runs a `network` of its own (VideoTrunk) that network in two dimensions."""
+    copy = _unrolled(layer)
+    network = getattr(copy, "network", None)
+    return in_two_dimensions(network) if isinstance(network, keras.Model) else copy
 
 
 def in_two_dimensions(network: keras.Model) -> keras.Model:
@@ -62,10 +62,17 @@ def in_two_dimensions(network: keras.Model) -> keras.Model:
 def _flat(layer: Any) -> Any:
     config = layer.get_config()
     if isinstance(layer, layers.Conv3D):
-        plain = (layer.padding, layer.dilation_rate, layer.groups, layer.data_format, layer.use_bias)
-        if plain != ("same", (1, 1, 1), 1, "channels_last", False) or config["activation"] != "linear":
+        plain = (layer.padding, layer.dilation_rate, layer.groups, layer.data_format)
+        if plain != ("same", (1, 1, 1), 1, "channels_last"):
             raise _not_flat(layer)
-        return ConvolutionOfFrames(layer.filters, layer.kernel_size, layer.strides, name=layer.name)
+        return ConvolutionOfFrames(
+            layer.filters,
+            layer.kernel_size,
+            layer.strides,
+            layer.use_bias,
+            config["activation"],
+            name=layer.name,
+        )
     if isinstance(layer, layers.MaxPooling3D):
         if (layer.padding, layer.data_format) != ("same", "channels_last"):
             raise _not_flat(layer)
@@ -75,21 +82,32 @@ def _flat(layer: Any) -> Any:
 
 def _not_flat(layer: keras.Layer) -> UserError:
     return UserError(
-        f"the backbone's layer {layer.name} ({type(layer).__name__}) is of a kind that TFLite cannot be given. Export "
+        f"the network's layer {layer.name} ({type(layer).__name__}) is of a kind that TFLite cannot be given. Export "
         "to onnx or openvino instead"
     )
 
 
 class ConvolutionOfFrames(layers.Layer):
-    """A Conv3D without bias, padding "same", of one clip: (1, T, H, W, C) -> (1, T', H', W', filters)."""
+    """A Conv3D, padding "same", of one clip: (1, T, H, W, C) -> (1, T', H', W', filters)."""
 
-    def __init__(self, filters: int, kernel_size: tuple[int, ...], strides: tuple[int, ...], **kwargs: Any):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: tuple[int, ...],
+        strides: tuple[int, ...],
+        use_bias: bool,
+        activation: Any,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.filters, self.kernel_size, self.strides = filters, kernel_size, strides
+        self.use_bias, self.activation = use_bias, keras.activations.get(activation)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = (*self.kernel_size, input_shape[-1], self.filters)
         self.kernel = self.add_weight(shape=shape, trainable=False, name="kernel")
+        if self.use_bias:
+            self.bias = self.add_weight(shape=(self.filters,), trainable=False, name="bias")
         super().build(input_shape)
 
     def call(self, x: Any) -> Any:
@@ -97,7 +115,8 @@ class ConvolutionOfFrames(layers.Layer):
         frames = ops.concatenate(_shifted(x[0], length, self.strides[0]), axis=-1)
         kernel = ops.transpose(self.kernel, (1, 2, 0, 3, 4))
         kernel = ops.reshape(kernel, (height, width, length * channels, self.filters))
-        return ops.conv(frames, kernel, strides=self.strides[1:], padding="same")[None]
+        found = ops.conv(frames, kernel, strides=self.strides[1:], padding="same")
+        return self.activation(found + self.bias if self.use_bias else found)[None]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         return _output_shape(input_shape, self.strides, self.filters)

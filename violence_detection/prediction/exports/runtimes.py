@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from violence_detection.prediction.exports.whole_graph import OUTPUT
+from violence_detection.prediction.exports.whole_graph import LOGITS, OUTPUT
 
-#: Pictures by input name to P(violent).
-ExportedModel = Callable[[Mapping[str, np.ndarray]], float]
+
+class Said(NamedTuple):
+    """What is said of one window: P(violent), and of each member the logit before any temperature."""
+
+    p: float
+    logits: tuple[float, ...]
+
+
+#: Pictures by input name to what is said of them.
+ExportedModel = Callable[[Mapping[str, np.ndarray]], Said]
 
 
 def load(format_name: str, path: Path) -> ExportedModel:
@@ -23,21 +31,29 @@ def _onnx(path: Path) -> ExportedModel:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda pictures: float(session.run([OUTPUT], dict(pictures))[0].item())
+    return lambda pictures: _said(*session.run([OUTPUT, LOGITS], dict(pictures)))
 
 
 def _openvino(path: Path) -> ExportedModel:
     import openvino as ov
 
     compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda pictures: float(compiled(dict(pictures))[OUTPUT].item())
+    return lambda pictures: _of_outputs(compiled(dict(pictures)))
 
 
 def _tflite(path: Path) -> ExportedModel:
     from ai_edge_litert.interpreter import Interpreter
 
     run: Any = Interpreter(str(path)).get_signature_runner()
-    return lambda pictures: float(run(**pictures)[OUTPUT].item())
+    return lambda pictures: _of_outputs(run(**pictures))
+
+
+def _of_outputs(outputs: Any) -> Said:
+    return _said(outputs[OUTPUT], outputs[LOGITS])
+
+
+def _said(p: np.ndarray, logits: np.ndarray) -> Said:
+    return Said(float(p.item()), tuple(logits.tolist()))
 
 
 _LOADERS = {"onnx": _onnx, "openvino": _openvino, "tflite": _tflite}

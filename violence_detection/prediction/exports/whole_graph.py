@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from violence_detection.models.trained_model import BackboneRun, TrainedModel
 
-#: The name of the graph's only output, (1,) float32.
-OUTPUT = "p_violent"
+#: The names of the graph's outputs: (1,) float32, and of each member in their order the logit before any temperature,
+#: (M,) float32. Formats sort outputs by name.
+OUTPUT, LOGITS = "p_violent", "raw_logits"
 #: Streams whose pictures are given; `moving` is made of `rgb` in the graph.
 _GIVEN_STREAMS = ("rgb", "crop", "motion")
 #: As in models.calibration: added to a probability before its logarithm is taken.
@@ -67,14 +68,12 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
     """
     import tensorflow as tf
 
-    if two_dimensional:
-        portable_layers.check_heads(member.model for member in model.members)
     given = picture_inputs(runs)
     networks = []
     for run in runs:
         network = run.backbone.build(run.weights)
         networks.append(portable_layers.in_two_dimensions(network) if two_dimensional else network)
-    heads = [portable_layers.unrolled_logits(member.model) for member in model.members]
+    heads = [portable_layers.unrolled_logits(member.model, two_dimensional) for member in model.members]
 
     def whole(**pictures: Any) -> dict[str, Any]:
         by_name = {name: tf.cast(images, tf.float32) for name, images in pictures.items()}
@@ -84,7 +83,8 @@ def trace(model: TrainedModel, runs: Sequence[BackboneRun], two_dimensional: boo
             for stream in run.config.streams:
                 images = without_still(mine["rgb"]) if stream == "moving" else mine[stream]
                 inputs |= run.by_input(stream, network(images, training=False))
-        return {OUTPUT: tf.reshape(_judged(model, heads, inputs), (1,))}
+        logits = _logits(heads, inputs)
+        return {OUTPUT: tf.reshape(_judged(model, logits), (1,)), LOGITS: tf.reshape(logits, (len(logits),))}
 
     module = tf.Module()
     # what the graph computes with must live as long as it does; saved as models, they would be traced alone
@@ -118,12 +118,18 @@ def in_half_precision(x: Any) -> Any:
     return scaled - (scaled - x)
 
 
-def _judged(model: TrainedModel, heads: Sequence[keras.Model], features: Mapping[str, Any]) -> Any:
-    """P(violent), of shape (1, 1), for features (T, C) by input name."""
+def _logits(heads: Sequence[keras.Model], features: Mapping[str, Any]) -> list[Any]:
+    """What each head says, (1, 1), of features (T, C) by input name."""
     import tensorflow as tf
 
     inputs = {name: in_half_precision(values)[tf.newaxis] for name, values in features.items()}
-    logits = [head({i.name: inputs[i.name] for i in head.inputs}, training=False) for head in heads]
+    return [head({i.name: inputs[i.name] for i in head.inputs}, training=False) for head in heads]
+
+
+def _judged(model: TrainedModel, logits: Sequence[Any]) -> Any:
+    """P(violent), of shape (1, 1), for the members' logits (1, 1)."""
+    import tensorflow as tf
+
     total = sum(member.weight for member in model.members)
     shares = [member.weight / total for member in model.members]
     own = [logit / (member.temperature or 1.0) for member, logit in zip(model.members, logits, strict=True)]
