@@ -8,6 +8,7 @@
     python test_violence_model.py --model fast --export onnx,tflite exported
     python test_violence_model.py --calibrate quiet_hour.mp4 --save-profile door.json
     python test_violence_model.py --profile door.json night.mp4
+    python test_violence_model.py --adapt footage_of_the_place --save-model place
     python test_violence_model.py night.mp4 --output night --timeline night/page
     python test_violence_model.py --rejudge night --model accurate --learn marks.json --save-profile camera.json
     python test_violence_model.py front=rtsp://user@192.168.1.20/stream1 --clips events --mqtt mqtt://localhost
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 from violence_detection import cli
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.prediction.config import OutputConfig, PredictConfig, QuietConfig
+from violence_detection.prediction.config import AdaptConfig, OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.system import settings, storage
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _export(args)
     if args.calibrate:
         return _calibrate(args)
+    if args.adapt:
+        return _adapt(args)
 
     from violence_detection.prediction import batch, written_outputs  # heavy imports only now
 
@@ -87,14 +90,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     args = cli.parse(parser, argv)
-    kinds = {"--rejudge": args.rejudge, "--export": args.export, "--calibrate": args.calibrate}
+    kinds = {
+        "--rejudge": args.rejudge,
+        "--export": args.export,
+        "--calibrate": args.calibrate,
+        "--adapt": args.adapt,
+    }
     given = [flag for flag, value in kinds.items() if value]
     if len(given) > 1:
         parser.error(f"{' and '.join(given)} are runs of their own: give one of them")
     if bool(args.videos) == bool(given) and not args.export:
-        parser.error("give videos to judge, or --rejudge PATH, --export FORMAT DIR or --calibrate FOOTAGE")
+        parser.error(
+            "give videos to judge, or --rejudge PATH, --export FORMAT DIR, --calibrate or --adapt FOOTAGE"
+        )
     if args.calibrate and not args.save_profile:
         parser.error("--calibrate needs --save-profile FILE: where the camera's profile is written")
+    if bool(args.adapt) != bool(args.save_model):
+        parser.error("--adapt FOOTAGE and --save-model DIR, where the adapted model is written, go together")
     if args.learn and not (args.rejudge and args.save_profile and args.model):
         parser.error(
             "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
@@ -134,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         "made-up pictures and on the videos given, if any",
     )
     cli.add_config(parser, QuietConfig)
+    cli.add_config(parser, AdaptConfig)
     parser.add_argument(
         "--save-profile",
         type=Path,
@@ -173,6 +186,18 @@ def _calibrate(args: argparse.Namespace) -> int:
     summary = quiet_footage.run(
         cli.build(PredictConfig, args), cli.build(QuietConfig, args), args.save_profile, output
     )
+    cli.print_summary(summary)
+    return cli.exit_code(summary["failures"])
+
+
+def _adapt(args: argparse.Namespace) -> int:
+    """The model adapted to a place."""
+    from violence_detection.prediction import adapting
+
+    adapt = cli.build(AdaptConfig, args)
+    assert adapt.adapt
+    assert adapt.save_model
+    summary = adapting.run(cli.build(PredictConfig, args), adapt.adapt, adapt.save_model)
     cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
 

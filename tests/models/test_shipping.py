@@ -22,6 +22,9 @@ from violence_detection.evaluation import training_overlap
 from violence_detection.features.config import ExtractConfig
 from violence_detection.features.key import Inputs
 from violence_detection.models import (
+    adapted_head,
+    adapted_model,
+    averaging,
     calibration,
     model_card,
     model_files,
@@ -107,6 +110,36 @@ def test_it_knows_the_clips_it_was_trained_on(by_name: Path, pool: Pool) -> None
     assert training_overlap.compare(model, renamed, "").near_copy.found == len(renamed), (
         "copies by fingerprint"
     )
+
+
+def test_it_is_adapted_into_a_model_of_its_own_that_claims_nothing(
+    by_name: Path, pool: Pool, tmp_path: Path
+) -> None:
+    inputs, source, to = _inputs(pool), by_name / "tiny", tmp_path / "adapted"
+    before, kernel = trained_model.load(source), adapted_model.kernel_of(source)
+    p = before.average(before.predict(inputs))
+    # a made-up model is sure of little
+    adapted = adapted_head.adapt(kernel.head, inputs, np.where(p > np.median(p), 0.9, 0.1))
+    adapted_model.write(source, kernel, adapted.head, to, {"windows": len(p)})
+    after = trained_model.load(to)
+    one, other = before.predict(inputs), after.predict(inputs)
+    np.testing.assert_array_equal(other["average"], one["average"])
+    assert np.abs(other["kernel"] - one["kernel"]).max() > 0.01
+    own = after.members[1].temperature
+    raw = adapted.head.predict(inputs)
+    expected = raw if own is None else averaging.scaled(raw, 1 / own)
+    np.testing.assert_allclose(other["kernel"], expected, atol=1e-5)
+    assert calibration.read(to).temperature == calibration.read(source).temperature
+    assert not calibration.read(to).operating_points
+    assert not run_records.read(to).final_fit
+    assert model_files.identity(to) != model_files.identity(source)
+    assert storage.read_json(to / adapted_model.RECORD_NAME) == {"windows": len(p)}
+    assert adapted_model.kernel_of(to).record["head"]["landmarks"] == len(adapted.head.kernel)
+
+
+def test_what_has_no_kernel_head_is_not_adapted() -> None:
+    with pytest.raises(UserError, match="has none"):
+        adapted_model.kernel_of(shipped.find(Path("fast")))
 
 
 def test_its_card_says_what_the_folds_gave_and_its_own_name(by_name: Path) -> None:

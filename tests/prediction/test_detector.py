@@ -144,6 +144,19 @@ def _stand_in_detector(
     return detector.Detector(PredictConfig(model=folder, **settings))
 
 
+def test_the_windows_of_a_file_have_the_probabilities_of_its_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = _stand_in_detector(
+        tmp_path, monkeypatch, lambda x: x.mean(axis=(1, 2))[:, [0, 1, 2, 0]], stride_s=1.0
+    )
+    clip = small_videos.write(tmp_path / "clip.avi", 1)
+    found = judge.windows_of(clip)
+    p = np.concatenate([p for _, p in found])
+    assert [round(float(x), 4) for x in p] == [w.p_violent for w in judge.judge(clip).windows]
+    assert sum(len(inputs["stand_in.rgb"]) for inputs, _ in found) == len(p)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
 def test_features_that_are_no_numbers_are_a_named_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float

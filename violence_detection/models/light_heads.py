@@ -35,13 +35,26 @@ class KernelHead:
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """P(fight), (N,) float64 in [0, 1], for inputs name -> (N, T, C), of which it takes its own."""
-        found = []
-        for name, vectors in self.vectors.items():
-            mean = inputs[name].astype(np.float32).mean(axis=1)
-            unit = mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
-            found.append(np.exp(2 * self.gammas[name] * (unit @ vectors.T - 1)))
-        logits = np.mean(found, axis=0) @ self.kernel + self.bias
-        return 1 / (1 + np.exp(-logits.astype(np.float64)))
+        return 1 / (1 + np.exp(-self.logits(self.units(inputs)).astype(np.float64)))
+
+    def units(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of its own inputs (N, T, C) the means over time at unit length, (N, C) float32."""
+        means = {name: inputs[name].astype(np.float32).mean(axis=1) for name in self.vectors}
+        return {
+            name: mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
+            for name, mean in means.items()
+        }
+
+    def likeness(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
+        """How like its landmarks such means are, (N, M) in (0, 1]."""
+        found = [np.exp(2 * self.gammas[n] * (units[n] @ v.T - 1)) for n, v in self.vectors.items()]
+        alike: np.ndarray = np.mean(found, axis=0)
+        return alike
+
+    def logits(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What it says of such means, (N,)."""
+        said: np.ndarray = self.likeness(units) @ self.kernel + self.bias
+        return said
 
 
 def stored_as_whole(stored: Any, name: str) -> bool:

@@ -128,6 +128,21 @@ class QuietConfig(BaseConfig):
 
 
 @dataclass(frozen=True)
+class AdaptConfig(BaseConfig):
+    """A model of its own for a place, from footage without labels."""
+
+    adapt: Path | None = option(
+        None,
+        "footage of one place, without labels: a video, or a folder of them; a model that is adapted to it is written "
+        "to --save-model",
+    )
+    save_model: Path | None = option(
+        None,
+        "where the model of --adapt is written: a folder that is not there yet, for --model in later runs",
+    )
+
+
+@dataclass(frozen=True)
 class OutputConfig(BaseConfig):
     """What is made of the verdicts besides the JSON line. The names of formats are those of prediction/outputs/."""
 

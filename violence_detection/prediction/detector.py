@@ -111,18 +111,58 @@ class Detector:
         except decode.DecodesOtherwise:
             return self._judge(path, decode.probe(path))
 
+    def windows_of(self, path: Path | str) -> list[tuple[Inputs, np.ndarray]]:
+        """All features of the windows of a video file, name -> (N, V, T, C), with P(violent) (N,), some at a time.
+
+        Also those that judging does without where a member is sure. The probability is by no camera profile. Raises
+        UnreadableVideo naming the file.
+        """
+        path = Path(path)
+        try:
+            return list(self._windows_of(path, decode.packet_timing(path)))
+        except decode.DecodesOtherwise:
+            return list(self._windows_of(path, decode.probe(path)))
+
+    def _windows_of(
+        self, path: Path, found: decode.VideoInfo | decode.PacketTiming
+    ) -> Iterator[tuple[Inputs, np.ndarray]]:
+        _, windows = self._laid(path, found)
+        seen = iter(self._seen(path, found, windows))
+        while some := list(itertools.islice(seen, _WINDOWS_AT_ONCE)):
+            inputs = self.features(some)
+            _check_finite(str(path), inputs)
+            with self._heads:
+                p = self.model.average(self.model.average_views(inputs))
+            _check_finite(str(path), {"P(violent)": p})
+            yield inputs, p
+
+    def _laid(
+        self, path: Path, found: decode.VideoInfo | decode.PacketTiming
+    ) -> tuple[list[sampling.Window], list[sampling.Window]]:
+        """Every window of a file, and those that show movement. Raises UnreadableVideo where none does."""
+        info = found.info if isinstance(found, decode.PacketTiming) else found
+        every = sampling.sliding_windows(info, self.model.features.window_s, self.stride_s)
+        windows = [window for window in every if sampling.shows_movement(info, window)]
+        if not windows:
+            raise UnreadableVideo(path, sampling.too_still(info, self.model.features.window_s))
+        return every, windows
+
+    def _seen(
+        self,
+        path: Path,
+        found: decode.VideoInfo | decode.PacketTiming,
+        windows: Sequence[sampling.Window],
+    ) -> Iterable[SeenWindow]:
+        # the plain view is the same whatever the clip
+        clip_id = storage.sha256_file(path)[:16] if len(self.views) > 1 else ""
+        return window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
+
     def _judge(self, path: Path, found: decode.VideoInfo | decode.PacketTiming) -> Verdict:
         info = found.info if isinstance(found, decode.PacketTiming) else found
         window_s = self.model.features.window_s
-        every = sampling.sliding_windows(info, window_s, self.stride_s)
-        windows = [window for window in every if sampling.shows_movement(info, window)]
-        if not windows:
-            raise UnreadableVideo(path, sampling.too_still(info, window_s))
+        every, windows = self._laid(path, found)
         judged: list[JudgedWindow] = []
-        # the plain view is the same whatever the clip
-        clip_id = storage.sha256_file(path)[:16] if len(self.views) > 1 else ""
-        seen = window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
-        for some in self._at_work(seen):
+        for some in self._at_work(self._seen(path, found, windows)):
             probabilities = self._probabilities(str(path), some)
             new = [
                 self.profiled(_judged(info, at_work.window, float(p)))

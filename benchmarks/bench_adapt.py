@@ -1,0 +1,397 @@
+"""Whether unlabelled footage of a place makes the detector better there, tried on data sets that were left out.
+
+    python benchmarks/bench_adapt.py --data-root DATA --models models_accurate --backbone i3d_actions,dinov2_spread \\
+        --streams rgb,moving
+
+DATA/combined_all is what combine_all_datasets.py makes; --models the folder of train_ensemble_models.py --members
+kernel,i3d_tuned --leave-one-dataset-out on the same clips, whose predictions of the first seed are read; the features
+are those of its kernel head.
+
+The sources of each left-out set are cut into two halves (--halves times, each half in both roles): from one comes the
+footage, as many clips as allow every share of fights, the other is judged whole, at the shipped threshold or the one
+that the method finds (adapting_methods.py, models/adapted_head.py). Pseudo-labelled clips are one more data set to
+which the kernel head is fitted, the classes weighing the same; the network's logits stay. `threshold kept`: by as much
+as one half of the footage moves in the median when the other is fitted to, the threshold moves too. All gains are
+paired: on the same judged clips. The rule is in docs/decisions.md, "Adapting without labels". `chosen on the other
+three`: on each set the method that gains most on the other three and passes there. One JSON line; with --output also
+tables for reading: points of balanced accuracy, ± between halves, in brackets those of accuracy at that share of
+fights.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import adapting_methods as methods
+import numpy as np
+import pandas as pd
+from adapting_methods import FIGHT, NONE, QUIET, Elsewhere, Footage
+from probe_features import Probe, note_look, opened
+from sklearn.metrics import roc_auc_score
+from sklearn.svm import SVC
+
+from violence_detection import cli
+from violence_detection.ensemble.cross_validation import LEFT_OUT_PREDICTIONS_NAME
+from violence_detection.models import adapted_head, averaging
+from violence_detection.models.averaging import EarlyExit
+from violence_detection.system import storage
+from violence_detection.system.console import log
+from violence_detection.training import kernel_fit
+
+SHARES, QUIET_SHARES = (0.02, 0.2, 0.5, 0.8), (0.0, 0.02, 0.05)
+KERNEL, NETWORK = "kernel", "i3d_tuned"
+KEPT = "; threshold kept"
+BUILT = "labels: P below .2, above .8; kernel ridge; threshold kept (--adapt)"
+BASE, KNOWN = "as it is", "threshold, had the footage labels"
+MEASURES = ("balanced_accuracy", "accuracy", "roc_auc", "accuracy_at_share")
+GAIN, LOSS = 0.01, 0.005
+
+
+def main() -> int:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py")
+    parser.add_argument("--halves", type=int, default=10, help="cuts of each set into halves (default: 10)")
+    parser.add_argument("--built-alone", action="store_true", help="try what --adapt does, and nothing else")
+    parser.add_argument("--output", type=Path, help="tables to read, .md")
+    parser.set_defaults(seeds=0)
+    args, probe, failures = opened(parser)
+    places = read_places(probe, args.models / "seed_0")
+    rows = []
+    for name, shares, ways in (
+        ("told nothing", SHARES, {**methods.THRESHOLDS, **methods.LABELS}),
+        ("told that it is quiet", QUIET_SHARES, {**methods.QUIET_THRESHOLDS, **methods.QUIET_LABELS}),
+    ):
+        for place in places:
+            for half in range(2 * args.halves):
+                rows += [
+                    {"told": name, **row}
+                    for row in tried(place, half, shares, {} if args.built_alone else ways)
+                ]
+            log.info("%s, %s: tried", name, place.name)
+    frame = pd.DataFrame(rows)
+    found = {str(told): summarised(part) for told, part in frame.groupby("told")}
+    whole = {p.name: p.whole() for p in places}
+    note_look(
+        probe,
+        [{"name": "adapting", "elsewhere": {"accuracy": np.mean([w["accuracy"] for w in whole.values()])}}],
+    )
+    text = "\n".join(f"{told}\n\n{table(part)}" for told, part in found.items())
+    if args.output:
+        storage.write_text(args.output, text)
+    log.info("\n%s", text)
+    cli.print_summary({"places": whole, "halves": args.halves, **found})
+    return cli.exit_code(failures)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A left-out data set: its clips, what the members say of them, and what the kernel head is fitted to.
+
+    `network`, `published` (n,): logits of the network, as they are averaged, and of the run; `temperature`: of the
+    kernel head. `alike` (t + n, t + n): the kernel between the clips trained on, then the set's own. `train_labels`,
+    `cells` (t,): of those trained on their labels, and data set and class.
+    """
+
+    name: str
+    labels: np.ndarray
+    groups: np.ndarray
+    network: np.ndarray
+    published: np.ndarray
+    temperature: float
+    alike: np.ndarray
+    train_labels: np.ndarray
+    cells: np.ndarray
+    kernel_c: float
+    elsewhere: Sequence[Elsewhere]
+    exits: EarlyExit | None
+
+    def whole(self) -> dict[str, Any]:
+        """What the kernel head fitted here gives, all clips, and how far it is from the run's own."""
+        z = self.mean(self.kernel_as_it_is)
+        p, q = (1 / (1 + np.exp(-x)) for x in (z, self.published))
+        return {
+            "accuracy": round(float(((z >= 0) == self.labels).mean()), 4),
+            "accuracy_of_the_run": round(float(((self.published >= 0) == self.labels).mean()), 4),
+            "largest_difference_of_p": round(float(np.abs(p - q).max()), 4),
+            "n": len(z),
+        }
+
+    @cached_property
+    def kernel_as_it_is(self) -> np.ndarray:
+        """The kernel head's logits of all clips (n,), fitted to none of them."""
+        return self.kernel(np.zeros(0, int), np.zeros(0, int))
+
+    def mean(self, kernel: np.ndarray) -> np.ndarray:
+        """The mean of the members' logits (n,), or the network's where it is sure and judges alone."""
+        mean = (kernel / self.temperature + self.network) / 2
+        if self.exits is None:
+            return mean
+        return np.where(self.exits.is_sure(1 / (1 + np.exp(-self.network))), self.network, mean)
+
+    def adapted(self, clips: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """Of all clips (n,), as --adapt makes the kernel head of these clips, in their order, and P(fight) of them."""
+        t, here = len(self.train_labels), np.arange(len(self.labels))
+        kernel = self.kernel_as_it_is
+        labels, part = adapted_head.pseudo_labels(p), adapted_head.pieces(len(p))
+
+        def fitted(sure: np.ndarray) -> np.ndarray:
+            added = clips[sure]
+            points = np.concatenate([np.arange(t), t + added])
+            alike = self.alike[np.ix_(points, points)]
+            shares = adapted_head.correction(alike, kernel[added], labels[sure])
+            moved: np.ndarray = self.alike[np.ix_(t + here, points)] @ shares
+            return moved
+
+        sure = labels != NONE
+        moved = [fitted(np.flatnonzero(sure & (part == k)))[clips[part != k]] for k in (0, 1)]
+        return self.mean(kernel + fitted(np.flatnonzero(sure)) - np.median(np.concatenate(moved)))
+
+    def logits(self, added: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """Of all clips (n,), with the kernel head fitted to these clips of the place too, labelled so."""
+        return self.mean(self.kernel(added, labels))
+
+    def kernel(self, added: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """The kernel head's logits of all clips (n,), fitted to these clips of the place too, labelled so."""
+        t = len(self.train_labels)
+        fitted = np.concatenate([np.arange(t), t + added])
+        known = np.concatenate([self.train_labels, labels])
+        cells = np.concatenate([self.cells, np.array([f"here/{k}" for k in labels], dtype=object)])
+        weights = np.zeros(len(known))
+        for k in (QUIET, FIGHT):
+            names, inverse, counts = np.unique(
+                cells[known == k].astype(str), return_inverse=True, return_counts=True
+            )
+            weights[known == k] = len(known) / (2 * len(names) * counts[inverse])
+        machine = SVC(C=self.kernel_c, kernel="precomputed", cache_size=500)
+        machine.fit(self.alike[np.ix_(fitted, fitted)], known, sample_weight=weights)
+        margins = machine.decision_function(self.alike[np.ix_(t + np.arange(len(self.labels)), fitted)])
+        logits: np.ndarray = kernel_fit.LOGIT_SCALE * margins
+        return logits
+
+
+def read_places(probe: Probe, run: Path) -> list[Place]:
+    """The left-out sets of a run (its folder of a seed), with features of the probe."""
+    stored = pd.read_csv(run / LEFT_OUT_PREDICTIONS_NAME).set_index("clip_id")
+    rows = probe.samples.rows
+    own = stored.loc[rows.clip_id]
+    said = averaging.logit(own.p_violent.to_numpy(float))
+    network = averaging.logit(own[f"p_{NETWORK}"].to_numpy(float))
+    everywhere = {
+        d: Elsewhere(said[probe.datasets == d], probe.labels[probe.datasets == d])
+        for d in set(probe.datasets)
+    }
+    places = []
+    for name in sorted(everywhere):
+        folder = run / f"without_{name}"
+        used = pd.read_csv(folder / KERNEL / "trained_on.csv")
+        train = np.flatnonzero(rows.clip_id.isin(used.clip_id[used.role == "train"]))
+        here = np.flatnonzero(probe.datasets == name)
+        record = storage.read_json(folder / "ensemble.json")
+        members = {m["name"]: m for m in record["members"]}
+        exits = record.get(averaging.EARLY_EXIT_KEY)
+        both = np.concatenate([train, here])
+        alike: Any = 0.0
+        for points_name, points in probe.points.items():
+            gamma = kernel_fit.sharpness(points[train], probe.head.kernel_width)
+            products = probe.products[points_name][np.ix_(both, both)]
+            alike = alike + np.exp(2 * gamma * (products - 1)) / len(probe.points)
+        cells = (rows.dataset + "/" + rows.label).to_numpy(object)[train]
+        places.append(
+            Place(
+                name, probe.labels[here], probe.groups[here], network[here], said[here],
+                members[KERNEL][averaging.TEMPERATURE_KEY], alike, probe.labels[train], cells, probe.head.kernel_c,
+                [v for k, v in sorted(everywhere.items()) if k != name],
+                EarlyExit(**exits) if exits else None,
+            )
+        )  # fmt: skip
+    return places
+
+
+def halves(place: Place, half: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the half that gives footage and of the one that is judged, no source in both."""
+    rng = np.random.default_rng(storage.stable_seed(half // 2, place.name))
+    side: dict[str, int] = {}
+    mostly = {g: place.labels[place.groups == g].mean() >= 0.5 for g in sorted(set(place.groups))}
+    for k in (False, True):
+        for i, group in enumerate(rng.permutation([g for g, m in mostly.items() if m == k])):
+            side[str(group)] = (i + half + int(k)) % 2
+    sides = np.array([side[str(g)] for g in place.groups])
+    return np.flatnonzero(sides == 0), np.flatnonzero(sides == 1)
+
+
+def footage_of(place: Place, half: np.ndarray, share: float, most: float, seed: int) -> np.ndarray:
+    """Indices of as many clips of the half as any share up to `most` allows, with that share of fights."""
+    rng = np.random.default_rng(storage.stable_seed(seed, place.name, "footage"))
+    fights, quiet = (rng.permutation(half[place.labels[half] == k]) for k in (FIGHT, QUIET))
+    n = int(min(len(fights) / most, len(quiet)))
+    n_fights = round(share * n) if share * n >= 1 or share == 0 else 1
+    return np.concatenate([fights[:n_fights], quiet[: n - n_fights]])
+
+
+def tried(
+    place: Place, half: int, shares: Sequence[float], ways: Mapping[str, Callable[[Footage], Any]]
+) -> Iterator[dict[str, Any]]:
+    """A row for each share and method: the figures on the judged half, and what they gain on `as it is`."""
+    given, judged = halves(place, half)
+    base = place.mean(place.kernel_as_it_is)
+    for share in shares:
+        clips = footage_of(place, given, share, max(shares), half)
+        footage = Footage(base[clips], place.elsewhere)
+        logits = {BASE: base}
+        if FIGHT in place.labels[clips]:
+            logits[KNOWN] = base - best_threshold(base[clips], place.labels[clips])
+        for name, way in ways.items():
+            found = way(footage)
+            if isinstance(found, float):
+                logits[name] = base - found
+            else:
+                known = found != NONE
+                logits[name] = place.logits(clips[known], found[known])
+                logits[name + KEPT] = logits[name] - moved_by(place, clips, found, base)
+        # in order of sources, as footage is in order of time
+        clips = clips[np.argsort(place.groups[clips], kind="stable")]
+        p = 1 / (1 + np.exp(-Footage(base[clips], place.elsewhere).log_odds()[0]))
+        logits[BUILT] = place.adapted(clips, p)
+        before = figures(base[judged], place.labels[judged], share)
+        for name, z in logits.items():
+            after = figures(z[judged], place.labels[judged], share)
+            gains = {f"gain_{k}": after[k] - before[k] for k in MEASURES}
+            yield {
+                "place": place.name,
+                "half": half,
+                "share": share,
+                "method": name,
+                "n": len(clips),
+                **after,
+                **gains,
+            }
+
+
+def moved_by(place: Place, clips: np.ndarray, labels: np.ndarray, base: np.ndarray) -> float:
+    """How far the footage's own logits move, in the median, when the other half of it is fitted to."""
+    half = np.arange(len(clips)) % 2
+    moved = []
+    for k in (0, 1):
+        fitted = (half == k) & (labels != NONE)
+        there = clips[half != k]
+        moved.append((place.logits(clips[fitted], labels[fitted]) - base)[there])
+    return float(np.median(np.concatenate(moved)))
+
+
+def figures(z: np.ndarray, labels: np.ndarray, share: float) -> dict[str, float]:
+    """Of logits (n,), 0 the threshold; `accuracy_at_share`: were so many of the judged fights."""
+    recall, calm = float((z[labels == FIGHT] >= 0).mean()), float((z[labels == QUIET] < 0).mean())
+    return {
+        "balanced_accuracy": (recall + calm) / 2,
+        "accuracy": float(((z >= 0) == labels).mean()),
+        "roc_auc": float(roc_auc_score(labels, z)),
+        "accuracy_at_share": share * recall + (1 - share) * calm,
+    }
+
+
+def best_threshold(z: np.ndarray, labels: np.ndarray) -> float:
+    """Of balanced accuracy on these clips; in the middle of the best stretch."""
+    at = np.concatenate([[z.min() - 1], (np.sort(z)[1:] + np.sort(z)[:-1]) / 2, [z.max() + 1]])
+    score = np.array([(z[labels == 1] >= t).mean() + (z[labels == 0] < t).mean() for t in at])
+    return float(np.median(at[score >= score.max() - 1e-9]))
+
+
+def summarised(frame: pd.DataFrame) -> dict[str, Any]:
+    """By method and share: means over the sets, each alike, gains by set, and whether the rule is met."""
+    shares = sorted(set(frame.share))
+    gains = frame.pivot_table("gain_balanced_accuracy", ["method", "share"], "place")
+    out: dict[str, Any] = {"methods": {}}
+    for name, part in frame.groupby("method", sort=False):
+        cells = {}
+        for share, rows in part.groupby("share"):
+            by_place = rows.groupby("place")
+            mean = rows.groupby("place")[[*MEASURES, *(f"gain_{k}" for k in MEASURES)]].mean().mean()
+            over_halves = rows.groupby("half").gain_balanced_accuracy.mean()
+            of_sets: dict[str, pd.Series] = {
+                "gain_by_place": by_place.gain_balanced_accuracy.mean(),
+                "gain_sd_by_place": by_place.gain_balanced_accuracy.std(),
+                **{f"{k}_by_place": by_place[k].mean() for k in MEASURES},
+            }
+            cells[f"{share:g}"] = {
+                **{str(k): round(float(v), 4) for k, v in mean.items()},
+                "gain_sd_between_halves": round(float(over_halves.std()), 4),
+                **{k: {str(n): round(float(v), 4) for n, v in by.items()} for k, by in of_sets.items()},
+                "footage_clips": {str(k): int(v) for k, v in by_place["n"].mean().items()},
+            }
+        passes = name not in (BASE, KNOWN) and meets(by_share(gains, str(name)).mean(axis=1), shares)
+        out["methods"][name] = {"by_share": cells, "passes": bool(passes)}
+    names = [n for n in dict.fromkeys(gains.index.get_level_values(0)) if n not in (BASE, KNOWN)]
+    out["chosen_on_other_three"] = {}
+    for place in gains.columns:
+        others = {n: by_share(gains.drop(columns=place), n).mean(axis=1) for n in names}
+        passing = {n: g[main_share(shares)] for n, g in others.items() if meets(g, shares)}
+        chosen = max(passing, key=lambda n: passing[n]) if passing else BASE
+        out["chosen_on_other_three"][place] = {
+            "method": chosen,
+            "gain": {f"{s:g}": round(float(by_share(gains, chosen)[place][s]), 4) for s in shares},
+        }
+    return out
+
+
+def by_share(gains: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Of one method: share by set."""
+    return gains.loc[[name]].droplevel(0)
+
+
+def main_share(shares: Sequence[float]) -> float:
+    """The share at which a gain is asked for."""
+    return 0.0 if 0.0 in shares else 0.5
+
+
+def meets(gain: pd.Series, shares: Sequence[float]) -> bool:
+    """The rule, of mean gains by share."""
+    asked = main_share(shares)
+    return bool(gain[asked] >= GAIN and all(gain[s] >= -LOSS for s in shares if s != asked and s < 0.5))
+
+
+def table(found: Mapping[str, Any]) -> str:
+    """As Markdown: by method its gains in points of balanced accuracy."""
+    shares = list(found["methods"][BASE]["by_share"])
+    asked = "0" if "0" in shares else "0.5"
+    places = sorted(found["methods"][BASE]["by_share"][asked]["gain_by_place"])
+    heads = [f"{100 * float(s):g} % fights" for s in shares]
+    beside = [f"{p} at {100 * float(asked):g} %" for p in places]
+    lines = [
+        f"| method | {' | '.join(heads)} | AUC at {100 * float(asked):g} % | {' | '.join(beside)} | passes |"
+    ]
+    lines.append("|---" * (len(shares) + len(places) + 3) + "|")
+    for name, method in found["methods"].items():
+        found_at = method["by_share"]
+        if name == BASE:
+            cells = [f"{100 * found_at[s]['balanced_accuracy']:.1f}" for s in shares]
+            sets = [f"{100 * found_at[asked]['balanced_accuracy_by_place'][p]:.1f}" for p in places]
+        else:
+            cells = [
+                f"{100 * found_at[s]['gain_balanced_accuracy']:+.1f} ±{100 * found_at[s]['gain_sd_between_halves']:.1f}"
+                f" ({100 * found_at[s]['gain_accuracy_at_share']:+.1f})" if s in found_at else "" for s in shares
+            ]  # fmt: skip
+            sets = [
+                f"{100 * found_at[asked]['gain_by_place'][p]:+.1f}" if asked in found_at else ""
+                for p in places
+            ]
+        auc = f"{found_at[asked]['roc_auc']:.3f}" if asked in found_at else ""
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {auc} | {' | '.join(sets)} | {'yes' if method['passes'] else ''} |"
+        )
+    chosen = ", ".join(
+        f"{p}: {c['method']} {100 * c['gain'][asked]:+.1f}" for p, c in found["chosen_on_other_three"].items()
+    )
+    return "\n".join(lines) + f"\n\nchosen on the other three: {chosen}\n"
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
