@@ -97,23 +97,14 @@ def write(
     tuned_on = {trained_clips.WEIGHTS: selection.rows}
     if mined is not None:
         tuned_on[trained_clips.MINED] = mined
-    found = temperatures = None
-    if averaged.in_logits and calibrated:
-        by_name = {part.name: p for part, p in zip(parts, p_fight, strict=True)}
+    by_member = {part.name: p for part, p in zip(parts, p_fight, strict=True)}
+    found = own = None
+    if calibrated and averaged.in_logits:
         told = out_of_fold.member_temperatures if out_of_fold else None
-        own = told or calibrate.member_temperatures(selection.rows, by_name)
-        temperatures = [own[part.name] for part in parts]
-        p_fight = np.array([averaging.scaled(p, 1 / t) for p, t in zip(p_fight, temperatures, strict=True)])
+        own = told or calibrate.member_temperatures(selection.rows, by_member)
+        by_member = {name: averaging.scaled(p, 1 / own[name]) for name, p in by_member.items()}
     if calibrated:
-        names = [part.name for part in parts]
-        by_member = dict(zip(names, p_fight, strict=True))
-        average = averaging.together(by_member, weights.values, averaged)
-        basis = out_of_fold or calibrate.on_selection(
-            selection.rows,
-            average,
-            "the epoch and the members' weights",
-            averaged.settled(by_member),
-        )
+        basis = out_of_fold or _on_selection(selection, by_member, weights, averaged)
         found = calibrate.fit(basis, seed)
         calibrate.say(folder, found)
     write_listed(
@@ -123,10 +114,22 @@ def write(
         weights.record(),
         tuned_on,
         found,
-        temperatures=temperatures,
+        temperatures=[own[part.name] for part in parts] if own else None,
         averaged=averaged,
     )
     return weights
+
+
+def _on_selection(
+    selection: Samples,
+    by_member: Mapping[str, np.ndarray],
+    weights: member_weights.Weights,
+    averaged: Averaging,
+) -> CalibrationBasis:
+    """What the members say together of the selection part: P(fight) (N,) of each, by its own temperature."""
+    average = averaging.together(by_member, weights.values, averaged)
+    chose = "the epoch and the members' weights"
+    return calibrate.on_selection(selection.rows, average, chose, averaged.settled(by_member))
 
 
 def write_listed(
