@@ -17,6 +17,7 @@ DATA/combined_all is what combine_all_datasets.py makes, QUIET a folder of video
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import tempfile
@@ -42,6 +43,7 @@ Frames: TypeAlias = list[np.ndarray]
 WIDTH, HEIGHT, FPS = 640, 360, 25
 NOISES = (2, 5, 10, 20)
 NIGHT_NOISE = 5
+GRAINS = 400
 
 
 def main() -> int:
@@ -131,13 +133,22 @@ def dark(frames: Frames, _: np.random.Generator) -> Frames:
 
 
 def noisy(frames: Frames, rng: np.random.Generator, noise: float = 10.0) -> Frames:
-    """With noise that a picture of WIDTH x HEIGHT has before it is shrunk."""
-    out = []
-    for frame in frames:
-        grain = rng.normal(0, noise, (HEIGHT, WIDTH)).astype(np.float32)
-        shrunk = cv2.resize(grain, frame.shape[1::-1], interpolation=cv2.INTER_AREA)
-        out.append(np.clip(frame + shrunk[..., None] + 0.5, 0, 255).astype(np.uint8))
-    return out
+    """With noise that a picture of WIDTH x HEIGHT has before it is shrunk, by its standard deviation."""
+    height, width, _ = frames[0].shape
+    made = grains(height, width)
+    chosen = made[rng.integers(len(made), size=len(frames))]
+    return [
+        np.clip(frame + noise * grain[..., None] + 0.5, 0, 255).astype(np.uint8)
+        for frame, grain in zip(frames, chosen, strict=True)
+    ]
+
+
+@functools.cache
+def grains(height: int, width: int) -> np.ndarray:
+    """Some such noise of standard deviation 1, shrunk: (N, height, width) float32."""
+    rng = np.random.default_rng(1)
+    whole = (rng.normal(0, 1, (HEIGHT, WIDTH)).astype(np.float32) for _ in range(GRAINS))
+    return np.stack([cv2.resize(grain, (width, height), interpolation=cv2.INTER_AREA) for grain in whole])
 
 
 HARDER: dict[str, Callable[[Frames, np.random.Generator], Frames]] = {
@@ -183,12 +194,12 @@ def night_frames(video: Path, minutes: float) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
     _, first = decode.read(video, lambda _: range(1))
     still = cv2.resize(first[0], (WIDTH, HEIGHT), interpolation=cv2.INTER_AREA)
-    grains = [rng.normal(0, NIGHT_NOISE, (HEIGHT, WIDTH, 1)).astype(np.float32) for _ in range(50)]
+    noise = [rng.normal(0, NIGHT_NOISE, (HEIGHT, WIDTH, 1)).astype(np.float32) for _ in range(50)]
     quiet_frames = round((minutes * 60 - min(60.0, info.duration_s)) * FPS / 2)
 
     def quiet() -> Iterator[np.ndarray]:
         for _ in range(quiet_frames):
-            yield np.clip(still + grains[rng.integers(len(grains))], 0, 255).astype(np.uint8)
+            yield np.clip(still + noise[rng.integers(len(noise))], 0, 255).astype(np.uint8)
 
     yield from quiet()
     for _, frame in decode.moments(video, info, range(min(info.n_frames, 60 * FPS))):
