@@ -82,7 +82,9 @@ class KeptVerdicts:
             return
         entry = {name: value for name, value in asdict(verdict).items() if name in FIELDS}
         # as the model gave them: which camera profile is applied is said anew by each run
-        entry["windows"] = [JudgedWindow(w.start_s, w.end_s, w.p_judged).record() for w in verdict.windows]
+        entry["windows"] = [
+            JudgedWindow(w.start_s, w.end_s, w.p_judged, still=w.still).record() for w in verdict.windows
+        ]
         self._record(key, entry)
         self._known[key] = entry
 
