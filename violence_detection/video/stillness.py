@@ -17,7 +17,7 @@ TILES = 32
 #: Of so many tiles that change most the last one counts.
 FEWEST_TILES = 4
 #: Grey levels. Of 810 windows of fights of four data sets the stillest changes by 58, benchmarks/bench_stillness.py.
-STILL_BELOW = 12.0
+STILL_BELOW = 8.0
 
 
 def change_of(frames: Iterable[np.ndarray]) -> float:
