@@ -64,7 +64,7 @@ def create(
     always with `precision` float32, that. Raises UserError if OpenVINO was asked for and is not installed.
     """
     kind = _ready(kind)
-    reduced = _reduced_precision(kind) if precision == "auto" else None
+    reduced = _reduced_precision(kind) if precision != "float32" else None
     if reduced and set(trained_with) == {f"{kind}-{reduced}"}:
         return _engine(kind, backbone, weights, frames, reduced)
     exact = _engine(kind, backbone, weights, frames, "float32")
