@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from violence_detection.combine import duplicates, fingerprint
+from violence_detection.combine import duplicates
+from violence_detection.video import fingerprint
 
 PLANTED_SHARE = 0.05
 CAMERA_SHARE, CAMERA_CLIPS = 0.2, 10

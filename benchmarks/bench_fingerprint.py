@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 
 from benchmarks import alterations
-from violence_detection.combine import duplicates, fingerprint, second_look
+from violence_detection.combine import duplicates, second_look
 from violence_detection.system import storage
-from violence_detection.video import decode
+from violence_detection.video import decode, fingerprint
 from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger("bench_fingerprint")

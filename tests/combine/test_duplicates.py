@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_duplicates
-from violence_detection.combine import duplicates, fingerprint
+from violence_detection.combine import duplicates
 from violence_detection.combine.duplicates import Pair
+from violence_detection.video import fingerprint
 
 
 def spectra(seed: int, *, motion: float = 0.2, n_frames: int = 8) -> np.ndarray:

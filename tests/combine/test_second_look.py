@@ -12,9 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from violence_detection.combine import combine, duplicates, fingerprint, manifest, second_look
+from violence_detection.combine import combine, duplicates, manifest, second_look
 from violence_detection.combine.config import CombineConfig
 from violence_detection.system import console
+from violence_detection.video import fingerprint
 
 WIDTH, HEIGHT = 640, 360
 

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from violence_detection.combine import fingerprint
 from violence_detection.ensemble import folds, pool
 from violence_detection.errors import UserError
+from violence_detection.video import fingerprint
 
 
 def _frame() -> pd.DataFrame:

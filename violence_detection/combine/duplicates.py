@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from violence_detection.combine import fingerprint
 from violence_detection.datasets import source_groups
+from violence_detection.video import fingerprint
 
 if TYPE_CHECKING:
     import faiss

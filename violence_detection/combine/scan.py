@@ -12,10 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.combine import fingerprint
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, storage
-from violence_detection.video import decode, video_files
+from violence_detection.video import decode, fingerprint, video_files
 
 JOURNAL_NAME = ".scan.jsonl"
 #: What a scan finds changes with it: to be given another value whenever decoding or fingerprinting gives other results,

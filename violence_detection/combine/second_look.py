@@ -15,11 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection.combine import fingerprint
 from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, storage
-from violence_detection.video import decode, video_files
+from violence_detection.video import decode, fingerprint, video_files
 
 log = logging.getLogger(__name__)
 

@@ -87,7 +87,7 @@ def test_a_group_of_look_alikes_that_is_misread_is_found() -> None:
 
 
 def test_copies_under_both_labels_are_suspects_however_well_they_are_believed() -> None:
-    from violence_detection.combine import fingerprint
+    from violence_detection.video import fingerprint
 
     rows, values = train_part(1)
     rows = out_of_fold(rows, values)

@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import small_videos
 
-from violence_detection.combine import fingerprint
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, training_overlap
 from violence_detection.evaluation.audits import leakage
@@ -21,6 +20,7 @@ from violence_detection.features.config import FeatureConfig
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.training import trained_clips
 from violence_detection.training.training_data import Samples
+from violence_detection.video import fingerprint
 
 INPUT = "efficientnet_lite0.rgb"
 STEPS = 2
