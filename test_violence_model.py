@@ -192,12 +192,14 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 def _adapt(args: argparse.Namespace) -> int:
     """The model adapted to a place."""
+    from violence_detection.combine import fingerprint
     from violence_detection.prediction import adapting
 
     adapt = cli.build(AdaptConfig, args)
     assert adapt.adapt
     assert adapt.save_model
-    summary = adapting.run(cli.build(PredictConfig, args), adapt.adapt, adapt.save_model)
+    config = cli.build(PredictConfig, args)
+    summary = adapting.run(config, adapt.adapt, adapt.save_model, fingerprint.along)
     cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
 

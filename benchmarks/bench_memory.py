@@ -15,6 +15,7 @@ import resource
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,8 @@ def repeated(clip: Path, minutes: float, to: Path) -> Path:
     return to
 
 
-def judged(model: str, video: str, tta: int, engine: str, out: Any) -> None:
-    """In a process of its own."""
+def judged(model: str, video: str, tta: int, engine: str) -> dict[str, Any]:
+    """Figures of one video: to be called in a process of its own."""
     import violence_detection
 
     detector = violence_detection.load(model, tta=tta, engine=engine)
@@ -72,14 +73,12 @@ def judged(model: str, video: str, tta: int, engine: str, out: Any) -> None:
     began_s = time.perf_counter()
     verdict = detector.judge(video)
     took_s = time.perf_counter() - began_s
-    out.put(
-        {
-            "loaded_mb": round(loaded_kb / 1024),
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            "times_real_time": round(verdict.duration_s / took_s, 2),
-            "windows": len(verdict.windows),
-        }
-    )
+    return {
+        "loaded_mb": round(loaded_kb / 1024),
+        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "times_real_time": round(verdict.duration_s / took_s, 2),
+        "windows": len(verdict.windows),
+    }
 
 
 def main() -> int:
@@ -90,17 +89,13 @@ def main() -> int:
     p.add_argument("--tta", type=int, default=1)
     p.add_argument("--engine", default="auto")
     args = cli.parse(p)
-    spawn = multiprocessing.get_context("spawn")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         once = encoded(args.clip, Path(folder, "once.mp4"))
         for minutes in args.minutes.split(","):
             video = repeated(once, float(minutes), Path(folder, f"{minutes}.mp4"))
-            out = spawn.SimpleQueue()
-            process = spawn.Process(target=judged, args=(args.model, str(video), args.tta, args.engine, out))
-            process.start()
-            found[minutes] = out.get()
-            process.join()
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                found[minutes] = alone.submit(judged, args.model, str(video), args.tta, args.engine).result()
     peaks = [figures["peak_mb"] for figures in found.values()]
     growth = round(max(peaks) / min(peaks), 3)
     print(json.dumps({"model": args.model, "tta": args.tta, "minutes": found, "growth": growth}))

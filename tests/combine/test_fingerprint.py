@@ -106,6 +106,20 @@ def test_the_plan_of_a_window_stays_inside_it_and_begins_with_it() -> None:
     assert max(fingerprint.sample_plan(info, start=990, length=125)) < 1000
 
 
+def test_a_long_video_has_one_wherever_a_clip_may_be_cut_from_it(tmp_path: Path) -> None:
+    frames = moving_blobs(7, 120)
+    long = write_frames(tmp_path / "long.mp4", frames)
+    found = fingerprint.along(long)
+    assert found[0] == (0, fingerprint.of_video(long)[1])
+    assert [start for start, _ in found] == [0, 9, 19, 28, 38, 48, 57, 67, 76, 86, 96]
+    for first in (5, 43, 80):
+        cut = write_frames(tmp_path / f"{first}.mp4", frames[first : first + 24])
+        pairs = duplicates.find_pairs([*(text for _, text in found), fingerprint.of_video(cut)[1]])
+        assert any(pair.j == len(found) for pair in pairs), f"cut at frame {first}"
+    brief = write_frames(tmp_path / "brief.mp4", frames[:10], 120.0)
+    assert fingerprint.along(brief) == [(0, fingerprint.of_video(brief)[1])]
+
+
 def test_a_text_that_is_no_fingerprint_is_refused() -> None:
     for text in ("abcd", "00" * 24 * 9, "zz" * 24):
         with pytest.raises(ValueError, match=r"fingerprint|hexadecimal"):

@@ -98,6 +98,7 @@ def _check_shipped(
     ensemble.write_listed(
         folder, [ensemble.Part.of("i3d_tuned", trained)], [1.0], {}, {trained_clips.WEIGHTS: rows}
     )
+    assert (trained_model.load(folder).folder / run_folder.RANGES_NAME).is_file(), "for judging in 8 bits"
     change = shipping._write_as_small_as_it_may_be(folder, folder / "shipped", inputs, published)
     assert 0 < change < shipping.MOST_CHANGE_OF_NETWORKS
     file = folder / "shipped" / "i3d_tuned" / "best_model.safetensors"

@@ -40,7 +40,7 @@ def head() -> KernelHead:
 def test_it_ranks_the_place_better_and_keeps_the_middle(head: KernelHead) -> None:
     footage, _ = _drawn(100, 1, 1.0)
     others, labels = _drawn(400, 2, 1.0)
-    adapted = adapted_head.adapt(head, footage, head.predict(footage))
+    adapted = adapted_head.adapt(head, head.units(footage), head.predict(footage))
     assert {QUIET, FIGHT, NONE} == set(adapted.labels.tolist())
     before, after = head.predict(others), adapted.head.predict(others)
     assert roc_auc_score(labels, after) > roc_auc_score(labels, before) + 0.005
@@ -51,7 +51,7 @@ def test_it_ranks_the_place_better_and_keeps_the_middle(head: KernelHead) -> Non
 def test_footage_that_is_all_quiet_does_not_lower_all_it_says(head: KernelHead) -> None:
     everything, labels = _drawn(200, 3, 1.0)
     quiet = {NAME: everything[NAME][labels == QUIET]}
-    adapted = adapted_head.adapt(head, quiet, head.predict(quiet))
+    adapted = adapted_head.adapt(head, head.units(quiet), head.predict(quiet))
     assert (adapted.labels == FIGHT).sum() <= 5
     assert adapted.moved < -0.1, "without it the threshold would have moved"
     fresh, labels = _drawn(200, 4, 1.0)
@@ -62,7 +62,7 @@ def test_footage_that_is_all_quiet_does_not_lower_all_it_says(head: KernelHead) 
 
 def test_what_it_knew_hardly_moves_and_windows_go_to_their_labels(head: KernelHead) -> None:
     footage, _ = _drawn(60, 1, 1.0)
-    adapted = adapted_head.adapt(head, footage, head.predict(footage))
+    adapted = adapted_head.adapt(head, head.units(footage), head.predict(footage))
     known = {NAME: head.vectors[NAME][:80]}
     change = adapted.head.logits(known) + adapted.moved - head.logits(known)
     assert np.abs(change).mean() < 0.5
@@ -84,5 +84,5 @@ def test_no_more_windows_are_labelled_than_were_tried_and_all_of_the_footage_cou
 
 def test_where_it_is_sure_of_nothing_it_stays_as_it_is(head: KernelHead) -> None:
     footage, _ = _drawn(40, 1, 1.0)
-    adapted = adapted_head.adapt(head, footage, np.full(40, 0.5))
+    adapted = adapted_head.adapt(head, head.units(footage), np.full(40, 0.5))
     np.testing.assert_array_equal(adapted.head.predict(footage), head.predict(footage))

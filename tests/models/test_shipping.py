@@ -119,8 +119,9 @@ def test_it_is_adapted_into_a_model_of_its_own_that_claims_nothing(
     before, kernel = trained_model.load(source), adapted_model.kernel_of(source)
     p = before.average(before.predict(inputs))
     # a made-up model is sure of little
-    adapted = adapted_head.adapt(kernel.head, inputs, np.where(p > np.median(p), 0.9, 0.1))
-    adapted_model.write(source, kernel, adapted.head, to, {"windows": len(p)})
+    adapted = adapted_head.adapt(kernel.head, kernel.head.units(inputs), np.where(p > np.median(p), 0.9, 0.1))
+    footage = [adapted_model.FootagePart("f" * 16, "f" * 16, "ab" * 192)]
+    adapted_model.write(source, kernel, adapted.head, to, {"windows": len(p)}, footage)
     after = trained_model.load(to)
     one, other = before.predict(inputs), after.predict(inputs)
     np.testing.assert_array_equal(other["average"], one["average"])
@@ -131,6 +132,10 @@ def test_it_is_adapted_into_a_model_of_its_own_that_claims_nothing(
     np.testing.assert_allclose(other["kernel"], expected, atol=1e-5)
     assert calibration.read(to).temperature == calibration.read(source).temperature
     assert not calibration.read(to).operating_points
+    assert before.calibrated
+    assert not after.calibrated, "nobody knows whether the temperature fits it"
+    known, _ = training_overlap.known_clips(after)
+    assert known.role.value_counts().to_dict() == {"train": len(pool.frame), "adapted": 1}
     assert not run_records.read(to).final_fit
     assert model_files.identity(to) != model_files.identity(source)
     assert storage.read_json(to / adapted_model.RECORD_NAME) == {"windows": len(p)}

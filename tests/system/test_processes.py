@@ -83,6 +83,15 @@ def test_a_part_of_the_processors_counts_for_a_while(monkeypatch: pytest.MonkeyP
     assert processes.usable_cpus() == everything
 
 
+def test_variables_are_there_for_a_while_and_then_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THERE", "before")
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    with processes.environment({"THERE": "now", "NOT_THERE": "now"}):
+        assert (os.environ["THERE"], os.environ["NOT_THERE"]) == ("now", "now")
+    assert os.environ["THERE"] == "before"
+    assert "NOT_THERE" not in os.environ
+
+
 def test_every_item_comes_back_once() -> None:
     found = list(processes.map_unordered(square, range(50), 2, on_crash=lambda n: -1))
     assert sorted(found) == [(n, n * n) for n in range(50)]

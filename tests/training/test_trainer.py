@@ -235,9 +235,13 @@ def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
     data = synthetic.data()
     data.train.inputs["efficientnet_lite0.rgb"][3, :, :, 0] = np.nan
     where = f"the loss became nan.* in step {_step_of(3, data)} of 5 of epoch 1 .*--learning-rate"
-    with pytest.raises(UserError, match=where):
+    with pytest.raises(UserError, match=where) as held:
         trainer.train(_record(), data, tmp_path, tf.distribute.get_strategy())
     assert not (tmp_path / run_folder.RESULT_NAME).exists()
+    events = list((tmp_path / run_folder.BOARD_NAME).rglob("events.out.*"))
+    opened = {Path(os.path.realpath(link)) for link in Path("/proc/self/fd").glob("*")}
+    assert events
+    assert not opened & {p.resolve() for p in events}, f"TensorBoard's files stay open after {held.value}"
 
 
 class _FullBeyond(keras.layers.Layer):

@@ -32,7 +32,6 @@ def _values(folder: Path) -> dict[str, tuple[str, tf.Tensor]]:
 
 
 def test_every_promised_panel_is_written(tmp_path: Path) -> None:
-    board = training_board.Board(tmp_path, RECORD)
     names = (
         "loss",
         "accuracy",
@@ -42,9 +41,10 @@ def test_every_promised_panel_is_written(tmp_path: Path) -> None:
         "selection_auc",
         "learning_rate",
     )
-    board.scalars(dict.fromkeys(names, 0.5) | {"epoch": 1}, {"samples_per_second": 100.0})
-    board.pictures(LABELS, P, 1)
-    board.close(0.7, 0.5, 1)
+    with training_board.Board(tmp_path, RECORD) as board:
+        board.scalars(dict.fromkeys(names, 0.5) | {"epoch": 1}, {"samples_per_second": 100.0})
+        board.pictures(LABELS, P, 1)
+        board.best(0.7, 0.5, 1)
     selection, run = _values(tmp_path / "selection"), _values(tmp_path)
     assert {name: plugin for name, (plugin, _) in selection.items()} == {
         "loss": "scalars", "accuracy": "scalars", "auc": "scalars", "learning_rate": "scalars",

@@ -23,6 +23,8 @@ N_FRAMES = 8
 N_COEFFICIENTS = 24
 FIRST_S = 0.1
 STEP_S = 0.2
+#: Between those of a long video. Of 29 real clips cut from one at any moment 24 were found again; at 0.2 seconds 25.
+EVERY_S = 0.8
 #: Standard deviation of the low-pass luma (levels of 255) below which there is nothing to know a clip by.
 MIN_TEXTURE = 2.0
 
@@ -77,6 +79,24 @@ def of_video(path: Path) -> tuple[decode.VideoInfo, str]:
     """Decode a video and fingerprint it. Raises UnreadableVideo."""
     info, frames = decode.read(path, sample_plan, shrink)
     return info, from_frames([frames[i] for i in sample_plan(info)])
+
+
+def along(path: Path) -> list[tuple[int, str]]:
+    """Of a video of any length, decoded once, the fingerprint every EVERY_S seconds, with the frame that it begins at.
+
+    The first is that of `of_video`; a clip that is cut from the video begins near one of them. Raises UnreadableVideo.
+    """
+    info = decode.probe(path)
+    starts = [int(k * EVERY_S * info.fps) for k in range(int(info.n_frames / info.fps / EVERY_S) + 1)]
+    plans = {start: sample_plan(info, start) for start in starts}
+    if not plans[0]:
+        return [(0, "")]
+    whole = {start: plan for start, plan in plans.items() if len(plan) == len(plans[0])}
+    found = decode.read_groups(path, info, (frozenset(plan) for plan in whole.values()), shrink)
+    return [
+        (start, from_frames([frames[i] for i in plan]))
+        for (start, plan), frames in zip(whole.items(), found, strict=True)
+    ]
 
 
 def encode(spectra: np.ndarray) -> str:

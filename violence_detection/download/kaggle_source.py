@@ -18,7 +18,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +30,7 @@ from violence_detection.download.http_facts import (
     retry_after_s,
 )
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.system import storage
+from violence_detection.system import processes, storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -107,16 +107,6 @@ def _check_token(path: Path) -> None:
             f"{path} holds more than a token: a byte order mark, spaces or other characters. Save the token alone, as "
             "plain text (ASCII)"
         )
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in variables:
-            del os.environ[name]
 
 
 class Kaggle:
@@ -200,7 +190,7 @@ def authenticate() -> Kaggle:
     # urllib3 logs whole addresses, signatures included, at DEBUG
     logging.getLogger("urllib3").setLevel(logging.INFO)
     try:
-        with _environment(pair):
+        with processes.environment(pair):
             api, method = _within(_CALL_TIMEOUT_S, _authenticated_api)
     except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
         raise UserError(

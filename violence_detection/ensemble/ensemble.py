@@ -176,11 +176,10 @@ def _own_model(folder: Path, part: Part) -> Path:
         return part.model
     own = folder / _BROUGHT / part.name
     own.mkdir(parents=True, exist_ok=True)
-    names = (run_folder.CONFIG_NAME, run_folder.RESULT_NAME, run_folder.CLIPS_NAME)
     for file in (
         part.model,
         run_folder.weights_of(part.model),
-        *(part.model.parent / name for name in names),
+        *(part.model.parent / name for name in run_folder.BESIDE),
     ):
         if file.is_file():
             _link(file, own / file.name)

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -28,7 +28,7 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
-from violence_detection.system import console, storage, tensorflow_start
+from violence_detection.system import console, processes, storage, tensorflow_start
 from violence_detection.system.processes import follow_parent, worker_count
 from violence_detection.training import step_plan
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
@@ -279,7 +279,7 @@ def _in_processes(jobs: Sequence[TrainingJob], at_once: int) -> None:
 def _start(job: TrainingJob, gpu: str) -> _Worker:
     context = multiprocessing.get_context("spawn")
     hears, says = context.Pipe(duplex=False)
-    with _environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
+    with processes.environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
         arguments = (job, says, console.log_files(), console.log.level)
         process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
         process.start()
@@ -316,20 +316,6 @@ def _succeeded(worker: _Worker) -> bool:
     if for_user:
         raise UserError(message)
     raise RuntimeError(f"{worker.job.folder} failed:\n{message}")
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 # --- a Ray cluster ---

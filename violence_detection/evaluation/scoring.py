@@ -80,7 +80,7 @@ def rows_of(
 
     by_member = {name: p.mean(axis=0) for name, p in each_view.items()}
     columns = _columns(model, by_member)
-    if model.calibrated:
+    if model.calibration is not None and model.calibration.temperature is not None:
         columns[metrics.UNCALIBRATED_COLUMN] = model.uncalibrated(by_member)
     if next(iter(each_view.values())).shape[0] > 1:
         plain = _columns(model, {name: p[0] for name, p in each_view.items()})

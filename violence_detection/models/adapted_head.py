@@ -70,9 +70,9 @@ def pieces(n: int) -> np.ndarray:
     return (np.arange(n) * _PIECES // max(n, 1)) % 2
 
 
-def adapt(head: KernelHead, inputs: Mapping[str, np.ndarray], p: np.ndarray) -> Adapted:
-    """Adapt to windows in their order: inputs name -> (N, T, C), and P(violent) (N,) by the whole model."""
-    units, labels = head.units(inputs), pseudo_labels(p)
+def adapt(head: KernelHead, units: Mapping[str, np.ndarray], p: np.ndarray) -> Adapted:
+    """Adapt to windows in their order: `head.units` of them, name -> (N, C), and P(violent) (N,) by the whole model."""
+    labels = pseudo_labels(p)
     before, part = head.logits(units), pieces(len(p))
     moved = [
         (_fitted(head, units, np.where(part == k, labels, NONE)).logits(units) - before)[part != k]

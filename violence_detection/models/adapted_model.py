@@ -1,25 +1,32 @@
 """A model folder with an adapted kernel head, beside the other members as they are.
 
-<folder>/adapted.json   what it was adapted to; the rest is as in the model that it was made of, but for figures: what
-                        was measured of that model (operating points, cross-validation, left-out sets) is left out
+<folder>/adapted.json     what it was adapted to
+<folder>/trained_on.csv   with the footage, as stretches of it: an evaluation finds them among its clips
+
+The rest is as in the model that it was made of, but for figures: what was measured of that model (operating points,
+cross-validation, left-out sets, the head's selection accuracy) is left out. Its temperature stays, and counts as not
+checked.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UserError
-from violence_detection.models import model_files
+from violence_detection.models import calibration, model_files
 from violence_detection.models.light_heads import KernelHead, kernel_head
 from violence_detection.system import storage
-from violence_detection.training import model_record, run_folder
+from violence_detection.training import model_record, run_folder, trained_clips
 from violence_detection.training.config import KERNEL, HeadConfig
 
 RECORD_NAME = "adapted.json"
+#: The data set that footage counts as, in trained_on.csv.
+FOOTAGE = "footage"
+_SELECTION = "selection_accuracy"
 WHY_NO_POINTS = "it was adapted to footage without labels, on which no operating point was measured"
 
 
@@ -32,18 +39,27 @@ class KernelMember:
     record: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class FootagePart:
+    """Some of the footage: `clip_id` as clips have it, `video` the hash of its file, `fingerprint` of its beginning."""
+
+    clip_id: str
+    video: str
+    fingerprint: str
+
+
 def kernel_of(model: Path) -> KernelMember:
     """The one kernel head of a model folder.
 
-    Raises UserError where it has none, or more than one.
+    Raises UserError where it has none, or more than one, or it is damaged.
     """
     if not model.is_dir():
         raise UserError(f"{model} is no model folder: only a whole one is adapted")
     found = []
     for _, file, _ in model_files.listed(model):
         record = model_record.read(model_files.record_path(file))
-        if record["architecture"] == KERNEL and (head := kernel_head(file, record)):
-            found.append(KernelMember(file, head, record))
+        if record["architecture"] == KERNEL:
+            found.append(KernelMember(file, _read(file, record), record))
     if len(found) != 1:
         raise UserError(
             f"--adapt changes a kernel head, and {model} has {len(found) or 'none'}. accurate has one; "
@@ -52,8 +68,37 @@ def kernel_of(model: Path) -> KernelMember:
     return found[0]
 
 
+def _read(file: Path, record: Mapping[str, Any]) -> KernelHead:
+    """Raises UserError where it is damaged, or in the format of an earlier version."""
+    from violence_detection.training import saved_heads  # Keras
+
+    if head := kernel_head(file, record):
+        return head
+    saved_heads.load(file)  # which says what is wrong
+    raise UserError(
+        f"--adapt reads {run_folder.weights_of(file)}, which is not there. The command that trained the model writes "
+        "it, and trains nothing again"
+    )
+
+
+def check_place(model: Path, to: Path) -> None:
+    """Raise UserError where an adapted model cannot be written to `to`."""
+    if to.exists():
+        raise UserError(f"{to} is there already. Give --save-model a folder that is not")
+    if to.resolve().is_relative_to(model.resolve()):
+        raise UserError(
+            f"--save-model {to} lies in {model}, the model itself. Give a folder that stands elsewhere"
+        )
+    storage.check_writable(to.absolute().parent, "--save-model")
+
+
 def write(
-    model: Path, member: KernelMember, head: KernelHead, to: Path, made_from: Mapping[str, Any]
+    model: Path,
+    member: KernelMember,
+    head: KernelHead,
+    to: Path,
+    made_from: Mapping[str, Any],
+    footage: Sequence[FootagePart] = (),
 ) -> None:
     """Write the model with that head in the place of its kernel head to the folder `to`, which is not there yet."""
     making = to.with_name(f".{to.name}.making")
@@ -61,13 +106,14 @@ def write(
     for _, file, _ in model_files.listed(model):
         there = making / file.parent.relative_to(model)
         there.mkdir(parents=True, exist_ok=True)
-        for name in (file.name, run_folder.CONFIG_NAME, run_folder.RESULT_NAME, run_folder.CLIPS_NAME):
+        for name in (file.name, *run_folder.BESIDE):
             if (file.parent / name).is_file():
                 shutil.copyfile(file.parent / name, there / name)
     if (model / run_folder.CLIPS_NAME).is_file():
         shutil.copyfile(model / run_folder.CLIPS_NAME, making / run_folder.CLIPS_NAME)
     _write_head(member, head, making / member.file.relative_to(model))
-    _write_record(model, making)
+    _write_clips(model, making, footage)
+    _write_record(model, member, making)
     storage.write_json(making / RECORD_NAME, dict(made_from))
     if model_files.is_shipped(model):
         model_files.write_sums(making)
@@ -86,9 +132,33 @@ def _write_head(member: KernelMember, head: KernelHead, file: Path) -> None:
     built.get_layer("logits").set_weights([head.kernel[:, None], head.bias.reshape(1)])
     saved_heads.save_weights(built, file)
     storage.write_json(file.parent / run_folder.CONFIG_NAME, record)
+    result = file.parent / run_folder.RESULT_NAME
+    if result.is_file():
+        storage.write_json(result, {**run_folder.read_object(result), _SELECTION: None})
 
 
-def _write_record(model: Path, making: Path) -> None:
+def _write_clips(model: Path, making: Path, footage: Sequence[FootagePart]) -> None:
+    """Add the footage to the table of clips that the model was made with."""
+    import pandas as pd
+
+    known = trained_clips.read(model)
+    holds_all = model_files.is_shipped(model) or not (model / run_folder.ENSEMBLE_NAME).is_file()
+    if known is None and holds_all:
+        return  # what it was trained on is lost, and must be seen to be
+    rows = pd.DataFrame(
+        {
+            "clip_id": [s.clip_id for s in footage],
+            "source_group": [f"{FOOTAGE}:{s.video}" for s in footage],
+            "fingerprint": [s.fingerprint for s in footage],
+            "dataset": FOOTAGE,
+        }
+    )
+    if known is not None:
+        rows = rows[~rows.clip_id.isin(known.clip_id)]
+    trained_clips.write(making, {trained_clips.ADAPTED: rows}, [model])
+
+
+def _write_record(model: Path, member: KernelMember, making: Path) -> None:
     """The ensemble's record, or that of a single model, without what was measured of another one."""
     for name in (run_folder.ENSEMBLE_NAME, run_folder.CONFIG_NAME):
         if not (model / name).is_file():
@@ -96,10 +166,17 @@ def _write_record(model: Path, making: Path) -> None:
         there = making / name
         record = run_folder.read_object(there if there.is_file() else model / name)
         record = {k: v for k, v in record.items() if k != run_folder.FINAL_KEY}
-        calibration = record.get(run_folder.CALIBRATION_KEY)
-        if isinstance(calibration, dict):
+        if name == run_folder.ENSEMBLE_NAME:
+            kernel = member.file.relative_to(model).parent.as_posix()
+            record["members"] = [
+                {**m, _SELECTION: None} if Path(m["model"]).parent.as_posix() == kernel else m
+                for m in record["members"]
+            ]
+        stored = record.get(run_folder.CALIBRATION_KEY)
+        if isinstance(stored, dict):
             record[run_folder.CALIBRATION_KEY] = {
-                **calibration,
+                **stored,
+                "rests_on": {**stored["rests_on"], calibration.BEFORE_ADAPTING: True},
                 "operating_points": {},
                 "why_not": WHY_NO_POINTS,
             }

@@ -20,6 +20,8 @@ from violence_detection.models import averaging, model_files
 from violence_detection.training import run_folder
 
 BALANCED = OPERATING_POINTS[0]
+#: In `rests_on`, True where the model was adapted afterwards.
+BEFORE_ADAPTING = "before_adapting"
 #: scikit-learn looks for the temperature no farther away.
 MOST_TEMPERATURE = math.exp(10)
 _BEFORE = (
@@ -31,14 +33,20 @@ _BEFORE = (
 class Calibration:
     """`temperature` None: probabilities stay as they are, and `why_not` says why.
 
-    `rests_on`: {what, n, n_groups, views}, the predictions that it was fitted on. `operating_points`: name, with
-    underscores -> {threshold, false_alarm_rate, recall, guarantee, ...}, see evaluation.operating_points.
+    `rests_on`: {what, n, n_groups, views}, the predictions that it was fitted on; with BEFORE_ADAPTING they are of the
+    model before it was adapted (adapted_model.py), and nobody knows whether it fits this one. `operating_points`: name,
+    with underscores -> {threshold, false_alarm_rate, recall, guarantee, ...}, see evaluation.operating_points.
     """
 
     temperature: float | None
     rests_on: Mapping[str, Any] = field(default_factory=dict)
     operating_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     why_not: str = ""
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the temperature was fitted on predictions of the model as it is."""
+        return self.temperature is not None and not self.rests_on.get(BEFORE_ADAPTING)
 
     def apply(self, p: np.ndarray) -> np.ndarray:
         """Calibrated probabilities (N,) for averages `p` (N,) in [0, 1]: the logit, divided by the temperature.
@@ -72,8 +80,13 @@ class Calibration:
         if self.temperature is None:
             return f"not calibrated: {self.why_not}"
         r = self.rests_on
-        return (
+        said = (
             f"temperature {self.temperature:.2f}, from {r['n']} clips of {r['n_groups']} sources: {r['what']}"
+        )
+        return (
+            said
+            if self.calibrated
+            else f"not checked since it was adapted to footage without labels; before, {said}"
         )
 
     def record(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class TrainedModel:
     @property
     def calibrated(self) -> bool:
         """Whether `average` gives calibrated probabilities."""
-        return self.calibration is not None and self.calibration.temperature is not None
+        return self.calibration is not None and self.calibration.calibrated
 
     def predict(self, inputs: Inputs, members: Sequence[Member] | None = None) -> dict[str, np.ndarray]:
         """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature.

@@ -6,21 +6,26 @@ What is learnt, and how: models/adapted_head.py. Written is a model folder, used
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import adapted_head, adapted_model, model_files, shipped
 from violence_detection.models.adapted_head import FIGHT, QUIET, Adapted
+from violence_detection.models.adapted_model import FootagePart
+from violence_detection.models.light_heads import KernelHead
 from violence_detection.prediction import batch
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.detector import Detector
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
+#: Of a video the fingerprints along it, each with the frame that it begins at: combine.fingerprint.along.
+Prints: TypeAlias = Callable[[Path], Sequence[tuple[int, str]]]
 #: With fewer windows nothing is learnt.
 FEWEST_WINDOWS = 20
 NOT_CHECKED = (
@@ -29,8 +34,10 @@ NOT_CHECKED = (
 )
 
 
-def run(config: PredictConfig, footage: Path, to: Path) -> dict[str, Any]:
+def run(config: PredictConfig, footage: Path, to: Path, prints: Prints) -> dict[str, Any]:
     """Adapt the model to the footage, and write it to the folder `to`. Returns the summary.
+
+    `prints`: by which an evaluation knows the footage again.
 
     Raises UserError where the model has no kernel head, the footage is too short, `to` is there already, or a camera
     profile is given: it is of the model as it is.
@@ -39,52 +46,85 @@ def run(config: PredictConfig, footage: Path, to: Path) -> dict[str, Any]:
         raise UserError(
             "--adapt makes another model, for which no --profile holds: make the profile afterwards"
         )
-    if to.exists():
-        raise UserError(f"{to} is there already. Give --save-model a folder that is not")
-    storage.check_writable(to.absolute().parent, "--save-model")
     source = shipped.find(config.model)
-    head = adapted_model.kernel_of(source)
+    adapted_model.check_place(source, to)
+    member = adapted_model.kernel_of(source)
     found = batch.find_videos([footage])
     failures = list(found.failures)
-    inputs, p, used = _windows(Detector(config), found.videos, failures)
+    seen = _looked_at(Detector(config), member.head, found.videos, prints, failures)
+    p = np.concatenate([[], *(video.p for video in seen)])
     if len(p) < FEWEST_WINDOWS:
         raise UserError(
             f"{footage}: {len(p)} windows could be judged, and it takes {FEWEST_WINDOWS} to adapt to a place. "
-            "Give more footage"
+            f"Give more footage{_first(failures)}"
         )
-    adapted = adapted_head.adapt(head.head, inputs, p)
-    figures = _figures(adapted, p, used)
+    units = {n: np.concatenate([video.units[n] for video in seen]) for n in member.head.vectors}
+    adapted = adapted_head.adapt(member.head, units, p)
+    figures = _figures(adapted, p, [str(video.path) for video in seen])
     if not figures["labelled_quiet"] + figures["labelled_fight"]:
         raise UserError(
             f"{footage}: the model is sure of none of the {len(p)} windows, so there is nothing to learn"
         )
-    adapted_model.write(
-        source, head, adapted.head, to, {**figures, "adapted_from": model_files.identity(source)}
-    )
+    made_from = {**figures, "adapted_from": model_files.identity(source)}
+    parts = [part for video in seen for part in video.parts]
+    adapted_model.write(source, member, adapted.head, to, made_from, parts)
     _say(figures, to)
     return {"model": str(to), **figures, "failures": [{"path": f.path, "reason": f.reason} for f in failures]}
 
 
-def _windows(
-    detector: Detector, videos: Sequence[Path], failures: list[UnreadableVideo]
-) -> tuple[Mapping[str, np.ndarray], np.ndarray, list[str]]:
-    """Features of the plain windows of all videos, (N, T, C) by input, P(violent) (N,), and the videos used."""
-    features: dict[str, list[np.ndarray]] = {}
-    probabilities: list[np.ndarray] = []
-    used = []
+@dataclass(frozen=True)
+class _Seen:
+    """A video of the footage: `units` of its windows, name -> (N, C), P(violent) (N,), and what tells it again."""
+
+    path: Path
+    units: Mapping[str, np.ndarray]
+    p: np.ndarray
+    parts: Sequence[FootagePart]
+
+
+def _looked_at(
+    detector: Detector,
+    head: KernelHead,
+    videos: Sequence[Path],
+    prints: Prints,
+    failures: list[UnreadableVideo],
+) -> list[_Seen]:
+    """The videos that could be judged, in their order; the others are added to `failures`."""
+    seen = []
     for path in videos:
         try:
-            seen = detector.windows_of(path)
+            parts = _parts(path, prints)
+            found = detector.windows_of(path, lambda given, p: (head.units(_plain(given, head)), p))
         except UnreadableVideo as e:
+            log.warning("%s: %s", e.path, e.reason)
             failures.append(e)
             continue
-        used.append(str(path))
-        for inputs, p in seen:
-            probabilities.append(p)
-            for name, values in inputs.items():
-                features.setdefault(name, []).append(values[:, 0])
+        units = {n: np.concatenate([some[n] for some, _ in found]) for n in head.vectors}
+        seen.append(_Seen(path, units, np.concatenate([p for _, p in found]), parts))
         log.info("%s: looked at", path)
-    return {n: np.concatenate(v) for n, v in features.items()}, np.concatenate([[], *probabilities]), used
+    return seen
+
+
+def _plain(given: Mapping[str, np.ndarray], head: KernelHead) -> dict[str, np.ndarray]:
+    """What the head looks at, of the plain view alone, (N, T, C), of features (N, V, T, C)."""
+    return {name: given[name][:, 0] for name in head.vectors}
+
+
+def _parts(path: Path, prints: Prints) -> list[FootagePart]:
+    """What tells a video, and clips cut from it, again. The first has the id that the file has as a clip."""
+    sha256 = storage.sha256_file(path)
+    video = sha256[:16]
+    return [
+        FootagePart(storage.stable_hash([sha256, frame], digits=16) if frame else video, video, text)
+        for frame, text in prints(path)
+    ]
+
+
+def _first(failures: Sequence[UnreadableVideo]) -> str:
+    if not failures:
+        return ""
+    first = failures[0]
+    return f". {len(failures)} could not be judged, the first {first.path}: {first.reason}"
 
 
 def _figures(adapted: Adapted, p: np.ndarray, videos: Sequence[str]) -> dict[str, Any]:

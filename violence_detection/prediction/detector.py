@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from violence_detection.prediction.camera_profile import CameraProfile
     from violence_detection.video.sources import Source
 
+T = TypeVar("T")
 #: Windows of a file that the heads judge together, and those that backbones may have in hand meanwhile.
 _WINDOWS_AT_ONCE, _AHEAD = 16, 2
 
@@ -112,17 +113,18 @@ class Detector:
         except decode.DecodesOtherwise:
             return self._judge(path, decode.probe(path))
 
-    def windows_of(self, path: Path | str) -> list[tuple[Inputs, np.ndarray]]:
-        """All features of the windows of a video file, name -> (N, V, T, C), with P(violent) (N,), some at a time.
+    def windows_of(self, path: Path | str, keep: Callable[[Inputs, np.ndarray], T]) -> list[T]:
+        """What `keep` makes of the windows of a video file, which it is given some at a time, in their order.
 
-        Also those that judging does without where a member is sure. The probability is by no camera profile. Raises
-        UnreadableVideo naming the file.
+        It gets all features, name -> (N, V, T, C), also those that judging does without where a member is sure, and
+        P(violent) (N,), by no camera profile. Nothing else of them is held, whatever the length. This is no iterator: a
+        file may turn out to decode otherwise than it says, and is then begun again. Raises UnreadableVideo naming it.
         """
         path = Path(path)
         try:
-            return list(self._windows_of(path, decode.packet_timing(path)))
+            return [keep(*some) for some in self._windows_of(path, decode.packet_timing(path))]
         except decode.DecodesOtherwise:
-            return list(self._windows_of(path, decode.probe(path)))
+            return [keep(*some) for some in self._windows_of(path, decode.probe(path))]
 
     def _windows_of(
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming

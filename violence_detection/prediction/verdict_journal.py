@@ -47,7 +47,7 @@ class KeptVerdicts:
         of_model = calibration.read(model)
         self._said_anew = {
             "events_by": config.at(of_model.threshold(config.operating_point, config.threshold)),
-            "calibrated": of_model.temperature is not None,
+            "calibrated": of_model.calibrated,
         }
         settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
         self._judged_by = storage.stable_hash(

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -39,15 +39,23 @@ def usable_cpus() -> int:
 @contextlib.contextmanager
 def limited_to(cpus: int) -> Iterator[None]:
     """Count at most so many processors as usable meanwhile: a worker's part of a machine that several divide."""
-    before = os.environ.get(_LIMIT)
-    os.environ[_LIMIT] = str(cpus)
+    with environment({_LIMIT: str(cpus)}):
+        yield
+
+
+@contextlib.contextmanager
+def environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """Have these variables in the environment meanwhile, also for processes that are started; then as before."""
+    before = {name: os.environ.get(name) for name in changes}
+    os.environ.update(changes)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_LIMIT]
-        else:
-            os.environ[_LIMIT] = before
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def worker_count(asked: int) -> int:

@@ -63,9 +63,9 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
         saved_heads.save(model, folder / name)
     storage.write_csv(folder / run_folder.LOG_NAME, _COLUMNS, [row])
-    board = Board(folder / run_folder.BOARD_NAME, record)
-    board.pictures(data.selection.labels, p, 1, last=True)
-    board.close(row.get("selection_accuracy"), row.get("selection_loss"), 1)
+    with Board(folder / run_folder.BOARD_NAME, record) as board:
+        board.pictures(data.selection.labels, p, 1, last=True)
+        board.best(row.get("selection_accuracy"), row.get("selection_loss"), 1)
     trained = Trained(
         folder=folder,
         selection_accuracy=row.get("selection_accuracy"),

@@ -28,6 +28,8 @@ CONFIG_NAME, RESULT_NAME, LOG_NAME = "config.json", "result.json", "training_log
 CLIPS_NAME = "trained_on.csv"
 #: Of a whole network, see training/activation_ranges.py.
 RANGES_NAME = "activation_ranges.json"
+#: What stands beside a member's file of weights and goes wherever it goes, as far as it is there.
+BESIDE = (CONFIG_NAME, RESULT_NAME, CLIPS_NAME, RANGES_NAME)
 #: Of a model's two files the one that is loaded, and the other.
 WEIGHTS_SUFFIX, ARCHIVE_SUFFIX = ".safetensors", ".keras"
 #: Beside the folders of an ensemble's members: which they are, and their weights.

@@ -2,7 +2,8 @@
 
 It holds what evaluation compares other clips with: id (the content's hash), source group, and fingerprint. `role` says
 what a clip was used for: train; selection, which chose the epoch; weights, which chose an ensemble's weights; mined,
-whose out-of-fold prediction told whether it is hard. A clip of several roles has the first of them.
+whose out-of-fold prediction told whether it is hard; adapted, footage without labels that the model was adapted to, a
+row every 0.8 s of it (models/adapted_model.py). A clip of several roles has the first of them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("clip_id", "source_group", "fingerprint", "role", "dataset")
-TRAIN, SELECTION, WEIGHTS, MINED = ("train", "selection", "weights", "mined")
+TRAIN, SELECTION, WEIGHTS, MINED, ADAPTED = ("train", "selection", "weights", "mined", "adapted")
 #: What models had that were made before: ids of clips of train and selection, one a line.
 _OLD_NAME = "trained_on.txt"
 

@@ -26,7 +26,7 @@ _THRESHOLDS = 101
 
 
 class Board:
-    """Writes event files below `folder`. `record` is the run's config.json."""
+    """Writes event files below `folder` until its `with` block ends. `record` is the run's config.json."""
 
     def __init__(self, folder: Path, record: Mapping[str, Any]):
         self._train, self._selection, self._run = (
@@ -65,14 +65,19 @@ class Board:
             tf.summary.image("confusion_matrix", confusion_picture(labels, p_fight)[None], step=epoch)
         self._selection.flush()
 
-    def close(self, selection_accuracy: float | None, selection_loss: float | None, epoch: int) -> None:
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for writer in (self._train, self._selection, self._run):
+            writer.close()
+
+    def best(self, selection_accuracy: float | None, selection_loss: float | None, epoch: int) -> None:
         """The best epoch's figures, which the hyper-parameter table is sorted by."""
         with self._run.as_default():
             if selection_accuracy is not None and selection_loss is not None:
                 tf.summary.scalar("best/selection_accuracy", selection_accuracy, step=epoch)
                 tf.summary.scalar("best/selection_loss", selection_loss, step=epoch)
-        for writer in (self._train, self._selection, self._run):
-            writer.close()
 
     def _hyper_parameters(self, record: Mapping[str, Any]) -> None:
         from tensorboard.plugins.hparams import api

@@ -79,7 +79,11 @@ class TrainingRun:
             lambda: self._build(no_warmup),
             lambda: self.data.train.batches(few, self.config.seed, 0, self.balanced),
         )
-        board = Board(self.folder / run_folder.BOARD_NAME, self.record)
+        with Board(self.folder / run_folder.BOARD_NAME, self.record) as board:
+            return self._to_the_end(board)
+
+    def _to_the_end(self, board: Board) -> Trained:
+        """All epochs, with less on a device at a time whenever its memory is full."""
         while True:
             try:
                 with self.train_feed.errors(), self.selection_feed.errors():
@@ -267,7 +271,7 @@ class TrainingRun:
                 **training_log.on_selection(self.data.selection.labels, p),
             }  # other weights than those of the log
         board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
-        board.close(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
+        board.best(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
         trained = Trained(
             folder=self.folder,
             selection_accuracy=best.get("selection_accuracy"),

@@ -1,0 +1,163 @@
+"""--adapt from footage to a model that judges: stopped and repeated, with footage that is no video, and told again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import small_videos
+import stand_in
+import synthetic
+import tensorflow as tf
+
+import test_violence_model
+from violence_detection.combine import combine, fingerprint
+from violence_detection.combine.config import CombineConfig
+from violence_detection.errors import UserError
+from violence_detection.evaluation import training_overlap
+from violence_detection.features.config import ExtractConfig
+from violence_detection.models import adapted_model, trained_model
+from violence_detection.prediction import detector
+from violence_detection.prediction.config import PredictConfig
+from violence_detection.system import storage
+from violence_detection.training import trainer, training_data
+from violence_detection.training.config import KERNEL
+
+BRIGHT, FRAMES = 90, 180
+
+
+@pytest.fixture(scope="module")
+def asked() -> list[Callable[[], None]]:
+    """What the backbone does once before it makes features: a test puts something in."""
+    return []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbone(asked: list[Callable[[], None]]) -> Iterator[None]:
+    def runner(images: np.ndarray) -> np.ndarray:
+        if asked:
+            asked.pop()()
+        return stand_in.features_of(images)
+
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in.install(patch.setattr, runner)
+        yield
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kernel head to which bright clips are fights."""
+    root = tmp_path_factory.mktemp("root")
+    for seed in range(8):
+        for label, brightness in (("fight", BRIGHT), ("nonfight", -BRIGHT)):
+            small_videos.write(
+                root / "raw/mine" / label / f"{seed}.avi", seed + brightness + 90, brightness=brightness
+            )
+    combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
+    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
+    record = trainer.run_record(KERNEL, data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
+    trainer.train(record, data, root / "model", tf.distribute.get_strategy())
+    return root / "model"
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two videos of 15 seconds, and a file that is none."""
+    folder = tmp_path_factory.mktemp("footage")
+    small_videos.write(folder / "a.avi", 1001, n_frames=FRAMES, brightness=BRIGHT - 30)
+    small_videos.write(folder / "b.avi", 1002, n_frames=FRAMES, brightness=30 - BRIGHT)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    return folder
+
+
+def _adapt(model: Path, footage: Path, to: Path) -> int:
+    given = ["--model", str(model), "--adapt", str(footage), "--save-model", str(to), "--stride-s", "1"]
+    return test_violence_model.main(given)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
+    model: Path,
+    footage: Path,
+    tmp_path: Path,
+    asked: list[Callable[[], None]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked.append(lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where tests run
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _adapt(model, footage, tmp_path / "stopped")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert list(tmp_path.iterdir()) == []
+    # what is left of one that was killed while it wrote
+    shutil.copytree(model, tmp_path / ".stopped.making")
+    capsys.readouterr()
+    assert _adapt(model, footage, tmp_path / "stopped") == 1, "a file of the footage could not be judged"
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(v).name for v in said["videos"]] == ["a.avi", "b.avi"]
+    assert [Path(f["path"]).name for f in said["failures"]] == ["broken.mp4"]
+    assert said["labelled_quiet"]
+    assert said["labelled_fight"]
+    assert _adapt(model, footage, tmp_path / "at_once") == 1
+    assert _files(tmp_path / "stopped") == _files(tmp_path / "at_once")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["at_once", "stopped"]
+
+
+def test_the_model_judges_and_knows_the_footage_again(model: Path, footage: Path, tmp_path: Path) -> None:
+    to = tmp_path / "place"
+    _adapt(model, footage, to)
+    judged = [
+        detector.Detector(PredictConfig(model=m, stride_s=1.0)).judge(footage / "a.avi").p_violent
+        for m in (model, to)
+    ]
+    assert judged[0] != judged[1]
+    # 4 seconds from its middle, encoded anew
+    frames = small_videos.frames(1001, FRAMES)[67:115]
+    cut = tmp_path / "cut.mp4"
+    writer = cv2.VideoWriter(str(cut), cv2.VideoWriter.fourcc(*"mp4v"), 12.0, (96, 64))
+    for frame in frames:
+        writer.write(cv2.convertScaleAbs(frame, beta=BRIGHT - 30))
+    writer.release()
+    clips = [footage / "a.avi", cut, small_videos.write(tmp_path / "other.avi", 2000)]
+    rows = pd.DataFrame(
+        {
+            "clip_id": [storage.sha256_file(c)[:16] for c in clips],
+            "source_group": [f"own:{c.stem}" for c in clips],
+            "fingerprint": [fingerprint.of_video(c)[1] for c in clips],
+        }
+    )
+    before, after = (training_overlap.compare(trained_model.load(m), rows, "") for m in (model, to))
+    assert before.touched == 0
+    assert (after.same_clip.found, dict(after.roles)) == (1, {"adapted": 1})
+    assert (after.near_copy.found, after.near_copy.why_not) == (2, "")
+    assert storage.read_json(to / "result.json")["selection_accuracy"] is None
+
+
+def test_what_cannot_be_done_is_said_before_or_with_its_reason(
+    model: Path, footage: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="the model itself"):
+        _adapt(model, footage, model / "place")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="is there already"):
+        _adapt(model, footage, tmp_path / "there")
+    with pytest.raises(UserError, match=r"0 windows.*the first .*broken\.mp4: "):
+        _adapt(model, footage / "broken.mp4", tmp_path / "place")
+    spoilt = Path(shutil.copytree(model, tmp_path / "spoilt"))
+    weights = spoilt / "best_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(UserError, match=r"best_model\.safetensors"):
+        adapted_model.kernel_of(spoilt)
