@@ -12,7 +12,7 @@ A cheap member may judge first, and alone where it is sure, so that the dear one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ import numpy as np
 _TINY = 1e-12
 #: ensemble.json: a member's own temperature; there for all members or for none.
 TEMPERATURE_KEY = "temperature"
-#: ensemble.json, cross_validation.json: the member that may judge alone, there if one may.
+#: ensemble.json, cross_validation.json: the member that may judge alone, there if one may. Of an operating point, a
+#: camera profile or a verdict: false where the exit is not taken, and all members judge.
 EARLY_EXIT_KEY = "early_exit"
 
 
@@ -41,6 +42,10 @@ class EarlyExit:
         """Where that is, (N,) bool, of the member's P(fight)."""
         return (p < self.within) | (p > 1 - self.within)
 
+    def decides_at(self, threshold: float) -> bool:
+        """Whether P on either side of such a threshold are what it settles: the other members would have no say."""
+        return bool(self.is_sure(np.asarray(threshold)))
+
     def record(self) -> dict[str, Any]:
         """As files have it."""
         return asdict(self)
@@ -56,6 +61,10 @@ class Averaging:
     def settled(self, p: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Where one member counts alone, (N,) bool, of the members' P(fight) (N,); None without an early exit."""
         return self.early_exit.is_sure(p[self.early_exit.member]) if self.early_exit else None
+
+    def without_exit(self) -> Averaging:
+        """The same by all members."""
+        return replace(self, early_exit=None)
 
     def exit_record(self) -> dict[str, Any] | None:
         """The early exit as files have it, None without."""
