@@ -55,7 +55,7 @@ def main() -> int:
     p.add_argument("--plain", type=int, default=10, help="of them, clips that are judged the plain way too")
     p.add_argument("--minutes", type=float, default=3.0, help="of the recording (default: 3)")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--precision", choices=("auto", "float32"), default="auto")
+    p.add_argument("--precision", choices=("auto", "bfloat16", "float32"), default="auto")
     args = cli.parse(p)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(args, Path(folder))

@@ -11,6 +11,7 @@ import pytest
 import seeded_i3d
 import small_videos
 
+from violence_detection.backbones import eight_bits
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
@@ -22,7 +23,7 @@ from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.detector import Detector
 from violence_detection.prediction.events import Verdict
-from violence_detection.training import heads, saved_heads
+from violence_detection.training import activation_ranges, heads, saved_heads
 from violence_detection.training.config import HeadConfig
 from violence_detection.video import pictures
 from violence_detection.video.sources import open_source
@@ -74,6 +75,39 @@ def test_file_and_stream_give_what_keras_says_of_the_cached_pictures(
     seen = [judge.judge(path) for path in paths]
     np.testing.assert_allclose([v.p_violent for v in seen], expected, atol=1e-3)
     assert [tuple(judge.watch(open_source(str(path)))) for path in paths] == [v.windows for v in seen]
+
+
+def test_it_judges_in_8_bits_where_it_says_how_and_the_cpu_is_fast_at_that(
+    model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained_model, "load", lambda *_: model)
+    monkeypatch.setenv("VIOLENCE_NETWORK_CACHE", str(tmp_path / "kept"))
+    (member,) = model.members
+    assert member.file
+    paths = [small_videos.write(tmp_path / f"{i}.avi", i) for i in range(3)]
+    own = key.for_backbone(CONFIG, seeded_i3d.PICTURES)
+    shown = [dict(pictures.clip_variants(path, "c", ("v0",), SIDE, own))["v0"]["rgb"] for path in paths]
+
+    def judged(precision: str = "auto") -> tuple[str, np.ndarray]:
+        judge = Detector(PredictConfig(model=tmp_path, engine="openvino", precision=precision))
+        found = [judge.judge(path) for path in paths]
+        return found[0].judged_with, np.array([v.p_violent for v in found])
+
+    activation_ranges.write(member.file.parent, member.model, (some.reshape(1, FRAMES, -1) for some in shown))
+    exact = judged("float32")
+    monkeypatch.setattr(eight_bits, "fast_here", lambda: True)
+    name, p = judged()
+    assert (name, exact[0]) == ("openvino-int8", "openvino-float32")
+    np.testing.assert_allclose(p, exact[1], atol=0.005)
+    assert np.ptp(exact[1]) > 0.02, "or anything would agree"
+    assert judged("bfloat16")[0] != name
+    ranges = member.file.parent / "activation_ranges.json"
+    ranges.write_text('{"convolutions": [[1, 0, 1]]}')
+    assert judged()[0] != name, "of another network"
+    ranges.write_text("{}")
+    with pytest.raises(UserError, match=r"activation_ranges\.json cannot be used .* Remove it"):
+        judged()
+    ranges.unlink()
 
 
 def test_others_see_only_the_windows_of_which_the_first_member_is_not_sure(

@@ -23,10 +23,11 @@ from violence_detection.features import cache, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import model_files, trained_model
-from violence_detection.prediction import camera_profile, detector
+from violence_detection.prediction import camera_profile, detector, kept_windows
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.outputs import spreadsheets, verdict_json
 from violence_detection.system import processes, storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
@@ -278,6 +279,44 @@ def test_the_same_footage_has_the_same_windows_as_file_as_stream_and_while_it_gr
     for found in (sent, grown):
         assert [(w.start_s, w.end_s) for w in found] == [(w.start_s, w.end_s) for w in judged]
         assert [w.p_violent for w in found] == pytest.approx([w.p_violent for w in judged], abs=1e-4)
+
+
+def test_still_windows_are_skipped_in_files_and_streams_and_the_others_judged_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moving = small_videos.frames(1, 75)
+    clip = timed_videos.write(
+        tmp_path / "v.mp4",
+        timed_videos.evenly(225, 25),
+        pictures=[*moving[:1] * 75, *moving, *moving[-1:] * 75],
+    )
+    seen: list[int] = []
+
+    def features(images: np.ndarray) -> np.ndarray:
+        seen.append(len(images))
+        return stand_in.features_of(images)
+
+    plain = _stand_in_detector(tmp_path, monkeypatch, features, stride_s=1.0)
+    every = plain.judge(clip)
+    looks = len(seen)
+    judge = _stand_in_detector(tmp_path, monkeypatch, features, stride_s=1.0, skip_still=True)
+    judge.model = plain.model  # heads begin at random
+    seen.clear()
+    verdict = judge.judge(clip)
+    still = [w for w in verdict.windows if w.still]
+    assert [(w.start_s, w.p_violent) for w in still] == [(0, 0), (1, 0), (6, 0), (7, 0)]
+    assert [w for w in verdict.windows if not w.still] == [w for w in every.windows if 1 < w.start_s < 6]
+    assert len(seen) < looks
+    assert (verdict.summary()["still_windows"], "still_windows" in every.summary()) == (4, False)
+    assert tuple(judge.watch(open_source(str(clip)))) == verdict.windows
+    shifted = CameraProfile("any", 0.5, 2.0).verdict(verdict)
+    assert [w for w in shifted.windows if w.still] == still
+    written = {**verdict_json.verdict_json(verdict), **spreadsheets.spreadsheets(verdict)}
+    for suffix in (".verdict.json", ".windows.csv"):
+        (tmp_path / f"v{suffix}").write_text(written[suffix])
+        (kept,) = kept_windows.read(tmp_path / f"v{suffix}", EventConfig())
+        assert kept.windows == verdict.windows
+        (tmp_path / f"v{suffix}").unlink()
 
 
 def test_a_video_is_decoded_once_whatever_the_number_of_backbones(

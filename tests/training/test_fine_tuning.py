@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,11 +16,18 @@ import synthetic
 import tensorflow as tf
 from sklearn.metrics import log_loss
 
-from violence_detection.backbones import engines
+from violence_detection.backbones import eight_bits, engines
 from violence_detection.errors import UserError
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage, tensorflow_start
-from violence_detection.training import fine_tuning, heads, run_folder, saved_heads, trainer
+from violence_detection.training import (
+    activation_ranges,
+    fine_tuning,
+    heads,
+    run_folder,
+    saved_heads,
+    trainer,
+)
 from violence_detection.training.config import HeadConfig
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Data, Samples
@@ -117,6 +125,21 @@ def test_one_that_was_killed_at_its_end_ends_with_the_same_weights(
     (trained / run_folder.RESULT_NAME).unlink()
     _train(trained, data, weights)
     assert best.read_bytes() == before, "averaged once, not twice"
+
+
+def test_the_ranges_of_its_convolutions_are_those_of_training_clips(
+    trained: Path, data: Data, weights: Path
+) -> None:
+    path = trained / run_folder.RANGES_NAME
+    before = path.read_text()
+    head = saved_heads.load(trained / "best_model.safetensors")
+    clips = (clip[None] for clip in data.train.plain()[NAME])
+    assert eight_bits.from_record(json.loads(before)) == tuple(activation_ranges.measured(head, clips))
+    path.unlink()
+    _train(trained, data, weights)
+    assert path.read_text() == before, (
+        "one that an earlier version finished gets them, and is not trained again"
+    )
 
 
 def test_weights_other_than_those_of_the_cache_are_refused(data: Data, weights: Path, tmp_path: Path) -> None:

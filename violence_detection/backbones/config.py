@@ -16,7 +16,7 @@ class RuntimeConfig(BaseConfig):
     backbone_weights: Path | None = option(None, "weights file for the backbone instead of fetching it")
     precision: str = option(
         "auto",
-        "what the backbone computes in; auto: 16 bits where the hardware is fast at them and they are shown to keep "
-        "the features (the engine's name says what ran)",
-        choices=("auto", "float32"),
+        "what the backbone computes in; auto: 8 or 16 bits where the hardware is fast at them and they are shown to "
+        "keep the features (the engine's name says what ran); bfloat16: no 8 bits",
+        choices=("auto", "bfloat16", "float32"),
     )

@@ -6,7 +6,8 @@ batch filled up with black images, and each GPU has the backbone to itself. A ba
 of training.
 
 An engine's name says its precision, which is part of what it makes: float32 on CPUs, float16 on GPUs and bfloat16 on
-CPUs that multiply it in hardware, where they keep the features (see precision.py).
+CPUs that multiply it in hardware, where they keep the features (see precision.py), int8 of networks that judge by
+themselves on CPUs that are fast at that (eight_bits.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from violence_detection.backbones import eight_bits
 from violence_detection.backbones.registry import Backbone, PerFrame
 from violence_detection.errors import UserError
 from violence_detection.system import tensorflow_start
@@ -62,7 +64,7 @@ def create(
     always with `precision` float32, that. Raises UserError if OpenVINO was asked for and is not installed.
     """
     kind = _ready(kind)
-    reduced = _reduced_precision(kind) if precision == "auto" else None
+    reduced = _reduced_precision(kind) if precision != "float32" else None
     if reduced and set(trained_with) == {f"{kind}-{reduced}"}:
         return _engine(kind, backbone, weights, frames, reduced)
     exact = _engine(kind, backbone, weights, frames, "float32")
@@ -90,7 +92,7 @@ def to_judge(
     That is measured once a machine, so that the same engine runs every time.
     """
     kind = _ready(kind)
-    if kind != "openvino" or not (backbone.bfloat16 or backbone.per_frame):
+    if kind != "openvino" or not (backbone.bfloat16 or backbone.per_frame or backbone.ranges):
         return create(kind, backbone, weights, frames, trained_with=trained_with, precision=precision)
 
     def engine(dtype: str) -> Engine:
@@ -100,11 +102,13 @@ def to_judge(
 
     if precision == "float32":
         return engine("float32")
-    if backbone.bfloat16 and (has_avx512_bf16() or has_amx()):
-        from violence_detection.backbones import precision as reduced_precision
+    from violence_detection.backbones import precision as reduced_precision
 
-        keeps = reduced_precision.keeps_bfloat16(backbone, weights, frames, engine)
-        return engine("bfloat16" if keeps else "float32")
+    for dtype in _to_be_tried(backbone, precision):
+        if reduced_precision.keeps(backbone, weights, frames, engine, dtype):
+            return engine(dtype)
+    if backbone.bfloat16 and has_fast_bfloat16():
+        return engine("float32")
     as_trained = _reduced_precision(kind)
     return engine(as_trained if as_trained and set(trained_with) == {f"{kind}-{as_trained}"} else "float32")
 
@@ -152,14 +156,30 @@ def has_avx512_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     return cpuinfo.is_file() and " avx512_bf16" in cpuinfo.read_text()
 
 
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU is faster at bfloat16 than at float32."""
+    return has_avx512_bf16() or has_amx()
+
+
+def _to_be_tried(backbone: Backbone, precision: str) -> list[str]:
+    """The precisions that this CPU is fast at and the backbone may judge in, the fastest first."""
+    tried = ["int8"] if precision == "auto" and backbone.ranges and eight_bits.fast_here() else []
+    return [*tried, "bfloat16"] if backbone.bfloat16 and has_fast_bfloat16() else tried
+
+
 def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
-    """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16 (OpenVINO)."""
+    """An engine named after its kind and precision, `dtype`: float32, float16 (TensorFlow), bfloat16, int8 (OpenVINO).
+
+    Raises ValueError where a convolution's range for int8 is not known.
+    """
     if kind == "openvino":
         from violence_detection.backbones import stored_networks  # with what finds weights
 
         network = stored_networks.network(
             backbone, weights, frames, lambda: _converted(_build(backbone, weights, "float32"))
         )
+        if dtype == "int8":
+            network = eight_bits.quantised(network, backbone.ranges)
         return Engine(f"openvino-{dtype}", _openvino(network, _shape(backbone, frames), dtype))
     devices = _gpus()
     jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2)) if devices else 1
@@ -310,7 +330,8 @@ def _openvino(converted: Any, shape: tuple[int, ...], dtype: str) -> list[Runner
 
 
 def _openvino_settings(dtype: str) -> dict[str, Any]:
-    hint = {"float32": "f32", "bfloat16": "bf16"}[dtype]
+    # of a network in 8 bits it is the rest that is computed so
+    hint = {"float32": "f32", "bfloat16": "bf16", "int8": "bf16" if has_fast_bfloat16() else "f32"}[dtype]
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "THROUGHPUT"}
     return settings | ({"INFERENCE_NUM_THREADS": limit} if (limit := thread_limit()) else {})
 

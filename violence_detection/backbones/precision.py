@@ -5,7 +5,8 @@ TOLERANCE, measured at each start against float32.
 
 To judge with features that a model was not trained on needs more: how far P(fight) moves on real clips was measured of
 the backbones that say `bfloat16` (docs/results.md, What judging costs), with models trained on float32. What a machine
-must show by itself, once, is that it computes them so: made-up pictures' features within JUDGING_TOLERANCE.
+must show by itself, once, is that it computes them so: made-up pictures' features within JUDGING_TOLERANCE. The same
+holds of 8 bits (eight_bits.py) and of P(fight) itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from violence_detection.backbones import eight_bits
+from violence_detection.system import storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +31,8 @@ log = logging.getLogger(__name__)
 #: Largest relative error ||a - b|| / ||b|| of a clip's features. Storing float16 alone makes 0.0002.
 TOLERANCE = 0.01
 
-#: The same of features that a model is to judge with; 1.2 to 2.4 % is what bfloat16 makes of I3D's.
+#: The same of features that a model is to judge with; 1.2 to 2.4 % is what bfloat16 makes of I3D's. And how far
+#: P(fight) of a network that judges by itself may be off in 8 bits.
 JUDGING_TOLERANCE = 0.05
 
 #: Images of a real clip, stream -> (T, S, S, 3) uint8, made only if they are needed; empty if no clip can be read.
@@ -64,21 +69,35 @@ def _worst_error(values: Features, reference: Features) -> float:
     return max(relative_error(a, b) for a, b in zip(values, reference, strict=True))
 
 
-def keeps_bfloat16(backbone: Backbone, weights: Path, frames: int, engine: Callable[[str], Engine]) -> bool:
-    """Whether bfloat16 keeps the backbone's features of made-up pictures here. `engine`: makes one of a precision."""
+def keeps(
+    backbone: Backbone, weights: Path, frames: int, engine: Callable[[str], Engine], dtype: str
+) -> bool:
+    """Whether bfloat16 keeps the features that the backbone makes of made-up pictures here, or int8 its P(fight).
+
+    `engine`: makes one of a precision; a ValueError of it is a precision that cannot be had.
+    """
     from violence_detection.backbones import stored_networks
 
     def measure() -> float:
         images = made_up(frames, backbone.input_size)
-        fast, exact = (engine(dtype).submit(images).result() for dtype in ("bfloat16", "float32"))
+        fast, exact = (engine(kind).submit(images).result() for kind in (dtype, "float32"))
+        if dtype == "int8":  # P(fight)
+            return float(np.abs(fast - exact).max())
         return _worst_error(fast, exact)
 
-    error = stored_networks.measured(stored_networks.key_of(backbone, weights, frames), measure)
+    key = stored_networks.key_of(backbone, weights, frames)
+    if dtype == "int8":
+        key = storage.stable_hash([key, dtype, eight_bits.as_record(backbone.ranges)])
+    try:
+        error = stored_networks.measured(key, measure)
+    except ValueError as e:
+        log.warning("%s: not in %s (%s)", backbone.name, dtype, e)
+        return False
     kept = error <= JUDGING_TOLERANCE
     log.log(
         logging.INFO if kept else logging.WARNING,
-        "%s: bfloat16 differs from float32 by %.2g %%: %s",
-        backbone.name, 100 * error, "used" if kept else "not used",
+        "%s: %s differs from float32 by %.2g %%: %s",
+        backbone.name, dtype, 100 * error, "used" if kept else "not used",
     )  # fmt: skip
     return kept
 

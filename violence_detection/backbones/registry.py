@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
+    from violence_detection.backbones.eight_bits import ActivationRange
     from violence_detection.backbones.weights import WeightSource
 
 #: Build a model from a weights file.
@@ -107,7 +108,8 @@ class Backbone:
     `gmacs`: billions of multiply-adds for one clip or variant, of those that need so many that the rough estimates
     of images do not hold; 0: they do. `bfloat16`: P(fight) of models trained on its float32 features was measured to
     hold in bfloat16 (docs/results.md, What judging costs), so that it may judge in it. `per_frame`: how windows that
-    have frames in common share what is made of these, where they can.
+    have frames in common share what is made of these, where they can. `ranges`: of its convolutions, with which it may
+    judge in 8 bits; empty: it may not.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Backbone:
     gmacs: float = 0.0
     bfloat16: bool = False
     per_frame: PerFrame | None = None
+    ranges: tuple[ActivationRange, ...] = ()
 
     @property
     def is_video(self) -> bool:

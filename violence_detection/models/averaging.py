@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from violence_detection.constants import EARLY_EXIT_KEY as EARLY_EXIT_KEY
+
 #: Added to each probability before its logarithm is taken, as scikit-learn's temperature scaling does.
 _TINY = 1e-12
 #: ensemble.json: a member's own temperature; there for all members or for none.
 TEMPERATURE_KEY = "temperature"
-#: ensemble.json, cross_validation.json: the member that may judge alone, there if one may. Of an operating point, a
-#: camera profile or a verdict: false where the exit is not taken, and all members judge.
-EARLY_EXIT_KEY = "early_exit"
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 <name>/<member>/config.json            how its input is prepared, its architecture and settings
 <name>/<member>/best_model.safetensors its weights, as small as probabilities allow (MOST_CHANGE): in half precision,
                                        or of a whole network its difference from the published one
+<name>/<member>/activation_ranges.json of a whole network, for judging in 8 bits (training/activation_ranges.py)
 <name>/trained_on.csv                  the clips that it was trained on, one table for all members
 <name>/README.md, SHA256SUMS           its card; the hash of every file, compared whenever it is used
 """
@@ -26,7 +27,7 @@ from violence_detection.features.key import Inputs
 from violence_detection.models import model_card, model_files, run_records, shipped, trained_model
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.system import storage
-from violence_detection.training import run_folder, saved_heads
+from violence_detection.training import activation_ranges, run_folder, saved_heads
 from violence_detection.training.config import PICTURES_OF
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) 
     making, earlier = home / ".making" / name, home / ".making" / f"{name}.earlier"
     shutil.rmtree(home / ".making", ignore_errors=True)
     change = _write_as_small_as_it_may_be(model, making, inputs, published)
+    _measure_ranges(making, inputs, published)
     model_card.write_trained(making)
     model_files.write_sums(making)
     target = home / name
@@ -143,6 +145,17 @@ def _write(model: Path, to: Path, kept: Mapping[str, _Kept], published: Path | N
         if (model / beside).is_file():
             shutil.copyfile(model / beside, to / beside)
     storage.write_json(to / run_folder.ENSEMBLE_NAME, record)
+
+
+def _measure_ranges(folder: Path, inputs: Inputs, published: Path | None) -> None:
+    """Of members with whole networks, as they are kept there, what judging in 8 bits needs."""
+    loaded = trained_model.load(folder, published)
+    for member, record in zip(loaded.members, loaded.records, strict=True):
+        if record["architecture"] in PICTURES_OF:
+            (name,) = record["inputs"]
+            clips = inputs[name][:: -(-len(inputs[name]) // activation_ranges.CLIPS)]
+            assert member.file
+            activation_ranges.write(member.file.parent, member.model, (clip[None] for clip in clips))
 
 
 def _changes(

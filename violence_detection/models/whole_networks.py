@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection.backbones import registry
+from violence_detection.backbones import eight_bits, registry
+from violence_detection.backbones.eight_bits import ActivationRange
 from violence_detection.backbones.registry import Backbone
+from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.key import BackboneRun
+from violence_detection.training import run_folder
 from violence_detection.training.config import PICTURES_OF
 
 if TYPE_CHECKING:
@@ -67,15 +71,27 @@ def _run(model: TrainedModel, pictures: Backbone, member: Member, record: Mappin
     """The head as a backbone, which gives P(fight), (1, 1). No backbone has such a name."""
     config = key.for_backbone(model.features, pictures.name)
     shape = (config.frames, pictures.input_size, pictures.input_size, 3)
+    assert member.file
     head = replace(
         pictures,
         name=f"judged by {member.name}",
         feature_dim=1,
         build=lambda _: _network(shape, member, record),
         sampling=replace(pictures.sampling, frames_per_step=config.frames),
+        ranges=_ranges(member.file.parent),
     )
-    assert member.file
     return BackboneRun(config, (head,), member.file, judges=True)
+
+
+def _ranges(folder: Path) -> tuple[ActivationRange, ...]:
+    """What judging in 8 bits needs; nothing of a model from before. Raises UserError naming a damaged file."""
+    path = folder / run_folder.RANGES_NAME
+    if not path.is_file():
+        return ()
+    try:
+        return eight_bits.from_record(run_folder.read_object(path))
+    except ValueError as e:
+        raise UserError(f"{path} cannot be used ({e}). Remove it, and the model judges with 16 bits") from e
 
 
 def _network(shape: tuple[int, int, int, int], member: Member, record: Mapping[str, Any]) -> keras.Model:

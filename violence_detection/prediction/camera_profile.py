@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.models.averaging import EARLY_EXIT_KEY
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
@@ -87,8 +87,10 @@ class CameraProfile:
         return shifted(p, self.logit_offset)
 
     def window(self, window: JudgedWindow) -> JudgedWindow:
-        """The window with the camera's probability; what the model said is kept in `p_model`."""
+        """The window with the camera's probability; what the model said is kept in `p_model`. A still one stays 0."""
         p = window.p_judged
+        if window.still:
+            return window
         if self.logit_offset == 0:
             return JudgedWindow(window.start_s, window.end_s, p)
         return JudgedWindow(window.start_s, window.end_s, round(self.probability(p), 4), p)

@@ -85,6 +85,11 @@ class PredictConfig(EventConfig, RuntimeConfig):
         2.5, "seconds from one window to the next in a video longer than one window; at most a window"
     )
     tta: int = option(1, "views of each window that are averaged; 1 is the plain window alone")
+    skip_still: bool = option(
+        False,
+        "no network looks at windows in which nothing moves: their P(violent) is 0. For recordings and cameras of "
+        "places where often nothing happens",
+    )
     profile: Path | None = option(
         None, "the camera's own threshold and calibration: a file that --save-profile wrote for this model"
     )

@@ -24,7 +24,7 @@ from violence_detection.models import trained_model
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
-from violence_detection.video import augment, decode, sampling, window_pictures
+from violence_detection.video import augment, decode, sampling, stillness, window_pictures
 from violence_detection.video.window_pictures import SeenWindow, Viewer
 
 if TYPE_CHECKING:
@@ -41,14 +41,15 @@ _WINDOWS_AT_ONCE, _AHEAD = 16, 2
 class _WindowAtWork:
     """A window whose features are being made, by run of backbones, view and stream.
 
-    `sure`: the member that judges first has done so alone, and no other run of backbones sees it. `seen`: as long as
-    others may.
+    `sure`: the member that judges first has done so alone, and no other run of backbones sees it. `still`: nothing
+    moves in it, and none sees it. `seen`: as long as others may.
     """
 
     window: sampling.Window
     seen: SeenWindow | None
     jobs: Mapping[tuple[int, str, str], Future[Any]]
     sure: bool = False
+    still: bool = False
 
 
 class Detector:
@@ -171,7 +172,7 @@ class Detector:
         for some in self._at_work(self._seen(path, found, windows)):
             probabilities = self._probabilities(str(path), some)
             new = [
-                self.profiled(_judged(info, at_work.window, float(p)))
+                self.profiled(_judged(info, at_work.window, p))
                 for at_work, p in zip(some, probabilities, strict=True)
             ]
             judged += new
@@ -218,14 +219,14 @@ class Detector:
                 source.name, f"ended after {seen} frames, none of it with enough of them to judge"
             )
 
-    def judged(self, name: str, seen: Iterable[SeenWindow]) -> Iterator[tuple[sampling.Window, float]]:
-        """The windows of a stream with P(violent), each by itself. Threads may call it.
+    def judged(self, name: str, seen: Iterable[SeenWindow]) -> Iterator[tuple[sampling.Window, float | None]]:
+        """The windows of a stream with P(violent), None of still ones, each by itself. Threads may call it.
 
         Raises UnreadableVideo where that is no number.
         """
         for window in seen:
             (p,) = self._probabilities(name, [self._go_on(self._begin(window))])
-            yield window.window, float(p)
+            yield window.window, p
 
     def profiled(self, window: JudgedWindow) -> JudgedWindow:
         """The window as it is by the camera profile, if there is one."""
@@ -233,13 +234,13 @@ class Detector:
 
     def features(self, seen: Sequence[SeenWindow]) -> Inputs:
         """Features of windows, whatever was changed in them: input name -> (N, V, T, C), as `_features` has them."""
-        return self._features([self._begin(window, self._others) for window in seen])
+        return self._features([self._given(window, self._others) for window in seen])
 
-    def _probabilities(self, name: str, windows: Sequence[_WindowAtWork]) -> np.ndarray:
-        """P(violent), (N,). Raises UnreadableVideo naming what is not a number."""
+    def _probabilities(self, name: str, windows: Sequence[_WindowAtWork]) -> list[float | None]:
+        """P(violent), None of still windows. Raises UnreadableVideo naming what is not a number."""
         p = np.full(len(windows), np.nan)
         for sure in (True, False):
-            rows = [row for row, window in enumerate(windows) if window.sure == sure]
+            rows = [row for row, window in enumerate(windows) if window.sure == sure and not window.still]
             if not rows:
                 continue
             inputs = self._features([windows[row] for row in rows])
@@ -249,8 +250,9 @@ class Detector:
                     (p[rows],) = self.model.average_views(inputs, self.model.first).values()
                 else:
                     p[rows] = self.model.average(self.model.average_views(inputs))
-        _check_finite(name, {"P(violent)": p})
-        return p
+        moves = [not window.still for window in windows]
+        _check_finite(name, {"P(violent)": p[moves]})
+        return [float(value) if moved else None for value, moved in zip(p, moves, strict=True)]
 
     def _at_work(self, seen: Iterable[SeenWindow]) -> Iterator[Sequence[_WindowAtWork]]:
         """Some windows at a time, given to all the backbones that are to see them, while these have the next ones."""
@@ -266,14 +268,21 @@ class Detector:
         while ready:
             yield [ready.popleft() for _ in range(min(_WINDOWS_AT_ONCE, len(ready)))]
 
-    def _begin(self, seen: SeenWindow, and_to: Sequence[int] = ()) -> _WindowAtWork:
+    def _begin(self, seen: SeenWindow) -> _WindowAtWork:
+        """Give a window to the runs of backbones that see every one, unless it is still and these are to be skipped."""
+        if self.config.skip_still and stillness.is_still(seen.whole_frames()):
+            processes.beat()
+            return _WindowAtWork(seen.window, None, {}, still=True)
+        return self._given(seen)
+
+    def _given(self, seen: SeenWindow, and_to: Sequence[int] = ()) -> _WindowAtWork:
         """Give a window to the runs of backbones that see every one, and to these."""
         return _WindowAtWork(seen.window, seen, self._submit(seen, [*self._first, *and_to]))
 
     def _go_on(self, begun: _WindowAtWork) -> _WindowAtWork:
         """Give it to the others as well, unless the first member is sure."""
         seen, exits = begun.seen, self.model.exits
-        if not self._others:
+        if not self._others or begun.still:
             return replace(begun, seen=None)
         assert exits
         assert seen
@@ -315,7 +324,7 @@ class Detector:
         return out
 
 
-def _judged(info: decode.VideoInfo, window: sampling.Window, p: float) -> JudgedWindow:
+def _judged(info: decode.VideoInfo, window: sampling.Window, p: float | None) -> JudgedWindow:
     start_s = info.start_s + window.start / info.fps
     return JudgedWindow.of((start_s, start_s + window.length / info.fps), p)
 

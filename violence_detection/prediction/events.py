@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from violence_detection.constants import CLASS_NAMES
-from violence_detection.models.averaging import EARLY_EXIT_KEY
+from violence_detection.constants import CLASS_NAMES, EARLY_EXIT_KEY
 from violence_detection.prediction.config import EventConfig
 
 #: Times are rounded to hundredths; less than this is no gap between them.
@@ -20,7 +19,8 @@ _NO_GAP_S = 0.011
 class JudgedWindow:
     """A stretch of a video that was judged at once. Seconds from the beginning; P(violent) in [0, 1].
 
-    `p_model`: what the model said, where a camera profile has made something else of it; None: the same.
+    `p_model`: what the model said, where a camera profile has made something else of it; None: the same. `still`: True
+    where nothing moves, so that P(violent) is 0 without any network's look; None: judged.
     Raises ValueError for what is no probability, such as NaN.
     """
 
@@ -28,6 +28,7 @@ class JudgedWindow:
     end_s: float
     p_violent: float
     p_model: float | None = None
+    still: bool | None = None
 
     def __post_init__(self) -> None:
         for p in (self.p_violent, self.p_judged):
@@ -39,14 +40,15 @@ class JudgedWindow:
         """P(violent) as the model gave it."""
         return self.p_violent if self.p_model is None else self.p_model
 
-    def record(self) -> dict[str, float]:
-        """As it is written; `p_model` stands there only where it is another."""
+    def record(self) -> dict[str, Any]:
+        """As it is written; `p_model` stands there only where it is another, `still` where it is."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
     @classmethod
-    def of(cls, span_s: tuple[float, float], p_violent: float) -> JudgedWindow:
-        """With the figures rounded that everybody gets: hundredths of a second, four places."""
-        return cls(round(span_s[0], 2), round(span_s[1], 2), round(p_violent, 4))
+    def of(cls, span_s: tuple[float, float], p_violent: float | None) -> JudgedWindow:
+        """With the figures rounded that everybody gets: hundredths of a second, four places. P None: it is still."""
+        still, p = (True, 0.0) if p_violent is None else (None, round(p_violent, 4))
+        return cls(round(span_s[0], 2), round(span_s[1], 2), p, still=still)
 
     @property
     def middle_s(self) -> float:
@@ -257,6 +259,11 @@ class Verdict:
         return max(window.p_violent for window in self.windows)
 
     @property
+    def still_windows(self) -> int:
+        """How many windows no network looked at, since nothing moves in them."""
+        return sum(bool(window.still) for window in self.windows)
+
+    @property
     def label(self) -> str:
         """fight, where there is an event, or nonfight."""
         return CLASS_NAMES[bool(self.events)]
@@ -276,6 +283,7 @@ class Verdict:
             "duration_s": self.duration_s,
             "judged_s": self.judged_s,
             **({"warning": self.warning} if self.warning else {}),
+            **({"still_windows": self.still_windows} if self.still_windows else {}),
             "threshold": self.threshold,
             "calibrated": self.calibrated,
             **({"profile": self.profile} if self.profile else {}),

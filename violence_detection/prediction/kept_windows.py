@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.models.averaging import EARLY_EXIT_KEY
 from violence_detection.prediction import verdict_journal
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -17,7 +17,7 @@ from violence_detection.system import storage
 #: Columns of a row a window: the window, and what is known of the video, again in each.
 COLUMNS = (
     "path", "start_s", "end_s", "p_violent", "event", "duration_s", "judged_s", "fps", "calibrated", "warning",
-    "p_model", "early_exit",
+    "p_model", "still", "early_exit",
 )  # fmt: skip
 #: What files of windows are called, in the order in which a folder is searched.
 ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
@@ -26,8 +26,8 @@ ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
 def rows(verdict: Verdict) -> list[dict[str, Any]]:
     """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none.
 
-    `p_model` stands only in rows of windows of which a camera profile made something else, `early_exit`, False, only
-    where the model's early exit was not taken.
+    `p_model` stands only in rows of windows of which a camera profile made something else, `still` in those of windows
+    that no network looked at, `early_exit`, False, only where the model's early exit was not taken.
     """
     events = verdict.events
     of_video = {name: getattr(verdict, name) for name in COLUMNS[5:10]}
@@ -113,7 +113,8 @@ def _by_video(found: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]
 
 def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
     windows = tuple(
-        JudgedWindow(float(w["start_s"]), float(w["end_s"]), _p_judged(w)) for w in record["windows"]
+        JudgedWindow(float(w["start_s"]), float(w["end_s"]), _p_judged(w), still=_is_still(w) or None)
+        for w in record["windows"]
     )
     if not windows:
         raise ValueError("a video without windows")
@@ -135,3 +136,7 @@ def _p_judged(window: Mapping[str, Any]) -> float:
     """What the model said, before any camera profile."""
     p = window.get("p_model")
     return float(window["p_violent"] if p in (None, "") else p)
+
+
+def _is_still(window: Mapping[str, Any]) -> bool:
+    return str(window.get("still", "")).lower() == "true"

@@ -13,10 +13,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from violence_detection.constants import __version__
+from violence_detection.constants import EARLY_EXIT_KEY, __version__
 from violence_detection.errors import UserError
 from violence_detection.models import calibration, model_files, shipped
-from violence_detection.models.averaging import EARLY_EXIT_KEY
 from violence_detection.prediction import camera_profile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -97,7 +96,9 @@ class KeptVerdicts:
         if not verdict.early_exit:
             entry[EARLY_EXIT_KEY] = False
         # as the model gave them: which camera profile is applied is said anew by each run
-        entry["windows"] = [JudgedWindow(w.start_s, w.end_s, w.p_judged).record() for w in verdict.windows]
+        entry["windows"] = [
+            JudgedWindow(w.start_s, w.end_s, w.p_judged, still=w.still).record() for w in verdict.windows
+        ]
         self._record(key, entry)
         self._known[key] = entry
 

@@ -10,6 +10,7 @@
                                            fine_tuning.py makes at the end
 <folder>/final_model.safetensors, .keras   the last epoch
 <folder>/result.json            the completion record, written last
+<folder>/activation_ranges.json of a whole network, for judging in 8 bits: see activation_ranges.py
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from violence_detection.system import storage
 BEST_NAME, FINAL_NAME = "best_model.keras", "final_model.keras"
 CONFIG_NAME, RESULT_NAME, LOG_NAME = "config.json", "result.json", "training_log.csv"
 CLIPS_NAME = "trained_on.csv"
+#: Of a whole network, see training/activation_ranges.py.
+RANGES_NAME = "activation_ranges.json"
 #: Of a model's two files the one that is loaded, and the other.
 WEIGHTS_SUFFIX, ARCHIVE_SUFFIX = ".safetensors", ".keras"
 #: Beside the folders of an ensemble's members: which they are, and their weights.
@@ -110,7 +113,7 @@ def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Tr
                 "Give another --output, or --overwrite to train anew in its place"
             )
         models = [name for model in (BEST_NAME, FINAL_NAME) for name in (str(weights_of(Path(model))), model)]
-        for stale in (RESULT_NAME, *models, CLIPS_NAME, "checkpoint/state.json", LOG_NAME):
+        for stale in (RESULT_NAME, *models, CLIPS_NAME, "checkpoint/state.json", LOG_NAME, RANGES_NAME):
             (folder / stale).unlink(missing_ok=True)
         for events in sorted((folder / BOARD_NAME).rglob("events.out.*")):
             events.unlink()

@@ -34,6 +34,7 @@ from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
 from violence_detection.training import (
+    activation_ranges,
     canary,
     fine_tuning,
     given_weights,
@@ -127,6 +128,22 @@ def train(
     Raises UserError if the folder holds a run with other settings (unless `overwrite`), if the loss is no longer a
     number, or if a single clip at a time does not fit the device's memory.
     """
+    trained = _trained(record, data, folder, strategy, overwrite, start, usd_per_hour, backbone_weights)
+    if record["architecture"] in PICTURES_OF:
+        activation_ranges.ensure(folder, data.train)  # also of one that an earlier version finished
+    return trained
+
+
+def _trained(
+    record: Mapping[str, Any],
+    data: Data,
+    folder: Path,
+    strategy: Any,
+    overwrite: bool,
+    start: Path | None,
+    usd_per_hour: float,
+    backbone_weights: Path | None,
+) -> Trained:
     finished = run_folder.claim_folder(folder, record, overwrite)
     if not finished or not trained_clips.has_table(folder):  # also of one that an earlier version finished
         by_role = {trained_clips.TRAIN: data.train.rows, trained_clips.SELECTION: data.selection.rows}

@@ -188,16 +188,19 @@ def clip_variants(
     info, frames = decode.read(path, plan, keeper(size, config), threads=1)  # clips are decoded side by side
     if not sampling.shows_movement(info, sampling.middle_window(info, config.window_s)):
         raise UnreadableVideo(path, sampling.too_still(info, config.window_s))
-    whole = whole_pictures(frames, size, config)
+    whole = whole_pictures(frames, size)
     for variant, sample in samplings(info).items():
         yield variant, images(frames, sample, draws[variant], size, config, whole)
 
 
-def whole_pictures(frames: Mapping[int, KeptFrame], size: int, config: ClipConfig) -> Pictures:
+def whole_of(frame: KeptFrame) -> np.ndarray:
+    """The whole picture of a kept frame, (F, F, 3) uint8."""
+    return frame[0] if isinstance(frame, tuple) else frame
+
+
+def whole_pictures(frames: Mapping[int, KeptFrame], size: int) -> Pictures:
     """The whole picture of each frame."""
-    if "crop" in config.streams:
-        frames = {number: both[0] for number, both in frames.items()}
-    return Pictures(frames, size)
+    return Pictures({number: whole_of(frame) for number, frame in frames.items()}, size)
 
 
 def draws_of(clip_id: str, variants: Sequence[str], config: ClipConfig) -> dict[str, augment.Draw]:

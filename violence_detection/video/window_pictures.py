@@ -83,13 +83,18 @@ class SeenWindow:
         """The same window with other frames under the same numbers."""
         return SeenWindow(self.window, self._viewers, self._draws, self._samplings, change(self._frames))
 
+    def whole_frames(self) -> Iterator[np.ndarray]:
+        """All its frames as the viewer of the smallest ones has them, (F, F, 3) uint8, in no order."""
+        smallest = min(viewer.kept_as for viewer in self._viewers)
+        return (pictures.whole_of(kept[smallest]) for kept in self._frames.values())
+
     def pictures(self, viewer: int, variant: str) -> dict[str, np.ndarray]:
         """What that viewer sees of it: {stream: (T, S, S, 3) uint8}."""
         size, config = self._viewers[viewer].size, self._viewers[viewer].config
         kept_as = self._viewers[viewer].kept_as
         frames = {number: kept[kept_as] for number, kept in self._frames.items()}
         if viewer not in self._whole:
-            self._whole[viewer] = pictures.whole_pictures(frames, size, config)
+            self._whole[viewer] = pictures.whole_pictures(frames, size)
         sample, draw = self._samplings[viewer][variant], self._draws[viewer][variant]
         return pictures.images(frames, sample, draw, size, config, self._whole[viewer])
 

@@ -70,7 +70,8 @@ class DetectorModel:
     def judge(self, camera: str, window: PlacedWindow) -> JudgedWindow:
         """Judge a window. Raises UnreadableVideo where the output is no number."""
         ((_, p),) = self._detector.judged(camera, [window.seen])
-        return self._detector.profiled(JudgedWindow(window.start_s, window.end_s, round(p, 4)))
+        judged = JudgedWindow.of((window.start_s, window.end_s), p)
+        return self._detector.profiled(replace(judged, start_s=window.start_s, end_s=window.end_s))
 
 
 class WindowsOfStream:

@@ -1,0 +1,80 @@
+"""Convolutions in 8 bits: what they give is near, their ranges are found by the kernel, and nothing is guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from violence_detection.backbones import eight_bits
+from violence_detection.backbones.eight_bits import ActivationRange
+
+ov: Any = pytest.importorskip("openvino")
+
+
+def _network(kernels: list[np.ndarray]) -> Any:
+    """Convolutions one behind the other, each but the last rectified: (1, 3, T, H, W) to channels."""
+    from openvino import opset13 as ops
+
+    given = ops.parameter([1, 3, 4, 12, 12], np.float32)
+    x = given
+    for number, kernel in enumerate(kernels):
+        x = ops.convolution(x, ops.constant(kernel), [1, 1, 1], [1, 1, 1], [1, 1, 1], [1, 1, 1])
+        x = ops.relu(x) if number + 1 < len(kernels) else x
+    return ov.Model([ops.result(x)], [given], "small")
+
+
+def _kernels(rng: np.random.Generator) -> list[np.ndarray]:
+    return [rng.normal(0, 0.1, (8, c, 3, 3, 3)).astype(np.float32) for c in (3, 8, 8)]
+
+
+def _run(network: Any, x: np.ndarray) -> np.ndarray:
+    compiled = ov.Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return np.array(next(iter(compiled(x).values())))
+
+
+def test_what_comes_out_is_near_and_is_rounded() -> None:
+    rng = np.random.default_rng(0)
+    kernels = _kernels(rng)
+    x = rng.uniform(-1, 1, (1, 3, 4, 12, 12)).astype(np.float32)
+    exact = _run(_network(kernels), x)
+    ends = [_run(_network(kernels[: n + 1]), x).clip(0).max() for n in range(2)]
+    spans = zip(kernels, [-1, 0, 0], [1, *ends], strict=True)
+    ranges = [ActivationRange.of(*span) for span in spans]
+    rounded = _run(eight_bits.quantised(_network(kernels), ranges[::-1]), x)
+    error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.03
+    half = [ActivationRange(r.kernel_sum, r.smallest / 4, r.largest / 4) for r in ranges]
+    clipped = _run(eight_bits.quantised(_network(kernels), half), x)
+    assert np.linalg.norm(clipped - exact) / np.linalg.norm(exact) > 5 * error
+
+
+def test_a_convolution_of_which_nothing_is_known_is_refused() -> None:
+    kernels = _kernels(np.random.default_rng(0))
+    ranges = [ActivationRange.of(kernel, 0, 1) for kernel in kernels[:2]]
+    with pytest.raises(ValueError, match="no range is known"):
+        eight_bits.quantised(_network(kernels), ranges)
+
+
+def test_they_come_back_from_their_record_and_others_are_refused() -> None:
+    ranges = (ActivationRange(1.5, -1.0, 1.0), ActivationRange(2.5, 0.0, 7.0))
+    assert eight_bits.from_record(eight_bits.as_record(ranges)) == ranges
+    for wrong in (
+        {},
+        {"convolutions": [[1, 2]]},
+        {"convolutions": 3},
+        {"convolutions": [[1, 2, float("nan")]]},
+    ):
+        with pytest.raises(ValueError, match="range"):
+            eight_bits.from_record(wrong)
+
+
+@pytest.mark.parametrize(
+    ("flags", "fast"), [("fpu avx2 avx512_vnni", True), ("fpu avx_vnni", True), ("fpu avx2 avx512f", False)]
+)
+def test_only_cpus_with_the_instruction_are_fast_at_it(tmp_path: Path, flags: str, fast: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: avx_vnni\n")
+    assert eight_bits.fast_here(tmp_path / "cpuinfo") is fast
+    assert not eight_bits.fast_here(tmp_path / "none")
