@@ -95,7 +95,7 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
     import pandas as pd
 
     from violence_detection.features.cache import FeatureStore
-    from violence_detection.training import devices, trainer, training_data
+    from violence_detection.training import compiled_model, devices, training_data
     from violence_detection.training.config import HeadConfig, TrainConfig
     from violence_detection.training.feed import Feed
 
@@ -116,7 +116,7 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
         "train": dataclasses.asdict(config),
     }
     with strategy.scope():
-        model = trainer.build(record, steps)
+        model = compiled_model.build(record, steps)
     epoch, seconds = 0, dict.fromkeys(feeds, 0.0)
     batches = {name: feed.training(args.batch_size, 0, lambda: epoch) for name, feed in feeds.items()}
     for epoch in range(args.epochs + 1):

@@ -32,7 +32,7 @@ from violence_detection.models import (
 )
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
-from violence_detection.training import trained_clips, trainer
+from violence_detection.training import trained_clips, trainer, training_run
 
 CONFIG = EnsembleConfig(members=("average", "kernel"), cross_validate=2, final=True)
 #: No epoch has as many steps in the folds as in the final fit, so counting epochs would be seen.
@@ -253,7 +253,7 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Board, "scalars", stop)
+        patch.setattr(training_run.Board, "scalars", stop)
         with pytest.raises(KeyboardInterrupt):
             _run(pool, again).run()
     assert storage.read_json(again / "final" / "average" / "checkpoint" / "state.json")["epoch"] == 1

@@ -19,7 +19,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import synthetic
-from violence_detection.training import canary, devices, trainer
+from violence_detection.training import canary, compiled_model, devices, trainer
 config = dataclasses.replace(synthetic.TRAIN, devices=2, epochs=2)
 strategy = devices.set_up(config)
 import tensorflow as tf
@@ -33,7 +33,7 @@ record_of = lambda head: trainer.run_record(head, data, synthetic.FEATURES, 2, s
 batches = lambda: (b for epoch in range(4) for b in data.train.batches(16, 0, epoch))
 """
 _SOUND = """
-build = lambda: trainer.build(record_of("gru"), 5)
+build = lambda: compiled_model.build(record_of("gru"), 5)
 losses = {n: canary.trial(s, build, batches, 10)[0] for n, s in (("one", one), ("two", strategy))}
 logging.basicConfig(level=logging.INFO, force=True)
 trained = trainer.train(record_of("average"), data, Path(sys.argv[1]) / "two", strategy)
@@ -42,7 +42,7 @@ print(json.dumps({"losses": losses, "epochs": trained.epochs_run}))
 _FAULTY = """
 record = record_of("average")
 no_warmup = {**record, "train": {**record["train"], "warmup_epochs": 0}}
-build = lambda: trainer.build(no_warmup, 5)
+build = lambda: compiled_model.build(no_warmup, 5)
 
 def planted(fault):  # in the gradients of a device, as (gradient, number of the device) -> gradient
     def build_wrong():

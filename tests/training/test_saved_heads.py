@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder, saved_heads, trainer
+from violence_detection.training import compiled_model, heads, run_folder, saved_heads, trainer
 from violence_detection.training.config import ON_FEATURES
 
 #: Two time axes, so that layers of one kind stand side by side.
@@ -38,7 +38,7 @@ def saved(folder: Path, architecture: str = "gru", policy: str = "float32") -> k
     record |= {"inputs": {n: list(s) for n, s in sorted(SHAPES.items())}, "feature_records": caches}
     storage.write_json(folder / run_folder.CONFIG_NAME, record)
     with heads.computing_in(policy):
-        model = trainer.build(record, 3)
+        model = compiled_model.build(record, 3)
     saved_heads.save(model, folder / run_folder.BEST_NAME)
     return model
 
@@ -62,7 +62,7 @@ def test_a_head_of_the_default_size_is_within_bounds(tmp_path: Path) -> None:
     record = {"architecture": "bilstm_attention", "inputs": {"vgg19.rgb": (20, 4096), "vgg19.motion": (20, 4096)},
               "head": {"projection": 512, "units": 512, "dropout": 0.5, "input_dropout": 0.5},
               "train": dataclasses.asdict(synthetic.TRAIN)}  # fmt: skip
-    model = trainer.build(record, 3)
+    model = compiled_model.build(record, 3)
     saved_heads.save(model, tmp_path / "m.keras")
     assert saved_heads.load(tmp_path / "m.keras").count_params() == model.count_params()
 

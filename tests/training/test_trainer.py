@@ -27,7 +27,7 @@ from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import heads, loss_scale, run_folder, trainer
+from violence_detection.training import compiled_model, heads, loss_scale, run_folder, trainer, training_run
 from violence_detection.training.training_data import Data
 
 
@@ -186,7 +186,7 @@ def test_a_killed_overwrite_leaves_no_model_of_other_settings(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer._TrainingRun, "_epochs", killed)
+        patch.setattr(training_run.TrainingRun, "_epochs", killed)
         with pytest.raises(KeyboardInterrupt):
             trainer.train(_record(epochs=2), data, tmp_path, strategy, overwrite=True)
     with pytest.raises(UserError, match="no model at"):
@@ -297,7 +297,7 @@ def test_full_device_memory_while_judging_halves_that_batch_alone(
         for column, value in roomy.items():
             assert float(seen[column]) == pytest.approx(float(value), rel=1e-4), column
 
-    model = trainer.build(record, 1)
+    model = compiled_model.build(record, 1)
     model.load_weights(full.model_path)
     p = heads.predict(model, data.val.plain())
     assert p.shape == (len(data.val),)

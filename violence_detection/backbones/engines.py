@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection.backbones import eight_bits
 from violence_detection.backbones.registry import Backbone, PerFrame
 from violence_detection.errors import UserError
 from violence_detection.system import tensorflow_start
@@ -163,8 +162,12 @@ def has_fast_bfloat16() -> bool:
 
 def _to_be_tried(backbone: Backbone, precision: str) -> list[str]:
     """The precisions that this CPU is fast at and the backbone may judge in, the fastest first."""
-    tried = ["int8"] if precision == "auto" and backbone.ranges and eight_bits.fast_here() else []
-    return [*tried, "bfloat16"] if backbone.bfloat16 and has_fast_bfloat16() else tried
+    tried = ["bfloat16"] if backbone.bfloat16 and has_fast_bfloat16() else []
+    if precision != "auto" or not backbone.ranges:
+        return tried
+    from violence_detection.backbones import eight_bits  # few networks have ranges
+
+    return ["int8", *tried] if eight_bits.fast_here() else tried
 
 
 def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
@@ -179,6 +182,8 @@ def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: st
             backbone, weights, frames, lambda: _converted(_build(backbone, weights, "float32"))
         )
         if dtype == "int8":
+            from violence_detection.backbones import eight_bits
+
             network = eight_bits.quantised(network, backbone.ranges)
         return Engine(f"openvino-{dtype}", _openvino(network, _shape(backbone, frames), dtype))
     devices = _gpus()

@@ -24,7 +24,7 @@ from violence_detection.models import trained_model
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
-from violence_detection.video import augment, decode, sampling, stillness, window_pictures
+from violence_detection.video import augment, decode, sampling, window_pictures
 from violence_detection.video.window_pictures import SeenWindow, Viewer
 
 if TYPE_CHECKING:
@@ -270,9 +270,12 @@ class Detector:
 
     def _begin(self, seen: SeenWindow) -> _WindowAtWork:
         """Give a window to the runs of backbones that see every one, unless it is still and these are to be skipped."""
-        if self.config.skip_still and stillness.is_still(seen.whole_frames()):
-            processes.beat()
-            return _WindowAtWork(seen.window, None, {}, still=True)
+        if self.config.skip_still:
+            from violence_detection.video import stillness  # most runs look at every window
+
+            if stillness.is_still(seen.whole_frames()):
+                processes.beat()
+                return _WindowAtWork(seen.window, None, {}, still=True)
         return self._given(seen)
 
     def _given(self, seen: SeenWindow, and_to: Sequence[int] = ()) -> _WindowAtWork:

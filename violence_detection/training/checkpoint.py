@@ -1,0 +1,58 @@
+"""A training run at the end of an epoch, on disk: model, optimiser, schedule, early stopping and history.
+
+The state file is last, and until it is there the epoch did not happen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import keras
+
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.training import run_folder
+
+_FOLDER_NAME, _STATE_NAME = "checkpoint", "state.json"
+
+
+@dataclass
+class TrainingState:
+    """What resuming needs beside the model and its optimiser."""
+
+    epoch: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = -1
+    parts: int = 1  # that a device takes its batch in
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def read(folder: Path) -> tuple[TrainingState, Path] | None:
+    """The state at the end of the last epoch of the run in `folder` and the file of its model; None before the first.
+
+    Raises UserError if it cannot be used.
+    """
+    path = folder / _FOLDER_NAME / _STATE_NAME
+    if not path.is_file():
+        return None
+    saved = run_folder.read_object(path)
+    try:
+        model = path.with_name(saved.pop("model"))
+        return TrainingState(**{**saved, "parts": int(saved["parts"])}), model
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f"{path} cannot be used ({e!r}). Give --overwrite to train from the start") from e
+
+
+def write(folder: Path, state: TrainingState, model: keras.Model) -> None:
+    """Put the end of an epoch on disk, in place of the one before."""
+    checkpoint = folder / _FOLDER_NAME
+    name = f"epoch-{state.epoch:05d}.keras"
+    with storage.atomic_path(checkpoint / name) as temporary:
+        model.save(temporary)
+    storage.write_json(checkpoint / _STATE_NAME, {"model": name, **dataclasses.asdict(state)})
+    for old in checkpoint.glob("epoch-*.keras"):
+        if old.name != name:
+            old.unlink()

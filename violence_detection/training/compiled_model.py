@@ -1,0 +1,43 @@
+"""A head ready to be trained: its first weights, its optimiser with the schedule, its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+
+from violence_detection.training import fine_tuning, heads, step_plan
+from violence_detection.training.config import HeadConfig, TrainConfig
+from violence_detection.training.loss_scale import MirroredLossScale
+
+
+def build(record: Mapping[str, Any], steps: int) -> keras.Model:
+    """The compiled model of a record with its first weights, which the seed decides. `steps`: of an epoch."""
+    c = TrainConfig(**record["train"])
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    keras.utils.set_random_seed(c.seed)
+    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+    plan = step_plan.given(record) or step_plan.of_epochs(c, steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0 if plan.warmup else c.learning_rate,
+        decay_steps=max(1, plan.horizon - plan.warmup),
+        alpha=0.01,
+        warmup_target=c.learning_rate if plan.warmup else None,
+        warmup_steps=plan.warmup,
+    )
+    if fine_tuning.is_tuned(record):
+        optimizer = fine_tuning.optimizer(model, schedule, c.weight_decay)
+    else:
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    is_float16 = keras.mixed_precision.dtype_policy().compute_dtype == "float16"
+    model.compile(
+        MirroredLossScale(optimizer) if is_float16 else optimizer,
+        keras.losses.BinaryCrossentropy(label_smoothing=c.label_smoothing),
+        metrics=[keras.metrics.BinaryAccuracy(name="accuracy"), keras.metrics.AUC(name="auc")],
+        jit_compile=False,
+    )
+    # now: TensorFlow traces a step twice that makes its optimiser's variables
+    model.optimizer.build(model.trainable_variables)
+    return model

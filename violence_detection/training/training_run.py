@@ -1,0 +1,299 @@
+"""The epochs of one training run, from the state on disk to the finished model."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from violence_detection.backbones import keras_archive
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.training import (
+    canary,
+    checkpoint,
+    compiled_model,
+    fine_tuning,
+    heads,
+    micro_batches,
+    run_folder,
+    saved_heads,
+    step_plan,
+    training_faults,
+    training_log,
+)
+from violence_detection.training.checkpoint import TrainingState
+from violence_detection.training.config import HeadConfig, TrainConfig
+from violence_detection.training.feed import Feed
+from violence_detection.training.run_folder import Trained
+from violence_detection.training.training_board import Board
+from violence_detection.training.training_data import Data
+from violence_detection.training.training_pace import Pace
+
+log = logging.getLogger(__name__)
+
+
+class TrainingRun:
+    """The epochs of one training run."""
+
+    def __init__(
+        self,
+        record: Mapping[str, Any],
+        data: Data,
+        folder: Path,
+        strategy: Any,
+        start: Path | None,
+        usd_per_hour: float,
+        published: Path | None,
+    ):
+        """`published`: weights that the network of a fine-tuned head starts from; None for other heads."""
+        self.published = published
+        self.record, self.data, self.folder, self.strategy = record, data, folder, strategy
+        self.start = start
+        self.config = TrainConfig(**record["train"])
+        self.batch_size = min(self.config.batch_size, len(data.train))
+        self.steps = step_plan.steps_an_epoch(self.config, len(data.train))
+        self.plan = step_plan.given(record)
+        assert self.plan or len(data.selection), "nothing would end training"
+        self.state = TrainingState(parts=self._parts(self.config.accumulate))
+        self.predict_batch = heads.predict_batch(data.train.shapes())
+        self.selection: dict[int, tf.data.Dataset] = {}  # by batch size
+        self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
+        self.pace = Pace(usd_per_hour)
+
+    def run(self) -> Trained:
+        few = min(self.batch_size, 8 * self.strategy.num_replicas_in_sync)
+        no_warmup = {**self.record, "train": {**self.record["train"], "warmup_epochs": 0}}
+        if self.plan:
+            no_warmup[step_plan.RECORD_KEY] = {**dataclasses.asdict(self.plan), "warmup": 0}
+        self.strategy = canary.sound_strategy(
+            self.strategy,
+            lambda: self._build(no_warmup),
+            lambda: self.data.train.batches(few, self.config.seed, 0, self.balanced),
+        )
+        board = Board(self.folder / run_folder.BOARD_NAME, self.record)
+        while True:
+            try:
+                with self.train_feed.errors(), self.selection_feed.errors():
+                    return self._finish(self._epochs(board), board)
+            except tf.errors.OpError as e:
+                if not training_faults.memory_is_full(e):
+                    raise
+                self._halve_device_batch(e)
+            gc.collect()
+
+    def _epochs(self, board: Board) -> keras.Model:
+        """The epochs that are left, from the state on disk."""
+        with self.strategy.scope():
+            model = self._build(self.record)
+        self._restore(model)
+        if self.state.parts > 1:
+            micro_batches.accumulate(model, self.state.parts)
+        log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)
+        if self.published:
+            fine_tuning.mix_clips(model)
+        batches = self.train_feed.training(
+            self.batch_size, self.config.seed, lambda: self.state.epoch, self.balanced
+        )
+        while self.state.epoch < self.last_epoch and not self._stops():
+            started, steps_before = time.monotonic(), _steps_made(model)
+            _reseed(model, self.config.seed, self.state.epoch)
+            steps = self._steps_of_epoch()
+            stop = training_faults.StopAtNan(self.folder, self.state.epoch + 1, steps)
+            history = model.fit(
+                batches, steps_per_epoch=steps, epochs=1, shuffle=False, verbose=0, callbacks=[stop]
+            ).history
+            if _steps_made(model) == steps_before:  # loss scaling skips steps that overflow
+                raise self._not_a_number("every gradient")
+            fit_s = time.monotonic() - started
+            p = self._predict_selection(model)
+            row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
+            self.pace.epoch(steps * self.batch_size, fit_s, time.monotonic() - started)
+            log.info(
+                "%s %s",
+                training_log.line(self.record["architecture"], row, self.last_epoch),
+                self.pace.line(self.last_epoch - int(row["epoch"])),
+            )
+            board.scalars(row, self.pace.scalars())
+            if self._save(model, row):
+                board.pictures(self.data.selection.labels, p, int(row["epoch"]))
+        return model
+
+    def _steps_of_epoch(self) -> int:
+        """Steps of the epoch that comes next: the last one is cut short where the plan ends in it."""
+        return min(self.steps, self.plan.steps - self.state.epoch * self.steps) if self.plan else self.steps
+
+    def _predict_selection(self, model: keras.Model) -> np.ndarray:
+        """P(fight) of the selection clips: (N,) float64."""
+        if not len(self.data.selection):
+            return np.empty(0)
+
+        def judge(batch_size: int) -> np.ndarray:
+            if batch_size not in self.selection:
+                self.selection[batch_size] = self.selection_feed.plain(batch_size)
+            steps = -(-len(self.data.selection) // batch_size)  # without it Keras warns of the end
+            return model.predict(self.selection[batch_size], steps=steps, verbose=0)
+
+        p, self.predict_batch = training_faults.in_batches_that_fit(judge, self.predict_batch)
+        return p[:, 0].astype(np.float64)
+
+    def _not_a_number(self, what: str) -> UserError:
+        return training_faults.not_a_number(what, self.folder, self.state.epoch + 1, self.steps)
+
+    def _parts(self, at_least: int) -> int:
+        """In how many equal parts a device takes its share of a batch."""
+        share = self.batch_size // self.strategy.num_replicas_in_sync
+        if self.batch_size % self.strategy.num_replicas_in_sync:
+            share = 1  # shares differ in size: they are not cut
+        if at_least > 1 and at_least > share:
+            raise UserError(
+                f"a batch of {self.batch_size} on {self.strategy.num_replicas_in_sync} device(s) cannot be taken in "
+                f"{at_least} equal parts. Lower --accumulate or change --batch-size"
+            )
+        return micro_batches.parts_of(share, at_least)
+
+    def _halve_device_batch(self, error: Exception) -> None:
+        """Have the device take half as many clips at a time; the batch, and so the training, stay as they are."""
+        share = self.batch_size // self.strategy.num_replicas_in_sync
+        before = self.state.parts
+        try:
+            self.state.parts = self._parts(2 * before)
+        except UserError:
+            raise UserError(
+                f"the device's memory is full with {share // before} clip(s) at a time "
+                f"({str(error).splitlines()[0][:200]}). Try a smaller head: --units 32 --projection 64"
+            ) from error
+        log.warning(
+            "OUT OF DEVICE MEMORY in epoch %d: from here on a device takes %d clips at a time instead of %d and "
+            "updates the weights after %d of them as before; the epoch begins again. To begin so: --accumulate %d",
+            self.state.epoch + 1, share // self.state.parts, share // before, share, self.state.parts,
+        )  # fmt: skip
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch that ends training; what is kept has the learning rate at its floor, unless a plan ends it."""
+        c = self.config
+        if self.plan:
+            return -(-self.plan.steps // self.steps)
+        return min(c.epochs, c.schedule_epochs) if c.keep == "last" else c.epochs
+
+    @property
+    def balanced(self) -> bool:
+        """Whether clips are drawn evenly from data sets and classes."""
+        return self.published is not None
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether no epoch is chosen."""
+        return self.plan is not None or self.config.keep == "last"
+
+    def _stops(self) -> bool:
+        return (
+            not self.keeps_last
+            and self.state.best_epoch >= 0
+            and self.state.epoch - 1 - self.state.best_epoch >= self.config.patience
+        )
+
+    def _build(self, record: Mapping[str, Any]) -> keras.Model:
+        model = compiled_model.build(record, self.steps)
+        if self.start:
+            model.set_weights(saved_heads.load(run_folder.stored(self.start)).get_weights())
+        elif self.published:
+            fine_tuning.start(model, self.published)
+        return model
+
+    def _restore(self, model: keras.Model) -> None:
+        """Bring a fresh model to the end of the last epoch on disk, its optimiser included."""
+        found = checkpoint.read(self.folder)
+        if found is None:
+            return
+        saved, weights = found
+        self.state = dataclasses.replace(saved, parts=max(self.state.parts, saved.parts))
+        keras_archive.check_weights(weights)
+        with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
+            model.load_weights(weights)
+        log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
+
+    def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
+        """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips, if there are any."""
+        if not np.isfinite(p).all():
+            raise self._not_a_number("P(fight) of a selection clip")
+        return {
+            "epoch": self.state.epoch + 1,
+            "loss": logs["loss"],
+            "accuracy": logs["accuracy"],
+            "auc": logs["auc"],
+            **training_log.on_selection(self.data.selection.labels, p),
+            "learning_rate": float(model.optimizer.learning_rate),
+        }
+
+    def _save(self, model: keras.Model, row: dict[str, float]) -> bool:
+        """Put the epoch on disk. Returns whether it is the best one so far."""
+        state = self.state
+        state.history.append(row)
+        state.epoch += 1
+        loss = row.get("selection_loss", row["loss"])
+        if self.keeps_last or loss < state.best_loss:
+            state.best_loss, state.best_epoch = loss, state.epoch - 1
+            saved_heads.save(model, self.folder / run_folder.BEST_NAME)
+        storage.write_csv(self.folder / run_folder.LOG_NAME, training_log.COLUMNS, state.history)
+        checkpoint.write(self.folder, state, model)
+        return state.best_epoch == state.epoch - 1
+
+    def _finish(self, model: keras.Model, board: Board) -> Trained:
+        best = self.state.history[self.state.best_epoch]
+        saved_heads.save(model, self.folder / run_folder.FINAL_NAME)
+        best_model = self.folder / run_folder.BEST_NAME
+        if self.published:
+            fine_tuning.finish(model, HeadConfig(**self.record["head"]), self.published)
+            saved_heads.save(model, best_model)
+        else:
+            keras_archive.check_weights(best_model)
+            model.load_weights(best_model)
+            # again, where an earlier version or a killed run has left but one of the two files
+            saved_heads.save_weights(model, run_folder.weights_of(best_model))
+        p = self._predict_selection(model)
+        if self.published:
+            best = {
+                **best,
+                **training_log.on_selection(self.data.selection.labels, p),
+            }  # other weights than those of the log
+        board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
+        board.close(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
+        trained = Trained(
+            folder=self.folder,
+            selection_accuracy=best.get("selection_accuracy"),
+            best_epoch=int(best["epoch"]),
+            epochs_run=self.state.epoch,
+            samples_per_second=round(self.pace.samples_per_second, 1),
+        )
+        values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
+        storage.write_json(self.folder / run_folder.RESULT_NAME, values)
+        said = (
+            "no selection part"
+            if trained.selection_accuracy is None
+            else f"selection accuracy {trained.selection_accuracy:.4f}"
+        )
+        kept = "last" if self.keeps_last else "best"
+        log.info("%s: %s epoch %d of %d, %s", self.folder, kept, best["epoch"], self.state.epoch, said)
+        return trained
+
+
+def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
+    """Give every dropout layer's generator a state that depends on (seed, epoch, layer) alone."""
+    generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
+    for i, variable in enumerate(generators):
+        variable.assign(np.array([storage.stable_seed(seed, epoch, i) % 2**31, 0], dtype=variable.dtype))
+
+
+def _steps_made(model: keras.Model) -> int:
+    """Updates of the weights so far."""
+    return int(keras.ops.convert_to_numpy(model.optimizer.iterations))
