@@ -247,14 +247,14 @@ def _judged(args: argparse.Namespace, config: PredictConfig, output: Path | None
 
 def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
     """Windows that were kept, with the thresholds of now."""
-    from violence_detection.prediction import batch, kept_windows
+    from violence_detection.prediction import batch
 
     if config.model is None and (config.profile or config.operating_point != OPERATING_POINTS[0]):
         raise UserError(
             f"whose {config.profile or config.operating_point}? Name the --model that judged the windows"
         )
     profile = batch.profile_of(config)
-    verdicts = kept_windows.read(args.rejudge, batch.events_by(config))
+    verdicts = batch.kept(args.rejudge, config)
     if profile:
         verdicts = [profile.verdict(verdict) for verdict in verdicts]
     return [], [v.path for v in verdicts], verdicts
@@ -263,15 +263,13 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
 def _learn(args: argparse.Namespace, config: PredictConfig) -> int:
     """What marks teach, as a camera profile."""
     from violence_detection.models import model_files, shipped
-    from violence_detection.prediction import batch, camera_profile, kept_windows
+    from violence_detection.prediction import batch, camera_profile
     from violence_detection.prediction.review import learning, marks
 
     storage.check_writable(args.save_profile.absolute().parent, "--save-profile")
     settings, now = batch.events_by(config), batch.profile_of(config)
     model = model_files.identity(shipped.find(config.model))
-    learned = learning.learn(
-        kept_windows.read(args.rejudge, settings), marks.read(args.learn), settings, model, now
-    )
+    learned = learning.learn(batch.kept(args.rejudge, config), marks.read(args.learn), settings, model, now)
     if learned.profile:
         camera_profile.write(args.save_profile, learned.profile)
     learning.say(learned, args.save_profile)

@@ -19,3 +19,6 @@ PART_MEANINGS = {
     "selection": "cut from train by source, chooses the epoch; papers call it the validation set",
     "val": "held out, chooses nothing; papers call it the test set",
 }
+#: ensemble.json, cross_validation.json: the member that may judge alone, there if one may. Of an operating point, a
+#: camera profile or a verdict: false where the exit is not taken, and all members judge.
+EARLY_EXIT_KEY = "early_exit"

@@ -15,7 +15,7 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.combine import manifest, split, val_ledger
-from violence_detection.ensemble import ensemble_run, run_checks
+from violence_detection.ensemble import cross_validation, ensemble_run, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import Settings
 from violence_detection.ensemble.pool import Choice, Pool
@@ -192,6 +192,22 @@ def test_with_an_early_exit_the_same_members_are_judged_anew(
     np.testing.assert_allclose(oof.p_violent[~sure], before.p_violent[~sure])
     assert trained_model.load(output / "final").early_exit == EarlyExit(first, 0.4)
     assert model_files.identity(output / "final") != model_files.identity(done[0] / "final")
+    stored = calibration.read(output / "final")
+    by_all = cross_validation.by_all_members(output, oof, averaging.Averaging(True, EarlyExit(first, 0.4)))
+    assert by_all is not None
+    np.testing.assert_allclose(by_all, before.p_violent.to_numpy())
+    assert stored.without_exit
+    is_fight = (before.label == "fight").to_numpy()
+    assert stored.without_exit.temperature == pytest.approx(
+        temperature.fit(is_fight, before.p_violent.to_numpy())[0]
+    )
+    outside = {n for n, p in stored.operating_points.items() if abs(p["threshold"] - 0.5) > 0.1}
+    assert {n for n, p in stored.operating_points.items() if p.get("early_exit") is False} <= outside
+    identity, path = model_files.identity(output / "final"), output / "final" / "ensemble.json"
+    record = storage.read_json(path)
+    record["calibration"]["without_exit"]["temperature"] = 3.0
+    storage.write_json(path, record)
+    assert model_files.identity(output / "final") != identity
     assert f"{first} alone where its P(fight) is within 0.4" in (output / "final" / "README.md").read_text()
 
 

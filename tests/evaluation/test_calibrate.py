@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +13,10 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import calibrate, temperature
+from violence_detection.evaluation import calibrate, operating_points, temperature
+from violence_detection.evaluation import calibration as reliability
 from violence_detection.features.config import FeatureConfig
-from violence_detection.models import calibration, model_files, trained_model
+from violence_detection.models import averaging, calibration, model_files, trained_model
 from violence_detection.models.averaging import Averaging, EarlyExit
 from violence_detection.system import storage
 from violence_detection.training import trainer
@@ -53,7 +56,9 @@ def test_what_a_member_gave_alone_has_no_part_in_the_temperature_and_keeps_its_p
     predictions = rows.assign(p_first=np.where(alone, np.where(is_fight, 0.995, 0.005), 0.5), p_other=p)
     how = Averaging(early_exit=EarlyExit("first", 0.01))
     p_violent = np.where(alone, predictions.p_first, (predictions.p_first + predictions.p_other) / 2)
-    basis = calibrate.out_of_fold(predictions.assign(p_violent=p_violent), 5, 1, averaged=how)
+    by_all = ((predictions.p_first + predictions.p_other) / 2).to_numpy()
+    predictions = predictions.assign(p_violent=p_violent)
+    basis = calibrate.out_of_fold(predictions, 5, 1, averaged=how, p_by_all=by_all)
     found = calibrate.fit(basis, 0)
     assert found.temperature == temperature.fit(is_fight[~alone], p_violent[~alone])[0]
     member = {name: trained_model.Member(name, None, 0.5) for name in ("first", "other")}
@@ -64,6 +69,98 @@ def test_what_a_member_gave_alone_has_no_part_in_the_temperature_and_keeps_its_p
     np.testing.assert_array_equal(judged, np.where(alone, predictions.p_first, found.apply(p_violent)))
     point = found.operating_points["high_recall"]
     assert point["recall"] == pytest.approx((judged >= point["threshold"])[is_fight].mean())
+    assert not any("early_exit" in point for point in found.operating_points.values())
+
+
+def _with_an_exit(n_sources: int = 60) -> tuple[pd.DataFrame, trained_model.TrainedModel]:
+    """Clips on which the first member alone, where it is sure of peace, ranks fights no better than chance."""
+    rows, other = _rows(n_sources)
+    rng = np.random.default_rng(1)
+    first = np.where(rng.random(len(rows)) < 0.6, rng.uniform(0, 0.2, len(rows)), other)
+    how = Averaging(early_exit=EarlyExit("first", 0.2))
+    by_member = {"first": first, "other": other}
+    by_all = averaging.together(by_member, [1, 1], how.without_exit())
+    predictions = rows.assign(
+        p_first=first, p_other=other, p_violent=averaging.together(by_member, [1, 1], how)
+    )
+    found = calibrate.fit(calibrate.out_of_fold(predictions, 5, 1, averaged=how, p_by_all=by_all), 0)
+    members = tuple(trained_model.Member(name, None, 0.5) for name in by_member)
+    model = trained_model.TrainedModel(
+        Path(), (), members, FeatureConfig(), {}, calibration=found, early_exit=how.early_exit
+    )
+    return predictions, model
+
+
+def test_a_point_where_the_exit_would_decide_is_chosen_and_judged_without_it() -> None:
+    rows, model = _with_an_exit()
+    assert model.calibration is not None
+    assert model.calibration.without_exit is not None
+    is_fight, groups = (rows.label == "fight").to_numpy(), rows.source_group.to_numpy()
+    by_member = {name: rows[f"p_{name}"].to_numpy() for name in ("first", "other")}
+    high = model.calibration.operating_points["high_recall"]
+    mean = (by_member["first"] + by_member["other"]) / 2
+    assert model.calibration.without_exit.temperature == temperature.fit(is_fight, mean)[0]
+    assert high["early_exit"] is False
+    at = model.at("high-recall")
+    assert (at.exits, at.first) == (None, ())
+    judged = at.average(by_member)
+    np.testing.assert_array_equal(judged, model.calibration.without_exit.apply(mean))
+    assert high["recall"] == (judged >= high["threshold"])[is_fight].mean() >= 0.95
+    assert high["false_alarm_rate"] == (judged >= high["threshold"])[~is_fight].mean()
+    with_exit = operating_points.choose(is_fight, model.average(by_member), groups, np.asarray, 0)
+    assert high["false_alarm_rate"] < with_exit["high_recall"]["false_alarm_rate"] - 0.05
+    # the others are as they were
+    assert "early_exit" not in model.calibration.operating_points["balanced"]
+    assert model.calibration.operating_points["balanced"] == with_exit["balanced"]
+    np.testing.assert_array_equal(at.at("balanced").average(by_member), model.average(by_member))
+
+
+def test_a_threshold_where_the_exit_would_decide_is_judged_without_it_too() -> None:
+    _, model = _with_an_exit()
+    taken = {t: model.at("balanced", t).exits is not None for t in (0.05, 0.2, 0.5, 0.8, 0.81)}
+    assert taken == {0.05: False, 0.2: True, 0.5: True, 0.8: True, 0.81: False}
+    assert model.calibration is not None
+    before = replace(model, calibration=replace(model.calibration, without_exit=None))
+    assert before.at("balanced", 0.05).exits, "as before, of what was calibrated before"
+    assert before.at("high-recall").exits
+
+
+def test_what_is_stored_of_it_is_read_again_whole_or_refused(trained: Path, tmp_path: Path) -> None:
+    _, model = _with_an_exit()
+    assert model.calibration is not None
+    for name in ("best_model.keras", "config.json", "result.json"):
+        (tmp_path / name).write_bytes((trained / name).read_bytes())
+    record = storage.read_json(tmp_path / "config.json")
+
+    def stored(calibration_: dict[str, Any]) -> Path:
+        storage.write_json(tmp_path / "config.json", {**record, "calibration": calibration_})
+        return tmp_path
+
+    made = model.calibration.record()
+    assert calibration.read(stored(made)) == model.calibration
+    few = calibrate.fit(calibrate.on_selection(*_rows(9), "the epoch"), 0)
+    assert "without_exit" not in few.record()
+    for broken in (
+        {**made, "without_exit": {"temperature": -1}},
+        {k: v for k, v in made.items() if k != "without_exit"},  # and a point that needs it
+    ):
+        with pytest.raises(UserError, match="calibration holds no temperature"):
+            calibration.read(stored(broken))
+
+
+def test_the_table_of_operating_points_judges_each_as_prediction_does() -> None:
+    rows, model = _with_an_exit()
+    is_fight, groups = (rows.label == "fight").to_numpy(), rows.source_group.to_numpy()
+    by_member = {name: rows[f"p_{name}"].to_numpy() for name in ("first", "other")}
+    assert model.calibration is not None
+    for at in (model, model.at("high-recall")):
+        p = at.average(by_member)
+        found = reliability.section(at, is_fight, by_member, p, at.uncalibrated(by_member), groups)
+        for name, point in found["operating_points"].items():
+            stored = model.calibration.operating_points[name]
+            assert point["here"]["false_alarm_rate"] == stored["false_alarm_rate"], name
+            assert point["here"]["recall"] == stored["recall"], name
+        assert found["said"] == (at.applied or model.calibration).described()
 
 
 def test_too_few_sources_calibrate_nothing() -> None:

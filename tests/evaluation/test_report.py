@@ -24,6 +24,8 @@ from violence_detection.errors import UnreadableVideo
 from violence_detection.evaluation import by_training, calibrate, calibration, checklist, comparisons, metrics
 from violence_detection.evaluation.report import film_strip, report
 from violence_detection.evaluation.training_overlap import Comparison, Overlap
+from violence_detection.features.config import FeatureConfig
+from violence_detection.models import trained_model
 
 HOSTILE_PATH = 'val/fight/<script>alert("x")</script>&.avi'
 PLOTS = {"accuracy_by_dataset.png", "confusion_matrix.png", "reliability.png", "roc.png", "scores.png"}
@@ -556,7 +558,8 @@ def test_a_calibrated_model_says_what_it_rests_on_and_the_predictions_hold_both(
     p = frame.p_violent[known.index].to_numpy()
     result = metrics.figures(frame, 0.5)
     assert [m["name"] for m in result["members"]] == ["bilstm", "gru"], "what was before is no member"
-    section = calibration.section(found, is_fight, p, known.p_violent.to_numpy(), groups)
+    model = trained_model.TrainedModel(Path(), (), (), FeatureConfig(), {}, calibration=found)
+    section = calibration.section(model, is_fight, {}, p, known.p_violent.to_numpy(), groups)
     page = Page(
         report.write_report(
             tmp_path, {**result, "operating_point": "balanced", "calibration": section}, frame, context()
@@ -585,8 +588,9 @@ def test_a_model_that_is_not_calibrated_is_said_to_be_none(tmp_path: Path) -> No
     frame = predictions_frame()
     known = frame[frame.p_violent.notna()]
     p = known.p_violent.to_numpy()
+    bare = trained_model.TrainedModel(Path(), (), (), FeatureConfig(), {})
     section = calibration.section(
-        None, (known.label == "fight").to_numpy(), p, p, known.source_group.to_numpy()
+        bare, (known.label == "fight").to_numpy(), {}, p, p, known.source_group.to_numpy()
     )
     result = {**metrics.figures(frame, 0.5), "operating_point": "balanced", "calibration": section}
     page = Page(report.write_report(tmp_path, result, frame, context()))

@@ -15,8 +15,11 @@ from violence_detection.backbones import eight_bits
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
-from violence_detection.models import trained_model, whole_networks
+from violence_detection.models import averaging, model_files, trained_model, whole_networks
 from violence_detection.models.averaging import EarlyExit
+from violence_detection.models.calibration import Calibration
+from violence_detection.prediction import camera_profile
+from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.detector import Detector
 from violence_detection.prediction.events import Verdict
@@ -136,6 +139,45 @@ def test_others_see_only_the_windows_of_which_the_first_member_is_not_sure(
     assert np.abs(np.subtract(alone, both)).min() > 0.001, "or it would make no difference"
     assert seen_by == {f"judged by {first.name}": 3 * FRAMES, "judged by other": 2 * FRAMES}
     assert [tuple(judge.watch(open_source(str(path)))) for path in paths] == [v.windows for v in verdicts]
+
+
+def test_at_a_threshold_where_the_first_would_decide_all_see_every_window(
+    model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first,) = model.members
+    other = replace(first, name="other", temperature=0.5)
+    every = replace(
+        model,
+        members=(replace(first, temperature=1.0), other),
+        records=model.records * 2,
+        calibration=Calibration(None, without_exit=Calibration(0.5, {"what": "", "n": 1, "n_groups": 1})),
+        early_exit=EarlyExit(first.name, 0.4999),
+    )
+    path = small_videos.write(tmp_path / "0.avi", 0)
+    monkeypatch.setattr(trained_model, "load", lambda *_: every)
+    monkeypatch.setattr(model_files, "identity", lambda _: "made")
+    camera_profile.write(tmp_path / "p.json", CameraProfile("made", 0.7, early_exit=False))
+    judge = Detector(
+        PredictConfig(model=tmp_path, engine="openvino", precision="float32", profile=tmp_path / "p.json")
+    )
+    judged = {"profile": judge.judge(path)}
+    for name, threshold in {"threshold": 0.4, "point": 0.5}.items():
+        judge.model = judge.model.at("balanced", threshold)
+        judge._first, judge._others = judge._in_turn()
+        judged[name] = judge.judge(path)
+        assert tuple(judge.watch(open_source(str(path)))) == judged[name].windows
+    by_first = judged["point"].p_violent
+    mean = averaging.scaled(np.array([by_first]), 1.5)  # of the logit and twice the logit
+    assert judged["threshold"].p_violent == pytest.approx(averaging.scaled(mean, 2)[0], abs=2e-3)
+    assert judged["profile"].p_violent == judged["threshold"].p_violent != by_first
+    assert {name: v.early_exit for name, v in judged.items()} == {
+        "point": True,
+        "threshold": False,
+        "profile": False,
+    }
+    assert judged["threshold"].summary()["early_exit"] is False
+    assert judged["threshold"].calibrated
+    assert not judged["point"].calibrated
 
 
 def test_pictures_made_otherwise_than_in_training_are_refused(model: trained_model.TrainedModel) -> None:

@@ -229,6 +229,23 @@ def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
     return averaged.in_logits == in_logits and record.get(averaging.EARLY_EXIT_KEY) == averaged.exit_record()
 
 
+def by_all_members(folder: Path, predictions: pd.DataFrame, averaged: Averaging) -> np.ndarray | None:
+    """The averages (n,) that `predictions` of the folds in `folder` would have without the early exit; else None.
+
+    Of each fold with the weights that its members have in its ensemble.json.
+    """
+    if averaged.early_exit is None:
+        return None
+    found = np.full(len(predictions), np.nan)
+    for number in sorted(set(predictions.fold)):
+        rows = (predictions.fold == number).to_numpy()
+        listed = run_folder.read_object(folder / f"fold_{number}" / run_folder.ENSEMBLE_NAME)["members"]
+        by_member = {m["name"]: predictions.loc[rows, f"p_{m['name']}"].to_numpy(float) for m in listed}
+        weights = [m["weight"] for m in listed]
+        found[rows] = averaging.together(by_member, weights, averaged.without_exit())
+    return found
+
+
 def read_predictions(path: Path) -> pd.DataFrame:
     """Out-of-fold predictions as they were written."""
     import pandas as pd
@@ -277,7 +294,12 @@ def calibration_basis(
         log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
         return None
     return calibrate.out_of_fold(
-        predictions, len(record["folds"]), int(record.get("views", 1)), own, averaged
+        predictions,
+        len(record["folds"]),
+        int(record.get("views", 1)),
+        own,
+        averaged,
+        by_all_members(folder, predictions, averaged),
     )
 
 

@@ -17,7 +17,7 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import calibrate, scoring
-from violence_detection.evaluation.calibrate import CalibrationBasis
+from violence_detection.evaluation.calibrate import CalibrationBasis, Exiting
 from violence_detection.models import averaging, trained_model
 from violence_detection.models.averaging import Averaging
 from violence_detection.models.calibration import Calibration
@@ -129,7 +129,9 @@ def _on_selection(
     """What the members say together of the selection part: P(fight) (N,) of each, by its own temperature."""
     average = averaging.together(by_member, weights.values, averaged)
     chose = "the epoch and the members' weights"
-    return calibrate.on_selection(selection.rows, average, chose, averaged.settled(by_member))
+    by_all = averaging.together(by_member, weights.values, averaged.without_exit())
+    exiting = Exiting.of(averaged, by_member, by_all)
+    return calibrate.on_selection(selection.rows, average, chose, exiting)
 
 
 def write_listed(

@@ -83,7 +83,13 @@ class FinalFit:
         plan = self.plan
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, members, strict=True)]
         found = calibrate.fit(
-            calibrate.out_of_fold(predictions, len(plan.folds), plan.views, averaged=plan.averaged),
+            calibrate.out_of_fold(
+                predictions,
+                len(plan.folds),
+                plan.views,
+                averaged=plan.averaged,
+                p_by_all=cross_validation.by_all_members(plan.folder, predictions, plan.averaged),
+            ),
             plan.settings.train.seed,
         )
         calibrate.say(self.folder, found)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import metrics, operating_points, scoring, temperature
 from violence_detection.models import trained_model
-from violence_detection.models.averaging import PLAIN, Averaging
+from violence_detection.models.averaging import EARLY_EXIT_KEY, PLAIN, Averaging, EarlyExit
 from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import run_folder
@@ -34,7 +34,7 @@ class CalibrationBasis:
 
     `what` names them; `assumes`: what must be true for what is said of them to hold of the model. `views`: of a clip,
     averaged. `member_temperatures`: of its members' own, where their logits are averaged and it has told them already.
-    `settled` (n,) bool: which of them one member gave alone, by its own temperature; no other is applied to these.
+    `exiting`: of models with an early exit.
     """
 
     rows: pd.DataFrame
@@ -43,11 +43,38 @@ class CalibrationBasis:
     assumes: str
     views: int = 1
     member_temperatures: Mapping[str, float] | None = None
-    settled: np.ndarray | None = None
+    exiting: Exiting | None = None
+
+
+@dataclass(frozen=True)
+class Exiting:
+    """What the early exit `exits` did: `settled` (n,) bool, the clips of which its member gave the probability alone.
+
+    That is by its own temperature, and no other is applied to it. `p_by_all` (n,): the averages without the exit.
+    """
+
+    exits: EarlyExit
+    settled: np.ndarray
+    p_by_all: np.ndarray
+
+    @classmethod
+    def of(
+        cls, averaged: Averaging, by_member: Mapping[str, np.ndarray], p_by_all: np.ndarray | None
+    ) -> Exiting | None:
+        """Of the members' P(fight) (n,) by their own temperatures; None without an early exit."""
+        settled = averaged.settled(by_member)
+        if averaged.early_exit is None or settled is None:
+            return None
+        assert p_by_all is not None
+        return cls(averaged.early_exit, settled, p_by_all)
+
+    def sorted(self, order: np.ndarray) -> Exiting:
+        """The same with the clips in this order."""
+        return replace(self, settled=self.settled[order], p_by_all=np.asarray(self.p_by_all, float)[order])
 
 
 def on_selection(
-    rows: pd.DataFrame, p_fight: np.ndarray, chose: str, settled: np.ndarray | None = None
+    rows: pd.DataFrame, p_fight: np.ndarray, chose: str, exiting: Exiting | None = None
 ) -> CalibrationBasis:
     """The selection part, which the model was not trained on. `chose`: what of the model it has chosen."""
     return CalibrationBasis(
@@ -55,7 +82,7 @@ def on_selection(
         p_fight,
         f"the selection part, which also chose {chose}",
         f"{_ELSEWHERE}; having chosen {chose} on the same clips makes it somewhat too good",
-        settled=settled,
+        exiting=exiting,
     )
 
 
@@ -65,8 +92,12 @@ def out_of_fold(
     views: int,
     member_temperatures: Mapping[str, float] | None = None,
     averaged: Averaging = PLAIN,
+    p_by_all: np.ndarray | None = None,
 ) -> CalibrationBasis:
-    """The out-of-fold predictions of a cross-validation with the model's own clips, settings and members."""
+    """The out-of-fold predictions of a cross-validation with the model's own clips, settings and members.
+
+    `p_by_all` (n,): what their averages are without the early exit, if `averaged` has one.
+    """
     by_member = {name: predictions[f"p_{name}"].to_numpy(float) for name in metrics.member_names(predictions)}
     return CalibrationBasis(
         predictions,
@@ -75,7 +106,7 @@ def out_of_fold(
         f"{_ELSEWHERE}; the model is as good as those of the folds, which were trained on fewer clips",
         views,
         member_temperatures,
-        averaged.settled(by_member),
+        Exiting.of(averaged, by_member, p_by_all),
     )
 
 
@@ -98,7 +129,11 @@ def member_temperatures(rows: pd.DataFrame, p_fight: Mapping[str, np.ndarray]) -
 
 
 def fit(basis: CalibrationBasis, seed: int) -> Calibration:
-    """Temperature and operating points; with too few sources none, and why."""
+    """Temperature and operating points; with too few sources none, and why.
+
+    Where an early exit would decide at a point's threshold, the point is chosen of all members' averages, by a
+    temperature of theirs: with the exit, one member alone would say which clips lie above.
+    """
     order = np.argsort(
         basis.rows.clip_id.to_numpy(str), kind="stable"
     )  # the same clips are drawn in any order
@@ -114,16 +149,42 @@ def fit(basis: CalibrationBasis, seed: int) -> Calibration:
     }
     if n_groups < FEWEST_SOURCES or is_fight.all() or not is_fight.any():
         few = f"{n_groups} sources in {basis.what} are too few ({FEWEST_SOURCES} are needed, of both classes)"
-        return Calibration(None, rests_on, why_not=few)
-    settled = np.zeros(len(p), bool) if basis.settled is None else basis.settled[order]
-    found, why_not = temperature.fit(is_fight[~settled], p[~settled])
-    fitted = Calibration(found, rests_on, why_not=why_not)
-    if basis.settled is None:
+        none = Calibration(None, rests_on, why_not=few)
+        return replace(none, without_exit=none) if basis.exiting else none
+    if basis.exiting is None:
+        fitted = _with_temperature(is_fight, p, rests_on)
         points = operating_points.choose(is_fight, p, groups, fitted.apply, seed)
-    else:
-        p = np.where(settled, p, fitted.apply(p))
-        points = operating_points.choose(is_fight, p, groups, np.asarray, seed)
-    return Calibration(found, rests_on, points, why_not)
+        return replace(fitted, operating_points=points)
+    return _fit_exiting(is_fight, p, groups, basis.exiting.sorted(order), rests_on, seed)
+
+
+def _with_temperature(is_fight: np.ndarray, p: np.ndarray, rests_on: Mapping[str, Any]) -> Calibration:
+    found, why_not = temperature.fit(is_fight, p)
+    return Calibration(found, rests_on, why_not=why_not)
+
+
+def _fit_exiting(
+    is_fight: np.ndarray,
+    p: np.ndarray,
+    groups: np.ndarray,
+    exiting: Exiting,
+    rests_on: Mapping[str, Any],
+    seed: int,
+) -> Calibration:
+    others = ~exiting.settled
+    fitted = _with_temperature(is_fight[others], p[others], rests_on)
+    without = _with_temperature(is_fight, exiting.p_by_all, rests_on)
+    p = np.where(others, fitted.apply(p), p)
+    points = operating_points.choose(is_fight, p, groups, np.asarray, seed)
+    if any(exiting.exits.decides_at(point["threshold"]) for point in points.values()):
+        by_all = operating_points.choose(is_fight, exiting.p_by_all, groups, without.apply, seed)
+        points = {
+            name: {**by_all[name], EARLY_EXIT_KEY: False}
+            if exiting.exits.decides_at(point["threshold"])
+            else point
+            for name, point in points.items()
+        }
+    return replace(fitted, operating_points=points, without_exit=without)
 
 
 def calibrate_model(folder: Path, selection: Samples, seed: int) -> Calibration:
@@ -147,4 +208,5 @@ def say(folder: Path, found: Calibration) -> None:
     """Log it."""
     log.info("%s: %s", folder, found.described())
     for name, point in found.operating_points.items():
-        log.info("  %-16s threshold %.4f: %s", name, point["threshold"], point["guarantee"]["text"])
+        how = "" if point.get(EARLY_EXIT_KEY, True) else " without the early exit"
+        log.info("  %-16s threshold %.4f%s: %s", name, point["threshold"], how, point["guarantee"]["text"])

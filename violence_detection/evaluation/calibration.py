@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from violence_detection.models.calibration import Calibration
+from violence_detection.models.calibration import Calibration, name_of
+
+if TYPE_CHECKING:
+    from violence_detection.models.trained_model import TrainedModel
 
 CALIBRATION_BINS = 10
 
@@ -77,17 +80,25 @@ def mean_over_sources(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def section(
-    found: Calibration | None, is_fight: np.ndarray, p: np.ndarray, p_before: np.ndarray, groups: np.ndarray
+    model: TrainedModel,
+    is_fight: np.ndarray,
+    by_member: Mapping[str, np.ndarray],
+    p: np.ndarray,
+    p_before: np.ndarray,
+    groups: np.ndarray,
 ) -> dict[str, Any]:
     """What metrics.json says of it: what is stored with the model, and what it is worth on the clips judged here.
 
-    `p`, `p_before` (n,): probabilities with the model's temperature and without it.
+    `p`, `p_before` (n,): probabilities with the model's temperature and without it, at its operating point; of the
+    others they are made of the members', `by_member`, name -> (n,) by their own temperatures.
     """
-    found = found or Calibration(None, why_not="nothing is stored with the model")
-    record = {**found.record(), "said": found.described()}
-    points: Mapping[str, Mapping[str, Any]] = record["operating_points"]
-    record["operating_points"] = {
-        name: {**point, "here": rates(is_fight, p, groups, float(point["threshold"]))}
-        for name, point in points.items()
-    }
+    found = model.calibration or Calibration(None, why_not="nothing is stored with the model")
+    record = {**found.record(), "said": (model.applied or found).described()}
+    by = {model.by_all: p}
+    for name in record["operating_points"]:
+        at = model.at(name_of(name))
+        if at.by_all not in by:
+            by[at.by_all] = at.average(by_member)
+        point = record["operating_points"][name]
+        point["here"] = rates(is_fight, by[at.by_all], groups, float(point["threshold"]))
     return {**record, **before_and_after(is_fight, p_before, p)}

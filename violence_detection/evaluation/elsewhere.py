@@ -123,7 +123,8 @@ def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[b
     members = sorted(str(r["architecture"]) for r in model.records)
     if sorted(map(str, found.get("members", []))) != members:
         other.append("members")
-    if found.get(averaging.EARLY_EXIT_KEY) != model.averaged.exit_record():
+    exits = model.early_exit.record() if model.early_exit else None
+    if found.get(averaging.EARLY_EXIT_KEY) != exits:
         other.append("early exit")
     if other:
         return False, f"made by other models than this one (other {', '.join(other)}): {path}"

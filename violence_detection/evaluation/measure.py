@@ -219,8 +219,9 @@ def _calibration(model: trained_model.TrainedModel, predictions: pd.DataFrame) -
     judged = predictions[predictions.p_violent.notna()]
     before = judged.get(metrics.UNCALIBRATED_COLUMN, judged.p_violent)
     return calibration.section(
-        model.calibration,
+        model,
         (judged.label == metrics.FIGHT).to_numpy(),
+        {m.name: judged[f"p_{m.name}"].to_numpy(float) for m in model.members},
         judged.p_violent.to_numpy(float),
         before.to_numpy(float),
         judged.source_group.astype(str).to_numpy(),

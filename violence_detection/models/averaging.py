@@ -12,17 +12,17 @@ A cheap member may judge first, and alone where it is sure, so that the dear one
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+
+from violence_detection.constants import EARLY_EXIT_KEY as EARLY_EXIT_KEY
 
 #: Added to each probability before its logarithm is taken, as scikit-learn's temperature scaling does.
 _TINY = 1e-12
 #: ensemble.json: a member's own temperature; there for all members or for none.
 TEMPERATURE_KEY = "temperature"
-#: ensemble.json, cross_validation.json: the member that may judge alone, there if one may.
-EARLY_EXIT_KEY = "early_exit"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class EarlyExit:
         """Where that is, (N,) bool, of the member's P(fight)."""
         return (p < self.within) | (p > 1 - self.within)
 
+    def decides_at(self, threshold: float) -> bool:
+        """Whether P on either side of such a threshold are what it settles: the other members would have no say."""
+        return bool(self.is_sure(np.asarray(threshold)))
+
     def record(self) -> dict[str, Any]:
         """As files have it."""
         return asdict(self)
@@ -56,6 +60,10 @@ class Averaging:
     def settled(self, p: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Where one member counts alone, (N,) bool, of the members' P(fight) (N,); None without an early exit."""
         return self.early_exit.is_sure(p[self.early_exit.member]) if self.early_exit else None
+
+    def without_exit(self) -> Averaging:
+        """The same by all members."""
+        return replace(self, early_exit=None)
 
     def exit_record(self) -> dict[str, Any] | None:
         """The early exit as files have it, None without."""

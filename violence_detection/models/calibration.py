@@ -17,6 +17,7 @@ import numpy as np
 from violence_detection.constants import DEFAULT_THRESHOLD, OPERATING_POINTS
 from violence_detection.errors import UserError
 from violence_detection.models import averaging, model_files
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.training import run_folder
 
 BALANCED = OPERATING_POINTS[0]
@@ -24,6 +25,7 @@ BALANCED = OPERATING_POINTS[0]
 BEFORE_ADAPTING = "before_adapting"
 #: scikit-learn looks for the temperature no farther away.
 MOST_TEMPERATURE = math.exp(10)
+_WITHOUT_EXIT, _OF_WITHOUT = "without_exit", ("temperature", "why_not")
 _BEFORE = (
     "it was made before models were calibrated; the command that trained it adds it, and trains nothing again"
 )
@@ -35,13 +37,16 @@ class Calibration:
 
     `rests_on`: {what, n, n_groups, views}, the predictions that it was fitted on; with BEFORE_ADAPTING they are of the
     model before it was adapted (adapted_model.py), and nobody knows whether it fits this one. `operating_points`: name,
-    with underscores -> {threshold, false_alarm_rate, recall, guarantee, ...}, see evaluation.operating_points.
+    with underscores -> {threshold, false_alarm_rate, recall, guarantee, ...}, see evaluation.operating_points;
+    `early_exit` false there: all of it is of probabilities without the early exit. `without_exit`: the temperature of
+    these, of a model that has an exit; None where it was calibrated before that was told.
     """
 
     temperature: float | None
     rests_on: Mapping[str, Any] = field(default_factory=dict)
     operating_points: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     why_not: str = ""
+    without_exit: Calibration | None = None
 
     @property
     def calibrated(self) -> bool:
@@ -75,6 +80,19 @@ class Calibration:
             )
         return float(found["threshold"])
 
+    def leaves_out(
+        self, exits: EarlyExit | None, point: str = BALANCED, otherwise: float = DEFAULT_THRESHOLD
+    ) -> bool:
+        """Whether the model's early exit is not taken at an operating point, of `balanced` with threshold `otherwise`.
+
+        Of a model that was calibrated before this was told the exit is always taken.
+        """
+        if exits is None or self.without_exit is None:
+            return False
+        if point == BALANCED:
+            return exits.decides_at(otherwise)
+        return self.operating_points.get(key_of(point), {}).get(averaging.EARLY_EXIT_KEY) is False
+
     def described(self) -> str:
         """One line for people."""
         if self.temperature is None:
@@ -96,12 +114,18 @@ class Calibration:
             "why_not": self.why_not,
             "rests_on": dict(self.rests_on),
             "operating_points": {name: dict(point) for name, point in self.operating_points.items()},
+            **({_WITHOUT_EXIT: {k: w.record()[k] for k in _OF_WITHOUT}} if (w := self.without_exit) else {}),
         }
 
 
 def key_of(point: str) -> str:
     """An operating point's name in JSON, where its flag has hyphens."""
     return point.replace("-", "_")
+
+
+def name_of(key: str) -> str:
+    """The other way round."""
+    return key.replace("_", "-")
 
 
 def read(path: Path) -> Calibration:
@@ -127,8 +151,14 @@ def _parse(path: Path) -> Calibration:
             f"{path}: {run_folder.CALIBRATION_KEY} holds no temperature and thresholds. Copy it again from where the "
             "model was trained; the command that trained it makes it again"
         )
+    without = stored.get(_WITHOUT_EXIT)
     return Calibration(
-        stored["temperature"], stored["rests_on"], stored["operating_points"], str(stored.get("why_not", ""))
+        stored["temperature"],
+        stored["rests_on"],
+        stored["operating_points"],
+        str(stored.get("why_not", "")),
+        without
+        and Calibration(without["temperature"], stored["rests_on"], why_not=str(without.get("why_not", ""))),
     )
 
 
@@ -137,12 +167,26 @@ def _is_calibration(stored: Any) -> bool:
     if not isinstance(stored, dict) or not {"temperature", "rests_on", "operating_points"} <= stored.keys():
         return False
     temperature, rests_on, points = (stored[k] for k in ("temperature", "rests_on", "operating_points"))
-    known = temperature is None or _is_number(temperature, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE)
-    if not known or not isinstance(rests_on, dict) or not isinstance(points, dict):
+    if not _is_temperature(temperature) or not isinstance(rests_on, dict) or not isinstance(points, dict):
+        return False
+    without = stored.get(_WITHOUT_EXIT)
+    if without is not None and not (
+        isinstance(without, dict) and _is_temperature(without.get("temperature", 0))
+    ):
         return False
     if temperature is not None and not {"what", "n", "n_groups"} <= rests_on.keys():
         return False
-    return all(isinstance(p, dict) and _is_number(p.get("threshold"), 0, 1) for p in points.values())
+    return all(isinstance(p, dict) and _is_point(p, without is not None) for p in points.values())
+
+
+def _is_point(stored: Mapping[str, Any], without_exit: bool) -> bool:
+    """`without_exit`: whether it is known what probabilities are without the early exit."""
+    taken = stored.get(averaging.EARLY_EXIT_KEY, True)
+    return (taken is True or (taken is False and without_exit)) and _is_number(stored.get("threshold"), 0, 1)
+
+
+def _is_temperature(value: Any) -> bool:
+    return value is None or _is_number(value, 1 / MOST_TEMPERATURE, MOST_TEMPERATURE)
 
 
 def _is_number(value: Any, least: float, most: float) -> bool:

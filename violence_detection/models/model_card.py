@@ -19,7 +19,7 @@ from violence_detection.constants import CLASS_NAMES, __version__
 from violence_detection.datasets import catalogue
 from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UserError
-from violence_detection.models import model_files, run_records
+from violence_detection.models import averaging, calibration, model_files, run_records
 from violence_detection.models.run_records import RunRecords
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
@@ -183,6 +183,7 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "final_fit": bool(run.final_fit),
         "folds_by_dataset": _folds_by_dataset(run) if run.final_fit else [],
         "left_out": _left_out_sets(run),
+        "points": _points(run),
     }
 
 
@@ -191,6 +192,26 @@ def _left_out_sets(run: RunRecords) -> list[dict[str, Any]]:
     try:
         return [_row(d["dataset"], d) for d in run.left_out["datasets"]]
     except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _points(run: RunRecords) -> list[dict[str, Any]]:
+    """The operating points with what they gave on the clips that they were chosen on; of a final fit, else none."""
+    record = run.final_fit and run_folder.read_object(run.folder / run_folder.ENSEMBLE_NAME)
+    try:
+        points = record[run_folder.CALIBRATION_KEY]["operating_points"] if record else {}
+        return [
+            {
+                "name": calibration.name_of(name),
+                "threshold": f"{point['threshold']:.4f}",
+                "false_alarms": _percent(point["false_alarm_rate"]),
+                "recall": _percent(point["recall"]),
+                "guarantee": point["guarantee"]["text"],
+                "early_exit": point.get(averaging.EARLY_EXIT_KEY, True),
+            }
+            for name, point in points.items()
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
         return []
 
 
@@ -226,8 +247,10 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         shown = ", ".join(f"{name} {value:.3f}" for name, value in list(own.items())[:_MEMBERS_SHOWN])
         lines.append(("averaged are", f"logits, divided by temperatures: {shown}"))
     if first := model_files.early_exit(run.folder):
+        left_out = [p["name"] for p in _points(run) if not p["early_exit"]]
+        but = f"; not at {', '.join(left_out)}" if left_out else ""
         lines.append(
-            ("early exit", f"{first.member} alone where its P(fight) is within {first.within} of 0 or 1")
+            ("early exit", f"{first.member} alone where its P(fight) is within {first.within} of 0 or 1{but}")
         )
     if given := run.values(run_folder.GIVEN_KEY):
         shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)

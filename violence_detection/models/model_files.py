@@ -179,6 +179,9 @@ def identity(path: Path) -> str:
         calibration = run_folder.read_object(ensemble).get(run_folder.CALIBRATION_KEY)
         if isinstance(calibration, dict) and calibration.get("temperature") is not None:
             parts.append(calibration["temperature"])
+        without = calibration.get("without_exit") if isinstance(calibration, dict) else None
+        if isinstance(without, dict):  # what the model says where its early exit is not taken
+            parts.append(["without_exit", without.get("temperature")])
     if own := temperatures(path):
         parts.append(list(own.values()))
     if first := early_exit(path):

@@ -77,8 +77,8 @@ class TrainedModel:
     """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
 
     `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
-    of all members. `early_exit`: the member that judges first, and alone where it is sure. `calibration`: None
-    where there is nothing stored of it, as for models of a test.
+    of all members. `early_exit`: the member that judges first, and alone where it is sure; `by_all`: not at this
+    operating point, where all judge. `calibration`: None where there is nothing stored of it, as for models of a test.
     """
 
     folder: Path
@@ -90,22 +90,44 @@ class TrainedModel:
     threshold: float = DEFAULT_THRESHOLD
     calibration: Calibration | None = None
     early_exit: EarlyExit | None = None
+    by_all: bool = False
 
     def at(self, point: str, threshold: float = DEFAULT_THRESHOLD) -> TrainedModel:
         """The same with the threshold of an operating point; `threshold` is that of `balanced`.
 
+        All members judge where the early exit would decide for them, as the point's record or the threshold says.
         Raises UserError if the model has no such point stored.
         """
-        if self.calibration is not None:
-            threshold = self.calibration.threshold(point, threshold)
-        return replace(self, threshold=threshold)
+        if self.calibration is None:
+            return replace(self, threshold=threshold, by_all=False)
+        return replace(
+            self,
+            threshold=self.calibration.threshold(point, threshold),
+            by_all=self.calibration.leaves_out(self.early_exit, point, threshold),
+        )
+
+    def by_all_members(self) -> TrainedModel:
+        """The same without the early exit."""
+        return replace(self, by_all=self.early_exit is not None)
+
+    @property
+    def exits(self) -> EarlyExit | None:
+        """The early exit where it is taken."""
+        return None if self.by_all else self.early_exit
+
+    @property
+    def applied(self) -> Calibration | None:
+        """The calibration of the probabilities that it gives: with the early exit, or without."""
+        if self.by_all and self.calibration is not None:
+            return self.calibration.without_exit
+        return self.calibration
 
     @property
     def member_threshold(self) -> float:
         """What `threshold` is of members' probabilities and of their mean, before the model's temperature."""
-        if self.calibration is None:
+        if self.applied is None:
             return self.threshold
-        return float(self.calibration.before(np.array([self.threshold]))[0])
+        return float(self.applied.before(np.array([self.threshold]))[0])
 
     def with_own(self, temperatures: Mapping[str, float]) -> TrainedModel:
         """The same with temperatures of its members' own, by name: the mean is of their logits."""
@@ -116,7 +138,7 @@ class TrainedModel:
     @property
     def calibrated(self) -> bool:
         """Whether `average` gives calibrated probabilities."""
-        return self.calibration is not None and self.calibration.calibrated
+        return self.applied is not None and self.applied.calibrated
 
     def predict(self, inputs: Inputs, members: Sequence[Member] | None = None) -> dict[str, np.ndarray]:
         """P(fight) of each member, name -> (N,) in [0, 1], for inputs name -> (N, T, C); by its own temperature.
@@ -149,9 +171,9 @@ class TrainedModel:
         What a member says alone is by its own temperature already.
         """
         p = self.uncalibrated(by_member)
-        if self.calibration is None:
+        if self.applied is None:
             return p
-        calibrated, settled = self.calibration.apply(p), self.averaged.settled(by_member)
+        calibrated, settled = self.applied.apply(p), self.averaged.settled(by_member)
         return calibrated if settled is None else np.where(settled, p, calibrated)
 
     def uncalibrated(self, by_member: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -163,15 +185,15 @@ class TrainedModel:
 
     @property
     def averaged(self) -> Averaging:
-        """How the members' probabilities become one."""
+        """How the members' probabilities become one at this operating point."""
         from violence_detection.models.averaging import Averaging
 
-        return Averaging(all(m.temperature is not None for m in self.members), self.early_exit)
+        return Averaging(all(m.temperature is not None for m in self.members), self.exits)
 
     @property
     def first(self) -> tuple[Member, ...]:
         """The members that judge first, and alone where they are sure: one, or none."""
-        return tuple(m for m in self.members if self.early_exit and m.name == self.early_exit.member)
+        return tuple(m for m in self.members if self.exits and m.name == self.exits.member)
 
     def inputs_of(self, member: Member) -> tuple[str, ...]:
         """The names of the inputs that it looks at."""

@@ -18,7 +18,7 @@ from typing import Any
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import calibration, shipped
-from violence_detection.prediction import camera_profile, verdict_journal
+from violence_detection.prediction import camera_profile, kept_windows, verdict_journal
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
@@ -147,6 +147,34 @@ def events_by(config: PredictConfig) -> EventConfig:
         return config.at(config.threshold)
     of_model = calibration.read(shipped.find(config.model))
     return config.at(of_model.threshold(config.operating_point, config.threshold))
+
+
+def kept(given: Path, config: PredictConfig) -> list[Verdict]:
+    """Verdicts of windows that were kept, see kept_windows.read, with the thresholds of these settings.
+
+    Raises UserError, too, where a profile or an operating point of the model is of other probabilities than these: with
+    its early exit, or without. A threshold that was given is taken for what is there, and that is logged.
+    """
+    verdicts = kept_windows.read(given, events_by(config))
+    if config.model is None:
+        return verdicts
+    taken = not camera_profile.leaves_out_exit(config)
+    if other := next((v for v in verdicts if v.early_exit != taken), None):
+        was, wanted = ("with", "without") if other.early_exit else ("without", "with")
+        known = config.profile or (
+            config.operating_point if config.operating_point != OPERATING_POINTS[0] else ""
+        )
+        if known:
+            raise UserError(
+                f"{other.path} was judged {was} the model's early exit, and {known} is for probabilities {wanted} it: "
+                "judge the video itself"
+            )
+        log.warning(
+            "%s was judged %s the model's early exit, and stays so; with the threshold %g the video itself would be "
+            "judged %s it",
+            other.path, was, config.threshold, wanted,
+        )  # fmt: skip
+    return verdicts
 
 
 def profile_of(config: PredictConfig) -> CameraProfile | None:

@@ -16,8 +16,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
 
@@ -28,7 +29,18 @@ FORMAT, VERSION = "violence-detection camera profile", 1
 MOST_OFFSET = 20.0
 _TINY = 1e-12
 _KEYS = frozenset(
-    ("format", "version", "model", "threshold", "logit_offset", "made_from", "figures", "events", "created")
+    (
+        "format",
+        "version",
+        "model",
+        "threshold",
+        "logit_offset",
+        "made_from",
+        "figures",
+        "events",
+        "created",
+        "early_exit",
+    )
 )
 
 
@@ -39,7 +51,8 @@ class CameraProfile:
     `model`: model_files.identity of the model that judged; the profile of another is refused. `logit_offset`: added to
     the logit of each P(violent). `threshold`: of the probability that then comes out, from which an event begins.
     `made_from`: {what: "marks" or "quiet footage", ...} and how much of it. `figures`: what was measured of it, and
-    how. `events`: the other settings of events with which it was measured. `created`: ISO time.
+    how. `events`: the other settings of events with which it was measured. `created`: ISO time. `early_exit`: whether
+    the probabilities were with the model's early exit, if it has one; the profile is applied to such alone.
 
     Raises ValueError for numbers that cannot be.
     """
@@ -51,10 +64,13 @@ class CameraProfile:
     figures: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, Any] = field(default_factory=dict)
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
+    early_exit: bool = True
 
     def __post_init__(self) -> None:
         if not self.model or not isinstance(self.model, str):
             raise ValueError("no model is named")
+        if not isinstance(self.early_exit, bool):
+            raise ValueError(f"early_exit {self.early_exit!r} is neither true nor false")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold {self.threshold} is none")
         if not abs(self.logit_offset) <= MOST_OFFSET:
@@ -63,7 +79,8 @@ class CameraProfile:
     @property
     def name(self) -> str:
         """What tells it from others: a hash of all that changes verdicts."""
-        return storage.stable_hash([self.model, self.threshold, self.logit_offset])
+        with_exit = [] if self.early_exit else [EARLY_EXIT_KEY]
+        return storage.stable_hash([self.model, self.threshold, self.logit_offset, *with_exit])
 
     def probability(self, p: float) -> float:
         """What it makes of the model's P(violent) in [0, 1]."""
@@ -159,3 +176,22 @@ def read_for(path: Path, model: Path, settings: EventConfig) -> CameraProfile:
     if changed:
         log.warning("%s was measured with other settings of events: %s", path, "; ".join(changed))
     return profile
+
+
+def leaves_out_exit(config: PredictConfig) -> bool:
+    """Whether the model's early exit is not taken with these settings: by their profile, operating point or threshold.
+
+    Raises UserError where there is no such model or profile.
+    """
+    from violence_detection.models import (
+        calibration,
+        model_files,
+        shipped,
+    )  # who only reads profiles needs none
+
+    if config.profile:
+        return not read(config.profile).early_exit
+    model = shipped.find(config.model)
+    return calibration.read(model).leaves_out(
+        model_files.early_exit(model), config.operating_point, config.threshold
+    )

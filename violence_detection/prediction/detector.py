@@ -7,6 +7,7 @@ events.find_events makes events. The video's probability is that of its most vio
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from violence_detection.video.sources import Source
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 #: Windows of a file that the heads judge together, and those that backbones may have in hand meanwhile.
 _WINDOWS_AT_ONCE, _AHEAD = 16, 2
 
@@ -76,6 +78,10 @@ class Detector:
 
             self.profile = camera_profile.read_for(config.profile, shipped.find(config.model), config)
             self.events_by = self.profile.settings(config)
+            if not self.profile.early_exit:
+                self.model = self.model.by_all_members()
+        if self.model.by_all:
+            log.info("all members judge every window: the early exit would decide at this threshold")
         self.views = augment.variant_names("t", config.tta)
         self.stride_s = min(config.stride_s, self.model.features.window_s)
         self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
@@ -187,6 +193,7 @@ class Detector:
             fps=info.fps,
             profile=self.profile.name if self.profile else "",
             judged_with=", ".join(sorted({engine.name for engine in self._engines})),
+            early_exit=not self.model.by_all,
         )
 
     def watch(self, source: Source) -> Iterator[JudgedWindow]:
@@ -279,7 +286,7 @@ class Detector:
 
     def _go_on(self, begun: _WindowAtWork) -> _WindowAtWork:
         """Give it to the others as well, unless the first member is sure."""
-        seen, exits = begun.seen, self.model.early_exit
+        seen, exits = begun.seen, self.model.exits
         if not self._others or begun.still:
             return replace(begun, seen=None)
         assert exits

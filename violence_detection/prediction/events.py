@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from violence_detection.constants import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES, EARLY_EXIT_KEY
 from violence_detection.prediction.config import EventConfig
 
 #: Times are rounded to hundredths; less than this is no gap between them.
@@ -232,7 +232,8 @@ class Verdict:
     duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
     where they do not. calibrated: whether probabilities are the model's calibrated ones. fps: moments a second, by
     which editors number them; 0: not known. profile: the name of the camera profile that was applied; empty: none.
-    judged_with: the engines that ran the networks, with their precision; empty: not known.
+    judged_with: the engines that ran the networks, with their precision; empty: not known. early_exit: whether the
+    model's early exit was taken, if it has one; False: all members judged every window.
     """
 
     path: str
@@ -245,6 +246,7 @@ class Verdict:
     fps: float = 0.0
     profile: str = ""
     judged_with: str = ""
+    early_exit: bool = True
 
     @property
     def threshold(self) -> float:
@@ -286,6 +288,7 @@ class Verdict:
             "calibrated": self.calibrated,
             **({"profile": self.profile} if self.profile else {}),
             **({"judged_with": self.judged_with} if self.judged_with else {}),
+            **({} if self.early_exit else {EARLY_EXIT_KEY: False}),
             "events": [asdict(event) for event in events],
         }
 

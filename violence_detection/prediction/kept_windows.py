@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.prediction import verdict_journal
 from violence_detection.prediction.config import EventConfig
@@ -16,7 +17,7 @@ from violence_detection.system import storage
 #: Columns of a row a window: the window, and what is known of the video, again in each.
 COLUMNS = (
     "path", "start_s", "end_s", "p_violent", "event", "duration_s", "judged_s", "fps", "calibrated", "warning",
-    "p_model", "still",
+    "p_model", "still", "early_exit",
 )  # fmt: skip
 #: What files of windows are called, in the order in which a folder is searched.
 ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
@@ -26,7 +27,7 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
     """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none.
 
     `p_model` stands only in rows of windows of which a camera profile made something else, `still` in those of windows
-    that no network looked at.
+    that no network looked at, `early_exit`, False, only where the model's early exit was not taken.
     """
     events = verdict.events
     of_video = {name: getattr(verdict, name) for name in COLUMNS[5:10]}
@@ -36,6 +37,7 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
             **window.record(),
             "event": next((n for n, e in enumerate(events, 1) if e.start_s <= window.middle_s < e.end_s), 0),
             **of_video,
+            **({} if verdict.early_exit else {EARLY_EXIT_KEY: False}),
         }
         for window in verdict.windows
     ]
@@ -69,6 +71,17 @@ def read(given: Path, events_by: EventConfig) -> list[Verdict]:
     return [found[path] for path in sorted(found)]
 
 
+def early_exit(verdicts: Iterable[Verdict]) -> bool:
+    """Whether the model's early exit was taken in all of them, or in none. Raises UserError where they differ."""
+    taken = {verdict.early_exit: verdict.path for verdict in verdicts}
+    if len(taken) > 1:
+        raise UserError(
+            f"{taken[True]} was judged with the model's early exit, {taken[False]} without it: their probabilities are "
+            "not one set. Judge all of them with the same --operating-point and --threshold"
+        )
+    return next(iter(taken), True)
+
+
 def are_at(given: Path) -> bool:
     """Whether it is a file of windows, or a folder that holds one."""
     return given.name.endswith(ENDINGS) if given.is_file() else any(_files_below(given))
@@ -81,7 +94,7 @@ def _files_below(folder: Path) -> list[Path]:
 def _records(file: Path) -> Iterator[Mapping[str, Any]]:
     """A record a video: fields of a Verdict, with windows as mappings."""
     if file.name.endswith(".journal.jsonl"):
-        return iter(storage.read_journal(file, verdict_journal.FIELDS).values())
+        return iter(storage.read_journal(file, verdict_journal.FIELDS, verdict_journal.OPTIONAL).values())
     if file.suffix == ".csv":
         return _by_video(storage.read_csv(file))
     if file.suffix == ".jsonl":
@@ -115,6 +128,7 @@ def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
         calibrated=str(record["calibrated"]).lower() == "true",
         fps=float(record["fps"]),
         judged_with=str(record.get("judged_with", "")),
+        early_exit=str(record.get(EARLY_EXIT_KEY, "")).lower() != "false",
     )
 
 

@@ -40,7 +40,8 @@ class QuietThreshold:
     """A threshold with what it left in the quiet footage, and what that says of other hours like these.
 
     `before`: the threshold that the run was asked for, with the events that it finds, `loudest` the most violent of
-    them with the video's path. `asked_per_hour`: the rate of false events that was wanted.
+    them with the video's path. `asked_per_hour`: the rate of false events that was wanted. `early_exit`: as the footage
+    was judged, see Verdict.
     """
 
     threshold: float
@@ -51,6 +52,7 @@ class QuietThreshold:
     before: float
     false_events_before: int
     loudest: tuple[tuple[str, Event], ...]
+    early_exit: bool = True
 
     @property
     def expected_per_hour(self) -> float:
@@ -124,6 +126,7 @@ class QuietThreshold:
             made_from={"what": "quiet footage", "hours": round(self.hours, 4), "videos": self.n_videos},
             figures=self.figures(),
             events=other_settings(settings),
+            early_exit=self.early_exit,
         )
 
 
@@ -159,6 +162,7 @@ def choose(verdicts: Sequence[Verdict], settings: EventConfig, asked_per_hour: f
         before=settings.threshold,
         false_events_before=len(found),
         loudest=tuple(found[:_SHOWN]),
+        early_exit=kept_windows.early_exit(verdicts),
     )
 
 
@@ -207,7 +211,7 @@ def _judged(
 ) -> tuple[list[Verdict], list[dict[str, str]]]:
     """The verdicts, and what could not be judged."""
     if kept_windows.are_at(footage):
-        return kept_windows.read(footage, batch.events_by(config)), []
+        return batch.kept(footage, config), []
     found = batch.find_videos([footage])
     journal = verdict_journal.path_for(output) if output else None
     judged = [*found.failures, *batch.judge_all(found.videos, config, journal)]

@@ -13,9 +13,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from violence_detection.constants import __version__
+from violence_detection.constants import EARLY_EXIT_KEY, __version__
 from violence_detection.errors import UserError
 from violence_detection.models import calibration, model_files, shipped
+from violence_detection.prediction import camera_profile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
@@ -28,7 +29,9 @@ _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "pr
     f.name for f in fields(EventConfig)
 }
 #: What a line has besides its key; the settings say anew what is made of the windows.
-FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by", "profile"}
+FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by", "profile", EARLY_EXIT_KEY}
+#: What it has where the model's early exit was not taken.
+OPTIONAL = frozenset({EARLY_EXIT_KEY})
 
 
 def path_for(output: Path) -> Path:
@@ -44,16 +47,25 @@ class KeptVerdicts:
 
     def __init__(self, path: Path, config: PredictConfig, record: Callable[[str, Mapping[str, Any]], None]):
         self._record, model = record, shipped.find(config.model)
-        of_model = calibration.read(model)
+        of_model, without_exit = calibration.read(model), camera_profile.leaves_out_exit(config)
+        by = of_model.without_exit if without_exit else of_model
         self._said_anew = {
             "events_by": config.at(of_model.threshold(config.operating_point, config.threshold)),
-            "calibrated": of_model.calibrated,
+            "calibrated": by is not None and by.calibrated,
+            EARLY_EXIT_KEY: not without_exit,
         }
         settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
         self._judged_by = storage.stable_hash(
-            [VERSION, __version__, model_files.identity(model), settings], digits=32
+            [
+                VERSION,
+                __version__,
+                model_files.identity(model),
+                settings,
+                *([EARLY_EXIT_KEY] if without_exit else []),
+            ],
+            digits=32,
         )
-        self._known = storage.read_journal(path, FIELDS)
+        self._known = storage.read_journal(path, FIELDS, OPTIONAL)
 
     def key(self, video: Path) -> str:
         """What the verdict on a file as it is now is found by; empty for a file that is not there."""
@@ -81,6 +93,8 @@ class KeptVerdicts:
         if key in self._known:
             return
         entry = {name: value for name, value in asdict(verdict).items() if name in FIELDS}
+        if not verdict.early_exit:
+            entry[EARLY_EXIT_KEY] = False
         # as the model gave them: which camera profile is applied is said anew by each run
         entry["windows"] = [
             JudgedWindow(w.start_s, w.end_s, w.p_judged, still=w.still).record() for w in verdict.windows

@@ -427,10 +427,12 @@ def marked_name(name: str, hashed: str, max_bytes: int) -> str:
     return f"{head}{mark}{tail}"
 
 
-def read_journal(path: Path, fields: frozenset[str]) -> dict[str, dict[str, Any]]:
+def read_journal(
+    path: Path, fields: frozenset[str], optional: frozenset[str] = frozenset()
+) -> dict[str, dict[str, Any]]:
     """Entries of a file of JSON lines, one a finished item, by their `key`; later lines before earlier ones.
 
-    Lines without just `key` and `fields` do not count.
+    Lines without just `key` and `fields`, and some of `optional`, do not count.
     """
     known: dict[str, dict[str, Any]] = {}
     if not path.is_file():
@@ -441,7 +443,7 @@ def read_journal(path: Path, fields: frozenset[str]) -> dict[str, dict[str, Any]
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(entry, dict) and set(entry) == {"key", *fields}:
+            if isinstance(entry, dict) and set(entry) - optional == {"key", *fields}:
                 known[entry.pop("key")] = entry
     return known
 

@@ -21,6 +21,7 @@ import tiny_networks
 
 from violence_detection.errors import UserError
 from violence_detection.models import model_files, trained_model
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.models.calibration import Calibration
 from violence_detection.prediction import detector
 from violence_detection.prediction.config import PredictConfig
@@ -37,7 +38,9 @@ pytestmark = pytest.mark.skipif(
 
 FORMATS = ("onnx", "openvino", "tflite")
 TAKEN = ("tiny_images.crop", "tiny_images.moving", "tiny_clip.moving")
-POINTS = {"high_recall": {"threshold": 0.2}, "low_false_alarm": {"threshold": 0.8}}
+POINT = "low-false-alarm"
+#: Of these the first is of other probabilities than the point that is exported.
+POINTS = {"high_recall": {"threshold": 0.2}, "low_false_alarm": {"threshold": 0.8, "early_exit": False}}
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Exported:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
-    """Two members on two networks, written in all formats by the script."""
+    """Two members on two networks, written in all formats by the script, at a point without their early exit."""
     folder = tmp_path_factory.mktemp("exported")
     video = small_videos.write(folder / "clip.avi", 3, n_frames=50, width=160, height=120)
     with pytest.MonkeyPatch.context() as patch:
@@ -67,9 +70,11 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
         )
         vectors = members[1].model.get_layer("tiny_clip.moving.similarity")
         vectors.set_weights([np.eye(5, 8, dtype=np.float32), np.ones(1, np.float32)])
+        made = {"n": 9, "n_groups": 3, "what": "a test"}
         model = trained_model.TrainedModel(
             folder, (folder,), members, config, {"feature_engines": {}},
-            calibration=Calibration(0.1, {"n": 9, "n_groups": 3, "what": "a test"}, POINTS),
+            calibration=Calibration(7.0, made, POINTS, without_exit=Calibration(0.1, made)),
+            early_exit=EarlyExit("lstm", 0.49),
         )  # fmt: skip
         patch.setattr(trained_model, "load", lambda *_: model)
         patch.setattr(model_files, "identity", lambda _: "made")
@@ -82,16 +87,15 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exported]:
             "--model",
             str(folder),
             "--operating-point",
-            "low-false-alarm",
+            POINT,
             "--stride-s",
             "1",
             "--engine",
             "tensorflow",
         ]
         code = script.main([str(video), *flags, "--export", ",".join(FORMATS), str(folder / "out")])
-        verdict = detector.Detector(PredictConfig(model=folder, stride_s=1.0, engine="tensorflow")).judge(
-            video
-        )
+        config_ = PredictConfig(model=folder, stride_s=1.0, engine="tensorflow", operating_point=POINT)
+        verdict = detector.Detector(config_).judge(video)
         yield Exported(folder / "out", video, code, said[0], [w.p_violent for w in verdict.windows])
 
 
@@ -120,7 +124,8 @@ def test_the_manifest_says_what_goes_in_and_what_comes_out(exported: Exported) -
         "tiny_clip_rgb": (9, 24, 24, 3),
     }
     assert manifest["threshold"] == manifest["thresholds"]["low-false-alarm"] == 0.8
-    assert manifest["thresholds"] == {"balanced": 0.5, "high-recall": 0.2, "low-false-alarm": 0.8}
+    assert manifest["thresholds"] == {"balanced": 0.5, "low-false-alarm": 0.8}
+    assert manifest["early_exit"] is False
     assert {b["name"]: b["licence"] for b in manifest["backbones"]} == {
         "tiny_images": "MIT (made for tests)",
         "tiny_clip": "MIT (made for tests)",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.constants import OPERATING_POINTS, __version__
+from violence_detection.models.averaging import EARLY_EXIT_KEY
 from violence_detection.models.calibration import BALANCED, key_of
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.prediction.config import PredictConfig
@@ -51,7 +52,8 @@ def of_model(
         "operating_point": config.operating_point,
         "thresholds": _thresholds(model, config),
         "calibrated": model.calibrated,
-        "calibration": model.calibration.described() if model.calibration else "not calibrated",
+        "calibration": model.applied.described() if model.applied else "not calibrated",
+        **({EARLY_EXIT_KEY: model.exits is not None} if model.early_exit else {}),
         "generated_samples": model.trained_on_samples,
         "backbones": _backbones(inputs),
     }
@@ -88,13 +90,13 @@ def _described(given: PictureInput) -> dict[str, Any]:
 
 
 def _thresholds(model: TrainedModel, config: PredictConfig) -> dict[str, float]:
-    """By operating point, those that the model has."""
+    """By operating point, those that the model has for what the graph gives: with the early exit, or without."""
     stored: Mapping[str, Any] = model.calibration.operating_points if model.calibration else {}
     balanced = config.threshold if config.operating_point == BALANCED else model.at(BALANCED).threshold
     return {BALANCED: balanced} | {
         point: float(stored[key_of(point)]["threshold"])
         for point in OPERATING_POINTS
-        if point != BALANCED and key_of(point) in stored
+        if point != BALANCED and key_of(point) in stored and model.at(point).by_all == model.by_all
     }
 
 

@@ -133,7 +133,7 @@ def _judged(model: TrainedModel, logits: Sequence[Any]) -> Any:
     total = sum(member.weight for member in model.members)
     shares = [member.weight / total for member in model.members]
     own = [logit / (member.temperature or 1.0) for member, logit in zip(model.members, logits, strict=True)]
-    temperature = (model.calibration.temperature if model.calibration else None) or 1.0
+    temperature = (model.applied.temperature if model.applied else None) or 1.0
     if model.averaged.in_logits:
         mean = tf.add_n([share * logit for share, logit in zip(shares, own, strict=True)])
     else:
@@ -141,7 +141,7 @@ def _judged(model: TrainedModel, logits: Sequence[Any]) -> Any:
         # 1 - p loses its digits in float32 where p is nearly 1
         q = tf.add_n([share * tf.sigmoid(-logit) for share, logit in zip(shares, own, strict=True)])
         mean = tf.math.log(p + _TINY) - tf.math.log(q + _TINY)
-    if exits := model.early_exit:
+    if exits := model.exits:
         first = own[[member.name for member in model.members].index(exits.member)]
         sure = tf.abs(first) > math.log((1 - exits.within) / exits.within)
         return tf.sigmoid(tf.where(sure, first, mean / temperature))

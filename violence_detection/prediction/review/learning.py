@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from violence_detection.errors import UserError
-from violence_detection.prediction import camera_profile
+from violence_detection.prediction import camera_profile, kept_windows
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import Event, Verdict, find_events
@@ -88,6 +88,7 @@ def learn(
             f"none of the marked videos is among those judged: marked {next(iter(marks.by_video))}, judged "
             f"{verdicts[0].path}. Give --rejudge the output of the run whose page was marked"
         )
+    taken = kept_windows.early_exit(marked)
     of_them = {v.path: marks.by_video[v.path] for v in marked}
     n_marks = sum(map(len, of_them.values()))
     found = {"videos": len(marked), "marks": n_marks, "reviewed": sum(p in marks.reviewed for p in of_them)}
@@ -118,6 +119,7 @@ def learn(
         {"what": "marks", **found},
         figures,
         camera_profile.other_settings(settings),
+        early_exit=taken,
     )
     return Learned(profile, figures)
 
