@@ -45,8 +45,11 @@ class FrameSharingEngine(Engine):
                 whole.set_result(self._join(np.stack([part.result()[0] for part in parts])))
             except BaseException as e:  # noqa: BLE001 - raised where the result is asked for
                 whole.set_exception(e)
+            finally:
+                # a frame's future keeps this function for ever, and with it the frames of its windows, and of theirs
+                parts.clear()
 
-        for part in parts:
+        for part in tuple(parts):
             part.add_done_callback(one_done)
         return whole
 
