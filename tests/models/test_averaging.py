@@ -30,14 +30,14 @@ def test_the_first_member_counts_alone_where_it_is_sure(in_logits: bool) -> None
     p = {"dear": np.array([0.9, np.nan, 0.2, 0.6]), "first": np.array([0.1, 0.05, 0.95, 0.11])}
     plain = averaging.together(p, [1, 1], Averaging(in_logits))
     found = averaging.together(p, [1, 1], Averaging(in_logits, EarlyExit("first", 0.1)))
-    np.testing.assert_array_equal(found, [plain[0], 0.05, 0.95, plain[3]])
+    np.testing.assert_array_equal(found, [plain[0], 0.05, plain[2], plain[3]])
 
 
 @pytest.mark.parametrize(
     ("stored", "said"),
     [
-        ({"member": "c", "within": 0.1}, "names 'c', which is none of its members"),
-        ({"member": "a", "within": 0.5}, "a number between 0 and 0.5, not 'a', 0.5"),
+        ({"member": "c", "below": 0.1}, "names 'c', which is none of its members"),
+        ({"member": "a", "below": 0.5}, "a number between 0 and 0.5, not 'a', 0.5"),
         ({"member": "a"}, "is not understood"),
         ("a", "is not understood"),
     ],

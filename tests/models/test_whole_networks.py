@@ -131,10 +131,10 @@ def test_others_see_only_the_windows_of_which_the_first_member_is_not_sure(
 
     both = [v.p_violent for v in judged(None)[0]]
     alone = [v.p_violent for v in judged(EarlyExit(first.name, 0.4999))[0]]
-    nearest = sorted(min(p, 1 - p) for p in alone)
-    within = (nearest[0] + nearest[1]) / 2
-    verdicts, seen_by = judged(EarlyExit(first.name, within))
-    expected = [a if min(a, 1 - a) < within else b for a, b in zip(alone, both, strict=True)]
+    lowest = sorted(alone)
+    below = (lowest[0] + lowest[1]) / 2
+    verdicts, seen_by = judged(EarlyExit(first.name, below))
+    expected = [a if a < below else b for a, b in zip(alone, both, strict=True)]
     assert [v.p_violent for v in verdicts] == expected
     assert np.abs(np.subtract(alone, both)).min() > 0.001, "or it would make no difference"
     assert seen_by == {f"judged by {first.name}": 3 * FRAMES, "judged by other": 2 * FRAMES}

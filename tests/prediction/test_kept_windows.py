@@ -50,7 +50,7 @@ def model(tmp_path: Path) -> Path:
     }
     record = {
         "members": members,
-        "early_exit": {"member": "first", "within": 0.08},
+        "early_exit": {"member": "first", "below": 0.08},
         "calibration": calibration,
     }
     storage.write_json(folder / "ensemble.json", record)

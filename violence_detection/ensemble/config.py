@@ -28,12 +28,12 @@ class EnsembleConfig(BaseConfig):
     )
     early_exit: str = option(
         "",
-        "the member that judges first, and alone where it is sure (--early-exit-within), so that new videos are "
+        "the member that judges first, and alone where it sees no fight (--early-exit-below), so that new videos are "
         "judged faster: the backbones of the others are run for the rest only; without it, all members judge all",
         shown_as="MEMBER",
     )
-    early_exit_within: float = option(
-        0.08, "with --early-exit: that member is sure where its P(fight) is within this of 0 or of 1"
+    early_exit_below: float = option(
+        0.08, "with --early-exit: that member judges alone where its P(fight) is below this"
     )
     datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
     add_datasets: tuple[str, ...] = option(
@@ -97,7 +97,7 @@ class EnsembleConfig(BaseConfig):
         if self.average == "auto":
             in_logits = len({kind_of(name) for name in self.members}) > 1
         several = len(members) > 1
-        exits = EarlyExit(self.early_exit, self.early_exit_within) if self.early_exit in members else None
+        exits = EarlyExit(self.early_exit, self.early_exit_below) if self.early_exit in members else None
         return Averaging(in_logits and several, exits if several else None)
 
     @property

@@ -127,5 +127,5 @@ def _check_early_exit(config: EnsembleConfig) -> None:
         raise UserError(
             f"--early-exit {config.early_exit}: it must be one of several --members, here {','.join(config.members)}"
         )
-    if not 0 < config.early_exit_within < 0.5:
-        raise UserError("--early-exit-within must be above 0 and below 0.5")
+    if not 0 < config.early_exit_below < 0.5:
+        raise UserError("--early-exit-below must be above 0 and below 0.5")

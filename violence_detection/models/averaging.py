@@ -5,8 +5,9 @@ support vector machine's margin and a network's logit have scales of their own, 
 each member's logit is first divided by a temperature of its own, and the mean of these logits counts (a product of
 experts: Hinton 2002, "Training Products of Experts by Minimizing Contrastive Divergence").
 
-A cheap member may judge first, and alone where it is sure, so that the dear ones look at the rest only: a cascade
-(Viola & Jones 2001, "Rapid Object Detection using a Boosted Cascade of Simple Features").
+A cheap member may judge first, and alone where it is sure that there is no fight, so that the dear ones look at the
+rest only: a cascade (Viola & Jones 2001, "Rapid Object Detection using a Boosted Cascade of Simple Features"). What may
+be a fight is always judged by all: which of two windows is the likelier one decides how many false alarms there are.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ TEMPERATURE_KEY = "temperature"
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """Where P(fight) of `member`, by its own temperature, is `within` of 0 or 1, it alone counts."""
+    """Where P(fight) of `member`, by its own temperature, is below `below`, it alone counts."""
 
     member: str
-    within: float
+    below: float
 
     def __post_init__(self) -> None:
-        number = isinstance(self.within, int | float) and not isinstance(self.within, bool)
-        if not (isinstance(self.member, str) and self.member and number and 0 < self.within < 0.5):
-            raise ValueError(f"a member and a number between 0 and 0.5, not {self.member!r}, {self.within!r}")
+        number = isinstance(self.below, int | float) and not isinstance(self.below, bool)
+        if not (isinstance(self.member, str) and self.member and number and 0 < self.below < 0.5):
+            raise ValueError(f"a member and a number between 0 and 0.5, not {self.member!r}, {self.below!r}")
 
     def is_sure(self, p: np.ndarray) -> np.ndarray:
         """Where that is, (N,) bool, of the member's P(fight)."""
-        return (p < self.within) | (p > 1 - self.within)
+        return p < self.below
 
     def decides_at(self, threshold: float) -> bool:
         """Whether P on either side of such a threshold are what it settles: the other members would have no say."""

@@ -249,9 +249,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
     if first := model_files.early_exit(run.folder):
         left_out = [p["name"] for p in _points(run) if not p["early_exit"]]
         but = f"; not at {', '.join(left_out)}" if left_out else ""
-        lines.append(
-            ("early exit", f"{first.member} alone where its P(fight) is within {first.within} of 0 or 1{but}")
-        )
+        lines.append(("early exit", f"{first.member} alone where its P(fight) is below {first.below}{but}"))
     if given := run.values(run_folder.GIVEN_KEY):
         shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)
         if shown:

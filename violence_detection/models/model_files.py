@@ -186,7 +186,7 @@ def identity(path: Path) -> str:
         parts.append(list(own.values()))
     if first := early_exit(path):
         place = [name for name, *_ in listed(path)].index(first.member)
-        parts.append([averaging.EARLY_EXIT_KEY, place, first.within])
+        parts.append([averaging.EARLY_EXIT_KEY, place, first.below])
     return storage.stable_hash(parts, digits=32)
 
 

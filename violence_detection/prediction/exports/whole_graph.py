@@ -143,6 +143,6 @@ def _judged(model: TrainedModel, logits: Sequence[Any]) -> Any:
         mean = tf.math.log(p + _TINY) - tf.math.log(q + _TINY)
     if exits := model.exits:
         first = own[[member.name for member in model.members].index(exits.member)]
-        sure = tf.abs(first) > math.log((1 - exits.within) / exits.within)
+        sure = first < math.log(exits.below / (1 - exits.below))
         return tf.sigmoid(tf.where(sure, first, mean / temperature))
     return tf.sigmoid(mean / temperature)
