@@ -403,7 +403,7 @@ def test_a_run_that_lasts_reports_its_rates(
     monkeypatch.setattr(extraction_pass, "REPORT_EVERY_S", 0.0)
     extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path / "long", workers=1))
     assert re.search(r"\d of 4 clips: .* clips/s, .* waited for the decoder", caplog.text)
-    assert "4 clips in 0 s" in caplog.text
+    assert re.search(r"4 clips in \d+ s", caplog.text)
 
 
 def test_a_full_disk_is_told_before_anything_is_extracted(
