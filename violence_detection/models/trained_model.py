@@ -77,7 +77,7 @@ class TrainedModel:
     """One or several heads on the same features. `folder` and `record` (config.json) are the first member's.
 
     `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
-    of all members. `early_exit`: the member that judges first, and alone where it is sure; `by_all`: not at this
+    of all members. `early_exit`: the member that judges first, and alone where it sees no fight; `by_all`: not at this
     operating point, where all judge. `calibration`: None where there is nothing stored of it, as for models of a test.
     """
 
