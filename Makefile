@@ -91,8 +91,9 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/mypy violence_detection tests benchmarks *.py
 	$(VENV)/bin/lint-imports --no-cache
 
+# A test that takes its process with it ends the run, and is named: replaced, the new process waits forever at the end.
 test: $(VENV)/.installed-dev
-	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 clean:
 	rm -rf "$(DEMO)" "$(DEMO)-real" .pytest_cache .mypy_cache .ruff_cache
