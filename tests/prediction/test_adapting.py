@@ -76,9 +76,9 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def _adapt(model: Path, footage: Path, to: Path) -> int:
+def _adapt(model: Path, footage: Path, to: Path, *more: str) -> int:
     given = ["--model", str(model), "--adapt", str(footage), "--save-model", str(to), "--stride-s", "1"]
-    return test_violence_model.main(given)
+    return test_violence_model.main([*given, *more])
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -149,6 +149,8 @@ def test_what_cannot_be_done_is_said_before_or_with_its_reason(
 ) -> None:
     with pytest.raises(UserError, match="the model itself"):
         _adapt(model, footage, model / "place")
+    with pytest.raises(UserError, match="leave out --skip-still"):
+        _adapt(model, footage, tmp_path / "place", "--skip-still")
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="is there already"):
         _adapt(model, footage, tmp_path / "there")

@@ -39,13 +39,15 @@ def run(config: PredictConfig, footage: Path, to: Path, prints: Prints) -> dict[
 
     `prints`: by which an evaluation knows the footage again.
 
-    Raises UserError where the model has no kernel head, the footage is too short, `to` is there already, or a camera
-    profile is given: it is of the model as it is.
+    Raises UserError where the model has no kernel head, the footage is too short, `to` is there already, a camera
+    profile is given (it is of the model as it is), or still windows are to be skipped.
     """
     if config.profile:
         raise UserError(
             "--adapt makes another model, for which no --profile holds: make the profile afterwards"
         )
+    if config.skip_still:
+        raise UserError("--adapt learns from every window, the still ones too: leave out --skip-still")
     source = shipped.find(config.model)
     adapted_model.check_place(source, to)
     member = adapted_model.kernel_of(source)
