@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch.check_output(output)
     if cameras := _cameras(args):
         return _watch(cameras, args, config, outputs, output)
+    _refuse_what_cameras_tell(args)
     written_outputs.check(outputs, output, judged_by)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
     try:
@@ -105,6 +106,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     if args.calibrate and not args.save_profile:
         parser.error("--calibrate needs --save-profile FILE: where the camera's profile is written")
+    if args.save_profile and not (args.calibrate or args.learn):
+        parser.error("--save-profile FILE goes with --calibrate or --learn, which make the profile")
     if bool(args.adapt) != bool(args.save_model):
         parser.error("--adapt FOOTAGE and --save-model DIR, where the adapted model is written, go together")
     if args.learn and not (args.rejudge and args.save_profile and args.model):
@@ -202,6 +205,18 @@ def _adapt(args: argparse.Namespace) -> int:
     summary = adapting.run(config, adapt.adapt, adapt.save_model, fingerprint.along)
     cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
+
+
+def _refuse_what_cameras_tell(args: argparse.Namespace) -> None:
+    """Raise UserError where somebody is to be told of events in files: nobody would be, and without a word."""
+    live = cli.build(LiveConfig, args)
+    flags = {"--on-event": live.on_event, "--webhook": live.webhook, "--mqtt": live.mqtt}
+    for flag, value in {**flags, "--metrics-port": live.metrics_port}.items():
+        if value:
+            raise UserError(
+                f"{flag} tells of events of cameras, and these are files: leave it out, or give growing:FILE to judge "
+                "a recording as a camera. Events of files are in the summary, --output and --format"
+            )
 
 
 def _cameras(args: argparse.Namespace) -> Sequence[NamedCamera]:

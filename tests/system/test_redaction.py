@@ -17,6 +17,21 @@ def test_a_safe_address_still_names_the_file() -> None:
     assert redaction.safe_url(signed) == "https://x.org:8443/sets/a.zip"
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "rtsp://10.0.0.5/user=admin_password=tlJwpbo6_channel=1_stream=0.sdp",
+        "rtsp://admin:tlJwpbo6#1@10.0.0.5/s",
+        "rtsp://admin:tlJ/wpbo6@10.0.0.5/s",
+    ],
+)
+def test_a_safe_address_holds_no_part_of_a_password_wherever_it_stands(url: str) -> None:
+    safe = redaction.safe_url(url)
+    assert safe.startswith("rtsp://10.0.0.5/")
+    assert "tlJ" not in safe
+    assert "wpbo6" not in safe
+
+
 def test_what_is_no_address_is_not_shown_whole_either() -> None:
     assert redaction.safe_url("https://me:secret@[x.org/a?token=1") == "https://[x.org/a?..."
 

@@ -19,7 +19,11 @@ _SECRET_VALUE = re.compile(
 
 
 def safe_url(url: str) -> str:
-    """The address without user, password, query and fragment, which may hold credentials or signatures."""
+    """The address without user, password, query and fragment, which may hold credentials or signatures.
+
+    A password that holds / or #, or stands in the path, is taken out too.
+    """
+    url = without_secrets(url)
     try:
         parts = urlsplit(url)
     except ValueError:  # no address at all

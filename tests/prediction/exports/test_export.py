@@ -198,7 +198,11 @@ def test_a_member_that_is_sure_of_every_window_is_not_shown_to_be_the_same() -> 
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Received: torch"):
         export.check(["onnx", "torch"])
-    for config in (PredictConfig(tta=2), PredictConfig(profile=tmp_path / "door.json")):
+    for config in (
+        PredictConfig(tta=2),
+        PredictConfig(skip_still=True),
+        PredictConfig(profile=tmp_path / "door.json"),
+    ):
         with pytest.raises(UserError, match="leave out"):
             export.run(config, ["onnx"], tmp_path / "out", [])
 

@@ -19,6 +19,8 @@ import mqtt_broker
 import pytest
 import requests
 
+import test_violence_model
+from violence_detection.errors import UserError
 from violence_detection.video import decode
 
 TESTS = Path(__file__).resolve().parents[2]
@@ -135,3 +137,24 @@ def _check_clip(path: Path, end: dict[str, Any]) -> None:
     assert onset_s >= 1.0
     assert all(bright[bright.index(True) :])
     assert info.duration_s == pytest.approx(1.5 + end["end_s"] - end["start_s"], abs=1.0)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ("--on-event", "./alarm.sh"),
+        ("--webhook", "http://127.0.0.1/"),
+        ("--mqtt", "mqtt://127.0.0.1"),
+        ("--metrics-port", "9100"),
+    ],
+)
+def test_nobody_is_told_of_events_in_files_and_that_is_said(tmp_path: Path, told: tuple[str, str]) -> None:
+    video = tmp_path / "night.mp4"
+    video.touch()
+    with pytest.raises(UserError, match=f"{told[0]} tells of events of cameras"):
+        test_violence_model.main([str(video), *told])
+
+
+def test_a_profile_that_nothing_makes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        test_violence_model.main(["night.mp4", "--save-profile", str(tmp_path / "door.json")])

@@ -98,6 +98,8 @@ def _check_plain(config: PredictConfig) -> None:
         )
     if config.tta > 1:
         raise UserError("an exported model sees one view of a window: leave out --tta")
+    if config.skip_still:
+        raise UserError("an exported model judges each window it is given: leave out --skip-still")
 
 
 def _windows(

@@ -158,7 +158,7 @@ class CameraReader(Generic[W]):
             return f"frames came more than {self._max_delay_s:g} s late", True
         except Exception as e:  # one camera must not cost the others theirs
             log.exception("%s: a fault of these scripts", self.state.name)
-            return redaction.redact(f"{type(e).__name__}: {e}"), True
+            return redaction.redact(f"{type(e).__name__}: {e}"), source is None or source.live
         finally:
             if source is not None:
                 source.close()
