@@ -40,6 +40,8 @@ Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | Unr
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
+    if not (cameras := _cameras(args)):
+        _refuse_what_cameras_tell(args)
     if args.export:
         return _export(args)
     if args.calibrate:
@@ -56,9 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     output: Path | None = batch.output_file(args.output) if args.output else None
     if output:
         batch.check_output(output)
-    if cameras := _cameras(args):
+    if cameras:
         return _watch(cameras, args, config, outputs, output)
-    _refuse_what_cameras_tell(args)
     written_outputs.check(outputs, output, judged_by)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
     try:

@@ -114,6 +114,28 @@ def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["at_once", "stopped"]
 
 
+def test_a_file_that_cannot_be_read_costs_the_others_nothing(
+    model: Path,
+    footage: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hashed = storage.sha256_file
+
+    def refused(path: Path) -> str:
+        if path.name == "b.avi":
+            raise PermissionError(13, "Permission denied", str(path))
+        return hashed(path)
+
+    monkeypatch.setattr(storage, "sha256_file", refused)
+    assert _adapt(model, footage, tmp_path / "place", "--stride-s", "0.5") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(v).name for v in said["videos"]] == ["a.avi"]
+    reasons = {Path(f["path"]).name: f["reason"] for f in said["failures"]}
+    assert reasons["b.avi"] == "cannot be read: Permission denied"
+
+
 def test_the_model_judges_and_knows_the_footage_again(model: Path, footage: Path, tmp_path: Path) -> None:
     to = tmp_path / "place"
     _adapt(model, footage, to)

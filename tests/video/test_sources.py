@@ -19,7 +19,7 @@ import timed_videos
 from timed_videos import evenly
 
 from violence_detection.errors import SourceError, UnreadableVideo
-from violence_detection.video import demuxed_sources, sources
+from violence_detection.video import demuxed_sources, growing_file, sources
 from violence_detection.video.sources import is_stream, open_source
 
 
@@ -155,6 +155,17 @@ def test_a_growing_file_is_given_back_at_its_end_and_where_somebody_stops_early(
         del frames
         gc.collect()
     assert not [w for w in told if str(transported) in str(w.message)]
+
+
+def test_a_growing_file_that_may_not_be_read_says_so(
+    transported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(growing_file, "check_readable_meanwhile", refused)
+    with pytest.raises(SourceError, match="permission denied"):
+        next(open_source(f"growing:{transported}", still_s=0.1).frames())
 
 
 def test_what_is_no_video_says_so(tmp_path: Path) -> None:

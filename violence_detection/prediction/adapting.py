@@ -101,6 +101,10 @@ def _looked_at(
             log.warning("%s: %s", e.path, e.reason)
             failures.append(e)
             continue
+        except OSError as e:  # of the file, or its disk: it must not cost the others
+            failures.append(UnreadableVideo(path, f"cannot be read: {e.strerror or e}"))
+            log.warning("%s: %s", path, failures[-1].reason)
+            continue
         units = {n: np.concatenate([some[n] for some, _ in found]) for n in head.vectors}
         seen.append(_Seen(path, units, np.concatenate([p for _, p in found]), parts))
         log.info("%s: looked at", path)

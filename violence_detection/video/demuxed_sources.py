@@ -149,8 +149,8 @@ class GrowingSource(DemuxedSource):
             yield from super().frames()
 
     def _open(self) -> av.container.InputContainer:
-        growing_file.check_readable_meanwhile(self._path)
         try:
+            growing_file.check_readable_meanwhile(self._path)
             return av.open(self._file, "r", metadata_errors="ignore")
         except (av.FFmpegError, OSError, ValueError) as e:
             if not self._path.is_file():

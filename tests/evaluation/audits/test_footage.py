@@ -91,6 +91,13 @@ def test_many_sources_are_sampled_whole() -> None:
     assert set(counts) == {10}
 
 
+def test_a_source_too_large_for_the_sample_does_not_keep_the_others_out() -> None:
+    groups = np.array(["huge"] * 300 + [f"s{i}" for i in range(50)] * 4)
+    drawn = footage._whole_sources(groups, 100)
+    assert len(drawn) == 100
+    assert "huge" not in groups[drawn]
+
+
 def test_whitening_is_the_same_whether_clips_or_channels_are_more() -> None:
     rng = np.random.default_rng(0)
     few = (rng.normal(size=(40, 30)) * np.linspace(3, 0.1, 30)).astype(np.float32)

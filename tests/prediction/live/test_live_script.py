@@ -153,6 +153,8 @@ def test_nobody_is_told_of_events_in_files_and_that_is_said(tmp_path: Path, told
     video.touch()
     with pytest.raises(UserError, match=f"{told[0]} tells of events of cameras"):
         test_violence_model.main([str(video), *told])
+    with pytest.raises(UserError, match=f"{told[0]} tells of events of cameras"):
+        test_violence_model.main(["--adapt", str(video), "--save-model", str(tmp_path / "to"), *told])
 
 
 def test_a_profile_that_nothing_makes_is_refused(tmp_path: Path) -> None:

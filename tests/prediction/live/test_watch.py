@@ -156,6 +156,30 @@ def test_a_camera_whose_first_frame_has_just_come_does_not_stand_still() -> None
     assert state.seen == (camera_state.LIVE,)
 
 
+def test_a_file_read_as_a_camera_is_not_begun_again_after_a_fault() -> None:
+    opened: list[str] = []
+
+    class Faulty(_Connection):
+        def frames(self) -> Iterator[TimedFrame]:
+            yield TimedFrame(0.0, live_parts.picture(20))
+            raise RuntimeError("a bug")
+
+    def open_source(text: str) -> Source:
+        opened.append(text)
+        source = Faulty(Footage([], [], 0.0))
+        source.live = False
+        return source
+
+    stop = threading.Event()
+    limit = threading.Timer(5.0, stop.set)  # only where it goes on
+    limit.start()
+    cameras, live = camera_names.named(["a=growing:here.ts"]), LiveConfig(retry_min_s=0.05, retry_max_s=0.1)
+    found = watch.run(cameras, live_parts.BrightnessModel(), live, OutputConfig(), stop, open_source)
+    limit.cancel()
+    assert len(opened) == 1
+    assert "a bug" in str(found["failures"])
+
+
 def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_asked(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

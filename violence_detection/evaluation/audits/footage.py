@@ -132,11 +132,12 @@ def _principal_components(centred: np.ndarray, kept: int) -> tuple[np.ndarray, n
 
 
 def _whole_sources(groups: np.ndarray, most: int) -> np.ndarray:
-    """Positions of the clips of sources drawn until there are `most` clips, sorted."""
+    """Positions of the clips of sources drawn until there are `most` clips, sorted; of none that is larger alone."""
     if len(groups) <= most:
         return np.arange(len(groups))
     names, inverse, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.random.default_rng(0).permutation(len(names))
+    order = order[sizes[order] <= most]
     chosen = order[np.cumsum(sizes[order]) <= most]
     return np.flatnonzero(np.isin(inverse, chosen))
 
