@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,17 @@ def pool(root: Path, count: int = 96) -> Pool:
         for clip_id, variants in zip(rows.clip_id, values, strict=True):
             stores[name].add(clip_id, dict(zip(("v0", "v1", "t1"), variants, strict=True)), "made up")
     return Pool(rows, stores, ("v0", "v1"), [], data().records, "f" * 64, False)
+
+
+def damage_unseen(store: FeatureStore, clip_id: str) -> Path:
+    """Damage an entry of the cache so that it counts as verified still, and only its reader meets it."""
+    store.index.save()
+    path = store.path(clip_id)
+    content, stamp = bytearray(path.read_bytes()), path.stat()
+    content[160:170] = bytes(10)
+    path.write_bytes(content)
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    return path
 
 
 def settings(config: TrainConfig = TRAIN) -> Settings:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import small_videos
+import synthetic
 
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UserError
@@ -156,11 +157,6 @@ def test_what_was_not_compared_is_said(tmp_path: Path) -> None:
 def test_a_damaged_feature_is_named(tmp_path: Path) -> None:
     store = FeatureStore(tmp_path)
     store.add("0123456789abcdef", {"v0": np.ones((STEPS, 40), np.float32)}, "made up")
-    store.index.save()
-    path = store.path("0123456789abcdef")
-    content, stamp = bytearray(path.read_bytes()), path.stat()
-    content[160:170] = bytes(10)
-    path.write_bytes(content)
-    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # so that it counts as verified
+    synthetic.damage_unseen(store, "0123456789abcdef")
     with pytest.raises(UserError, match=r"0123456789abcdef.*damaged"):
         leakage.cached_descriptors({INPUT: store}, ["0123456789abcdef"], [INPUT])

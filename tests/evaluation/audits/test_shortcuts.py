@@ -105,6 +105,21 @@ def test_what_is_not_in_the_cache_is_not_extracted(tmp_path: Path) -> None:
     assert of_video["why_not"] == "no backbone of this model sees single frames"
 
 
+def test_a_damaged_feature_of_a_clip_of_train_ends_this_check_alone_and_is_named(tmp_path: Path) -> None:
+    clips = made(2)
+    store, *_ = _store(tmp_path, clips, True, 0).values()
+    path = synthetic.damage_unseen(store, clips.rows.clip_id[0])
+
+    def of_val_alone(clip_id: str) -> None:
+        raise KeyError(clip_id)
+
+    stores = {"efficientnet_lite0.rgb": FeatureStore(tmp_path, of_val_alone)}
+    check = shortcuts.single_frame(clips, stores)
+    assert not check["done"]
+    assert f"the cached feature {path} is missing or damaged" in check["why_not"]
+    assert shortcuts.single_frame(clips, stores)["done"], "known as damaged, it counts as not there"
+
+
 def _in_time(count: int, seed: int, by_order: bool) -> Samples:
     """Fights differ by the order of their steps (rising instead of falling), or by every step."""
     made_up = synthetic.samples(count, seed, 1)

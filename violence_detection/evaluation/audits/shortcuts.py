@@ -21,8 +21,10 @@ import numpy as np
 
 from violence_detection.backbones import registry
 from violence_detection.constants import CLASS_NAMES
+from violence_detection.errors import UserError
 from violence_detection.evaluation import intervals, metrics, paired, scoring
 from violence_detection.evaluation.audits import source_permutation
+from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.system import storage
 from violence_detection.video.augment import PLAIN
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from violence_detection.features.cache import FeatureStore
     from violence_detection.models.trained_model import TrainedModel
     from violence_detection.training.training_data import Samples
 
@@ -110,18 +111,25 @@ def file_format(clips: AuditedClips) -> dict[str, Any]:
 
 
 def single_frame(clips: AuditedClips, stores: Mapping[str, FeatureStore]) -> dict[str, Any]:
-    """The features of the frame in the middle alone, by logistic regression. Nothing is extracted for it."""
+    """The features of the frame in the middle alone, by logistic regression. Nothing is extracted for it.
+
+    A damaged entry of the cache ends this check alone, and is named.
+    """
     names = [n for n in stores if n.endswith(".rgb") and not registry.get(n.partition(".")[0]).is_video]
     if not names:
         return _not_done("no backbone of this model sees single frames")
-    store = stores[names[0]]
+    # A store that makes nothing again: the others know how to make the judged clips, and no clip of train.
+    store = FeatureStore(stores[names[0]].folder)
     drawn = clips.rows.sort_values("clip_id").groupby("dataset").head(MOST_PROBED)
     there = [PLAIN in (store.variants(i, verify=False) or ()) for i in drawn.clip_id]
     if not any(there):
         return _not_done(f"no features of these clips in {store.folder}")
     what = f"the features of one frame ({names[0]}, the middle of the clip)"
     part = AuditedClips(clips.predictions, drawn[there])
-    return _probed(part, lambda rows: _middle_frames(store, rows.clip_id.tolist()), _logistic, what)
+    try:
+        return _probed(part, lambda rows: _middle_frames(store, rows.clip_id.tolist()), _logistic, what)
+    except UserError as e:
+        return _not_done(str(e))
 
 
 def _middle_frames(store: FeatureStore, clip_ids: Sequence[str]) -> np.ndarray:
