@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import small_videos
 import stand_in
@@ -19,7 +20,8 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection import cli
-from violence_detection.combine import combine, manifest
+from violence_detection.backbones import registry
+from violence_detection.combine import combine, manifest, val_ledger
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, evaluate, metrics
@@ -194,6 +196,42 @@ def test_names_and_folders_that_cannot_be_are_refused_with_their_flag(
     small_videos.write(tmp_path / "odd" / "violence" / "a.avi", 1)
     with pytest.raises(UserError, match=r"--labels fight=violence .*--elsewhere odd="):
         measure(root, tmp_path / "report", elsewhere=(f"odd={tmp_path}/odd",))
+
+
+def test_what_an_audit_lacks_is_said_before_val_is_looked_at(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = root / "combined_all" / val_ledger.FILE_NAME
+    before = ledger.read_bytes() if ledger.exists() else b""
+    with pytest.raises(UserError, match=r"--audit labels: no oof_predictions\.csv in .*--cross-validate 5"):
+        measure(root, tmp_path / "report", audit=("labels",))
+    monkeypatch.setattr(registry.Backbone, "is_video", True)
+    with pytest.raises(
+        UserError, match="takes pictures one by one, and stand_in takes none: leave shortcuts"
+    ):
+        measure(root, tmp_path / "report", audit=("shortcuts",))
+    assert (ledger.read_bytes() if ledger.exists() else b"") == before
+
+
+def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
+    written: tuple[Evaluation, Path],
+    root: Path,
+    places: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, _ = written
+    new = [small_videos.write(tmp_path / "new" / label / "a.avi", 970 + i) for i, label in enumerate(CLASSES)]
+    stand_in.install(monkeypatch.setattr, lambda images: np.full((len(images), 4), np.nan, np.float32))
+    sets = tuple(f"{name}={folder}/{name}" for name, folder in (("new", tmp_path), ("market", places)))
+    scored = measure(root, tmp_path / "report", elsewhere=sets)
+    assert list(scored.elsewhere) == list(figures_of(tmp_path / "report")["elsewhere"]) == ["market"]
+    assert scored.elsewhere["market"].accuracy == before.elsewhere["market"].accuracy
+    assert scored.accuracy == before.accuracy
+    (failure,) = scored.failures
+    assert failure["path"] == f"own clips: {tmp_path}/new"
+    assert failure["reason"].startswith("--elsewhere new was not measured: none of the 2 clips could be read")
+    assert str(new[0]) in failure["reason"]
 
 
 def _left_out(model: Path, **changes: object) -> dict[str, Any]:

@@ -101,9 +101,10 @@ class Evaluation:
 def measure(config: EvaluationConfig, command: str) -> Evaluation:
     """Predict every clip of the split, or of one's own sets, and evaluate; and so for each set from elsewhere.
 
-    A look at val is noted with its `command`.
+    A look at val is noted with its `command`. A set from elsewhere that cannot be measured is a failure of its own.
 
-    Raises UserError for a missing model, folder or manifest, and where no clip can be judged.
+    Raises UserError for a missing model, folder or manifest, for an audit that lacks what it needs, and where no clip
+    can be judged.
     """
     if config.tta < 1:
         raise UserError("tta counts the plain clip too, so it must be at least 1")
@@ -114,24 +115,31 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point)
     left_out = elsewhere.left_out(path, model)
     model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
+    shortcut_audit.check(model, config)
     clips = clips or own_data.read(config, own, model.features.window_s)
+    doubted = (
+        label_audit.out_of_fold(path, clips.data_root / "combined_all") if "labels" in config.audit else None
+    )
     further = {
         s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others
     }  # before anything is judged: what cannot be used is said at once
     measured, samples, stores = _judge(model, clips, config, path, command, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
     leaks = leakage.run(measured, samples, stores, config)
-    suspects = (
-        label_audit.run(path, clips.data_root / "combined_all", stores) if "labels" in config.audit else None
-    )
+    suspects = None if doubted is None else label_audit.run(doubted, stores)
     del samples
-    sets = {}
+    sets, lost = {}, []
     for name, one in further.items():
         log.info("elsewhere, %s:", name)
-        sets[name], *_ = _judge(model, one, config, path, command)
+        try:
+            sets[name], *_ = _judge(model, one, config, path, command)
+        except UserError as e:  # it must not cost the others, nor the look at val
+            log.error("elsewhere, %s was not measured: %s", name, e)
+            reason = f"--elsewhere {name} was not measured: {e}"
+            lost += [*one.failures, {"path": one.split, "reason": reason}]
     return replace(
         measured,
-        failures=[f for one in (measured, *sets.values()) for f in one.failures],
+        failures=[*(f for one in (measured, *sets.values()) for f in one.failures), *lost],
         elsewhere=sets,
         groups=clip_groups.of_sets({clips.name: measured, **sets}, config.workers),
         audits={

@@ -53,7 +53,8 @@ def combined(tmp_path: Path) -> Path:
 
 def audited(combined: Path) -> labels.LabelAudit:
     root = combined.parent
-    return label_audit.run(root / "models", combined, {INPUT: FeatureStore(root / "features")})
+    rows = label_audit.out_of_fold(root / "models", combined)
+    return label_audit.run(rows, {INPUT: FeatureStore(root / "features")})
 
 
 def written(combined: Path) -> Path:

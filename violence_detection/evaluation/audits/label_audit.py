@@ -30,12 +30,8 @@ SHOWN = 40
 _TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
 
 
-def run(folder: Path, combined: Path, stores: Mapping[str, FeatureStore]) -> LabelAudit:
-    """Doubt the labels of the train clips in `combined` by the out-of-fold predictions in the ensemble's `folder`.
-
-    Raises UserError where there are none, or they are of other clips.
-    """
-    rows = out_of_fold(folder, manifest.read(combined))
+def run(rows: pd.DataFrame, stores: Mapping[str, FeatureStore]) -> LabelAudit:
+    """Doubt the labels of the train clips that `out_of_fold` found."""
     names = leakage.looked_at(sorted(stores))
     values: np.ndarray | None = None
     why = ""
@@ -53,10 +49,14 @@ def run(folder: Path, combined: Path, stores: Mapping[str, FeatureStore]) -> Lab
     return made
 
 
-def out_of_fold(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows of train that have an out-of-fold prediction, with p_fight; labels are those of the manifest `frame`."""
+def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
+    """Rows of train in `combined` that have an out-of-fold prediction in the ensemble's `folder`, with p_fight.
+
+    Raises UserError where there are none, or they are of other clips. To be asked before anything is judged.
+    """
     import pandas as pd
 
+    frame = manifest.read(combined)
     path = folder / OUT_OF_FOLD_NAME
     if not path.is_file():
         raise UserError(

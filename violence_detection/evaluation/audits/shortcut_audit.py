@@ -17,6 +17,7 @@ from violence_detection.training.training_data import Samples
 
 if TYPE_CHECKING:
     from violence_detection.evaluation.measure import Evaluation
+    from violence_detection.models.trained_model import TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,23 @@ def run(
     return made
 
 
+def check(model: TrainedModel, config: EvaluationConfig) -> None:
+    """Raise UserError where the audit is asked for and cannot be made. To be asked before anything is judged."""
+    if "shortcuts" in config.audit and not _picture_runs(model, config):
+        raise UserError(
+            "--audit shortcuts needs a model with a backbone that takes pictures one by one, and "
+            f"{', '.join(model.features.backbone)} takes none: leave shortcuts out of --audit"
+        )
+
+
+def _picture_runs(model: TrainedModel, config: EvaluationConfig) -> list[BackboneRun]:
+    return [run for run in model.backbone_runs(config.backbone_weights) if not run.backbone.is_video]
+
+
 def _backgrounds(measured: Evaluation, config: EvaluationConfig) -> Backgrounds:
     """What looks at backgrounds with the model's first backbone that takes pictures one by one."""
     model = measured.model
-    runs = [run for run in model.backbone_runs(config.backbone_weights) if not run.backbone.is_video]
-    if not runs:
-        raise UserError("--audit shortcuts needs a model with a backbone that takes pictures one by one")
+    first, *_ = _picture_runs(model, config)
 
     def engine(run: BackboneRun) -> engines.Engine:
         trained_with = model.trained_with([b.name for b in run.backbones])
@@ -60,4 +72,4 @@ def _backgrounds(measured: Evaluation, config: EvaluationConfig) -> Backgrounds:
             config.engine, run.backbone, run.weights, run.config.frames, trained_with=trained_with
         )
 
-    return Backgrounds(runs[0], measured.clips.base, config.workers, engine)
+    return Backgrounds(first, measured.clips.base, config.workers, engine)
