@@ -102,6 +102,25 @@ def test_marks_of_a_person_stay_and_are_what_combining_leaves_out(combined: Path
     assert set(exclusions.read(table).names) == set(before.clip_id[[0, 2]])
 
 
+def test_marks_of_clips_that_were_left_out_stay_on_the_list(combined: Path) -> None:
+    table = written(combined).with_name(label_audit.TABLE_NAME)
+    before = pd.read_csv(table, dtype=str, keep_default_na=False)
+    before.loc[[0, 2], "confirmed"] = ["x", "yes"]
+    before.to_csv(table, index=False)
+    left_out = set(before.clip_id[[0, 2]])
+    stays = [r for r in storage.read_csv(combined / manifest.FILE_NAME) if r["clip_id"] not in left_out]
+    storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, stays)
+    for _ in range(2):  # made again, and again
+        page = written(combined)
+        after = pd.read_csv(table, dtype=str, keep_default_na=False)
+        pd.testing.assert_frame_equal(
+            after.tail(2).reset_index(drop=True), before.loc[[0, 2]].reset_index(drop=True)
+        )
+        assert (after.confirmed[:-2] == "").all()
+        assert set(exclusions.read(table).names) == left_out
+    assert f"<p>{len(after) - 2} of " in page.read_text(encoding="utf-8")
+
+
 def test_without_predictions_or_with_those_of_other_clips_it_says_what_to_do(combined: Path) -> None:
     path = combined.parent / "models" / label_audit.OUT_OF_FOLD_NAME
     frame = pd.read_csv(path, dtype={"clip_id": str})

@@ -79,14 +79,17 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
 
 
 def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, data_root: Path) -> Path:
-    """Write table and page into the report's folder, and return the page. Marks that a person has made there stay."""
+    """Write table and page into the report's folder, and return the page. Marks that a person has made there stay.
+
+    So do marked rows of clips that are not listed now: what a list has left out must stay on it.
+    """
     table = made.suspects
-    marks = _earlier_marks(folder / TABLE_NAME)
-    rows: list[dict[str, Any]] = [
-        {**{str(k): v for k, v in row.items()}, "confirmed": marks.get(row["clip_id"], "")}
-        for row in table.to_dict("records")
-    ]
-    storage.write_csv(folder / TABLE_NAME, labels.SUSPECT_COLUMNS, rows)
+    marked = _marked_before(folder / TABLE_NAME)
+    rows: list[dict[str, Any]] = []
+    for row in table.to_dict("records"):
+        before = marked.pop(row["clip_id"], {})
+        rows.append({**{str(k): v for k, v in row.items()}, "confirmed": before.get("confirmed", "")})
+    storage.write_csv(folder / TABLE_NAME, labels.SUSPECT_COLUMNS, [*rows, *marked.values()])
     shown = [{**row, **_frames(str(row["path"]), frames)} for row in rows[:SHOWN]]
     weak = [
         {**g, "frames": [{"path": p, **_frames(p, frames)} for p in g["examples"]]}
@@ -109,10 +112,11 @@ def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, 
     return folder / PAGE_NAME
 
 
-def _earlier_marks(path: Path) -> dict[str, str]:
+def _marked_before(path: Path) -> dict[str, dict[str, str]]:
+    """The rows that a person has marked, by clip id."""
     if not path.is_file():
         return {}
-    return {r["clip_id"]: r["confirmed"] for r in storage.read_csv(path) if r.get("confirmed")}
+    return {r["clip_id"]: r for r in storage.read_csv(path) if r.get("confirmed")}
 
 
 def _frames(path: str, frames: FramesMaker) -> dict[str, Any]:
