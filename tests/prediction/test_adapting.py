@@ -99,7 +99,7 @@ def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
     asked.append(ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         _adapt(model, footage, tmp_path / "stopped")
-    assert list(tmp_path.iterdir()) == []
+    assert [p.name for p in tmp_path.iterdir()] == [".stopped.lock"]
     # what is left of one that was killed while it wrote
     shutil.copytree(model, tmp_path / ".stopped.making")
     capsys.readouterr()
@@ -112,6 +112,27 @@ def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
     assert _adapt(model, footage, tmp_path / "at_once") == 1
     assert _files(tmp_path / "stopped") == _files(tmp_path / "at_once")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["at_once", "stopped"]
+
+
+def test_a_second_run_into_the_same_folder_is_refused_and_leaves_the_first_alone(
+    model: Path, footage: Path, tmp_path: Path, asked: list[Callable[[], None]]
+) -> None:
+    said = []
+
+    def second() -> None:
+        with pytest.raises(UserError) as refused:
+            _adapt(model, footage, tmp_path / "place")
+        said.append(str(refused.value))
+
+    asked.append(second)
+    _adapt(model, footage, tmp_path / "place")
+    assert said == [
+        f"another run writes {tmp_path}/place. Wait until it ends, or give --save-model another folder"
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["place"]
+    assert trained_model.load(tmp_path / "place").members
+    with pytest.raises(UserError, match="is there already"), adapted_model.place(model, tmp_path / "place"):
+        pass
 
 
 def test_a_file_that_cannot_be_read_costs_the_others_nothing(

@@ -10,8 +10,9 @@ checked.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,27 @@ def check_place(model: Path, to: Path) -> None:
     storage.check_writable(to.absolute().parent, "--save-model")
 
 
+@contextlib.contextmanager
+def place(model: Path, to: Path) -> Iterator[None]:
+    """Hold the place of an adapted model for this run alone. What a run that was killed leaves there stops nobody.
+
+    Raises UserError where another run has it, or nothing can be written there.
+    """
+    check_place(model, to)
+    lock = to.with_name(f".{to.name}.lock")
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(storage.locked(lock, wait=False))
+        except storage.LockTaken as e:
+            raise UserError(
+                f"another run writes {to}. Wait until it ends, or give --save-model another folder"
+            ) from e
+        # Who had the lock before may have written it: its file goes only where the model is there.
+        check_place(model, to)
+        yield
+        lock.unlink(missing_ok=True)
+
+
 def write(
     model: Path,
     member: KernelMember,
@@ -100,7 +122,10 @@ def write(
     made_from: Mapping[str, Any],
     footage: Sequence[FootagePart] = (),
 ) -> None:
-    """Write the model with that head in the place of its kernel head to the folder `to`, which is not there yet."""
+    """Write the model with that head in the place of its kernel head to the folder `to`, which is not there yet.
+
+    To be called with that place held.
+    """
     making = to.with_name(f".{to.name}.making")
     shutil.rmtree(making, ignore_errors=True)
     for _, file, _ in model_files.listed(model):

@@ -39,8 +39,8 @@ def run(config: PredictConfig, footage: Path, to: Path, prints: Prints) -> dict[
 
     `prints`: by which an evaluation knows the footage again.
 
-    Raises UserError where the model has no kernel head, the footage is too short, `to` is there already, a camera
-    profile is given (it is of the model as it is), or still windows are to be skipped.
+    Raises UserError where the model has no kernel head, the footage is too short, `to` is there already or another run
+    makes it, a camera profile is given (it is of the model as it is), or still windows are to be skipped.
     """
     if config.profile:
         raise UserError(
@@ -49,7 +49,11 @@ def run(config: PredictConfig, footage: Path, to: Path, prints: Prints) -> dict[
     if config.skip_still:
         raise UserError("--adapt learns from every window, the still ones too: leave out --skip-still")
     source = shipped.find(config.model)
-    adapted_model.check_place(source, to)
+    with adapted_model.place(source, to):
+        return _run(config, source, footage, to, prints)
+
+
+def _run(config: PredictConfig, source: Path, footage: Path, to: Path, prints: Prints) -> dict[str, Any]:
     member = adapted_model.kernel_of(source)
     found = batch.find_videos([footage])
     failures = list(found.failures)
