@@ -16,7 +16,7 @@ import small_videos
 import stand_in
 
 from violence_detection.backbones import engines
-from violence_detection.features import cache, extract
+from violence_detection.features import cache, extract, extraction_pass, meter
 from violence_detection.features.config import ExtractConfig
 from violence_detection.features.extraction_pass import ExtractionPass, WantedClip, open_groups
 from violence_detection.video import pictures
@@ -82,6 +82,38 @@ def test_images_in_memory_do_not_grow_with_clips_or_variants(
     bound = stand_in.CONFIG.frames * (WORKERS * 4 + 2)
     assert few <= bound
     assert many <= bound
+
+
+def test_an_error_leaves_no_file_of_scalars_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorflow")
+    begun: list[meter.Meter] = []
+
+    class Noted(meter.Meter):
+        def __init__(self, *args: Any):
+            super().__init__(*args)
+            begun.append(self)
+
+    def broken(images: np.ndarray) -> np.ndarray:
+        if begun:
+            raise RuntimeError("a bug")
+        return stand_in.features_of(images)
+
+    monkeypatch.setattr(meter, "Meter", Noted)
+    monkeypatch.setattr(extraction_pass, "REPORT_EVERY_S", 0.0)
+    path = small_videos.write(tmp_path / "clip.avi", 0)
+    stand_in.install(monkeypatch.setattr, broken)
+    (group,) = open_groups(
+        stand_in.CONFIG,
+        None,
+        lambda name, stream, _: cache.FeatureStore.open(tmp_path / stream, {"backbone": name}),
+    )
+    run = ExtractionPass(group, engines.Engine("broken", [broken]))
+    with pytest.raises(RuntimeError, match="a bug"):
+        run.extract([WantedClip(f"clip{i}", path, ("v0",)) for i in range(9)], 1, tmp_path / "logs")
+    (reports,) = begun
+    assert list((tmp_path / "logs").glob("events*"))
+    with pytest.raises(RuntimeError, match="closed"):
+        reports.finish(1)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])

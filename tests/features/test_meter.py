@@ -40,13 +40,13 @@ def test_reports_come_when_due_and_become_curves(tmp_path: Path, caplog: pytest.
     event_file_loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     logging.getLogger("violence_detection").propagate = True
     caplog.set_level(logging.INFO)
-    reports = meter.Meter(Engine("fast", [np.asarray]), 9, tmp_path, every_s=0.05)
-    reports.tick(1)
-    assert not caplog.records, "it is not due"
-    for done in (3, 6):
-        time.sleep(0.06)
-        reports.tick(done)
-    rates = reports.finish(9)
+    with meter.Meter(Engine("fast", [np.asarray]), 9, tmp_path, every_s=0.05) as reports:
+        reports.tick(1)
+        assert not caplog.records, "it is not due"
+        for done in (3, 6):
+            time.sleep(0.06)
+            reports.tick(done)
+        rates = reports.finish(9)
     with pytest.raises(RuntimeError, match="closed"):
         reports._write_scalars(rates, 9)
     assert [r.message.split(":")[0] for r in caplog.records][:2] == ["3 of 9 clips", "6 of 9 clips"]

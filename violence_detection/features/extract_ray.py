@@ -107,7 +107,7 @@ def extract(
             gpus_each=gpus_each,
             what="shard of clips",
         )
-        with console.progress(total=len(todo), unit="clip", desc="features") as bar:
+        with meter, console.progress(total=len(todo), unit="clip", desc="features") as bar:
             for count, (index, done) in enumerate(results, 1):
                 out.failures += [f | {"path": as_given[f["path"]]} for f in done.failures]
                 out.clips_extracted += done.clips_extracted

@@ -121,6 +121,10 @@ class _Pace:
         if self.meter is not None:
             self.meter.finish(clips_done)
 
+    def close(self) -> None:
+        if self.meter is not None:
+            self.meter.close()
+
 
 class ExtractionPass:
     """A bounded number of clips is in flight. `failures` and `clips_extracted` say how it went."""
@@ -158,6 +162,7 @@ class ExtractionPass:
         finally:
             cv2.setNumThreads(-1)
             pool.shutdown(cancel_futures=True)  # an error or an interrupt does not wait for clips not begun
+            pace.close()
 
     def _collect(self, done: set[Future[None]]) -> int:
         for future in done:

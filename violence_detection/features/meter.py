@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from violence_detection.system import machine
 
@@ -48,7 +48,10 @@ class ExtractionRates:
 
 
 class Meter:
-    """Call `tick` often; it reports when it is time. Scalars go to `folder`, their step is the clips done so far."""
+    """Call `tick` often; it reports when it is time. Scalars go to `folder`, their step is the clips done so far.
+
+    It holds a file open there: use it in a `with`, or close it.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,17 @@ class Meter:
         then, images, busy_s = began or (time.monotonic(), engine.images_done, engine.busy_s)
         self._start = self._last = (then, 0, images, busy_s)
         self._writer: Any = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write no more scalars."""
+        if self._writer is not None:
+            self._writer.close()
 
     def tick(self, clips_done: int) -> None:
         """Report what was done since the last report, if that is long enough ago."""
@@ -79,8 +93,6 @@ class Meter:
         log.info("%d clips in %s: %s", clips_done, _duration(time.monotonic() - self._start[0]), rates)
         if self._last is not self._start:  # shorter runs are no curve
             self._write_scalars(rates, clips_done)
-        if self._writer is not None:
-            self._writer.close()
         return rates
 
     def _rates(self, since: tuple[float, int, int, float], clips_done: int) -> ExtractionRates:
