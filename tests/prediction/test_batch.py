@@ -266,8 +266,9 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
         (place.folder / video).unlink()
     seen = place.seen()
     for kept in ("night", "night/verdicts.json.journal.jsonl"):
-        again, _ = place.run("--rejudge", kept, code=0)
+        again, said = place.run("--rejudge", kept, code=0)
         assert again == first
+        assert "which model judged" not in said
     stricter, _ = place.run(
         "--rejudge", "night", "--threshold", "0.8", "--output", "stricter.json", "--format", "srt", code=0
     )
@@ -277,6 +278,9 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
     assert place.seen() == seen
     _, said = place.run("--rejudge", "night", "--operating-point", "high-recall", "--model", "model", code=2)
     assert "no threshold for the operating point high-recall" in said
+    (place.folder / "model" / "config.json").write_text("{ }")
+    _, said = place.run("--rejudge", "night", code=2)
+    assert "00.windows.csv: videos/00.mp4 was judged by another model" in said
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import logging
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +80,8 @@ def test_what_was_judged_without_the_exit_is_read_as_that(name: str, tmp_path: P
         folder = _keep(tmp_path / str(taken), name, _verdict("v.mp4", taken))
         text = "".join(f.read_text() for f in folder.iterdir() if "events" not in f.name)
         if name == "csv":
-            assert {line.rpartition(",")[2] for line in text.split()[1:]} == {"" if taken else "False"}
+            rows = csv.DictReader(text.splitlines())
+            assert {row["early_exit"] for row in rows} == {"" if taken else "False"}
         else:
             assert ("early_exit" in text) == (not taken)
         (read,) = kept_windows.read(folder, EventConfig())
@@ -105,11 +111,57 @@ def test_a_journal_keeps_both_apart(model: Path, tmp_path: Path) -> None:
     assert len(kept_windows.read(named, EventConfig())) == 1
 
 
+@pytest.mark.parametrize("name", ["csv", "jsonl", "json", "journal"])
+def test_windows_of_another_model_are_refused_and_those_of_no_known_one_are_taken_with_a_warning(
+    name: str, model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "v.mp4").write_bytes(b"")
+    verdict = _verdict(str(tmp_path / "v.mp4"), early_exit=True)
+    config = PredictConfig(model=model)
+    folder = tmp_path / "kept"
+    if name == "journal":
+        with verdict_journal.kept(folder / "v.journal.jsonl", config) as kept:
+            kept.keep(kept.key(tmp_path / "v.mp4"), verdict)
+    else:
+        _keep(folder, name, dataclasses.replace(verdict, model=model_files.identity(model)))
+    with caplog.at_level(logging.WARNING):
+        assert batch.kept(folder, config)[0].model == model_files.identity(model)
+    assert not caplog.messages
+    other = Path(shutil.copytree(model, tmp_path / "other"))
+    (other / "other" / "config.json").write_text("{ }")
+    said = r"kept/v\.\S+: \S*v\.mp4 was judged by another model than the one that is named\. Name the --model"
+    with pytest.raises(UserError, match=said):
+        batch.kept(folder, PredictConfig(model=other))
+    with pytest.raises(UserError, match=said):
+        quiet_footage.run(PredictConfig(model=other), QuietConfig(calibrate=folder), tmp_path / "p.json")
+    assert len(batch.kept(folder, PredictConfig())) == 1
+    of_csv, of_json = r",model$|,\w{32}$", r', "model": "\w{32}"|"model": "\w{32}",'
+    for file in folder.iterdir():  # as an earlier version wrote it
+        file.write_text(re.sub(f"{of_csv}|{of_json}", "", file.read_text(), flags=re.MULTILINE))
+    with caplog.at_level(logging.WARNING):
+        assert batch.kept(folder, PredictConfig(model=other))[0].model == ""
+    assert "does not say which model judged 1 of its 1 videos" in caplog.text
+
+
+def test_of_a_video_that_several_models_judged_the_windows_of_the_named_one_count(tmp_path: Path) -> None:
+    first, last = (dataclasses.replace(_verdict("v.mp4", early_exit=True), model=name) for name in ("a", "b"))
+    for hour, verdict in enumerate((first, last, first, last)):
+        (file,) = _keep(tmp_path / str(hour), "jsonl", verdict).iterdir()
+        os.utime(file, (3600 * hour, 3600 * hour))
+    for name in ("a", "b"):
+        assert [v.model for v in kept_windows.read(tmp_path, EventConfig(), name)] == [name]
+    assert [v.model for v in kept_windows.read(tmp_path, EventConfig())] == ["b"]
+
+
 def test_a_point_is_refused_where_the_windows_are_other_probabilities(
     model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     kept = {
-        taken: _keep(tmp_path / str(taken), "jsonl", _verdict(f"{taken}.mp4", taken))
+        taken: _keep(
+            tmp_path / str(taken),
+            "jsonl",
+            dataclasses.replace(_verdict(f"{taken}.mp4", taken), model=model_files.identity(model)),
+        )
         for taken in (True, False)
     }
 

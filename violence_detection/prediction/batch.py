@@ -17,7 +17,7 @@ from typing import Any
 
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.models import calibration, shipped
+from violence_detection.models import calibration, model_files, shipped
 from violence_detection.prediction import camera_profile, kept_windows, verdict_journal
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
@@ -127,6 +127,8 @@ def judge_all(
                     judged = _judge(worker, path)
             if profile and isinstance(judged, Verdict):
                 judged = profile.verdict(judged)
+            if kept and isinstance(judged, Verdict):
+                judged = dataclasses.replace(judged, model=kept.model)
             _say(judged)
             try:
                 if kept and key and isinstance(judged, Verdict):
@@ -152,12 +154,14 @@ def events_by(config: PredictConfig) -> EventConfig:
 def kept(given: Path, config: PredictConfig) -> list[Verdict]:
     """Verdicts of windows that were kept, see kept_windows.read, with the thresholds of these settings.
 
-    Raises UserError, too, where a profile or an operating point of the model is of other probabilities than these: with
-    its early exit, or without. A threshold that was given is taken for what is there, and that is logged.
+    Raises UserError, too, where another model than the one that is named judged, and where a profile or an operating
+    point of the model is of other probabilities than these: with its early exit, or without. A threshold that was given
+    is taken for what is there, and that is logged.
     """
-    verdicts = kept_windows.read(given, events_by(config))
     if config.model is None:
-        return verdicts
+        return kept_windows.read(given, events_by(config))
+    model = model_files.identity(shipped.find(config.model))
+    verdicts = kept_windows.read(given, events_by(config), model)
     taken = not camera_profile.leaves_out_exit(config)
     if other := next((v for v in verdicts if v.early_exit != taken), None):
         was, wanted = ("with", "without") if other.early_exit else ("without", "with")

@@ -233,7 +233,8 @@ class Verdict:
     where they do not. calibrated: whether probabilities are the model's calibrated ones. fps: moments a second, by
     which editors number them; 0: not known. profile: the name of the camera profile that was applied; empty: none.
     judged_with: the engines that ran the networks, with their precision; empty: not known. early_exit: whether the
-    model's early exit was taken, if it has one; False: all members judged every window.
+    model's early exit was taken, if it has one; False: all members judged every window. model: identity of the model
+    that judged, where verdicts are kept; empty: not known.
     """
 
     path: str
@@ -247,6 +248,7 @@ class Verdict:
     profile: str = ""
     judged_with: str = ""
     early_exit: bool = True
+    model: str = ""
 
     @property
     def threshold(self) -> float:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
 
+log = logging.getLogger(__name__)
+
 #: Columns of a row a window: the window, and what is known of the video, again in each.
 COLUMNS = (
     "path", "start_s", "end_s", "p_violent", "event", "duration_s", "judged_s", "fps", "calibrated", "warning",
-    "p_model", "still", "early_exit",
+    "p_model", "still", "early_exit", "model",
 )  # fmt: skip
 #: What files of windows are called, in the order in which a folder is searched.
 ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
@@ -27,7 +30,8 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
     """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none.
 
     `p_model` stands only in rows of windows of which a camera profile made something else, `still` in those of windows
-    that no network looked at, `early_exit`, False, only where the model's early exit was not taken.
+    that no network looked at, `early_exit`, False, only where the model's early exit was not taken, `model` where it
+    is known.
     """
     events = verdict.events
     of_video = {name: getattr(verdict, name) for name in COLUMNS[5:10]}
@@ -38,26 +42,32 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
             "event": next((n for n, e in enumerate(events, 1) if e.start_s <= window.middle_s < e.end_s), 0),
             **of_video,
             **({} if verdict.early_exit else {EARLY_EXIT_KEY: False}),
+            **({"model": verdict.model} if verdict.model else {}),
         }
         for window in verdict.windows
     ]
 
 
-def read(given: Path, events_by: EventConfig) -> list[Verdict]:
+def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
     """The verdicts of files written before, with events made anew: of one file, or of all below a folder.
 
     Probabilities are as the model gave them, without any camera profile. Of a video that is in several the newest file
-    counts. Sorted by path. Raises UserError where there is none, and
-    DamagedFile for a file that holds something else.
+    counts. Sorted by path.
+
+    `model`: identity of the model that is to have judged them; empty: any. Where a video was judged by others too, they
+    do not count. That a file says nothing of its model, as those of earlier versions, is logged. Raises UserError where
+    there is none, or another model judged, and DamagedFile for a file that holds something else.
     """
     if not given.exists():
         raise UserError(f"no file or folder at {given}")
     files = [given] if given.is_file() else _files_below(given)
-    found: dict[str, Verdict] = {}
+    found: dict[str, tuple[Verdict, Path]] = {}
     for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
         try:
             for record in _records(file):
-                found[str(record["path"])] = _verdict(record, events_by)
+                verdict = _verdict(record, events_by)
+                if verdict.path not in found or not _is_of_another(verdict, model):
+                    found[verdict.path] = verdict, file
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             raise DamagedFile(
                 f"{file} holds no windows of judged videos ({type(e).__name__}: {e}). Give a file that was written "
@@ -68,7 +78,28 @@ def read(given: Path, events_by: EventConfig) -> list[Verdict]:
             f"{given} holds no judged windows. Judge the videos with --output first; files with windows end in one of "
             f"{', '.join(ENDINGS)}"
         )
-    return [found[path] for path in sorted(found)]
+    if model:
+        _check_model(list(found.values()), given, model)
+    return [found[path][0] for path in sorted(found)]
+
+
+def _is_of_another(verdict: Verdict, model: str) -> bool:
+    return bool(model and verdict.model) and verdict.model != model
+
+
+def _check_model(found: Sequence[tuple[Verdict, Path]], given: Path, model: str) -> None:
+    for verdict, file in found:
+        if _is_of_another(verdict, model):
+            raise UserError(
+                f"{file}: {verdict.path} was judged by another model than the one that is named. Name the --model that "
+                "judged it, or judge the video itself"
+            )
+    if unknown := sum(not verdict.model for verdict, _ in found):
+        log.warning(
+            "%s does not say which model judged %d of its %d videos, as files of earlier versions do not: whether it "
+            "was the one that is named cannot be checked",
+            given, unknown, len(found),
+        )  # fmt: skip
 
 
 def early_exit(verdicts: Iterable[Verdict]) -> bool:
@@ -129,6 +160,7 @@ def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
         fps=float(record["fps"]),
         judged_with=str(record.get("judged_with", "")),
         early_exit=str(record.get(EARLY_EXIT_KEY, "")).lower() != "false",
+        model=str(record.get("model") or ""),
     )
 
 

@@ -29,9 +29,9 @@ _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "pr
     f.name for f in fields(EventConfig)
 }
 #: What a line has besides its key; the settings say anew what is made of the windows.
-FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by", "profile", EARLY_EXIT_KEY}
-#: What it has where the model's early exit was not taken.
-OPTIONAL = frozenset({EARLY_EXIT_KEY})
+FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by", "profile", EARLY_EXIT_KEY, "model"}
+#: What it has where the model's early exit was not taken, and the model; those of earlier versions do not say it.
+OPTIONAL = frozenset({EARLY_EXIT_KEY, "model"})
 
 
 def path_for(output: Path) -> Path:
@@ -40,26 +40,28 @@ def path_for(output: Path) -> Path:
 
 
 class KeptVerdicts:
-    """The verdicts of a journal that hold for these settings, and a place for new ones.
+    """The verdicts of a journal that hold for these settings, and a place for new ones. `model`: its identity.
 
     Raises UserError if there is no such model, or it has no such operating point.
     """
 
     def __init__(self, path: Path, config: PredictConfig, record: Callable[[str, Mapping[str, Any]], None]):
         self._record, model = record, shipped.find(config.model)
+        self.model = model_files.identity(model)
         of_model, without_exit = calibration.read(model), camera_profile.leaves_out_exit(config)
         by = of_model.without_exit if without_exit else of_model
         self._said_anew = {
             "events_by": config.at(of_model.threshold(config.operating_point, config.threshold)),
             "calibrated": by is not None and by.calibrated,
             EARLY_EXIT_KEY: not without_exit,
+            "model": self.model,
         }
         settings = {k: v for k, v in asdict(config).items() if k not in _CHANGE_NOTHING}
         self._judged_by = storage.stable_hash(
             [
                 VERSION,
                 __version__,
-                model_files.identity(model),
+                self.model,
                 settings,
                 *([EARLY_EXIT_KEY] if without_exit else []),
             ],
@@ -93,6 +95,7 @@ class KeptVerdicts:
         if key in self._known:
             return
         entry = {name: value for name, value in asdict(verdict).items() if name in FIELDS}
+        entry["model"] = self.model
         if not verdict.early_exit:
             entry[EARLY_EXIT_KEY] = False
         # as the model gave them: which camera profile is applied is said anew by each run

@@ -225,4 +225,6 @@ def _made_of(verdict: Verdict, config: OutputConfig) -> str:
     except OSError as e:
         raise UnreadableVideo(verdict.path, e.strerror or str(e)) from e
     of_file = [stat.st_size, stat.st_mtime_ns]
-    return storage.stable_hash([_VERSION, asdict(verdict), config.clip_margin_s, of_file], digits=32)
+    # Kept by an earlier version, a verdict does not say its model: what was made of it looks the same.
+    shown = {name: value for name, value in asdict(verdict).items() if name != "model"}
+    return storage.stable_hash([_VERSION, shown, config.clip_margin_s, of_file], digits=32)
