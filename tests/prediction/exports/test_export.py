@@ -165,6 +165,38 @@ def test_the_example_judges_a_video_where_neither_package_nor_tensorflow_is(
     assert len(set(found)) > 1
 
 
+def test_a_folder_that_holds_an_export_is_left_as_it_is(exported: Exported, tmp_path: Path) -> None:
+    before = {path: storage.sha256_file(path) for path in exported.folder.iterdir() if path.is_file()}
+    config = PredictConfig(model=exported.folder.parent, engine="tensorflow")
+    said = rf"^{re.escape(str(exported.folder))} has .*manifest\.json.*name another folder"
+    with pytest.raises(UserError, match=said):
+        export.run(config, ["onnx"], exported.folder, [])
+    assert before == {path: storage.sha256_file(path) for path in exported.folder.iterdir() if path.is_file()}
+    # what is there may be of an export without its manifest, too
+    (tmp_path / "model.tflite").write_bytes(b"of another run")
+    with pytest.raises(UserError, match=r"model\.tflite already"):
+        export.run(config, ["openvino"], tmp_path, [])
+
+
+def test_where_the_second_format_fails_the_first_is_not_there_either(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def refuses(graph: Any, path: Path) -> None:
+        written.extend(path.parent.glob("model.*"))
+        raise RuntimeError("no such operation")
+
+    refusing = replace(converters.FORMATS["tflite"], write=refuses)
+    monkeypatch.setattr(converters, "FORMATS", {**converters.FORMATS, "tflite": refusing})
+    (tmp_path / "notes.txt").touch()
+    config = PredictConfig(model=exported.folder.parent, engine="tensorflow")
+    with pytest.raises(UserError, match="cannot be written as tflite"):
+        export.run(config, ["tflite", "openvino"], tmp_path, [])
+    assert {path.name for path in written} == {"model.xml", "model.bin"}
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def _compared(here: float, there: float, *logits: tuple[float, float]) -> parity.ComparedWindow:
     of_package, of_export = zip(*logits, strict=True)
     return parity.ComparedWindow("a clip", runtimes.Said(here, of_package), runtimes.Said(there, of_export))

@@ -10,6 +10,7 @@ DIR/video_windows.py    what they read videos with
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,21 +42,18 @@ def run(
     """Export the model of the settings; the summary {export, model, formats: {name: ...}, failures}.
 
     `videos`: files whose windows are compared too, beside made-up ones. A format that is not shown to say the same (see
-    parity.report) is among the failures, and its files are there to be looked at. Raises UserError where there is no
-    such format or model, a package is missing, or a format cannot hold the model; UnreadableVideo for a video.
+    parity.report) is among the failures, and its files are there to be looked at. The folder gets all files or none.
+    Raises UserError where there is no such format or model, a package is missing, the folder has files of an export, or
+    a format cannot hold the model; UnreadableVideo for a video.
     """
     check(formats)
     _check_plain(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    storage.check_writable(folder, "--export")
+    _check_place(folder)
     path = shipped.find(config.model)
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
     runs = model.backbone_runs(config.backbone_weights)
     inputs = whole_graph.picture_inputs(runs)
-    for stale in (PARITY_NAME, MANIFEST_NAME):  # of an earlier run, until these files are all written
-        (folder / stale).unlink(missing_ok=True)
     described = manifest.of_model(model, model_files.identity(path), path.name, inputs, config)
-    storage.write_text(folder / standalone.WINDOWS_NAME, standalone.windows_source())
     reference = parity.Reference(model, runs, config.engine)
     windows = _windows(model, inputs, videos, config.stride_s)
     judged = [(source, window, reference(window, inputs)) for source, window in windows]
@@ -63,19 +61,26 @@ def run(
     written: dict[str, Any] = {}
     compared: dict[str, Any] = {}
     graph, as_traced = None, None
-    # those that take the same graph one after another: it is traced once, and only one is held
-    for name in sorted(dict.fromkeys(formats), key=lambda name: FORMATS[name].two_dimensional):
-        log.info("writing %s", folder / FORMATS[name].files[0])
-        if as_traced is not FORMATS[name].two_dimensional:
-            graph, as_traced = None, FORMATS[name].two_dimensional
-            graph = whole_graph.trace(model, runs, as_traced)
-        file = converters.write(name, graph, folder)
-        storage.write_text(folder / standalone.example_name(name), standalone.example(name))
-        written[name] = manifest.of_files(name, folder)
-        compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)), members)
-        _tell(name, compared[name])
-    storage.write_json(folder / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
-    storage.write_json(folder / MANIFEST_NAME, {**described, "formats": written})
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name_of_made:
+        made = Path(name_of_made)
+        # those that take the same graph one after another: it is traced once, and only one is held
+        for name in sorted(dict.fromkeys(formats), key=lambda name: FORMATS[name].two_dimensional):
+            log.info("making %s", FORMATS[name].files[0])
+            if as_traced is not FORMATS[name].two_dimensional:
+                graph, as_traced = None, FORMATS[name].two_dimensional
+                graph = whole_graph.trace(model, runs, as_traced)
+            file = converters.write(name, graph, made)
+            storage.write_text(made / standalone.example_name(name), standalone.example(name))
+            written[name] = manifest.of_files(name, made)
+            compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)), members)
+            _tell(name, compared[name])
+        storage.write_text(made / standalone.WINDOWS_NAME, standalone.windows_source())
+        storage.write_json(made / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
+        storage.write_json(made / MANIFEST_NAME, {**described, "formats": written})
+        # the manifest last: where it is, all is
+        for file in sorted(made.iterdir(), key=lambda file: file.name == MANIFEST_NAME):
+            file.replace(folder / file.name)
+    log.info("wrote %s", folder)
     return _summary(folder, path, compared)
 
 
@@ -100,6 +105,19 @@ def _check_plain(config: PredictConfig) -> None:
         raise UserError("an exported model sees one view of a window: leave out --tta")
     if config.skip_still:
         raise UserError("an exported model judges each window it is given: leave out --skip-still")
+
+
+def _check_place(folder: Path) -> None:
+    """Make the folder if need be. Raises UserError where it has files of an export, or cannot be written."""
+    ours = {MANIFEST_NAME, PARITY_NAME, standalone.WINDOWS_NAME}
+    for name, of_format in FORMATS.items():
+        ours |= {standalone.example_name(name), *of_format.files}
+    if there := sorted(name for name in ours if (folder / name).exists()):
+        raise UserError(
+            f"{folder} has {', '.join(there)} already, which an export would replace: name another folder. One run "
+            "writes several formats into one folder, such as --export onnx,tflite DIR"
+        )
+    storage.check_writable(folder, "--export")
 
 
 def _windows(
