@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
+from violence_detection.errors import UserError
 from violence_detection.system import redaction
 
 
@@ -34,6 +37,24 @@ def test_a_safe_address_holds_no_part_of_a_password_wherever_it_stands(url: str)
 
 def test_what_is_no_address_is_not_shown_whole_either() -> None:
     assert redaction.safe_url("https://me:secret@[x.org/a?token=1") == "https://[x.org/a?..."
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://me:gehe[im@10.0.0.5/s?token=geheim", "rtsp://10.0.0.5/s?..."),
+        ("rtsp://me:'gehe@]im\"@10.0.0.5/s", "rtsp://10.0.0.5/s"),
+        ("rtsp://me:geheim\uff0f@10.0.0.5/s", "rtsp://10.0.0.5/s"),
+        ("rtsp://[fe80::1/s", "rtsp://[fe80::1/s"),
+    ],
+)
+def test_an_address_that_cannot_be_read_is_said_without_its_password(url: str, shown: str) -> None:
+    with pytest.raises(UserError) as e:
+        redaction.split(url)
+    assert str(e.value).startswith(f"the address {shown} cannot be read. ")
+    assert "must be percent-encoded: %5B %5D" in str(e.value)
+    told = "".join(traceback.TracebackException.from_exception(e.value).format())
+    assert "gehe" not in told
 
 
 @pytest.mark.parametrize(

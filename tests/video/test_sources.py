@@ -18,7 +18,7 @@ import streamed
 import timed_videos
 from timed_videos import evenly
 
-from violence_detection.errors import SourceError, UnreadableVideo
+from violence_detection.errors import SourceError, UnreadableVideo, UserError
 from violence_detection.video import demuxed_sources, growing_file, sources
 from violence_detection.video.sources import is_stream, open_source
 
@@ -93,11 +93,22 @@ def test_a_file_of_which_a_part_does_not_decode_keeps_the_times_of_the_rest(tmp_
     [
         ("0", True), ("/dev/video1", True), ("rtsp://me:pw@host/1", True), ("https://x.org/live.m3u8", True),
         ("udp://@:5000", True), ("growing:/a/b.ts", True), ("tcp://127.0.0.1:80", True), ("video.mp4", False),
+        ("RTSP://host/1", True), ("rtsp://[fe80::1]:554/s", True), ("//videos[1]/*.mp4", False),
         ("/videos/rtsp.mp4", False), ("c:/x.mp4", False), ("file:///x.mp4", False), ("100", False),
     ],
 )  # fmt: skip
 def test_what_is_a_stream(text: str, stream: bool) -> None:
     assert is_stream(text) is stream
+
+
+def test_an_address_whose_password_has_a_bracket_is_refused_without_it() -> None:
+    for means in (is_stream, open_source):
+        with pytest.raises(
+            UserError, match=r"the address rtsp://host/1 cannot be read.*percent-encoded"
+        ) as e:
+            means("rtsp://me:gehe[im@host/1")
+        assert "gehe" not in str(e.value)
+    assert is_stream("rtsp://me:gehe%5Bim@host/1")
 
 
 def test_a_file_of_a_cameras_name_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

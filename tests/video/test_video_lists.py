@@ -45,11 +45,14 @@ def test_a_list_has_a_path_pattern_or_stream_a_line_from_its_own_folder_on(folde
         ("@none", "no list of videos at none"),
         ("bad.txt", "bad.txt, line 2: nothing at gone.mp4"),
         ("film.txt", "is no text"),
+        ("cameras.txt", "cameras.txt, line 2: the address rtsp://host/1 cannot be read"),
+        ("ftp://me:s3cr[et@host/a", "nothing is called like ftp://host/a"),
         ("ftp://me:s3cret@host/a", "no file or folder at ftp://host/a"),
     ],
 )
 def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None:
     (folder / "bad.txt").write_text("a.mp4\ngone.mp4\n")
+    (folder / "cameras.txt").write_text("rtsp://host/0\nrtsp://me:s3cr[et@host/1\n")
     (folder / "film.txt").write_bytes(b"\x00\x00\x01\xb3")
     with pytest.raises(UserError, match=said):
         expanded([given])

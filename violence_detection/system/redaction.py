@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from violence_detection.errors import UserError
 
 #: User and password before a host; a password may hold what an address must not. `host:80/x@y` is none.
 _LOGIN = (
@@ -29,6 +31,20 @@ def safe_url(url: str) -> str:
     except ValueError:  # no address at all
         return redact(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def split(url: str) -> SplitResult:
+    """The parts of an address that somebody gave. Raises UserError, which shows no login, where they cannot be told."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        scheme, _, behind = url.partition("://")
+        shown = redact(f"{scheme}://{behind.rpartition('@')[2]}")
+    # outside of the handler: the error of the split may hold the password
+    raise UserError(
+        f"the address {shown} cannot be read. In a user name or password, characters such as [ ] / ? # @ must be "
+        "percent-encoded: %5B %5D %2F %3F %23 %40. Elsewhere [ and ] stand around an IPv6 address alone"
+    )
 
 
 def without_secrets(text: str) -> str:

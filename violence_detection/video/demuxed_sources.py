@@ -6,7 +6,6 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import av
 
@@ -111,7 +110,7 @@ class NetworkSource(DemuxedSource):
         return container
 
     def _connect(self, more: dict[str, str]) -> av.container.InputContainer:
-        options = _OPTIONS.get(urlsplit(self._url).scheme, {}) | more
+        options = _OPTIONS.get(self._url.partition("://")[0].lower(), {}) | more
         try:
             return av.open(
                 self._url,

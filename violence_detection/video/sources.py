@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 
 from violence_detection.errors import SourceError
-from violence_detection.system import processes
+from violence_detection.system import processes, redaction
 from violence_detection.video import decode
 
 #: How long a connection, and then each packet, may take.
@@ -68,12 +67,19 @@ class Source(Protocol):
 
 
 def is_stream(text: str) -> bool:
-    """Whether an argument means a source that is no plain file: a camera, an address, a growing file."""
+    """Whether an argument means a source that is no plain file: a camera, an address, a growing file.
+
+    Raises UserError for an address that cannot be read.
+    """
     if text.startswith(GROWING):
         return True
     if _DEVICE.fullmatch(text):
         return text.startswith("/dev/") or not Path(text).exists()
-    return urlsplit(text).scheme in _SCHEMES and "://" in text
+    scheme, mark, _ = text.partition("://")
+    if not mark or scheme.lower() not in _SCHEMES:
+        return False
+    redaction.split(text)
+    return True
 
 
 def open_source(
@@ -85,7 +91,8 @@ def open_source(
     """The source that a text means. Nothing is opened before its frames are asked for.
 
     A camera's number or /dev/video0; an rtsp, rtmp, srt, http (also HLS), udp or tcp address; `growing:PATH`, a file
-    that another program still writes, which ends when it has not grown for `still_s` seconds; else a file.
+    that another program still writes, which ends when it has not grown for `still_s` seconds; else a file. Raises
+    UserError for an address that cannot be read.
     """
     from violence_detection.video import demuxed_sources
 

@@ -19,7 +19,7 @@ def expanded(given: Sequence[str]) -> list[str]:
     """Each path and stream that is meant, once, in order; what a pattern finds is sorted. Folders stay folders.
 
     A file that goes by a pattern's name is that file. Raises UserError for a pattern that finds nothing, a list that is
-    not there, or one that names what is not there.
+    not there, or one that names what is not there, and for an address that cannot be read.
     """
     return list(dict.fromkeys(text for item in given for text in _meant(item)))
 
@@ -43,7 +43,7 @@ def _meant(text: str) -> Iterator[str]:
     elif glob.has_magic(text):
         found = _like(text)
         if not found:
-            raise UserError(f"nothing is called like {text}")
+            raise UserError(f"nothing is called like {redaction.without_secrets(text)}")
         yield from found
     else:
         raise UserError(f"no file or folder at {redaction.without_secrets(text)}")
@@ -61,7 +61,11 @@ def _listed(file: Path) -> Iterator[str]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        if is_stream(entry):
+        try:
+            means_stream = is_stream(entry)
+        except UserError as e:
+            raise UserError(f"{file}, line {number}: {e}") from None
+        if means_stream:
             behind = entry.removeprefix(GROWING)
             yield entry if behind == entry else f"{GROWING}{file.parent / behind}"
             continue

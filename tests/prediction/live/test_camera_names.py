@@ -32,6 +32,19 @@ def test_two_cameras_never_share_a_name() -> None:
         camera_names.among(["door=rtsp://a/s", "door=rtsp://b/s"])
 
 
+@pytest.mark.parametrize("behind", ["gehe[im@10.0.0.6/s", "gehe]im@10.0.0.6/s", "gehe/im@[10.0.0.6/s"])
+def test_a_camera_whose_address_cannot_be_read_is_refused_without_its_password(
+    tmp_path: Path, behind: str
+) -> None:
+    address, cameras = f"rtsp://me:{behind}", tmp_path / "cameras.txt"
+    cameras.write_text(f"rtsp://a/one\n{address}\n")
+    for given in (address, f"yard={address}", str(cameras)):
+        with pytest.raises(UserError, match=r"cannot be read.*must be percent-encoded") as e:
+            camera_names.among([given])
+        assert "gehe" not in str(e.value)
+        assert "im@" not in str(e.value)
+
+
 def test_videos_are_no_cameras_and_both_together_are_refused(tmp_path: Path) -> None:
     video = tmp_path / "a=b.mp4"
     video.touch()

@@ -248,6 +248,15 @@ def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
         MqttOutput(url, "violence")
 
 
+@pytest.mark.parametrize("url", ["http://me:gehe[im@127.0.0.1:1/x", "mqtt://me:gehe]im@127.0.0.1:1"])
+def test_an_address_whose_password_has_a_bracket_is_refused_without_it(url: str) -> None:
+    live = LiveConfig(webhook=(url,)) if url.startswith("http") else LiveConfig(mqtt=url)
+    said = r"127\.0\.0\.1:1.* cannot be read.*percent-encoded"
+    with pytest.raises(UserError, match=said) as e, ways.opened(live, []):
+        pass
+    assert "gehe" not in str(e.value)
+
+
 def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
     """The end of one waits for its clip, and may come behind the beginning of the next. There is no broker here."""
     output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{live_parts.free_port()}", "violence")

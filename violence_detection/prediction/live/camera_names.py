@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from violence_detection.errors import UserError
 from violence_detection.system import redaction
@@ -27,7 +26,7 @@ class NamedCamera:
 def among(given: Sequence[str]) -> list[NamedCamera]:
     """The cameras that arguments mean, also those of lists; none where they mean videos.
 
-    Raises UserError where they mean both, or two cameras of one name.
+    Raises UserError where they mean both, or two cameras of one name, and for an address that cannot be read.
     """
     if not any(_is_camera(text) or video_lists.is_list(text) for text in given):
         return []
@@ -49,7 +48,7 @@ def _is_camera(text: str) -> bool:
 def named(texts: Sequence[str]) -> list[NamedCamera]:
     """The cameras that arguments mean, no two of one name.
 
-    Raises UserError where two are given the same name.
+    Raises UserError where two are given the same name, and for an address that cannot be read.
     """
     out: list[NamedCamera] = []
     for text in texts:
@@ -72,7 +71,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def _short(address: str) -> str:
     if "://" in address:
-        parts = urlsplit(redaction.safe_url(address))
+        parts = redaction.split(redaction.safe_url(address))
         said = f"{parts.netloc}{parts.path}"
     elif address.isdecimal():
         said = f"camera{address}"

@@ -7,7 +7,7 @@ import os
 import threading
 import uuid
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.event_follower import END
@@ -153,8 +153,8 @@ def _parts(url: str) -> Any:
     wrong = UserError(
         f"mqtt must be mqtt://[user@]host[:port] or mqtts://... Received: {redaction.safe_url(url)}"
     )
+    parts = redaction.split(url)
     try:
-        parts = urlsplit(url)
         port = parts.port
     except ValueError as e:
         raise wrong from e

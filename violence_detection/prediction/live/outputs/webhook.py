@@ -27,6 +27,7 @@ class WebhookOutput(Outbox):
             raise UserError(
                 f"webhook must begin with http:// or https://. Received: {redaction.safe_url(url)}"
             )
+        redaction.split(url)
         self.name = f"webhook {redaction.safe_url(url)}"
         self._url, self._timeout_s = url, timeout_s
         self._session = requests.Session()
