@@ -175,9 +175,11 @@ def _export(args: argparse.Namespace) -> int:
     from violence_detection.prediction.exports import export
 
     formats, folder = args.export
-    videos = batch.find_videos(args.videos).videos if args.videos else ()
+    found = batch.find_videos(args.videos) if args.videos else batch.FoundVideos((), ())
     config = cli.build(PredictConfig, args)
-    summary = export.run(config, formats.split(","), settings.expanded(folder), videos)
+    summary = export.run(config, formats.split(","), settings.expanded(folder), found.videos)
+    unlisted = [{"path": failure.path, "reason": failure.reason} for failure in found.failures]
+    summary["failures"] = [*unlisted, *summary["failures"]]
     cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,6 +197,32 @@ def test_where_the_second_format_fails_the_first_is_not_there_either(
         export.run(config, ["tflite", "openvino"], tmp_path, [])
     assert {path.name for path in written} == {"model.xml", "model.bin"}
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_what_cannot_be_read_of_the_videos_counts_and_costs_the_others_nothing(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos, closed = tmp_path / "videos", tmp_path / "videos" / "closed"
+    closed.mkdir(parents=True)
+    shutil.copy(exported.video, videos)
+    (videos / "broken.mp4").write_bytes(b"no video")
+    scandir = os.scandir
+
+    def refuse(folder: str) -> Any:
+        if folder == str(closed):
+            raise PermissionError(13, "Permission denied", folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    script, said = importlib.import_module("test_violence_model"), []
+    monkeypatch.setattr(script.cli, "print_summary", said.append)
+    flags = ["--model", str(exported.folder.parent), "--engine", "tensorflow"]
+    code = script.main([str(videos), *flags, "--export", "openvino", str(tmp_path / "out")])
+    assert code == 1
+    assert [Path(failure["path"]).name for failure in said[0]["failures"]] == ["closed", "broken.mp4"]
+    assert "cannot be listed" in said[0]["failures"][0]["reason"]
+    compared = json.loads((tmp_path / "out" / "parity.json").read_text())["formats"]["openvino"]["windows"]
+    assert any("clip.avi" in window["source"] for window in compared)
 
 
 def _compared(here: float, there: float, *logits: tuple[float, float]) -> parity.ComparedWindow:

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from violence_detection.errors import UserError
+from violence_detection.errors import NOT_READ, UnreadableVideo, UserError
 from violence_detection.models import model_files, shipped, trained_model
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.prediction.config import PredictConfig
@@ -42,9 +42,9 @@ def run(
     """Export the model of the settings; the summary {export, model, formats: {name: ...}, failures}.
 
     `videos`: files whose windows are compared too, beside made-up ones. A format that is not shown to say the same (see
-    parity.report) is among the failures, and its files are there to be looked at. The folder gets all files or none.
-    Raises UserError where there is no such format or model, a package is missing, the folder has files of an export, or
-    a format cannot hold the model; UnreadableVideo for a video.
+    parity.report) is among the failures, and its files are there to be looked at; so is a video that cannot be read,
+    which costs the others nothing. The folder gets all files or none. Raises UserError where there is no such format or
+    model, a package is missing, the folder has files of an export, or a format cannot hold the model.
     """
     check(formats)
     _check_plain(config)
@@ -55,7 +55,7 @@ def run(
     inputs = whole_graph.picture_inputs(runs)
     described = manifest.of_model(model, model_files.identity(path), path.name, inputs, config)
     reference = parity.Reference(model, runs, config.engine)
-    windows = _windows(model, inputs, videos, config.stride_s)
+    windows, unread = _windows(model, inputs, videos, config.stride_s)
     judged = [(source, window, reference(window, inputs)) for source, window in windows]
     members = [member.name for member in model.members]
     written: dict[str, Any] = {}
@@ -81,7 +81,7 @@ def run(
         for file in sorted(made.iterdir(), key=lambda file: file.name == MANIFEST_NAME):
             file.replace(folder / file.name)
     log.info("wrote %s", folder)
-    return _summary(folder, path, compared)
+    return _summary(folder, path, compared, unread)
 
 
 def check(formats: Sequence[str]) -> None:
@@ -122,11 +122,19 @@ def _check_place(folder: Path) -> None:
 
 def _windows(
     model: TrainedModel, inputs: Sequence[PictureInput], videos: Sequence[Path], stride_s: float
-) -> list[tuple[str, parity.Window]]:
-    found = list(parity.made_windows(inputs))
+) -> tuple[list[tuple[str, parity.Window]], list[UnreadableVideo]]:
+    """What is compared, made-up windows and those of the videos, and the videos that cannot be read."""
+    found, unread = list(parity.made_windows(inputs)), []
     for video in videos:
-        found += parity.windows_of_video(video, model, inputs, stride_s)
-    return found
+        try:
+            found += list(parity.windows_of_video(video, model, inputs, stride_s))
+            continue
+        except UnreadableVideo as e:
+            unread.append(e)
+        except OSError as e:
+            unread.append(UnreadableVideo(video, f"{NOT_READ}{e.strerror or e}"))
+        log.warning("%s: %s", video, unread[-1].reason)
+    return found, unread
 
 
 def _tell(name: str, of_format: Mapping[str, Any]) -> None:
@@ -136,13 +144,16 @@ def _tell(name: str, of_format: Mapping[str, Any]) -> None:
              of_format["max_difference"], parity.LIMIT, p["lowest"], p["highest"], windows)  # fmt: skip
 
 
-def _summary(folder: Path, model: Path, compared: dict[str, Any]) -> dict[str, Any]:
+def _summary(
+    folder: Path, model: Path, compared: dict[str, Any], unread: Sequence[UnreadableVideo]
+) -> dict[str, Any]:
     shown = ("max_difference", "limit", "p_package", "logit_limit", "members", "passed")
     return {
         "export": str(folder),
         "model": str(model),
         "formats": {name: {key: of_format[key] for key in shown} for name, of_format in compared.items()},
-        "failures": [
+        "failures": [{"path": video.path, "reason": video.reason} for video in unread]
+        + [
             {"path": str(folder / FORMATS[name].files[0]), "reason": f"{reason}; see {PARITY_NAME}"}
             for name, of_format in compared.items()
             if (reason := parity.failure(of_format))
