@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from violence_detection import cli
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.prediction import obeyed_flags
 from violence_detection.prediction.config import AdaptConfig, OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.live.config import LiveConfig
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     if not (cameras := _cameras(args)):
         _refuse_what_cameras_tell(args)
+    obeyed_flags.check(vars(args), vars(_parser().parse_args([])))
     if args.export:
         return _export(args)
     if args.calibrate:

@@ -183,7 +183,7 @@ def test_a_folder_that_holds_an_export_is_left_as_it_is(exported: Exported, tmp_
 def test_where_the_second_format_fails_the_first_is_not_there_either(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = []
+    written: list[Path] = []
 
     def refuses(graph: Any, path: Path) -> None:
         written.extend(path.parent.glob("model.*"))
@@ -214,7 +214,8 @@ def test_what_cannot_be_read_of_the_videos_counts_and_costs_the_others_nothing(
         return scandir(folder)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    script, said = importlib.import_module("test_violence_model"), []
+    said: list[dict[str, Any]] = []
+    script = importlib.import_module("test_violence_model")
     monkeypatch.setattr(script.cli, "print_summary", said.append)
     flags = ["--model", str(exported.folder.parent), "--engine", "tensorflow"]
     code = script.main([str(videos), *flags, "--export", "openvino", str(tmp_path / "out")])

@@ -1,0 +1,94 @@
+"""A flag that a run would not obey is refused before any work, and one that it obeys is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import test_violence_model
+from violence_detection.errors import UserError
+from violence_detection.prediction import obeyed_flags
+
+#: Where it is not refused, the run ends at once: there is no such model.
+_NONE = ("--model", "none")
+RUNS = {
+    "adapt": (*_NONE, "--adapt", "footage", "--save-model", "to"),
+    "calibrate": (*_NONE, "--calibrate", "footage", "--save-profile", "door.json"),
+    "kept": (*_NONE, "--calibrate", "kept", "--save-profile", "door.json"),
+    "learn": (*_NONE, "--rejudge", "kept", "--learn", "marks.json", "--save-profile", "door.json"),
+    "export": (*_NONE, "--export", "onnx", "to"),
+}
+VERDICTS = (
+    "--format=srt", "--timeline=page", "--annotate=night", "--clips=night", "--explain=why", "--explain-most=3",
+    "--clip-margin-s=2", "--stall-s=3",
+)  # fmt: skip
+EVENTS = (
+    "--offset=0.2",
+    "--smoothing-s=5",
+    "--min-duration-s=2",
+    "--merge-gap-s=1",
+    "--padding-s=1",
+    "--cooldown-s=1",
+)
+JUDGING = (
+    "--engine=openvino",
+    "--backbone-weights=w.h5",
+    "--precision=float32",
+    "--stride-s=1",
+    "--tta=2",
+    "--skip-still",
+)
+REFUSED = {
+    "adapt": (*VERDICTS, *EVENTS, "--output=o", "--false-events-per-hour=2"),
+    "calibrate": VERDICTS,
+    "kept": (*VERDICTS, *JUDGING, "--output=o"),
+    "learn": (*VERDICTS, *JUDGING, "--output=o", "--false-events-per-hour=2"),
+    "export": (*VERDICTS, *EVENTS, "--output=o", "--false-events-per-hour=2", "--precision=float32"),
+}
+OBEYED = {
+    "adapt": (*JUDGING, "--threshold=0.4", "--operating-point=high-recall"),
+    "calibrate": (*EVENTS, *JUDGING, "--threshold=0.4", "--false-events-per-hour=2", "--output=o"),
+    "kept": (*EVENTS, "--profile=door.json", "--false-events-per-hour=2"),
+    "learn": (*EVENTS, "--threshold=0.4"),
+    "export": (
+        "--threshold=0.4",
+        "--stride-s=1",
+        "--engine=openvino",
+        "--backbone-weights=w.h5",
+        "--verbose",
+    ),
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with footage and with windows that were kept, where the script runs."""
+    for name in ("footage/a.mp4", "kept/a.windows.jsonl", "marks.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("run", "flag"), [(run, flag) for run, flags in REFUSED.items() for flag in flags])
+def test_a_flag_that_a_run_would_not_obey_is_refused_before_any_work(
+    place: Path, run: str, flag: str
+) -> None:
+    before = sorted(place.rglob("*"))
+    said = f"^{flag.partition('=')[0]} would do nothing: --{'calibrate' if run == 'kept' else run} writes"
+    with pytest.raises(UserError, match=said):
+        test_violence_model.main([*RUNS[run], flag])
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_a_run_obeys_is_taken(place: Path, run: str) -> None:
+    parser = test_violence_model._parser()
+    for given in (*([*RUNS[run], flag] for flag in OBEYED[run]), ["night.mp4", "--timeline=page"]):
+        obeyed_flags.check(vars(parser.parse_args(given)), vars(parser.parse_args([])))
+
+
+def test_several_are_named_together(place: Path) -> None:
+    with pytest.raises(UserError, match="--clips, --timeline would do nothing"):
+        test_violence_model.main([*RUNS["adapt"], "--timeline", "page", "--clips", "c"])
