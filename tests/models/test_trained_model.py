@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import synthetic
 import tensorflow as tf
 
+from violence_detection.backbones import registry
+from violence_detection.backbones.eight_bits import ActivationRange
 from violence_detection.ensemble import ensemble, folds, member_jobs
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
@@ -197,3 +200,26 @@ def test_adding_a_member_keeps_the_finished_ones(models: Path, pool: Pool) -> No
     _train(("gru", "average", "conv_lstm"), pool, models)
     assert (models / "gru" / "best_model.keras").stat().st_mtime_ns == before
     assert [m.name for m in trained_model.load(models).members] == ["gru", "average", "conv_lstm"]
+
+
+@pytest.mark.parametrize(
+    ("architectures", "in_eight_bits"),
+    [(("kernel", "i3d_tuned"), True), (("kernel", "gru"), False), (("gru", "i3d_tuned"), False)],
+)
+def test_features_are_in_8_bits_for_kernel_heads_alone(
+    models: Path, monkeypatch: pytest.MonkeyPatch, architectures: tuple[str, str], in_eight_bits: bool
+) -> None:
+    found = trained_model.load(models)
+    measured = replace(registry.get("i3d_actions"), ranges=(ActivationRange(1.0, 0.0, 1.0),))
+    run = key.BackboneRun(key.for_backbone(found.features, "i3d_actions"), (measured,), models)
+    monkeypatch.setattr(key, "backbone_runs", lambda *_: [run])
+    monkeypatch.setattr(trained_model, "check_weights", lambda *_: None)
+    monkeypatch.setattr(trained_model, "check_features", lambda *_: None)
+    # the first looks at the backbone's features, and so does the second unless it looks at pictures
+    inputs = {name: [4, 400] for name in run.inputs("rgb")}
+    records = [
+        {"architecture": a, "inputs": {"i3d_pictures.rgb": [8, 12]} if a == "i3d_tuned" else inputs}
+        for a in architectures
+    ]
+    (taken,) = replace(found, records=tuple(records)).backbone_runs()
+    assert bool(taken.backbone.ranges) == in_eight_bits

@@ -34,6 +34,8 @@ TOLERANCE = 0.01
 #: The same of features that a model is to judge with; 1.2 to 2.4 % is what bfloat16 makes of I3D's. And how far
 #: P(fight) of a network that judges by itself may be off in 8 bits.
 JUDGING_TOLERANCE = 0.05
+#: The same of features in 8 bits, for heads of which it was measured; 5 to 10 % is what they make of I3D's.
+EIGHT_BIT_TOLERANCE = 0.1
 
 #: Images of a real clip, stream -> (T, S, S, 3) uint8, made only if they are needed; empty if no clip can be read.
 Probe = Callable[[], Mapping[str, np.ndarray]]
@@ -78,10 +80,12 @@ def keeps(
     """
     from violence_detection.backbones import stored_networks
 
+    of_p = dtype == "int8" and backbone.feature_dim == 1  # P(fight), not features
+
     def measure() -> float:
         images = made_up(frames, backbone.input_size)
         fast, exact = (engine(kind).submit(images).result() for kind in (dtype, "float32"))
-        if dtype == "int8":  # P(fight)
+        if of_p:
             return float(np.abs(fast - exact).max())
         return _worst_error(fast, exact)
 
@@ -93,7 +97,7 @@ def keeps(
     except ValueError as e:
         log.warning("%s: not in %s (%s)", backbone.name, dtype, e)
         return False
-    kept = error <= JUDGING_TOLERANCE
+    kept = error <= (EIGHT_BIT_TOLERANCE if dtype == "int8" and not of_p else JUDGING_TOLERANCE)
     log.log(
         logging.INFO if kept else logging.WARNING,
         "%s: %s differs from float32 by %.2g %%: %s",

@@ -154,6 +154,7 @@ def register(
     gmacs: float = 0.0,
     bfloat16: bool = False,
     per_frame: PerFrame | None = None,
+    ranges: tuple[ActivationRange, ...] = (),
 ) -> Callable[[B], B]:
     """Decorate the function that builds a backbone from its weights file. Raises ValueError if the name is taken."""
 
@@ -174,6 +175,7 @@ def register(
             gmacs,
             bfloat16,
             per_frame,
+            ranges,
         )
         return build
 
@@ -221,4 +223,9 @@ def together(backbones: Sequence[Backbone]) -> Backbone:
     trunk, names = first.trunk, [b.name for b in backbones]
     if trunk is None or any(b.trunk != trunk for b in backbones):
         raise ValueError(f"backbones without a common trunk: {', '.join(names)}")
-    return replace(first, name="+".join(names), build=lambda path: trunk.build(path, names))
+    return replace(
+        first,
+        name="+".join(names),
+        build=lambda path: trunk.build(path, names),
+        ranges=first.ranges if all(b.ranges for b in backbones) else (),
+    )

@@ -127,6 +127,10 @@ class BackboneRun:
         """The backbones as one."""
         return registry.together(self.backbones)
 
+    def without_ranges(self) -> BackboneRun:
+        """The same, which may not judge in 8 bits."""
+        return replace(self, backbones=tuple(replace(b, ranges=()) for b in self.backbones))
+
     def inputs(self, stream: str) -> list[str]:
         """The model inputs that images of a stream give, in the order of the backbones."""
         return [input_name(backbone.name, stream) for backbone in self.backbones]

@@ -232,7 +232,15 @@ class TrainedModel:
             for backbone in run.backbones:
                 check_weights(self, backbone.name, run.weights)
                 check_features(self, backbone.name, run.weights)
-        return runs
+        return [run if self._takes_eight_bits(run) else run.without_ranges() for run in runs]
+
+    def _takes_eight_bits(self, run: BackboneRun) -> bool:
+        """Whether all that look at its features are kernel heads: of other heads it was not measured."""
+        from violence_detection.training.config import KERNEL
+
+        made = {name for stream in run.config.streams for name in run.inputs(stream)}
+        looking = [record for record in self.records if not made.isdisjoint(record["inputs"])]
+        return all(record["architecture"] == KERNEL for record in looking)
 
     @property
     def trained_on_samples(self) -> bool:

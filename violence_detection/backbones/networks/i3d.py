@@ -21,9 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from violence_detection.backbones import eight_bits
 from violence_detection.backbones.registry import BackboneSampling, Trunk, register
 from violence_detection.backbones.weights import IndexFile
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 
 if TYPE_CHECKING:
     import keras
@@ -326,6 +328,7 @@ def build_i3d_steady(path: Path) -> keras.Model:
     sampling=_STEADY,
     trunk=_STEADY_TRUNK,
     bfloat16=True,
+    ranges=eight_bits.from_record(storage.read_json(Path(__file__).with_name("i3d_ranges.json"))),
 )
 def build_i3d_actions(path: Path) -> keras.Model:
     """How like each action of Kinetics the middle 2.6 s look."""
