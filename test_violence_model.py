@@ -41,9 +41,8 @@ Given = tuple[list[Verdict | UnreadableVideo], list[str], Iterable[Verdict | Unr
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
-    if not (cameras := _cameras(args)):
-        _refuse_what_cameras_tell(args)
-    obeyed_flags.check(vars(args), vars(_parser().parse_args([])))
+    cameras = _cameras(args)
+    obeyed_flags.check(vars(args), vars(_parser().parse_args([])), bool(cameras))
     if args.export:
         return _export(args)
     if args.calibrate:
@@ -210,18 +209,6 @@ def _adapt(args: argparse.Namespace) -> int:
     summary = adapting.run(config, adapt.adapt, adapt.save_model, fingerprint.along)
     cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
-
-
-def _refuse_what_cameras_tell(args: argparse.Namespace) -> None:
-    """Raise UserError where somebody is to be told of events in files: nobody would be, and without a word."""
-    live = cli.build(LiveConfig, args)
-    flags = {"--on-event": live.on_event, "--webhook": live.webhook, "--mqtt": live.mqtt}
-    for flag, value in {**flags, "--metrics-port": live.metrics_port}.items():
-        if value:
-            raise UserError(
-                f"{flag} tells of events of cameras, and these are files: leave it out, or give growing:FILE to judge "
-                "a recording as a camera. Events of files are in the summary, --output and --format"
-            )
 
 
 def _cameras(args: argparse.Namespace) -> Sequence[NamedCamera]:

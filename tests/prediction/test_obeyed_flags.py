@@ -92,3 +92,44 @@ def test_what_a_run_obeys_is_taken(place: Path, run: str) -> None:
 def test_several_are_named_together(place: Path) -> None:
     with pytest.raises(UserError, match="--clips, --timeline would do nothing"):
         test_violence_model.main([*RUNS["adapt"], "--timeline", "page", "--clips", "c"])
+
+
+@pytest.mark.parametrize("flag", JUDGING)
+def test_windows_that_were_kept_are_not_judged_again(place: Path, flag: str) -> None:
+    with pytest.raises(
+        UserError, match=f"{flag.partition('=')[0]} would do nothing: --rejudge judges no window"
+    ):
+        test_violence_model.main(["--rejudge", "kept", flag])
+
+
+def test_reasons_are_asked_of_the_model_as_the_flags_say(place: Path) -> None:
+    parser = test_violence_model._parser()
+    defaults = vars(parser.parse_args([]))
+    asked = ["--rejudge", "kept", "--explain", "why", "--precision", "float32", "--explain-most", "3"]
+    obeyed_flags.check(vars(parser.parse_args(asked)), defaults)
+    with pytest.raises(UserError, match="--stride-s would do nothing"):
+        obeyed_flags.check(vars(parser.parse_args([*asked, "--stride-s", "1"])), defaults)
+
+
+@pytest.mark.parametrize(
+    ("flag", "asks"),
+    [
+        ("--false-events-per-hour=2", "--calibrate"), ("--explain-most=3", "--explain"),
+        ("--clip-margin-s=2", "--clips"),
+        ("--mqtt-prefix=door", "--mqtt"), ("--metrics-address=0.0.0.0", "--metrics-port"),
+        ("--webhook-timeout-s=2", "--webhook"), ("--on-event-timeout-s=2", "--on-event"), ("--clip-max-s=9", "--clips"),
+    ],
+)  # fmt: skip
+def test_a_flag_that_says_how_goes_with_the_one_that_asks_for_it(flag: str, asks: str) -> None:
+    name = flag.partition("=")[0]
+    with pytest.raises(UserError, match=f"^{name} would do nothing: it goes with {asks}"):
+        test_violence_model.main(["rtsp://127.0.0.1:1/none", flag])
+
+
+def test_cameras_may_have_what_is_of_cameras_and_files_may_not() -> None:
+    parser = test_violence_model._parser()
+    defaults = vars(parser.parse_args([]))
+    args = vars(parser.parse_args(["any", "--stall-s", "3", "--mqtt", "mqtt://b", "--mqtt-prefix", "door"]))
+    obeyed_flags.check(args, defaults, cameras=True)
+    with pytest.raises(UserError, match=r"^--stall-s, --mqtt, --mqtt-prefix would do nothing: of cameras"):
+        obeyed_flags.check(args, defaults)

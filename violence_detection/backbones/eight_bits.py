@@ -2,8 +2,9 @@
 
 Each input of a convolution is rounded to 256 steps of the range that it had on pictures of training, the kernel to 255
 steps for each output channel; everything else is computed as before (Jacob et al. 2018, "Quantization and Training of
-Neural Networks for Efficient Integer-Arithmetic-Only Inference", without training for it). The ranges are kept with the
-trained weights, see training/activation_ranges.py.
+Neural Networks for Efficient Integer-Arithmetic-Only Inference", without training for it). The ranges of a network that
+was trained here are kept with its weights, see training/activation_ranges.py; those of a published one are a file
+beside its code in networks/, made by benchmarks/measure_ranges.py.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ of training.
 
 An engine's name says its precision, which is part of what it makes: float32 on CPUs, float16 on GPUs and bfloat16 on
 CPUs that multiply it in hardware, where they keep the features (see precision.py), int8 of networks that judge by
-themselves on CPUs that are fast at that (eight_bits.py).
+themselves, and of features for kernel heads, on CPUs that are fast at that (eight_bits.py).
 """
 
 from __future__ import annotations

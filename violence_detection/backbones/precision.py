@@ -6,7 +6,8 @@ TOLERANCE, measured at each start against float32.
 To judge with features that a model was not trained on needs more: how far P(fight) moves on real clips was measured of
 the backbones that say `bfloat16` (docs/results.md, What judging costs), with models trained on float32. What a machine
 must show by itself, once, is that it computes them so: made-up pictures' features within JUDGING_TOLERANCE. The same
-holds of 8 bits (eight_bits.py) and of P(fight) itself.
+holds of 8 bits (eight_bits.py), of P(fight) itself, and of features within EIGHT_BIT_TOLERANCE, for the heads of which
+it was measured (trained_model.py).
 """
 
 from __future__ import annotations

@@ -1,13 +1,14 @@
-"""Which flags the runs obey that judge no video for its verdict; others are refused before any work."""
+"""Which flags a run obeys; others are refused before any work, or somebody would believe that they were."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.config import EventConfig, PredictConfig
+from violence_detection.prediction.live.config import LiveConfig
 
 #: Which model, and which of its thresholds: that decides, too, whether its early exit is taken.
 _MODEL = frozenset({"model", "operating_point", "threshold", "profile", "verbose"})
@@ -33,21 +34,54 @@ _WHAT_IT_DOES = {
 _JUDGES_NO_KEPT = "writes a camera's profile, and judges no video where windows were kept"
 
 
-def check(args: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+#: What windows that were kept are not judged by again, and what judges them where reasons are asked for.
+_LAYS_WINDOWS = frozenset({"stride_s", "tta", "skip_still"})
+_LIVE = frozenset(f.name for f in fields(LiveConfig))
+#: Flags that say how something is done, by what asks for it.
+_ONLY_WITH = {
+    "false_events_per_hour": "calibrate",
+    "explain_most": "explain",
+    "clip_margin_s": "clips",
+    "clip_max_s": "clips",
+    "on_event_timeout_s": "on_event",
+    "webhook_timeout_s": "webhook",
+    "mqtt_prefix": "mqtt",
+    "metrics_address": "metrics_port",
+}
+
+
+def check(args: Mapping[str, Any], defaults: Mapping[str, Any], cameras: bool = False) -> None:
     """Raise UserError where a flag is given that the run does not obey.
 
-    `args`: values of the flags, by name; `defaults`: those that they have where they are not given.
+    `args`: values of the flags, by name; `defaults`: those that they have where they are not given. `cameras`: whether
+    cameras are judged.
     """
+    given = [name for name, value in args.items() if value != defaults[name]]
     run = next((name for name in _OBEYED if args[name]), None)
-    if run is None:
-        return
-    obeyed, does = _OBEYED[run], _WHAT_IT_DOES[run]
-    if run == "calibrate":
-        from violence_detection.prediction import kept_windows  # heavy, and others need none
+    if run is not None:
+        obeyed, does = _OBEYED[run], _WHAT_IT_DOES[run]
+        if run == "calibrate":
+            from violence_detection.prediction import kept_windows  # heavy, and others need none
 
-        if kept_windows.are_at(args["calibrate"]):
-            obeyed, does = obeyed - _JUDGING - {"output"}, _JUDGES_NO_KEPT
-    given = [name for name, value in args.items() if name not in obeyed and value != defaults[name]]
-    if given:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UserError(f"{flags} would do nothing: --{run} {does}. Leave out what it does not obey")
+            if kept_windows.are_at(args["calibrate"]):
+                obeyed, does = obeyed - _JUDGING - {"output"}, _JUDGES_NO_KEPT
+        _refuse([name for name in given if name not in obeyed], f"--{run} {does}")
+        return
+    if not cameras:
+        _refuse(
+            [name for name in given if name in _LIVE],
+            "of cameras, and these are files. Give growing:FILE to judge a recording as a camera; events of files are "
+            "in the summary, --output and --format",
+        )
+    if args["rejudge"]:
+        passed_over = _LAYS_WINDOWS if args["explain"] else _JUDGING
+        _refuse([name for name in given if name in passed_over], "--rejudge judges no window again")
+    for name, asks in _ONLY_WITH.items():
+        if not args[asks]:
+            _refuse([name] if name in given else [], f"it goes with --{asks.replace('_', '-')}")
+
+
+def _refuse(names: Sequence[str], why: str) -> None:
+    if names:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in names)
+        raise UserError(f"{flags} would do nothing: {why}. Leave out what the run does not obey")

@@ -22,7 +22,7 @@ from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
 
 #: To be given another value whenever judging gives other results, so that old lines are not believed.
-VERSION = "3"
+VERSION = "4"
 #: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
 #: say what is made of the windows.
 _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "profile"}) | {
