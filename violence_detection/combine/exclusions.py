@@ -7,15 +7,14 @@ its clip_id, its source_path, or its path in combined_all. All other clips stay 
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import edited_tables, storage
+from violence_detection.system.edited_tables import Reader
 
 FILE_NAME = "excluded.csv"
 COLUMNS = ("clip_id", "source_path", "label", "split", "listed_as")
@@ -23,7 +22,6 @@ COLUMNS = ("clip_id", "source_path", "label", "split", "listed_as")
 _NAMES = ("clip_id", "source_path", "path")
 _CONFIRMED = "confirmed"
 _YES, _NO = frozenset({"x", "y", "yes", "1", "true"}), frozenset({"", "n", "no", "0", "false"})
-_DELIMITERS = ",;\t"
 _SHOWN = 5
 
 
@@ -74,11 +72,9 @@ def read(path: Path) -> ExclusionList:
         text = storage.read_text(path)
     except OSError as e:
         raise UserError(f"--exclude: cannot read {path}: {e.strerror}") from e
-    header = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    columns = [cell.strip().casefold() for cell in header.split(delimiter)]
+    columns, reader = edited_tables.opened(text)
     is_table = any(name in columns for name in _NAMES)
-    names = _of_table(path, text, delimiter) if is_table else _of_lines(text)
+    names = _of_table(path, columns, reader) if is_table else _of_lines(text)
     if not names:
         marked = f"no line of it is marked in the column {_CONFIRMED}. Mark with x what is to go"
         why = marked if is_table and _CONFIRMED in columns else "it names no clip"
@@ -91,9 +87,7 @@ def _of_lines(text: str) -> dict[str, int]:
     return {line: number for number, line in lines if line and not line.startswith("#")}
 
 
-def _of_table(path: Path, text: str, delimiter: str) -> dict[str, int]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    columns = [name.strip().casefold() for name in next(reader)]
+def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> dict[str, int]:
     column = next(name for name in _NAMES if name in columns)
     names = {}
     for cells in reader:

@@ -6,8 +6,6 @@ val), and `start_s` with `end_s`. A row that is wrong is named with its line and
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,10 +14,9 @@ from pathlib import Path
 
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
-from violence_detection.system import settings, storage
+from violence_detection.system import edited_tables, settings, storage
 
 NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
-_DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -97,9 +94,7 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
         text = storage.read_text(path)
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=header.count))
-    columns = [name.strip().casefold() for name in next(reader, [])]
+    columns, reader = edited_tables.opened(text)
     if missing := [name for name in NEEDED if name not in columns]:
         raise UserError(
             f"{path} lacks the column {' and '.join(missing)}. Its first line has to name the columns: "

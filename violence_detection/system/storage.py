@@ -327,15 +327,16 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, errors: str = "strict") -> str:
     """Text that a person may have saved: UTF-8, or UTF-16 that says so, as editors and spreadsheets write them.
 
-    Lines end in "\\n" and a byte order mark is left out. Raises DamagedFile, naming file and line, for what is neither.
+    Lines end in "\\n" and a byte order mark is left out. `errors`: NAME_ERRORS where names of files may be no UTF-8.
+    Raises DamagedFile, naming file and line, for what is neither.
     """
     content = path.read_bytes()
     is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig", errors)
     except UnicodeDecodeError as e:
         line = content[: e.start].count(b"\n") + 1
         raise DamagedFile(f"{path} is no UTF-8 text in line {line} ({e.reason}). Save it as UTF-8") from e

@@ -87,7 +87,10 @@ def test_the_page_shows_frames_and_needs_nothing_from_elsewhere(combined: Path) 
     assert "sample" in text.lower()
 
 
-def test_marks_of_a_person_stay_and_are_what_combining_leaves_out(combined: Path) -> None:
+@pytest.mark.parametrize(("between", "encoding"), [(",", "utf-8"), (";", "utf-8-sig"), ("\t", "utf-16")])
+def test_marks_of_a_person_stay_and_are_what_combining_leaves_out(
+    combined: Path, between: str, encoding: str
+) -> None:
     table = written(combined).with_name(label_audit.TABLE_NAME)
     before = pd.read_csv(table, dtype=str, keep_default_na=False)
     assert list(before.columns) == list(labels.SUSPECT_COLUMNS)
@@ -95,7 +98,7 @@ def test_marks_of_a_person_stay_and_are_what_combining_leaves_out(combined: Path
     with pytest.raises(UserError, match="marked in the column confirmed"):
         exclusions.read(table)
     before.loc[[0, 2], "confirmed"] = "x"
-    before.to_csv(table, index=False)
+    before.to_csv(table, index=False, sep=between, encoding=encoding)  # as spreadsheets save it
     written(combined)
     after = pd.read_csv(table, dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(after, before)

@@ -16,7 +16,7 @@ from violence_detection.evaluation.audits import labels, leakage
 from violence_detection.evaluation.audits.labels import LabelAudit
 from violence_detection.evaluation.report.film_strip import FramesMaker
 from violence_detection.features.cache import FeatureStore
-from violence_detection.system import pages, storage
+from violence_detection.system import edited_tables, pages, storage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +116,8 @@ def _marked_before(path: Path) -> dict[str, dict[str, str]]:
     """The rows that a person has marked, by clip id."""
     if not path.is_file():
         return {}
-    return {r["clip_id"]: r for r in storage.read_csv(path) if r.get("confirmed")}
+    rows = edited_tables.rows(storage.read_text(path, storage.NAME_ERRORS))
+    return {row["clip_id"]: row for row in rows if row.get("clip_id") and row.get("confirmed")}
 
 
 def _frames(path: str, frames: FramesMaker) -> dict[str, Any]:
