@@ -192,11 +192,18 @@ def test_where_the_second_format_fails_the_first_is_not_there_either(
     refusing = replace(converters.FORMATS["tflite"], write=refuses)
     monkeypatch.setattr(converters, "FORMATS", {**converters.FORMATS, "tflite": refusing})
     (tmp_path / "notes.txt").touch()
+    (tmp_path / ".making").mkdir()  # as a run that was killed leaves it
+    (tmp_path / ".making" / "model.onnx").write_bytes(b"half")
     config = PredictConfig(model=exported.folder.parent, engine="tensorflow")
     with pytest.raises(UserError, match="cannot be written as tflite"):
         export.run(config, ["tflite", "openvino"], tmp_path, [])
     assert {path.name for path in written} == {"model.xml", "model.bin"}
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", storage.ONLY_ONE_NAME}
+    with (
+        storage.only_one(tmp_path, "an export"),
+        pytest.raises(UserError, match=r"an export .* has this folder"),
+    ):
+        export.run(config, ["openvino"], tmp_path, [])
 
 
 def test_what_cannot_be_read_of_the_videos_counts_and_costs_the_others_nothing(

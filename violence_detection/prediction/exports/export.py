@@ -10,7 +10,7 @@ DIR/video_windows.py    what they read videos with
 from __future__ import annotations
 
 import logging
-import tempfile
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from violence_detection.prediction.exports.whole_graph import PictureInput
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
+#: In the folder of an export, until its files are all made.
+_MAKING = ".making"
 
 MANIFEST_NAME, PARITY_NAME = "manifest.json", "parity.json"
 
@@ -44,11 +46,26 @@ def run(
     `videos`: files whose windows are compared too, beside made-up ones. A format that is not shown to say the same (see
     parity.report) is among the failures, and its files are there to be looked at; so is a video that cannot be read,
     which costs the others nothing. The folder gets all files or none. Raises UserError where there is no such format or
-    model, a package is missing, the folder has files of an export, or a format cannot hold the model.
+    model, a package is missing, the folder has files of an export or another run has it, or a format cannot hold the
+    model.
     """
     check(formats)
     _check_plain(config)
     _check_place(folder)
+    with storage.only_one(folder, "an export"):
+        _check_place(folder)  # who had it before may have written it
+        made = folder / _MAKING
+        shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
+        try:
+            return _run(config, formats, folder, made, videos)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _run(
+    config: PredictConfig, formats: Sequence[str], folder: Path, made: Path, videos: Sequence[Path]
+) -> dict[str, Any]:
+    """The same with the files made in `made` first."""
     path = shipped.find(config.model)
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
     runs = model.backbone_runs(config.backbone_weights)
@@ -61,25 +78,24 @@ def run(
     written: dict[str, Any] = {}
     compared: dict[str, Any] = {}
     graph, as_traced = None, None
-    with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name_of_made:
-        made = Path(name_of_made)
-        # those that take the same graph one after another: it is traced once, and only one is held
-        for name in sorted(dict.fromkeys(formats), key=lambda name: FORMATS[name].two_dimensional):
-            log.info("making %s", FORMATS[name].files[0])
-            if as_traced is not FORMATS[name].two_dimensional:
-                graph, as_traced = None, FORMATS[name].two_dimensional
-                graph = whole_graph.trace(model, runs, as_traced)
-            file = converters.write(name, graph, made)
-            storage.write_text(made / standalone.example_name(name), standalone.example(name))
-            written[name] = manifest.of_files(name, made)
-            compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)), members)
-            _tell(name, compared[name])
-        storage.write_text(made / standalone.WINDOWS_NAME, standalone.windows_source())
-        storage.write_json(made / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
-        storage.write_json(made / MANIFEST_NAME, {**described, "formats": written})
-        # the manifest last: where it is, all is
-        for file in sorted(made.iterdir(), key=lambda file: file.name == MANIFEST_NAME):
-            file.replace(folder / file.name)
+    made.mkdir()
+    # those that take the same graph one after another: it is traced once, and only one is held
+    for name in sorted(dict.fromkeys(formats), key=lambda name: FORMATS[name].two_dimensional):
+        log.info("making %s", FORMATS[name].files[0])
+        if as_traced is not FORMATS[name].two_dimensional:
+            graph, as_traced = None, FORMATS[name].two_dimensional
+            graph = whole_graph.trace(model, runs, as_traced)
+        file = converters.write(name, graph, made)
+        storage.write_text(made / standalone.example_name(name), standalone.example(name))
+        written[name] = manifest.of_files(name, made)
+        compared[name] = parity.report(parity.compare(judged, runtimes.load(name, file)), members)
+        _tell(name, compared[name])
+    storage.write_text(made / standalone.WINDOWS_NAME, standalone.windows_source())
+    storage.write_json(made / PARITY_NAME, {"compared_with": reference.engines, "formats": compared})
+    storage.write_json(made / MANIFEST_NAME, {**described, "formats": written})
+    # the manifest last: where it is, all is
+    for file in sorted(made.iterdir(), key=lambda file: file.name == MANIFEST_NAME):
+        file.replace(folder / file.name)
     log.info("wrote %s", folder)
     return _summary(folder, path, compared, unread)
 
