@@ -163,18 +163,28 @@ class Probe:
 
     def compared(self, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """The row without its clips; of `without X` the gain of X, in points, with its interval by source."""
-        out = {k: v for k, v in row.items() if not k.startswith("right_")}
         if not row["name"].startswith(WITHOUT):
-            return out
+            return shown(row)
         whole = next(r for r in rows if r["name"] == ALL)
-        for figure in ("elsewhere", "in_set"):
-            gain = whole[f"right_{figure}"].astype(float) - row[f"right_{figure}"].astype(float)
-            interval = paired.interval(gain, self.groups)
-            out[f"gain_{figure}"] = {
-                "points": round(100 * float(gain.mean()), 2),
-                "ci95": [round(100 * x, 2) for x in interval] if interval else None,
-            }
-        return out
+        return {**gain(whole, row, self.groups), **shown(row)}
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without its clips."""
+    return {k: v for k, v in row.items() if not k.startswith("right_")}
+
+
+def gain(row: Mapping[str, Any], less: Mapping[str, Any], groups: np.ndarray) -> dict[str, Any]:
+    """The row without its clips, and what it gains over one with `less`, in points with an interval by source."""
+    out = shown(row)
+    for figure in ("elsewhere", "in_set"):
+        more = row[f"right_{figure}"].astype(float) - less[f"right_{figure}"].astype(float)
+        interval = paired.interval(more, groups)
+        out[f"gain_{figure}"] = {
+            "points": round(100 * float(more.mean()), 2),
+            "ci95": [round(100 * x, 2) for x in interval] if interval else None,
+        }
+    return out
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

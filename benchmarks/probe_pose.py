@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ from benchmarks import movenet, pose_statistics, probe_features
 from benchmarks.probe_features import Parts, Probe
 from violence_detection import cli
 from violence_detection.errors import UnreadableVideo
-from violence_detection.evaluation import paired
 from violence_detection.system import console, storage
 from violence_detection.system.console import log
 from violence_detection.training import kernel_fit
@@ -49,9 +48,12 @@ def main() -> int:
     args, probe, failures = probe_features.opened(parser)
     looked = list(look(probe, args.movenet, args.poses))
     posed = PosedProbe(probe, args.seeds, looked)
-    rows = [posed.row_with(name, how) for name, how in posed.choices().items()]
-    probe_features.note_look(probe, rows)
-    compared = [gain(row, rows[0], posed.groups) for row in rows]
+    alone, *others = [posed.row_with(name, how) for name, how in posed.choices().items()]
+    probe_features.note_look(probe, [alone, *others])
+    compared = [
+        probe_features.shown(alone),
+        *(probe_features.gain(row, alone, posed.groups) for row in others),
+    ]
     if args.output:
         storage.write_text(args.output, probe_features.table(compared))
     log.info("\n%s", probe_features.table(compared))
@@ -148,19 +150,6 @@ def _alike(numbers: np.ndarray, counts: np.ndarray, fitted: np.ndarray) -> np.nd
     apart = (squares[:, None] + squares[fitted] - 2 * points @ points[fitted].T).clip(0)
     alike: np.ndarray = np.exp(-kernel_fit.sharpness(points[fitted], 1.0) * apart)
     return alike * counts[:, None] * counts[fitted]
-
-
-def gain(row: Mapping[str, Any], alone: Mapping[str, Any], groups: np.ndarray) -> dict[str, Any]:
-    """The row without its clips, and what it gains over the features alone, in points with an interval by source."""
-    out = {k: v for k, v in row.items() if not k.startswith("right_")}
-    for figure in ("elsewhere", "in_set") if row is not alone else ():
-        more = row[f"right_{figure}"].astype(float) - alone[f"right_{figure}"].astype(float)
-        interval = paired.interval(more, groups)
-        out[f"gain_{figure}"] = {
-            "points": round(100 * float(more.mean()), 2),
-            "ci95": [round(100 * x, 2) for x in interval] if interval else None,
-        }
-    return out
 
 
 if __name__ == "__main__":

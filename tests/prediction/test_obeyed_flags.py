@@ -121,9 +121,9 @@ def test_reasons_are_asked_of_the_model_as_the_flags_say(place: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_flag_that_says_how_goes_with_the_one_that_asks_for_it(flag: str, asks: str) -> None:
-    name = flag.partition("=")[0]
+    parser, name = test_violence_model._parser(), flag.partition("=")[0]
     with pytest.raises(UserError, match=f"^{name} would do nothing: it goes with {asks}"):
-        test_violence_model.main(["rtsp://127.0.0.1:1/none", flag])
+        obeyed_flags.check(vars(parser.parse_args(["any", flag])), vars(parser.parse_args([])), cameras=True)
 
 
 def test_cameras_may_have_what_is_of_cameras_and_files_may_not() -> None:
