@@ -4,7 +4,7 @@
     python test_violence_model.py video.mp4 folder_of_videos/ 'night*.mp4'
     python test_violence_model.py --model models_ensemble video.mp4
     python test_violence_model.py night.mp4 --output night --format table,srt,csv --annotate night --clips night
-    python test_violence_model.py --rejudge night --threshold 0.8 --output night
+    python test_violence_model.py --rejudge night --threshold 0.8 --output stricter --format table,srt,csv
     python test_violence_model.py --model fast --export onnx,tflite exported
     python test_violence_model.py --calibrate quiet_hour.mp4 --save-profile door.json
     python test_violence_model.py --profile door.json night.mp4
@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         batch.check_output(output)
     if cameras:
         return _watch(cameras, args, config, outputs, output)
-    written_outputs.check(outputs, output, judged_by)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
+    written_outputs.check(outputs, output, judged_by)
     try:
         with written_outputs.outputs(outputs, output, paths, judged_by) as written:
             for item in verdicts:
@@ -282,6 +282,10 @@ def _learn(args: argparse.Namespace, config: PredictConfig) -> int:
     learning.say(learned, args.save_profile)
     written = str(args.save_profile) if learned.profile else None
     cli.print_summary({"profile": written, "why_not": learned.why_not, **learned.figures})
+    if learned.too_few:
+        raise UserError(
+            f"{args.save_profile} was not written: {learned.why_not}. Mark more on the page of --timeline"
+        )
     return cli.EXIT_DONE
 
 

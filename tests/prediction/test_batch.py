@@ -294,6 +294,7 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
         (("videos", "--clips", "model/config.json"), "is a file. Name a folder"),
         (("videos", "--learn", "marks.json"), "--learn goes with --rejudge PATH"),
         (("videos", "--profile", "camera.json"), "no camera profile at camera.json"),
+        (("videos", "gone.mp4", "--clips", "ev"), "no file or folder at gone.mp4"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_judged(
@@ -304,6 +305,7 @@ def test_what_cannot_be_is_told_before_anything_is_judged(
     assert found == {}
     assert said in told
     assert not place.seen_file.exists()
+    assert not (place.folder / "ev").exists()
 
 
 @pytest.mark.parametrize("output", ["model/config.json/out.json", "/proc/out.json", "/proc/out"])

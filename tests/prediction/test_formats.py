@@ -14,7 +14,7 @@ import opentimelineio as otio
 import pytest
 import srt
 
-from violence_detection.errors import DamagedFile, UserError
+from violence_detection.errors import DamagedFile, UnreadableVideo, UserError
 from violence_detection.prediction import formats, kept_windows
 from violence_detection.prediction.clock import minutes, subtitle_time, timecode
 from violence_detection.prediction.config import EventConfig, OutputConfig
@@ -100,13 +100,20 @@ def test_json_is_what_stdout_has_and_the_windows() -> None:
 def test_a_table_has_a_line_a_video_and_an_event() -> None:
     of_run = formats.all_formats()["table"].of_run
     assert of_run
-    quiet = Verdict("b.avi", WINDOWS[:1], EventConfig(), 40.0, 17.0, "cut short")
-    assert of_run([_verdict(), quiet])[".txt"].splitlines() == [
-        "verdict   P(violent)  when                   video",
-        "fight     0.900       3622.5 s               night/käse, 1.mp4",
-        "          0.900       1:00:03.8 - 1:00:08.8",
-        "          0.600       1:00:16.2 - 1:00:18.8",
-        "nonfight  0.100       17.0 of 40.0 s         b.avi",
+    quiet = Verdict("b\n.avi", WINDOWS[:1], EventConfig(), 40.0, 17.0, "cut short")
+    failures = [
+        UnreadableVideo("empty.mp4", "holds no frames"),
+        UnreadableVideo("b\n.avi", "was judged, but cannot be shown"),
+    ]
+    assert of_run([_verdict(), quiet], failures)[".txt"].splitlines() == [
+        "verdict     P(violent)  when                   video",
+        "fight       0.900       3622.5 s               night/käse, 1.mp4",
+        "            0.900       1:00:03.8 - 1:00:08.8",
+        "            0.600       1:00:16.2 - 1:00:18.8",
+        "nonfight    0.100       17.0 of 40.0 s         b\\n.avi",
+        "                                               cut short",
+        "not judged                                     empty.mp4: holds no frames",
+        "                                               b\\n.avi: was judged, but cannot be shown",
     ]
 
 
@@ -162,8 +169,12 @@ def test_files_that_hold_no_windows_are_named(tmp_path: Path) -> None:
         kept_windows.read(tmp_path / "gone", EventConfig())
     with pytest.raises(UserError, match=r"holds no judged windows\. Judge the videos with --output first"):
         kept_windows.read(tmp_path, EventConfig())
+    (tmp_path / "verdicts.json").write_text('{"videos": [], "failures": []}')
+    with pytest.raises(
+        UserError, match=r"verdicts\.json holds no windows .* or the folder that --output named"
+    ):
+        kept_windows.read(tmp_path / "verdicts.json", EventConfig())
     for name, text in {
-        "verdicts.json": '{"videos": [], "failures": []}',
         "a.windows.csv": "a,b\n1,2\n",
         "b.windows.jsonl": "[1]\n",
         "c.verdict.json": "{",

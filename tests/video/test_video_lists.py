@@ -56,3 +56,10 @@ def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None
     (folder / "film.txt").write_bytes(b"\x00\x00\x01\xb3")
     with pytest.raises(UserError, match=said):
         expanded([given])
+
+
+def test_all_that_is_not_there_is_named_at_once(folder: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no file or folder at gone\.mp4; nothing is called like none\*\.avi"
+    ):
+        expanded(["a.mp4", "gone.mp4", "none*.avi"])

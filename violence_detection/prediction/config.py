@@ -97,8 +97,10 @@ class PredictConfig(EventConfig, RuntimeConfig):
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
-        if self.tta < 1 or not 0 < self.stride_s < math.inf:
-            raise UserError("tta must be at least 1, stride_s above 0")
+        if self.tta < 1:
+            raise UserError(f"tta must be at least 1. Received: {self.tta}")
+        if not 0 < self.stride_s < math.inf:
+            raise UserError(f"stride_s must be above 0 seconds. Received: {self.stride_s}")
         if self.operating_point != OPERATING_POINTS[0] and self.threshold != DEFAULT_THRESHOLD:
             raise UserError(
                 f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from violence_detection.backbones import engines
-from violence_detection.errors import SourceError, UnreadableVideo
+from violence_detection.errors import SourceError, UnreadableVideo, UserError
 from violence_detection.models import trained_model
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
@@ -63,7 +63,7 @@ class Detector:
         """Load the model and start its backbones.
 
         Raises UserError if there is no such model, it has no such operating point, its backbone's weights cannot be
-        had, or the camera profile is of another model.
+        had, its windows are shorter than a stride that was asked for, or the camera profile is of another model.
         """
         from violence_detection.models import shipped, whole_networks  # needed once, to find the model
 
@@ -83,7 +83,7 @@ class Detector:
         if self.model.by_all:
             log.info("all members judge every window: the early exit would decide at this threshold")
         self.views = augment.variant_names("t", config.tta)
-        self.stride_s = min(config.stride_s, self.model.features.window_s)
+        self.stride_s = _stride_s(config, self.model.features.window_s)
         self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
         self.viewers = tuple(Viewer(run.backbone.input_size, run.config) for run in self.runs)
         self._engines = [
@@ -355,6 +355,22 @@ def load(name_or_path: Path | str, **settings: Any) -> Detector:
     """A detector from a trained folder, a `.keras` file, or the name of a shipped model (see `list_models`).
 
     `settings`: fields of PredictConfig, such as threshold, operating_point, stride_s, tta, engine, backbone_weights.
-    Raises UserError if there is no such model, or TypeError for a setting that there is not.
+    Raises UserError if there is no such model or a setting cannot work, or TypeError for one that there is not.
     """
+    if not str(name_or_path):
+        raise UserError("no model is named. Give a folder, a file, or a name of list_models()")
     return Detector(PredictConfig(model=Path(name_or_path), **settings))
+
+
+def _stride_s(config: PredictConfig, window_s: float) -> float:
+    """From window to window; the default is shorter where windows are.
+
+    Raises UserError where footage between windows would not be seen.
+    """
+    default = PredictConfig.stride_s
+    if config.stride_s > max(window_s, default):
+        raise UserError(
+            f"stride_s must be at most the model's window, {window_s:g} s: what lies between windows would not be "
+            f"seen. Received: {config.stride_s:g}"
+        )
+    return min(config.stride_s, window_s)

@@ -1,7 +1,7 @@
 """Formats of verdicts by name. Each is a file in outputs/ with a function that carries `@of_video` or `@of_run`.
 
-Such a function turns verdicts into texts, {end of the file's name: text}, and knows nothing of files. Which files
-they are, and when they are written, is said here once for all.
+Such a function turns verdicts into texts, {end of the file's name: text}, and knows nothing of files; one of a run gets
+what failed in it, too. Which files they are, and when they are written, is said here once for all.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_detection.errors import UserError
+from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import storage
 
 Texts = Mapping[str, str]
+#: What a format makes of the verdicts of a run, and of what failed in it.
+OfRun = Callable[[Sequence[Verdict], Sequence[UnreadableVideo]], Texts]
 #: Longest name that a video's files have, without their endings.
 _NAME_BYTES = 150
 
@@ -28,7 +30,7 @@ class OutputFormat:
 
     name: str
     of_video: Callable[[Verdict], Texts] | None = None
-    of_run: Callable[[Sequence[Verdict]], Texts] | None = None
+    of_run: OfRun | None = None
 
 
 _formats: dict[str, OutputFormat] = {}
@@ -44,12 +46,10 @@ def of_video(name: str) -> Callable[[Callable[[Verdict], Texts]], Callable[[Verd
     return decorate
 
 
-def of_run(
-    name: str,
-) -> Callable[[Callable[[Sequence[Verdict]], Texts]], Callable[[Sequence[Verdict]], Texts]]:
+def of_run(name: str) -> Callable[[OfRun], OfRun]:
     """Register a format that has one file, or several, for all videos."""
 
-    def decorate(function: Callable[[Sequence[Verdict]], Texts]) -> Callable[[Sequence[Verdict]], Texts]:
+    def decorate(function: OfRun) -> OfRun:
         _formats[name] = OutputFormat(name, of_run=function)
         return function
 

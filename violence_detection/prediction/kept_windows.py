@@ -69,6 +69,11 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
                 if verdict.path not in found or not _is_of_another(verdict, model):
                     found[verdict.path] = verdict, file
         except (KeyError, TypeError, ValueError, AttributeError) as e:
+            if not file.name.endswith(ENDINGS):
+                raise UserError(
+                    f"{file} holds no windows of judged videos: files that do have names that end in one of "
+                    f"{', '.join(ENDINGS)}. Give one of those, or the folder that --output named"
+                ) from e
             raise DamagedFile(
                 f"{file} holds no windows of judged videos ({type(e).__name__}: {e}). Give a file that was written "
                 f"with --output, whose name ends in one of {', '.join(ENDINGS)}, or the folder of such"

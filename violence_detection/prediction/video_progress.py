@@ -57,7 +57,7 @@ class VideoProgress:
             )
         rate = news.done_s / max(time.monotonic() - self._since_s, 1e-3)
         self._bar.set_postfix_str(f"{rate:.1f} times real time", refresh=False)
-        self._bar.update(news.done_s - self._bar.n)
+        self._bar.update(min(news.done_s, news.total_s) - self._bar.n)  # its length may be stated too short
         if self._goes_on(news):
             self._say_events(news)
 

@@ -94,11 +94,11 @@ class Outputs:
         return failures
 
     def finish(self, verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo] = ()) -> None:
-        """Write what all videos have together; a table is logged, too. `failures`: of the run, for the page."""
+        """Write what all videos have together; a table is logged, too. `failures`: of the run."""
         for chosen in self._formats:
             if chosen.of_run is None:
                 continue
-            texts = chosen.of_run(verdicts)
+            texts = chosen.of_run(verdicts, failures)
             if self._output:
                 formats.write(self._output.parent, self._output.stem, texts)
             if chosen.name == _TABLE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 import os
 import typing
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,9 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+_NUMBERS = (int, float, int | None, float | None)
+
+
 @dataclasses.dataclass(frozen=True)
 class BaseConfig:
     """Base of every config: it holds whatever made it, a script or a caller, to what its fields say."""
@@ -47,7 +51,8 @@ class BaseConfig:
     def __post_init__(self) -> None:
         """Paths given as text become paths, and `~` in them the home folder.
 
-        Raises UserError for a value that is not among its field's choices.
+        Raises UserError for a value that is not among its field's choices, and for one that is no number where one is
+        meant.
         """
         hints = _type_hints(typing.cast("typing.Hashable", type(self)))
         for field in dataclasses.fields(self):
@@ -56,6 +61,8 @@ class BaseConfig:
                 object.__setattr__(self, field.name, expanded(value))
             elif hints[field.name] == tuple[Path, ...]:
                 object.__setattr__(self, field.name, tuple(map(expanded, value)))
+            if hints[field.name] in _NUMBERS and not isinstance(value, numbers.Real | None):
+                raise UserError(f"{field.name} must be a number. Received: {value!r}")
             if choices and value not in (*choices, field.default):
                 raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
 

@@ -19,9 +19,20 @@ def expanded(given: Sequence[str]) -> list[str]:
     """Each path and stream that is meant, once, in order; what a pattern finds is sorted. Folders stay folders.
 
     A file that goes by a pattern's name is that file. Raises UserError for a pattern that finds nothing, a list that is
-    not there, or one that names what is not there, and for an address that cannot be read.
+    not there, or one that names what is not there, and for an address that cannot be read; it names all of them.
     """
-    return list(dict.fromkeys(text for item in given for text in _meant(item)))
+    found: dict[str, None] = {}
+    wrong: list[UserError] = []
+    for item in given:
+        try:
+            found |= dict.fromkeys(_meant(item))
+        except UserError as e:
+            wrong.append(e)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise UserError("; ".join(map(str, wrong)))
+    return list(found)
 
 
 def is_list(text: str) -> bool:

@@ -79,3 +79,18 @@ def test_what_is_learnt_changes_later_verdicts(
     assert "no other threshold" in again["why_not"]
     with pytest.raises(UserError, match="Name the --model"):
         test_violence_model.main(["--rejudge", str(kept), "--profile", str(profile)])
+
+
+def test_too_few_marks_are_for_the_user_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, kept = _run(tmp_path)
+    file = tmp_path / "marks.json"
+    saved = json.loads(file.read_text())
+    file.write_text(json.dumps({**saved, "marks": saved["marks"][:9]}))
+    profile = tmp_path / "camera.json"
+    given = ("--rejudge", kept, "--model", model, "--learn", file, "--save-profile", profile)
+    with pytest.raises(
+        UserError, match=r"camera\.json was not written: too few marks: 9 in 5 videos; 10 in 3 .* Mark"
+    ):
+        test_violence_model.main([str(a) for a in given])
+    assert json.loads(capsys.readouterr().out)["marks"] == 9
+    assert not profile.exists()

@@ -66,6 +66,7 @@ def test_missed_fights_bring_a_lower_threshold() -> None:
     verdicts, marks = _camera(0.1, 0.4)
     learned = learning.learn(verdicts, marks, SETTINGS, "m")
     assert learned.profile is None, "six marks are too few"
+    assert learned.too_few
     assert "too few marks: 6 in 6 videos" in learned.why_not
     verdicts, marks = _camera(0.1, 0.4, videos=10)
     learned = learning.learn(verdicts, marks, SETTINGS, "m")

@@ -88,7 +88,7 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         saved = _check_marks(page, first, tmp_path)
         _check_the_file(saved, verdicts)
         page.reload()
-        assert page.locator("#count").inner_text() == "4 marks, 1 looked at"
+        assert page.locator("#count").inner_text() == "4 marks, 1 looked at; --learn needs 10 in 3 videos"
         assert page.locator("[data-do=right][aria-pressed=true]").count() == 1
         _check_loading(browser, page_path, saved, tmp_path)
         _check_phone(browser, page_path, tmp_path)
@@ -109,6 +109,7 @@ def _until(page: Any, condition: str) -> None:
 def _check_seeking(page: Any, first: Any, time: str) -> None:
     assert first.locator("h2").inner_text() == HOSTILE.replace("\udcff", "_") + ".mp4"
     assert page.locator("b").count() == 0, "a name is text"
+    assert page.locator("h1").inner_text() == "2 events in 1 of 2 videos, 1 not judged"
     box = first.locator(".curve").bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 20)
     _until(page, f"Math.abs({time} - 12) < 0.1")

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from violence_detection.errors import UnreadableVideo
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.formats import of_run
 
 _HEAD = ("verdict", "P(violent)", "when", "video")
+_NOT_JUDGED = "not judged"
 
 
 @of_run("table")
-def table(verdicts: Sequence[Verdict]) -> dict[str, str]:
-    """`<run>.txt`."""
+def table(verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo]) -> dict[str, str]:
+    """`<run>.txt`; last what was not judged, or not shown, with the reason."""
     rows = [_HEAD]
     for verdict in verdicts:
-        rows.append((verdict.label, f"{verdict.p_violent:.3f}", _length(verdict), verdict.path))
+        rows.append((verdict.label, f"{verdict.p_violent:.3f}", _length(verdict), _in_a_line(verdict.path)))
+        rows += [("", "", "", _in_a_line(verdict.warning))] if verdict.warning else []
         rows += [
             ("", f"{e.p_violent:.3f}", f"{minutes(e.start_s)} - {minutes(e.end_s)}", "")
             for e in verdict.events
         ]
+    judged = {verdict.path for verdict in verdicts}
+    for failure in failures:
+        verdict_of = "" if failure.path in judged else _NOT_JUDGED
+        rows.append((verdict_of, "", "", _in_a_line(f"{failure.path}: {failure.reason}")))
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD) - 1)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
@@ -33,3 +40,8 @@ def _length(verdict: Verdict) -> str:
     if verdict.warning:
         return f"{verdict.judged_s:.1f} of {verdict.duration_s:.1f} s"
     return f"{verdict.duration_s:.1f} s"
+
+
+def _in_a_line(text: str) -> str:
+    """A name may hold a new line; it is written as its escape."""
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else repr(c)[1:-1] for c in text)

@@ -22,13 +22,11 @@ from violence_detection.prediction import camera_profile, kept_windows
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import Event, Verdict, find_events
-from violence_detection.prediction.review.marks import WRONG, Mark, Marks
+from violence_detection.prediction.review.marks import LEAST_MARKS, LEAST_VIDEOS, WRONG, Mark, Marks
 from violence_detection.video import sampling
 
 log = logging.getLogger(__name__)
 
-#: With fewer, what helps on others cannot be told from luck.
-MIN_MARKS, MIN_VIDEOS = 10, 3
 _MIN_VIDEOS_WITH_FIGHTS = 2
 #: An event with so much time outside of every fight, and three times what it has inside, is a false one, too: or one
 #: event over a whole night would be right.
@@ -57,11 +55,14 @@ class Mistakes:
 
 @dataclass(frozen=True)
 class Learned:
-    """`profile` None: nothing was learnt, and `why_not` says why. `figures`: what was measured, for JSON."""
+    """`profile` None: nothing was learnt, and `why_not` says why. `figures`: what was measured, for JSON. `too_few`:
+    there are not enough marks to learn from.
+    """
 
     profile: CameraProfile | None
     figures: Mapping[str, Any]
     why_not: str = ""
+    too_few: bool = False
 
 
 def learn(
@@ -92,12 +93,13 @@ def learn(
     of_them = {v.path: marks.by_video[v.path] for v in marked}
     n_marks = sum(map(len, of_them.values()))
     found = {"videos": len(marked), "marks": n_marks, "reviewed": sum(p in marks.reviewed for p in of_them)}
-    if n_marks < MIN_MARKS or len(marked) < MIN_VIDEOS:
+    if n_marks < LEAST_MARKS or len(marked) < LEAST_VIDEOS:
         return Learned(
             None,
             found,
-            f"too few marks: {n_marks} in {len(marked)} videos; {MIN_MARKS} in {MIN_VIDEOS} are needed, for what is "
-            "learnt is tried on videos that it was not learnt from",
+            f"too few marks: {n_marks} in {len(marked)} videos; {LEAST_MARKS} in {LEAST_VIDEOS} are needed, for what "
+            "is learnt is tried on videos that it was not learnt from",
+            too_few=True,
         )
     before_offset = now.logit_offset if now else 0.0
     present = camera_profile.shifted(now.threshold, -before_offset) if now else settings.threshold
@@ -265,10 +267,10 @@ def _offset(
         }
     whole = [v for v in verdicts if v.path in reviewed]
     with_fights = sum(any(m.is_fight for m in marks[v.path]) for v in whole)
-    if len(whole) < MIN_VIDEOS or with_fights < _MIN_VIDEOS_WITH_FIGHTS:
+    if len(whole) < LEAST_VIDEOS or with_fights < _MIN_VIDEOS_WITH_FIGHTS:
         return before, {
             "why_not": f"{len(whole)} videos were looked at from end to end, {with_fights} of them with fights; "
-            f"{MIN_VIDEOS} and {_MIN_VIDEOS_WITH_FIGHTS} are needed"
+            f"{LEAST_VIDEOS} and {_MIN_VIDEOS_WITH_FIGHTS} are needed"
         }
     labelled = [_labelled(v, marks[v.path]) for v in whole]
     losses = np.zeros(2)

@@ -17,6 +17,8 @@ from violence_detection.system import storage
 
 FORMAT, VERSION = "violence-detection marks", 1
 RIGHT, WRONG, MISSED = "right", "wrong", "missed"
+#: With fewer, whether what is learnt helps on others cannot be told from luck.
+LEAST_MARKS, LEAST_VIDEOS = 10, 3
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def _render(
         violent=sum(bool(v.events) for v in verdicts),
         events=sum(len(v.events) for v in verdicts),
         failures=failures,
+        unjudged=len({f.path for f in failures} - {v.path for v in verdicts}),
         curve=probability_curve,
         data=pages.json_in_page(_data(verdicts, model)),
         script=markupsafe.Markup(script),  # our own text
@@ -88,6 +89,7 @@ def _data(verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
         "version": marks.VERSION,
         "run": storage.stable_hash(sorted(v.path for v in verdicts), digits=16),
         "model": model,
+        "needed": {"marks": marks.LEAST_MARKS, "videos": marks.LEAST_VIDEOS},
         "videos": [
             {
                 "path": v.path,
