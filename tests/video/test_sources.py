@@ -111,6 +111,29 @@ def test_an_address_whose_password_has_a_bracket_is_refused_without_it() -> None
     assert is_stream("rtsp://me:gehe%5Bim@host/1")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("udp://127.0.0.1:99999", "udp://127.0.0.1:99999"),
+        ("rtsp://me:geheim@host:0/1", "rtsp://host:0/1"),
+        ("http://host:80a/x.ts?token=geheim", "http://host:80a/x.ts?..."),
+        ("rtsp://[fe80::1]:70000/1", "rtsp://[fe80::1]:70000/1"),
+    ],
+)
+def test_an_impossible_port_is_named_before_anybody_waits_for_it(text: str, said: str) -> None:
+    for means in (is_stream, open_source):
+        with pytest.raises(UserError) as e:
+            means(text)
+        assert str(e.value) == f"the port of {said} is impossible: ports are numbers from 1 to 65535"
+
+
+@pytest.mark.parametrize("text", ["rtsp://me:12345678/9@host/1", "rtsp://me:geheim/9@host/1"])
+def test_a_password_that_looks_like_a_port_is_not_shown(text: str) -> None:
+    with pytest.raises(UserError, match=r"the address rtsp://host/1 cannot be read.*percent-encoded") as e:
+        open_source(text)
+    assert not {"12345678", "geheim"} & set(str(e.value).replace("/", " ").split())
+
+
 def test_a_file_of_a_cameras_name_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("0").touch()
