@@ -180,6 +180,61 @@ def test_a_stream_ends_when_it_is_closed_from_elsewhere(transported: Path) -> No
         assert 0 < got < 200
 
 
+def test_sound_that_goes_on_without_pictures_does_not_keep_a_stream_alive() -> None:
+    with streamed.sound_that_goes_on(pictures=40) as url:
+        frames, began_s = open_source(url, read_limit_s=1.0).frames(), time.monotonic()
+        got = [next(frames)]
+        with pytest.raises(SourceError, match=r"no picture for \d s, though it sends sound"):
+            got += frames
+        assert len(got) > 30
+        assert time.monotonic() - began_s < 20
+    with streamed.sound_that_goes_on(pictures=40) as url:
+        source = open_source(url, read_limit_s=60.0)
+        frames = source.frames()
+        next(frames)
+        threading.Timer(0.5, source.close).start()
+        began_s = time.monotonic()
+        assert sum(1 for _ in frames) < 40
+        assert time.monotonic() - began_s < 20
+
+
+def test_pictures_of_which_none_decodes_do_not_keep_a_stream_alive() -> None:
+    with streamed.pictures_that_do_not_decode(pictures=40) as url:
+        frames = open_source(url, read_limit_s=0.5).frames()
+        got = [next(frames)]
+        with pytest.raises(SourceError, match=r"no picture that decodes for \d s"):
+            got += frames
+        assert len(got) > 30
+
+
+@pytest.mark.parametrize("way", ["raw", "http"])
+def test_pictures_without_times_have_those_of_their_arrival(way: str) -> None:
+    """FFmpeg counts them as 25 a second. One connection is all that some cameras answer."""
+    rate, connections = 50, [0]
+    sent = streamed.raw_h264(rate, connections) if way == "raw" else streamed.webcam(rate, connections)
+    with sent as url:
+        source = open_source(url)
+        frames = source.frames()
+        times_s = [frame.time_s for frame, _ in zip(frames, range(75), strict=False)]
+        source.close()
+    assert connections == [1]
+    assert times_s[0] == 0
+    assert (times_s[-1] - times_s[5]) / 69 == pytest.approx(1 / rate, rel=0.25)
+    assert min(np.diff(times_s)) > 0
+    assert source.fps == 0
+
+
+def test_a_live_stamp_that_jumps_ahead_is_no_pause_and_that_of_a_growing_file_is(tmp_path: Path) -> None:
+    times_s = [*evenly(100, 25), *evenly(100, 25, start_s=64.0)]
+    path = timed_videos.write(tmp_path / "v.ts", times_s)
+    with streamed.over_tcp(path) as url:
+        sent = [frame.time_s for frame in open_source(url).frames()]
+    grown = [frame.time_s for frame in open_source(f"growing:{path}", still_s=0.2).frames()]
+    assert len(sent) == len(grown) == 200
+    assert max(np.diff(sent)) < 0.1
+    assert max(np.diff(grown)) == pytest.approx(60.0, abs=0.1)
+
+
 def test_a_growing_file_is_given_back_at_its_end_and_where_somebody_stops_early(transported: Path) -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ResourceWarning)
