@@ -182,6 +182,19 @@ def webcam(rate: int, connections: list[int]) -> contextlib.AbstractContextManag
     return _camera(send, "http")
 
 
+def snapshot(asked: list[int]) -> contextlib.AbstractContextManager[str]:
+    """One JPEG picture over HTTP. `asked[0]` counts."""
+    (jpeg,) = _pictures(_encoder("mjpeg", 25, "yuvj420p"), 1)
+
+    def send(connection: socket.socket) -> None:
+        asked[0] += 1
+        connection.recv(10_000)
+        head = f"HTTP/1.0 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+        connection.sendall(head.encode() + jpeg)
+
+    return _camera(send, "http")
+
+
 def sound_that_goes_on(pictures: int) -> contextlib.AbstractContextManager[str]:
     """An MPEG transport stream with so many pictures, 20 a second, and sound, which goes on without end."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import live_parts
 import numpy as np
 import pytest
+import streamed
 import timed_videos
 
 from violence_detection.errors import SourceError, UserError
@@ -121,13 +122,14 @@ def _watched(
     return state, collected.messages
 
 
-def test_a_stream_cut_ten_times_has_each_event_once() -> None:
-    """Two cuts come in the middle of an event."""
+def test_a_stream_cut_ten_times_has_each_event_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Two cuts come in the middle of an event. None makes the waits longer, since there were windows between."""
     fights = [(10.0, 16.0), (40.0, 48.0), (60.0, 62.0), (70.0, 79.0), (120.0, 126.0)]
     begins = [5.0, 22.0, 30.0, 43.0, 55.0, 73.0, 85.0, 95.0, 105.0, 115.0]
     footage = Footage(fights, [(s, s + 2.0) for s in begins], 133.0)
     state, messages = _watched(footage, LiveConfig(retry_min_s=0.01))
     assert state.reconnections == 10
+    assert caplog.text.count("next attempt in 0.0 s") == 10
     ends = [m.news.event for m in messages if m.news.kind == "end"]
     assert len({m.news.event_id for m in messages}) == len(ends) == len(fights) == state.events
     for event, (begin_s, end_s) in zip(ends, fights, strict=True):
@@ -351,6 +353,26 @@ def test_the_event_of_a_camera_that_stands_still_ends() -> None:
     watching.join(10)
     assert (told[0].kind, told[-1].kind, state) == ("new", "end", camera_state.STALLED)
     assert told[-1].event.end_s - told[-1].event.start_s == pytest.approx(3.0, abs=1.0)
+
+
+def test_the_address_of_a_single_picture_is_asked_less_and_less_and_said_to_be_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop, asked = threading.Event(), [0]
+    with streamed.snapshot(asked) as url:
+        threading.Timer(3.0, stop.set).start()
+        live = LiveConfig(retry_min_s=0.05, retry_max_s=60.0)
+        found = watch.run(
+            camera_names.named([f"a={url}/snapshot.jpg"]),
+            live_parts.BrightnessModel(),
+            live,
+            OutputConfig(),
+            stop,
+        )
+    # at least 0.05, 0.1, 0.2, 0.4, 0.8 and 1.6 s between them
+    assert 2 <= asked[0] <= 7
+    assert found["cameras"][0]["frames"] == asked[0]
+    assert "a: lost (the stream ended after 1 frame: is this the address of a single picture?" in caplog.text
 
 
 def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path) -> None:

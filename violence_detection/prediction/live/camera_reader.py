@@ -28,6 +28,8 @@ _BURST_IS_OVER_S, _LONGEST_BURST_S, _JITTER_S = 0.5, 5.0, 0.04
 _AHEAD_S = 2.0
 #: A connection whose first frames are by up to so much older than the last of the one before is put behind that.
 _OVERLAP_S = 1.0
+#: A connection that lasts for so long has succeeded.
+_STEADY_S = 2.0
 
 
 class WindowMaker(Protocol[W_co]):
@@ -93,6 +95,7 @@ class CameraReader(Generic[W]):
         self._count = 0
         #: The time of the last frame that was passed on, and when it came, on the monotonic clock.
         self._passed: tuple[float, float] | None = None
+        self._was_steady = False
         self._thread = threading.Thread(target=self._run, name=f"camera {state.name}", daemon=True)
 
     def start(self) -> None:
@@ -149,16 +152,19 @@ class CameraReader(Generic[W]):
         attempts = 0
         while not self._stop.is_set():
             self.state.be(camera_state.CONNECTING)
-            frames = self.state.frames
+            frames, self._was_steady = self.state.frames, False
             reason, is_live = self._connect()
             if self._stop.is_set() or not is_live:
                 self.state.failure = "" if self._stop.is_set() else reason
                 break
-            attempts = 0 if self.state.frames > frames else attempts + 1
+            attempts = 0 if self._was_steady else attempts + 1
             wait_s = self._wait_s(attempts)
-            self.state.be(
-                camera_state.LOST, f"{reason or 'the stream ended'}; next attempt in {wait_s:.1f} s"
-            )
+            if not reason:
+                is_picture = self.state.frames - frames == 1
+                reason = "the stream ended" + (
+                    " after 1 frame: is this the address of a single picture?" if is_picture else ""
+                )
+            self.state.be(camera_state.LOST, f"{reason}; next attempt in {wait_s:.1f} s")
             self._stop.wait(wait_s)
         self.state.be(camera_state.ENDED, self.state.failure)
 
@@ -205,7 +211,9 @@ class CameraReader(Generic[W]):
                 self.state.frames += 1
                 if self.recent is not None and (kept := self.recent.kept(frame.time_s, frame.picture)):
                     connection.pictures.append(kept)
-                connection.windows += connection.maker.push(frame)
+                windows = connection.maker.push(frame)
+                connection.windows += windows
+                self._was_steady |= bool(windows) or connection.lasts_s() > _STEADY_S
                 if connection.is_placed(frame.time_s, self._clock()):
                     self._pass_on(connection, self._lateness_s(connection, frame.time_s))
         finally:
@@ -288,6 +296,11 @@ class _Connection(Generic[W]):
         self.after_s = -math.inf  # pictures of up to here are there already
         self.out_since_s: float | None = None
         self._began_s = self._earlier_s = clock_s
+        self._since_s = time.monotonic()
+
+    def lasts_s(self) -> float:
+        """How long ago its first frame came."""
+        return time.monotonic() - self._since_s
 
     def is_placed(self, time_s: float, clock_s: float) -> bool:
         """Take note of when a frame has come; returns whether the burst is over."""
