@@ -15,6 +15,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import streamed
 
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import JudgedWindow
@@ -80,7 +81,7 @@ class LoopbackCamera:
                     self._send(viewer)
 
     def _send(self, viewer: socket.socket) -> None:
-        with av.open(_Sending(viewer), "w", format="mpegts", options={"flush_packets": "1"}) as out:
+        with av.open(streamed.Sending(viewer), "w", format="mpegts", options={"flush_packets": "1"}) as out:
             stream = out.add_stream(
                 "libx264", rate=FPS, options={"tune": "zerolatency", "preset": "ultrafast", "g": "10"}
             )
@@ -97,17 +98,6 @@ class LoopbackCamera:
                 for packet in stream.encode(frame):
                     out.mux(packet)
                 number += 1
-
-
-class _Sending:
-    """A connection as a file that FFmpeg writes to."""
-
-    def __init__(self, viewer: socket.socket):
-        self._viewer = viewer
-
-    def write(self, data: bytes) -> int:
-        self._viewer.sendall(data)
-        return len(data)
 
 
 class BrightnessModel:

@@ -11,11 +11,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import BinaryIO
 
 import av
+import numbered_videos
+import numpy as np
 
 
 def free_port() -> int:
@@ -91,6 +94,146 @@ def server_that_says(*pieces: bytes) -> Iterator[int]:
         yield int(server.getsockname()[1])
         for connection in held:
             connection.close()
+
+
+class Sending:
+    """A connection as a file that FFmpeg writes to."""
+
+    def __init__(self, connection: socket.socket):
+        self._connection = connection
+
+    def write(self, data: bytes) -> int:
+        self._connection.sendall(data)
+        return len(data)
+
+
+@contextlib.contextmanager
+def _camera(send: Callable[[socket.socket], None], scheme: str = "tcp") -> Iterator[str]:
+    """The address of a server that does this with each connection, in threads, until the reader is gone."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError, av.FFmpegError):
+                send(connection)
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+
+
+def _encoder(codec: str, rate: int, pixels: str) -> av.VideoCodecContext:
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = 160, 96, pixels
+    encoder.time_base, encoder.framerate = Fraction(1, rate), Fraction(rate)
+    if codec == "libx264":
+        encoder.options = {"tune": "zerolatency", "preset": "ultrafast", "g": "25"}
+    return encoder
+
+
+def _pictures(encoder: av.VideoCodecContext, count: int) -> list[bytes]:
+    packets: list[bytes] = []
+    for number in range(count):
+        frame = av.VideoFrame.from_ndarray(numbered_videos.frame(number), format="bgr24")
+        frame = frame.reformat(encoder.width, encoder.height, encoder.pix_fmt)
+        frame.pts, frame.time_base = number, encoder.time_base
+        packets += [bytes(packet) for packet in encoder.encode(frame)]
+    return packets
+
+
+def _at_rate(rate: int) -> Iterator[int]:
+    """Numbers, so many a second, for longer than any test should take."""
+    began_s = time.monotonic()
+    for number in range(30 * rate):
+        time.sleep(max(began_s + number / rate - time.monotonic(), 0))
+        yield number
+
+
+def raw_h264(rate: int, connections: list[int]) -> contextlib.AbstractContextManager[str]:
+    """Pictures without any container, without end, as a Raspberry Pi sends them. `connections[0]` counts."""
+    packets = _pictures(_encoder("libx264", rate, "yuv420p"), 50)
+
+    def send(connection: socket.socket) -> None:
+        connections[0] += 1
+        for number in _at_rate(rate):
+            connection.sendall(packets[number % len(packets)])
+
+    return _camera(send)
+
+
+def webcam(rate: int, connections: list[int]) -> contextlib.AbstractContextManager[str]:
+    """JPEG pictures over HTTP without end. `connections[0]` counts."""
+    jpegs = _pictures(_encoder("mjpeg", rate, "yuvj420p"), 50)
+
+    def send(connection: socket.socket) -> None:
+        connections[0] += 1
+        connection.recv(10_000)
+        connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n")
+        for number in _at_rate(rate):
+            jpeg = jpegs[number % len(jpegs)]
+            head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            connection.sendall(head.encode() + jpeg + b"\r\n")
+
+    return _camera(send, "http")
+
+
+def snapshot(asked: list[int]) -> contextlib.AbstractContextManager[str]:
+    """One JPEG picture over HTTP. `asked[0]` counts."""
+    (jpeg,) = _pictures(_encoder("mjpeg", 25, "yuvj420p"), 1)
+
+    def send(connection: socket.socket) -> None:
+        asked[0] += 1
+        connection.recv(10_000)
+        head = f"HTTP/1.0 200 OK\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+        connection.sendall(head.encode() + jpeg)
+
+    return _camera(send, "http")
+
+
+def sound_that_goes_on(pictures: int) -> contextlib.AbstractContextManager[str]:
+    """An MPEG transport stream with so many pictures, 20 a second, and sound, which goes on without end."""
+
+    def send(connection: socket.socket) -> None:
+        # else the sound is held back until there are pictures of its time
+        options = {"flush_packets": "1", "max_interleave_delta": "100000"}
+        with av.open(Sending(connection), "w", format="mpegts", options=options) as out:
+            video = out.add_stream("libx264", rate=20, options={"tune": "zerolatency", "g": "10"})
+            video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+            sound = out.add_stream("aac", rate=16_000, layout="mono")
+            for number in _at_rate(20):
+                if number < pictures:
+                    picture = av.VideoFrame.from_ndarray(numbered_videos.frame(number), format="bgr24")
+                    picture.pts, picture.time_base = number, Fraction(1, 20)
+                    out.mux(video.encode(picture))
+                heard = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+                heard.sample_rate, heard.pts, heard.time_base = 16_000, number * 800, Fraction(1, 16_000)
+                out.mux(sound.encode(heard))
+
+    return _camera(send)
+
+
+def pictures_that_do_not_decode(pictures: int) -> contextlib.AbstractContextManager[str]:
+    """An MPEG transport stream of 20 pictures a second, of which only the first ones are any."""
+    packets = _pictures(_encoder("libx264", 20, "yuv420p"), pictures)
+    of_no_parameters = b"\0\0\0\1\x41\x98\x3f" + b"\xff" * 50  # a slice whose picture parameters never came
+
+    def send(connection: socket.socket) -> None:
+        with av.open(Sending(connection), "w", format="mpegts", options={"flush_packets": "1"}) as out:
+            video = out.add_stream("libx264", rate=20)
+            video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+            for number in _at_rate(20):
+                packet = av.Packet(packets[number] if number < pictures else of_no_parameters)
+                packet.stream, packet.time_base = video, Fraction(1, 20)
+                packet.pts = packet.dts = number
+                packet.is_keyframe = number % 25 == 0
+                out.mux(packet)
+
+    return _camera(send)
 
 
 def push_by_rtsp(path: Path, url: str) -> None:

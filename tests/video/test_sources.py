@@ -111,6 +111,29 @@ def test_an_address_whose_password_has_a_bracket_is_refused_without_it() -> None
     assert is_stream("rtsp://me:gehe%5Bim@host/1")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("udp://127.0.0.1:99999", "udp://127.0.0.1:99999"),
+        ("rtsp://me:geheim@host:0/1", "rtsp://host:0/1"),
+        ("http://host:80a/x.ts?token=geheim", "http://host:80a/x.ts?..."),
+        ("rtsp://[fe80::1]:70000/1", "rtsp://[fe80::1]:70000/1"),
+    ],
+)
+def test_an_impossible_port_is_named_before_anybody_waits_for_it(text: str, said: str) -> None:
+    for means in (is_stream, open_source):
+        with pytest.raises(UserError) as e:
+            means(text)
+        assert str(e.value) == f"the port of {said} is impossible: ports are numbers from 1 to 65535"
+
+
+@pytest.mark.parametrize("text", ["rtsp://me:12345678/9@host/1", "rtsp://me:geheim/9@host/1"])
+def test_a_password_that_looks_like_a_port_is_not_shown(text: str) -> None:
+    with pytest.raises(UserError, match=r"the address rtsp://host/1 cannot be read.*percent-encoded") as e:
+        open_source(text)
+    assert not {"12345678", "geheim"} & set(str(e.value).replace("/", " ").split())
+
+
 def test_a_file_of_a_cameras_name_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("0").touch()
@@ -155,6 +178,61 @@ def test_a_stream_ends_when_it_is_closed_from_elsewhere(transported: Path) -> No
             time.sleep(0.02)
             got += 1
         assert 0 < got < 200
+
+
+def test_sound_that_goes_on_without_pictures_does_not_keep_a_stream_alive() -> None:
+    with streamed.sound_that_goes_on(pictures=40) as url:
+        frames, began_s = open_source(url, read_limit_s=1.0).frames(), time.monotonic()
+        got = [next(frames)]
+        with pytest.raises(SourceError, match=r"no picture for \d s, though it sends sound"):
+            got += frames
+        assert len(got) > 30
+        assert time.monotonic() - began_s < 20
+    with streamed.sound_that_goes_on(pictures=40) as url:
+        source = open_source(url, read_limit_s=60.0)
+        frames = source.frames()
+        next(frames)
+        threading.Timer(0.5, source.close).start()
+        began_s = time.monotonic()
+        assert sum(1 for _ in frames) < 40
+        assert time.monotonic() - began_s < 20
+
+
+def test_pictures_of_which_none_decodes_do_not_keep_a_stream_alive() -> None:
+    with streamed.pictures_that_do_not_decode(pictures=40) as url:
+        frames = open_source(url, read_limit_s=0.5).frames()
+        got = [next(frames)]
+        with pytest.raises(SourceError, match=r"no picture that decodes for \d s"):
+            got += frames
+        assert len(got) > 30
+
+
+@pytest.mark.parametrize("way", ["raw", "http"])
+def test_pictures_without_times_have_those_of_their_arrival(way: str) -> None:
+    """FFmpeg counts them as 25 a second. One connection is all that some cameras answer."""
+    rate, connections = 50, [0]
+    sent = streamed.raw_h264(rate, connections) if way == "raw" else streamed.webcam(rate, connections)
+    with sent as url:
+        source = open_source(url)
+        frames = source.frames()
+        times_s = [frame.time_s for frame, _ in zip(frames, range(75), strict=False)]
+        source.close()
+    assert connections == [1]
+    assert times_s[0] == 0
+    assert (times_s[-1] - times_s[5]) / 69 == pytest.approx(1 / rate, rel=0.25)
+    assert min(np.diff(times_s)) > 0
+    assert source.fps == 0
+
+
+def test_a_live_stamp_that_jumps_ahead_is_no_pause_and_that_of_a_growing_file_is(tmp_path: Path) -> None:
+    times_s = [*evenly(100, 25), *evenly(100, 25, start_s=64.0)]
+    path = timed_videos.write(tmp_path / "v.ts", times_s)
+    with streamed.over_tcp(path) as url:
+        sent = [frame.time_s for frame in open_source(url).frames()]
+    grown = [frame.time_s for frame in open_source(f"growing:{path}", still_s=0.2).frames()]
+    assert len(sent) == len(grown) == 200
+    assert max(np.diff(sent)) < 0.1
+    assert max(np.diff(grown)) == pytest.approx(60.0, abs=0.1)
 
 
 def test_a_growing_file_is_given_back_at_its_end_and_where_somebody_stops_early(transported: Path) -> None:

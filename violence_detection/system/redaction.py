@@ -34,13 +34,22 @@ def safe_url(url: str) -> str:
 
 
 def split(url: str) -> SplitResult:
-    """The parts of an address that somebody gave. Raises UserError, which shows no login, where they cannot be told."""
+    """The parts of an address that somebody gave.
+
+    Raises UserError, which shows no login, where they cannot be told, and for a port that there cannot be.
+    """
+    parts: SplitResult | None = None
     try:
-        return urlsplit(url)
+        parts = urlsplit(url)
+        if parts.port != 0:
+            return parts
     except ValueError:
-        scheme, _, behind = url.partition("://")
-        shown = redact(f"{scheme}://{behind.rpartition('@')[2]}")
+        pass
     # outside of the handler: the error of the split may hold the password
+    if parts is not None and "@" not in parts.path + parts.query + parts.fragment:
+        raise UserError(f"the port of {redact(url)} is impossible: ports are numbers from 1 to 65535")
+    scheme, _, behind = url.partition("://")
+    shown = redact(f"{scheme}://{behind.rpartition('@')[2]}")
     raise UserError(
         f"the address {shown} cannot be read. In a user name or password, characters such as [ ] / ? # @ must be "
         "percent-encoded: %5B %5D %2F %3F %23 %40. Elsewhere [ and ] stand around an IPv6 address alone"

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -20,9 +23,24 @@ _OPTIONS = {
     "rtsps": {"rtsp_flags": "prefer_tcp"},
     "udp": {"overrun_nonfatal": "1"},
 }
-#: Pictures without times of their own, as webcams send them over HTTP.
-_WITHOUT_TIMES = {"mpjpeg", "mjpeg", "image2pipe"}
+#: FFmpeg's mark of formats without times: pictures of webcams, raw H.264 as a Raspberry Pi sends it.
+_NO_TIMES = 0x80
+#: What comes without waiting, and soon after the connection, had come while FFmpeg looked at the stream.
+_WAITED_S, _SOON_S, _LATEST_S = 5e-3, 0.5, 10.0
+#: Pictures that do not decode are borne so many times as long as none at all: some cameras send a key frame each 20 s.
+_UNDECODED = 3.0
+#: A stamp of a live stream that is ahead of the last by more is wrong: the stream had ended before.
+_LIVE_AHEAD_S = 15.0
 _LEAST_STEP_S = 1e-3
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A frame, when the packet came that gave it, on the monotonic clock, and for how long that was waited for."""
+
+    frame: av.VideoFrame
+    came_s: float
+    waited_s: float
 
 
 class DemuxedSource:
@@ -30,6 +48,7 @@ class DemuxedSource:
 
     def __init__(self, name: str, live: bool):
         self.name, self.live, self.fps = name, live, 0.0
+        self._picture_limit_s = math.inf
         self._closed = threading.Event()
 
     def _open(self) -> av.container.InputContainer:
@@ -48,45 +67,74 @@ class DemuxedSource:
             except UnreadableVideo as e:
                 raise SourceError(self.name, e.reason) from e
             stream.thread_type = "SLICE"  # frames would wait for each other in threads
-            self.fps = decode.plausible_rate(stream)
-            begins = container.start_time
-            clock = StreamClock(None if begins is None else begins / av.time_base, 1 / (self.fps or 25.0))
+            by_arrival = self.live and _has_no_times(container)
+            self.fps = 0.0 if by_arrival else decode.plausible_rate(stream)
+            begins = None if by_arrival else container.start_time
+            clock = StreamClock(
+                None if begins is None else begins / av.time_base,
+                1 / (self.fps or 25.0),
+                _LIVE_AHEAD_S if self.live else decode.AHEAD_S,
+            )
             rgb = decode.RgbFrames()
-            for frame in self._decoded(container, stream):
-                stamp = frame.pts if frame.pts is not None else frame.dts
-                base = frame.time_base or stream.time_base
-                time_s = clock.time_s(None if stamp is None or base is None else float(stamp * base))
+            decoded = self._decoded(container, stream)
+            for one in _without_burst(decoded) if by_arrival else decoded:
+                time_s = clock.time_s(one.came_s if by_arrival else _stamp_s(one.frame, stream))
                 try:
-                    picture = rgb.picture(frame)
+                    picture = rgb.picture(one.frame)
                 except (av.FFmpegError, ValueError) as e:
                     raise SourceError(self.name, f"a frame cannot be shown ({e})") from e
                 yield TimedFrame(time_s, picture)
 
-    def _decoded(
-        self, container: av.container.InputContainer, stream: av.VideoStream
-    ) -> Iterator[av.VideoFrame]:
-        """Packets that do not decode are left out, as where some were lost on the way."""
-        packets = container.demux(stream)
+    def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[_Decoded]:
+        """Packets that do not decode are left out, as where some were lost on the way.
+
+        Those of all tracks are read, and those of others dropped here: sound that goes on without pictures would else
+        never let a live source end. Raises SourceError.
+        """
+        packets = container.demux()
         broken: SourceError | None = None
         packet: av.Packet | None = None
+        packet_s = frame_s = time.monotonic()
         while not self._closed.is_set():
+            asked_s = time.monotonic()
             try:
                 packet = next(packets, None)
             except av.BlockingIOError:
+                packets, now_s = container.demux(), time.monotonic()
+                self._check_pictures(now_s - packet_s, now_s - frame_s)
                 continue
             except av.EOFError:
                 packet = None
             except av.FFmpegError as e:
                 packet, broken = None, self._broken(e)
             processes.beat()
+            came_s = time.monotonic()
+            if packet is not None and packet.stream is not stream:
+                self._check_pictures(came_s - packet_s, came_s - frame_s)
+                continue
             frames: list[av.VideoFrame] = []
             with contextlib.suppress(av.FFmpegError):
                 frames = stream.codec_context.decode(packet if packet is not None and packet.size else None)
-            yield from frames
+            for frame in frames:
+                yield _Decoded(frame, came_s, came_s - asked_s)
             if packet is None or not packet.size:  # the decoder has given what it held back
                 break
+            packet_s = time.monotonic()
+            frame_s = packet_s if frames else frame_s
+            self._check_pictures(0.0, packet_s - frame_s)
         if broken:
             raise broken
+
+    def _check_pictures(self, packet_ago_s: float, frame_ago_s: float) -> None:
+        """Raise SourceError where a live source has had no picture, or none that decodes, for too long."""
+        if not self.live:
+            return
+        if packet_ago_s > self._picture_limit_s:
+            raise SourceError(
+                self.name, f"no picture for {packet_ago_s:.0f} s, though it sends sound or other data"
+            )
+        if frame_ago_s > _UNDECODED * self._picture_limit_s:
+            raise SourceError(self.name, f"no picture that decodes for {frame_ago_s:.0f} s")
 
     def close(self) -> None:
         """End when the packet that is waited for has come, or its time is up."""
@@ -100,21 +148,13 @@ class NetworkSource(DemuxedSource):
         super().__init__(redaction.without_secrets(url), live=True)
         self._url = url
         self._open_limit_s, self._read_limit_s = open_limit_s, read_limit_s
+        self._picture_limit_s = read_limit_s
 
     def _open(self) -> av.container.InputContainer:
-        container = self._connect({})
-        if container.format.name in _WITHOUT_TIMES:
-            container.close()
-            container = self._connect({"use_wallclock_as_timestamps": "1"})
-        self.live = not (self._url.startswith("http") and container.duration)
-        return container
-
-    def _connect(self, more: dict[str, str]) -> av.container.InputContainer:
-        options = _OPTIONS.get(self._url.partition("://")[0].lower(), {}) | more
         try:
-            return av.open(
+            container = av.open(
                 self._url,
-                options=options,
+                options=_OPTIONS.get(self._url.partition("://")[0].lower(), {}),
                 timeout=(self._open_limit_s, self._read_limit_s),
                 metadata_errors="ignore",
             )
@@ -127,6 +167,8 @@ class NetworkSource(DemuxedSource):
             raise SourceError(self.name, "does not take this user and password (401)") from e
         except (av.FFmpegError, OSError, ValueError) as e:
             raise SourceError(self.name, f"cannot be opened: {_said(e)}") from e
+        self.live = not (self._url.startswith("http") and container.duration)
+        return container
 
     def _broken(self, error: av.FFmpegError) -> SourceError:
         if isinstance(error, av.ExitError):
@@ -158,10 +200,13 @@ class GrowingSource(DemuxedSource):
 
 
 class StreamClock:
-    """Times of frames by their stamps: ascending, and from the beginning of the stream, whatever the stamps do."""
+    """Times of frames by their stamps: ascending, and from the beginning of the stream, whatever the stamps do.
 
-    def __init__(self, begins_s: float | None, step_s: float):
-        self._begins_s, self._step_s = begins_s, step_s
+    A stamp that is ahead of the last by more than `ahead_s` begins another recording, which follows on the one before.
+    """
+
+    def __init__(self, begins_s: float | None, step_s: float, ahead_s: float = decode.AHEAD_S):
+        self._begins_s, self._step_s, self._ahead_s = begins_s, step_s, ahead_s
         self._last_s: float | None = None
         self._stamped = False  # RTSP has no stamps before it has heard of the sender's clock
 
@@ -177,13 +222,38 @@ class StreamClock:
                 self._stamped = True
             assert self._begins_s is not None
             time_s = stamp_s - self._begins_s
-            if self._last_s is not None and not -decode.BACK_S <= time_s - self._last_s <= decode.AHEAD_S:
+            if self._last_s is not None and not -decode.BACK_S <= time_s - self._last_s <= self._ahead_s:
                 time_s = next_s
                 self._begins_s = stamp_s - time_s
         if self._last_s is not None:
             time_s = max(time_s, self._last_s + _LEAST_STEP_S)
         self._last_s = time_s
         return time_s
+
+
+def _has_no_times(container: av.container.InputContainer) -> bool:
+    """Whether FFmpeg makes its times up, by a rate that nobody has stated."""
+    return bool(container.format.flags & _NO_TIMES) or container.format.name.endswith("pipe")
+
+
+def _without_burst(decoded: Iterator[_Decoded]) -> Iterator[_Decoded]:
+    """What comes after the burst at the beginning, of which nobody knows when it came, and the last frame of that."""
+    begun_s = time.monotonic()
+    last: _Decoded | None = None
+    for one in decoded:
+        since_s = one.came_s - begun_s
+        if (one.waited_s > _WAITED_S and since_s > _SOON_S) or since_s > _LATEST_S:
+            break
+        last = one
+    else:
+        one = None
+    yield from (each for each in (last, one) if each is not None)
+    yield from decoded
+
+
+def _stamp_s(frame: av.VideoFrame, stream: av.VideoStream) -> float | None:
+    stamp, base = frame.pts if frame.pts is not None else frame.dts, frame.time_base or stream.time_base
+    return None if stamp is None or base is None else float(stamp * base)
 
 
 def _said(error: Exception) -> str:

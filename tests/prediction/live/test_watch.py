@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import live_parts
+import numpy as np
 import pytest
+import streamed
 import timed_videos
 
 from violence_detection.errors import SourceError, UserError
@@ -23,6 +25,7 @@ from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.handover import Handover
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.video import sources
 from violence_detection.video.sources import Source, TimedFrame
 
@@ -54,7 +57,12 @@ class Footage:
         self.ended = threading.Event()
 
     def clock(self) -> float:
+        """What the clock of the machine says."""
         return self.now_s
+
+    def stamp_s(self, since_s: float) -> float:
+        """The camera's time of a frame so long after the beginning of its connection."""
+        return since_s
 
     def open(self) -> Source:
         """Wait until the camera is back."""
@@ -64,16 +72,24 @@ class Footage:
     def frames(self, closed: threading.Event) -> Iterator[TimedFrame]:
         """Frames of a connection, at times of its own."""
         begin_s = self.now_s
+        yield from self.repeated(begin_s)
         while self.now_s < self.end_s:
             if any(begin <= self.now_s < end for begin, end in self._cuts):
                 raise SourceError("camera", "broke off")
-            is_fight = any(begin <= self.now_s < end for begin, end in self._fights)
-            bright = live_parts.BRIGHT if is_fight else live_parts.DARK
-            yield TimedFrame(self.now_s - begin_s + 0.25, live_parts.picture(bright))
+            yield TimedFrame(self.stamp_s(self.now_s - begin_s) + 0.25, self.picture(self.now_s))
             self.now_s += 1 / FPS
             time.sleep(5e-4)
         self.ended.set()
         closed.wait(10)
+
+    def picture(self, at_s: float) -> np.ndarray:
+        """What is to be seen then."""
+        is_fight = any(begin <= at_s < end for begin, end in self._fights)
+        return live_parts.picture(live_parts.BRIGHT if is_fight else live_parts.DARK)
+
+    def repeated(self, begin_s: float) -> Iterator[TimedFrame]:
+        """What a connection that begins then gives at once of what was before."""
+        yield from ()
 
 
 class _Connection:
@@ -90,13 +106,13 @@ class _Connection:
 
 
 def _watched(
-    footage: Footage, live: LiveConfig, clips: Path | None = None
+    footage: Footage, live: LiveConfig, clips: Path | None = None, recent: RecentFootage | None = None
 ) -> tuple[CameraState, list[EventMessage]]:
     """All messages of footage that is watched to its end."""
     model, state, collected = live_parts.BrightnessModel(), CameraState("yard", "camera"), Collected()
     publisher = EventPublisher([collected], 0.6, clips, 5.0, 60.0, 1.0)
     watching = watch.CameraWatch(model, live, publisher, [], footage.clock)
-    watching.add(state, footage.open, None)
+    watching.add(state, footage.open, recent)
     watching.until(footage.ended)
     time.sleep(0.1)
     watching.until_judged()
@@ -106,13 +122,14 @@ def _watched(
     return state, collected.messages
 
 
-def test_a_stream_cut_ten_times_has_each_event_once() -> None:
-    """Two cuts come in the middle of an event."""
+def test_a_stream_cut_ten_times_has_each_event_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Two cuts come in the middle of an event. None makes the waits longer, since there were windows between."""
     fights = [(10.0, 16.0), (40.0, 48.0), (60.0, 62.0), (70.0, 79.0), (120.0, 126.0)]
     begins = [5.0, 22.0, 30.0, 43.0, 55.0, 73.0, 85.0, 95.0, 105.0, 115.0]
     footage = Footage(fights, [(s, s + 2.0) for s in begins], 133.0)
     state, messages = _watched(footage, LiveConfig(retry_min_s=0.01))
     assert state.reconnections == 10
+    assert caplog.text.count("next attempt in 0.0 s") == 10
     ends = [m.news.event for m in messages if m.news.kind == "end"]
     assert len({m.news.event_id for m in messages}) == len(ends) == len(fights) == state.events
     for event, (begin_s, end_s) in zip(ends, fights, strict=True):
@@ -127,6 +144,101 @@ def test_a_longer_interruption_ends_the_event() -> None:
     _, messages = _watched(footage, LiveConfig(retry_min_s=0.01, bridge_cut_s=5.0))
     ends = [m.news.event for m in messages if m.news.kind == "end"]
     assert [(round(e.start_s), round(e.end_s)) for e in ends] == [(4, 8), (30, 36)], ends
+
+
+class _ClockSetAhead(Footage):
+    """The camera's clock is set half an hour ahead in its first connection."""
+
+    connections = 0
+
+    def open(self) -> Source:
+        self.connections += 1
+        return super().open()
+
+    def stamp_s(self, since_s: float) -> float:
+        return since_s + (1800.0 if self.connections == 1 and since_s >= 6 else 0.0)
+
+
+def test_a_camera_whose_clock_is_set_ahead_is_placed_anew() -> None:
+    footage = _ClockSetAhead([(100.0, 105.0), (120.0, 125.0)], [(115.0, 116.0)], 130.0)
+    state, messages = _watched(footage, LiveConfig(retry_min_s=0.01, stall_s=0.1))
+    assert state.reconnections == 2  # for its times, and for the cut
+    ends = [m.news.event for m in messages if m.news.kind == "end"]
+    assert [(e.start_s, e.end_s) for e in ends] == [
+        (pytest.approx(100, abs=1), pytest.approx(105, abs=1)),
+        (pytest.approx(120, abs=1), pytest.approx(125, abs=1)),
+    ]
+
+
+class _ClockSetBack(Footage):
+    """The machine's clock is set back by an hour while the camera is away, for longer than an event goes on."""
+
+    def __init__(self, messages: list[EventMessage]):
+        super().__init__([(4.0, 8.0), (40.0, 44.0)], [(7.0, 30.0)], 50.0)
+        self._messages = messages
+        self.told_meanwhile: list[str] = []
+
+    def clock(self) -> float:
+        return 10_000 + self.now_s - (3600.0 if self.now_s >= 7 else 0.0)
+
+    def open(self) -> Source:
+        if self.now_s >= 7:
+            until_s = time.monotonic() + 10
+            while not any(m.news.kind == "end" for m in self._messages) and time.monotonic() < until_s:
+                time.sleep(0.05)
+            self.told_meanwhile = [m.news.kind for m in self._messages]
+        return super().open()
+
+
+def test_an_event_ends_and_times_are_right_where_this_machines_clock_is_set_back() -> None:
+    model, state, collected = live_parts.BrightnessModel(), CameraState("yard", "camera"), Collected()
+    footage, first = _ClockSetBack(collected.messages), RecentFootage(20.0)
+    publisher = EventPublisher([collected], 0.6, None, 5.0, 60.0, 1.0)
+    live = LiveConfig(retry_min_s=0.01, bridge_cut_s=0.5)
+    watching = watch.CameraWatch(model, live, publisher, [], footage.clock)
+    watching.add(state, footage.open, first)
+    watching.until(footage.ended)
+    time.sleep(0.1)
+    watching.until_judged()
+    watching.close()
+    publisher.close(5)
+    collected.close(5)
+    assert footage.told_meanwhile[-1:] == ["end"]
+    ends = [m.news.event for m in collected.messages if m.news.kind == "end"]
+    assert [(e.start_s, e.end_s) for e in ends] == [
+        (pytest.approx(10_004, abs=1), pytest.approx(10_007, abs=1)),
+        (pytest.approx(6_440, abs=1), pytest.approx(6_444, abs=1)),
+    ]
+    kept = watching._cameras["yard"].reader.recent
+    assert kept is not None
+    times_s = [picture.time_s for picture in kept.between(-np.inf, np.inf)]
+    assert times_s == sorted(times_s)
+    assert 6_425 < times_s[0] < times_s[-1] < 6_451
+
+
+class _Repeating(Footage):
+    """Each connection gives the last 8 seconds at once, as some servers do."""
+
+    def repeated(self, begin_s: float) -> Iterator[TimedFrame]:
+        for number in range(8 * FPS):
+            yield TimedFrame(number / FPS + 0.25, self.picture(begin_s - 8 + number / FPS))
+
+    def stamp_s(self, since_s: float) -> float:
+        return since_s + 8
+
+
+def test_what_a_new_connection_repeats_is_told_once_and_at_its_time() -> None:
+    footage = _Repeating([(15.0, 18.0), (40.0, 45.0)], [(20.0, 21.0)], 50.0)
+    recent = RecentFootage(60.0)
+    state, messages = _watched(footage, LiveConfig(retry_min_s=0.01, stall_s=0.1), recent=recent)
+    assert state.reconnections == 1
+    ends = [m.news.event for m in messages if m.news.kind == "end"]
+    assert [(e.start_s, e.end_s) for e in ends] == [
+        (pytest.approx(15, abs=1), pytest.approx(18, abs=1)),
+        (pytest.approx(40, abs=1), pytest.approx(45, abs=1)),
+    ]
+    times_s = [picture.time_s for picture in recent.between(-np.inf, np.inf)]
+    assert times_s == sorted(times_s)
 
 
 class _LookedAt(CameraState):
@@ -210,6 +322,57 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
     assert (a["frames"], a["state"], b["state"]) == (1, "ended", "ended")
     assert caplog.text.count("b: lost (did not answer; next attempt in ") > 5
     assert "a: stalled (no frame for 0.2 s)" in caplog.text
+
+
+def test_the_event_of_a_camera_that_stands_still_ends() -> None:
+    """Its source neither fails nor ends."""
+    collected, stop = Collected(), threading.Event()
+
+    class Freezing(_Connection):
+        def frames(self) -> Iterator[TimedFrame]:
+            for number in range(3 * FPS):
+                time.sleep(1 / FPS)
+                yield TimedFrame(number / FPS, live_parts.picture(live_parts.BRIGHT))
+            self._closed.wait(60)
+
+    live = LiveConfig(stall_s=0.5, bridge_cut_s=0.5)
+    cameras, model = camera_names.named(["a=rtsp://here"]), live_parts.BrightnessModel()
+    states: list[CameraState] = []
+    watching = threading.Thread(
+        target=lambda: watch.run(
+            cameras, model, live, OutputConfig(), stop, lambda text: Freezing(Footage([], [], 0.0)),
+            on_states=states.extend, others=[collected],
+        )
+    )  # fmt: skip
+    watching.start()
+    until_s = time.monotonic() + 20
+    while not any(m.news.kind == "end" for m in collected.messages) and time.monotonic() < until_s:
+        time.sleep(0.05)
+    told, state = [m.news for m in collected.messages], states[0].state
+    stop.set()
+    watching.join(10)
+    assert (told[0].kind, told[-1].kind, state) == ("new", "end", camera_state.STALLED)
+    assert told[-1].event.end_s - told[-1].event.start_s == pytest.approx(3.0, abs=1.0)
+
+
+def test_the_address_of_a_single_picture_is_asked_less_and_less_and_said_to_be_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stop, asked = threading.Event(), [0]
+    with streamed.snapshot(asked) as url:
+        threading.Timer(3.0, stop.set).start()
+        live = LiveConfig(retry_min_s=0.05, retry_max_s=60.0)
+        found = watch.run(
+            camera_names.named([f"a={url}/snapshot.jpg"]),
+            live_parts.BrightnessModel(),
+            live,
+            OutputConfig(),
+            stop,
+        )
+    # at least 0.05, 0.1, 0.2, 0.4, 0.8 and 1.6 s between them
+    assert 2 <= asked[0] <= 7
+    assert found["cameras"][0]["frames"] == asked[0]
+    assert "a: lost (the stream ended after 1 frame: is this the address of a single picture?" in caplog.text
 
 
 def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path) -> None:

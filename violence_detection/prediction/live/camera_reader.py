@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from violence_detection.errors import UnreadableVideo
@@ -22,6 +24,12 @@ W_co = TypeVar("W_co", covariant=True)
 W = TypeVar("W")
 #: Frames of a connection come in a burst until for so long none has come earlier, for its time, than those before.
 _BURST_IS_OVER_S, _LONGEST_BURST_S, _JITTER_S = 0.5, 5.0, 0.04
+#: Times that are ahead of this machine's clock by more are wrong: the camera's clock was set, or this machine's.
+_AHEAD_S = 2.0
+#: A connection whose first frames are by up to so much older than the last of the one before is put behind that.
+_OVERLAP_S = 1.0
+#: A connection that lasts for so long has succeeded.
+_STEADY_S = 2.0
 
 
 class WindowMaker(Protocol[W_co]):
@@ -36,8 +44,20 @@ class WindowMaker(Protocol[W_co]):
         ...
 
 
-class _TooFarBehind(Exception):
-    """Frames are so late that the camera is better begun anew."""
+class _OutOfTime(Exception):
+    """Frames are so late, or so far ahead, that the camera is better begun anew."""
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where a connection lies on the clock: its offset, and what is lost before it and is to be no gap, in seconds.
+
+    begins_anew: whether the times before it were ahead of the clock, so that its own go back.
+    """
+
+    offset_s: float
+    bridged_s: float
+    begins_anew: bool
 
 
 class CameraReader(Generic[W]):
@@ -70,12 +90,12 @@ class CameraReader(Generic[W]):
         self._bridge_cut_s, self._clock = bridge_cut_s, clock
         self._stop = threading.Event()
         self._source: Source | None = None
-        #: Of each connection that a window may still be of: its offset, and the footage lost before it that is to be no
-        #: gap.
-        self._connections: dict[int, tuple[float, float]] = {}
+        #: Each connection that a window may still be of.
+        self._connections: dict[int, _Placed] = {}
         self._count = 0
-        self._last_s: float | None = None
-        self._late_since_s: float | None = None
+        #: The time of the last frame that was passed on, and when it came, on the monotonic clock.
+        self._passed: tuple[float, float] | None = None
+        self._was_steady = False
         self._thread = threading.Thread(target=self._run, name=f"camera {state.name}", daemon=True)
 
     def start(self) -> None:
@@ -95,23 +115,30 @@ class CameraReader(Generic[W]):
 
     def offset_s(self, connection: int) -> float:
         """What to add to the times of a connection's windows."""
-        return self._connections[connection][0]
+        return self._connections[connection].offset_s
 
-    def bridged_s(self, after: int, connection: int) -> float:
-        """Seconds lost between two connections that are to be no gap. Connections before the second are forgotten."""
-        known = sorted(self._connections)
-        bridged_s = sum(self._connections[n][1] for n in known if after < n <= connection)
-        for n in known:
+    def bridged_s(self, after: int, connection: int) -> float | None:
+        """Seconds lost between two connections that are to be no gap; None: the times of the second go back.
+
+        Connections before the second are forgotten.
+        """
+        between = [placed for n, placed in sorted(self._connections.items()) if after < n <= connection]
+        for n in sorted(self._connections):
             if n < connection:
                 del self._connections[n]
-        return bridged_s
+        return None if any(p.begins_anew for p in between) else sum(p.bridged_s for p in between)
 
-    def away_s(self) -> float:
-        """How long the camera has been away so that an event does not go on across; 0: it may still."""
-        if self.state.state not in (camera_state.LOST, camera_state.CONNECTING) or self._last_s is None:
-            return 0.0
-        away_s = self._clock() - self._last_s
-        return away_s if away_s > self._bridge_cut_s + 2.0 else 0.0
+    def gone_until_s(self) -> float | None:
+        """No window comes that begins before this: the camera is away so long that an event does not go on across.
+
+        None: it may still. By the monotonic clock since the last frame: the other one may be set meanwhile.
+        """
+        away = camera_state.LOST, camera_state.CONNECTING, camera_state.STALLED
+        if self.state.state not in away or self._passed is None:
+            return None
+        last_s, passed_s = self._passed
+        away_s = time.monotonic() - passed_s
+        return last_s + away_s if away_s > self._bridge_cut_s + 2.0 else None
 
     def look(self) -> None:
         """Notice that nothing comes. To be called about once a second."""
@@ -125,16 +152,19 @@ class CameraReader(Generic[W]):
         attempts = 0
         while not self._stop.is_set():
             self.state.be(camera_state.CONNECTING)
-            frames = self.state.frames
+            frames, self._was_steady = self.state.frames, False
             reason, is_live = self._connect()
             if self._stop.is_set() or not is_live:
                 self.state.failure = "" if self._stop.is_set() else reason
                 break
-            attempts = 0 if self.state.frames > frames else attempts + 1
+            attempts = 0 if self._was_steady else attempts + 1
             wait_s = self._wait_s(attempts)
-            self.state.be(
-                camera_state.LOST, f"{reason or 'the stream ended'}; next attempt in {wait_s:.1f} s"
-            )
+            if not reason:
+                is_picture = self.state.frames - frames == 1
+                reason = "the stream ended" + (
+                    " after 1 frame: is this the address of a single picture?" if is_picture else ""
+                )
+            self.state.be(camera_state.LOST, f"{reason}; next attempt in {wait_s:.1f} s")
             self._stop.wait(wait_s)
         self.state.be(camera_state.ENDED, self.state.failure)
 
@@ -154,8 +184,8 @@ class CameraReader(Generic[W]):
             self._read(source)
         except UnreadableVideo as e:
             return redaction.without_secrets(e.reason), source is None or source.live
-        except _TooFarBehind:
-            return f"frames came more than {self._max_delay_s:g} s late", True
+        except _OutOfTime as e:
+            return str(e), True
         except Exception as e:  # one camera must not cost the others theirs
             log.exception("%s: a fault of these scripts", self.state.name)
             return redaction.redact(f"{type(e).__name__}: {e}"), source is None or source.live
@@ -181,7 +211,9 @@ class CameraReader(Generic[W]):
                 self.state.frames += 1
                 if self.recent is not None and (kept := self.recent.kept(frame.time_s, frame.picture)):
                     connection.pictures.append(kept)
-                connection.windows += connection.maker.push(frame)
+                windows = connection.maker.push(frame)
+                connection.windows += windows
+                self._was_steady |= bool(windows) or connection.lasts_s() > _STEADY_S
                 if connection.is_placed(frame.time_s, self._clock()):
                     self._pass_on(connection, self._lateness_s(connection, frame.time_s))
         finally:
@@ -193,10 +225,11 @@ class CameraReader(Generic[W]):
         """Give on what has come of a connection whose place on the clock is known."""
         if not connection.number:
             self._place(connection)
-        self._last_s = connection.offset_s + connection.last_s
+        self._passed = connection.offset_s + connection.last_s, self.state.last_frame_s
         for kept in connection.pictures:
             assert self.recent is not None
-            self.recent.keep(KeptPicture(kept.time_s + connection.offset_s, kept.jpeg))
+            if (time_s := kept.time_s + connection.offset_s) > connection.after_s:
+                self.recent.keep(KeptPicture(time_s, kept.jpeg))
         for window in connection.windows:
             self._handover.put(
                 WaitingWindow(
@@ -207,29 +240,44 @@ class CameraReader(Generic[W]):
         connection.windows.clear()
 
     def _place(self, connection: _Connection[W]) -> None:
-        """Number a connection, place it behind the one before, and see how much footage is lost between."""
-        bridged_s = 0.0
-        if connection.is_live and self._last_s is not None:
-            connection.offset_s = max(connection.offset_s, self._last_s + 1e-3 - connection.first_s)
-            lost_s = connection.offset_s + connection.first_s - self._last_s
-            bridged_s = lost_s if lost_s <= self._bridge_cut_s else 0.0
+        """Number a connection, put it behind the one before, and see how much footage is lost between.
+
+        One that repeats more than a little of what came before keeps its times: those windows come a second time. So
+        does one behind times that were ahead of the clock.
+        """
+        bridged_s, begins_anew = 0.0, False
+        if connection.is_live and self._passed is not None:
+            last_s = self._passed[0]
+            lost_s = connection.offset_s + connection.first_s - last_s
+            begins_anew = last_s > self._clock() + _AHEAD_S
+            if not begins_anew and -_OVERLAP_S <= lost_s < 1e-3:
+                connection.offset_s += 1e-3 - lost_s
+                lost_s = 1e-3
+            bridged_s = lost_s if 0 < lost_s <= self._bridge_cut_s else 0.0
+            connection.after_s = -math.inf if begins_anew else last_s
+            if self.recent is not None and begins_anew:
+                self.recent = self.recent.anew()
         connection.number = self._count = self._count + 1
         self.state.reconnections = self._count - 1
-        self._connections[connection.number] = connection.offset_s, bridged_s
+        self._connections[connection.number] = _Placed(connection.offset_s, bridged_s, begins_anew)
 
     def _lateness_s(self, connection: _Connection[W], time_s: float) -> float:
-        """By how much a frame is late. Raises _TooFarBehind where frames stay so."""
+        """By how much a frame is late. Raises _OutOfTime where frames stay so, or ahead of the clock."""
         if not connection.is_live:
             return 0.0
-        late_s, now_s = max(self._clock() - connection.offset_s - time_s, 0.0), time.monotonic()
-        if late_s <= self._max_delay_s:
-            self._late_since_s = None
-        elif self._late_since_s is None:
-            self._late_since_s = now_s
-        elif now_s - self._late_since_s > self._stall_s:
-            self._late_since_s = None
-            raise _TooFarBehind
-        return late_s
+        late_s, now_s = self._clock() - connection.offset_s - time_s, time.monotonic()
+        if -_AHEAD_S <= late_s <= self._max_delay_s:
+            connection.out_since_s = None
+        elif connection.out_since_s is None:
+            connection.out_since_s = now_s
+        elif now_s - connection.out_since_s > self._stall_s:
+            much = (
+                f"{self._max_delay_s:g} s late"
+                if late_s > 0
+                else f"{_AHEAD_S:g} s ahead of this machine's clock"
+            )
+            raise _OutOfTime(f"frames came more than {much}")
+        return max(late_s, 0.0)
 
 
 class _Connection(Generic[W]):
@@ -245,7 +293,14 @@ class _Connection(Generic[W]):
         self.offset_s = clock_s - first_s if is_live else 0.0
         self.pictures: list[KeptPicture] = []
         self.windows: list[W] = []
+        self.after_s = -math.inf  # pictures of up to here are there already
+        self.out_since_s: float | None = None
         self._began_s = self._earlier_s = clock_s
+        self._since_s = time.monotonic()
+
+    def lasts_s(self) -> float:
+        """How long ago its first frame came."""
+        return time.monotonic() - self._since_s
 
     def is_placed(self, time_s: float, clock_s: float) -> bool:
         """Take note of when a frame has come; returns whether the burst is over."""

@@ -49,6 +49,10 @@ class RecentFootage:
             while self._kept[0].time_s < kept.time_s - self._seconds:
                 self._kept.popleft()
 
+    def anew(self) -> RecentFootage:
+        """Another for as many seconds: of a camera whose times go back. Clips that are written go on with this one."""
+        return RecentFootage(self._seconds)
+
     def between(self, begin_s: float, end_s: float) -> list[KeptPicture]:
         """What is kept of [begin_s, end_s), in order."""
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -113,7 +114,13 @@ class _Followed(Generic[W]):
         self.is_live = True
         self.connection = 0
         self.is_finished = False
-        self.follower = EventFollower(model.events_by, self._name)
+        self._events_by = model.events_by
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Follow windows whose times go back behind those that came before."""
+        self.follower = EventFollower(self._events_by, self._name)
+        self.last_start_s = -math.inf
 
     def _name(self, event: Event) -> str:
         return event_publisher.event_id(self.state.name, self.is_live, event)
@@ -198,12 +205,18 @@ class CameraWatch(Generic[W]):
         self._handover.took(now_s - began_s)
         item.camera.judged(judged.p_violent, item.late_s + now_s - item.arrived_s)
         lost_s = camera.reader.bridged_s(camera.connection, item.connection)
+        if lost_s is None:
+            self._publish(camera, camera.follower.finish())
+            camera.begin_anew()
         camera.connection, camera.is_live = item.connection, item.may_drop
         offset_s = camera.reader.offset_s(item.connection)
         window = replace(
             judged, start_s=round(judged.start_s + offset_s, 2), end_s=round(judged.end_s + offset_s, 2)
         )
-        self._publish(camera, camera.follower.push(window, lost_s))
+        if window.start_s <= camera.last_start_s:  # a new connection repeats what came before
+            return
+        camera.last_start_s = window.start_s
+        self._publish(camera, camera.follower.push(window, lost_s or 0.0))
 
     def _look(self) -> None:
         """See to what no window tells: cameras that stand still, are away, or have ended."""
@@ -212,8 +225,9 @@ class CameraWatch(Generic[W]):
             self._tell_state(camera)
             if self._handover.holds(camera.state):
                 continue
-            if camera.reader.away_s():
-                self._publish(camera, camera.follower.pass_time(self._clock() - _CLOCKS_DIFFER_S))
+            gone_until_s = camera.reader.gone_until_s()
+            if gone_until_s is not None:
+                self._publish(camera, camera.follower.pass_time(gone_until_s - _CLOCKS_DIFFER_S))
             if camera.reader.join(0) and not self._handover.holds(camera.state):
                 self._finish(camera)
         if time.monotonic() - self._said_s >= _SAY_EVERY_S:
