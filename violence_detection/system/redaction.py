@@ -11,12 +11,20 @@ from violence_detection.errors import UserError
 
 #: User and password before a host; a password may hold what an address must not. `host:80/x@y` is none.
 _LOGIN = (
-    re.compile(r"(\w+://)[^\s/'\"<>]*@"),
-    re.compile(r"(\w+://)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),
+    re.compile(r"(\w+:/+)[^\s/'\"<>]*@"),
+    re.compile(r"(\w+:/+)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),
 )
 #: Also in paths, where cameras have it: /user=admin_password=..._channel=1.sdp
 _SECRET_VALUE = re.compile(
     r"(?i)([?&#/;_][\w.-]*(?:token|key|sig|secret|pass|pwd|psw|auth|credential)[\w.-]*=)[^&#\s'\"<>)]+"
+)
+
+#: The same in what somebody meant to be an address: with a name before it, `rtsp//me:pw@host`, `me:pw@host`.
+_MISTYPED_LOGIN = (
+    re.compile(r"^((?:[A-Za-z0-9][\w-]*=)?\w*(?:\W{0,3}//+|:/))[^/]*@", re.DOTALL),
+    re.compile(
+        r"^((?:[A-Za-z0-9][\w-]*=)?(?:\w*(?:\W{0,3}//+|:/))?)[^/@:]*:(?!\d+(?:[/\s]|$)).*@", re.DOTALL
+    ),
 )
 
 
@@ -52,6 +60,13 @@ def without_secrets(text: str) -> str:
     for login in _LOGIN:
         text = login.sub(r"\1", text)
     return _SECRET_VALUE.sub(r"\1...", text)
+
+
+def mistyped(text: str) -> str:
+    """What somebody gave that is neither file nor address, to be shown: without what may have been meant as a login."""
+    for login in _MISTYPED_LOGIN:
+        text = login.sub(r"\1", text)
+    return without_secrets(text)
 
 
 def without_secrets_in(value: Any) -> Any:
