@@ -41,13 +41,16 @@ def safe_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def split(url: str) -> SplitResult:
-    """The parts of an address that somebody gave. Raises UserError, which shows no login, where they cannot be told."""
+def split(url: str, shown: str = "") -> SplitResult:
+    """The parts of an address that somebody gave. Raises UserError where they cannot be told.
+
+    `shown`: how the error shows it; else without its login.
+    """
     try:
         return urlsplit(url)
     except ValueError:
         scheme, _, behind = url.partition("://")
-        shown = redact(f"{scheme}://{behind.rpartition('@')[2]}")
+        shown = shown or redact(f"{scheme}://{behind.rpartition('@')[2]}")
     # outside of the handler: the error of the split may hold the password
     raise UserError(
         f"the address {shown} cannot be read. In a user name or password, characters such as [ ] / ? # @ must be "
@@ -67,6 +70,17 @@ def mistyped(text: str) -> str:
     for login in _MISTYPED_LOGIN:
         text = login.sub(r"\1", text)
     return without_secrets(text)
+
+
+def place(url: str) -> str:
+    """Scheme, host and port of what was given as an address, for where the path may be the secret, too."""
+    found = re.match(r"\w*:?/{0,2}[^\s/?#]*", mistyped(url))
+    return found[0] if found else ""
+
+
+def places_in(text: str) -> str:
+    """Any text with no more than scheme, host and port of the addresses it holds."""
+    return re.sub(r"(\w+://[^\s/?#'\"<>]*)[/?#][^\s'\"<>]*", r"\1/...", without_secrets(text))
 
 
 def without_secrets_in(value: Any) -> Any:

@@ -236,7 +236,7 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
         'violence_probability{camera="yard"} 0.75',
         'violence_camera_state{camera="yard",state="live"} 1.0',
         'violence_camera_state{camera="door",state="live"} 0.0',
-        'violence_messages_failed_total{output="webhook http://127.0.0.1:1/x"} 0.0',
+        'violence_messages_failed_total{output="webhook http://127.0.0.1:1"} 0.0',
     ):
         assert line in text.splitlines()
     assert 'violence_frames_total{camera="yard"} 251.0' in later

@@ -36,7 +36,8 @@ class CommandOutput(Outbox):
         try:
             self._words = shlex.split(command)
         except ValueError as e:
-            raise UserError(f"on_event cannot be split into words ({e}). Received: {command}") from e
+            # a command may hold keys: it is not shown
+            raise UserError(f"on_event cannot be split into words ({e})") from e
         if not self._words:
             raise UserError("on_event is empty. Name a command")
         self._timeout_s = timeout_s

@@ -9,10 +9,10 @@ import uuid
 from typing import Any
 from urllib.parse import unquote
 
-from violence_detection.errors import UserError
 from violence_detection.prediction.event_follower import END
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs import addresses
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.system import redaction
 
@@ -23,6 +23,7 @@ _KEEPALIVE_S = 20
 _WAIT_S, _LONGEST_WAIT_S, _MOST_WAITING = 1, 30, 500
 _AT_LEAST_ONCE = 1
 PASSWORD = "MQTT_PASSWORD"
+_FORM = "mqtt://[user@]host[:port] or mqtts://..."
 
 
 class MqttOutput(Outbox):
@@ -40,7 +41,7 @@ class MqttOutput(Outbox):
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
-        parts = _parts(url)
+        parts = addresses.split("mqtt", url, ("mqtt", "mqtts"), _FORM)
         self._prefix = prefix.strip("/")
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"violence-{uuid.uuid4().hex[:12]}")
         self._client.max_queued_messages_set(_MOST_WAITING)
@@ -52,7 +53,7 @@ class MqttOutput(Outbox):
         is_tls = parts.scheme == "mqtts"
         if is_tls:
             self._client.tls_set()
-        self._where = redaction.safe_url(url)
+        self._where = redaction.place(url)
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = self._unreachable
@@ -147,17 +148,3 @@ class MqttOutput(Outbox):
         if not self._said_unreachable:
             log.warning("mqtt: %s cannot be reached; it is tried again", self._where)
         self._said_unreachable = True
-
-
-def _parts(url: str) -> Any:
-    wrong = UserError(
-        f"mqtt must be mqtt://[user@]host[:port] or mqtts://... Received: {redaction.safe_url(url)}"
-    )
-    parts = redaction.split(url)
-    try:
-        port = parts.port
-    except ValueError as e:
-        raise wrong from e
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
-        raise wrong
-    return parts

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.prediction.live.outputs import webhook
 from violence_detection.prediction.live.outputs.command import CommandOutput
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
@@ -31,8 +32,9 @@ def opened(
     try:
         if live.on_event is not None:
             outboxes.append(CommandOutput(live.on_event, live.on_event_timeout_s))
-        for url in live.webhook:  # one by one: where one is refused, those before it are closed
-            outboxes.append(WebhookOutput(url, live.webhook_timeout_s))
+        # one by one: where one is refused, those before it are closed
+        for url, name in zip(live.webhook, webhook.names(live.webhook), strict=True):
+            outboxes.append(WebhookOutput(url, live.webhook_timeout_s, name=name))
         if live.mqtt is not None:
             outboxes.append(MqttOutput(live.mqtt, live.mqtt_prefix))
         if live.metrics_port:
