@@ -348,7 +348,9 @@ def test_flags_that_there_are_not_are_refused_without_what_addresses_hold(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit):
-        cli.parser(None).parse_args(["--webhok=https://hooks.example/GEHEIM", "--mqt=mqtt://me:GEHEIM@host:1"])
+        cli.parser(None).parse_args(
+            ["--webhok=https://hooks.example/GEHEIM", "--mqt=mqtt://me:GEHEIM@host:1"]
+        )
     said = capsys.readouterr().err
     assert "unrecognized arguments: --webhok=https://hooks.example/... --mqt=mqtt://host:1" in said
     assert "GEHEIM" not in said

@@ -19,7 +19,7 @@ from violence_detection.system import redaction
 log = logging.getLogger(__name__)
 #: The broker itself says offline when it has not heard of these scripts for 1.5 times as long.
 _KEEPALIVE_S = 20
-#: Waits between attempts to reach the broker, and messages kept meanwhile.
+#: Waits between attempts to reach the broker, and messages that the client takes before it answers.
 _WAIT_S, _LONGEST_WAIT_S, _MOST_WAITING = 1, 30, 500
 _AT_LEAST_ONCE = 1
 PASSWORD = "MQTT_PASSWORD"
@@ -63,24 +63,33 @@ class MqttOutput(Outbox):
         #: Cameras' states, events and the client's own thread all publish these; the last value of each must go last.
         self._retaining = threading.RLock()
         self._open: set[tuple[str, str]] = set()
-        self._said_unreachable = self._was_connected = False
+        self._said_unreachable = self._was_connected = self._is_connected = False
+        super().__init__()
         self._client.connect_async(
             parts.hostname or "localhost", parts.port or (8883 if is_tls else 1883), _KEEPALIVE_S
         )
         self._client.loop_start()
-        super().__init__()
+
+    def is_ready(self) -> bool:
+        """Whether the broker is there."""
+        return self._is_connected
+
+    def send(self, message: EventMessage) -> None:
+        """Have a message sent; whether an event is open is told at once, or as it is when the broker is there."""
+        with self._retaining:
+            # the end of one event, which waits for its clip, may come behind the beginning of the next
+            change = self._open.discard if message.news.kind == END else self._open.add
+            change((message.camera, message.news.event_id))
+            is_open = any(camera == message.camera for camera, _ in self._open)
+            self._keep(f"{message.camera}/violence", "ON" if is_open else "OFF")
+        super().send(message)
 
     def deliver(self, message: EventMessage) -> None:
-        """Publish it; the client keeps it while the broker is away. Raises ValueError where too much waits."""
-        kind = message.news.kind
+        """Publish it. Raises ValueError where too much waits."""
         is_taken = True
-        if message.jpeg and kind != END:
+        if message.jpeg and message.news.kind != END:
             is_taken = self._publish(f"{message.camera}/snapshot", message.jpeg, retain=True)
         is_taken = self._publish("events", message.text(), retain=False) and is_taken
-        # the end of one event, which waits for its clip, may come behind the beginning of the next
-        (self._open.discard if kind == END else self._open.add)((message.camera, message.news.event_id))
-        is_open = any(camera == message.camera for camera, _ in self._open)
-        self._keep(f"{message.camera}/violence", "ON" if is_open else "OFF")
         if not is_taken:
             raise ValueError(f"{_MOST_WAITING} messages wait for the broker already")
 
@@ -113,8 +122,10 @@ class MqttOutput(Outbox):
     def _send_retained(self) -> None:
         """Publish what is to stand on the broker and was not handed to the client, as far as it takes it now.
 
-        With `_retaining` held.
+        With `_retaining` held. Nothing is, while the broker is away: it is told what holds when it is back.
         """
+        if not self._is_connected:
+            return
         for topic, value in self._retained.items():
             if topic in self._unsent:
                 if not self._publish(topic, value, retain=True):
@@ -138,11 +149,18 @@ class MqttOutput(Outbox):
             # a broker that was started anew may have forgotten all
             self._unsent |= set(self._retained) if self._was_connected else {"status"}
             self._was_connected = True
+            self._be(connected=True)
             self._send_retained()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._be(connected=False)
         if reason.is_failure:
             log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
+
+    def _be(self, connected: bool) -> None:
+        with self._changed:
+            self._is_connected = connected
+            self._changed.notify()
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
         if not self._said_unreachable:
