@@ -7,18 +7,20 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 
 @contextmanager
-def started(port: int) -> Iterator[None]:
-    """A broker that lets everybody in."""
+def started(port: int, certificate: Path | None = None) -> Iterator[None]:
+    """A broker that lets everybody in. `certificate`: a file with its own and the key, for TLS."""
     amqtt = pytest.importorskip("amqtt.broker")
     loop = asyncio.new_event_loop()
+    tls = {"ssl": True, "certfile": str(certificate), "keyfile": str(certificate)} if certificate else {}
     config = {
-        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", **tls}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
 

@@ -7,30 +7,26 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import live_parts
-import mqtt_broker
 import pytest
 import requests
 from requests.adapters import HTTPAdapter
 
 from violence_detection.errors import UserError
+from violence_detection.prediction.config import OutputConfig
 from violence_detection.prediction.event_follower import EventNews
 from violence_detection.prediction.events import Event
+from violence_detection.prediction.live import watch
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.prediction.live.messages import EventMessage
-from violence_detection.prediction.live.outputs import mqtt, outbox, ways
+from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.command import CommandOutput
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
-from violence_detection.prediction.live.outputs.mqtt import MqttOutput
-from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 
@@ -78,14 +74,36 @@ def test_a_slow_or_failing_command_keeps_nobody_waiting(
     output.close(5)
     assert time.monotonic() - began_s < 2
     assert "took more than 0.3 s and was killed" in caplog.text
-    for command, said in (("false", "ended with exit code 1"), ("/no/such/command", "No such file")):
+    gone = tmp_path / "gone.sh"
+    gone.touch(0o755)
+    for command, said in ((str(gone), "No such file"), ("false", "ended with exit code 1")):
         output = CommandOutput(command, 5)
+        gone.unlink(missing_ok=True)
         output.send(_message())
         output.close(5)
         assert output.failed == 1
         assert said in caplog.text
-    with pytest.raises(UserError, match="on_event"):
-        CommandOutput("a 'b", 5)
+
+
+def test_a_command_that_cannot_be_run_is_refused_at_the_start_without_its_arguments(tmp_path: Path) -> None:
+    script, folder = tmp_path / "on event.sh", tmp_path / "folder"
+    script.touch(0o644)
+    folder.mkdir()
+    for command, said in (
+        ("sh 'GEHEIM", "cannot be split into words"),
+        ("", "is empty"),
+        (f"{tmp_path}/notfiy.sh GEHEIM", "there is no command .*/notfiy.sh. No shell reads it"),
+        ("no-such-command GEHEIM", "there is no command no-such-command"),
+        (f"{folder} GEHEIM", "there is no command .*/folder"),
+        (f"'{script}' GEHEIM", r"on event.sh cannot be executed. Run: chmod \+x '/.*/on event.sh'"),
+    ):
+        with pytest.raises(UserError, match=said) as e:
+            watch.check(LiveConfig(on_event=command), OutputConfig())
+        assert "GEHEIM" not in str(e.value)
+        with pytest.raises(UserError, match=said):
+            CommandOutput(command, 5)
+    script.chmod(0o755)
+    watch.check(LiveConfig(on_event=f"'{script}' GEHEIM"), OutputConfig())
 
 
 class _Server(ThreadingHTTPServer):
@@ -146,125 +164,6 @@ def test_a_webhook_is_tried_again_and_its_password_shown_nowhere(
         WebhookOutput("ftp://host/x", 1)
 
 
-class _Held(Outbox):
-    """Holds each message until it is told to go on; keeps what it was given."""
-
-    name = "held"
-
-    def __init__(self) -> None:
-        self.has_one, self.go_on = threading.Event(), threading.Event()
-        self.got: list[EventMessage] = []
-        super().__init__()
-
-    def deliver(self, message: EventMessage) -> None:
-        self.got.append(message)
-        self.has_one.set()
-        self.go_on.wait(5)
-
-
-def _news(camera: str, kind: str, p_violent: float = 0.9) -> EventMessage:
-    event = Event(1, 2, p_violent, 1.5)
-    return replace(_message(), camera=camera, news=EventNews(kind, f"{camera}-1", event))
-
-
-def _held_with(news: list[EventMessage]) -> _Held:
-    """An outbox that has sent these, after one of the camera `first` had kept it from sending them."""
-    held = _Held()
-    held.send(_news("first", "new"))
-    assert held.has_one.wait(5)
-    for one in news:
-        held.send(one)
-    held.go_on.set()
-    held.close(5)
-    return held
-
-
-def _told(held: _Held) -> list[tuple[str, str, float]]:
-    return [(m.camera, m.news.kind, m.news.event.p_violent) for m in held.got[1:]]
-
-
-def test_what_is_newer_of_an_event_stands_for_an_update_that_waits(caplog: pytest.LogCaptureFixture) -> None:
-    updates = [_news("front", "update", float(number)) for number in range(300)]
-    held = _held_with(
-        [
-            _news("yard", "new"),
-            _news("front", "new", 0.5),
-            *updates,
-            _news("yard", "update", 0.91),
-            _news("gate", "new"),
-            _news("yard", "end", 0.92),
-            _news("gate", "end"),
-        ]
-    )
-    assert _told(held) == [
-        ("yard", "new", 0.9),
-        ("front", "new", 0.5),
-        ("front", "update", 299),
-        ("yard", "end", 0.92),
-        ("gate", "new", 0.9),
-        ("gate", "end", 0.9),
-    ]
-    assert (held.sent, held.failed) == (7, 0), "what was replaced is no message that did not arrive"
-    assert not caplog.text
-
-
-def test_where_too_many_wait_updates_are_given_up_before_beginnings_and_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(outbox, "_MOST", 3)
-    held = _held_with(
-        [
-            _news("yard", "new"),
-            _news("front", "update", 0.6),
-            _news("gate", "update"),
-            _news("front", "update", 0.7),
-            _news("yard", "end"),  # front's update goes
-            _news("door", "new"),  # gate's
-            _news("front", "update", 0.8),  # this itself: nothing else is an update
-            _news("door", "end"),  # yard's beginning, the oldest
-        ]
-    )
-    assert _told(held) == [("yard", "end", 0.9), ("door", "new", 0.9), ("door", "end", 0.9)]
-    assert (held.sent, held.failed) == (4, 4)
-    said = ["update of front-1", "update of gate-1", "update of front-1", "new of yard-1"]
-    assert [r.getMessage() for r in caplog.records] == [
-        f"held: too slow, {lost} is given up" for lost in said
-    ]
-
-
-class _SlowCount(int):
-    """A number that lets other threads go on while it is added to, as any may between reading and writing."""
-
-    def __add__(self, other: int) -> _SlowCount:
-        time.sleep(1e-4)
-        return _SlowCount(int(self) + other)
-
-
-def test_every_message_that_is_given_up_counts_whichever_thread_had_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """News come of the thread that judges, and those that wait for a clip of the one that writes clips."""
-    monkeypatch.setattr(outbox, "_MOST", 1)
-    held = _Held()
-    held.send(_message())
-    assert held.has_one.wait(5)
-    held.failed = _SlowCount(0)
-
-    def send() -> None:
-        for _ in range(50):
-            held.send(_message())
-
-    threads = [threading.Thread(target=send) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    given_up = held.failed
-    held.go_on.set()
-    held.close(5)
-    assert given_up == 99, "one waits"
-
-
 def test_at_the_end_a_webhook_lets_go_of_its_connection(server: _Server) -> None:
     server.answers[:] = []
     output = WebhookOutput(f"http://127.0.0.1:{server.server_port}/hook", 2)
@@ -294,6 +193,8 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     try:
         with pytest.raises(UserError, match="Name another port"):
             MetricsServer("127.0.0.1", port, [], [])
+        with pytest.raises(UserError, match=r"my\.\.host:1 cannot be had"):
+            MetricsServer("my..host", 1, [], [])
         text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
         yard.frames = 251
         later = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
@@ -314,12 +215,6 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     assert 'violence_frames_total{camera="yard"} 251.0' in later
 
 
-@pytest.mark.parametrize("url", ["localhost", "http://host", "mqtt://", "mqtt://host:0", "mqtt://host:x"])
-def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(UserError, match="mqtt must be mqtt://"):
-        MqttOutput(url, "violence")
-
-
 @pytest.mark.parametrize("url", ["http://me:gehe[im@127.0.0.1:1/x", "mqtt://me:gehe]im@127.0.0.1:1"])
 def test_an_address_whose_password_has_a_bracket_is_refused_without_it(url: str) -> None:
     live = LiveConfig(webhook=(url,)) if url.startswith("http") else LiveConfig(mqtt=url)
@@ -327,115 +222,5 @@ def test_an_address_whose_password_has_a_bracket_is_refused_without_it(url: str)
     with pytest.raises(UserError, match=said) as e, ways.opened(live, []):
         pass
     assert "gehe" not in str(e.value)
-
-
-def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
-    """The end of one waits for its clip, and may come behind the beginning of the next. There is no broker here."""
-    output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{live_parts.free_port()}", "violence")
-    said = []
-    for kind, event_id in (("new", "1"), ("new", "2"), ("end", "1"), ("end", "2")):
-        output.send(replace(_message(), news=replace(_message().news, kind=kind, event_id=event_id)))
-        said.append(output._retained["yard/violence"])
-    began_s = time.monotonic()
-    output.close(1)
-    assert said == ["ON", "ON", "ON", "OFF"]
-    assert time.monotonic() - began_s < 5, "a broker that is away keeps nobody from ending"
-
-
-def _wait_until(is_so: Callable[[], bool]) -> None:
-    until_s = time.monotonic() + 20
-    while not is_so() and time.monotonic() < until_s:
-        time.sleep(0.02)
-
-
-def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -> None:
-    """Messages wait as for anybody who is slow; of states it is told the last, or automations would run for each."""
-    port, broker = live_parts.free_port(), live_parts.free_port()
-    output, camera = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch"), CameraState("yard", "rtsp://host/s")
-    try:
-        output.tell_state(camera)
-        for kind in ("new", *(["update"] * 600), "end"):
-            output.send(_news("yard", kind))
-        for kind in ("new", "update", "update"):
-            output.send(_news("gate", kind))
-        camera.be("live")
-        output.tell_state(camera)
-        assert (output.sent, output.failed) == (0, 0)
-        with (
-            mqtt_broker.started(broker),
-            mqtt_broker.subscribed(broker, "watch/#") as heard,
-            mqtt_broker.reachable_at(port, broker),
-        ):
-            _wait_until(lambda: output.sent == 4 and len(heard) >= 8)
-            output.close(5)
-            _wait_until(lambda: ("watch/status", b"offline") in heard)
-        events = [json.loads(text) for topic, text in heard if topic == "watch/events"]
-        assert [(e["camera"], e["type"]) for e in events] == [
-            ("yard", "new"), ("yard", "end"), ("gate", "new"), ("gate", "update"),
-        ]  # fmt: skip
-        assert sorted((topic, text) for topic, text in heard if topic != "watch/events") == [
-            ("watch/gate/violence", b"ON"),
-            ("watch/status", b"offline"),
-            ("watch/status", b"online"),
-            ("watch/yard/state", b"live"),
-            ("watch/yard/violence", b"OFF"),
-        ]
-        assert (output.sent, output.failed) == (4, 0)
-    finally:
-        output.close(0)
-
-
-def test_what_a_broker_that_never_comes_has_not_got_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
-    for kind in ("new", "end"):
-        output.send(_news("yard", kind))
-    output.close(0.2)
-    assert (output.sent, output.failed) == (0, 2)
-    assert "mqtt: 2 messages were not sent in time" in caplog.text
-
-
-def test_a_broker_that_answers_nothing_ends_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The client takes four messages before an answer comes."""
-    monkeypatch.setattr(mqtt, "_MOST_WAITING", 4)
-    with mqtt_broker.silent() as port:
-        output = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch")
-        _wait_until(output.is_ready)
-        for kind in ("new", "end"):  # with online, ON and OFF there are five
-            output.send(_news("yard", kind))
-        _wait_until(lambda: output.sent + output.failed == 2)
-        output.close(0)
-    assert (output.sent, output.failed) == (1, 1)
-    assert "end of yard-1 did not arrive: 4 messages wait for the broker already" in caplog.text
-
-
-def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_just_begun(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The client's thread tells all once more; meanwhile another says ON."""
-    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
-    output._keep("yard/violence", "OFF")
-    output._was_connected = True
-    told: list[tuple[str, str | bytes]] = []
-    has_one, go_on = threading.Event(), threading.Event()
-    publish = output._client.publish
-
-    def slow(topic: str, payload: str | bytes, *how: Any) -> Any:
-        if payload == "OFF":
-            has_one.set()
-            go_on.wait(0.2)
-        told.append((topic, payload))
-        return publish(topic, payload, *how)
-
-    monkeypatch.setattr(output._client, "publish", slow)
-    again = threading.Thread(
-        target=output._connected, args=(None, None, None, SimpleNamespace(is_failure=False), None)
-    )
-    again.start()
-    assert has_one.wait(5)
-    output._keep("yard/violence", "ON")
-    go_on.set()
-    again.join()
-    output.close(1)
-    assert [payload for topic, payload in told if topic == "watch/yard/violence"][-1] == "ON"
+    with pytest.raises(UserError, match=said):
+        watch.check(live, OutputConfig())

@@ -13,15 +13,14 @@ import pytest
 import requests
 
 from violence_detection.errors import UserError
-from violence_detection.prediction.event_follower import EventNews
-from violence_detection.prediction.events import Event
+from violence_detection.prediction.config import OutputConfig
+from violence_detection.prediction.live import watch
 from violence_detection.prediction.live.config import LiveConfig
-from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
-MESSAGE = EventMessage("yard", "rtsp://host/s", EventNews("new", "yard-1", Event(1, 2, 0.9, 1.5)), 0.5, True)
+MESSAGE = live_parts.news("yard", "new")
 #: As Slack, Discord, Telegram and Home Assistant have it.
 SECRET_PATHS = [
     "/services/T0GEHEIM/B0GEHEIM/XXGEHEIMXX",
@@ -162,5 +161,7 @@ def test_a_webhook_that_cannot_work_is_refused_at_the_start_and_shown_by_its_hos
 ) -> None:
     with pytest.raises(UserError, match=shown) as e, ways.opened(LiveConfig(webhook=(url,)), []):
         pass
+    with pytest.raises(UserError, match=shown):
+        watch.check(LiveConfig(webhook=(url,)), OutputConfig())
     assert "GEH" not in str(e.value)
     assert "EIM" not in str(e.value)

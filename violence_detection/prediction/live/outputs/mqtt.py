@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
+import sys
 import threading
 import uuid
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote
 
+from violence_detection.errors import UserError
 from violence_detection.prediction.event_follower import END
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.messages import EventMessage
@@ -23,7 +27,7 @@ _KEEPALIVE_S = 20
 _WAIT_S, _LONGEST_WAIT_S, _MOST_WAITING = 1, 30, 500
 _AT_LEAST_ONCE = 1
 PASSWORD = "MQTT_PASSWORD"
-_FORM = "mqtt://[user@]host[:port] or mqtts://..."
+_FORM = "mqtt://host or mqtts://host, with user@ before the host and :port behind it if need be"
 
 
 class MqttOutput(Outbox):
@@ -37,11 +41,12 @@ class MqttOutput(Outbox):
 
     name = "mqtt"
 
-    def __init__(self, url: str, prefix: str):
+    def __init__(self, url: str, prefix: str, ca: Path | None = None):
+        """Raises UserError as `checked` does."""
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
-        parts = addresses.split("mqtt", url, ("mqtt", "mqtts"), _FORM)
+        parts, tls = checked(url, ca)
         self._prefix = prefix.strip("/")
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"violence-{uuid.uuid4().hex[:12]}")
         self._client.max_queued_messages_set(_MOST_WAITING)
@@ -50,9 +55,8 @@ class MqttOutput(Outbox):
         password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)
         if parts.username:
             self._client.username_pw_set(unquote(parts.username), password)
-        is_tls = parts.scheme == "mqtts"
-        if is_tls:
-            self._client.tls_set()
+        if tls:
+            self._client.tls_set_context(tls)
         self._where = redaction.place(url)
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
@@ -63,10 +67,11 @@ class MqttOutput(Outbox):
         #: Cameras' states, events and the client's own thread all publish these; the last value of each must go last.
         self._retaining = threading.RLock()
         self._open: set[tuple[str, str]] = set()
-        self._said_unreachable = self._was_connected = self._is_connected = False
+        self._was_connected = self._is_connected = False
+        self._said = ""
         super().__init__()
         self._client.connect_async(
-            parts.hostname or "localhost", parts.port or (8883 if is_tls else 1883), _KEEPALIVE_S
+            parts.hostname or "localhost", parts.port or (8883 if tls else 1883), _KEEPALIVE_S
         )
         self._client.loop_start()
 
@@ -144,7 +149,7 @@ class MqttOutput(Outbox):
             log.warning("mqtt: %s does not let us in: %s", self._where, reason)
             return
         log.info("mqtt: connected to %s", self._where)
-        self._said_unreachable = False
+        self._said = ""
         with self._retaining:
             # a broker that was started anew may have forgotten all
             self._unsent |= set(self._retained) if self._was_connected else {"status"}
@@ -163,6 +168,39 @@ class MqttOutput(Outbox):
             self._changed.notify()
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
-        if not self._said_unreachable:
-            log.warning("mqtt: %s cannot be reached; it is tried again", self._where)
-        self._said_unreachable = True
+        """Called where the client catches what went wrong, and says not what."""
+        why = _reason(sys.exc_info()[1])
+        if why != self._said:
+            log.warning("mqtt: %s cannot be reached (%s); it is tried again", self._where, why)
+        self._said = why
+
+
+def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | None]:
+    """The parts of a broker's address, and how TLS is to check it; `ca`: the file of the one CA that may vouch for it.
+
+    Raises UserError for what is no such address, and for a file that holds no certificate.
+    """
+    parts = addresses.split("mqtt", url, ("mqtt", "mqtts"), _FORM)
+    if parts.scheme == "mqtt":
+        if ca:
+            raise UserError(f"mqtt_ca is for mqtts://. Received: {redaction.place(url)}")
+        return parts, None
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is None:
+        tls.load_default_certs()
+        return parts, tls
+    try:
+        tls.load_verify_locations(ca)
+        why = "" if tls.cert_store_stats()["x509"] else "it holds other things"
+    except OSError as e:  # ssl.SSLError is one
+        why = _reason(e)
+    if why:
+        raise UserError(f"mqtt_ca: no certificate can be read from {ca} ({why}). Give a PEM file of the CA's")
+    return parts, tls
+
+
+def _reason(error: BaseException | None) -> str:
+    """What is wrong, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}. A CA of your own is trusted with --mqtt-ca FILE"
+    return str(getattr(error, "strerror", None) or error or "no reason is known")

@@ -25,7 +25,7 @@ _POSTED_AGAIN, _MOST_REDIRECTIONS = (307, 308), 5
 _LONGEST_SHOWN = 20
 #: Loggers of the client, which show the path of each attempt.
 _CLIENT = tuple(map(logging.getLogger, ("urllib3.connectionpool", "urllib3.util.retry")))
-_FORM = "http://host/... or https://host/..."
+_FORM = "an address such as http://host/path or https://host/path"
 
 
 def names(urls: Sequence[str]) -> list[str]:
@@ -33,6 +33,15 @@ def names(urls: Sequence[str]) -> list[str]:
     places = [f"webhook {redaction.place(url)}" for url in urls]
     counts = [places[: i + 1].count(place) for i, place in enumerate(places)]
     return [place if n == 1 else f"{place} {n}" for place, n in zip(places, counts, strict=True)]
+
+
+def check(url: str) -> str:
+    """The path and query, as they are sent. Raises UserError for what is no address of HTTP."""
+    addresses.split("webhook", url, ("http", "https"), _FORM)
+    try:
+        return requests.Request("POST", url).prepare().path_url
+    except requests.RequestException:
+        raise addresses.refused("webhook", url, _FORM) from None
 
 
 class WebhookOutput(Outbox):
@@ -44,9 +53,8 @@ class WebhookOutput(Outbox):
 
     def __init__(self, url: str, timeout_s: float, wait_s: float = 0.5, name: str = ""):
         """Raises UserError for what is no address of HTTP."""
-        addresses.split("webhook", url, ("http", "https"), _FORM)
         self.name = name or names([url])[0]
-        self._url, self._timeout_s, self._path = url, timeout_s, _OwnPath(url)
+        self._url, self._timeout_s, self._path = url, timeout_s, _OwnPath(url, check(url))
         self._session = _Session()
         self._session.max_redirects = _MOST_REDIRECTIONS
         retry = urllib3.Retry(
@@ -102,12 +110,8 @@ class _Session(requests.Session):
 class _OwnPath:
     """Knows the path and query of an address, and takes them out of texts."""
 
-    def __init__(self, url: str):
-        """Raises UserError where its client cannot read it."""
-        try:
-            sent = requests.Request("POST", url).prepare().path_url
-        except requests.RequestException:
-            raise addresses.refused("webhook", url, _FORM) from None
+    def __init__(self, url: str, sent: str):
+        """`sent`: as its client sends them."""
         parts = urlsplit(url)
         whole = {sent, sent.partition("?")[0], parts.path, f"{parts.path}?{parts.query}"}
         self._whole = sorted((text for text in whole if len(text) > 1), key=len, reverse=True)
