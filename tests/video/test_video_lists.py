@@ -47,6 +47,16 @@ def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
     assert expanded(["clips/l.txt"]) == meant
 
 
+def test_a_wave_is_the_home_folder_in_a_list_and_that_of_nobody_a_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "clips" / "~nobody-here.mp4").touch()
+    (folder / "clips" / "l.txt").write_text("~/a.mp4\nyard=growing:~/new.ts\n~nobody-here.mp4\n")
+    meant = [f"{folder}/a.mp4", f"yard=growing:{folder}/new.ts", "clips/~nobody-here.mp4"]
+    assert expanded(["clips/l.txt"]) == meant
+
+
 @pytest.mark.parametrize(
     "login", ["admin:S3cretPw@", "S3cretPw@", ":S3c/retPw@", "admin:S3c'r\"et<Pw@", "x:S3 [c@Pw@"]
 )
