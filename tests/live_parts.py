@@ -12,14 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import streamed
 
 from violence_detection.prediction.config import EventConfig
-from violence_detection.prediction.events import JudgedWindow
+from violence_detection.prediction.event_follower import EventNews
+from violence_detection.prediction.events import Event, JudgedWindow
 from violence_detection.prediction.live.live_model import PlacedWindow, WindowsOfStream
+from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.window_stream import WindowStream
 from violence_detection.video.config import ClipConfig
 from violence_detection.video.sources import Source
@@ -34,6 +37,12 @@ def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
+
+
+def news(camera: str, kind: str, p_violent: float = 0.9, event_id: str = "") -> EventMessage:
+    """What is said of an event of a camera; of its first one, where no other is named."""
+    told = EventNews(kind, event_id or f"{camera}-1", Event(1.0, 2.0, p_violent, 1.5))
+    return EventMessage(camera, "rtsp://host/s", told, 0.5, True, Path("/a/picture.jpg"))
 
 
 def picture(brightness: int, width: int = 96, height: int = 64) -> np.ndarray:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 
 @contextmanager
-def started(port: int) -> Iterator[None]:
-    """A broker that lets everybody in."""
+def started(port: int, certificate: Path | None = None) -> Iterator[None]:
+    """A broker that lets everybody in. `certificate`: a file with its own and the key, for TLS."""
     amqtt = pytest.importorskip("amqtt.broker")
     loop = asyncio.new_event_loop()
+    tls = {"ssl": True, "certfile": str(certificate), "keyfile": str(certificate)} if certificate else {}
     config = {
-        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}},
+        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", **tls}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
 
@@ -54,3 +57,49 @@ def subscribed(port: int, topics: str) -> Iterator[list[tuple[str, bytes]]]:
     finally:
         client.disconnect()
         client.loop_stop()
+
+
+@contextmanager
+def reachable_at(port: int, broker: int) -> Iterator[None]:
+    """A broker that is there already, reachable at another port from now on."""
+    with socket.create_server(("127.0.0.1", port)) as server:
+
+        def serve() -> None:
+            while True:
+                try:
+                    one = server.accept()[0]
+                except OSError:
+                    return
+                other = socket.create_connection(("127.0.0.1", broker))
+                for ends in ((one, other), (other, one)):
+                    threading.Thread(target=_copy, args=ends, daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield
+
+
+def _copy(source: socket.socket, to: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            to.sendall(data)
+        to.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """Lets one in, and then answers nothing. Yields its port."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections: list[socket.socket] = []
+
+        def serve() -> None:
+            connection = server.accept()[0]
+            connections.append(connection)
+            connection.recv(1024)
+            connection.sendall(b"\x20\x02\x00\x00")
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield int(server.getsockname()[1])
+        for connection in connections:
+            connection.close()

@@ -342,3 +342,15 @@ def test_a_missing_package_is_named_with_the_command() -> None:
     assert "the Python package no_such_package is missing" in done.stderr
     assert "pip install -r requirements.txt" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_flags_that_there_are_not_are_refused_without_what_addresses_hold(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.parser(None).parse_args(
+            ["--webhok=https://hooks.example/GEHEIM", "--mqt=mqtt://me:GEHEIM@host:1"]
+        )
+    said = capsys.readouterr().err
+    assert "unrecognized arguments: --webhok=https://hooks.example/... --mqt=mqtt://host:1" in said
+    assert "GEHEIM" not in said

@@ -128,9 +128,16 @@ def _help_text(text: str, default: Any) -> str:
     return f"{text} (default: {shown})".replace("%", "%%")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses without what the addresses among the arguments hold."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        super().error(redaction.places_in(message))
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the script's docstring as its help and the flags every script has."""
-    p = argparse.ArgumentParser(
+    p = _Parser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     p.add_argument("-v", "--verbose", action="store_true", help="log details too")

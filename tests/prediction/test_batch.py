@@ -464,6 +464,17 @@ def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) ->
         batch.find_videos([tmp_path / "gone"])
 
 
+def test_cameras_where_videos_are_asked_for_are_refused_without_their_logins(tmp_path: Path) -> None:
+    """As with --calibrate; a path may have been made of the address before."""
+    (tmp_path / "cameras.txt").write_text("front=rtsp://me:geheim@host/1\n")
+    for given in ("rtsp://me:geheim@host/1", "front=growing:x.ts", tmp_path / "cameras.txt"):
+        with pytest.raises(UserError, match="is a camera or stream, and here videos are judged") as e:
+            batch.find_videos([given])
+        assert "geheim" not in str(e.value)
+    with pytest.raises(UserError, match=r"no file or folder at rtsp:/host/1") as e:
+        batch.find_videos([Path("rtsp://me:geheim@host/1")])
+
+
 def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "locked").mkdir()
     (tmp_path / "a.mp4").touch()

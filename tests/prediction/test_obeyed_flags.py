@@ -116,7 +116,8 @@ def test_reasons_are_asked_of_the_model_as_the_flags_say(place: Path) -> None:
     [
         ("--false-events-per-hour=2", "--calibrate"), ("--explain-most=3", "--explain"),
         ("--clip-margin-s=2", "--clips"),
-        ("--mqtt-prefix=door", "--mqtt"), ("--metrics-address=0.0.0.0", "--metrics-port"),
+        ("--mqtt-prefix=door", "--mqtt"), ("--mqtt-ca=ca.pem", "--mqtt"),
+        ("--metrics-address=0.0.0.0", "--metrics-port"),
         ("--webhook-timeout-s=2", "--webhook"), ("--on-event-timeout-s=2", "--on-event"), ("--clip-max-s=9", "--clips"),
     ],
 )  # fmt: skip

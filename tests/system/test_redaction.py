@@ -67,6 +67,11 @@ def test_no_login_is_left_in_a_text(scheme: str, login: str) -> None:
     assert redaction.without_secrets(text) == f"cannot open '{scheme}://host:554/live' (401)"
 
 
+@pytest.mark.parametrize("login", ["me:secret@", "me@", "me:sec/ret@"])
+def test_no_login_is_left_where_an_address_was_taken_for_a_path(login: str) -> None:
+    assert redaction.without_secrets(f"nothing at /a/rtsp:/{login}host/1") == "nothing at /a/rtsp:/host/1"
+
+
 def test_values_that_give_access_are_left_out_and_others_stay() -> None:
     text = "https://x.org/a?v=3&access_token=abc&X-Amz-Signature=d%2F&id=7#api_key=ghi and https://y.org/?q=1"
     assert redaction.without_secrets(text) == (

@@ -37,6 +37,47 @@ def test_a_list_has_a_path_pattern_or_stream_a_line_from_its_own_folder_on(folde
     assert expanded(["clips/l.m3u"]) == expanded(["clips/l.txt"]) == expanded(["@clips/list"]) == meant
 
 
+def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
+    """A file that goes by such a name is that file; what grows does so in the list's folder."""
+    long = f"door=https://host/live.m3u8?{'x' * 5000}"
+    lines = ["front=rtsp://me:pw@host/1", "yard=growing:deep/new.ts", "gate=0", long, "a=growing:b"]
+    (folder / "clips" / "a=growing:b").touch()
+    (folder / "clips" / "l.txt").write_text("\n".join(lines))
+    meant = [lines[0], "yard=growing:clips/deep/new.ts", "gate=0", long, "clips/a=growing:b"]
+    assert expanded(["clips/l.txt"]) == meant
+
+
+def test_a_wave_is_the_home_folder_in_a_list_and_that_of_nobody_a_name(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    (folder / "clips" / "~nobody-here.mp4").touch()
+    (folder / "clips" / "l.txt").write_text("~/a.mp4\nyard=growing:~/new.ts\n~nobody-here.mp4\n")
+    meant = [f"{folder}/a.mp4", f"yard=growing:{folder}/new.ts", "clips/~nobody-here.mp4"]
+    assert expanded(["clips/l.txt"]) == meant
+
+
+@pytest.mark.parametrize(
+    "login", ["admin:S3cretPw@", "S3cretPw@", ":S3c/retPw@", "admin:S3c'r\"et<Pw@", "x:S3 [c@Pw@"]
+)
+@pytest.mark.parametrize("name", ["", "front="])
+@pytest.mark.parametrize(
+    "scheme", ["rtps://", "rtsp//", "rtsp:/", "rtsp;//", "rstp:///", "ftp://", "rtsp://[", ""]
+)
+def test_no_refusal_shows_a_login(folder: Path, scheme: str, name: str, login: str) -> None:
+    """In a list and without one. A word before @ that nothing marks as an address is a file's name."""
+    entry = f"{name}{scheme}{login}10.0.0.5/s1?token=S3cretPw"
+    (folder / "cameras.txt").write_text(f"a.mp4\n{entry}\n")
+    for given in ("cameras.txt", "@cameras.txt", entry):
+        with pytest.raises(UserError) as e:
+            expanded([given])
+        said = str(e.value)
+        assert "10.0.0.5/s1" in said
+        assert given == entry or "cameras.txt, line 2: " in said
+        secrets = ("S3c", "ret", "Pw", "admin") if scheme or ":" in login else ("token=S3c",)
+        assert not [secret for secret in secrets if secret in said], said
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -44,6 +85,7 @@ def test_a_list_has_a_path_pattern_or_stream_a_line_from_its_own_folder_on(folde
         ("none.mp4", "no file or folder at none.mp4"),
         ("@none", "no list of videos at none"),
         ("bad.txt", "bad.txt, line 2: nothing at gone.mp4"),
+        ("worse.txt", r"worse.txt, line 1: nothing at clips/b@c: d.mp4 \(paths begin at the list's folder\)"),
         ("film.txt", "is no text"),
         ("cameras.txt", "cameras.txt, line 2: the address rtsp://host/1 cannot be read"),
         ("ftp://me:s3cr[et@host/a", "nothing is called like ftp://host/a"),
@@ -52,6 +94,7 @@ def test_a_list_has_a_path_pattern_or_stream_a_line_from_its_own_folder_on(folde
 )
 def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None:
     (folder / "bad.txt").write_text("a.mp4\ngone.mp4\n")
+    (folder / "worse.txt").write_text("clips/b@c: d.mp4\n")
     (folder / "cameras.txt").write_text("rtsp://host/0\nrtsp://me:s3cr[et@host/1\n")
     (folder / "film.txt").write_bytes(b"\x00\x00\x01\xb3")
     with pytest.raises(UserError, match=said):

@@ -25,7 +25,7 @@ from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.video_progress import VideoProgress
 from violence_detection.system import console, redaction, storage
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
-from violence_detection.video import video_files, video_lists
+from violence_detection.video import sources, video_files, video_lists
 from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,10 @@ def find_videos(given: Sequence[Path | str]) -> FoundVideos:
     """
     found: dict[Path, None] = {}
     failures: dict[str, UnreadableVideo] = {}
-    for path in map(Path, video_lists.expanded([str(item) for item in given])):
+    for text in video_lists.expanded([str(item) for item in given]):
+        path = Path(text)
+        if sources.is_stream(sources.named(text)[1]) and not video_lists.is_there(path):
+            raise UserError(f"{redaction.mistyped(text)} is a camera or stream, and here videos are judged")
         if path.is_dir():
             search = VideoSearch(everywhere=True)
             inside = sorted(search.below(path))
@@ -74,7 +77,7 @@ def find_videos(given: Sequence[Path | str]) -> FoundVideos:
         elif path.is_file():
             found[path] = None
         else:
-            raise UserError(f"no file or folder at {redaction.without_secrets(str(path))}")
+            raise UserError(f"no file or folder at {redaction.mistyped(text)}")
     for failure in failures.values():
         log.warning("%s: %s", failure.path, failure.reason)
     return FoundVideos(tuple(found), tuple(failures.values()))

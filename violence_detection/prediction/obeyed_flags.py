@@ -45,6 +45,7 @@ _ONLY_WITH = {
     "clip_max_s": "clips",
     "on_event_timeout_s": "on_event",
     "webhook_timeout_s": "webhook",
+    "mqtt_ca": "mqtt",
     "mqtt_prefix": "mqtt",
     "metrics_address": "metrics_port",
 }

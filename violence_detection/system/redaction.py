@@ -11,12 +11,20 @@ from violence_detection.errors import UserError
 
 #: User and password before a host; a password may hold what an address must not. `host:80/x@y` is none.
 _LOGIN = (
-    re.compile(r"(\w+://)[^\s/'\"<>]*@"),
-    re.compile(r"(\w+://)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),
+    re.compile(r"(\w+:/+)[^\s/'\"<>]*@"),
+    re.compile(r"(\w+:/+)[^\s/@:'\"<>]+:(?!\d+(?:[/\s]|$))[^'\"<>@\n]*@"),
 )
 #: Also in paths, where cameras have it: /user=admin_password=..._channel=1.sdp
 _SECRET_VALUE = re.compile(
     r"(?i)([?&#/;_][\w.-]*(?:token|key|sig|secret|pass|pwd|psw|auth|credential)[\w.-]*=)[^&#\s'\"<>)]+"
+)
+
+#: The same in what somebody meant to be an address: with a name before it, `rtsp//me:pw@host`, `me:pw@host`.
+_MISTYPED_LOGIN = (
+    re.compile(r"^((?:[A-Za-z0-9][\w-]*=)?\w*(?:\W{0,3}//+|:/))[^/]*@", re.DOTALL),
+    re.compile(
+        r"^((?:[A-Za-z0-9][\w-]*=)?(?:\w*(?:\W{0,3}//+|:/))?)[^/@:]*:(?!\d+(?:[/\s]|$)).*@", re.DOTALL
+    ),
 )
 
 
@@ -33,10 +41,11 @@ def safe_url(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def split(url: str) -> SplitResult:
+def split(url: str, shown: str = "") -> SplitResult:
     """The parts of an address that somebody gave.
 
-    Raises UserError, which shows no login, where they cannot be told, and for a port that there cannot be.
+    `shown`: how the error shows it; else without its login. Raises UserError where they cannot be told, and for a port
+    that there cannot be.
     """
     parts: SplitResult | None = None
     try:
@@ -47,9 +56,11 @@ def split(url: str) -> SplitResult:
         pass
     # outside of the handler: the error of the split may hold the password
     if parts is not None and "@" not in parts.path + parts.query + parts.fragment:
-        raise UserError(f"the port of {redact(url)} is impossible: ports are numbers from 1 to 65535")
+        raise UserError(
+            f"the port of {shown or redact(url)} is impossible: ports are numbers from 1 to 65535"
+        )
     scheme, _, behind = url.partition("://")
-    shown = redact(f"{scheme}://{behind.rpartition('@')[2]}")
+    shown = shown or redact(f"{scheme}://{behind.rpartition('@')[2]}")
     raise UserError(
         f"the address {shown} cannot be read. In a user name or password, characters such as [ ] / ? # @ must be "
         "percent-encoded: %5B %5D %2F %3F %23 %40. Elsewhere [ and ] stand around an IPv6 address alone"
@@ -61,6 +72,24 @@ def without_secrets(text: str) -> str:
     for login in _LOGIN:
         text = login.sub(r"\1", text)
     return _SECRET_VALUE.sub(r"\1...", text)
+
+
+def mistyped(text: str) -> str:
+    """What somebody gave that is neither file nor address, to be shown: without what may have been meant as a login."""
+    for login in _MISTYPED_LOGIN:
+        text = login.sub(r"\1", text)
+    return without_secrets(text)
+
+
+def place(url: str) -> str:
+    """Scheme, host and port of what was given as an address, for where the path may be the secret, too."""
+    found = re.match(r"\w*:?/{0,2}[^\s/?#]*", mistyped(url))
+    return found[0] if found else ""
+
+
+def places_in(text: str) -> str:
+    """Any text with no more than scheme, host and port of the addresses it holds."""
+    return re.sub(r"(\w+://[^\s/?#'\"<>]*)[/?#][^\s'\"<>]*", r"\1/...", without_secrets(text))
 
 
 def without_secrets_in(value: Any) -> Any:

@@ -29,6 +29,7 @@ GROWING = "growing:"
 #: What the rest of FFmpeg's protocols are good for is files, or a danger.
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http", "https")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,2})")
+_NAMED = re.compile(r"([A-Za-z0-9][\w-]*)=(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,17 @@ def is_stream(text: str) -> bool:
         return False
     redaction.split(text)
     return True
+
+
+def named(text: str) -> tuple[str, str]:
+    """The name that is given to a stream (`front=rtsp://...`) and what it names; no name: "" and the text as it is.
+
+    Raises UserError for an address that cannot be read.
+    """
+    match = _NAMED.fullmatch(text)
+    if match and not is_stream(text) and is_stream(match[2]):
+        return match[1], match[2]
+    return "", text
 
 
 def open_source(

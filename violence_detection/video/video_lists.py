@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.system import redaction
-from violence_detection.video.sources import GROWING, is_stream
+from violence_detection.system import redaction, settings
+from violence_detection.video import sources
+from violence_detection.video.sources import GROWING
 
 #: Lists by their names; others are given as `@FILE`.
 LIST_SUFFIXES = (".txt", ".m3u")
@@ -38,30 +39,41 @@ def expanded(given: Sequence[str]) -> list[str]:
 def is_list(text: str) -> bool:
     """Whether it is a list of videos or streams."""
     path = Path(text)
-    return (text.startswith("@") and not path.exists()) or (
-        path.suffix.lower() in LIST_SUFFIXES and path.is_file()
+    return (text.startswith("@") and not is_there(path)) or (
+        path.suffix.lower() in LIST_SUFFIXES and is_there(path) and path.is_file()
     )
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; an address may be longer than any path."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _meant(text: str) -> Iterator[str]:
     path = Path(text)
-    if path.exists():
+    if is_there(path):
         yield from _listed(path) if path.is_file() and path.suffix.lower() in LIST_SUFFIXES else [text]
-    elif is_stream(text):
+    elif sources.is_stream(sources.named(text)[1]):
         yield text
     elif text.startswith("@"):
         yield from _listed(Path(text[1:]))
     elif glob.has_magic(text):
         found = _like(text)
         if not found:
-            raise UserError(f"nothing is called like {redaction.without_secrets(text)}")
+            raise UserError(f"nothing is called like {redaction.mistyped(text)}")
         yield from found
     else:
-        raise UserError(f"no file or folder at {redaction.without_secrets(text)}")
+        raise UserError(f"no file or folder at {redaction.mistyped(text)}")
 
 
 def _listed(file: Path) -> Iterator[str]:
-    """What a list names: a path (from its own folder on), pattern or stream a line; lines with # are comments."""
+    """What a list names: a path (from its own folder on), pattern or stream a line; lines with # are comments.
+
+    A stream may have a name (`front=rtsp://...`), and keeps it.
+    """
     if not file.is_file():
         raise UserError(f"no list of videos at {file}")
     data = file.read_bytes()
@@ -73,20 +85,28 @@ def _listed(file: Path) -> Iterator[str]:
         if not entry or entry.startswith("#"):
             continue
         try:
-            means_stream = is_stream(entry)
+            name, meant = sources.named(entry)
+            means_stream = sources.is_stream(meant)
         except UserError as e:
             raise UserError(f"{file}, line {number}: {e}") from None
-        if means_stream:
-            behind = entry.removeprefix(GROWING)
-            yield entry if behind == entry else f"{GROWING}{file.parent / behind}"
-            continue
-        path = file.parent / Path(entry).expanduser()
-        if path.exists():
+        path = file.parent / settings.expanded(Path(entry))
+        if means_stream and not (name and is_there(path)):
+            yield f"{name}={_from(file, meant)}" if name else _from(file, meant)
+        elif is_there(path):
             yield str(path)
         elif glob.has_magic(entry) and (found := _like(entry, file.parent)):
             yield from found
         else:
-            raise UserError(f"{file}, line {number}: nothing at {redaction.without_secrets(str(path))}")
+            # never the path: of `://` it makes `:/`, in which no login is seen
+            raise UserError(
+                f"{file}, line {number}: nothing at {redaction.mistyped(entry)} (paths begin at the list's folder)"
+            )
+
+
+def _from(file: Path, stream: str) -> str:
+    """A stream of a list; the path of a growing file begins at the list's folder."""
+    behind = stream.removeprefix(GROWING)
+    return stream if behind == stream else f"{GROWING}{file.parent / settings.expanded(Path(behind))}"
 
 
 def _like(pattern: str, folder: Path = Path()) -> list[str]:

@@ -37,8 +37,10 @@ def test_a_camera_whose_address_cannot_be_read_is_refused_without_its_password(
     tmp_path: Path, behind: str
 ) -> None:
     address, cameras = f"rtsp://me:{behind}", tmp_path / "cameras.txt"
+    named = tmp_path / "named.txt"
     cameras.write_text(f"rtsp://a/one\n{address}\n")
-    for given in (address, f"yard={address}", str(cameras)):
+    named.write_text(f"yard={address}\n")
+    for given in (address, f"yard={address}", str(cameras), str(named)):
         with pytest.raises(UserError, match=r"cannot be read.*must be percent-encoded") as e:
             camera_names.among([given])
         assert "gehe" not in str(e.value)
@@ -53,3 +55,22 @@ def test_videos_are_no_cameras_and_both_together_are_refused(tmp_path: Path) -> 
     assert [c.name for c in camera_names.among([str(tmp_path / "cameras.txt")])] == ["a-one", "a-two"]
     with pytest.raises(UserError, match=r"a=b\.mp4 is no camera"):
         camera_names.among(["rtsp://a/s", str(video)])
+
+
+def test_cameras_of_a_list_have_the_names_before_them(tmp_path: Path) -> None:
+    (tmp_path / "cameras.txt").write_text(
+        "front=rtsp://me:geheim@a/s\nyard=growing:new.ts\ngate=0\nrtsp://b/s\n"
+    )
+    cameras = camera_names.among([f"@{tmp_path / 'cameras.txt'}"])
+    assert [(c.name, c.text, c.address) for c in cameras] == [
+        ("front", "rtsp://me:geheim@a/s", "rtsp://a/s"),
+        ("yard", f"growing:{tmp_path / 'new.ts'}", f"growing:{tmp_path / 'new.ts'}"),
+        ("gate", "0", "0"),
+        ("b-s", "rtsp://b/s", "rtsp://b/s"),
+    ]
+    with pytest.raises(UserError, match="two cameras are called front"):
+        camera_names.among(["front=rtsp://c/s", str(tmp_path / "cameras.txt")])
+
+
+def test_an_address_may_be_longer_than_any_path() -> None:
+    assert [c.name for c in camera_names.among([f"front=https://host/live.m3u8?{'x' * 5000}"])] == ["front"]

@@ -11,8 +11,6 @@ from violence_detection.errors import UserError
 from violence_detection.system import redaction
 from violence_detection.video import sources, video_lists
 
-_NAMED = re.compile(r"([A-Za-z0-9][\w-]*)=(.+)", re.DOTALL)
-
 
 @dataclass(frozen=True)
 class NamedCamera:
@@ -42,7 +40,9 @@ def among(given: Sequence[str]) -> list[NamedCamera]:
 
 def _is_camera(text: str) -> bool:
     """Whether it is one, with a name before it or without: `front=rtsp://...`. A file of that name wins."""
-    return sources.is_stream(text) or (not Path(text).exists() and sources.is_stream(_split(text)[1]))
+    return sources.is_stream(text) or (
+        sources.is_stream(sources.named(text)[1]) and not video_lists.is_there(Path(text))
+    )
 
 
 def named(texts: Sequence[str]) -> list[NamedCamera]:
@@ -52,7 +52,7 @@ def named(texts: Sequence[str]) -> list[NamedCamera]:
     """
     out: list[NamedCamera] = []
     for text in texts:
-        given, address = _split(text)
+        given, address = sources.named(text)
         taken = {camera.name for camera in out}
         if given in taken:
             raise UserError(f"two cameras are called {given}. Give each a name of its own")
@@ -60,13 +60,6 @@ def named(texts: Sequence[str]) -> list[NamedCamera]:
         name = given or next(n for n in (short, *(f"{short}-{i}" for i in range(2, 1000))) if n not in taken)
         out.append(NamedCamera(name, address, redaction.without_secrets(address)))
     return out
-
-
-def _split(text: str) -> tuple[str, str]:
-    match = _NAMED.fullmatch(text)
-    if match and not sources.is_stream(text) and sources.is_stream(match[2]):
-        return match[1], match[2]
-    return "", text
 
 
 def _short(address: str) -> str:

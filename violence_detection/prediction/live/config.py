@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.system.settings import BaseConfig, option
@@ -39,6 +40,10 @@ class LiveConfig(BaseConfig):
     mqtt: str | None = option(
         None,
         "cameras: mqtt://[user@]host[:port] (or mqtts://) of a broker; the password comes from $MQTT_PASSWORD",
+    )
+    mqtt_ca: Path | None = option(
+        None,
+        "cameras: a PEM file with the CA that a broker's certificate is of, where the system knows it not",
     )
     mqtt_prefix: str = option("violence", "cameras: the beginning of all MQTT topics")
     metrics_port: int = option(0, "cameras: a port on which Prometheus can read figures; 0: none")

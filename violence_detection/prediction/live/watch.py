@@ -46,6 +46,7 @@ def check(live: LiveConfig, outputs: OutputConfig) -> None:
         raise UserError(
             "--format, --annotate, --timeline and --explain are for files. Of cameras, --clips writes each event"
         )
+    ways.check(live)
     if outputs.clips:
         storage.check_writable(outputs.clips, "--clips")
 

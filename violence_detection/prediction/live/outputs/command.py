@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.live.messages import EventMessage
@@ -33,12 +35,8 @@ class CommandOutput(Outbox):
     name = "on-event"
 
     def __init__(self, command: str, timeout_s: float):
-        try:
-            self._words = shlex.split(command)
-        except ValueError as e:
-            raise UserError(f"on_event cannot be split into words ({e}). Received: {command}") from e
-        if not self._words:
-            raise UserError("on_event is empty. Name a command")
+        """Raises UserError for what cannot be run."""
+        self._words = words(command)
         self._timeout_s = timeout_s
         super().__init__()
 
@@ -64,6 +62,23 @@ class CommandOutput(Outbox):
             ) from None
         if process.returncode:
             raise OSError(f"{self._words[0]} ended with exit code {process.returncode}")
+
+
+def words(command: str) -> list[str]:
+    """The command and its arguments. Raises UserError for what cannot be run; no argument is shown: it may be a key."""
+    try:
+        found = shlex.split(command)
+    except ValueError as e:
+        raise UserError(f"on_event cannot be split into words ({e})") from e
+    if not found:
+        raise UserError("on_event is empty. Name a command")
+    if shutil.which(found[0]) is None:
+        if Path(found[0]).is_file():
+            raise UserError(f"on_event: {found[0]} cannot be executed. Run: chmod +x {shlex.quote(found[0])}")
+        raise UserError(
+            f"on_event: there is no command {found[0]}. No shell reads it: no ~, $ or | is understood. Give its path"
+        )
+    return found
 
 
 def _text(value: object) -> str:

@@ -33,9 +33,9 @@ class MetricsServer:
         registry.register(_collector(cameras, outboxes))
         try:
             self._server, self._thread = start_http_server(port, address, registry)
-        except OSError as e:
+        except (OSError, UnicodeError) as e:  # `my..host` is no name
             raise UserError(
-                f"metrics_port: {address}:{port} cannot be had ({e.strerror or e}). Name another port"
+                f"metrics_port: {address}:{port} cannot be had ({getattr(e, 'strerror', None) or e}). Name another port"
             ) from e
 
     def close(self) -> None:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import os
+import ssl
+import sys
 import threading
 import uuid
+from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import SplitResult, unquote
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.event_follower import END
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs import addresses
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
 #: The broker itself says offline when it has not heard of these scripts for 1.5 times as long.
 _KEEPALIVE_S = 20
-#: Waits between attempts to reach the broker, and messages kept meanwhile.
+#: Waits between attempts to reach the broker, and messages that the client takes before it answers.
 _WAIT_S, _LONGEST_WAIT_S, _MOST_WAITING = 1, 30, 500
 _AT_LEAST_ONCE = 1
 PASSWORD = "MQTT_PASSWORD"
+_FORM = "mqtt://host or mqtts://host, with user@ before the host and :port behind it if need be"
 
 
 class MqttOutput(Outbox):
@@ -36,11 +41,12 @@ class MqttOutput(Outbox):
 
     name = "mqtt"
 
-    def __init__(self, url: str, prefix: str):
+    def __init__(self, url: str, prefix: str, ca: Path | None = None):
+        """Raises UserError as `checked` does."""
         from paho.mqtt.client import Client
         from paho.mqtt.enums import CallbackAPIVersion
 
-        parts = _parts(url)
+        parts, tls = checked(url, ca)
         self._prefix = prefix.strip("/")
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"violence-{uuid.uuid4().hex[:12]}")
         self._client.max_queued_messages_set(_MOST_WAITING)
@@ -49,10 +55,9 @@ class MqttOutput(Outbox):
         password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)
         if parts.username:
             self._client.username_pw_set(unquote(parts.username), password)
-        is_tls = parts.scheme == "mqtts"
-        if is_tls:
-            self._client.tls_set()
-        self._where = redaction.safe_url(url)
+        if tls:
+            self._client.tls_set_context(tls)
+        self._where = redaction.place(url)
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = self._unreachable
@@ -62,24 +67,34 @@ class MqttOutput(Outbox):
         #: Cameras' states, events and the client's own thread all publish these; the last value of each must go last.
         self._retaining = threading.RLock()
         self._open: set[tuple[str, str]] = set()
-        self._said_unreachable = self._was_connected = False
+        self._was_connected = self._is_connected = False
+        self._said = ""
+        super().__init__()
         self._client.connect_async(
-            parts.hostname or "localhost", parts.port or (8883 if is_tls else 1883), _KEEPALIVE_S
+            parts.hostname or "localhost", parts.port or (8883 if tls else 1883), _KEEPALIVE_S
         )
         self._client.loop_start()
-        super().__init__()
+
+    def is_ready(self) -> bool:
+        """Whether the broker is there."""
+        return self._is_connected
+
+    def send(self, message: EventMessage) -> None:
+        """Have a message sent; whether an event is open is told at once, or as it is when the broker is there."""
+        with self._retaining:
+            # the end of one event, which waits for its clip, may come behind the beginning of the next
+            change = self._open.discard if message.news.kind == END else self._open.add
+            change((message.camera, message.news.event_id))
+            is_open = any(camera == message.camera for camera, _ in self._open)
+            self._keep(f"{message.camera}/violence", "ON" if is_open else "OFF")
+        super().send(message)
 
     def deliver(self, message: EventMessage) -> None:
-        """Publish it; the client keeps it while the broker is away. Raises ValueError where too much waits."""
-        kind = message.news.kind
+        """Publish it. Raises ValueError where too much waits."""
         is_taken = True
-        if message.jpeg and kind != END:
+        if message.jpeg and message.news.kind != END:
             is_taken = self._publish(f"{message.camera}/snapshot", message.jpeg, retain=True)
         is_taken = self._publish("events", message.text(), retain=False) and is_taken
-        # the end of one event, which waits for its clip, may come behind the beginning of the next
-        (self._open.discard if kind == END else self._open.add)((message.camera, message.news.event_id))
-        is_open = any(camera == message.camera for camera, _ in self._open)
-        self._keep(f"{message.camera}/violence", "ON" if is_open else "OFF")
         if not is_taken:
             raise ValueError(f"{_MOST_WAITING} messages wait for the broker already")
 
@@ -112,8 +127,10 @@ class MqttOutput(Outbox):
     def _send_retained(self) -> None:
         """Publish what is to stand on the broker and was not handed to the client, as far as it takes it now.
 
-        With `_retaining` held.
+        With `_retaining` held. Nothing is, while the broker is away: it is told what holds when it is back.
         """
+        if not self._is_connected:
+            return
         for topic, value in self._retained.items():
             if topic in self._unsent:
                 if not self._publish(topic, value, retain=True):
@@ -132,32 +149,58 @@ class MqttOutput(Outbox):
             log.warning("mqtt: %s does not let us in: %s", self._where, reason)
             return
         log.info("mqtt: connected to %s", self._where)
-        self._said_unreachable = False
+        self._said = ""
         with self._retaining:
             # a broker that was started anew may have forgotten all
             self._unsent |= set(self._retained) if self._was_connected else {"status"}
             self._was_connected = True
+            self._be(connected=True)
             self._send_retained()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._be(connected=False)
         if reason.is_failure:
             log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
 
+    def _be(self, connected: bool) -> None:
+        with self._changed:
+            self._is_connected = connected
+            self._changed.notify()
+
     def _unreachable(self, client: Any, userdata: Any) -> None:
-        if not self._said_unreachable:
-            log.warning("mqtt: %s cannot be reached; it is tried again", self._where)
-        self._said_unreachable = True
+        """Called where the client catches what went wrong, and says not what."""
+        why = _reason(sys.exc_info()[1])
+        if why != self._said:
+            log.warning("mqtt: %s cannot be reached (%s); it is tried again", self._where, why)
+        self._said = why
 
 
-def _parts(url: str) -> Any:
-    wrong = UserError(
-        f"mqtt must be mqtt://[user@]host[:port] or mqtts://... Received: {redaction.safe_url(url)}"
-    )
-    parts = redaction.split(url)
+def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | None]:
+    """The parts of a broker's address, and how TLS is to check it; `ca`: the file of the one CA that may vouch for it.
+
+    Raises UserError for what is no such address, and for a file that holds no certificate.
+    """
+    parts = addresses.split("mqtt", url, ("mqtt", "mqtts"), _FORM)
+    if parts.scheme == "mqtt":
+        if ca:
+            raise UserError(f"mqtt_ca is for mqtts://. Received: {redaction.place(url)}")
+        return parts, None
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca is None:
+        tls.load_default_certs()
+        return parts, tls
     try:
-        port = parts.port
-    except ValueError as e:
-        raise wrong from e
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == 0:
-        raise wrong
-    return parts
+        tls.load_verify_locations(ca)
+        why = "" if tls.cert_store_stats()["x509"] else "it holds other things"
+    except OSError as e:  # ssl.SSLError is one
+        why = _reason(e)
+    if why:
+        raise UserError(f"mqtt_ca: no certificate can be read from {ca} ({why}). Give a PEM file of the CA's")
+    return parts, tls
+
+
+def _reason(error: BaseException | None) -> str:
+    """What is wrong, for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {error.verify_message}. A CA of your own is trusted with --mqtt-ca FILE"
+    return str(getattr(error, "strerror", None) or error or "no reason is known")

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from abc import ABC, abstractmethod
 
+from violence_detection.prediction.event_follower import UPDATE
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
-#: So many messages wait at most; then the oldest is given up.
+#: So many messages wait at most; then one is given up.
 _MOST = 200
 
 
 class Outbox(ABC):
-    """One way that news go. `name`: as the log and the figures call it; failed: messages that did not arrive."""
+    """One way that news go. `name`: as the log and the figures call it; failed: messages that did not arrive.
+
+    Of an event at most one `update` waits, and none where its `end` does: what is newer stands for it, and it is no
+    message that did not arrive.
+    """
 
     name = ""
 
     def __init__(self) -> None:
         self.sent = self.failed = 0
-        self._counting = threading.Lock()
-        self._queue: queue.Queue[EventMessage | None] = queue.Queue(_MOST)
+        self._changed = threading.Condition()
+        self._waiting: list[EventMessage] = []
+        self._is_closed = self._is_sending = False
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
@@ -31,42 +36,70 @@ class Outbox(ABC):
     def deliver(self, message: EventMessage) -> None:
         """Send a message. Raises OSError, ValueError or whatever its client raises where that fails."""
 
+    def is_ready(self) -> bool:
+        """Whether a message can be sent now; until then all wait. Who changes it holds `_changed`, and notifies it."""
+        return True
+
     def send(self, message: EventMessage) -> None:
         """Have a message sent; returns at once."""
-        self._put(message)
+        with self._changed:
+            _add(self._waiting, message)
+            lost = self._waiting.pop(_least(self._waiting)) if len(self._waiting) > _MOST else None
+            self.failed += lost is not None
+            self._changed.notify()
+        if lost is not None:
+            log.warning("%s: too slow, %s is given up", self.name, _said(lost))
 
     def close(self, timeout_s: float) -> None:
         """Send what waits, for so long at most."""
-        self._put(None)
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
         self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            log.warning("%s: %d messages were not sent in time", self.name, self._queue.qsize())
-
-    def _put(self, message: EventMessage | None) -> None:
-        while True:
-            try:
-                return self._queue.put_nowait(message)
-            except queue.Full:
-                try:
-                    self._queue.get_nowait()
-                except queue.Empty:
-                    continue
-                self._count_failed()
-                log.warning("%s: too slow, the oldest message that waits is given up", self.name)
-
-    def _count_failed(self) -> None:
-        """Both the threads that have messages and the one that sends them may call it."""
-        with self._counting:
-            self.failed += 1
+        with self._changed:
+            lost = len(self._waiting) + self._is_sending
+            self.failed += len(self._waiting)
+            self._waiting.clear()
+            self._changed.notify()
+        if lost:
+            log.warning("%s: %d messages were not sent in time", self.name, lost)
 
     def _run(self) -> None:
-        while (message := self._queue.get()) is not None:
+        while message := self._next():
             try:
                 self.deliver(message)
                 self.sent += 1
             except Exception as e:  # noqa: BLE001 - whatever its client raises, judging goes on
-                self._count_failed()
-                log.warning(
-                    "%s: %s of %s did not arrive: %s",
-                    self.name, message.news.kind, message.news.event_id, redaction.redact(str(e)),
-                )  # fmt: skip
+                with self._changed:
+                    self.failed += 1
+                log.warning("%s: %s did not arrive: %s", self.name, _said(message), redaction.redact(str(e)))
+
+    def _next(self) -> EventMessage | None:
+        """The oldest that waits, once it can be sent; None: it is closed, and none waits."""
+        with self._changed:
+            self._is_sending = False
+            self._changed.wait_for(lambda: self.is_ready() if self._waiting else self._is_closed)
+            self._is_sending = bool(self._waiting)
+            return self._waiting.pop(0) if self._waiting else None
+
+
+def _add(waiting: list[EventMessage], message: EventMessage) -> None:
+    """Add a message; where an `update` of its event waits, it takes that one's place and turn."""
+    for number, other in enumerate(waiting):
+        if other.news.kind == UPDATE and _event(other) == _event(message):
+            waiting[number] = message
+            return
+    waiting.append(message)
+
+
+def _least(waiting: list[EventMessage]) -> int:
+    """Which of them is given up: the oldest `update`; the oldest, where only beginnings and ends wait."""
+    return next((number for number, message in enumerate(waiting) if message.news.kind == UPDATE), 0)
+
+
+def _event(message: EventMessage) -> tuple[str, str]:
+    return message.camera, message.news.event_id
+
+
+def _said(message: EventMessage) -> str:
+    return f"{message.news.kind} of {message.news.event_id}"

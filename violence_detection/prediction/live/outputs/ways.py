@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.prediction.live.outputs import command, mqtt, webhook
 from violence_detection.prediction.live.outputs.command import CommandOutput
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
@@ -16,6 +17,16 @@ from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 #: How long what is on its way may take at the end.
 _ENDING_S = 5.0
+
+
+def check(live: LiveConfig) -> None:
+    """Raise UserError for a way that cannot work. Nothing is begun."""
+    if live.on_event is not None:
+        command.words(live.on_event)
+    for url in live.webhook:
+        webhook.check(url)
+    if live.mqtt is not None:
+        mqtt.checked(live.mqtt, live.mqtt_ca)
 
 
 @contextmanager
@@ -31,10 +42,11 @@ def opened(
     try:
         if live.on_event is not None:
             outboxes.append(CommandOutput(live.on_event, live.on_event_timeout_s))
-        for url in live.webhook:  # one by one: where one is refused, those before it are closed
-            outboxes.append(WebhookOutput(url, live.webhook_timeout_s))
+        # one by one: where one is refused, those before it are closed
+        for url, name in zip(live.webhook, webhook.names(live.webhook), strict=True):
+            outboxes.append(WebhookOutput(url, live.webhook_timeout_s, name=name))
         if live.mqtt is not None:
-            outboxes.append(MqttOutput(live.mqtt, live.mqtt_prefix))
+            outboxes.append(MqttOutput(live.mqtt, live.mqtt_prefix, live.mqtt_ca))
         if live.metrics_port:
             server = MetricsServer(live.metrics_address, live.metrics_port, cameras, outboxes)
         yield outboxes

@@ -1,0 +1,215 @@
+"""A real broker, one that comes late, and one that shows a certificate of its own."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import live_parts
+import mqtt_broker
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.prediction.config import OutputConfig
+from violence_detection.prediction.live import watch
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.prediction.live.outputs import mqtt
+from violence_detection.prediction.live.outputs.mqtt import MqttOutput
+from violence_detection.system import redaction
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost", "http://host", "mqtt://", "mqtt://host:0", "mqtt://host:x", "mqtt://my..host"]
+)
+def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
+    said = r"mqtt must be mqtt://|the port of mqtt://host:. is impossible"
+    with pytest.raises(UserError, match=said):
+        MqttOutput(url, "violence")
+    with pytest.raises(UserError, match=said) as e:
+        watch.check(LiveConfig(mqtt=url), OutputConfig())
+    assert redaction.without_secrets(str(e.value)) == str(e.value), "the log leaves it whole"
+
+
+def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
+    """The end of one waits for its clip, and may come behind the beginning of the next. There is no broker here."""
+    output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{live_parts.free_port()}", "violence")
+    said = []
+    for kind, event_id in (("new", "1"), ("new", "2"), ("end", "1"), ("end", "2")):
+        output.send(live_parts.news("yard", kind, event_id=event_id))
+        said.append(output._retained["yard/violence"])
+    began_s = time.monotonic()
+    output.close(1)
+    assert said == ["ON", "ON", "ON", "OFF"]
+    assert time.monotonic() - began_s < 5, "a broker that is away keeps nobody from ending"
+
+
+def _wait_until(is_so: Callable[[], bool]) -> None:
+    until_s = time.monotonic() + 20
+    while not is_so() and time.monotonic() < until_s:
+        time.sleep(0.02)
+
+
+def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -> None:
+    """Messages wait as for anybody who is slow; of states it is told the last, or automations would run for each."""
+    port, broker = live_parts.free_port(), live_parts.free_port()
+    output, camera = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch"), CameraState("yard", "rtsp://host/s")
+    try:
+        output.tell_state(camera)
+        for kind in ("new", *(["update"] * 600), "end"):
+            output.send(live_parts.news("yard", kind))
+        for kind in ("new", "update", "update"):
+            output.send(live_parts.news("gate", kind))
+        camera.be("live")
+        output.tell_state(camera)
+        assert (output.sent, output.failed) == (0, 0)
+        with (
+            mqtt_broker.started(broker),
+            mqtt_broker.subscribed(broker, "watch/#") as heard,
+            mqtt_broker.reachable_at(port, broker),
+        ):
+            _wait_until(lambda: output.sent == 4 and len(heard) >= 8)
+            output.close(5)
+            _wait_until(lambda: ("watch/status", b"offline") in heard)
+        events = [json.loads(text) for topic, text in heard if topic == "watch/events"]
+        assert [(e["camera"], e["type"]) for e in events] == [
+            ("yard", "new"), ("yard", "end"), ("gate", "new"), ("gate", "update"),
+        ]  # fmt: skip
+        assert sorted((topic, text) for topic, text in heard if topic != "watch/events") == [
+            ("watch/gate/violence", b"ON"),
+            ("watch/status", b"offline"),
+            ("watch/status", b"online"),
+            ("watch/yard/state", b"live"),
+            ("watch/yard/violence", b"OFF"),
+        ]
+        assert (output.sent, output.failed) == (4, 0)
+    finally:
+        output.close(0)
+
+
+def test_what_a_broker_that_never_comes_has_not_got_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    for kind in ("new", "end"):
+        output.send(live_parts.news("yard", kind))
+    output.close(0.2)
+    assert (output.sent, output.failed) == (0, 2)
+    assert "mqtt: 2 messages were not sent in time" in caplog.text
+
+
+def test_a_broker_that_answers_nothing_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client takes four messages before an answer comes."""
+    monkeypatch.setattr(mqtt, "_MOST_WAITING", 4)
+    with mqtt_broker.silent() as port:
+        output = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch")
+        _wait_until(output.is_ready)
+        for kind in ("new", "end"):  # with online, ON and OFF there are five
+            output.send(live_parts.news("yard", kind))
+        _wait_until(lambda: output.sent + output.failed == 2)
+        output.close(0)
+    assert (output.sent, output.failed) == (1, 1)
+    assert "end of yard-1 did not arrive: 4 messages wait for the broker already" in caplog.text
+
+
+def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_just_begun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client's thread tells all once more; meanwhile another says ON."""
+    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    output._keep("yard/violence", "OFF")
+    output._was_connected = True
+    told: list[tuple[str, str | bytes]] = []
+    has_one, go_on = threading.Event(), threading.Event()
+    publish = output._client.publish
+
+    def slow(topic: str, payload: str | bytes, *how: Any) -> Any:
+        if payload == "OFF":
+            has_one.set()
+            go_on.wait(0.2)
+        told.append((topic, payload))
+        return publish(topic, payload, *how)
+
+    monkeypatch.setattr(output._client, "publish", slow)
+    again = threading.Thread(
+        target=output._connected, args=(None, None, None, SimpleNamespace(is_failure=False), None)
+    )
+    again.start()
+    assert has_one.wait(5)
+    output._keep("yard/violence", "ON")
+    go_on.set()
+    again.join()
+    output.close(1)
+    assert [payload for topic, payload in told if topic == "watch/yard/violence"][-1] == "ON"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """One that vouches for itself, with its key in one file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the openssl command")
+    file = tmp_path / "broker.pem"
+    command = [
+        "openssl",
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-x509",
+        "-keyout",
+        str(tmp_path / "key.pem"),
+    ]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    subprocess.run([*command, *names, "-out", str(file)], check=True, capture_output=True)
+    file.write_bytes(file.read_bytes() + (tmp_path / "key.pem").read_bytes())
+    return file
+
+
+def test_a_broker_of_a_ca_of_ones_own_is_reached_with_its_certificate_and_else_told_why_not(
+    certificate: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    port = live_parts.free_port()
+    with mqtt_broker.started(port, certificate):
+        trusting = MqttOutput(f"mqtts://me:geheim@localhost:{port}", "watch", certificate)
+        trusting.send(live_parts.news("yard", "new"))
+        strict = MqttOutput(f"mqtts://me:geheim@localhost:{port}", "watch")
+        wrong_name = MqttOutput(f"mqtts://me:geheim@127.0.0.1:{port}", "watch", certificate)
+        lost = MqttOutput(f"mqtt://me:geheim@localhost:{live_parts.free_port()}", "watch")
+        _wait_until(lambda: trusting.sent == 1 and caplog.text.count("cannot be reached") == 3)
+        for output in (trusting, strict, wrong_name, lost):
+            output.close(2)
+    assert (trusting.sent, trusting.failed) == (1, 0)
+    refused = "cannot be reached (its certificate is refused: "
+    assert (
+        f"mqtts://localhost:{port} {refused}self-signed certificate. A CA of your own is trusted with"
+        in caplog.text
+    )
+    assert f"mqtts://127.0.0.1:{port} {refused}IP address mismatch" in caplog.text
+    assert "cannot be reached (Connection refused); it is tried again" in caplog.text
+    assert "geheim" not in caplog.text
+
+
+def test_a_file_that_vouches_for_no_broker_is_refused_before_the_model_is_loaded(
+    certificate: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    for ca, said in (
+        (tmp_path / "none.pem", "No such file"),
+        (tmp_path, "directory"),
+        (tmp_path / "empty.pem", "NO_CERTIFICATE"),
+        (tmp_path / "key.pem", "NO_CERTIFICATE"),
+    ):
+        with pytest.raises(UserError, match=f"mqtt_ca: no certificate can be read from .*{said}"):
+            watch.check(LiveConfig(mqtt="mqtts://host", mqtt_ca=ca), OutputConfig())
+    with pytest.raises(UserError, match=r"mqtt_ca is for mqtts://\. Received: mqtt://host$"):
+        watch.check(LiveConfig(mqtt="mqtt://me:geheim@host", mqtt_ca=certificate), OutputConfig())
+    watch.check(LiveConfig(mqtt="mqtts://host", mqtt_ca=certificate), OutputConfig())
