@@ -79,3 +79,25 @@ def test_what_is_learnt_changes_later_verdicts(
     assert "no other threshold" in again["why_not"]
     with pytest.raises(UserError, match="Name the --model"):
         test_violence_model.main(["--rejudge", str(kept), "--profile", str(profile)])
+
+
+def test_the_marks_are_not_replaced_by_the_profile(tmp_path: Path) -> None:
+    model, kept = _run(tmp_path)
+    marked = tmp_path / "marks.json"
+    before = marked.read_bytes()
+    with pytest.raises(
+        UserError, match=r"--save-profile .*marks\.json is there already and is not a camera profile"
+    ):
+        test_violence_model.main(
+            [
+                "--rejudge",
+                str(kept),
+                "--model",
+                str(model),
+                "--learn",
+                str(marked),
+                "--save-profile",
+                str(marked),
+            ]
+        )
+    assert marked.read_bytes() == before
