@@ -11,7 +11,11 @@ from violence_detection.prediction.formats import of_run
 _HEAD = ("verdict", "P(violent)", "when", "video")
 
 
-@of_run("table")
+def _is_head(line: str) -> bool:
+    return line.split() == list(_HEAD)
+
+
+@of_run("table", ".txt", _is_head)
 def table(verdicts: Sequence[Verdict]) -> dict[str, str]:
     """`<run>.txt`."""
     rows = [_HEAD]
