@@ -30,7 +30,7 @@ from violence_detection.prediction import obeyed_flags
 from violence_detection.prediction.config import AdaptConfig, OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.live.config import LiveConfig
-from violence_detection.system import settings, storage
+from violence_detection.system import settings
 
 if TYPE_CHECKING:
     from violence_detection.prediction.live.camera_names import NamedCamera
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     judged_by = None if args.rejudge and config.model is None else config
     output: Path | None = batch.output_file(args.output) if args.output else None
     if output:
-        batch.check_output(output)
+        batch.check_output(output, [*args.videos, *filter(None, [args.rejudge])])
     if cameras:
         return _watch(cameras, args, config, outputs, output)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         help="also write the verdicts to this JSON file, or into this folder; the same command then goes on where it "
-        "was interrupted",
+        "was interrupted. Only what such a run has written is replaced",
     )
     parser.add_argument(
         "--rejudge",
@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "--save-profile",
         type=Path,
         metavar="FILE",
-        help="where the camera's profile is written, for --profile in later runs",
+        help="where the camera's profile is written, for --profile in later runs; only a profile is replaced",
     )
     cli.add_config(parser, OutputConfig)
     cli.add_config(parser, LiveConfig)
@@ -273,7 +273,7 @@ def _learn(args: argparse.Namespace, config: PredictConfig) -> int:
     from violence_detection.prediction import batch, camera_profile
     from violence_detection.prediction.review import learning, marks
 
-    storage.check_writable(args.save_profile.absolute().parent, "--save-profile")
+    camera_profile.check_place(args.save_profile, "--save-profile")
     settings, now = batch.events_by(config), batch.profile_of(config)
     model = model_files.identity(shipped.find(config.model))
     learned = learning.learn(batch.kept(args.rejudge, config), marks.read(args.learn), settings, model, now)

@@ -318,6 +318,98 @@ def test_an_output_that_cannot_be_written_is_told_before_the_first_video(place: 
     assert not place.seen_file.exists()
 
 
+MINE = {
+    "notes.txt": "mine", "other.mp4": "mine", "list.txt": "videos/00.mp4", "data.json": '{"videos": "mine"}',
+    "a_failures.csv": "name,mine", "b.txt": "mine", "page/index.html": "mine", "videos/00.srt": "mine",
+    "videos/00.events.csv": "mine",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ("videos", "--output", "other.mp4"),
+            "other.mp4 has the name of a video. --output takes a folder or a",
+        ),
+        (("videos", "--output", "videos/00.mp4"), "videos/00.mp4 has the name of a video"),
+        (
+            ("videos/00.mp4", "--output", "videos/../videos/00.mp4"),
+            "what the run reads, and would be replaced",
+        ),
+        (("list.txt", "--output", "list.txt"), "list.txt is what the run reads, and would be replaced"),
+        (("videos", "--output", "new.MTS/"), "new.MTS has the name of a video"),
+        (("videos", "--output", "notes.txt"), "notes.txt is there already and is not the JSON of such a run"),
+        (("videos", "--output", "data.json"), "data.json is there already and is not the JSON of such a run"),
+        (
+            ("--rejudge", "night", "--output", "videos/00.mp4"),
+            "for the annotated video use --annotate FOLDER",
+        ),
+        (("--rejudge", "night", "--output", "night/00.windows.csv"), "is not the JSON of such a run"),
+        (("videos", "--output", "a.json"), "the failures file a_failures.csv is there already"),
+        (("videos", "--output", "b.json", "--format", "table"), "--format table: b.txt is there already"),
+        (("videos", "--timeline", "page"), "--timeline: page/index.html is there already and is not a page"),
+        (
+            ("videos", "--output", "videos", "--format", "srt"),
+            "--format would replace videos/00.srt, which no",
+        ),
+        (
+            ("videos", "--output", "videos", "--format", "csv,edl"),
+            "would replace videos/00.events.csv, which",
+        ),
+    ],
+)
+def test_what_would_replace_a_file_of_somebody_else_is_refused(
+    place: Place, arguments: tuple[str, ...], said: str
+) -> None:
+    place.videos(["0.9"])
+    place.run("videos", "--output", "night", "--format", "csv", code=0)
+    place.seen_file.unlink()
+    for name, text in MINE.items():
+        (place.folder / name).parent.mkdir(exist_ok=True)
+        (place.folder / name).write_text(text)
+    before = {p: p.read_bytes() for p in place.folder.rglob("*") if p.is_file()}
+    found, told = place.run(*arguments, code=2)
+    assert found == {}
+    assert said in told
+    assert not place.seen_file.exists()
+    assert {p: p.read_bytes() for p in place.folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_replaces_what_such_a_run_wrote(place: Place) -> None:
+    place.videos(["0.9", "unreadable"])
+    (place.folder / "night").mkdir()
+    (place.folder / "night" / "verdicts.json").touch()
+    written = ("--output", "night", "--format", "table,json,jsonl,csv,srt,edl")
+    place.run("videos", *written, code=1)
+    first = {p.name for p in (place.folder / "night").iterdir()}
+    place.videos(["0.1", "0.2"])
+    place.run("videos", *written, code=0)
+    now = {p.name for p in (place.folder / "night").iterdir()}
+    assert first - now == {"verdicts_failures.csv"}
+    assert {name[:2] for name in now - first} == {"01"}
+    assert (place.folder / "night" / "00.srt").read_text() == ""
+
+
+def test_another_video_of_the_name_has_files_of_its_own(place: Place) -> None:
+    for day, text in (("day1", "0.9"), ("day2", "0.8")):
+        (place.folder / day).mkdir()
+        (place.folder / day / "cam1.mp4").write_text(text)
+
+    def judged(day: str) -> tuple[set[str], str]:
+        _, said = place.run(f"{day}/cam1.mp4", "--output", "out", "--format", "srt", code=0)
+        return {p.name for p in (place.folder / "out").glob("*.srt")}, said
+
+    assert judged("day1")[0] == {"cam1.srt"}
+    both, said = judged("day2")
+    assert "day2/cam1.mp4: --format out has files called cam1 that are not of this video" in said
+    (second,) = both - {"cam1.srt"}
+    assert [f"P 0.{n}0" in (place.folder / "out" / f).read_text() for n, f in ((9, "cam1.srt"), (8, second))] == [
+        True, True,
+    ]  # fmt: skip
+    assert judged("day1")[0] == judged("day2")[0] == both
+
+
 def test_a_full_disk_ends_the_run_with_what_is_judged_on_stdout(place: Place) -> None:
     place.videos(["0.9", "0.8"])
     (place.folder / "out.json.journal.jsonl").symlink_to("/dev/full")

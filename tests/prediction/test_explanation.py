@@ -144,6 +144,32 @@ def test_pictures_and_figures_are_written_once(
     )
 
 
+def test_explanations_of_another_video_of_the_name_stay(
+    tmp_path: Path, explainer: explanation.Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanation, "Explainer", lambda _: explainer)
+    monkeypatch.setattr(written_outputs, "_identity", lambda _: "m")
+    config = OutputConfig(explain=tmp_path / "why")
+
+    def explain(day: str, *ps: float) -> set[str]:
+        (tmp_path / day).mkdir(exist_ok=True)
+        video = _bright_corner(tmp_path / day / "v.avi")
+        windows = tuple(JudgedWindow(1.0 * i, 1.0 * i + 2, p) for i, p in enumerate(ps))
+        verdict = Verdict(str(video), windows, EventConfig(merge_gap_s=0.0), 4.0, 4.0)
+        names = written_outputs.names_of(config, None, [verdict.path])["--explain"]
+        written_outputs.load_explainer(config, PredictConfig(), names)(verdict)
+        return {p.name for p in (tmp_path / "why").glob("*.*ed.*")}
+
+    first = explain("day1", 0.9, 0.2, 0.7)
+    both = explain("day2", 0.1)
+    assert first < both
+    assert [name.partition(".")[2] for name in sorted(both - first)] == [
+        "highest.explained.jpg",
+        "highest.explained.json",
+    ]
+    assert explain("day1", 0.1) == {"v.highest.explained.jpg", "v.highest.explained.json"} | (both - first)
+
+
 def test_the_frames_show_through_where_nothing_matters() -> None:
     frames = tuple(np.full((60, 80, 3), 200, np.uint8) for _ in range(8))
     without = np.full((4, 4), 0.5)

@@ -117,6 +117,30 @@ def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> Non
     assert camera_profile.read(tmp_path / "again.json").logit_offset == 1.0
 
 
+def test_a_profile_replaces_a_profile_and_nothing_else(tmp_path: Path) -> None:
+    head = tmp_path / "m.keras"
+    head.write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    (chosen,) = formats.chosen(["csv"])
+    assert chosen.of_video
+    formats.write(tmp_path / "kept", "v", chosen.of_video(_hour({100: 0.7})))
+    (tmp_path / "v.mp4").write_bytes(b"a video")
+    quiet = QuietConfig(calibrate=tmp_path / "kept")
+    for name, said in (
+        ("v.mp4", "v.mp4 has the name of a video"),
+        ("new.MKV", "new.MKV has the name of a video"),
+        ("config.json", "config.json is there already and is not a camera profile"),
+        ("m.keras", "m.keras is there already and is not a camera profile"),
+        ("kept", "kept is a folder"),
+    ):
+        before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+        with pytest.raises(UserError, match=said):
+            quiet_footage.run(PredictConfig(model=head), quiet, tmp_path / name)
+        assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    for _ in range(2):
+        quiet_footage.run(PredictConfig(model=head), quiet, tmp_path / "door.json")
+
+
 def test_without_footage_there_is_no_threshold() -> None:
     with pytest.raises(UserError, match="no second of it was judged"):
         quiet_footage.choose([], SETTINGS, 1.0)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
@@ -19,6 +21,7 @@ from violence_detection.errors import UserError
 from violence_detection.prediction import annotated_video, event_clips, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system.own_files import RECORD_NAME
 from violence_detection.video import decode, writer
 
 FPS = 10.0
@@ -55,7 +58,7 @@ def test_a_clip_has_its_event_and_what_stands_before_and_after(tmp_path: Path) -
     assert writer.comment_of(clips[2]) == "made of this"
     fewer = _verdict(video, ps[:10], 12.0)
     event_clips.write(fewer, tmp_path / "clips", "v", 0.0)
-    names = sorted(p.name for p in (tmp_path / "clips").iterdir())
+    names = sorted(p.name for p in (tmp_path / "clips").iterdir() if p.name != RECORD_NAME)
     assert names == ["v.event001.jpg", "v.event001.mp4", "v.event002.jpg", "v.event002.mp4"]
     assert _numbers(clips[1]) == list(range(55, 75))
 
@@ -69,7 +72,8 @@ def test_pictures_are_there_before_the_first_clip(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(writer, "_check_arrived", full)
     with pytest.raises(UserError, match="the disk is full"):
         event_clips.write(verdict, tmp_path / "clips", "v", 1.0)
-    assert [p.name for p in (tmp_path / "clips").iterdir()] == ["v.event001.jpg"], "and no half clip"
+    names = {p.name for p in (tmp_path / "clips").iterdir()}
+    assert names == {"v.event001.jpg", RECORD_NAME}, "and no half clip"
 
 
 def test_an_annotated_video_shows_each_moment_with_its_score(tmp_path: Path) -> None:
@@ -187,7 +191,7 @@ def test_a_run_writes_all_and_a_second_nothing_again(
         tmp_path / "t" / "index.html",
         *(tmp_path / "t" / "media" / name for name in ("v.jpg", "v.event001.jpg", "v.mp4", "v.made.json")),
     }  # fmt: skip
-    assert {p for p in tmp_path.rglob("*.*") if p.parent != tmp_path} == made
+    assert {p for p in tmp_path.rglob("*.*") if p.parent != tmp_path and p.name != RECORD_NAME} == made
     page = (tmp_path / "t" / "index.html").read_text()
     assert "Not shown: its pictures could not be made" in page
     assert "cannot be shown: No such file" in page
@@ -199,6 +203,76 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     os.utime(video, (2, 2))
     run()
     assert min(p.stat().st_mtime for p in shown) > 1.0, "the video has changed"
+
+
+def _into(flag: str, folder: Path) -> OutputConfig:
+    settings: dict[str, Any] = {flag: folder, "clip_margin_s": 0.0}
+    return OutputConfig(**settings)
+
+
+def _judge(config: OutputConfig, verdict: Verdict) -> None:
+    with written_outputs.outputs(config, None, [verdict.path]) as written:
+        assert written.add(verdict) == []
+        written.finish([verdict])
+
+
+def _there(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != RECORD_NAME}
+
+
+@pytest.mark.parametrize("flag", ["annotate", "clips", "timeline"])
+def test_a_video_of_another_day_takes_nothing_from_one_of_the_same_name(tmp_path: Path, flag: str) -> None:
+    """Nor where its day had fewer events, or none."""
+    place = tmp_path / "out"
+    config = _into(flag, place)
+    days = []
+    for day, ps in (("day1", [0.9, 0.1, 0.1, 0.1, 0.8]), ("day2", [0.1, 0.1, 0.9]), ("day3", [0.1])):
+        (tmp_path / day).mkdir()
+        days.append(_verdict(_numbered(tmp_path / day / "cam1.avi", 60), ps, 6.0))
+    seen: dict[Path, bytes] = {}
+    for verdict in days:
+        _judge(config, verdict)
+        now = _there(place)
+        assert {p: now.get(p) for p in seen if p.name != "index.html"} == {
+            p: content for p, content in seen.items() if p.name != "index.html"
+        }
+        seen = now
+    for verdict in days:
+        _judge(config, verdict)
+        assert set(_there(place)) == set(seen), "the same again makes no copies"
+    if flag == "clips":
+        assert len(seen) == 2 * 3
+        _judge(config, dataclasses.replace(days[0], events_by=EventConfig(0.85, merge_gap_s=0.0)))
+        assert set(seen) - set(_there(place)) == {place / "cam1.event002.jpg", place / "cam1.event002.mp4"}
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [("annotate", "v.annotated.mp4"), ("clips", "v.event002.mp4"), ("timeline", "media/v.mp4")],
+)
+def test_what_somebody_put_there_under_such_a_name_stays(tmp_path: Path, flag: str, name: str) -> None:
+    """A clip that was cut by hand, say: it is neither replaced nor taken for one of more events."""
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    verdict = _verdict(_numbered(tmp_path / "v.avi", 30), [0.9], 3.0)
+    for _ in range(2):
+        _judge(_into(flag, tmp_path / "out"), verdict)
+        assert mine.read_bytes() == b"mine"
+        assert {p.name for p in _there(tmp_path / "out") if p.name.startswith("v~")}
+
+
+def test_a_recording_in_the_folder_of_the_page_stays(tmp_path: Path) -> None:
+    """Browsers play it as it is, so that the page needs no copy, which would have its name."""
+    video = tmp_path / "media" / "night.mp4"
+    video.parent.mkdir()
+    with writer.h264(video, FPS) as put:
+        for number in range(30):
+            put(numbered_videos.frame(number))
+    before = video.read_bytes()
+    _judge(OutputConfig(timeline=tmp_path), _verdict(video, [0.9], 3.0))
+    assert video.read_bytes() == before
+    assert 'src="./media/night.mp4"' in (tmp_path / "index.html").read_text()
 
 
 def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.events import Verdict, stretches
-from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import decode, writer
 
 #: A picture narrower than this is shown larger, so that the panel can be read.
@@ -25,13 +25,13 @@ def write(verdict: Verdict, path: Path, comment: str = "") -> None:
     """Write the annotated video (H.264). Its times are those of the video: what comes late is black until then.
 
     A stretch of which nothing decodes shows the last picture before it, and the panel says that it was not judged.
-    Raises UnreadableVideo, or UserError where it cannot be written.
+    Raises UnreadableVideo, or UserError where it cannot be written or another's file is there.
     """
     video = Path(verdict.path)
     info = decode.probe(video)
     panel: Panel | None = None
     with (
-        storage.atomic_path(path) as temporary,
+        WrittenFiles(path.parent).replacing(path, video) as temporary,
         writer.h264(temporary, info.fps, comment) as put,
     ):
         for number, frame in decode.moments(video, info, range(info.n_frames)):

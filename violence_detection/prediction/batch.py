@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.video_progress import VideoProgress
-from violence_detection.system import console, redaction, storage
+from violence_detection.system import console, own_files, redaction, storage
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 from violence_detection.video import sources, video_files, video_lists
 from violence_detection.video.video_files import VideoSearch
@@ -35,6 +36,7 @@ SILENCE_LIMIT_S = 120.0
 
 #: The file with all verdicts, in a folder of outputs.
 OUTPUT_NAME = "verdicts.json"
+_OUTPUT_TAKES = "--output takes a folder or a .json file; for the annotated video use --annotate FOLDER"
 
 Judge = Callable[[Path], Verdict]
 
@@ -267,11 +269,32 @@ def output_file(output: Path) -> Path:
     return output / OUTPUT_NAME if is_folder else output
 
 
-def check_output(output: Path) -> None:
-    """Raise UserError where the summary could not be written. To be asked before videos are judged for hours."""
+def check_output(output: Path, given: Sequence[str] = ()) -> None:
+    """Raise UserError where the summary could not be written, or would replace what is no summary of such a run.
+
+    `given`: the videos, and what else the run reads. To be asked before videos are judged for hours.
+    """
     if output.is_dir():
         raise UserError(f"--output {output} is a folder. Name a file in it: {output / OUTPUT_NAME}")
+    real = os.path.realpath(output)
+    if any(os.path.realpath(path) == real for path in given):
+        raise UserError(f"--output {output} is what the run reads, and would be replaced. {_OUTPUT_TAKES}")
+    if output.suffix.lower() in video_files.VIDEO_SUFFIXES:
+        raise UserError(f"--output {output} has the name of a video. {_OUTPUT_TAKES}")
+    own_files.check_file(output, "--output", "the JSON of such a run", _is_summary, _OUTPUT_TAKES)
+    own_files.check_file(
+        failures_path(output),
+        "--output: the failures file",
+        "one of such a run",
+        lambda path: own_files.first_line(path) == ",".join(storage.FAILURES_COLUMNS),
+        "Give another --output, or move it away",
+    )
     storage.check_writable(output.parent, "--output")
+
+
+def _is_summary(path: Path) -> bool:
+    found = own_files.json_object(path)
+    return all(isinstance(found.get(name), list) for name in ("videos", "failures"))
 
 
 def failures_path(output: Path) -> Path:

@@ -20,7 +20,8 @@ from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import storage
+from violence_detection.system import own_files, storage
+from violence_detection.video import video_files
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +123,21 @@ def other_settings(settings: EventConfig) -> dict[str, Any]:
     """What of the settings of events a profile does not decide: all but threshold and offset."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(EventConfig)}
     return {name: value for name, value in values.items() if name not in ("threshold", "offset")}
+
+
+def check_place(path: Path, flag: str) -> None:
+    """Raise UserError where a profile cannot be written, or would replace what is none. To be asked before the work."""
+    remedy = f"{flag} takes a .json file"
+    if path.suffix.lower() in video_files.VIDEO_SUFFIXES:
+        raise UserError(f"{flag} {path} has the name of a video. {remedy}")
+    own_files.check_file(
+        path,
+        flag,
+        "a camera profile",
+        lambda found: own_files.json_object(found).get("format") == FORMAT,
+        remedy,
+    )
+    storage.check_writable(path.absolute().parent, flag)
 
 
 def write(path: Path, profile: CameraProfile) -> None:

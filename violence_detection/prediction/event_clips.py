@@ -12,10 +12,9 @@ import cv2
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.events import Event, Verdict
-from violence_detection.system import storage
+from violence_detection.prediction.file_names import CLIP_ENDINGS
+from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import decode, sampling, writer
-
-_SUFFIXES = (".jpg", ".mp4")
 
 
 @dataclass(frozen=True)
@@ -31,17 +30,20 @@ def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: s
     """Write `<name>.event001.jpg` and `.mp4` and so on, all pictures before the first clip; returns the clips.
 
     A picture shows the middle of its event's most violent window. Clips begin `margin_s` before the event and end as
-    long after it, as far as there is footage. Those of an earlier run that had more events are removed. Raises
-    UnreadableVideo, or UserError where something cannot be written.
+    long after it, as far as there is footage. Those that an earlier run wrote for this video, of more events, are
+    removed. Raises UnreadableVideo, or UserError where something cannot be written or a file is not this video's.
     """
-    video, events = Path(verdict.path), verdict.events
+    video, events, written = Path(verdict.path), verdict.events, WrittenFiles(folder)
     paths = [folder / f"{name}.event{n:03d}.mp4" for n in range(1, len(events) + 1)]
     if events:
         info = decode.probe(video)
-        _write_pictures(video, info, events, paths)
+        _write_pictures(video, info, events, paths, written)
         clips = [_clip(info, event, path, margin_s) for event, path in zip(events, paths, strict=True)]
-        _write_clips(video, info, clips, comment)
-    _remove_others(folder, name, {p.stem for p in paths})
+        _write_clips(video, info, clips, comment, written)
+    ours, kept = re.compile(re.escape(name) + CLIP_ENDINGS), {p.stem for p in paths}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if ours.fullmatch(path.name) and path.stem not in kept:
+            written.remove(path, video)
     return paths
 
 
@@ -51,18 +53,20 @@ def _clip(info: decode.VideoInfo, event: Event, path: Path, margin_s: float) -> 
 
 
 def _write_pictures(
-    video: Path, info: decode.VideoInfo, events: Sequence[Event], paths: Sequence[Path]
+    video: Path, info: decode.VideoInfo, events: Sequence[Event], paths: Sequence[Path], written: WrittenFiles
 ) -> None:
     at = [sampling.moment_at(info, event.peak_s) for event in events]
     for number, frame in decode.moments(video, info, sorted(set(at))):
         for path in (p for p, moment in zip(paths, at, strict=True) if moment == number):
             picture = path.with_suffix(".jpg")
-            with storage.atomic_path(picture) as temporary:
+            with written.replacing(picture, video) as temporary:
                 if not cv2.imwrite(str(temporary), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
                     raise UserError(f"cannot write {picture}. See whether its folder can be written to")
 
 
-def _write_clips(video: Path, info: decode.VideoInfo, clips: Sequence[_Clip], comment: str) -> None:
+def _write_clips(
+    video: Path, info: decode.VideoInfo, clips: Sequence[_Clip], comment: str, written: WrittenFiles
+) -> None:
     """All clips in one pass, however they overlap. `clips` in order of their first moments."""
     numbers = sorted({n for clip in clips for n in range(clip.first, clip.end)})
     waiting = list(clips)
@@ -71,17 +75,10 @@ def _write_clips(video: Path, info: decode.VideoInfo, clips: Sequence[_Clip], co
         for number, frame in decode.moments(video, info, numbers):
             while waiting and waiting[0].first <= number:
                 clip, files = waiting.pop(0), whole.enter_context(contextlib.ExitStack())
-                temporary = files.enter_context(storage.atomic_path(clip.path))
+                temporary = files.enter_context(written.replacing(clip.path, video))
                 begun.append((clip, files.enter_context(writer.h264(temporary, info.fps, comment)), files))
             for clip, put, files in begun:
                 put(frame)
                 if number == clip.end - 1:
                     files.close()
             begun = [b for b in begun if number < b[0].end - 1]
-
-
-def _remove_others(folder: Path, name: str, kept: set[str]) -> None:
-    ours = re.compile(re.escape(name) + r"\.event\d{3,}")
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.suffix in _SUFFIXES and ours.fullmatch(path.stem) and path.stem not in kept:
-            path.unlink()

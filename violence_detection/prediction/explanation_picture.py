@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.explanation import Explanation
 from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
 
 #: Log-odds below which a fall is not told from nothing by a stronger colour: P from 0.62 to 0.5.
 _LEAST_SCALE = 0.5
@@ -19,10 +20,10 @@ _OVERLAY = 0.55
 _FOR, _AGAINST = "#b3261e", "#14508c"
 
 
-def write(explained: Explanation, path: Path, name: str) -> None:
-    """Write the picture (JPEG) of a window of the video with this name."""
-    figure = _drawn(explained, name)
-    with storage.atomic_path(path) as temporary:
+def write(explained: Explanation, path: Path, video: Path) -> None:
+    """Write the picture (JPEG) of a window of the video. Raises UserError where another's file is there."""
+    figure = _drawn(explained, video.name)
+    with WrittenFiles(path.parent).replacing(path, video) as temporary:
         figure.savefig(temporary, format="jpeg", pil_kwargs={"quality": 88})
 
 

@@ -1,7 +1,8 @@
 """Formats of verdicts by name. Each is a file in outputs/ with a function that carries `@of_video` or `@of_run`.
 
 Such a function turns verdicts into texts, {end of the file's name: text}, and knows nothing of files; one of a run gets
-what failed in it, too. Which files they are, and when they are written, is said here once for all.
+what failed in it, too. Which files they are, and when they are written, is said here once for all; whose they are, by
+system/own_files.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from pathlib import Path
 
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction.events import Verdict
-from violence_detection.system import storage
+from violence_detection.system import own_files, storage
+from violence_detection.system.own_files import WrittenFiles
 
 Texts = Mapping[str, str]
 #: What a format makes of the verdicts of a run, and of what failed in it.
@@ -26,31 +28,37 @@ _NAME_BYTES = 150
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """A format: its name on the command line, and what it makes of one video or of all of a run."""
+    """A format: its name on the command line, and what it makes of one video or of all of a run.
+
+    `endings`: what stands behind the video's name in those of its files, a regular expression; of a run, the end of the
+    name of its one file. `is_first_line`: whether a file of a run may begin so.
+    """
 
     name: str
+    endings: str
     of_video: Callable[[Verdict], Texts] | None = None
     of_run: OfRun | None = None
+    is_first_line: Callable[[str], bool] | None = None
 
 
 _formats: dict[str, OutputFormat] = {}
 
 
-def of_video(name: str) -> Callable[[Callable[[Verdict], Texts]], Callable[[Verdict], Texts]]:
-    """Register a format that has files of its own for each video."""
+def of_video(name: str, endings: str) -> Callable[[Callable[[Verdict], Texts]], Callable[[Verdict], Texts]]:
+    """Register a format that has files of its own for each video, with such `endings` (a regular expression)."""
 
     def decorate(function: Callable[[Verdict], Texts]) -> Callable[[Verdict], Texts]:
-        _formats[name] = OutputFormat(name, of_video=function)
+        _formats[name] = OutputFormat(name, endings, of_video=function)
         return function
 
     return decorate
 
 
-def of_run(name: str) -> Callable[[OfRun], OfRun]:
-    """Register a format that has one file, or several, for all videos."""
+def of_run(name: str, ending: str, is_first_line: Callable[[str], bool]) -> Callable[[OfRun], OfRun]:
+    """Register a format that has one file for all videos, with this `ending` and such a first line."""
 
     def decorate(function: OfRun) -> OfRun:
-        _formats[name] = OutputFormat(name, of_run=function)
+        _formats[name] = OutputFormat(name, ending, of_run=function, is_first_line=is_first_line)
         return function
 
     return decorate
@@ -74,18 +82,39 @@ def chosen(names: Sequence[str]) -> list[OutputFormat]:
     return [known[name] for name in dict.fromkeys(names)]
 
 
+def check_run_file(chosen: OutputFormat, output: Path) -> None:
+    """Raise UserError where a format of a run, beside `output`, would replace a file of somebody else's."""
+    if (is_first_line := chosen.is_first_line) is not None:
+        own_files.check_file(
+            output.with_name(f"{output.stem}{chosen.endings}"),
+            f"--format {chosen.name}:",
+            "one that such a run wrote",
+            lambda path: is_first_line(own_files.first_line(path)),
+            "Give another --output, or move it away",
+        )
+
+
 def names_of(videos: Iterable[str], taken: str = "") -> dict[str, str]:
     """The name that each video's files have: its own without the suffix; with a mark where others have it, too.
 
     `taken`: a name that is none of theirs. Names that differ in nothing but capitals are the same on some disks.
     """
     videos = list(dict.fromkeys(videos))
-    plain = {v: storage.shorten_name(storage.utf8_name(Path(v).stem), _NAME_BYTES) for v in videos}
+    plain = {v: plain_name(v) for v in videos}
     count = Counter(name.casefold() for name in plain.values()) + Counter([taken.casefold()])
     return {
-        video: name if count[name.casefold()] == 1 else f"{name}~{storage.stable_hash(video, digits=8)}"
-        for video, name in plain.items()
+        video: name if count[name.casefold()] == 1 else marked(name, video) for video, name in plain.items()
     }
+
+
+def marked(name: str, video: str) -> str:
+    """A name that only the video with this path has."""
+    return f"{name}~{storage.stable_hash(video, digits=8)}"
+
+
+def plain_name(video: str) -> str:
+    """The video's own name without the suffix, as files can have it."""
+    return storage.shorten_name(storage.utf8_name(Path(video).stem), _NAME_BYTES)
 
 
 def explanation_name(name: str, what: str) -> str:
@@ -94,8 +123,14 @@ def explanation_name(name: str, what: str) -> str:
 
 
 def write(folder: Path, name: str, texts: Texts) -> list[Path]:
-    """Write what a format made, each file whole or not at all."""
+    """Write what a format made of a run, each file whole or not at all."""
     paths = [folder / f"{name}{ending}" for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         storage.write_text(path, text)
     return paths
+
+
+def write_of_video(written: WrittenFiles, folder: Path, name: str, texts: Texts, video: str) -> None:
+    """Write what a format made of a video, into the folder of `written`. Raises UserError where another's file is."""
+    for ending, text in texts.items():
+        written.write_text(folder / f"{name}{ending}", video, text)

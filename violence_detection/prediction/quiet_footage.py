@@ -21,7 +21,6 @@ from violence_detection.prediction import batch, camera_profile, kept_windows, v
 from violence_detection.prediction.camera_profile import CameraProfile, other_settings
 from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Event, Verdict, find_events, smoothed
-from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
 
@@ -192,7 +191,7 @@ def run(
     assert quiet.calibrate is not None
     if config.model is None and kept_windows.are_at(quiet.calibrate):
         raise UserError(f"whose windows are in {quiet.calibrate}? Name the --model that judged them")
-    storage.check_writable(save_to.absolute().parent, "--save-profile")
+    camera_profile.check_place(save_to, "--save-profile")
     model = shipped.find(config.model)
     settings, applied = batch.events_by(config), batch.profile_of(config)
     verdicts, failures = _judged(config, quiet.calibrate, output)

@@ -15,10 +15,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.prediction import formats
+from violence_detection.prediction import file_names, formats
 from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.file_names import FilePlace
 from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,8 @@ _SILENCE_LIMIT_S = 120.0
 #: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
 _VERSION = 1
 _TABLE = "table"
+#: Where files of videos are written, by flag: video -> what its files are called there.
+Names = Mapping[str, Mapping[str, str]]
 
 
 def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | None = None) -> None:
@@ -40,6 +44,8 @@ def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | 
             raise UserError(
                 f"--format {chosen.name} needs a place to be written to. Give --output FOLDER, or --output FILE.json"
             )
+        if output:
+            formats.check_run_file(chosen, output)
     for flag, folder in (
         ("--annotate", config.annotate),
         ("--clips", config.clips),
@@ -50,21 +56,24 @@ def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | 
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{flag} {folder} is a file. Name a folder")
             storage.check_writable(folder, flag)
+    if config.timeline:
+        from violence_detection.prediction.review import review_page  # who has no page needs none
+
+        review_page.check(config.timeline, "--timeline")
     if config.explain and judged_by is None:
         raise UserError("--explain asks the model again. Name the --model that judged the windows")
 
 
 class Outputs:
-    """Takes verdicts as they come. `names`: video -> what its files are called. `makers`: what writes the files that
-    show something of a video, each with the word for it. `model`: identity of the one that judged, empty where it is
-    not known.
+    """Takes verdicts as they come. `names`: see names_of. `makers`: what writes the files that show something of a
+    video, each with the word for it. `model`: identity of the one that judged, empty where it is not known.
     """
 
     def __init__(
         self,
         config: OutputConfig,
         output: Path | None,
-        names: Mapping[str, str],
+        names: Names,
         makers: Mapping[str, SupervisedWorker[Verdict, list[str]]],
         model: str = "",
     ):
@@ -72,13 +81,14 @@ class Outputs:
         self._names, self._model = names, model
         self._timeline, self._explain = config.timeline, config.explain
         self._makers = makers
+        self._written = WrittenFiles(output.parent) if output else None
 
     def add(self, verdict: Verdict) -> list[UnreadableVideo]:
         """Write what a video has of its own; the reasons of what could not be."""
-        name = self._names[verdict.path]
         for chosen in self._formats:
-            if chosen.of_video and self._output:
-                formats.write(self._output.parent, name, chosen.of_video(verdict))
+            if chosen.of_video and self._output and self._written:
+                name, texts = self._names["--format"][verdict.path], chosen.of_video(verdict)
+                formats.write_of_video(self._written, self._output.parent, name, texts, verdict.path)
         failures: list[UnreadableVideo] = []
         for what, make in self._makers.items():
             try:
@@ -107,8 +117,11 @@ class Outputs:
             # who has no page needs none
             from violence_detection.prediction.review import review_media, review_page
 
+            names, why = self._names["--timeline"], self._names.get("--explain", {})
             media = {
-                v.path: review_media.read(v, self._timeline, self._names[v.path], self._explain)
+                v.path: review_media.read(
+                    v, self._timeline, names[v.path], self._explain, why.get(v.path, "")
+                )
                 for v in verdicts
             }
             page = review_page.write(self._timeline, verdicts, media, failures, self._model)
@@ -124,12 +137,12 @@ def outputs(
     Raises UserError where something could not be written.
     """
     check(config, output, judged_by)
-    names = formats.names_of(videos, output.stem if output else "")
+    names = names_of(config, output, videos)
     loads: dict[str, Callable[[], Callable[[Verdict], list[str]]]] = {}
     if config.annotate or config.clips or config.timeline:
         loads["shown"] = functools.partial(load_shower, config, names)
     if config.explain and judged_by:
-        loads["explained"] = functools.partial(load_explainer, config, judged_by, names)
+        loads["explained"] = functools.partial(load_explainer, config, judged_by, names["--explain"])
     model = _identity(judged_by) if judged_by and (config.timeline or config.explain) else ""
     with contextlib.ExitStack() as stack:
         makers = {
@@ -139,13 +152,37 @@ def outputs(
         yield Outputs(config, output, names, makers, model)
 
 
+def names_of(config: OutputConfig, output: Path | None, videos: Sequence[str]) -> Names:
+    """What the files of each video are called in each place. Raises UserError where a place has what is nobody's."""
+    of_video = [chosen.endings for chosen in formats.chosen(config.format) if chosen.of_video]
+    places = (
+        [FilePlace("--format", output.parent, "|".join(of_video), refuses=True)]
+        if output and of_video
+        else []
+    )
+    for flag, folder, endings in (
+        ("--annotate", config.annotate, file_names.ANNOTATED_ENDINGS),
+        ("--clips", config.clips, file_names.CLIP_ENDINGS),
+        (
+            "--timeline",
+            config.timeline and config.timeline / file_names.MEDIA_FOLDER,
+            file_names.MEDIA_ENDINGS,
+        ),
+        ("--explain", config.explain, file_names.EXPLANATION_ENDINGS),
+    ):
+        if folder is not None:
+            places.append(FilePlace(flag, folder, endings))
+    taken = output.stem if output else ""
+    return {place.flag: file_names.names_in(place, videos, taken) for place in places}
+
+
 def _identity(judged_by: PredictConfig) -> str:
     from violence_detection.models import model_files, shipped  # who has neither page nor pictures needs none
 
     return model_files.identity(shipped.find(judged_by.model))
 
 
-def load_shower(config: OutputConfig, names: Mapping[str, str]) -> Callable[[Verdict], list[str]]:
+def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[str]]:
     """The function that writes what is seen of a verdict, and says which files it wrote: annotated video, clips, and
     what the page shows.
 
@@ -156,18 +193,20 @@ def load_shower(config: OutputConfig, names: Mapping[str, str]) -> Callable[[Ver
     from violence_detection.video import writer
 
     def show(verdict: Verdict) -> list[str]:
-        name, made_of = names[verdict.path], _made_of(verdict, config)
+        made_of = _made_of(verdict, config)
         wrote: list[Path] = []
         if config.annotate:
-            path = config.annotate / f"{name}.annotated.mp4"
+            path = config.annotate / f"{names['--annotate'][verdict.path]}.annotated.mp4"
             if writer.comment_of(path) != made_of:
                 annotated_video.write(verdict, path, made_of)
                 wrote.append(path)
         if config.clips:
+            name = names["--clips"][verdict.path]
             last = config.clips / f"{name}.event{len(verdict.events):03d}.mp4"
             if not verdict.events or writer.comment_of(last) != made_of:
                 wrote += event_clips.write(verdict, config.clips, name, config.clip_margin_s, made_of)
         if config.timeline:
+            name = names["--timeline"][verdict.path]
             wrote += review_media.write(verdict, config.timeline, name, made_of)
         return [str(path) for path in wrote]
 
@@ -190,7 +229,7 @@ def load_explainer(
 
     def explain(verdict: Verdict) -> list[str]:
         name, made_of = names[verdict.path], storage.stable_hash([_made_of(verdict, config), model])
-        wanted = explanation.explained_windows(verdict, config.explain_most)
+        wanted, written = explanation.explained_windows(verdict, config.explain_most), WrittenFiles(folder)
         missing = []
         for what, window in wanted:
             path = folder / formats.explanation_name(name, what)
@@ -200,22 +239,24 @@ def load_explainer(
         windows = [window for window, _ in missing]
         found = explainer.explain(Path(verdict.path), windows) if windows else ()
         for (_, path), explained in zip(missing, found, strict=True):
-            explanation_picture.write(explained, path, Path(verdict.path).name)
+            explanation_picture.write(explained, path, Path(verdict.path))
             made = {**explained.record(), "path": verdict.path, "made_of": made_of}
-            storage.write_json(path.with_suffix(".json"), made)
-        _remove_other_explanations(folder, name, {what for what, _ in wanted})
+            written.write_json(path.with_suffix(".json"), verdict.path, made)
+        _remove_other_explanations(written, folder, name, verdict.path, {what for what, _ in wanted})
         return [str(path) for _, path in missing]
 
     return explain
 
 
-def _remove_other_explanations(folder: Path, name: str, kept: Set[str]) -> None:
-    """Remove those of an earlier run that had other events."""
-    ours = re.compile(re.escape(name) + r"\.(event\d{3,}|highest)\.explained\.(jpg|json)")
+def _remove_other_explanations(
+    written: WrittenFiles, folder: Path, name: str, video: str, kept: Set[str]
+) -> None:
+    """Remove those that an earlier run wrote for this video, of other events."""
+    ours = re.compile(re.escape(name) + file_names.EXPLANATION_ENDINGS)
     for path in folder.iterdir():
         found = ours.fullmatch(path.name)
         if found and found[1] not in kept:
-            path.unlink()
+            written.remove(path, video)
 
 
 def _made_of(verdict: Verdict, config: OutputConfig) -> str:

@@ -41,6 +41,7 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 _ABANDONED_S = 3600.0
 #: The lock of a folder that one run at a time works in, and who has it.
 ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
+FAILURES_COLUMNS = ("path", "reason")
 #: Room left on the disk beside what the data needs.
 RESERVE_BYTES = 1 << 30
 #: What a disk says that takes nothing, and the remedy.
@@ -376,7 +377,7 @@ def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:
         from violence_detection.system.redaction import without_secrets_in  # who reads only needs none
 
         told: list[dict[str, str]] = without_secrets_in(list(failures))
-        write_csv(path, ("path", "reason"), sorted(told, key=lambda f: (f["path"], f["reason"])))
+        write_csv(path, FAILURES_COLUMNS, sorted(told, key=lambda f: (f["path"], f["reason"])))
     else:
         path.unlink(missing_ok=True)
 

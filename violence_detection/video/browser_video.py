@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.system import storage
 from violence_detection.video import decode, writer
 
 #: By suffix: what FFmpeg calls the container, and the codecs that all of today's browsers play in it.
@@ -52,13 +51,14 @@ def plays(path: Path) -> bool:
 def write_copy(video: Path, path: Path, comment: str = "") -> None:
     """Write an H.264 copy without sound, of at most 480 lines and 30 frames a second, with the video's own times.
 
-    What comes late is black until then. Raises UnreadableVideo, or UserError where it cannot be written.
+    What comes late is black until then. `path` is written as the frames come: it is to be a temporary one. Raises
+    UnreadableVideo, or UserError where it cannot be written.
     """
     info = decode.probe(video)
     step = max(int(np.ceil(info.fps / _COPY_FPS - 1e-6)), 1)
     fps = info.fps / step
     begun = False
-    with storage.atomic_path(path) as temporary, writer.h264(temporary, fps, comment) as put:
+    with writer.h264(path, fps, comment) as put:
         for _, frame in decode.moments(video, info, range(0, info.n_frames, step)):
             picture = fitted(frame, _COPY_HEIGHT)
             if not begun:

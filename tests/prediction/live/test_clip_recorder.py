@@ -11,6 +11,7 @@ import pytest
 
 from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.recent_footage import RecentFootage, picture_of
+from violence_detection.system.own_files import RECORD_NAME
 from violence_detection.video import decode
 
 
@@ -55,7 +56,7 @@ def test_a_clip_begins_before_its_event_and_ends_behind_it(tmp_path: Path) -> No
     _add(footage, 14, 18)
     recorder.end(path, 12.0, done.append)
     _wait(path)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+    assert {p.name for p in tmp_path.iterdir()} == {"a.mp4", RECORD_NAME}
     recorder.close(5)
     assert done == [path]
     seconds = _seconds(path)

@@ -26,6 +26,7 @@ from violence_detection.prediction.live.handover import Handover
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
+from violence_detection.system.own_files import RECORD_NAME
 from violence_detection.video import sources
 from violence_detection.video.sources import Source, TimedFrame
 
@@ -399,10 +400,36 @@ def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path)
     )
     (event,) = find_events([w for camera, w in model.judged if camera == "night-ts"], model.events_by)
     assert (event.start_s, event.end_s) == (pytest.approx(3, abs=0.5), pytest.approx(5, abs=0.5))
-    clips = sorted(p.name for p in (tmp_path / "clips").iterdir())
+    clips = sorted(p.name for p in (tmp_path / "clips").iterdir() if p.name != RECORD_NAME)
     assert clips == [f"night-ts-{event.start_s:09.2f}s.jpg", f"night-ts-{event.start_s:09.2f}s.mp4"]
     assert gone["reason"] == found["failures"][0]["reason"]
     assert "no such file" in gone["reason"]
+
+
+def test_another_growing_file_of_the_name_takes_no_clip(tmp_path: Path) -> None:
+    """Its times begin at 0 as well, so that its event has the same name."""
+    seen: dict[Path, bytes] = {}
+    for night, fight_s in (("monday", 5), ("tuesday", 6), ("monday", 5), ("tuesday", 6)):
+        bright = [(live_parts.BRIGHT if 3 <= i / FPS < fight_s else live_parts.DARK) for i in range(8 * FPS)]
+        path = tmp_path / night / "cam.ts"
+        if not path.exists():
+            path.parent.mkdir()
+            pictures = [live_parts.picture(b) for b in bright]
+            timed_videos.write(path, timed_videos.evenly(len(bright), FPS), pictures=pictures, rate=FPS)
+        watch.run(
+            camera_names.named([f"growing:{path}"]),
+            live_parts.BrightnessModel(),
+            LiveConfig(),
+            OutputConfig(clips=tmp_path / "clips"),
+            threading.Event(),
+            lambda text: sources.open_source(text, still_s=0.3),
+        )
+        now = {p: p.read_bytes() for p in (tmp_path / "clips").iterdir() if p.suffix in (".jpg", ".mp4")}
+        if len(seen) < 4:
+            assert {p: now[p] for p in seen} == seen
+        seen = now
+    assert len(seen) == 4, "the same again makes no copies"
+    assert len({p.name.partition("~")[0].removesuffix(p.suffix) for p in seen}) == 1
 
 
 def test_what_is_for_files_is_refused() -> None:

@@ -94,3 +94,25 @@ def test_too_few_marks_are_for_the_user_to_mend(tmp_path: Path, capsys: pytest.C
         test_violence_model.main([str(a) for a in given])
     assert json.loads(capsys.readouterr().out)["marks"] == 9
     assert not profile.exists()
+
+
+def test_the_marks_are_not_replaced_by_the_profile(tmp_path: Path) -> None:
+    model, kept = _run(tmp_path)
+    marked = tmp_path / "marks.json"
+    before = marked.read_bytes()
+    with pytest.raises(
+        UserError, match=r"--save-profile .*marks\.json is there already and is not a camera profile"
+    ):
+        test_violence_model.main(
+            [
+                "--rejudge",
+                str(kept),
+                "--model",
+                str(model),
+                "--learn",
+                str(marked),
+                "--save-profile",
+                str(marked),
+            ]
+        )
+    assert marked.read_bytes() == before

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from violence_detection.prediction.live.recent_footage import FPS, RecentFootage, picture_of
-from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import writer
 
 log = logging.getLogger(__name__)
@@ -27,11 +27,12 @@ _WAIT_S = 2.0
 class _OpenClip:
     """A clip that is written.
 
-    written: pictures so far, one each 1 / FPS from begin_s on; end_s: where it ends, None while nobody knows; due_s:
-    when it is closed at the latest, on the monotonic clock.
+    source: what it is written for, see own_files; written: pictures so far, one each 1 / FPS from begin_s on; end_s:
+    where it ends, None while nobody knows; due_s: when it is closed at the latest, on the monotonic clock.
     """
 
     path: Path
+    source: str
     footage: RecentFootage
     begin_s: float
     most_s: float
@@ -59,12 +60,12 @@ class ClipRecorder:
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
         self._thread.start()
 
-    def begin(self, path: Path, footage: RecentFootage, onset_s: float) -> None:
-        """Begin the clip of an event, before its onset as far as there is footage."""
+    def begin(self, path: Path, footage: RecentFootage, onset_s: float, source: str = "") -> None:
+        """Begin the clip of an event, before its onset as far as there is footage. `source`: see own_files."""
         kept = footage.between(onset_s - self._before_s, np.inf)
         begin_s = kept[0].time_s if kept else onset_s
         with self._changed:
-            self._open[path] = _OpenClip(path, footage, begin_s, onset_s - begin_s + self._most_s)
+            self._open[path] = _OpenClip(path, source, footage, begin_s, onset_s - begin_s + self._most_s)
 
     def end(self, path: Path, event_end_s: float, done: Callable[[Path | None], None]) -> None:
         """End the clip some time after its event; `done` is then called with its path, or None if there is none."""
@@ -128,7 +129,9 @@ class ClipRecorder:
         for kept in clip.footage.between(clip.begin_s + (clip.written - 0.5) / FPS, until_s):
             picture = picture_of(kept)
             if clip.put is None:
-                temporary = clip.files.enter_context(storage.atomic_path(clip.path))
+                temporary = clip.files.enter_context(
+                    WrittenFiles(clip.path.parent).replacing(clip.path, clip.source)
+                )
                 clip.put = clip.files.enter_context(writer.h264(temporary, FPS))
                 clip.last = picture
             elif clip.last is not None and picture.shape != clip.last.shape:  # the camera's size has changed

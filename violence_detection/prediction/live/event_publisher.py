@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from violence_detection.errors import UserError
+from violence_detection.prediction import formats
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.event_follower import END, NEW, EventNews
 from violence_detection.prediction.events import Event
@@ -15,7 +18,8 @@ from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.messages import EventMessage, iso
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
-from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
+from violence_detection.video.sources import GROWING
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +37,7 @@ class EventPublisher:
     """Tells all outboxes. `clips`: the folder of snapshots and clips, None for none.
 
     An event may have begun up to half a window (`window_s`) before its start: so much more its clip shows before it.
+    Files that another camera has under an event's name stay, as in growing files, whose times begin at 0 each night.
     """
 
     def __init__(
@@ -49,6 +54,9 @@ class EventPublisher:
         if clips:
             self._recorder = ClipRecorder(clip_margin_s + window_s / 2, clip_margin_s, clip_max_s)
         self._shown: dict[str, _Shown] = {}
+        self._written = WrittenFiles(clips) if clips else None
+        #: What the files of open events are called, without suffix.
+        self._files: dict[str, Path] = {}
 
     def publish(
         self, camera: CameraState, footage: RecentFootage | None, is_live: bool, news: EventNews
@@ -57,19 +65,22 @@ class EventPublisher:
         _log(camera, is_live, news)
         if news.kind == NEW:
             camera.events += 1
+            self._name_files(camera, news.event_id)
         if footage is not None:
-            self._show(footage, news)
+            self._show(camera, footage, news)
         shown = self._shown.get(news.event_id, _Shown(None, b"", 0.0))
         message = EventMessage(
             camera.name, camera.address, news, self._threshold, is_live, shown.snapshot, jpeg=shown.jpeg
         )
+        named = self._files.get(news.event_id)
         if news.kind == END:
             self._shown.pop(news.event_id, None)
-        if self._recorder is None or self._clips is None or footage is None:
+            self._files.pop(news.event_id, None)
+        if self._recorder is None or named is None or footage is None:
             return self._send(message)
-        clip = self._clips / f"{news.event_id}.mp4"
+        clip = named.with_name(f"{named.name}.mp4")
         if news.kind == NEW:
-            self._recorder.begin(clip, footage, news.event.start_s)
+            self._recorder.begin(clip, footage, news.event.start_s, _source(camera))
         if news.kind == END:
             self._recorder.end(clip, news.event.end_s, lambda path: self._send(replace(message, clip=path)))
         else:
@@ -84,7 +95,22 @@ class EventPublisher:
         for outbox in self._outboxes:
             outbox.send(message)
 
-    def _show(self, footage: RecentFootage, news: EventNews) -> None:
+    def _name_files(self, camera: CameraState, event: str) -> None:
+        if self._clips is None or self._written is None:
+            return
+        named = self._clips / event
+        there = [named.with_name(f"{named.name}{suffix}") for suffix in (".jpg", ".mp4")]
+        if not all(self._written.may_replace(path, _source(camera)) for path in there):
+            named = self._clips / formats.marked(event, _source(camera))
+            log.info(
+                "%s has files called %s that are not of this one; its own are called %s",
+                self._clips,
+                event,
+                named.name,
+            )
+        self._files[event] = named
+
+    def _show(self, camera: CameraState, footage: RecentFootage, news: EventNews) -> None:
         """Keep the picture of the event's most violent moment so far."""
         before = self._shown.get(news.event_id)
         if before is not None and news.event.p_violent <= before.p_violent:
@@ -92,15 +118,21 @@ class EventPublisher:
         picture = footage.nearest(news.event.peak_s)
         if picture is None:
             return
-        snapshot = self._clips / f"{news.event_id}.jpg" if self._clips else None
-        if snapshot is not None:
+        named, snapshot = self._files.get(news.event_id), None
+        if named is not None and self._written is not None:
+            snapshot = named.with_name(f"{named.name}.jpg")
             try:
-                with storage.atomic_path(snapshot) as temporary:
+                with self._written.replacing(snapshot, _source(camera)) as temporary:
                     temporary.write_bytes(picture.jpeg)
-            except OSError as e:
+            except (OSError, UserError) as e:
                 log.warning("the snapshot %s cannot be written: %s", snapshot, e)
                 snapshot = before.snapshot if before else None
         self._shown[news.event_id] = _Shown(snapshot, picture.jpeg, news.event.p_violent)
+
+
+def _source(camera: CameraState) -> str:
+    """What its files are written for: the growing file, or the address."""
+    return os.path.realpath(camera.address.removeprefix(GROWING))
 
 
 def event_id(camera: str, is_live: bool, event: Event) -> str:

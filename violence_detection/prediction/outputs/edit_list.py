@@ -18,7 +18,7 @@ _MOST_EDITS = 999
 _FPS = 25.0
 
 
-@of_video("edl")
+@of_video("edl", r"(\.part\d+)?\.edl")
 def edit_list(verdict: Verdict) -> dict[str, str]:
     """`<video>.edl`, and `<video>.part2.edl` and so on for more than 999 events."""
     events = verdict.events

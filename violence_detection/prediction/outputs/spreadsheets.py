@@ -13,7 +13,7 @@ from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.formats import of_video
 
 
-@of_video("csv")
+@of_video("csv", r"\.(windows|events)\.csv")
 def spreadsheets(verdict: Verdict) -> dict[str, str]:
     """`<video>.windows.csv` and `<video>.events.csv`."""
     events = [

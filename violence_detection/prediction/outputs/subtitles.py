@@ -7,7 +7,7 @@ from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.formats import of_video
 
 
-@of_video("srt")
+@of_video("srt", r"\.srt")
 def subtitles(verdict: Verdict) -> dict[str, str]:
     """`<video>.srt`; without events it is empty."""
     shown = [

@@ -7,7 +7,7 @@ from violence_detection.prediction.formats import of_video
 from violence_detection.system import storage
 
 
-@of_video("json")
+@of_video("json", r"\.verdict\.json")
 def verdict_json(verdict: Verdict) -> dict[str, str]:
     """`<video>.verdict.json`."""
     whole = {**verdict.summary(), "fps": verdict.fps, "windows": [w.record() for w in verdict.windows]}

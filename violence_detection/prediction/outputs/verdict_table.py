@@ -13,7 +13,11 @@ _HEAD = ("verdict", "P(violent)", "when", "video")
 _NOT_JUDGED = "not judged"
 
 
-@of_run("table")
+def _is_head(line: str) -> bool:
+    return line.split() == list(_HEAD)
+
+
+@of_run("table", ".txt", _is_head)
 def table(verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo]) -> dict[str, str]:
     """`<run>.txt`; last what was not judged, or not shown, with the reason."""
     rows = [_HEAD]

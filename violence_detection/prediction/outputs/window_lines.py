@@ -8,7 +8,7 @@ from violence_detection.prediction.formats import of_video
 from violence_detection.system import storage
 
 
-@of_video("jsonl")
+@of_video("jsonl", r"\.windows\.jsonl")
 def window_lines(verdict: Verdict) -> dict[str, str]:
     """`<video>.windows.jsonl`."""
     return {

@@ -12,11 +12,12 @@ import cv2
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.events import Event, Verdict
+from violence_detection.prediction.file_names import MEDIA_FOLDER
 from violence_detection.prediction.formats import explanation_name
 from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import browser_video, decode, sampling
 
-FOLDER_NAME = "media"
 _PICTURE_HEIGHT = 180
 #: Written last: without it, what is there is made again.
 _RECORD_ENDING = ".made.json"
@@ -42,36 +43,42 @@ def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[
     """Write pictures, and a copy of a video that browsers do not play; returns what was written.
 
     Nothing is written where what is there is `made_of` the same. Raises UnreadableVideo, or UserError where something
-    cannot be written.
+    cannot be written or a file is not this video's.
     """
-    folder = page_folder / FOLDER_NAME
+    folder = page_folder / MEDIA_FOLDER
     record = folder / f"{name}{_RECORD_ENDING}"
     if _record(record).get("made_of") == made_of:
         return []
-    video, copy = Path(verdict.path), folder / f"{name}.mp4"
+    video, copy, written = Path(verdict.path), folder / f"{name}.mp4", WrittenFiles(folder)
     pictures = [folder / ending for ending in _picture_names(verdict, name)]
-    record.unlink(missing_ok=True)
-    _write_pictures(video, _moments(verdict), pictures)
+    written.remove(record, video)
+    _write_pictures(video, _moments(verdict), pictures, written)
     wrote = [*pictures]
     is_copy = not browser_video.plays(video)
     if is_copy:
-        browser_video.write_copy(video, copy)
+        with written.replacing(copy, video) as temporary:
+            browser_video.write_copy(video, temporary)
         wrote.append(copy)
     else:
-        copy.unlink(missing_ok=True)
-    storage.write_json(record, {"made_of": made_of, "is_copy": is_copy})
+        written.remove(copy, video)
+    written.write_json(record, video, {"made_of": made_of, "is_copy": is_copy})
     return wrote
 
 
-def read(verdict: Verdict, page_folder: Path, name: str, explained: Path | None = None) -> ReviewMedia:
-    """What `write` made, as the page names it. `explained`: the folder of --explain."""
-    record = _record(page_folder / FOLDER_NAME / f"{name}{_RECORD_ENDING}")
+def read(
+    verdict: Verdict, page_folder: Path, name: str, explained: Path | None = None, explained_name: str = ""
+) -> ReviewMedia:
+    """What `write` made, as the page names it. `explained`: the folder of --explain, with the video's name there."""
+    record = _record(page_folder / MEDIA_FOLDER / f"{name}{_RECORD_ENDING}")
     if not record:
         return ReviewMedia(missing="its pictures could not be made; the failures say why")
-    picture, *events = (_address(f"{FOLDER_NAME}/{n}") for n in _picture_names(verdict, name))
+    picture, *events = (_address(f"{MEDIA_FOLDER}/{n}") for n in _picture_names(verdict, name))
     is_copy = bool(record["is_copy"])
-    video = _address(f"{FOLDER_NAME}/{name}.mp4") if is_copy else _beside(Path(verdict.path), page_folder)
-    why = [_why(event, n, page_folder, name, explained) for n, event in enumerate(verdict.events, 1)]
+    video = _address(f"{MEDIA_FOLDER}/{name}.mp4") if is_copy else _beside(Path(verdict.path), page_folder)
+    why = [
+        _why(event, n, page_folder, explained_name or name, explained)
+        for n, event in enumerate(verdict.events, 1)
+    ]
     return ReviewMedia(video, is_copy, picture, tuple(events), tuple(why))
 
 
@@ -98,13 +105,15 @@ def _moments(verdict: Verdict) -> list[float]:
     return [most.middle_s, *(event.peak_s for event in verdict.events)]
 
 
-def _write_pictures(video: Path, moments_s: Sequence[float], paths: Sequence[Path]) -> None:
+def _write_pictures(
+    video: Path, moments_s: Sequence[float], paths: Sequence[Path], written: WrittenFiles
+) -> None:
     def numbers(info: decode.VideoInfo) -> list[int]:
         return [sampling.moment_at(info, time_s) for time_s in moments_s]
 
     info, frames = decode.read(video, numbers, lambda frame: browser_video.fitted(frame, _PICTURE_HEIGHT))
     for path, number in zip(paths, numbers(info), strict=True):
-        with storage.atomic_path(path) as temporary:
+        with written.replacing(path, video) as temporary:
             if not cv2.imwrite(str(temporary), cv2.cvtColor(frames[number], cv2.COLOR_RGB2BGR)):
                 raise UserError(f"cannot write {path}. See whether its folder can be written to")
 

@@ -18,11 +18,22 @@ from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.review import marks, probability_curve
 from violence_detection.prediction.review.review_media import ReviewMedia
-from violence_detection.system import pages, storage
+from violence_detection.system import own_files, pages, storage
 
 PAGE_NAME = "index.html"
 _TEMPLATES = Path(__file__).with_name("templates")
 _TICKS = 5
+
+
+def check(folder: Path, flag: str) -> None:
+    """Raise UserError where the page would replace one that is none of this kind. `flag`: what names the folder."""
+    own_files.check_file(
+        folder / PAGE_NAME,
+        f"{flag}:",
+        "a page of this kind",
+        lambda page: marks.FORMAT in page.read_text(encoding="utf-8", errors="replace"),
+        "Name another folder, or move it away",
+    )
 
 
 def write(

@@ -1,0 +1,103 @@
+"""The files of a video have a name that takes nothing from other videos, earlier runs and people."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.prediction import file_names
+from violence_detection.prediction.file_names import FilePlace, names_in
+from violence_detection.prediction.formats import names_of
+from violence_detection.system.own_files import WrittenFiles
+
+DAY1, DAY2 = "day1/cam1.mp4", "day2/cam1.mp4"
+
+
+def _clips(folder: Path) -> FilePlace:
+    return FilePlace("--clips", folder, file_names.CLIP_ENDINGS)
+
+
+def _srt(folder: Path) -> FilePlace:
+    return FilePlace("--format", folder, r"\.srt", refuses=True)
+
+
+def _write(folder: Path, name: str, video: str) -> Path:
+    WrittenFiles(folder).write_text(folder / name, video, f"of {video}")
+    return folder / name
+
+
+def test_an_earlier_video_of_the_name_keeps_its_files_and_each_keeps_its_name(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = _clips(tmp_path)
+    with caplog.at_level(logging.INFO):
+        assert names_in(place, [DAY1]) == {DAY1: "cam1"}
+        first = _write(tmp_path, "cam1.event001.mp4", DAY1)
+        assert not caplog.text
+        (second,) = names_in(place, [DAY2]).values()
+    assert second.startswith("cam1~")
+    assert f"{DAY2}: --clips {tmp_path} has files called cam1 that are not of this video" in caplog.text
+    _write(tmp_path, f"{second}.event001.mp4", DAY2)
+    for _ in range(2):
+        assert names_in(place, [DAY1]) == {DAY1: "cam1"}
+        assert names_in(place, [DAY2]) == {DAY2: second}
+    assert names_in(place, [DAY1, DAY2]) == {DAY1: "cam1", DAY2: second}, "in one run, too"
+    first.unlink()
+    assert names_in(place, [DAY2]) == {DAY2: second}, "no second copy where the name has become free"
+
+
+def test_from_whatever_folder_it_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is `cam1.mp4` in its own folder."""
+    found = []
+    for day in ("day1", "day2", "day3"):
+        (tmp_path / day).mkdir()
+        monkeypatch.chdir(tmp_path / day)
+        (name,) = names_in(_clips(tmp_path), ["cam1.mp4"]).values()
+        _write(tmp_path, f"{name}.event001.mp4", "cam1.mp4")
+        assert names_in(_clips(tmp_path), ["cam1.mp4"]) == {"cam1.mp4": name}
+        assert names_in(_clips(tmp_path), [str(tmp_path / day / "cam1.mp4")]).popitem()[1] == name
+        found.append(name)
+    assert len(set(found)) == 3
+    assert found[0] == "cam1"
+
+
+def test_videos_of_one_name_in_a_run_are_called_as_ever(tmp_path: Path) -> None:
+    videos = [DAY1, DAY2, "verdicts.mp4", "other.mp4"]
+    assert names_in(_clips(tmp_path), videos, "verdicts") == names_of(videos, "verdicts")
+    assert names_in(_clips(tmp_path / "none"), videos) == names_of(videos)
+
+
+def test_other_files_and_longer_names_do_not_count(tmp_path: Path) -> None:
+    for name in ("cam1.mp4", "cam1.txt", "cam1.event001.srt", "cam12.event001.mp4", "cam1.event01.jpg"):
+        (tmp_path / name).write_text("mine")
+    assert names_in(_clips(tmp_path), [DAY1]) == {DAY1: "cam1"}
+    (tmp_path / "CAM1.event001.jpg").write_text("mine")
+    assert names_in(_clips(tmp_path), [DAY1])[DAY1].startswith("cam1~"), "one name on some disks"
+
+
+def test_where_a_place_refuses_what_is_nobodys_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, "b.srt", "there/b.mp4")
+    _write(tmp_path, "c.srt", "c.mp4").write_text("corrected by hand")
+    (tmp_path / "a.srt").write_text("mine")
+    (tmp_path / "d.srt").touch()
+    with pytest.raises(
+        UserError, match=r"--format would replace \S*a\.srt, \S*c\.srt, which no such run wrote"
+    ):
+        names_in(_srt(tmp_path), ["a.mp4", "b.mp4", "c.mp4", "d.mp4"])
+    names = names_in(_srt(tmp_path), ["b.mp4", "d.mp4"])
+    assert names["b.mp4"].startswith("b~"), "another video's is known, and no fault of the user's"
+    assert names["d.mp4"] == "d", "with an empty file nothing is lost"
+    (tmp_path / f"{names['b.mp4']}.srt").write_text("mine")
+    with pytest.raises(UserError, match=r"b~\w+\.srt"):
+        names_in(_srt(tmp_path), ["b.mp4"])
+
+
+def test_many_files_that_are_in_the_way_are_counted(tmp_path: Path) -> None:
+    videos = [f"{i}.mp4" for i in range(6)]
+    for i in range(6):
+        (tmp_path / f"{i}.srt").write_text("mine")
+    with pytest.raises(UserError, match=r"2\.srt and 3 more"):
+        names_in(_srt(tmp_path), videos)

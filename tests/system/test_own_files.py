@@ -1,0 +1,147 @@
+"""A run replaces what such a run wrote for the same source, as it wrote it, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.system import own_files, storage
+from violence_detection.system.own_files import RECORD_NAME, WrittenFiles
+
+
+def _write(folder: Path, name: str, source: str, text: str) -> Path:
+    WrittenFiles(folder).write_text(folder / name, source, text)
+    return folder / name
+
+
+def test_a_file_is_of_the_source_that_it_was_written_for_as_it_was_written(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a.srt", "day1/a.mp4", "one")
+    written = WrittenFiles(tmp_path)
+    assert written.source_of(path) == os.path.realpath("day1/a.mp4")
+    assert written.may_replace(path, "day1/../day1/a.mp4")
+    assert not written.may_replace(path, "day2/a.mp4")
+    _write(tmp_path, "a.srt", "day1/a.mp4", "two")
+    assert path.read_text() == "two"
+    with pytest.raises(UserError, match=r"a\.srt is not what such a run wrote for day2/a\.mp4"):
+        _write(tmp_path, "a.srt", "day2/a.mp4", "three")
+    written.remove(path, "day2/a.mp4")
+    assert path.read_text() == "two"
+    WrittenFiles(tmp_path).remove(path, "day1/a.mp4")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("text", ["TWO", "two\n", "by hand"])
+def test_what_somebody_changed_or_put_there_stays(tmp_path: Path, text: str) -> None:
+    path = _write(tmp_path, "a.srt", "a.mp4", "two")
+    path.write_text(text)
+    with pytest.raises(UserError, match="Move it away"):
+        _write(tmp_path, "a.srt", "a.mp4", "three")
+    WrittenFiles(tmp_path).remove(path, "a.mp4")
+    assert path.read_text() == text
+
+
+def test_of_a_large_file_a_change_at_either_end_or_of_its_size_is_seen(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.mp4", bytes(3 * own_files._END_BYTES)
+    with WrittenFiles(tmp_path).replacing(path, "v") as temporary:
+        temporary.write_bytes(content)
+    for changed in (b"x" + content[1:], content[:-1] + b"x", content + b"x"):
+        path.write_bytes(changed)
+        assert WrittenFiles(tmp_path).source_of(path) is None
+    path.write_bytes(content)
+    assert WrittenFiles(tmp_path).source_of(path) == os.path.realpath("v")
+
+
+def test_an_empty_file_is_nobodys_and_a_folder_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    _write(tmp_path, "a", "v", "text")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UserError, match="Move it away"):
+        _write(tmp_path, "b", "v", "text")
+
+
+def test_what_comes_while_a_file_is_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+
+    def write() -> None:
+        with WrittenFiles(tmp_path).replacing(path, "v") as temporary:
+            temporary.write_text("ours")
+            path.write_text("theirs")
+
+    with pytest.raises(UserError, match="Move it away"):
+        write()
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "theirs")]
+
+
+def test_the_same_content_again_makes_the_record_no_longer(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "v", "text")
+    size = (tmp_path / RECORD_NAME).stat().st_size
+    _write(tmp_path, "a", "v", "text")
+    assert (tmp_path / RECORD_NAME).stat().st_size == size
+
+
+def test_a_run_knows_what_another_wrote_meanwhile(tmp_path: Path) -> None:
+    first = WrittenFiles(tmp_path)
+    path = _write(tmp_path, "a", "v", "text")
+    assert first.source_of(path) == os.path.realpath("v")
+
+
+def test_a_folder_that_was_copied_is_still_known(tmp_path: Path) -> None:
+    _write(tmp_path / "one", "a", "v", "text")
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
+    assert WrittenFiles(tmp_path / "two").may_replace(tmp_path / "two" / "a", "v")
+
+
+def test_killed_between_the_record_and_the_file_it_knows_what_is_there(tmp_path: Path) -> None:
+    path = _write(tmp_path, "a", "v", "one")
+    program = f"""
+import os, pathlib
+from violence_detection.system.own_files import WrittenFiles
+pathlib.Path.replace = lambda *_: os.kill(os.getpid(), {int(signal.SIGKILL)})
+WrittenFiles(pathlib.Path({str(tmp_path)!r})).write_text(pathlib.Path({str(path)!r}), "v", "two")
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    assert path.read_text() == "one"
+    storage.remove_abandoned(tmp_path)
+    _write(tmp_path, "a", "v", "three")
+    assert path.read_text() == "three"
+
+
+def test_a_named_file_is_refused_unless_it_is_of_its_kind(tmp_path: Path) -> None:
+    def check(name: str) -> None:
+        own_files.check_file(
+            tmp_path / name, "--to", "a list", lambda p: p.read_text() == "[]", "Name another"
+        )
+
+    check("new")
+    (tmp_path / "empty").touch()
+    check("empty")
+    (tmp_path / "list").write_text("[]")
+    check("list")
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(UserError, match=r"--to .*notes is there already and is not a list.*Name another"):
+        check("notes")
+    with pytest.raises(UserError, match="is a folder"):
+        check(".")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="is not a list"):
+        check("pipe")
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(UserError, match="is not a list"):
+        check("link")
+
+
+def test_no_large_file_is_read_to_see_that_it_is_no_json(tmp_path: Path) -> None:
+    with (tmp_path / "video").open("wb") as f:
+        f.truncate(1 << 42)
+    assert own_files.json_object(tmp_path / "video") == {}
+    (tmp_path / "half").write_text('{"a": ')
+    assert own_files.json_object(tmp_path / "half") == {}
+    (tmp_path / "whole").write_text('\ufeff {"a": 1}')
+    assert own_files.json_object(tmp_path / "whole") == {"a": 1}

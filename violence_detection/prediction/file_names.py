@@ -1,0 +1,110 @@
+"""What the files of each video are called in a folder where other videos, earlier runs and people have theirs."""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.errors import UserError
+from violence_detection.prediction import formats
+from violence_detection.system.own_files import WrittenFiles
+
+log = logging.getLogger(__name__)
+
+#: What stands behind a video's name in those of its files, regular expressions: annotated video, clips of events, what
+#: the page shows, explanations. Those of formats are formats.OutputFormat.endings.
+ANNOTATED_ENDINGS = r"\.annotated\.mp4"
+CLIP_ENDINGS = r"\.event\d{3,}\.(jpg|mp4)"
+MEDIA_ENDINGS = r"\.(jpg|mp4|made\.json)|\.event\d{3,}\.jpg"
+EXPLANATION_ENDINGS = r"\.(event\d{3,}|highest)\.explained\.(jpg|json)"
+#: Where the page's own files lie, beside it.
+MEDIA_FOLDER = "media"
+_FREE, _OWN, _OTHERS, _NOBODYS = "free", "own", "others'", "nobody's"
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class FilePlace:
+    """Where a run writes files of each video. `flag`: what names the folder.
+
+    `endings`: what stands behind a video's name, a regular expression. `refuses`: a file that no such run wrote, or
+    that was changed since, ends the run; else the video's files get another name.
+    """
+
+    flag: str
+    folder: Path
+    endings: str
+    refuses: bool = False
+
+
+def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[str, str]:
+    """The name that each video's files have there; `taken` is none of theirs.
+
+    It is the one under which the video has files there, else that of formats.names_of; where another video has files of
+    that name, or somebody else, it is marked, and that is logged. Raises UserError, which names the files, where the
+    place refuses.
+    """
+    there = _Listing(place)
+    names: dict[str, str] = {}
+    in_the_way: list[Path] = []
+    for video, usual in formats.names_of(videos, taken).items():
+        plain, source = formats.plain_name(video), os.path.realpath(video)
+        new = [usual, formats.marked(plain, source)]
+        old = [formats.marked(plain, video), *([plain] if plain.casefold() != taken.casefold() else [])]
+        state = {name: there.state(name, source) for name in dict.fromkeys([*new, *old])}
+        name = next((n for n in state if state[n] == _OWN), "")
+        if not name:
+            # the first that is not another video's; a place that does not refuse goes by what is nobody's, too
+            passed = (_OTHERS,) if place.refuses else (_OTHERS, _NOBODYS)
+            name = next((n for n in new if state[n] not in passed), new[-1])
+            if state[name] != _FREE:
+                in_the_way += there.files(name)
+        names[video] = name
+        if state[usual] not in (_FREE, _OWN) and name != usual:
+            log.info(
+                "%s: %s %s has files called %s that are not of this video; its own are called %s",
+                video, place.flag, place.folder, usual, name,
+            )  # fmt: skip
+    if in_the_way:
+        more = f" and {len(in_the_way) - _SHOWN} more" if len(in_the_way) > _SHOWN else ""
+        raise UserError(
+            f"{place.flag} would replace {', '.join(map(str, in_the_way[:_SHOWN]))}{more}, which no such run wrote for "
+            "this video, or which was changed since. Move it away, or name another folder"
+        )
+    return names
+
+
+class _Listing:
+    """The files of a place, looked through once."""
+
+    def __init__(self, place: FilePlace):
+        self._endings, self._written = place.endings, WrittenFiles(place.folder)
+        paths = sorted(place.folder.iterdir()) if place.folder.is_dir() else []
+        self._paths = sorted((path.name.casefold(), path) for path in paths)
+
+    def files(self, name: str) -> list[Path]:
+        """Those that a video of this name has; capitals do not count, as on some disks they do not."""
+        begins = f"{name.casefold()}."
+        ours = re.compile(f"{re.escape(name.casefold())}(?:{self._endings})")
+        found = []
+        i = bisect.bisect_left(self._paths, begins, key=lambda item: item[0])
+        while i < len(self._paths) and self._paths[i][0].startswith(begins):
+            if ours.fullmatch(self._paths[i][0]):
+                found.append(self._paths[i][1])
+            i += 1
+        return found
+
+    def state(self, name: str, source: str) -> str:
+        """Whether the name is free for a source, its own, another's, or that of files of whom nobody knows."""
+        found = {path: self._written.source_of(path) for path in self.files(name)}
+        if any(of is None and not self._written.may_replace(path, source) for path, of in found.items()):
+            return _NOBODYS
+        sources = set(found.values()) - {None}
+        if not sources:
+            return _FREE
+        return _OWN if sources == {source} else _OTHERS

@@ -1,0 +1,145 @@
+"""Which files a run replaces or removes: those that such a run has written for the same source, and no others.
+
+A record in each folder says for which source a file was written, and with which content. What somebody else put there,
+what was changed since, and what another source has there under the same name are left alone: whoever writes takes
+another name, or refuses before the work begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.system import storage
+
+#: The record, a line a file, in the folder of the files.
+RECORD_NAME = ".written.jsonl"
+_FIELDS = frozenset({"file", "source"})
+#: A file is told from others by its size, its beginning and its end; one of up to twice as many bytes by all of it.
+_END_BYTES = 1 << 18
+
+
+class WrittenFiles:
+    """The files of a folder, and the source that each was written for: the real path of a video, say."""
+
+    def __init__(self, folder: Path):
+        self._record = folder / RECORD_NAME
+        self._read_bytes = 0
+        self._sources: dict[str, str] = {}
+        self._read()
+
+    def _read(self) -> None:
+        """Read what this run or another has recorded since."""
+        size_bytes = self._record.stat().st_size if self._record.is_file() else 0
+        if size_bytes != self._read_bytes:
+            entries = storage.read_journal(self._record, _FIELDS)
+            self._sources = {key: str(entry["source"]) for key, entry in entries.items()}
+            self._read_bytes = size_bytes
+
+    def source_of(self, path: Path) -> str | None:
+        """The source that a file of this folder was written for, as its content is now.
+
+        None for one that such a run has not written, or that was changed since, and where there is none.
+        """
+        try:
+            key = _key(path, path.name)
+        except OSError:  # not there, or nobody's to read
+            return None
+        if key not in self._sources:
+            self._read()
+        return self._sources.get(key)
+
+    def may_replace(self, path: Path, source: Path | str) -> bool:
+        """Whether nothing is lost that is not this source's own: an empty file is nobody's."""
+        known = self.source_of(path)
+        if known is None:
+            return not os.path.lexists(path) or (path.is_file() and path.stat().st_size == 0)
+        return known == os.path.realpath(source)
+
+    @contextmanager
+    def replacing(self, path: Path, source: Path | str) -> Iterator[Path]:
+        """Yield a temporary path as storage.atomic_path does, for a file that is written for this source.
+
+        Raises UserError where another's file is there, before and behind the writing.
+        """
+        self._check(path, source)
+        with storage.atomic_path(path) as temporary:
+            yield temporary
+            self._check(path, source)
+            # before it has its name: a run that is killed in between knows its file again
+            self._keep(_key(temporary, path.name), path.name, os.path.realpath(source))
+
+    def write_text(self, path: Path, source: Path | str, text: str) -> None:
+        """As storage.write_text does. Raises UserError where another's file is there."""
+        with self.replacing(path, source) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors=storage.NAME_ERRORS)
+
+    def write_json(self, path: Path, source: Path | str, value: Any) -> None:
+        """As storage.write_json does. Raises UserError where another's file is there."""
+        self.write_text(path, source, storage.as_json(value, indent=2, sort_keys=True) + "\n")
+
+    def remove(self, path: Path, source: Path | str) -> None:
+        """Remove the file if it was written for this source."""
+        if self.source_of(path) == os.path.realpath(source):
+            path.unlink(missing_ok=True)
+
+    def _check(self, path: Path, source: Path | str) -> None:
+        if not self.may_replace(path, source):
+            raise UserError(
+                f"{path} is not what such a run wrote for {source}, and would be replaced. Move it away, or name "
+                "another folder"
+            )
+
+    def _keep(self, key: str, name: str, source: str) -> None:
+        if self._sources.get(key) == source:
+            return
+        with storage.appending_journal(self._record, sync=True) as record:
+            record(key, {"file": name, "source": source})
+        self._sources[key] = source
+
+
+def _key(path: Path, name: str) -> str:
+    """What a file of this name and content is found by. Names that differ in capitals alone are one on some disks."""
+    with path.open("rb") as f:
+        size_bytes = os.fstat(f.fileno()).st_size
+        digest = hashlib.sha256(f.read(_END_BYTES))
+        f.seek(max(size_bytes - _END_BYTES, f.tell()))
+        digest.update(f.read(_END_BYTES))
+    return storage.stable_hash([name.casefold(), size_bytes, digest.hexdigest()], digits=32)
+
+
+def check_file(path: Path, flag: str, what: str, is_one: Callable[[Path], bool], remedy: str) -> None:
+    """Raise UserError where a file that a flag names would replace what is not `what`, or is a folder.
+
+    To be asked before the work whose result is written there. `is_one`: whether an existing file is one of `what`; an
+    empty one may be anything. `remedy`: what is to be given instead.
+    """
+    if path.is_dir():
+        raise UserError(f"{flag} {path} is a folder. Name a file in it")
+    if not os.path.lexists(path):
+        return
+    if path.is_file() and (path.stat().st_size == 0 or is_one(path)):
+        return
+    raise UserError(f"{flag} {path} is there already and is not {what}: it would be replaced. {remedy}")
+
+
+def json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; empty where it holds something else. No more of a large file is read."""
+    try:
+        with path.open("rb") as f:
+            begins = f.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+        found = storage.read_json(path) if begins.startswith(b"{") else None
+    except (OSError, DamagedFile, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def first_line(path: Path) -> str:
+    """The first line of a text; of what is none, whatever stands there."""
+    with path.open("rb") as f:
+        return f.readline(4096).decode("utf-8-sig", errors="replace").rstrip("\r\n")
