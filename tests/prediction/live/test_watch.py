@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import live_parts
+import numpy as np
 import pytest
 import timed_videos
 
@@ -23,7 +25,7 @@ from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.handover import Handover
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
-from violence_detection.video import sources
+from violence_detection.video import decode, sources
 from violence_detection.video.sources import Source, TimedFrame
 
 FPS = 20
@@ -240,6 +242,44 @@ def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path)
     assert clips == [f"night-ts-{event.start_s:09.2f}s.jpg", f"night-ts-{event.start_s:09.2f}s.mp4"]
     assert gone["reason"] == found["failures"][0]["reason"]
     assert "no such file" in gone["reason"]
+
+
+def test_the_clip_of_a_recording_that_is_judged_as_a_camera_stands_still_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read much faster than real time, and little of it is kept; a box moves in every picture.
+
+    At its end the clip takes the time that it takes: nobody has asked to stop.
+    """
+    monkeypatch.setattr(watch, "_kept_s", lambda model, live, outputs: 11.0)
+    monkeypatch.setattr(watch, "_CLIPS_S", 0.0)
+
+    def picture(number: int) -> np.ndarray:
+        out = live_parts.picture(live_parts.BRIGHT if 20 <= number / FPS < 40 else live_parts.DARK, 320, 240)
+        left = (7 * number) % 280
+        out[100:140, left : left + 40] = 128
+        return out
+
+    path = timed_videos.write(
+        tmp_path / "night.ts",
+        timed_videos.evenly(50 * FPS, FPS),
+        pictures=[picture(n) for n in range(50 * FPS)],
+        rate=FPS,
+    )
+    watch.run(
+        camera_names.named([f"growing:{path}"]),
+        live_parts.BrightnessModel(),
+        LiveConfig(),
+        OutputConfig(clips=tmp_path / "clips"),
+        threading.Event(),
+        lambda text: sources.open_source(text, still_s=0.3),
+    )
+    (clip,) = (tmp_path / "clips").glob("*.mp4")
+    info, frames = decode.read(clip, lambda info: range(info.n_frames))
+    assert info.duration_s == pytest.approx(30.5, abs=1.5), "the event with 5 s before and behind it"
+    rows = [frames[n][120, :, 0].astype(int) for n in range(info.n_frames)]
+    still = [n for n, (a, b) in enumerate(itertools.pairwise(rows)) if np.abs(a - b).max() < 40]
+    assert not still, "pictures behind which nothing moves"
 
 
 def test_what_is_for_files_is_refused() -> None:

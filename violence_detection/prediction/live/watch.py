@@ -84,6 +84,7 @@ def run(
             watch.add(state, lambda text=camera.text: open_source(text), recent)  # type: ignore[misc]
         try:
             watch.until(stop)
+            publisher.wait(stop)  # where all cameras have ended nobody is in a hurry
         finally:
             watch.close()
             publisher.close(_CLIPS_S)
@@ -114,6 +115,11 @@ class _Followed(Generic[W]):
         self.connection = 0
         self.is_finished = False
         self.follower = EventFollower(model.events_by, self._name)
+
+    def end_footage(self) -> None:
+        """Let clips wait for no more of it, nor its reader for clips."""
+        if self.reader.recent is not None:
+            self.reader.recent.end()
 
     def _name(self, event: Event) -> str:
         return event_publisher.event_id(self.state.name, self.is_live, event)
@@ -177,6 +183,7 @@ class CameraWatch(Generic[W]):
         self._handover.close()
         for camera in self._cameras.values():
             camera.reader.stop()
+            camera.end_footage()
         until_s = time.monotonic() + _CAMERAS_S
         for camera in self._cameras.values():
             if not camera.reader.join(max(until_s - time.monotonic(), 0.0)):
@@ -229,6 +236,7 @@ class CameraWatch(Generic[W]):
         if not camera.is_finished:
             camera.is_finished = True
             self._publish(camera, camera.follower.finish())
+            camera.end_footage()
 
     def _publish(self, camera: _Followed[W], news: Sequence[EventNews]) -> None:
         for one in news:
