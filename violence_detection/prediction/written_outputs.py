@@ -155,6 +155,9 @@ def load_shower(config: OutputConfig, names: Mapping[str, str]) -> Callable[[Ver
     from violence_detection.prediction.review import review_media
     from violence_detection.video import writer
 
+    if config.timeline:
+        storage.remove_abandoned(config.timeline / review_media.FOLDER_NAME)
+
     def show(verdict: Verdict) -> list[str]:
         name, made_of = names[verdict.path], _made_of(verdict, config)
         wrote: list[Path] = []

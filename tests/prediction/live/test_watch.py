@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -280,6 +284,27 @@ def test_the_clip_of_a_recording_that_is_judged_as_a_camera_stands_still_nowhere
     rows = [frames[n][120, :, 0].astype(int) for n in range(info.n_frames)]
     still = [n for n, (a, b) in enumerate(itertools.pairwise(rows)) if np.abs(a - b).max() < 40]
     assert not still, "pictures behind which nothing moves"
+
+
+def test_what_a_killed_run_left_of_a_clip_goes_with_the_next(tmp_path: Path) -> None:
+    program = (
+        "import sys, os, signal; from pathlib import Path; import numpy as np\n"
+        "from violence_detection.prediction.live.clip_recorder import ClipRecorder\n"
+        "from violence_detection.prediction.live.recent_footage import RecentFootage\n"
+        "footage, recorder = RecentFootage(20.0), ClipRecorder(5.0, 5.0, 60.0)\n"
+        "for n in range(50):\n"
+        "    footage.keep(footage.kept(n / 10, np.zeros((64, 96, 3), np.uint8)))\n"
+        "recorder.begin(Path(sys.argv[1]), footage, 4.0)\n"
+        "while not any(Path(sys.argv[1]).parent.glob('.*')):\n"
+        "    pass\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(watch.__file__).parents[3])}
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.mp4")], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert [p.name.startswith(".a.") for p in tmp_path.iterdir()] == [True]
+    watch.check(LiveConfig(), OutputConfig(clips=tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_for_files_is_refused() -> None:
