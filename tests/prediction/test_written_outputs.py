@@ -21,6 +21,7 @@ from violence_detection.errors import UserError
 from violence_detection.prediction import annotated_video, event_clips, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system import storage
 from violence_detection.system.own_files import RECORD_NAME
 from violence_detection.video import decode, writer
 
@@ -174,6 +175,9 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     gone = _verdict(tmp_path / "gone.avi", [0.9], 2.0)
     config = OutputConfig(("table", "srt"), tmp_path / "a", tmp_path / "c", tmp_path / "t", clip_margin_s=1.0)
     output = tmp_path / "out" / "verdicts.json"
+    for folder in ("a", "c", "t", "t/media"):  # of a run that was killed; there is no such process
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f".v.{storage.machine()}.99999999-1.tmp.mp4").write_bytes(b"half")
 
     def run() -> list[str]:
         with written_outputs.outputs(config, output, [verdict.path, gone.path]) as written:

@@ -15,13 +15,36 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
+
+
+def _writing(path: Path) -> subprocess.Popen[bytes]:
+    """A process in the middle of a file."""
+    program = (
+        "import sys, time; from pathlib import Path; from violence_detection.system import storage\n"
+        "with storage.atomic_path(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_bytes(b'half'); print('half', flush=True); time.sleep(60)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
+    writing = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], env=environment, stdout=subprocess.PIPE
+    )
+    assert writing.stdout
+    assert writing.stdout.readline() == b"half\n"
+    return writing
+
+
+def _held(folder: Path) -> None:
+    with storage.only_one(folder, "a run"):
+        pass
 
 
 def test_a_finished_file_takes_its_name_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -165,18 +188,63 @@ def test_temporary_files_of_dead_writers_go_and_those_of_living_ones_stay(tmp_pa
     dead_record = tmp_path / f".record.{here}.{gone.pid}-77.tmp.json"
     elsewhere_old = tmp_path / f".clip.other_host_1.{os.getpid()}-77.tmp.npz"
     alive = tmp_path / f".clip.{here}.{os.getpid()}-77.tmp.npz"
+    older_than_its_process = tmp_path / f".clip.{here}.{os.getpid()}-78.tmp.npz"
     elsewhere = tmp_path / f".clip.other_host_1.{gone.pid}-78.tmp.npz"
     entry = tmp_path / "clip.npz"
     stranger = tmp_path / ".my.notes.tmp.txt"
-    for path in (dead, dead_record, elsewhere_old, alive, elsewhere, entry, stranger):
+    for path in (
+        dead, dead_record, elsewhere_old, alive, older_than_its_process, elsewhere, entry, stranger
+    ):  # fmt: skip
         path.write_bytes(b"x")
-    two_hours_ago = time.time() - 7200
-    for path in (elsewhere_old, alive, entry, stranger):
-        os.utime(path, (two_hours_ago, two_hours_ago))
+    began_s = psutil.Process().create_time()
+    os.utime(alive, (began_s, began_s))
+    for path in (elsewhere_old, older_than_its_process, entry, stranger):
+        os.utime(path, (began_s - 7200, began_s - 7200))
     storage.remove_abandoned(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [alive.name, elsewhere.name, entry.name, stranger.name]
     )
+
+
+def test_a_process_that_cannot_be_seen_counts_as_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system can hide the processes of others; their numbers can be asked for still."""
+
+    def hidden(pid: int) -> psutil.Process:
+        raise psutil.NoSuchProcess(pid)
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    monkeypatch.setattr(psutil, "Process", hidden)
+    assert storage.is_running(os.getpid())
+    assert not storage.is_running(gone.pid)
+    assert not storage.is_running(10**30)
+
+
+def test_a_machine_is_another_after_it_was_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two that share a name and a volume would take each other's files for those of the dead."""
+    here, read_text = storage.machine.__wrapped__(), Path.read_text
+    assert here == storage.machine()
+
+    def other_boot(path: Path, *how: str) -> str:
+        return "another\n" if path.name == "boot_id" else read_text(path, *how)
+
+    monkeypatch.setattr(Path, "read_text", other_boot)
+    assert storage.machine.__wrapped__() != here
+
+
+@pytest.mark.parametrize("begin", [storage.check_writable, _held])
+def test_what_a_killed_run_left_goes_with_the_next_and_what_another_writes_stays(
+    tmp_path: Path, begin: Callable[[Path], None]
+) -> None:
+    killed, other = _writing(tmp_path / "killed.mp4"), _writing(tmp_path / "other.mp4")
+    killed.kill()
+    killed.wait()
+    assert len(list(tmp_path.glob(".*.tmp.mp4"))) == 2
+    begin(tmp_path)
+    (left,) = tmp_path.glob(".*.tmp*")
+    assert left.name.startswith(".other.")
+    other.kill()
+    other.wait()
 
 
 def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) -> None:

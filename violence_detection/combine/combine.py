@@ -58,7 +58,6 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
     cut_config = cut_config or CutConfig()
     found = find.discover(config, cut_config)
     with storage.only_one(combined, "combine_all_datasets.py"):
-        storage.remove_abandoned(combined)
         return _combine(found, combined, config, cut_config, listed)
 
 

@@ -192,6 +192,9 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
     from violence_detection.prediction.review import review_media
     from violence_detection.video import writer
 
+    if config.timeline:
+        storage.remove_abandoned(config.timeline / file_names.MEDIA_FOLDER)
+
     def show(verdict: Verdict) -> list[str]:
         made_of = _made_of(verdict, config)
         wrote: list[Path] = []

@@ -69,8 +69,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     and thread, so several writers of the same file do not disturb each other: the last rename wins, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    writer = f"{machine()}.{os.getpid()}-{threading.get_ident()}"
-    temporary = path.with_name(f".{path.stem}.{writer}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_writer()}.tmp{path.suffix}")
     try:
         with naming(path):
             yield temporary
@@ -78,6 +77,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _writer() -> str:
+    """Who writes, as part of a temporary name."""
+    return f"{machine()}.{os.getpid()}-{threading.get_ident()}"
 
 
 @contextlib.contextmanager
@@ -107,11 +111,13 @@ def gigabytes(size_bytes: float) -> str:
 def check_writable(folder: Path, flag: str = "") -> None:
     """Make `folder` if need be and write to it, before the work begins whose result is to be there.
 
-    Raises UserError, naming it and the `flag` that takes another, if that fails.
+    What a run that was killed has left there half written is removed. Raises UserError, naming the folder and the
+    `flag` that takes another, if it cannot be written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".tmp") as f:
+        remove_abandoned(folder)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".check.{_writer()}.tmp.") as f:
             f.write(bytes(_CHUNK_BYTES))
             f.flush()
             os.fsync(f.fileno())
@@ -174,30 +180,41 @@ def _full_disks() -> list[str]:
 
 @functools.cache
 def machine() -> str:
-    """This machine, or container with process numbers of its own, as part of a file name."""
-    try:
-        namespace = str(Path("/proc/self/ns/pid").stat().st_ino)
-    except OSError:  # not Linux: process numbers are the machine's
-        namespace = "0"
-    return re.sub(r"[^A-Za-z0-9_-]", "_", platform.node() or "unnamed") + "_" + namespace
+    """This machine since it was started, or container with process numbers of its own, as part of a file name."""
+    numbered_by = []  # names of machines repeat, and so do their first process namespaces
+    with contextlib.suppress(OSError):  # not Linux: process numbers are the machine's
+        numbered_by.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        numbered_by.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return re.sub(r"[^A-Za-z0-9_-]", "_", platform.node() or "unnamed") + "_" + stable_hash(numbered_by, 10)
 
 
 def remove_abandoned(folder: Path) -> None:
-    """Remove temporary files that their writers have left behind.
+    """Remove temporary files that their writers have left behind, as far as this user may.
 
-    A writer on this machine is asked for by its process number; of other machines, on a shared volume, only what has
-    not changed for an hour goes.
+    A writer on this machine is asked for by its process number; of other machines, on a shared volume, and from before
+    this one was started, only what has not changed for an hour goes.
     """
     for path in sorted(folder.glob(".*.tmp*")):
         writer = _TEMPORARY.fullmatch(path.name)
         if writer is None:  # somebody else's way of naming things
             continue
-        if writer["machine"] == machine():
-            abandoned = not is_running(int(writer["pid"]))
-        else:
-            abandoned = _age_s(path) > _ABANDONED_S
-        if abandoned:
-            path.unlink(missing_ok=True)
+        is_ours = writer["machine"] == machine()
+        if _is_not_of(int(writer["pid"]), path) if is_ours else _age_s(path) > _ABANDONED_S:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+
+def _is_not_of(pid: int, path: Path) -> bool:
+    """Whether no process with this number can be writing the file: there is none, or it began long behind the last
+    change, as in a container whose first process is always number 1.
+    """
+    if not is_running(pid):
+        return True
+    try:
+        runs_s = time.time() - psutil.Process(pid).create_time()
+    except psutil.Error:
+        return False
+    return _age_s(path) > max(runs_s, 0.0) + _ABANDONED_S
 
 
 def is_running(pid: int) -> bool:
@@ -205,7 +222,18 @@ def is_running(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
+        return os.name == "posix" and _is_hidden(pid)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process that this user may not see (`hidepid`)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
         return False
+    return True
 
 
 def _age_s(path: Path) -> float:
@@ -251,7 +279,8 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder` for this run alone, among all the processes and machines that share it; it is made if need be.
 
     `what` names the run in the message to another. Raises UserError, which says who has the folder and since when, or
-    that nothing can be written there. What a run that was killed leaves of this stops nobody.
+    that nothing can be written there. What a run that was killed leaves of this stops nobody, and what it left there
+    half written is removed.
     """
     holder = folder / HOLDER_NAME
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
@@ -268,6 +297,7 @@ def only_one(folder: Path, what: str) -> Iterator[None]:
             raise UserError(f"cannot write in {folder} ({e}). Mend that, or name another folder") from e
         # Before the lock is let go, so that nobody's record but our own can go.
         held.callback(holder.unlink, missing_ok=True)
+        remove_abandoned(folder)
         yield
 
 

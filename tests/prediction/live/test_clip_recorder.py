@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import threading
 import time
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numbered_videos
 import numpy as np
 import pytest
 
+from violence_detection.prediction.live import clip_recorder
 from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.recent_footage import RecentFootage, picture_of
 from violence_detection.system.own_files import RECORD_NAME
@@ -50,15 +53,15 @@ def test_memory_holds_the_last_seconds_at_ten_pictures_a_second() -> None:
 
 def test_a_clip_begins_before_its_event_and_ends_behind_it(tmp_path: Path) -> None:
     footage, recorder, path = RecentFootage(20.0), ClipRecorder(5.0, 5.0, 60.0), tmp_path / "a.mp4"
-    done: list[Path | None] = []
+    done: list[tuple[Path | None, float]] = []
     _add(footage, 0, 14)
     recorder.begin(path, footage, onset_s=10.0)
     _add(footage, 14, 18)
-    recorder.end(path, 12.0, done.append)
+    recorder.end(path, 12.0, lambda *told: done.append(told))
     _wait(path)
     assert {p.name for p in tmp_path.iterdir()} == {"a.mp4", RECORD_NAME}
     recorder.close(5)
-    assert done == [path]
+    assert done == [(path, 0.0)]
     seconds = _seconds(path)
     assert (seconds[0], seconds[-1]) == (5, 16)
     assert len(seconds) == pytest.approx(120, abs=2)
@@ -81,14 +84,14 @@ def test_a_clip_that_cannot_be_written_holds_no_message_back(
 ) -> None:
     footage, recorder = RecentFootage(30.0), ClipRecorder(2.0, 2.0, 60.0)
     (tmp_path / "file").touch()
-    done: list[Path | None] = []
+    done: list[tuple[Path | None, float]] = []
     _add(footage, 0, 10)
     recorder.begin(tmp_path / "file" / "a.mp4", footage, onset_s=3.0)
-    recorder.end(tmp_path / "file" / "a.mp4", 5.0, done.append)
+    recorder.end(tmp_path / "file" / "a.mp4", 5.0, lambda *told: done.append(told))
     recorder.begin(tmp_path / "b.mp4", footage, onset_s=3.0)
-    recorder.end(tmp_path / "b.mp4", 5.0, done.append)
+    recorder.end(tmp_path / "b.mp4", 5.0, lambda *told: done.append(told))
     recorder.close(5)
-    assert done == [None, tmp_path / "b.mp4"]
+    assert done == [(None, 0.0), (tmp_path / "b.mp4", 0.0)]
     assert "a.mp4 cannot be written" in caplog.text
 
 
@@ -102,3 +105,109 @@ def test_clips_that_take_too_long_to_be_finished_are_named_in_the_log(
     assert "1 clips were not finished in time, nor their events told as ended" in caplog.text
     recorder._thread.join(30)
     assert (tmp_path / "a.mp4").is_file()
+
+
+def test_a_reader_faster_than_the_clip_is_written_waits_for_it(tmp_path: Path) -> None:
+    """Of a recording that is judged as a camera no picture is left out, however few are kept."""
+    footage, recorder = RecentFootage(3.0), ClipRecorder(1.0, 1.0, 60.0)
+    done: list[tuple[Path | None, float]] = []
+    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    _add(footage, 0, 4)
+    recorder.begin(paths[0], footage, onset_s=2.0, is_live=False)
+    recorder.begin(paths[1], footage, onset_s=2.0, is_live=False)
+    _add(footage, 4, 45)
+    for path in paths:
+        recorder.end(path, 43.0, lambda *told: done.append(told))
+    footage.end()
+    recorder.close(60)
+    assert done == [(path, 0.0) for path in paths]
+    for path in paths:
+        seconds = _seconds(path)
+        assert len(seconds) == pytest.approx(430, abs=1)
+        assert collections.Counter(seconds[:420]) == dict.fromkeys(range(1, 43), 10)
+
+
+def test_the_clip_of_footage_that_comes_slowly_waits_for_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clip_recorder, "_WAIT_S", 0.0)
+    footage, recorder, path = RecentFootage(20.0), ClipRecorder(1.0, 0.5, 60.0), tmp_path / "a.mp4"
+    done: list[tuple[Path | None, float]] = []
+    _add(footage, 0, 4)
+    recorder.begin(path, footage, onset_s=2.0, is_live=False)
+    recorder.end(path, 7.5, lambda *told: done.append(told))
+    time.sleep(1.5)  # a slow model, say
+    assert not done
+    _add(footage, 4, 9)
+    _wait(path)
+    recorder.close(5)
+    assert (_seconds(path)[0], _seconds(path)[-1]) == (1, 7)
+
+
+def test_nobody_waits_for_a_clip_that_cannot_be_written_nor_behind_its_end(tmp_path: Path) -> None:
+    footage, recorder = RecentFootage(3.0), ClipRecorder(1.0, 1.0, 5.0)
+    (tmp_path / "file").touch()
+    _add(footage, 0, 4)
+    recorder.begin(tmp_path / "file" / "a.mp4", footage, onset_s=2.0, is_live=False)
+    recorder.begin(tmp_path / "b.mp4", footage, onset_s=2.0, is_live=False)
+    adding = threading.Thread(target=_add, args=(footage, 4, 30), daemon=True)
+    adding.start()
+    adding.join(20)
+    assert not adding.is_alive()
+    recorder.close(5)
+    assert _seconds(tmp_path / "b.mp4")[-1] == 6
+
+
+class _Held:
+    """A recorder whose thread stands still, as one would that writes to a disk that does not answer."""
+
+    def __init__(self, folder: Path):
+        self.recorder, self.go_on = ClipRecorder(1.0, 1.0, 60.0), threading.Event()
+        footage, stands = RecentFootage(5.0), threading.Event()
+        _add(footage, 0, 4)
+
+        def done(path: Path | None, lost_s: float) -> None:
+            stands.set()
+            self.go_on.wait(30)
+
+        self.recorder.begin(folder / "first.mp4", footage, onset_s=1.0)
+        self.recorder.end(folder / "first.mp4", 1.5, done)
+        assert stands.wait(10)
+
+
+def test_a_live_camera_waits_for_no_clip_and_what_it_lacks_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, footage = _Held(tmp_path), RecentFootage(3.0)
+    lost: dict[Path | None, float] = {}
+    paths = [tmp_path / "ends.mp4", tmp_path / "long.mp4"]
+    _add(footage, 0, 4)
+    held.recorder.begin(paths[0], footage, onset_s=2.0)
+    held.recorder.begin(paths[1], footage, onset_s=-48.0)
+    _add(footage, 4, 14)
+    held.recorder.end(paths[0], 12.5, lambda *told: lost.update([told]))
+    held.go_on.set()
+    _wait(paths[1])  # it is as long as a clip may be, and its event goes on
+    held.recorder.end(paths[1], 13.0, lambda *told: lost.update([told]))
+    held.recorder.close(10)
+    assert lost == pytest.approx({paths[0]: 10.0, paths[1]: 11.0}, abs=0.3), "up to 11 s, from 1 s or all"
+    for path in paths:
+        assert caplog.text.count(f"{path} lacks {lost[path]:.1f} s of footage") == 1
+
+
+def test_who_waits_for_a_clip_is_let_go_at_the_end(tmp_path: Path) -> None:
+    held, footage = _Held(tmp_path), RecentFootage(3.0)
+    _add(footage, 0, 4)
+    held.recorder.begin(tmp_path / "a.mp4", footage, onset_s=2.0, is_live=False)
+    adding = threading.Thread(target=_add, args=(footage, 4, 8), daemon=True)
+    adding.start()
+    adding.join(0.5)
+    assert adding.is_alive()
+    footage.end()
+    adding.join(10)
+    assert not adding.is_alive()
+    held.go_on.set()
+    held.recorder.close(10)
+    seconds = _seconds(tmp_path / "a.mp4")
+    assert len(seconds) == pytest.approx(70, abs=1)
+    assert collections.Counter(seconds[:60]) == dict.fromkeys(range(1, 7), 10)

@@ -42,7 +42,7 @@ def test_the_message_has_the_fields_that_programs_read() -> None:
         "type": "new", "id": "yard-1", "camera": "yard", "address": "rtsp://host/s",
         "start_s": 1_795_703_646.5, "end_s": 1_795_703_651.5, "peak_s": 1_795_703_649.0, "p_violent": 0.9,
         "threshold": 0.5, "start": "2026-11-26T14:34:06.500Z", "end": "2026-11-26T14:34:11.500Z",
-        "snapshot": "/a/yard-1.jpg", "clip": None,
+        "snapshot": "/a/yard-1.jpg", "clip": None, "clip_lost_s": None,
     }  # fmt: skip
 
 

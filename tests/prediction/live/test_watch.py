@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -27,7 +32,7 @@ from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system.own_files import RECORD_NAME
-from violence_detection.video import sources
+from violence_detection.video import decode, sources
 from violence_detection.video.sources import Source, TimedFrame
 
 FPS = 20
@@ -430,6 +435,65 @@ def test_another_growing_file_of_the_name_takes_no_clip(tmp_path: Path) -> None:
         seen = now
     assert len(seen) == 4, "the same again makes no copies"
     assert len({p.name.partition("~")[0].removesuffix(p.suffix) for p in seen}) == 1
+
+
+def test_the_clip_of_a_recording_that_is_judged_as_a_camera_stands_still_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read much faster than real time, and little of it is kept; a box moves in every picture.
+
+    At its end the clip takes the time that it takes: nobody has asked to stop.
+    """
+    monkeypatch.setattr(watch, "_kept_s", lambda model, live, outputs: 11.0)
+    monkeypatch.setattr(watch, "_CLIPS_S", 0.0)
+
+    def picture(number: int) -> np.ndarray:
+        out = live_parts.picture(live_parts.BRIGHT if 20 <= number / FPS < 40 else live_parts.DARK, 320, 240)
+        left = (7 * number) % 280
+        out[100:140, left : left + 40] = 128
+        return out
+
+    path = timed_videos.write(
+        tmp_path / "night.ts",
+        timed_videos.evenly(50 * FPS, FPS),
+        pictures=[picture(n) for n in range(50 * FPS)],
+        rate=FPS,
+    )
+    watch.run(
+        camera_names.named([f"growing:{path}"]),
+        live_parts.BrightnessModel(),
+        LiveConfig(),
+        OutputConfig(clips=tmp_path / "clips"),
+        threading.Event(),
+        lambda text: sources.open_source(text, still_s=0.3),
+    )
+    (clip,) = (tmp_path / "clips").glob("*.mp4")
+    info, frames = decode.read(clip, lambda info: range(info.n_frames))
+    assert info.duration_s == pytest.approx(30.5, abs=1.5), "the event with 5 s before and behind it"
+    rows = [frames[n][120, :, 0].astype(int) for n in range(info.n_frames)]
+    still = [n for n, (a, b) in enumerate(itertools.pairwise(rows)) if np.abs(a - b).max() < 40]
+    assert not still, "pictures behind which nothing moves"
+
+
+def test_what_a_killed_run_left_of_a_clip_goes_with_the_next(tmp_path: Path) -> None:
+    program = (
+        "import sys, os, signal; from pathlib import Path; import numpy as np\n"
+        "from violence_detection.prediction.live.clip_recorder import ClipRecorder\n"
+        "from violence_detection.prediction.live.recent_footage import RecentFootage\n"
+        "footage, recorder = RecentFootage(20.0), ClipRecorder(5.0, 5.0, 60.0)\n"
+        "for n in range(50):\n"
+        "    footage.keep(footage.kept(n / 10, np.zeros((64, 96, 3), np.uint8)))\n"
+        "recorder.begin(Path(sys.argv[1]), footage, 4.0)\n"
+        "while not any(Path(sys.argv[1]).parent.glob('.*')):\n"
+        "    pass\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(watch.__file__).parents[3])}
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "a.mp4")], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    assert [p.name.startswith(".a.") for p in tmp_path.iterdir()] == [True]
+    watch.check(LiveConfig(), OutputConfig(clips=tmp_path))
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_for_files_is_refused() -> None:

@@ -256,7 +256,8 @@ class CameraReader(Generic[W]):
             bridged_s = lost_s if 0 < lost_s <= self._bridge_cut_s else 0.0
             connection.after_s = -math.inf if begins_anew else last_s
             if self.recent is not None and begins_anew:
-                self.recent = self.recent.anew()
+                before, self.recent = self.recent, self.recent.anew()
+                before.end()
         connection.number = self._count = self._count + 1
         self.state.reconnections = self._count - 1
         self._connections[connection.number] = _Placed(connection.offset_s, bridged_s, begins_anew)

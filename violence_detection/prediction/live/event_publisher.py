@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video.sources import GROWING
 
 log = logging.getLogger(__name__)
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass
@@ -80,11 +82,20 @@ class EventPublisher:
             return self._send(message)
         clip = named.with_name(f"{named.name}.mp4")
         if news.kind == NEW:
-            self._recorder.begin(clip, footage, news.event.start_s, _source(camera))
+            self._recorder.begin(clip, footage, news.event.start_s, is_live, _source(camera))
         if news.kind == END:
-            self._recorder.end(clip, news.event.end_s, lambda path: self._send(replace(message, clip=path)))
+            self._recorder.end(
+                clip,
+                news.event.end_s,
+                lambda path, lost_s: self._send(replace(message, clip=path, clip_lost_s=lost_s)),
+            )
         else:
             self._send(message)
+
+    def wait(self, stop: threading.Event) -> None:
+        """Wait until the clips of events that have ended are whole, or somebody asks to stop."""
+        while self._recorder is not None and self._recorder.is_at_work and not stop.wait(_LOOK_EVERY_S):
+            pass
 
     def close(self, timeout_s: float) -> None:
         """Finish the clips, and with them the messages that wait for one."""

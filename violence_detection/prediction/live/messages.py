@@ -15,8 +15,8 @@ from violence_detection.system import storage
 class EventMessage:
     """News of an event of one camera. The snapshot is there before the message is, the clip before that of the end.
 
-    is_live: whether times are seconds since 1970, else they are from the beginning of the footage. jpeg: the
-    snapshot itself, empty where there is none.
+    is_live: whether times are seconds since 1970, else they are from the beginning of the footage. clip_lost_s:
+    of how many seconds the clip lacks the footage. jpeg: the snapshot itself, empty where there is none.
     """
 
     camera: str
@@ -26,10 +26,13 @@ class EventMessage:
     is_live: bool
     snapshot: Path | None = None
     clip: Path | None = None
+    clip_lost_s: float = 0.0
     jpeg: bytes = b""
 
     def fields(self) -> dict[str, Any]:
-        """`{type, id, camera, address, start_s, end_s, peak_s, p_violent, threshold, start, end, snapshot, clip}`."""
+        """`{type, id, camera, address, start_s, end_s, peak_s, p_violent, threshold, start, end, snapshot, clip,
+        clip_lost_s}`; what is not there is None.
+        """
         event = self.news.event
         return {
             "type": self.news.kind,
@@ -45,6 +48,7 @@ class EventMessage:
             "end": iso(event.end_s) if self.is_live else None,
             "snapshot": str(self.snapshot) if self.snapshot else None,
             "clip": str(self.clip) if self.clip else None,
+            "clip_lost_s": self.clip_lost_s if self.clip else None,
         }
 
     def text(self) -> str:

@@ -86,6 +86,7 @@ def run(
             watch.add(state, lambda text=camera.text: open_source(text), recent)  # type: ignore[misc]
         try:
             watch.until(stop)
+            publisher.wait(stop)  # where all cameras have ended nobody is in a hurry
         finally:
             watch.close()
             publisher.close(_CLIPS_S)
@@ -122,6 +123,11 @@ class _Followed(Generic[W]):
         """Follow windows whose times go back behind those that came before."""
         self.follower = EventFollower(self._events_by, self._name)
         self.last_start_s = -math.inf
+
+    def end_footage(self) -> None:
+        """Let clips wait for no more of it, nor its reader for clips."""
+        if self.reader.recent is not None:
+            self.reader.recent.end()
 
     def _name(self, event: Event) -> str:
         return event_publisher.event_id(self.state.name, self.is_live, event)
@@ -185,6 +191,7 @@ class CameraWatch(Generic[W]):
         self._handover.close()
         for camera in self._cameras.values():
             camera.reader.stop()
+            camera.end_footage()
         until_s = time.monotonic() + _CAMERAS_S
         for camera in self._cameras.values():
             if not camera.reader.join(max(until_s - time.monotonic(), 0.0)):
@@ -244,6 +251,7 @@ class CameraWatch(Generic[W]):
         if not camera.is_finished:
             camera.is_finished = True
             self._publish(camera, camera.follower.finish())
+            camera.end_footage()
 
     def _publish(self, camera: _Followed[W], news: Sequence[EventNews]) -> None:
         for one in news:
