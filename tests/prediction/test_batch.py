@@ -276,11 +276,18 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
     assert (place.folder / "00.srt").read_text() == (place.folder / "night" / "00.srt").read_text()
     assert (place.folder / "01.srt").read_text() == ""
     assert place.seen() == seen
+    _, said = place.run("--rejudge", "night", "--output", "night", code=0)
+    assert "of an earlier run" not in said, "they say the same"
+    _, said = place.run(
+        "--rejudge", "night", "--threshold", "0.8", "--output", "night", "--format", "csv", code=0
+    )
+    told = "night/01.srt, night/verdicts.txt: of an earlier run, and differ from this one. --format csv,srt,table makes"
+    assert told in said
     _, said = place.run("--rejudge", "night", "--operating-point", "high-recall", "--model", "model", code=2)
     assert "no threshold for the operating point high-recall" in said
     (place.folder / "model" / "config.json").write_text("{ }")
     _, said = place.run("--rejudge", "night", code=2)
-    assert "00.windows.csv: videos/00.mp4 was judged by another model" in said
+    assert "journal.jsonl: videos/00.mp4 was judged by another model" in said
 
 
 @pytest.mark.parametrize(

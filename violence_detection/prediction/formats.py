@@ -8,7 +8,9 @@ system/own_files.py.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,6 +94,36 @@ def check_run_file(chosen: OutputFormat, output: Path) -> None:
             lambda path: is_first_line(own_files.first_line(path)),
             "Give another --output, or move it away",
         )
+
+
+def differing_files(
+    other: OutputFormat,
+    output: Path,
+    written: WrittenFiles,
+    verdicts: Sequence[Verdict],
+    failures: Sequence[UnreadableVideo],
+) -> list[Path]:
+    """What an earlier run wrote in this format beside `output` that is not what it makes of these verdicts."""
+    if other.of_run and other.is_first_line:
+        path = output.with_name(f"{output.stem}{other.endings}")
+        if not (path.is_file() and other.is_first_line(own_files.first_line(path))):
+            return []
+        return [] if _has(path, other.of_run(verdicts, failures)[other.endings]) else [path]
+    by_source = {os.path.realpath(verdict.path): verdict for verdict in verdicts}
+    of_a_video = re.compile(f".*?(?P<ending>{other.endings})")
+    found = []
+    for path in sorted(output.parent.iterdir()):
+        named = of_a_video.fullmatch(path.name)
+        verdict = by_source.get(written.source_of(path) or "") if named else None
+        if named and verdict and other.of_video:
+            text = other.of_video(verdict).get(named["ending"])
+            if text is None or not _has(path, text):
+                found.append(path)
+    return found
+
+
+def _has(path: Path, text: str) -> bool:
+    return path.read_text(encoding="utf-8", errors=storage.NAME_ERRORS) == text
 
 
 def names_of(videos: Iterable[str], taken: str = "") -> dict[str, str]:

@@ -19,6 +19,7 @@ from violence_detection.prediction import file_names, formats
 from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.file_names import FilePlace
+from violence_detection.prediction.formats import OutputFormat
 from violence_detection.system import storage
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
@@ -30,6 +31,7 @@ _SILENCE_LIMIT_S = 120.0
 #: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
 _VERSION = 1
 _TABLE = "table"
+_SHOWN = 3
 #: Where files of videos are written, by flag: video -> what its files are called there.
 Names = Mapping[str, Mapping[str, str]]
 
@@ -113,6 +115,8 @@ class Outputs:
                 formats.write(self._output.parent, self._output.stem, texts)
             if chosen.name == _TABLE:
                 log.info("verdicts:\n%s", "".join(texts.values()).rstrip())
+        if self._output and self._written:
+            _say_what_differs(self._formats, self._output, self._written, verdicts, failures)
         if self._timeline:
             # who has no page needs none
             from violence_detection.prediction.review import review_media, review_page
@@ -126,6 +130,29 @@ class Outputs:
             }
             page = review_page.write(self._timeline, verdicts, media, failures, self._model)
             log.info("to look at and mark: %s", page)
+
+
+def _say_what_differs(
+    chosen: Sequence[OutputFormat],
+    output: Path,
+    written: WrittenFiles,
+    verdicts: Sequence[Verdict],
+    failures: Sequence[UnreadableVideo],
+) -> None:
+    """Log which files of other formats an earlier run left there that say something else of these videos."""
+    found: dict[Path, str] = {}
+    for other in formats.all_formats().values():
+        if other not in chosen:
+            differing = formats.differing_files(other, output, written, verdicts, failures)
+            found |= dict.fromkeys(differing, other.name)
+    if found:
+        names = sorted({*found.values(), *(f.name for f in chosen)})
+        log.warning(
+            "%s%s: of an earlier run, and differ from this one. --format %s makes them again",
+            ", ".join(map(str, list(found)[:_SHOWN])),
+            f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "",
+            ",".join(names),
+        )
 
 
 @contextmanager
