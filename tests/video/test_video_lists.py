@@ -56,3 +56,22 @@ def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None
     (folder / "film.txt").write_bytes(b"\x00\x00\x01\xb3")
     with pytest.raises(UserError, match=said):
         expanded([given])
+
+
+@pytest.mark.timeout(60)
+def test_links_that_lead_back_do_not_repeat_what_a_pattern_finds(folder: Path) -> None:
+    (folder / "clips" / "again").symlink_to(".")
+    (folder / "clips" / "deep" / "up").symlink_to("..")
+    (folder / "clips" / ".hidden").mkdir()
+    (folder / "clips" / ".hidden" / "e.mkv").touch()
+    elsewhere = folder.with_name(f"{folder.name}-elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "f.mkv").touch()
+    (folder / "clips" / "linked").symlink_to(elsewhere)
+    found = ["clips/c.mkv", "clips/deep/d.mkv", "clips/linked/f.mkv"]
+    assert expanded(["clips/**/*.mkv"]) == found
+    assert expanded(["cl*/**/d*/d.mkv"]) == ["clips/deep/d.mkv"]
+    assert "clips/deep/d.mkv" in expanded(["cl*/**/d*/**/*.mkv"])
+    assert expanded([f"{folder}/clips/**/d.mkv"]) == [f"{folder}/clips/deep/d.mkv"]
+    assert set(found) < set(expanded(["clips/**"]))
+    assert "b.mp4" in expanded(["**/*.mp4"])
