@@ -99,7 +99,7 @@ class BaseConfig:
             if choices and value not in (*choices, field.default):
                 raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
             if isinstance(value, (int, float)) and not isinstance(value, bool) and field.metadata:
-                field.metadata["limits"].check(field.name, value)
+                field.metadata["limits"].check(f"{field.name} ({flag_of(field)})", value)
 
 
 @functools.cache
