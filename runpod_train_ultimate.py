@@ -15,6 +15,7 @@ Watch:      tail -f training_ultimate_*.log      tensorboard --logdir models_ult
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,22 +26,26 @@ from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
+    train = cli.build(TrainConfig, args)
     if args.check:
         from violence_detection.training import pod_check  # heavy imports only now
 
         how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
-        found = pod_check.run(how, features, args.epochs)
+        found = pod_check.run(how, features, train.epochs)
         cli.print_summary(found)
         return cli.EXIT_DONE if found["ready"] else cli.EXIT_USER_MUST_ACT
-    return _train(args, cli.command(argv))
+    return _train(args, train, cli.command(argv))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     summaries = {name: preset.summary for name, preset in PRESETS.items()}
     preset = PRESETS[cli.add_choice(parser, argv, "--preset", summaries, "ultimate")]
-    for config in (ExtractConfig, FeatureTaskConfig, FeatureConfig, TrainConfig, HeadConfig):
+    for config in (ExtractConfig, FeatureTaskConfig, FeatureConfig, TrainConfig):
         cli.add_config(parser, config, defaults=preset.values)
+    taken = HeadConfig().recorded(preset.architecture)
+    others = [field.name for field in dataclasses.fields(HeadConfig) if field.name not in taken]
+    cli.add_config(parser, HeadConfig, defaults=preset.values, skip=others)
     parser.add_argument(
         "--output", type=Path, default=Path("models_ultimate"), help="(default: models_ultimate)"
     )
@@ -58,14 +63,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return cli.parse(parser, argv, log_name="training_ultimate")
 
 
-def _train(args: argparse.Namespace, command: str) -> int:
+def _train(args: argparse.Namespace, train: TrainConfig, command: str) -> int:
     """Extract what is missing, train, calibrate, and say what came of it. `command`: for the ledger of looks at val."""
     from violence_detection.features import feature_tasks
     from violence_detection.training import devices
 
     how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
-    head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
-    task = cli.build(FeatureTaskConfig, args)
+    head, task = cli.build(HeadConfig, args), cli.build(FeatureTaskConfig, args)
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train)):
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)

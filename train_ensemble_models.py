@@ -24,6 +24,7 @@ from pathlib import Path
 from violence_detection import cli
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
+from violence_detection.system.settings import Limits
 from violence_detection.training.config import HeadConfig, TrainConfig
 
 
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for config in (EnsembleConfig, ExtractConfig, FeatureTaskConfig, FeatureConfig, TrainConfig, HeadConfig):
         cli.add_config(parser, config)
     parser.add_argument(
-        "--parallel", nargs="?", type=int, const=0, default=1, metavar="N",
+        "--parallel", nargs="?", const=0, default=1, metavar="N",
+        type=cli.number_within("--parallel", int, Limits(most=1000)),
         help="train N models at once in processes of their own; without N, one a GPU or every two cores (default: 1)",
     )  # fmt: skip
     parser.add_argument(
@@ -43,24 +45,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = cli.parse(parser, argv, log_name="training_ensemble")
     asked, how = cli.build(EnsembleConfig, args), cli.build(ExtractConfig, args)
-    features, train = cli.build(FeatureConfig, args), cli.build(TrainConfig, args)
+    features = cli.build(FeatureConfig, args)
+    head, train = cli.build(HeadConfig, args), cli.build(TrainConfig, args)
 
     from violence_detection.ensemble import ensemble_run, run_checks  # heavy imports only now
     from violence_detection.features import feature_tasks
     from violence_detection.system import storage
     from violence_detection.training import devices
 
+    run_checks.check_heads(asked, head, train)
     task, wanted = cli.build(FeatureTaskConfig, args), partial(run_checks.wanted_clips, asked)
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train), wanted):
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)
-    run_checks.check_all(asked, how, features, train)
+    run_checks.check_all(asked, how, features, head, train)
     with storage.only_one(args.output, Path(__file__).name):
         run = ensemble_run.prepare(
             asked,
             how,
             features,
-            cli.build(HeadConfig, args),
+            head,
             train,
             args.output,
             args.overwrite,

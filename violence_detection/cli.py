@@ -55,7 +55,9 @@ def add_config(
         elif typing.get_origin(kind) is tuple:
             kwargs |= _several(typing.get_args(kind)[0], field.metadata["many"])
         else:
-            kwargs.update(type=kind, choices=field.metadata["choices"])
+            number = kind in (int, float)
+            taken = number_within(settings.flag_of(field), kind, field.metadata["limits"]) if number else kind
+            kwargs.update(type=taken, choices=field.metadata["choices"])
             if not field.metadata["choices"]:
                 kwargs["metavar"] = kind.__name__.upper()
             if field.metadata["bare"]:
@@ -65,6 +67,20 @@ def add_config(
         parser.add_argument(
             settings.flag_of(field), help=_help_text(field.metadata["help"], default), **kwargs
         )
+
+
+def number_within(
+    flag: str, kind: type[int] | type[float], limits: settings.Limits
+) -> Callable[[str], float]:
+    """The `type` of a flag that takes numbers: raises UserError, which names the flag, for those beyond the limits."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        limits.check(flag, value)
+        return value
+
+    number.__name__ = kind.__name__  # argparse names it where a text is no number
+    return number
 
 
 def _several(item: Callable[[str], Any], many: str | None) -> dict[str, Any]:

@@ -67,3 +67,37 @@ def test_a_file_that_is_no_table_is_refused_by_name(tmp_path: Path, content: byt
     (tmp_path / manifest.FILE_NAME).write_bytes(content)
     with pytest.raises(UserError, match=r"manifest\.csv"):
         manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "source", "name"),
+    [
+        ("x", "raw/x/a b.AVI", "x__a_b__00123456.avi"),
+        ("x", f"raw/x/{'a' * 90}.mp4", f"x__{'a' * 60}__00123456.mp4"),
+        ("x", f"raw/x/{'ж' * 60}.mp4", f"x__{'ж' * 60}__00123456.mp4"),
+    ],
+)
+def test_clips_have_readable_names(dataset: str, source: str, name: str) -> None:
+    assert manifest.clip_name(dataset, source, "0012345678901234") == name
+
+
+@pytest.mark.parametrize(
+    ("dataset", "stem", "suffix"),
+    [
+        ("mine", "𝗔" * 60, ".mp4"),
+        ("long" * 60, "a", ".avi"),
+        ("mine", "a", "." + "ж" * 110),
+        ("mine", "𝗔" * 57, "." + "b" * 20),
+    ],
+    ids=["letters of four bytes", "name of the set", "suffix", "all of them"],
+)
+def test_a_clip_name_fits_into_what_file_systems_take_and_ends_as_others(
+    tmp_path: Path, dataset: str, stem: str, suffix: str
+) -> None:
+    names = {manifest.clip_name(dataset, f"raw/{stem}{suffix}", f"{i:08}12345678") for i in range(3)}
+    assert len(names) == 3
+    for name in names:
+        (tmp_path / f".{name}.tmp").touch()
+        if len(suffix) < 30:
+            assert name.endswith(suffix)
+            assert "__0000000" in name

@@ -368,3 +368,17 @@ def test_a_wrong_catalogue_ends_the_script_with_what_to_mend(clips: Path, tmp_pa
         assert done.returncode == 2
         assert "[arena] title: found nothing" in done.stderr
         assert "[arena] labels[1] label: found 'calm'" in done.stderr
+
+
+@pytest.mark.parametrize("link", ["hard", "symlink", "copy"])
+def test_file_names_of_any_script_that_the_disk_takes_are_placed(tmp_path: Path, link: str) -> None:
+    """The limit is 255 bytes, and a letter may take four."""
+    name = "𝗦𝘁𝗿𝗲𝗲𝘁𝗙𝗶𝗴𝗵𝘁" * 5 + "𝗔𝗯𝗰𝗱𝗲"
+    for seed in range(8):
+        label = ("fight", "nonfight")[seed % 2]
+        small_videos.write(tmp_path / "clips" / label / f"{seed}{name}.avi", seed)
+    frame = manifest_of(CombineConfig(data_root=tmp_path, own=(f"mine={tmp_path}/clips",), link=link))
+    assert len(frame) == 8
+    combined = tmp_path / "combined_all"
+    for path, source in zip(frame.path, frame.source_path, strict=True):
+        assert (combined / path).read_bytes() == (tmp_path / source).read_bytes()

@@ -127,6 +127,19 @@ def test_the_file_is_found_below_the_root_or_beside_it_but_not_above_where_was_s
     assert read_annotations(entry, root).path == nearer
 
 
+@pytest.mark.timeout(60)
+def test_links_that_lead_back_end_the_search_for_the_file(tmp_path: Path) -> None:
+    dataset = catalogue.load()["ubi_fights"]
+    assert dataset.annotations is not None
+    root, name = tmp_path / "UBI_FIGHTS", dataset.annotations.file
+    (root / "videos").mkdir(parents=True)
+    for link, target in (("again", "."), ("up", ".."), ("home", root)):
+        (root / "videos" / link).symlink_to(target)
+    assert read_annotations(dataset, root, [tmp_path]).path is None
+    (root / "set" / name).mkdir(parents=True)
+    assert read_annotations(dataset, root, [tmp_path]).path == root / "set" / name
+
+
 def test_stretches_that_touch_are_one() -> None:
     assert Segments(((50, 60), (1, 20), (15, 30), (30, 40))).frames(25.0) == [(1, 40), (50, 60)]
 

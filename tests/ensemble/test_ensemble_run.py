@@ -317,7 +317,6 @@ def test_hard_clips_are_those_that_get_too_little_for_their_class() -> None:
         (EnsembleConfig(cross_validate=1), "at least 2"),
         (EnsembleConfig(all_clips=True), "--cross-validate"),
         (EnsembleConfig(tta=4), "--cross-validate"),
-        (EnsembleConfig(cross_validate=3, tta=0), "at least 1"),
         (EnsembleConfig(all_clips=True, cross_validate=3, fine_tune_hard=True), "--all-clips"),
         (EnsembleConfig(all_clips=True, cross_validate=3, show_val=True), "--show-val"),
         (EnsembleConfig(leave_one_dataset_out=True, show_val=True), "--show-val"),

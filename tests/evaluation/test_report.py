@@ -21,7 +21,16 @@ from page_reader import Page
 from violence_detection.combine.val_ledger import Looks
 from violence_detection.datasets.generated import marker
 from violence_detection.errors import UnreadableVideo
-from violence_detection.evaluation import by_training, calibrate, calibration, checklist, comparisons, metrics
+from violence_detection.evaluation import (
+    by_training,
+    calibrate,
+    calibration,
+    checklist,
+    comparisons,
+    evaluate,
+    metrics,
+)
+from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.report import film_strip, report
 from violence_detection.evaluation.training_overlap import Comparison, Overlap
 from violence_detection.features.config import FeatureConfig
@@ -596,3 +605,12 @@ def test_a_model_that_is_not_calibrated_is_said_to_be_none(tmp_path: Path) -> No
     page = Page(report.write_report(tmp_path, result, frame, context()))
     assert page.by_id["calibration"].startswith("Not calibrated: ")
     assert "operating-points" not in page.by_id
+
+
+def test_a_report_of_a_model_with_a_long_name_has_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = evaluate.default_report_folder(EvaluationConfig(models=Path("ж" * 127)))
+    folder.mkdir(parents=True)
+    assert evaluate.default_report_folder(EvaluationConfig(models=Path("gru"))).name.startswith("gru-2")

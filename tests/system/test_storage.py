@@ -402,3 +402,20 @@ def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Pat
     assert storage.free_bytes_of(tmp_path / "not" / "yet") > 0
     assert storage.gigabytes(2.5e9) == "2.5 GB"
     assert storage.gigabytes(2.5e6) == "2.5 MB"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 250 + ".json", "ж" * 120 + ".explained.jpg", "𝗔" * 62 + ".mp4"],
+    ids=["one byte", "two bytes", "four bytes"],
+)
+def test_a_name_that_the_disk_takes_can_be_written(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The temporary name beside it is longer by the machine's, which on a pod may have 64 letters."""
+    monkeypatch.setattr(platform, "node", lambda: "a-pod-of-many-words-" * 3 + "1234")
+    with storage.atomic_path(tmp_path / name) as path:
+        path.write_bytes(b"x")
+        storage.remove_abandoned(tmp_path)
+        assert path.suffix == Path(name).suffix
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"x")]

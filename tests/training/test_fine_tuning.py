@@ -205,9 +205,3 @@ def test_it_trains_in_bfloat16_on_a_cpu_that_is_fast_at_it_and_where_asked(
     convolutions = [layer for layer in network.layers if layer.weights]
     assert {layer.compute_dtype for layer in convolutions} == {"bfloat16" if taken else "float32"}
     assert {v.dtype for v in model.trainable_variables} == {"float32"}
-
-
-def test_settings_that_cannot_work_are_named() -> None:
-    for change in ({"tuned_steps": 0}, {"tuned_learning_rate": 0.0}, {"keep_pretrained": 1.5}):
-        with pytest.raises(UserError, match=f"--{next(iter(change)).replace('_', '-')}"):
-            fine_tuning.check(dataclasses.replace(HEAD, **change))

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 import logging
+import math
 import os
 import random
 import signal
@@ -155,19 +156,21 @@ def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "flag"),
-    [
-        ({"epochs": 0}, "--epochs"),
-        ({"batch_size": 0}, "--batch-size"),
-        ({"accumulate": 0}, "--accumulate"),
-        ({"selection_fraction": 0.0}, "--selection-fraction"),
-        ({"learning_rate": 0.0}, "--learning-rate"),
-    ],
-)
-def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], flag: str) -> None:
-    trainer.check(synthetic.TRAIN)
-    with pytest.raises(UserError, match=flag):
-        trainer.check(dataclasses.replace(synthetic.TRAIN, **changes))
+    "changes",
+    [{"epochs": 0}, {"batch_size": 0}, {"accumulate": 0}, {"patience": 0}, {"selection_fraction": 0.0},
+     {"learning_rate": 0.0}, {"learning_rate": math.nan}, {"batch_size": 4, "accumulate": 5}],
+)  # fmt: skip
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=list(changes)[-1]):
+        dataclasses.replace(synthetic.TRAIN, **changes)
+
+
+def test_a_batch_that_cannot_be_cut_leaves_the_folder_to_other_settings(tmp_path: Path) -> None:
+    data = synthetic.data()
+    record = _record(batch_size=10**6, accumulate=len(data.train) + 1)
+    with pytest.raises(UserError, match="--accumulate"):
+        trainer.train(record, data, tmp_path / "model", tf.distribute.get_strategy())
+    assert not (tmp_path / "model").exists()
 
 
 def test_keeping_the_last_epoch_ends_with_the_schedule(tmp_path: Path) -> None:

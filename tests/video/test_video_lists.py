@@ -106,3 +106,22 @@ def test_all_that_is_not_there_is_named_at_once(folder: Path) -> None:
         UserError, match=r"no file or folder at gone\.mp4; nothing is called like none\*\.avi"
     ):
         expanded(["a.mp4", "gone.mp4", "none*.avi"])
+
+
+@pytest.mark.timeout(60)
+def test_links_that_lead_back_do_not_repeat_what_a_pattern_finds(folder: Path) -> None:
+    (folder / "clips" / "again").symlink_to(".")
+    (folder / "clips" / "deep" / "up").symlink_to("..")
+    (folder / "clips" / ".hidden").mkdir()
+    (folder / "clips" / ".hidden" / "e.mkv").touch()
+    elsewhere = folder.with_name(f"{folder.name}-elsewhere")
+    elsewhere.mkdir()
+    (elsewhere / "f.mkv").touch()
+    (folder / "clips" / "linked").symlink_to(elsewhere)
+    found = ["clips/c.mkv", "clips/deep/d.mkv", "clips/linked/f.mkv"]
+    assert expanded(["clips/**/*.mkv"]) == found
+    assert expanded(["cl*/**/d*/d.mkv"]) == ["clips/deep/d.mkv"]
+    assert "clips/deep/d.mkv" in expanded(["cl*/**/d*/**/*.mkv"])
+    assert expanded([f"{folder}/clips/**/d.mkv"]) == [f"{folder}/clips/deep/d.mkv"]
+    assert set(found) < set(expanded(["clips/**"]))
+    assert "b.mp4" in expanded(["**/*.mp4"])

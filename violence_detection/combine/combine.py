@@ -48,10 +48,6 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
     Raises UserError when nothing is found or nothing of it can be used, when a class has no clip, when a folder of a
     data set cannot be listed, when another run is at work in the folder, and when the folder is somebody else's.
     """
-    if not 0.0 < config.val_fraction < 1.0:
-        raise UserError(
-            f"--val-fraction is a share between 0 and 1, for example 0.2. Received: {config.val_fraction}"
-        )
     listed = exclusions.read(config.exclude) if config.exclude else None
     combined = config.data_root / "combined_all"
     links.check_ours(combined, (RECORD_NAME, scan.JOURNAL_NAME, val_ledger.FILE_NAME))

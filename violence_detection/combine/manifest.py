@@ -29,7 +29,8 @@ FILE_NAME = "manifest.csv"
 #: Beside it: the clips whose frames are found by their time stamps, because their rate varies or their header is wrong.
 BY_TIME_NAME = "by_time.csv"
 _UNSAFE = re.compile(r"[^\w.-]+")
-_STEM_CHARACTERS = 60
+#: A name has at most so many bytes: with what links.py adds to that of a temporary one, file systems take it (255).
+_STEM_CHARACTERS, _NAME_BYTES = 60, 250
 
 
 def row(clip: ScannedClip, side: str, path: str) -> dict[str, Any]:
@@ -108,7 +109,11 @@ def require_both_classes(part: str, rows: pd.DataFrame) -> None:
 
 
 def clip_name(dataset: str, source_path: str, clip_id: str) -> str:
-    """A readable name that no other clip has: `<dataset>__<stem>__<first half of the id><suffix>`."""
+    """A readable name that no other clip has: `<dataset>__<stem>__<first half of the id><suffix>`.
+
+    Of a name that is too long a middle part gives way to a hash of the whole.
+    """
     path = Path(source_path)
     stem = _UNSAFE.sub("_", path.stem)[:_STEM_CHARACTERS]
-    return f"{dataset}__{stem}__{clip_id[:8]}{path.suffix.lower()}"
+    name = f"{dataset}__{stem}__{clip_id[:8]}{path.suffix.lower()}"
+    return storage.shorten_name(name, _NAME_BYTES)

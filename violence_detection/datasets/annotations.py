@@ -16,7 +16,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.datasets.catalogue import Dataset
+from violence_detection.system import folders
 from violence_detection.video.video_files import VIDEO_SUFFIXES
 
 _UBI_PEACE, _UBI_FIGHT = ("0", "0.0"), ("1", "1.0")
@@ -99,13 +99,8 @@ def read_annotations(dataset: Dataset, root: Path, search_roots: Iterable[Path] 
 
 def _locate(name: str, root: Path, search_roots: set[Path]) -> Path | None:
     """The file or folder called `name`: the one nearest to the root, below it before above it."""
-    below = [
-        Path(folder, name)
-        for folder, folders, files in os.walk(root, followlinks=True)
-        if name in files or name in folders
-    ]
-    if below:
-        return min(below, key=lambda p: (len(p.parts), p))
+    if below := folders.nearest(name, root):
+        return below
     folder = root
     for _ in range(_PARENTS):
         if folder in search_roots:

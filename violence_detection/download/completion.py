@@ -8,7 +8,6 @@ that had to be renamed. The folder gets its name only with all of them inside.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from violence_detection.datasets.catalogue import COMPLETION_RECORD
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import folders, storage
 
 RECORD_NAME = COMPLETION_RECORD
 FILES_NAME = ".files.csv"
@@ -94,17 +93,11 @@ def tree_digest(files: Iterable[RecordedFile]) -> str:
 
 def tree_paths(folder: Path) -> list[str]:
     """All files below `folder` but our own, sorted. Linked folders, as made by hand, are followed once."""
-    found: list[str] = []
-    seen: set[Path] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = Path(parent).resolve()
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()  # which of two links is followed does not depend on the file system
-        relative = Path(parent).relative_to(folder)
-        found += [(relative / name).as_posix() for name in names]
+    found = [
+        (parent.relative_to(folder) / name).as_posix()
+        for parent, _, names in folders.walk(folder)
+        for name in names
+    ]
     return sorted(p for p in found if p not in OWN_NAMES)
 
 

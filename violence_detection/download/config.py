@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_detection.system.settings import BaseConfig, default_data_root, option
+from violence_detection.system.settings import BaseConfig, Limits, default_data_root, option
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class DownloadConfig(BaseConfig):
         (), "keys of the catalogue (see --list); without it, the roadmap's seven"
     )
     data_root: Path = option(default_data_root, "raw/ and downloads/ are made below it")
-    workers: int = option(3, "data sets fetched at once")
+    workers: int = option(3, "data sets fetched at once", limits=Limits(least=1, most=1000))
     keep_archives: bool = option(False, "keep the archives in <root>/downloads once they are unpacked")
     dry_run: bool = option(False, "say what would be fetched, from where, and whether it fits; fetch nothing")
     catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

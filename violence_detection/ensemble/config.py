@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from violence_detection.system.settings import BaseConfig, option
+from violence_detection.system.settings import BaseConfig, Limits, option
 from violence_detection.training.config import kind_of
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ class EnsembleConfig(BaseConfig):
         shown_as="MEMBER",
     )
     early_exit_below: float = option(
-        0.08, "with --early-exit: that member judges alone where its P(fight) is below this"
+        0.08,
+        "with --early-exit: that member judges alone where its P(fight) is below this",
+        limits=Limits(above=0, below=0.5),
     )
     datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
     add_datasets: tuple[str, ...] = option(
@@ -42,6 +44,7 @@ class EnsembleConfig(BaseConfig):
     cross_validate: int = option(
         0,
         "folds, cut by source from train; each trains all members and is measured on the clips held out; 0: none",
+        limits=Limits(most=1000),
     )
     all_clips: bool = option(
         False, "cut the folds from train and val together and train nothing else: val is then spent"
@@ -63,19 +66,35 @@ class EnsembleConfig(BaseConfig):
         "for each data set train all members on the others alone and measure on it, with --cross-validate K beside it; "
         "no other ensemble is trained",
     )
-    seeds: int = option(1, "how often --leave-one-dataset-out is done, with seeds from --seed on")
+    seeds: int = option(
+        1,
+        "how often --leave-one-dataset-out is done, with seeds from --seed on",
+        limits=Limits(least=1, most=1000),
+    )
     tta: int = option(
-        1, "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate"
+        1,
+        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate",
+        limits=Limits(least=1, most=1000),
     )
     fine_tune_hard: bool = option(
         False,
         "go on training the members with more of the train clips that models not trained on them misjudge",
     )
-    hard_below: float = option(0.6, "a clip is hard if less is given to its true class, out of fold")
-    hard_share: float = option(0.4, "share of hard clips in an epoch of fine-tuning; the others are replayed")
-    hard_learning_rate: float = option(1e-4, "peak learning rate of fine-tuning")
+    hard_below: float = option(
+        0.6, "a clip is hard if less is given to its true class, out of fold", limits=Limits(above=0, most=1)
+    )
+    hard_share: float = option(
+        0.4,
+        "share of hard clips in an epoch of fine-tuning; the others are replayed",
+        limits=Limits(above=0, below=1),
+    )
+    hard_learning_rate: float = option(
+        1e-4, "peak learning rate of fine-tuning", limits=Limits(above=0, most=100)
+    )
     hard_epochs: int = option(
-        20, "epochs of fine-tuning; a quarter of them without gain ends it, unless --keep last"
+        20,
+        "epochs of fine-tuning; a quarter of them without gain ends it, unless --keep last",
+        limits=Limits(least=1, most=1_000_000),
     )
     show_val: bool = option(
         False,

@@ -314,8 +314,7 @@ def prepare(
     command: str = "",
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    run_checks.check_all(config, how, features, train)
-    fine_tuning.check(head)
+    run_checks.check_all(config, how, features, head, train)
     choice = run_checks.choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)

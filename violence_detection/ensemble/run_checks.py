@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 from violence_detection.combine import manifest
@@ -13,8 +14,9 @@ from violence_detection.errors import UserError
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import shipping
-from violence_detection.training import heads, trainer, training_data
-from violence_detection.training.config import PICTURES_OF, TrainConfig, takes
+from violence_detection.system import settings
+from violence_detection.training import fine_tuning, heads, training_data
+from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, takes
 from violence_detection.video import augment
 
 #: Folds whose predictions tell hard clips, or what a final fit needs, where no cross-validation was asked for.
@@ -22,13 +24,29 @@ FOLDS = 5
 
 
 def check_all(
-    config: EnsembleConfig, how: ExtractConfig, features: FeatureConfig, train: TrainConfig
+    config: EnsembleConfig, how: ExtractConfig, features: FeatureConfig, head: HeadConfig, train: TrainConfig
 ) -> None:
     """Raise UserError for settings and data that cannot work, before any work starts."""
+    check_heads(config, head, train)
     _check_looked_at(config.members, features.backbone)
     training_data.check(features, how)
-    trainer.check(train)
     _check_parts(config, how, choose(config, how), train)
+
+
+def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) -> None:
+    """Raise UserError for members, or settings of their heads, that cannot work; needs no data."""
+    check(config)
+    taken = {name for member in config.members for name in head.recorded(member)}
+    plain = HeadConfig()
+    for field in dataclasses.fields(head):
+        if field.name not in taken and getattr(head, field.name) != getattr(plain, field.name):
+            takers = [name for name in heads.ARCHITECTURES if field.name in head.recorded(name)]
+            raise UserError(
+                f"{settings.flag_of(field)}: none of --members {','.join(config.members)} takes it. Leave it out, or "
+                f"add one of {', '.join(takers)}"
+            )
+    if set(config.members) & set(PICTURES_OF):
+        fine_tuning.train_config(head, train)  # its own batch must be one that --accumulate can cut
 
 
 def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
@@ -83,7 +101,7 @@ def check(config: EnsembleConfig) -> None:
         raise UserError(
             f"--members: unknown architecture {unknown[0]!r}. There are: {', '.join(heads.ARCHITECTURES)}"
         )
-    if config.cross_validate < 0 or config.cross_validate == 1:
+    if config.cross_validate == 1:
         raise UserError("--cross-validate takes the number of folds, at least 2")
     spread = config.cross_validate or config.leave_one_dataset_out or config.final
     if config.all_clips and not spread:
@@ -106,20 +124,12 @@ def check(config: EnsembleConfig) -> None:
         if not config.final:
             raise UserError("--ship takes a final fit alone: add --final")
         shipping.check(config.ship)
-    if config.seeds < 1 or (config.seeds > 1 and not config.leave_one_dataset_out):
-        raise UserError("--seeds is at least 1, and goes with --leave-one-dataset-out")
-    if not 0 < config.hard_below <= 1 or not 0 < config.hard_share < 1:
-        raise UserError("--hard-below must be above 0 and at most 1, --hard-share between 0 and 1")
-    if config.hard_epochs < 1 or config.hard_learning_rate <= 0:
-        raise UserError("--hard-epochs must be at least 1, --hard-learning-rate above 0")
-    if config.tta < 1:
-        raise UserError("--tta counts the plain clip too, so it must be at least 1")
+    if config.seeds > 1 and not config.leave_one_dataset_out:
+        raise UserError("--seeds goes with --leave-one-dataset-out")
     if config.tta > 1 and not spread:
         raise UserError(
             "--tta here is for --cross-validate K; test_ensemble.py has its own to measure the ensemble on val"
         )
-    if config.parallel < 0:
-        raise UserError("--parallel takes a number of processes, or none for one a GPU")
 
 
 def _check_early_exit(config: EnsembleConfig) -> None:
@@ -127,5 +137,3 @@ def _check_early_exit(config: EnsembleConfig) -> None:
         raise UserError(
             f"--early-exit {config.early_exit}: it must be one of several --members, here {','.join(config.members)}"
         )
-    if not 0 < config.early_exit_below < 0.5:
-        raise UserError("--early-exit-below must be above 0 and below 0.5")

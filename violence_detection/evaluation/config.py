@@ -9,7 +9,7 @@ from violence_detection.backbones.config import RuntimeConfig
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.errors import UserError
-from violence_detection.system.settings import default_data_root, option
+from violence_detection.system.settings import Limits, default_data_root, option
 
 #: What --audit takes; what costs little is always done.
 AUDITS = ("leakage", "shortcuts", "labels")
@@ -49,7 +49,11 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
         (),
         f"what is looked into beyond the figures, with extra work: {', '.join(AUDITS)}, comma separated",
     )
-    tta: int = option(1, "views of each clip that are averaged; 1 is the plain clip alone")
+    tta: int = option(
+        1,
+        "views of each clip that are averaged; 1 is the plain clip alone",
+        limits=Limits(least=1, most=1000),
+    )
     compare: tuple[Path, ...] = option(
         (),
         "an earlier report (folder, metrics.json or predictions.csv) to give the difference to, on the clips that both "
@@ -57,7 +61,7 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
         many="append",
         shown_as="REPORT",
     )
-    workers: int = option(0, "decoding threads; 0: two a core")
+    workers: int = option(0, "decoding threads; 0: two a core", limits=Limits(most=1000))
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,6 +15,8 @@ from violence_detection.system import storage
 
 #: The model's card with this evaluation's figures, beside the report.
 CARD_NAME = "model_card.md"
+#: Of a model in the name of its report folder, in bytes.
+_NAME_BYTES = 200
 
 
 def evaluate(
@@ -67,4 +69,5 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
 
 def default_report_folder(config: EvaluationConfig) -> Path:
     """reports/<model>-<time>."""
-    return Path("reports") / f"{config.models.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    model = storage.shorten_name(config.models.name, _NAME_BYTES)
+    return Path("reports") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -106,8 +106,6 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     Raises UserError for a missing model, folder or manifest, for an audit that lacks what it needs, and where no clip
     can be judged.
     """
-    if config.tta < 1:
-        raise UserError("tta counts the plain clip too, so it must be at least 1")
     earlier = [comparisons.read(path) for path in config.compare]
     own, others = own_data.sets(config)
     clips = None if own else clip_set.of_split(config)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
-from violence_detection.system.settings import BaseConfig, default_data_root, option
+from violence_detection.system.settings import BaseConfig, Limits, default_data_root, option
 from violence_detection.video.config import ClipConfig
 
 
@@ -23,9 +23,11 @@ class ExtractConfig(RuntimeConfig):
 
     data_root: Path = option(default_data_root, "folder with raw/, combined_all/ and features/")
     augment: int = option(
-        10, "variants of each training clip; the first is the plain clip, so 1 means no augmentation"
+        10,
+        "variants of each training clip; the first is the plain clip, so 1 means no augmentation",
+        limits=Limits(least=1, most=1000),
     )
-    workers: int = option(0, "decoding threads; 0: two a core")
+    workers: int = option(0, "decoding threads; 0: two a core", limits=Limits(most=1000))
     ray: str | None = option(
         None, "spread the work over a Ray cluster that shares the data root: local, auto or HOST:PORT"
     )

@@ -154,14 +154,10 @@ def check(config: FeatureConfig, how: ExtractConfig) -> None:
         raise UserError(
             "--backbone-weights takes one file, so it goes with one --backbone, or with several of the same weights"
         )
-    if config.frames < 2 or config.window_s <= 0:
-        raise UserError("--frames must be at least 2 and --window-s above 0")
     if config.focus and "crop" in config.streams:
         raise UserError("--focus and the stream crop are two ways to look at a part of the picture: give one")
     if config.focus and not 0.25 <= config.focus <= 0.9:
         raise UserError("--focus must be from 0.25 to 0.9, or 0 for the whole picture only")
-    if how.augment < 1:
-        raise UserError("--augment counts the plain clip too, so it must be at least 1")
 
 
 def missing_clips(

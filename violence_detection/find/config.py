@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.datasets.config import OwnClipsConfig
-from violence_detection.system.settings import default_data_root, option
+from violence_detection.system.settings import Limits, default_data_root, option
 
 
 @dataclass(frozen=True)
@@ -17,5 +17,5 @@ class FindConfig(OwnClipsConfig):
     roots: tuple[Path, ...] = option((), "further folders to search, comma separated")
     caches: bool = option(True, "search the caches of kagglehub and kaggle too")
     check: bool = option(False, "decode every file and name the ones that are damaged")
-    workers: int = option(0, "processes that decode; 0: one a core")
+    workers: int = option(0, "processes that decode; 0: one a core", limits=Limits(most=1000))
     catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
 from violence_detection.constants import DEFAULT_THRESHOLD, OPERATING_POINTS
 from violence_detection.errors import UserError
-from violence_detection.system.settings import BaseConfig, option
+from violence_detection.system.settings import BaseConfig, Limits, option
 
 
 @dataclass(frozen=True)
@@ -22,10 +21,14 @@ class EventConfig(BaseConfig):
     """
 
     threshold: float = option(
-        DEFAULT_THRESHOLD, "P(violent) from which a window counts as violent: an event begins (onset)"
+        DEFAULT_THRESHOLD,
+        "P(violent) from which a window counts as violent: an event begins (onset)",
+        limits=Limits(most=1),
     )
     offset: float | None = option(
-        None, "P(violent) below which an event ends; default: half the odds of the threshold, 0.33 for 0.5"
+        None,
+        "P(violent) below which an event ends; default: half the odds of the threshold, 0.33 for 0.5",
+        limits=Limits(most=1),
     )
     smoothing_s: float = option(
         0.0, "P(violent) is averaged over windows whose middles lie within so many seconds; 0: as it is"
@@ -38,16 +41,11 @@ class EventConfig(BaseConfig):
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
-        if not 0 <= self.threshold <= 1:
-            raise UserError(f"threshold must be from 0 to 1. Received: {self.threshold}")
-        if self.offset is not None and not 0 <= self.offset <= self.threshold:
+        if self.offset is not None and self.offset > self.threshold:
             raise UserError(
                 f"offset must be from 0 to the threshold, {self.threshold:g}, or an event would end where it begins. "
                 f"Received: {self.offset}"
             )
-        for name in ("smoothing_s", "min_duration_s", "merge_gap_s", "padding_s", "cooldown_s"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name} must be 0 or more seconds. Received: {getattr(self, name)}")
 
     @property
     def ends_below(self) -> float:
@@ -82,9 +80,15 @@ class PredictConfig(EventConfig, RuntimeConfig):
         choices=OPERATING_POINTS,
     )
     stride_s: float = option(
-        2.5, "seconds from one window to the next in a video longer than one window; at most a window"
+        2.5,
+        "seconds from one window to the next in a video longer than one window; at most a window",
+        limits=Limits(above=0),
     )
-    tta: int = option(1, "views of each window that are averaged; 1 is the plain window alone")
+    tta: int = option(
+        1,
+        "views of each window that are averaged; 1 is the plain window alone",
+        limits=Limits(least=1, most=1000),
+    )
     skip_still: bool = option(
         False,
         "no network looks at windows in which nothing moves: their P(violent) is 0. For recordings and cameras of "
@@ -97,10 +101,6 @@ class PredictConfig(EventConfig, RuntimeConfig):
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
-        if self.tta < 1:
-            raise UserError(f"tta must be at least 1. Received: {self.tta}")
-        if not 0 < self.stride_s < math.inf:
-            raise UserError(f"stride_s must be above 0 seconds. Received: {self.stride_s}")
         if self.operating_point != OPERATING_POINTS[0] and self.threshold != DEFAULT_THRESHOLD:
             raise UserError(
                 f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "
@@ -125,13 +125,9 @@ class QuietConfig(BaseConfig):
         "footage of one camera in which nobody fights, an hour or more: a video, a folder of them, or windows that a "
         "run with --output kept; its own threshold is written to --save-profile",
     )
-    false_events_per_hour: float = option(1.0, "the rate of false events that --calibrate aims at")
-
-    def __post_init__(self) -> None:
-        """Raises UserError for a rate that is none."""
-        super().__post_init__()
-        if not 0 < self.false_events_per_hour < math.inf:
-            raise UserError(f"false_events_per_hour must be above 0. Received: {self.false_events_per_hour}")
+    false_events_per_hour: float = option(
+        1.0, "the rate of false events that --calibrate aims at", limits=Limits(above=0)
+    )
 
 
 @dataclass(frozen=True)
@@ -172,13 +168,9 @@ class OutputConfig(BaseConfig):
         "write a picture of each event into this folder: which places and moments P(violent) rests on. Judges its most "
         "violent window 25 times",
     )
-    explain_most: int = option(5, "events of a video that are explained, the most violent ones")
-    clip_margin_s: float = option(5.0, "seconds before and after the event that such a clip has")
-
-    def __post_init__(self) -> None:
-        """Raises UserError for a setting that cannot work."""
-        super().__post_init__()
-        if not 0 <= self.clip_margin_s < math.inf:
-            raise UserError(f"clip_margin_s must be 0 or more seconds. Received: {self.clip_margin_s}")
-        if self.explain_most < 1:
-            raise UserError(f"explain_most must be at least 1. Received: {self.explain_most}")
+    explain_most: int = option(
+        5, "events of a video that are explained, the most violent ones", limits=Limits(least=1)
+    )
+    clip_margin_s: float = option(
+        5.0, "seconds before and after the event that such a clip has", limits=Limits(most=86400)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import numbers
 import os
 import typing
@@ -12,6 +13,43 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UserError
+
+#: What no number of a setting is beyond, whatever its unit: a slip of the keyboard.
+_MOST = 10**9
+#: The seeds that TensorFlow and NumPy take.
+MOST_SEED = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """The numbers of a setting: finite ones from `least` to `most`, and of them those above `above`, below `below`."""
+
+    least: float = 0
+    most: float = _MOST
+    above: float = -math.inf
+    below: float = math.inf
+
+    def check(self, name: str, value: float) -> None:
+        """Raises UserError, which names the setting, for a number that it does not take; NaN is none."""
+        if not self.takes(value):
+            raise UserError(f"{name} must be {self}. Received: {value}")
+
+    def takes(self, value: float) -> bool:
+        """Whether it is such a number."""
+        finite = isinstance(value, int) or math.isfinite(value)
+        return finite and self.least <= value <= self.most and self.above < value < self.below
+
+    def __str__(self) -> str:
+        """As people read it: "from 1 to 1,000", "above 0 and at most 1"."""
+        low, high = self.above >= self.least, self.below <= self.most
+        if not low and not high:
+            return f"from {self.least:,} to {self.most:,}"
+        first = f"above {self.above:,}" if low else f"at least {self.least:,}"
+        return f"{first} and {f'below {self.below:,}' if high else f'at most {self.most:,}'}"
+
+
+#: Of a seed that is only hashed.
+ANY_NUMBER = Limits(least=-math.inf, most=math.inf)
 
 
 def option(
@@ -22,12 +60,13 @@ def option(
     bare: str | None = None,
     many: str | None = None,
     shown_as: str | None = None,
+    limits: Limits | None = None,
 ) -> Any:
     """A dataclass field that can be a command-line flag too (`data_root` becomes `--data-root`).
 
     `bare`: the value of the flag given without one. `many`: how a tuple is given, where its values may hold commas:
     "append", the flag once a value; "words", any number of values behind the flag; None: separated by commas.
-    `shown_as`: what stands for a value in the help, where its type says too little.
+    `shown_as`: what stands for a value in the help, where its type says too little. `limits`: which numbers it takes.
     """
     metadata = {
         "help": help,
@@ -35,6 +74,7 @@ def option(
         "bare": bare,
         "many": many,
         "shown_as": shown_as,
+        "limits": limits or Limits(),
     }
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
@@ -51,8 +91,8 @@ class BaseConfig:
     def __post_init__(self) -> None:
         """Paths given as text become paths, and `~` in them the home folder.
 
-        Raises UserError for a value that is not among its field's choices, and for one that is no number where one is
-        meant.
+        Raises UserError for a value that is not among its field's choices, for one that is no number where one is
+        meant, and for a number beyond its limits.
         """
         hints = _type_hints(typing.cast("typing.Hashable", type(self)))
         for field in dataclasses.fields(self):
@@ -65,6 +105,8 @@ class BaseConfig:
                 raise UserError(f"{field.name} must be a number. Received: {value!r}")
             if choices and value not in (*choices, field.default):
                 raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and field.metadata:
+                field.metadata["limits"].check(f"{field.name} ({flag_of(field)})", value)
 
 
 @functools.cache

@@ -57,6 +57,8 @@ _TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _PATH = re.compile(r"(?<![\w.])/[^\s'\":;,]+")
 #: Free bytes of a disk that counts as full where nobody says which one it was.
 _FULL_BELOW_BYTES = 1 << 20
+#: What file systems take as a name; and what is left of one at least.
+_MOST_NAME_BYTES, _SHORTEST_BYTES = 255, 20
 #: Locks are held for milliseconds, while entries of a cache are merged.
 _LOCK_POLL_S = 0.01
 
@@ -69,7 +71,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     and thread, so several writers of the same file do not disturb each other: the last rename wins, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{_writer()}.tmp{path.suffix}")
+    rest = f"{_writer()}.tmp{path.suffix}"
+    stem = shorten_name(
+        path.stem, max(_MOST_NAME_BYTES - len(os.fsencode(rest)) - len(".."), _SHORTEST_BYTES)
+    )
+    temporary = path.with_name(f".{stem}.{rest}")
     try:
         with naming(path):
             yield temporary

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from violence_detection.system.settings import BaseConfig, option
+from violence_detection.errors import UserError
+from violence_detection.system.settings import MOST_SEED, BaseConfig, Limits, option
 
 #: The head that is fitted at once and not by steps; it looks at no order in time.
 KERNEL = "kernel"
@@ -41,23 +42,41 @@ def kind_of(architecture: str) -> str:
 class HeadConfig(BaseConfig):
     """The temporal head."""
 
-    projection: int = option(128, "units that each input is projected to")
-    units: int = option(64, "units of the recurrent layers")
-    dropout: float = option(0.5, "dropout between layers")
-    input_dropout: float = option(0.5, "dropout on the features, by channel: in all frames of a clip at once")
-    landmarks: int = option(1536, "clips that the kernel head compares a clip with, at most")
-    kernel_width: float = option(1.0, "of the kernel head, relative to how far the train clips lie apart")
-    kernel_c: float = option(0.5, "of the kernel head: how closely it follows the train clips (C)")
+    projection: int = option(128, "units that each input is projected to", limits=Limits(least=1, most=4096))
+    units: int = option(64, "units of the recurrent layers", limits=Limits(least=2, most=1024))
+    dropout: float = option(0.5, "dropout between layers", limits=Limits(most=0.99))
+    input_dropout: float = option(
+        0.5, "dropout on the features, by channel: in all frames of a clip at once", limits=Limits(most=0.99)
+    )
+    landmarks: int = option(
+        1536, "clips that the kernel head compares a clip with, at most", limits=Limits(least=1, most=10_000)
+    )
+    kernel_width: float = option(
+        1.0,
+        "of the kernel head, relative to how far the train clips lie apart",
+        limits=Limits(above=0, most=10**6),
+    )
+    kernel_c: float = option(
+        0.5,
+        "of the kernel head: how closely it follows the train clips (C)",
+        limits=Limits(above=0, most=10**6),
+    )
 
     tuned_steps: int = option(
-        300, "steps that a head that is a whole network (i3d_tuned) makes, whatever --epochs says"
+        300,
+        "steps that a head that is a whole network (i3d_tuned) makes, whatever --epochs says",
+        limits=Limits(least=1, most=1_000_000),
     )
-    tuned_batch_size: int = option(32, "clips in each of them")
+    tuned_batch_size: int = option(32, "clips in each of them", limits=Limits(least=1, most=10_000))
     tuned_learning_rate: float = option(
-        1e-4, "peak learning rate of its network; its last layer, which is new, has twenty times as much"
+        1e-4,
+        "peak learning rate of its network; its last layer, which is new, has twenty times as much",
+        limits=Limits(above=0, most=1),
     )
     keep_pretrained: float = option(
-        0.5, "share of the published weights in those of its network at the end; 0: the trained ones alone"
+        0.5,
+        "share of the published weights in those of its network at the end; 0: the trained ones alone",
+        limits=Limits(most=1),
     )
 
     def recorded(self, architecture: str) -> dict[str, Any]:
@@ -76,18 +95,32 @@ class HeadConfig(BaseConfig):
 class TrainConfig(BaseConfig):
     """How one head is trained."""
 
-    epochs: int = option(1000, "at most so many epochs")
-    batch_size: int = option(256, "clips a step, over all devices together")
+    epochs: int = option(1000, "at most so many epochs", limits=Limits(least=1, most=1_000_000))
+    batch_size: int = option(256, "clips a step, over all devices together", limits=Limits(least=1))
     accumulate: int = option(
-        1, "parts in which a device takes its share of a batch before the weights are updated; less memory"
+        1,
+        "parts in which a device takes its share of a batch before the weights are updated; less memory",
+        limits=Limits(least=1),
     )
-    learning_rate: float = option(1e-3, "peak of the cosine schedule")
-    schedule_epochs: int = option(60, "epochs over which the cosine falls; it then stays at its floor")
-    warmup_epochs: int = option(3, "epochs in which the learning rate rises from 0")
-    weight_decay: float = option(1e-3, "AdamW's weight decay")
-    label_smoothing: float = option(0.1, "share of the label given to the other class")
-    patience: int = option(20, "epochs without a better selection loss before it stops")
-    selection_fraction: float = option(0.15, "share of train, by source, that chooses the epoch")
+    learning_rate: float = option(1e-3, "peak of the cosine schedule", limits=Limits(above=0, most=100))
+    schedule_epochs: int = option(
+        60,
+        "epochs over which the cosine falls; it then stays at its floor",
+        limits=Limits(least=1, most=1_000_000),
+    )
+    warmup_epochs: int = option(
+        3, "epochs in which the learning rate rises from 0", limits=Limits(most=1_000_000)
+    )
+    weight_decay: float = option(1e-3, "AdamW's weight decay", limits=Limits(most=100))
+    label_smoothing: float = option(
+        0.1, "share of the label given to the other class", limits=Limits(below=1)
+    )
+    patience: int = option(
+        20, "epochs without a better selection loss before it stops", limits=Limits(least=1)
+    )
+    selection_fraction: float = option(
+        0.15, "share of train, by source, that chooses the epoch", limits=Limits(above=0, below=1)
+    )
     keep: str = option(
         "best",
         "epoch whose weights are kept. best: that of the lowest selection loss; last: that at which the learning rate "
@@ -101,9 +134,24 @@ class TrainConfig(BaseConfig):
         choices=("auto", "on", "off"),
     )
     devices: int = option(
-        0, "devices to mirror on; 0: every GPU, or one CPU. On a CPU, logical devices are made"
+        0,
+        "devices to mirror on; 0: every GPU, or one CPU. On a CPU, logical devices are made",
+        limits=Limits(most=64),
     )
-    seed: int = option(0, "seed of the split of the selection part, of weights, order and dropout")
+    seed: int = option(
+        0,
+        "seed of the split of the selection part, of weights, order and dropout",
+        limits=Limits(most=MOST_SEED),
+    )
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a setting that cannot work."""
+        super().__post_init__()
+        if self.accumulate > self.batch_size:
+            raise UserError(
+                f"a batch of {self.batch_size} clips cannot be taken in {self.accumulate} parts. Lower --accumulate or "
+                "change --batch-size"
+            )
 
 
 @dataclass(frozen=True)

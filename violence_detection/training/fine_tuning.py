@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,16 +55,6 @@ def plan(head: HeadConfig) -> StepPlan:
     """Its steps."""
     warmup = min(_WARMUP_STEPS, int(head.tuned_steps * _WARMUP_SHARE))
     return StepPlan(head.tuned_steps, head.tuned_steps, warmup)
-
-
-def check(head: HeadConfig) -> None:
-    """Raise UserError for settings that cannot work."""
-    if head.tuned_steps < 1 or head.tuned_batch_size < 1:
-        raise UserError("--tuned-steps and --tuned-batch-size must be at least 1")
-    if not 0 < head.tuned_learning_rate < math.inf:
-        raise UserError(f"--tuned-learning-rate must be above 0. Received: {head.tuned_learning_rate}")
-    if not 0 <= head.keep_pretrained <= 1:
-        raise UserError(f"--keep-pretrained is a share, from 0 to 1. Received: {head.keep_pretrained}")
 
 
 def precision(train: TrainConfig) -> contextlib.AbstractContextManager[None]:

@@ -12,10 +12,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from violence_detection.errors import UserError
 
-def parts_of(batch_size: int, at_least: int) -> int:
-    """The smallest number of equal parts, `at_least` so many, into which a batch can be cut."""
-    return next(n for n in range(at_least, batch_size + 1) if batch_size % n == 0)
+
+def parts_of(batch_size: int, devices: int, at_least: int) -> int:
+    """The smallest number of equal parts, `at_least` so many, in which each device can take its share of a batch.
+
+    Raises UserError where there is none: shares that differ in size are not cut.
+    """
+    share = 1 if batch_size % devices else batch_size // devices
+    if at_least > max(share, 1):
+        raise UserError(
+            f"a batch of {batch_size} on {devices} device(s) cannot be taken in {at_least} equal parts. Lower "
+            "--accumulate or change --batch-size"
+        )
+    return next(n for n in range(at_least, share + 1) if share % n == 0)
 
 
 def accumulate(model: keras.Model, parts: int) -> None:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.constants import CLASS_NAMES, __version__
-from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.training import (
@@ -28,6 +27,7 @@ from violence_detection.training import (
     fine_tuning,
     given_weights,
     kernel_fit,
+    micro_batches,
     run_folder,
     step_plan,
     trained_clips,
@@ -111,6 +111,10 @@ def _trained(
     usd_per_hour: float,
     backbone_weights: Path | None,
 ) -> Trained:
+    config = TrainConfig(**record["train"])
+    if record["architecture"] != KERNEL:  # which makes no steps; before the folder is that of these settings
+        batch = min(config.batch_size, len(data.train))
+        micro_batches.parts_of(batch, strategy.num_replicas_in_sync, config.accumulate)
     finished = run_folder.claim_folder(folder, record, overwrite)
     if not finished or not trained_clips.has_table(folder):  # also of one that an earlier version finished
         by_role = {trained_clips.TRAIN: data.train.rows, trained_clips.SELECTION: data.selection.rows}
@@ -125,19 +129,5 @@ def _trained(
     if not fine_tuning.is_tuned(record):
         return TrainingRun(record, data, folder, strategy, start, usd_per_hour, None).run()
     weights = fine_tuning.published_weights(record, backbone_weights)
-    with fine_tuning.precision(TrainConfig(**record["train"])):
+    with fine_tuning.precision(config):
         return TrainingRun(record, data, folder, strategy, start, usd_per_hour, weights).run()
-
-
-def check(config: TrainConfig) -> None:
-    """Raise UserError for settings that cannot work, before any work starts."""
-    for name in ("epochs", "batch_size", "accumulate", "schedule_epochs", "patience"):
-        if (value := getattr(config, name)) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1. Received: {value}")
-    if not 0 < config.selection_fraction < 1:
-        raise UserError(
-            f"--selection-fraction must be between 0 and 1: a part of train chooses the epoch. Received: "
-            f"{config.selection_fraction}"
-        )
-    if config.learning_rate <= 0:
-        raise UserError(f"--learning-rate must be above 0. Received: {config.learning_rate}")

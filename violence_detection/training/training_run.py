@@ -154,15 +154,7 @@ class TrainingRun:
 
     def _parts(self, at_least: int) -> int:
         """In how many equal parts a device takes its share of a batch."""
-        share = self.batch_size // self.strategy.num_replicas_in_sync
-        if self.batch_size % self.strategy.num_replicas_in_sync:
-            share = 1  # shares differ in size: they are not cut
-        if at_least > 1 and at_least > share:
-            raise UserError(
-                f"a batch of {self.batch_size} on {self.strategy.num_replicas_in_sync} device(s) cannot be taken in "
-                f"{at_least} equal parts. Lower --accumulate or change --batch-size"
-            )
-        return micro_batches.parts_of(share, at_least)
+        return micro_batches.parts_of(self.batch_size, self.strategy.num_replicas_in_sync, at_least)
 
     def _halve_device_batch(self, error: Exception) -> None:
         """Have the device take half as many clips at a time; the batch, and so the training, stay as they are."""

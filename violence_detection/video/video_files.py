@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from violence_detection.errors import NOT_READ
-from violence_detection.system import processes
+from violence_detection.system import folders, processes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -96,15 +96,10 @@ class VideoSearch:
     def below(self, root: Path) -> Iterator[Path]:
         """The videos of a folder; those that FFmpeg had to be asked about come last."""
         unknown: list[Path] = []
-        for folder, subfolders, names in os.walk(root, followlinks=True, onerror=self._cannot_list):
-            real = os.path.realpath(folder)
-            if real in self._seen:
-                subfolders.clear()
-                continue
-            self._seen.add(real)
-            subfolders[:] = sorted(s for s in subfolders if self._looks_into(Path(folder, s)))
-            for name in sorted(names):
-                path = Path(folder, name)
+        for folder, subfolders, names in folders.walk(root, self._seen, self._cannot_list):
+            subfolders[:] = [s for s in subfolders if self._looks_into(folder / s)]
+            for name in names:
+                path = folder / name
                 if name.startswith("."):
                     self.skipped["hidden"] += _LITTER.fullmatch(name) is None
                 elif (suffix := path.suffix.lower()) in VIDEO_SUFFIXES:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.system import redaction, settings
+from violence_detection.system import folders, redaction, settings
 from violence_detection.video import sources
 from violence_detection.video.sources import GROWING
 
@@ -110,5 +110,20 @@ def _from(file: Path, stream: str) -> str:
 
 
 def _like(pattern: str, folder: Path = Path()) -> list[str]:
-    found = glob.glob(pattern, root_dir=folder, recursive=True)  # noqa: PTH207 - patterns may be absolute
-    return [str(folder / name) for name in sorted(found)]
+    """What the pattern finds from the folder on, sorted; `**` is any number of folders, each real one entered once."""
+    return sorted({str(path) for path in _matches(Path(pattern), folder)})
+
+
+def _matches(pattern: Path, folder: Path) -> Iterator[Path]:
+    if "**" not in pattern.parts:
+        found = glob.glob(str(pattern), root_dir=folder)  # noqa: PTH207 - patterns may be absolute
+        yield from (folder / name for name in found)
+        return
+    at = pattern.parts.index("**")
+    for top in _matches(Path(*pattern.parts[:at]), folder) if at else [folder]:
+        for below, subfolders, names in folders.walk(top):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            if behind := pattern.parts[at + 1 :]:
+                yield from _matches(Path(*behind), below)
+            else:
+                yield from (below, *(below / name for name in names if not name.startswith(".")))
