@@ -132,3 +132,19 @@ def test_what_failed_is_named_although_the_card_cannot_be_made(
     with pytest.raises(FileNotFoundError, match="nowhere"):
         evaluated(root, capsys)
     assert named_failures(root) == {first.name}
+
+
+def test_a_report_whose_set_from_elsewhere_has_a_copy_of_a_val_clip_can_be_compared_with(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = manifest.read(root / "combined_all").query("split == 'val'")
+    for path, label in zip(val.path, val.label, strict=True):
+        (root / "market" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "combined_all" / path, root / "market" / label)
+    _, first, _ = evaluated(root, capsys, "--elsewhere", f"market={root}/market")
+    assert first["elsewhere"]["market"]["n"] == first["n"] == len(val)
+    (root / "report").rename(root / "earlier")
+    code, said, _ = evaluated(root, capsys, "--compare", root / "earlier")
+    assert code == 0
+    (row,) = said["compared"]
+    assert (row["n"], row["accuracy"]["difference"]) == (len(val), 0)
