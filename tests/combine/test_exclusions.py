@@ -61,6 +61,16 @@ def test_marked_lines_go_and_all_others_stay_where_they_are(root: Path) -> None:
     assert (named["source_path"], named["listed_as"]) == (gone, before.clip_id[gone])
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_a_line_that_ends_before_the_column_of_marks_is_not_marked(root: Path, delimiter: str) -> None:
+    """Excel leaves the separators away that would stand at the end of a line, behind its sixteenth row."""
+    before = frame(root)
+    gone, cut_off, empty = before.clip_id[:3]
+    lines = [f"clip_id{delimiter}confirmed", f"{gone}{delimiter}x", cut_off, f"{empty}{delimiter}"]
+    assert run(root, "\n".join(lines) + "\n").summary["excluded_by_list"] == 1
+    assert set(before.clip_id) - set(frame(root).clip_id) == {gone}
+
+
 def test_nothing_is_decoded_again(root: Path) -> None:
     journal = root / "combined_all" / scan.JOURNAL_NAME
     before = journal.read_bytes()

@@ -95,6 +95,46 @@ def test_what_shows_held_out_footage_is_not_trained_on_though_it_counts_as_anoth
         assert not (other in fold.held_out and one in seen), fold.name
 
 
+@pytest.mark.parametrize("how", ["held_out", "selection"])
+@pytest.mark.parametrize("cut", ["cross_validation", "leave_one_dataset_out", "official"])
+def test_what_shows_footage_of_a_held_out_or_selecting_clip_is_not_trained_on_though_it_is_added(
+    cut: str, how: str
+) -> None:
+    """One clip of another part has a copy in the added data set and one in the target's, under other sources."""
+    frame = _frame()
+    frame["fingerprint"] = [_fingerprint(i) for i in range(len(frame))]
+
+    def cuts(frame: pd.DataFrame) -> list[folds.Fold]:
+        if cut == "official":
+            return [folds.official(frame, {"a", "b"}, 0.2, 0)]
+        if cut == "cross_validation":
+            return folds.cross_validation(frame, {"a", "b"}, 4, 0.2, 0)
+        return folds.leave_one_dataset_out(frame, {"a", "b"}, 0.2, 0)
+
+    plain = cuts(frame)
+    watched = next(iter(getattr(plain[0], how)))
+    of_train = next(c for c in plain[0].train if c not in watched)
+    row = frame.set_index("clip_id").loc[watched]
+    copy = {**frame.iloc[0], "dataset": "c", "split": "train", "fingerprint": row.fingerprint}
+    other = {**copy, "clip_id": "c01", "source_group": "c1", "fingerprint": _fingerprint(1001)}
+    added = pd.DataFrame([{**copy, "clip_id": "c00", "source_group": "c0"}, other])
+    joined = pd.concat([frame, added], ignore_index=True)
+    joined.loc[joined.clip_id == of_train, "fingerprint"] = row.fingerprint
+    found = cuts(joined)
+    assert any(watched in getattr(fold, how) for fold in found)
+    for fold in found:
+        assert "c01" in fold.train
+        apart = {*fold.held_out, *fold.selection}
+        shown = set(joined.fingerprint[joined.clip_id.isin(apart)])
+        trained = joined[joined.clip_id.isin(fold.train)]
+        assert not shown & set(trained.fingerprint), fold.name
+        if watched in apart:
+            assert "c00" not in fold.train
+            assert of_train not in fold.train
+        held_out = set(joined.fingerprint[joined.clip_id.isin(fold.held_out)])
+        assert not held_out & set(joined.fingerprint[joined.clip_id.isin(fold.selection)])
+
+
 def test_added_data_sets_train_but_neither_select_nor_measure() -> None:
     frame = _frame()
     dataset = dict(zip(frame.clip_id, frame.dataset, strict=True))

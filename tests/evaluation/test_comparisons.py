@@ -37,11 +37,11 @@ def predictions_frame(n: int = 240, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def write_report(folder: Path, predictions: pd.DataFrame, threshold: float = 0.5) -> Path:
+def write_report(folder: Path, predictions: pd.DataFrame, threshold: float = 0.5, **more: str) -> Path:
     folder.mkdir(parents=True)
     predictions.to_csv(folder / "predictions.csv", index=False)
     (folder / "metrics.json").write_text(
-        json.dumps({"threshold": threshold, "command": "python test_ensemble.py"})
+        json.dumps({"threshold": threshold, "command": "python test_ensemble.py", **more})
     )
     return folder
 
@@ -96,6 +96,18 @@ def test_an_earlier_report_is_compared_on_the_clips_that_both_have_judged(tmp_pa
     assert "accuracy" in line
 
 
+@pytest.mark.parametrize("name", ["val", "nan", "1"])
+def test_rows_of_sets_from_elsewhere_in_an_earlier_report_are_not_compared(tmp_path: Path, name: str) -> None:
+    """A clip may stand in two of the sets, or be judged here and have stood in one from elsewhere alone."""
+    here = predictions_frame()
+    own = here.iloc[:200].assign(set=name)
+    beside = here.iloc[100:].assign(set="market", p_violent=1 - here.p_violent)
+    report = comparisons.read(write_report(tmp_path / "r", pd.concat([own, beside]), set=name))
+    assert report.predictions.clip_id.tolist() == own.clip_id.tolist()
+    (row,) = comparisons.with_earlier(here, 0.5, [report])["reports"]
+    assert (row["n"], row["accuracy"]["difference"], row["roc_auc"]["difference"]) == (200, 0, 0)
+
+
 def test_several_reports_are_corrected_together(tmp_path: Path) -> None:
     here = predictions_frame()
     worse = here.assign(p_violent=here.p_poor)
@@ -123,6 +135,12 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
     (broken / "metrics.json").write_text("{}")
     with pytest.raises(UserError, match="Make it again with test_ensemble"):
         comparisons.read(broken)
-    twice = write_report(tmp_path / "t", pd.concat([here, here]))
+    twice = write_report(tmp_path / "t", pd.concat([here, here]).assign(set="val"), set="val")
     with pytest.raises(UserError, match="a clip twice"):
         comparisons.read(twice)
+    other = write_report(tmp_path / "o", here.assign(set="market"), set="val")
+    with pytest.raises(UserError, match="no clip of the set 'val'"):
+        comparisons.read(other)
+    no_number = write_report(tmp_path / "n", here.assign(p_violent="high"))
+    with pytest.raises(UserError, match="Make it again with test_ensemble"):
+        comparisons.read(no_number)

@@ -150,6 +150,20 @@ def test_a_clip_without_a_prediction_lowers_coverage_and_is_never_guessed() -> N
     assert after["coverage"]["nonfight"]["share"] == 1.0
 
 
+def test_a_data_set_without_a_prediction_has_the_same_figures_and_none_is_defined() -> None:
+    frame = predictions_frame()
+    frame.loc[frame["dataset"] == "rwf_2000", ["p_violent", "p_gru", "p_attention"]] = np.nan
+    figures = metrics.figures(frame, 0.5)
+    lost, judged = (figures["by_dataset"][name] for name in ("rwf_2000", "hockey_fights"))
+    assert lost.keys() == judged.keys()
+    assert (lost["asked"], lost["n"], lost["n_groups"]) == (30, 0, 0)
+    assert all(lost[name] is lost["intervals"][name] is None for name in metrics.FIGURES)
+    assert lost["intervals"].keys() == judged["intervals"].keys()
+    assert lost["not_measured"].keys() == set(metrics.FALSE_ALARMS)
+    assert np.sum(lost["confusion_matrix"]) == 0
+    json.dumps(figures, allow_nan=False)
+
+
 def test_a_data_set_of_one_class_has_an_accuracy_but_no_auc() -> None:
     frame = predictions_frame()
     frame = frame[(frame["dataset"] == "rwf_2000") | (frame["label"] == "fight")]

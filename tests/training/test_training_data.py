@@ -8,7 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import small_videos
+import stand_in
 
+from violence_detection.combine import combine, manifest
+from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
 from violence_detection.features import extract
 from violence_detection.features.cache import FeatureStore
@@ -80,7 +84,10 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     rows = _rows(40).assign(
-        split=["train"] * 30 + ["val"] * 10, dataset="d", source_group=[f"s{i}" for i in range(40)]
+        split=["train"] * 30 + ["val"] * 10,
+        dataset="d",
+        source_group=[f"s{i}" for i in range(40)],
+        fingerprint="",
     )
     if part == "selection":  # all fights of one source: it cannot be divided
         rows.loc[(rows.split == "train") & (rows.label == "fight"), "source_group"] = "one"
@@ -91,3 +98,32 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
     features = FeatureConfig(backbone=("efficientnet_lite0",))
     with pytest.raises(UserError, match=r"the (train|selection|val) part has no fight clip"):
         training_data.prepare(features, ExtractConfig(data_root=tmp_path), 0.2, 0)
+
+
+def test_what_shows_footage_of_val_or_of_a_selecting_clip_is_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources that together could not be divided stay apart, whatever they share."""
+    stand_in.install(monkeypatch.setattr)
+    for seed in range(15):
+        for offset, label in enumerate(("fight", "nonfight")):
+            small_videos.write(tmp_path / "raw/mine" / label / f"{seed}.avi", 100 * offset + seed)
+    combine.run(CombineConfig(data_root=tmp_path, own=(f"mine={tmp_path}/raw/mine",), workers=1))
+
+    def parts() -> dict[str, list[str]]:
+        data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=tmp_path, augment=1), 0.25, 0)
+        return {name: getattr(data, name).rows.clip_id.tolist() for name in ("train", "selection", "val")}
+
+    before = parts()
+    table = tmp_path / "combined_all" / manifest.FILE_NAME
+    frame = pd.read_csv(table, dtype=str, keep_default_na=False).set_index("clip_id", drop=False)
+    copies = [before["train"][0], before["train"][1]]
+    frame.loc[copies, "fingerprint"] = [frame.fingerprint[before[n][0]] for n in ("selection", "val")]
+    frame.to_csv(table, index=False)
+    after = parts()
+    assert after["val"] == before["val"]
+    assert copies[1] not in {*after["train"], *after["selection"]}
+    shown = {name: set(frame.fingerprint[ids]) for name, ids in after.items()}
+    assert not shown["train"] & shown["selection"]
+    assert not shown["train"] & shown["val"]
+    assert not shown["selection"] & shown["val"]

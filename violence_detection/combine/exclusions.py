@@ -91,22 +91,21 @@ def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> dict[str, i
     column = next(name for name in _NAMES if name in columns)
     names = {}
     for cells in reader:
-        row = dict(zip(columns, (cell.strip() for cell in cells), strict=False))
-        if not any(row.values()) or not _is_meant(row, f"{path}:{reader.line_num}"):
+        row = edited_tables.by_column(columns, cells)
+        if not any(row.values()):
             continue
-        if not row.get(column):
+        # Where there is no column for marks, each line counts.
+        if _CONFIRMED in columns and not _is_marked(row[_CONFIRMED], f"{path}:{reader.line_num}"):
+            continue
+        if not row[column]:
             raise UserError(f"--exclude {path}:{reader.line_num}: the column {column} is empty")
         names[row[column]] = reader.line_num
     return names
 
 
-def _is_meant(row: Mapping[str, str], where: str) -> bool:
-    """Whether a line counts: where there is no column for marks, each does."""
-    if _CONFIRMED not in row:
-        return True
-    mark = row[_CONFIRMED].casefold()
-    if mark not in _YES | _NO:
+def _is_marked(mark: str, where: str) -> bool:
+    if mark.casefold() not in _YES | _NO:
         raise UserError(
-            f"--exclude {where}: {_CONFIRMED} is {row[_CONFIRMED]!r}. Mark with x what is to go, leave others empty"
+            f"--exclude {where}: {_CONFIRMED} is {mark!r}. Mark with x what is to go, leave others empty"
         )
-    return mark in _YES
+    return mark.casefold() in _YES

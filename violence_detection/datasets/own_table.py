@@ -109,7 +109,7 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
     empty = dict.fromkeys((*NEEDED, *OPTIONAL), "")
     for cells in reader:
         if any(cell.strip() for cell in cells):
-            yield reader.line_num, empty | {c: v.strip() for c, v in zip(columns, cells, strict=False)}
+            yield reader.line_num, empty | edited_tables.by_column(columns, cells)
 
 
 def _clip(path: Path, file: Path | None, row: Mapping[str, str], where: str, labels: Labels) -> OwnClip:

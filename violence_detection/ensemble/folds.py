@@ -1,7 +1,8 @@
 """Which clips a model is trained, selected and measured on: the official split, or folds by source.
 
-Parts are cut so that no source group stands in two of them. Only clips of the target data sets select and measure;
-clips of added data sets are trained on, unless they share a source with a clip that selects or is measured.
+Parts are cut so that no source group stands in two of them, and no footage, even where it counts as several sources:
+what selects shows none that is held out, what trains shows none of either. Only clips of the target data sets select
+and measure; clips of added data sets are trained on, unless they share a source or footage with one that does.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from violence_detection.combine import duplicates, manifest, split
+from violence_detection.combine import manifest, split
+from violence_detection.combine.shared_footage import SharedFootage
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -42,17 +44,14 @@ def official(frame: pd.DataFrame, target: Collection[str], fraction: float, seed
     aimed = frame.dataset.isin(target)
     val = frame[aimed & (frame.split == split.VAL)]
     manifest.require_both_classes("val", val)
-    return _make_fold(
-        OFFICIAL, frame, frame[aimed & (frame.split == split.TRAIN)], val, target, fraction, seed
-    )
+    train = frame[aimed & (frame.split == split.TRAIN)]
+    return _make_fold(OFFICIAL, frame, train, val, target, fraction, seed, SharedFootage(frame))
 
 
 def cross_validation(
     frame: pd.DataFrame, target: Collection[str], k: int, fraction: float, seed: int
 ) -> list[Fold]:
     """K cuts of the train rows of `frame`; every train clip of a target data set is held out by just one of them.
-
-    What shares footage with a held-out clip is not trained on, even where it counts as another source.
 
     Each fold has a selection part of its own, cut from what it trains on. Raises UserError if there are fewer
     sources than folds.
@@ -63,13 +62,11 @@ def cross_validation(
         fold_of = split.grouped_folds(rows.source_group.tolist(), strata, k, seed, rows.clip_id.tolist())
     except ValueError as e:
         raise UserError(f"--cross-validate {k}: {e}") from e
-    pairs = _shared_footage(frame)
-    folds = []
-    for i in range(k):
-        held_out = rows[fold_of == i]
-        others = _without_footage_of(held_out, rows[fold_of != i], pairs)
-        folds.append(_make_fold(f"fold_{i}", frame, others, held_out, target, fraction, seed))
-    return folds
+    shared = SharedFootage(frame)
+    return [
+        _make_fold(f"fold_{i}", frame, rows[fold_of != i], rows[fold_of == i], target, fraction, seed, shared)
+        for i in range(k)
+    ]
 
 
 def leave_one_dataset_out(
@@ -77,8 +74,8 @@ def leave_one_dataset_out(
 ) -> list[Fold]:
     """A fold for each target data set: held out are its train clips, trained on are those of the others.
 
-    What shares a source or footage with a held-out clip is not trained on, nor does it select. Raises UserError if
-    there are fewer than two data sets.
+    What shares a source with a held-out clip is not trained on, nor does it select. Raises UserError if there are fewer
+    than two data sets.
     """
     rows = frame[frame.dataset.isin(target) & (frame.split == split.TRAIN)]
     names = sorted(set(rows.dataset))
@@ -86,31 +83,13 @@ def leave_one_dataset_out(
         raise UserError(
             f"--leave-one-dataset-out needs at least two data sets; the manifest has {', '.join(names) or 'none'}"
         )
-    pairs = _shared_footage(frame)
+    shared = SharedFootage(frame)
     folds = []
     for name in names:
         held_out = rows[rows.dataset == name]
         others = rows[(rows.dataset != name) & ~rows.source_group.isin(set(held_out.source_group))]
-        others = _without_footage_of(held_out, others, pairs)
-        folds.append(_make_fold(f"without_{name}", frame, others, held_out, target, fraction, seed))
+        folds.append(_make_fold(f"without_{name}", frame, others, held_out, target, fraction, seed, shared))
     return folds
-
-
-def _shared_footage(frame: pd.DataFrame) -> list[tuple[str, str]]:
-    """Clips that show the same footage by their fingerprints, in pairs of ids, both ways.
-
-    Combining makes one source of such clips, but not where that would grow too large to be divided.
-    """
-    ids, pairs = frame.clip_id.tolist(), duplicates.find_pairs(frame.fingerprint.tolist())
-    return [(ids[a], ids[b]) for p in pairs for a, b in ((p.i, p.j), (p.j, p.i))]
-
-
-def _without_footage_of(
-    held_out: pd.DataFrame, others: pd.DataFrame, pairs: Collection[tuple[str, str]]
-) -> pd.DataFrame:
-    """The others that share no footage with a held-out clip."""
-    ids = set(held_out.clip_id)
-    return others[~others.clip_id.isin({b for a, b in pairs if a in ids})]
 
 
 def _make_fold(
@@ -121,7 +100,10 @@ def _make_fold(
     target: Collection[str],
     fraction: float,
     seed: int,
+    shared: SharedFootage,
 ) -> Fold:
+    """`trainable`: clips of other sources than those of `held_out`, of which the selection part is cut."""
+    trainable = shared.without(held_out, trainable)
     chosen = split.selection_split(trainable, fraction, seed)
     selection = trainable[chosen]
     kept_apart = set(held_out.source_group) | set(selection.source_group)
@@ -130,8 +112,13 @@ def _make_fold(
         & (frame.split == split.TRAIN)
         & ~frame.source_group.isin(kept_apart).to_numpy(bool)
     ]
+    train = [
+        clip_id
+        for rows in (trainable[~chosen], shared.without(held_out, added))
+        for clip_id in shared.without(selection, rows).clip_id
+    ]
     parts = {
-        "train": sorted([*trainable[~chosen].clip_id, *added.clip_id]),
+        "train": sorted(train),
         "selection": selection.clip_id.tolist(),
         "held-out": held_out.clip_id.tolist(),
     }

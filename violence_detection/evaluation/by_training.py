@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def figures(
     predictions: pd.DataFrame, threshold: float, training_datasets: Sequence[str] | None
 ) -> dict[str, dict[str, Any]] | None:
-    """metrics.score of both parts, `in_set` and `out_of_set`, each with the names of its `datasets`.
+    """metrics.score of both parts, `in_set` and `out_of_set`, each with the names of its `datasets` that were judged.
 
     A part without a judged clip is absent. None where the data sets of training are not known. Data sets are compared
     by name; copies under another name are found by training_overlap.
@@ -25,7 +25,7 @@ def figures(
     parts = {"in_set": predictions[known], "out_of_set": predictions[~known]}
     return {
         name: {
-            "datasets": sorted(set(rows.dataset)),
+            "datasets": sorted(set(rows.dataset[rows[metrics.ENSEMBLE_COLUMN].notna()])),
             **metrics.score(rows, rows[metrics.ENSEMBLE_COLUMN], threshold),
         }
         for name, rows in parts.items()

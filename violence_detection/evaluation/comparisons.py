@@ -1,7 +1,8 @@
 """Differences between models on the same clips, with intervals by source and p-values corrected for being several.
 
 Between any two of the members, their ensemble and the ensemble on plain clips, and between this evaluation and earlier
-ones: a report folder, or its metrics.json or predictions.csv, on the clips that both have judged.
+ones: a report folder, or its metrics.json or predictions.csv, on the clips that both have judged. Sets from elsewhere,
+which stand in it too, are not compared.
 """
 
 from __future__ import annotations
@@ -28,11 +29,14 @@ CORRECTION = "Holm 1979"
 ENSEMBLE, PLAIN_ENSEMBLE = "ensemble", "ensemble, plain clips"
 _COLUMNS = ("clip_id", "label", metrics.ENSEMBLE_COLUMN)
 _METRICS_NAME, _PREDICTIONS_NAME = "metrics.json", "predictions.csv"
+#: Key of metrics.json, and column of predictions.csv: which of the sets that stand there was judged, others beside it.
+_SET = "set"
 
 
 @dataclass(frozen=True)
 class EarlierReport:
-    """What an earlier evaluation gave. `predictions`: clip_id, label, p_violent; `command`: that made it, or empty."""
+    """What an earlier evaluation gave. `predictions`: clip_id, label, p_violent of the clips of its own set that it has
+    judged; `command`: that made it, or empty."""
 
     path: Path
     predictions: pd.DataFrame
@@ -45,8 +49,6 @@ def read(path: Path) -> EarlierReport:
 
     Raises UserError where the predictions or their threshold are not there or cannot be used.
     """
-    import pandas as pd
-
     folder = path if path.is_dir() else path.parent
     if not path.is_dir() and path.name not in (_METRICS_NAME, _PREDICTIONS_NAME):
         raise UserError(
@@ -61,21 +63,40 @@ def read(path: Path) -> EarlierReport:
             )
     try:
         record = storage.read_json(folder / _METRICS_NAME)
-        predictions = pd.read_csv(
-            folder / _PREDICTIONS_NAME, dtype={"clip_id": str}, encoding_errors=storage.NAME_ERRORS
-        )[list(_COLUMNS)]
+        predictions = _of_its_own_set(folder / _PREDICTIONS_NAME, record)
         threshold, command = float(record["threshold"]), str(record.get("command", ""))
         wrong = sorted(set(predictions.label) - set(CLASS_NAMES))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"--compare: {folder} cannot be used ({e!r}). Make it again with test_ensemble.py"
         ) from e
-    if wrong or predictions.clip_id.duplicated().any():
+    if predictions.empty or wrong or predictions.clip_id.duplicated().any():
         what = f"the label {wrong[0]!r}" if wrong else "a clip twice"
+        what = f"no clip of the set {record.get(_SET)!r}" if predictions.empty else what
         raise UserError(
             f"--compare: {folder / _PREDICTIONS_NAME} has {what}. Make it again with test_ensemble.py"
         )
     return EarlierReport(path, predictions.dropna(), threshold, command)
+
+
+def _of_its_own_set(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
+    """_COLUMNS of predictions.csv, without the rows of sets from elsewhere, which may hold copies of its clips.
+
+    Reports of earlier versions, without a column for it, have one set. Raises KeyError or ValueError where something is
+    not there or cannot be read.
+    """
+    import pandas as pd
+
+    # A set may be called "nan" or "1".
+    found = pd.read_csv(
+        path,
+        dtype={"clip_id": str, "label": str, _SET: str, metrics.ENSEMBLE_COLUMN: float},
+        keep_default_na=False,
+        na_values={metrics.ENSEMBLE_COLUMN: ["", "nan"]},
+        encoding_errors=storage.NAME_ERRORS,
+    )
+    own = found[found[_SET] == record[_SET]] if _SET in found else found
+    return own[list(_COLUMNS)]
 
 
 def between_models(

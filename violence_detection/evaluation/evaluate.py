@@ -60,9 +60,10 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
     with storage.only_one(config.output, "an evaluation"):
         measured = measure.measure(config, command)
         card.unlink(missing_ok=True)  # of an earlier evaluation into the same folder
+        # Before what is made of the figures: whatever becomes of that, the clips are named.
+        storage.write_failures(config.output / "failures.csv", measured.failures)
         page = from_evaluation.write(measured, config.output, command)
         model_card.complete(measured.path, storage.read_json(config.output / METRICS_NAME), card)
-        storage.write_failures(config.output / "failures.csv", measured.failures)
     from_evaluation.log_table(measured, page)
     return measured
 

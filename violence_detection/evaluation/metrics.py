@@ -180,7 +180,7 @@ def score(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str,
     Names are scikit-learn's. `intervals` has the 95 % interval of each of FIGURES by source. What these clips do not
     define is None: AUC and average precision of one class, precision where nothing is called a fight, recall where
     nothing is one, recall at a share of false alarms that so few peaceful clips cannot measure (`not_measured` says
-    so).
+    so), and, where no row has a score, everything but the counts.
     """
     from sklearn import metrics
 
@@ -194,7 +194,15 @@ def score(rows: pd.DataFrame, p_fight: pd.Series, threshold: float) -> dict[str,
         **_accuracy(called == is_fight, known),
     }
     if len(p) == 0:
-        return scores
+        undefined = dict.fromkeys((*FIGURES, "brier", "ece"))
+        return {
+            **undefined,
+            **scores,
+            "intervals": dict.fromkeys(FIGURES),
+            "thresholds_at_false_alarms": dict.fromkeys(FALSE_ALARMS),
+            "not_measured": dict.fromkeys(FALSE_ALARMS, "no clip was judged"),
+            "confusion_matrix": [[0, 0], [0, 0]],
+        }
     groups = intervals.numbered(known["source_group"].astype(str).to_numpy())
     found = measured(is_fight, p, threshold)
     limits: dict[str, float | None] = {}

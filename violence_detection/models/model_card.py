@@ -314,11 +314,11 @@ def _folds_by_dataset(run: RunRecords) -> list[dict[str, Any]]:
 
 
 def _row(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of a table of figures."""
+    """A line of a table of figures; it says so where no clip of it could be judged."""
     return {
         "name": name,
-        "accuracy": _percent(r["accuracy"]),
-        "interval": f"{_percent(r['ci95'][0])} to {_percent(r['ci95'][1])}",
+        "accuracy": _percent(r["accuracy"]) if r["n"] else f"not judged, 0 of {r['asked']}",
+        "interval": f"{_percent(r['ci95'][0])} to {_percent(r['ci95'][1])}" if r["n"] else "not defined",
         "roc_auc": "not defined" if r.get("roc_auc") is None else f"{r['roc_auc']:.3f}",
         "n": r["n"],
         "sources": r["n_groups"],
@@ -353,11 +353,11 @@ def _found(comparison: Mapping[str, Any]) -> str:
 
 
 def _eval_results(metrics: Mapping[str, Any]) -> list[EvalResult]:
-    """The accuracies for the card's header: of all clips and of each data set."""
+    """The accuracies for the card's header: of all clips and of each data set of which any was judged."""
     from huggingface_hub import EvalResult
 
     whole = ("all data sets", "all", metrics)
-    parts = [whole, *((name, name, r) for name, r in metrics["by_dataset"].items())]
+    parts = [whole, *((name, name, r) for name, r in metrics["by_dataset"].items() if r["n"])]
     return [
         EvalResult(
             task_type=_TASK,

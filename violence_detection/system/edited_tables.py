@@ -1,10 +1,13 @@
-"""Tables that a person may have edited: between cells spreadsheets put commas, semicolons or tabs."""
+"""Tables that a person may have edited: between cells spreadsheets put commas, semicolons or tabs.
+
+Some leave out what stands behind the last cell of a row that holds anything.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 _DELIMITERS = ",;\t"
@@ -30,7 +33,12 @@ def opened(text: str) -> tuple[list[str], Reader]:
     return [name.strip().casefold() for name in next(reader, [])], reader
 
 
+def by_column(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
+    """The cells of a row by column, without spaces around them; those that a short row lacks are empty."""
+    return dict.fromkeys(columns, "") | {c: v.strip() for c, v in zip(columns, cells, strict=False)}
+
+
 def rows(text: str) -> list[dict[str, str]]:
-    """The rows by column, without spaces around cells; cells that a short row lacks are not in it."""
+    """All rows, each as `by_column` gives it."""
     columns, reader = opened(text)
-    return [dict(zip(columns, (cell.strip() for cell in cells), strict=False)) for cells in reader]
+    return [by_column(columns, cells) for cells in reader]

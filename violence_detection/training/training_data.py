@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from violence_detection.combine import manifest, split
+from violence_detection.combine.shared_footage import SharedFootage
 from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.features import cache, extract
@@ -176,10 +177,12 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
 
 
 def _cut(frame: pd.DataFrame, selection_fraction: float, seed: int) -> dict[str, pd.DataFrame]:
-    """The manifest's rows by part. Raises UserError where one lacks a class."""
-    train = frame[frame.split == "train"]
+    """The manifest's rows by part, of which no two show the same footage. Raises UserError where one lacks a class."""
+    val, shared = frame[frame.split == "val"], SharedFootage(frame)
+    train = shared.without(val, frame[frame.split == "train"])
     chosen = split.selection_split(train, selection_fraction, seed)
-    parts = {"train": train[~chosen], "selection": train[chosen], "val": frame[frame.split == "val"]}
+    selection = train[chosen]
+    parts = {"train": shared.without(selection, train[~chosen]), "selection": selection, "val": val}
     for name, rows in parts.items():
         manifest.require_both_classes(name, rows)
     return parts

@@ -180,6 +180,9 @@ def log_table(scored: Evaluation, page: Path) -> None:
         )
     log.info("%-28s %8s  %-15s %5s  %s", "", "accuracy", "95 % interval", "n", "AUC")
     for name, r in rows:
+        if not r["n"]:
+            log.info("%-28s not judged, 0 of %d", name, r["asked"])
+            continue
         low, high = r["ci95"]
         auc = "-" if r["roc_auc"] is None else f"{r['roc_auc']:.3f}"
         interval = f"{100 * low:.1f} - {100 * high:.1f}"

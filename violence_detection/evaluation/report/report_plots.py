@@ -128,13 +128,14 @@ def render(plot: Plot, theme: Theme, note: str = "") -> bytes:
     return buffer.getvalue()
 
 
-def _percent(share: float | None) -> str:
-    return "none predicted" if share is None else f"{100 * share:.1f} %"
-
-
 def _datasets_in_words(result: Mapping[str, Any]) -> str:
     rows = result["by_dataset"].items()
-    return "; ".join(f"{name}: {_percent(row['accuracy'])} of {row['n']}" for name, row in rows)
+    return "; ".join(
+        f"{name}: {100 * row['accuracy']:.1f} % of {row['n']}"
+        if row["n"]
+        else f"{name}: not judged, 0 of {row['asked']}"
+        for name, row in rows
+    )
 
 
 def _draw_datasets(ax: Axes, theme: Theme, result: Mapping[str, Any]) -> None:

@@ -1,0 +1,150 @@
+"""An evaluation ends with its report and names what failed, also where no clip of a data set can be judged."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_videos
+import stand_in
+import synthetic
+import tensorflow as tf
+from huggingface_hub import ModelCard
+
+from violence_detection.combine import combine, manifest
+from violence_detection.combine.config import CombineConfig
+from violence_detection.features.config import ExtractConfig
+from violence_detection.models import model_card
+from violence_detection.training import trainer, training_data
+
+CLASSES = ("fight", "nonfight")
+JUNK = b"no video at all" * 200
+
+
+@pytest.fixture(scope="module", autouse=True)
+def backbone() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in.install(patch.setattr)
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with two data sets of 20 clips, combined, and a model in model/ trained on them."""
+    root = tmp_path_factory.mktemp("root")
+    for i, name in enumerate(("one", "two")):
+        for seed in range(10):
+            for offset, label in enumerate(CLASSES):
+                small_videos.write(
+                    root / "raw" / name / label / f"{seed}.avi", 1000 * i + 100 * offset + seed
+                )
+    own = tuple(f"{name}={root}/raw/{name}" for name in ("one", "two"))
+    combine.run(CombineConfig(data_root=root, own=own, workers=1))
+    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
+    record = trainer.run_record("average", data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
+    trainer.train(record, data, root / "model", tf.distribute.get_strategy())
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    """A copy without features."""
+    for name in ("model", "combined_all"):
+        shutil.copytree(trained / name, tmp_path / name)
+    return tmp_path
+
+
+def evaluated(
+    root: Path, capsys: pytest.CaptureFixture[str], *arguments: object
+) -> tuple[int, dict[str, Any], str]:
+    """The exit code, the JSON line and the log of test_ensemble.py, with its report in report/."""
+    import test_ensemble
+
+    common = ("--models", root / "model", "--data-root", root, "--output", root / "report", "--workers", 1)
+    code = test_ensemble.main([str(a) for a in (*common, *arguments)])
+    told = capsys.readouterr()
+    return code, json.loads(told.out), told.err
+
+
+def named_failures(root: Path) -> set[str]:
+    with (root / "report" / "failures.csv").open(newline="", encoding="utf-8") as table:
+        return {Path(row["path"]).name for row in csv.DictReader(table)}
+
+
+def assert_told(root: Path, said: dict[str, Any], lost: str, asked: int, logged: str) -> None:
+    """The data set `lost` is said not to have been judged by log, JSON line, plot and card, and has no figure."""
+    assert said["by_dataset"][lost] == {"accuracy": None, "ci95": None, "n": 0}
+    assert f"{lost} not judged, 0 of {asked}" in " ".join(logged.split())
+    assert f"{lost}: not judged, 0 of {asked}" in (root / "report" / "index.html").read_text()
+    card = ModelCard.load(root / "report" / "model_card.md")
+    assert f"| {lost} | not judged, 0 of {asked} | not defined | not defined | 0 | 0 |" in card.text
+    results = card.data.eval_results
+    assert results is not None
+    judged = [name for name in said["by_dataset"] if name != lost]
+    assert [r.dataset_type for r in results] == ["all", *judged]
+    assert all(r.metric_args["n"] for r in results)
+
+
+def test_own_clips_none_of_which_is_a_video_are_named_and_cost_the_others_nothing(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for offset, label in enumerate(CLASSES):
+        small_videos.write(root / "good" / label / "a.avi", 5000 + offset)
+        (root / "junk" / label).mkdir(parents=True)
+        (root / "junk" / label / f"{label}.mp4").write_bytes(JUNK)
+    code, said, logged = evaluated(root, capsys, "--own", f"good={root}/good", "--own", f"junk={root}/junk")
+    assert code == 1
+    assert said["n"] == said["by_dataset"]["good"]["n"] == 2
+    assert named_failures(root) == {"fight.mp4", "nonfight.mp4"}
+    assert_told(root, said, "junk", 2, logged)
+
+
+def test_val_files_of_a_data_set_that_are_no_videos_any_more_are_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = manifest.read(root / "combined_all").query("split == 'val'")
+    lost = val[val.dataset == "two"]
+    for path in lost.path:
+        (root / "combined_all" / path).unlink()
+        (root / "combined_all" / path).write_bytes(JUNK)
+    code, said, logged = evaluated(root, capsys)
+    assert code == 1
+    assert said["n"] == len(val) - len(lost) > 0
+    assert named_failures(root) == {Path(path).name for path in lost.path}
+    assert_told(root, said, "two", len(lost), logged)
+    figures = json.loads((root / "report" / "metrics.json").read_text())
+    assert figures["by_training"]["in_set"]["datasets"] == ["one"], "the figure rests on no other"
+
+
+def test_what_failed_is_named_although_the_card_cannot_be_made(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    val = manifest.read(root / "combined_all").query("split == 'val'")
+    first = root / "combined_all" / val.path.iloc[0]
+    first.unlink()
+    first.write_bytes(JUNK)
+    monkeypatch.setattr(model_card, "_TEMPLATE", root / "nowhere.md.j2")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        evaluated(root, capsys)
+    assert named_failures(root) == {first.name}
+
+
+def test_a_report_whose_set_from_elsewhere_has_a_copy_of_a_val_clip_can_be_compared_with(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = manifest.read(root / "combined_all").query("split == 'val'")
+    for path, label in zip(val.path, val.label, strict=True):
+        (root / "market" / label).mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "combined_all" / path, root / "market" / label)
+    _, first, _ = evaluated(root, capsys, "--elsewhere", f"market={root}/market")
+    assert first["elsewhere"]["market"]["n"] == first["n"] == len(val)
+    (root / "report").rename(root / "earlier")
+    code, said, _ = evaluated(root, capsys, "--compare", root / "earlier")
+    assert code == 0
+    (row,) = said["compared"]
+    assert (row["n"], row["accuracy"]["difference"]) == (len(val), 0)
