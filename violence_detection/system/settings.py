@@ -102,7 +102,7 @@ class BaseConfig:
             elif hints[field.name] == tuple[Path, ...]:
                 object.__setattr__(self, field.name, tuple(map(expanded, value)))
             if hints[field.name] in _NUMBERS and not isinstance(value, numbers.Real | None):
-                raise UserError(f"{field.name} must be a number. Received: {value!r}")
+                raise UserError(f"{field.name} ({flag_of(field)}) must be a number. Received: {value!r}")
             if choices and value not in (*choices, field.default):
                 raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
             if isinstance(value, (int, float)) and not isinstance(value, bool) and field.metadata:
