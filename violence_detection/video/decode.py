@@ -59,7 +59,8 @@ class VideoInfo:
     `shown`: for each moment the number of the decoded frame that stands then, (n_frames,) int64; None where the frames
     themselves come at that rate, and number i is frame i. `n_decoded`: frames that decode. `stated_s`: length by the
     header; `lost`: stretches of which nothing decodes, in seconds of the video, in order. `as_stated`: whether the file
-    is what its header says, so that frames are where they have always been looked for.
+    is what its header says, so that frames are where they have always been looked for. `damaged`: whether reading met
+    damage, so that frames may be missing that nobody counted.
     """
 
     n_frames: int
@@ -73,6 +74,7 @@ class VideoInfo:
     shown: np.ndarray | None = field(default=None, compare=False)
     lost: tuple[Span, ...] = ()
     as_stated: bool = True
+    damaged: bool = field(default=False, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -501,6 +503,7 @@ class _Reader:
             height=sides[1],
             codec=_codec_of(self._stream),
             stated_s=self._stated_s(),
+            damaged=self._damaged,
             **found,  # type: ignore[arg-type]
         )
 
