@@ -116,9 +116,9 @@ def damaged(path: Path) -> Path:
 
 def test_stretches_behind_damage_show_what_was_labelled(tmp_path: Path) -> None:
     damaged(tmp_path / "v.mp4")
-    result = cut_own(tmp_path / "root", "v.mp4,nonfight,1,2", "v.mp4,fight,8,9.6", "v.mp4,nonfight,4,6")
+    result = cut_own(tmp_path / "root", "v.mp4,nonfight,1,2", "v.mp4,fight,7,8.6", "v.mp4,nonfight,4,6")
     found = shown(tmp_path / "root")
-    assert found["fight"] == [list(range(200, 240))]
+    assert found["fight"] == [list(range(175, 215))]
     assert found["nonfight"][0] == list(range(25, 50))
     (short,) = result.cut_short
     assert "s decode (nothing at 4." in short["reason"]
