@@ -31,8 +31,12 @@ def write(
     rate: int = 25,
     codec: str = "",
     options: dict[str, str] | None = None,
+    sound: bool = False,
 ) -> Path:
-    """A video of which frame i comes at times_s[i]; `rate` is what the encoder is told."""
+    """A video of which frame i comes at times_s[i]; `rate` is what the encoder is told.
+
+    `sound`: a silent track that begins at 0, whenever the pictures do.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = pictures or [numbered_videos.frame(i % 256) for i in range(len(times_s))]
     with av.open(str(path), "w") as container:
@@ -42,6 +46,8 @@ def write(
         stream.pix_fmt = "yuvj420p" if stream.codec_context.name == "mjpeg" else "yuv420p"
         if path.suffix not in (".avi", ".mov"):
             stream.time_base = stream.codec_context.time_base = TIME_BASE
+        if sound:
+            _add_silence(container, times_s[-1])
         for picture, time_s in zip(pictures, times_s, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
             base = stream.codec_context.time_base or Fraction(1, rate)
@@ -49,6 +55,15 @@ def write(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return path
+
+
+def _add_silence(container: av.container.OutputContainer, length_s: float) -> None:
+    track = container.add_stream("aac", rate=16_000, layout="mono")
+    for i in range(int(length_s * 16_000 / 1024)):
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        silence.sample_rate, silence.pts, silence.time_base = 16_000, 1024 * i, Fraction(1, 16_000)
+        container.mux(track.encode(silence))
+    container.mux(track.encode())
 
 
 def evenly(count: int, fps: float, start_s: float = 0.0) -> list[float]:

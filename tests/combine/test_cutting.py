@@ -335,10 +335,11 @@ def test_a_link_to_a_video_that_is_gone_is_named_and_stops_nothing(
     assert {p: p.stat().st_mtime_ns for p in (root / "windows").rglob("*.mp4")} == windows
 
 
-def test_windows_placed_by_frame_number_are_cut_anew_where_time_stamps_say_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("unknown_then", [{"shortfall"}, {"shortfall", "by_time"}])
+def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_today(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unknown_then: set[str]
 ) -> None:
-    """And get another id, for their pictures are others. Those of a constant rate stay as they are."""
+    """And get their ids anew, for their pictures may be others. Those of a constant rate stay as they are."""
     slow_then_fast = [*evenly(100, 5), *evenly(500, 25, start_s=20.0)]
     videos = {"v": timed_videos.write(tmp_path / "v.mkv", slow_then_fast),
               "c": timed_videos.write(tmp_path / "c.mkv", evenly(1000, 25))}  # fmt: skip
@@ -358,8 +359,16 @@ def test_windows_placed_by_frame_number_are_cut_anew_where_time_stamps_say_other
     by_time = run()
     journal = tmp_path / "root" / "windows" / WINDOWS_JOURNAL
     lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    assert [line.pop("by_time") for line in lines].count(True) == 1
+    assert [line["by_time"] for line in lines].count(True) == 1
+    jobs, _ = cutting._jobs(find.discover(config, CONFIG), CONFIG, config.data_root)
+    then = {
+        cutting._key(j, config.data_root): cutting._key(j, config.data_root, cutting._VERSION_BEFORE)
+        for j in jobs
+    }
     for line in lines:  # as they were written before
+        line["key"] = then[line["key"]]
+        for name in unknown_then:
+            del line[name]
         for window in line["windows"]:
             window["clip_id"] = "0" * 16
     journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -368,10 +377,8 @@ def test_windows_placed_by_frame_number_are_cut_anew_where_time_stamps_say_other
     assert {key: again[key] for key in again if key[0] == "v"} == {
         k: by_time[k] for k in by_time if k[0] == "v"
     }
-    monkeypatch.setattr(cutting, "at_its_rate", None)
+    monkeypatch.setattr(cutting, "as_before", None)
     assert run() == again, "said once"
-    window = window_files.CutWindow(50, 175, "fight")
-    assert window_files.window_id("a" * 64, window) != window_files.window_id("a" * 64, window, by_time=True)
 
 
 def test_a_folder_of_windows_that_is_somebody_elses_is_refused(root: Path) -> None:

@@ -13,9 +13,15 @@ from violence_detection.combine.cut import windows
 from violence_detection.combine.cut.windows import CutWindow
 from violence_detection.datasets.annotations import Segments
 from violence_detection.errors import UserError
+from violence_detection.video.decode import VideoInfo
 
 CONFIG = CutConfig()
 FPS = 10.0  # a window is 50 frames, the margin 20
+
+
+def video(n_frames: int, fps: float = FPS) -> VideoInfo:
+    """One of constant rate."""
+    return VideoInfo(n_frames, fps, 64, 48, "", n_decoded=n_frames)
 
 
 def of(found: tuple[CutWindow, ...], label: str) -> list[tuple[int, int]]:
@@ -23,7 +29,7 @@ def of(found: tuple[CutWindow, ...], label: str) -> list[tuple[int, int]]:
 
 
 def test_fights_are_cut_inside_and_the_rest_at_a_margin() -> None:
-    found = windows.plan(400, FPS, "fight", Segments(((100, 210),)), CONFIG)
+    found = windows.plan(video(400), "fight", Segments(((100, 210),)), CONFIG)
     assert of(found, "fight") == [(102, 152), (157, 207)]
     assert of(found, "nonfight") == [(15, 65), (233, 283), (290, 340), (346, 396)]
 
@@ -35,10 +41,10 @@ def test_whatever_the_annotation_every_window_is_surely_of_its_class() -> None:
         starts = sorted(random_.sample(range(n_frames), 4))
         spans = tuple((float(s), float(s + random_.randint(1, 400))) for s in starts)
         config = CutConfig(margin_s=random_.choice([0.0, 1.0, 3.0]), windows_per_video=random_.randint(1, 9))
-        segments = Segments(spans)
-        fights, margin = segments.frames(fps), round(config.margin_s * fps)
-        found = windows.plan(n_frames, fps, "fight", segments, config)
-        assert found == windows.plan(n_frames, fps, "fight", segments, config)
+        segments, info = Segments(spans), video(n_frames, fps)
+        fights, margin = windows.fights(info, segments), round(config.margin_s * fps)
+        found = windows.plan(info, "fight", segments, config)
+        assert found == windows.plan(info, "fight", segments, config)
         for first, end in of(found, "fight"):
             assert any(a <= first and end <= b for a, b in fights)
         for first, end in of(found, "nonfight"):
@@ -49,46 +55,53 @@ def test_whatever_the_annotation_every_window_is_surely_of_its_class() -> None:
 
 
 def test_of_a_long_normal_video_a_few_are_taken_from_all_over_it() -> None:
-    assert len(windows.plan(36_000, FPS, "nonfight", None, CONFIG)) == CONFIG.normal_windows == 2
-    found = windows.plan(36_000, FPS, "nonfight", None, dataclasses.replace(CONFIG, normal_windows=8))
+    assert len(windows.plan(video(36_000), "nonfight", None, CONFIG)) == CONFIG.normal_windows == 2
+    found = windows.plan(video(36_000), "nonfight", None, dataclasses.replace(CONFIG, normal_windows=8))
     assert len(found) == 8
     eighths = [w.first * 8 // 36_000 for w in found]
     assert eighths == list(range(8))
 
 
 def test_a_normal_video_of_one_window_gives_its_middle_and_a_shorter_one_nothing() -> None:
-    assert windows.plan(60, FPS, "nonfight", None, CONFIG) == (CutWindow(5, 55, "nonfight"),)
-    assert windows.plan(49, FPS, "nonfight", None, CONFIG) == ()
+    assert windows.plan(video(60), "nonfight", None, CONFIG) == (CutWindow(5, 55, "nonfight"),)
+    assert windows.plan(video(49), "nonfight", None, CONFIG) == ()
 
 
 def test_a_violent_video_that_nobody_annotated_is_not_guessed_at() -> None:
-    assert windows.plan(400, FPS, "fight", None, CONFIG) == ()
-    assert windows.plan(400, FPS, "fight", Segments(()), CONFIG) == ()
+    assert windows.plan(video(400), "fight", None, CONFIG) == ()
+    assert windows.plan(video(400), "fight", Segments(()), CONFIG) == ()
     admitted = dataclasses.replace(CONFIG, cut_unannotated=True)
-    assert {w.label for w in windows.plan(400, FPS, "fight", None, admitted)} == {"fight"}
-    assert windows.plan(400, FPS, "fight", Segments(()), admitted) == ()
+    assert {w.label for w in windows.plan(video(400), "fight", None, admitted)} == {"fight"}
+    assert windows.plan(video(400), "fight", Segments(()), admitted) == ()
 
 
 def test_a_normal_video_never_gives_a_fight() -> None:
-    found = windows.plan(400, FPS, "nonfight", Segments(((100, 200),)), CONFIG)
+    found = windows.plan(video(400), "nonfight", Segments(((100, 200),)), CONFIG)
     assert {w.label for w in found} == {"nonfight"}
     assert all(w.end <= 80 or w.first >= 220 for w in found)
 
 
 def test_short_fights_are_cut_only_when_asked_for() -> None:
     segments = Segments(((100, 130), (200, 215)))
-    assert of(windows.plan(400, FPS, "fight", segments, CONFIG), "fight") == []
+    assert of(windows.plan(video(400), "fight", segments, CONFIG), "fight") == []
     admitted = dataclasses.replace(CONFIG, shortest_s=2.0)
-    assert of(windows.plan(400, FPS, "fight", segments, admitted), "fight") == [(100, 130)]
+    assert of(windows.plan(video(400), "fight", segments, admitted), "fight") == [(100, 130)]
+
+
+def test_fights_that_touch_are_one_in_frames_and_in_seconds() -> None:
+    numbers = Segments(((50, 60), (1, 20), (15, 30), (30, 40)))
+    assert windows.fights(video(400), numbers) == [(1, 40), (50, 60)]
+    seconds = Segments(((2.5, 9.0), (12.0, 20.25)), in_seconds=True)
+    assert windows.fights(video(900, 30.0), seconds) == [(75, 270), (360, 608)]
 
 
 def test_a_fight_that_lasts_past_the_end_is_cut_off_there() -> None:
-    assert of(windows.plan(400, FPS, "fight", Segments(((340, 900),)), CONFIG), "fight") == [(345, 395)]
+    assert of(windows.plan(video(400), "fight", Segments(((340, 900),)), CONFIG), "fight") == [(345, 395)]
 
 
 def test_an_annotation_of_another_version_of_the_video_is_refused() -> None:
     with pytest.raises(ValueError, match="frame 500"):
-        windows.plan(400, FPS, "fight", Segments(((10, 90), (500, 900))), CONFIG)
+        windows.plan(video(400), "fight", Segments(((10, 90), (500, 900))), CONFIG)
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,6 @@ def test_cctv_fights_in_seconds_as_numbers_or_text(tmp_path: Path) -> None:
     database = {"fight_0001": {"subset": "training", "annotations": segments, "duration": 30}}
     found = read(tmp_path, "cctv_fights", json.dumps({"version": "1", "database": database}))
     assert found.videos == {"fight_0001": Segments(((2.5, 9.0), (12.0, 20.25)), in_seconds=True)}
-    assert found.videos["fight_0001"].frames(30.0) == [(75, 270), (360, 608)]
 
 
 def test_xd_violence_with_and_without_suffix(tmp_path: Path) -> None:
@@ -138,10 +137,6 @@ def test_links_that_lead_back_end_the_search_for_the_file(tmp_path: Path) -> Non
     assert read_annotations(dataset, root, [tmp_path]).path is None
     (root / "set" / name).mkdir(parents=True)
     assert read_annotations(dataset, root, [tmp_path]).path == root / "set" / name
-
-
-def test_stretches_that_touch_are_one() -> None:
-    assert Segments(((50, 60), (1, 20), (15, 30), (30, 40))).frames(25.0) == [(1, 40), (50, 60)]
 
 
 def test_only_a_video_suffix_is_no_part_of_a_name() -> None:

@@ -88,6 +88,15 @@ def test_a_file_of_which_a_part_does_not_decode_keeps_the_times_of_the_rest(tmp_
         assert numbered_videos.number_of(middle) == pytest.approx(frame.time_s * 25, abs=1)
 
 
+def test_a_file_with_a_pause_has_its_frames_when_they_are_shown(tmp_path: Path) -> None:
+    """x264 looks ahead: in the file the frame behind the pause stands before some that come ahead of it."""
+    times = [i / 25 + (20 if i >= 103 else 0) for i in range(200)]
+    path = timed_videos.write(tmp_path / "v.mp4", times, options={"b-adapt": "0"})
+    frames = _frames(open_source(str(path)))
+    assert [number for number, _ in frames] == list(range(200))
+    assert [time_s for _, time_s in frames] == pytest.approx(times, abs=0.021)
+
+
 @pytest.mark.parametrize(
     ("text", "stream"),
     [

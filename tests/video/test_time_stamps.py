@@ -369,3 +369,31 @@ def test_a_scene_change_after_damage_stays_where_it_was(cases: Path) -> None:
 
     assert changes(cases / "recording.mp4") == pytest.approx(30.0, abs=0.05)
     assert changes(cases / "damaged.mp4") == pytest.approx(30.0, abs=0.05)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts", ".avi"])
+@pytest.mark.parametrize("pauses", [{100: 10.0}, {100: 10.0, 101: 20.0}, {119: 10.0}])
+def test_packets_tell_of_a_pause_what_decoding_tells_wherever_the_look_ahead_stands(
+    tmp_path: Path, suffix: str, pauses: dict[int, float]
+) -> None:
+    """Frames that look ahead stand behind the pause's next frame in the file: no other recording begins there."""
+    options = {"bf": "2"} if suffix == ".avi" else {"b-adapt": "0"}
+    for later in range(5):
+        times = [i / 25 + sum(s for at, s in pauses.items() if i >= at + later) for i in range(120 + later)]
+        path = timed_videos.write(tmp_path / f"{later}{suffix}", times, options=options)
+        packets, info = decode.packet_timing(path), decode.probe(path)
+        assert packets.agrees(info), later
+        assert info.n_decoded == len(times)
+
+
+def test_packets_tell_of_a_gap_of_more_than_an_hour_what_decoding_tells(tmp_path: Path) -> None:
+    times = [i / 25 + (4000 if i >= 62 else 0) for i in range(120)]
+    path = timed_videos.write(tmp_path / "v.mkv", times, options={"b-adapt": "0"})
+    assert decode.packet_timing(path).agrees(decode.probe(path))
+
+
+def test_packets_tell_of_a_recorder_that_begins_anew_what_decoding_tells(tmp_path: Path) -> None:
+    parts = [timed_videos.write(tmp_path / f"{i}.ts", evenly(120, 25)) for i in range(2)]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+    assert decode.packet_timing(joined).agrees(decode.probe(joined))

@@ -78,7 +78,7 @@ def _combine(
         {**f, "path": source_path(Path(f["path"]), config.data_root)}
         for f in (*found.unlisted, *found.failures)
     ]
-    inputs = _inputs(clips, left_out, cut.failures + not_found, config, listed)
+    inputs = _inputs(clips, [*left_out, *cut.failures, *not_found, *cut.cut_short], config, listed)
     if (result := _done_before(combined, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         if cut.left_over:
@@ -96,7 +96,7 @@ def _combine(
     if listed:  # after the split, so that no other clip changes its side
         rows, excluded = listed.take_out(rows, _all_names(clips, scans))
     find.require_both_classes(Counter(r["label"] for r in rows), found)
-    cut_short = _cut_short(scans)
+    cut_short = cut.cut_short + _cut_short(scans)
     _publish(combined, rows, config)
     if cut.left_over:
         cutting.remove(cut.left_over)
@@ -180,8 +180,7 @@ def _usable(
 
 def _inputs(
     clips: Mapping[str, ClipFile],
-    left_out: Sequence[Mapping[str, str]],
-    not_cut: Sequence[Mapping[str, str]],
+    named: Sequence[Mapping[str, str]],
     config: CombineConfig,
     listed: ExclusionList | None,
 ) -> str:
@@ -193,7 +192,7 @@ def _inputs(
                 (n, scan.journal_key(n, c.path), c.label, c.source_group, c.official_split)
                 for n, c in sorted(clips.items())
             ],
-            [(r["path"], r["reason"]) for r in (*left_out, *not_cut)],
+            [(r["path"], r["reason"]) for r in named],
             [config.seed, config.val_fraction, config.link, scan.VERSION, VERSION],
             [config.keep_near, second_look.VERSION],
             storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH),
@@ -419,7 +418,7 @@ def _report(summary: Mapping[str, Any], val_fraction: float) -> None:
             if missing := [label for label in CLASS_NAMES if not counts[label]]:
                 log.warning("%s has no %s clip in %s", dataset, " and no ".join(missing), side)
     if summary["cut_short"]:
-        log.warning("of %d clips a part does not decode, as after half a download; warnings.csv "
+        log.warning("of %d clips and long videos a part does not decode, as after half a download; warnings.csv "
                     "beside the manifest names them", summary["cut_short"])  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
     if abs(share - val_fraction) > _SHARE_TOLERANCE:

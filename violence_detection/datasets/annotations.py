@@ -32,21 +32,10 @@ _PARENTS = 3  # folders above the data set's root in which the annotations are l
 
 @dataclass(frozen=True)
 class Segments:
-    """Stretches (start, end) in which the annotated event happens: seconds, or frame numbers of the video."""
+    """Stretches (start, end) in which the annotated event happens: seconds, or numbers of the frames that decode."""
 
     spans: tuple[tuple[float, float], ...]
     in_seconds: bool = False
-
-    def frames(self, fps: float) -> list[tuple[int, int]]:
-        """The stretches in frames [first, end), sorted, those that touch each other joined."""
-        factor = fps if self.in_seconds else 1.0
-        joined: list[tuple[int, int]] = []
-        for start, end in sorted((round(a * factor), round(b * factor)) for a, b in self.spans):
-            if joined and start <= joined[-1][1]:
-                joined[-1] = joined[-1][0], max(end, joined[-1][1])
-            else:
-                joined.append((start, end))
-        return joined
 
 
 @dataclass

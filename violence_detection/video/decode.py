@@ -59,7 +59,8 @@ class VideoInfo:
     `shown`: for each moment the number of the decoded frame that stands then, (n_frames,) int64; None where the frames
     themselves come at that rate, and number i is frame i. `n_decoded`: frames that decode. `stated_s`: length by the
     header; `lost`: stretches of which nothing decodes, in seconds of the video, in order. `as_stated`: whether the file
-    is what its header says, so that frames are where they have always been looked for.
+    is what its header says, so that frames are where they have always been looked for. `damaged`: whether reading met
+    damage, so that frames may be missing that nobody counted.
     """
 
     n_frames: int
@@ -73,6 +74,7 @@ class VideoInfo:
     shown: np.ndarray | None = field(default=None, compare=False)
     lost: tuple[Span, ...] = ()
     as_stated: bool = True
+    damaged: bool = field(default=False, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -299,6 +301,8 @@ class _Reader:
         self._rgb = RgbFrames()
         self.stamps: list[int | None] = []  # of the frames, in units of the stream's time base
         self._packets: list[int] = []  # of the packets that should give a frame
+        self._packets_due: list[int] = []  # when these are to be decoded; ascending within a recording
+        self._skimmed = False  # the stamps are those of the packets, in their order
         self._packet_count = 0
         self._others_end_s = 0.0
         self._damaged = False
@@ -335,6 +339,7 @@ class _Reader:
         for packet in self._demux():
             self._note(packet)
         self.stamps = [*self._packets] or [None] * self._packet_count
+        self._skimmed = True
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames that decode. A broken packet is left out, as ffmpeg does, and noted."""
@@ -405,6 +410,8 @@ class _Reader:
         stamp = packet.pts if packet.pts is not None else packet.dts
         if not packet.is_discard and stamp is not None:
             self._packets.append(stamp)
+            before = self._packets_due[-1] if self._packets_due else stamp
+            self._packets_due.append(before if packet.dts is None else packet.dts)
 
     def picture(self, frame: av.VideoFrame, transform: Callable[[Frame], Any] | None) -> Any:
         """A frame upright, as RGB uint8, through `transform`."""
@@ -496,6 +503,7 @@ class _Reader:
             height=sides[1],
             codec=_codec_of(self._stream),
             stated_s=self._stated_s(),
+            damaged=self._damaged,
             **found,  # type: ignore[arg-type]
         )
 
@@ -513,21 +521,15 @@ class _Reader:
     def _seconds(self) -> np.ndarray | None:
         """When each frame comes, from the beginning of the file, in order: (n,) float64; None without time stamps.
 
-        Decoders give frames in order, but some containers (AVI) leave their stamps in the order of the packets.
+        Decoders give frames in order, but some containers (AVI) leave their stamps in the order of the packets. Packets
+        come in the order of decoding, in which a frame behind a pause may stand before those ahead of it.
         """
         base = self._stream.time_base
         if base is None or any(stamp is None for stamp in self.stamps):
             return None
         seconds = np.array(self.stamps, np.float64) * float(base)
-        steps = np.diff(seconds)
-        typical = float(np.median(np.abs(steps)))
-        jumps = np.flatnonzero((steps < -max(BACK_S, _REORDERED * typical)) | (steps > AHEAD_S)) + 1
-        if len(jumps):  # another recording begins
-            parts = np.split(seconds, jumps)
-            for before, part in itertools.pairwise(parts):
-                part += before.max() + typical - part.min()
-            seconds = np.concatenate(parts)
-        seconds = np.sort(seconds)
+        order = np.array(self._packets_due, np.float64) * float(base) if self._skimmed else seconds
+        seconds = _one_after_another(seconds, order)
         if len(np.unique(seconds)) < len(seconds) / 2:
             return None
         begins = self._container.start_time
@@ -620,6 +622,23 @@ def _said(error: av.FFmpegError) -> str:
 def _codec_of(stream: av.VideoStream) -> str:
     name = stream.codec_context.codec.canonical_name
     return _FOUR_LETTERS.get(name, name)
+
+
+def _one_after_another(seconds: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """When frames come if each recording of a file follows on the one before: (n,) float64, ascending.
+
+    `seconds`: their times (n,) as they are read; `order`: the same (n,), but ascending within each recording.
+    """
+    steps = np.diff(order)
+    typical = float(np.median(np.abs(steps)))
+    begins = np.flatnonzero(steps < -max(BACK_S, _REORDERED * typical)) + 1
+    parts = []
+    for recording in np.split(seconds, begins):
+        recording = np.sort(recording)
+        parts += np.split(recording, np.flatnonzero(np.diff(recording) > AHEAD_S) + 1)
+    for before, part in itertools.pairwise(parts):
+        part += before[-1] + typical - part[0]
+    return np.concatenate(parts)
 
 
 def _comes_at(seconds: np.ndarray, rate: float) -> bool:

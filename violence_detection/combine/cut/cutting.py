@@ -19,7 +19,7 @@ from violence_detection.combine.cut.window_files import (
     SUFFIX,
     CutJob,
     CutPlan,
-    at_its_rate,
+    as_before,
     cut_failed,
     cut_job,
     plan_failed,
@@ -40,11 +40,18 @@ log = logging.getLogger(__name__)
 TABLE_NAME = "windows.csv"
 #: To be given another value whenever other windows are placed or they are encoded otherwise, so that all are cut anew.
 #: Moving or commenting code changes nothing. (The first value was a hash.)
-VERSION = "2f8e82e9adf0"
+VERSION = "moments"
+#: The value before. A line of it stands where today's windows are the same.
+_VERSION_BEFORE = "2f8e82e9adf0"
 _TABLE = ("path", "video", "dataset", "label", "source_group", "start_s", "end_s")
-#: Of a line, also for labelled stretches; and of those from when frames were found by number alone.
-_RECORDS = tuple(frozenset({"windows", "reason", "by_time", *more}) for more in ((), ("refused",)))
-_RECORDS_BY_NUMBER = tuple(fields - {"by_time"} for fields in _RECORDS)
+#: Of a line, also for labelled stretches.
+_RECORDS = tuple(
+    frozenset({"windows", "reason", "by_time", "shortfall", *more}) for more in ((), ("refused",))
+)
+#: Of lines of the version before, and of those from when frames were found by number alone.
+_RECORDS_BEFORE = tuple(
+    fields - dropped for fields in _RECORDS for dropped in ({"shortfall"}, {"shortfall", "by_time"})
+)
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
 _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
 
@@ -53,12 +60,13 @@ _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fi
 class CutResult(CutForecast):
     """What cutting gave, with the clips.
 
-    `videos`: those that gave clips. `left_over`: windows that other settings, or a killed run, have left, to be removed
-    when nothing points to them any more.
+    `videos`: those that gave clips. `cut_short`: {path, reason} of those of which a part does not decode. `left_over`:
+    windows that other settings, or a killed run, have left, to be removed when nothing points to them any more.
     """
 
     clips: list[ClipFile] = field(default_factory=list)
     videos: set[Path] = field(default_factory=set)
+    cut_short: list[dict[str, str]] = field(default_factory=list)
     left_over: list[Path] = field(default_factory=list)
 
 
@@ -89,7 +97,8 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
             f"mv {folder} {folder.absolute().with_name('my_windows')}"
         )
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
-    done |= _confirmed({job: key for job, key in keys.items() if key not in records}, path, workers)
+    unknown = {job: key for job, key in keys.items() if key not in records}
+    done |= _confirmed(unknown, path, data_root, workers)
     todo = [job for job in jobs if job not in done]
     log.info("%d untrimmed videos: %d known, %d to cut", len(jobs), len(done), len(todo))
     if todo:
@@ -114,25 +123,28 @@ def _read(path: Path, of: Iterable[frozenset[str]]) -> dict[str, dict[str, Any]]
     return records
 
 
-def _confirmed(keys: Mapping[CutJob, str], path: Path, workers: int) -> dict[CutJob, dict[str, Any]]:
-    """What lines from when frames were found by number say of videos whose time stamps say the same."""
-    before = _read(path, _RECORDS_BY_NUMBER)
-    jobs = [job for job, key in keys.items() if key in before and _stands(job, before[key])]
-    if not jobs:
+def _confirmed(
+    keys: Mapping[CutJob, str], path: Path, data_root: Path, workers: int
+) -> dict[CutJob, dict[str, Any]]:
+    """What lines of the version before say of videos that are cut the same today; nothing is decoded for that."""
+    before = _read(path, _RECORDS_BEFORE)
+    lines = {job: before.get(_key(job, data_root, _VERSION_BEFORE)) for job in keys} if before else {}
+    items = [(job, line) for job, line in lines.items() if line and _stands(job, line)]
+    if not items:
         return {}
     found = {}
     with storage.appending_journal(path) as record:
-        for job, right in video_files.map_files(
-            at_its_rate, jobs, workers, lambda job: job.clip.path, _not_sure
+        for (job, _), line in video_files.map_files(
+            as_before, items, workers, lambda item: item[0].clip.path, _not_sure
         ):
-            if right:
-                found[job] = before[keys[job]] | {"by_time": False}
-                record(keys[job], found[job])
+            if line:
+                found[job] = line
+                record(keys[job], line)
     return found
 
 
-def _not_sure(_: CutJob, reason: str) -> bool:
-    return False
+def _not_sure(_: tuple[CutJob, Mapping[str, Any]], reason: str) -> dict[str, Any]:
+    return {}
 
 
 def _jobs(found: Inventory, config: CutConfig, data_root: Path) -> tuple[list[CutJob], CutResult]:
@@ -263,7 +275,7 @@ def _cut_all(
             bar.update()
 
 
-def _key(job: CutJob, data_root: Path) -> str:
+def _key(job: CutJob, data_root: Path, version: str = VERSION) -> str:
     """What a video's line in the journal is found by: all that its windows depend on.
 
     Empty where the system says nothing of the file.
@@ -281,7 +293,7 @@ def _key(job: CutJob, data_root: Path) -> str:
     ]
     segments = asdict(job.segments) if job.segments else None
     stretches = [[(s.start_s, s.end_s, s.label) for s in job.stretches]] if job.stretches else []
-    return storage.stable_hash([identity, segments, *stretches, asdict(job.config), VERSION], digits=32)
+    return storage.stable_hash([identity, segments, *stretches, asdict(job.config), version], digits=32)
 
 
 def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
@@ -324,6 +336,9 @@ def _collect(
     """Add a cut video's clips to the result; yields their rows of the table."""
     refused = {int(position): reason for position, reason in record.get("refused", {}).items()}
     _note(result, job, record["reason"], [w["label"] for w in record["windows"]], refused, data_root)
+    if record["shortfall"]:
+        short = {"path": source_path(job.clip.path, data_root), "reason": record["shortfall"]}
+        result.cut_short += [short] if short not in result.cut_short else []
     for window in record["windows"]:
         path = job.folder / window["name"]
         rel = f"{job.clip.rel}#{window['start_s']:g}-{window['end_s']:g}"
@@ -361,4 +376,5 @@ def _note(
 def _sorted(result: CutResult) -> CutResult:
     result.failures.sort(key=lambda f: (f["path"], f["reason"]))
     result.left_out.sort(key=lambda f: (f["path"], f["reason"]))
+    result.cut_short.sort(key=lambda f: f["path"])
     return result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find.inventory import ClipFile
 from violence_detection.system import storage
 from violence_detection.video import decode, video_files, writer
+from violence_detection.video.decode import Span
 
 #: MPEG-4 part 2 in MP4, OpenCV's own writer: on real clips as sharp as x264 at quality 18, and no further package.
 CODEC, SUFFIX = "mp4v", ".mp4"
@@ -45,8 +46,8 @@ class CutJob:
     config: CutConfig
     stretches: tuple[Stretch, ...] = ()
 
-    def target(self, window: CutWindow, fps: float) -> Path:
-        start, end = (round(frame / fps * 1000) for frame in (window.first, window.end))
+    def target(self, window: CutWindow, info: decode.VideoInfo) -> Path:
+        start, end = (round(time_s * 1000) for time_s in _span_s(window, info))
         return self.folder / f"{self.stem}__{start}-{end}{SUFFIX}"
 
 
@@ -54,13 +55,15 @@ class CutJob:
 class CutPlan:
     """The windows of a job and the video that they lie in, or the reason why there are none.
 
-    `refused`: stretches that give none, by their position, and why.
+    `refused`: stretches that give none, by their position, and why. `packets`: what decoding is held against, where the
+    windows were placed by it.
     """
 
     info: decode.VideoInfo | None
     windows: tuple[CutWindow, ...] = ()
     reason: str = ""
     refused: Mapping[int, str] = field(default_factory=dict, hash=False)
+    packets: decode.PacketTiming | None = field(default=None, compare=False)
 
     @property
     def size_bytes(self) -> float:
@@ -73,7 +76,9 @@ class CutPlan:
 def plan_job(job: CutJob) -> CutPlan:
     """Look when a video's frames come, and place its windows. Nothing is decoded for that."""
     try:
-        return _place(job, decode.timing(job.clip.path))
+        packets = decode.packet_timing(job.clip.path)
+        plan = _place(job, packets.info)
+        return replace(plan, packets=packets) if plan.windows else plan
     except UnreadableVideo as e:
         return CutPlan(None, reason=e.reason)
     except ValueError as e:
@@ -83,11 +88,11 @@ def plan_job(job: CutJob) -> CutPlan:
 
 
 def _place(job: CutJob, info: decode.VideoInfo) -> CutPlan:
-    """The windows in a video of this length. Raises ValueError where its annotation is of another one."""
+    """The windows in a video. Raises ValueError as `windows.plan`."""
     if job.stretches:
-        found, refused = windows.inside(info.n_frames, info.fps, job.stretches, job.config)
+        found, refused = windows.inside(info, job.stretches, job.config)
         return CutPlan(info, found, refused=refused)
-    return CutPlan(info, windows.plan(info.n_frames, info.fps, job.clip.label, job.segments, job.config))
+    return CutPlan(info, windows.plan(info, job.clip.label, job.segments, job.config))
 
 
 def plan_failed(_: CutJob, reason: str) -> CutPlan:
@@ -96,29 +101,26 @@ def plan_failed(_: CutJob, reason: str) -> CutPlan:
 
 
 def cut_job(item: tuple[CutJob, CutPlan]) -> dict[str, Any]:
-    """Write a job's windows. Where not all of the video decodes, they are placed anew in what does.
+    """Write a job's windows. Where the video does not decode as its packets tell, they are placed anew in what does.
 
-    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason, by_time}, for labelled stretches
-    also refused: {position: reason}. by_time: frames were found by their time stamps. Files that are not named there
-    are left over. Raises UserError when a clip cannot be written.
+    Returns {windows: [{name, clip_id, label, start_s, end_s, size_bytes}], reason, by_time, shortfall}, for labelled
+    stretches also refused: {position: reason}. by_time: frames were found by their time stamps. shortfall: what of the
+    video does not decode. Files that are not named there are left over. Raises UserError when a clip cannot be written.
     """
     job, plan = item
     if plan.info is None:
         return _record(job, [], plan)
     try:
-        return _write_all(job, plan)
-    except UnreadableVideo as first:
         try:
-            info = decode.probe(job.clip.path)
-            if info.n_decoded >= plan.info.n_decoded:
-                return _record(job, [], CutPlan(None, reason=first.reason))
-            return _write_all(job, _place(job, info))
-        except UnreadableVideo as e:
-            return _record(job, [], CutPlan(None, reason=e.reason))
-        except ValueError as e:
-            return _record(job, [], CutPlan(None, reason=str(e)))
-        except OSError as e:
-            return _record(job, [], CutPlan(None, reason=video_files.cannot_be_read(job.clip.path, e)))
+            return _write_all(job, plan)
+        except decode.DecodesOtherwise:  # damage, of which packets tell nothing
+            return _write_all(job, _place(job, decode.probe(job.clip.path)))
+    except UnreadableVideo as e:
+        return _record(job, [], CutPlan(None, reason=e.reason))
+    except ValueError as e:
+        return _record(job, [], CutPlan(None, reason=str(e)))
+    except OSError as e:
+        return _record(job, [], CutPlan(None, reason=video_files.cannot_be_read(job.clip.path, e)))
 
 
 def cut_failed(item: tuple[CutJob, CutPlan], reason: str) -> dict[str, Any]:
@@ -130,37 +132,48 @@ def _record(job: CutJob, written: list[dict[str, Any]], plan: CutPlan) -> dict[s
     """What the journal keeps of a job; of one by annotations nothing is refused, and its lines have no word of it."""
     refused = {str(position): reason for position, reason in plan.refused.items()}  # as JSON keeps it
     by_time = plan.info is not None and not plan.info.as_stated
-    record = {"windows": written, "reason": plan.reason, "by_time": by_time}
+    shortfall = plan.info.shortfall() if plan.info else ""
+    record = {"windows": written, "reason": plan.reason, "by_time": by_time, "shortfall": shortfall}
     return record | ({"refused": refused} if job.stretches else {})
 
 
-def at_its_rate(job: CutJob) -> bool:
-    """Whether the frames of a video come at its stated rate, so that windows placed by frame number are right."""
-    try:
-        return decode.timing(job.clip.path).as_stated
-    except (UnreadableVideo, OSError):
-        return False
+def as_before(item: tuple[CutJob, Mapping[str, Any]]) -> dict[str, Any]:
+    """What an earlier version's line says of a video, as a line of today; empty where it may be cut otherwise today.
+
+    It is cut the same where frames come at the rate that the header states, and the windows lie where they lay.
+    """
+    job, line = item
+    plan = plan_job(job)
+    if plan.info is None or plan.reason or not plan.info.as_stated or line["reason"] or line.get("by_time"):
+        return {}
+    placed = [(job.target(window, plan.info).name, window.label) for window in plan.windows]
+    now = _record(job, list(line["windows"]), plan)
+    same = placed == [(window["name"], window["label"]) for window in line["windows"]]
+    return now if same and now.get("refused", {}).keys() == line.get("refused", {}).keys() else {}
 
 
 def _write_all(job: CutJob, plan: CutPlan) -> dict[str, Any]:
+    """Raises DecodesOtherwise where the plan was made of packets, and the video is not what they tell."""
     assert plan.info is not None
-    fps = plan.info.fps
-    frames = _frames(job.clip.path, plan.info, plan.windows)
+    if not plan.windows:
+        return _record(job, [], plan)
+    frames = _frames(job.clip.path, plan.packets or plan.info, plan.windows)
     written: list[tuple[CutWindow, Path]] = []
     try:
         for window in plan.windows:
-            target = job.target(window, fps)
+            target = job.target(window, plan.info)
             with storage.atomic_path(target) as temporary:
                 some = itertools.islice(frames, window.end - window.first)
-                writer.write(temporary, fps, (cv2.cvtColor(f, cv2.COLOR_RGB2BGR) for f in some), CODEC)
+                writer.write(
+                    temporary, plan.info.fps, (cv2.cvtColor(f, cv2.COLOR_RGB2BGR) for f in some), CODEC
+                )
             written.append((window, target))
     except OSError as e:
         raise UserError(writer.cannot_write(job.folder, str(e.strerror))) from e
-    source = _content_hash(job.clip.path) if written else ""
-    by_time = not plan.info.as_stated
-    return _record(
-        job, [_as_record(w, path, fps, window_id(source, w, by_time)) for w, path in written], plan
-    )
+    for _ in frames:  # none: the rest of the video is held against its packets
+        pass
+    source, marks = _content_hash(job.clip.path), _marks(plan.info)
+    return _record(job, [_as_record(w, p, plan.info, window_id(source, w, marks)) for w, p in written], plan)
 
 
 def _content_hash(path: Path) -> str:
@@ -170,19 +183,30 @@ def _content_hash(path: Path) -> str:
         raise UnreadableVideo(path, video_files.cannot_be_read(path, e)) from e
 
 
-def window_id(source_sha256: str, window: CutWindow, by_time: bool = False) -> str:
+def window_id(source_sha256: str, window: CutWindow, marks: Sequence[str] = ()) -> str:
     """The id of a window's clip, 16 hexadecimal digits: what was cut, and how it is encoded.
 
-    `by_time`: the window's frames are moments, not frames counted, and so other pictures.
+    `marks`: of videos in which the moments of these numbers are other pictures than the frames counted.
 
     Not the hash of the encoded file, which differs between builds of OpenCV; so the split is the same on all machines.
     """
-    found = ["by time"] if by_time else []
-    return storage.stable_hash([source_sha256, window.first, window.end, CODEC, SUFFIX, *found], digits=16)
+    return storage.stable_hash([source_sha256, window.first, window.end, CODEC, SUFFIX, *marks], digits=16)
 
 
-def _as_record(window: CutWindow, path: Path, fps: float, clip_id: str) -> dict[str, Any]:
-    start_s, end_s = (round(frame / fps, 3) for frame in (window.first, window.end))
+def _marks(info: decode.VideoInfo) -> list[str]:
+    """How moments are found: each mark stands for a way in which earlier versions found other pictures."""
+    if info.as_stated:
+        return []
+    pauses = len(windows.moving_stretches(info)) > 1
+    return ["by time", *(["pauses"] if pauses else []), *(["damaged"] if info.damaged else [])]
+
+
+def _span_s(window: CutWindow, info: decode.VideoInfo) -> Span:
+    return info.start_s + window.first / info.fps, info.start_s + window.end / info.fps
+
+
+def _as_record(window: CutWindow, path: Path, info: decode.VideoInfo, clip_id: str) -> dict[str, Any]:
+    start_s, end_s = (round(time_s, 3) for time_s in _span_s(window, info))
     return {
         "name": path.name,
         "clip_id": clip_id,
@@ -193,8 +217,10 @@ def _as_record(window: CutWindow, path: Path, fps: float, clip_id: str) -> dict[
     }
 
 
-def _frames(path: Path, info: decode.VideoInfo, planned: Sequence[CutWindow]) -> Iterator[decode.Frame]:
-    """The frames of the windows one after another, RGB uint8, decoded in one pass."""
+def _frames(
+    path: Path, info: decode.VideoInfo | decode.PacketTiming, planned: Sequence[CutWindow]
+) -> Iterator[decode.Frame]:
+    """The frames of the windows one after another, RGB uint8, decoded in one pass. Raises as `decode.read_groups`."""
     numbers = [i for window in planned for i in range(window.first, window.end)]
     groups = [frozenset(numbers[k : k + _DECODED_AT_ONCE]) for k in range(0, len(numbers), _DECODED_AT_ONCE)]
     shape: tuple[int, ...] = ()

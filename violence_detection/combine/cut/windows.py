@@ -1,29 +1,36 @@
-"""Which stretches of an untrimmed video become clips, and of which class. Plain arithmetic on frame numbers.
+"""Which stretches of an untrimmed video become clips, and of which class. Plain arithmetic on its moments.
 
 All windows have one length, so that the length tells nothing about the class. Fight windows lie inside annotated
-segments; non-fight windows lie outside, at a margin, because annotated borders are a person's estimate. Of many
-possible windows an evenly spread few are taken, so that one long video does not flood the set. Nothing is random.
+segments; non-fight windows lie outside, at a margin, because annotated borders are a person's estimate. Neither lies
+where nothing decodes: a picture that stands still shows no class. Of many possible windows an evenly spread few are
+taken, so that one long video does not flood the set. Nothing is random.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from violence_detection.combine.config import CutConfig
 from violence_detection.datasets.annotations import Segments
 from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
+from violence_detection.video.decode import MIN_FRAMES, VideoInfo
 
-#: A window has at least so many frames, whatever the frame rate: fewer are no clip (as video.decode.MIN_FRAMES).
-_MIN_FRAMES = 8
+#: A frame that stands for longer is a pause of the recorder or a loss, and no part of a clip. Where movement can be
+#: judged, with 8 frames in 5 s, one stands for 0.6 s.
+_STANDS_S = 1.0
 #: Lengths that differ by less are the same: 8.3 - 3.3 is a little more than 5.
 _SAME_S = 1e-6
+_OTHER_VERSION = "it was annotated in another version"
 
 
 @dataclass(frozen=True, order=True)
 class CutWindow:
-    """Frames [first, end) of a video and their class: fight or nonfight."""
+    """Moments [first, end) of a video and their class: fight or nonfight."""
 
     first: int
     end: int
@@ -46,78 +53,182 @@ def check(config: CutConfig) -> None:
         raise UserError(f"--shortest-s is between 0 and --window-s. Received: {config.shortest_s}")
 
 
-def plan(
-    n_frames: int, fps: float, label: str, segments: Segments | None, config: CutConfig
-) -> tuple[CutWindow, ...]:
+def plan(info: VideoInfo, label: str, segments: Segments | None, config: CutConfig) -> tuple[CutWindow, ...]:
     """The windows of a video of class `label` (that of its folder or name), sorted; none overlaps another.
 
     A nonfight video is nonfight but for what is annotated in it. A fight video is what its segments say; without
-    any it gives nothing, or with `cut_unannotated` is fight throughout. Raises ValueError when a segment begins
-    past the last frame: then the annotation belongs to another cut or frame rate of the video.
+    any it gives nothing, or with `cut_unannotated` is fight throughout. No window lies where the picture stands still.
+    Raises ValueError as `fights`.
     """
-    fights = segments.frames(fps) if segments else []
-    if any(first >= n_frames for first, _ in fights):
-        raise ValueError(
-            f"its annotation speaks of frame {max(f for f, _ in fights)}, but it has {n_frames} frames at "
-            f"{fps:g} a second: it was annotated in another version"
-        )
-    fights = [(first, min(end, n_frames)) for first, end in fights]
-    if label == "fight" and not fights:
+    annotated = fights(info, segments) if segments else []
+    moving = moving_stretches(info)
+    if label == "fight" and not annotated:
         if segments is None and config.cut_unannotated:
-            return _windows([(0, n_frames)], "fight", fps, config, config.windows_per_video)
+            return _windows(info, moving, "fight", config, config.windows_per_video)
         return ()
-    quiet = _gaps(fights, n_frames, round(config.margin_s * fps))
+    quiet = _within(_gaps(annotated, info.n_frames, round(config.margin_s * info.fps)), moving)
     if label == "nonfight":
-        return _windows(quiet, label, fps, config, config.normal_windows)
+        return _windows(info, quiet, label, config, config.normal_windows)
     found = (
-        *_windows(fights, "fight", fps, config, config.windows_per_video),
-        *_windows(quiet, "nonfight", fps, config, config.windows_per_video),
+        *_windows(info, _within(annotated, moving), "fight", config, config.windows_per_video),
+        *_windows(info, quiet, "nonfight", config, config.windows_per_video),
     )
     return tuple(sorted(found))
 
 
 def inside(
-    n_frames: int, fps: float, stretches: Sequence[Stretch], config: CutConfig
+    info: VideoInfo, stretches: Sequence[Stretch], config: CutConfig
 ) -> tuple[tuple[CutWindow, ...], dict[int, str]]:
     """The windows of stretches that a person has labelled, sorted and apart; and which of them give none, and why.
 
     A stretch no longer than a window is one clip, as long as it is; a longer one gives windows as an annotated fight
-    does. One that lasts past the end of the video is cut off there.
+    does. What lies before the first picture or past the end of the video is cut off first.
     """
     found: list[CutWindow] = []
     refused: dict[int, str] = {}
+    moving, ends_s = moving_stretches(info), info.start_s + info.played_s
     for position, stretch in enumerate(stretches):
-        first, end = round(stretch.start_s * fps), min(round(stretch.end_s * fps), n_frames)
-        if first >= n_frames:
+        first, end = _moment(info, stretch.start_s), min(_moment(info, stretch.end_s), info.n_frames)
+        begins_before, first = first < 0, max(first, 0)
+        length_s = min(stretch.end_s, ends_s) - max(stretch.start_s, info.start_s)
+        seen = _within([(first, end)], moving)
+        if first >= info.n_frames:
+            refused[position] = f"starts at {stretch.start_s:g} s, but the video ends after {ends_s:.2f} s"
+        elif end - first < MIN_FRAMES and begins_before:
             refused[position] = (
-                f"starts at {stretch.start_s:g} s, but the video ends after {n_frames / fps:.2f} s"
+                f"starts before the pictures do: at {stretch.start_s:g} s, and they begin at {info.start_s:.2f} s"
             )
-        elif end - first < _MIN_FRAMES:
-            refused[position] = f"has {end - first} frames, fewer than the {_MIN_FRAMES} that a clip needs"
-        elif stretch.end_s - stretch.start_s <= config.window_s + _SAME_S:
+        elif end - first < MIN_FRAMES:
+            refused[position] = f"has {end - first} frames, fewer than the {MIN_FRAMES} that a clip needs"
+        elif length_s > config.window_s + _SAME_S:
+            placed = _windows(info, seen, stretch.label, config, config.windows_per_video)
+            found += placed
+            if not placed:
+                refused[position] = _seen_too_little(info, first, end, config.window_s)
+        elif seen == [(first, end)] and _shows_enough(info, first, end):
             found.append(CutWindow(first, end, stretch.label))
         else:
-            found += _windows([(first, end)], stretch.label, fps, config, config.windows_per_video)
+            refused[position] = _seen_too_little(info, first, end, length_s)
     return tuple(found), refused
+
+
+def fights(info: VideoInfo, segments: Segments) -> list[tuple[int, int]]:
+    """What is annotated, in moments [first, end) of the video, sorted, those that touch each other joined.
+
+    Some may lie before the first moment or behind the last. Raises ValueError when a segment begins past the end: then
+    the annotation belongs to another cut or frame rate of the video; and when it counts frames of which some are lost.
+    """
+    if segments.in_seconds:
+        spans = [(_moment(info, start_s), _moment(info, end_s)) for start_s, end_s in segments.spans]
+        last_s = max((start_s for start_s, _ in segments.spans), default=0.0)
+        if any(first >= info.n_frames for first, _ in spans):
+            raise ValueError(
+                f"its annotation speaks of {last_s:g} s, but it ends after {info.start_s + info.played_s:.2f} s: "
+                f"{_why_not_there(info, last_s)}"
+            )
+    else:
+        numbers = [(round(first), round(end)) for first, end in segments.spans]
+        _check_count(info, numbers)
+        spans = [(_moment_of(info, first), _moment_of(info, end)) for first, end in numbers]
+    joined: list[tuple[int, int]] = []
+    for first, end in sorted(spans):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((first, end))
+    return joined
+
+
+def _check_count(info: VideoInfo, numbers: Sequence[tuple[int, int]]) -> None:
+    """Raise ValueError unless the frames that an annotation counts, as [first, end), are the ones that decode."""
+    if info.damaged and info.lost:
+        before = min(max(_moment(info, info.lost[0][0]), 0), info.n_frames)
+        sure = info.decoded(before - 1) + 1 if before else 0
+        if sure < info.n_decoded and any(end > sure for _, end in numbers):
+            raise ValueError(
+                f"its annotation counts frames, and behind frame {sure} nobody knows which are meant: "
+                f"{info.shortfall()}"
+            )
+    last = max((first for first, _ in numbers), default=0)
+    if last >= info.n_decoded:
+        due_s = info.start_s + info.played_s + (last - info.n_decoded) / info.fps
+        raise ValueError(
+            f"its annotation speaks of frame {last}, but it has {info.n_decoded} frames at {info.fps:g} a second: "
+            f"{_why_not_there(info, due_s)}"
+        )
+
+
+def _why_not_there(info: VideoInfo, time_s: float) -> str:
+    """Says why an annotation speaks of a time behind the last picture."""
+    return info.shortfall() if time_s < info.duration_s - 1 / info.fps else _OTHER_VERSION
+
+
+def _moment(info: VideoInfo, time_s: float) -> int:
+    """The moment at a time of the video, also before the first or behind the last."""
+    return round((time_s - info.start_s) * info.fps)
+
+
+def _moment_of(info: VideoInfo, number: int) -> int:
+    """The moment from which a decoded frame, or one behind it, stands."""
+    return number if info.shown is None else int(np.searchsorted(info.shown, number))
+
+
+def moving_stretches(info: VideoInfo) -> list[tuple[int, int]]:
+    """Where one frame follows on another: moments [first, end), sorted and apart; all but pauses and what is lost."""
+    if info.shown is None:
+        return [(0, info.n_frames)]
+    begins = np.flatnonzero(np.diff(info.shown, prepend=-1))
+    ends = np.append(begins[1:], info.n_frames)
+    stands = ends - begins > _STANDS_S * info.fps
+    starts = [0, *ends[stands].tolist()]
+    stops = [*(begins[stands] + 1).tolist(), info.n_frames]
+    return [(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
+
+
+def _shows_enough(info: VideoInfo, first: int, end: int) -> bool:
+    return info.distinct(first, end) >= MIN_FRAMES
+
+
+def _seen_too_little(info: VideoInfo, first: int, end: int, length_s: float) -> str:
+    """Says why a stretch of moments gives no clip of that length."""
+    pauses = [
+        (a, b) for (_, a), (b, _) in itertools.pairwise(moving_stretches(info)) if a < end and b > first
+    ]
+    if not pauses:
+        count = info.distinct(first, end)
+        return (
+            f"has {count} different frames in {length_s:g} s, fewer than the {MIN_FRAMES} that a clip needs"
+        )
+    spans_s = [(info.start_s + a / info.fps, info.start_s + b / info.fps) for a, b in pauses]
+    where = ", ".join(f"{start_s:.1f}-{end_s:.1f}" for start_s, end_s in spans_s[:3])
+    more = " ..." if len(pauses) > 3 else ""
+    return f"has no {length_s:g} s in which pictures come: there are none at {where}{more} s"
+
+
+def _within(stretches: Sequence[tuple[int, int]], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What lies in any of the stretches and in any of the others, sorted."""
+    both = [(max(a, c), min(b, d)) for a, b in stretches for c, d in others]
+    return sorted((first, end) for first, end in both if first < end)
 
 
 def _gaps(stretches: Sequence[tuple[int, int]], n_frames: int, margin: int) -> list[tuple[int, int]]:
     """What lies at least `margin` frames from every stretch (sorted, apart)."""
-    starts = [0, *(end + margin for _, end in stretches)]
+    starts = [0, *(max(end + margin, 0) for _, end in stretches)]
     ends = [*(first - margin for first, _ in stretches), n_frames]
     return [(a, b) for a, b in zip(starts, ends, strict=True) if a < b]
 
 
 def _windows(
-    stretches: Sequence[tuple[int, int]], label: str, fps: float, config: CutConfig, most: int
+    info: VideoInfo, stretches: Sequence[tuple[int, int]], label: str, config: CutConfig, most: int
 ) -> tuple[CutWindow, ...]:
-    length = max(round(config.window_s * fps), _MIN_FRAMES)
-    shortest = max(round(config.shortest_s * fps), _MIN_FRAMES)
+    length = max(round(config.window_s * info.fps), MIN_FRAMES)
+    shortest = max(round(config.shortest_s * info.fps), MIN_FRAMES)
     admit_short = label == "fight" and config.shortest_s > 0
     slots = [slot for stretch in stretches for slot in _slots(*stretch, length)]
     if admit_short:
         slots += [(a, b) for a, b in stretches if shortest <= b - a < length]
-    return tuple(CutWindow(a, b, label) for a, b in _spread(sorted(slots), most))
+    slots = [slot for slot in sorted(slots) if _shows_enough(info, *slot)]
+    return tuple(CutWindow(a, b, label) for a, b in _spread(slots, most))
 
 
 def _slots(first: int, end: int, length: int) -> list[tuple[int, int]]:
