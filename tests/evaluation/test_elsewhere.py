@@ -28,9 +28,9 @@ from violence_detection.evaluation import elsewhere, evaluate, metrics
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.features.config import ExtractConfig
-from violence_detection.models import trained_model
+from violence_detection.models import made_alike, trained_model
 from violence_detection.system import storage
-from violence_detection.training import trainer, training_data
+from violence_detection.training import run_folder, trainer, training_data
 
 CLASSES = ("fight", "nonfight")
 
@@ -235,10 +235,11 @@ def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
 
 
 def _left_out(model: Path, **changes: object) -> dict[str, Any]:
+    """As earlier versions wrote it, of all clips that the model was trained on."""
     record = json.loads((model / "average" / "config.json").read_text())
     found = {
-        "datasets": [], "seeds": [0], "members": ["average"], "jobs": [["a"]],
-        "made_with": elsewhere.made_with(record), "selected_by": "", "threshold_by": "",
+        "datasets": [{"dataset": "mine", "n": sum(record["clips"].values())}], "seeds": [0], "members": ["average"],
+        "jobs": [["a"]], "made_with": made_alike.made_with(record), "selected_by": "", "threshold_by": "",
     }  # fmt: skip
     return {**found, **changes}
 
@@ -251,6 +252,9 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         ({}, True, "made with the clips, settings and members of this model"),
         ({"members": ["average", "bilstm"]}, False, "other members"),
         ({"made_with": {**_left_out(root / "models")["made_with"], "clips": "x"}}, False, "other clips"),
+        ({"datasets": [{"dataset": "mine", "n": 31}]}, False, "other clips"),
+        ({"datasets": [{"dataset": "yours", "n": 32}]}, False, "other clips"),
+        ({"members_scaled_by": "x"}, False, "other average"),
         ({"made_with": None}, None, "earlier version"),
     ):
         storage.write_json(path, _left_out(root / "models", **changes))
@@ -258,9 +262,19 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         assert found is not None
         assert found["belongs"] is belongs
         assert said in found["whose"]
-    storage.write_json(path, {"datasets": "none"})
-    with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
-        elsewhere.left_out(tmp_path, model)
+    shutil.copytree(root / "models", tmp_path / "models")
+    (tmp_path / "models" / "average" / run_folder.CLIPS_NAME).unlink()
+    storage.write_json(path, _left_out(root / "models"))
+    found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path / "models"))
+    assert found is not None
+    assert found["belongs"] is None
+    assert "of the model no trained_on.csv names the clips" in found["whose"]
+    odd: dict[str, Any]
+    parts = {"members": {"average": 3}}
+    for odd in ({"datasets": "none"}, {"datasets": [3]}, {"members": []}, {"made_with": parts}):
+        storage.write_json(path, _left_out(root / "models", **odd))
+        with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
+            elsewhere.left_out(tmp_path, model)
 
 
 @pytest.fixture
