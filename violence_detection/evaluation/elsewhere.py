@@ -72,6 +72,7 @@ def record(measured: Evaluation) -> dict[str, Any]:
         "seen_in_training": overlap,
         "unseen": False if overlap["touched"] else True if checked else None,
         "unseen_in_words": _unseen_in_words(overlap, checked),
+        "val_ledger": dict(measured.val_ledger),
         "sources_checked": overlap["same_source"]["checked"],
         "selected_by": selected_by(measured.model),
     }
