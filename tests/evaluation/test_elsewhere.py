@@ -18,6 +18,7 @@ import small_videos
 import stand_in
 import synthetic
 import tensorflow as tf
+from page_reader import Page
 
 from violence_detection import cli
 from violence_detection.backbones import registry
@@ -27,8 +28,10 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, evaluate, metrics
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
+from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig
 from violence_detection.models import made_alike, trained_model
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
 from violence_detection.training import run_folder, trainer, training_data
 
@@ -153,6 +156,63 @@ def test_the_page_shows_the_worst_first_and_the_rules_that_chose(written: tuple[
     table = page[page.index('id="elsewhere"') :]
     places = [table.index(f">{name}<small") for name in ordered]
     assert places == sorted(places)
+
+
+@pytest.mark.parametrize(
+    ("datasets", "said"),
+    [(("mine",), "in set"), (("other",), "out of set"), (None, "judged above")],
+)
+def test_val_is_in_set_only_where_training_had_its_data_sets(
+    written: tuple[Evaluation, Path], tmp_path: Path, datasets: tuple[str, ...] | None, said: str
+) -> None:
+    scored, _ = written
+    left_out = {
+        **_left_out(scored.path), "belongs": True, "whose": "x",
+        "datasets": [{"dataset": "mine", "accuracy": 0.5, "ci95": [0.4, 0.6], "accuracy_sd": None, "in_set": None,
+                      "n": 9, "n_groups": 3, "roc_auc": None, "recall": None, "false_alarms": None}],
+    }  # fmt: skip
+    told = replace(scored, overlap=replace(scored.overlap, datasets=datasets), left_out=left_out)
+    page = Page(from_evaluation.write(told, tmp_path, ""))
+    assert f"\nval {said}\n" in page.by_id["elsewhere"]
+    assert ("val, above" in page.by_id["left-out"]) is (said == "in set")
+
+
+def test_the_page_says_how_this_ensemble_averages(written: tuple[Evaluation, Path], tmp_path: Path) -> None:
+    scored, _ = written
+    (member,) = scored.model.members
+    plain = replace(scored.model, members=(member, replace(member, name="b")))
+    own = replace(plain, members=tuple(replace(m, temperature=2.0) for m in plain.members))
+    logits = "the weighted mean of their logits, each divided by a temperature of the member's own"
+    for model, said in (
+        (plain, "the weighted mean of their probabilities"),
+        (own, logits),
+        (
+            replace(own, early_exit=EarlyExit("b", 0.08)),
+            f"{logits}; b alone where its P(fight) is below 0.08",
+        ),
+        (scored.model, ""),
+    ):
+        result = {**scored.result, "members": [{**scored.result, "name": m.name} for m in model.members]}
+        page = from_evaluation.write(replace(scored, model=model, result=result), tmp_path, "")
+        assert figures_of(tmp_path)["averaged"] == said
+        caption = f"Each member alone on the same clips; together: {said}." if said else "on the same clips."
+        assert caption in Page(page).by_id["members"]
+
+
+def test_a_report_is_called_after_the_folder_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    for models, name in (
+        (".", "mine"),
+        ("below/..", "mine"),
+        ("below/", "below"),
+        ("fast", "fast"),
+        ("/", "model"),
+    ):
+        folder = evaluate.default_report_folder(EvaluationConfig(models=Path(models)))
+        assert re.fullmatch(rf"{name}-\d{{8}}-\d{{6}}", folder.name)
 
 
 def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> None:

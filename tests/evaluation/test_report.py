@@ -596,3 +596,9 @@ def test_a_model_that_is_not_calibrated_is_said_to_be_none(tmp_path: Path) -> No
     page = Page(report.write_report(tmp_path, result, frame, context()))
     assert page.by_id["calibration"].startswith("Not calibrated: ")
     assert "operating-points" not in page.by_id
+
+
+def test_the_page_names_the_interval_that_is_computed(written: Path) -> None:
+    said = " ".join((written / "index.html").read_text().split())
+    assert "divided by a design effect" not in said
+    assert "averaged with that of a beta-binomial model of the sources" in said

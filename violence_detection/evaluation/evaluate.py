@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -66,5 +67,6 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
 
 
 def default_report_folder(config: EvaluationConfig) -> Path:
-    """reports/<model>-<time>."""
-    return Path("reports") / f"{config.models.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """reports/<model>-<time>, with the name that the model's folder or file has wherever one stands."""
+    name = Path(os.path.abspath(config.models)).name or "model"  # noqa: PTH100 - links keep their own name
+    return Path("reports") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"

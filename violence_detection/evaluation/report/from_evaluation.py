@@ -73,6 +73,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         groups=scored.groups,
         audits=scored.audits,
         val_ledger=scored.val_ledger,
+        averaged=scored.model.averaged.in_words() if len(scored.model.members) > 1 else "",
         checklist=checklist.fill(_facts(scored)),
     )
     _write_audits(scored, folder)
