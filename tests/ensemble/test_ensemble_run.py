@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,14 @@ from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, temperature, training_overlap
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.models import calibration, model_card, model_files, trained_model
+from violence_detection.models import (
+    calibration,
+    made_alike,
+    model_card,
+    model_files,
+    run_records,
+    trained_model,
+)
 from violence_detection.system import processes, storage
 from violence_detection.training import run_folder, trained_clips, trainer
 from violence_detection.training.config import HeadConfig, TrainConfig
@@ -99,12 +106,130 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
         assert d["accuracy_sd"] == pytest.approx(np.std(per_seed, ddof=1), abs=1e-4)
         assert d["in_set"]["accuracy"] == pytest.approx(said["cv_by_dataset"][d["dataset"]]["accuracy"])
         assert set(d["members"]) == {"kernel"}
-    model = trained_model.load(tmp_path / f"seed_{first}" / f"without_{figures['datasets'][0]['dataset']}")
-    assert len(model.members) == 1
-    assert made_with == elsewhere.made_with(model.records[0])
-    shown = elsewhere.left_out(tmp_path, model)
+    part = trained_model.load(tmp_path / f"seed_{first}" / f"without_{figures['datasets'][0]['dataset']}")
+    assert len(part.members) == 1
+    assert made_with["members"] == {"kernel": made_alike.made_with(part.records[0])}
+    of_part = elsewhere.left_out(tmp_path, part)
+    assert of_part is not None
+    assert (of_part["belongs"], "other clips" in of_part["whose"]) == (False, True), "it lacks a data set"
+    _run(dataclasses.replace(config, leave_one_dataset_out=False, seeds=1), pool, tmp_path).run()
+    shown = elsewhere.left_out(tmp_path, trained_model.load(tmp_path))
     assert shown is not None
     assert (shown["belongs"], shown["datasets"]) == (True, figures["datasets"])
+
+
+def _three_sets(pool: Pool, names: Collection[str] = "abc", spent: bool = False) -> Pool:
+    """The clips as those of three data sets, or of some of them. `spent`: those of val count as train."""
+    sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
+    frame = pool.frame.assign(dataset=["abc"[sources[group] % 3] for group in pool.frame.source_group])
+    if spent:
+        frame = frame.assign(split="train")
+    return dataclasses.replace(pool, frame=frame[frame.dataset.isin(set(names))])
+
+
+def _made(pool: Pool, output: Path, target: str, **changes: Any) -> ensemble_run.EnsembleRun:
+    """A run of kernel heads, which measures on these data sets."""
+    config = EnsembleConfig(**{"members": ("kernel",), **changes})
+    return dataclasses.replace(_run(config, pool, output), target=frozenset(target), overwrite=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("named", [True, False], ids=["clips noted", "as earlier versions noted it"])
+@pytest.mark.parametrize(
+    ("target", "added", "spent", "belongs"),
+    [("abc", "", False, True), ("ab", "", False, False), ("ab", "c", False, False), ("abc", "", True, False)],
+)
+def test_figures_of_left_out_data_sets_belong_to_a_model_of_the_same_clips_alone(
+    pool: Pool, tmp_path: Path, target: str, added: str, spent: bool, belongs: bool, named: bool
+) -> None:
+    clips = _three_sets(pool, target + added, spent)
+    _made(clips, tmp_path, target, leave_one_dataset_out=True, all_clips=spent).run()
+    if not named:
+        path = tmp_path / elsewhere.LEFT_OUT_NAME
+        record = storage.read_json(path)
+        for key in ("members", "left_out_clips", "added_datasets"):
+            del record["made_with"][key]
+        storage.write_json(path, record)
+    _made(_three_sets(pool), tmp_path, "abc").run()
+    found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path))
+    assert found is not None
+    assert found["belongs"] is belongs
+    assert ("other clips" in found["whose"]) is not belongs
+
+
+@pytest.mark.slow
+def test_which_data_sets_were_only_added_counts(pool: Pool, tmp_path: Path) -> None:
+    _made(_three_sets(pool), tmp_path, "ab", leave_one_dataset_out=True, cross_validate=2).run()
+    path = tmp_path / elsewhere.LEFT_OUT_NAME
+    noted = storage.read_json(path)
+    for target, spelt, belongs in (("ab", "noted", True), ("abc", "noted", False), ("ab", "old", None)):
+        earlier = {k: v for k, v in noted["made_with"].items() if k != "added_datasets"}
+        storage.write_json(path, {**noted, "made_with": earlier} if spelt == "old" else noted)
+        _made(_three_sets(pool), tmp_path, target).run()
+        found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path))
+        assert found is not None
+        assert found["belongs"] is belongs
+        folds = run_records.read(tmp_path)
+        assert (folds.other_folds == ()) == bool(folds.cross_validation) == (target == "ab")
+
+
+@pytest.mark.slow
+def test_a_final_fit_takes_no_figures_that_were_made_without_val(pool: Pool, tmp_path: Path) -> None:
+    _made(_three_sets(pool), tmp_path, "abc", leave_one_dataset_out=True).run()
+    everything = _three_sets(pool, spent=True)
+    _made(everything, tmp_path, "abc", final=True, cross_validate=2).run()
+    brought = tmp_path / run_folder.FINAL_FOLDER / elsewhere.LEFT_OUT_NAME
+    assert not brought.exists()
+    storage.write_json(
+        brought, storage.read_json(tmp_path / elsewhere.LEFT_OUT_NAME)
+    )  # as earlier versions did
+    assert run_records.read(brought.parent).left_out == {}
+    _made(everything, tmp_path, "abc", leave_one_dataset_out=True, final=True, cross_validate=2).run()
+    assert run_records.read(brought.parent).left_out["datasets"]
+
+
+@pytest.mark.slow
+def test_folds_that_another_run_has_left_give_the_model_no_figure(pool: Pool, tmp_path: Path) -> None:
+    clips = _three_sets(pool)
+    said = _made(clips, tmp_path, "abc", cross_validate=2).run()
+    card = tmp_path / model_card.CARD_NAME
+    accuracy = f"{100 * said['cv_accuracy']:.1f}"
+    figure = f"2 folds by source on the same manifest, other models of the same settings: {accuracy} %"
+    _made(clips, tmp_path, "abc").run()
+    assert figure in card.read_text()
+    harder = _made(clips, tmp_path, "abc")
+    settings = dataclasses.replace(harder.settings, head=dataclasses.replace(SETTINGS.head, kernel_c=9.0))
+    longer = dataclasses.replace(
+        harder.settings, train=dataclasses.replace(SETTINGS.train, learning_rate=0.5)
+    )
+    for run, other in (
+        (dataclasses.replace(harder, settings=settings), ("head",)),
+        (dataclasses.replace(harder, settings=longer), ("training settings",)),
+        (_made(clips, tmp_path, "abc", members=("kernel", "average")), ("members",)),
+        (_made(_three_sets(pool, "ab"), tmp_path, "ab"), ("clips",)),
+    ):
+        run.run()
+        found = run_records.read(tmp_path)
+        assert (found.other_folds, found.cross_validation) == (other, {})
+        assert f"folds of other settings than this model (other {other[0]})" in card.read_text()
+        assert "95 % interval" not in card.read_text()
+    _made(clips, tmp_path, "abc").run()
+    assert figure in card.read_text()
+    _made(_three_sets(pool, spent=True), tmp_path, "abc", cross_validate=2, all_clips=True).run()
+    assert run_records.read(tmp_path).other_folds == ("clips",), "folds of val too"
+
+
+@pytest.mark.slow
+def test_folds_that_average_otherwise_give_the_model_no_figure(pool: Pool, tmp_path: Path) -> None:
+    clips, members = _three_sets(pool), ("kernel", "average")
+    _made(clips, tmp_path, "abc", members=members, cross_validate=2).run()
+    for changes, other in (
+        ({}, ()),
+        ({"average": "probabilities"}, ("average",)),
+        ({"early_exit": "average"}, ("early exit",)),
+    ):
+        _made(clips, tmp_path, "abc", members=members, **changes).run()
+        assert run_records.read(tmp_path).other_folds == other
 
 
 @pytest.mark.slow
@@ -263,12 +388,12 @@ def test_folds_of_all_clips_are_a_look_at_val(pool: Pool, tmp_path: Path, by: st
 def test_each_ensemble_gets_a_card(done: tuple[Path, dict[str, Any]]) -> None:
     output, said = done
     accuracy = f"{100 * said['cv_accuracy']:.1f}"
+    figure = f"2 folds by source on the same manifest, other models of the same settings: {accuracy} %"
+    (tuned,) = said["fine_tuned"]["members"]
     for folder in (output, output / "hard", output / "folds"):
         card = (folder / model_card.CARD_NAME).read_text()
         assert "Not yet evaluated" in card
-        assert (
-            f"2 folds by source on the same manifest, other models of the same settings: {accuracy} %" in card
-        )
+        assert (figure in card) is (folder.name != "hard" or not tuned["kept"]), "folds have no tuned members"
     assert "| fine-tuned on hard clips |" in (output / "hard" / model_card.CARD_NAME).read_text()
 
 

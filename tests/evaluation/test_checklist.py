@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from violence_detection.combine import val_ledger
 from violence_detection.combine.val_ledger import Looks
 from violence_detection.datasets import catalogue
 from violence_detection.evaluation import checklist
@@ -19,6 +20,8 @@ from violence_detection.training import trained_clips
 
 SHA = "5" * 64
 ROADMAP = [d.key for d in catalogue.load().values() if d.roadmap]
+NOT_LOOKED_FOR = val_ledger.record_unchecked(Path("combined_all"))
+OTHERS = val_ledger.record_of_others(2000, Path("combined_all"))
 NOTHING_SEEN = Overlap(2000, 8000, 0, Comparison(0, 2000), Comparison(0, 2000), Comparison(0, 2000))
 
 
@@ -61,9 +64,10 @@ NO_FOLDS = dataclasses.replace(_run(), cross_validation={}, no_cross_validation=
 def _facts(**changes: Any) -> Facts:
     base = Facts(
         run=_run(), manifest=_manifest(), manifest_sha256=SHA, is_val=True, generated=False, views=4, accuracy=0.95,
-        ci95=(0.94, 0.96), n=2000, overlap=NOTHING_SEEN, looks=Looks(2000),
+        ci95=(0.94, 0.96), n=2000, overlap=NOTHING_SEEN, looks=Looks(2000), val_ledger=OTHERS,
     )  # fmt: skip
-    return dataclasses.replace(base, **changes)
+    facts = dataclasses.replace(base, **changes)
+    return dataclasses.replace(facts, val_ledger=facts.looks.record()) if facts.looks else facts
 
 
 def _box(name: str, **changes: Any) -> Box:
@@ -114,7 +118,8 @@ def test_what_is_otherwise_is_said_with_what_it_is(name: str, changes: dict[str,
         ("Cross-validation", {"run": NO_FOLDS}, "none"),
         ("TTA", {"views": 1}, "--tta"),
         ("Hard clips", {"run": dataclasses.replace(_run(), mined=0)}, "--fine-tune-hard"),
-        ("Val looked at once", {"looks": None}, "not val"),
+        ("Val looked at once", {"looks": None}, "none of these 2000 clips is val"),
+        ("Val looked at once", {"looks": None, "val_ledger": NOT_LOOKED_FOR}, "not looked for whether"),
         ("Val looked at once", {"looks": Looks(2000, unnoted="read-only")}, "read-only"),
         ("Accuracy", {"generated": True}, "generated sample clips"),
         ("Accuracy", {"is_val": False}, "not the val"),

@@ -18,6 +18,7 @@ import small_videos
 import stand_in
 import synthetic
 import tensorflow as tf
+from page_reader import Page
 
 from violence_detection import cli
 from violence_detection.backbones import registry
@@ -27,10 +28,12 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, evaluate, metrics
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
+from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig
-from violence_detection.models import trained_model
+from violence_detection.models import made_alike, trained_model
+from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
-from violence_detection.training import trainer, training_data
+from violence_detection.training import run_folder, trainer, training_data
 
 CLASSES = ("fight", "nonfight")
 
@@ -155,6 +158,63 @@ def test_the_page_shows_the_worst_first_and_the_rules_that_chose(written: tuple[
     assert places == sorted(places)
 
 
+@pytest.mark.parametrize(
+    ("datasets", "said"),
+    [(("mine",), "in set"), (("other",), "out of set"), (None, "judged above")],
+)
+def test_val_is_in_set_only_where_training_had_its_data_sets(
+    written: tuple[Evaluation, Path], tmp_path: Path, datasets: tuple[str, ...] | None, said: str
+) -> None:
+    scored, _ = written
+    left_out = {
+        **_left_out(scored.path), "belongs": True, "whose": "x",
+        "datasets": [{"dataset": "mine", "accuracy": 0.5, "ci95": [0.4, 0.6], "accuracy_sd": None, "in_set": None,
+                      "n": 9, "n_groups": 3, "roc_auc": None, "recall": None, "false_alarms": None}],
+    }  # fmt: skip
+    told = replace(scored, overlap=replace(scored.overlap, datasets=datasets), left_out=left_out)
+    page = Page(from_evaluation.write(told, tmp_path, ""))
+    assert f"\nval {said}\n" in page.by_id["elsewhere"]
+    assert ("val, above" in page.by_id["left-out"]) is (said == "in set")
+
+
+def test_the_page_says_how_this_ensemble_averages(written: tuple[Evaluation, Path], tmp_path: Path) -> None:
+    scored, _ = written
+    (member,) = scored.model.members
+    plain = replace(scored.model, members=(member, replace(member, name="b")))
+    own = replace(plain, members=tuple(replace(m, temperature=2.0) for m in plain.members))
+    logits = "the weighted mean of their logits, each divided by a temperature of the member's own"
+    for model, said in (
+        (plain, "the weighted mean of their probabilities"),
+        (own, logits),
+        (
+            replace(own, early_exit=EarlyExit("b", 0.08)),
+            f"{logits}; b alone where its P(fight) is below 0.08",
+        ),
+        (scored.model, ""),
+    ):
+        result = {**scored.result, "members": [{**scored.result, "name": m.name} for m in model.members]}
+        page = from_evaluation.write(replace(scored, model=model, result=result), tmp_path, "")
+        assert figures_of(tmp_path)["averaged"] == said
+        caption = f"Each member alone on the same clips; together: {said}." if said else "on the same clips."
+        assert caption in Page(page).by_id["members"]
+
+
+def test_a_report_is_called_after_the_folder_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    for models, name in (
+        (".", "mine"),
+        ("below/..", "mine"),
+        ("below/", "below"),
+        ("fast", "fast"),
+        ("/", "model"),
+    ):
+        folder = evaluate.default_report_folder(EvaluationConfig(models=Path(models)))
+        assert re.fullmatch(rf"{name}-\d{{8}}-\d{{6}}", folder.name)
+
+
 def test_groups_and_shortcuts_are_recorded(written: tuple[Evaluation, Path]) -> None:
     scored, folder = written
     figures = figures_of(folder)
@@ -235,10 +295,11 @@ def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
 
 
 def _left_out(model: Path, **changes: object) -> dict[str, Any]:
+    """As earlier versions wrote it, of all clips that the model was trained on."""
     record = json.loads((model / "average" / "config.json").read_text())
     found = {
-        "datasets": [], "seeds": [0], "members": ["average"], "jobs": [["a"]],
-        "made_with": elsewhere.made_with(record), "selected_by": "", "threshold_by": "",
+        "datasets": [{"dataset": "mine", "n": sum(record["clips"].values())}], "seeds": [0], "members": ["average"],
+        "jobs": [["a"]], "made_with": made_alike.made_with(record), "selected_by": "", "threshold_by": "",
     }  # fmt: skip
     return {**found, **changes}
 
@@ -251,6 +312,9 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         ({}, True, "made with the clips, settings and members of this model"),
         ({"members": ["average", "bilstm"]}, False, "other members"),
         ({"made_with": {**_left_out(root / "models")["made_with"], "clips": "x"}}, False, "other clips"),
+        ({"datasets": [{"dataset": "mine", "n": 31}]}, False, "other clips"),
+        ({"datasets": [{"dataset": "yours", "n": 32}]}, False, "other clips"),
+        ({"members_scaled_by": "x"}, False, "other average"),
         ({"made_with": None}, None, "earlier version"),
     ):
         storage.write_json(path, _left_out(root / "models", **changes))
@@ -258,9 +322,19 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         assert found is not None
         assert found["belongs"] is belongs
         assert said in found["whose"]
-    storage.write_json(path, {"datasets": "none"})
-    with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
-        elsewhere.left_out(tmp_path, model)
+    shutil.copytree(root / "models", tmp_path / "models")
+    (tmp_path / "models" / "average" / run_folder.CLIPS_NAME).unlink()
+    storage.write_json(path, _left_out(root / "models"))
+    found = elsewhere.left_out(tmp_path, trained_model.load(tmp_path / "models"))
+    assert found is not None
+    assert found["belongs"] is None
+    assert "of the model no trained_on.csv names the clips" in found["whose"]
+    odd: dict[str, Any]
+    parts = {"members": {"average": 3}}
+    for odd in ({"datasets": "none"}, {"datasets": [3]}, {"members": []}, {"made_with": parts}):
+        storage.write_json(path, _left_out(root / "models", **odd))
+        with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
+            elsewhere.left_out(tmp_path, model)
 
 
 @pytest.fixture

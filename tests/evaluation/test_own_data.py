@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import stand_in
 import synthetic
 import tensorflow as tf
 
-from violence_detection.combine import combine, manifest
+from violence_detection.combine import combine, manifest, val_ledger
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
 from violence_detection.evaluation import evaluate, metrics, own_data
@@ -317,9 +318,92 @@ def test_which_data_is_ones_own(tmp_path: Path) -> None:
     assert own_data.named(EvaluationConfig(data=mine)) == (f"own_hockey_fights={mine}",)
     assert own_data.named(EvaluationConfig(data=mine / "manifest.csv")) == (f"manifest={mine}/manifest.csv",)
     assert own_data.named(EvaluationConfig(own=("a=b",))) == ("a=b",)
+    (tmp_path / "link").symlink_to(combined / "val")
+    assert own_data.named(EvaluationConfig(data=tmp_path / "link")) == ()
     moved = tmp_path / "moved"
-    (moved / "val").mkdir(parents=True)
+    shutil.copytree(mine / "fight", moved / "val" / "fight")
     (moved / "manifest.csv").write_text("clip_id,path\n")
-    assert own_data.named(EvaluationConfig(data=moved / "val")) == ()
+    for data in (moved / "val", moved / "val" / "fight"):
+        assert own_data.named(EvaluationConfig(data=data)) == ()
+    for place in (
+        combined / "val",
+        combined / "val" / "fight",
+        tmp_path / "link",
+        moved,
+        moved / "val" / "fight",
+    ):
+        value = (f"v={place}",)
+        for flag, config in (
+            ("own", EvaluationConfig(own=value)),
+            ("elsewhere", EvaluationConfig(elsewhere=value)),
+        ):
+            with pytest.raises(UserError, match=rf"--{flag} v={place}: .*--data <root>/combined_all/val"):
+                own_data.sets(config)
     with pytest.raises(UserError, match="one after the other"):
         own_data.named(EvaluationConfig(data=combined, own=("a=b",)))
+
+
+@pytest.fixture
+def copies(root: Path, tmp_path: Path) -> Path:
+    """Four clips of val under other names, one with the same content twice, and two that no manifest has."""
+    val = manifest.read(root / "combined_all").query("split == 'val'")
+    folder = tmp_path / "mine"
+    for i, (path, label) in enumerate(zip(val.path[:4], val.label[:4], strict=True)):
+        (folder / label / f"cam{i}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / "combined_all" / path, folder / label / f"cam{i}" / "copy.avi")
+    shutil.copytree(folder / val.label.iloc[0] / "cam0", folder / val.label.iloc[0] / "again")
+    for offset, label in enumerate(CLASSES):
+        small_videos.write(folder / label / "new" / "a.avi", 1500 + offset)
+    return folder
+
+
+def _looks(root: Path) -> list[dict[str, Any]]:
+    ledger = root / "combined_all" / val_ledger.FILE_NAME
+    return [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.is_file() else []
+
+
+@pytest.mark.parametrize("flag", ["data", "own", "elsewhere"])
+def test_copies_of_val_are_a_look_at_it(root: Path, copies: Path, tmp_path: Path, flag: str) -> None:
+    before = len(_looks(root))
+    value = copies if flag == "data" else (f"mine={copies}",)
+    scored = measure(root, tmp_path / "report", **{flag: value})
+    look = _looks(root)[-1]
+    assert len(_looks(root)) - before == (2 if flag == "elsewhere" else 1)
+    accuracy = scored.elsewhere["mine"].accuracy if flag == "elsewhere" else scored.accuracy
+    assert (look["purpose"], look["val_clips"], look["val_clips_of"]) == ("evaluation", 4, 8)
+    assert look["figures"]["accuracy"] == accuracy
+    figures = json.loads((tmp_path / "report" / report.METRICS_NAME).read_text())
+    record = figures["elsewhere"]["mine"]["val_ledger"] if flag == "elsewhere" else figures["val_ledger"]
+    said = f"4 of these 6 clips are val of {root / 'combined_all' / 'manifest.csv'}, by content; "
+    assert record["text"].startswith(said)
+    assert record["looks_before"] == len(_looks(root)) - 1
+    page = (tmp_path / "report" / report.PAGE_NAME).read_text()
+    assert "4 of these 6 clips are val of" in page
+    assert "not val of a manifest" not in page
+    if flag != "elsewhere":
+        (box,) = [box for box in figures["checklist"] if box["name"] == "Val looked at once"]
+        assert box["found"] == record["text"]
+        (limit,) = [limit for limit in figures["limits"] if limit["name"] == "Looks at val"]
+        assert limit["text"] == record["text"]
+
+
+def test_clips_that_are_not_val_are_no_look_and_without_a_manifest_nothing_is_claimed(
+    root: Path, new: Path, tmp_path: Path
+) -> None:
+    before = _looks(root)
+    measure(root, tmp_path / "r1", data=new)
+    assert _looks(root) == before
+    figures = json.loads((tmp_path / "r1" / report.METRICS_NAME).read_text())
+    assert figures["val_ledger"]["text"].startswith("none of these 11 clips is val of ")
+    (tmp_path / "bare").mkdir()
+    measure(root, tmp_path / "r2", data=new, data_root=tmp_path / "bare")
+    figures = json.loads((tmp_path / "r2" / report.METRICS_NAME).read_text())
+    record, (limit,) = (
+        figures["val_ledger"],
+        [limit for limit in figures["limits"] if limit["name"] == "Looks at val"],
+    )
+    assert (record["checked"], limit["state"]) == (False, "unknown")
+    assert record["text"].startswith("not looked for whether these clips are val of a manifest: there is no ")
+    (box,) = [box for box in figures["checklist"] if box["name"] == "Val looked at once"]
+    assert (box["state"], box["found"]) == ("missing", record["text"])
+    assert "ot looked for whether these clips are val" in (tmp_path / "r2" / report.PAGE_NAME).read_text()

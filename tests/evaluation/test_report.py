@@ -614,3 +614,9 @@ def test_a_report_of_a_model_with_a_long_name_has_a_folder(
     folder = evaluate.default_report_folder(EvaluationConfig(models=Path("ж" * 127)))
     folder.mkdir(parents=True)
     assert evaluate.default_report_folder(EvaluationConfig(models=Path("gru"))).name.startswith("gru-2")
+
+
+def test_the_page_names_the_interval_that_is_computed(written: Path) -> None:
+    said = " ".join((written / "index.html").read_text().split())
+    assert "divided by a design effect" not in said
+    assert "averaged with that of a beta-binomial model of the sources" in said

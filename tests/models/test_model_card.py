@@ -145,21 +145,56 @@ def test_a_card_changes_nothing_of_the_model(model: Path) -> None:
     assert [m.name for m in trained_model.load(model).members] == ["conv_lstm", "average"]
 
 
-def test_folds_of_another_manifest_are_no_evidence(model: Path) -> None:
-    assert "no cross_validation.json" in run_records.read(model).no_cross_validation
-    record = {
-        "folds": [{}, {}],
+def _folds_of(model: Path) -> dict[str, Any]:
+    """Two folds below the model, made of its own members, and their record."""
+    for i in range(2):
+        for name in ("conv_lstm", "average"):
+            shutil.copytree(model / name, model / f"fold_{i}" / name)
+    clips = run_records.read(model).clips
+    return {
+        "folds": [{"fold": 0}, {"fold": 1}],
+        "members": ["conv_lstm", "average"],
         "cv_accuracy": 0.9,
         "cv_accuracy_ci95": [0.8, 1.0],
         "cv_n": 9,
         "cv_n_groups": 3,
+        "cv_by_dataset": {name: {"n": int(n)} for name, n in clips.dataset.value_counts().items()},
     }
+
+
+def test_folds_of_another_manifest_are_no_evidence(model: Path) -> None:
+    assert "no cross_validation.json" in run_records.read(model).no_cross_validation
+    record = _folds_of(model)
     storage.write_json(model / run_folder.FOLDS_RECORD_NAME, record)
-    assert "not the models of its folds" in run_records.read(model).no_cross_validation
-    shutil.copytree(model / "conv_lstm", model / "fold_0" / "conv_lstm")
     assert run_records.read(model).cross_validation == record
     config = storage.read_json(model / "fold_0" / "conv_lstm" / "config.json")
     storage.write_json(
         model / "fold_0" / "conv_lstm" / "config.json", {**config, "manifest_sha256": "0" * 64}
     )
-    assert "another manifest" in run_records.read(model).no_cross_validation
+    assert "folds of other settings (other clips)" in run_records.read(model).no_cross_validation
+    shutil.rmtree(model / "fold_1")
+    assert "not the models of its folds" in run_records.read(model).no_cross_validation
+
+
+@pytest.mark.parametrize("key", ["members", "cv_by_dataset"])
+@pytest.mark.parametrize("value", [None, 7, "x", ["x", 3]])
+def test_a_record_of_folds_that_is_odd_is_none(model: Path, key: str, value: Any) -> None:
+    storage.write_json(model / run_folder.FOLDS_RECORD_NAME, {**_folds_of(model), key: value})
+    found = run_records.read(model)
+    assert found.cross_validation == {}
+    assert str(model / run_folder.FOLDS_RECORD_NAME) in found.no_cross_validation
+
+
+def test_folds_whose_clips_cannot_be_compared_are_no_evidence(model: Path) -> None:
+    storage.write_json(model / run_folder.FOLDS_RECORD_NAME, _folds_of(model))
+    for folder in (model, model / "conv_lstm", model / "average"):
+        (folder / run_folder.CLIPS_NAME).unlink()
+    assert "may be of other clips than the model" in run_records.read(model).no_cross_validation
+    assert "Cross-validation" not in model_card.render(model, "x")
+
+
+def test_folds_of_other_members_are_named_without_a_figure(model: Path) -> None:
+    storage.write_json(model / run_folder.FOLDS_RECORD_NAME, {**_folds_of(model), "members": ["average"]})
+    card = model_card.render(model, "x")
+    assert "folds of other settings than this model (other members), so no figure of them" in card
+    assert "90.0 %" not in card

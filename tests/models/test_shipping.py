@@ -18,7 +18,7 @@ from violence_detection.ensemble import ensemble_run, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import training_overlap
+from violence_detection.evaluation import elsewhere, training_overlap
 from violence_detection.features.config import ExtractConfig
 from violence_detection.features.key import Inputs
 from violence_detection.models import (
@@ -34,7 +34,7 @@ from violence_detection.models import (
     trained_model,
 )
 from violence_detection.system import storage
-from violence_detection.training import heads, saved_heads
+from violence_detection.training import heads, run_folder, saved_heads
 
 MEMBERS = ("average", "kernel")
 ROOT = Path(__file__).resolve().parents[2]
@@ -264,7 +264,13 @@ def test_what_the_package_ships_is_whole_and_small() -> None:
     )
     for model in models:
         model_files.check_sums(model)
-        assert run_records.read(model).final_fit, "its accuracy is that of folds by source"
+        records = run_records.read(model)
+        assert records.final_fit, "its accuracy is that of folds by source"
+        if (model / run_folder.LEFT_OUT_NAME).is_file():
+            left_out = elsewhere.left_out(model, trained_model.load(model))
+            assert left_out is not None
+            assert left_out["belongs"] is True, left_out["whose"]
+            assert records.left_out["datasets"] == left_out["datasets"]
     sizes = [p.stat().st_size for model in models for p in model.rglob("*") if p.is_file()]
     assert sum(sizes) < 20e6
 

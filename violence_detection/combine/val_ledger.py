@@ -29,11 +29,6 @@ _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 #: Of the name of a script.
 _MOST_LETTERS = 60
 log = logging.getLogger(__name__)
-#: What metrics.json says of clips that are not val.
-NOT_VAL: Mapping[str, Any] = {
-    "checked": False,
-    "text": "these clips are not val of a manifest: no ledger counts looks at them",
-}
 
 
 @dataclass(frozen=True)
@@ -118,6 +113,18 @@ class Looks:
                 "accuracy": figures.get("accuracy") if isinstance(figures, dict) else None,
             }
         return list(reversed(found.values()))
+
+
+def record_of_others(clips: int, combined: Path) -> dict[str, Any]:
+    """What metrics.json says where none of the clips is val of that folder: no look was counted."""
+    said = f"none of these {clips} clips is val of {combined / manifest.FILE_NAME}, by content: no look is counted"
+    return {"checked": True, "looks_before": 0, "text": said}
+
+
+def record_unchecked(combined: Path) -> dict[str, Any]:
+    """What metrics.json says where there is no manifest whose val clips could be compared with."""
+    said = f"not looked for whether these clips are val of a manifest: there is no {combined / manifest.FILE_NAME}"
+    return {"checked": False, "text": said}
 
 
 class _Lines(NamedTuple):

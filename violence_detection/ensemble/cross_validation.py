@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = run_folder.FOLDS_RECORD_NAME, "oof_predictions.csv"
-#: In that record, where the members' logits are averaged: by member the mean of the temperatures that folds gave it.
-TEMPERATURES_KEY = "member_temperatures"
+TEMPERATURES_KEY = run_folder.FOLD_TEMPERATURES_KEY
 LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 

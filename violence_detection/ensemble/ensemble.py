@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,12 +74,14 @@ def write(
     calibrated: bool = False,
     out_of_fold: CalibrationBasis | None = None,
     averaged: Averaging = averaging.PLAIN,
+    measured: Collection[str] = (),
 ) -> member_weights.Weights:
     """Choose the weights on the selection clips and write `<folder>/ensemble.json`.
 
     `mined`: rows of further clips whose predictions have decided how the members are trained. `calibrated`: on
     `out_of_fold`, else on the selection clips; models of folds are not, for their predictions are calibrated on.
     `averaged`: how they are averaged; of logits the weights are equal, and the temperatures rest on the same.
+    `measured`: the data sets that it selects and is measured on, where that is to be noted.
     """
     inputs = selection.plain()
     p_fight = np.array([heads.predict(trained_model.load_model(part.model), inputs) for part in parts])
@@ -114,6 +116,7 @@ def write(
         weights.record(),
         tuned_on,
         found,
+        {run_folder.MEASURED_KEY: sorted(measured)} if measured else None,
         temperatures=[own[part.name] for part in parts] if own else None,
         averaged=averaged,
     )

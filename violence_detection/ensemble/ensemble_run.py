@@ -228,6 +228,7 @@ class EnsembleRun:
             calibrated=True,
             out_of_fold=out_of_fold,
             averaged=self.config.averaged,
+            measured=self.target,
         )
         val = self._look_at_val() if self.config.show_val else None
         members = [

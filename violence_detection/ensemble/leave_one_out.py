@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from violence_detection.combine import split
 from violence_detection.ensemble import cross_validation
 from violence_detection.ensemble.cross_validation import CrossValidation
 from violence_detection.evaluation import elsewhere, intervals, metrics
 from violence_detection.evaluation.influence import Figure
-from violence_detection.models import averaging
+from violence_detection.models import averaging, made_alike
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
 from violence_detection.training import run_folder
@@ -67,7 +68,13 @@ def finish(
     if seen:
         n = sum(d["n"] for d in figures["datasets"])
         seen(plans, "left-out data sets", {"accuracy": figures["mean"]["accuracy"], "n": n})
-    made_with = elsewhere.made_with(run_folder.read_object(trained[0].folder / run_folder.CONFIG_NAME))
+    records = [
+        run_folder.read_object(t.folder / run_folder.CONFIG_NAME) for t in trained[: len(plans[0].members)]
+    ]
+    clips = predictions[0]
+    frame = plans[0].pool.frame
+    added = set(frame.dataset[frame.split == split.TRAIN]) - set(clips.dataset)
+    made_with = made_alike.noted(records, clips.clip_id, added)
     storage.write_json(
         folder / FIGURES_NAME, {**figures, "made_with": made_with, "jobs": [plan.keys() for plan in plans]}
     )

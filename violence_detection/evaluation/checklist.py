@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ class Facts:
     """What the boxes are filled from.
 
     `manifest`: rows of the manifest whose val was judged, train and val; None for other clips. `looks`: those at val
-    before this one, None where the clips are not val.
+    before this one, None where no clip is known to be val; `val_ledger`: what metrics.json says of them.
     """
 
     run: RunRecords
@@ -59,6 +59,7 @@ class Facts:
     n: int
     overlap: Overlap
     looks: Looks | None
+    val_ledger: Mapping[str, Any]
 
     @property
     def trained_on_manifest(self) -> bool:
@@ -226,11 +227,11 @@ def _hard_clips(run: RunRecords) -> Box:
 def _looked_at_once(facts: Facts) -> Box:
     name, wanted = "Val looked at once", "no look before this one"
     if facts.looks is None:
-        return Box(name, wanted, MISSING, "not checked: the judged clips are not val", LEDGER_NAME)
+        return Box(name, wanted, MISSING, facts.val_ledger["text"], LEDGER_NAME)
     looks = facts.looks
     before = len(looks.same) + looks.other + looks.unreadable
     state = DIFFERS if before else MISSING if looks.unnoted else DONE
-    return Box(name, wanted, state, looks.text(), f"{LEDGER_NAME}: lines")
+    return Box(name, wanted, state, facts.val_ledger["text"], f"{LEDGER_NAME}: lines")
 
 
 def _target(facts: Facts) -> Box:

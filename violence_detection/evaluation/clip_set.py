@@ -99,9 +99,17 @@ def locate(config: EvaluationConfig) -> tuple[Path, str]:
 
 
 def is_combined(data: Path) -> bool:
-    """Whether step 2 has made this folder, whole or not, or its manifest, or the folder above it."""
-    names = (data, data / manifest.FILE_NAME, data.parent / manifest.FILE_NAME)
-    return "combined_all" in data.absolute().parts or any(_is_manifest(path) for path in names)
+    """Whether step 2 has made this folder, whole or not, or its manifest, or a folder above it, links followed."""
+    places = {data.absolute(), data.resolve()}
+    above = {folder for place in places for folder in (place, *place.parents)}
+    return any("combined_all" in place.parts or _is_manifest(place) for place in places) or any(
+        has_manifest(folder) for folder in above
+    )
+
+
+def has_manifest(folder: Path) -> bool:
+    """Whether the manifest of step 2 stands there."""
+    return _is_manifest(folder / manifest.FILE_NAME)
 
 
 def _is_manifest(path: Path) -> bool:

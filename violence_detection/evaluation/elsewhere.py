@@ -7,14 +7,15 @@ measured on had a part in that (Gulrajani & Lopez-Paz, "In Search of Lost Domain
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_groups
-from violence_detection.models import averaging
+from violence_detection.evaluation import clip_groups, training_overlap
+from violence_detection.models import made_alike
+from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
-from violence_detection.system import storage
 from violence_detection.training import run_folder, step_plan
 from violence_detection.training.config import KERNEL, PICTURES_OF
 
@@ -71,6 +72,7 @@ def record(measured: Evaluation) -> dict[str, Any]:
         "seen_in_training": overlap,
         "unseen": False if overlap["touched"] else True if checked else None,
         "unseen_in_words": _unseen_in_words(overlap, checked),
+        "val_ledger": dict(measured.val_ledger),
         "sources_checked": overlap["same_source"]["checked"],
         "selected_by": selected_by(measured.model),
     }
@@ -102,43 +104,41 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
         return None
     found = run_folder.read_object(path)
     if not isinstance(found.get("datasets"), list) or not isinstance(found.get("seeds"), list):
-        raise UserError(
-            f"{path} is no record of --leave-one-dataset-out. Remove it, or make it again with the command that "
-            "trained the model"
-        )
+        raise _no_record(path)
     belongs, whose = _whose(found, model, path)
     kept = {k: v for k, v in found.items() if k not in ("jobs", "made_with")}
     return {**kept, "file": str(path), "belongs": belongs, "whose": whose, "runs": len(found.get("jobs", []))}
 
 
 def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[bool | None, str]:
-    theirs = found.get("made_with")
-    if not isinstance(theirs, dict):
-        return None, (
-            "made by an earlier version, which did not note with what clips and settings; the same "
-            "train_ensemble_models.py command notes it, and trains nothing again"
-        )
-    ours = made_with(model.records[0]) if model.records else {}
-    other = [name for name in sorted(ours) if theirs.get(name) != ours[name]]
-    members = sorted(str(r["architecture"]) for r in model.records)
-    if sorted(map(str, found.get("members", []))) != members:
-        other.append("members")
-    exits = model.early_exit.record() if model.early_exit else None
-    if found.get(averaging.EARLY_EXIT_KEY) != exits:
-        other.append("early exit")
-    if other:
+    again = "the same train_ensemble_models.py command notes it, and trains nothing again"
+    if not isinstance(found.get("made_with"), dict):
+        return None, f"made by an earlier version, which did not note with what clips and settings; {again}"
+    try:
+        apart = JudgedApart.left_out(found)
+    except made_alike.ODD as e:
+        raise _no_record(path) from e
+    made = _made(model)
+    if other := made_alike.differences(made, apart):
         return False, f"made by other models than this one (other {', '.join(other)}): {path}"
+    if why := made_alike.unknown(made, apart):
+        return None, f"with its settings and members, but perhaps with other clips: {why}; {again}"
     return True, "made with the clips, settings and members of this model, by train_ensemble_models.py"
 
 
-def made_with(record: Mapping[str, Any]) -> dict[str, str]:
-    """By part, a hash of what a model's record (config.json) says that it was made with; its seed is left out."""
-    train = {k: v for k, v in record["train"].items() if k != "seed"}
-    parts = {
-        "clips": record["manifest_sha256"],
-        "features": [record["features"], record["feature_records"]],
-        "augmentation": record["augment"],
-        "head": record["head"],
-        "training settings": train,
-    }
-    return {name: storage.stable_hash(value) for name, value in parts.items()}
+def _made(model: TrainedModel) -> Made:
+    """How the model was made."""
+    files = (folder / run_folder.ENSEMBLE_NAME for folder in model.folders)
+    ensemble = next((run_folder.read_object(file) for file in files if file.is_file()), {})
+    clips, lost = training_overlap.known_clips(model)
+    made = Made.of(model.records, clips.iloc[:0] if lost else clips, ensemble)
+    exits = model.early_exit.record() if model.early_exit else None
+    in_logits = all(member.temperature is not None for member in model.members)
+    return replace(made, in_logits=in_logits, early_exit=exits)
+
+
+def _no_record(path: Path) -> UserError:
+    return UserError(
+        f"{path} is no record of --leave-one-dataset-out. Remove it, or make it again with the command that "
+        "trained the model"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,6 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
 
 
 def default_report_folder(config: EvaluationConfig) -> Path:
-    """reports/<model>-<time>."""
-    model = storage.shorten_name(config.models.name, _NAME_BYTES)
-    return Path("reports") / f"{model}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """reports/<model>-<time>, with the name that the model's folder or file has wherever one stands."""
+    name = Path(os.path.abspath(config.models)).name or "model"  # noqa: PTH100 - links keep their own name
+    return Path("reports") / f"{storage.shorten_name(name, _NAME_BYTES)}-{time.strftime('%Y%m%d-%H%M%S')}"

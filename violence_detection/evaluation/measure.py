@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection.combine import val_ledger
+from violence_detection.combine import manifest, val_ledger
 from violence_detection.errors import UserError
 from violence_detection.evaluation import (
     calibration,
@@ -50,7 +50,8 @@ class Evaluation:
 
     `elsewhere`: name -> the same of further sets; `failures` are those of all sets. `groups`: set -> tables of
     clip_groups; `audits`: by name; `left_out`: see elsewhere.left_out.
-    `path`: where the model lies. `looks`: those at val before this one; None where the clips are not val.
+    `path`: where the model lies. `looks`: those at val before this one; None where no clip is known to be val.
+    `val_ledger`: the same for metrics.json, or why there are none.
     `nearest`: see leakage.LeakageAudit; `suspects`: where labels were audited.
     """
 
@@ -63,6 +64,7 @@ class Evaluation:
     overlap: Overlap
     path: Path
     looks: val_ledger.Looks | None = None
+    val_ledger: Mapping[str, Any] = field(default_factory=dict)
     attention: Attention = field(default_factory=dict)
     elsewhere: Mapping[str, Evaluation] = field(default_factory=dict)
     groups: Mapping[str, Any] = field(default_factory=dict)
@@ -121,7 +123,8 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     further = {
         s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others
     }  # before anything is judged: what cannot be used is said at once
-    measured, samples, stores = _judge(model, clips, config, path, command, earlier)
+    combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
+    measured, samples, stores = _judge(model, clips, config, path, command, combined, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
     leaks = leakage.run(measured, samples, stores, config)
     suspects = None if doubted is None else label_audit.run(doubted, stores)
@@ -130,7 +133,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     for name, one in further.items():
         log.info("elsewhere, %s:", name)
         try:
-            sets[name], *_ = _judge(model, one, config, path, command)
+            sets[name], *_ = _judge(model, one, config, path, command, combined)
         except UserError as e:  # it must not cost the others, nor the look at val
             log.error("elsewhere, %s was not measured: %s", name, e)
             reason = f"--elsewhere {name} was not measured: {e}"
@@ -157,9 +160,10 @@ def _judge(
     config: EvaluationConfig,
     path: Path,
     command: str,
+    combined: Path,
     earlier: Sequence[comparisons.EarlierReport] = (),
 ) -> tuple[Evaluation, Samples, Mapping[str, FeatureStore]]:
-    """One set's figures, with the features that they rest on."""
+    """One set's figures, with the features that they rest on. `combined`: the folder whose val it may have clips of."""
     import pandas as pd
 
     views = augment.variant_names("t", config.tta)
@@ -192,15 +196,32 @@ def _judge(
         model, clips.rows[clips.rows.clip_id.isin(judged)], clips.manifest_sha256
     )
     _log_overlap(overlap)
-    looks = None
-    if clips.is_val:
-        seen = {k: result[k] for k in ("accuracy", "ci95", "n")}
-        looks = note_look(clips.base, "evaluation", command, [path], result["n"], seen)
+    looks, ledger = _note_val(clips.is_val, judged, combined, command, path, result)
     attention = mistakes.attention(model, samples, predictions)
     measured = Evaluation(
-        predictions, clips, config.tta, model, result, failures, overlap, path, looks, attention
+        predictions, clips, config.tta, model, result, failures, overlap, path, looks, ledger, attention
     )
     return measured, samples, extraction.stores
+
+
+def _note_val(
+    is_val: bool, judged: Collection[str], combined: Path, command: str, path: Path, result: Mapping[str, Any]
+) -> tuple[val_ledger.Looks | None, dict[str, Any]]:
+    """Note a look where judged clips are val of `combined`, wherever they lie; the looks before, and what is said.
+
+    `is_val`: whether they were asked for as val.
+    """
+    if not clip_set.has_manifest(combined):
+        return None, val_ledger.record_unchecked(combined)
+    seen = set(judged) & set(val_ledger.val_of(combined))
+    if not seen:
+        return None, val_ledger.record_of_others(len(judged), combined)
+    figures = {k: result[k] for k in ("accuracy", "ci95", "n")}
+    looks = note_look(combined, "evaluation", command, [path], len(seen), figures)
+    if is_val:
+        return looks, looks.record()
+    part = f"{len(seen)} of these {len(judged)} clips are val of {combined / manifest.FILE_NAME}, by content"
+    return looks, {**looks.record(), "text": f"{part}; {looks.text()}"}
 
 
 def note_look(

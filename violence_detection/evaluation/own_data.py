@@ -22,7 +22,7 @@ from violence_detection.evaluation.clip_set import ClipSet
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.find import inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
-from violence_detection.system import storage
+from violence_detection.system import settings, storage
 from violence_detection.system.settings import as_flags
 from violence_detection.video.video_files import VideoSearch
 
@@ -64,9 +64,12 @@ def _may_be_own(data: Path) -> bool:
 def sets(config: EvaluationConfig) -> tuple[list[OwnSet], list[OwnSet]]:
     """One's own sets that the settings name: those of --own or --data, and those of --elsewhere.
 
-    No file is in two of them. Raises UserError where nothing of one can be used.
+    No file is in two of them. Raises UserError where nothing of one can be used, and for what step 2 has made.
     """
     own = named(config)
+    for flag, values in (("--own", own), ("--elsewhere", config.elsewhere)):
+        for value in values:
+            _refuse_combined(flag, value)
     for value in config.elsewhere:
         if (name := value.partition("=")[0].strip().lower()) in manifest.SPLITS:
             raise UserError(f"--elsewhere {value}: {name} is a side of combined_all. Choose another name")
@@ -84,6 +87,16 @@ def sets(config: EvaluationConfig) -> tuple[list[OwnSet], list[OwnSet]]:
         for text in offers.own_texts(own_set, values, config.labels, line):
             log.warning("%s", text)
     return found[: len(own)], found[len(own) :]
+
+
+def _refuse_combined(flag: str, value: str) -> None:
+    """Raise UserError for a folder of step 2: its sources would be lost, and a look at val would not be noted."""
+    place = settings.expanded(value.partition("=")[2])
+    if clip_set.is_combined(place):
+        raise UserError(
+            f"{flag} {value}: {place} is of a folder that combine_all_datasets.py made, whose manifest.csv knows the "
+            "sources of its clips. Measure its val by itself, with --data <root>/combined_all/val"
+        )
 
 
 def _own_line(config: EvaluationConfig) -> offers.Command:

@@ -62,6 +62,17 @@ class Averaging:
         """Where one member counts alone, (N,) bool, of the members' P(fight) (N,); None without an early exit."""
         return self.early_exit.is_sure(p[self.early_exit.member]) if self.early_exit else None
 
+    def in_words(self) -> str:
+        """What several members say together, for people."""
+        what = (
+            "their logits, each divided by a temperature of the member's own"
+            if self.in_logits
+            else "their probabilities"
+        )
+        first = self.early_exit
+        alone = f"; {first.member} alone where its P(fight) is below {first.below:g}" if first else ""
+        return f"the weighted mean of {what}{alone}"
+
     def without_exit(self) -> Averaging:
         """The same by all members."""
         return replace(self, early_exit=None)

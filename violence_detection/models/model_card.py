@@ -179,7 +179,7 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "members": members[:_MEMBERS_SHOWN],
         "whole_networks": sum(m.of("architecture") in PICTURES_OF for m in run.members[:_MEMBERS_SHOWN]),
         "selection_note": _left_out(len(members)),
-        "cross_validation": _folds(run),
+        "cross_validation": run.folds_in_words,
         "final_fit": bool(run.final_fit),
         "folds_by_dataset": _folds_by_dataset(run) if run.final_fit else [],
         "left_out": _left_out_sets(run),
@@ -285,19 +285,6 @@ def _backbones(run: RunRecords) -> list[str]:
             licence = "licence not known here"
         lines.append(f"{name} (weights {sha256}, {licence})")
     return lines
-
-
-def _folds(run: RunRecords) -> str:
-    record = run.cross_validation
-    try:
-        low, high = record["cv_accuracy_ci95"]
-        return (
-            f"Cross-validation, {len(record['folds'])} folds by source on the same manifest, other models of the same "
-            f"settings: {_percent(record['cv_accuracy'])} of {record['cv_n']} clips from {record['cv_n_groups']} "
-            f"sources (95 % interval {_percent(low)} to {_percent(high)})."
-        )
-    except (KeyError, TypeError, ValueError):
-        return ""
 
 
 def _folds_by_dataset(run: RunRecords) -> list[dict[str, Any]]:

@@ -5,13 +5,14 @@ Records may come from somebody else. They are only shown, never acted on, so one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
-from violence_detection.models import model_files
+from violence_detection.models import averaging, made_alike, model_files
+from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.training import run_folder, trained_clips
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ class RunRecords:
 
     `clips`: every clip that any member was made with, columns of trained_on.csv. `mined`: how many were looked at for
     hard ones; `tuned`: the members that were then tuned; `tuned_beside`: whether such members stand in another folder.
-    `cross_validation`: the folds' figures, where they were made from the same manifest; else empty, and
-    `no_cross_validation` says why. `final_fit`: what ensemble.json says of a fit on every clip, else empty;
-    `left_out`: of such a fit what models of its settings gave on data sets left out, where that was measured.
+    `cross_validation`: the folds' figures, where their models were made with the clips, settings and members of this
+    one; else empty, and `no_cross_validation` says why. `other_folds`: what was other of folds that are there.
+    `final_fit`: what ensemble.json says of a fit on every clip, else empty; `left_out`: of such a fit what models made
+    like it gave on data sets left out, where that was measured.
     """
 
     folder: Path
@@ -56,6 +58,7 @@ class RunRecords:
     no_cross_validation: str
     final_fit: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, Any] = field(default_factory=dict)
+    other_folds: tuple[str, ...] = ()
 
     def values(self, *keys: str) -> list[Any]:
         """What the members' configs have, each once, in their order."""
@@ -64,6 +67,23 @@ class RunRecords:
             if (value := member.of(*keys)) not in found:
                 found.append(value)
         return found
+
+    @property
+    def folds_in_words(self) -> str:
+        """What the folds gave, or that they are of other settings; empty where there are none to speak of."""
+        if self.other_folds:
+            other = ", ".join(self.other_folds)
+            return f"Cross-validation: folds of other settings than this model (other {other}), so no figure of them."
+        record = self.cross_validation
+        try:
+            low, high = record["cv_accuracy_ci95"]
+            return (
+                f"Cross-validation, {len(record['folds'])} folds by source on the same manifest, other models of the "
+                f"same settings: {100 * record['cv_accuracy']:.1f} % of {record['cv_n']} clips from "
+                f"{record['cv_n_groups']} sources (95 % interval {100 * low:.1f} % to {100 * high:.1f} %)."
+            )
+        except (KeyError, TypeError, ValueError):
+            return ""
 
     @property
     def is_ensemble(self) -> bool:
@@ -87,23 +107,31 @@ def read(path: Path) -> RunRecords:
     empty = pd.DataFrame(columns=list(trained_clips.COLUMNS), dtype=str)
     mined = 0 if own is None else int((own.role == trained_clips.MINED).sum())
     final_fit = _final_fit(folder)
-    found, why_not = (
-        (final_fit["cross_validation"], "")
-        if final_fit
-        else _cross_validation(folder, {str(m.of("manifest_sha256")) for m in members})
-    )
+    clips = pd.concat([empty, *there], ignore_index=True).drop_duplicates("clip_id")
+    made = Made.of([m.config for m in members], clips, _object(folder / run_folder.ENSEMBLE_NAME))
+    folds = _Folds(final_fit["cross_validation"]) if final_fit else _cross_validation(folder, made)
     return RunRecords(
         folder=folder,
         members=tuple(members),
-        clips=pd.concat([empty, *there], ignore_index=True).drop_duplicates("clip_id"),
+        clips=clips,
         mined=mined,
         tuned=tuple(n for n, file, _ in listed if mined and file.parent.parent == folder),
         tuned_beside=not mined and (folder / run_folder.TUNED_FOLDER / run_folder.ENSEMBLE_NAME).is_file(),
-        cross_validation=found,
-        no_cross_validation=why_not,
+        cross_validation=folds.record,
+        no_cross_validation=folds.why_not,
         final_fit=final_fit,
-        left_out=_object(folder / run_folder.LEFT_OUT_NAME) if final_fit else {},
+        left_out=_left_out(folder, made) if final_fit else {},
+        other_folds=folds.other,
     )
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """The record of a model's folds; else an empty one, with why there is none that counts, and what is other."""
+
+    record: Mapping[str, Any] = field(default_factory=dict)
+    why_not: str = ""
+    other: tuple[str, ...] = ()
 
 
 def _final_fit(folder: Path) -> Mapping[str, Any]:
@@ -115,25 +143,77 @@ def _final_fit(folder: Path) -> Mapping[str, Any]:
     return found if isinstance(folds, list) and folds else {}
 
 
-def _cross_validation(folder: Path, manifests: set[str]) -> tuple[Mapping[str, Any], str]:
-    """The figures of folds cut from the same manifest, in the folder or above it; else why there are none."""
+def _left_out(folder: Path, made: Made) -> Mapping[str, Any]:
+    """What leaving out a data set gave, where it is known to be of models made like this one."""
+    record = _object(folder / run_folder.LEFT_OUT_NAME)
+    try:
+        apart = JudgedApart.left_out(record)
+    except made_alike.ODD:
+        return {}
+    return {} if made_alike.differences(made, apart) or made_alike.unknown(made, apart) else record
+
+
+def _cross_validation(folder: Path, made: Made) -> _Folds:
+    """The folds in the folder or above it, where their models were made like this one."""
     places = (folder, folder.parent) if folder.name in (run_folder.TUNED_FOLDER, "folds") else (folder,)
     path = next(
         (p / run_folder.FOLDS_RECORD_NAME for p in places if (p / run_folder.FOLDS_RECORD_NAME).is_file()),
         None,
     )
     if path is None:
-        return {}, f"no {run_folder.FOLDS_RECORD_NAME} in {folder}"
+        return _Folds(why_not=f"no {run_folder.FOLDS_RECORD_NAME} in {folder}")
     record = _object(path)
-    configs = sorted(path.parent.glob(f"fold_*/*/{run_folder.CONFIG_NAME}"))
-    theirs = {str(_object(config).get("manifest_sha256")) for config in configs}
     if not isinstance(record.get("folds"), list) or not record["folds"]:
-        return {}, f"{path} names no folds"
-    if not theirs:
-        return {}, f"{path} is there, but not the models of its folds, which say of what clips it is"
-    if theirs != manifests:
-        return {}, f"{path} is of another manifest than the model"
-    return record, ""
+        return _Folds(why_not=f"{path} names no folds")
+    try:
+        apart = _judged_apart(path.parent, record, all_together=folder.name == "folds")
+    except (*made_alike.ODD, UserError):
+        return _Folds(why_not=f"{path} does not say of what members and data sets it is")
+    if apart is None:
+        return _Folds(why_not=f"{path} is there, but not the models of its folds, which say how it was made")
+    if other := made_alike.differences(made, apart):
+        return _Folds(
+            why_not=f"folds of other settings (other {', '.join(other)}): {path}", other=tuple(other)
+        )
+    if why := made_alike.unknown(made, apart):
+        return _Folds(why_not=f"{path} may be of other clips than the model: {why}")
+    return _Folds(record)
+
+
+def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -> JudgedApart | None:
+    """How the models of the folds below `folder` were made; None where one is not there.
+
+    `all_together`: the model is all of them in one ensemble.
+    """
+    members = [str(name) for name in record["members"]]
+    numbers = [int(fold["fold"]) for fold in record["folds"]]
+    clips = {str(name): int(row["n"]) for name, row in record["cv_by_dataset"].items()}
+    configs: dict[str, list[Mapping[str, Any]]] = {}
+    tables = []
+    for number in numbers:
+        for name in members:
+            below = folder / f"fold_{number}" / name
+            if not (config := _object(below / run_folder.CONFIG_NAME)):
+                return None
+            configs.setdefault(str(config.get("architecture")), []).append(config)
+            tables.append(trained_clips.read(below))
+    return JudgedApart(
+        members=members * len(numbers) if all_together else members,
+        made_with={name: [made_alike.made_with(c) for c in found] for name, found in configs.items()},
+        clips=clips,
+        clips_sha256=None,
+        added=_added(tables, clips),
+        in_logits=record.get(run_folder.FOLD_TEMPERATURES_KEY) is not None,
+        early_exit=record.get(averaging.EARLY_EXIT_KEY),
+    )
+
+
+def _added(tables: Sequence[pd.DataFrame | None], measured: Mapping[str, int]) -> frozenset[str] | None:
+    """The data sets that were trained on alone; None where a table lacks that."""
+    known = [table for table in tables if table is not None and (table.dataset != "").all()]
+    if len(known) < len(tables):
+        return None
+    return frozenset(str(name) for table in known for name in table.dataset) - set(measured)
 
 
 def _object(path: Path) -> Mapping[str, Any]:

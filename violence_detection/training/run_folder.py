@@ -39,6 +39,11 @@ CALIBRATION_KEY = "calibration"
 BOARD_NAME = "tensorboard_logs"
 #: Below an ensemble's folder: the figures of its folds, the ensemble of members tuned on hard clips, and the final fit.
 FOLDS_RECORD_NAME, TUNED_FOLDER, FINAL_FOLDER = "cross_validation.json", "hard", "final"
+#: In the record of the folds, where the members' logits are averaged: by member the mean of the temperatures that they
+#: gave it.
+FOLD_TEMPERATURES_KEY = "member_temperatures"
+#: In ensemble.json: the data sets that it selects and is measured on, without those that were added to train on alone.
+MEASURED_KEY = "measured_datasets"
 #: Beside an ensemble: what leaving out a data set gave, see ensemble/leave_one_out.py.
 LEFT_OUT_NAME = "leave_one_dataset_out.json"
 #: Where ensemble.json of a final fit says what its folds chose and what they gave; see ensemble/final_fit.py.

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from violence_detection.combine import val_ledger
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.evaluation import (
     by_training,
@@ -73,7 +72,8 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         leave_one_dataset_out=scored.left_out,
         groups=scored.groups,
         audits=scored.audits,
-        val_ledger=scored.looks.record() if scored.looks else val_ledger.NOT_VAL,
+        val_ledger=scored.val_ledger,
+        averaged=scored.model.averaged.in_words() if len(scored.model.members) > 1 else "",
         checklist=checklist.fill(_facts(scored)),
     )
     _write_audits(scored, folder)
@@ -118,6 +118,7 @@ def _facts(scored: Evaluation) -> checklist.Facts:
         n=result["n"],
         overlap=scored.overlap,
         looks=scored.looks,
+        val_ledger=scored.val_ledger,
     )
 
 

@@ -52,6 +52,7 @@ class ReportContext:
     `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
     `false_alarms`: of the judged set;
     `leave_one_dataset_out`: see elsewhere.left_out; `groups`: set -> tables of clip_groups; `audits`: by name.
+    `averaged`: what several members say together, in words.
     `val_ledger` is the record of val_ledger.Looks, `checklist` what checklist.fill made.
     """
 
@@ -80,6 +81,7 @@ class ReportContext:
     groups: Mapping[str, Any] = field(default_factory=dict)
     audits: Mapping[str, Any] = field(default_factory=dict)
     val_ledger: Mapping[str, Any] = field(default_factory=dict)
+    averaged: str = ""
     checklist: Sequence[checklist.Box] = ()
 
 
@@ -131,6 +133,7 @@ def metrics_record(
         "baselines": dict(context.baselines) if context.baselines else None,
         "baselines_note": "" if context.baselines else context.no_baselines,
         "set": context.set_name,
+        "averaged": context.averaged,
         "selected_by": dict(context.selected_by),
         **context.false_alarms,
         "elsewhere": dict(context.elsewhere),
