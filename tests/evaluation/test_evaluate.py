@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,7 +81,11 @@ def assert_told(root: Path, said: dict[str, Any], lost: str, asked: int, logged:
     """The data set `lost` is said not to have been judged by log, JSON line, plot and card, and has no figure."""
     assert said["by_dataset"][lost] == {"accuracy": None, "ci95": None, "n": 0}
     assert f"{lost} not judged, 0 of {asked}" in " ".join(logged.split())
-    assert f"{lost}: not judged, 0 of {asked}" in (root / "report" / "index.html").read_text()
+    page = " ".join((root / "report" / "index.html").read_text().split())
+    assert f"{lost}: not judged, 0 of {asked}" in page
+    rests_on = re.search(r"\d+ clips from \d+ sources? of ([^<]*)</p>", page)
+    assert rests_on, "the figure's tile"
+    assert lost not in rests_on[1].split(", ")
     card = ModelCard.load(root / "report" / "model_card.md")
     assert f"| {lost} | not judged, 0 of {asked} | not defined | not defined | 0 | 0 |" in card.text
     results = card.data.eval_results
