@@ -101,3 +101,17 @@ def test_many_files_that_are_in_the_way_are_counted(tmp_path: Path) -> None:
         (tmp_path / f"{i}.srt").write_text("mine")
     with pytest.raises(UserError, match=r"2\.srt and 3 more"):
         names_in(_srt(tmp_path), videos)
+
+
+def test_a_video_and_its_own_event_clip_take_nothing_from_each_other(tmp_path: Path) -> None:
+    """The page has `f.event001.jpg` of an event of f, and `f.event001.jpg` of the clip."""
+    video, clip = "in/f.mp4", "in/clips/F.event001.mp4"
+    place = FilePlace("--timeline", tmp_path, file_names.MEDIA_ENDINGS)
+    for given in ([video, clip], [clip, video]):
+        names = names_in(place, given)
+        assert names[video] == "f"
+        assert names[clip].startswith("F.event001~")
+    assert names_in(place, [clip]) == {clip: "F.event001"}
+    _write(tmp_path, "F.event001.jpg", clip)
+    names = names_in(place, [video, clip])
+    assert all("~" in name for name in names.values()), "of a run before, without the video"

@@ -6,7 +6,9 @@ import csv
 import dataclasses
 import io
 import json
+import os
 import re
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -182,3 +184,21 @@ def test_files_that_hold_no_windows_are_named(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(DamagedFile, match=name):
             kept_windows.read(tmp_path / name, EventConfig())
+
+
+def test_what_a_newer_file_does_not_say_of_the_same_windows_an_older_one_does(tmp_path: Path) -> None:
+    verdict = dataclasses.replace(_verdict(), judged_with="openvino-int8")
+    for age_s, name in ((20, "json"), (10, "csv")):
+        (chosen,) = formats.chosen([name])
+        assert chosen.of_video
+        for path in formats.write(tmp_path, "v", chosen.of_video(verdict)):
+            os.utime(path, (time.time() - age_s,) * 2)
+    assert kept_windows.read(tmp_path / "v.windows.csv", EventConfig())[0].judged_with == ""
+    (read,) = kept_windows.read(tmp_path, EventConfig())
+    assert read.judged_with == "openvino-int8"
+    lower = tuple(dataclasses.replace(w, p_violent=w.p_violent / 2) for w in verdict.windows)
+    (chosen,) = formats.chosen(["csv"])
+    assert chosen.of_video
+    formats.write(tmp_path, "v", chosen.of_video(dataclasses.replace(verdict, windows=lower)))
+    (read,) = kept_windows.read(tmp_path, EventConfig())
+    assert read.judged_with == "", "of other windows it says nothing"

@@ -24,6 +24,7 @@ MEDIA_ENDINGS = r"\.(jpg|mp4|made\.json)|\.event\d{3,}\.jpg"
 EXPLANATION_ENDINGS = r"\.(event\d{3,}|highest)\.explained\.(jpg|json)"
 #: Where the page's own files lie, beside it.
 MEDIA_FOLDER = "media"
+_AS_AN_EVENTS = re.compile(r"(?P<of>.+)\.event\d{3,}")
 _FREE, _OWN, _OTHERS, _NOBODYS = "free", "own", "others'", "nobody's"
 _SHOWN = 3
 
@@ -52,10 +53,15 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
     there = _Listing(place)
     names: dict[str, str] = {}
     in_the_way: list[Path] = []
-    for video, usual in formats.names_of(videos, taken).items():
+    usual_names = formats.names_of(videos, taken)
+    every = {name.casefold() for name in usual_names.values()}
+    for video, usual in usual_names.items():
         plain, source = formats.plain_name(video), os.path.realpath(video)
         new = [usual, formats.marked(plain, source)]
         old = [formats.marked(plain, video), *([plain] if plain.casefold() != taken.casefold() else [])]
+        event = _AS_AN_EVENTS.fullmatch(usual.casefold())
+        if event and event["of"] in every:  # an event clip that is judged with its video
+            usual, new, old = new[1], new[1:], old[:1]
         state = {name: there.state(name, source) for name in dict.fromkeys([*new, *old])}
         name = next((n for n in state if state[n] == _OWN), "")
         if not name:
@@ -74,7 +80,8 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
         more = f" and {len(in_the_way) - _SHOWN} more" if len(in_the_way) > _SHOWN else ""
         raise UserError(
             f"{place.flag} would replace {', '.join(map(str, in_the_way[:_SHOWN]))}{more}, which no such run wrote for "
-            "this video, or which was changed since. Move it away, or name another folder"
+            "this video, or which an earlier version wrote, or which was changed since. Move it away, or name another "
+            "folder"
         )
     return names
 

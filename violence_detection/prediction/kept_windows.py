@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,9 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
         try:
             for record in _records(file):
                 verdict = _verdict(record, events_by)
-                if verdict.path not in found or not _is_of_another(verdict, model):
-                    found[verdict.path] = verdict, file
+                before = found.get(verdict.path)
+                if before is None or not _is_of_another(verdict, model):
+                    found[verdict.path] = _completed(verdict, before[0] if before else None), file
         except (KeyError, TypeError, ValueError, AttributeError) as e:
             if not file.name.endswith(ENDINGS):
                 raise UserError(
@@ -86,6 +88,13 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
     if model:
         _check_model(list(found.values()), given, model)
     return [found[path][0] for path in sorted(found)]
+
+
+def _completed(verdict: Verdict, before: Verdict | None) -> Verdict:
+    """With what an older file says of the same windows and not every format has."""
+    if before and not verdict.judged_with and verdict.windows == before.windows:
+        return replace(verdict, judged_with=before.judged_with)
+    return verdict
 
 
 def _is_of_another(verdict: Verdict, model: str) -> bool:

@@ -42,14 +42,18 @@ def kind_of(architecture: str) -> str:
 class HeadConfig(BaseConfig):
     """The temporal head."""
 
-    projection: int = option(128, "units that each input is projected to", limits=Limits(least=1, most=4096))
-    units: int = option(64, "units of the recurrent layers", limits=Limits(least=2, most=1024))
+    projection: int = option(
+        128, "units that each input is projected to", limits=Limits(least=1, most=65_536)
+    )
+    units: int = option(64, "units of the recurrent layers", limits=Limits(least=2, most=65_536))
     dropout: float = option(0.5, "dropout between layers", limits=Limits(most=0.99))
     input_dropout: float = option(
         0.5, "dropout on the features, by channel: in all frames of a clip at once", limits=Limits(most=0.99)
     )
     landmarks: int = option(
-        1536, "clips that the kernel head compares a clip with, at most", limits=Limits(least=1, most=10_000)
+        1536,
+        "clips that the kernel head compares a clip with, at most",
+        limits=Limits(least=1, most=1_000_000),
     )
     kernel_width: float = option(
         1.0,
