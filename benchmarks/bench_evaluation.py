@@ -83,7 +83,7 @@ def _make(root: Path, clips: int, train_clips: int, streams: Sequence[str], view
         path = combined / str(row["path"])
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(video, path)
-        names = augment.variant_names("t", views) if row["split"] == "val" else ["v0"]
+        names = augment.variant_names(augment.VIEW, views) if row["split"] == "val" else ["v0"]
         for store in stores:
             values = {}
             for name in names:

@@ -139,7 +139,7 @@ def extract_views(runs: Sequence[Seed], config: FeatureConfig, where: ExtractCon
     """See that the cache holds the views of what is held out."""
     for run in runs:
         rows = run.pool.rows(run.fold.held_out)
-        names = augment.variant_names("t", run.views)
+        names = augment.variant_names(augment.VIEW, run.views)
         clips = extract.clips_of(rows, where.data_root / "combined_all", names)
         extract.ensure(clips, replace(config, streams=("rgb", "motion")), where)
 

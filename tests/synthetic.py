@@ -81,7 +81,7 @@ def pool(root: Path, count: int = 96) -> Pool:
         stores[name] = FeatureStore(root / name)
         storage.write_json(root / name / "engine-made-up.json", {})
         for clip_id, variants in zip(rows.clip_id, values, strict=True):
-            stores[name].add(clip_id, dict(zip(("v0", "v1", "t1"), variants, strict=True)), "made up")
+            stores[name].add(clip_id, dict(zip(("v0", "v1", "w1"), variants, strict=True)), "made up")
     return Pool(rows, stores, ("v0", "v1"), [], data().records, "f" * 64, False)
 
 

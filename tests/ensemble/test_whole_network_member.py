@@ -54,7 +54,7 @@ def pool(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Pool:
     storage.write_json(root / NAME / "engine-made-up.json", {})
     for clip_id in made.frame.clip_id:
         values = rng.integers(0, 256, (3, FRAMES, SIDE * SIDE * 3)).astype(np.float16)
-        store.add(clip_id, dict(zip(("v0", "v1", "t1"), values, strict=True)), "made up")
+        store.add(clip_id, dict(zip(("v0", "v1", "w1"), values, strict=True)), "made up")
     sha256 = storage.sha256_file(pictures)
     record = {"backbone": seeded_i3d.PICTURES, "stream": "rgb", "weights_sha256": sha256}
     return dataclasses.replace(

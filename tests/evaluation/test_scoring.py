@@ -78,7 +78,7 @@ def test_features_on_disk_are_judged_as_those_in_memory(
 ) -> None:
     monkeypatch.setattr(heads, "PREDICT_BATCH", 32)
     pool = synthetic.pool(tmp_path)
-    loaded = [training_data.load(pool.stores, pool.frame, ("v0", "t1"), in_memory=m) for m in (True, False)]
+    loaded = [training_data.load(pool.stores, pool.frame, ("v0", "w1"), in_memory=m) for m in (True, False)]
     in_memory, on_disk = (scoring.predict_rows(model, pool.frame, samples) for samples in loaded)
     assert len(on_disk) == 96
     pd.testing.assert_frame_equal(in_memory, on_disk)

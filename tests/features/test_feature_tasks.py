@@ -75,11 +75,11 @@ def test_features_only_of_folds_takes_the_views_and_variants_of_what_they_hold_o
     folds = EnsembleConfig(cross_validate=2, all_clips=True, tta=3)
     wanted = run_checks.wanted_clips(folds, ExtractConfig(data_root=root, augment=2))
     assert {c.clip_id: c.variants for c in wanted} == dict.fromkeys(
-        ("clip0", "clip1", "clip2", "clip3"), ("v0", "v1", "t1", "t2")
+        ("clip0", "clip1", "clip2", "clip3"), ("v0", "v1", "w1", "w2")
     )
     _, summary = _run(root, "--features-only", wanted=lambda _: wanted)
     (folder, *_) = summary["features"].values()
-    assert FeatureStore(Path(folder)).variants("clip3") == {"v0", "v1", "t1", "t2"}
+    assert FeatureStore(Path(folder)).variants("clip3") == {"v0", "v1", "w1", "w2"}
 
 
 def test_prune_lists_first_and_deletes_only_what_is_unused_and_at_rest(root: Path) -> None:

@@ -113,7 +113,7 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
         pytest.importorskip("openvino")
     config = FeatureConfig(backbone=("efficientnet_lite0",), frames=3)
     paths = [small_videos.write(tmp_path / f"clip{i}.avi", i) for i in range(3)]
-    views = augment.variant_names("t", 4)
+    views = augment.variant_names(augment.VIEW, 4)
     wanted = [WantedClip(storage.sha256_file(path)[:16], path, views) for path in paths]
     stores = extract.ensure(wanted, config, ExtractConfig(engine, data_root=tmp_path)).stores
     shapes = dict.fromkeys(stores, (3, 1280))

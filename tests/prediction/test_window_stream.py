@@ -18,7 +18,7 @@ SIZE = 8
 EVEN = FeatureConfig(frames=10, window_s=2.0, streams=("rgb", "motion"))
 BURSTS = replace(EVEN, streams=("rgb",), frames=8, burst=4, burst_spacing_s=0.2)
 VIEWERS = (Viewer(SIZE, EVEN), Viewer(SIZE, BURSTS))
-VIEWS = ("v0", "t1", "t2")
+VIEWS = ("v0", "w1", "w2")
 
 
 def _frame(number: int, time_s: float) -> TimedFrame:
@@ -76,7 +76,7 @@ def test_windows_and_frames_are_those_of_the_file(fps: float, seconds: float, st
 
 
 def test_every_view_is_drawn_as_for_a_file() -> None:
-    assert VIEWERS[0].draws("stream", VIEWS)["t1"] == augment.draw(EVEN.augment_seed, "stream", "t1")
+    assert VIEWERS[0].draws("stream", VIEWS)["w1"] == augment.draw(EVEN.augment_seed, "stream", "w1")
 
 
 def test_windows_come_as_soon_as_their_frames_are_there() -> None:

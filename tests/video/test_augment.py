@@ -49,7 +49,7 @@ def test_the_plain_variant_is_the_clip_itself() -> None:
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS[:20], "t1", "t2", "t3"])
+@pytest.mark.parametrize("variant", [*VARIANTS[:20], "w1", "w2", "t3"])
 def test_all_frames_of_a_clip_are_altered_alike(variant: str) -> None:
     same = _frames(1) * 4
     d = replace(augment.draw(0, "clip", variant), noise_std=0.0)
@@ -66,7 +66,7 @@ def test_noise_differs_from_frame_to_frame_but_not_from_run_to_run() -> None:
 
 
 def test_every_variant_keeps_shape_type_and_range() -> None:
-    for variant in [*VARIANTS, "t1", "t2"]:
+    for variant in [*VARIANTS, "w1", "w2"]:
         for frame in _apply(_frames(2), augment.draw(0, "clip", variant)):
             assert frame.shape == (SIZE, SIZE, 3)
             assert frame.dtype == np.uint8
@@ -124,11 +124,24 @@ def test_light_is_changed_about_mid_grey_and_by_channel() -> None:
 
 
 def test_test_time_views_alternate_mirroring_and_leave_light_alone() -> None:
-    draws = [augment.draw(0, "clip", v) for v in augment.variant_names("t", 7)]
+    draws = [augment.draw(0, "clip", v) for v in augment.variant_names(augment.VIEW, 7)]
     assert [d.flip for d in draws] == [False, True, False, True, False, True, False]
     for d in draws:
         assert (d.brightness, d.contrast, d.channel_shift) == (0.0, 1.0, (0.0, 0.0, 0.0))
         assert (d.rotation_deg, d.blur_sigma, d.noise_std, d.erase) == (0.0, 0.0, 0.0, None)
+
+
+def test_test_time_views_look_at_the_middle_the_beginning_and_the_end_in_turn() -> None:
+    draws = [augment.draw(0, "clip", v) for v in augment.variant_names(augment.VIEW, 7)]
+    assert [d.place for d in draws] == [0.5, 0.0, 1.0, 0.5, 0.25, 0.75, 0.5]
+    assert {augment.draw(0, "clip", v).place for v in VARIANTS} == {
+        0.5
+    }  # of training, as its caches hold them
+
+
+def test_where_a_view_looks_does_not_alter_its_pictures() -> None:
+    (frame,) = _frames(1)
+    np.testing.assert_array_equal(_colour(augment.Augmenter(augment.Draw(place=1.0), SIZE), frame, 0), frame)
 
 
 def test_training_variants_use_every_kind_of_change_within_its_range() -> None:
@@ -181,11 +194,11 @@ def test_caches_made_before_stay_valid_and_hold_what_would_be_drawn_now() -> Non
 
 def test_variant_names_begin_with_the_plain_clip() -> None:
     assert augment.variant_names("v", 3) == ("v0", "v1", "v2")
-    assert augment.variant_names("t", 2) == ("v0", "t1")
-    assert augment.variant_names("t", 1) == ("v0",)
+    assert augment.variant_names(augment.VIEW, 2) == ("v0", "w1")
+    assert augment.variant_names(augment.VIEW, 1) == ("v0",)
 
 
-@pytest.mark.parametrize("variant", ["v0", *VARIANTS[:20], "t1", "t2"])
+@pytest.mark.parametrize("variant", ["v0", *VARIANTS[:20], "w1", "w2"])
 def test_grey_frames_are_altered_as_their_colour_frames_are(variant: str) -> None:
     frames = [cv2.GaussianBlur(f // 2 + 64, (0, 0), 2.0) for f in _frames(4)]  # nothing is clipped
     d = replace(augment.draw(0, "clip", variant), brightness=5.0)

@@ -84,10 +84,10 @@ def test_a_movement_smaller_than_the_crop_is_in_its_middle() -> None:
 
 
 def test_half_of_the_variants_and_views_show_the_crop() -> None:
-    names = [*augment.variant_names("v", 10), *augment.variant_names("t", 9)[1:]]
+    names = [*augment.variant_names("v", 10), *augment.variant_names(augment.VIEW, 9)[1:]]
     draws = {v: augment.draw(0, "id", v, focus=True) for v in names}
-    assert [v for v, d in draws.items() if d.focus] == ["v2", "v4", "v6", "v8", "t2", "t3", "t6", "t7"]
-    assert [draws[f"t{i}"].flip for i in (1, 2, 3)] == [True, False, True]
+    assert [v for v, d in draws.items() if d.focus] == ["v2", "v4", "v6", "v8", "w2", "w3", "w6", "w7"]
+    assert [draws[f"w{i}"].flip for i in (1, 2, 3)] == [True, False, True]
     for v, d in draws.items():  # the rest of a draw is as without
         assert replace(d, focus=False) == augment.draw(0, "id", v)
 

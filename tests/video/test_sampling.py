@@ -125,3 +125,29 @@ def test_the_middle_of_a_window_is_looked_at_alone_and_all_of_a_shorter_one(
     window = sampling.middle_window(info, 5.0)
     base = sampling.sample(info, window, augment.Draw(), config).base
     np.testing.assert_array_equal(base, sampling.sample_indices(n_frames, 10, first, last - first))
+
+
+@pytest.mark.parametrize(
+    ("n_frames", "views", "seen"), [(100, 1, (30, 69)), (100, 3, (0, 99)), (70, 3, (0, 69)), (30, 3, (0, 29))]
+)
+def test_three_views_of_a_part_of_a_window_see_all_of_it(
+    n_frames: int, views: int, seen: tuple[int, int]
+) -> None:
+    info = decode.VideoInfo(n_frames=n_frames, fps=20.0, width=64, height=48, codec="")
+    config = replace(FeatureConfig(), streams=("rgb",), frames=40, span_s=2.0)
+    window = sampling.middle_window(info, 5.0)
+    draws = [augment.draw(0, "clip", name) for name in augment.variant_names(augment.VIEW, views)]
+    frames = np.concatenate(
+        [
+            sampling.sample(info, window, replace(d, window_start=0.0, window_length=1.0), config).base
+            for d in draws
+        ]
+    )
+    assert (frames.min(), frames.max()) == seen
+
+
+def test_where_a_view_looks_changes_nothing_for_a_backbone_that_looks_at_all_of_a_window() -> None:
+    window = sampling.middle_window(INFO, 5.0)
+    config = replace(FeatureConfig(), streams=("rgb",), frames=10)
+    first, last = (sampling.sample(INFO, window, augment.Draw(place=p), config).base for p in (0.0, 1.0))
+    np.testing.assert_array_equal(first, last)

@@ -39,7 +39,7 @@ class BackboneSampling:
     those that it can take, the first of them where the settings name none of these; empty: all. `spacing_s`: seconds
     between the frames of one step, the steps being evenly spaced over the window; None: all frames are. `largest`: of
     the positions in a picture, how many of the largest values make a feature; None: that is the network's own affair.
-    `span_s`: seconds in the middle of the window that it looks at; None: the whole window.
+    `span_s`: seconds of the window that it looks at, in its middle but for some test-time views; None: all of it.
     """
 
     frames: int | None = None

@@ -73,7 +73,8 @@ class EnsembleConfig(BaseConfig):
     )
     tta: int = option(
         1,
-        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate",
+        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate and "
+        "--leave-one-dataset-out",
         limits=Limits(least=1, most=1000),
     )
     fine_tune_hard: bool = option(

@@ -61,6 +61,7 @@ def finish(
         "selected_by": SELECTED_BY,
         "threshold": DEFAULT_THRESHOLD,
         "threshold_by": THRESHOLD_BY,
+        "views": plans[0].views,
         **({"members_scaled_by": SCALED_BY} if plans[0].averaged.in_logits else {}),
         **({averaging.EARLY_EXIT_KEY: exits} if (exits := plans[0].averaged.exit_record()) else {}),
         **summarised(predictions, in_set),

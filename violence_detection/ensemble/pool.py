@@ -58,7 +58,7 @@ class Pool:
 
     def views(self, clip_ids: Sequence[str], count: int) -> Samples:
         """The clips plain and in `count` - 1 test-time views, (N, count, T, C) an input."""
-        names = augment.variant_names("t", count)
+        names = augment.variant_names(augment.VIEW, count)
         return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
 
     def data(self, fold: Fold, in_memory: bool | None = None) -> Data:
@@ -145,7 +145,7 @@ class Choice:
     def clips(self, frame: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[extract.WantedClip]:
         """The clips of those rows, each with the variants and views that are needed of it."""
         variants = tuple(variants)
-        test_time = augment.variant_names("t", self.views)[1:]
+        test_time = augment.variant_names(augment.VIEW, self.views)[1:]
         is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(self.target)
         return [
             *extract.clips_of(frame[is_train & is_target], combined, (*variants, *test_time)),

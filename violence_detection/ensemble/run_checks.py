@@ -128,7 +128,8 @@ def check(config: EnsembleConfig) -> None:
         raise UserError("--seeds goes with --leave-one-dataset-out")
     if config.tta > 1 and not spread:
         raise UserError(
-            "--tta here is for --cross-validate K; test_ensemble.py has its own to measure the ensemble on val"
+            "--tta here is for --cross-validate K and --leave-one-dataset-out; test_ensemble.py has its own to measure "
+            "the ensemble on val"
         )
 
 

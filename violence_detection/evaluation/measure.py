@@ -166,7 +166,7 @@ def _judge(
     """One set's figures, with the features that they rest on. `combined`: the folder whose val it may have clips of."""
     import pandas as pd
 
-    views = augment.variant_names("t", config.tta)
+    views = augment.variant_names(augment.VIEW, config.tta)
     wanted = extract.clips_of(clips.rows, clips.base, views)
     how = ExtractConfig(
         config.engine, config.backbone_weights, data_root=clips.data_root, workers=config.workers

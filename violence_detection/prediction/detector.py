@@ -82,7 +82,7 @@ class Detector:
                 self.model = self.model.by_all_members()
         if self.model.by_all:
             log.info("all members judge every window: the early exit would decide at this threshold")
-        self.views = augment.variant_names("t", config.tta)
+        self.views = augment.variant_names(augment.VIEW, config.tta)
         self.stride_s = _stride_s(config, self.model.features.window_s)
         self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
         self.viewers = tuple(Viewer(run.backbone.input_size, run.config) for run in self.runs)

@@ -4,8 +4,9 @@ Per-frame randomness would destroy the motion that tells a fight from a hug. A v
 from (seed, clip id, variant name) alone:
     "v0"        the plain clip
     "v1", ...   training variants: geometry, light, blur, noise, erasing, another time window
-    "t1", ...   test-time views: mirrored and gently shifted in time and scale
-With `FeatureConfig.focus`, "v2", "v4", ... and "t2", "t3", "t6", "t7", ... show the part of the picture that moves most
+    "w1", ...   test-time views: mirrored, gently shifted in time and scale; backbones that look at a part of a window
+                see another part of it
+With `FeatureConfig.focus`, "v2", "v4", ... and "w2", "w3", "w6", "w7", ... show the part of the picture that moves most
 (see focus.py).
 """
 
@@ -20,10 +21,15 @@ import numpy as np
 from violence_detection.system.storage import stable_seed
 
 PLAIN = "v0"
+#: Of the names of test-time views. Those of former versions, "t", looked at the middle of a window alone.
+VIEW = "w"
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B
 _BLUR_SIDES = (5, 5)  # of the kernel: enough for the largest sigma, 1.2, to within 3 % of its weight
 _NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame
 _NOISE_PLACES = 1024  # frames after which the noise repeats
+#: Where in a window test-time views look, one after another, of backbones that look at a part of it: with the plain
+#: view in the middle two more see all of a window twice as long as the part.
+_VIEWED = (0.5, 0.0, 1.0, 0.5, 0.25, 0.75)
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,9 @@ class Draw:
     blur_sigma: float = 0.0
     noise_std: float = 0.0
     erase: tuple[float, float, float, float] | None = None  # x, y, width, height as fractions
+    place: float = (
+        0.5  # of a backbone that looks at a part of the window: fraction of the room before that part
+    )
     window_start: float = 0.0  # fraction of the room left by a shorter window
     window_length: float = 1.0  # fraction of the plain window
     noise_seed: int = 0
@@ -83,7 +92,7 @@ class Draw:
 
 
 def variant_names(prefix: str, count: int) -> tuple[str, ...]:
-    """`count` names: "v0", the plain clip, and count - 1 with that prefix ("v" or "t")."""
+    """`count` names: "v0", the plain clip, and count - 1 with that prefix: "v" or `VIEW`."""
     return (PLAIN, *(f"{prefix}{i}" for i in range(1, count)))
 
 
@@ -92,13 +101,17 @@ def draw(seed: int, clip_id: str, variant: str, focus: bool = False) -> Draw:
     if variant == PLAIN:
         return Draw()
     number = int(variant[1:])
-    rng = np.random.default_rng(stable_seed(seed, clip_id, variant))
-    ranges = TRAIN if variant.startswith("v") else TEST_TIME
-    drawn = _draw(rng, ranges)
     if variant.startswith("v"):
+        drawn = _draw(np.random.default_rng(stable_seed(seed, clip_id, variant)), TRAIN)
         return replace(drawn, focus=focus and number % 2 == 0)
+    drawn = _draw(np.random.default_rng(stable_seed(seed, clip_id, f"t{number}")), TEST_TIME)
     # views alternate so that any number of them is balanced
-    return replace(drawn, flip=number % 2 == 1, focus=focus and number % 4 >= 2)
+    return replace(
+        drawn,
+        flip=number % 2 == 1,
+        focus=focus and number % 4 >= 2,
+        place=_VIEWED[number % len(_VIEWED)],
+    )
 
 
 def _draw(rng: np.random.Generator, r: Ranges) -> Draw:
@@ -137,7 +150,9 @@ class Augmenter:
     """
 
     def __init__(self, d: Draw, size: int):
-        only_time = Draw(window_start=d.window_start, window_length=d.window_length, focus=d.focus)
+        only_time = Draw(
+            place=d.place, window_start=d.window_start, window_length=d.window_length, focus=d.focus
+        )
         self._identity = replace(d, noise_seed=0) == only_time
         self._draw, self._size = d, size
         self._maps = _maps(_matrix(d, size), size)

@@ -46,4 +46,6 @@ class ClipConfig(BaseConfig):
     # Not for users: what a video backbone asks for. Its frames come in bursts, at evenly spaced moments.
     burst: int = 1
     burst_spacing_s: float = 0.0
-    span_s: float = 0.0  # seconds in the middle of a window that it looks at; 0: all
+    span_s: float = (
+        0.0  # seconds of a window that it looks at, in its middle but for some test-time views; 0: all
+    )

@@ -2,8 +2,8 @@
 
 A clip is judged on a window of at most `window_s` seconds, sampled at T evenly spaced frames. Motion looks at the next
 three steps of `motion_spacing_s` from each of them. Some video backbones take their frames in bursts instead: at evenly
-spaced moments a few frames, a fixed time apart, or they look at the middle of the window alone, so that what they see
-of a movement depends less on a clip's length.
+spaced moments a few frames, a fixed time apart, or they look at a part of the window alone, the middle unless in
+test-time views, so that what they see of a movement depends less on a clip's length.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def sample(info: VideoInfo, window: Window, d: Draw, config: ClipConfig) -> Samp
     """Where a variant's frames are within a window of the video."""
     if config.span_s:
         span = min(window.length, config.span_s * info.fps)
-        window = Window(window.start + (window.length - span) / 2, span)
+        window = Window(window.start + (window.length - span) * d.place, span)
     length = window.length * d.window_length
     start = window.start + (window.length - length) * d.window_start
     if config.burst > 1:

@@ -25,7 +25,7 @@ from violence_detection.video.sampling import sample, shows_movement, sliding_wi
 #: Rates that a header may state; beyond them it is not believed.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
 #: The plain window, not altered in any way.
-_PLAIN = SimpleNamespace(window_start=0.0, window_length=1.0)
+_PLAIN = SimpleNamespace(place=0.5, window_start=0.0, window_length=1.0)
 
 
 class MomentsOfVideo:
