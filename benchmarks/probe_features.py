@@ -9,6 +9,9 @@ training/kernel_fit.py) is fitted to plain clips of train and val together
 for every input alone, for all of them, and for all but one. Threshold 0.5, chosen beforehand. `without X` is compared
 with all clip by clip; the interval of the difference is by source. `at median`: had each data set's own median been the
 threshold. One JSON line; with --output also a table for reading.
+
+`--beside FILE`: the same beside a network that is not fitted here, whose held-out logits FILE has (see held_out.py);
+figures are means over its fits. i3d_tuned_held_out.csv has those of `i3d_tuned`, the other member of `accurate`.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import SVC
 
+from benchmarks import held_out
+from benchmarks.held_out import HeldOut
 from violence_detection import cli
 from violence_detection.combine import manifest, val_ledger
 from violence_detection.ensemble import pool as pools
@@ -69,6 +74,9 @@ def opened(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Probe, 
 
     `parser` has --seeds.
     """
+    parser.add_argument(
+        "--beside", type=Path, help="held-out logits of a network that judges beside it, .csv"
+    )
     cli.add_config(parser, FeatureConfig)
     cli.add_config(parser, ExtractConfig, skip=("augment", "features_only", "preview", "prune"))
     cli.add_config(parser, HeadConfig)
@@ -77,7 +85,8 @@ def opened(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Probe, 
     combined = how.data_root / "combined_all"
     pool = pools.open_pool(features, how, Choice(set(manifest.read(combined).dataset), all_clips=True))
     samples = pool.plain(sorted(pool.frame.clip_id))
-    return args, Probe(combined, samples, cli.build(HeadConfig, args), args.seeds), pool.failures
+    beside = HeldOut(args.beside, list(samples.rows.clip_id)) if args.beside else None
+    return args, Probe(combined, samples, cli.build(HeadConfig, args), args.seeds, beside), pool.failures
 
 
 def note_look(probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -92,10 +101,15 @@ def note_look(probe: Probe, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 class Probe:
-    """Plain clips, (N, 1, T, C) an input, and the cuts that every choice of inputs is judged by."""
+    """Plain clips, (N, 1, T, C) an input, and the cuts that every choice of inputs is judged by.
 
-    def __init__(self, combined: Path, samples: Samples, head: HeadConfig, seeds: int):
-        self.combined, self.samples, self.head = combined, samples, head
+    `beside`: a network that judges with it, if any.
+    """
+
+    def __init__(
+        self, combined: Path, samples: Samples, head: HeadConfig, seeds: int, beside: HeldOut | None = None
+    ):
+        self.combined, self.samples, self.head, self.beside = combined, samples, head, beside
         self.labels = samples.labels.astype(int)
         self.groups = samples.rows.source_group.to_numpy(str)
         self.datasets = samples.rows.dataset.to_numpy(str)
@@ -119,9 +133,11 @@ class Probe:
             yield from ((f"without {name}", tuple(n for n in names if n != name)) for name in names)
 
     def row(self, name: str, inputs: Sequence[str]) -> dict[str, Any]:
-        """Both figures of these inputs, and what was right: `right_elsewhere` (N,), `right_in_set` (seeds, N)."""
-        elsewhere = self.margins(inputs, self.left_out)
-        in_set = np.array([self.margins(inputs, cut) for cut in self.cuts])
+        """Both figures of these inputs, and what was right, on average: `right_elsewhere` and `right_in_set` (N,)."""
+        elsewhere = self._judged(inputs, self.left_out, self.beside.elsewhere if self.beside else ())
+        in_set = np.concatenate(
+            [self._judged(inputs, cut, self.beside.in_set if self.beside else ()) for cut in self.cuts]
+        )
         log.info("%s: judged", name)
         return {
             "name": name,
@@ -130,9 +146,14 @@ class Probe:
                 "accuracy": round(float(np.mean((in_set >= 0) == self.labels)), 4),
                 "roc_auc": round(float(np.mean([roc_auc_score(self.labels, m) for m in in_set])), 4),
             },
-            "right_elsewhere": (elsewhere >= 0) == self.labels,
+            "right_elsewhere": ((elsewhere >= 0) == self.labels).mean(axis=0),
             "right_in_set": ((in_set >= 0) == self.labels).mean(axis=0),
         }
+
+    def _judged(self, inputs: Sequence[str], parts: Parts, fits: Sequence[np.ndarray]) -> np.ndarray:
+        """What is said of each clip, (fits, N), or (1, N) without a network beside; 0 is the threshold."""
+        margins = self.margins(inputs, parts)
+        return np.array(list(held_out.averaged(margins, fits, parts, self.labels))) if fits else margins[None]
 
     def margins(self, inputs: Sequence[str], parts: Parts) -> np.ndarray:
         """What the machine says of each clip, by the part that holds it out: (N,); 0 is the threshold."""
@@ -149,14 +170,14 @@ class Probe:
             margins[judged] = machine.decision_function(alike[judged])
         return margins
 
-    def _elsewhere(self, margins: np.ndarray) -> dict[str, Any]:
+    def _elsewhere(self, said: np.ndarray) -> dict[str, Any]:
         by_dataset = {}
         for _, judged in self.left_out:
-            labels, m = self.labels[judged], margins[judged]
+            labels, m = self.labels[judged], said[:, judged]
             by_dataset[self.datasets[judged[0]]] = {
                 "accuracy": round(float(np.mean((m >= 0) == labels)), 4),
-                "roc_auc": round(float(roc_auc_score(labels, m)), 4),
-                "at_median": round(float(np.mean((m >= np.median(m)) == labels)), 4),
+                "roc_auc": round(float(np.mean([roc_auc_score(labels, one) for one in m])), 4),
+                "at_median": round(float(np.mean((m >= np.median(m, axis=1)[:, None]) == labels)), 4),
             }
         means = {k: round(float(np.mean([d[k] for d in by_dataset.values()])), 4) for k in MEASURES}
         return {**means, "by_dataset": by_dataset}

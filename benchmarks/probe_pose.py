@@ -6,7 +6,7 @@
 As probe_features.py, with poses as one more kernel (a Gaussian one of standardised numbers, see pose_statistics.py),
 which counts as much as both clips' people are seen: `seen`; `everywhere`: alike for all. `shuffled`: frames in another
 order, a control. Poses are looked at in 25 frames of the middle 2.4 s and kept in --poses (0.8 processor seconds a
-clip). The gain over the features alone has an interval by source. One JSON line.
+clip). The gain over the features alone has an interval by source. One JSON line. `--beside` as there.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class PosedProbe(Probe):
     """The probe with poses as one more kernel. `looked`: of each clip, what `look` gives."""
 
     def __init__(self, probe: Probe, seeds: int, looked: Sequence[tuple[np.ndarray, float]]):
-        super().__init__(probe.combined, probe.samples, probe.head, seeds)
+        super().__init__(probe.combined, probe.samples, probe.head, seeds, probe.beside)
         rng = np.random.default_rng(0)
         self._in_order = _numbers(looked)
         self._shuffled = _numbers(
