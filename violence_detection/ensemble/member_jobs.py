@@ -139,6 +139,7 @@ def run(
         )
     for job in jobs:
         _note_clips(job)
+        _note_ranges(job)
     return [trained for trained in done if trained is not None]
 
 
@@ -153,12 +154,22 @@ def _note_clips(job: TrainingJob) -> None:
         trained_clips.write(job.folder, by_role, [job.start.parent] if job.start else [])
 
 
+def _note_ranges(job: TrainingJob) -> None:
+    """Measure what judging in 8 bits needs of a whole network that was trained by a run that was killed before it."""
+    from violence_detection.training import activation_ranges, run_folder
+
+    if job.architecture in PICTURES_OF and not (job.folder / run_folder.RANGES_NAME).is_file():
+        activation_ranges.ensure(job.folder, job.pool.data(job.fold, in_memory=False).train)
+
+
 def finished(job: TrainingJob) -> Trained | None:
-    """The result of a job that was done before, by the same settings and clips."""
-    from violence_detection.training import run_folder
+    """The result of a job that was done before, by the same settings and clips, and whose files are there and whole."""
+    from violence_detection.training import damaged_run, run_folder
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
-    if not (result.is_file() and config.is_file()) or run_folder.read_object(config).get("job") != job.key:
+    if not (result.is_file() and config.is_file()) or damaged_run.fault(job.folder):
+        return None  # what is wrong with it, training says
+    if run_folder.read_object(config).get("job") != job.key:
         return None
     return run_folder.read_result(result)
 
