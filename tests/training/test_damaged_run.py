@@ -152,6 +152,16 @@ def test_a_member_whose_weights_are_gone_is_not_taken_for_trained(tmp_path: Path
     assert damaged_run.fault(job.folder) is None
 
 
+def test_a_start_that_came_with_its_weights_alone_is_gone_on_from(tmp_path: Path) -> None:
+    (_, job) = synthetic.jobs(tmp_path / "features", tmp_path / "models")
+    strategy = tf.distribute.get_strategy()
+    (start,) = member_jobs.run([job], strategy=strategy)
+    start.model_path.unlink()
+    going_on = dataclasses.replace(job, folder=tmp_path / "further", start=start.model_path)
+    (trained,) = member_jobs.run([going_on], strategy=strategy)
+    assert member_jobs.finished(going_on) == trained
+
+
 def test_given_weights_whose_compressed_bytes_are_damaged_are_named(tmp_path: Path) -> None:
     file = tmp_path / given_weights.FILE_NAME
     np.savez_compressed(file, np.random.default_rng(0).integers(0, 9, (100, 50)).astype(np.float32))

@@ -89,6 +89,13 @@ class TrainingJob:
 
         return given_weights.record_of(self.folder)
 
+    @property
+    def _start_file(self) -> Path | None:
+        """Of the two files of `start` the one that decides; a model may have come here with its weights alone."""
+        from violence_detection.training import run_folder
+
+        return self.start if self.start is None or self.start.is_file() else run_folder.stored(self.start)
+
     @functools.cached_property
     def key(self) -> str:
         """Hash of all that decides the outcome; the folder's config.json carries it."""
@@ -106,7 +113,7 @@ class TrainingJob:
                 "clips": self.fold.sha256,
                 "features": key.as_recorded(self.settings.features),
                 "records": self.pool.records,
-                "start": storage.sha256_file(self.start) if self.start else None,
+                "start": storage.sha256_file(self._start_file) if self._start_file else None,
                 **settings,
             },
             64,
