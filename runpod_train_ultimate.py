@@ -50,7 +50,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--output", type=Path, default=Path("models_ultimate"), help="(default: models_ultimate)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace a model trained with other settings"
+        "--overwrite",
+        action="store_true",
+        help="replace a model trained with other settings, or whose files are damaged or lost",
     )
     parser.add_argument(
         "--check", action="store_true", help="say what is there and what it will take; train nothing"

@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=Path, default=Path("models_ensemble"), help="(default: models_ensemble)"
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace members trained with other settings"
+        "--overwrite",
+        action="store_true",
+        help="replace members trained with other settings, or whose files are damaged or lost",
     )
     args = cli.parse(parser, argv, log_name="training_ensemble")
     asked, how = cli.build(EnsembleConfig, args), cli.build(ExtractConfig, args)

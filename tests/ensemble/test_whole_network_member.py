@@ -158,6 +158,9 @@ def test_weights_that_lie_in_its_folder_are_taken_and_not_trained(
     assert "weights given, not trained here" in card
     assert "by one head that is a whole network, trained end to end. Classes" in card
     assert member_jobs.finished(job())
+    (trained.folder / run_folder.RANGES_NAME).unlink()  # as if it had been killed before they were measured
+    member_jobs.run([job()], strategy=tf.distribute.get_strategy())
+    assert (trained.folder / run_folder.RANGES_NAME).is_file()
     _check_shipped(trained, selection.rows, selection.plain(), pictures, tmp_path)
     given.unlink()
     assert job().key == untold, "without the file it is an ordinary member"

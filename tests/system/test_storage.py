@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from violence_detection.errors import UserError
+from violence_detection.errors import DamagedFile, UserError
 from violence_detection.system import storage
 
 
@@ -384,6 +384,12 @@ def test_text_that_a_person_has_saved_is_read_with_its_mark_or_without(tmp_path:
     path.write_bytes('{"a":\r\n "größer"}\r'.encode(encoding))
     assert storage.read_text(path) == '{"a":\n "größer"}\n'
     assert storage.read_json(path) == {"a": "größer"}
+
+
+def test_a_file_of_brackets_alone_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(DamagedFile, match=r"deep\.json is damaged"):
+        storage.read_json(tmp_path / "deep.json")
 
 
 def test_a_damaged_file_is_named_with_the_line_whoever_catches_it(tmp_path: Path) -> None:

@@ -89,6 +89,13 @@ class TrainingJob:
 
         return given_weights.record_of(self.folder)
 
+    @property
+    def _start_file(self) -> Path | None:
+        """Of the two files of `start` the one that decides; a model may have come here with its weights alone."""
+        from violence_detection.training import run_folder
+
+        return self.start if self.start is None or self.start.is_file() else run_folder.stored(self.start)
+
     @functools.cached_property
     def key(self) -> str:
         """Hash of all that decides the outcome; the folder's config.json carries it."""
@@ -106,7 +113,7 @@ class TrainingJob:
                 "clips": self.fold.sha256,
                 "features": key.as_recorded(self.settings.features),
                 "records": self.pool.records,
-                "start": storage.sha256_file(self.start) if self.start else None,
+                "start": storage.sha256_file(self._start_file) if self._start_file else None,
                 **settings,
             },
             64,
@@ -139,6 +146,7 @@ def run(
         )
     for job in jobs:
         _note_clips(job)
+        _note_ranges(job)
     return [trained for trained in done if trained is not None]
 
 
@@ -153,12 +161,22 @@ def _note_clips(job: TrainingJob) -> None:
         trained_clips.write(job.folder, by_role, [job.start.parent] if job.start else [])
 
 
+def _note_ranges(job: TrainingJob) -> None:
+    """Measure what judging in 8 bits needs of a whole network that was trained by a run that was killed before it."""
+    from violence_detection.training import activation_ranges, run_folder
+
+    if job.architecture in PICTURES_OF and not (job.folder / run_folder.RANGES_NAME).is_file():
+        activation_ranges.ensure(job.folder, job.pool.data(job.fold, in_memory=False).train)
+
+
 def finished(job: TrainingJob) -> Trained | None:
-    """The result of a job that was done before, by the same settings and clips."""
-    from violence_detection.training import run_folder
+    """The result of a job that was done before, by the same settings and clips, and whose files are there and whole."""
+    from violence_detection.training import damaged_run, run_folder
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
-    if not (result.is_file() and config.is_file()) or run_folder.read_object(config).get("job") != job.key:
+    if not (result.is_file() and config.is_file()) or damaged_run.fault(job.folder):
+        return None  # what is wrong with it, training says
+    if run_folder.read_object(config).get("job") != job.key:
         return None
     return run_folder.read_result(result)
 

@@ -381,12 +381,16 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises DamagedFile, naming file and line."""
+    """Read a JSON file. Raises DamagedFile, naming the file, and the line where it is one."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as e:
         raise DamagedFile(
             f"{path} is damaged: {e.msg} in line {e.lineno}, column {e.colno}. Mend it, or put a whole one in its place"
+        ) from e
+    except RecursionError as e:
+        raise DamagedFile(
+            f"{path} is damaged: lists or objects within others without end. Put a whole one in its place"
         ) from e
 
 

@@ -9,12 +9,14 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import keras
+from typing import TYPE_CHECKING
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import run_folder
+
+if TYPE_CHECKING:
+    import keras
 
 _FOLDER_NAME, _STATE_NAME = "checkpoint", "state.json"
 
@@ -30,12 +32,17 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
+def state_of(folder: Path) -> Path:
+    """The state file of the run in `folder`, which is there from the end of its first epoch on."""
+    return folder / _FOLDER_NAME / _STATE_NAME
+
+
 def read(folder: Path) -> tuple[TrainingState, Path] | None:
     """The state at the end of the last epoch of the run in `folder` and the file of its model; None before the first.
 
     Raises UserError if it cannot be used.
     """
-    path = folder / _FOLDER_NAME / _STATE_NAME
+    path = state_of(folder)
     if not path.is_file():
         return None
     saved = run_folder.read_object(path)

@@ -13,6 +13,7 @@ import dataclasses
 import logging
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,5 +91,14 @@ def _read(path: Path) -> list[np.ndarray]:
                 )
             names = [*(numbered[i] for i in range(len(numbered))), *last]
             return [np.asarray(stored[name], np.float32) for name in names]
-    except (ValueError, OSError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as e:
+    except (
+        ValueError,
+        OSError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+        RuntimeError,
+    ) as e:
         raise UserError(f"{path} cannot be used ({e}). Write it with numpy.savez(path, *arrays)") from e

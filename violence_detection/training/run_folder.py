@@ -119,15 +119,20 @@ def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Tr
                 f"{folder} holds a model trained with other settings or data ({path}). "
                 "Give another --output, or --overwrite to train anew in its place"
             )
-        models = [name for model in (BEST_NAME, FINAL_NAME) for name in (str(weights_of(Path(model))), model)]
-        for stale in (RESULT_NAME, *models, CLIPS_NAME, "checkpoint/state.json", LOG_NAME, RANGES_NAME):
-            (folder / stale).unlink(missing_ok=True)
-        for events in sorted((folder / BOARD_NAME).rglob("events.out.*")):
-            events.unlink()
-    result = folder / RESULT_NAME
-    if overwrite or not result.is_file():  # also of a run that goes on: an engine may have joined meanwhile
+        clear(folder)
+    # also of a run that goes on: an engine may have joined meanwhile; that of a finished one has its calibration
+    if not (folder / RESULT_NAME).is_file():
         storage.write_json(path, record)
     return finished(folder)
+
+
+def clear(folder: Path) -> None:
+    """Remove what the run in `folder` has made, its completion record first and its settings last."""
+    models = [name for model in (BEST_NAME, FINAL_NAME) for name in (str(weights_of(Path(model))), model)]
+    stale = (RESULT_NAME, *models, CLIPS_NAME, "checkpoint/state.json", LOG_NAME, RANGES_NAME)
+    events = sorted((folder / BOARD_NAME).rglob("events.out.*"))
+    for path in (*(folder / name for name in stale), *events, folder / CONFIG_NAME):
+        path.unlink(missing_ok=True)
 
 
 def _outcome(record: Mapping[str, Any]) -> str:

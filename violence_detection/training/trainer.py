@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.constants import CLASS_NAMES, __version__
+from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.training import (
     activation_ranges,
+    damaged_run,
     fine_tuning,
     given_weights,
     kernel_fit,
@@ -92,7 +94,8 @@ def train(
 
     Data without a selection part need a record with a step plan.
 
-    Raises UserError if the folder holds a run with other settings (unless `overwrite`), if the loss is no longer a
+    Raises UserError if the folder holds a run with other settings, or one with damaged or lost files (unless
+    `overwrite`, which trains anew in its place), if the loss is no longer a
     number, or if a single clip at a time does not fit the device's memory.
     """
     trained = _trained(record, data, folder, strategy, overwrite, start, usd_per_hour, backbone_weights)
@@ -115,6 +118,11 @@ def _trained(
     if record["architecture"] != KERNEL:  # which makes no steps; before the folder is that of these settings
         batch = min(config.batch_size, len(data.train))
         micro_batches.parts_of(batch, strategy.num_replicas_in_sync, config.accumulate)
+    if wrong := damaged_run.fault(folder):
+        if not overwrite:
+            raise UserError(f"{wrong}. Or give --overwrite to train anew in its place")
+        log.warning("%s. With --overwrite it is trained anew in its place", wrong)
+        run_folder.clear(folder)
     finished = run_folder.claim_folder(folder, record, overwrite)
     if not finished or not trained_clips.has_table(folder):  # also of one that an earlier version finished
         by_role = {trained_clips.TRAIN: data.train.rows, trained_clips.SELECTION: data.selection.rows}

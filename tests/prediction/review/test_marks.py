@@ -43,10 +43,16 @@ def test_marks_by_video_in_order_of_time(tmp_path: Path) -> None:
     "changed",
     [{"format": "x"}, {"version": 2}, {"marks": [{"path": "a", "start_s": 5, "end_s": 5, "mark": "right"}]},
      {"marks": [{"path": "a", "start_s": 5, "end_s": 6, "mark": "maybe"}]}, {"reviewed": None},
-     {"marks": [{"path": "a", "start_s": "x", "end_s": 6, "mark": "right"}]}],
+     {"marks": [{"path": "a", "start_s": "x", "end_s": 6, "mark": "right"}]}, {"reviewed": "b.mp4"},
+     {"marks": [{"path": "a", "start_s": 5, "end_s": 10**400, "mark": "right"}]}, {"model": ["m"]},
+     {"marks": [{"path": "a", "start_s": 5, "end_s": float("inf"), "mark": "right"}]}, {"reviewed": [["b.mp4"]]}],
 )  # fmt: skip
 def test_what_holds_no_marks_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(DamagedFile, match=r"marks\.json"):
         marks.read(_write(tmp_path / "marks.json", **changed))
     with pytest.raises(UserError, match="no file at"):
         marks.read(tmp_path / "missing.json")
+
+
+def test_a_model_that_is_not_known_may_be_null(tmp_path: Path) -> None:
+    assert marks.read(_write(tmp_path / "marks.json", model=None)).model == ""

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,20 +65,30 @@ def read(path: Path) -> Marks:
     if not isinstance(stored, dict) or (stored.get("format"), stored.get("version")) != (FORMAT, VERSION):
         raise DamagedFile(f"{path} holds no marks, as the page that --timeline makes saves them")
     try:
-        by_video: dict[str, list[Mark]] = {str(name): [] for name in stored["reviewed"]}
+        reviewed, model = _paths(stored["reviewed"]), stored.get("model") or ""
+        if not isinstance(model, str):
+            raise TypeError(f"model is {model!r}, not text")
+        by_video: dict[str, list[Mark]] = {name: [] for name in reviewed}
         for entry in stored["marks"]:
             by_video.setdefault(str(entry["path"]), []).append(_mark(entry))
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise DamagedFile(f"{path} holds damaged marks ({type(e).__name__}: {e}). Save them again") from e
     return Marks(
         {name: sorted(found, key=lambda m: (m.start_s, m.end_s)) for name, found in sorted(by_video.items())},
-        frozenset(map(str, stored["reviewed"])),
-        str(stored.get("model", "")),
+        frozenset(reviewed),
+        model,
     )
+
+
+def _paths(found: Any) -> list[str]:
+    """The videos that were looked at. Raises TypeError for anything but a list of texts."""
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise TypeError(f"reviewed is {found!r:.100}, not a list of paths")
+    return found
 
 
 def _mark(entry: Mapping[str, Any]) -> Mark:
     mark = Mark(float(entry["start_s"]), float(entry["end_s"]), str(entry["mark"]))
-    if mark.mark not in (RIGHT, WRONG, MISSED) or not 0 <= mark.start_s < mark.end_s:
+    if mark.mark not in (RIGHT, WRONG, MISSED) or not 0 <= mark.start_s < mark.end_s < math.inf:
         raise ValueError(f"{mark} is no mark")
     return mark

@@ -1,0 +1,45 @@
+"""What is wrong with the files of a training run, looked for before any work.
+
+A file that is damaged or gone keeps a run from going on, and a finished one from being used. `--overwrite` then trains
+anew in its place; a run with nothing wrong goes on with it as without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from violence_detection.backbones import keras_archive
+from violence_detection.errors import UserError
+from violence_detection.training import checkpoint, run_folder
+from violence_detection.training.config import PICTURES_OF
+
+
+def fault(folder: Path) -> str | None:
+    """Why the run in `folder` can neither be used nor gone on with; None where nothing is wrong, or there is none."""
+    config, result = folder / run_folder.CONFIG_NAME, folder / run_folder.RESULT_NAME
+    if not config.is_file():
+        there = [path for path in (result, checkpoint.state_of(folder)) if path.is_file()]
+        return f"{there[0]} is of a run whose settings are not known: {config} is gone" if there else None
+    try:
+        architecture = run_folder.read_object(config).get("architecture")
+        if run_folder.finished(folder):
+            best = run_folder.stored(folder / run_folder.BEST_NAME)
+            return None if best.is_file() else f"{result} says that training has ended, but {best} is gone"
+        _check_unfinished(folder, chooses=architecture not in PICTURES_OF)
+    except UserError as e:
+        return str(e)
+    return None
+
+
+def _check_unfinished(folder: Path, chooses: bool) -> None:
+    """Raise UserError where the state at the end of the last epoch cannot be used.
+
+    `chooses`: whether the end takes the weights of the best epoch from the disk.
+    """
+    if not (found := checkpoint.read(folder)):
+        return
+    state, model = found
+    for file in (model, *[folder / run_folder.BEST_NAME] * (chooses and state.best_epoch >= 0)):
+        if not file.is_file():
+            raise UserError(f"{file}, with which training would go on, is gone")
+        keras_archive.check_weights(file)
