@@ -110,15 +110,26 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def holds_another(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a run with another outcome than that of `record` has the folder."""
+    path = folder / CONFIG_NAME
+    return path.is_file() and _outcome(read_object(path)) != _outcome(record)
+
+
+def refusal(folder: Path) -> UserError:
+    """What is said where a folder holds another run, which is not to be replaced."""
+    return UserError(
+        f"{folder} holds a model trained with other settings or data ({folder / CONFIG_NAME}). "
+        "Give another --output, or --overwrite to train anew in its place"
+    )
+
+
 def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Trained | None:
     """Start or continue a run in `folder`; the finished run if it is there already."""
     path = folder / CONFIG_NAME
-    if path.is_file() and _outcome(read_object(path)) != _outcome(record):
+    if holds_another(folder, record):
         if not overwrite:
-            raise UserError(
-                f"{folder} holds a model trained with other settings or data ({path}). "
-                "Give another --output, or --overwrite to train anew in its place"
-            )
+            raise refusal(folder)
         models = [name for model in (BEST_NAME, FINAL_NAME) for name in (str(weights_of(Path(model))), model)]
         for stale in (RESULT_NAME, *models, CLIPS_NAME, "checkpoint/state.json", LOG_NAME, RANGES_NAME):
             (folder / stale).unlink(missing_ok=True)

@@ -74,6 +74,12 @@ def log_settings(record: Mapping[str, Any]) -> None:
     log.info("  augment: %s", record["augment"])
 
 
+def check_batch(architecture: str, config: TrainConfig, clips: int, replicas: int) -> None:
+    """Raise UserError where the batches of so many clips cannot be cut as `config` says."""
+    if architecture != KERNEL:  # which makes no steps
+        micro_batches.parts_of(min(config.batch_size, clips), replicas, config.accumulate)
+
+
 def train(
     record: Mapping[str, Any],
     data: Data,
@@ -112,9 +118,8 @@ def _trained(
     backbone_weights: Path | None,
 ) -> Trained:
     config = TrainConfig(**record["train"])
-    if record["architecture"] != KERNEL:  # which makes no steps; before the folder is that of these settings
-        batch = min(config.batch_size, len(data.train))
-        micro_batches.parts_of(batch, strategy.num_replicas_in_sync, config.accumulate)
+    # before the folder is that of these settings
+    check_batch(record["architecture"], config, len(data.train), strategy.num_replicas_in_sync)
     finished = run_folder.claim_folder(folder, record, overwrite)
     if not finished or not trained_clips.has_table(folder):  # also of one that an earlier version finished
         by_role = {trained_clips.TRAIN: data.train.rows, trained_clips.SELECTION: data.selection.rows}
