@@ -304,6 +304,36 @@ def test_refused_it_leaves_what_other_settings_have_made_as_it_is(
     assert _records(output) == before
 
 
+def _swapped(pool: Pool) -> Pool:
+    """The pool, with the labels of two clips of one source and data set mended in the manifest."""
+    frame, key = pool.frame.copy(), ["source_group", "dataset"]
+    source = next(rows for _, rows in frame.groupby(key, sort=True) if rows.label.nunique() == 2)
+    mended = {"fight": "nonfight", "nonfight": "fight"}
+    two = [source.index[source.label == label][0] for label in mended]
+    frame.loc[two, "label"] = frame.loc[two, "label"].map(mended)
+    return dataclasses.replace(pool, frame=frame, manifest_sha256="0" * 64)
+
+
+def test_labels_that_were_mended_are_not_taken_for_trained_on(pool: Pool, tmp_path: Path) -> None:
+    config, output = dataclasses.replace(CONFIG, members=("kernel",)), tmp_path / "models"
+    _run(pool, output, config).run()
+    before, mended = _records(output), _swapped(pool)
+    run = _run(mended, output, config)
+    assert run.plan(2, config.members).folds == _run(pool, output).plan(2, config.members).folds
+    with pytest.raises(UserError, match="holds a model trained with other settings or data"):
+        run.run()
+    assert _records(output) == before
+    dataclasses.replace(run, overwrite=True).run()
+    after = _records(output)
+    weights = {n: after[n] != before[n] for n in after if n.endswith("best_model.safetensors")}
+    assert weights["final/kernel/best_model.safetensors"]
+    assert sum(weights.values()) > 1, "the folds that train on them, too"
+    oof = cross_validation.read_predictions(output / "oof_predictions.csv").set_index("clip_id")
+    assert (oof.label == mended.frame.set_index("clip_id").label[oof.index]).all()
+    _run(dataclasses.replace(mended, manifest_sha256="1" * 64), output, config).run()
+    assert _records(output) == after, "of other clips of the manifest nothing is trained on"
+
+
 def test_a_final_fit_that_may_not_be_replaced_stays_whole(
     done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
 ) -> None:

@@ -112,6 +112,13 @@ class TrainingJob:
             64,
         )
 
+    @functools.cached_property
+    def labels_sha256(self) -> str:
+        """Hash of what its clips are taken for; config.json carries it beside the key."""
+        # whole networks draw clips evenly from data sets
+        columns = ("dataset", "label") if self.architecture in PICTURES_OF else ("label",)
+        return self.pool.labels_sha256([*self.fold.train, *self.fold.selection], columns)
+
 
 def run(
     jobs: Sequence[TrainingJob],
@@ -167,11 +174,18 @@ def _note_clips(job: TrainingJob) -> None:
 
 
 def finished(job: TrainingJob) -> Trained | None:
-    """The result of a job that was done before, by the same settings and clips."""
+    """The result of a job that was done before, by the same settings, clips and labels.
+
+    What an earlier version trained has no hash of the labels; they are then taken to be the same.
+    """
     from violence_detection.training import run_folder
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
-    if not (result.is_file() and config.is_file()) or run_folder.read_object(config).get("job") != job.key:
+    if not (result.is_file() and config.is_file()):
+        return None
+    found = run_folder.read_object(config)
+    labels = found.get(run_folder.LABELS_KEY, job.labels_sha256)
+    if found.get("job") != job.key or labels != job.labels_sha256:
         return None
     return run_folder.read_result(result)
 
@@ -193,13 +207,13 @@ def _check(job: TrainingJob, replicas: int) -> None:
 
 def _record(job: TrainingJob, data: Data) -> dict[str, Any]:
     """The config.json of the job on its fold's data."""
-    from violence_detection.training import trainer
+    from violence_detection.training import run_folder, trainer
 
     s = job.settings
     record = trainer.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
     if job.plan:
         record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
-    return {**record, **job.given, "job": job.key}
+    return {**record, **job.given, "job": job.key, run_folder.LABELS_KEY: job.labels_sha256}
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:

@@ -50,6 +50,8 @@ LEFT_OUT_NAME = "leave_one_dataset_out.json"
 FINAL_KEY = "final_fit"
 #: Where config.json has the SHA-256 of weights that were given and not trained; see training/given_weights.py.
 GIVEN_KEY = "given_weights_sha256"
+#: Where config.json of a member, and the record of the folds, have the hash of what the clips were taken for.
+LABELS_KEY = "labels_sha256"
 #: No record of ours is nearly as large.
 _MOST_BYTES = 64 << 20
 
@@ -110,6 +112,19 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def require_room_for(folder: Path, ensemble: bool) -> None:
+    """Raise UserError where the folder of a single model is to take an ensemble, or the other way round.
+
+    Of the two the ensemble would be used, under the name, the card and the calibration of both.
+    """
+    there = CONFIG_NAME if ensemble else ENSEMBLE_NAME
+    if (folder / there).is_file():
+        holds, made = ("a single model", "ensemble") if ensemble else ("an ensemble", "single model")
+        raise UserError(
+            f"{folder} holds {holds} ({there}) and takes no {made} beside it. Give another --output"
+        )
+
+
 def holds_another(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether a run with another outcome than that of `record` has the folder."""
     path = folder / CONFIG_NAME
@@ -144,8 +159,7 @@ def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Tr
 def _outcome(record: Mapping[str, Any]) -> str:
     """Hash of what decides a run's outcome. Engines that share a cache are alike: one may join between two starts.
 
-    The calibration is added when training has ended.
+    The calibration is added when training has ended; labels are those of the manifest, whose hash counts.
     """
-    return storage.stable_hash(
-        {k: v for k, v in record.items() if k not in ("feature_engines", CALIBRATION_KEY)}
-    )
+    others = ("feature_engines", CALIBRATION_KEY, LABELS_KEY)
+    return storage.stable_hash({k: v for k, v in record.items() if k not in others})
