@@ -75,8 +75,9 @@ def _train(args: argparse.Namespace, train: TrainConfig, command: str) -> int:
     if done := feature_tasks.run(task, features, how, args.output, lambda: devices.set_up(train)):
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)
-    from violence_detection.training import training_data
+    from violence_detection.training import run_folder, training_data
 
+    run_folder.require_room_for(args.output, ensemble=False)
     training_data.check(features, how)  # before the seconds that TensorFlow takes
     from violence_detection.evaluation import calibrate, measure, scoring
     from violence_detection.models import model_card

@@ -233,7 +233,7 @@ class Seed:
         assert oof is not None  # written by the line before
         hard.fine_tune(
             EnsembleConfig(), self.pool, self.fold, self.settings, oof, self.folder,
-            lambda jobs: member_jobs.run(jobs, at_once=at_once), overwrite=False,
+            lambda jobs, before: member_jobs.run(jobs, at_once=at_once, before=before), overwrite=False,
         )  # fmt: skip
         views = self.pool.views(self.fold.held_out, self.views)
         p: dict[str, np.ndarray] = {}

@@ -116,6 +116,31 @@ def test_a_second_run_into_an_output_is_told_who_has_it(name: str, tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "there", "said"),
+    [
+        (
+            "runpod_train_ultimate.py",
+            "ensemble.json",
+            "holds an ensemble (ensemble.json) and takes no single model",
+        ),
+        (
+            "train_ensemble_models.py",
+            "config.json",
+            "holds a single model (config.json) and takes no ensemble",
+        ),
+    ],
+)
+def test_a_single_model_and_an_ensemble_never_share_a_folder(
+    name: str, there: str, said: str, tmp_path: Path
+) -> None:
+    storage.write_json(tmp_path / "models" / there, {})
+    done = _run(name, "--data-root", tmp_path, "--output", "models", cwd=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert [p.name for p in (tmp_path / "models").iterdir()] == [there]
+
+
 def test_looking_at_what_is_there_needs_no_output_of_its_own(tmp_path: Path) -> None:
     _combined(tmp_path)
     with storage.only_one(tmp_path / "out", "the first"):

@@ -220,6 +220,9 @@ WRONG = {
     "a.mp4,fight,,,-1,3": "start_s '-1' is no number",
     "a.mp4,fight,,,1,inf": "end_s 'inf' is no number",
     "a.mp4,fight,,,nan,3": "start_s 'nan' is no number",
+    f"{'n' * 300}.mp4,fight,,,,": "nnn.mp4 cannot be read: File name too long",
+    "a.mp4/b.mp4,fight,,,,": "b.mp4 cannot be read: Not a directory",
+    "a\0.mp4,fight,,,,": "control characters",
 }
 
 
@@ -239,6 +242,23 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     own = table(tmp_path, "", 'a.mp4,fight,"two\nlines"', "gone.mp4,fight,", header="path,label,source")
     assert list(reasons(read(own)[0])) == [5]
+
+
+def test_a_quotation_mark_that_is_not_closed_is_named_by_its_line(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    own = table(tmp_path, "a.mp4,fight", '"b.mp4,nonfight', "c.mp4,nonfight")
+    (found,) = read(own)
+    assert [c.rel for c in found.clips] == ["a.mp4"]
+    assert list(reasons(found)) == [3]
+    assert "the path goes over several lines" in reasons(found)[3]
+    own = table(tmp_path, "a.mp4,fight", '"b.mp4,nonfight', *["c.mp4,nonfight"] * 10_000)
+    with pytest.raises(UserError, match=r"clips.csv:3 cannot be read .*quotation mark"):
+        read(own)
+
+
+def test_a_name_that_no_file_can_have_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no .*nnn"):
+        read(f"mine={tmp_path / ('n' * 300)}")
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,43 @@ def test_archive_lying_in_the_raw_folder_is_not_taken_for_the_data_set(bench: Be
         bench.run("kaggle_set")
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ([".DS_Store"], "holds only empty folders"),
+        ([".DS_Store", "fights.zip"], "holds archives and no video; move the published one to"),
+        (["fights.zip", "fights.zip.md5"], "holds archives and no video; move the published one to"),
+        (["README.txt"], "holds no video, only README.txt. Unpack"),
+    ],
+)
+def test_a_folder_without_a_video_is_never_taken_for_the_data_set(
+    bench: Bench, names: list[str], said: str
+) -> None:
+    bench.raw("kaggle_set").mkdir(parents=True)
+    for name in names:
+        (bench.raw("kaggle_set") / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=said):
+        bench.run("kaggle_set")
+    assert sorted(p.name for p in bench.raw("kaggle_set").iterdir()) == sorted(names)
+
+
+def test_what_systems_write_into_folders_makes_no_data_set_damaged(bench: Bench) -> None:
+    bench.server.files["/plain.zip"] = Served(zipped({**bench.plain_files, "Set/.DS_Store": b"a"}))
+    for name, content in {**bench.files, "Set/Thumbs.db": b"a"}.items():
+        path = bench.raw("kaggle_set") / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    assert [o.status for o in bench.run("kaggle_set", "plain_set").outcomes] == ["adopted", "downloaded"]
+    (bench.raw("kaggle_set") / "Set" / "Thumbs.db").write_bytes(b"longer")
+    (bench.raw("kaggle_set") / "Set" / "fight" / ".DS_Store").write_bytes(b"new")
+    (bench.raw("plain_set") / "Set" / ".DS_Store").write_bytes(b"longer")
+    assert [o.status for o in bench.run("kaggle_set", "plain_set").outcomes] == ["skipped", "skipped"]
+    outcomes = download.verify(bench.config("kaggle_set", "plain_set")).outcomes
+    assert [o.status for o in outcomes] == ["whole", "whole"]
+    (bench.raw("plain_set") / "Set" / ".DS_Store").unlink()
+    assert [o.status for o in bench.run("plain_set").outcomes] == ["skipped"]
+
+
 def test_tree_linked_from_elsewhere_is_recorded(bench: Bench, tmp_path: Path) -> None:
     for name, content in bench.files.items():
         path = tmp_path / "elsewhere" / name

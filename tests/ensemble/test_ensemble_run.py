@@ -313,6 +313,30 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
 
 
 @pytest.mark.slow
+def test_tuned_members_that_may_not_be_replaced_stay_whole(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
+) -> None:
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    before = {p: p.read_bytes() for p in (tmp_path / "hard").rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="hard/average holds a model"):
+        _run(dataclasses.replace(CONFIG, hard_learning_rate=1e-3), pool, tmp_path).run()
+    assert {p: p.read_bytes() for p in (tmp_path / "hard").rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
+def test_figures_of_left_out_data_sets_that_may_not_be_replaced_stay(pool: Pool, tmp_path: Path) -> None:
+    clips, config = _three_sets(pool), EnsembleConfig(members=("kernel",), leave_one_dataset_out=True)
+    _run(config, clips, tmp_path).run()
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    other = dataclasses.replace(pool, manifest_sha256="0" * 64)
+    (tmp_path / "seed_0" / "without_c" / "kernel" / "result.json").unlink()
+    before.pop(tmp_path / "seed_0" / "without_c" / "kernel" / "result.json")
+    with pytest.raises(UserError, match="without_c/kernel holds a model"):
+        _run(config, _three_sets(other), tmp_path).run()
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.slow
 def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
     done: tuple[Path, dict[str, Any]], pool: Pool
 ) -> None:

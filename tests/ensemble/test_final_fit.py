@@ -266,6 +266,88 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(
 
 
 @pytest.mark.slow
+def _records(folder: Path) -> dict[str, bytes]:
+    """Content of every file below the folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.parametrize("gone", ["", "fold_0"], ids=["every folder taken", "the first one free"])
+@pytest.mark.parametrize("begun", [False, True], ids=["finished", "begun"])
+@pytest.mark.parametrize(
+    "change",
+    [{}, {"final": False, "all_clips": True}, {"final": False}],
+    ids=["final", "folds", "an ensemble and folds"],
+)
+def test_refused_it_leaves_what_other_settings_have_made_as_it_is(
+    done: tuple[Path, dict[str, Any]],
+    pool: Pool,
+    tmp_path: Path,
+    change: dict[str, Any],
+    gone: str,
+    begun: bool,
+) -> None:
+    output = Path(shutil.copytree(done[0], tmp_path / "models"))
+    if gone:
+        shutil.rmtree(output / gone)
+    if change == {"final": False}:
+        shutil.copy(output / "final" / "ensemble.json", output)
+        parts = [split.VAL if i >= 72 else split.TRAIN for i in range(len(pool.frame))]
+        pool = dataclasses.replace(pool, frame=pool.frame.assign(split=parts))
+    if begun:  # by the same settings, but on another manifest
+        (output / "fold_1" / "kernel" / "result.json").unlink()
+        settings, pool = SETTINGS, dataclasses.replace(pool, manifest_sha256="0" * 64)
+    else:
+        settings = synthetic.settings(dataclasses.replace(SETTINGS.train, seed=7))
+    before = _records(output)
+    with pytest.raises(UserError, match="holds a model trained with other settings or data"):
+        _run(pool, output, dataclasses.replace(CONFIG, **change), settings).run()
+    assert _records(output) == before
+
+
+def _swapped(pool: Pool) -> Pool:
+    """The pool, with the labels of two clips of one source and data set mended in the manifest."""
+    frame, key = pool.frame.copy(), ["source_group", "dataset"]
+    source = next(rows for _, rows in frame.groupby(key, sort=True) if rows.label.nunique() == 2)
+    mended = {"fight": "nonfight", "nonfight": "fight"}
+    two = [source.index[source.label == label][0] for label in mended]
+    frame.loc[two, "label"] = frame.loc[two, "label"].map(mended)
+    return dataclasses.replace(pool, frame=frame, manifest_sha256="0" * 64)
+
+
+def test_labels_that_were_mended_are_not_taken_for_trained_on(pool: Pool, tmp_path: Path) -> None:
+    config, output = dataclasses.replace(CONFIG, members=("kernel",)), tmp_path / "models"
+    _run(pool, output, config).run()
+    before, mended = _records(output), _swapped(pool)
+    run = _run(mended, output, config)
+    assert run.plan(2, config.members).folds == _run(pool, output).plan(2, config.members).folds
+    with pytest.raises(UserError, match="holds a model trained with other settings or data"):
+        run.run()
+    assert _records(output) == before
+    dataclasses.replace(run, overwrite=True).run()
+    after = _records(output)
+    weights = {n: after[n] != before[n] for n in after if n.endswith("best_model.safetensors")}
+    assert weights["final/kernel/best_model.safetensors"]
+    assert sum(weights.values()) > 1, "the folds that train on them, too"
+    oof = cross_validation.read_predictions(output / "oof_predictions.csv").set_index("clip_id")
+    assert (oof.label == mended.frame.set_index("clip_id").label[oof.index]).all()
+    _run(dataclasses.replace(mended, manifest_sha256="1" * 64), output, config).run()
+    assert _records(output) == after, "of other clips of the manifest nothing is trained on"
+
+
+def test_a_final_fit_that_may_not_be_replaced_stays_whole(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
+) -> None:
+    output = tmp_path / "models"
+    shutil.copytree(done[0] / "final", output / "final")
+    before = _records(output / "final")
+    config = dataclasses.replace(CONFIG, members=("kernel",))
+    settings = synthetic.settings(dataclasses.replace(SETTINGS.train, seed=7))
+    with pytest.raises(UserError, match="final/kernel holds a model"):
+        _run(pool, output, config, settings).run()
+    assert (output / cross_validation.RECORD_NAME).is_file()
+    assert _records(output / "final") == before
+
+
 def test_its_card_has_what_leaving_out_a_data_set_gave(pool: Pool, tmp_path: Path) -> None:
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]

@@ -237,6 +237,48 @@ def test_a_name_that_is_no_folders_is_refused(by_name: Path, name: str) -> None:
         shipping.check(name)
 
 
+@pytest.mark.parametrize("what", ["trained", "a file", "adapted", "link"])
+def test_what_was_not_shipped_is_never_replaced(
+    place: tuple[Path, Path], by_name: Path, pool: Pool, what: str
+) -> None:
+    """Folders of models that are trained may stand among those by name."""
+    final, mine = place[0], by_name / "mine"
+    if what == "trained":
+        final = Path(shutil.copytree(final.parent, mine)) / "final"
+    elif what == "a file":
+        mine.write_text("notes")
+    elif what == "link":
+        mine.symlink_to(by_name / "not there")
+    else:
+        shutil.copytree(by_name / "tiny", mine)
+        storage.write_json(mine / adapted_model.RECORD_NAME, {})
+        model_files.write_sums(mine)
+    before = {p: p.is_symlink() or p.read_bytes() for p in by_name.rglob("*") if not p.is_dir()}
+    with pytest.raises(UserError, match=r"mine is there and is no model that was shipped.*another name"):
+        run_checks.check(EnsembleConfig(cross_validate=2, final=True, ship="mine"))
+    with pytest.raises(UserError, match="mine is there and is no model that was shipped"):
+        shipping.ship(final, "mine", _inputs(pool))
+    assert {p: p.is_symlink() or p.read_bytes() for p in by_name.rglob("*") if not p.is_dir()} == before
+
+
+def test_a_model_whose_successor_was_killed_or_refused_is_there_again(
+    place: tuple[Path, Path], by_name: Path, pool: Pool
+) -> None:
+    tiny = by_name / "tiny"
+    before = {p: p.read_bytes() for p in tiny.rglob("*") if p.is_file()}
+    other = by_name / ".making" / "other"  # which another run is making
+    other.mkdir(parents=True)
+    tiny.rename(by_name / ".making" / ".tiny.earlier")
+    (by_name / ".making" / "tiny").mkdir()
+    nowhere = {name: values[:0] for name, values in _inputs(pool).items()}
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever becomes of the new one
+        shipping.ship(place[0], "tiny", nowhere)
+    assert {p: p.read_bytes() for p in tiny.rglob("*") if p.is_file()} == before
+    assert other.is_dir()
+    shipping.ship(place[0], "tiny", _inputs(pool))
+    assert [p.name for p in (by_name / ".making").iterdir()] == ["other"]
+
+
 def test_only_a_final_fit_is_shipped(place: tuple[Path, Path], by_name: Path, pool: Pool) -> None:
     with pytest.raises(UserError, match=r"no final fit.*--final"):
         shipping.ship(place[0].parent / "fold_0", "fold", _inputs(pool))

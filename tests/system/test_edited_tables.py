@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from violence_detection.system import edited_tables
@@ -10,7 +12,7 @@ from violence_detection.system import edited_tables
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_cells_that_a_row_lacks_are_empty_and_those_beyond_the_header_are_left_out(delimiter: str) -> None:
     lines = ["Clip_ID |path| Confirmed ", 'a|"b, c;"|x', "d", "", "e| f ||more"]
-    rows = edited_tables.rows("\n".join(lines).replace("|", delimiter) + "\n")
+    rows = edited_tables.rows(Path("t.csv"), "\n".join(lines).replace("|", delimiter) + "\n")
     assert rows == [
         {"clip_id": "a", "path": "b, c;", "confirmed": "x"},
         {"clip_id": "d", "path": "", "confirmed": ""},

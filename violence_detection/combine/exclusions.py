@@ -72,7 +72,7 @@ def read(path: Path) -> ExclusionList:
         text = storage.read_text(path)
     except OSError as e:
         raise UserError(f"--exclude: cannot read {path}: {e.strerror}") from e
-    columns, reader = edited_tables.opened(text)
+    columns, reader = edited_tables.opened(path, text)
     is_table = any(name in columns for name in _NAMES)
     names = _of_table(path, columns, reader) if is_table else _of_lines(text)
     if not names:

@@ -229,11 +229,27 @@ def _clips(value: Any) -> Mapping[str, int]:
 def _source(fields: TableFields) -> DataSource | None:
     kind = fields.take("kind", table_fields.one_of(*_NEEDED_OF_SOURCE), " or ".join(_NEEDED_OF_SOURCE))
     needed = _NEEDED_OF_SOURCE.get(kind, ())
-    for field in ("slug", "url", "file", "instructions"):
-        fields.take(
-            field, table_fields.text, f"text, for a source of kind {kind}", optional=field not in needed
-        )
+    for field, accept, what in (
+        ("slug", _slug, "owner/name"),
+        ("url", table_fields.text, "text"),
+        ("file", _file_name, "the name of a file, without folders"),
+        ("instructions", table_fields.text, "text"),
+    ):
+        fields.take(field, accept, f"{what}, for a source of kind {kind}", optional=field not in needed)
     return fields.finish(DataSource)
+
+
+def _slug(value: Any) -> str:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", table_fields.text(value)):
+        raise ValueError
+    return str(value)
+
+
+def _file_name(value: Any) -> str:
+    """It stands in the data set's own folder below downloads/."""
+    if not re.fullmatch(r"(?!\.\.?$)[^/\\\x00-\x1f]+", table_fields.text(value)):
+        raise ValueError
+    return str(value)
 
 
 def _label_rule(fields: TableFields) -> LabelRule | None:

@@ -111,7 +111,7 @@ def _named(
             raise UserError(
                 f"{flag} {value}: {name} is the name of {taken[name]} already. Choose another name"
             )
-        if not origin.exists():
+        if not os.path.exists(origin):  # noqa: PTH110 - never an error, however long the name
             raise UserError(
                 f"{flag} {value}: there is no {origin}. Name a folder with class folders, or a CSV file"
             )
@@ -229,7 +229,7 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
             refused=tuple(
                 Path(real)
                 for real in sorted({*(s.listed or ()), *(_real(c.path) for c in s.clips)} - used)
-                if Path(real).is_file()
+                if os.path.isfile(real)  # noqa: PTH113 - never an error
             ),
         )
         for s in sets

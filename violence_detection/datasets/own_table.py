@@ -7,6 +7,8 @@ val), and `start_s` with `end_s`. A row that is wrong is named with its line and
 from __future__ import annotations
 
 import math
+import re
+import stat
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
 from violence_detection.system import edited_tables, settings, storage
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
 
 
@@ -72,7 +75,7 @@ def read_table(path: Path, labels: Labels) -> Table:
     table = Table()
     for line, row in _rows(path, table.warnings):
         where = f"{path}:{line}"
-        file = _file(path, row["path"]) if row["path"] else None
+        file = _file(path, row["path"]) if row["path"] and not _CONTROL.search(row["path"]) else None
         if file:
             table.files.append(file)
         table.names.add(row["label"])
@@ -89,12 +92,12 @@ def read_table(path: Path, labels: Labels) -> Table:
 
 
 def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """(line number, text by column) of each row that is not empty; columns that are not there are empty."""
+    """(number of its first line, text by column) of each row that holds anything; columns not there are empty."""
     try:
         text = storage.read_text(path)
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    columns, reader = edited_tables.opened(text)
+    columns, reader = edited_tables.opened(path, text)
     if missing := [name for name in NEEDED if name not in columns]:
         raise UserError(
             f"{path} lacks the column {' and '.join(missing)}. Its first line has to name the columns: "
@@ -107,16 +110,29 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
     if unused := [name for name in columns if name and name not in (*NEEDED, *OPTIONAL)]:
         warnings.append(f"{path}: the column {', '.join(unused)} is not used; used are {', '.join(OPTIONAL)}")
     empty = dict.fromkeys((*NEEDED, *OPTIONAL), "")
+    line = reader.line_num + 1
     for cells in reader:
         if any(cell.strip() for cell in cells):
-            yield reader.line_num, empty | edited_tables.by_column(columns, cells)
+            yield line, empty | edited_tables.by_column(columns, cells)
+        line = reader.line_num + 1
 
 
 def _clip(path: Path, file: Path | None, row: Mapping[str, str], where: str, labels: Labels) -> OwnClip:
     """The row's clip. Raises ValueError with what is wrong and how to mend it."""
+    if file is None and row["path"]:
+        raise ValueError(
+            "the path goes over several lines, or holds control characters. A cell that begins with a quotation mark "
+            "ends with one: close it, or take it out"
+        )
     if file is None:
         raise ValueError("no path. Name the clip's file")
-    if not file.is_file():
+    try:
+        mode = file.stat().st_mode
+    except FileNotFoundError:
+        mode = 0
+    except OSError as e:
+        raise ValueError(f"{file} cannot be read: {e.strerror}. Mend the path, or its rights") from e
+    if not stat.S_ISREG(mode):
         raise ValueError(f"no file {file}. Paths count from the folder of the CSV file, or are absolute")
     label = labels.of(row["label"])
     if label is None:

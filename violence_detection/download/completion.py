@@ -8,6 +8,7 @@ that had to be renamed. The folder gets its name only with all of them inside.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ RECORD_NAME = COMPLETION_RECORD
 FILES_NAME = ".files.csv"
 NAMES_NAME = ".original_names.json"
 OWN_NAMES = frozenset({RECORD_NAME, FILES_NAME, NAMES_NAME})
+#: Files that systems put into folders which a person opens, and change by themselves: no part of a data set.
+_OF_SYSTEMS = re.compile(r"\._.*|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
 _COLUMNS = ("path", "size_bytes", "sha256")
 
 
@@ -92,11 +95,15 @@ def tree_digest(files: Iterable[RecordedFile]) -> str:
 
 
 def tree_paths(folder: Path) -> list[str]:
-    """All files below `folder` but our own, sorted. Linked folders, as made by hand, are followed once."""
+    """All files below `folder` but our own and those of systems, sorted.
+
+    Linked folders, as made by hand, are followed once.
+    """
     found = [
         (parent.relative_to(folder) / name).as_posix()
         for parent, _, names in folders.walk(folder)
         for name in names
+        if not _OF_SYSTEMS.fullmatch(name)
     ]
     return sorted(p for p in found if p not in OWN_NAMES)
 
@@ -116,10 +123,15 @@ def hash_tree(
         return list(pool.map(one, tree_paths(folder)))
 
 
+def _checked_files(folder: Path) -> list[RecordedFile]:
+    """The recorded files that must stay as they are: an archive may hold files of systems, too."""
+    return [f for f in read_files(folder) if not _OF_SYSTEMS.fullmatch(f.path.rpartition("/")[2])]
+
+
 def quick_problems(folder: Path) -> list[tuple[str, str]]:
     """(path, reason) for recorded files that are missing or have another size; reads no content."""
     problems = []
-    for f in read_files(folder):
+    for f in _checked_files(folder):
         path = folder / f.path
         if not path.is_file():
             problems.append((f.path, "missing"))
@@ -134,7 +146,7 @@ def problems(
     """(path, reason) for every file that is missing, changed or not in the record; reads everything."""
     found = quick_problems(folder)
     known_bad = {path for path, _ in found}
-    recorded = {f.path: f for f in read_files(folder)}
+    recorded = {f.path: f for f in _checked_files(folder)}
     found += [(path, "not in the record") for path in tree_paths(folder) if path not in recorded]
     to_read = [f for path, f in recorded.items() if path not in known_bad]
 

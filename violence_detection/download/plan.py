@@ -14,6 +14,7 @@ from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
 from violence_detection.system.redaction import without_secrets
 from violence_detection.system.storage import RESERVE_BYTES, gigabytes
+from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
 
@@ -91,17 +92,10 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
                 dataset, "blocked", reason=damaged_message(dataset.key, folder, len(bad), bad[0])
             )
         return DownloadPlan(dataset, "skip")
-    if folder.is_dir() and (present := completion.tree_paths(folder)):
-        if all(path.lower().endswith(_ARCHIVE_SUFFIXES) for path in present):
-            reason = f"{folder} holds only archives; move the published one to"
-            return DownloadPlan(
-                dataset, "blocked", reason=f"{reason} {layout.archive(dataset.key, dataset.sources[0])}"
-            )
-        return DownloadPlan(dataset, "adopt")
     if folder.is_dir() and any(folder.iterdir()):
-        return DownloadPlan(
-            dataset, "blocked", reason=f"{folder} holds only empty folders. Remove it and run again"
-        )
+        if next(VideoSearch(everywhere=True).below(folder), None) is not None:
+            return DownloadPlan(dataset, "adopt")
+        return DownloadPlan(dataset, "blocked", reason=_no_video(dataset, layout))
     candidates, refusals = [], []
     for source in dataset.sources:
         try:
@@ -115,6 +109,21 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
         return DownloadPlan(dataset, "fetch", tuple(candidates))
     return DownloadPlan(
         dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)])
+    )
+
+
+def _no_video(dataset: Dataset, layout: DownloadFolders) -> str:
+    """What stands in the way where the data set's folder holds something, but no video."""
+    folder = layout.folder(dataset.key)
+    present = completion.tree_paths(folder)
+    if not present:
+        return f"{folder} holds only empty folders. Remove it and run again"
+    if any(path.lower().endswith(_ARCHIVE_SUFFIXES) for path in present):
+        archive = layout.archive(dataset.key, dataset.sources[0])
+        return f"{folder} holds archives and no video; move the published one to {archive}"
+    return (
+        f"{folder} holds no video, only {present[0]}{' and more' if len(present) > 1 else ''}. Unpack the data set "
+        "there, or remove the folder to have it fetched, and run again"
     )
 
 

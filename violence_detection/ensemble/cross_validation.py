@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = run_folder.FOLDS_RECORD_NAME, "oof_predictions.csv"
 TEMPERATURES_KEY = run_folder.FOLD_TEMPERATURES_KEY
+_LABELS = run_folder.LABELS_KEY
 LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 
@@ -79,6 +80,11 @@ class CrossValidation:
     def keys(self) -> list[str]:
         return [job.key for job in self.jobs()]
 
+    def made(self, record: Mapping[str, Any]) -> bool:
+        """Whether the record is of these jobs, and of clips that were taken for the same as now."""
+        labels = self.pool.judged_sha256(self.folds)
+        return record["jobs"] == self.keys() and record.get(_LABELS, labels) == labels
+
 
 #: Told of plans whose held-out clips are judged, for what, and the figures, before these are written or logged.
 Seen = Callable[[Sequence[CrossValidation], str, Mapping[str, Any]], None]
@@ -102,6 +108,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
             "members": plan.members,
             "views": plan.views,
             "jobs": plan.keys(),
+            _LABELS: plan.pool.judged_sha256(plan.folds),
         },
     )
     _log(figures)
@@ -213,11 +220,10 @@ def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] 
     if not all(file.is_file() for file in (path, plan.predictions_path, *ensembles)):
         return None
     record = run_folder.read_object(path)
-    if record.get("jobs") != plan.keys() or record.get("views") != plan.views:
+    same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
+    if not same or not _averages_so(record, plan.averaged):
         return None
-    if not _averages_so(record, plan.averaged):
-        return None
-    asked = ("jobs", "views", "members", averaging.EARLY_EXIT_KEY)
+    asked = ("jobs", _LABELS, "views", "members", averaging.EARLY_EXIT_KEY)
     figures = {name: value for name, value in record.items() if name not in asked}
     return read_predictions(plan.predictions_path), figures
 
@@ -249,7 +255,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
     """Out-of-fold predictions as they were written."""
     import pandas as pd
 
-    text = {"clip_id": str, "source_group": str}
+    text = dict.fromkeys(("clip_id", "source_group"), str)
     return pd.read_csv(path, dtype=text, keep_default_na=False, encoding_errors=storage.NAME_ERRORS)
 
 
@@ -260,12 +266,12 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
     record = run_folder.read_object(folder / RECORD_NAME)
     try:
         wanted = plan(len(record["folds"]), tuple(record["members"]))
-        jobs = record["jobs"]
+        made = wanted.made(record)
     except (KeyError, TypeError) as e:
         raise UserError(
             f"{folder / RECORD_NAME} cannot be used ({e!r}). Remove it, and it is made again"
         ) from e
-    if jobs != wanted.keys():  # whatever views judged the clips
+    if not made:  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
     return read_predictions(folder / PREDICTIONS_NAME)
@@ -382,12 +388,8 @@ def _log(figures: dict[str, Any]) -> None:
     )  # fmt: skip
     mean = figures["cv_mean_of_folds"]
     if mean["roc_auc"] is not None:
-        log.info(
-            "  AUC %.3f, the mean of %d folds; %.3f of all clips pooled",
-            mean["roc_auc"],
-            mean["folds"],
-            figures["cv_roc_auc"],
-        )
+        shown = (mean["roc_auc"], mean["folds"], figures["cv_roc_auc"])
+        log.info("  AUC %.3f, the mean of %d folds; %.3f of all clips pooled", *shown)
     for name, r in figures["cv_by_dataset"].items():
         low, high = r["ci95"]
         log.info(

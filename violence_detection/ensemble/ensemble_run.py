@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -67,16 +67,20 @@ class EnsembleRun:
         asked = self.plan(k, config.members) if k else None
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
         official = [] if config.spends_val or elsewhere else self._official_jobs()
-        if official:  # written last
-            (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
         known = cross_validation.judged_before(asked) if asked and config.final else None
-        for plan in (*([asked] if asked and not known else []), *elsewhere):
-            plan.discard()
-        if elsewhere:
-            (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
+
+        def discard() -> None:
+            """Remove what is written last."""
+            if official:
+                (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
+            for plan in (*([asked] if asked and not known else []), *elsewhere):
+                plan.discard()
+            if elsewhere:
+                (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
+
         folds_ = asked.jobs() if asked else []
         jobs = [*official, *folds_, *(job for plan in elsewhere for job in plan.jobs())]
-        trained = self.train(jobs)  # all of them, so that processes never wait for each other
+        trained = self.train(jobs, discard)  # all of them, so that processes never wait for each other
         fields: dict[str, Any] = {
             "members": [],
             "ensemble_val_accuracy": None,
@@ -118,7 +122,8 @@ class EnsembleRun:
         most = max(1, min(_COMPARED, _COMPARED_NUMBERS // numbers))
         return self.pool.plain(ids[:: -(-len(ids) // most)]).plain()
 
-    def train(self, jobs: Sequence[TrainingJob]) -> list[Trained]:
+    def train(self, jobs: Sequence[TrainingJob], before: Callable[[], None] = lambda: None) -> list[Trained]:
+        """See member_jobs.run."""
         jobs = [replace(job, usd_per_hour=self.how.usd_per_hour) for job in jobs]
         whole = [
             job
@@ -129,7 +134,9 @@ class EnsembleRun:
             fine_tuning.say_what_it_takes(
                 self.settings.head, self.settings.train, len(whole), self.how.usd_per_hour
             )
-        return member_jobs.run(jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy)
+        return member_jobs.run(
+            jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy, before=before
+        )
 
     @cached_property
     def official(self) -> Fold:
@@ -166,8 +173,8 @@ class EnsembleRun:
         """The final fit, when the folds have been judged."""
         known = cross_validation.judged_before(fit.plan)
         assert known, "they have just been judged"
-        (fit.folder / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
-        fit.write(self.train(fit.jobs()), *known)
+        written_last = fit.folder / run_folder.ENSEMBLE_NAME
+        fit.write(self.train(fit.jobs(), lambda: written_last.unlink(missing_ok=True)), *known)
         listed = run_folder.read_object(fit.folder / run_folder.ENSEMBLE_NAME)["members"]
         members = [
             {

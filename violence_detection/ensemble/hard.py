@@ -62,22 +62,24 @@ def fine_tune(
     settings: Settings,
     oof: pd.DataFrame,
     folder: Path,
-    run: Callable[[Sequence[TrainingJob]], list[Trained]],
+    run: Callable[[Sequence[TrainingJob], Callable[[], None]], list[Trained]],
     overwrite: bool,
 ) -> dict[str, Any]:
     """Tune the members in `folder` and write `<folder>/hard/ensemble.json`; returns what it was worth.
 
-    `val` is None in it unless val is to be shown.
+    `val` is None in it unless val is to be shown. `run`: trains jobs, and before that calls what it is given, see
+    member_jobs.run.
     """
     hard_fold, n_hard = _with_hard_clips(config, fold, oof)
     tuning = dataclasses.replace(settings, train=train_config(settings.train, config))
-    (folder / FOLDER / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)  # written last
+    written_last = folder / FOLDER / run_folder.ENSEMBLE_NAME
     starts = [folder / name / run_folder.BEST_NAME for name in config.members]
     trained = run(
         [
             TrainingJob(name, folder / FOLDER / name, pool, hard_fold, tuning, start, overwrite)
             for name, start in zip(config.members, starts, strict=True)
-        ]
+        ],
+        lambda: written_last.unlink(missing_ok=True),
     )
     selection = pool.plain(fold.selection)
     chosen = [

@@ -17,7 +17,7 @@ import multiprocessing
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -119,25 +119,45 @@ class TrainingJob:
             64,
         )
 
+    @functools.cached_property
+    def labels_sha256(self) -> str:
+        """Hash of what its clips are taken for; config.json carries it beside the key."""
+        # whole networks draw clips evenly from data sets
+        columns = ("dataset", "label") if self.architecture in PICTURES_OF else ("label",)
+        return self.pool.labels_sha256([*self.fold.train, *self.fold.selection], columns)
+
 
 def run(
-    jobs: Sequence[TrainingJob], *, at_once: int = 1, ray: str | None = None, strategy: Any = None
+    jobs: Sequence[TrainingJob],
+    *,
+    at_once: int = 1,
+    ray: str | None = None,
+    strategy: Any = None,
+    before: Callable[[], None] = lambda: None,
 ) -> list[Trained]:
     """Train what is not finished; the results in the order of the jobs.
+
+    `before`: called once, when nothing is left that could refuse the jobs, and before any of them changes its folder:
+    what rests on models that are now replaced is removed there.
 
     `at_once`: processes at a time, 1 for none but this one, 0 for one a GPU, or without
     GPUs one for every two cores, at least two. `ray`: local or an
     address, instead of processes. `strategy`: what models are mirrored on in this process. Raises UserError where a
-    job does, or if it was killed three times; the other jobs' checkpoints are kept.
+    folder holds another model that is not to be replaced, where a job does, or if it was killed three times; the other
+    jobs' checkpoints are kept.
     """
     todo = [job for job in jobs if finished(job) is None]
     log.info("%d of %d models are trained already", len(jobs) - len(todo), len(jobs))
+    is_here = ray is None and at_once == 1
+    for job in todo:
+        _check(job, strategy.num_replicas_in_sync if is_here and strategy else 1)
     if ray is not None:
-        _over_ray(todo, ray)
-    elif at_once == 1:
+        _over_ray(todo, ray, before)
+    elif is_here:
+        before()
         _here(todo, strategy)
     else:
-        _in_processes(todo, at_once)
+        _in_processes(todo, at_once, before)
     done = [finished(job) for job in jobs]
     if lost := [job.folder for job, trained in zip(jobs, done, strict=True) if trained is None]:
         raise UserError(
@@ -170,28 +190,57 @@ def _note_ranges(job: TrainingJob) -> None:
 
 
 def finished(job: TrainingJob) -> Trained | None:
-    """The result of a job that was done before, by the same settings and clips, and whose files are there and whole."""
+    """The result of a job that was done before, by the same settings, clips and labels, its files there and whole.
+
+    What an earlier version trained has no hash of the labels; they are then taken to be the same.
+    """
     from violence_detection.training import damaged_run, run_folder
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
     if not (result.is_file() and config.is_file()) or damaged_run.fault(job.folder):
-        return None  # what is wrong with it, training says
-    if run_folder.read_object(config).get("job") != job.key:
+        return None  # what is wrong with it, `_check` says
+    found = run_folder.read_object(config)
+    labels = found.get(run_folder.LABELS_KEY, job.labels_sha256)
+    if found.get("job") != job.key or labels != job.labels_sha256:
         return None
     return run_folder.read_result(result)
+
+
+def _check(job: TrainingJob, replicas: int) -> None:
+    """Raise UserError, with nothing changed, where the job's folder or its batches will be refused."""
+    from violence_detection.training import damaged_run, fine_tuning, run_folder, trainer
+
+    config, train = job.folder / run_folder.CONFIG_NAME, job.settings.train
+    if not job.overwrite and (wrong := damaged_run.fault(job.folder)):
+        raise damaged_run.refusal(wrong)
+    if not job.overwrite and config.is_file():
+        is_other = run_folder.read_object(config).get("job") != job.key
+        # one that was begun: whether all the rest is the same too, which needs its clips, but not their features
+        if is_other or run_folder.holds_another(job.folder, _record(job, job.pool.data(job.fold, False))):
+            raise run_folder.refusal(job.folder)
+    if job.architecture in PICTURES_OF:
+        train = fine_tuning.train_config(job.settings.head, train)
+    trainer.check_batch(job.architecture, train, len(job.fold.train), replicas)
+
+
+def _record(job: TrainingJob, data: Data) -> dict[str, Any]:
+    """The config.json of the job on its fold's data."""
+    from violence_detection.training import run_folder, trainer
+
+    s = job.settings
+    record = trainer.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
+    if job.plan:
+        record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
+    return {**record, **job.given, "job": job.key, run_folder.LABELS_KEY: job.labels_sha256}
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:
     """Do a job in this process, on its fold's data."""
     from violence_detection.training import trainer
 
-    s = job.settings
-    record = trainer.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
     log.info("%s: %s on %d clips", job.folder, job.architecture, len(data.train))
-    if job.plan:
-        record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
     trainer.train(
-        {**record, **job.given, "job": job.key},
+        _record(job, data),
         data,
         job.folder,
         strategy,
@@ -258,10 +307,11 @@ def visible_gpus() -> list[str]:
     return (named or [str(i) for i in range(count)])[:count]
 
 
-def _in_processes(jobs: Sequence[TrainingJob], at_once: int) -> None:
+def _in_processes(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -> None:
     gpus = visible_gpus()
     if gpus and jobs and jobs[0].settings.train.devices > 1:
         raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
+    before()
     at_once = at_once or len(gpus) or max(2, worker_count(0) // THREADS)
     jobs = [
         dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
@@ -339,8 +389,9 @@ def _succeeded(worker: _Worker) -> bool:
 # --- a Ray cluster ---
 
 
-def _over_ray(jobs: Sequence[TrainingJob], address: str) -> None:
+def _over_ray(jobs: Sequence[TrainingJob], address: str, before: Callable[[], None]) -> None:
     if not jobs:
+        before()
         return
     from violence_detection.system import ray_cluster
 
@@ -353,6 +404,7 @@ def _over_ray(jobs: Sequence[TrainingJob], address: str) -> None:
         anywhere = [
             dataclasses.replace(job, pool=job.pool.shared_by(sharers)).with_absolute_paths() for job in jobs
         ]
+        before()
         results = ray_cluster.map_unordered(
             address, _train_alone, anywhere, cpus_each=cpus_each, gpus_each=gpus_each, what="model to train"
         )

@@ -51,6 +51,15 @@ class Pool:
         """The manifest's rows of these clips, in this order; a clip named twice is there twice."""
         return self.frame.set_index("clip_id", drop=False).loc[list(clip_ids)].reset_index(drop=True)
 
+    def labels_sha256(self, clip_ids: Sequence[str], columns: Sequence[str] = ("label",)) -> str:
+        """Hash of what the manifest takes these clips for, in this order: their labels, or these columns."""
+        return storage.stable_hash(self.rows(clip_ids)[list(columns)].astype(str).to_numpy().tolist(), 64)
+
+    def judged_sha256(self, folds: Sequence[Fold]) -> str:
+        """Hash of what the clips that the folds hold out are taken for."""
+        held_out = [clip_id for fold in folds for clip_id in fold.held_out]
+        return self.labels_sha256(held_out, ("dataset", "label", "source_group"))
+
     def plain(self, clip_ids: Sequence[str]) -> Samples:
         """The clips without augmentation, (N, 1, T, C) an input."""
         rows = self.rows(clip_ids)

@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -24,7 +26,14 @@ import numpy as np
 from violence_detection.backbones import registry
 from violence_detection.errors import UserError
 from violence_detection.features.key import Inputs
-from violence_detection.models import model_card, model_files, run_records, shipped, trained_model
+from violence_detection.models import (
+    adapted_model,
+    model_card,
+    model_files,
+    run_records,
+    shipped,
+    trained_model,
+)
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.system import storage
 from violence_detection.training import activation_ranges, run_folder, saved_heads
@@ -42,7 +51,18 @@ def check(name: str) -> None:
     """Raise UserError where a model of that name cannot be shipped, before any work."""
     if not _NAME.fullmatch(name):
         raise UserError(f"--ship {name}: a name has small letters, digits, and . _ - between them")
+    target = shipped.home() / name
+    if os.path.lexists(target) and not _is_replaced(target):
+        raise UserError(
+            f"--ship {name}: {target} is there and is no model that was shipped, so it is not replaced. Choose another "
+            "name, or move it away"
+        )
     storage.check_writable(shipped.home(), "--ship (or $VIOLENCE_MODELS)")
+
+
+def _is_replaced(target: Path) -> bool:
+    """Whether the folder is a shipped model; one that was adapted to somebody's cameras was not shipped."""
+    return model_files.is_shipped(target) and not (target / adapted_model.RECORD_NAME).is_file()
 
 
 def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) -> Path:
@@ -51,7 +71,8 @@ def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) 
     `inputs`: clips to compare probabilities on, input name -> (N, T, C). `published`: a file of the weights that a
     member with a whole network started from, by default found or fetched. Returns the folder, `shipped.home()`/`name`.
 
-    Raises UserError for a model that is no final fit, and for a name that cannot be one.
+    Raises UserError for a model that is no final fit, for a name that cannot be one, and for one under which something
+    stands that was not shipped.
     """
     check(name)
     if not run_records.read(model).final_fit:
@@ -61,17 +82,22 @@ def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) 
         )
     home = shipped.home()
     # A folder of its own on the same disk, of the same name, which the card has as its title.
-    making, earlier = home / ".making" / name, home / ".making" / f"{name}.earlier"
-    shutil.rmtree(home / ".making", ignore_errors=True)
+    making, earlier = home / ".making" / name, home / ".making" / f".{name}.earlier"
+    target = home / name
+    if earlier.is_dir() and not target.exists():  # killed before the new one stood in its place
+        earlier.rename(target)
+    for left in (making, earlier):
+        shutil.rmtree(left, ignore_errors=True)
     change = _write_as_small_as_it_may_be(model, making, inputs, published)
     _measure_ranges(making, inputs, published)
     model_card.write_trained(making)
     model_files.write_sums(making)
-    target = home / name
     if target.exists():
         target.rename(earlier)
     making.rename(target)
-    shutil.rmtree(home / ".making")
+    shutil.rmtree(earlier, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another model is being made there
+        making.parent.rmdir()
     size = sum(p.stat().st_size for p in target.rglob("*") if p.is_file())
     log.info(
         "%s: %.1f MB; on %d clips no probability is another by more than %.2g",

@@ -8,7 +8,10 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
+
+from violence_detection.system import storage
 
 _DELIMITERS = ",;\t"
 
@@ -16,20 +19,47 @@ _DELIMITERS = ",;\t"
 class Reader(Protocol):
     """The cells of each row; `line_num`: of the line that was read last, from 1."""
 
-    line_num: int
+    @property
+    def line_num(self) -> int: ...
 
     def __iter__(self) -> Iterator[list[str]]: ...
 
     def __next__(self) -> list[str]: ...
 
 
-def opened(text: str) -> tuple[list[str], Reader]:
+class _Rows:
+    """The rows of a text. Raises DamagedFile, naming the file and the line, where a row cannot be told from others."""
+
+    def __init__(self, path: Path, text: str, delimiter: str):
+        self._path = path
+        self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+
+    @property
+    def line_num(self) -> int:
+        return self._reader.line_num
+
+    def __iter__(self) -> Iterator[list[str]]:
+        return self
+
+    def __next__(self) -> list[str]:
+        first = self.line_num + 1
+        try:
+            return next(self._reader)
+        except csv.Error as e:
+            raise storage.DamagedFile(
+                f"{self._path}:{first} cannot be read ({e}). A cell that begins with a quotation mark ends with one: "
+                "close it, or take it out"
+            ) from e
+
+
+def opened(path: Path, text: str) -> tuple[list[str], Reader]:
     """The names of the columns in the first line, in lower case, and what reads the rows behind it.
 
-    Between cells is what the first line has most of. `text`: as storage.read_text gives it.
+    Between cells is what the first line has most of. `text`: of the file `path`, as storage.read_text gives it. Raises
+    DamagedFile, from the reader too, where a row cannot be read.
     """
     header = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=header.count))
+    reader = _Rows(path, text, max(_DELIMITERS, key=header.count))
     return [name.strip().casefold() for name in next(reader, [])], reader
 
 
@@ -38,7 +68,7 @@ def by_column(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     return dict.fromkeys(columns, "") | {c: v.strip() for c, v in zip(columns, cells, strict=False)}
 
 
-def rows(text: str) -> list[dict[str, str]]:
-    """All rows, each as `by_column` gives it."""
-    columns, reader = opened(text)
+def rows(path: Path, text: str) -> list[dict[str, str]]:
+    """All rows of the text of `path`, each as `by_column` gives it. Raises DamagedFile as `opened`."""
+    columns, reader = opened(path, text)
     return [by_column(columns, cells) for cells in reader]

@@ -31,6 +31,11 @@ def fault(folder: Path) -> str | None:
     return None
 
 
+def refusal(wrong: str) -> UserError:
+    """What is said of a run with that fault, which is not to be replaced."""
+    return UserError(f"{wrong}. Or give --overwrite to train anew in its place")
+
+
 def _check_unfinished(folder: Path, chooses: bool) -> None:
     """Raise UserError where the state at the end of the last epoch cannot be used.
 

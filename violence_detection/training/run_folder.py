@@ -50,6 +50,8 @@ LEFT_OUT_NAME = "leave_one_dataset_out.json"
 FINAL_KEY = "final_fit"
 #: Where config.json has the SHA-256 of weights that were given and not trained; see training/given_weights.py.
 GIVEN_KEY = "given_weights_sha256"
+#: Where config.json of a member, and the record of the folds, have the hash of what the clips were taken for.
+LABELS_KEY = "labels_sha256"
 #: No record of ours is nearly as large.
 _MOST_BYTES = 64 << 20
 
@@ -110,15 +112,39 @@ def read_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def require_room_for(folder: Path, ensemble: bool) -> None:
+    """Raise UserError where the folder of a single model is to take an ensemble, or the other way round.
+
+    Of the two the ensemble would be used, under the name, the card and the calibration of both.
+    """
+    there = CONFIG_NAME if ensemble else ENSEMBLE_NAME
+    if (folder / there).is_file():
+        holds, made = ("a single model", "ensemble") if ensemble else ("an ensemble", "single model")
+        raise UserError(
+            f"{folder} holds {holds} ({there}) and takes no {made} beside it. Give another --output"
+        )
+
+
+def holds_another(folder: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a run with another outcome than that of `record` has the folder."""
+    path = folder / CONFIG_NAME
+    return path.is_file() and _outcome(read_object(path)) != _outcome(record)
+
+
+def refusal(folder: Path) -> UserError:
+    """What is said where a folder holds another run, which is not to be replaced."""
+    return UserError(
+        f"{folder} holds a model trained with other settings or data ({folder / CONFIG_NAME}). "
+        "Give another --output, or --overwrite to train anew in its place"
+    )
+
+
 def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Trained | None:
     """Start or continue a run in `folder`; the finished run if it is there already."""
     path = folder / CONFIG_NAME
-    if path.is_file() and _outcome(read_object(path)) != _outcome(record):
+    if holds_another(folder, record):
         if not overwrite:
-            raise UserError(
-                f"{folder} holds a model trained with other settings or data ({path}). "
-                "Give another --output, or --overwrite to train anew in its place"
-            )
+            raise refusal(folder)
         clear(folder)
     # also of a run that goes on: an engine may have joined meanwhile; that of a finished one has its calibration
     if not (folder / RESULT_NAME).is_file():
@@ -138,8 +164,7 @@ def clear(folder: Path) -> None:
 def _outcome(record: Mapping[str, Any]) -> str:
     """Hash of what decides a run's outcome. Engines that share a cache are alike: one may join between two starts.
 
-    The calibration is added when training has ended.
+    The calibration is added when training has ended; labels are those of the manifest, whose hash counts.
     """
-    return storage.stable_hash(
-        {k: v for k, v in record.items() if k not in ("feature_engines", CALIBRATION_KEY)}
-    )
+    others = ("feature_engines", CALIBRATION_KEY, LABELS_KEY)
+    return storage.stable_hash({k: v for k, v in record.items() if k not in others})

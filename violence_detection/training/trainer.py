@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.constants import CLASS_NAMES, __version__
-from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.training import (
@@ -76,6 +75,12 @@ def log_settings(record: Mapping[str, Any]) -> None:
     log.info("  augment: %s", record["augment"])
 
 
+def check_batch(architecture: str, config: TrainConfig, clips: int, replicas: int) -> None:
+    """Raise UserError where the batches of so many clips cannot be cut as `config` says."""
+    if architecture != KERNEL:  # which makes no steps
+        micro_batches.parts_of(min(config.batch_size, clips), replicas, config.accumulate)
+
+
 def train(
     record: Mapping[str, Any],
     data: Data,
@@ -115,12 +120,11 @@ def _trained(
     backbone_weights: Path | None,
 ) -> Trained:
     config = TrainConfig(**record["train"])
-    if record["architecture"] != KERNEL:  # which makes no steps; before the folder is that of these settings
-        batch = min(config.batch_size, len(data.train))
-        micro_batches.parts_of(batch, strategy.num_replicas_in_sync, config.accumulate)
+    # before the folder is that of these settings
+    check_batch(record["architecture"], config, len(data.train), strategy.num_replicas_in_sync)
     if wrong := damaged_run.fault(folder):
         if not overwrite:
-            raise UserError(f"{wrong}. Or give --overwrite to train anew in its place")
+            raise damaged_run.refusal(wrong)
         log.warning("%s. With --overwrite it is trained anew in its place", wrong)
         run_folder.clear(folder)
     finished = run_folder.claim_folder(folder, record, overwrite)

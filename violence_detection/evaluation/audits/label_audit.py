@@ -116,7 +116,7 @@ def _marked_before(path: Path) -> dict[str, dict[str, str]]:
     """The rows that a person has marked, by clip id."""
     if not path.is_file():
         return {}
-    rows = edited_tables.rows(storage.read_text(path, storage.NAME_ERRORS))
+    rows = edited_tables.rows(path, storage.read_text(path, storage.NAME_ERRORS))
     return {row["clip_id"]: row for row in rows if row.get("clip_id") and row.get("confirmed")}
 
 
