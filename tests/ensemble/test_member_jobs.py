@@ -17,7 +17,7 @@ import pytest
 import synthetic
 import warm_start
 
-from violence_detection.ensemble import member_jobs
+from violence_detection.ensemble import member_jobs, member_processes
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import run_folder
@@ -79,10 +79,10 @@ def test_an_error_longer_than_a_pipe_reaches_the_one_who_waits(
 ) -> None:
     (job, _) = synthetic.jobs(features, tmp_path)
     hears, says = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    monkeypatch.setattr(member_jobs, "_train_alone", _fail_at_length)
-    monkeypatch.setattr(member_jobs, "follow_parent", lambda: None)
+    monkeypatch.setattr(member_jobs, "train_alone", _fail_at_length)
+    monkeypatch.setattr(member_processes, "follow_parent", lambda: None)
     with pytest.raises(SystemExit):
-        member_jobs._work(job, says, (), logging.INFO)  # would wait for ever for its reader
+        member_processes._work(job, says, (), logging.INFO)  # would wait for ever for its reader
     assert hears.poll()
     for_user, message = hears.recv()
     assert for_user
@@ -94,10 +94,10 @@ def test_a_disk_that_fills_up_in_a_process_is_the_users_to_mend(
 ) -> None:
     (job, _) = synthetic.jobs(features, tmp_path)
     hears, says = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    monkeypatch.setattr(member_jobs, "_train_alone", lambda _: Path("/dev/full").write_text("x"))
-    monkeypatch.setattr(member_jobs, "follow_parent", lambda: None)
+    monkeypatch.setattr(member_jobs, "train_alone", lambda _: Path("/dev/full").write_text("x"))
+    monkeypatch.setattr(member_processes, "follow_parent", lambda: None)
     with pytest.raises(SystemExit):
-        member_jobs._work(job, says, (), logging.INFO)
+        member_processes._work(job, says, (), logging.INFO)
     for_user, message = hears.recv()
     assert for_user
     assert "No space left on device. Free some space" in message

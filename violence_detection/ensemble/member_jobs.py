@@ -13,14 +13,8 @@ import dataclasses
 import functools
 import itertools
 import logging
-import multiprocessing
-import os
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +22,7 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
-from violence_detection.system import console, processes, storage, tensorflow_start
-from violence_detection.system.processes import follow_parent, worker_count
+from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import step_plan
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.step_plan import StepPlan
@@ -43,9 +36,6 @@ log = logging.getLogger(__name__)
 
 #: CPU threads of a job, on any machine.
 THREADS = 2
-_ATTEMPTS = 3
-#: Characters of an error that a worker tells; a pipe takes 64 KiB before its reader must be there.
-_MOST_TEXT = 15_000
 
 
 @dataclass(frozen=True)
@@ -146,6 +136,8 @@ def run(
     folder holds another model that is not to be replaced, where a job does, or if it was killed three times; the other
     jobs' checkpoints are kept.
     """
+    from violence_detection.ensemble import member_processes  # which starts jobs of this module
+
     todo = [job for job in jobs if finished(job) is None]
     log.info("%d of %d models are trained already", len(jobs) - len(todo), len(jobs))
     is_here = ray is None and at_once == 1
@@ -157,7 +149,7 @@ def run(
         before()
         _here(todo, strategy)
     else:
-        _in_processes(todo, at_once, before)
+        member_processes.run(todo, at_once, before)
     done = [finished(job) for job in jobs]
     if lost := [job.folder for job, trained in zip(jobs, done, strict=True) if trained is None]:
         raise UserError(
@@ -278,112 +270,13 @@ def fix_threads() -> None:
         )
 
 
-def _train_alone(job: TrainingJob) -> None:
+def train_alone(job: TrainingJob) -> None:
     """Do a job in a process that has nothing set up."""
     from violence_detection.training import devices
 
     fix_threads()
     strategy = devices.set_up(job.settings.train)
     train(job, _data(job), strategy)
-
-
-# --- processes of this machine ---
-
-
-@dataclass
-class _Worker:
-    """A process with a job, and the way it says why it failed."""
-
-    job: TrainingJob
-    device: str
-    process: BaseProcess
-    says: Connection
-
-
-def visible_gpus() -> list[str]:
-    """The ids of the GPUs that TensorFlow sees, as CUDA_VISIBLE_DEVICES names them."""
-    count = len(tensorflow_start.gpus())
-    named = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip()]
-    return (named or [str(i) for i in range(count)])[:count]
-
-
-def _in_processes(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -> None:
-    gpus = visible_gpus()
-    if gpus and jobs and jobs[0].settings.train.devices > 1:
-        raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
-    before()
-    at_once = at_once or len(gpus) or max(2, worker_count(0) // THREADS)
-    jobs = [
-        dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
-    ]
-    free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]  # several share a GPU if asked to
-    waiting, attempts = list(jobs), dict.fromkeys((job.folder for job in jobs), 0)
-    running: list[_Worker] = []
-    try:
-        while waiting or running:
-            while waiting and free:
-                job = waiting.pop(0)
-                attempts[job.folder] += 1
-                running.append(_start(job, free.pop(0)))
-            wait([w.process.sentinel for w in running])
-            for worker in [w for w in running if not w.process.is_alive()]:
-                running.remove(worker)
-                free.append(worker.device)
-                if _succeeded(worker):
-                    continue
-                if attempts[worker.job.folder] == _ATTEMPTS:
-                    raise UserError(
-                        f"{worker.job.folder}: its process was killed {_ATTEMPTS} times, most likely for want of "
-                        "memory. Give a smaller --parallel; what is done is kept"
-                    )
-                log.warning("%s: its process was killed; going on from its checkpoint", worker.job.folder)
-                waiting.insert(0, worker.job)
-    finally:
-        for worker in running:
-            worker.process.kill()
-            worker.process.join()
-
-
-def _start(job: TrainingJob, gpu: str) -> _Worker:
-    context = multiprocessing.get_context("spawn")
-    hears, says = context.Pipe(duplex=False)
-    with processes.environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
-        arguments = (job, says, console.log_files(), console.log.level)
-        process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
-        process.start()
-    says.close()  # so that the worker's end shows here
-    return _Worker(job, gpu, process, hears)
-
-
-def _work(job: TrainingJob, says: Connection, log_files: Sequence[str], level: int) -> None:
-    """A worker process from start to end: its errors go to the process that started it."""
-    follow_parent()
-    console.log_to(log_files, level)
-    try:
-        _train_alone(job)
-    except UserError as e:
-        says.send((True, str(e)[-_MOST_TEXT:]))
-        sys.exit(1)
-    except Exception as e:  # noqa: BLE001 - told to the process that started this one, which raises it
-        trouble = storage.disk_trouble(e)
-        says.send((trouble is not None, (trouble or traceback.format_exc())[-_MOST_TEXT:]))
-        sys.exit(1)
-
-
-def _succeeded(worker: _Worker) -> bool:
-    """Whether the job is done; False if its process was killed. Raises what the job raised."""
-    worker.process.join()
-    if worker.process.exitcode == 0:
-        return True
-    try:
-        for_user, message = worker.says.recv()
-    except EOFError:
-        return False
-    finally:
-        worker.says.close()
-    if for_user:
-        raise UserError(message)
-    raise RuntimeError(f"{worker.job.folder} failed:\n{message}")
 
 
 # --- a Ray cluster ---
@@ -406,7 +299,7 @@ def _over_ray(jobs: Sequence[TrainingJob], address: str, before: Callable[[], No
         ]
         before()
         results = ray_cluster.map_unordered(
-            address, _train_alone, anywhere, cpus_each=cpus_each, gpus_each=gpus_each, what="model to train"
+            address, train_alone, anywhere, cpus_each=cpus_each, gpus_each=gpus_each, what="model to train"
         )
         for done, (index, _) in enumerate(results, 1):
             log.info("%s is trained (%d of %d)", jobs[index].folder, done, len(jobs))

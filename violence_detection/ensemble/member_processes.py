@@ -1,0 +1,130 @@
+"""Train heads in several processes of this machine at once, one a GPU where there are any.
+
+A process that is killed has its job done again, from the checkpoint of its last epoch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+
+from violence_detection.ensemble import member_jobs
+from violence_detection.ensemble.member_jobs import TrainingJob
+from violence_detection.errors import UserError
+from violence_detection.system import console, processes, storage, tensorflow_start
+from violence_detection.system.processes import follow_parent, worker_count
+
+log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+#: Characters of an error that a worker tells; a pipe takes 64 KiB before its reader must be there.
+_MOST_TEXT = 15_000
+
+
+@dataclass
+class _Worker:
+    """A process with a job, and the way it says why it failed."""
+
+    job: TrainingJob
+    device: str
+    process: BaseProcess
+    says: Connection
+
+
+def visible_gpus() -> list[str]:
+    """The ids of the GPUs that TensorFlow sees, as CUDA_VISIBLE_DEVICES names them."""
+    count = len(tensorflow_start.gpus())
+    named = [n for n in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if n.strip()]
+    return (named or [str(i) for i in range(count)])[:count]
+
+
+def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -> None:
+    """Do the jobs in so many processes at a time, 0: one a GPU, or without GPUs one for every two cores, at least two.
+
+    `before` is called when nothing is left that could refuse them. Raises UserError where a job does, or if its process
+    was killed three times.
+    """
+    gpus = visible_gpus()
+    if gpus and jobs and jobs[0].settings.train.devices > 1:
+        raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
+    before()
+    at_once = at_once or len(gpus) or max(2, worker_count(0) // member_jobs.THREADS)
+    jobs = [
+        dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
+    ]
+    free = [(gpus or [""])[i % max(len(gpus), 1)] for i in range(at_once)]  # several share a GPU if asked to
+    waiting, attempts = list(jobs), dict.fromkeys((job.folder for job in jobs), 0)
+    running: list[_Worker] = []
+    try:
+        while waiting or running:
+            while waiting and free:
+                job = waiting.pop(0)
+                attempts[job.folder] += 1
+                running.append(_start(job, free.pop(0)))
+            wait([w.process.sentinel for w in running])
+            for worker in [w for w in running if not w.process.is_alive()]:
+                running.remove(worker)
+                free.append(worker.device)
+                if _succeeded(worker):
+                    continue
+                if attempts[worker.job.folder] == _ATTEMPTS:
+                    raise UserError(
+                        f"{worker.job.folder}: its process was killed {_ATTEMPTS} times, most likely for want of "
+                        "memory. Give a smaller --parallel; what is done is kept"
+                    )
+                log.warning("%s: its process was killed; going on from its checkpoint", worker.job.folder)
+                waiting.insert(0, worker.job)
+    finally:
+        for worker in running:
+            worker.process.kill()
+            worker.process.join()
+
+
+def _start(job: TrainingJob, gpu: str) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    hears, says = context.Pipe(duplex=False)
+    with processes.environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
+        arguments = (job, says, console.log_files(), console.log.level)
+        process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
+        process.start()
+    says.close()  # so that the worker's end shows here
+    return _Worker(job, gpu, process, hears)
+
+
+def _work(job: TrainingJob, says: Connection, log_files: Sequence[str], level: int) -> None:
+    """A worker process from start to end: its errors go to the process that started it."""
+    follow_parent()
+    console.log_to(log_files, level)
+    try:
+        member_jobs.train_alone(job)
+    except UserError as e:
+        says.send((True, str(e)[-_MOST_TEXT:]))
+        sys.exit(1)
+    except Exception as e:  # noqa: BLE001 - told to the process that started this one, which raises it
+        trouble = storage.disk_trouble(e)
+        says.send((trouble is not None, (trouble or traceback.format_exc())[-_MOST_TEXT:]))
+        sys.exit(1)
+
+
+def _succeeded(worker: _Worker) -> bool:
+    """Whether the job is done; False if its process was killed. Raises what the job raised."""
+    worker.process.join()
+    if worker.process.exitcode == 0:
+        return True
+    try:
+        for_user, message = worker.says.recv()
+    except EOFError:
+        return False
+    finally:
+        worker.says.close()
+    if for_user:
+        raise UserError(message)
+    raise RuntimeError(f"{worker.job.folder} failed:\n{message}")
