@@ -1,7 +1,7 @@
 """The feature cache: one file a clip and stream, one member a variant, a checksum in each member.
 
     <root>/features/<backbone>-<confighash>/record.json       everything that changes the values
-    <root>/features/<backbone>-<confighash>/<clip_id>.npz     members v0, v1, ..., t1, ...: (T, C) float16
+    <root>/features/<backbone>-<confighash>/<clip_id>.npz     members v0, v1, ..., w1, ...: (T, C) float16
     <root>/features/<backbone>-<confighash>/engine-<name>.json   what may write here
     <root>/features/<backbone>-<confighash>/verified.json     entries whose checksums were compared
 Each stream has a folder of its own, since its record differs. A member of the zip carries a CRC-32, which every reading
