@@ -18,7 +18,7 @@ from violence_detection.errors import UserError
 from violence_detection.evaluation import temperature
 
 ELSEWHERE, IN_SET = "elsewhere_", "in_set_"
-#: Of each part the clips that are fitted to, and those that it judges.
+#: Of each part the indices of clips that are fitted to, and of those that it judges.
 Parts = Sequence[tuple[np.ndarray, np.ndarray]]
 
 

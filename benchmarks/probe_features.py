@@ -33,7 +33,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.svm import SVC
 
 from benchmarks import held_out
-from benchmarks.held_out import HeldOut
+from benchmarks.held_out import HeldOut, Parts
 from violence_detection import cli
 from violence_detection.combine import manifest, val_ledger
 from violence_detection.ensemble import pool as pools
@@ -49,7 +49,6 @@ from violence_detection.training.training_data import Samples
 FOLDS = 5
 ALL, WITHOUT = "all", "without"
 MEASURES = ("accuracy", "roc_auc", "at_median")
-Parts = Sequence[tuple[np.ndarray, np.ndarray]]  # indices of clips: fitted to, judged
 
 
 def main() -> int:

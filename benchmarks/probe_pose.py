@@ -24,7 +24,8 @@ import numpy as np
 from sklearn.svm import SVC
 
 from benchmarks import movenet, pose_statistics, probe_features
-from benchmarks.probe_features import Parts, Probe
+from benchmarks.held_out import Parts
+from benchmarks.probe_features import Probe
 from violence_detection import cli
 from violence_detection.errors import UnreadableVideo
 from violence_detection.system import console, storage

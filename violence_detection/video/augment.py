@@ -28,7 +28,7 @@ _BLUR_SIDES = (5, 5)  # of the kernel: enough for the largest sigma, 1.2, to wit
 _NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame
 _NOISE_PLACES = 1024  # frames after which the noise repeats
 #: Where in a window test-time views look, one after another, of backbones that look at a part of it: with the plain
-#: view in the middle two more see all of a window twice as long as the part.
+#: view in the middle two more see nearly all of a window twice as long as the part (each is shortened a little).
 _VIEWED = (0.5, 0.0, 1.0, 0.5, 0.25, 0.75)
 
 
