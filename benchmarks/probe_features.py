@@ -35,10 +35,12 @@ from sklearn.svm import SVC
 from benchmarks import held_out
 from benchmarks.held_out import HeldOut, Parts
 from violence_detection import cli
+from violence_detection.backbones import registry
 from violence_detection.combine import manifest, val_ledger
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.pool import Choice
 from violence_detection.evaluation import paired
+from violence_detection.features import key
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
 from violence_detection.system.console import log
@@ -112,8 +114,7 @@ class Probe:
         self.labels = samples.labels.astype(int)
         self.groups = samples.rows.source_group.to_numpy(str)
         self.datasets = samples.rows.dataset.to_numpy(str)
-        self.points = {name: kernel_fit.unit_points(samples, name, [0])[0] for name in samples.inputs}
-        self.products = {name: points @ points.T for name, points in self.points.items()}
+        self.points = {name: kernel_fit.compared_points(samples, name, [0])[0] for name in samples.inputs}
         everyone = np.arange(len(samples))
         self.left_out: Parts = [
             (everyone[self.datasets != d], everyone[self.datasets == d]) for d in sorted(set(self.datasets))
@@ -160,8 +161,9 @@ class Probe:
         for fitted, judged in parts:
             alike: Any = 0.0
             for name in inputs:
-                gamma = kernel_fit.sharpness(self.points[name][fitted], self.head.kernel_width)
-                among = np.exp(2 * gamma * (self.products[name][:, fitted] - 1))
+                points, counts = self.points[name], registry.length_counts(key.backbone_of(name))
+                gamma = kernel_fit.sharpness(points[fitted], self.head.kernel_width, counts)
+                among = kernel_fit.likeness(points, points[fitted], gamma, counts)
                 alike = alike + among / len(inputs)
             machine = SVC(C=self.head.kernel_c, kernel="precomputed")
             weights = kernel_fit.clip_weights(self.samples.take(fitted))

@@ -40,6 +40,7 @@ class BackboneSampling:
     between the frames of one step, the steps being evenly spaced over the window; None: all frames are. `largest`: of
     the positions in a picture, how many of the largest values make a feature; None: that is the network's own affair.
     `span_s`: seconds of the window that it looks at, in its middle but for some test-time views; None: all of it.
+    `letterbox`: it sees the picture in its own shape, with black beside it, not squeezed into a square.
     """
 
     frames: int | None = None
@@ -49,6 +50,7 @@ class BackboneSampling:
     spacing_s: float | None = None
     largest: int | None = None
     span_s: float | None = None
+    letterbox: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError where frames that are spaced by time do not fill their steps."""
@@ -75,7 +77,8 @@ class BackboneSampling:
         """
         spacing = {"burst": self.burst, "burst_spacing_s": float(self.spacing_s)} if self.spacing_s else {}
         span = {"span_s": float(self.span_s)} if self.span_s else {}
-        return spacing | span | ({"largest": self.largest} if self.largest else {})
+        shape = {"letterbox": True} if self.letterbox else {}
+        return spacing | span | shape | ({"largest": self.largest} if self.largest else {})
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,8 @@ class Backbone:
     of images do not hold; 0: they do. `bfloat16`: P(fight) of models trained on its float32 features was measured to
     hold in bfloat16 (docs/results.md, What judging costs), so that it may judge in it. `per_frame`: how windows that
     have frames in common share what is made of these, where they can. `ranges`: of its convolutions, with which it may
-    judge in 8 bits; empty: it may not.
+    judge in 8 bits; empty: it may not. `length_counts`: the length of a clip's features, 0 to 1, says how much they
+    tell, to heads that compare clips; of others only the direction counts.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Backbone:
     bfloat16: bool = False
     per_frame: PerFrame | None = None
     ranges: tuple[ActivationRange, ...] = ()
+    length_counts: bool = False
 
     @property
     def is_video(self) -> bool:
@@ -155,6 +160,7 @@ def register(
     bfloat16: bool = False,
     per_frame: PerFrame | None = None,
     ranges: tuple[ActivationRange, ...] = (),
+    length_counts: bool = False,
 ) -> Callable[[B], B]:
     """Decorate the function that builds a backbone from its weights file. Raises ValueError if the name is taken."""
 
@@ -176,6 +182,7 @@ def register(
             bfloat16,
             per_frame,
             ranges,
+            length_counts,
         )
         return build
 
@@ -194,6 +201,12 @@ def _load_networks() -> dict[str, Backbone]:
 def list_backbones() -> list[str]:
     """The names of all backbones, sorted."""
     return sorted(_load_networks())
+
+
+def length_counts(name: str) -> bool:
+    """Whether there is a backbone of that name whose features' length counts."""
+    backbone = _load_networks().get(name)
+    return backbone is not None and backbone.length_counts
 
 
 def get(name: str) -> Backbone:

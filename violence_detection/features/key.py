@@ -25,7 +25,7 @@ _FORMAT = 5
 #: Frames that I3D took before each backbone had its own sampling; records of trained models still say so.
 _I3D_FRAMES = 32
 _MOVING_VERSION = 1  # of pictures.without_still
-_ASKED_BY_BACKBONES = ("burst", "burst_spacing_s", "span_s")
+_ASKED_BY_BACKBONES = ("burst", "burst_spacing_s", "span_s", "letterbox")
 
 
 def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
@@ -39,6 +39,7 @@ def for_backbone(config: FeatureConfig, name: str) -> FeatureConfig:
         burst=sampling.burst,
         burst_spacing_s=sampling.spacing_s or 0.0,
         span_s=sampling.span_s or 0.0,
+        letterbox=sampling.letterbox,
     )
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import safetensors
 
+from violence_detection.backbones import registry
+from violence_detection.features import key
 from violence_detection.training import run_folder, whole_numbers
 from violence_detection.training.config import KERNEL, LEAST_LENGTH
 
@@ -26,35 +28,46 @@ class KernelHead:
     """LandmarkSimilarity of each input, their mean, and a logistic layer; see training/heads.py.
 
     `vectors`, `gammas`: by input, (M, C) float32 of unit length and a number. `kernel` (M,) float32, `bias`.
+    `length_counts`: the inputs whose vectors keep their lengths.
     """
 
     vectors: Mapping[str, np.ndarray]
     gammas: Mapping[str, np.float32]
     kernel: np.ndarray
     bias: np.float32
+    length_counts: frozenset[str] = frozenset()
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """P(fight), (N,) float64 in [0, 1], for inputs name -> (N, T, C), of which it takes its own."""
         return 1 / (1 + np.exp(-self.logits(self.units(inputs)).astype(np.float64)))
 
     def units(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of its own inputs (N, T, C) the means over time at unit length, (N, C) float32."""
+        """Of its own inputs (N, T, C) the means over time at unit length, or their own, (N, C) float32."""
         means = {name: inputs[name].astype(np.float32).mean(axis=1) for name in self.vectors}
-        return {
-            name: mean / np.maximum(np.linalg.norm(mean, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
-            for name, mean in means.items()
-        }
+        return {name: mean if name in self.length_counts else _unit(mean) for name, mean in means.items()}
 
     def likeness(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
-        """How like its landmarks such means are, (N, M) in (0, 1]."""
-        found = [np.exp(2 * self.gammas[n] * (units[n] @ v.T - 1)) for n, v in self.vectors.items()]
-        alike: np.ndarray = np.mean(found, axis=0)
+        """How like its landmarks such means are, (N, M) in [0, 1]."""
+        alike: np.ndarray = np.mean([self._likeness(name, units[name]) for name in self.vectors], axis=0)
         return alike
+
+    def _likeness(self, name: str, units: np.ndarray) -> np.ndarray:
+        vectors, gamma = self.vectors[name], self.gammas[name]
+        if name not in self.length_counts:
+            alike: np.ndarray = np.exp(2 * gamma * (units @ vectors.T - 1))
+            return alike
+        lengths = np.minimum(np.linalg.norm(units, axis=1), 1)[:, None] * np.linalg.norm(vectors, axis=1)
+        return np.exp(2 * gamma * (_unit(units) @ _unit(vectors).T - 1)) * lengths
 
     def logits(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
         """What it says of such means, (N,)."""
         said: np.ndarray = self.likeness(units) @ self.kernel + self.bias
         return said
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (N, C) at unit length, or shorter where they are below LEAST_LENGTH."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
 
 
 def stored_as_whole(stored: Any, name: str) -> bool:
@@ -90,4 +103,5 @@ def kernel_head(file: Path, record: Mapping[str, Any]) -> KernelHead | None:
         {name: values[f"{name}.similarity/gamma.1"][0] for name in shapes},
         values["logits/kernel.1"][:, 0],
         values["logits/bias.1"][0],
+        frozenset(name for name in shapes if registry.length_counts(key.backbone_of(name))),
     )

@@ -89,7 +89,7 @@ class Explainer:
         for window, seen, shown in zip(
             windows, self._seen(path, info, places), _shown(path, info, places), strict=True
         ):
-            yield self._explained(window, seen, shown)
+            yield self._explained(window, seen, shown, info.width / info.height)
 
     def without_places(
         self, path: Path, window: JudgedWindow, chosen: Sequence[Sequence[occlusion.Place]]
@@ -97,7 +97,7 @@ class Explainer:
         """P(violent) of a window without some places together, for each choice of them. Raises UnreadableVideo."""
         info = decode.probe(path)
         (seen,) = self._seen(path, info, [self._place_of(info, window)])
-        changed = (_without_places(seen, places) for places in chosen)
+        changed = (_without_places(seen, places, info.width / info.height) for places in chosen)
         return self._judged(changed)[0].tolist()
 
     def _place_of(self, info: decode.VideoInfo, window: JudgedWindow) -> sampling.Window:
@@ -117,14 +117,18 @@ class Explainer:
         return window_pictures.of_file(path, info, places, self._detector.viewers, "", self._detector.views)
 
     def _explained(
-        self, window: JudgedWindow, seen: SeenWindow, shown: Sequence[tuple[float, np.ndarray]]
+        self,
+        window: JudgedWindow,
+        seen: SeenWindow,
+        shown: Sequence[tuple[float, np.ndarray]],
+        aspect: float,
     ) -> Explanation:
         step = seen.window.length / MOMENTS
         starts = [seen.window.start + i * step for i in range(MOMENTS)]
         parts = occlusion.grid(PLACES, PLACES)
         looks = itertools.chain(
             [seen],
-            (_without_places(seen, [part]) for part in parts),
+            (_without_places(seen, [part], aspect) for part in parts),
             (_without_time(seen, start, start + step) for start in starts),
         )
         p, plain = self._judged(looks)
@@ -153,8 +157,8 @@ class Explainer:
         return (p if profile is None else np.array([profile.probability(float(v)) for v in p])), plain
 
 
-def _without_places(seen: SeenWindow, places: Sequence[occlusion.Place]) -> SeenWindow:
-    return seen.changed(lambda frames: occlusion.without_places(frames, places))
+def _without_places(seen: SeenWindow, places: Sequence[occlusion.Place], aspect: float) -> SeenWindow:
+    return seen.changed(lambda frames: occlusion.without_places(frames, places, aspect))
 
 
 def _without_time(seen: SeenWindow, first: float, end: float) -> SeenWindow:

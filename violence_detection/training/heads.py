@@ -15,6 +15,8 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from violence_detection.backbones import registry
+from violence_detection.features import key
 from violence_detection.training.config import ARCHITECTURES as ARCHITECTURES
 from violence_detection.training.config import KERNEL as KERNEL
 from violence_detection.training.config import LEAST_LENGTH, PICTURES_OF, HeadConfig
@@ -72,15 +74,16 @@ class PositionEmbedding(layers.Layer):
 
 @keras.saving.register_keras_serializable("violence_detection")
 class LandmarkSimilarity(layers.Layer):
-    """How like some training clips a clip is: (B, T, C) -> (B, M) float32 in (0, 1].
+    """How like some training clips a clip is: (B, T, C) -> (B, M) float32 in [0, 1].
 
-    The mean over time, scaled to unit length, in a Gaussian kernel with M stored vectors of unit length. Always
-    float32. Landmarks and `gamma` are set, not learnt by steps: see kernel_fit.py.
+    The mean over time, scaled to unit length, in a Gaussian kernel with M stored vectors of unit length. With
+    `length_counts` both keep their lengths, at most 1, and the kernel is of their directions, times both lengths.
+    Always float32. Landmarks and `gamma` are set, not learnt by steps: see kernel_fit.py.
     """
 
-    def __init__(self, landmarks: int, **kwargs: object):
+    def __init__(self, landmarks: int, length_counts: bool = False, **kwargs: object):
         super().__init__(**{**kwargs, "dtype": "float32"})
-        self.landmarks = landmarks
+        self.landmarks, self.length_counts = landmarks, length_counts
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = (self.landmarks, input_shape[-1])
@@ -89,17 +92,27 @@ class LandmarkSimilarity(layers.Layer):
         super().build(input_shape)
 
     def call(self, x: Tensor) -> Tensor:
-        x = unit_mean(ops.cast(x, "float32"))
-        return ops.exp(2.0 * self.gamma * (ops.matmul(x, ops.transpose(self.vectors)) - 1.0))
+        x, vectors = ops.mean(ops.cast(x, "float32"), axis=1), self.vectors
+        counts = 1.0
+        if self.length_counts:
+            counts = ops.minimum(_length(x), 1.0) * ops.transpose(_length(vectors))
+            vectors = unit(vectors)
+        alike = ops.exp(2.0 * self.gamma * (ops.matmul(unit(x), ops.transpose(vectors)) - 1.0))
+        return counts * alike
 
     def get_config(self) -> dict[str, object]:
-        return {**super().get_config(), "landmarks": self.landmarks}
+        config = {**super().get_config(), "landmarks": self.landmarks}
+        return config | ({"length_counts": True} if self.length_counts else {})
 
 
-def unit_mean(x: Tensor) -> Tensor:
-    """The mean over time at unit length, or shorter where it is below LEAST_LENGTH: (B, T, C) -> (B, C)."""
-    mean = ops.mean(x, axis=1)
-    return mean / ops.maximum(ops.sqrt(ops.sum(ops.square(mean), axis=-1, keepdims=True)), LEAST_LENGTH)
+def unit(x: Tensor) -> Tensor:
+    """Vectors (B, C) at unit length, or shorter where they are below LEAST_LENGTH."""
+    return x / ops.maximum(_length(x), LEAST_LENGTH)
+
+
+def _length(x: Tensor) -> Tensor:
+    """Of vectors (B, C): (B, 1)."""
+    return ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True))
 
 
 def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: HeadConfig) -> keras.Model:
@@ -122,7 +135,12 @@ def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: Head
 
 def _kernel(given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
     """What a support vector machine looks at: the mean of the inputs' similarities, (B, M)."""
-    found = [LandmarkSimilarity(config.landmarks, name=f"{name}.similarity")(x) for name, x in given.items()]
+    found = [
+        LandmarkSimilarity(
+            config.landmarks, registry.length_counts(key.backbone_of(name)), name=f"{name}.similarity"
+        )(x)
+        for name, x in given.items()
+    ]
     return layers.Average(dtype="float32")(found) if len(found) > 1 else found[0]
 
 

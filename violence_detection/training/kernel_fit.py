@@ -1,11 +1,11 @@
 """Fit the kernel head: a support vector machine on how like known clips a clip is, solved at once and not by steps.
 
 The kernel is the mean over the inputs of Gaussian kernels between the clips' means over time at unit length (Cortes &
-Vapnik 1995, "Support-Vector Networks"). With more points than landmarks it is the Nystroem approximation (Williams &
-Seeger 2001, "Using the Nystroem Method to Speed Up Kernel Machines"). Every (data set, class) weighs the same, so that
-no data set's share of fights is learnt. The problem is convex: the seed decides which clips are landmarks where there
-are too many, and nothing else. Landmarks are rounded to one byte a number (whole_numbers.py) before anything is fitted
-to them.
+Vapnik 1995, "Support-Vector Networks"), times both lengths where a backbone's say how much its features tell. With more
+points than landmarks it is the Nystroem approximation (Williams & Seeger 2001, "Using the Nystroem Method to Speed Up
+Kernel Machines"). Every (data set, class) weighs the same, so that no data set's share of fights is learnt. The problem
+is convex: the seed decides which clips are landmarks where there are too many, and nothing else. Landmarks are rounded
+to one byte a number (whole_numbers.py) before anything is fitted to them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from violence_detection.backbones import registry
 from violence_detection.errors import UserError
+from violence_detection.features import key
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, saved_heads, whole_numbers
 from violence_detection.training.config import HeadConfig
@@ -91,7 +93,7 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
     from scipy.linalg import cholesky, solve_triangular
 
     variants = _variants(train, config.landmarks)
-    points = {name: unit_points(train, name, variants) for name in train.inputs}
+    points = {name: compared_points(train, name, variants) for name in train.inputs}
     for name, values in points.items():
         if bad := np.flatnonzero(~np.isfinite(values).all(axis=(0, 2))).tolist():
             raise UserError(
@@ -102,13 +104,16 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
     similar: Any = 0.0
     among: Any = 0.0
     for name, values in points.items():
-        vectors, gamma = whole_numbers.rounded(values[0, chosen]), sharpness(values[0], config.kernel_width)
         layer = model.get_layer(f"{name}.similarity")
+        counts = layer.length_counts
+        vectors = whole_numbers.rounded(values[0, chosen])
+        gamma = sharpness(values[0], config.kernel_width, counts)
         stored = np.zeros((config.landmarks, vectors.shape[1]), np.float32)
         stored[: len(vectors)] = vectors
         layer.set_weights([stored, np.array([gamma], np.float32)])
-        similar = similar + likeness(values.reshape(-1, vectors.shape[1]), vectors, gamma) / len(points)
-        among = among + likeness(vectors, vectors, gamma) / len(points)
+        every = values.reshape(-1, vectors.shape[1])
+        similar = similar + likeness(every, vectors, gamma, counts) / len(points)
+        among = among + likeness(vectors, vectors, gamma, counts) / len(points)
     root = cholesky(np.asarray(among, np.float64) + _JITTER * np.eye(len(chosen)), lower=True)
     mapped = solve_triangular(root, np.asarray(similar, np.float64).T, lower=True, overwrite_b=True).T
     weights = np.tile(clip_weights(train) / len(variants), len(variants))
@@ -146,12 +151,13 @@ def _variants(train: Samples, landmarks: int) -> list[int]:
     return list(range(min(there, fit_in)))
 
 
-def unit_points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
-    """The means over time at unit length, (V, N, C) float32, rounded to float16."""
+def compared_points(train: Samples, name: str, variants: list[int]) -> np.ndarray:
+    """The means over time (V, N, C) float32 at unit length, or where that counts their own; rounded to float16."""
     values = []
     for variant in variants:
-        means = [heads.unit_mean(b[name].astype(np.float32)) for b in train.view_batches(variant, _BATCH)]
-        values.append(np.concatenate([keras.ops.convert_to_numpy(m) for m in means]))
+        batches = [b[name].astype(np.float32) for b in train.view_batches(variant, _BATCH)]
+        means = np.concatenate([batch.mean(axis=1) for batch in batches])
+        values.append(means if registry.length_counts(key.backbone_of(name)) else directions(means))
     # to what float16 holds: so a model kept in half precision is the model that was fitted
     return np.stack(values).astype(np.float16).astype(np.float32)
 
@@ -164,14 +170,27 @@ def _landmarks(count: int, most: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(count, most, replace=False))
 
 
-def sharpness(points: np.ndarray, width: float) -> float:
-    """Of the kernel for points (N, C): the inverse of how far they lie apart, squared, times `width`."""
-    return width / max(float(points.var(axis=0).sum()), 1e-12)
+def directions(points: np.ndarray) -> np.ndarray:
+    """Vectors (N, C) at unit length, or shorter where they are below LEAST_LENGTH."""
+    unit: np.ndarray = keras.ops.convert_to_numpy(heads.unit(points))
+    return unit
 
 
-def likeness(a: np.ndarray, b: np.ndarray, gamma: float) -> np.ndarray:
-    """(len(a), len(b)) float32 of vectors of unit length."""
-    return np.exp(2 * gamma * (a @ b.T - 1), dtype=np.float32)
+def sharpness(points: np.ndarray, width: float, length_counts: bool = False) -> float:
+    """Of the kernel for points (N, C): the inverse of how far they lie apart, squared, times `width`.
+
+    `length_counts`: how far their directions do.
+    """
+    compared = directions(points) if length_counts else points
+    return width / max(float(compared.var(axis=0).sum()), 1e-12)
+
+
+def likeness(a: np.ndarray, b: np.ndarray, gamma: float, length_counts: bool = False) -> np.ndarray:
+    """(len(a), len(b)) float32 of vectors of unit length; with `length_counts` of others, see LandmarkSimilarity."""
+    if not length_counts:
+        return np.exp(2 * gamma * (a @ b.T - 1), dtype=np.float32)
+    lengths = np.minimum(np.linalg.norm(a, axis=1), 1)[:, None] * np.linalg.norm(b, axis=1)
+    return likeness(directions(a), directions(b), gamma) * lengths
 
 
 def _p_fight(model: keras.Model, samples: Samples) -> np.ndarray:

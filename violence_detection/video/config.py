@@ -49,3 +49,4 @@ class ClipConfig(BaseConfig):
     span_s: float = (
         0.0  # seconds of a window that it looks at, in its middle but for some test-time views; 0: all
     )
+    letterbox: bool = False  # whether pictures keep their shape, with black beside them

@@ -35,31 +35,51 @@ def grid(rows: int, columns: int) -> list[Place]:
     ]
 
 
-def without_places(frames: Mapping[int, Kept], places: Sequence[Place]) -> dict[int, Kept]:
-    """The frames of a window (see window_pictures.Kept) with a flat patch at each place."""
+def without_places(frames: Mapping[int, Kept], places: Sequence[Place], aspect: float) -> dict[int, Kept]:
+    """The frames of a window (see window_pictures.Kept) with a flat patch at each place.
+
+    `aspect`: of the video, its width by its height; letterboxed pictures have its shape within them.
+    """
     numbers = sorted(frames)
     changed: dict[int, dict[KeptAs, Any]] = {n: {} for n in numbers}
     for kept_as in frames[numbers[0]] if numbers else ():
         pictures = [frames[n][kept_as] for n in numbers]
+        shown = _letterboxed(aspect) if kept_as[2] else Place(0, 0, 1, 1)
         if isinstance(pictures[0], tuple):  # at two sizes
-            sizes = [_patched(np.stack(of_size), places) for of_size in zip(*pictures, strict=True)]
+            sizes = [_patched(np.stack(of_size), places, shown) for of_size in zip(*pictures, strict=True)]
             patched: Any = list(zip(*sizes, strict=True))
         else:
-            patched = _patched(np.stack(pictures), places)
+            patched = _patched(np.stack(pictures), places, shown)
         for n, picture in zip(numbers, patched, strict=True):
             changed[n][kept_as] = picture
     return dict(changed)
 
 
-def _patched(frames: np.ndarray, places: Sequence[Place]) -> np.ndarray:
-    """Frames (N, H, W, 3) uint8 with each place in the mean colour of all of them."""
-    _, height, width, _ = frames.shape
-    colour = np.round(frames.mean(axis=(0, 1, 2))).astype(np.uint8)
+def _letterboxed(aspect: float) -> Place:
+    """Where in a square a picture of that shape is."""
+    width, height = min(1.0, aspect), min(1.0, 1 / aspect)
+    return Place((1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2)
+
+
+def _patched(frames: np.ndarray, places: Sequence[Place], shown: Place) -> np.ndarray:
+    """Frames (N, S, S, 3) uint8 with each place in the mean colour of all of them. `shown`: where the picture is."""
+    colour = np.round(frames[:, *_slices(shown, len(frames[0]))].mean(axis=(0, 1, 2))).astype(np.uint8)
+    width, height = shown.right - shown.left, shown.bottom - shown.top
     for place in places:
-        rows = slice(round(place.top * height), round(place.bottom * height))
-        columns = slice(round(place.left * width), round(place.right * width))
-        frames[:, rows, columns] = colour
+        within = Place(
+            shown.left + place.left * width,
+            shown.top + place.top * height,
+            shown.left + place.right * width,
+            shown.top + place.bottom * height,
+        )
+        frames[:, *_slices(within, len(frames[0]))] = colour
     return frames
+
+
+def _slices(place: Place, side: int) -> tuple[slice, slice]:
+    """The rows and columns of a place in a square picture."""
+    rows = slice(round(place.top * side), round(place.bottom * side))
+    return rows, slice(round(place.left * side), round(place.right * side))
 
 
 def without_time(frames: Mapping[int, Kept], first: float, end: float) -> dict[int, Kept]:

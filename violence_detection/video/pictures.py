@@ -39,8 +39,28 @@ def resize(picture: np.ndarray, size: int) -> np.ndarray:
 KeptFrame: TypeAlias = Any
 
 
-def frame_resizer(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Frames (H, W, 3) to (size, size, 3): the whole picture, squeezed."""
+def letterboxed(picture: np.ndarray, size: int) -> np.ndarray:
+    """The whole picture (H, W, 3) in its own shape in the middle of (size, size, 3) uint8, black beside it.
+
+    Itself if it has that size.
+    """
+    height, width, _ = picture.shape
+    if (height, width) == (size, size):
+        return picture
+    scale = size / max(height, width)
+    height, width = (max(1, round(side * scale)) for side in (height, width))
+    top, left = (size - height) // 2, (size - width) // 2
+    square = np.zeros((size, size, 3), np.uint8)
+    square[top : top + height, left : left + width] = cv2.resize(
+        picture, (width, height), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    )
+    return square
+
+
+def frame_resizer(size: int, config: ClipConfig | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """Frames (H, W, 3) to (size, size, 3): the whole picture, squeezed, or where the settings say so letterboxed."""
+    if config and config.letterbox:
+        return lambda frame: letterboxed(frame, size)
     return lambda frame: resize(frame, size)
 
 
@@ -60,10 +80,11 @@ def crop_side(size: int, config: ClipConfig) -> int:
 
 def keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
     """What is kept of a decoded frame (H, W, 3): it is shrunk at once, so that memory stays small."""
-    side, large = frame_side(size, config), crop_side(size, config)
+    whole, large = frame_resizer(frame_side(size, config), config), crop_side(size, config)
     if not large:
-        return frame_resizer(side)
-    return lambda frame: (resize(frame, side), resize(frame, large))
+        return whole
+    larger = frame_resizer(large, config)
+    return lambda frame: (whole(frame), larger(frame))
 
 
 class Pictures(dict[int, np.ndarray]):

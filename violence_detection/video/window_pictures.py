@@ -13,8 +13,8 @@ from violence_detection.video import decode, pictures, sampling
 from violence_detection.video.augment import Draw
 from violence_detection.video.config import ClipConfig
 
-#: Side of the whole picture, and of the larger one that the stream `crop` is cut from, 0 without.
-KeptAs: TypeAlias = tuple[int, int]
+#: Side of the whole picture, and of the larger one that the stream `crop` is cut from, 0 without; if it is letterboxed.
+KeptAs: TypeAlias = tuple[int, int, bool]
 #: What is kept of a decoded frame, for all who look at it.
 Kept: TypeAlias = Mapping[KeptAs, Any]
 
@@ -28,8 +28,9 @@ class Viewer:
 
     @property
     def kept_as(self) -> KeptAs:
-        """The sizes at which it needs frames."""
-        return pictures.frame_side(self.size, self.config), pictures.crop_side(self.size, self.config)
+        """The sizes and the shape at which it needs frames."""
+        sides = pictures.frame_side(self.size, self.config), pictures.crop_side(self.size, self.config)
+        return *sides, self.config.letterbox
 
     def draws(self, clip_id: str, variants: Sequence[str]) -> dict[str, Draw]:
         """The parameters of each variant."""
@@ -84,8 +85,11 @@ class SeenWindow:
         return SeenWindow(self.window, self._viewers, self._draws, self._samplings, change(self._frames))
 
     def whole_frames(self) -> Iterator[np.ndarray]:
-        """All its frames as the viewer of the smallest ones has them, (F, F, 3) uint8, in no order."""
-        smallest = min(viewer.kept_as for viewer in self._viewers)
+        """All its frames as the viewer of the smallest ones has them, (F, F, 3) uint8, in no order.
+
+        None of those that are letterboxed, where there are others.
+        """
+        smallest = min((viewer.kept_as for viewer in self._viewers), key=lambda kept_as: kept_as[::-1])
         return (pictures.whole_of(kept[smallest]) for kept in self._frames.values())
 
     def pictures(self, viewer: int, variant: str) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ from violence_detection.evaluation.audits.shortcuts import AuditedClips, Values
 from violence_detection.features.key import BackboneRun
 from violence_detection.system import console
 from violence_detection.video import decode, pictures, sampling, video_files
+from violence_detection.video.config import ClipConfig
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,7 +51,7 @@ class Backgrounds:
         """clip id -> (C,) float32."""
         ids = {str(self.base / p): str(i) for i, p in zip(rows.clip_id, rows.path, strict=True)}
         size = self.run.backbone.input_size
-        work = functools.partial(median_picture, size=size, window_s=self.run.config.window_s)
+        work = functools.partial(median_picture, size=size, config=self.run.config)
         seen: dict[str, np.ndarray] = {}
         with console.progress(total=len(ids), desc="backgrounds", unit="clip") as bar:
             for path, picture in video_files.map_files(
@@ -81,15 +82,15 @@ class Backgrounds:
         return out
 
 
-def median_picture(path: Path, size: int, window_s: float) -> np.ndarray:
-    """The median of 15 frames of a clip's middle `window_s`, (size, size, 3) uint8 RGB; empty if it cannot be read."""
+def median_picture(path: Path, size: int, config: ClipConfig) -> np.ndarray:
+    """The median of 15 frames of a clip's middle window, (size, size, 3) uint8 RGB; empty if it cannot be read."""
 
     def plan(info: decode.VideoInfo) -> list[int]:
-        window = sampling.middle_window(info, window_s)
+        window = sampling.middle_window(info, config.window_s)
         return sampling.sample_indices(info.n_frames, _FRAMES, window.start, window.length).tolist()
 
     try:
-        _, frames = decode.read(path, plan, pictures.frame_resizer(size), 1)
+        _, frames = decode.read(path, plan, pictures.frame_resizer(size, config), 1)
     except (UnreadableVideo, OSError):
         return np.empty(0, np.uint8)
     return np.median(np.stack(list(frames.values())), axis=0).astype(np.uint8)

@@ -85,6 +85,7 @@ def _described(given: PictureInput) -> dict[str, Any]:
         "colours": "RGB",
         "backbones": [backbone.name for backbone in given.run.backbones],
         "kept_sides": sides,
+        "letterbox": config.letterbox,
         "sampling": {name: getattr(config, name) for name in _SAMPLING},
     }
 

@@ -73,6 +73,7 @@ def windows_source() -> str:
         _body(sampling),
         _body(focus),
         inspect.getsource(pictures.resize).strip(),
+        inspect.getsource(pictures.letterboxed).strip(),
         _body(video_windows),
     ]
     return "\n\n".join(parts) + "\n"

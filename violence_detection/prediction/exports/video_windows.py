@@ -19,7 +19,7 @@ import numpy as np
 
 from violence_detection.video.decode import MIN_FRAMES
 from violence_detection.video.focus import STREAM_SIDE, crop_position
-from violence_detection.video.pictures import resize
+from violence_detection.video.pictures import letterboxed, resize
 from violence_detection.video.sampling import sample, shows_movement, sliding_windows
 
 #: Rates that a header may state; beyond them it is not believed.
@@ -91,7 +91,8 @@ def windows(
         raise ValueError(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
     needed = [{int(info.shown[n]) for s in plan.values() for n in s.frames} for plan in plans]
-    frames = _frames(path, needed, sorted({side for i in inputs for side in i["kept_sides"]}))
+    kept_as = sorted({(side, i["letterbox"]) for i in inputs for side in i["kept_sides"]})
+    frames = _frames(path, needed, kept_as)
     for span, plan, kept in zip(spans, plans, frames, strict=True):
         at = {n: kept[int(info.shown[n])] for s in plan.values() for n in s.frames}
         start_s = span.start / info.fps
@@ -109,9 +110,9 @@ def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
 
 
 def _frames(
-    path: Path | str, needed: Sequence[set[int]], sides: Sequence[int]
-) -> Iterator[dict[int, dict[int, np.ndarray]]]:
-    """For each window {frame: {side: (side, side, 3) uint8 RGB}} of the frames that it needs, in one pass."""
+    path: Path | str, needed: Sequence[set[int]], kept_as: Sequence[tuple[int, bool]]
+) -> Iterator[dict[int, dict[tuple[int, bool], np.ndarray]]]:
+    """For each window {frame: {(side, letterboxed): (side, side, 3) uint8 RGB}} of what it needs, in one pass."""
     video = cv2.VideoCapture(str(path))
     wanted, kept, number = set().union(*needed), {}, -1
     for window, later in enumerate(needed):
@@ -121,20 +122,25 @@ def _frames(
             number += 1
             if number in wanted:
                 frame = cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB)
-                kept[number] = {side: resize(frame, side) for side in sides}
+                kept[number] = {(side, box): _shrunk(frame, side, box) for side, box in kept_as}
         yield {n: kept[n] for n in later}
         oldest = min((min(n) for n in needed[window + 1 :]), default=0)
         kept = {n: sized for n, sized in kept.items() if n >= oldest}
 
 
+def _shrunk(frame: np.ndarray, side: int, letterbox: bool) -> np.ndarray:
+    return letterboxed(frame, side) if letterbox else resize(frame, side)
+
+
 def _pictures(
-    frames: Mapping[int, dict[int, np.ndarray]], plan: Any, wanted: Mapping[str, Any]
+    frames: Mapping[int, dict[tuple[int, bool], np.ndarray]], plan: Any, wanted: Mapping[str, Any]
 ) -> np.ndarray:
     """The pictures (T, S, S, 3) uint8 of one input."""
     size, numbers = wanted["shape"][1], plan.base.tolist()
+    kept_as = [(side, wanted["letterbox"]) for side in wanted["kept_sides"]]
 
     def whole(number: int) -> np.ndarray:
-        return resize(frames[number][wanted["kept_sides"][0]], size)
+        return resize(frames[number][kept_as[0]], size)
 
     def grey(number: int) -> np.ndarray:
         return cv2.cvtColor(whole(number), cv2.COLOR_RGB2GRAY)
@@ -142,11 +148,11 @@ def _pictures(
     if wanted["stream"] == "rgb":
         return np.stack([whole(n) for n in numbers])
     if wanted["stream"] == "crop":
-        large = wanted["kept_sides"][1]
+        large, _ = kept_as[1]
         left, top = (
             round(c * (large - size)) for c in crop_position([grey(n) for n in numbers], STREAM_SIDE)
         )
-        return np.stack([frames[n][large][top : top + size, left : left + size] for n in numbers])
+        return np.stack([frames[n][kept_as[1]][top : top + size, left : left + size] for n in numbers])
     gain = wanted["sampling"]["motion_gain"]
     steps = [
         [cv2.absdiff(grey(a), grey(b)) for a, b in itertools.pairwise(row)] for row in plan.motion.tolist()

