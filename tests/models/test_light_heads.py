@@ -13,7 +13,8 @@ from violence_detection.models.light_heads import KernelHead, kernel_head
 from violence_detection.training import heads, saved_heads
 from violence_detection.training.config import KERNEL, HeadConfig
 
-SHAPES = {"a.rgb": (4, 6), "b.rgb": (1, 3)}
+#: Of the last the length counts.
+SHAPES = {"a.rgb": (4, 6), "b.rgb": (1, 3), "movenet_poses.rgb": (2, 5)}
 HEAD = HeadConfig(landmarks=5)
 RECORD: dict[str, Any] = {
     "architecture": KERNEL,
@@ -38,8 +39,11 @@ def test_it_says_what_keras_says(stored: tuple[Any, Path]) -> None:
     inputs = {name: rng.normal(0, 2, (20, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
     inputs["a.rgb"][3] = 0  # a mean of no length
     inputs["a.rgb"][4] *= 1e-6
+    inputs["movenet_poses.rgb"][5:] *= 0.1
+    inputs["movenet_poses.rgb"][6] = 0
     head = kernel_head(file, RECORD)
     assert head is not None
+    assert head.length_counts == {"movenet_poses.rgb"}
     expected = heads.predict(model, inputs)
     assert np.ptp(expected) > 0.01
     np.testing.assert_allclose(head.predict(inputs), expected, atol=1e-5)

