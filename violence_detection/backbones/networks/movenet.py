@@ -1,7 +1,7 @@
 """People's joints by MoveNet multipose, and what their poses come to in numbers: who reaches whom, how bodies stand.
 
 MoveNet is MobileNetV2 (Sandler et al. 2018, arXiv 1801.04381) with a feature pyramid (Lin et al. 2017, arXiv
-1612.03144) under heads that find objects as points (Zhou et al. 2019, arXiv 1904.07850). Layers carry the published
+1612.03144) under heads that find objects as points (Zhou et al. 2019, arXiv 1904.07850). Weights go by their published
 names. Pictures must have the shape of the video: people who are squeezed are found less well.
 """
 
@@ -55,7 +55,7 @@ def build_people(arrays: Mapping[str, np.ndarray]) -> keras.Model:
     from keras import layers
 
     pictures = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="frames")
-    x = layers.Rescaling(_PIXEL_SCALE, offset=-1.0)(pictures)
+    x = layers.Rescaling(_PIXEL_SCALE, offset=-1.0, dtype="float32")(pictures)
     features = _pyramid(x, _Layers(arrays))
     maps = {name: _head(features, name, _Layers(arrays)) for name in _HEADS}
     return keras.Model(pictures, _people(maps), name="movenet_people")
