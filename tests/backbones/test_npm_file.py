@@ -156,7 +156,7 @@ def test_another_file_than_was_published_is_refused_with_the_remedy(
     assert not (weights.cache_folder() / "net.zip").exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "no zip", "no description"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "no zip", "no description", "encrypted"])
 def test_a_network_that_is_damaged_is_named(
     registry: tuple[list[str], Path], tmp_path: Path, damage: str
 ) -> None:
@@ -169,5 +169,10 @@ def test_a_network_that_is_damaged_is_named(
             kept.writestr("net.bin", numbers)
             if damage != "no description":
                 kept.writestr("net.json", json.dumps(DESCRIBED))
+    if damage == "encrypted":
+        data = bytearray(path.read_bytes())
+        for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            data[data.index(header) + flags] |= 1
+        path.write_bytes(data)
     with pytest.raises(UserError, match=r"net\.zip is not a readable network of TensorFlow\.js"):
         tfjs_file.read_arrays(path)

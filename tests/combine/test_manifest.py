@@ -32,6 +32,12 @@ def test_text_that_looks_like_numbers_or_nothing_stays_text(tmp_path: Path) -> N
     assert (row.duration_s, row.n_frames) == (2.0, 50)
 
 
+@pytest.mark.parametrize("name", ["2024", "007", "true", "nan", "1e5"])
+def test_a_data_set_keeps_its_name_whatever_it_looks_like(tmp_path: Path, name: str) -> None:
+    """Training notes it as text: as a number it would be a data set that training did not have."""
+    assert manifest.read(_write(tmp_path, {"dataset": name})).dataset.tolist() == [name]
+
+
 def test_the_folder_and_the_file_itself_are_both_taken(tmp_path: Path) -> None:
     _write(tmp_path, {})
     assert manifest.read(tmp_path).equals(manifest.read(tmp_path / manifest.FILE_NAME))

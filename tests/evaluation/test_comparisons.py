@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import comparisons, intervals
+from violence_detection.evaluation import comparisons, intervals, metrics
 
 
 def predictions_frame(n: int = 240, seed: int = 0) -> pd.DataFrame:
@@ -66,6 +66,19 @@ def test_every_pair_of_members_ensemble_and_plain_ensemble_is_compared_and_corre
         p = [pair[figure]["p"] for pair in found["pairs"]]
         assert [pair[figure]["p_holm"] for pair in found["pairs"]] == intervals.holm(p)
         assert max(p) > 0.05 > min(p)
+
+
+def test_members_are_compared_at_their_own_threshold_as_in_their_figures() -> None:
+    frame = predictions_frame()
+    pairs = {(p["first"], p["second"]): p for p in comparisons.between_models(frame, 0.7, 0.55)["pairs"]}
+    figures = metrics.figures(frame, 0.7, 0.55)
+    accuracy = {m["name"]: m["accuracy"] for m in figures["members"]} | {
+        comparisons.ENSEMBLE: figures["accuracy"],
+        comparisons.PLAIN_ENSEMBLE: figures["plain"]["accuracy"],
+    }
+    assert len(pairs) == 6
+    for (first, second), pair in pairs.items():
+        assert pair["accuracy"]["difference"] == pytest.approx(accuracy[first] - accuracy[second])
 
 
 def test_one_model_without_views_has_nothing_to_be_compared_with() -> None:
@@ -127,6 +140,15 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
     strangers = here.assign(clip_id=[f"x{i}" for i in range(len(here))])
     with pytest.raises(UserError, match="none of the same clips"):
         comparisons.with_earlier(here, 0.5, [comparisons.read(write_report(tmp_path / "s", strangers))])
+    calm = here.assign(label="nonfight")
+    for there, said in (
+        (strangers, "240 clips there, 240 here"),
+        (calm[here.label == "fight"], "120 clips there"),
+    ):
+        report = comparisons.read(write_report(tmp_path / said[:3], there))
+        with pytest.raises(UserError, match=f"none of the same clips with the same label .{said}"):
+            comparisons.require_shared([report], here)
+    comparisons.require_shared([comparisons.read(write_report(tmp_path / "c", calm))], here)
     with pytest.raises(UserError, match=r"no metrics\.json in"):
         comparisons.read(tmp_path)
     with pytest.raises(UserError, match=r"index\.html is no report"):

@@ -19,6 +19,9 @@ from huggingface_hub import ModelCard
 
 from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig
+from violence_detection.errors import UserError
+from violence_detection.evaluation.audits import label_audit
+from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig
 from violence_detection.models import model_card
 from violence_detection.training import trainer, training_data
@@ -137,6 +140,49 @@ def test_what_failed_is_named_although_the_card_cannot_be_made(
     with pytest.raises(FileNotFoundError, match="nowhere"):
         evaluated(root, capsys)
     assert named_failures(root) == {first.name}
+
+
+def test_a_report_with_nothing_in_common_is_refused_before_anything_is_judged(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    earlier = root / "earlier"
+    earlier.mkdir()
+    (earlier / "metrics.json").write_text('{"threshold": 0.5}')
+    (earlier / "predictions.csv").write_text("clip_id,label,p_violent\nx,fight,0.9\n")
+    with pytest.raises(
+        UserError, match=r"--compare: .*earlier and this evaluation have none of the same clips"
+    ):
+        evaluated(root, capsys, "--compare", earlier)
+    assert not (root / "features").exists()
+
+
+def test_marks_that_cannot_be_read_are_said_before_anything_is_judged(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = manifest.read(root / "combined_all").query("split == 'train'")
+    rows.assign(p_violent=0.5).to_csv(root / "model" / label_audit.OUT_OF_FOLD_NAME, index=False)
+    (root / "report").mkdir()
+    table = root / "report" / label_audit.TABLE_NAME
+    table.write_text("clip,marked\na,x\n")
+    with pytest.raises(UserError, match=r"label_suspects\.csv has no columns clip_id and confirmed"):
+        evaluated(root, capsys, "--audit", "labels")
+    assert not (root / "features").exists()
+
+
+def test_killed_while_it_writes_a_report_has_no_figures_of_the_one_before(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What audits write beside it is of this run."""
+    evaluated(root, capsys)
+    assert (root / "report" / "metrics.json").exists()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_evaluation, "_write_audits", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(root, capsys)
+    assert not (root / "report" / "metrics.json").exists()
 
 
 def test_a_report_whose_set_from_elsewhere_has_a_copy_of_a_val_clip_can_be_compared_with(

@@ -23,7 +23,10 @@ def test_the_worst_set_from_elsewhere_goes_first_and_one_that_training_had_count
     }
     found = headline({"elsewhere": sets})
     assert (found["measured_by"], found["accuracy"]) == ("elsewhere", 0.6)
-    assert found["what"] == "bad, the worst of 2 sets from elsewhere"
+    unchecked = ", not fully checked whether training had its clips"
+    assert found["what"] == f"bad, the worst of 2 sets from elsewhere{unchecked}"
+    assert headline({"elsewhere": {"bad": sets["bad"]}})["what"] == f"bad{unchecked}"
+    assert headline({"elsewhere": {"good": sets["good"]}})["what"] == "good"
     assert headline({"elsewhere": {"a": row(0.5, unseen=False)}}) == {"measured_by": ""}
 
 

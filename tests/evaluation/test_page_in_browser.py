@@ -76,6 +76,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         by_training=by_training.figures(frame, 0.5, overlap.datasets),
         attention={clip: {m: np.full(20, 0.05).tolist() for m in members} for clip in wrong},
         frames=film,
+        val_ledger={"checked": False, "text": "there is no /data/" + "z" * 200 + "/manifest.csv"},
     )
     folder = tmp_path_factory.mktemp("page")
     return report.write_report(folder, metrics.figures(frame, 0.5), frame, context).as_uri()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import itertools
 import json
 import re
@@ -341,6 +342,16 @@ def test_frames_of_mistakes_stand_over_the_attention_that_metrics_json_holds(tmp
     assert record[1]["frames_missing"] == "no such file"
 
 
+def test_a_disk_that_does_not_answer_costs_the_frames_not_the_report(tmp_path: Path) -> None:
+    frame = predictions_frame()
+
+    def frames(path: str) -> list[film_strip.StripFrame]:
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    page = report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context(frames=frames))
+    assert "no frames to show: [Errno 5] Input/output error" in Page(page).by_id["mistakes"]
+
+
 def test_without_attention_the_page_says_so_and_draws_none(written: Path) -> None:
     page = Page(written / "index.html")
     assert "No member of this model has attention" in page.text
@@ -447,6 +458,8 @@ def test_ten_thousand_clips_make_a_page_below_five_megabytes(tmp_path: Path) -> 
 
 def test_one_class_and_one_model_make_a_report_without_roc(tmp_path: Path) -> None:
     frame = predictions_frame().drop(columns=["p_gru", "p_bilstm"])
+    report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context())
+    assert (tmp_path / "roc.png").exists()  # it must not stay beside figures of one class
     frame = frame[frame["label"] == "fight"]
     page = Page(report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context()))
     assert not (tmp_path / "roc.png").exists()

@@ -14,7 +14,15 @@ from sklearn.svm import SVC
 
 from violence_detection.errors import UserError
 from violence_detection.models import light_heads, trained_model
-from violence_detection.training import devices, heads, kernel_fit, run_folder, saved_heads, trainer
+from violence_detection.training import (
+    devices,
+    heads,
+    kernel_fit,
+    run_folder,
+    saved_heads,
+    trainer,
+    whole_numbers,
+)
 from violence_detection.training.config import KERNEL, HeadConfig
 from violence_detection.training.training_data import Data, Samples
 
@@ -77,7 +85,10 @@ def test_an_input_whose_length_counts_counts_as_much_as_both_clips_tell(tmp_path
     among: list[np.ndarray] = []
     with_new: list[np.ndarray] = []
     for name, values in data.train.inputs.items():
-        known, new = values[:, 0].astype(float).mean(axis=1), data.val.inputs[name][:, 0].astype(float).mean(axis=1)
+        known, new = (
+            values[:, 0].astype(float).mean(axis=1),
+            data.val.inputs[name][:, 0].astype(float).mean(axis=1),
+        )
         counts = [np.linalg.norm(v, axis=1) if name == POSES else np.ones(len(v)) for v in (known, new)]
         known, new = (v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-3) for v in (known, new))
         gamma = 1 / known.var(axis=0).sum()
@@ -95,6 +106,20 @@ def test_an_input_whose_length_counts_counts_as_much_as_both_clips_tell(tmp_path
     )
     assert light is not None
     np.testing.assert_allclose(light.predict(data.val.plain()), p, atol=1e-5)
+
+
+def test_clips_that_are_nearly_the_same_are_no_obstacle_where_length_counts() -> None:
+    """Landmarks are rounded, some to more than their length: all the same they are as like as vectors can be."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(150, 40))
+    points = np.concatenate([base, base + rng.normal(0, 0.02, base.shape)])
+    landmarks = whole_numbers.rounded(
+        (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    )
+    assert np.linalg.norm(landmarks, axis=1).max() > 1
+    alike = kernel_fit.likeness(landmarks, landmarks, kernel_fit.sharpness(landmarks, 1.0, True), True)
+    assert alike.max() <= 1 + 1e-5
+    assert np.linalg.eigvalsh(np.tril(alike) + np.tril(alike, -1).T).min() > -1e-5, "as only a kernel is"
 
 
 def test_variants_count_together_as_much_as_their_clip(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from violence_detection.errors import UserError
 #: What a cut-off, damaged or foreign file makes the readers raise.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, ValueError, KeyError, TypeError,
-    AttributeError,
+    AttributeError, RuntimeError,
 )  # fmt: skip
 
 

@@ -69,8 +69,8 @@ def read(combined: Path) -> pd.DataFrame:
         raise UserError(
             f"no manifest at {path}. Make it with: python combine_all_datasets.py --data-root ROOT"
         )
-    text_columns = dict.fromkeys(("clip_id", "path", "source_path", "source_group", "official_split", "sha256",
-                                  "fingerprint", "codec"), str)  # fmt: skip
+    text_columns = dict.fromkeys(("clip_id", "path", "source_path", "dataset", "source_group", "official_split",
+                                  "sha256", "fingerprint", "codec"), str)  # fmt: skip
     try:
         frame = pd.read_csv(
             path, dtype=text_columns, keep_default_na=False, encoding_errors=storage.NAME_ERRORS

@@ -183,7 +183,8 @@ def _unseen(facts: Facts) -> Box:
         return Box(
             name, wanted, DIFFERS, f"{overlap.touched} of {overlap.clips} clips were. {found}", evidence
         )
-    whole = overlap.same_clip.compared and overlap.same_source.compared and overlap.near_copy.compared
+    ways = (overlap.same_clip, overlap.same_source, overlap.near_copy)
+    whole = all(way.compared and not way.why_not for way in ways)
     return Box(name, wanted, DONE if whole else MISSING, found, evidence)
 
 

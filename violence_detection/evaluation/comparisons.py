@@ -108,12 +108,17 @@ def between_models(
     "p_holm"}}]}, corrected for all pairs of a figure. A single model without views has no pairs. `of_members`: the
     members' threshold, where it is another.
     """
+    own = threshold if of_members is None else of_members
     known = predictions[predictions[metrics.ENSEMBLE_COLUMN].notna()].sort_values("clip_id", kind="stable")
     columns = _models(predictions)
     is_fight = (known["label"] == metrics.FIGHT).to_numpy()
     groups = intervals.numbered(known["source_group"].astype(str).to_numpy())
     found = {
-        name: _compared(is_fight, known[column].to_numpy(float), threshold)
+        name: _compared(
+            is_fight,
+            known[column].to_numpy(float),
+            threshold if name in (ENSEMBLE, PLAIN_ENSEMBLE) else own,
+        )
         for name, column in columns.items()
     }
     pairs = [
@@ -121,6 +126,24 @@ def between_models(
         for first, second in itertools.combinations(columns, 2)
     ]
     return {"correction": CORRECTION, "pairs": _corrected(pairs)}
+
+
+def require_shared(reports: Sequence[EarlierReport], rows: pd.DataFrame) -> None:
+    """Raise UserError for a report with which clips (rows of the manifest) share none of the same label.
+
+    To be asked before anything is judged.
+    """
+    here = set(zip(rows["clip_id"], rows["label"], strict=True))
+    for report in reports:
+        if here.isdisjoint(zip(report.predictions["clip_id"], report.predictions["label"], strict=True)):
+            raise _nothing_shared(report, len(rows))
+
+
+def _nothing_shared(report: EarlierReport, clips: int) -> UserError:
+    return UserError(
+        f"--compare: {report.path} and this evaluation have none of the same clips with the same label "
+        f"({len(report.predictions)} clips there, {clips} here). Compare reports on the same clips"
+    )
 
 
 def with_earlier(
@@ -186,10 +209,7 @@ def _with_one(known: pd.DataFrame, threshold: float, report: EarlierReport) -> d
     both = known.merge(there, on="clip_id").sort_values("clip_id", kind="stable")
     agreed = both[both["label"] == both["label_there"]]
     if agreed.empty:
-        raise UserError(
-            f"--compare: {report.path} and this evaluation have judged none of the same clips with the same label "
-            f"({len(report.predictions)} clips there, {len(known)} here). Compare reports on the same clips"
-        )
+        raise _nothing_shared(report, len(known))
     is_fight = (agreed["label"] == metrics.FIGHT).to_numpy()
     groups = intervals.numbered(agreed["source_group"].astype(str).to_numpy())
     here = _compared(is_fight, agreed[metrics.ENSEMBLE_COLUMN].to_numpy(float), threshold)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.evaluation import measure
+from violence_detection.evaluation.audits import label_audit
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import from_evaluation
@@ -51,7 +52,8 @@ def evaluate(
 def run(config: EvaluationConfig, command: str) -> Evaluation:
     """Measure, and write the report where `output` names its folder. `command`: what the report says made it.
 
-    Raises UserError, before the work, if another run has that folder or nothing can be written there.
+    Raises UserError, before the work, if another run has that folder, nothing can be written there, or marks stand
+    there that cannot be read.
     """
     if config.output is None:
         return measure.measure(config, command)
@@ -59,8 +61,11 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
 
     card = config.output / CARD_NAME
     with storage.only_one(config.output, "an evaluation"):
+        if "labels" in config.audit:
+            label_audit.marked_before(config.output)  # before the work: can they be read?
         measured = measure.measure(config, command)
-        card.unlink(missing_ok=True)  # of an earlier evaluation into the same folder
+        for earlier in (config.output / METRICS_NAME, card):  # of an evaluation into the same folder
+            earlier.unlink(missing_ok=True)
         # Before what is made of the figures: whatever becomes of that, the clips are named.
         storage.write_failures(config.output / "failures.csv", measured.failures)
         page = from_evaluation.write(measured, config.output, command)

@@ -117,6 +117,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     model.backbone_runs(config.backbone_weights)  # before anything slow: are they those of training?
     shortcut_audit.check(model, config)
     clips = clips or own_data.read(config, own, model.features.window_s)
+    comparisons.require_shared(earlier, clips.rows)
     doubted = (
         label_audit.out_of_fold(path, clips.data_root / "combined_all") if "labels" in config.audit else None
     )

@@ -56,8 +56,8 @@ class KernelHead:
         if name not in self.length_counts:
             alike: np.ndarray = np.exp(2 * gamma * (units @ vectors.T - 1))
             return alike
-        lengths = np.minimum(np.linalg.norm(units, axis=1), 1)[:, None] * np.linalg.norm(vectors, axis=1)
-        return np.exp(2 * gamma * (_unit(units) @ _unit(vectors).T - 1)) * lengths
+        lengths = [np.minimum(np.linalg.norm(v, axis=1), 1) for v in (units, vectors)]
+        return np.exp(2 * gamma * (_unit(units) @ _unit(vectors).T - 1)) * lengths[0][:, None] * lengths[1]
 
     def logits(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
         """What it says of such means, (N,)."""

@@ -95,7 +95,8 @@ class LandmarkSimilarity(layers.Layer):
         x, vectors = ops.mean(ops.cast(x, "float32"), axis=1), self.vectors
         counts = 1.0
         if self.length_counts:
-            counts = ops.minimum(_length(x), 1.0) * ops.transpose(_length(vectors))
+            # a landmark is rounded, which may make it longer
+            counts = ops.minimum(_length(x), 1.0) * ops.minimum(ops.transpose(_length(vectors)), 1.0)
             vectors = unit(vectors)
         alike = ops.exp(2.0 * self.gamma * (ops.matmul(unit(x), ops.transpose(vectors)) - 1.0))
         return counts * alike

@@ -189,8 +189,8 @@ def likeness(a: np.ndarray, b: np.ndarray, gamma: float, length_counts: bool = F
     """(len(a), len(b)) float32 of vectors of unit length; with `length_counts` of others, see LandmarkSimilarity."""
     if not length_counts:
         return np.exp(2 * gamma * (a @ b.T - 1), dtype=np.float32)
-    lengths = np.minimum(np.linalg.norm(a, axis=1), 1)[:, None] * np.linalg.norm(b, axis=1)
-    return likeness(directions(a), directions(b), gamma) * lengths
+    lengths = [np.minimum(np.linalg.norm(v, axis=1), 1) for v in (a, b)]
+    return likeness(directions(a), directions(b), gamma) * lengths[0][:, None] * lengths[1]
 
 
 def _p_fight(model: keras.Model, samples: Samples) -> np.ndarray:

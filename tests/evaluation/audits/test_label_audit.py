@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
 from pathlib import Path
 
 import made_up_footage
@@ -83,7 +85,7 @@ def test_the_page_shows_frames_and_needs_nothing_from_elsewhere(combined: Path) 
     assert "no frames to show" in text  # of clips whose files are not there
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert "<script" not in text
-    assert "--exclude label_suspects.csv" in text
+    assert f"--exclude {page}".replace(".html", ".csv") in text
     assert "sample" in text.lower()
 
 
@@ -124,12 +126,41 @@ def test_marks_of_clips_that_were_left_out_stay_on_the_list(combined: Path) -> N
     assert f"<p>{len(after) - 2} of " in page.read_text(encoding="utf-8")
 
 
+def test_a_table_whose_marks_cannot_be_told_is_not_written_over(combined: Path) -> None:
+    table = written(combined).with_name(label_audit.TABLE_NAME)
+    header, rows = table.read_text(encoding="utf-8").split("\n", 1)
+    marked = rows.replace(",,", ",x,", 1)
+    table.write_text(header.replace("confirmed", "bestätigt") + "\n" + marked, encoding="utf-8")
+    before = table.read_bytes()
+    with pytest.raises(UserError, match=r"label_suspects\.csv has no columns clip_id and confirmed"):
+        written(combined)
+    assert table.read_bytes() == before
+
+
+def test_the_command_that_leaves_clips_out_can_be_pasted(combined: Path) -> None:
+    folder, root = combined.parent / "report of today", combined.parent / "my data"
+    page = label_audit.write(audited(combined), folder, film_strip.frames_below(combined), True, root)
+    (command,) = (text for text in re.findall("<code>(.*?)</code>", page.read_text()) if "--exclude" in text)
+    assert shlex.split(html.unescape(command)) == [
+        "python", "combine_all_datasets.py", "--data-root", str(root), "--exclude", str(folder / "label_suspects.csv"),
+    ]  # fmt: skip
+
+
 def test_without_predictions_or_with_those_of_other_clips_it_says_what_to_do(combined: Path) -> None:
     path = combined.parent / "models" / label_audit.OUT_OF_FOLD_NAME
     frame = pd.read_csv(path, dtype={"clip_id": str})
     frame.assign(clip_id="f" + frame.clip_id).to_csv(path, index=False)
     with pytest.raises(UserError, match="made with other clips"):
         audited(combined)
+    for odd in (
+        pd.concat([frame, frame.tail(1)]),
+        frame.assign(p_violent=[float("nan"), *frame.p_violent[1:]]),
+        frame.assign(p_violent=[1.5, *frame.p_violent[1:]]),
+        frame.assign(p_violent="high"),
+    ):
+        odd.to_csv(path, index=False)
+        with pytest.raises(UserError, match="no table of out-of-fold predictions"):
+            audited(combined)
     path.write_text("nothing\n")
     with pytest.raises(UserError, match="no table of out-of-fold predictions"):
         audited(combined)

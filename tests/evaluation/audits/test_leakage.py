@@ -20,6 +20,7 @@ from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.training import trained_clips
+from violence_detection.training.config import PICTURES_OF
 from violence_detection.training.training_data import Samples
 
 INPUT = "efficientnet_lite0.rgb"
@@ -151,6 +152,17 @@ def test_what_was_not_compared_is_said(tmp_path: Path) -> None:
     part = audited(tmp_path / "b", rows, values, cached=0.6).record["by_feature"]
     assert part["checked"]
     assert "are not in the cache" in part["not_checked"]
+
+
+def test_what_shows_a_place_is_compared_before_what_tells_of_people_alone() -> None:
+    poses = "movenet_poses.rgb"
+    assert leakage.looked_at([INPUT, f"{INPUT.partition('.')[0]}.motion", poses]) == [INPUT]
+    assert leakage.looked_at([poses]) == [poses]
+    assert leakage.looked_at([poses, "i3d.motion"]) == ["i3d.motion"]
+    of_pictures = next(iter(PICTURES_OF.values()))
+    pictures = f"{of_pictures}.rgb"
+    assert leakage.looked_at(sorted([poses, pictures])) == [pictures]
+    assert leakage.looked_at(sorted([poses, pictures, INPUT])) == [INPUT]
 
 
 def test_a_damaged_feature_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,12 +11,16 @@ import pandas as pd
 import pytest
 import synthetic
 
+from violence_detection.errors import UserError
 from violence_detection.evaluation.audits import shortcuts
 from violence_detection.evaluation.audits.shortcuts import AuditedClips
+from violence_detection.evaluation.report import limits
 from violence_detection.features.cache import FeatureStore
 from violence_detection.models import trained_model
 from violence_detection.training.training_data import Samples
 
+#: What a manifest has of clips that are all alike.
+OF_FORMAT: dict[str, Any] = {"width": 64, "height": 48, "fps": 25.0, "duration_s": 2.0, "codec": "x"}
 SIZES = (240, 288, 360, 480, 720)
 
 
@@ -75,6 +80,44 @@ def test_few_sources_are_said_to_be_too_few_and_one_class_is_not_judged() -> Non
     assert by_name["one"]["attainable"] > shortcuts.ALPHA
     assert by_name["two"]["verdict"] == "not done: fewer than 5 clips of a class"
     assert by_name["two"]["roc_auc"] is None
+
+
+def test_a_data_set_that_nothing_could_be_told_of_is_not_called_free_of_shortcuts(tmp_path: Path) -> None:
+    """Beside another that has enough sources it is not counted among those of which something was told."""
+    model, samples = _linear_model(True), _in_time(60, 3, True)
+    rows = samples.rows.assign(**OF_FORMAT, dataset="few", source_group=[f"few:{i % 3}" for i in range(60)])
+    few = AuditedClips(rows.assign(p_violent=0.5), rows)
+    enough = made(1, datasets=("two",))
+    both = AuditedClips(
+        pd.concat([few.predictions, enough.predictions]),
+        pd.concat([few.rows, enough.rows], ignore_index=True),
+    )
+    said = {}
+    for name, clips in (("few", few), ("both", both)):
+        found = shortcuts.audit(clips, model, samples, {}, None)
+        assert found["alarms"] == []
+        record = {"audits": {"shortcuts": found}}
+        limit = limits._shortcuts(record)
+        assert limit
+        said[name] = (found["comparisons"], found["too_few"], limit.state, limit.text)
+    assert said["few"] == (0, 0, limits.UNKNOWN, "too few sources to tell")
+    assert said["both"][:3] == (1, 0, limits.FINE)
+    assert said["both"][3].endswith("tells the classes apart, in the 1 comparison that could tell")
+
+
+def test_backgrounds_that_cannot_be_looked_at_cost_the_other_checks_nothing(tmp_path: Path) -> None:
+    model, samples = _linear_model(True), _in_time(60, 3, True)
+    rows = samples.rows.assign(**OF_FORMAT)
+
+    def without_engine(_: AuditedClips) -> tuple[AuditedClips, shortcuts.Values]:
+        raise UserError("no OpenVINO here")
+
+    found = shortcuts.audit(
+        AuditedClips(rows.assign(p_violent=0.5), rows), model, samples, {}, without_engine
+    )
+    check = found["checks"]["background"]
+    assert (check["done"], check["why_not"]) == (False, "no OpenVINO here")
+    assert found["order_of_frames"]["n"] == 60
 
 
 def _store(folder: Path, clips: AuditedClips, shown: bool, seed: int) -> dict[str, FeatureStore]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,10 @@ import numpy as np
 
 from violence_detection.combine import manifest
 from violence_detection.datasets.generated.marker import SAMPLE_LABEL
-from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.errors import UserError
 from violence_detection.evaluation.audits import labels, leakage
 from violence_detection.evaluation.audits.labels import LabelAudit
+from violence_detection.evaluation.report import film_strip
 from violence_detection.evaluation.report.film_strip import FramesMaker
 from violence_detection.features.cache import FeatureStore
 from violence_detection.system import edited_tables, pages, storage
@@ -27,6 +29,7 @@ OUT_OF_FOLD_NAME = "oof_predictions.csv"
 TABLE_NAME, PAGE_NAME = "label_suspects.csv", "label_suspects.html"
 #: Clips whose frames the page shows, so that it stays below 5 MB.
 SHOWN = 40
+_LEAVE_OUT = ("python", "combine_all_datasets.py", "--data-root")
 _TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
 
 
@@ -52,7 +55,8 @@ def run(rows: pd.DataFrame, stores: Mapping[str, FeatureStore]) -> LabelAudit:
 def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
     """Rows of train in `combined` that have an out-of-fold prediction in the ensemble's `folder`, with p_fight.
 
-    Raises UserError where there are none, or they are of other clips. To be asked before anything is judged.
+    Raises UserError where there are none, they cannot be used, or they are of other clips. To be asked before anything
+    is judged.
     """
     import pandas as pd
 
@@ -65,7 +69,11 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
         )
     try:
         found = pd.read_csv(path, dtype={"clip_id": str}, encoding_errors=storage.NAME_ERRORS)
-        probability = found.set_index("clip_id").p_violent
+        probability = found.set_index("clip_id").p_violent.astype(float)
+        if not probability.between(0, 1).all():
+            raise ValueError("a probability is none")
+        if probability.index.has_duplicates:
+            raise ValueError("a clip stands there twice")
     except (ValueError, KeyError, AttributeError) as e:
         raise UserError(f"{path} is no table of out-of-fold predictions ({e}). Make it again") from e
     rows = frame[(frame.split == "train") & frame.clip_id.isin(set(found.clip_id))]
@@ -84,7 +92,7 @@ def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, 
     So do marked rows of clips that are not listed now: what a list has left out must stay on it.
     """
     table = made.suspects
-    marked = _marked_before(folder / TABLE_NAME)
+    marked = marked_before(folder)
     rows: list[dict[str, Any]] = []
     for row in table.to_dict("records"):
         before = marked.pop(row["clip_id"], {})
@@ -104,7 +112,7 @@ def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, 
             n_listed=len(rows),
             weak=weak,
             table_name=TABLE_NAME,
-            data_root=data_root,
+            leave_out=shlex.join([*_LEAVE_OUT, str(data_root), "--exclude", str(folder / TABLE_NAME)]),
             sample_label=SAMPLE_LABEL if generated else "",
         )
     )
@@ -112,16 +120,23 @@ def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, 
     return folder / PAGE_NAME
 
 
-def _marked_before(path: Path) -> dict[str, dict[str, str]]:
-    """The rows that a person has marked, by clip id."""
+def marked_before(folder: Path) -> dict[str, dict[str, str]]:
+    """The rows that a person has marked in the table of a report's folder, by clip id.
+
+    Raises UserError for a table whose marks cannot be told, which would be lost. To be asked before anything is judged.
+    """
+    path = folder / TABLE_NAME
     if not path.is_file():
         return {}
     rows = edited_tables.rows(path, storage.read_text(path, storage.NAME_ERRORS))
-    return {row["clip_id"]: row for row in rows if row.get("clip_id") and row.get("confirmed")}
+    if rows and not {"clip_id", "confirmed"} <= rows[0].keys():
+        raise UserError(
+            f"{path} has no columns clip_id and confirmed, so what is marked there would be lost. Put back its first "
+            "line, or move it away"
+        )
+    return {row["clip_id"]: row for row in rows if row["clip_id"] and row["confirmed"]}
 
 
 def _frames(path: str, frames: FramesMaker) -> dict[str, Any]:
-    try:
-        return {"strip": frames(path), "missing": ""}
-    except UnreadableVideo as e:
-        return {"strip": [], "missing": e.reason}
+    strip, missing = film_strip.or_reason(frames, path)
+    return {"strip": strip, "missing": missing}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from violence_detection.backbones import registry
 from violence_detection.combine import duplicates
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, training_overlap
@@ -135,10 +136,13 @@ def cached_descriptors(
 def looked_at(names: list[str]) -> list[str]:
     """The inputs that show what is seen; where a model has none, all: motion tells less of a place.
 
-    Plain pictures only where there is nothing else: a step to the side makes others of them.
+    Plain pictures only where there is nothing else: a step to the side makes others of them. And what tells of people
+    alone, as poses do, only where there are no pictures either.
     """
-    features = [n for n in names if key.backbone_of(n) not in PICTURES_OF.values()] or names
-    return [n for n in features if n.endswith(".rgb")] or features
+    features = [n for n in names if key.backbone_of(n) not in PICTURES_OF.values()]
+    places = [n for n in features if not registry.length_counts(key.backbone_of(n))]
+    shown = places or [n for n in names if n not in features] or names
+    return [n for n in shown if n.endswith(".rgb")] or shown
 
 
 def _by_feature(

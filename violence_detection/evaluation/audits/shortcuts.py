@@ -85,7 +85,12 @@ def audit(
         "checks": checks,
         "order_of_frames": order_of_frames(clips.predictions, model, samples),
         "comparisons": sum(r["p_value"] is not None for c in checks.values() for r in c["datasets"]),
-        "too_few": sum(r["verdict"] == TOO_FEW for c in checks.values() for r in c["datasets"]),
+        # of the comparisons: a data set of which no p-value could be told is none
+        "too_few": sum(
+            r["verdict"] == TOO_FEW and r["p_value"] is not None
+            for c in checks.values()
+            for r in c["datasets"]
+        ),
         "alarms": [
             {"check": name, "dataset": row["dataset"], "roc_auc": row["roc_auc"], "p_holm": row["p_holm"]}
             for name, check in checks.items()
@@ -146,7 +151,10 @@ def _middle_frames(store: FeatureStore, clip_ids: Sequence[str]) -> np.ndarray:
 def _with(
     clips: AuditedClips, background: Callable[[AuditedClips], tuple[AuditedClips, Values]]
 ) -> dict[str, Any]:
-    part, values = background(clips)
+    try:
+        part, values = background(clips)
+    except UserError as e:  # the engine lacks something, and the model was judged by what was in the cache
+        return _not_done(str(e))
     what = "the median picture of the clip, in which what moves is gone (who hardly moves stays)"
     return _probed(part, values, _logistic, what)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode, sampling
 
 #: A frame fits into this box, and its JPEG into so many bytes as long as the lowest quality allows.
@@ -35,8 +36,18 @@ class StripFrame:
         return data_uri(self.jpeg, "jpeg")
 
 
-#: Frames of the clip at a path of the predictions. May raise UnreadableVideo.
+#: Frames of the clip at a path of the predictions. May raise UnreadableVideo, or OSError.
 FramesMaker = Callable[[str], list[StripFrame]]
+
+
+def or_reason(frames: FramesMaker, path: str) -> tuple[list[StripFrame], str]:
+    """The frames of the clip at `path`, or why there are none: a file that is gone by now must not cost a report."""
+    try:
+        return frames(path), ""
+    except UnreadableVideo as e:
+        return [], e.reason
+    except OSError as e:
+        return [], str(e)
 
 
 def frames_below(root: Path, window_s: float = float("inf"), steps: int = 0) -> FramesMaker:

@@ -96,9 +96,11 @@ def _shortcuts(record: Record) -> Limit | None:
     if found["alarms"]:
         which = ", ".join(f"{a['check'].replace('_', ' ')} on {a['dataset']}" for a in found["alarms"])
         return Limit(ALARM, name, f"the classes can be told apart without looking at what happens: {which}")
-    if found["comparisons"] == found["too_few"]:
+    told = found["comparisons"] - found["too_few"]
+    if not told:
         return Limit(UNKNOWN, name, "too few sources to tell")
-    return Limit(FINE, name, "no small classifier that sees no violence tells the classes apart")
+    where = f"in the {plural(told, 'comparison')} that could tell"
+    return Limit(FINE, name, f"no small classifier that sees no violence tells the classes apart, {where}")
 
 
 def _sources(record: Record) -> Limit:

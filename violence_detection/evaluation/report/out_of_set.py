@@ -11,11 +11,11 @@ Record = Mapping[str, Any]
 def headline(record: Record) -> dict[str, Any]:
     """What metrics.json says of videos from elsewhere, the worst where there are several.
 
-    `measured_by`: elsewhere (a set that training had no part in), leave_one_dataset_out (models like this one, trained
-    without that data set), data_sets (those of the judged clips that training did not have), this (all judged clips are
-    of such), or empty. If not empty or this, with `what`, accuracy, ci95, n and n_groups. A set that shares clips with
-    training, or models made otherwise than this one, count for nothing here, nor do the judged clips where any was met
-    in training.
+    `measured_by`: elsewhere (a set that training had no part in; where that was not fully checked, `what` says so),
+    leave_one_dataset_out (models like this one, trained without that data set), data_sets (those of the judged clips
+    that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
+    accuracy, ci95, n and n_groups. A set that shares clips with training, or models made otherwise than this one, count
+    for nothing here, nor do the judged clips where any was met in training.
     """
     parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
     if "out_of_set" in parts and "in_set" not in parts:
@@ -23,6 +23,7 @@ def headline(record: Record) -> dict[str, Any]:
     if sets := _unseen(record.get("elsewhere") or {}):
         name, worst = sets[0]
         what = f"{name}, the worst of {len(sets)} sets from elsewhere" if len(sets) > 1 else name
+        what += "" if worst["unseen"] else ", not fully checked whether training had its clips"
         return _figure("elsewhere", what, worst)
     left_out = record.get("leave_one_dataset_out") or {}
     if left_out.get("belongs") and left_out["datasets"]:

@@ -11,10 +11,9 @@ import pandas as pd
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets.generated.marker import SAMPLE_LABEL
-from violence_detection.errors import UnreadableVideo
 from violence_detection.evaluation import checklist, elsewhere, metrics, mistakes
 from violence_detection.evaluation.mistakes import Attention
-from violence_detection.evaluation.report import limits, out_of_set, page_filters, report_plots
+from violence_detection.evaluation.report import film_strip, limits, out_of_set, page_filters, report_plots
 from violence_detection.evaluation.report.film_strip import FramesMaker, StripFrame, data_uri
 from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.system import pages, storage
@@ -96,6 +95,8 @@ def write_report(
     (folder / METRICS_NAME).unlink(missing_ok=True)
     note = SAMPLE_LABEL if context.generated else ""
     images = []
+    for name in report_plots.NOT_ALWAYS:
+        (folder / f"{name}.png").unlink(missing_ok=True)
     for plot in report_plots.make_plots(result, predictions):
         rendered = {
             name: report_plots.render(plot, theme, note) for name, theme in report_plots.THEMES.items()
@@ -183,11 +184,7 @@ def _film(mistake: dict[str, Any], frames: FramesMaker | None) -> list[StripFram
     mistake |= {"frames_s": [], "frames_missing": ""}
     if frames is None:
         return []
-    try:
-        film = frames(mistake["path"])
-    except UnreadableVideo as e:
-        mistake["frames_missing"] = e.reason
-        return []
+    film, mistake["frames_missing"] = film_strip.or_reason(frames, mistake["path"])
     mistake["frames_s"] = [frame.time_s for frame in film]
     return film
 

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import calibration, metrics
 
+#: Plots that not all predictions allow: those of an earlier report in a folder are not those of a later one.
+NOT_ALWAYS = ("roc",)
 _SIZE_INCHES = (5.0, 3.75)
 _DPI = 150
 
