@@ -102,11 +102,16 @@ class NpmFiles:
                     f"{name} in {archive} is not the published file (its SHA-256 differs). Run: {self.remedy}   and "
                     "give the file it saves"
                 )
-        with storage.atomic_path(to) as temporary, zipfile.ZipFile(temporary, "w") as kept:
-            for name, data in sorted(found.items()):
-                entry = zipfile.ZipInfo(Path(name).name, _SOME_DATE)
-                entry.create_system, entry.create_version, entry.extract_version = 3, 20, 20
-                kept.writestr(entry, data)
+        with storage.atomic_path(to) as temporary:
+            with zipfile.ZipFile(temporary, "w") as kept:
+                for name, data in sorted(found.items()):
+                    entry = zipfile.ZipInfo(Path(name).name, _SOME_DATE)
+                    entry.create_system, entry.create_version, entry.extract_version = 3, 20, 20
+                    kept.writestr(entry, data)
+            if storage.sha256_file(temporary) != self.kept_sha256:
+                raise RuntimeError(
+                    f"this Python writes {self.file_name} with other bytes than are known, so no model would take it"
+                )
 
     @staticmethod
     def _member(tar: tarfile.TarFile, name: str) -> bytes:
