@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -86,3 +88,19 @@ def test_where_it_is_sure_of_nothing_it_stays_as_it_is(head: KernelHead) -> None
     footage, _ = _drawn(40, 1, 1.0)
     adapted = adapted_head.adapt(head, head.units(footage), np.full(40, 0.5))
     np.testing.assert_array_equal(adapted.head.predict(footage), head.predict(footage))
+
+
+def test_where_lengths_count_nothing_is_learnt_of_windows_that_tell_nothing(head: KernelHead) -> None:
+    counting = replace(head, length_counts=frozenset({NAME}))
+    footage, _ = _drawn(60, 1, 1.0)
+    short = {NAME: footage[NAME] / 20}
+    adapted = adapted_head.adapt(counting, counting.units(short), head.predict(footage))
+    assert (adapted.labels != NONE).any()
+
+    def change(inputs: dict[str, np.ndarray]) -> np.ndarray:
+        units = adapted.head.units(inputs)
+        return adapted.head.logits(units) + adapted.moved - counting.logits(units)
+
+    assert np.abs(change({NAME: np.zeros((2, 2, 8), np.float32)})).max() < 1e-5
+    assert np.abs(change(short)).mean() > 0.005
+    assert np.abs(change(short)).mean() < np.abs(change({NAME: 5 * short[NAME]})).mean() / 3

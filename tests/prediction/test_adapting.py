@@ -192,6 +192,9 @@ def test_what_cannot_be_done_is_said_before_or_with_its_reason(
 ) -> None:
     with pytest.raises(UserError, match="the model itself"):
         _adapt(model, footage, model / "place")
+    with pytest.raises(UserError, match=r"changes a kernel head, and .*fast has none"):
+        _adapt(Path("fast"), footage, tmp_path / "new" / "place")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(UserError, match="leave out --skip-still"):
         _adapt(model, footage, tmp_path / "place", "--skip-still")
     (tmp_path / "there").mkdir()

@@ -12,7 +12,9 @@ import keras
 import numpy as np
 import pytest
 import stand_in
+import timed_videos
 
+from violence_detection.backbones import registry
 from violence_detection.models import trained_model
 from violence_detection.prediction import explanation, explanation_picture, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig
@@ -51,6 +53,10 @@ def _corner(images: np.ndarray) -> np.ndarray:
 def explainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> explanation.Explainer:
     """A model whose P(violent) rises with the mean brightness of the corner, and a head with attention beside it."""
     stand_in.install(monkeypatch.setattr, _corner)
+    return _explainer(tmp_path, monkeypatch)
+
+
+def _explainer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> explanation.Explainer:
     config = replace(stand_in.CONFIG, streams=("rgb",), frames=16)
     given = {"stand_in.rgb": keras.Input((16, 4), name="stand_in.rgb")}
     mean = keras.layers.GlobalAveragePooling1D()(given["stand_in.rgb"])
@@ -62,11 +68,11 @@ def explainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> explanation.Ex
             "attentive", heads.build("attention", {"stand_in.rgb": (16, 4)}, HeadConfig()), 0.0
         ),
     )
-    model = trained_model.TrainedModel(tmp_path, (tmp_path,), members, config, {"feature_engines": {}})
+    model = trained_model.TrainedModel(folder, (folder,), members, config, {"feature_engines": {}})
     monkeypatch.setattr(trained_model, "load", lambda *_: model)
     for check in ("check_weights", "check_features"):
         monkeypatch.setattr(trained_model, check, lambda *_: None)
-    return explanation.Explainer(PredictConfig(model=tmp_path, stride_s=2.0, tta=3))
+    return explanation.Explainer(PredictConfig(model=folder, stride_s=2.0, tta=3))
 
 
 def test_it_finds_the_place_and_the_moment(tmp_path: Path, explainer: explanation.Explainer) -> None:
@@ -89,6 +95,34 @@ def test_it_finds_the_place_and_the_moment(tmp_path: Path, explainer: explanatio
         assert share.sum() == pytest.approx(1.0, abs=1e-5)
     assert second.times_s == pytest.approx([2.0 + 0.25 * i + 0.125 for i in range(8)], abs=0.07)
     assert first.p == pytest.approx(second.p, abs=0.01)
+
+
+def test_of_a_telephones_upright_video_it_covers_the_place_that_letterboxed_pictures_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # (64, 32) upright; shown 8 wide in the middle of 16 x 16, the place in its columns 2 and 3
+    pictures = []
+    for number in range(FPS * SECONDS):
+        upright = np.full((64, 32, 3), 60, np.uint8)
+        if BRIGHT_S[0] <= number / FPS % 2 < BRIGHT_S[1]:
+            upright[48:, 8:16] = 255
+        pictures.append(np.ascontiguousarray(np.rot90(upright)))
+    stored = timed_videos.write(
+        tmp_path / "stored.mp4", [n / FPS for n in range(len(pictures))], pictures=pictures, rate=FPS
+    )
+    stand_in.install(monkeypatch.setattr, lambda images: _corner(np.roll(images, -2, axis=2)))
+    letterboxing = registry.BackboneSampling(letterbox=True)
+    monkeypatch.setitem(
+        registry._backbones, stand_in.NAME, replace(registry.get(stand_in.NAME), sampling=letterboxing)
+    )
+    explainer = _explainer(tmp_path, monkeypatch)
+    video, window = timed_videos.turned(stored, tmp_path / "v.mp4"), JudgedWindow(0.0, 2.0, 0.5)
+    (found,) = explainer.explain(video, [window])
+    assert found.frames[0].shape == (64, 32, 3)
+    assert np.unravel_index(np.argmax(found.places), found.places.shape) == (ROW, COLUMN)
+    assert found.places[ROW, COLUMN] > 0.5
+    (p,) = explainer.without_places(video, window, [[occlusion.grid(4, 4)[4 * ROW + COLUMN]]])
+    assert p == pytest.approx(found.p_without_places[ROW, COLUMN])
 
 
 def test_covering_what_matters_lowers_p_more(tmp_path: Path, explainer: explanation.Explainer) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_videos
 
 from violence_detection.errors import UserError
 from violence_detection.models import model_files
@@ -14,6 +16,7 @@ from violence_detection.prediction import camera_profile, formats, kept_windows,
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system.own_files import WrittenFiles
 
 SETTINGS = EventConfig()
 
@@ -115,6 +118,50 @@ def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> Non
     again = quiet_footage.run(PredictConfig(model=head, profile=path), quiet, tmp_path / "again.json")
     assert again["calibration"]["threshold"] == pytest.approx(0.9608, abs=2e-4)
     assert camera_profile.read(tmp_path / "again.json").logit_offset == 1.0
+
+
+def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    head, kept = tmp_path / "m.keras", tmp_path / "kept"
+    head.write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    (chosen,) = formats.chosen(["csv"])
+    assert chosen.of_video
+    judged = small_videos.write(kept / "judged.avi", 1)
+    verdict = replace(_hour({100: 0.7}), path=str(judged))
+    formats.write(kept, "judged", chosen.of_video(verdict))
+    # another that was judged under a path that is not of here, and what such a run wrote
+    formats.write(kept, "moved", chosen.of_video(replace(verdict, path="nights/moved.avi")))
+    small_videos.write(kept / "moved.avi", 2)
+    annotated = kept / "judged.annotated.avi"
+    with WrittenFiles(kept).replacing(annotated, judged) as temporary:
+        temporary.write_bytes(judged.read_bytes())
+    config, quiet = PredictConfig(model=head), QuietConfig(calibrate=kept)
+    with caplog.at_level("INFO"):
+        quiet_footage.run(config, quiet, tmp_path / "door.json")
+    assert "the windows that were kept of 2 videos are taken, none is judged" in caplog.text
+    assert "do not count" not in caplog.text
+    later = small_videos.write(kept / "later.avi", 3)
+    with caplog.at_level("INFO"):
+        quiet_footage.run(config, quiet, tmp_path / "door.json")
+    said = [record.getMessage() for record in caplog.records if record.name == quiet_footage.__name__]
+    assert [text for text in said if "do not count" in text] == [
+        f"1 videos below {kept} are not among them, and do not count: {later}. Judge them with --output first"
+    ]
+
+
+def test_verdicts_are_not_kept_among_the_footage(tmp_path: Path) -> None:
+    """The next run would take the verdicts of one that was stopped for all of the footage."""
+    head = tmp_path / "m.keras"
+    head.write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    small_videos.write(tmp_path / "quiet" / "v.avi", 1)
+    quiet = QuietConfig(calibrate=tmp_path / "quiet")
+    for output in ("quiet/verdicts.json", "quiet/out/verdicts.json"):
+        with pytest.raises(UserError, match="Name a place outside of it"):
+            quiet_footage.run(PredictConfig(model=head), quiet, tmp_path / "door.json", tmp_path / output)
+    assert [path.name for path in (tmp_path / "quiet").iterdir()] == ["v.avi"]
 
 
 def test_a_profile_replaces_a_profile_and_nothing_else(tmp_path: Path) -> None:

@@ -200,13 +200,7 @@ def test_of_two_video_tracks_the_larger_is_judged(tmp_path: Path) -> None:
 
 def test_a_phones_turned_video_is_turned_upright(tmp_path: Path) -> None:
     path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
-    turned = tmp_path / "turned.mp4"
-    data = bytearray(path.read_bytes())
-    matrix = data.index(b"tkhd") + 4 + 4 + 20 + 16  # version 0: times, id, duration; then layer and volume
-    one, none, w = (1 << 16).to_bytes(4, "big"), bytes(4), (1 << 30).to_bytes(4, "big")
-    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
-    data[matrix : matrix + 36] = none + one + none + minus + none + none + none + none + w
-    turned.write_bytes(data)
+    turned = timed_videos.turned(path, tmp_path / "turned.mp4")
     (upright,) = decode.read(path, lambda _: [3])[1].values()
     info, frames = decode.read(turned, lambda _: [3])
     capture = cv2.VideoCapture(str(turned))
@@ -214,6 +208,8 @@ def test_a_phones_turned_video_is_turned_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames[3], cv2.cvtColor(by_opencv, cv2.COLOR_BGR2RGB))
     assert frames[3].shape == (upright.shape[1], upright.shape[0], 3)
     assert (info.width, info.height) == (32, 128)
+    probed = decode.probe(turned)
+    assert (probed.width, probed.height) == (32, 128), "where no frame is shown, too"
 
 
 @pytest.mark.parametrize("name", ["a:b.mp4", "rtsp:x.mp4", "%d.mp4", "ünïcode ✓.mp4"])

@@ -16,7 +16,7 @@ import numpy as np
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import adapted_head, adapted_model, model_files, shipped
 from violence_detection.models.adapted_head import FIGHT, QUIET, Adapted
-from violence_detection.models.adapted_model import FootagePart
+from violence_detection.models.adapted_model import FootagePart, KernelMember
 from violence_detection.models.light_heads import KernelHead
 from violence_detection.prediction import batch
 from violence_detection.prediction.config import PredictConfig
@@ -49,12 +49,14 @@ def run(config: PredictConfig, footage: Path, to: Path, prints: Prints) -> dict[
     if config.skip_still:
         raise UserError("--adapt learns from every window, the still ones too: leave out --skip-still")
     source = shipped.find(config.model)
+    member = adapted_model.kernel_of(source)  # before anything is made at the place
     with adapted_model.place(source, to):
-        return _run(config, source, footage, to, prints)
+        return _run(config, source, member, footage, to, prints)
 
 
-def _run(config: PredictConfig, source: Path, footage: Path, to: Path, prints: Prints) -> dict[str, Any]:
-    member = adapted_model.kernel_of(source)
+def _run(
+    config: PredictConfig, source: Path, member: KernelMember, footage: Path, to: Path, prints: Prints
+) -> dict[str, Any]:
     found = batch.find_videos([footage])
     failures = list(found.failures)
     seen = _looked_at(Detector(config), member.head, found.videos, prints, failures)

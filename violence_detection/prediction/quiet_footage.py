@@ -10,6 +10,7 @@ Goes Wrong, Is Everything All Right?"). So T hours can show no rate below 1 / T,
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from violence_detection.prediction import batch, camera_profile, kept_windows, v
 from violence_detection.prediction.camera_profile import CameraProfile, other_settings
 from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Event, Verdict, find_events, smoothed
+from violence_detection.system.own_files import WrittenFiles
+from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +35,7 @@ _DIGIT = 1e-4
 #: Events of the footage that are shown to people, the most violent first.
 _SHOWN = 5
 _PEAK_DIGITS = 4
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,11 @@ def run(
     if config.model is None and kept_windows.are_at(quiet.calibrate):
         raise UserError(f"whose windows are in {quiet.calibrate}? Name the --model that judged them")
     camera_profile.check_place(save_to, "--save-profile")
+    if output and output.resolve().is_relative_to(quiet.calibrate.resolve()):
+        raise UserError(
+            f"--output {output} lies in {quiet.calibrate}: the next run would take what is kept there for all of the "
+            "footage. Name a place outside of it"
+        )
     model = shipped.find(config.model)
     settings, applied = batch.events_by(config), batch.profile_of(config)
     verdicts, failures = _judged(config, quiet.calibrate, output)
@@ -210,9 +219,35 @@ def _judged(
 ) -> tuple[list[Verdict], list[dict[str, str]]]:
     """The verdicts, and what could not be judged."""
     if kept_windows.are_at(footage):
-        return batch.kept(footage, config), []
+        verdicts = batch.kept(footage, config)
+        log.info(
+            "%s: the windows that were kept of %d videos are taken, none is judged", footage, len(verdicts)
+        )
+        if footage.is_dir():
+            _say_what_is_not_in(verdicts, footage)
+        return verdicts, []
     found = batch.find_videos([footage])
     journal = verdict_journal.path_for(output) if output else None
     judged = [*found.failures, *batch.judge_all(found.videos, config, journal)]
     failures = [{"path": f.path, "reason": f.reason} for f in judged if isinstance(f, UnreadableVideo)]
     return [verdict for verdict in judged if isinstance(verdict, Verdict)], failures
+
+
+def _say_what_is_not_in(verdicts: Sequence[Verdict], folder: Path) -> None:
+    """Log which videos below the folder have no kept windows: they do not count. Those that runs wrote are none."""
+    judged = {os.path.realpath(verdict.path) for verdict in verdicts}
+    # of those that were judged from another folder, or were moved, the name is all that is known
+    names = {Path(verdict.path).name for verdict in verdicts if not Path(verdict.path).exists()}
+    written: dict[Path, WrittenFiles] = {}
+    others = [
+        video
+        for video in sorted(VideoSearch().below(folder))
+        if os.path.realpath(video) not in judged
+        and video.name not in names
+        and written.setdefault(video.parent, WrittenFiles(video.parent)).source_of(video) is None
+    ]
+    if others:
+        log.warning(
+            "%d videos below %s are not among them, and do not count: %s%s. Judge them with --output first",
+            len(others), folder, ", ".join(map(str, others[:_NAMED])), " ..." if others[_NAMED:] else "",
+        )  # fmt: skip

@@ -57,10 +57,11 @@ class VideoInfo:
     """A video as a screen of constant rate shows it: `n_frames` moments, `fps` a second, beginning at `start_s`.
 
     `shown`: for each moment the number of the decoded frame that stands then, (n_frames,) int64; None where the frames
-    themselves come at that rate, and number i is frame i. `n_decoded`: frames that decode. `stated_s`: length by the
-    header; `lost`: stretches of which nothing decodes, in seconds of the video, in order. `as_stated`: whether the file
-    is what its header says, so that frames are where they have always been looked for. `damaged`: whether reading met
-    damage, so that frames may be missing that nobody counted.
+    themselves come at that rate, and number i is frame i. `width`, `height`: upright where frames were decoded, else as
+    they are stored. `n_decoded`: frames that decode. `stated_s`: length by the header; `lost`: stretches of which
+    nothing decodes, in seconds of the video, in order. `as_stated`: whether the file is what its header says, so that
+    frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
+    missing that nobody counted.
     """
 
     n_frames: int
@@ -279,12 +280,16 @@ class RgbFrames:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self.turn: int | None = None
 
+    def look_at(self, frame: av.VideoFrame) -> None:
+        """Note how the frames are turned, of the first one, whether or not it is shown."""
+        if self.turn is None:
+            self.turn = frame.rotation % 360
+
     def picture(self, frame: av.VideoFrame) -> Frame:
         """The frame upright, (H, W, 3) uint8 RGB. Raises FFmpegError or ValueError where it cannot be shown."""
         layout = "rgb24" if frame.format.name in _SAME_IN_RGB else "bgr24"
         picture: Frame = self._reformatter.reformat(frame, format=layout, threads=1).to_ndarray()
-        if self.turn is None:
-            self.turn = frame.rotation % 360
+        self.look_at(frame)
         if self.turn in _SQUARE_TURNS:
             picture = cv2.rotate(picture, _SQUARE_TURNS[self.turn])
         if layout == "bgr24":
@@ -369,13 +374,16 @@ class _Reader:
 
     def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
         try:
-            return self._context.decode(packet)
+            frames = self._context.decode(packet)
         except av.EOFError:
             return []
         except av.FFmpegError as e:
             self._note_damage(e)
             self._fell_out = True
             return []
+        for frame in frames[:1]:
+            self._rgb.look_at(frame)
+        return frames
 
     def _demux(self) -> Iterator[av.Packet]:
         """The track's packets, at the end an empty one, which asks the decoder for what it holds back."""

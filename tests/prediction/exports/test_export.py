@@ -142,18 +142,8 @@ def test_the_example_judges_a_video_where_neither_package_nor_tensorflow_is(
     exported: Exported, name: str
 ) -> None:
     script = exported.folder / f"example_{name}.py"
-    assert len(script.read_text().strip().splitlines()) <= 15
-    without = (
-        "import runpy, sys\n"
-        "for name in ('tensorflow', 'keras', 'violence_detection', 'av', 'scipy'): sys.modules[name] = None\n"
-        f"sys.path.insert(0, {str(exported.folder)!r})\n"
-        f"sys.argv = ['example', {str(exported.video)!r}]\n"
-        f"runpy.run_path({str(script)!r})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", without], cwd=exported.folder, capture_output=True, text=True, timeout=120,
-        check=False,
-    )  # fmt: skip
+    assert len(script.read_text().strip().splitlines()) <= 19
+    done = _run_alone(script, str(exported.video))
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [
         re.fullmatch(r"(\d+\.\d\d)-(\d+\.\d\d) s: ([01]\.\d{4}) ?(violent)?", li)
@@ -165,6 +155,41 @@ def test_the_example_judges_a_video_where_neither_package_nor_tensorflow_is(
     assert all((line[4] is not None) == (float(line[3]) >= 0.8) for line in lines if line)
     assert len(found) >= 3
     assert len(set(found)) > 1
+
+
+def test_the_example_says_in_a_line_what_it_cannot_judge(exported: Exported, tmp_path: Path) -> None:
+    script = exported.folder / "example_onnx.py"
+    (tmp_path / "text.mp4").write_text("no video")
+    (tmp_path / "cut.mp4").write_bytes(b"\0\0\0\x18ftypisom\0\0\2\0isommp42")
+    short = small_videos.write(tmp_path / "short.avi", 3, n_frames=5)
+    for video, said in (
+        (tmp_path / "text.mp4", "no such file, or not a video that OpenCV can open"),
+        (tmp_path / "cut.mp4", "no such file, or not a video that OpenCV can open"),
+        (tmp_path / "none.mp4", "no such file, or not a video that OpenCV can open"),
+        (short, "only 5 of at least 8 frames decode"),
+    ):
+        done = _run_alone(script, str(video))
+        assert (done.returncode, done.stdout) == (1, "")
+        *by_ffmpeg, last = done.stderr.splitlines()
+        assert last == f"cannot judge {video}: {said}"
+        assert not any("Traceback" in line for line in by_ffmpeg)
+    done = _run_alone(script)
+    assert (done.returncode, done.stderr) == (1, "usage: python example_onnx.py VIDEO\n")
+
+
+def _run_alone(script: Path, *given: str) -> subprocess.CompletedProcess[str]:
+    """The example where there is neither the package nor TensorFlow."""
+    without = (
+        "import runpy, sys\n"
+        "for name in ('tensorflow', 'keras', 'violence_detection', 'av', 'scipy'): sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(script.parent)!r})\n"
+        f"sys.argv = ['example', *{given!r}]\n"
+        f"runpy.run_path({str(script)!r})\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-I", "-c", without], cwd=script.parent, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
 
 
 def test_a_folder_that_holds_an_export_is_left_as_it_is(exported: Exported, tmp_path: Path) -> None:

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numbered_videos
 import numpy as np
 import pytest
 import small_videos
+import timed_videos
 import tiny_networks
 
 from violence_detection.features import key
@@ -62,6 +65,25 @@ def test_pictures_are_those_of_the_package(config: FeatureConfig, tmp_path: Path
             np.testing.assert_array_equal(seen[name], images, err_msg=name)
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_telephones_upright_video_is_letterboxed_as_the_package_does(
+    config: FeatureConfig, tmp_path: Path, turned: bool
+) -> None:
+    shown = [cv2.resize(numbered_videos.frame(i), (160, 96)) for i in range(60)]
+    video = timed_videos.write(tmp_path / "v.mp4", [i / 25 for i in range(60)], pictures=shown)
+    video = timed_videos.turned(video, tmp_path / "turned.mp4") if turned else video
+    inputs, described = _inputs_and_manifest(config)
+    assert any(i["letterbox"] for i in described["inputs"])
+    found = [seen for *_, seen in video_windows.windows(video, described)]
+    for seen, wanted in zip(found, _of_package(video, config, inputs), strict=True):
+        for name, images in wanted.items():
+            np.testing.assert_array_equal(seen[name], images, err_msg=name)
+    boxed = found[0]["tiny_clip_rgb"]
+    beside = boxed[:, :, :3] if turned else boxed[:, :3]
+    assert not beside.any()
+    assert boxed.any()
+
+
 def test_frames_without_a_time_come_behind_the_others() -> None:
     stamps = np.array([0.08, 0.12, 0.16, 0.0, 0.0])
     np.testing.assert_allclose(video_windows._in_order(stamps, 0.04), [0.0, 0.04, 0.08, 0.12, 0.16])
@@ -71,8 +93,11 @@ def test_frames_without_a_time_come_behind_the_others() -> None:
 def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     _, described = _inputs_and_manifest(config)
-    with pytest.raises(ValueError, match=r"text\.mp4: only 0 of at least 8 frames decode"):
+    with pytest.raises(video_windows.CannotJudge, match=r"text\.mp4: no such file, or not a video"):
         next(video_windows.windows(tmp_path / "text.mp4", described))
+    short = small_videos.write(tmp_path / "short.avi", 3, n_frames=5)
+    with pytest.raises(video_windows.CannotJudge, match=r"short\.avi: only 5 of at least 8 frames decode"):
+        next(video_windows.windows(short, described))
 
 
 def test_the_script_stands_alone(tmp_path: Path) -> None:

@@ -141,6 +141,19 @@ def test_marks_of_another_model_or_of_other_videos_are_refused() -> None:
         learning.learn(elsewhere, marks, SETTINGS, "m")
 
 
+def test_marks_of_videos_that_are_not_there_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    verdicts, marks = _camera(0.65, 0.92)
+    learned = learning.learn(verdicts[:5], marks, SETTINGS, "m")
+    assert learned.figures["videos"] == 5
+    assert (
+        "1 of 6 marked videos are not among those judged, and their marks do not count: v5.mp4."
+        in caplog.text
+    )
+    caplog.clear()
+    learning.learn(verdicts, marks, SETTINGS, "m")
+    assert not caplog.text
+
+
 def test_a_second_lesson_begins_where_the_first_ended() -> None:
     """With its profile, the camera makes no mistakes any more: nothing is better."""
     verdicts, marks = _camera(0.65, 0.92)

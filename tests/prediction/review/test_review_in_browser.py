@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,82 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         session.close()
     assert said == []
     assert [url for url in asked if not url.startswith(("file:", "blob:"))] == []
+
+
+def test_marks_are_neither_replaced_nor_taken_over_unasked(tmp_path: Path) -> None:
+    page_path, verdicts = _page(tmp_path / "run")
+    judged_by_both = [replace(v, model="n" * 32) for v in verdicts]
+    media = {v.path: review_media.ReviewMedia(missing="not made") for v in verdicts}
+    of_another = review_page.write(tmp_path / "other", judged_by_both, media)
+    not_told = review_page.write(tmp_path / "not_told", verdicts, media)
+    one, two = (tmp_path / f"{name}.json" for name in ("one", "two"))
+    with page_in_browser.browser() as browser, browser.new_context() as session:
+        page = session.new_page()
+        asked: list[str] = []
+        answers = iter([False, True])
+
+        def answer(dialog: Any) -> None:
+            asked.append(dialog.message)
+            dialog.accept() if next(answers) else dialog.dismiss()
+
+        page.on("dialog", answer)
+        page.goto(page_path.as_uri())
+        first = page.locator("section.video").first
+        right = first.locator("[data-do=right]")
+        right.first.click()
+        _save(page, one)
+        right.first.click()
+        right.nth(1).click()
+        page.get_by_label("I looked at all of it").first.check()
+        _save(page, two)
+
+        page.locator("#load").set_input_files(one)
+        _until(page, "document.getElementById('said').textContent.startsWith('Not loaded')")
+        assert right.nth(1).get_attribute("aria-pressed") == "true"
+        page.locator("#load").set_input_files(one)
+        _until(page, "document.getElementById('said').textContent.startsWith('Loaded 1 mark.')")
+        assert right.first.get_attribute("aria-pressed") == "true"
+        assert [text.partition("?")[0] for text in asked] == [
+            "Replace what is marked on this page (1 mark, 1 looked at) by what one.json has (1 mark)"
+        ] * 2
+        page.locator("#load").set_input_files(one)
+        page.wait_for_timeout(200)
+        assert len(asked) == 2, "nothing would be lost"
+
+        # the same videos judged by another model
+        other = session.new_page()
+        other.goto(of_another.as_uri())
+        assert other.locator("#count").inner_text() == "no marks"
+        assert "of another model's events" in other.locator("#said").inner_text()
+        other.locator("#load").set_input_files(one)
+        _until(
+            other, "document.getElementById('said').textContent.startsWith('Cannot load one.json: its marks')"
+        )
+        other.locator("[data-do=wrong]").first.click()
+        other.reload()
+        assert other.locator("[data-do=wrong][aria-pressed=true]").count() == 1
+        page.reload()
+        assert page.locator("[data-do=right][aria-pressed=true]").count() == 1
+        assert page.locator("[data-do=wrong][aria-pressed=true]").count() == 0
+
+        # a page that does not say who judged keeps what its marks say of it
+        unknown = session.new_page()
+        unknown.goto(not_told.as_uri())
+        assert unknown.locator("[data-do=right][aria-pressed=true]").count() == 1
+        _save(unknown, two)
+        assert marks.read(two).model == "m" * 32
+
+        # open twice, each keeps what is marked in the other
+        second = session.new_page()
+        second.goto(page_path.as_uri())
+        second.locator("section.video").first.locator("[data-do=wrong]").nth(1).click()
+        _until(page, "document.querySelectorAll('[data-do=wrong][aria-pressed=true]').length === 1")
+
+
+def _save(page: Any, to: Path) -> None:
+    with page.expect_download() as download:
+        page.locator("#save").click()
+    download.value.save_as(to)
 
 
 def _until(page: Any, condition: str) -> None:

@@ -20,11 +20,16 @@ import video_windows
 {imports}
 
 here = pathlib.Path(__file__).parent
+if len(sys.argv) != 2:
+    sys.exit("usage: python {name} VIDEO")
 manifest = video_windows.read_manifest(here)
 {load}
-for start_s, end_s, pictures in video_windows.windows(sys.argv[1], manifest):
-    p = {run}.item()
-    print(f"{{start_s:.2f}}-{{end_s:.2f}} s: {{p:.4f}}", "violent" if p >= manifest["threshold"] else "")
+try:
+    for start_s, end_s, pictures in video_windows.windows(sys.argv[1], manifest):
+        p = {run}.item()
+        print(f"{{start_s:.2f}}-{{end_s:.2f}} s: {{p:.4f}}", "violent" if p >= manifest["threshold"] else "")
+except video_windows.CannotJudge as e:
+    sys.exit(f"cannot judge {{e}}")
 '''
 _RUNTIMES = {
     "onnx": (
@@ -54,7 +59,7 @@ def example_name(format_name: str) -> str:
 
 
 def example(format_name: str) -> str:
-    """A script of ten lines that judges a video with the exported file."""
+    """A script of some fifteen lines that judges a video with the exported file."""
     package, imports, load, run = _RUNTIMES[format_name]
     return _EXAMPLE.format(
         name=example_name(format_name), package=package, imports=imports, load=load, run=run

@@ -28,6 +28,10 @@ _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
 _PLAIN = SimpleNamespace(place=0.5, window_start=0.0, window_length=1.0)
 
 
+class CannotJudge(ValueError):
+    """A video that cannot be judged; the text names the file and says why."""
+
+
 class MomentsOfVideo:
     """A video as a screen of constant rate shows it: `n_frames` moments, `fps` a second.
 
@@ -37,14 +41,16 @@ class MomentsOfVideo:
     start_s = 0.0
 
     def __init__(self, path: Path | str):
-        """Read the file to its end. Raises ValueError if it does not open or fewer than MIN_FRAMES decode."""
+        """Read the file to its end. Raises CannotJudge if it does not open or fewer than MIN_FRAMES decode."""
         video = cv2.VideoCapture(str(path))
+        if not video.isOpened():
+            raise CannotJudge(f"{path}: no such file, or not a video that OpenCV can open")
         stamps = []
         while video.grab():
             stamps.append(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
         count, fps = len(stamps), round(video.get(cv2.CAP_PROP_FPS), 3)
         if count < MIN_FRAMES:
-            raise ValueError(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
+            raise CannotJudge(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
         self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
         seconds = _in_order(np.array(stamps), 1 / self.fps)
         late_s = seconds - np.arange(count) / self.fps
@@ -81,14 +87,14 @@ def windows(
 ) -> Iterator[tuple[float, float, dict[str, np.ndarray]]]:
     """For each window of a video (start_s, end_s, {input name: (T, S, S, 3) uint8 RGB}).
 
-    Raises ValueError if the file does not open, or too few frames decode to tell of movement.
+    Raises CannotJudge if the file does not open, a frame cannot be shown, or too few decode to tell of movement.
     """
     info: Any = MomentsOfVideo(path)
     inputs, times = manifest["inputs"], manifest["windows"]
     every = sliding_windows(info, times["window_s"], times["stride_s"])
     spans = [span for span in every if shows_movement(info, span)]
     if not spans:
-        raise ValueError(f"{path}: its frames come too seldom to judge movement")
+        raise CannotJudge(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
     needed = [{int(info.shown[n]) for s in plan.values() for n in s.frames} for plan in plans]
     kept_as = sorted({(side, i["letterbox"]) for i in inputs for side in i["kept_sides"]})
@@ -118,10 +124,13 @@ def _frames(
     for window, later in enumerate(needed):
         while number < max(later):
             if not video.grab():
-                raise ValueError(f"{path}: ended at frame {number + 1}, and more were counted before")
+                raise CannotJudge(f"{path}: ended at frame {number + 1}, and more were counted before")
             number += 1
             if number in wanted:
-                frame = cv2.cvtColor(video.retrieve()[1], cv2.COLOR_BGR2RGB)
+                there, frame = video.retrieve()
+                if not there:
+                    raise CannotJudge(f"{path}: frame {number} cannot be shown")
+                frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
                 kept[number] = {(side, box): _shrunk(frame, side, box) for side, box in kept_as}
         yield {n: kept[n] for n in later}
         oldest = min((min(n) for n in needed[window + 1 :]), default=0)

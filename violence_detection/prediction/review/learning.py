@@ -35,6 +35,7 @@ _MOST_OUTSIDE_S, _MOST_OUTSIDE = 10.0, 3.0
 _LOGITS = np.arange(-50, 71) / 10
 _PRIOR_SD = 2.0
 _TINY = 1e-12
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ def learn(
             f"none of the marked videos is among those judged: marked {next(iter(marks.by_video))}, judged "
             f"{verdicts[0].path}. Give --rejudge the output of the run whose page was marked"
         )
+    if left_out := sorted(marks.by_video.keys() - {v.path for v in marked}):
+        log.warning(
+            "%d of %d marked videos are not among those judged, and their marks do not count: %s%s. Give --rejudge the "
+            "output of the run whose page was marked",
+            len(left_out), len(marks.by_video), ", ".join(left_out[:_SHOWN]), " ..." if left_out[_SHOWN:] else "",
+        )  # fmt: skip
     taken = kept_windows.early_exit(marked)
     of_them = {v.path: marks.by_video[v.path] for v in marked}
     n_marks = sum(map(len, of_them.values()))

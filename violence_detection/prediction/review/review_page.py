@@ -46,11 +46,17 @@ def write(
     """Write the page and return its path. `media`: what is shown of each video, by its path.
 
     `failures`: videos without a verdict. `model`: identity of the model that judged, which the marks then name; empty:
-    not known.
+    the one that all verdicts name, if they do.
     """
     page = folder / PAGE_NAME
-    storage.write_text(page, _render(verdicts, media, failures, model))
+    storage.write_text(page, _render(verdicts, media, failures, model or _model_of(verdicts)))
     return page
+
+
+def _model_of(verdicts: Sequence[Verdict]) -> str:
+    """The one model that judged all of them; empty where that is not known."""
+    models = {verdict.model for verdict in verdicts}
+    return models.pop() if len(models) == 1 else ""
 
 
 def _render(
