@@ -134,6 +134,18 @@ def check_writable(folder: Path, flag: str = "") -> None:
         ) from e
 
 
+@contextlib.contextmanager
+def marked(folder: Path) -> Iterator[Path]:
+    """Yield a file of no other content in `folder`, there meanwhile: whoever sees it sees this very folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".mark.{_writer()}.tmp.")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def disk_trouble(error: BaseException) -> str | None:
     """What to tell the user of an error that says, or comes of one that says, that a disk takes nothing or a file is
     not this user's; None for every other.
