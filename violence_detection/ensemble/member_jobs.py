@@ -213,8 +213,9 @@ def _check(job: TrainingJob, replicas: int) -> None:
     if not job.overwrite and config.is_file():
         is_other = run_folder.read_object(config).get("job") != job.key
         # one that was begun: whether all the rest is the same too, which needs its clips, but not their features
-        if is_other or run_folder.holds_another(job.folder, _record(job, job.pool.data(job.fold, False))):
-            raise run_folder.refusal(job.folder)
+        record = _record(job, job.pool.data(job.fold, False))
+        if is_other or run_folder.holds_another(job.folder, record):
+            raise run_folder.refusal(job.folder, record)
     if job.architecture in PICTURES_OF:
         train = fine_tuning.train_config(job.settings.head, train)
     trainer.check_batch(job.architecture, train, len(job.fold.train), replicas)
