@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import multiprocessing
@@ -9,7 +10,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,6 +22,7 @@ import warm_start
 
 from violence_detection.ensemble import member_jobs, member_processes
 from violence_detection.errors import UserError
+from violence_detection.features.cache import FeatureStore
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 
@@ -133,6 +137,60 @@ def test_a_ray_cluster_gives_the_models_of_one_after_another(
     pytest.importorskip("violence_detection.system.ray_cluster")
     member_jobs.run(synthetic.jobs(features, tmp_path), ray="local")
     _assert_same(in_sequence, tmp_path)
+
+
+def test_a_link_to_the_volume_stays_one_for_other_machines(features: Path, tmp_path: Path) -> None:
+    """/workspace may be a link here and a mounted volume there: where the link leads is this machine's own affair."""
+    (tmp_path / "volume").symlink_to(features, target_is_directory=True)
+    (job, _) = synthetic.jobs(tmp_path / "volume", tmp_path / "volume" / "models")
+    job = dataclasses.replace(job, start=job.folder / run_folder.BEST_NAME).with_absolute_paths()
+    paths = [job.folder, job.start, *(store.folder for store in job.pool.stores.values())]
+    assert all(path and path.is_relative_to(tmp_path / "volume") for path in paths)
+
+
+@pytest.mark.parametrize("unseen", ["output", "features"])
+def test_a_machine_that_does_not_see_the_folders_refuses_before_it_trains(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unseen: str
+) -> None:
+    ray_cluster = pytest.importorskip("violence_detection.system.ray_cluster")
+    (job, _) = synthetic.jobs(features, tmp_path / "models")
+    trained: list[Path] = []
+    monkeypatch.setattr(member_jobs, "train_alone", lambda job: trained.append(job.folder))
+
+    @contextlib.contextmanager
+    def connected(_: str) -> Iterator[dict[str, float]]:
+        yield {"CPU": 2.0}
+
+    def on_another_machine(_: str, function: Any, items: Any, **how: Any) -> Iterator[tuple[int, Any]]:
+        if unseen == "output":
+            (mark,) = (tmp_path / "models").iterdir()
+            mark.rename(tmp_path / "elsewhere")
+        for index, item in enumerate(items):
+            if unseen == "features":
+                gone = FeatureStore(tmp_path / "gone")
+                item = dataclasses.replace(item, pool=dataclasses.replace(item.pool, stores={"a": gone}))
+            yield index, function(item)
+
+    monkeypatch.setattr(ray_cluster, "connected", connected)
+    monkeypatch.setattr(ray_cluster, "machines", lambda: [{"CPU": 2.0}])
+    monkeypatch.setattr(ray_cluster, "map_unordered", on_another_machine)
+    named = "models: --ray needs --output" if unseen == "output" else "gone: --ray needs the data root"
+    with pytest.raises(UserError, match=f"does not see .*{named} on"):
+        member_jobs.run([job], ray="auto")
+    assert not trained
+
+
+def test_devices_of_a_model_are_refused_where_a_cluster_gives_each_one_gpu(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray_cluster = pytest.importorskip("violence_detection.system.ray_cluster")
+    (job, _) = synthetic.jobs(features, tmp_path)
+    mirrored = dataclasses.replace(job.settings, train=dataclasses.replace(job.settings.train, devices=2))
+    monkeypatch.setattr(ray_cluster, "connected", lambda _: contextlib.nullcontext({"CPU": 2.0, "GPU": 2.0}))
+    monkeypatch.setattr(ray_cluster, "machines", lambda: [{"CPU": 2.0, "GPU": 2.0}])
+    monkeypatch.setattr(ray_cluster, "map_unordered", lambda *_, **__: pytest.fail("it began"))
+    with pytest.raises(UserError, match="one GPU of its own; leave out --devices or --ray"):
+        member_jobs.run([dataclasses.replace(job, settings=mirrored)], ray="auto")
 
 
 def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from violence_detection.errors import UserError
-from violence_detection.features import cache, key
+from violence_detection.features import cache, estimate, key
 from violence_detection.features.cache import FeatureStore, VerifiedIndex
 from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment
@@ -256,3 +256,51 @@ def test_threads_and_processes_that_add_different_variants_lose_none(store: Feat
     assert [p.wait(60) for p in others] == [0, 0]
     assert store.variants("clip") == set(names)
     np.testing.assert_array_equal(store.read("clip", names)[:, 0, 0], np.arange(20))
+
+
+@pytest.mark.parametrize("damaged", ["", '{"backbone":', "[]", '{"backbone": "another"}'])
+def test_a_record_that_was_copied_half_is_written_anew(tmp_path: Path, weights: Path, damaged: str) -> None:
+    record = key.record(CONFIG, "efficientnet_lite0", "rgb", weights)
+    path = FeatureStore.open(tmp_path, record).folder / cache.RECORD_NAME
+    whole = path.read_bytes()
+    path.write_text(damaged)
+    FeatureStore.open(tmp_path, record)
+    assert path.read_bytes() == whole
+    before = path.stat().st_mtime_ns
+    FeatureStore.open(tmp_path, record)
+    assert path.stat().st_mtime_ns == before, "one that is whole is left alone"
+
+
+def test_a_damaged_note_of_an_engine_or_of_rates_says_nothing_and_stops_nobody(store: FeatureStore) -> None:
+    store.note_engine("one", relative_error=0.001)
+    store.note_engine("two", relative_error=0.002)
+    (store.folder / "engine-two.json").write_text('{"relative_')
+    assert store.engines() == {"one": {"relative_error": 0.001}, "two": {"relative_error": None}}
+    rates = estimate.RateRecord(store.folder)
+    for damaged in ("", "[]", '{"'):
+        rates.path.write_text(damaged)
+        assert rates.known() is None
+        rates.note(12.5)
+        assert rates.known() == 12.5
+
+
+def test_a_cache_whose_notes_cannot_be_written_is_read_all_the_same(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As on a volume that is mounted to be read only, of a cache that was copied there."""
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    for i in range(4):
+        store.add(f"clip{i}", _values("v0"), "a")
+    (store.folder / cache.LOCK_NAME).unlink()
+    (store.folder / cache.LOCK_NAME).mkdir()  # nobody can lock it, the superuser included
+    monkeypatch.setattr(cache, "_SAVE_AFTER", 2)
+    copied = FeatureStore(store.folder)
+    assert [copied.variants(f"clip{i}", verify=False) for i in range(4)] == [{"v0"}] * 4
+    copied.index.save()
+    assert [r.message for r in caplog.records if "cannot be written" in r.message] == [
+        f"{store.folder / cache.VERIFIED_NAME} cannot be written (Is a directory): which entries were compared is not "
+        "noted, and the next run compares them again"
+    ]
+    (store.folder / cache.LOCK_NAME).rmdir()
+    copied.index.save()
+    assert len(VerifiedIndex(store.folder)._known) == 4, "they are noted once that can be done"

@@ -156,3 +156,32 @@ def test_a_sheet_shows_each_image_in_its_place_and_colour() -> None:
 def test_two_tasks_at_once_are_refused(root: Path) -> None:
     with pytest.raises(UserError, match="--prune and --features-only are tasks of their own"):
         _run(root, "--prune", "--features-only")
+
+
+def test_prune_deletes_nothing_that_another_machine_writes_whatever_the_clock_says(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = stand_in.wanted(sorted((root / "combined_all").rglob("*.avi")), 1)
+    other = replace(stand_in.CONFIG, augment_seed=1)
+    busy = {s.folder for s in extract.ensure(wanted, other, ExtractConfig(data_root=root)).stores.values()}
+    for folder in busy:  # a name that is gone when it is looked at, as while files are renamed
+        (folder / ".clip9.other_host.1-2.tmp.npz").symlink_to(folder / "gone")
+    before = sorted(root.rglob("*.npz"))
+    ahead = time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    _, done = _run(root, "--prune", "yes")
+    assert {Path(part["folder"]) for part in done["unused"]} == busy
+    assert done["freed_bytes"] == 0
+    assert sorted(root.rglob("*.npz")) == before
+
+
+def test_a_preview_leaves_the_list_of_clips_that_a_training_left_out(root: Path) -> None:
+    failures = root.parent / "models" / "failures.csv"
+    failures.parent.mkdir()
+    failures.write_text("path,reason\nclip9.avi,no video\n")
+    _run(root, "--preview", "2")
+    assert "clip9.avi" in failures.read_text()
+    next((root / "combined_all").rglob("clip0*")).write_bytes(b"no video")
+    _run(root, "--preview", "2")
+    assert "clip9.avi" in failures.read_text()
+    assert "clip0.avi" in (failures.parent / "preview" / "failures.csv").read_text()

@@ -220,3 +220,15 @@ def test_every_real_clip_has_its_label_and_known_sources_are_not_torn(real_clips
     for path, clip in clips.items():
         groups.setdefault((clip.dataset, oracle.source_group[path]), set()).add(clip.source_group)
     assert [g for g, names in groups.items() if len(names) > 1] == []
+
+
+def test_the_list_of_failures_is_that_of_the_last_run(tmp_path: Path) -> None:
+    listed = tmp_path / find.FAILURES_NAME
+    for i, name in enumerate(("fi1_xvid.avi", "no1_xvid.avi")):
+        write(tmp_path / "raw" / name, i)
+    touch(tmp_path / "raw", "no2_xvid.avi", content="not a video")
+    find.run(FindConfig(data_root=tmp_path, check=True, workers=1))
+    assert "no2_xvid.avi" in listed.read_text()
+    write(tmp_path / "raw" / "no2_xvid.avi", 2)
+    find.run(FindConfig(data_root=tmp_path))
+    assert not listed.exists()

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
 import logging
 import os
+import platform
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +22,7 @@ import small_videos
 import stand_in
 
 from violence_detection.errors import UserError
-from violence_detection.features import extract, extract_ray
+from violence_detection.features import extract, extract_ray, meter
 from violence_detection.features.config import ExtractConfig
 from violence_detection.system import ray_cluster
 
@@ -69,8 +74,35 @@ def test_an_item_that_kills_every_worker_is_named(monkeypatch: pytest.MonkeyPatc
     def kill(_: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match=r"number 0 \('poison'\): its worker died 1 times"):
+    with pytest.raises(
+        UserError, match=r"number 0 \('poison'\): its worker died 1 times, most likely for want of"
+    ):
         _run(kill, ["poison"])
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_what_only_another_machine_lacks_is_told_of_that_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise UserError("OpenVINO is not installed")
+
+    workers_name = re.escape(platform.node())
+    monkeypatch.setattr(platform, "node", lambda: "first-pod")
+    with pytest.raises(UserError, match=rf"^on {workers_name}: OpenVINO is not installed$"):
+        _run(refuse, [1])
+    with pytest.raises(UserError, match=rf"^on {workers_name}: .*No space left on device"):
+        _run(Path("/dev/full").write_text, ["x"])
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_machine_that_cannot_get_the_code_is_told_and_no_fault_of_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = {"working_dir": f"file://{tmp_path / 'code.zip'}"}
+    monkeypatch.setattr(ray, "remote", functools.partial(ray.remote, runtime_env=absent))
+    with pytest.raises(
+        UserError, match=r"a machine of the cluster cannot be made ready to work: .*code\.zip"
+    ):
+        _run(abs, [1])
 
 
 @pytest.mark.usefixtures("two_nodes")
@@ -155,6 +187,61 @@ def test_a_machine_that_sees_another_data_root_is_refused(
         )
 
 
+@pytest.mark.usefixtures("two_nodes")
+def test_clips_that_only_another_machine_does_not_see_are_not_left_out(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What combined_all links to may lie on a disk of the machine that combined; it must not cost the clips."""
+    stand_in.install(monkeypatch.setattr)
+    away = tmp_path / "away"
+
+    def on_a_machine_without_the_clips(_: str, function: Any, shards: Any, **how: Any) -> Iterator[Any]:
+        for index, shard in enumerate(shards):
+            paths[0].rename(away)
+            done = function(shard)
+            away.rename(paths[0])
+            yield index, done
+
+    with monkeypatch.context() as patch:
+        patch.setattr(extract_ray.ray_cluster, "map_unordered", on_a_machine_without_the_clips)
+        with pytest.raises(
+            UserError, match=rf"does not see {paths[0]} \(cannot be read: no such file\), which this"
+        ):
+            extract.ensure(
+                stand_in.wanted(paths, 1), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, ray="auto")
+            )
+    paths[1].write_bytes(b"no video")
+    paths[2].unlink()
+    done = extract.ensure(
+        stand_in.wanted(paths[:4], 1), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, ray="auto")
+    )
+    failed = {Path(failure["path"]) for failure in done.failures}
+    assert failed == {paths[1], paths[2]}, "gone here too, and read but no video"
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_workers_without_a_shard_do_not_count_as_waiting_for_the_decoder(
+    tmp_path: Path, paths: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stand_in.install(monkeypatch.setattr)
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    counted: list[int] = []
+
+    def meter_of(did: Any, *how: Any) -> meter.Meter:
+        counted.append(did.n_runners)
+        return meter.Meter(did, *how)
+
+    monkeypatch.setattr(extract_ray, "Meter", meter_of)
+    with caplog.at_level(logging.INFO, "violence_detection"):
+        for clips in (paths[:1], paths[:2]):
+            extract.ensure(
+                stand_in.wanted(clips, 1), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, ray="auto")
+            )
+    assert "1 shards for 2 workers" in caplog.text
+    assert counted == [1, 1]
+    assert "the others will take" not in caplog.text, "there are none"
+
+
 def _on_another_machine(_: str, function: Any, shards: Any, **how: Any) -> Iterator[tuple[int, Any]]:
     for folder in function.args[0].folders.values():
         (folder / "record.json").unlink()
@@ -171,12 +258,99 @@ def _content(stores: Any, clips: list[extract.WantedClip]) -> dict[tuple[str, st
     }
 
 
+@pytest.mark.parametrize("address", ["nowhere", "host:0", "host:65536", "127.0.0.1:99999"])
+def test_an_address_that_can_be_none_is_refused_before_anything_is_tried(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(UserError, match="local, auto or HOST:PORT"), ray_cluster.connected(address):
+        pass
+
+
 def test_an_address_where_no_cluster_answers_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(UserError, match="local, auto or HOST:PORT"), ray_cluster.connected("nowhere"):
-        pass
     with (
         pytest.raises(UserError, match=r"--ray 127.0.0.1:1: cannot join.*ray start --head"),
         ray_cluster.connected("127.0.0.1:1"),
     ):
         pass
+
+
+def test_an_address_where_something_else_answers_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself tries for minutes, and takes the port of its own dashboard for one that is slow."""
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    tried: list[str] = []
+    monkeypatch.setattr(ray, "init", lambda **settings: tried.append(settings["address"]))
+    page = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=page.serve_forever, daemon=True).start()
+    try:
+        with (
+            pytest.raises(
+                UserError, match=r"cannot join the cluster \(what answers there is no head of a Ray"
+            ),
+            ray_cluster.connected(f"127.0.0.1:{page.server_port}"),
+        ):
+            pass
+    finally:
+        page.shutdown()
+        page.server_close()
+    assert not tried
+
+
+def test_the_head_of_a_cluster_is_known_as_one(two_nodes: Any) -> None:
+    ray_cluster._see_that_it_answers(*two_nodes.address.rsplit(":", 1))
+
+
+#: Joins the address that it is given, as a program of its own.
+JOIN = """
+import sys
+from violence_detection.errors import UserError
+from violence_detection.system import ray_cluster
+try:
+    with ray_cluster.connected(sys.argv[1]):
+        print("joined")
+except UserError as e:
+    print(e)
+"""
+
+
+def _said_on_joining(address: str, **variables: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, address],
+        env=os.environ | variables | {"PYTHONPATH": str(TESTS.parent)},
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout + done.stderr[-2000:]
+
+
+def test_why_a_cluster_cannot_be_joined_is_told_whole(two_nodes: Any, tmp_path: Path) -> None:
+    missing = tmp_path / "token"
+    said = _said_on_joining(two_nodes.address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(missing))
+    assert said.startswith(
+        f"--ray {two_nodes.address}: cannot join the cluster (RAY_AUTH_TOKEN_PATH is set but"
+    )
+    assert "the same token" in said
+    other = "from unittest import mock; import ray; mock.patch.object(ray, '__version__', '2.40.0').start()"
+    (tmp_path / "sitecustomize.py").write_text(other)
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, two_nodes.address],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(TESTS.parent)])},
+        capture_output=True,
+        text=True,
+    )
+    assert f"The cluster was started with: Ray: {ray.__version__} Python:" in done.stdout
+    assert "Ray: 2.40.0" in done.stdout
+
+
+def test_the_guides_commands_keep_strangers_out() -> None:
+    """What the guide exports must turn on Ray's tokens: their file's name alone does not."""
+    guide = (TESTS.parent / "docs" / "guides" / "several_machines.md").read_text(encoding="utf-8")
+    exports = dict(re.findall(r"^ +export (\w+)=(\S+)", guide, re.MULTILINE))
+    asked = (
+        "from ray._raylet import AuthenticationMode as m, get_authentication_mode as g; print(g() == m.TOKEN)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=os.environ | exports, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True"

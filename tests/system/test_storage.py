@@ -425,3 +425,17 @@ def test_a_name_that_the_disk_takes_can_be_written(
         storage.remove_abandoned(tmp_path)
         assert path.suffix == Path(name).suffix
     assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [(name, b"x")]
+
+
+def test_a_clock_that_is_ahead_makes_nothing_of_another_machine_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    being_written, left = (tmp_path / f".{name}.other_host.1-2.tmp.npz" for name in ("new", "old"))
+    for path in (being_written, left):
+        path.write_bytes(b"x")
+    hours_ago = time.time() - 7200
+    os.utime(left, (hours_ago, hours_ago))
+    ahead = time.time() + 86400
+    monkeypatch.setattr(time, "time", lambda: ahead)
+    storage.remove_abandoned(tmp_path)
+    assert list(tmp_path.iterdir()) == [being_written]

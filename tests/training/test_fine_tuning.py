@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import (
     activation_ranges,
     fine_tuning,
+    given_weights,
     heads,
     run_folder,
     saved_heads,
@@ -147,6 +149,27 @@ def test_weights_other_than_those_of_the_cache_are_refused(data: Data, weights: 
     other.write_bytes(weights.read_bytes() + b" ")
     with pytest.raises(UserError, match=r"other\.ckpt is not the file .*--backbone-weights"):
         _train(tmp_path / "run", data, other)
+
+
+def test_a_model_that_is_there_stays_where_the_one_to_replace_it_cannot_be_trained(
+    trained: Path, data: Data, weights: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "i3d_tuned"
+    shutil.copytree(trained, folder)
+    before = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    longer = dataclasses.replace(HEAD, tuned_steps=HEAD.tuned_steps + 1)
+    record = trainer.run_record("i3d_tuned", data, FEATURES, 1, longer, synthetic.TRAIN)
+    strategy, absent = tf.distribute.get_strategy(), tmp_path / "absent.ckpt"
+    with pytest.raises(UserError, match=r"absent\.ckpt"):
+        trainer.train(record, data, folder, strategy, overwrite=True, backbone_weights=absent)
+    np.savez(folder / given_weights.FILE_NAME, np.zeros(3, np.float32))
+    given = record | given_weights.record_of(folder)
+    with pytest.raises(UserError, match=r"given_weights\.npz has array 0"):
+        trainer.train(given, data, folder, strategy, overwrite=True)
+    (folder / given_weights.FILE_NAME).unlink()
+    assert sorted(path.relative_to(folder) for path in folder.rglob("*")) == before
+    again = trainer.run_record("i3d_tuned", data, FEATURES, 1, HEAD, synthetic.TRAIN)
+    trainer.train(again, data, folder, strategy, overwrite=True, backbone_weights=absent)
 
 
 def test_the_network_moves_a_twentieth_as_fast_and_ends_half_way_to_the_published_weights(

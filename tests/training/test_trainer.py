@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ import synthetic
 import tensorflow as tf
 import warm_start
 
+from violence_detection.constants import __version__
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
@@ -144,6 +146,32 @@ def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) 
     with pytest.raises(UserError, match="--overwrite"):
         trainer.train(_record(), data, undisturbed, strategy)
     assert (undisturbed / run_folder.BEST_NAME).stat().st_mtime_ns == before
+
+
+def test_what_is_different_is_named_where_other_settings_are_refused(undisturbed: Path) -> None:
+    data, strategy = synthetic.data(), tf.distribute.get_strategy()
+    longer = dataclasses.replace(synthetic.TRAIN, epochs=synthetic.TRAIN.epochs + 1)
+    other = trainer.run_record("gru", data, synthetic.FEATURES, 3, synthetic.HEAD, longer)
+    named = rf"Different: augment 2 there, 3 asked for; train\.epochs {longer.epochs - 1} there, {longer.epochs} asked"
+    with pytest.raises(UserError, match=named):
+        trainer.train(other, data, undisturbed, strategy)
+
+
+def test_a_model_of_another_version_is_used_if_it_is_finished_and_refused_by_name_if_not(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    folder, data, strategy = tmp_path / "model", synthetic.data(), tf.distribute.get_strategy()
+    shutil.copytree(undisturbed, folder)
+    config = folder / run_folder.CONFIG_NAME
+    storage.write_json(config, {**storage.read_json(config), "version": "0.0.9"})
+    same = trainer.run_record("gru", data, synthetic.FEATURES, 2, synthetic.HEAD, synthetic.TRAIN)
+    assert trainer.train(same, data, folder, strategy).epochs_run == synthetic.TRAIN.epochs
+    assert storage.read_json(config)["version"] == "0.0.9", "which trained it"
+    (folder / run_folder.RESULT_NAME).unlink()
+    with pytest.raises(
+        UserError, match=rf"version 0\.0\.9 of this package began.* this is version {__version__}\."
+    ):
+        trainer.train(same, data, folder, strategy)
 
 
 def test_early_stopping_counts_from_the_best_epoch(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ import dataclasses
 import functools
 import itertools
 import logging
+import os
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,9 +68,12 @@ class TrainingJob:
     plan: StepPlan | None = None
 
     def with_absolute_paths(self) -> TrainingJob:
-        """The same job for a process with another working folder."""
-        pool, start = self.pool.with_absolute_paths(), self.start and self.start.resolve()
-        return dataclasses.replace(self, folder=self.folder.resolve(), pool=pool, start=start)
+        """The same job for a process with another working folder, or on another machine.
+
+        Links stay: what a volume is mounted as is the same everywhere, where a link leads is not.
+        """
+        pool, start = self.pool.with_absolute_paths(), self.start and self.start.absolute()
+        return dataclasses.replace(self, folder=self.folder.absolute(), pool=pool, start=start)
 
     @functools.cached_property
     def given(self) -> dict[str, str]:
@@ -208,8 +213,9 @@ def _check(job: TrainingJob, replicas: int) -> None:
     if not job.overwrite and config.is_file():
         is_other = run_folder.read_object(config).get("job") != job.key
         # one that was begun: whether all the rest is the same too, which needs its clips, but not their features
-        if is_other or run_folder.holds_another(job.folder, _record(job, job.pool.data(job.fold, False))):
-            raise run_folder.refusal(job.folder)
+        record = _record(job, job.pool.data(job.fold, False))
+        if is_other or run_folder.holds_another(job.folder, record):
+            raise run_folder.refusal(job.folder, record)
     if job.architecture in PICTURES_OF:
         train = fine_tuning.train_config(job.settings.head, train)
     trainer.check_batch(job.architecture, train, len(job.fold.train), replicas)
@@ -290,16 +296,37 @@ def _over_ray(jobs: Sequence[TrainingJob], address: str, before: Callable[[], No
 
     with ray_cluster.connected(address) as resources:
         gpus_each = 1 if resources.get("GPU") else 0
+        if gpus_each and jobs[0].settings.train.devices > 1:
+            raise UserError("--ray gives every model one GPU of its own; leave out --devices or --ray")
         machines = ray_cluster.machines()
-        cpus_each = 1 if gpus_each else min(THREADS, max(int(m.get("CPU", 1)) for m in machines))
+        most_cpus = max(int(m.get("CPU", 1)) for m in machines)
+        cpus_each = 1 if gpus_each else max(1, min(THREADS, most_cpus))
         on_one = max(int(m.get("GPU", 0) if gpus_each else m.get("CPU", 0) // cpus_each) for m in machines)
         sharers = max(1, min(on_one, len(jobs)))
         anywhere = [
             dataclasses.replace(job, pool=job.pool.shared_by(sharers)).with_absolute_paths() for job in jobs
         ]
         before()
-        results = ray_cluster.map_unordered(
-            address, train_alone, anywhere, cpus_each=cpus_each, gpus_each=gpus_each, what="model to train"
+        with storage.marked(Path(os.path.commonpath([job.folder.parent for job in anywhere]))) as mark:
+            results = ray_cluster.map_unordered(
+                address,
+                functools.partial(_train_there, mark),
+                anywhere,
+                cpus_each=cpus_each,
+                gpus_each=gpus_each,
+                what="model to train",
+            )
+            for done, (index, _) in enumerate(results, 1):
+                log.info("%s is trained (%d of %d)", jobs[index].folder, done, len(jobs))
+
+
+def _train_there(mark: Path, job: TrainingJob) -> None:
+    """Do a job on a machine that sees what the one that gave it sees. `mark`: a file in the folder of the output."""
+    caches = [store.folder for store in job.pool.stores.values()]
+    if unseen := [path for path in (mark, *caches) if not path.exists()]:
+        flag, folder = ("--output", mark.parent) if unseen[0] == mark else ("the data root", unseen[0])
+        raise UserError(
+            f"{platform.node()} does not see {folder}: --ray needs {flag} on a volume that every machine of the "
+            "cluster mounts at the same path"
         )
-        for done, (index, _) in enumerate(results, 1):
-            log.info("%s is trained (%d of %d)", jobs[index].folder, done, len(jobs))
+    train_alone(job)

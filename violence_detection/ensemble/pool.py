@@ -117,7 +117,7 @@ class Pool:
 
     def with_absolute_paths(self) -> Pool:
         """The same pool for a process with another working folder."""
-        stores = {n: FeatureStore(s.folder.resolve(), s.reextract) for n, s in self.stores.items()}
+        stores = {n: FeatureStore(s.folder.absolute(), s.reextract) for n, s in self.stores.items()}
         return replace(self, stores=stores)
 
 

@@ -17,6 +17,7 @@ alone is found when the entry is read.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import logging
@@ -74,7 +75,7 @@ class FeatureStore:
     ) -> FeatureStore:
         """The store for that record below `<root>/features`, made if there is none."""
         folder = key.folder_of(root, record)
-        if not (folder / RECORD_NAME).is_file():
+        if not _is_recorded(folder / RECORD_NAME, record):
             storage.write_json(folder / RECORD_NAME, record)
         return cls(folder, reextract)
 
@@ -84,7 +85,7 @@ class FeatureStore:
     def engines(self) -> dict[str, dict[str, Any]]:
         """The engines that may write here, with what was measured of each when it joined others (see engine_check)."""
         files = sorted(self.folder.glob(f"{_ENGINE_PREFIX}*.json"))
-        return {path.stem.removeprefix(_ENGINE_PREFIX): storage.read_json(path) for path in files}
+        return {path.stem.removeprefix(_ENGINE_PREFIX): _measured(path) for path in files}
 
     def is_empty(self) -> bool:
         """Whether it holds no entry."""
@@ -197,6 +198,26 @@ class FeatureStore:
             return {n: np.load(member, allow_pickle=False) for n, member in members.items()}
 
 
+def _is_recorded(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether the file is there, and says what the folder is named after: it may have been copied half."""
+    try:
+        return storage.as_json(storage.read_json(path), sort_keys=True) == storage.as_json(
+            record, sort_keys=True
+        )
+    except (FileNotFoundError, UserError):
+        return False
+
+
+def _measured(path: Path) -> dict[str, Any]:
+    """What was measured of an engine; of a note that is damaged nothing, so that it is measured again."""
+    nothing = {"relative_error": None}
+    try:
+        found = storage.read_json(path)
+    except UserError:
+        return nothing
+    return nothing | found if isinstance(found, dict) else nothing
+
+
 def outdated(variants: frozenset[str], by_time: bool) -> bool:
     """Whether the variants of an entry show frames that were found by number, of a clip whose time stamps count."""
     return by_time and bool(variants) and BY_TIME not in variants
@@ -231,6 +252,7 @@ class VerifiedIndex:
         self.folder = folder
         self._known: dict[str, Note] = {}
         self._changed: dict[str, Note | None] = {}
+        self._save_after = _SAVE_AFTER
         self.reload()
 
     def reload(self) -> None:
@@ -252,7 +274,7 @@ class VerifiedIndex:
         """Note an entry, read or written whole, as it is `now`."""
         with _mutex:
             self._known[clip_id] = self._changed[clip_id] = (now, frozenset(variants))
-            if len(self._changed) >= _SAVE_AFTER:
+            if len(self._changed) >= self._save_after:
                 self.save()
 
     def forget(self, clip_id: str) -> None:
@@ -262,17 +284,33 @@ class VerifiedIndex:
             self._changed[clip_id] = None
 
     def save(self) -> None:
-        """Write what is new beside what others have noted meanwhile."""
+        """Write what is new beside what others have noted meanwhile; where that cannot be written, say so and go on."""
         with _mutex:
             if not self._changed:
                 return
-            with storage.locked(self.folder / LOCK_NAME):
-                self.reload()
-                self._changed = {}
-                notes = {
-                    clip: [*at, " ".join(sorted(names))] for clip, (at, names) in sorted(self._known.items())
-                }
-                storage.write_text(self.folder / VERIFIED_NAME, json.dumps(notes) + "\n")
+            try:
+                self._write()
+            except OSError as e:
+                self._save_after = len(self._changed) + _SAVE_AFTER
+                _warn_not_noted(self.folder, e.strerror or str(e))
+            else:
+                self._changed, self._save_after = {}, _SAVE_AFTER
+
+    def _write(self) -> None:
+        with storage.locked(self.folder / LOCK_NAME):
+            self.reload()
+            notes = {
+                clip: [*at, " ".join(sorted(names))] for clip, (at, names) in sorted(self._known.items())
+            }
+            storage.write_text(self.folder / VERIFIED_NAME, json.dumps(notes) + "\n")
+
+
+@functools.cache
+def _warn_not_noted(folder: Path, why: str) -> None:
+    log.warning(
+        "%s cannot be written (%s): which entries were compared is not noted, and the next run compares them again",
+        folder / VERIFIED_NAME, why,
+    )  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Note]:

@@ -7,7 +7,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from violence_detection.errors import UserError
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.system import machine, storage
 
@@ -40,14 +42,19 @@ class RateRecord:
 
     def known(self) -> float | None:
         """Variants per second of the last run on hardware like this; None if there was none."""
-        if not self.path.is_file():
-            return None
-        rate = storage.read_json(self.path).get(hardware())
-        return float(rate) if rate else None
+        rate = self._read().get(hardware())
+        return float(rate) if isinstance(rate, int | float) and rate > 0 else None
 
     def note(self, variants_per_second: float) -> None:
-        known = storage.read_json(self.path) if self.path.is_file() else {}
-        storage.write_json(self.path, known | {hardware(): round(variants_per_second, 3)})
+        storage.write_json(self.path, self._read() | {hardware(): round(variants_per_second, 3)})
+
+    def _read(self) -> dict[str, Any]:
+        """Rates by hardware; none where the file is absent or damaged, since the next run measures again."""
+        try:
+            found = storage.read_json(self.path)
+        except (FileNotFoundError, UserError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
 
 def hardware() -> str:

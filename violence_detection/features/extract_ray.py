@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.backbones import engines
-from violence_detection.errors import UserError
+from violence_detection.errors import NOT_READ, UserError
 from violence_detection.features import engine_check, estimate, key
 from violence_detection.features.cache import RECORD_NAME, FeatureStore, outdated
 from violence_detection.features.config import ExtractConfig, FeatureConfig
@@ -46,8 +46,12 @@ class ExtractionDone:
 
 @dataclass(frozen=True)
 class _Shard:
-    """How a shard went. `busy_s`: in which the worker did not wait for the decoder, what it takes to start included."""
+    """How a shard went on a machine.
 
+    `busy_s`: in which the worker did not wait for the decoder, what it takes to start included.
+    """
+
+    machine: str
     failures: list[dict[str, str]]
     clips_extracted: int
     images_done: int
@@ -82,7 +86,7 @@ def extract(
 ) -> ExtractionDone:
     """Extract all of `todo` into the stores; failures name clips as `todo` does. TensorBoard scalars go to `logs`.
 
-    Raises UserError if a machine sees another data root or other weights.
+    Raises UserError if a machine sees another data root or other weights, or no clips where this one sees them.
     """
     how = replace(how, data_root=how.data_root.absolute())
     as_given = {str(c.path.absolute()): str(c.path) for c in todo}
@@ -97,7 +101,7 @@ def extract(
         shards = _shards([replace(c, path=c.path.absolute()) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", group.name, len(shards), slots)
         out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
-        did = _Workers(n_runners=slots)
+        did = _Workers(n_runners=min(slots, len(shards)))  # the others have nothing to do
         meter = Meter(did, len(todo), logs)
         results = ray_cluster.map_unordered(
             address,
@@ -109,6 +113,7 @@ def extract(
         )
         with meter, console.progress(total=len(todo), unit="clip", desc="features") as bar:
             for count, (index, done) in enumerate(results, 1):
+                _check_seen(done)
                 out.failures += [f | {"path": as_given[f["path"]]} for f in done.failures]
                 out.clips_extracted += done.clips_extracted
                 extracted += len(shards[index])
@@ -116,7 +121,7 @@ def extract(
                 did.busy_s += done.busy_s
                 bar.update(len(shards[index]))
                 meter.tick(extracted)
-                if count == slots:
+                if count == slots and extracted < len(todo):
                     left_s = (time.monotonic() - started) / extracted * (len(todo) - extracted)
                     needed = estimate.time_and_cost(left_s, how.usd_per_hour * len(machines))
                     log.info("the others will take about %s", needed)
@@ -154,11 +159,34 @@ def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
         for store in group.stores.values():
             store.index.save()
     return _Shard(
+        platform.node(),
         run.failures,
         run.clips_extracted,
         engine.images_done - images,
         (engine.busy_s - busy_s) / engine.n_runners + ready - begun,
     )
+
+
+def _check_seen(done: _Shard) -> None:
+    """Raise UserError where the machine of a shard got no clip from the system which this one gets.
+
+    Such a clip is no unreadable one: that machine would have all of its shards left out.
+    """
+    for failure in done.failures:
+        if failure["reason"].startswith(NOT_READ) and _is_read_here(failure["path"]):
+            raise UserError(
+                f"{done.machine} does not see {failure['path']} ({failure['reason']}), which this machine reads: --ray "
+                "needs the clips, and what they are links to, on a volume that every machine of the cluster mounts at "
+                "the same path"
+            )
+
+
+def _is_read_here(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as f:
+            return bool(f.read(1))
+    except OSError:
+        return False
 
 
 def _store(task: _Task, backbone: str, stream: str, weights: Path) -> FeatureStore:

@@ -100,7 +100,8 @@ def _preview(
     written, failures = contact_sheet.write_all(output / "preview", chosen, variants, seen, size)
     for failure in failures:
         log.warning("left out, unreadable: %s (%s)", failure["path"], failure["reason"])
-    storage.write_failures(output / "failures.csv", failures)
+    # beside the sheets: that of the output is of all clips that a training left out
+    storage.write_failures(output / "preview" / "failures.csv", failures)
     return TaskResult({"sheets": [str(path) for path in written]}, failures)
 
 

@@ -5,9 +5,10 @@ Only folders with a cache's record are looked at, and nothing is deleted that wa
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import time
-from collections.abc import Collection, Sequence
+import os
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -54,17 +55,19 @@ def find(
         for stream in key.for_backbone(config, name).streams
     }
     found = []
+    now_s = storage.clock_s(data_root / "features")
     for record in sorted((data_root / "features").glob(f"*/{cache.RECORD_NAME}")):
         folder = record.parent
         if not _is_cache(record):
             log.warning("%s is no record of cached features, so %s stays", record, folder)
         elif folder not in used:
-            found.append(_whole_folder(folder))
-        elif stale := tuple(
-            p for p in _entries(folder) if p.stem not in clip_ids and _idle_s(p) > _AT_REST_S
-        ):
-            size = sum(p.stat().st_size for p in stale)
-            found.append(Unused(folder, f"{len(stale)} clips that are not in the manifest", size, stale, 0.0))
+            found.append(_whole_folder(folder, now_s))
+        else:
+            strangers = _statuses(p for p in _entries(folder) if p.stem not in clip_ids)
+            stale = {p: s for p, s in strangers.items() if now_s - s.st_mtime > _AT_REST_S}
+            size = sum(s.st_size for s in stale.values())
+            what = f"{len(stale)} clips that are not in the manifest"
+            found += [Unused(folder, what, size, tuple(stale), 0.0)] if stale else []
     return found
 
 
@@ -87,16 +90,21 @@ def _entries(folder: Path) -> list[Path]:
     return sorted(p for p in folder.glob("*.npz") if not p.name.startswith("."))
 
 
-def _idle_s(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
+def _statuses(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
+    """Size and time of those that are still there: a run that writes there renames its files meanwhile."""
+    found = {}
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            found[path] = path.stat()
+    return found
 
 
-def _whole_folder(folder: Path) -> Unused:
+def _whole_folder(folder: Path, now_s: float) -> Unused:
     made = storage.read_json(folder / cache.RECORD_NAME)
-    files = [p.stat() for p in _files(folder)]
+    files = _statuses(_files(folder)).values()
     entries = len(_entries(folder))
     settings = ", ".join(f"{k} {made.get(k)}" for k in ("backbone", "stream", "frames", "window_s"))
-    idle_s = time.time() - max(s.st_mtime for s in files)
+    idle_s = now_s - max((s.st_mtime for s in files), default=now_s)
     return Unused(folder, f"{entries} clips; {settings}", sum(s.st_size for s in files), None, idle_s)
 
 

@@ -84,13 +84,15 @@ def run(
     planned = forecast(found)
     report_windows(planned)
     storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
+    refused = [*found.unlisted, *found.failures]
+    storage.write_failures(config.data_root / FAILURES_NAME, refused)  # whatever becomes of the rest
     labels = Counter(c.label for c in found.clips)
     require_both_classes(sum(planned.by_dataset.values(), labels), found)
     unreadable = check(_paths(found), config.workers) if config.check else []
     for failure in unreadable:
         log.warning("damaged: %s: %s", failure["path"], failure["reason"])
-    failures = [*found.unlisted, *found.failures, *unreadable]
-    if config.check or failures:
+    failures = [*refused, *unreadable]
+    if unreadable:
         storage.write_failures(config.data_root / FAILURES_NAME, failures)
     return FindResult(_summary(found, planned, unreadable, config), failures)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import platform
 import re
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +25,12 @@ log = logging.getLogger(__name__)
 
 #: So often an item is begun before its workers' deaths are put down to the item itself.
 ATTEMPTS = 4
+#: How long the head of a cluster may take to answer; Ray itself would try for minutes.
+_ANSWERS_WITHIN_S = 10.0
+#: What begins a connection to Ray's head, which speaks HTTP/2: its preface, and a frame of empty settings.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+#: The kind of frame that such a server answers with first, and where in the frame it stands.
+_SETTINGS, _KIND_AT = 4, 3
 
 
 @contextlib.contextmanager
@@ -36,8 +43,7 @@ def connected(address: str) -> Iterator[Mapping[str, float]]:
     if ray.is_initialized():
         yield ray.cluster_resources()
         return
-    if address not in ("local", "auto") and not re.fullmatch(r"[^\s:/]+:\d+", address):
-        raise UserError(f"--ray takes local, auto or HOST:PORT. Received: {address!r}")
+    _check_address(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Workers' output stays in Ray's own log files: stdout carries our summary alone.
     settings: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.WARNING}
@@ -46,20 +52,50 @@ def connected(address: str) -> Iterator[Mapping[str, float]]:
     else:
         settings["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
     try:
-        if ":" in address:  # Ray itself would try for minutes
-            host, port = address.rsplit(":", 1)
-            socket.create_connection((host, int(port)), timeout=10).close()
+        if ":" in address:
+            _see_that_it_answers(*address.rsplit(":", 1))
         ray.init(**settings)
-    except (OSError, RuntimeError, ValueError) as e:
-        raise UserError(
-            f"--ray {address}: cannot join the cluster ({str(e).splitlines()[0]}). Start it with `ray start --head` on "
-            "one machine and `ray start --address=HOST:6379` on each of the others, this one included, with the same "
-            "versions of Python and Ray"
-        ) from e
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as e:
+        raise UserError(f"--ray {address}: {_why_not(address, e)}") from e
     try:
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    if address in ("local", "auto"):
+        return
+    found = re.fullmatch(r"[^\s:/]+:(\d+)", address)
+    if not (found and 0 < int(found[1]) < 1 << 16):
+        raise UserError(f"--ray takes local, auto or HOST:PORT. Received: {address!r}")
+
+
+def _see_that_it_answers(host: str, port: str) -> None:
+    """Raise OSError where nothing answers, or something that cannot be the head of a cluster."""
+    with socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S) as link:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":  # says nothing before that is agreed on
+            return
+        link.sendall(_HELLO)
+        frame = b""
+        while len(frame) <= _KIND_AT and (more := link.recv(_KIND_AT + 1 - len(frame))):
+            frame += more
+    if frame[_KIND_AT:] != bytes([_SETTINGS]):
+        raise OSError(
+            "what answers there is no head of a Ray cluster, whose port is 6379 unless it was given another"
+        )
+
+
+def _why_not(address: str, error: Exception) -> str:
+    """What is said where Ray does not start, or no cluster can be joined."""
+    reason = " ".join(str(getattr(error, "message", error)).split())
+    if address == "local":
+        return f"Ray does not start here ({reason})"
+    return (
+        f"cannot join the cluster ({reason}). Start it with `ray start --head` on one machine and `ray start "
+        "--address=HOST:6379` on each of the others, this one included, with the same versions of Python and Ray, and "
+        "the same token if it asks for one (RAY_AUTH_MODE, RAY_AUTH_TOKEN_PATH)"
+    )
 
 
 def map_unordered(
@@ -75,8 +111,9 @@ def map_unordered(
 
     `what` is the kind of item, for messages ("shard of clips"). An item whose worker or machine dies is begun again,
     so `function` must be one that may be repeated. Raises the UserError that `function` raised, or one for a disk that
-    takes nothing; RuntimeError naming the item for any other exception, and for an item whose worker has died
-    `ATTEMPTS` times; UserError if no machine of the cluster is big enough. What is still running is then cancelled.
+    takes nothing, either naming the machine if it was another one; RuntimeError naming the item for any other
+    exception; UserError for an item whose worker has died `ATTEMPTS` times, and if no machine of the cluster is big
+    enough, or if none can run the work at all. What is still running is then cancelled.
     """
     ray = _ray()
     todo = list(items)
@@ -91,7 +128,7 @@ def map_unordered(
 
         def submit(index: int) -> None:
             attempts[index] += 1
-            pending[remote.remote(shared, todo[index])] = index
+            pending[remote.remote(shared, todo[index], platform.node())] = index
 
         try:
             for index in range(len(todo)):
@@ -104,13 +141,15 @@ def map_unordered(
                 except ray.exceptions.RayTaskError as e:
                     if isinstance(e.cause, UserError):
                         raise e.cause from None
-                    if trouble := storage.disk_trouble(e.cause):
-                        raise UserError(trouble) from e
                     raise RuntimeError(f"{what} {index} ({_short(todo[index])}) failed: {e.cause!r}") from e
+                except ray.exceptions.RuntimeEnvSetupError as e:
+                    said = str(e).strip().splitlines()[-1]  # the lines before are where in Ray
+                    raise UserError(f"a machine of the cluster cannot be made ready to work: {said}") from e
                 except _lost(ray) as e:
                     if attempts[index] == ATTEMPTS:
-                        raise RuntimeError(
-                            f"{what} {index} ({_short(todo[index])}): its worker died {ATTEMPTS} times, last: {e}"
+                        raise UserError(
+                            f"{what} {index} ({_short(todo[index])}): its worker died {ATTEMPTS} times, most likely "
+                            f"for want of memory. What is done is kept. Last: {' '.join(str(e).split())}"
                         ) from e
                     log.warning(
                         "%s %d: its worker died (%s); it is begun again", what, index, type(e).__name__
@@ -123,8 +162,20 @@ def map_unordered(
                 ray.cancel(reference, force=True)
 
 
-def _call(function: Callable[[Any], Any], item: Any) -> Any:
-    return function(item)
+def _call(function: Callable[[Any], Any], item: Any, asked_by: str) -> Any:
+    """Run by a worker. `asked_by`: the name of the machine that gave the work."""
+    here = platform.node()
+    where = "" if here == asked_by else f"on {here}: "
+    try:
+        return function(item)
+    except UserError as e:
+        if not where:
+            raise
+        raise UserError(f"{where}{e}") from e
+    except Exception as e:
+        if trouble := storage.disk_trouble(e):
+            raise UserError(f"{where}{trouble}") from e
+        raise
 
 
 def _ray() -> Any:

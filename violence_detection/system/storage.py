@@ -134,6 +134,18 @@ def check_writable(folder: Path, flag: str = "") -> None:
         ) from e
 
 
+@contextlib.contextmanager
+def marked(folder: Path) -> Iterator[Path]:
+    """Yield a file of no other content in `folder`, there meanwhile: whoever sees it sees this very folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".mark.{_writer()}.tmp.")
+    os.close(handle)
+    try:
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
 def disk_trouble(error: BaseException) -> str | None:
     """What to tell the user of an error that says, or comes of one that says, that a disk takes nothing or a file is
     not this user's; None for every other.
@@ -200,12 +212,17 @@ def remove_abandoned(folder: Path) -> None:
     A writer on this machine is asked for by its process number; of other machines, on a shared volume, and from before
     this one was started, only what has not changed for an hour goes.
     """
+    now_s: float | None = None
     for path in sorted(folder.glob(".*.tmp*")):
         writer = _TEMPORARY.fullmatch(path.name)
         if writer is None:  # somebody else's way of naming things
             continue
-        is_ours = writer["machine"] == machine()
-        if _is_not_of(int(writer["pid"]), path) if is_ours else _age_s(path) > _ABANDONED_S:
+        if writer["machine"] == machine():
+            is_left = _is_not_of(int(writer["pid"]), path)
+        else:
+            now_s = clock_s(folder) if now_s is None else now_s
+            is_left = _age_s(path, now_s) > _ABANDONED_S
+        if is_left:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
@@ -242,9 +259,24 @@ def _is_hidden(pid: int) -> bool:
     return True
 
 
-def _age_s(path: Path) -> float:
+def clock_s(folder: Path) -> float:
+    """The time now by the clock that says when files in `folder` were changed, in seconds since 1970.
+
+    On a shared volume that may be another machine's. This one's where nothing can be written there.
+    """
     try:
-        return time.time() - path.stat().st_mtime
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".clock.{_writer()}.tmp.") as f:
+            f.write(b".")
+            f.flush()
+            os.fsync(f.fileno())  # so that it is the volume's clock, and not this machine's guess at it
+            return Path(f.name).stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _age_s(path: Path, now_s: float | None = None) -> float:
+    try:
+        return (time.time() if now_s is None else now_s) - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
 

@@ -42,14 +42,24 @@ def record_of(folder: Path) -> dict[str, str]:
     return {run_folder.GIVEN_KEY: storage.sha256_file(path)} if path.is_file() else {}
 
 
+def check(record: Mapping[str, Any], folder: Path) -> None:
+    """Raise UserError where the weights do not fit, with nothing changed."""
+    _built(record, folder)
+
+
+def _built(record: Mapping[str, Any], folder: Path) -> keras.Model:
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+    _set(model, folder / FILE_NAME)
+    return model
+
+
 def take(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     """Make the folder that of a finished run with the weights that lie in it.
 
     Its selection figure is measured on `data.selection`. Raises UserError where the weights do not fit.
     """
-    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
-    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
-    _set(model, folder / FILE_NAME)
+    model = _built(record, folder)
     for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
         saved_heads.save(model, folder / name)
     accuracy = None

@@ -52,6 +52,12 @@ FINAL_KEY = "final_fit"
 GIVEN_KEY = "given_weights_sha256"
 #: Where config.json of a member, and the record of the folds, have the hash of what the clips were taken for.
 LABELS_KEY = "labels_sha256"
+#: Where config.json has the version of this package that trains.
+VERSION_KEY = "version"
+#: What of config.json does not decide the outcome, see `_outcome`.
+_NO_OUTCOME = ("feature_engines", CALIBRATION_KEY, LABELS_KEY)
+#: So many differences of two records are told, and so many characters of a value.
+_TOLD, _TOLD_CHARACTERS = 5, 60
 #: No record of ours is nearly as large.
 _MOST_BYTES = 64 << 20
 
@@ -128,15 +134,50 @@ def require_room_for(folder: Path, ensemble: bool) -> None:
 def holds_another(folder: Path, record: Mapping[str, Any]) -> bool:
     """Whether a run with another outcome than that of `record` has the folder."""
     path = folder / CONFIG_NAME
-    return path.is_file() and _outcome(read_object(path)) != _outcome(record)
+    if not path.is_file():
+        return False
+    there = read_object(path)
+    if (folder / RESULT_NAME).is_file():  # what an earlier version has ended is used as it is
+        there = {**there, VERSION_KEY: record.get(VERSION_KEY)}
+    return _outcome(there) != _outcome(record)
 
 
-def refusal(folder: Path) -> UserError:
-    """What is said where a folder holds another run, which is not to be replaced."""
+def refusal(folder: Path, record: Mapping[str, Any] | None = None) -> UserError:
+    """What is said where a folder holds another run, which is not to be replaced; `record`: of the one asked for."""
+    config = folder / CONFIG_NAME
+    others = _differences(read_object(config), record) if record else []
+    others = [other for other in others if not other.startswith("job ")]  # a hash of what the others say
+    told = (
+        f" Different: {'; '.join(others[:_TOLD])}{' ...' if len(others) > _TOLD else ''}." if others else ""
+    )
+    if [other.partition(" ")[0] for other in others] == [VERSION_KEY]:
+        began, this = read_object(config).get(VERSION_KEY), record and record[VERSION_KEY]
+        return UserError(
+            f"{folder} holds a training run that version {began} of this package began "
+            f"and did not end ({config}); this is version {this}. Half a model of each would be "
+            "neither's. End it with that version, or give another --output, or --overwrite to train anew in its place"
+        )
     return UserError(
-        f"{folder} holds a model trained with other settings or data ({folder / CONFIG_NAME}). "
+        f"{folder} holds a model trained with other settings or data ({config}).{told} "
         "Give another --output, or --overwrite to train anew in its place"
     )
+
+
+def _differences(there: Mapping[str, Any], asked: Mapping[str, Any], within: str = "") -> list[str]:
+    """`train.epochs 40 there, 60 asked for` for each value that decides the outcome and is not the same."""
+    found = []
+    for name in sorted({*there, *asked} - ({*_NO_OUTCOME} if not within else set())):
+        one, other, full = there.get(name), asked.get(name), f"{within}{name}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += _differences(one, other, f"{full}.")
+        elif storage.as_json(one) != storage.as_json(other):
+            found.append(f"{full} {_short(one)} there, {_short(other)} asked for")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = storage.as_json(value)
+    return text if len(text) <= _TOLD_CHARACTERS else text[:_TOLD_CHARACTERS] + "..."
 
 
 def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Trained | None:
@@ -144,7 +185,7 @@ def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Tr
     path = folder / CONFIG_NAME
     if holds_another(folder, record):
         if not overwrite:
-            raise refusal(folder)
+            raise refusal(folder, record)
         clear(folder)
     # also of a run that goes on: an engine may have joined meanwhile; that of a finished one has its calibration
     if not (folder / RESULT_NAME).is_file():
@@ -166,5 +207,4 @@ def _outcome(record: Mapping[str, Any]) -> str:
 
     The calibration is added when training has ended; labels are those of the manifest, whose hash counts.
     """
-    others = ("feature_engines", CALIBRATION_KEY, LABELS_KEY)
-    return storage.stable_hash({k: v for k, v in record.items() if k not in others})
+    return storage.stable_hash({k: v for k, v in record.items() if k not in _NO_OUTCOME})

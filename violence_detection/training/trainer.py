@@ -50,7 +50,7 @@ def run_record(
         train = fine_tuning.train_config(head, train)
         tuned = {step_plan.RECORD_KEY: dataclasses.asdict(fine_tuning.plan(head))}
     return {
-        "version": __version__,
+        run_folder.VERSION_KEY: __version__,
         "classes": list(CLASS_NAMES),
         "architecture": architecture,
         "features": key.as_recorded(features),
@@ -122,9 +122,16 @@ def _trained(
     config = TrainConfig(**record["train"])
     # before the folder is that of these settings
     check_batch(record["architecture"], config, len(data.train), strategy.num_replicas_in_sync)
-    if wrong := damaged_run.fault(folder):
-        if not overwrite:
-            raise damaged_run.refusal(wrong)
+    wrong = damaged_run.fault(folder)
+    if wrong and not overwrite:
+        raise damaged_run.refusal(wrong)
+    other = not wrong and run_folder.holds_another(folder, record)
+    if other and not overwrite:
+        raise run_folder.refusal(folder, record)
+    anew = wrong or other or not run_folder.finished(folder)
+    # before what is there goes
+    weights = _weights_it_takes(record, folder, backbone_weights) if anew else None
+    if wrong:
         log.warning("%s. With --overwrite it is trained anew in its place", wrong)
         run_folder.clear(folder)
     finished = run_folder.claim_folder(folder, record, overwrite)
@@ -140,6 +147,17 @@ def _trained(
         return given_weights.take(record, data, folder)
     if not fine_tuning.is_tuned(record):
         return TrainingRun(record, data, folder, strategy, start, usd_per_hour, None).run()
-    weights = fine_tuning.published_weights(record, backbone_weights)
     with fine_tuning.precision(config):
         return TrainingRun(record, data, folder, strategy, start, usd_per_hour, weights).run()
+
+
+def _weights_it_takes(record: Mapping[str, Any], folder: Path, backbone_weights: Path | None) -> Path | None:
+    """The file that a whole network starts from; None for other heads, and one whose weights are given.
+
+    Raises UserError if it cannot be had, or if given weights do not fit.
+    """
+    if run_folder.GIVEN_KEY in record:
+        given_weights.check(record, folder)
+    elif fine_tuning.is_tuned(record):
+        return fine_tuning.published_weights(record, backbone_weights)
+    return None
