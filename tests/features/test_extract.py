@@ -421,6 +421,20 @@ def test_a_full_disk_is_told_before_anything_is_extracted(
     assert 0.9 * needed < taken <= needed, "the estimate is not what is taken"
 
 
+def test_room_is_looked_for_on_the_disk_that_holds_the_features(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which a link may have put on another one than the clips'."""
+    root, other = tmp_path / "root", tmp_path / "other disk"
+    root.mkdir()
+    other.mkdir()
+    (root / "features").symlink_to(other)
+    monkeypatch.setattr(extract, "free_bytes_of", lambda path: 0 if path.resolve() == other else 10**15)
+    with pytest.raises(UserError, match=r"0\.0 MB free, .* features to come"):
+        extract.ensure(stand_in.wanted(clips, 2), stand_in.CONFIG, ExtractConfig(data_root=root))
+    assert not counts.jobs
+
+
 def test_two_processes_extracting_the_same_clips_end_with_a_right_cache(
     tmp_path: Path, clips: list[Path], counts: Counts
 ) -> None:

@@ -215,7 +215,7 @@ def _check_disk(
     if not needed:
         return
     storage.check_writable(data_root / "features", "--data-root")
-    free = free_bytes_of(data_root)
+    free = free_bytes_of(data_root / "features")
     log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
     if needed + RESERVE_BYTES > free:
         raise UserError(

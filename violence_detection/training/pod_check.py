@@ -150,7 +150,7 @@ def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) ->
     variants = augment.variant_names("v", how.augment)
     missing = missing_features(frame, variants, features, how)
     lacking, feature_bytes = sum(m.variants for m in missing), sum(m.size_bytes for m in missing)
-    free = free_bytes_of(how.data_root)
+    free = free_bytes_of(how.data_root / "features")
     log.info("features: %d variants of clips are missing, %s; %s free on the disk of %s", lacking,
              gigabytes(feature_bytes), gigabytes(free), how.data_root)  # fmt: skip
     if feature_bytes + RESERVE_BYTES > free:
