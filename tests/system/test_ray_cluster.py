@@ -237,7 +237,7 @@ def test_workers_without_a_shard_do_not_count_as_waiting_for_the_decoder(
             extract.ensure(
                 stand_in.wanted(clips, 1), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, ray="auto")
             )
-    assert "1 shards for 2 workers" in caplog.text
+    assert re.search(r"1 shards for [2-9] workers", caplog.text), "there are others, without one"
     assert counted == [1, 1]
     assert "the others will take" not in caplog.text, "there are none"
 
