@@ -142,7 +142,7 @@ def test_the_example_judges_a_video_where_neither_package_nor_tensorflow_is(
     exported: Exported, name: str
 ) -> None:
     script = exported.folder / f"example_{name}.py"
-    assert len(script.read_text().strip().splitlines()) <= 19
+    assert len(script.read_text().strip().splitlines()) <= 12
     done = _run_alone(script, str(exported.video))
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [

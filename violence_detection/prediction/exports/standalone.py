@@ -20,16 +20,11 @@ import video_windows
 {imports}
 
 here = pathlib.Path(__file__).parent
-if len(sys.argv) != 2:
-    sys.exit("usage: python {name} VIDEO")
 manifest = video_windows.read_manifest(here)
 {load}
-try:
-    for start_s, end_s, pictures in video_windows.windows(sys.argv[1], manifest):
-        p = {run}.item()
-        print(f"{{start_s:.2f}}-{{end_s:.2f}} s: {{p:.4f}}", "violent" if p >= manifest["threshold"] else "")
-except video_windows.CannotJudge as e:
-    sys.exit(f"cannot judge {{e}}")
+for start_s, end_s, pictures in video_windows.of_arguments(sys.argv, manifest):
+    p = {run}.item()
+    print(f"{{start_s:.2f}}-{{end_s:.2f}} s: {{p:.4f}}", "violent" if p >= manifest["threshold"] else "")
 '''
 _RUNTIMES = {
     "onnx": (

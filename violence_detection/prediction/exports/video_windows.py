@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,18 @@ def windows(
             start_s + span.length / info.fps,
             {i["name"]: _pictures(at, plan[i["name"]], i) for i in inputs},
         )
+
+
+def of_arguments(
+    arguments: Sequence[str], manifest: Mapping[str, Any]
+) -> Iterator[tuple[float, float, dict[str, np.ndarray]]]:
+    """The windows of the one video that a script was given; a video that cannot be judged ends it with a line."""
+    if len(arguments) != 2:
+        sys.exit(f"usage: python {Path(arguments[0]).name} VIDEO")
+    try:
+        yield from windows(arguments[1], manifest)
+    except CannotJudge as e:
+        sys.exit(f"cannot judge {e}")
 
 
 def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
