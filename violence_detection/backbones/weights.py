@@ -220,11 +220,15 @@ class KerasFile:
 
 def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     """The published Keras weights file, downloaded once and checked. Raises UserError with the remedy."""
+    from keras.utils import get_file
+
     cached = cache_folder() / name
     if not cached.is_file():
         log.info("fetching %s from %s. Licence: %s", name, url, licence)
     try:
-        path = fetched(name, url, md5, "md5", cache_subdir="models")
+        # what Keras says of it goes where people read: stdout is for the summary
+        with contextlib.redirect_stdout(sys.stderr):
+            path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
     except Exception as e:
         cause = redact(str(e.__cause__ or e))
         raise UserError(
@@ -232,15 +236,7 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
             "Fetch the file on a machine that has network, and put it there or give it with --backbone-weights FILE. "
             "Without network, --backbone efficientnet_lite0 has its weights in requirements.txt"
         ) from e
-    return path
-
-
-def fetched(name: str, url: str, file_hash: str, algorithm: str, **where: str) -> Path:
-    """The file as Keras fetches it, unless it is there. What Keras says of it goes where people read, not to stdout."""
-    from keras.utils import get_file
-
-    with contextlib.redirect_stdout(sys.stderr):
-        return Path(get_file(name, url, file_hash=file_hash, hash_algorithm=algorithm, **where))
+    return Path(path)
 
 
 @dataclass(frozen=True)
