@@ -138,13 +138,8 @@ def map_unordered(
                 index = pending.pop(done[0])
                 try:
                     result = ray.get(done[0])
-                except ray.exceptions.RayTaskError as e:
-                    if isinstance(e.cause, UserError):
-                        raise e.cause from None
-                    raise RuntimeError(f"{what} {index} ({_short(todo[index])}) failed: {e.cause!r}") from e
-                except ray.exceptions.RuntimeEnvSetupError as e:
-                    said = str(e).strip().splitlines()[-1]  # the lines before are where in Ray
-                    raise UserError(f"a machine of the cluster cannot be made ready to work: {said}") from e
+                except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as e:
+                    raise _told(e, f"{what} {index} ({_short(todo[index])})") from e
                 except _lost(ray) as e:
                     if attempts[index] == ATTEMPTS:
                         raise UserError(
@@ -160,6 +155,16 @@ def map_unordered(
         finally:
             for reference in pending:
                 ray.cancel(reference, force=True)
+
+
+def _told(error: Any, item: str) -> Exception:
+    """What a task's error is for people: the UserError that it raised, or one for a machine that cannot run any."""
+    if isinstance(error, _ray().exceptions.RuntimeEnvSetupError):
+        said = str(error).strip().splitlines()[-1]  # the lines before are where in Ray
+        return UserError(f"a machine of the cluster cannot be made ready to work: {said}")
+    if isinstance(error.cause, UserError):
+        return error.cause
+    return RuntimeError(f"{item} failed: {error.cause!r}")
 
 
 def _call(function: Callable[[Any], Any], item: Any, asked_by: str) -> Any:

@@ -79,23 +79,7 @@ def learn(
     whose threshold then counts. `model`: identity of the model that judged. Raises UserError for marks of another model
     or of other videos.
     """
-    if marks.model and marks.model != model:
-        raise UserError(
-            "the marks were made on events of another model. Name the --model that judged them, or mark the events of "
-            "this one"
-        )
-    marked = [v for v in verdicts if v.path in marks.by_video]
-    if not marked and marks.by_video:
-        raise UserError(
-            f"none of the marked videos is among those judged: marked {next(iter(marks.by_video))}, judged "
-            f"{verdicts[0].path}. Give --rejudge the output of the run whose page was marked"
-        )
-    if left_out := sorted(marks.by_video.keys() - {v.path for v in marked}):
-        log.warning(
-            "%d of %d marked videos are not among those judged, and their marks do not count: %s%s. Give --rejudge the "
-            "output of the run whose page was marked",
-            len(left_out), len(marks.by_video), ", ".join(left_out[:_SHOWN]), " ..." if left_out[_SHOWN:] else "",
-        )  # fmt: skip
+    marked = _marked(verdicts, marks, model)
     taken = kept_windows.early_exit(marked)
     of_them = {v.path: marks.by_video[v.path] for v in marked}
     n_marks = sum(map(len, of_them.values()))
@@ -131,6 +115,28 @@ def learn(
         early_exit=taken,
     )
     return Learned(profile, figures)
+
+
+def _marked(verdicts: Sequence[Verdict], marks: Marks, model: str) -> list[Verdict]:
+    """The verdicts on videos that are marked; of marks without one the log tells. Raises UserError as `learn`."""
+    if marks.model and marks.model != model:
+        raise UserError(
+            "the marks were made on events of another model. Name the --model that judged them, or mark the events of "
+            "this one"
+        )
+    marked = [v for v in verdicts if v.path in marks.by_video]
+    if not marked and marks.by_video:
+        raise UserError(
+            f"none of the marked videos is among those judged: marked {next(iter(marks.by_video))}, judged "
+            f"{verdicts[0].path}. Give --rejudge the output of the run whose page was marked"
+        )
+    if left_out := sorted(marks.by_video.keys() - {v.path for v in marked}):
+        log.warning(
+            "%d of %d marked videos are not among those judged, and their marks do not count: %s%s. Give --rejudge the "
+            "output of the run whose page was marked",
+            len(left_out), len(marks.by_video), ", ".join(left_out[:_SHOWN]), " ..." if left_out[_SHOWN:] else "",
+        )  # fmt: skip
+    return marked
 
 
 def say(learned: Learned, path: Path) -> None:
