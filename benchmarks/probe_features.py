@@ -46,6 +46,7 @@ from violence_detection.system import storage
 from violence_detection.system.console import log
 from violence_detection.training import kernel_fit
 from violence_detection.training.config import HeadConfig
+from violence_detection.training.likeness import likeness
 from violence_detection.training.training_data import Samples
 
 FOLDS = 5
@@ -163,7 +164,7 @@ class Probe:
             for name in inputs:
                 points, counts = self.points[name], registry.length_counts(key.backbone_of(name))
                 gamma = kernel_fit.sharpness(points[fitted], self.head.kernel_width, counts)
-                among = kernel_fit.likeness(points, points[fitted], gamma, counts)
+                among = likeness(points, points[fitted], gamma, counts)
                 alike = alike + among / len(inputs)
             machine = SVC(C=self.head.kernel_c, kernel="precomputed")
             weights = kernel_fit.clip_weights(self.samples.take(fitted))

@@ -24,6 +24,7 @@ from violence_detection.training import (
     whole_numbers,
 )
 from violence_detection.training.config import KERNEL, HeadConfig
+from violence_detection.training.likeness import likeness
 from violence_detection.training.training_data import Data, Samples
 
 HEAD = HeadConfig(landmarks=80)
@@ -117,7 +118,7 @@ def test_clips_that_are_nearly_the_same_are_no_obstacle_where_length_counts() ->
         (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
     )
     assert np.linalg.norm(landmarks, axis=1).max() > 1
-    alike = kernel_fit.likeness(landmarks, landmarks, kernel_fit.sharpness(landmarks, 1.0, True), True)
+    alike = likeness(landmarks, landmarks, kernel_fit.sharpness(landmarks, 1.0, True), True)
     assert alike.max() <= 1 + 1e-5
     assert np.linalg.eigvalsh(np.tril(alike) + np.tril(alike, -1).T).min() > -1e-5, "as only a kernel is"
 

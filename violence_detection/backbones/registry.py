@@ -113,7 +113,8 @@ class Backbone:
     hold in bfloat16 (docs/results.md, What judging costs), so that it may judge in it. `per_frame`: how windows that
     have frames in common share what is made of these, where they can. `ranges`: of its convolutions, with which it may
     judge in 8 bits; empty: it may not. `length_counts`: the length of a clip's features, 0 to 1, says how much they
-    tell, to heads that compare clips; of others only the direction counts.
+    tell, to heads that compare clips; of others only the direction counts. `shows_places`: features tell where a clip
+    was taken; those of people alone do not.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Backbone:
     per_frame: PerFrame | None = None
     ranges: tuple[ActivationRange, ...] = ()
     length_counts: bool = False
+    shows_places: bool = True
 
     @property
     def is_video(self) -> bool:
@@ -161,6 +163,7 @@ def register(
     per_frame: PerFrame | None = None,
     ranges: tuple[ActivationRange, ...] = (),
     length_counts: bool = False,
+    shows_places: bool = True,
 ) -> Callable[[B], B]:
     """Decorate the function that builds a backbone from its weights file. Raises ValueError if the name is taken."""
 
@@ -183,6 +186,7 @@ def register(
             per_frame,
             ranges,
             length_counts,
+            shows_places,
         )
         return build
 

@@ -17,7 +17,8 @@ import safetensors
 from violence_detection.backbones import registry
 from violence_detection.features import key
 from violence_detection.training import run_folder, whole_numbers
-from violence_detection.training.config import KERNEL, LEAST_LENGTH
+from violence_detection.training.config import KERNEL
+from violence_detection.training.likeness import likeness, unit
 
 #: The end of the name of a tensor with the steps of another, as saved_heads.py has it.
 STEP = ".step"
@@ -44,30 +45,21 @@ class KernelHead:
     def units(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Of its own inputs (N, T, C) the means over time at unit length, or their own, (N, C) float32."""
         means = {name: inputs[name].astype(np.float32).mean(axis=1) for name in self.vectors}
-        return {name: mean if name in self.length_counts else _unit(mean) for name, mean in means.items()}
+        return {name: mean if name in self.length_counts else unit(mean) for name, mean in means.items()}
 
     def likeness(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
         """How like its landmarks such means are, (N, M) in [0, 1]."""
-        alike: np.ndarray = np.mean([self._likeness(name, units[name]) for name in self.vectors], axis=0)
+        found = [
+            likeness(units[name], vectors, self.gammas[name], name in self.length_counts)
+            for name, vectors in self.vectors.items()
+        ]
+        alike: np.ndarray = np.mean(found, axis=0)
         return alike
-
-    def _likeness(self, name: str, units: np.ndarray) -> np.ndarray:
-        vectors, gamma = self.vectors[name], self.gammas[name]
-        if name not in self.length_counts:
-            alike: np.ndarray = np.exp(2 * gamma * (units @ vectors.T - 1))
-            return alike
-        lengths = [np.minimum(np.linalg.norm(v, axis=1), 1) for v in (units, vectors)]
-        return np.exp(2 * gamma * (_unit(units) @ _unit(vectors).T - 1)) * lengths[0][:, None] * lengths[1]
 
     def logits(self, units: Mapping[str, np.ndarray]) -> np.ndarray:
         """What it says of such means, (N,)."""
         said: np.ndarray = self.likeness(units) @ self.kernel + self.bias
         return said
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors (N, C) at unit length, or shorter where they are below LEAST_LENGTH."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), np.float32(LEAST_LENGTH))
 
 
 def stored_as_whole(stored: Any, name: str) -> bool:

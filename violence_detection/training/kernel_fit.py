@@ -26,6 +26,7 @@ from violence_detection.features import key
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, saved_heads, whole_numbers
 from violence_detection.training.config import HeadConfig
+from violence_detection.training.likeness import likeness, unit
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_board import Board
 from violence_detection.training.training_data import Data, Samples
@@ -157,7 +158,7 @@ def compared_points(train: Samples, name: str, variants: list[int]) -> np.ndarra
     for variant in variants:
         batches = [b[name].astype(np.float32) for b in train.view_batches(variant, _BATCH)]
         means = np.concatenate([batch.mean(axis=1) for batch in batches])
-        values.append(means if registry.length_counts(key.backbone_of(name)) else directions(means))
+        values.append(means if registry.length_counts(key.backbone_of(name)) else unit(means))
     # to what float16 holds: so a model kept in half precision is the model that was fitted
     return np.stack(values).astype(np.float16).astype(np.float32)
 
@@ -170,27 +171,13 @@ def _landmarks(count: int, most: int, seed: int) -> np.ndarray:
     return np.sort(rng.choice(count, most, replace=False))
 
 
-def directions(points: np.ndarray) -> np.ndarray:
-    """Vectors (N, C) at unit length, or shorter where they are below LEAST_LENGTH."""
-    unit: np.ndarray = keras.ops.convert_to_numpy(heads.unit(points))
-    return unit
-
-
 def sharpness(points: np.ndarray, width: float, length_counts: bool = False) -> float:
     """Of the kernel for points (N, C): the inverse of how far they lie apart, squared, times `width`.
 
     `length_counts`: how far their directions do.
     """
-    compared = directions(points) if length_counts else points
+    compared = unit(points) if length_counts else points
     return width / max(float(compared.var(axis=0).sum()), 1e-12)
-
-
-def likeness(a: np.ndarray, b: np.ndarray, gamma: float, length_counts: bool = False) -> np.ndarray:
-    """(len(a), len(b)) float32 of vectors of unit length; with `length_counts` of others, see LandmarkSimilarity."""
-    if not length_counts:
-        return np.exp(2 * gamma * (a @ b.T - 1), dtype=np.float32)
-    lengths = [np.minimum(np.linalg.norm(v, axis=1), 1) for v in (a, b)]
-    return likeness(directions(a), directions(b), gamma) * lengths[0][:, None] * lengths[1]
 
 
 def _p_fight(model: keras.Model, samples: Samples) -> np.ndarray:

@@ -104,6 +104,8 @@ def draw(seed: int, clip_id: str, variant: str, focus: bool = False) -> Draw:
     if variant.startswith("v"):
         drawn = _draw(np.random.default_rng(stable_seed(seed, clip_id, variant)), TRAIN)
         return replace(drawn, focus=focus and number % 2 == 0)
+    if not variant.startswith(VIEW):
+        raise ValueError(f"no variant of this version: {variant}")
     drawn = _draw(np.random.default_rng(stable_seed(seed, clip_id, f"t{number}")), TEST_TIME)
     # views alternate so that any number of them is balanced
     return replace(

@@ -89,7 +89,7 @@ class SeenWindow:
 
         None of those that are letterboxed, where there are others.
         """
-        smallest = min((viewer.kept_as for viewer in self._viewers), key=lambda kept_as: kept_as[::-1])
+        smallest = min((viewer.kept_as for viewer in self._viewers), key=lambda kept: (kept[2], kept[:2]))
         return (pictures.whole_of(kept[smallest]) for kept in self._frames.values())
 
     def pictures(self, viewer: int, variant: str) -> dict[str, np.ndarray]:

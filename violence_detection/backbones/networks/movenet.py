@@ -277,6 +277,7 @@ def _frames_of_file(path: Path) -> keras.Model:
     sampling=_POSES,
     per_frame=PerFrame(_frames_of_file, pose_numbers.joined),
     length_counts=True,
+    shows_places=False,
 )
 def build(path: Path) -> keras.Model:
     """What people's poses over the clip come to, from the package's network of TensorFlow.js."""

@@ -140,7 +140,7 @@ def looked_at(names: list[str]) -> list[str]:
     alone, as poses do, only where there are no pictures either.
     """
     features = [n for n in names if key.backbone_of(n) not in PICTURES_OF.values()]
-    places = [n for n in features if not registry.length_counts(key.backbone_of(n))]
+    places = [n for n in features if registry.get(key.backbone_of(n)).shows_places]
     shown = places or [n for n in names if n not in features] or names
     return [n for n in shown if n.endswith(".rgb")] or shown
 

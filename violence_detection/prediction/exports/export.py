@@ -3,7 +3,7 @@
 DIR/model.onnx, model.xml + model.bin, model.tflite   the model, a file a format
 DIR/manifest.json       inputs, sampling, thresholds, licences of the backbones, hashes
 DIR/parity.json         P(violent) of the same pictures here and there
-DIR/example_FORMAT.py   some fifteen lines that judge a video without this package
+DIR/example_FORMAT.py   ten lines that judge a video without this package
 DIR/video_windows.py    what they read videos with
 """
 

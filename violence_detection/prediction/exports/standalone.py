@@ -54,7 +54,7 @@ def example_name(format_name: str) -> str:
 
 
 def example(format_name: str) -> str:
-    """A script of some fifteen lines that judges a video with the exported file."""
+    """A script of ten lines that judges a video with the exported file."""
     package, imports, load, run = _RUNTIMES[format_name]
     return _EXAMPLE.format(
         name=example_name(format_name), package=package, imports=imports, load=load, run=run
