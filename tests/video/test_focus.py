@@ -18,7 +18,7 @@ from violence_detection.video import augment, decode, focus, pictures, sampling
 SIZE = 60
 PLAIN = FeatureConfig(frames=8, window_s=2.0)
 FOCUSED = replace(PLAIN, focus=0.5)
-VARIANTS = ("v0", "v1", "v2", "t1", "t2", "t3")
+VARIANTS = ("v0", "v1", "v2", "w1", "w2", "w3")
 
 
 def _moving_square(path: Path, left: int, top: int) -> Path:
@@ -48,8 +48,8 @@ def _red_pixels(images: np.ndarray) -> float:
 @pytest.mark.parametrize(("left", "top"), [(10, 10), (180, 30), (100, 190), (105, 105)])
 def test_the_crop_shows_what_moves_larger_and_sharper(tmp_path: Path, left: int, top: int) -> None:
     path = _moving_square(tmp_path / "clip.avi", left, top)
-    shown = dict(pictures.clip_variants(path, "id", ("v0", "t2"), SIZE, FOCUSED))
-    whole, crop = (_red_pixels(shown[v]["rgb"]) for v in ("v0", "t2"))
+    shown = dict(pictures.clip_variants(path, "id", ("v0", "w2"), SIZE, FOCUSED))
+    whole, crop = (_red_pixels(shown[v]["rgb"]) for v in ("v0", "w2"))
     assert 25 <= whole <= 49  # 24 of 240 pixels are 6 of 60
     assert 3 * whole <= crop <= 5.5 * whole
 
@@ -115,8 +115,8 @@ def test_a_variant_does_not_depend_on_which_others_are_made(tmp_path: Path) -> N
 
 def test_motion_is_that_of_the_crop(tmp_path: Path) -> None:
     path = _moving_square(tmp_path / "clip.avi", 150, 40)
-    shown = dict(pictures.clip_variants(path, "id", ("v0", "t2"), SIZE, FOCUSED))
-    assert shown["t2"]["motion"].mean() > 2.5 * shown["v0"]["motion"].mean()
+    shown = dict(pictures.clip_variants(path, "id", ("v0", "w2"), SIZE, FOCUSED))
+    assert shown["w2"]["motion"].mean() > 2.5 * shown["v0"]["motion"].mean()
 
 
 def test_crops_have_a_cache_of_their_own_and_other_caches_stay_valid(tmp_path: Path) -> None:

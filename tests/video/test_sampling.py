@@ -25,7 +25,7 @@ def _pairs(info: decode.VideoInfo, window: sampling.Window, variant: str = "v0")
 
 @pytest.mark.parametrize("fps", [8.0, 15.0, 24.0, 25.0, 30.0, 60.0])
 @pytest.mark.parametrize("duration_s", [1.0, 2.0, 5.0, 30.0])
-@pytest.mark.parametrize("variant", ["v0", "v1", "v2", "t1"])
+@pytest.mark.parametrize("variant", ["v0", "v1", "v2", "w1"])
 def test_the_frames_of_a_pair_are_equally_far_apart_whatever_the_clip(
     fps: float, duration_s: float, variant: str
 ) -> None:
@@ -58,7 +58,7 @@ def test_a_video_shorter_than_a_burst_repeats_its_last_frame(n_frames: int) -> N
 
 def test_prediction_sees_the_bursts_that_training_saw(tmp_path: Path) -> None:
     path = numbered_videos.write(tmp_path / "clip.avi", 60)
-    variants = ("v0", "v1", "t1")
+    variants = ("v0", "v1", "w1")
     trained = dict(pictures.clip_variants(path, "id", variants, 40, PAIRS))
     info = decode.probe(path)
     windows = sampling.sliding_windows(info, PAIRS.window_s, stride_s=2.5)
