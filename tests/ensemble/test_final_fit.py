@@ -193,7 +193,8 @@ def test_with_an_early_exit_the_same_members_are_judged_anew(
     assert trained_model.load(output / "final").early_exit == EarlyExit(first, 0.4)
     assert model_files.identity(output / "final") != model_files.identity(done[0] / "final")
     stored = calibration.read(output / "final")
-    by_all = cross_validation.by_all_members(output, oof, averaging.Averaging(True, EarlyExit(first, 0.4)))
+    averaged = averaging.Averaging(True, EarlyExit(first, 0.4))
+    by_all = cross_validation.by_all_members(output, ("fold_0", "fold_1"), oof, averaged)
     assert by_all is not None
     np.testing.assert_allclose(by_all, before.p_violent.to_numpy())
     assert stored.without_exit
@@ -348,12 +349,103 @@ def test_a_final_fit_that_may_not_be_replaced_stays_whole(
     assert _records(output / "final") == before
 
 
-def test_its_card_has_what_leaving_out_a_data_set_gave(pool: Pool, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two_sets(pool: Pool) -> Pool:
+    """The same clips as if they were of two data sets."""
     sources = {group: i for i, group in enumerate(sorted(set(pool.frame.source_group)))}
     dataset = ["ab"[sources[group] % 2] for group in pool.frame.source_group]
-    apart = dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
+    return dataclasses.replace(pool, frame=pool.frame.assign(dataset=dataset))
+
+
+LEFT_OUT = dataclasses.replace(CONFIG, cross_validate=0, leave_one_dataset_out=True, final_by="left-out")
+
+
+@pytest.fixture(scope="module")
+def by_left_out(two_sets: Pool, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    output = tmp_path_factory.mktemp("left_out") / "models"
+    return output, _run(two_sets, output, LEFT_OUT).run()
+
+
+def test_data_sets_left_out_say_how_long_it_is_trained_and_what_its_probabilities_mean(
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool
+) -> None:
+    output, said = by_left_out
+    assert not list(output.glob("fold_*")), "no folds are asked for"
+    seed = output / f"seed_{SETTINGS.train.seed}"
+    judged = pd.read_csv(seed / "leave_one_out_predictions.csv", dtype={"clip_id": str})
+    assert sorted(judged.clip_id) == sorted(two_sets.frame.clip_id)
+    parts = [
+        storage.read_json(seed / name / "ensemble.json")["members"] for name in ("without_a", "without_b")
+    ]
+    final = storage.read_json(output / "final" / "ensemble.json")
+    for i, member in enumerate(final["members"]):
+        assert member["weight"] == pytest.approx(np.mean([part[i]["weight"] for part in parts]), abs=1e-4)
+        both = [part[i]["temperature"] for part in parts]
+        assert member["temperature"] == pytest.approx(np.prod(both) ** 0.5)
+        assert len(set(both)) == 2, "each told by the other data set"
+    fitted, _ = temperature.fit((judged.label == "fight").to_numpy(), judged.p_violent.to_numpy())
+    kept = calibration.read(output / "final")
+    assert kept.temperature == pytest.approx(fitted) == said["temperature"]
+    assert "2 data sets, each by models that were trained on the others" in kept.described()
+    steps = []
+    for name in ("without_a", "without_b"):
+        clips = storage.read_json(seed / name / "average" / "config.json")["clips"]["train"]
+        steps.append(
+            storage.read_json(seed / name / "average" / "result.json")["best_epoch"] * -(-clips // 16)
+        )
+    assert final["final_fit"]["by_left_out"] is True
+    assert final["final_fit"]["why"] == "median of 2 data sets left out"
+    assert final["final_fit"]["steps"]["average"]["steps"] == statistics.median_low(steps)
+    assert final["final_fit"]["clips"] == 96
+
+
+def test_its_card_says_that_its_thresholds_are_for_places_it_has_not_seen(
+    by_left_out: tuple[Path, dict[str, Any]],
+) -> None:
+    output, said = by_left_out
+    records = run_records.read(output / "final")
+    assert records.folds_are_data_sets
+    judged = pd.read_csv(next(output.glob("seed_*/leave_one_out_predictions.csv")))
+    right = float(((judged.p_violent >= 0.5) == (judged.label == "fight")).mean())
+    card = (output / "final" / model_card.CARD_NAME).read_text()
+    assert "Each of 2 data sets judged by other models of the same settings" in card
+    assert f"| all | {100 * right:.1f} % |" in card
+    assert "folds by source" not in card
+    assert "| left out |" not in card, "the same figures stand above"
+    assert "these are for\nvideos from elsewhere" in card
+    for d in said["leave_one_dataset_out"]["datasets"]:
+        assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card
+
+
+def test_with_folds_besides_their_figures_stand_in_the_card_and_decide_nothing(
+    two_sets: Pool, tmp_path: Path
+) -> None:
+    output = tmp_path / "models"
+    config = dataclasses.replace(LEFT_OUT, cross_validate=2, members=("kernel",))
+    alone = dataclasses.replace(config, cross_validate=0)
+    _run(two_sets, output, alone).run()
+    before = storage.read_json(output / "final" / "ensemble.json")
+    said = _run(two_sets, output, config).run()
+    after = storage.read_json(output / "final" / "ensemble.json")
+    assert after["calibration"] == before["calibration"]
+    assert after["members"] == before["members"]
+    card = (output / "final" / model_card.CARD_NAME).read_text()
+    in_set = f"{100 * said['cv_accuracy']:.1f} %"
+    assert f"2 folds by source on the same manifest, other models of the same settings: {in_set}" in card
+    assert "Models that had not seen a data set, below, chose the number of steps" in card
+    for d in said["leave_one_dataset_out"]["datasets"]:
+        assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
+
+
+@pytest.mark.parametrize("change", [{"final": False}, {"leave_one_dataset_out": False}])
+def test_data_sets_that_are_not_left_out_decide_no_final_fit(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"--final-by left-out needs --final and --leave-one-dataset-out"):
+        run_checks.check(dataclasses.replace(LEFT_OUT, **change))
+
+
+def test_its_card_has_what_leaving_out_a_data_set_gave(two_sets: Pool, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, members=("kernel",), leave_one_dataset_out=True)
-    figures = _run(apart, tmp_path / "models", config).run()["leave_one_dataset_out"]
+    figures = _run(two_sets, tmp_path / "models", config).run()["leave_one_dataset_out"]
     kept = run_records.read(tmp_path / "models" / "final").left_out
     assert kept["datasets"] == figures["datasets"]
     card = (tmp_path / "models" / "final" / model_card.CARD_NAME).read_text()

@@ -58,6 +58,7 @@ def _run(members: int = 5, **changes: Any) -> RunRecords:
     return RunRecords(Path("models"), records, clips, 900, ("m0", "m1"), False, folds, "")
 
 
+LEFT_OUT = dataclasses.replace(_run(), cross_validation={**_run().cross_validation, "by_dataset": True})
 NO_FOLDS = dataclasses.replace(_run(), cross_validation={}, no_cross_validation="none")
 
 
@@ -96,6 +97,7 @@ def test_a_run_that_is_all_the_roadmap_asks_for_is_done() -> None:
         ("Architecture", {"run": _run(architecture="gru")}, "gru"),
         ("Epochs", {"run": _run(train={"epochs": 20})}, "at most 20"),
         ("Ensemble", {"run": _run(3)}, "3: m0, m1, m2"),
+        ("Cross-validation", {"run": LEFT_OUT}, "Each of 5 data sets judged by other models of the same settings"),
         ("Unseen data", {"overlap": dataclasses.replace(NOTHING_SEEN, touched=7)}, "7 of 2000 clips were"),
         ("Hard clips", {"run": dataclasses.replace(_run(), mined=0, tuned_beside=True)}, "beside, in hard/"),
         ("Val looked at once", {"looks": Looks(2000, [{}] * 7)}, "looked at 7 times before"),

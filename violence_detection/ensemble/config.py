@@ -55,6 +55,13 @@ class EnsembleConfig(BaseConfig):
         "of a cross-validation of all clips say (--cross-validate K, without it 5; made first unless they are there) "
         "-> final/. Only the folds' accuracy is then known; val is spent",
     )
+    final_by: str = option(
+        "folds",
+        "with --final: what says how many steps, temperatures and thresholds: the folds, or (with "
+        "--leave-one-dataset-out) the data sets left out, so that thresholds are for videos of places that the model "
+        "has not seen; folds are then made for their figures alone, if --cross-validate K is given",
+        choices=("folds", "left-out"),
+    )
     ship: str | None = option(
         None,
         "with --final: make the fit a model of that name, small and whole by itself, for --model NAME; it is put into "
@@ -124,3 +131,8 @@ class EnsembleConfig(BaseConfig):
     def spends_val(self) -> bool:
         """Whether val's clips are trained on like all others."""
         return self.all_clips or self.final
+
+    @property
+    def by_left_out(self) -> bool:
+        """Whether the data sets left out decide the final fit."""
+        return self.final_by == "left-out"

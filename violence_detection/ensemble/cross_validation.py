@@ -96,7 +96,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
     `seen` is told what was seen before anybody is shown it.
     """
     judged = judge_held_out(plan, trained)
-    figures = {**_figures(plan, judged.predictions), TEMPERATURES_KEY: judged.temperatures}
+    figures = judged.figures(plan)
     if seen:
         kept = {"accuracy": figures["cv_accuracy"], "ci95": figures["cv_accuracy_ci95"], "n": figures["cv_n"]}
         seen([plan], "folds", kept)
@@ -123,6 +123,10 @@ class HeldOut:
 
     predictions: pd.DataFrame
     temperatures: dict[str, float] | None
+
+    def figures(self, plan: CrossValidation) -> dict[str, Any]:
+        """The summary's fields, with the temperatures."""
+        return {**_figures(plan, self.predictions), TEMPERATURES_KEY: self.temperatures}
 
 
 @dataclass(frozen=True)
@@ -228,23 +232,33 @@ def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] 
     return read_predictions(plan.predictions_path), figures
 
 
+def held_out_before(plan: CrossValidation) -> HeldOut:
+    """What `finish` has written for the same plan, which it must have."""
+    known = judged_before(plan)
+    assert known, "these folds have been judged"
+    return HeldOut(known[0], known[1][TEMPERATURES_KEY])
+
+
 def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
     """Whether the members' average in the record of a cross-validation is this one."""
     in_logits = record.get(TEMPERATURES_KEY) is not None
     return averaged.in_logits == in_logits and record.get(averaging.EARLY_EXIT_KEY) == averaged.exit_record()
 
 
-def by_all_members(folder: Path, predictions: pd.DataFrame, averaged: Averaging) -> np.ndarray | None:
-    """The averages (n,) that `predictions` of the folds in `folder` would have without the early exit; else None.
+def by_all_members(
+    folder: Path, folds: Sequence[str], predictions: pd.DataFrame, averaged: Averaging
+) -> np.ndarray | None:
+    """The averages (n,) that `predictions` would have without the early exit; None if there is none.
 
-    Of each fold with the weights that its members have in its ensemble.json.
+    `folds`: their names in `folder`, by the number that `predictions` have. Of each fold with the weights that its
+    members have in its ensemble.json.
     """
     if averaged.early_exit is None:
         return None
     found = np.full(len(predictions), np.nan)
     for number in sorted(set(predictions.fold)):
         rows = (predictions.fold == number).to_numpy()
-        listed = run_folder.read_object(folder / f"fold_{number}" / run_folder.ENSEMBLE_NAME)["members"]
+        listed = run_folder.read_object(folder / folds[number] / run_folder.ENSEMBLE_NAME)["members"]
         by_member = {m["name"]: predictions.loc[rows, f"p_{m['name']}"].to_numpy(float) for m in listed}
         weights = [m["weight"] for m in listed]
         found[rows] = averaging.together(by_member, weights, averaged.without_exit())
@@ -298,13 +312,14 @@ def calibration_basis(
     if not _averages_so(record, averaged):
         log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
         return None
+    names = [f"fold_{i}" for i in range(len(record["folds"]))]
     return calibrate.out_of_fold(
         predictions,
-        len(record["folds"]),
+        len(names),
         int(record.get("views", 1)),
         own,
         averaged,
-        by_all_members(folder, predictions, averaged),
+        by_all_members(folder, names, predictions, averaged),
     )
 
 

@@ -63,7 +63,7 @@ class EnsembleRun:
     def run(self) -> dict[str, Any]:
         """Train what is asked for; returns the fields of the script's JSON line."""
         config = self.config
-        k = config.cross_validate or (self._folds_there() if config.final else 0)
+        k = config.cross_validate or (self._folds_there() if config.final and not config.by_left_out else 0)
         asked = self.plan(k, config.members) if k else None
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
         official = [] if config.spends_val or elsewhere else self._official_jobs()
@@ -98,13 +98,23 @@ class EnsembleRun:
         if official:
             fields = self._write_ensemble(trained[: len(official)])
         fields |= judged
+        left_out = None
         if elsewhere:
             in_set = fields["cv_by_dataset"] if asked else None
-            fields |= leave_one_out.finish(elsewhere, trained[first:], in_set, self.output, self._saw)
+            left_out = leave_one_out.finish(elsewhere, trained[first:], in_set, self.output, self._saw)
+            fields |= left_out.fields
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune()
-        if config.final and asked:
-            fields |= self._fit_finally(FinalFit(asked, trained[len(official) : first], self.final_folder))
+        if config.final and left_out and config.by_left_out:
+            of_folds = trained[first : first + len(elsewhere[0].jobs())]
+            fields |= self._fit_finally(
+                FinalFit(elsewhere[0], of_folds, self.final_folder, left_out.judged, judged or None)
+            )
+        elif config.final and asked:
+            of_folds = trained[len(official) : first]
+            fields |= self._fit_finally(
+                FinalFit(asked, of_folds, self.final_folder, cross_validation.held_out_before(asked))
+            )
         for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
             if (folder / run_folder.ENSEMBLE_NAME).is_file():
                 model_card.write_trained(folder)
@@ -171,10 +181,8 @@ class EnsembleRun:
 
     def _fit_finally(self, fit: FinalFit) -> dict[str, Any]:
         """The final fit, when the folds have been judged."""
-        known = cross_validation.judged_before(fit.plan)
-        assert known, "they have just been judged"
         written_last = fit.folder / run_folder.ENSEMBLE_NAME
-        fit.write(self.train(fit.jobs(), lambda: written_last.unlink(missing_ok=True)), *known)
+        fit.write(self.train(fit.jobs(), lambda: written_last.unlink(missing_ok=True)))
         listed = run_folder.read_object(fit.folder / run_folder.ENSEMBLE_NAME)["members"]
         members = [
             {

@@ -1,5 +1,8 @@
 """The final fit: members trained on every labelled clip, as long as the folds of a cross-validation were.
 
+A fold is a part of the sources, or a data set that was left out. The latter judge as the fit will in places that it has
+not seen, so that thresholds are then for those.
+
 <folder>/final/<member>/         the members
 <folder>/final/ensemble.json     they together; under `final_fit` what the folds chose and what they gave
 
@@ -15,12 +18,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from violence_detection.ensemble import cross_validation, ensemble
-from violence_detection.ensemble.cross_validation import CrossValidation
+from violence_detection.ensemble.cross_validation import CrossValidation, HeldOut
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.evaluation import calibrate, elsewhere
@@ -29,9 +32,6 @@ from violence_detection.training import run_folder, step_plan, trained_clips
 from violence_detection.training.config import KERNEL, TrainConfig
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.step_plan import StepPlan
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 #: What is kept of the folds' figures: what is said of the model, and no path of the machine that made it.
@@ -46,12 +46,15 @@ _OF_A_FOLD = ("fold", "accuracy", "n", "n_groups", "trained_on")
 class FinalFit:
     """Members trained on all clips that the folds of `plan` have, into `folder`.
 
-    `trained`: the folds' members, fold by fold.
+    `trained`: the folds' members, fold by fold. `judged`: what they say of the clips that they held out. `in_set`: the
+    figures of folds by source, where data sets left out decide and such folds were made too.
     """
 
     plan: CrossValidation
     trained: Sequence[Trained]
     folder: Path
+    judged: HeldOut
+    in_set: Mapping[str, Any] | None = None
 
     def jobs(self) -> list[TrainingJob]:
         """A job a member, with the steps that the folds chose for it."""
@@ -76,31 +79,32 @@ class FinalFit:
             for i, name in enumerate(self.plan.members)
         }
 
-    def write(
-        self, members: Sequence[Trained], predictions: pd.DataFrame, figures: Mapping[str, Any]
-    ) -> None:
-        """Write ensemble.json. `predictions`: of the folds' held-out clips; `figures`: those made of them."""
-        plan = self.plan
+    def write(self, members: Sequence[Trained]) -> None:
+        """Write ensemble.json."""
+        plan, predictions, own = self.plan, self.judged.predictions, self.judged.temperatures
+        names = [fold.name for fold in plan.folds]
         parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, members, strict=True)]
         found = calibrate.fit(
             calibrate.out_of_fold(
                 predictions,
-                len(plan.folds),
+                len(names),
                 plan.views,
                 averaged=plan.averaged,
-                p_by_all=cross_validation.by_all_members(plan.folder, predictions, plan.averaged),
+                p_by_all=cross_validation.by_all_members(plan.folder, names, predictions, plan.averaged),
+                by_dataset=plan.by_dataset,
             ),
             plan.settings.train.seed,
         )
         calibrate.say(self.folder, found)
-        own = figures.get(cross_validation.TEMPERATURES_KEY)
         rows = plan.pool.rows(self._fold().train)
+        figures = self._figures()
         record = {
             "clips": len(rows),
             "n_groups": int(rows.source_group.nunique()),
             "steps": {n: dataclasses.asdict(s) for n, s in self.steps().items() if n != KERNEL},
-            "why": f"median of {len(plan.folds)} folds by source",
-            "cross_validation": _kept(figures, plan),
+            "why": f"median of {len(names)} {'data sets left out' if plan.by_dataset else 'folds by source'}",
+            **({run_folder.BY_LEFT_OUT_KEY: True} if plan.by_dataset else {}),
+            "cross_validation": figures,
         }
         ensemble.write_listed(
             self.folder,
@@ -119,9 +123,23 @@ class FinalFit:
         )
         self._bring_left_out()
         log.info(
-            "%s: trained on all %d clips of %d sources. What is known of it is what the folds gave, %.1f %%",
-            self.folder, len(rows), record["n_groups"], 100 * figures["cv_accuracy"],
+            "%s: trained on all %d clips of %d sources. What is known of it is what %s gave, %.1f %%",
+            self.folder, len(rows), record["n_groups"],
+            "data sets left out" if figures.get("by_dataset") else "the folds",
+            100 * figures["cv_accuracy"],
         )  # fmt: skip
+
+    def _figures(self) -> dict[str, Any]:
+        """What is kept of the figures: those in set where there are such."""
+        figures = self.in_set or self.judged.figures(self.plan)
+        by_dataset = self.plan.by_dataset and not self.in_set
+        return {
+            **{k: figures[k] for k in _FIGURES},
+            "folds": [{key: fold[key] for key in _OF_A_FOLD} for fold in figures["folds"]],
+            "views": self.plan.views,
+            "members": self.plan.members,
+            **({"by_dataset": True} if by_dataset else {}),
+        }
 
     def _weights(self) -> list[float]:
         """Each member's weight: the mean of those it has in the folds."""
@@ -137,9 +155,9 @@ class FinalFit:
         """Put what leaving out a data set gave beside the fit, if it is of the same clips, settings and members."""
         own = self.folder / elsewhere.LEFT_OUT_NAME
         own.unlink(missing_ok=True)
-        left_out = elsewhere.left_out(self.plan.folder, trained_model.load(self.folder))
+        left_out = elsewhere.left_out(self.folder.parent, trained_model.load(self.folder))
         if left_out and left_out["belongs"]:
-            shutil.copyfile(self.plan.folder / elsewhere.LEFT_OUT_NAME, own)
+            shutil.copyfile(self.folder.parent / elsewhere.LEFT_OUT_NAME, own)
 
 
 def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:
@@ -149,8 +167,3 @@ def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:
         return fixed
     clips = record["clips"]["train"]
     return step_plan.of_epochs(config, step_plan.steps_an_epoch(config, clips), fold.best_epoch)
-
-
-def _kept(figures: Mapping[str, Any], plan: CrossValidation) -> dict[str, Any]:
-    folds = [{key: fold[key] for key in _OF_A_FOLD} for fold in figures["folds"]]
-    return {**{k: figures[k] for k in _FIGURES}, "folds": folds, "views": plan.views, "members": plan.members}

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from violence_detection.combine import split
 from violence_detection.ensemble import cross_validation
-from violence_detection.ensemble.cross_validation import CrossValidation
+from violence_detection.ensemble.cross_validation import CrossValidation, HeldOut
 from violence_detection.evaluation import elsewhere, intervals, metrics
 from violence_detection.evaluation.influence import Figure
 from violence_detection.models import averaging, made_alike
@@ -37,24 +38,32 @@ SCALED_BY = "what models of the other left-out data sets give theirs: a temperat
 THRESHOLD_BY = "fixed at 0.5 before any clip was judged"
 
 
+@dataclass(frozen=True)
+class Finished:
+    """`fields`: {"leave_one_dataset_out": the figures}; `judged`: by the first seed's models, a data set a fold."""
+
+    fields: dict[str, Any]
+    judged: HeldOut
+
+
 def finish(
     plans: Sequence[CrossValidation],
     trained: Sequence[Trained],
     in_set: dict[str, Any] | None,
     folder: Path,
     seen: cross_validation.Seen | None = None,
-) -> dict[str, Any]:
+) -> Finished:
     """Judge each left-out data set with each seed's models and write `<folder>/leave_one_dataset_out.json`.
 
     `plans`: one a seed; `trained`: their jobs' results, seed by seed; `in_set`: figures of a cross-validation on the
-    same clips, to stand beside. `seen` is told before anybody is shown what was seen. Returns {"leave_one_dataset_out":
-    the figures}.
+    same clips, to stand beside. `seen` is told before anybody is shown what was seen.
     """
     each = len(trained) // len(plans)
-    predictions = [
-        cross_validation.judge_held_out(plan, trained[i * each : (i + 1) * each]).predictions
+    judged = [
+        cross_validation.judge_held_out(plan, trained[i * each : (i + 1) * each])
         for i, plan in enumerate(plans)
     ]
+    predictions = [found.predictions for found in judged]
     figures = {
         "seeds": [plan.settings.train.seed for plan in plans],
         "members": list(plans[0].members),
@@ -80,7 +89,7 @@ def finish(
         folder / FIGURES_NAME, {**figures, "made_with": made_with, "jobs": [plan.keys() for plan in plans]}
     )
     _log(figures)
-    return {"leave_one_dataset_out": figures}
+    return Finished({"leave_one_dataset_out": figures}, judged[0])
 
 
 def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | None = None) -> dict[str, Any]:

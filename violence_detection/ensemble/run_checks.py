@@ -71,7 +71,7 @@ def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, tra
     frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
     if not config.spends_val and not config.leave_one_dataset_out:
         folds.official(frame, target, train.selection_fraction, train.seed)
-    if k := config.cross_validate or (FOLDS if config.final else 0):
+    if k := config.cross_validate or (FOLDS if config.final and not config.by_left_out else 0):
         folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
     if config.leave_one_dataset_out:
         folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
@@ -120,6 +120,8 @@ def check(config: EnsembleConfig) -> None:
             f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
         )
     _check_early_exit(config)
+    if config.by_left_out and not (config.final and config.leave_one_dataset_out):
+        raise UserError("--final-by left-out needs --final and --leave-one-dataset-out")
     if config.ship is not None:
         if not config.final:
             raise UserError("--ship takes a final fit alone: add --final")

@@ -93,17 +93,27 @@ def out_of_fold(
     member_temperatures: Mapping[str, float] | None = None,
     averaged: Averaging = PLAIN,
     p_by_all: np.ndarray | None = None,
+    by_dataset: bool = False,
 ) -> CalibrationBasis:
     """The out-of-fold predictions of a cross-validation with the model's own clips, settings and members.
 
-    `p_by_all` (n,): what their averages are without the early exit, if `averaged` has one.
+    `p_by_all` (n,): what their averages are without the early exit, if `averaged` has one. `by_dataset`: each fold
+    held out a data set.
     """
     by_member = {name: predictions[f"p_{name}"].to_numpy(float) for name in metrics.member_names(predictions)}
+    what = f"out-of-fold predictions of {n_folds} folds"
+    assumes = f"{_ELSEWHERE}; the model is as good as those of the folds, which were trained on fewer clips"
+    if by_dataset:
+        what = f"predictions of {n_folds} data sets, each by models that were trained on the others"
+        assumes = (
+            "videos come from places as new to the model as each data set was to models of the others; the model is as "
+            "good as those, which were trained on fewer"
+        )
     return CalibrationBasis(
         predictions,
         predictions.p_violent.to_numpy(float),
-        f"out-of-fold predictions of {n_folds} folds",
-        f"{_ELSEWHERE}; the model is as good as those of the folds, which were trained on fewer clips",
+        what,
+        assumes,
         views,
         member_temperatures,
         Exiting.of(averaged, by_member, p_by_all),

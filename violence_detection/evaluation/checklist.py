@@ -194,6 +194,10 @@ def _folds(run: RunRecords) -> Box:
         return Box(name, wanted, MISSING, run.no_cross_validation, run_folder.FOLDS_RECORD_NAME)
     record = run.cross_validation
     folds = len(record["folds"])
+    if run.folds_are_data_sets:
+        return Box(
+            name, wanted, DIFFERS, run.folds_in_words, f"{run_folder.ENSEMBLE_NAME}: {run_folder.FINAL_KEY}"
+        )
     accuracy, ci95 = record.get("cv_accuracy"), record.get("cv_accuracy_ci95")
     found = f"{folds} folds"
     if isinstance(accuracy, float) and isinstance(ci95, list) and len(ci95) == 2:

@@ -182,7 +182,8 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "cross_validation": run.folds_in_words,
         "final_fit": bool(run.final_fit),
         "folds_by_dataset": _folds_by_dataset(run) if run.final_fit else [],
-        "left_out": _left_out_sets(run),
+        "by_left_out": bool(run.final_fit.get(run_folder.BY_LEFT_OUT_KEY)),
+        "left_out": [] if run.folds_are_data_sets else _left_out_sets(run),
         "points": _points(run),
     }
 

@@ -77,13 +77,24 @@ class RunRecords:
         record = self.cross_validation
         try:
             low, high = record["cv_accuracy_ci95"]
+            how = (
+                f"Each of {len(record['folds'])} data sets judged by other models of the same settings, which were "
+                "trained on the others alone"
+                if self.folds_are_data_sets
+                else f"Cross-validation, {len(record['folds'])} folds by source on the same manifest, other models of "
+                "the same settings"
+            )
             return (
-                f"Cross-validation, {len(record['folds'])} folds by source on the same manifest, other models of the "
-                f"same settings: {100 * record['cv_accuracy']:.1f} % of {record['cv_n']} clips from "
+                f"{how}: {100 * record['cv_accuracy']:.1f} % of {record['cv_n']} clips from "
                 f"{record['cv_n_groups']} sources (95 % interval {100 * low:.1f} % to {100 * high:.1f} %)."
             )
         except (KeyError, TypeError, ValueError):
             return ""
+
+    @property
+    def folds_are_data_sets(self) -> bool:
+        """Whether each fold held out a data set, not sources of every one."""
+        return bool(self.cross_validation.get("by_dataset"))
 
     @property
     def is_ensemble(self) -> bool:

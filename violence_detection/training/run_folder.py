@@ -48,6 +48,8 @@ MEASURED_KEY = "measured_datasets"
 LEFT_OUT_NAME = "leave_one_dataset_out.json"
 #: Where ensemble.json of a final fit says what its folds chose and what they gave; see ensemble/final_fit.py.
 FINAL_KEY = "final_fit"
+#: And there, that data sets left out chose, not folds by source.
+BY_LEFT_OUT_KEY = "by_left_out"
 #: Where config.json has the SHA-256 of weights that were given and not trained; see training/given_weights.py.
 GIVEN_KEY = "given_weights_sha256"
 #: Where config.json of a member, and the record of the folds, have the hash of what the clips were taken for.
