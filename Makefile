@@ -63,7 +63,7 @@ roadmap: $(VENV)/.installed
 # What the shipped models are made with. Clips that cannot be read are named and left out (exit 1).
 RECIPE_fast := --backbone i3d_pictures --streams rgb --augment 1 --members i3d_tuned --keep-pretrained 0.25 \
 	--selection-fraction 0.01
-RECIPE_accurate := --backbone i3d_actions,dinov2_spread,i3d_pictures --streams rgb,moving --augment 1 \
+RECIPE_accurate := --backbone i3d_actions,dinov2_spread,movenet_poses,i3d_pictures --streams rgb,moving --augment 1 \
 	--members kernel,i3d_tuned --landmarks 1280 --early-exit i3d_tuned \
 	--selection-fraction 0.01
 
@@ -71,8 +71,8 @@ ship-fast ship-accurate: ship-%: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make ship-$* DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
 	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)"
 	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
-	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_$*) --output "models_$*" --final --cross-validate 5 \
-		--ship $* || test $$? = 1
+	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_$*) --output "models_$*" --leave-one-dataset-out \
+		--final --final-by left-out --ship $* || test $$? = 1
 	@echo "Made: the model $*. Card: violence_detection/models/shipped_models/$*/README.md"
 
 # A batch in four parts is as fast on two cores and takes less memory.

@@ -1,9 +1,10 @@
-"""How large what goes into the convolutions of a backbone is on real clips, so that it may judge in 8 bits.
+"""How large what goes into the layers of a backbone is on real clips, so that it may judge in 8 bits.
 
     python benchmarks/measure_ranges.py --clips ../data/raw --write
+    python benchmarks/measure_ranges.py --clips ../data/raw --backbone dinov2_spread --write
 
-Writes violence_detection/backbones/networks/i3d_ranges.json (see backbones/eight_bits.py), and prints one JSON line: of
-clips that the ranges were not measured on, how far features are off in 8 and in 16 bits.
+Writes <backbone's file>_ranges.json in violence_detection/backbones/networks (see backbones/eight_bits.py), and prints
+one JSON line: of clips that the ranges were not measured on, how far features are off in 8 and in 16 bits.
 
     features     ||a - b|| / ||b|| of a clip's features and stream, b in float32: mean and largest
     processor_s  of a clip and stream
@@ -25,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 from violence_detection import cli
-from violence_detection.backbones import eight_bits, engines, stored_networks
+from violence_detection.backbones import eight_bits, engines
 from violence_detection.backbones.eight_bits import ActivationRange
 from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UserError
@@ -36,16 +37,19 @@ from violence_detection.video import decode, sampling, window_pictures
 from violence_detection.video.augment import PLAIN
 from violence_detection.video.video_files import VideoSearch
 
-TO = Path(__file__).resolve().parents[1] / "violence_detection/backbones/networks/i3d_ranges.json"
+TO = Path(__file__).resolve().parents[1] / "violence_detection/backbones/networks"
+#: A dense layer of whose inputs one is so many times their root mean square stays in 16 bits: steps would be too wide.
+OUTLIER = 25
+FILES = {"i3d_actions": "i3d_ranges.json", "dinov2_spread": "dinov2_ranges.json"}
 
 
 def main() -> int:
     p = cli.parser(__doc__)
     p.add_argument("--clips", type=Path, required=True, help="folder with videos, searched below")
     p.add_argument("--model", default="accurate", help="with whose pictures (default: accurate)")
-    p.add_argument("--backbone", default="i3d_actions")
+    p.add_argument("--backbone", choices=tuple(FILES), default="i3d_actions")
     p.add_argument("--limit", type=int, default=48, help="clips, evenly spread; as many others are compared")
-    p.add_argument("--write", action="store_true", help=f"write {TO.name}")
+    p.add_argument("--write", action="store_true", help="write the ranges beside the backbone's code")
     args = cli.parse(p)
     paths = sorted(VideoSearch().below(args.clips))
     if len(paths) < 2 * args.limit:
@@ -55,7 +59,7 @@ def main() -> int:
     (run,) = (r for r in detector.runs if r.name == args.backbone)
     ranges = measured(run, pictures(detector, run, some[::2]))
     if args.write:
-        storage.write_json(TO, eight_bits.as_record(ranges))
+        storage.write_json(TO / FILES[run.name], eight_bits.as_record(ranges))
     found = compare(run, ranges, list(pictures(detector, run, some[1::2])))
     cli.print_summary({"backbone": run.name, "clips": args.limit, **found})
     return 0
@@ -71,30 +75,26 @@ def pictures(detector: Detector, run: BackboneRun, paths: Sequence[Path]) -> Ite
             yield from seen.pictures(viewer, PLAIN).values()
 
 
-def network_of(run: BackboneRun) -> Any:
-    """The openvino.Model in float32, as the engines have it."""
-    return stored_networks.network(
-        run.backbone,
-        run.weights,
-        run.config.frames,
-        lambda: engines._converted(engines._build(run.backbone, run.weights, "float32")),
-    )
-
-
 def measured(run: BackboneRun, shown: Iterator[np.ndarray]) -> list[ActivationRange]:
-    """The range of each convolution over all the pictures."""
+    """The range over all the pictures of each convolution, and of dense layers but those with outliers."""
     import openvino as ov
     from openvino import opset13 as ops
 
-    network = network_of(run)
-    convolutions = eight_bits.convolutions(network)
-    ends = [ops.result(convolution.input_value(0)) for convolution in convolutions]
-    watched = ov.Model(ends, network.get_parameters(), "inputs of convolutions")
-    (runner, *_) = engines._openvino(watched, engines._shape(run.backbone, run.config.frames), "float32")
-    spans = np.array([[(v.min(), v.max()) for v in runner(images)] for images in shown])
+    by_frame = run.backbone.per_frame is not None
+    frames = 1 if by_frame else run.config.frames
+    network = engines.openvino_network(run.backbone, run.weights, frames, by_frame=by_frame)
+    layers = eight_bits.convolutions(network) + eight_bits.dense_layers(network)
+    ends = [ops.result(layer.input_value(0)) for layer in layers]
+    watched = ov.Model(ends, network.get_parameters(), "inputs of layers")
+    (runner, *_) = engines._openvino(watched, engines._shape(run.backbone, frames), "float32")
+    seen = (images[i : i + frames] for images in shown for i in range(0, len(images), frames))
+    spans = np.array([[(v.min(), v.max(), np.square(v).mean()) for v in runner(images)] for images in seen])
     return [
-        ActivationRange.of(eight_bits._kernel(convolution), span[:, 0].min(), span[:, 1].max())
-        for convolution, span in zip(convolutions, spans.swapaxes(0, 1), strict=True)
+        ActivationRange.of(eight_bits.kernel_of(layer), low, high)
+        for layer, low, high, mean in zip(
+            layers, spans[..., 0].min(0), spans[..., 1].max(0), np.sqrt(spans[..., 2].mean(0)), strict=True
+        )
+        if layer.get_type_name() == "Convolution" or max(high, -low) <= OUTLIER * mean
     ]
 
 
@@ -121,7 +121,7 @@ def compare(
 
 
 def _runner(backbone: Backbone, run: BackboneRun, dtype: str) -> Callable[[np.ndarray], np.ndarray]:
-    engine = engines._engine("openvino", backbone, run.weights, run.config.frames, dtype)
+    engine = engines.judging_on_cpu(backbone, run.weights, run.config.frames, dtype)
     return lambda images: engine.submit(images).result()
 
 

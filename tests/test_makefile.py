@@ -73,7 +73,7 @@ def test_the_demos_take_a_folder_with_spaces(work: Path, target: str, name: str)
     ("name", "backbones", "members"),
     [
         ("fast", "i3d_pictures", "i3d_tuned"),
-        ("accurate", "i3d_actions,dinov2_spread,i3d_pictures", "kernel,i3d_tuned"),
+        ("accurate", "i3d_actions,dinov2_spread,movenet_poses,i3d_pictures", "kernel,i3d_tuned"),
     ],
 )
 def test_a_shipped_model_is_made_from_raw_clips_by_one_command(
@@ -86,7 +86,8 @@ def test_a_shipped_model_is_made_from_raw_clips_by_one_command(
         "train_ensemble_models.py",
     ]
     assert all(call[1:3] == ["--data-root", "/my data"] for call in calls)
-    assert calls[2][-7:] == ["--output", f"models_{name}", "--final", "--cross-validate", "5", "--ship", name]
+    assert calls[2][-8:-5] == ["--output", f"models_{name}", "--leave-one-dataset-out"]
+    assert calls[2][-5:] == ["--final", "--final-by", "left-out", "--ship", name]
     assert calls[2][calls[2].index("--backbone") + 1] == backbones
     assert calls[2][calls[2].index("--members") + 1] == members
 
@@ -104,7 +105,7 @@ def test_the_recipe_of_fast_is_trained_and_measured_by_one_command(work: Path) -
     recipe = shipped[: shipped.index("--output")]
     assert calls[2][: len(recipe)] == recipe
     without_folds = calls[2][len(recipe) :]
-    assert not {"--cross-validate", "--final", "--ship"} & set(without_folds)
+    assert not {"--leave-one-dataset-out", "--final", "--ship"} & set(without_folds)
     models = without_folds[without_folds.index("--output") + 1]
     assert calls[3][1:5] == ["--models", models, "--data", "/my data/combined_all/val"]
 

@@ -13,7 +13,7 @@ import published_weights
 import pytest
 from scipy import special
 
-from violence_detection.backbones import engines, onnx_file, registry
+from violence_detection.backbones import eight_bits, engines, onnx_file, precision, registry
 from violence_detection.backbones.networks import dinov2
 from violence_detection.backbones.registry import BackboneSampling, PerFrame
 from violence_detection.backbones.shared_frames import FrameSharingEngine
@@ -243,3 +243,24 @@ def test_on_real_frames_the_tokens_are_those_of_the_published_file(published: Pa
     tokens = np.asarray(dinov2.build_tokens(onnx_file.read_arrays(published))(images.astype(np.float32)))
     assert np.abs(reference).max() > 1
     np.testing.assert_allclose(tokens, reference, atol=1e-3)
+
+
+@pytest.mark.real
+def test_in_8_bits_the_spread_of_real_frames_is_near(published: Path, real_clips: Path) -> None:
+    pytest.importorskip("openvino")
+    backbone = registry.get("dinov2_spread")
+    network = engines.openvino_network(backbone, published, 1, by_frame=True)
+    assert len(eight_bits.convolutions(network)) == 1
+    known = {round(r.kernel_sum, 2) for r in backbone.ranges}
+    kernels = [eight_bits.kernel_of(layer) for layer in eight_bits.dense_layers(network)]
+    rounded = [round(eight_bits.kernel_sum(kernel), 2) in known for kernel in kernels]
+    assert (len(rounded), sum(rounded), len(backbone.ranges)) == (72, 62, 63), "all but those with outliers"
+    exact, fast = (engines.judging_on_cpu(backbone, published, 10, kind) for kind in ("float32", "int8"))
+    clips = [p for ending in ("avi", "mp4") for p in sorted((real_clips / "raw").rglob(f"*.{ending}"))[:2]]
+    for clip in clips:
+        _, shown = decode.read(
+            clip, lambda i: sampling.sample_indices(i.n_frames, 10).tolist(), pictures.frame_resizer(224)
+        )
+        images = np.stack([shown[i] for i in sorted(shown)])
+        error = precision.relative_error(fast.submit(images).result(), exact.submit(images).result())
+        assert 0.001 < error < precision.EIGHT_BIT_TOLERANCE / 2

@@ -51,6 +51,36 @@ def test_what_comes_out_is_near_and_is_rounded() -> None:
     assert np.linalg.norm(clipped - exact) / np.linalg.norm(exact) > 5 * error
 
 
+def _dense(kernel: np.ndarray, outputs_first: bool) -> Any:
+    """A convolution that changes nothing, a dense layer of `kernel` (out, in) kept either way: to (1, 4, out)."""
+    from openvino import opset13 as ops
+
+    given = ops.parameter([1, 4, kernel.shape[1]], np.float32)
+    x = ops.convolution(given, ops.constant(np.eye(4, dtype=np.float32)[..., None]), [1], [0], [0], [1])
+    x = ops.matmul(x, ops.constant(kernel if outputs_first else kernel.T.copy()), False, outputs_first)
+    return ov.Model([ops.result(x)], [given], "dense")
+
+
+@pytest.mark.parametrize("outputs_first", [True, False])
+def test_a_dense_layer_is_rounded_for_each_output_if_its_range_is_known(outputs_first: bool) -> None:
+    rng = np.random.default_rng(0)
+    # by one step for all outputs the small ones would be lost
+    kernel = (rng.normal(0, 1, (6, 5)) * np.logspace(0, -4, 6)[:, None]).astype(np.float32)
+    x = rng.uniform(-1, 1, (1, 4, 5)).astype(np.float32)
+    exact = x @ kernel.T
+    convolution = ActivationRange.of(np.eye(4), -1, 1)
+    alone = _run(eight_bits.quantised(_dense(kernel, outputs_first), [convolution]), x)
+    both = [convolution, ActivationRange.of(kernel, -1, 1)]
+    rounded = _run(eight_bits.quantised(_dense(kernel, outputs_first), both), x)
+    error = np.linalg.norm(rounded - exact, axis=(0, 1)) / np.linalg.norm(exact, axis=(0, 1))
+    assert error.max() < 0.05
+    moved = np.linalg.norm(rounded - alone, axis=(0, 1)) / np.linalg.norm(exact, axis=(0, 1))
+    assert moved.min() > 1e-3, "unknown, it stays as it is"
+    halved = [convolution, ActivationRange.of(kernel, -0.5, 0.5)]
+    clipped = _run(eight_bits.quantised(_dense(kernel, outputs_first), halved), x)
+    np.testing.assert_allclose(clipped, x.clip(-0.5, 0.5) @ kernel.T, atol=0.02 * np.abs(exact).max())
+
+
 def test_a_convolution_of_which_nothing_is_known_is_refused() -> None:
     kernels = _kernels(np.random.default_rng(0))
     ranges = [ActivationRange.of(kernel, 0, 1) for kernel in kernels[:2]]

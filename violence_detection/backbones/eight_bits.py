@@ -1,10 +1,11 @@
 """A network whose convolutions multiply whole numbers of 8 bits, which takes CPUs half the time of 16 bits.
 
-Each input of a convolution is rounded to 256 steps of the range that it had on pictures of training, the kernel to 255
-steps for each output channel; everything else is computed as before (Jacob et al. 2018, "Quantization and Training of
-Neural Networks for Efficient Integer-Arithmetic-Only Inference", without training for it). The ranges of a network that
-was trained here are kept with its weights, see training/activation_ranges.py; those of a published one are a file
-beside its code in networks/, made by benchmarks/measure_ranges.py.
+Each input of a convolution, or of a dense layer whose range is known too, is rounded to 256 steps of the range that it
+had on pictures of training, the kernel to 255 steps for each output channel; everything else is computed as before
+(Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference",
+without training for it). The ranges of a network that was trained here are kept with its weights, see
+training/activation_ranges.py; those of a published one are a file beside its code in networks/, made by
+benchmarks/measure_ranges.py.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ import numpy as np
 _FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 #: Kernels are the same if the sums of their magnitudes differ by less: only the order of adding does.
 _SAME = 1e-6
+#: Its first files had convolutions alone.
+_KEY = "convolutions"
 
 
 @dataclass(frozen=True)
 class ActivationRange:
-    """What went into a convolution. It is known by the sum of its kernel's magnitudes, whatever it is called."""
+    """What went into a convolution or dense layer, known by the sum of its kernel's magnitudes, whatever its name."""
 
     kernel_sum: float
     smallest: float
@@ -50,12 +53,13 @@ def fast_here(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 def quantised(network: Any, ranges: Sequence[ActivationRange]) -> Any:
-    """The openvino.Model `network` with its convolutions so, changed in place.
+    """The openvino.Model `network` with its convolutions so, and the dense layers that `ranges` knows; it is changed.
 
     Raises ValueError for a convolution whose range is not known.
     """
-    for convolution in convolutions(network):
-        _round_inputs(convolution, _range_of(_kernel(convolution), ranges))
+    known = [layer for layer in dense_layers(network) if _known(kernel_of(layer), ranges)]
+    for layer in [*convolutions(network), *known]:
+        _round_inputs(layer, _range_of(kernel_of(layer), ranges))
     return network
 
 
@@ -64,22 +68,39 @@ def convolutions(network: Any) -> list[Any]:
     return [op for op in network.get_ordered_ops() if op.get_type_name() == "Convolution"]
 
 
-def _kernel(convolution: Any) -> np.ndarray:
-    constant = convolution.input_value(1).get_node()
+def dense_layers(network: Any) -> list[Any]:
+    """The products with a constant matrix of an openvino.Model."""
+    products = [op for op in network.get_ordered_ops() if op.get_type_name() == "MatMul"]
+    return [op for op in products if op.input_value(1).get_node().get_type_name() == "Constant"]
+
+
+def kernel_of(layer: Any) -> np.ndarray:
+    """Of a convolution or dense layer: output channels first, (C, ...). Raises ValueError if it is no constant."""
+    constant = layer.input_value(1).get_node()
     if constant.get_type_name() != "Constant":
-        raise ValueError(f"the kernel of {convolution.get_friendly_name()} is no constant")
-    return constant.data
+        raise ValueError(f"the kernel of {layer.get_friendly_name()} is no constant")
+    return constant.data if _outputs_first(layer) else constant.data.T
+
+
+def _outputs_first(layer: Any) -> bool:
+    return layer.get_type_name() == "Convolution" or layer.get_attributes()["transpose_b"]
+
+
+def _known(kernel: np.ndarray, ranges: Sequence[ActivationRange]) -> list[ActivationRange]:
+    own = kernel_sum(kernel)
+    return [r for r in ranges if abs(r.kernel_sum - own) <= _SAME * own]
 
 
 def _range_of(kernel: np.ndarray, ranges: Sequence[ActivationRange]) -> tuple[float, float]:
-    own = kernel_sum(kernel)
-    found = [r for r in ranges if abs(r.kernel_sum - own) <= _SAME * own]
+    found = _known(kernel, ranges)
     if not found:
-        raise ValueError(f"no range is known of the convolution whose kernel's magnitudes sum up to {own:g}")
+        raise ValueError(
+            f"no range is known of the convolution whose kernel's magnitudes sum up to {kernel_sum(kernel):g}"
+        )
     return min(r.smallest for r in found), max(r.largest for r in found)
 
 
-def _round_inputs(convolution: Any, span: tuple[float, float]) -> None:
+def _round_inputs(layer: Any, span: tuple[float, float]) -> None:
     from openvino import opset13 as ops
 
     smallest, largest = span
@@ -90,29 +111,29 @@ def _round_inputs(convolution: Any, span: tuple[float, float]) -> None:
         high = np.float32(max(largest, -smallest))
         low, steps = -high, 255
     ends = [ops.constant(low), ops.constant(high)]
-    kernel = _kernel(convolution)
+    kernel = kernel_of(layer)
     each = np.abs(kernel).reshape(len(kernel), -1).max(axis=1).clip(1e-12).astype(np.float32)
-    each = each.reshape(-1, *[1] * (kernel.ndim - 1))
+    each = each.reshape(-1, *[1] * (kernel.ndim - 1)) if _outputs_first(layer) else each
     sides = [ops.constant(-each), ops.constant(each)]
     rounded = (
-        ops.fake_quantize(convolution.input_value(0), *ends, *ends, steps),
-        ops.fake_quantize(convolution.input_value(1), *sides, *sides, 255),
+        ops.fake_quantize(layer.input_value(0), *ends, *ends, steps),
+        ops.fake_quantize(layer.input_value(1), *sides, *sides, 255),
     )
     for place, value in enumerate(rounded):
-        convolution.input(place).replace_source_output(value.output(0))
+        layer.input(place).replace_source_output(value.output(0))
 
 
 def as_record(ranges: Sequence[ActivationRange]) -> dict[str, Any]:
     """As a JSON file has them."""
-    return {"convolutions": [[r.kernel_sum, r.smallest, r.largest] for r in ranges]}
+    return {_KEY: [[r.kernel_sum, r.smallest, r.largest] for r in ranges]}
 
 
 def from_record(record: Mapping[str, Any]) -> tuple[ActivationRange, ...]:
     """Of such a file. Raises ValueError for what is none."""
     try:
-        ranges = tuple(ActivationRange(*map(float, row)) for row in record["convolutions"])
+        ranges = tuple(ActivationRange(*map(float, row)) for row in record[_KEY])
     except (KeyError, TypeError) as e:
-        raise ValueError(f"no ranges of convolutions ({e!r})") from e
+        raise ValueError(f"no ranges of layers ({e!r})") from e
     if not all(np.isfinite([r.kernel_sum, r.smallest, r.largest]).all() for r in ranges):
         raise ValueError("a range that is not finite")
     return ranges

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from violence_detection.backbones.registry import Backbone, PerFrame
+from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UserError
 from violence_detection.system import tensorflow_start
 
@@ -95,9 +95,7 @@ def to_judge(
         return create(kind, backbone, weights, frames, trained_with=trained_with, precision=precision)
 
     def engine(dtype: str) -> Engine:
-        if backbone.per_frame:
-            return _sharing_engine(backbone, backbone.per_frame, weights, dtype)
-        return _engine(kind, backbone, weights, frames, dtype)
+        return judging_on_cpu(backbone, weights, frames, dtype)
 
     if precision == "float32":
         return engine("float32")
@@ -112,15 +110,35 @@ def to_judge(
     return engine(as_trained if as_trained and set(trained_with) == {f"{kind}-{as_trained}"} else "float32")
 
 
-def _sharing_engine(backbone: Backbone, per_frame: PerFrame, weights: Path, dtype: str) -> Engine:
-    from violence_detection.backbones import stored_networks
+def judging_on_cpu(backbone: Backbone, weights: Path, frames: int, dtype: str) -> Engine:
+    """OpenVINO's for judging, in float32, bfloat16 or int8. Raises ValueError where a range for int8 is not known."""
+    if backbone.per_frame is None:
+        return _engine("openvino", backbone, weights, frames, dtype)
     from violence_detection.backbones.shared_frames import FrameSharingEngine
 
-    alone = replace(backbone, name=f"{backbone.name} by frame", build=per_frame.build)
+    runners = _openvino(openvino_network(backbone, weights, 1, dtype, True), _shape(backbone, 1), dtype)
+    return FrameSharingEngine(f"openvino-{dtype}", runners, backbone.per_frame)
+
+
+def openvino_network(
+    backbone: Backbone, weights: Path, frames: int, dtype: str = "float32", by_frame: bool = False
+) -> Any:
+    """The openvino.Model, kept from earlier or made now; `by_frame`: the part that sees each frame by itself.
+
+    Raises ValueError where a range for int8 is not known.
+    """
+    from violence_detection.backbones import stored_networks  # with what finds weights
+
+    if by_frame and backbone.per_frame:
+        backbone = replace(backbone, name=f"{backbone.name} by frame", build=backbone.per_frame.build)
     network = stored_networks.network(
-        alone, weights, 1, lambda: _converted(_build(alone, weights, "float32"))
+        backbone, weights, frames, lambda: _converted(_build(backbone, weights, "float32"))
     )
-    return FrameSharingEngine(f"openvino-{dtype}", _openvino(network, _shape(backbone, 1), dtype), per_frame)
+    if dtype != "int8":
+        return network
+    from violence_detection.backbones import eight_bits
+
+    return eight_bits.quantised(network, backbone.ranges)
 
 
 def _ready(kind: str) -> str:
@@ -176,15 +194,7 @@ def _engine(kind: str, backbone: Backbone, weights: Path, frames: int, dtype: st
     Raises ValueError where a convolution's range for int8 is not known.
     """
     if kind == "openvino":
-        from violence_detection.backbones import stored_networks  # with what finds weights
-
-        network = stored_networks.network(
-            backbone, weights, frames, lambda: _converted(_build(backbone, weights, "float32"))
-        )
-        if dtype == "int8":
-            from violence_detection.backbones import eight_bits
-
-            network = eight_bits.quantised(network, backbone.ranges)
+        network = openvino_network(backbone, weights, frames, dtype)
         return Engine(f"openvino-{dtype}", _openvino(network, _shape(backbone, frames), dtype))
     devices = _gpus()
     jobs_a_batch = max(1, _GPU_BATCH_PIXELS // (frames * backbone.input_size**2)) if devices else 1

