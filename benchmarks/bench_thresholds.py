@@ -1,0 +1,104 @@
+"""Whether an operating point's rate holds on a data set that neither the models nor the threshold have seen.
+
+    python train_ensemble_models.py --leave-one-dataset-out --all-clips ...       # leave_one_out_predictions.csv
+    python benchmarks/bench_thresholds.py --models MODELS --folds MODEL
+
+One JSON line, of each left-out data set as its models judge it. Thresholds and temperature are
+    left_out  those that the predictions of the other left-out sets give, as `--final-by left-out` chooses them of all
+    folds     those of MODEL, a trained ensemble of the same members that was calibrated on folds by source
+`false_alarms` and `recall` are means over sources, as the guarantees are; `clips`: of all clips.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pandas as pd
+
+from violence_detection import cli
+from violence_detection.ensemble import cross_validation
+from violence_detection.evaluation import calibrate, elsewhere, metrics
+from violence_detection.models import averaging, calibration
+from violence_detection.models.averaging import Averaging, EarlyExit
+from violence_detection.models.calibration import Calibration
+from violence_detection.training import run_folder
+
+
+def main() -> int:
+    p = cli.parser(__doc__)
+    p.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py --output")
+    p.add_argument("--folds", help="an ensemble calibrated on folds by source: a folder, or a model's name")
+    p.add_argument("--seed", type=int, default=0, help="of the left-out models, and of the draws of clips")
+    args = cli.parse(p)
+    folder = args.models / f"seed_{args.seed}"
+    rows = cross_validation.read_predictions(folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME)
+    averaged = _averaged(run_folder.read_object(args.models / elsewhere.LEFT_OUT_NAME))
+    names = [f"without_{name}" for name in sorted(set(rows.dataset))]
+    by_all = cross_validation.by_all_members(folder, names, rows, averaged)
+    by_folds = calibration.read(Path(args.folds)) if args.folds else None
+    found: dict[str, Any] = {}
+    for dataset in sorted(set(rows.dataset)):
+        judged = (rows.dataset == dataset).to_numpy()
+        others = calibrate.out_of_fold(
+            rows[~judged],
+            len(names) - 1,
+            1,
+            averaged=averaged,
+            p_by_all=None if by_all is None else by_all[~judged],
+            by_dataset=True,
+        )
+        ways = {"left_out": calibrate.fit(others, args.seed), "folds": by_folds}
+        found[dataset] = {
+            way: _rates(rows[judged], None if by_all is None else by_all[judged], averaged, fitted)
+            for way, fitted in ways.items()
+            if fitted
+        }
+    cli.print_summary({"datasets": found, "n": len(rows), "n_groups": int(rows.source_group.nunique())})
+    return 0
+
+
+def _averaged(record: dict[str, Any]) -> Averaging:
+    first = record.get(averaging.EARLY_EXIT_KEY)
+    exits = EarlyExit(first["member"], first["below"]) if first else None
+    return Averaging("members_scaled_by" in record, exits)
+
+
+def _rates(
+    rows: pd.DataFrame, by_all: np.ndarray | None, averaged: Averaging, fitted: Calibration
+) -> dict[str, Any]:
+    by_member = {name: rows[f"p_{name}"].to_numpy(float) for name in metrics.member_names(rows)}
+    settled = averaged.settled(by_member)
+    p = rows.p_violent.to_numpy(float)
+    exiting = fitted.apply(p) if settled is None else np.where(settled, p, fitted.apply(p))
+    out = {}
+    for name, point in fitted.operating_points.items():
+        said = exiting
+        if not point.get(averaging.EARLY_EXIT_KEY, True):
+            assert by_all is not None
+            assert fitted.without_exit
+            said = fitted.without_exit.apply(by_all)
+        above = said >= point["threshold"]
+        is_fight = (rows.label == metrics.FIGHT).to_numpy()
+        out[name] = {
+            "threshold": point["threshold"],
+            "false_alarms": _by_source(above[~is_fight], rows.source_group[~is_fight]),
+            "recall": _by_source(above[is_fight], rows.source_group[is_fight]),
+            "clips": [round(float(above[~is_fight].mean()), 4), round(float(above[is_fight].mean()), 4)],
+        }
+    return out
+
+
+def _by_source(above: np.ndarray, groups: Sequence[str] | pd.Series) -> float:
+    return round(float(pd.Series(above).groupby(np.asarray(groups)).mean().mean()), 4)
+
+
+if __name__ == "__main__":
+    cli.run_main(main)
