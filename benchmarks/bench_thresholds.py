@@ -6,7 +6,8 @@
 One JSON line, of each left-out data set as its models judge it. Thresholds and temperature are
     left_out  those that the predictions of the other left-out sets give, as `--final-by left-out` chooses them of all
     folds     those of MODEL, a trained ensemble of the same members that was calibrated on folds by source
-`false_alarms` and `recall` are means over sources, as the guarantees are; `clips`: of all clips.
+`false_alarms` and `recall` are means over sources, as the guarantees are; `clips`: of all clips. `ece`: the calibration
+error, ten bins, of all of them together.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pandas as pd
 from violence_detection import cli
 from violence_detection.ensemble import cross_validation
 from violence_detection.evaluation import calibrate, elsewhere, metrics
+from violence_detection.evaluation import calibration as errors
 from violence_detection.models import averaging, calibration
 from violence_detection.models.averaging import Averaging, EarlyExit
 from violence_detection.models.calibration import Calibration
@@ -45,6 +47,7 @@ def main() -> int:
     by_all = cross_validation.by_all_members(folder, names, rows, averaged)
     by_folds = calibration.read(Path(args.folds)) if args.folds else None
     found: dict[str, Any] = {}
+    p_fight: dict[str, np.ndarray] = {}
     for dataset in sorted(set(rows.dataset)):
         judged = (rows.dataset == dataset).to_numpy()
         others = calibrate.out_of_fold(
@@ -56,12 +59,19 @@ def main() -> int:
             by_dataset=True,
         )
         ways = {"left_out": calibrate.fit(others, args.seed), "folds": by_folds}
-        found[dataset] = {
-            way: _rates(rows[judged], None if by_all is None else by_all[judged], averaged, fitted)
-            for way, fitted in ways.items()
-            if fitted
-        }
-    cli.print_summary({"datasets": found, "n": len(rows), "n_groups": int(rows.source_group.nunique())})
+        found[dataset] = {}
+        for way, fitted in ways.items():
+            if fitted is None:
+                continue
+            said = _calibrated(rows[judged], averaged, fitted)
+            p_fight.setdefault(way, np.empty(len(rows)))[judged] = said
+            all_members = None if by_all is None else by_all[judged]
+            found[dataset][way] = _rates(rows[judged], said, all_members, fitted)
+    is_fight = (rows.label == metrics.FIGHT).to_numpy()
+    ece = {way: round(errors.expected_calibration_error(is_fight, p), 4) for way, p in p_fight.items()}
+    cli.print_summary(
+        {"datasets": found, "ece": ece, "n": len(rows), "n_groups": int(rows.source_group.nunique())}
+    )
     return 0
 
 
@@ -71,22 +81,25 @@ def _averaged(record: dict[str, Any]) -> Averaging:
     return Averaging("members_scaled_by" in record, exits)
 
 
-def _rates(
-    rows: pd.DataFrame, by_all: np.ndarray | None, averaged: Averaging, fitted: Calibration
-) -> dict[str, Any]:
+def _calibrated(rows: pd.DataFrame, averaged: Averaging, fitted: Calibration) -> np.ndarray:
+    """P(fight) (n,): what one member says alone, by its early exit, has its own temperature."""
     by_member = {name: rows[f"p_{name}"].to_numpy(float) for name in metrics.member_names(rows)}
-    settled = averaged.settled(by_member)
-    p = rows.p_violent.to_numpy(float)
-    exiting = fitted.apply(p) if settled is None else np.where(settled, p, fitted.apply(p))
+    p, settled = rows.p_violent.to_numpy(float), averaged.settled(by_member)
+    return fitted.apply(p) if settled is None else np.where(settled, p, fitted.apply(p))
+
+
+def _rates(
+    rows: pd.DataFrame, p_fight: np.ndarray, by_all: np.ndarray | None, fitted: Calibration
+) -> dict[str, Any]:
+    is_fight = (rows.label == metrics.FIGHT).to_numpy()
     out = {}
     for name, point in fitted.operating_points.items():
-        said = exiting
+        said = p_fight
         if not point.get(averaging.EARLY_EXIT_KEY, True):
             assert by_all is not None
             assert fitted.without_exit
             said = fitted.without_exit.apply(by_all)
         above = said >= point["threshold"]
-        is_fight = (rows.label == metrics.FIGHT).to_numpy()
         out[name] = {
             "threshold": point["threshold"],
             "false_alarms": _by_source(above[~is_fight], rows.source_group[~is_fight]),
