@@ -88,42 +88,43 @@ class EnsembleRun:
             "temperature": None,
         }
         first = len(official) + len(folds_)
+        of_folds, of_left_out = trained[len(official) : first], trained[first:]
         # folds first: the ensemble is calibrated on what they say
         judged: Mapping[str, Any] = {}
         if asked and known:
             log.info("%s: judged before", asked.folder / run_folder.FOLDS_RECORD_NAME)
             judged = known[1]
         elif asked:
-            judged = cross_validation.finish(asked, trained[len(official) : first], self._saw)
+            judged = cross_validation.finish(asked, of_folds, self._saw)
         if official:
             fields = self._write_ensemble(trained[: len(official)])
         fields |= judged
         left_out = None
         if elsewhere:
             in_set = fields["cv_by_dataset"] if asked else None
-            left_out = leave_one_out.finish(elsewhere, trained[first:], in_set, self.output, self._saw)
+            left_out = leave_one_out.finish(elsewhere, of_left_out, in_set, self.output, self._saw)
             fields |= left_out.fields
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune()
         if config.final and left_out and config.by_left_out:
-            of_folds = trained[first : first + len(elsewhere[0].jobs())]
-            fields |= self._fit_finally(
-                FinalFit(elsewhere[0], of_folds, self.final_folder, left_out.judged, judged or None)
-            )
+            seed = of_left_out[: len(elsewhere[0].jobs())]
+            fit = FinalFit(elsewhere[0], seed, self.final_folder, left_out.judged, judged or None)
+            fields |= self._fit_finally(fit)
         elif config.final and asked:
-            of_folds = trained[len(official) : first]
-            fields |= self._fit_finally(
-                FinalFit(asked, of_folds, self.final_folder, cross_validation.held_out_before(asked))
-            )
+            there = cross_validation.held_out_before(asked)
+            fields |= self._fit_finally(FinalFit(asked, of_folds, self.final_folder, there))
+        return {**fields, **self._written_up(), "generated_samples": self.pool.generated}
+
+    def _written_up(self) -> dict[str, Any]:
+        """Write the cards, and ship what is to be shipped."""
         for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
             if (folder / run_folder.ENSEMBLE_NAME).is_file():
                 model_card.write_trained(folder)
-        if config.ship:
-            made = shipping.ship(
-                self.final_folder, config.ship, self._some_clips(), self.pool.backbone_weights
-            )
-            fields["shipped"] = str(made)
-        return {**fields, "generated_samples": self.pool.generated}
+        if not self.config.ship:
+            return {}
+        clips = self._some_clips()
+        made = shipping.ship(self.final_folder, self.config.ship, clips, self.pool.backbone_weights)
+        return {"shipped": str(made)}
 
     def _some_clips(self) -> Inputs:
         """Plain clips to compare a shipped model on."""
