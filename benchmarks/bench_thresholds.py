@@ -5,7 +5,7 @@
 
 One JSON line, of each left-out data set as its models judge it. Thresholds and temperature are
     left_out  those that the predictions of the other left-out sets give, as `--final-by left-out` chooses them of all
-    folds     those of MODEL, a trained ensemble of the same members that was calibrated on folds by source
+    folds     those of MODEL, an ensemble that was calibrated on folds by source, with the same members and early exit
 `false_alarms` and `recall` are means over sources, as the guarantees are; `clips`: of all clips. `ece`: the calibration
 error, ten bins, of all of them together.
 """
@@ -26,9 +26,10 @@ import pandas as pd
 
 from violence_detection import cli
 from violence_detection.ensemble import cross_validation
+from violence_detection.errors import UserError
 from violence_detection.evaluation import calibrate, elsewhere, metrics
 from violence_detection.evaluation import calibration as errors
-from violence_detection.models import averaging, calibration
+from violence_detection.models import averaging, calibration, model_files, shipped
 from violence_detection.models.averaging import Averaging, EarlyExit
 from violence_detection.models.calibration import Calibration
 from violence_detection.training import run_folder
@@ -37,7 +38,9 @@ from violence_detection.training import run_folder
 def main() -> int:
     p = cli.parser(__doc__)
     p.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py --output")
-    p.add_argument("--folds", help="an ensemble calibrated on folds by source: a folder, or a model's name")
+    p.add_argument(
+        "--folds", type=Path, help="an ensemble calibrated on folds by source: a folder, or a model's name"
+    )
     p.add_argument("--seed", type=int, default=0, help="of the left-out models, and of the draws of clips")
     args = cli.parse(p)
     folder = args.models / f"seed_{args.seed}"
@@ -45,7 +48,7 @@ def main() -> int:
     averaged = _averaged(run_folder.read_object(args.models / elsewhere.LEFT_OUT_NAME))
     names = [f"without_{name}" for name in sorted(set(rows.dataset))]
     by_all = cross_validation.by_all_members(folder, names, rows, averaged)
-    by_folds = calibration.read(Path(args.folds)) if args.folds else None
+    by_folds = _of_folds(shipped.find(args.folds), averaged) if args.folds else None
     found: dict[str, Any] = {}
     p_fight: dict[str, np.ndarray] = {}
     for dataset in sorted(set(rows.dataset)):
@@ -73,6 +76,14 @@ def main() -> int:
         {"datasets": found, "ece": ece, "n": len(rows), "n_groups": int(rows.source_group.nunique())}
     )
     return 0
+
+
+def _of_folds(folder: Path, averaged: Averaging) -> Calibration:
+    """The calibration of the model there. Raises UserError if it averages otherwise."""
+    own = model_files.early_exit(folder)
+    if own != averaged.early_exit:
+        raise UserError(f"{folder} has the early exit {own}, the left-out models have {averaged.early_exit}")
+    return calibration.read(folder)
 
 
 def _averaged(record: dict[str, Any]) -> Averaging:

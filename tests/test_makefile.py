@@ -105,7 +105,8 @@ def test_the_recipe_of_fast_is_trained_and_measured_by_one_command(work: Path) -
     recipe = shipped[: shipped.index("--output")]
     assert calls[2][: len(recipe)] == recipe
     without_folds = calls[2][len(recipe) :]
-    assert not {"--leave-one-dataset-out", "--final", "--ship"} & set(without_folds)
+    spread = {"--cross-validate", "--leave-one-dataset-out", "--final", "--final-by", "--ship"}
+    assert not spread & set(without_folds)
     models = without_folds[without_folds.index("--output") + 1]
     assert calls[3][1:5] == ["--models", models, "--data", "/my data/combined_all/val"]
 

@@ -437,6 +437,37 @@ def test_with_folds_besides_their_figures_stand_in_the_card_and_decide_nothing(
         assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
 
 
+def test_the_first_of_several_seeds_decides_with_its_views_and_exit_and_the_card_has_them_all(
+    two_sets: Pool, tmp_path: Path
+) -> None:
+    first = LEFT_OUT.members[0]
+    config = dataclasses.replace(LEFT_OUT, seeds=2, tta=2, early_exit=first, early_exit_below=0.4)
+    output = tmp_path / "models"
+    said = _run(two_sets, output, config).run()
+    judged = [pd.read_csv(output / f"seed_{i}" / "leave_one_out_predictions.csv") for i in range(2)]
+    assert not np.allclose(judged[0].p_violent, judged[1].p_violent)
+    kept = calibration.read(output / "final")
+    assert (kept.rests_on["views"], kept.rests_on["n"]) == (2, 96)
+    by_all = cross_validation.by_all_members(
+        output / "seed_0",
+        ("without_a", "without_b"),
+        judged[0],
+        averaging.Averaging(True, EarlyExit(first, 0.4)),
+    )
+    assert by_all is not None
+    assert kept.without_exit
+    is_fight = (judged[0].label == "fight").to_numpy()
+    assert kept.without_exit.temperature == pytest.approx(temperature.fit(is_fight, by_all)[0])
+    made = storage.read_json(output / "final" / "ensemble.json")
+    parts = [storage.read_json(output / "seed_0" / n / "ensemble.json") for n in ("without_a", "without_b")]
+    for i, member in enumerate(made["members"]):
+        both = [part["members"][i]["temperature"] for part in parts]
+        assert member["temperature"] == pytest.approx(np.prod(both) ** 0.5)
+    card = (output / "final" / model_card.CARD_NAME).read_text()
+    for d in said["leave_one_dataset_out"]["datasets"]:  # the mean of both seeds
+        assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
+
+
 @pytest.mark.parametrize("change", [{"final": False}, {"leave_one_dataset_out": False}])
 def test_data_sets_that_are_not_left_out_decide_no_final_fit(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"--final-by left-out needs --final and --leave-one-dataset-out"):

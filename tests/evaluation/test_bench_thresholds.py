@@ -13,7 +13,11 @@ import pytest
 
 from benchmarks import bench_thresholds
 from violence_detection.ensemble import cross_validation
+from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere
+from violence_detection.models import averaging
+from violence_detection.models.averaging import EarlyExit
+from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 
@@ -42,6 +46,48 @@ def _run(
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+def _of_folds(folder: Path) -> Path:
+    """A model with a threshold of its own."""
+    point = {"threshold": 0.25, "false_alarm_rate": 0.0, "recall": 1.0, "guarantee": {}}
+    rests_on = {"what": "folds", "n": 9, "n_groups": 9}
+    calibrated = Calibration(1.0, rests_on, {"low_false_alarm": point}).record()
+    member: dict[str, Any] = {"name": "kernel", "model": "kernel/best_model.safetensors", "weight": 1.0}
+    (folder / "kernel").mkdir(parents=True)
+    (folder / member["model"]).touch()
+    record = {"members": [member], run_folder.CALIBRATION_KEY: calibrated}
+    storage.write_json(folder / run_folder.ENSEMBLE_NAME, record)
+    return folder
+
+
+def test_with_an_early_exit_points_below_it_are_of_all_members(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = _predictions(surer=0.0).assign(fold=lambda f: f.dataset.map({"a": 0, "b": 1, "c": 2}))
+    first = (rows.p_kernel * 0.3).where(rows.p_kernel < 0.6, rows.p_kernel)  # sure of peace, of fights too
+    rows["p_first"] = first
+    both = averaging.Averaging(True, EarlyExit("first", 0.3))
+    members = [{"name": n, "weight": 0.5} for n in ("kernel", "first")]
+    for name in ("without_a", "without_b", "without_c"):
+        storage.write_json(tmp_path / "seed_0" / name / run_folder.ENSEMBLE_NAME, {"members": members})
+    by_member = {n: rows[f"p_{n}"].to_numpy() for n in ("kernel", "first")}
+    rows["p_violent"] = averaging.together(by_member, [0.5, 0.5], both)
+    rows.to_csv(tmp_path / "seed_0" / cross_validation.LEFT_OUT_PREDICTIONS_NAME, index=False)
+    exits = {"early_exit": both.exit_record(), "members_scaled_by": "the others"}
+    storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, exits)
+    found = _run(tmp_path, monkeypatch, capsys)["datasets"]
+    by_all = averaging.together(by_member, [0.5, 0.5], both.without_exit())
+    assert not np.allclose(by_all, rows.p_violent)
+    for name, ways in found.items():
+        point = ways["left_out"]["high_recall"]
+        assert point["recall"] >= 0.85
+        assert point["threshold"] < 0.3, "where the exit would decide"
+        is_fight = (rows.label == "fight") & (rows.dataset == name)
+        assert point["recall"] == pytest.approx(point["clips"][1], abs=1e-4), "a clip a source"
+        assert is_fight.sum() > 0
+    with pytest.raises(UserError, match="early exit"):
+        _run(tmp_path, monkeypatch, capsys, "--folds", str(_of_folds(tmp_path / "of_folds")))
+
+
 def test_a_set_is_judged_by_what_the_others_and_by_what_folds_have_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -49,15 +95,7 @@ def test_a_set_is_judged_by_what_the_others_and_by_what_folds_have_chosen(
     rows = _predictions(surer=2.0)
     rows.to_csv(tmp_path / "seed_0" / cross_validation.LEFT_OUT_PREDICTIONS_NAME, index=False)
     storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, {"datasets": []})
-    folds = tmp_path / "of_folds"
-    point = {"threshold": 0.25, "false_alarm_rate": 0.0, "recall": 1.0, "guarantee": {}}
-    calibrated = {"temperature": 1.0, "rests_on": {}, "operating_points": {"low_false_alarm": point}}
-    member: dict[str, Any] = {"name": "kernel", "model": "kernel/best_model.safetensors", "weight": 1.0}
-    (folds / "kernel").mkdir(parents=True)
-    (folds / member["model"]).touch()
-    storage.write_json(
-        folds / run_folder.ENSEMBLE_NAME, {"members": [member], run_folder.CALIBRATION_KEY: calibrated}
-    )
+    folds = _of_folds(tmp_path / "of_folds")
     found = _run(tmp_path, monkeypatch, capsys, "--folds", str(folds))
     peace = rows[rows.label == "nonfight"]
     for name, ways in found["datasets"].items():

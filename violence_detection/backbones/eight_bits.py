@@ -57,9 +57,17 @@ def quantised(network: Any, ranges: Sequence[ActivationRange]) -> Any:
 
     Raises ValueError for a convolution whose range is not known.
     """
-    known = [layer for layer in dense_layers(network) if _known(kernel_of(layer), ranges)]
-    for layer in [*convolutions(network), *known]:
-        _round_inputs(layer, _range_of(kernel_of(layer), ranges))
+    for layer in convolutions(network):
+        found = _known(kernel_of(layer), ranges)
+        if not found:
+            own = kernel_sum(kernel_of(layer))
+            raise ValueError(
+                f"no range is known of the convolution whose kernel's magnitudes sum up to {own:g}"
+            )
+        _round_inputs(layer, found)
+    for layer in dense_layers(network):
+        if found := _known(kernel_of(layer), ranges):
+            _round_inputs(layer, found)
     return network
 
 
@@ -71,7 +79,12 @@ def convolutions(network: Any) -> list[Any]:
 def dense_layers(network: Any) -> list[Any]:
     """The products with a constant matrix of an openvino.Model."""
     products = [op for op in network.get_ordered_ops() if op.get_type_name() == "MatMul"]
-    return [op for op in products if op.input_value(1).get_node().get_type_name() == "Constant"]
+    kernels = [op.input_value(1).get_node() for op in products]
+    return [
+        op
+        for op, kernel in zip(products, kernels, strict=True)
+        if kernel.get_type_name() == "Constant" and len(kernel.get_output_shape(0)) == 2
+    ]
 
 
 def kernel_of(layer: Any) -> np.ndarray:
@@ -91,19 +104,10 @@ def _known(kernel: np.ndarray, ranges: Sequence[ActivationRange]) -> list[Activa
     return [r for r in ranges if abs(r.kernel_sum - own) <= _SAME * own]
 
 
-def _range_of(kernel: np.ndarray, ranges: Sequence[ActivationRange]) -> tuple[float, float]:
-    found = _known(kernel, ranges)
-    if not found:
-        raise ValueError(
-            f"no range is known of the convolution whose kernel's magnitudes sum up to {kernel_sum(kernel):g}"
-        )
-    return min(r.smallest for r in found), max(r.largest for r in found)
-
-
-def _round_inputs(layer: Any, span: tuple[float, float]) -> None:
+def _round_inputs(layer: Any, ranges: Sequence[ActivationRange]) -> None:
     from openvino import opset13 as ops
 
-    smallest, largest = span
+    smallest, largest = min(r.smallest for r in ranges), max(r.largest for r in ranges)
     # unsigned behind a rectifier, else as far down as up, as the instructions take them
     if smallest >= 0:
         low, high, steps = np.float32(0), np.float32(max(largest, 1e-6)), 256

@@ -35,7 +35,8 @@ TOLERANCE = 0.01
 #: The same of features that a model is to judge with; 1.2 to 2.4 % is what bfloat16 makes of I3D's. And how far
 #: P(fight) of a network that judges by itself may be off in 8 bits.
 JUDGING_TOLERANCE = 0.05
-#: The same of features in 8 bits, for heads of which it was measured; 5 to 10 % is what they make of I3D's.
+#: The same of features in 8 bits, for heads of which it was measured; 5 to 10 % is what they make of I3D's,
+#: 2 to 4 % of DINOv2's.
 EIGHT_BIT_TOLERANCE = 0.1
 
 #: Images of a real clip, stream -> (T, S, S, 3) uint8, made only if they are needed; empty if no clip can be read.

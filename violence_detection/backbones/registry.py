@@ -111,10 +111,10 @@ class Backbone:
     `gmacs`: billions of multiply-adds for one clip or variant, of those that need so many that the rough estimates
     of images do not hold; 0: they do. `bfloat16`: P(fight) of models trained on its float32 features was measured to
     hold in bfloat16 (docs/results.md, What judging costs), so that it may judge in it. `per_frame`: how windows that
-    have frames in common share what is made of these, where they can. `ranges`: of its convolutions, with which it may
-    judge in 8 bits; empty: it may not. `length_counts`: the length of a clip's features, 0 to 1, says how much they
-    tell, to heads that compare clips; of others only the direction counts. `shows_places`: features tell where a clip
-    was taken; those of people alone do not.
+    have frames in common share what is made of these, where they can. `ranges`: of its convolutions and dense
+    layers, with which it may judge in 8 bits; empty: it may not. `length_counts`: the length of a clip's features, 0 to
+    1, says how much they tell, to heads that compare clips; of others only the direction counts. `shows_places`:
+    features tell where a clip was taken; those of people alone do not.
     """
 
     name: str

@@ -53,13 +53,13 @@ class EnsembleConfig(BaseConfig):
         False,
         "train the members on every labelled clip, train, selection and val together, for as many steps as the folds "
         "of a cross-validation of all clips say (--cross-validate K, without it 5; made first unless they are there) "
-        "-> final/. Only the folds' accuracy is then known; val is spent",
+        "-> final/. Only their accuracy is then known; val is spent",
     )
     final_by: str = option(
         "folds",
         "with --final: what says how many steps, temperatures and thresholds: the folds, or (with "
-        "--leave-one-dataset-out) the data sets left out, so that thresholds are for videos of places that the model "
-        "has not seen; folds are then made for their figures alone, if --cross-validate K is given",
+        "--leave-one-dataset-out) the data sets left out, of the first seed, so that thresholds are for videos of "
+        "places that the model has not seen; folds are then made for their figures alone, with --cross-validate K",
         choices=("folds", "left-out"),
     )
     ship: str | None = option(

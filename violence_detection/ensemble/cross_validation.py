@@ -236,7 +236,7 @@ def held_out_before(plan: CrossValidation) -> HeldOut:
     """What `finish` has written for the same plan, which it must have."""
     known = judged_before(plan)
     assert known, "these folds have been judged"
-    return HeldOut(known[0], known[1][TEMPERATURES_KEY])
+    return HeldOut(known[0], known[1].get(TEMPERATURES_KEY))
 
 
 def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:

@@ -95,7 +95,7 @@ def out_of_fold(
     p_by_all: np.ndarray | None = None,
     by_dataset: bool = False,
 ) -> CalibrationBasis:
-    """The out-of-fold predictions of a cross-validation with the model's own clips, settings and members.
+    """Predictions of clips held out by models with the model's own clips, settings and members: by folds, or data sets.
 
     `p_by_all` (n,): what their averages are without the early exit, if `averaged` has one. `by_dataset`: each fold
     held out a data set.

@@ -29,7 +29,7 @@ _EPOCH = {
     "last": "the last of a number fixed beforehand",
 }
 _AT_ONCE = "none: fitted at once"
-_STEPS = "after the number of steps that folds by source chose"
+_STEPS = "after the number of steps that folds by source, or data sets left out, chose"
 _OVERLAPS = ("same_clip", "near_copy")
 
 

@@ -182,8 +182,11 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "cross_validation": run.folds_in_words,
         "final_fit": bool(run.final_fit),
         "folds_by_dataset": _folds_by_dataset(run) if run.final_fit else [],
+        "folds_are_data_sets": run.folds_are_data_sets,
         "by_left_out": bool(run.final_fit.get(run_folder.BY_LEFT_OUT_KEY)),
-        "left_out": [] if run.folds_are_data_sets else _left_out_sets(run),
+        "left_out": []
+        if run.folds_are_data_sets and len(run.left_out.get("seeds", ())) < 2
+        else _left_out_sets(run),
         "points": _points(run),
     }
 
