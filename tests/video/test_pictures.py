@@ -93,6 +93,13 @@ def test_what_stands_still_is_mid_grey_and_what_moves_is_not() -> None:
     assert (np.abs(moving.astype(int) - 127) > 0).sum() == 12 * 2 * 3
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 31, 32, 33])
+def test_what_stands_still_is_the_median_of_any_number_of_frames(count: int) -> None:
+    frames = np.random.default_rng(count).integers(0, 256, (count, 6, 5, 3)).astype(np.uint8)
+    still = np.floor(np.median(frames, axis=0))  # of two in the middle the lower whole number between them
+    np.testing.assert_array_equal(pictures.without_still(frames), np.clip(frames - still + 127, 0, 255))
+
+
 def test_the_crop_shows_the_part_that_moves_from_the_larger_picture(tmp_path: Path) -> None:
     """A bright square wanders in the lower right quarter of a noisy picture."""
     rng = np.random.default_rng(0)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from violence_detection.features.config import FeatureConfig
-from violence_detection.video import decode, sampling, window_pictures
+from violence_detection.video import augment, decode, pictures, sampling, window_pictures, writer
 from violence_detection.video.augment import PLAIN
+from violence_detection.video.config import ClipConfig
 from violence_detection.video.window_pictures import Viewer, WindowPlan
 
 CONFIG = replace(FeatureConfig(), streams=("rgb",), frames=4, window_s=1.0)
@@ -30,3 +35,44 @@ def test_whole_frames_are_the_smallest_that_show_nothing_but_the_video() -> None
         frames = list(plan.seen(kept).whole_frames())
         assert len(frames) == len(plan.frames)
         assert {frame.shape for frame in frames} == {(side, side, 3)}
+
+
+class _Counted:
+    """Stands for pictures.keeper: notes how often frames are shrunk to each size."""
+
+    def __init__(self) -> None:
+        self.made: Counter[int] = Counter()
+
+    def __call__(self, size: int, config: ClipConfig) -> Callable[[np.ndarray], np.ndarray]:
+        def make(frame: np.ndarray) -> np.ndarray:
+            self.made[size] += 1
+            return pictures.resize(frame, size)
+
+        return make
+
+
+@pytest.mark.parametrize(("side", "sizes_at_once"), [(64, 0), (600, 2)])
+def test_a_frame_is_shrunk_to_the_sizes_that_are_asked_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, sizes_at_once: int
+) -> None:
+    """A small one when a viewer looks at it, a large one at once, and neither for viewers who look at other frames."""
+    counted = _Counted()
+    monkeypatch.setattr(pictures, "keeper", counted)
+    few, many = replace(CONFIG, frames=3), replace(CONFIG, frames=24, span_s=0.5)
+    viewers = [Viewer(16, many), Viewer(24, few)]
+    path = tmp_path / "clip.mp4"
+    writer.write(path, 25.0, (np.full((side, side, 3), 9 * t, np.uint8) for t in range(25)), "mp4v")
+    info = decode.probe(path)
+    windows = sampling.sliding_windows(info, 1.0, 0.5)
+    (seen,) = window_pictures.of_file(path, info, windows, viewers, "clip", [PLAIN])
+    assert len(counted.made) == sizes_at_once
+    shown = [seen.pictures(n, PLAIN)["rgb"] for n in (0, 1)]
+    assert [len(s) for s in shown] == [24, 3]
+    seen_by_many = len(
+        {*sampling.sample(info, windows[0], augment.draw(0, "clip", PLAIN), many).base.tolist()}
+    )
+    # the smallest of every frame, where it is large: by it a window is still or not
+    assert counted.made[24] == 3
+    assert counted.made[16] == (seen_by_many if side == 64 else len(seen._frames))
+    frames, _ = [*seen.whole_frames()], [*seen.whole_frames()]
+    assert len(frames) == len(seen._frames) == counted.made[16]

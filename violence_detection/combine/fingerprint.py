@@ -92,7 +92,8 @@ def along(path: Path) -> list[tuple[int, str]]:
     if not plans[0]:
         return [(0, "")]
     whole = {start: plan for start, plan in plans.items() if len(plan) == len(plans[0])}
-    found = decode.read_groups(path, info, (frozenset(plan) for plan in whole.values()), shrink)
+    groups = (frozenset(plan) for plan in whole.values())
+    found = decode.read_groups(path, info, groups, lambda picture, _: shrink(picture))
     return [
         (start, from_frames([frames[i] for i in plan]))
         for (start, plan), frames in zip(whole.items(), found, strict=True)

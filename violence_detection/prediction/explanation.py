@@ -176,7 +176,7 @@ def _shown(
     """For each window the frames in the middle of its moments, with their times."""
     numbers = [sampling.sample_indices(info.n_frames, MOMENTS, w.start, w.length).tolist() for w in windows]
     groups = [frozenset(found) for found in numbers]
-    decoded = decode.read_groups(path, info, groups, lambda frame: fitted(frame, _SHOWN_HEIGHT))
+    decoded = decode.read_groups(path, info, groups, lambda frame, _: fitted(frame, _SHOWN_HEIGHT))
     for found, frames in zip(numbers, decoded, strict=True):
         yield [(info.start_s + n / info.fps, frames[n]) for n in found]
 

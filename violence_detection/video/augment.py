@@ -157,7 +157,7 @@ class Augmenter:
         )
         self._identity = replace(d, noise_seed=0) == only_time
         self._draw, self._size = d, size
-        self._maps = _maps(_matrix(d, size), size)
+        self._maps = None if self._identity else _maps(_matrix(d, size), size)
         # written anew for each frame, which is faster than new memory for each
         self._packed, self._warped = (np.empty((size, size, 4), np.uint8) for _ in range(2))
         self._box = _erase_box(d, size)
@@ -197,6 +197,7 @@ class Augmenter:
         return warped
 
     def _warp(self, image: np.ndarray) -> np.ndarray:
+        assert self._maps
         return cv2.remap(
             image, *self._maps, cv2.INTER_LINEAR, dst=self._warped, borderMode=cv2.BORDER_REPLICATE
         )

@@ -201,12 +201,13 @@ def read_groups(
     path: Path,
     info: VideoInfo | PacketTiming,
     groups: Iterable[frozenset[int]],
-    transform: Callable[[Frame], Any] | None = None,
+    transform: Callable[[Frame, int], Any] | None = None,
 ) -> Iterator[dict[int, Any]]:
     """Decode a video of any length once, yielding the frames of each group as soon as its last frame is read.
 
     Groups are frame numbers below `info.n_frames`, ordered by their first and by their last frame; they are asked for
-    when they are due, and only frames that they need are held. `info` is what `probe` found, or `packet_timing`.
+    when they are due, and only frames that they need are held, as `transform` makes them of the picture and its number
+    in the order of decoding. `info` is what `probe` found, or `packet_timing`.
     Raises UnreadableVideo if the file ends before the last is complete; with packet timing DecodesOtherwise as soon as
     that shows to be wrong, for which the file is read to its end.
     """
@@ -223,7 +224,8 @@ def read_groups(
                 waiting.append(following)
                 following = next(coming, None)
             if any(count in needed for _, needed in waiting):
-                held[count] = reader.picture(frame, transform)
+                picture = reader.picture(frame, None)
+                held[count] = transform(picture, count) if transform else picture
             while waiting and count >= max(waiting[0][1]):
                 group, _ = waiting.popleft()
                 yield {i: held[info.decoded(i)] for i in group}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +17,8 @@ from violence_detection.video.config import ClipConfig
 KeptAs: TypeAlias = tuple[int, int, bool]
 #: What is kept of a decoded frame, for all who look at it.
 Kept: TypeAlias = Mapping[KeptAs, Any]
+#: Bytes of the largest frame that is held as it was decoded (640 x 480 pixels have 0.92 million).
+_MOST_HELD = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,50 @@ class Viewer:
         return pictures.draws_of(clip_id, variants, self.config)
 
 
-def keeper(viewers: Sequence[Viewer]) -> Callable[[np.ndarray], Kept]:
-    """What is kept of a frame (H, W, 3) uint8: it is shrunk at once, so that memory stays small."""
+class FrameInSizes(Mapping[KeptAs, Any]):
+    """A decoded frame as several viewers see it.
+
+    Few frames are seen by all of them, so a size is made when it is first asked for. That needs the frame: one that is
+    too large to be held, or has one viewer, is shrunk at once, to the sizes in `asked`.
+    """
+
+    def __init__(
+        self, frame: np.ndarray, makers: Mapping[KeptAs, Callable[[np.ndarray], Any]], asked: Iterable[KeptAs]
+    ):
+        held = len(makers) > 1 and frame.nbytes <= _MOST_HELD
+        self._frame = frame if held else None
+        self._makers = makers if held else {kept_as: makers[kept_as] for kept_as in asked}
+        self._made = {} if held else {kept_as: make(frame) for kept_as, make in self._makers.items()}
+
+    def __getitem__(self, kept_as: KeptAs) -> Any:
+        if kept_as not in self._made and self._frame is not None:
+            self._made[kept_as] = self._makers[kept_as](self._frame)
+        return self._made[kept_as]
+
+    def __iter__(self) -> Iterator[KeptAs]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def keeper(viewers: Sequence[Viewer]) -> Callable[..., Kept]:
+    """What is kept of a frame (H, W, 3) uint8: it is shrunk at once, so that memory stays small, unless it is small.
+
+    What is returned takes a frame and, where it is known, in which sizes it will be asked for.
+    """
     makers = {viewer.kept_as: pictures.keeper(viewer.size, viewer.config) for viewer in viewers}
-    return lambda frame: {kept_as: make(frame) for kept_as, make in makers.items()}
+    plainest = _plainest(viewers)
+
+    def keep(frame: np.ndarray, asked: Collection[KeptAs] | None = None) -> Kept:
+        return FrameInSizes(frame, makers, makers if asked is None else {*asked, plainest})
+
+    return keep
+
+
+def _plainest(viewers: Sequence[Viewer]) -> KeptAs:
+    """How the viewer of the smallest frames has them; of those that are not letterboxed, where there are such."""
+    return min((viewer.kept_as for viewer in viewers), key=lambda kept: (kept[2], kept[:2]))
 
 
 class WindowPlan:
@@ -53,54 +95,57 @@ class WindowPlan:
         viewers: Sequence[Viewer],
         draws: Sequence[Mapping[str, Draw]],
     ):
-        self.window, self._viewers, self._draws = window, viewers, draws
-        self._samplings = [
+        self.window, self.viewers, self.draws = window, viewers, draws
+        self.samplings = [
             {v: sampling.sample(info, window, d, viewer.config) for v, d in by_variant.items()}
             for viewer, by_variant in zip(viewers, draws, strict=True)
         ]
-        self.frames = frozenset[int]().union(*(s.frames for by in self._samplings for s in by.values()))
+        self.by_viewer = [frozenset[int]().union(*(s.frames for s in by.values())) for by in self.samplings]
+        self.frames = frozenset[int]().union(*self.by_viewer)
+
+    def decoded(self, info: decode.VideoInfo) -> dict[KeptAs, frozenset[int]]:
+        """Which of the frames that decode are asked for in each size."""
+        asked: dict[KeptAs, set[int]] = {viewer.kept_as: set() for viewer in self.viewers}
+        for viewer, frames in zip(self.viewers, self.by_viewer, strict=True):
+            asked[viewer.kept_as].update(info.decoded(number) for number in frames)
+        return {kept_as: frozenset(frames) for kept_as, frames in asked.items()}
 
     def seen(self, frames: Mapping[int, Kept]) -> SeenWindow:
         """The window with its frames, by number."""
-        return SeenWindow(self.window, self._viewers, self._draws, self._samplings, frames)
+        return SeenWindow(self, frames)
 
 
 class SeenWindow:
     """A window with the frames that it needs. Pictures are made when they are asked for, one view at a time."""
 
-    def __init__(
-        self,
-        window: sampling.Window,
-        viewers: Sequence[Viewer],
-        draws: Sequence[Mapping[str, Draw]],
-        samplings: Sequence[Mapping[str, sampling.Sampling]],
-        frames: Mapping[int, Kept],
-    ):
-        self.window = window
-        self._viewers, self._draws, self._samplings, self._frames = viewers, draws, samplings, frames
+    def __init__(self, plan: WindowPlan, frames: Mapping[int, Kept]):
+        self._plan, self._frames = plan, frames
         self._whole: dict[int, pictures.Pictures] = {}
+
+    @property
+    def window(self) -> sampling.Window:
+        return self._plan.window
 
     def changed(self, change: Callable[[Mapping[int, Kept]], Mapping[int, Kept]]) -> SeenWindow:
         """The same window with other frames under the same numbers."""
-        return SeenWindow(self.window, self._viewers, self._draws, self._samplings, change(self._frames))
+        return SeenWindow(self._plan, change(self._frames))
 
     def whole_frames(self) -> Iterator[np.ndarray]:
         """All its frames as the viewer of the smallest ones has them, (F, F, 3) uint8, in no order.
 
         None of those that are letterboxed, where there are others.
         """
-        smallest = min((viewer.kept_as for viewer in self._viewers), key=lambda kept: (kept[2], kept[:2]))
-        return (pictures.whole_of(kept[smallest]) for kept in self._frames.values())
+        plainest = _plainest(self._plan.viewers)
+        return (pictures.whole_of(kept[plainest]) for kept in self._frames.values())
 
     def pictures(self, viewer: int, variant: str) -> dict[str, np.ndarray]:
         """What that viewer sees of it: {stream: (T, S, S, 3) uint8}."""
-        size, config = self._viewers[viewer].size, self._viewers[viewer].config
-        kept_as = self._viewers[viewer].kept_as
-        frames = {number: kept[kept_as] for number, kept in self._frames.items()}
+        plan, looks = self._plan, self._plan.viewers[viewer]
+        frames = {number: self._frames[number][looks.kept_as] for number in plan.by_viewer[viewer]}
         if viewer not in self._whole:
-            self._whole[viewer] = pictures.whole_pictures(frames, size)
-        sample, draw = self._samplings[viewer][variant], self._draws[viewer][variant]
-        return pictures.images(frames, sample, draw, size, config, self._whole[viewer])
+            self._whole[viewer] = pictures.whole_pictures(frames, looks.size)
+        sample, draw = plan.samplings[viewer][variant], plan.draws[viewer][variant]
+        return pictures.images(frames, sample, draw, looks.size, looks.config, self._whole[viewer])
 
 
 def of_file(
@@ -119,11 +164,18 @@ def of_file(
     draws = [viewer.draws(clip_id, variants) for viewer in viewers]
     found = info.info if isinstance(info, decode.PacketTiming) else info
     plans: list[WindowPlan] = []  # those that are decoded, few at a time
+    asked: list[Mapping[KeptAs, frozenset[int]]] = []  # in which sizes each of them asks for frames
+    keep = keeper(viewers)
 
     def groups() -> Iterator[frozenset[int]]:
         for window in windows:
             plans.append(WindowPlan(window, found, viewers, draws))
+            asked.append(plans[-1].decoded(found))
             yield plans[-1].frames
 
-    for frames in decode.read_groups(path, info, groups(), keeper(viewers)):
+    def kept(frame: np.ndarray, decoded: int) -> Kept:
+        return keep(frame, {size for sizes in asked for size, those in sizes.items() if decoded in those})
+
+    for frames in decode.read_groups(path, info, groups(), kept):
+        del asked[0]
         yield plans.pop(0).seen(frames)

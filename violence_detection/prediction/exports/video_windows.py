@@ -97,9 +97,8 @@ def windows(
     if not spans:
         raise CannotJudge(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
-    needed = [{int(info.shown[n]) for s in plan.values() for n in s.frames} for plan in plans]
-    kept_as = sorted({(side, i["letterbox"]) for i in inputs for side in i["kept_sides"]})
-    frames = _frames(path, needed, kept_as)
+    needed = [_asked(plan, inputs, info.shown) for plan in plans]
+    frames = _frames(path, needed)
     for span, plan, kept in zip(spans, plans, frames, strict=True):
         at = {n: kept[int(info.shown[n])] for s in plan.values() for n in s.frames}
         start_s = span.start / info.fps
@@ -128,12 +127,28 @@ def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
     return sample(info, span, plain, config)
 
 
+def _asked(
+    plan: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], shown: Any
+) -> dict[int, set[tuple[int, bool]]]:
+    """The frames that a window needs, and as what: {frame: {(side, letterboxed)}}."""
+    asked: dict[int, set[tuple[int, bool]]] = {}
+    for i in inputs:
+        for number in plan[i["name"]].frames:
+            sizes = asked.setdefault(int(shown[number]), set())
+            sizes.update((side, i["letterbox"]) for side in i["kept_sides"])
+    return asked
+
+
 def _frames(
-    path: Path | str, needed: Sequence[set[int]], kept_as: Sequence[tuple[int, bool]]
+    path: Path | str, needed: Sequence[Mapping[int, set[tuple[int, bool]]]]
 ) -> Iterator[dict[int, dict[tuple[int, bool], np.ndarray]]]:
     """For each window {frame: {(side, letterboxed): (side, side, 3) uint8 RGB}} of what it needs, in one pass."""
     video = cv2.VideoCapture(str(path))
-    wanted, kept, number = set().union(*needed), {}, -1
+    wanted: dict[int, set[tuple[int, bool]]] = {}
+    for asked in needed:
+        for n, sizes in asked.items():
+            wanted.setdefault(n, set()).update(sizes)
+    kept, number = {}, -1
     for window, later in enumerate(needed):
         while number < max(later):
             if not video.grab():
@@ -144,7 +159,7 @@ def _frames(
                 if not there:
                     raise CannotJudge(f"{path}: frame {number} cannot be shown")
                 frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                kept[number] = {(side, box): _shrunk(frame, side, box) for side, box in kept_as}
+                kept[number] = {(side, box): _shrunk(frame, side, box) for side, box in wanted[number]}
         yield {n: kept[n] for n in later}
         oldest = min((min(n) for n in needed[window + 1 :]), default=0)
         kept = {n: sized for n, sized in kept.items() if n >= oldest}
