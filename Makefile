@@ -63,7 +63,7 @@ roadmap: $(VENV)/.installed
 # What the shipped models are made with. Clips that cannot be read are named and left out (exit 1).
 RECIPE_fast := --backbone i3d_pictures --streams rgb --augment 1 --members i3d_tuned --keep-pretrained 0.25 \
 	--selection-fraction 0.01
-RECIPE_accurate := --backbone i3d_actions,dinov2_spread,movenet_poses,i3d_pictures --streams rgb,moving --augment 1 \
+RECIPE_accurate := --backbone i3d_actions,i3d_movements,dinov2_spread,movenet_poses,i3d_pictures --streams rgb --augment 1 \
 	--members kernel,i3d_tuned --landmarks 1280 --early-exit i3d_tuned --early-exit-below 0.1 \
 	--selection-fraction 0.01
 

@@ -73,7 +73,11 @@ def test_the_demos_take_a_folder_with_spaces(work: Path, target: str, name: str)
     ("name", "backbones", "members"),
     [
         ("fast", "i3d_pictures", "i3d_tuned"),
-        ("accurate", "i3d_actions,dinov2_spread,movenet_poses,i3d_pictures", "kernel,i3d_tuned"),
+        (
+            "accurate",
+            "i3d_actions,i3d_movements,dinov2_spread,movenet_poses,i3d_pictures",
+            "kernel,i3d_tuned",
+        ),
     ],
 )
 def test_a_shipped_model_is_made_from_raw_clips_by_one_command(

@@ -131,6 +131,18 @@ def test_actions_are_the_published_classifier_of_the_same_features(
     np.testing.assert_allclose(classes, logits - logits.mean(axis=1, keepdims=True), rtol=1e-4, atol=1e-3)
 
 
+def test_movements_are_the_actions_of_smaller_pictures_of_what_moves(tmp_path: Path) -> None:
+    backbone = registry.get("i3d_movements")
+    assert (
+        backbone.sampling.taken(("rgb",)) == backbone.sampling.taken(("rgb", "crop", "moving")) == ("moving",)
+    )
+    model = backbone.build(seeded_i3d.write(tmp_path / "weights"))
+    assert model.input_shape == (None, backbone.input_size, backbone.input_size, 3)
+    frames = _waves()[:, :160, :160].astype(np.float32)
+    same = i3d.build_network(["i3d_actions"], seeded_i3d.weights(), 160)(frames)
+    np.testing.assert_array_equal(np.asarray(model(frames)), np.asarray(same))
+
+
 def test_i3d_gives_the_features_of_the_published_weights() -> None:
     path = published_weights.of("i3d")
     values = np.asarray(registry.get("i3d").build(path)(_waves().astype(np.float32)))

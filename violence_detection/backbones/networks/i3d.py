@@ -6,7 +6,8 @@ three times, so F consecutive frames give ceil(F / 8) steps. The features are wh
 
 `i3d_steady` are the same features of the middle 2.6 s of a window, at about half the rate that it was trained at, so
 that a movement looks as quick in a long clip as in a short one. `i3d_actions` are the logits of the published
-classifier there, less their mean: how like each of the 400 actions of Kinetics a step looks.
+classifier there, less their mean: how like each of the 400 actions of Kinetics a step looks. `i3d_movements` are the
+same of what moves alone, in smaller pictures.
 
 `i3d_local` stops two modules earlier and takes the strongest response of `Mixed_4f` over its 14 x 14 positions: a
 fight that fills a small part of a surveillance picture is not averaged away, and ceil(F / 4) steps remain.
@@ -18,6 +19,7 @@ batch normalisation folded into the convolution before it, where it stays as it 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -32,10 +34,18 @@ if TYPE_CHECKING:
     import numpy as np
 
 INPUT_SIZE = 224
+#: Of `i3d_movements`: half the pixels, which tell of a movement as much (docs/decisions.md, What travels).
+MOVEMENTS_SIZE = 160
 #: A convolution with what follows it: (input, filters, kernel, name, stride) to its output.
 _Unit: TypeAlias = Callable[..., "keras.KerasTensor"]
 #: The module whose output each backbone's features are made of.
-_ENDS = {"i3d": "Mixed_5c", "i3d_steady": "Mixed_5c", "i3d_actions": "Mixed_5c", "i3d_local": "Mixed_4f"}
+_ENDS = {
+    "i3d": "Mixed_5c",
+    "i3d_steady": "Mixed_5c",
+    "i3d_actions": "Mixed_5c",
+    "i3d_movements": "Mixed_5c",
+    "i3d_local": "Mixed_4f",
+}
 _CLASSES = 400
 _CLASSIFIER = "Logits/Conv3d_0c_1x1"
 #: The streams that it has been shown to gain from.
@@ -61,11 +71,13 @@ _POOLS = {
 }
 
 
-def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None) -> keras.Model:
-    """A model from the RGB frames of one clip (F, 224, 224, 3), values 0..255, to the features of these backbones.
+def build_network(
+    names: Sequence[str], weights: Mapping[str, np.ndarray] | None, size: int = INPUT_SIZE
+) -> keras.Model:
+    """A model from the RGB frames of one clip (F, S, S, 3), values 0..255, to the features of these backbones.
 
-    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_steady`: the same.
-    `i3d_actions`: (ceil(F / 8), 400), the logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F /
+    `i3d`: (ceil(F / 8), 1024) float32, the mean of `Mixed_5c` over positions. `i3d_steady`: the same. `i3d_actions` and
+    `i3d_movements`: (ceil(F / 8), 400), the logits of that mean, less the mean over the classes. `i3d_local`: (ceil(F /
     4), 832), the maximum of `Mixed_4f` over positions. One name gives one output, several a list in their order. The
     first axis is time where other backbones have a batch. `weights`: published arrays by name; None leaves the initial
     values (for tests of the structure only). Raises UserError if one is missing or has another shape.
@@ -73,7 +85,7 @@ def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None
     import keras
     from keras import layers, ops
 
-    frames, modules = _trunk({_ENDS[name] for name in names})
+    frames, modules = _trunk({_ENDS[name] for name in names}, size)
 
     def mean() -> keras.KerasTensor:
         return ops.mean(modules[_ENDS["i3d"]], axis=(2, 3))
@@ -86,6 +98,7 @@ def build_network(names: Sequence[str], weights: Mapping[str, np.ndarray] | None
         "i3d": mean,
         "i3d_steady": mean,
         "i3d_actions": actions,
+        "i3d_movements": actions,
         "i3d_local": lambda: ops.max(modules[_ENDS["i3d_local"]], axis=(2, 3)),
     }
     outputs = [ops.squeeze(found[name](), 0) for name in names]
@@ -136,12 +149,12 @@ def folded(model: keras.Model, weights: Mapping[str, np.ndarray]) -> list[np.nda
     return found
 
 
-def _trunk(ends: set[str]) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
+def _trunk(ends: set[str], size: int) -> tuple[keras.KerasTensor, dict[str, keras.KerasTensor]]:
     """The input, and the outputs (1, steps, height, width, C) float32 of the modules named, up to the last of them."""
     import keras
     from keras import layers, ops
 
-    frames = keras.Input((INPUT_SIZE, INPUT_SIZE, 3), name="frames")
+    frames = keras.Input((size, size, 3), name="frames")
     x = ops.expand_dims(layers.Rescaling(2 / 255.0, offset=-1.0)(frames), 0)
     return frames, _modules(x, ends, _unit)
 
@@ -302,6 +315,7 @@ def build_i3d_local(path: Path) -> keras.Model:
 
 _STEADY = BackboneSampling(frames=32, together=True, frames_per_step=8, streams=_STREAMS, span_s=2.56)
 _STEADY_TRUNK = Trunk("i3d_steady", build_together)
+_RANGES = eight_bits.from_record(storage.read_json(Path(__file__).with_name("i3d_ranges.json")))
 
 
 @register(
@@ -328,8 +342,25 @@ def build_i3d_steady(path: Path) -> keras.Model:
     sampling=_STEADY,
     trunk=_STEADY_TRUNK,
     bfloat16=True,
-    ranges=eight_bits.from_record(storage.read_json(Path(__file__).with_name("i3d_ranges.json"))),
+    ranges=_RANGES,
 )
 def build_i3d_actions(path: Path) -> keras.Model:
     """How like each action of Kinetics the middle 2.6 s look."""
     return build_together(path, ["i3d_actions"])
+
+
+@register(
+    "i3d_movements",
+    input_size=MOVEMENTS_SIZE,
+    feature_dim=_CLASSES,
+    licence=LICENCE,
+    weights=WEIGHTS,
+    sampling=replace(_STEADY, streams=("moving",)),
+    bfloat16=True,
+    ranges=_RANGES,
+)
+def build_i3d_movements(path: Path) -> keras.Model:
+    """How like each action of Kinetics what moves in the middle 2.6 s looks."""
+    from violence_detection.backbones import numpy_pickle
+
+    return build_network(["i3d_movements"], numpy_pickle.read_tree(path), MOVEMENTS_SIZE)
