@@ -88,6 +88,13 @@ def test_what_was_judged_without_the_exit_is_read_as_that(name: str, tmp_path: P
         assert read.early_exit is taken
 
 
+@pytest.mark.parametrize("name", ["csv", "jsonl", "json"])
+def test_a_name_may_have_what_other_programs_take_for_the_end_of_a_line(name: str, tmp_path: Path) -> None:
+    video = "night\u2028of\u0085the\u2029third.mp4"
+    (read,) = kept_windows.read(_keep(tmp_path, name, _verdict(video, True)), EventConfig())
+    assert read.path == video
+
+
 def test_a_journal_keeps_both_apart(model: Path, tmp_path: Path) -> None:
     video, journal = tmp_path / "v.mp4", tmp_path / "journal.jsonl"
     video.write_bytes(b"")

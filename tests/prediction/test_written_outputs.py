@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from violence_detection.prediction.config import EventConfig, OutputConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
 from violence_detection.system.own_files import RECORD_NAME
+from violence_detection.system.supervised import SupervisedWorker
 from violence_detection.video import decode, writer
 
 FPS = 10.0
@@ -93,6 +96,27 @@ def test_an_annotated_video_shows_each_moment_with_its_score(tmp_path: Path) -> 
         below = frames[number][4 * before.height :].astype(int)
         assert np.abs(below - panel.at(number / 12.0)).mean() < 6
     assert [panel.score(s) for s in (0.0, 1.49, 2.6, 4.9)] == [0.1, 0.1, 0.9, 0.3]
+
+
+def test_a_recording_whose_size_changes_is_annotated_in_its_first_one(tmp_path: Path) -> None:
+    video = tmp_path / "v.ts"
+    parts = []
+    for name, size in (("a", (320, 240)), ("b", (640, 480))):
+        part = tmp_path / f"{name}.ts"
+        with av.open(part, "w") as container:
+            stream = container.add_stream("mpeg2video", rate=25)
+            stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+            for number in range(50):
+                picture = np.full((size[1], size[0], 3), 3 * number, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+        parts.append(part.read_bytes())
+    video.write_bytes(b"".join(parts))
+    info = decode.probe(video)
+    shapes = {frame.shape for _, frame in decode.moments(video, info, range(info.n_frames))}
+    assert shapes == {(240, 320, 3), (480, 640, 3)}
+    annotated_video.write(_verdict(video, [0.1, 0.9], info.duration_s), tmp_path / "a.mp4")
+    assert decode.probe(tmp_path / "a.mp4").width == 320
 
 
 def test_the_panel_says_where_nothing_was_judged() -> None:
@@ -207,6 +231,33 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     os.utime(video, (2, 2))
     run()
     assert min(p.stat().st_mtime for p in shown) > 1.0, "the video has changed"
+
+
+def _fails_at_bad(kind: type[Exception]) -> Callable[[Verdict], list[str]]:
+    def make(verdict: Verdict) -> list[str]:
+        if "bad" in verdict.path:
+            raise kind(28, "No space left on device") if kind is OSError else kind("nobody foresaw this")
+        return []
+
+    return make
+
+
+def test_what_nobody_foresees_costs_one_video_its_pictures_and_a_full_disk_ends_the_run(
+    tmp_path: Path,
+) -> None:
+    good, bad = (_verdict(tmp_path / name, [0.9], 2.0) for name in ("good.avi", "bad.avi"))
+    for kind in (KeyError, OSError):
+        load = functools.partial(_fails_at_bad, kind)
+        with SupervisedWorker[Verdict, list[str]](load, 60.0) as worker:
+            written = written_outputs.Outputs(OutputConfig(), None, {}, {"shown": worker})
+            if kind is OSError:
+                with pytest.raises(OSError, match="No space left"):
+                    written.add(bad)
+                continue
+            (failure,) = written.add(bad)
+            assert failure.path == bad.path
+            assert "was judged, but cannot be shown: a fault of these scripts, KeyError" in failure.reason
+            assert written.add(good) == []
 
 
 def _into(flag: str, folder: Path) -> OutputConfig:

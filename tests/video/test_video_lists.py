@@ -37,6 +37,13 @@ def test_a_list_has_a_path_pattern_or_stream_a_line_from_its_own_folder_on(folde
     assert expanded(["clips/l.m3u"]) == expanded(["clips/l.txt"]) == expanded(["@clips/list"]) == meant
 
 
+def test_a_list_may_end_its_lines_as_any_system_does_and_nowhere_else(folder: Path) -> None:
+    (folder / "a\u2028b.mp4").touch()
+    for end in ("\n", "\r\n", "\r"):
+        (folder / "l.txt").write_bytes(end.join(["a.mp4", "", "a\u2028b.mp4", "b.mp4", ""]).encode())
+        assert expanded(["l.txt"]) == ["a.mp4", "a\u2028b.mp4", "b.mp4"]
+
+
 def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
     """A file that goes by such a name is that file; what grows does so in the list's folder."""
     long = f"door=https://host/live.m3u8?{'x' * 5000}"

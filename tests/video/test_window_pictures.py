@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from violence_detection.features.config import FeatureConfig
-from violence_detection.video import augment, decode, pictures, sampling, window_pictures, writer
+from violence_detection.video import augment, decode, occlusion, pictures, sampling, window_pictures, writer
 from violence_detection.video.augment import PLAIN
 from violence_detection.video.config import ClipConfig
 from violence_detection.video.window_pictures import Viewer, WindowPlan
@@ -76,3 +76,21 @@ def test_a_frame_is_shrunk_to_the_sizes_that_are_asked_of_it(
     assert counted.made[16] == (seen_by_many if side == 64 else len(seen._frames))
     frames, _ = [*seen.whole_frames()], [*seen.whole_frames()]
     assert len(frames) == len(seen._frames) == counted.made[16]
+
+
+@pytest.mark.parametrize("side", [64, 600])
+def test_a_frame_can_take_the_place_of_another_in_every_size(tmp_path: Path, side: int) -> None:
+    """As an explanation has it: frames that some viewer never looks at stand in for those that it does."""
+    few, many = replace(CONFIG, frames=3), replace(CONFIG, frames=24, span_s=0.5)
+    viewers = [Viewer(16, many), Viewer(24, few), Viewer(32, replace(few, letterbox=True))]
+    path = tmp_path / "clip.mp4"
+    writer.write(path, 25.0, (np.full((side, side, 3), 9 * t, np.uint8) for t in range(25)), "mp4v")
+    info = decode.probe(path)
+    window = sampling.Window(0.0, 25.0)
+    (seen,) = window_pictures.of_file(path, info, [window], viewers, "clip", [PLAIN], to_change=True)
+    for first in range(0, 25, 5):
+        still = seen.changed(lambda frames, first=first: occlusion.without_time(frames, first, first + 5))  # type: ignore[misc]
+        covered = seen.changed(lambda frames: occlusion.without_places(frames, occlusion.grid(2, 2)[:1], 1.0))
+        for changed in (still, covered):
+            for n, count in enumerate((24, 3, 3)):
+                assert len(changed.pictures(n, PLAIN)["rgb"]) == count

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.datasets.catalogue import Dataset
-from violence_detection.system import folders
+from violence_detection.system import folders, storage
 from violence_detection.video.video_files import VIDEO_SUFFIXES
 
 _UBI_PEACE, _UBI_FIGHT = ("0", "0.0"), ("1", "1.0")
@@ -109,7 +109,7 @@ def video_name(name: str) -> str:
 def _lines(path: Path) -> Iterable[tuple[str, list[str]]]:
     """(":<line number>", words) of each line that is not empty."""
     text = path.read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(storage.lines(text), 1):
         if words := line.split():
             yield f":{number}", words
 

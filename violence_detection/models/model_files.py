@@ -199,7 +199,7 @@ def write_sums(folder: Path) -> None:
 def check_sums(folder: Path) -> None:
     """Raise UserError unless the folder has the files that SHA256SUMS lists, with these contents, and no others."""
     sums: dict[str, str] = {}
-    for line in storage.read_text(folder / SUMS_NAME).splitlines():
+    for line in filter(None, storage.lines(storage.read_text(folder / SUMS_NAME))):
         sha256, _, name = line.partition("  ")
         sums[name] = sha256
     there = _files_in(folder)

@@ -24,12 +24,14 @@ _VIOLENT, _QUIET, _BAND = (235, 70, 60), (70, 170, 110), (110, 40, 40)
 def write(verdict: Verdict, path: Path, comment: str = "") -> None:
     """Write the annotated video (H.264). Its times are those of the video: what comes late is black until then.
 
-    A stretch of which nothing decodes shows the last picture before it, and the panel says that it was not judged.
+    A stretch of which nothing decodes shows the last picture before it, and the panel says that it was not judged. All
+    has the size of the first picture.
     Raises UnreadableVideo, or UserError where it cannot be written or another's file is there.
     """
     video = Path(verdict.path)
     info = decode.probe(video)
     panel: Panel | None = None
+    shape: tuple[int, ...] = ()
     with (
         WrittenFiles(path.parent).replacing(path, video) as temporary,
         writer.h264(temporary, info.fps, comment) as put,
@@ -37,9 +39,11 @@ def write(verdict: Verdict, path: Path, comment: str = "") -> None:
         for number, frame in decode.moments(video, info, range(info.n_frames)):
             picture = _large_enough(frame)
             if panel is None:
-                panel = Panel(verdict, picture.shape[1])
+                panel, shape = Panel(verdict, picture.shape[1]), picture.shape
                 for late in range(round(info.start_s * info.fps)):
                     put(np.vstack([np.zeros_like(picture), panel.at(late / info.fps)]))
+            if picture.shape != shape:  # the recording's size has changed
+                picture = cv2.resize(picture, shape[1::-1], interpolation=cv2.INTER_AREA)
             put(np.vstack([picture, panel.at(info.start_s + number / info.fps)]))
 
 

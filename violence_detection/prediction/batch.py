@@ -24,7 +24,7 @@ from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.video_progress import VideoProgress
-from violence_detection.system import console, own_files, redaction, storage
+from violence_detection.system import console, own_files, redaction, storage, supervised
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 from violence_detection.video import sources, video_files, video_lists
 from violence_detection.video.video_files import VideoSearch
@@ -203,13 +203,8 @@ def _judge(worker: SupervisedWorker[Path, Verdict], path: Path) -> Verdict | Unr
         return UnreadableVideo(path, _reason(e))
     except UserError:
         raise
-    except OSError as e:
-        return UnreadableVideo(path, f"cannot be read: {e.strerror or e}")
     except Exception as e:  # noqa: BLE001 - one bad file must not cost the others their verdicts
-        log.error("a fault of these scripts at %s\n%s", path, "\n".join(getattr(e, "__notes__", [])))
-        return UnreadableVideo(
-            path, f"a fault of these scripts, {type(e).__name__}: {e}; the traceback is in the log"
-        )
+        return UnreadableVideo(path, supervised.fault(e, path))
 
 
 def _have_ready(worker: SupervisedWorker[Path, Verdict]) -> None:

@@ -114,7 +114,8 @@ class Explainer:
         self, path: Path, info: decode.VideoInfo, places: Sequence[sampling.Window]
     ) -> Iterator[SeenWindow]:
         # the plain view is the same whatever the clip
-        return window_pictures.of_file(path, info, places, self._detector.viewers, "", self._detector.views)
+        viewers, views = self._detector.viewers, self._detector.views
+        return window_pictures.of_file(path, info, places, viewers, "", views, to_change=True)
 
     def _explained(
         self,

@@ -144,7 +144,7 @@ def _records(file: Path) -> Iterator[Mapping[str, Any]]:
         return _by_video(storage.read_csv(file))
     if file.suffix == ".jsonl":
         text = file.read_text(encoding="utf-8", errors=storage.NAME_ERRORS)
-        return _by_video(json.loads(line) for line in text.splitlines())
+        return _by_video(json.loads(line) for line in storage.lines(text) if line)
     return iter([storage.read_json(file)])
 
 

@@ -20,7 +20,7 @@ from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.file_names import FilePlace
 from violence_detection.prediction.formats import OutputFormat
-from violence_detection.system import storage
+from violence_detection.system import storage, supervised
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
@@ -96,13 +96,18 @@ class Outputs:
             try:
                 for path in make(verdict):
                     log.info("wrote %s", path)
+                continue
             except UnreadableVideo as e:
-                failures.append(
-                    UnreadableVideo(verdict.path, f"was judged, but cannot be {what}: {e.reason}")
-                )
+                reason = e.reason
             except WorkerLost as e:
-                reason = f"was judged, but cannot be {what}: the process {e}"
-                failures.append(UnreadableVideo(verdict.path, reason))
+                reason = f"the process {e}"
+            except UserError:
+                raise
+            except Exception as e:
+                if storage.disk_trouble(e):
+                    raise
+                reason = supervised.fault(e, verdict.path)
+            failures.append(UnreadableVideo(verdict.path, f"was judged, but cannot be {what}: {reason}"))
         return failures
 
     def finish(self, verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo] = ()) -> None:

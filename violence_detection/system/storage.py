@@ -412,6 +412,11 @@ def read_text(path: Path, errors: str = "strict") -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def lines(text: str) -> list[str]:
+    """The lines of a text file, also where a name in it has characters that `str.splitlines` takes for their ends."""
+    return re.split(r"\r\n|\r|\n", text.removesuffix("\n"))
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises DamagedFile, naming the file, and the line where it is one."""
     try:

@@ -6,6 +6,7 @@ and the next has a new process. Work of any length is left alone as long as it g
 
 from __future__ import annotations
 
+import logging
 import math
 import multiprocessing
 import os
@@ -21,6 +22,8 @@ from typing import Any, Generic, TypeVar
 
 from violence_detection.system import console, processes
 from violence_detection.system.processes import follow_parent
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -160,6 +163,14 @@ class SupervisedWorker(Generic[T, R]):
         if code < 0:
             return WorkerLost(f"was killed by {signal.Signals(-code).name}", signal=-code)
         return WorkerLost(f"ended with exit code {code}")
+
+
+def fault(error: Exception, item: object) -> str:
+    """Why there is nothing of an item of which a worker raised what nobody foresees. Its traceback goes to the log."""
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror or error}"
+    log.error("a fault of these scripts at %s\n%s", item, "\n".join(getattr(error, "__notes__", [])))
+    return f"a fault of these scripts, {type(error).__name__}: {error}; the traceback is in the log"
 
 
 def _work(

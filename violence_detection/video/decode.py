@@ -259,7 +259,7 @@ def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tup
 
     `info` is what `probe` found. Raises UnreadableVideo.
     """
-    groups = [frozenset([number]) for number in numbers]
+    groups = (frozenset([number]) for number in numbers)
     for number, frames in zip(numbers, read_groups(path, info, groups), strict=True):
         yield number, frames[number]
 

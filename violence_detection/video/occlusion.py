@@ -42,16 +42,15 @@ def without_places(frames: Mapping[int, Kept], places: Sequence[Place], aspect: 
     """
     numbers = sorted(frames)
     changed: dict[int, dict[KeptAs, Any]] = {n: {} for n in numbers}
-    for kept_as in dict.fromkeys(kept_as for n in numbers for kept_as in frames[n]):
-        asked = [n for n in numbers if kept_as in frames[n]]  # large frames have not every size
-        pictures = [frames[n][kept_as] for n in asked]
+    for kept_as in frames[numbers[0]] if numbers else ():
+        pictures = [frames[n][kept_as] for n in numbers]
         shown = _letterboxed(aspect) if kept_as[2] else Place(0, 0, 1, 1)
         if isinstance(pictures[0], tuple):  # at two sizes
             sizes = [_patched(np.stack(of_size), places, shown) for of_size in zip(*pictures, strict=True)]
             patched: Any = list(zip(*sizes, strict=True))
         else:
             patched = _patched(np.stack(pictures), places, shown)
-        for n, picture in zip(asked, patched, strict=True):
+        for n, picture in zip(numbers, patched, strict=True):
             changed[n][kept_as] = picture
     return dict(changed)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.system import folders, redaction, settings
+from violence_detection.system import folders, redaction, settings, storage
 from violence_detection.video import sources
 from violence_detection.video.sources import GROWING
 
@@ -80,7 +80,7 @@ def _listed(file: Path) -> Iterator[str]:
     if _NO_PATHS in data:
         raise DamagedFile(f"{file} is no list of videos: it is no text")
     text = data.decode("utf-8-sig", errors="surrogateescape")
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(storage.lines(text), 1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue

@@ -155,11 +155,14 @@ def of_file(
     viewers: Sequence[Viewer],
     clip_id: str,
     variants: Sequence[str],
+    *,
+    to_change: bool = False,
 ) -> Iterator[SeenWindow]:
     """The windows of a video file with what is seen of them: one decode, whatever the length and number of viewers.
 
     A window gets the images that the same stretch would get as a clip, but that the motion at its end may look on, into
-    what follows it. Raises UnreadableVideo naming the file, and DecodesOtherwise as decode.read_groups does.
+    what follows it. With `to_change` each frame is there in all sizes, so that one may take another's place. Raises
+    UnreadableVideo naming the file, and DecodesOtherwise as decode.read_groups does.
     """
     draws = [viewer.draws(clip_id, variants) for viewer in viewers]
     found = info.info if isinstance(info, decode.PacketTiming) else info
@@ -174,6 +177,8 @@ def of_file(
             yield plans[-1].frames
 
     def kept(frame: np.ndarray, decoded: int) -> Kept:
+        if to_change:
+            return keep(frame)
         return keep(frame, {size for sizes in asked for size, those in sizes.items() if decoded in those})
 
     for frames in decode.read_groups(path, info, groups(), kept):

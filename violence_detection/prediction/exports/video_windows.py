@@ -97,8 +97,7 @@ def windows(
     if not spans:
         raise CannotJudge(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
-    needed = [_asked(plan, inputs, info.shown) for plan in plans]
-    frames = _frames(path, needed)
+    frames = _frames(path, (_asked(plan, inputs, info.shown) for plan in plans))
     for span, plan, kept in zip(spans, plans, frames, strict=True):
         at = {n: kept[int(info.shown[n])] for s in plan.values() for n in s.frames}
         start_s = span.start / info.fps
@@ -140,29 +139,34 @@ def _asked(
 
 
 def _frames(
-    path: Path | str, needed: Sequence[Mapping[int, set[tuple[int, bool]]]]
+    path: Path | str, needed: Iterator[Mapping[int, set[tuple[int, bool]]]]
 ) -> Iterator[dict[int, dict[tuple[int, bool], np.ndarray]]]:
-    """For each window {frame: {(side, letterboxed): (side, side, 3) uint8 RGB}} of what it needs, in one pass."""
+    """For each window {frame: {(side, letterboxed): (side, side, 3) uint8 RGB}} of what it needs, in one pass.
+
+    The windows are in the order of their first frames and of their last.
+    """
     video = cv2.VideoCapture(str(path))
-    wanted: dict[int, set[tuple[int, bool]]] = {}
-    for asked in needed:
-        for n, sizes in asked.items():
-            wanted.setdefault(n, set()).update(sizes)
-    kept, number = {}, -1
-    for window, later in enumerate(needed):
-        while number < max(later):
-            if not video.grab():
-                raise CannotJudge(f"{path}: ended at frame {number + 1}, and more were counted before")
-            number += 1
-            if number in wanted:
-                there, frame = video.retrieve()
-                if not there:
-                    raise CannotJudge(f"{path}: frame {number} cannot be shown")
-                frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-                kept[number] = {(side, box): _shrunk(frame, side, box) for side, box in wanted[number]}
-        yield {n: kept[n] for n in later}
-        oldest = min((min(n) for n in needed[window + 1 :]), default=0)
-        kept = {n: sized for n, sized in kept.items() if n >= oldest}
+    kept: dict[int, dict[tuple[int, bool], np.ndarray]] = {}
+    due: list[Mapping[int, set[tuple[int, bool]]]] = []  # the windows that have begun
+    coming = next(needed, None)
+    number = -1
+    while due or coming is not None:
+        if not video.grab():
+            raise CannotJudge(f"{path}: ended at frame {number + 1}, and more were counted before")
+        number += 1
+        while coming is not None and min(coming) <= number:
+            due.append(coming)
+            coming = next(needed, None)
+        if sizes := {size for window in due for size in window.get(number, ())}:
+            there, frame = video.retrieve()
+            if not there:
+                raise CannotJudge(f"{path}: frame {number} cannot be shown")
+            frame = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+            kept[number] = {(side, box): _shrunk(frame, side, box) for side, box in sizes}
+        while due and max(due[0]) <= number:
+            yield {n: kept[n] for n in due.pop(0)}
+            oldest = min(due[0]) if due else number + 1
+            kept = {n: sized for n, sized in kept.items() if n >= oldest}
 
 
 def _shrunk(frame: np.ndarray, side: int, letterbox: bool) -> np.ndarray:
