@@ -64,7 +64,7 @@ roadmap: $(VENV)/.installed
 RECIPE_fast := --backbone i3d_pictures --streams rgb --augment 1 --members i3d_tuned --keep-pretrained 0.25 \
 	--selection-fraction 0.01
 RECIPE_accurate := --backbone i3d_actions,i3d_movements,dinov2_spread,movenet_poses,i3d_pictures --streams rgb --augment 1 \
-	--members kernel,i3d_tuned --landmarks 1280 --early-exit i3d_tuned --early-exit-below 0.1 \
+	--members kernel,i3d_tuned --landmarks 1280 --kernel-c 1 --early-exit i3d_tuned --early-exit-below 0.1 \
 	--selection-fraction 0.01
 
 ship-fast ship-accurate: ship-%: $(VENV)/.installed

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from violence_detection.features.config import FeatureConfig
-from violence_detection.video import augment, decode, occlusion, pictures, sampling, window_pictures, writer
+from violence_detection.video import decode, occlusion, pictures, sampling, window_pictures, writer
 from violence_detection.video.augment import PLAIN
 from violence_detection.video.config import ClipConfig
 from violence_detection.video.window_pictures import Viewer, WindowPlan
@@ -51,40 +51,31 @@ class _Counted:
         return make
 
 
-@pytest.mark.parametrize(("side", "sizes_at_once"), [(64, 0), (600, 2)])
 def test_a_frame_is_shrunk_to_the_sizes_that_are_asked_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, sizes_at_once: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A small one when a viewer looks at it, a large one at once, and neither for viewers who look at other frames."""
+    """Not for viewers who look at other frames; but the smallest is there of all: by it a window is still or not."""
     counted = _Counted()
     monkeypatch.setattr(pictures, "keeper", counted)
     few, many = replace(CONFIG, frames=3), replace(CONFIG, frames=24, span_s=0.5)
     viewers = [Viewer(16, many), Viewer(24, few)]
     path = tmp_path / "clip.mp4"
-    writer.write(path, 25.0, (np.full((side, side, 3), 9 * t, np.uint8) for t in range(25)), "mp4v")
+    writer.write(path, 25.0, (np.full((64, 64, 3), 9 * t, np.uint8) for t in range(25)), "mp4v")
     info = decode.probe(path)
     windows = sampling.sliding_windows(info, 1.0, 0.5)
     (seen,) = window_pictures.of_file(path, info, windows, viewers, "clip", [PLAIN])
-    assert len(counted.made) == sizes_at_once
     shown = [seen.pictures(n, PLAIN)["rgb"] for n in (0, 1)]
     assert [len(s) for s in shown] == [24, 3]
-    seen_by_many = len(
-        {*sampling.sample(info, windows[0], augment.draw(0, "clip", PLAIN), many).base.tolist()}
-    )
-    # the smallest of every frame, where it is large: by it a window is still or not
-    assert counted.made[24] == 3
-    assert counted.made[16] == (seen_by_many if side == 64 else len(seen._frames))
-    frames, _ = [*seen.whole_frames()], [*seen.whole_frames()]
-    assert len(frames) == len(seen._frames) == counted.made[16]
+    assert counted.made == {24: 3, 16: len(seen._frames)}
+    assert len([*seen.whole_frames()]) == len(seen._frames)
 
 
-@pytest.mark.parametrize("side", [64, 600])
-def test_a_frame_can_take_the_place_of_another_in_every_size(tmp_path: Path, side: int) -> None:
+def test_a_frame_can_take_the_place_of_another_in_every_size(tmp_path: Path) -> None:
     """As an explanation has it: frames that some viewer never looks at stand in for those that it does."""
     few, many = replace(CONFIG, frames=3), replace(CONFIG, frames=24, span_s=0.5)
     viewers = [Viewer(16, many), Viewer(24, few), Viewer(32, replace(few, letterbox=True))]
     path = tmp_path / "clip.mp4"
-    writer.write(path, 25.0, (np.full((side, side, 3), 9 * t, np.uint8) for t in range(25)), "mp4v")
+    writer.write(path, 25.0, (np.full((64, 64, 3), 9 * t, np.uint8) for t in range(25)), "mp4v")
     info = decode.probe(path)
     window = sampling.Window(0.0, 25.0)
     (seen,) = window_pictures.of_file(path, info, [window], viewers, "clip", [PLAIN], to_change=True)

@@ -27,7 +27,7 @@ _SOME_RATE = 25.0
 
 
 class WindowStream:
-    """Takes frames in order of time, gives windows, and keeps what a coming window may need (FrameInSizes).
+    """Takes frames in order of time, gives windows, and keeps what a coming window may need, shrunk.
 
     Numbers of frames are moments at a constant rate, as in video/decode.py: a frame stands until the next one comes.
     The rate is the stated one where the first seconds come at it, else theirs; with `exact_rate` it is the stated one.

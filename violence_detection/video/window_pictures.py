@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,8 +17,6 @@ from violence_detection.video.config import ClipConfig
 KeptAs: TypeAlias = tuple[int, int, bool]
 #: What is kept of a decoded frame, for all who look at it.
 Kept: TypeAlias = Mapping[KeptAs, Any]
-#: Bytes of the largest frame that is held as it was decoded (640 x 480 pixels have 0.92 million).
-_MOST_HELD = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -39,43 +37,19 @@ class Viewer:
         return pictures.draws_of(clip_id, variants, self.config)
 
 
-class FrameInSizes(Mapping[KeptAs, Any]):
-    """A decoded frame as several viewers see it.
-
-    Few frames are seen by all of them, so a size is made when it is first asked for. That needs the frame: one that is
-    too large to be held, or has one viewer, is shrunk at once, to the sizes in `asked`.
-    """
-
-    def __init__(
-        self, frame: np.ndarray, makers: Mapping[KeptAs, Callable[[np.ndarray], Any]], asked: Iterable[KeptAs]
-    ):
-        held = len(makers) > 1 and frame.nbytes <= _MOST_HELD
-        self._frame = frame if held else None
-        self._makers = makers if held else {kept_as: makers[kept_as] for kept_as in asked}
-        self._made = {} if held else {kept_as: make(frame) for kept_as, make in self._makers.items()}
-
-    def __getitem__(self, kept_as: KeptAs) -> Any:
-        if kept_as not in self._made and self._frame is not None:
-            self._made[kept_as] = self._makers[kept_as](self._frame)
-        return self._made[kept_as]
-
-    def __iter__(self) -> Iterator[KeptAs]:
-        return iter(self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers)
-
-
 def keeper(viewers: Sequence[Viewer]) -> Callable[..., Kept]:
-    """What is kept of a frame (H, W, 3) uint8: it is shrunk at once, so that memory stays small, unless it is small.
+    """What is kept of a frame (H, W, 3) uint8: it is shrunk at once, so that memory stays small.
 
-    What is returned takes a frame and, where it is known, in which sizes it will be asked for.
+    What is returned takes a frame and, where it is known, in which sizes it will be asked for: few frames are looked at
+    by all viewers. The smallest is always there.
     """
     makers = {viewer.kept_as: pictures.keeper(viewer.size, viewer.config) for viewer in viewers}
     plainest = _plainest(viewers)
 
     def keep(frame: np.ndarray, asked: Collection[KeptAs] | None = None) -> Kept:
-        return FrameInSizes(frame, makers, makers if asked is None else {*asked, plainest})
+        return {
+            kept_as: makers[kept_as](frame) for kept_as in (makers if asked is None else {*asked, plainest})
+        }
 
     return keep
 
