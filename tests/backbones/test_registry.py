@@ -182,7 +182,7 @@ def test_every_backbone_says_its_licence_size_and_sampling() -> None:
         backbone = registry.get(name)
         assert backbone.name == name
         assert backbone.licence
-        assert backbone.input_size >= 176
+        assert backbone.input_size >= 160
         frames = backbone.sampling.frames or 20
         assert backbone.steps(frames) == -(-frames // backbone.sampling.frames_per_step)
         assert backbone.sampling.frames_per_step == 1 or backbone.is_video
