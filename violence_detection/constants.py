@@ -22,3 +22,5 @@ PART_MEANINGS = {
 #: ensemble.json, cross_validation.json: the member that may judge alone, there if one may. Of an operating point, a
 #: camera profile or a verdict: false where the exit is not taken, and all members judge.
 EARLY_EXIT_KEY = "early_exit"
+#: Of an ensemble's record: whether a part of the picture is looked at closer.
+CLOSER_LOOK_KEY = "closer_look"

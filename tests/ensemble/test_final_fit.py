@@ -468,6 +468,51 @@ def test_the_first_of_several_seeds_decides_with_its_views_and_exit_and_the_card
         assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
 
 
+def _with_closer_looks(made: Pool) -> Pool:
+    """The pool with closer looks in which fights, here the lower numbers, are plainer; of every third clip none."""
+    rows = zip(made.frame.clip_id.tolist(), made.frame.label.tolist(), strict=True)
+    for number, (clip_id, label) in enumerate(rows):
+        for store in made.stores.values():
+            closer = store.read(clip_id, ("v0",))[0].astype(np.float32)
+            closer[:, :4] += (-1.0 if label == "fight" else 1.0) * (number % 3 > 0)
+            store.add(clip_id, {"c1": closer}, "made up")
+    return made
+
+
+def test_with_a_closer_look_held_out_clips_are_judged_and_the_model_judges_so(
+    two_sets: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "models"
+    _run(two_sets, output, LEFT_OUT).run()
+    before = pd.read_csv(output / "seed_0" / "leave_one_out_predictions.csv")
+    card = (output / "final" / model_card.CARD_NAME).read_text()
+    assert "closer look" not in card
+    identity = model_files.identity(output / "final")
+    _with_closer_looks(two_sets)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    said = _run(two_sets, output, dataclasses.replace(LEFT_OUT, closer_look=True)).run()
+    after = pd.read_csv(output / "seed_0" / "leave_one_out_predictions.csv")
+    fight = (after.label == "fight").to_numpy()
+    assert ((after.p_violent >= 0.5) == fight).mean() > ((before.p_violent >= 0.5) == fight).mean()
+    assert said["leave_one_dataset_out"]["closer_look"] is True
+    for folder in (output / "final", output / "seed_0" / "without_a"):
+        assert trained_model.load(folder).closer_look
+    assert model_files.identity(output / "final") != identity
+    assert (
+        run_records.read(output / "final").left_out["datasets"] == said["leave_one_dataset_out"]["datasets"]
+    )
+    assert "| closer look |" in (output / "final" / model_card.CARD_NAME).read_text()
+
+
+def test_a_closer_look_of_nothing_that_is_judged_apart_is_refused() -> None:
+    plain = EnsembleConfig(members=("average", "kernel"), closer_look=True)
+    with pytest.raises(UserError, match="--closer-look is for --final"):
+        run_checks.check(plain)
+    with pytest.raises(UserError, match="--closer-look is for --final"):
+        run_checks.check(dataclasses.replace(plain, cross_validate=2))
+    run_checks.check(dataclasses.replace(plain, leave_one_dataset_out=True))
+
+
 @pytest.mark.parametrize("change", [{"final": False}, {"leave_one_dataset_out": False}])
 def test_data_sets_that_are_not_left_out_decide_no_final_fit(change: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=r"--final-by left-out needs --final and --leave-one-dataset-out"):

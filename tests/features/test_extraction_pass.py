@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import small_videos
 import stand_in
+import timed_videos
 
 from violence_detection.backbones import engines
 from violence_detection.features import cache, extract, extraction_pass, meter
@@ -143,3 +144,49 @@ def _images(clip: WantedClip) -> dict[str, np.ndarray]:
         clip.path, clip.clip_id, ("v0",), stand_in.SIZE, stand_in.CONFIG
     )
     return by_stream
+
+
+def _corner_moves(path: Path) -> Path:
+    """A small square that jumps in a corner of a still picture."""
+    pictures_ = [np.full((120, 160, 3), 90, np.uint8) for _ in range(50)]
+    for number, picture in enumerate(pictures_):
+        picture[20:40, 110 + 6 * (number % 3) : 130] = 250
+    return timed_videos.write(path, [i / 25 for i in range(50)], pictures=pictures_)
+
+
+def test_a_closer_look_runs_the_backbone_only_where_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elsewhere it has the plain clip's features, of this run or kept before, with the engine that made these."""
+    seen: list[np.ndarray] = []
+
+    def runner(images: np.ndarray) -> np.ndarray:
+        seen.append(images)
+        return stand_in.features_of(images)
+
+    stand_in.install(monkeypatch.setattr, runner)
+    paths = {"all": small_videos.write(tmp_path / "all.avi", 3), "part": _corner_moves(tmp_path / "part.mp4")}
+    how = ExtractConfig(data_root=tmp_path)
+    for variants, runs in ((("v0",), 2), (("v0", "v1", "c1"), 3), (("c1",), 0)):
+        seen.clear()
+        clips = [WantedClip(name, path, variants) for name, path in paths.items()]
+        done = extract.ensure(clips, stand_in.CONFIG, how)
+        assert not done.failures
+        assert len(seen) == runs * len(done.stores), "v1 of both and the one closer look"
+    for store in done.stores.values():
+        for name, is_same in (("all", True), ("part", False)):
+            plain, closer = store.read(name, ("v0", "c1"))
+            assert np.array_equal(plain, closer) is is_same
+    together = tmp_path / "together"
+    seen.clear()
+    fresh = extract.ensure(
+        [WantedClip(name, path, ("v0", "c1")) for name, path in paths.items()],
+        stand_in.CONFIG,
+        ExtractConfig(data_root=together),
+    )
+    assert len(seen) == 3 * len(fresh.stores)
+    for name, store in fresh.stores.items():
+        for clip in paths:
+            np.testing.assert_array_equal(
+                store.read(clip, ("v0", "c1")), done.stores[name].read(clip, ("v0", "c1"))
+            )

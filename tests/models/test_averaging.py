@@ -76,3 +76,28 @@ def test_an_ensemble_with_half_of_its_temperatures_is_refused(
     storage.write_json(tmp_path / "ensemble.json", {"members": members})
     with pytest.raises(UserError, match=r"either no member has a temperature"):
         model_files.temperatures(tmp_path)
+
+
+def test_a_closer_look_counts_as_much_as_the_other_views_together() -> None:
+    views = np.array(
+        [[0.2, 0.5, 0.7], [0.4, 0.5, 0.7], [0.9, 0.8, 0.7]]
+    )  # two of the whole picture, one closer
+    np.testing.assert_allclose(averaging.over_views(views), views.mean(axis=0))
+    odds = [(0.3 / 0.7 * 9) ** 0.5, 4**0.5]
+    expected = [o / (1 + o) for o in odds]
+    np.testing.assert_allclose(averaging.over_views(views, closer_look=True), [*expected, 0.7], rtol=1e-9)
+    alone = views[:1]
+    np.testing.assert_array_equal(averaging.over_views(alone, closer_look=True), alone[0])
+    assert np.isnan(averaging.over_views(np.array([[0.5], [np.nan]]), closer_look=True)).all()
+
+
+@pytest.mark.parametrize("stored", [None, 1, "yes"])
+def test_a_closer_look_is_taken_or_not(tmp_path: Path, stored: object) -> None:
+    assert not model_files.closer_look(tmp_path)
+    storage.write_json(tmp_path / "ensemble.json", {"members": []})
+    assert not model_files.closer_look(tmp_path)
+    storage.write_json(tmp_path / "ensemble.json", {"members": [], "closer_look": True})
+    assert model_files.closer_look(tmp_path)
+    storage.write_json(tmp_path / "ensemble.json", {"members": [], "closer_look": stored})
+    with pytest.raises(UserError, match=r"ensemble\.json: closer_look must be true or false"):
+        model_files.closer_look(tmp_path)

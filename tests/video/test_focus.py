@@ -9,11 +9,13 @@ import cv2
 import numpy as np
 import pytest
 import seen_by_one
+import small_videos
 
 from violence_detection.errors import UserError
 from violence_detection.features import extract, key
 from violence_detection.features.config import ExtractConfig, FeatureConfig
-from violence_detection.video import augment, decode, focus, pictures, sampling
+from violence_detection.video import augment, decode, focus, pictures, sampling, window_pictures
+from violence_detection.video.window_pictures import Viewer
 
 SIZE = 60
 PLAIN = FeatureConfig(frames=8, window_s=2.0)
@@ -133,3 +135,84 @@ def test_crops_have_a_cache_of_their_own_and_other_caches_stay_valid(tmp_path: P
 def test_a_crop_of_a_senseless_size_is_refused(side: float, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--focus"):
         extract.ensure([], replace(PLAIN, focus=side), ExtractConfig(data_root=tmp_path, workers=1))
+
+
+CLOSER = (augment.PLAIN, augment.CLOSER)
+
+
+def _greys(side: int, left: int, top: int, *, size: int = 176) -> list[np.ndarray]:
+    """A square of that side at one place, lighter and darker in turn."""
+    greys = [np.full((size, size), 90, np.uint8) for _ in range(6)]
+    for number, grey in enumerate(greys):
+        grey[top : top + side, left : left + side] = 90 + 60 * (number % 2)
+    return greys
+
+
+@pytest.mark.parametrize(
+    ("side", "found"), [(20, 0.2), (50, 0.3), (88, 0.5), (104, 0.6), (130, None), (176, None)]
+)
+def test_the_closer_look_is_as_small_as_what_moves_and_none_where_that_is_large(
+    side: int, found: float | None
+) -> None:
+    square = focus.closer(_greys(side, 30, 40))
+    assert (square.side if square else None) == found
+    if square and found:
+        frame = np.zeros((360, 640, 3), np.uint8)
+        left, top, reach = 30 / 176, 40 / 176, side / 176
+        frame[
+            round(360 * top) : round(360 * (top + reach)), round(640 * left) : round(640 * (left + reach))
+        ] = 255
+        assert square.of(frame).shape[:2] == (round(360 * found), round(640 * found))
+        assert square.of(frame).sum() >= focus.CLOSER_SHARE * frame.sum()
+
+
+def test_there_is_no_closer_look_where_nothing_moves_or_the_camera_does() -> None:
+    assert focus.closer([np.full((176, 176), 90, np.uint8)] * 4) is None
+    scene = np.random.default_rng(0).integers(0, 255, (176, 300), np.uint8)
+    assert focus.closer([scene[:, 9 * i : 9 * i + 176] for i in range(6)]) is None
+
+
+def test_the_closer_look_shows_what_moves_larger_in_every_stream(tmp_path: Path) -> None:
+    path = _moving_square(tmp_path / "clip.avi", 160, 30)
+    config = replace(PLAIN, streams=("rgb", "motion", "moving"))
+    shown = dict(pictures.clip_variants(path, "id", CLOSER, SIZE, config))
+    plain, closer = (shown[v] for v in CLOSER)
+    assert list(closer) == list(plain)
+    assert _red_pixels(closer["rgb"]) > 8 * _red_pixels(plain["rgb"])
+    assert closer["motion"].mean() > 4 * plain["motion"].mean()
+    boxed = replace(PLAIN, streams=("rgb",), letterbox=True)
+    assert _red_pixels(dict(pictures.clip_variants(path, "id", CLOSER, SIZE, boxed))["c1"]["rgb"]) > 200
+
+
+@pytest.mark.parametrize("letterbox", [False, True])
+def test_prediction_looks_closer_where_training_did(tmp_path: Path, letterbox: bool) -> None:
+    path = _moving_square(tmp_path / "clip.avi", 160, 30)
+    config = replace(PLAIN, letterbox=letterbox)
+    trained = dict(pictures.clip_variants(path, "id", CLOSER, SIZE, config))
+    info = decode.probe(path)
+    windows = sampling.sliding_windows(info, config.window_s, stride_s=1.0)
+    viewers = [Viewer(SIZE, config, closer_look=True), Viewer(40, PLAIN, closer_look=True)]
+    (seen,) = window_pictures.of_file(path, info, windows, viewers, "id", CLOSER)
+    assert seen.closer(0) == seen.closer(1)
+    for stream, images in trained["c1"].items():
+        np.testing.assert_array_equal(seen.pictures(0, augment.CLOSER)[stream], images)
+
+
+def test_where_there_is_nothing_to_see_closer_the_plain_clip_is_not_shown_again(tmp_path: Path) -> None:
+    path = small_videos.write(tmp_path / "clip.avi", 3, n_frames=24)  # all of it moves
+    assert dict(pictures.clip_variants(path, "id", CLOSER, SIZE, PLAIN))["c1"] == {}
+    info = decode.probe(path)
+    (window, *_) = sampling.sliding_windows(info, PLAIN.window_s, stride_s=1.0)
+    viewers = [Viewer(SIZE, PLAIN, closer_look=True)]
+    (seen,) = window_pictures.of_file(path, info, [window], viewers, "id", CLOSER)
+    assert seen.closer(0) is None
+    for stream, images in seen.pictures(0, augment.PLAIN).items():
+        np.testing.assert_array_equal(seen.pictures(0, augment.CLOSER)[stream], images)
+
+
+def test_large_frames_are_kept_smaller_for_a_closer_look_and_small_ones_as_they_are() -> None:
+    small = np.zeros((360, 640, 3), np.uint8)
+    assert pictures.near(small) is small
+    assert pictures.near(np.zeros((1080, 1920, 3), np.uint8)).shape == (360, 640, 3)
+    assert pictures.near(np.zeros((1920, 1080, 3), np.uint8)).shape == (640, 360, 3)
+    assert pictures.near(np.zeros((2, 3000, 3), np.uint8)).shape == (1, 640, 3)

@@ -6,6 +6,7 @@ import numpy as np
 
 from violence_detection.video import occlusion
 from violence_detection.video.occlusion import Place
+from violence_detection.video.window_pictures import NEAR
 
 
 def _frames(side: int, count: int = 4) -> dict[int, np.ndarray]:
@@ -39,6 +40,19 @@ def test_places_are_taken_at_both_sizes_and_cover_the_picture_together() -> None
     assert part == Place(0.5, 1 / 3, 1.0, 2 / 3)
     patch = occlusion.without_places(both, [part], aspect=1.5)[10][6, 12, False][1][4:8, 6:]
     assert len(np.unique(patch.reshape(-1, 3), axis=0)) == 1
+
+
+def test_a_place_is_flat_in_frames_of_the_videos_own_shape_which_may_change() -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(9, 16), (9, 16), (12, 16)]
+    frames = {n: {NEAR: rng.integers(0, 255, (*shape, 3), np.uint8)} for n, shape in enumerate(shapes)}
+    before = {n: kept[NEAR].copy() for n, kept in frames.items()}
+    changed = occlusion.without_places(frames, [Place(0.5, 0.0, 1.0, 1.0)], aspect=16 / 9)
+    patches = np.concatenate([kept[NEAR][:, 8:].reshape(-1, 3) for kept in changed.values()])
+    assert len(np.unique(patches, axis=0)) == 1, "one colour in all of them: else it would flicker"
+    for n, kept in frames.items():
+        np.testing.assert_array_equal(kept[NEAR], before[n])
+        np.testing.assert_array_equal(changed[n][NEAR][:, :8], before[n][:, :8])
 
 
 def test_a_stretch_of_time_stands_still() -> None:

@@ -84,6 +84,12 @@ class EnsembleConfig(BaseConfig):
         "--leave-one-dataset-out",
         limits=Limits(least=1, most=1000),
     )
+    closer_look: bool = option(
+        False,
+        "where what moves fills a small part of the picture, that part is looked at as well, larger, for people far "
+        "away; held-out clips are judged so, and the final fit judges so. For --final, --cross-validate and "
+        "--leave-one-dataset-out",
+    )
     fine_tune_hard: bool = option(
         False,
         "go on training the members with more of the train clips that models not trained on them misjudge",

@@ -43,7 +43,8 @@ LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it.
+    """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it, with the closer
+    look beside them if it is taken.
 
     `by_dataset`: each fold holds out a data set. `averaged`: how the members are averaged.
     """
@@ -57,6 +58,7 @@ class CrossValidation:
     views: int = 1
     by_dataset: bool = False
     averaged: Averaging = averaging.PLAIN
+    closer_look: bool = False
 
     @property
     def predictions_path(self) -> Path:
@@ -107,6 +109,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
             averaging.EARLY_EXIT_KEY: plan.averaged.exit_record(),
             "members": plan.members,
             "views": plan.views,
+            **({averaging.CLOSER_LOOK_KEY: True} if plan.closer_look else {}),
             "jobs": plan.keys(),
             _LABELS: plan.pool.judged_sha256(plan.folds),
         },
@@ -158,6 +161,7 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
             ensemble.write_listed(
                 folder, found.parts, found.weights.values, found.weights.record(),
                 {trained_clips.WEIGHTS: found.selection}, temperatures=temperatures[-count:], averaged=plan.averaged,
+                closer_look=plan.closer_look,
             )  # fmt: skip
         rows = scoring.rows_of(model, found.rows, found.rows.clip_id, each_view)
         scoring.require_finite(rows.p_violent.to_numpy(float), rows, str(folder))
@@ -176,6 +180,7 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
             {"why": "the weights of each fold"},
             {trained_clips.WEIGHTS: pd.concat(chose_weights)},
             temperatures=temperatures or None,
+            closer_look=plan.closer_look,
         )
     with storage.atomic_path(plan.predictions_path) as temporary:
         oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
@@ -186,12 +191,19 @@ def _judge(plan: CrossValidation, fold: Fold, trained: Sequence[Trained]) -> _Ju
     folder = plan.folder / fold.name
     parts = [ensemble.Part.of(n, t) for n, t in zip(plan.members, trained, strict=True)]
     selection = plan.pool.plain(fold.selection)
-    weights = ensemble.write(folder, parts, selection, plan.settings.train.seed, averaged=plan.averaged)
-    held_out = plan.pool.views(fold.held_out, plan.views)
+    weights = ensemble.write(
+        folder,
+        parts,
+        selection,
+        plan.settings.train.seed,
+        averaged=plan.averaged,
+        closer_look=plan.closer_look,
+    )
+    held_out = plan.pool.views(fold.held_out, plan.views, plan.closer_look)
     model = trained_model.load(folder)
     each_view = scoring.judge_views(model, held_out)
     for name, p in each_view.items():
-        scoring.require_finite(p.mean(axis=0), held_out.rows, f"{folder}, {name}")
+        scoring.require_finite(averaging.over_views(p, plan.closer_look), held_out.rows, f"{folder}, {name}")
     return _Judged(parts, weights, selection.rows, model, held_out.rows, each_view)
 
 
@@ -205,7 +217,10 @@ def _told_by_the_others(plan: CrossValidation, judged: Sequence[_Judged]) -> lis
     found = []
     for i, fold in enumerate(plan.folds):
         others = [j for k, j in enumerate(judged) if k != i]
-        p = {n: np.concatenate([j.each_view[n].mean(axis=0) for j in others]) for n in plan.members}
+        p = {
+            n: np.concatenate([averaging.over_views(j.each_view[n], plan.closer_look) for j in others])
+            for n in plan.members
+        }
         found.append(calibrate.member_temperatures(pd.concat([j.rows for j in others]), p))
         said = ", ".join(f"{name} {value:.2f}" for name, value in found[-1].items())
         log.info("%s: temperatures of the members, from the other folds: %s", plan.folder / fold.name, said)
@@ -225,9 +240,13 @@ def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] 
         return None
     record = run_folder.read_object(path)
     same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
-    if not same or not _averages_so(record, plan.averaged):
+    if (
+        not same
+        or record.get(averaging.CLOSER_LOOK_KEY, False) != plan.closer_look
+        or not _averages_so(record, plan.averaged)
+    ):
         return None
-    asked = ("jobs", _LABELS, "views", "members", averaging.EARLY_EXIT_KEY)
+    asked = ("jobs", _LABELS, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY)
     figures = {name: value for name, value in record.items() if name not in asked}
     return read_predictions(plan.predictions_path), figures
 
@@ -309,6 +328,9 @@ def calibration_basis(
         log.info("%s is of other members: the selection part calibrates", folder / RECORD_NAME)
         return None
     own = record.get(TEMPERATURES_KEY)
+    if record.get(averaging.CLOSER_LOOK_KEY):  # an ensemble that is no final fit takes none
+        log.info("%s is of closer looks: the selection part calibrates", folder / RECORD_NAME)
+        return None
     if not _averages_so(record, averaged):
         log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
         return None

@@ -75,6 +75,7 @@ def write(
     out_of_fold: CalibrationBasis | None = None,
     averaged: Averaging = averaging.PLAIN,
     measured: Collection[str] = (),
+    closer_look: bool = False,
 ) -> member_weights.Weights:
     """Choose the weights on the selection clips and write `<folder>/ensemble.json`.
 
@@ -119,6 +120,7 @@ def write(
         {run_folder.MEASURED_KEY: sorted(measured)} if measured else None,
         temperatures=[own[part.name] for part in parts] if own else None,
         averaged=averaged,
+        closer_look=closer_look,
     )
     return weights
 
@@ -147,6 +149,7 @@ def write_listed(
     further: Mapping[str, object] | None = None,
     temperatures: Sequence[float] | None = None,
     averaged: Averaging = averaging.PLAIN,
+    closer_look: bool = False,
 ) -> None:
     """Write ensemble.json, with what `further` has, and trained_on.csv of the clips that chose the weights, by role.
 
@@ -170,6 +173,8 @@ def write_listed(
     record: dict[str, object] = {"members": members, "weighting": weighting, **(further or {})}
     if exits := averaged.exit_record():
         record[averaging.EARLY_EXIT_KEY] = exits
+    if closer_look:
+        record[averaging.CLOSER_LOOK_KEY] = True
     if calibration is not None:
         record[run_folder.CALIBRATION_KEY] = calibration.record()
     storage.write_json(folder / run_folder.ENSEMBLE_NAME, record)

@@ -167,6 +167,7 @@ class EnsembleRun:
             self.overwrite,
             self.config.tta,
             averaged=self.config.averaged_of(members),
+            closer_look=self.config.closer_look,
         )
 
     @property
@@ -221,6 +222,7 @@ class EnsembleRun:
                     self.config.tta,
                     by_dataset=True,
                     averaged=self.config.averaged,
+                    closer_look=self.config.closer_look,
                 )
             )
         return plans

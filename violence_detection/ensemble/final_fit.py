@@ -27,7 +27,7 @@ from violence_detection.ensemble.cross_validation import CrossValidation, HeldOu
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.evaluation import calibrate, elsewhere
-from violence_detection.models import trained_model
+from violence_detection.models import averaging, trained_model
 from violence_detection.training import run_folder, step_plan, trained_clips
 from violence_detection.training.config import KERNEL, TrainConfig
 from violence_detection.training.run_folder import Trained
@@ -120,6 +120,7 @@ class FinalFit:
             {run_folder.FINAL_KEY: record},
             [own[name] for name in plan.members] if own else None,
             plan.averaged,
+            plan.closer_look,
         )
         self._bring_left_out()
         log.info(
@@ -137,6 +138,7 @@ class FinalFit:
             **{k: figures[k] for k in _FIGURES},
             "folds": [{key: fold[key] for key in _OF_A_FOLD} for fold in figures["folds"]],
             "views": self.plan.views,
+            **({averaging.CLOSER_LOOK_KEY: True} if self.plan.closer_look else {}),
             "members": self.plan.members,
             **({"by_dataset": True} if by_dataset else {}),
         }

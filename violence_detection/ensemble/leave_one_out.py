@@ -71,6 +71,7 @@ def finish(
         "threshold": DEFAULT_THRESHOLD,
         "threshold_by": THRESHOLD_BY,
         "views": plans[0].views,
+        **({averaging.CLOSER_LOOK_KEY: True} if plans[0].closer_look else {}),
         **({"members_scaled_by": SCALED_BY} if plans[0].averaged.in_logits else {}),
         **({averaging.EARLY_EXIT_KEY: exits} if (exits := plans[0].averaged.exit_record()) else {}),
         **summarised(predictions, in_set),

@@ -65,9 +65,9 @@ class Pool:
         rows = self.rows(clip_ids)
         return training_data.load(self.stores, rows, self.variants[:1], self._fits_memory([(rows, 1)]))
 
-    def views(self, clip_ids: Sequence[str], count: int) -> Samples:
-        """The clips plain and in `count` - 1 test-time views, (N, count, T, C) an input."""
-        names = augment.variant_names(augment.VIEW, count)
+    def views(self, clip_ids: Sequence[str], count: int, closer_look: bool = False) -> Samples:
+        """The clips plain, in `count` - 1 test-time views, and last in the closer look if asked: (N, V, T, C) each."""
+        names = augment.views(count, closer_look)
         return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
 
     def data(self, fold: Fold, in_memory: bool | None = None) -> Data:
@@ -137,13 +137,15 @@ def datasets(
 class Choice:
     """What of the manifest is used: the data sets to measure on, and those added to train on.
 
-    `all_clips`: val counts as train. `views`: test-time views of the target's train clips, the plain one included.
+    `all_clips`: val counts as train. `views`: test-time views of the target's train clips, the plain one included;
+    `closer_look`: and that.
     """
 
     target: Collection[str]
     added: Collection[str] = ()
     all_clips: bool = False
     views: int = 1
+    closer_look: bool = False
 
     def rows(self, combined: Path) -> pd.DataFrame:
         """The manifest's rows of these clips."""
@@ -154,7 +156,7 @@ class Choice:
     def clips(self, frame: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[extract.WantedClip]:
         """The clips of those rows, each with the variants and views that are needed of it."""
         variants = tuple(variants)
-        test_time = augment.variant_names(augment.VIEW, self.views)[1:]
+        test_time = augment.views(self.views, self.closer_look)[1:]
         is_train, is_target = frame.split == split.TRAIN, frame.dataset.isin(self.target)
         return [
             *extract.clips_of(frame[is_train & is_target], combined, (*variants, *test_time)),

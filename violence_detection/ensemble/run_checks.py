@@ -82,7 +82,7 @@ def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
     check(config)
     frame = manifest.read(how.data_root / "combined_all")
     target, added = pools.datasets(frame, config.datasets, config.add_datasets)
-    return Choice(target, added, config.spends_val, config.tta)
+    return Choice(target, added, config.spends_val, config.tta, config.closer_look)
 
 
 def wanted_clips(config: EnsembleConfig, how: ExtractConfig) -> list[WantedClip]:
@@ -120,6 +120,7 @@ def check(config: EnsembleConfig) -> None:
             f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
         )
     _check_early_exit(config)
+    _check_closer_look(config)
     if config.by_left_out and not (config.final and config.leave_one_dataset_out):
         raise UserError("--final-by left-out needs --final and --leave-one-dataset-out")
     if config.ship is not None:
@@ -132,6 +133,14 @@ def check(config: EnsembleConfig) -> None:
         raise UserError(
             "--tta here is for --cross-validate K and --leave-one-dataset-out; test_ensemble.py has its own to measure "
             "the ensemble on val"
+        )
+
+
+def _check_closer_look(config: EnsembleConfig) -> None:
+    if config.closer_look and not (config.leave_one_dataset_out or config.spends_val):
+        raise UserError(
+            "--closer-look is for --final, and for --all-clips or --leave-one-dataset-out, which measure it: its "
+            "thresholds must come from clips that were judged so. Add one of them"
         )
 
 

@@ -30,7 +30,7 @@ from violence_detection.evaluation.mistakes import Attention
 from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.features import extract
 from violence_detection.features.config import ExtractConfig
-from violence_detection.models import model_files, shipped, trained_model
+from violence_detection.models import averaging, model_files, shipped, trained_model
 from violence_detection.system import storage
 from violence_detection.training import training_data
 from violence_detection.training.training_data import Samples
@@ -167,7 +167,7 @@ def _judge(
     """One set's figures, with the features that they rest on. `combined`: the folder whose val it may have clips of."""
     import pandas as pd
 
-    views = augment.variant_names(augment.VIEW, config.tta)
+    views = augment.views(config.tta, model.closer_look)
     wanted = extract.clips_of(clips.rows, clips.base, views)
     how = ExtractConfig(
         config.engine, config.backbone_weights, data_root=clips.data_root, workers=config.workers
@@ -189,6 +189,7 @@ def _judge(
         "operating_point": config.operating_point,
         "calibration": _calibration(model, predictions),
         "views": config.tta,
+        **({averaging.CLOSER_LOOK_KEY: True} if model.closer_look else {}),
         "comparisons": comparisons.between_models(predictions, model.threshold, model.member_threshold),
         "earlier_reports": comparisons.with_earlier(predictions, model.threshold, earlier),
     }

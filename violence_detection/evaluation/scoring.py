@@ -11,7 +11,7 @@ import numpy as np
 
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics
-from violence_detection.models import trained_model
+from violence_detection.models import averaging, trained_model
 from violence_detection.training import heads
 from violence_detection.training.training_data import Samples
 
@@ -62,7 +62,8 @@ def _rounded(interval: tuple[float, float]) -> tuple[float, float]:
 def predict_rows(model: trained_model.TrainedModel, rows: pd.DataFrame, samples: Samples) -> pd.DataFrame:
     """Rows of the manifest with p_<member> and p_violent, averaged over views.
 
-    Where there are several views, plain_p_<member> and plain_p_violent are those of the plain clip, the first of them.
+    Where there are several views, plain_p_<member> and plain_p_violent are those of the plain clip, the first of them
+    (with the closer look, if the model takes one).
     UNCALIBRATED_COLUMN has what p_violent was without a temperature, where the model has one. NaN for clips without
     features, and for those that any member gives no finite probability.
     """
@@ -78,12 +79,16 @@ def rows_of(
     """The same, of what `judge_views` has given for the clips with these ids."""
     import pandas as pd
 
-    by_member = {name: p.mean(axis=0) for name, p in each_view.items()}
+    closer_look = model.closer_look
+    by_member = {name: averaging.over_views(p, closer_look) for name, p in each_view.items()}
     columns = _columns(model, by_member)
     if model.calibration is not None and model.calibration.temperature is not None:
         columns[metrics.UNCALIBRATED_COLUMN] = model.uncalibrated(by_member)
-    if next(iter(each_view.values())).shape[0] > 1:
-        plain = _columns(model, {name: p[0] for name, p in each_view.items()})
+    if next(iter(each_view.values())).shape[0] > 1 + closer_look:
+        first = [0, -1] if closer_look else [0]
+        plain = _columns(
+            model, {name: averaging.over_views(p[first], closer_look) for name, p in each_view.items()}
+        )
         columns |= {metrics.PLAIN + name: p for name, p in plain.items()}
     scored = pd.DataFrame(columns)
     finite = np.isfinite(scored.to_numpy(float)).all(axis=1)

@@ -25,7 +25,7 @@ from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun
 from violence_detection.system import console, processes
-from violence_detection.video import pictures
+from violence_detection.video import augment, pictures
 
 if TYPE_CHECKING:
     from violence_detection.features.meter import Meter
@@ -185,16 +185,23 @@ class ExtractionPass:
     def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
         """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
         size = self.group.backbones[0].input_size
-        variants = pictures.clip_variants(clip.path, clip.clip_id, clip.variants, size, self.group.config)
-        jobs = [
-            (stream, variant, self.engine.submit(images))
-            for variant, streams in variants
-            for stream, images in streams.items()
-        ]
+        wanted, kept = clip.variants, {}
+        if augment.CLOSER in wanted and augment.PLAIN not in wanted:  # it may be the same
+            kept = {name: s.read(clip.clip_id, [augment.PLAIN])[0] for name, s in self.group.stores.items()}
+        variants = pictures.clip_variants(clip.path, clip.clip_id, wanted, size, self.group.config)
+        jobs: list[tuple[str, str, Future[np.ndarray]]] = []
         values: dict[str, dict[str, np.ndarray]] = {name: {} for name in self.group.stores}
+        same: list[str] = []  # variants that show the plain clip
+        for variant, streams in variants:
+            if not streams:
+                same.append(variant)
+                continue
+            jobs += [(stream, variant, self.engine.submit(images)) for stream, images in streams.items()]
         for stream, variant, job in jobs:
             for name, features in self.group.by_input(stream, job.result()).items():
                 values[name][variant] = features
+        for name, by_variant in values.items() if same else ():
+            by_variant |= dict.fromkeys(same, kept[name] if kept else by_variant[augment.PLAIN])
         return values
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from violence_detection.constants import CLOSER_LOOK_KEY as CLOSER_LOOK_KEY
 from violence_detection.constants import EARLY_EXIT_KEY as EARLY_EXIT_KEY
 
 #: Added to each probability before its logarithm is taken, as scikit-learn's temperature scaling does.
@@ -97,6 +98,21 @@ def scaled(p: np.ndarray, factor: float) -> np.ndarray:
     from scipy.special import expit
 
     return expit(factor * logit(p))
+
+
+def over_views(p: np.ndarray, closer_look: bool = False) -> np.ndarray:
+    """What a member says of clips, (N,), from P(fight) of each view, (V, N).
+
+    The mean over the views; where the last of them is the closer look, that look and the others together count the
+    same, as logits.
+    """
+    if not closer_look or len(p) == 1:
+        mean: np.ndarray = np.mean(p, axis=0)
+        return mean
+    from scipy.special import expit
+
+    whole, closer = np.mean(p[:-1], axis=0), p[-1]
+    return np.where(whole == closer, whole, expit((logit(whole) + logit(closer)) / 2))
 
 
 def together(p: Mapping[str, np.ndarray], weights: Sequence[float], how: Averaging) -> np.ndarray:

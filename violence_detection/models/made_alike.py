@@ -31,7 +31,7 @@ class Made:
     """How a model was made. `records`: its members' config.json; `clips`: columns of trained_on.csv.
 
     `measured`: the data sets that it selects and is measured on, None where that was not noted. `in_logits`, and
-    `early_exit` as files have it: how its members are averaged.
+    `early_exit` as files have it: how its members are averaged. `closer_look`: whether it takes one.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -39,6 +39,7 @@ class Made:
     measured: frozenset[str] | None
     in_logits: bool
     early_exit: Mapping[str, Any] | None
+    closer_look: bool
 
     @classmethod
     def of(
@@ -53,6 +54,7 @@ class Made:
             _measured(ensemble),
             bool(own) and all(value is not None for value in own),
             ensemble.get(averaging.EARLY_EXIT_KEY),
+            bool(ensemble.get(averaging.CLOSER_LOOK_KEY)),
         )
 
 
@@ -72,6 +74,7 @@ class JudgedApart:
     added: frozenset[str] | None
     in_logits: bool
     early_exit: Mapping[str, Any] | None
+    closer_look: bool
 
     @classmethod
     def left_out(cls, found: Mapping[str, Any]) -> JudgedApart:
@@ -87,6 +90,7 @@ class JudgedApart:
             None if added is None else frozenset(added),
             "members_scaled_by" in found,
             found.get(averaging.EARLY_EXIT_KEY),
+            bool(found.get(averaging.CLOSER_LOOK_KEY)),
         )
 
 
@@ -122,7 +126,7 @@ def noted(
 
 
 def differences(made: Made, apart: JudgedApart) -> list[str]:
-    """What is other of the two: clips, members, average, early exit, or a part of `made_with`."""
+    """What is other of the two: clips, members, average, early exit, closer look, or a part of `made_with`."""
     other = [
         name
         for record in made.records
@@ -138,6 +142,8 @@ def differences(made: Made, apart: JudgedApart) -> list[str]:
         other.append("average")
     elif made.early_exit != apart.early_exit:
         other.append("early exit")
+    if made.closer_look != apart.closer_look:
+        other.append("closer look")
     return sorted(set(other))
 
 

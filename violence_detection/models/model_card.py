@@ -254,6 +254,10 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         left_out = [p["name"] for p in _points(run) if not p["early_exit"]]
         but = f"; not at {', '.join(left_out)}" if left_out else ""
         lines.append(("early exit", f"{first.member} alone where its P(fight) is below {first.below}{but}"))
+    if model_files.closer_look(run.folder):
+        lines.append(
+            ("closer look", "where what moves fills a small part of the picture, that part is seen as well")
+        )
     if given := run.values(run_folder.GIVEN_KEY):
         shown = ", ".join(str(sha256)[:12] for sha256 in given if sha256)
         if shown:

@@ -93,6 +93,17 @@ def early_exit(path: Path) -> EarlyExit | None:
     return found
 
 
+def closer_look(path: Path) -> bool:
+    """Whether the model looks at a part of the picture closer. Raises UserError for what is neither true nor false."""
+    file = path / run_folder.ENSEMBLE_NAME
+    stored = run_folder.read_object(file).get(averaging.CLOSER_LOOK_KEY, False) if file.is_file() else False
+    if not isinstance(stored, bool):
+        raise UserError(
+            f"{file}: {averaging.CLOSER_LOOK_KEY} must be true or false. Copy it again from where it was made"
+        )
+    return stored
+
+
 def _members(folder: Path) -> list[tuple[str, Path, float]]:
     """Name, file and weight of each member in ensemble.json. Raises UserError for anything else in it."""
     path = folder / run_folder.ENSEMBLE_NAME
@@ -187,6 +198,8 @@ def identity(path: Path) -> str:
     if first := early_exit(path):
         place = [name for name, *_ in listed(path)].index(first.member)
         parts.append([averaging.EARLY_EXIT_KEY, place, first.below])
+    if closer_look(path):
+        parts.append(averaging.CLOSER_LOOK_KEY)
     return storage.stable_hash(parts, digits=32)
 
 

@@ -216,6 +216,7 @@ def _judged_apart(folder: Path, record: Mapping[str, Any], all_together: bool) -
         added=_added(tables, clips),
         in_logits=record.get(run_folder.FOLD_TEMPERATURES_KEY) is not None,
         early_exit=record.get(averaging.EARLY_EXIT_KEY),
+        closer_look=bool(record.get(averaging.CLOSER_LOOK_KEY)),
     )
 
 

@@ -78,7 +78,8 @@ class TrainedModel:
 
     `folders`: those with a table of the clips that it was made with, the ensemble's and each member's. `records`: those
     of all members. `early_exit`: the member that judges first, and alone where it sees no fight; `by_all`: not at this
-    operating point, where all judge. `calibration`: None where there is nothing stored of it, as for models of a test.
+    operating point, where all judge. `closer_look`: whether the last view is one. `calibration`: None where there is
+    nothing stored of it, as for models of a test.
     """
 
     folder: Path
@@ -91,6 +92,7 @@ class TrainedModel:
     calibration: Calibration | None = None
     early_exit: EarlyExit | None = None
     by_all: bool = False
+    closer_look: bool = False
 
     def at(self, point: str, threshold: float = DEFAULT_THRESHOLD) -> TrainedModel:
         """The same with the threshold of an operating point; `threshold` is that of `balanced`.
@@ -212,13 +214,18 @@ class TrainedModel:
         )
 
     def average_views(self, inputs: Inputs, members: Sequence[Member] | None = None) -> dict[str, np.ndarray]:
-        """P(fight) of each member, or of these, for inputs name -> (N, V, T, C): the mean over the V views."""
+        """P(fight) of each member, or of these, for inputs name -> (N, V, T, C) of the V views together."""
+        from violence_detection.models import averaging  # loaded with the model
+
         views = next(iter(inputs.values())).shape[1]
         per_view = [
             self.predict({n: v[:, i].astype(np.float32) for n, v in inputs.items()}, members)
             for i in range(views)
         ]
-        return {name: np.mean([p[name] for p in per_view], axis=0) for name in per_view[0]}
+        return {
+            name: averaging.over_views(np.stack([p[name] for p in per_view]), self.closer_look)
+            for name in per_view[0]
+        }
 
     def backbone_runs(self, weights_file: Path | None = None) -> list[BackboneRun]:
         """The backbones that make its features, checked to make them as in training.
@@ -295,6 +302,7 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
         tuple(records),
         calibration=calibration.read(path),
         early_exit=early_exit,
+        closer_look=model_files.closer_look(path),
     )
 
 

@@ -82,10 +82,12 @@ class Detector:
                 self.model = self.model.by_all_members()
         if self.model.by_all:
             log.info("all members judge every window: the early exit would decide at this threshold")
-        self.views = augment.variant_names(augment.VIEW, config.tta)
+        self.views = augment.views(config.tta, self.model.closer_look)
         self.stride_s = _stride_s(config, self.model.features.window_s)
         self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
-        self.viewers = tuple(Viewer(run.backbone.input_size, run.config) for run in self.runs)
+        self.viewers = tuple(
+            Viewer(run.backbone.input_size, run.config, self.model.closer_look) for run in self.runs
+        )
         self._engines = [
             engines.to_judge(
                 config.engine,
@@ -302,6 +304,12 @@ class Detector:
         jobs: dict[tuple[int, str, str], Future[Any]] = {}
         for run in runs:
             for view in self.views:
+                if view == augment.CLOSER and seen.closer(run) is None:  # it would see the same again
+                    plain = {
+                        stream: jobs[run, augment.PLAIN, stream] for stream in self.runs[run].config.streams
+                    }
+                    jobs.update({(run, view, stream): job for stream, job in plain.items()})
+                    continue
                 for stream, images in seen.pictures(run, view).items():
                     jobs[run, view, stream] = self._engines[run].submit(images)
                     processes.beat()

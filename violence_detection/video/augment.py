@@ -6,6 +6,8 @@ from (seed, clip id, variant name) alone:
     "v1", ...   training variants: geometry, light, blur, noise, erasing, another time window
     "w1", ...   test-time views: mirrored, gently shifted in time and scale; backbones that look at a part of a window
                 see another part of it
+    "c1"        the plain clip, closer: the part of the picture that has what moves, where that is small (focus.closer);
+                elsewhere the plain clip again
 With `FeatureConfig.focus`, "v2", "v4", ... and "w2", "w3", "w6", "w7", ... show the part of the picture that moves most
 (see focus.py).
 """
@@ -23,6 +25,8 @@ from violence_detection.system.storage import stable_seed
 PLAIN = "v0"
 #: Of the names of test-time views. Those of former versions, "t", looked at the middle of a window alone.
 VIEW = "w"
+#: The closer look. Another rule of what it shows gets another number.
+CLOSER = "c1"
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B
 _BLUR_SIDES = (5, 5)  # of the kernel: enough for the largest sigma, 1.2, to within 3 % of its weight
 _NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame
@@ -96,9 +100,14 @@ def variant_names(prefix: str, count: int) -> tuple[str, ...]:
     return (PLAIN, *(f"{prefix}{i}" for i in range(1, count)))
 
 
+def views(count: int, closer_look: bool = False) -> tuple[str, ...]:
+    """The names of `count` test-time views, the plain one first, and of the closer look behind them if it is taken."""
+    return (*variant_names(VIEW, count), *([CLOSER] if closer_look else ()))
+
+
 def draw(seed: int, clip_id: str, variant: str, focus: bool = False) -> Draw:
     """The parameters of a variant; the plain clip's are the identity. `focus`: half of the others show a crop."""
-    if variant == PLAIN:
+    if variant in (PLAIN, CLOSER):
         return Draw()
     number = int(variant[1:])
     if variant.startswith("v"):

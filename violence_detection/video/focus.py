@@ -2,12 +2,16 @@
 
 The whole picture, squeezed to a backbone's input, shows such a fight in a few dozen pixels. A crop around the
 strongest motion shows it larger, with what the file's resolution has to give.
+
+A crop of one size (`crop_position`) is a stream or an alteration. The closer look (`closer`) is as small as what moves,
+and is taken only where a small part of the picture has nearly all that moves.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,6 +23,26 @@ NOISE_LEVEL, CEILING = 12, 0.995
 VERSION = 2
 #: Side of the crop that the stream `crop` shows, as a fraction of the picture's.
 STREAM_SIDE = 0.6
+#: Of the closer look: the share of all change that its square holds, and the sides that are tried, as fractions of the
+#: picture's. A rule that changes gets another name in video/augment.py, by which features are kept.
+CLOSER_SHARE, CLOSER_SIDES = 0.9, (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+#: Pixels along a side of the grey frames that it goes by.
+CLOSER_GREY = 176
+
+
+@dataclass(frozen=True)
+class Square:
+    """A part of the picture, as wide and as high in fractions of it. x and y: of the room that it leaves, 0 to 1."""
+
+    side: float
+    x: float
+    y: float
+
+    def of(self, frame: np.ndarray) -> np.ndarray:
+        """That part of a frame (H, W, ...), a view."""
+        height, width = (max(round(n * self.side), 1) for n in frame.shape[:2])
+        top, left = round((len(frame) - height) * self.y), round((frame.shape[1] - width) * self.x)
+        return frame[top : top + height, left : left + width]
 
 
 def crop_position(greys: Sequence[np.ndarray], side: float) -> tuple[float, float]:
@@ -29,14 +53,44 @@ def crop_position(greys: Sequence[np.ndarray], side: float) -> tuple[float, floa
     changes. A movement smaller than the crop fits in many places: it is brought to the crop's middle. Integers
     throughout, so that machines agree.
     """
+    change = _change(greys)
+    return _position(change, cv2.integral(change.astype(np.float64)), round(side * len(change)))
+
+
+def closer(greys: Sequence[np.ndarray]) -> Square | None:
+    """The smallest of the squares that hold CLOSER_SHARE of what changes; None where none of CLOSER_SIDES does.
+
+    `greys` as for `crop_position`.
+    """
+    change = _change(greys)
+    sums = cv2.integral(change.astype(np.float64))
+    if not (total := sums[-1, -1]):
+        return None
+    for side in CLOSER_SIDES:
+        crop = round(side * len(change))
+        if _inside(sums, crop).max() >= CLOSER_SHARE * total:
+            return Square(side, *_position(change, sums, crop))
+    return None
+
+
+def _change(greys: Sequence[np.ndarray]) -> np.ndarray:
+    """How much each pixel changes from frame to frame in all, (S, S) int32, up to a ceiling."""
     size = len(greys[0])
     change = np.zeros((size, size), np.int32)
     for before, after in itertools.pairwise(greys):
         change += np.maximum(cv2.absdiff(before, after).astype(np.int32) - NOISE_LEVEL, 0)
-    change = np.minimum(change, int(np.quantile(change, CEILING)) + 1)
-    crop = round(side * size)
-    sums = cv2.integral(change.astype(np.float64))  # exact: whole numbers far below 2**53
-    inside = sums[crop:, crop:] - sums[:-crop, crop:] - sums[crop:, :-crop] + sums[:-crop, :-crop]
+    return np.minimum(change, int(np.quantile(change, CEILING)) + 1)
+
+
+def _inside(sums: np.ndarray, crop: int) -> np.ndarray:
+    """The change in each square of that side, by its top left corner. Exact: whole numbers far below 2**53."""
+    inside: np.ndarray = sums[crop:, crop:] - sums[:-crop, crop:] - sums[crop:, :-crop] + sums[:-crop, :-crop]
+    return inside
+
+
+def _position(change: np.ndarray, sums: np.ndarray, crop: int) -> tuple[float, float]:
+    """See crop_position; `sums`: the integral of `change`."""
+    size, inside = len(change), _inside(sums, crop)
     if not inside.any():
         return 0.5, 0.5
     best = np.argwhere(inside == inside.max())

@@ -46,10 +46,10 @@ def without_places(frames: Mapping[int, Kept], places: Sequence[Place], aspect: 
         pictures = [frames[n][kept_as] for n in numbers]
         shown = _letterboxed(aspect) if kept_as[2] else Place(0, 0, 1, 1)
         if isinstance(pictures[0], tuple):  # at two sizes
-            sizes = [_patched(np.stack(of_size), places, shown) for of_size in zip(*pictures, strict=True)]
+            sizes = [_patched(of_size, places, shown) for of_size in zip(*pictures, strict=True)]
             patched: Any = list(zip(*sizes, strict=True))
         else:
-            patched = _patched(np.stack(pictures), places, shown)
+            patched = _patched(pictures, places, shown)
         for n, picture in zip(numbers, patched, strict=True):
             changed[n][kept_as] = picture
     return dict(changed)
@@ -61,9 +61,14 @@ def _letterboxed(aspect: float) -> Place:
     return Place((1 - width) / 2, (1 - height) / 2, (1 + width) / 2, (1 + height) / 2)
 
 
-def _patched(frames: np.ndarray, places: Sequence[Place], shown: Place) -> np.ndarray:
-    """Frames (N, S, S, 3) uint8 with each place in the mean colour of all of them. `shown`: where the picture is."""
-    colour = np.round(frames[:, *_slices(shown, len(frames[0]))].mean(axis=(0, 1, 2))).astype(np.uint8)
+def _patched(frames: Sequence[np.ndarray], places: Sequence[Place], shown: Place) -> list[np.ndarray]:
+    """Copies of frames (H, W, 3) uint8, each place in the mean colour of all of them. `shown`: where the picture is.
+
+    Frames kept for a closer look have the shape of the video, which may change within it.
+    """
+    means = [frame[_slices(shown, frame.shape)].mean(axis=(0, 1)) for frame in frames]
+    colour = np.round(np.mean(means, axis=0)).astype(np.uint8)
+    changed = [frame.copy() for frame in frames]
     width, height = shown.right - shown.left, shown.bottom - shown.top
     for place in places:
         within = Place(
@@ -72,14 +77,16 @@ def _patched(frames: np.ndarray, places: Sequence[Place], shown: Place) -> np.nd
             shown.left + place.right * width,
             shown.top + place.bottom * height,
         )
-        frames[:, *_slices(within, len(frames[0]))] = colour
-    return frames
+        for frame in changed:
+            frame[_slices(within, frame.shape)] = colour
+    return changed
 
 
-def _slices(place: Place, side: int) -> tuple[slice, slice]:
-    """The rows and columns of a place in a square picture."""
-    rows = slice(round(place.top * side), round(place.bottom * side))
-    return rows, slice(round(place.left * side), round(place.right * side))
+def _slices(place: Place, shape: Sequence[int]) -> tuple[slice, slice]:
+    """The rows and columns of a place in a picture of that shape, whose first are height and width."""
+    height, width = shape[:2]
+    rows = slice(round(place.top * height), round(place.bottom * height))
+    return rows, slice(round(place.left * width), round(place.right * width))
 
 
 def without_time(frames: Mapping[int, Kept], first: float, end: float) -> dict[int, Kept]:

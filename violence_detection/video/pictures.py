@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -18,6 +18,12 @@ import numpy as np
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import augment, decode, sampling
 from violence_detection.video.config import ClipConfig
+
+if TYPE_CHECKING:
+    from violence_detection.video.focus import Square
+
+#: Pixels that frames keep at most along their longer side for a closer look: a third of it is the input of a network.
+NEAR_SIDE = 640
 
 
 def resize(picture: np.ndarray, size: int) -> np.ndarray:
@@ -86,6 +92,32 @@ def keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
         return whole
     larger = frame_resizer(large, config)
     return lambda frame: (whole(frame), larger(frame))
+
+
+def near(frame: np.ndarray) -> np.ndarray:
+    """What is kept of a frame (H, W, 3) uint8 for a closer look: itself, or shrunk to NEAR_SIDE at most."""
+    scale = NEAR_SIDE / max(frame.shape[:2])
+    if scale >= 1:
+        return frame
+    height, width = (max(round(n * scale), 1) for n in frame.shape[:2])
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def closer_square(nears: Sequence[np.ndarray]) -> Square | None:
+    """Where a closer look at these frames (see `near`) looks; None where it would see the whole picture again."""
+    from violence_detection.video import focus
+
+    greys = [cv2.cvtColor(resize(frame, focus.CLOSER_GREY), cv2.COLOR_RGB2GRAY) for frame in nears]
+    return focus.closer(greys)
+
+
+def closer_images(
+    nears: Mapping[int, np.ndarray], square: Square, sample: sampling.Sampling, size: int, config: ClipConfig
+) -> dict[str, np.ndarray]:
+    """The images of each stream, as `images` has them, of a part of the picture. `nears`: see `near`, by number."""
+    keep = keeper(size, config)
+    frames = {number: keep(square.of(nears[number])) for number in sample.frames}
+    return images(frames, sample, augment.Draw(), size, config)
 
 
 class Pictures(dict[int, np.ndarray]):
@@ -234,6 +266,7 @@ def clip_variants(
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Decode a clip once and yield (variant, {stream: (T, S, S, 3) uint8}) for each variant asked for.
 
+    The closer look has no images, {}, where they would be the plain clip's.
     Raises UnreadableVideo naming the file, also where too few frames tell of movement.
     """
     draws = draws_of(clip_id, variants, config)
@@ -245,11 +278,25 @@ def clip_variants(
     def plan(info: decode.VideoInfo) -> Sequence[int]:
         return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
 
-    info, frames = decode.read(path, plan, keeper(size, config), threads=1)  # clips are decoded side by side
+    nears: dict[int, np.ndarray] = {}
+    keep = keeper(size, config)
+    looks_closer = augment.CLOSER in variants
+
+    def kept(frame: np.ndarray) -> Any:
+        return (keep(frame), near(frame)) if looks_closer else keep(frame)
+
+    info, frames = decode.read(path, plan, kept, threads=1)  # clips are decoded side by side
+    if looks_closer:
+        nears = {number: both[1] for number, both in frames.items()}
+        frames = {number: both[0] for number, both in frames.items()}
     if not sampling.shows_movement(info, sampling.middle_window(info, config.window_s)):
         raise UnreadableVideo(path, sampling.too_still(info, config.window_s))
     whole = whole_pictures(frames, size)
     for variant, sample in samplings(info).items():
+        if variant == augment.CLOSER:
+            square = closer_square([nears[number] for number in sample.base.tolist()])
+            yield variant, closer_images(nears, square, sample, size, config) if square else {}
+            continue
         yield variant, images(frames, sample, draws[variant], size, config, whole)
 
 

@@ -10,21 +10,25 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from violence_detection.video import decode, pictures, sampling
-from violence_detection.video.augment import Draw
+from violence_detection.video.augment import CLOSER, Draw
 from violence_detection.video.config import ClipConfig
+from violence_detection.video.focus import Square
 
 #: Side of the whole picture, and of the larger one that the stream `crop` is cut from, 0 without; if it is letterboxed.
 KeptAs: TypeAlias = tuple[int, int, bool]
 #: What is kept of a decoded frame, for all who look at it.
 Kept: TypeAlias = Mapping[KeptAs, Any]
+#: Where a frame stands that is kept for a closer look, in its own shape: see pictures.near.
+NEAR: KeptAs = (0, 0, False)
 
 
 @dataclass(frozen=True)
 class Viewer:
-    """How one run of backbones sees a video: the side of its pictures, and its settings."""
+    """How one run of backbones sees a video: the side of its pictures, its settings, whether it takes a closer look."""
 
     size: int
     config: ClipConfig
+    closer_look: bool = False
 
     @property
     def kept_as(self) -> KeptAs:
@@ -44,11 +48,14 @@ def keeper(viewers: Sequence[Viewer]) -> Callable[..., Kept]:
     by all viewers. The smallest is always there.
     """
     makers = {viewer.kept_as: pictures.keeper(viewer.size, viewer.config) for viewer in viewers}
-    plainest = _plainest(viewers)
+    always = {_plainest(viewers)}
+    if any(viewer.closer_look for viewer in viewers):
+        makers[NEAR] = pictures.near
+        always.add(NEAR)
 
     def keep(frame: np.ndarray, asked: Collection[KeptAs] | None = None) -> Kept:
         return {
-            kept_as: makers[kept_as](frame) for kept_as in (makers if asked is None else {*asked, plainest})
+            kept_as: makers[kept_as](frame) for kept_as in (makers if asked is None else {*asked, *always})
         }
 
     return keep
@@ -95,6 +102,7 @@ class SeenWindow:
     def __init__(self, plan: WindowPlan, frames: Mapping[int, Kept]):
         self._plan, self._frames = plan, frames
         self._whole: dict[int, pictures.Pictures] = {}
+        self._squares: dict[tuple[int, ...], Square | None] = {}
 
     @property
     def window(self) -> sampling.Window:
@@ -112,9 +120,22 @@ class SeenWindow:
         plainest = _plainest(self._plan.viewers)
         return (pictures.whole_of(kept[plainest]) for kept in self._frames.values())
 
+    def closer(self, viewer: int) -> Square | None:
+        """Where that viewer looks closer; None where it would see no more than the whole picture."""
+        numbers = tuple(self._plan.samplings[viewer][CLOSER].base.tolist())
+        if numbers not in self._squares:  # several viewers look at the same frames
+            nears = [self._frames[number][NEAR] for number in numbers]
+            self._squares[numbers] = pictures.closer_square(nears)
+        return self._squares[numbers]
+
     def pictures(self, viewer: int, variant: str) -> dict[str, np.ndarray]:
         """What that viewer sees of it: {stream: (T, S, S, 3) uint8}."""
         plan, looks = self._plan, self._plan.viewers[viewer]
+        if variant == CLOSER and (square := self.closer(viewer)):
+            nears = {number: self._frames[number][NEAR] for number in plan.by_viewer[viewer]}
+            return pictures.closer_images(
+                nears, square, plan.samplings[viewer][variant], looks.size, looks.config
+            )
         frames = {number: self._frames[number][looks.kept_as] for number in plan.by_viewer[viewer]}
         if viewer not in self._whole:
             self._whole[viewer] = pictures.whole_pictures(frames, looks.size)

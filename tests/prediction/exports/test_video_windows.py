@@ -19,6 +19,7 @@ import tiny_networks
 
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
+from violence_detection.models import averaging
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.exports import manifest, standalone, video_windows, whole_graph
@@ -32,21 +33,23 @@ def config(monkeypatch: pytest.MonkeyPatch) -> FeatureConfig:
     return tiny_networks.install(monkeypatch.setattr)
 
 
-def _inputs_and_manifest(config: FeatureConfig) -> tuple[list[PictureInput], dict[str, Any]]:
+def _inputs_and_manifest(
+    config: FeatureConfig, closer_look: bool = False
+) -> tuple[list[PictureInput], dict[str, Any]]:
     inputs = whole_graph.picture_inputs(key.backbone_runs(config, None))
-    model = TrainedModel(Path(), (), (), config, {})
+    model = TrainedModel(Path(), (), (), config, {}, closer_look=closer_look)
     return inputs, manifest.of_model(model, "", "made", inputs, PredictConfig(stride_s=1.0))
 
 
 def _of_package(
-    video: Path, config: FeatureConfig, inputs: list[PictureInput]
+    video: Path, config: FeatureConfig, inputs: list[PictureInput], view: str = augment.PLAIN
 ) -> Iterator[dict[str, np.ndarray]]:
     info = decode.probe(video)
     spans = sampling.sliding_windows(info, config.window_s, 1.0)
     runs = list({id(i.run): i.run for i in inputs}.values())
-    viewers = [Viewer(tiny_networks.SIZE, run.config) for run in runs]
-    for seen in window_pictures.of_file(video, info, spans, viewers, "", [augment.PLAIN]):
-        of = {id(run): seen.pictures(number, augment.PLAIN) for number, run in enumerate(runs)}
+    viewers = [Viewer(tiny_networks.SIZE, run.config, view == augment.CLOSER) for run in runs]
+    for seen in window_pictures.of_file(video, info, spans, viewers, "", [view]):
+        of = {id(run): seen.pictures(number, view) for number, run in enumerate(runs)}
         yield {i.name: of[id(i.run)][i.stream] for i in inputs}
 
 
@@ -58,7 +61,7 @@ def test_pictures_are_those_of_the_package(config: FeatureConfig, tmp_path: Path
     found = list(video_windows.windows(video, described))
     expected = list(_of_package(video, config, inputs))
     assert len(found) == len(expected) >= 3
-    for (start_s, end_s, seen), wanted in zip(found, expected, strict=True):
+    for (start_s, end_s, (seen,)), wanted in zip(found, expected, strict=True):
         assert end_s > start_s
         assert set(seen) == set(wanted) == {i.name for i in inputs}
         for name, images in wanted.items():
@@ -74,7 +77,7 @@ def test_a_telephones_upright_video_is_letterboxed_as_the_package_does(
     video = timed_videos.turned(video, tmp_path / "turned.mp4") if turned else video
     inputs, described = _inputs_and_manifest(config)
     assert any(i["letterbox"] for i in described["inputs"])
-    found = [seen for *_, seen in video_windows.windows(video, described)]
+    found = [looks[0] for *_, looks in video_windows.windows(video, described)]
     for seen, wanted in zip(found, _of_package(video, config, inputs), strict=True):
         for name, images in wanted.items():
             np.testing.assert_array_equal(seen[name], images, err_msg=name)
@@ -82,6 +85,61 @@ def test_a_telephones_upright_video_is_letterboxed_as_the_package_does(
     beside = boxed[:, :, :3] if turned else boxed[:, :3]
     assert not beside.any()
     assert boxed.any()
+
+
+def test_a_closer_look_is_that_of_the_package(config: FeatureConfig, tmp_path: Path) -> None:
+    """Of a part of a large video in which alone something moves; where all of it moves there is none."""
+    config = replace(config, streams=("rgb",))
+    still = cv2.resize(numbered_videos.frame(7), (800, 480))
+    shown = []
+    for number in range(60):
+        frame = still.copy()
+        frame[300:380, 500 + 5 * (number % 4) : 620] = 30 * (number % 7)
+        shown.append(frame)
+    video = timed_videos.write(tmp_path / "v.mp4", [i / 25 for i in range(60)], pictures=shown)
+    inputs, described = _inputs_and_manifest(config, closer_look=True)
+    found = [looks for *_, looks in video_windows.windows(video, described)]
+    wanted = list(_of_package(video, config, inputs, augment.CLOSER))
+    assert len(found) == len(wanted)
+    for (whole, closer), expected in zip(found, wanted, strict=True):
+        for name, images in expected.items():
+            np.testing.assert_array_equal(closer[name], images, err_msg=name)
+            assert (whole[name] != images).any()
+    all_moves = small_videos.write(tmp_path / "clip.avi", 3, n_frames=50, width=160, height=120)
+    assert {len(looks) for *_, looks in video_windows.windows(all_moves, described)} == {1}
+
+
+@pytest.mark.parametrize("in_logits", [False, True])
+@pytest.mark.parametrize("below", [None, 0.2])
+def test_what_the_script_makes_of_looks_is_what_the_package_does(
+    in_logits: bool, below: float | None
+) -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.normal(0, 1.5, (200, 2, 2))  # windows, looks, members
+    names, own, weights = ("first", "second"), (2.0, 0.5) if in_logits else (None, None), (0.3, 0.7)
+    how = averaging.Averaging(in_logits, averaging.EarlyExit("first", below) if below else None)
+    temperature = 1.7
+    members = [
+        {"name": n, "weight": w, "temperature": t} for n, w, t in zip(names, weights, own, strict=True)
+    ]
+    described = {
+        "members": members,
+        "judging": {"in_logits": in_logits, "early_exit": how.exit_record(), "temperature": temperature},
+    }
+    by_member = {
+        name: averaging.over_views(
+            averaging.scaled(1 / (1 + np.exp(-raw[:, :, i].T)), 1 / (own[i] or 1.0)), closer_look=True
+        )
+        for i, name in enumerate(names)
+    }
+    mean = averaging.together(by_member, weights, how)
+    settled = how.settled(by_member)
+    expected = averaging.scaled(mean, 1 / temperature)
+    if settled is not None:
+        assert settled.any()
+        expected = np.where(settled, mean, expected)
+    found = [video_windows.p_violent(list(looks), described) for looks in raw]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_frames_without_a_time_come_behind_the_others() -> None:

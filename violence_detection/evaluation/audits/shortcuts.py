@@ -26,6 +26,7 @@ from violence_detection.evaluation import intervals, metrics, paired, scoring
 from violence_detection.evaluation.audits import source_permutation
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
+from violence_detection.models import averaging
 from violence_detection.system import storage
 from violence_detection.video.augment import PLAIN
 
@@ -257,7 +258,7 @@ def order_of_frames(predictions: pd.DataFrame, model: TrainedModel, samples: Sam
     chosen = chosen[np.argsort(samples.rows.clip_id.to_numpy()[chosen], kind="stable")][:MOST_REORDERED]
     some = samples.take(chosen)
     each_view = scoring.judge_views(model, some, _reordered)
-    p = model.average({name: views.mean(axis=0) for name, views in each_view.items()})
+    p = model.average({n: averaging.over_views(p, model.closer_look) for n, p in each_view.items()})
     rows = known.loc[some.rows.clip_id]
     is_fight = (rows.label == _FIGHT).to_numpy()
     in_order = (rows[metrics.ENSEMBLE_COLUMN].to_numpy(float) >= model.threshold) == is_fight

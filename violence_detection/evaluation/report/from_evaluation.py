@@ -40,7 +40,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
             ("streams", ", ".join(scored.model.features.streams)),
             ("frames a clip", str(scored.model.features.frames)),
             ("variants a training clip", _each(records, lambda r: r["augment"])),
-            ("views averaged here", str(scored.views)),
+            ("views averaged here", f"{scored.views}{', and a closer look' * scored.model.closer_look}"),
             ("probabilities", scored.result["calibration"]["said"]),
             ("operating point", scored.result["operating_point"]),
             ("clips trained on", _each(records, lambda r: r["clips"]["train"])),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.constants import OPERATING_POINTS, __version__
-from violence_detection.models.averaging import EARLY_EXIT_KEY
+from violence_detection.models.averaging import CLOSER_LOOK_KEY, EARLY_EXIT_KEY
 from violence_detection.models.calibration import BALANCED, key_of
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.prediction.config import PredictConfig
@@ -34,6 +34,12 @@ def of_model(
         "members": [
             {"name": m.name, "weight": m.weight, "temperature": m.temperature} for m in model.members
         ],
+        "judging": {
+            "in_logits": model.averaged.in_logits,
+            EARLY_EXIT_KEY: model.averaged.exit_record(),
+            "temperature": (model.applied.temperature if model.applied else None) or 1.0,
+        },
+        CLOSER_LOOK_KEY: model.closer_look,
         "inputs": [_described(i) for i in inputs],
         "output": {"name": OUTPUT, "shape": [1], "dtype": "float32", "meaning": "P(violent) of the window"},
         "other_output": {

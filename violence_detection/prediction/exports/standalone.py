@@ -22,8 +22,8 @@ import video_windows
 here = pathlib.Path(__file__).parent
 manifest = video_windows.read_manifest(here)
 {load}
-for start_s, end_s, pictures in video_windows.of_arguments(sys.argv, manifest):
-    p = {run}.item()
+for start_s, end_s, looks in video_windows.of_arguments(sys.argv, manifest):
+    p = video_windows.p_violent([{run} for pictures in looks], manifest)
     print(f"{{start_s:.2f}}-{{end_s:.2f}} s: {{p:.4f}}", "violent" if p >= manifest["threshold"] else "")
 '''
 _RUNTIMES = {
@@ -31,19 +31,19 @@ _RUNTIMES = {
         "onnxruntime",
         "import onnxruntime",
         'model = onnxruntime.InferenceSession(here / "model.onnx", providers=["CPUExecutionProvider"])',
-        "model.run(None, pictures)[0]",
+        'model.run(["raw_logits"], pictures)[0]',
     ),
     "openvino": (
         "openvino",
         "import openvino",
         'model = openvino.compile_model(here / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})',
-        "model(pictures)[0]",
+        'model(pictures)["raw_logits"]',
     ),
     "tflite": (
         "ai-edge-litert",
         "from ai_edge_litert.interpreter import Interpreter",
         'model = Interpreter(str(here / "model.tflite")).get_signature_runner()',
-        'model(**pictures)["p_violent"]',
+        'model(**pictures)["raw_logits"]',
     ),
 }
 
@@ -69,11 +69,12 @@ def windows_source() -> str:
         f'"""{ast.get_docstring(tree, clean=False)}"""',
         "from __future__ import annotations",
         "\n".join(imports),
-        f"MIN_FRAMES = {MIN_FRAMES}",
+        f"MIN_FRAMES, NEAR_SIDE = {MIN_FRAMES}, {pictures.NEAR_SIDE}",
         _body(sampling),
         _body(focus),
         inspect.getsource(pictures.resize).strip(),
         inspect.getsource(pictures.letterboxed).strip(),
+        inspect.getsource(pictures.near).strip(),
         _body(video_windows),
     ]
     return "\n\n".join(parts) + "\n"

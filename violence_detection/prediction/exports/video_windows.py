@@ -19,12 +19,14 @@ import cv2
 import numpy as np
 
 from violence_detection.video.decode import MIN_FRAMES
-from violence_detection.video.focus import STREAM_SIDE, crop_position
-from violence_detection.video.pictures import letterboxed, resize
+from violence_detection.video.focus import CLOSER_GREY, STREAM_SIDE, closer, crop_position
+from violence_detection.video.pictures import letterboxed, near, resize
 from violence_detection.video.sampling import sample, shows_movement, sliding_windows
 
 #: Rates that a header may state; beyond them it is not believed.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
+#: As what a frame is kept for a closer look, in its own shape.
+_NEAR = (0, False)
 #: The plain window, not altered in any way.
 _PLAIN = SimpleNamespace(place=0.5, window_start=0.0, window_length=1.0)
 
@@ -83,11 +85,33 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     return manifest
 
 
+def p_violent(raw_logits: Sequence[np.ndarray], manifest: Mapping[str, Any]) -> float:
+    """P(violent) of a window from the model's second output for each look at it, (M,) of the members."""
+    members, how = manifest["members"], manifest["judging"]
+    weights = np.array([member["weight"] for member in members])
+    own = np.mean(raw_logits, axis=0) / [member["temperature"] or 1.0 for member in members]
+    if exits := how["early_exit"]:
+        first = own[[member["name"] for member in members].index(exits["member"])]
+        if first < np.log(exits["below"] / (1 - exits["below"])):
+            return float(_sigmoid(first))
+    if how["in_logits"]:
+        mean = np.average(own, weights=weights)
+    else:
+        p, q = (np.average(_sigmoid(sign * own), weights=weights) for sign in (1, -1))
+        mean = np.log(p + 1e-12) - np.log(q + 1e-12)
+    return float(_sigmoid(mean / how["temperature"]))
+
+
+def _sigmoid(logit: Any) -> Any:
+    return 1 / (1 + np.exp(-logit))
+
+
 def windows(
     path: Path | str, manifest: Mapping[str, Any]
-) -> Iterator[tuple[float, float, dict[str, np.ndarray]]]:
-    """For each window of a video (start_s, end_s, {input name: (T, S, S, 3) uint8 RGB}).
+) -> Iterator[tuple[float, float, list[dict[str, np.ndarray]]]]:
+    """For each window of a video (start_s, end_s, looks), a look being {input name: (T, S, S, 3) uint8 RGB}.
 
+    The first is at the whole picture; the second, where the model takes a closer look and there is one, at what moves.
     Raises CannotJudge if the file does not open, a frame cannot be shown, or too few decode to tell of movement.
     """
     info: Any = MomentsOfVideo(path)
@@ -97,20 +121,20 @@ def windows(
     if not spans:
         raise CannotJudge(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
-    frames = _frames(path, (_asked(plan, inputs, info.shown) for plan in plans))
+    frames = _frames(path, (_asked(plan, manifest, info.shown) for plan in plans))
     for span, plan, kept in zip(spans, plans, frames, strict=True):
         at = {n: kept[int(info.shown[n])] for s in plan.values() for n in s.frames}
         start_s = span.start / info.fps
         yield (
             start_s,
             start_s + span.length / info.fps,
-            {i["name"]: _pictures(at, plan[i["name"]], i) for i in inputs},
+            _looks(at, plan, manifest),
         )
 
 
 def of_arguments(
     arguments: Sequence[str], manifest: Mapping[str, Any]
-) -> Iterator[tuple[float, float, dict[str, np.ndarray]]]:
+) -> Iterator[tuple[float, float, list[dict[str, np.ndarray]]]]:
     """The windows of the one video that a script was given; a video that cannot be judged ends it with a line."""
     if len(arguments) != 2:
         sys.exit(f"usage: python {Path(arguments[0]).name} VIDEO")
@@ -127,14 +151,14 @@ def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
 
 
 def _asked(
-    plan: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]], shown: Any
+    plan: Mapping[str, Any], manifest: Mapping[str, Any], shown: Any
 ) -> dict[int, set[tuple[int, bool]]]:
     """The frames that a window needs, and as what: {frame: {(side, letterboxed)}}."""
     asked: dict[int, set[tuple[int, bool]]] = {}
-    for i in inputs:
+    for i in manifest["inputs"]:
         for number in plan[i["name"]].frames:
-            sizes = asked.setdefault(int(shown[number]), set())
-            sizes.update((side, i["letterbox"]) for side in i["kept_sides"])
+            sizes = asked.setdefault(int(shown[number]), {_NEAR} if manifest["closer_look"] else set())
+            sizes.update(_kept_as(i))
     return asked
 
 
@@ -169,8 +193,42 @@ def _frames(
             kept = {n: sized for n, sized in kept.items() if n >= oldest}
 
 
+def _kept_as(wanted: Mapping[str, Any]) -> list[tuple[int, bool]]:
+    """As what an input needs frames: (side, letterboxed)."""
+    return [(side, wanted["letterbox"]) for side in wanted["kept_sides"]]
+
+
 def _shrunk(frame: np.ndarray, side: int, letterbox: bool) -> np.ndarray:
+    if not side:
+        return near(frame)
     return letterboxed(frame, side) if letterbox else resize(frame, side)
+
+
+def _looks(
+    frames: Mapping[int, dict[tuple[int, bool], np.ndarray]],
+    plan: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> list[dict[str, np.ndarray]]:
+    """The looks at a window."""
+    inputs = manifest["inputs"]
+    looks = [{i["name"]: _pictures(frames, plan[i["name"]], i) for i in inputs}]
+    if not manifest["closer_look"]:
+        return looks
+    squares: dict[tuple[int, ...], Any] = {}
+    second, is_closer = {}, False
+    for i in inputs:
+        sampled = plan[i["name"]]
+        numbers = tuple(sampled.base.tolist())
+        if numbers not in squares:
+            small = [resize(frames[n][_NEAR], CLOSER_GREY) for n in numbers]
+            squares[numbers] = closer([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in small])
+        if square := squares[numbers]:
+            parts = {n: square.of(frames[n][_NEAR]) for n in sampled.frames}
+            large = {n: {size: _shrunk(part, *size) for size in _kept_as(i)} for n, part in parts.items()}
+            second[i["name"]], is_closer = _pictures(large, sampled, i), True
+        else:
+            second[i["name"]] = looks[0][i["name"]]
+    return [*looks, second] if is_closer else looks
 
 
 def _pictures(
@@ -178,7 +236,7 @@ def _pictures(
 ) -> np.ndarray:
     """The pictures (T, S, S, 3) uint8 of one input."""
     size, numbers = wanted["shape"][1], plan.base.tolist()
-    kept_as = [(side, wanted["letterbox"]) for side in wanted["kept_sides"]]
+    kept_as = _kept_as(wanted)
 
     def whole(number: int) -> np.ndarray:
         return resize(frames[number][kept_as[0]], size)
