@@ -1,0 +1,187 @@
+"""How far away people may be: clips laid smaller and smaller in a still scene, with the closer look and without.
+
+    python train_ensemble_models.py --leave-one-dataset-out --closer-look ... --output MODELS
+    python benchmarks/bench_distance.py --data-root DATA --models MODELS --output judged.csv
+
+Every --every-th clip of each data set is judged by the models that this set was left out of (MODELS/seed_0/without_*).
+A clip at 0.5 is at its own resolution in a picture twice as wide and as high, at a place that its id decides, over what
+stands still (the median over time) in a clip of the same data set without a fight: so a camera at twice the distance
+would see it. Files are H.264. At 1 the clip is judged as it is.
+
+One JSON line: by size and way, of each data set and the mean of them, {accuracy, roc_auc, found, false_alarms} at 0.5.
+`whole`: the whole picture alone; `closer`: with the closer look, as the model judges. Also `square`: the share of clips
+of which a part was looked at closer. judged.csv (clip_id, dataset, source_group, label, size, whole, closer, square)
+has P(fight) of each; killed, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import cv2
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from violence_detection import cli
+from violence_detection.combine import manifest
+from violence_detection.errors import UserError
+from violence_detection.evaluation import metrics
+from violence_detection.models import trained_model
+from violence_detection.prediction.detector import Detector, load
+from violence_detection.system import console
+from violence_detection.video import decode, writer
+
+COLUMNS = ("clip_id", "dataset", "source_group", "label", "size", "whole", "closer", "square")
+WAYS = ("whole", "closer")
+#: Frames of the other clip that its median is taken over; x264's rate factor, hardly coarser than what is judged.
+_STILLS, _CRF = 9, 18
+
+
+def main() -> int:
+    p = cli.parser(__doc__)
+    p.add_argument("--data-root", type=Path, required=True, help="with combined_all/")
+    p.add_argument("--models", type=Path, required=True, help="folder of train_ensemble_models.py --output")
+    p.add_argument("--output", type=Path, required=True, help="CSV file of what was judged")
+    p.add_argument("--every", type=int, default=4, help="of the clips of a data set, by id (default: 4)")
+    p.add_argument(
+        "--sizes", type=float, nargs="+", default=[1.0, 0.5, 0.33], help="of the clip in the picture"
+    )
+    args = cli.parse(p)
+    judged = _known(args.output)
+    with args.output.open("a", newline="", encoding="utf-8") as file:
+        out = csv.DictWriter(file, COLUMNS)
+        if not judged:
+            out.writeheader()
+        for row in _judged(args, {(r["clip_id"], float(r["size"])) for r in judged}):
+            out.writerow(row)
+            file.flush()
+    cli.print_summary(summarised(pd.read_csv(args.output)))
+    return 0
+
+
+def _known(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _judged(args: argparse.Namespace, known: set[tuple[str, float]]) -> Iterator[dict[str, Any]]:
+    combined = args.data_root / "combined_all"
+    frame = manifest.read(combined).sort_values("clip_id", ignore_index=True)
+    for dataset in sorted(set(frame.dataset)):
+        model = args.models / "seed_0" / f"without_{dataset}"
+        if not trained_model.load(model).closer_look:
+            raise UserError(f"{model} takes no closer look: train with --closer-look")
+        mine = frame[frame.dataset == dataset]
+        quiet = mine[mine.label != metrics.FIGHT].reset_index(drop=True)
+        detector = load(model)
+        chosen = mine.iloc[:: args.every]
+        for clip_id, path, group, label in console.progress(
+            list(zip(chosen.clip_id, chosen.path, chosen.source_group, chosen.label, strict=True)),
+            desc=dataset,
+            unit="clip",
+        ):
+            sizes = [size for size in args.sizes if (clip_id, size) not in known]
+            if not sizes:
+                continue
+            rng = np.random.default_rng(zlib.crc32(clip_id.encode()))
+            other = quiet[quiet.clip_id != clip_id].iloc[int(rng.integers(len(quiet) - 1))]
+            scene, place = _still(combined / other.path), rng.random(2)
+            for size in sizes:
+                with tempfile.TemporaryDirectory() as folder:
+                    video = combined / path
+                    if size < 1:
+                        video = laid_in(video, scene, size, place, Path(folder) / "laid.mp4")
+                    whole, closer, square = judged(detector, video)
+                yield {
+                    "clip_id": clip_id,
+                    "dataset": dataset,
+                    "source_group": group,
+                    "label": label,
+                    "size": size,
+                    "whole": round(whole, 4),
+                    "closer": round(closer, 4),
+                    "square": int(square),
+                }
+
+
+def judged(detector: Detector, video: Path) -> tuple[float, float, bool]:
+    """P(fight) of a video by the whole picture alone and with the closer look, and whether there was one."""
+    model = detector.model
+
+    def both(inputs: trained_model.Inputs, p: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        whole = model.average(model.average_views({name: v[:, :1] for name, v in inputs.items()}))
+        return whole, p, any((v[:, 0] != v[:, -1]).any() for v in inputs.values())
+
+    found = detector.windows_of(video, both)
+    whole, closer = (float(np.concatenate(p).max()) for p in list(zip(*found, strict=True))[:2])
+    return whole, closer, any(square for *_, square in found)
+
+
+def laid_in(video: Path, scene: np.ndarray, size: float, place: np.ndarray, path: Path) -> Path:
+    """The video in a still scene of which it takes so much along a side. `place`: x, y of the room, 0 to 1."""
+    info = decode.probe(video)
+    ground: np.ndarray | None = None
+    with writer.h264(path, info.fps, crf=_CRF) as put:
+        for _, frame in decode.moments(video, info, range(info.n_frames)):
+            height, width = frame.shape[:2]
+            if ground is None:
+                ground = cv2.resize(scene, (round(width / size), round(height / size)))
+            left, top = (
+                round(float(room)) for room in place * (ground.shape[1] - width, ground.shape[0] - height)
+            )
+            shown = ground.copy()
+            shown[top : top + height, left : left + width] = frame
+            put(shown)
+    return path
+
+
+def _still(video: Path) -> np.ndarray:
+    """What stands still in a video, (H, W, 3) uint8."""
+    info = decode.probe(video)
+    numbers = sorted(set(np.linspace(0, info.n_frames - 1, _STILLS, dtype=int).tolist()))
+    frames = np.stack([frame for _, frame in decode.moments(video, info, numbers)])
+    return np.median(frames, axis=0).astype(np.uint8)
+
+
+def summarised(rows: pd.DataFrame) -> dict[str, Any]:
+    """What `main` prints."""
+    found: dict[str, Any] = {}
+    for size, of_size in rows.groupby("size", sort=False):
+        ways: dict[str, Any] = {}
+        for way in WAYS:
+            sets = {str(name): _figures(part, way) for name, part in of_size.groupby("dataset")}
+            mean = {
+                key: round(float(np.mean([s[key] for s in sets.values()])), 4)
+                for key in next(iter(sets.values()))
+            }
+            ways[way] = {"mean": mean, **sets}
+        found[f"{size:g}"] = {**ways, "square": round(float(of_size.square.mean()), 4), "n": len(of_size)}
+    return found
+
+
+def _figures(rows: pd.DataFrame, way: str) -> dict[str, float]:
+    p, is_fight = rows[way].to_numpy(float), (rows.label == metrics.FIGHT).to_numpy()
+    return {
+        "accuracy": float(((p >= 0.5) == is_fight).mean()),
+        "roc_auc": float(roc_auc_score(is_fight, p)),
+        "found": float((p[is_fight] >= 0.5).mean()),
+        "false_alarms": float((p[~is_fight] >= 0.5).mean()),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run_main(main))

@@ -1,0 +1,53 @@
+"""Clips that are laid in a still scene: as large as said, where said, and nothing else moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import small_videos
+
+from benchmarks import bench_distance
+from violence_detection.video import decode, focus, pictures
+
+
+@pytest.mark.parametrize(("size", "found"), [(0.5, 0.5), (0.25, 0.25)])
+def test_a_clip_is_laid_where_it_alone_moves(tmp_path: Path, size: float, found: float) -> None:
+    video = small_videos.write(tmp_path / "clip.avi", 3, n_frames=30, width=160, height=120)
+    scene = np.full((90, 120, 3), 100, np.uint8)
+    laid = bench_distance.laid_in(video, scene, size, np.array([1.0, 0.0]), tmp_path / "laid.mp4")
+    before, after = decode.probe(video), decode.probe(laid)
+    assert (after.width, after.height) == (160 / size, 120 / size)
+    assert (after.n_frames, after.fps) == (before.n_frames, before.fps)
+    frames = [frame for _, frame in decode.moments(laid, after, range(after.n_frames))]
+    original = [frame for _, frame in decode.moments(video, before, range(before.n_frames))]
+    for shown, frame in zip(frames, original, strict=True):
+        off = shown[:120, -160:].astype(int) - frame
+        assert np.abs(off).mean() < 6
+        assert np.abs(shown[:, :-170].astype(int) - 100).max() < 12
+    square = pictures.closer_square([pictures.near(frame) for frame in frames])
+    assert square
+    assert square.side == pytest.approx(found, abs=0.06)
+    assert (square.x, square.y) == pytest.approx((1.0, 0.0), abs=0.15)
+    assert focus.CLOSER_SHARE < 1
+
+
+def test_figures_are_of_each_data_set_and_their_mean() -> None:
+    rows = pd.DataFrame(
+        {
+            "dataset": ["a"] * 4 + ["b"] * 4,
+            "label": ["fight", "fight", "nonfight", "nonfight"] * 2,
+            "size": 0.5,
+            "whole": [0.9, 0.2, 0.1, 0.3, 0.4, 0.2, 0.1, 0.3],
+            "closer": [0.9, 0.7, 0.6, 0.3, 0.8, 0.7, 0.1, 0.3],
+            "square": [0, 1, 1, 1, 1, 1, 1, 1],
+        }
+    )
+    found = bench_distance.summarised(rows)["0.5"]
+    assert found["whole"]["a"] == {"accuracy": 0.75, "roc_auc": 0.75, "found": 0.5, "false_alarms": 0.0}
+    assert found["closer"]["b"] == {"accuracy": 1.0, "roc_auc": 1.0, "found": 1.0, "false_alarms": 0.0}
+    assert found["closer"]["mean"]["found"] == 1.0
+    assert found["closer"]["mean"]["false_alarms"] == 0.25
+    assert (found["square"], found["n"]) == (0.875, 8)
