@@ -452,6 +452,29 @@ def test_predictions_of_other_clips_or_settings_mine_nothing(
     assert cross_validation.earlier(done[0], other.plan) is None
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", [True, False], ids=["hard clips", "calibration"])
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "cut off"])
+def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, gone: bool, tuned: bool
+) -> None:
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    table = tmp_path / cross_validation.PREDICTIONS_NAME
+    lines = table.read_bytes().splitlines(keepends=True)
+    if gone:
+        table.unlink()
+    else:
+        table.write_bytes(b"".join(lines[: len(lines) // 2]))
+    config = dataclasses.replace(CONFIG, cross_validate=0, tta=1, fine_tune_hard=tuned)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 2 judges the folds anew"):
+        _run(config, pool, tmp_path).run()
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
+    again = _run(CONFIG, pool, tmp_path).run()
+    assert table.read_bytes() == b"".join(lines)
+    assert again["temperature"] == done[1]["temperature"]
+
+
 def test_hard_clips_are_those_that_get_too_little_for_their_class() -> None:
     oof = pd.DataFrame({"clip_id": list("abcd"), "label": ["fight", "fight", "nonfight", "nonfight"],
                         "p_violent": [0.59, 0.61, 0.39, 0.41]})  # fmt: skip
