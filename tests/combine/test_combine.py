@@ -16,7 +16,6 @@ from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
-import pandas as pd
 import pytest
 from small_videos import write
 
