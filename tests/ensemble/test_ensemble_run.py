@@ -308,6 +308,9 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
     before = trained_clips.read(output / "average")
     assert before is not None
     assert trained_clips.read(output / "hard" / "average").equals(before)  # type: ignore[union-attr]
+    single = storage.read_json(output / "average" / "config.json")["clips"]["train"]
+    assert record["clips"]["train"] > record[run_folder.DISTINCT_KEY] == single, "draws, and clips"
+    assert run_folder.DISTINCT_KEY not in storage.read_json(output / "average" / "config.json")
     assert tuned["val"]["before"] == said["ensemble_val_accuracy"]
     assert tuned["val"]["gain"] == pytest.approx(tuned["val"]["after"] - tuned["val"]["before"], abs=2e-4)
 
@@ -473,6 +476,22 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
     again = _run(CONFIG, pool, tmp_path).run()
     assert table.read_bytes() == b"".join(lines)
     assert again["temperature"] == done[1]["temperature"]
+
+
+def test_no_difference_on_few_clips_is_not_certain_and_one_source_tells_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    right, groups = np.ones(7, bool), np.array(list("aabbccd"))
+    figures = hard.compared(right, right, groups)
+    low, high = figures["gain_ci95"]
+    assert figures["gain"] == 0
+    assert low < -0.1 < 0.1 < high
+    alone = hard.compared(right, right, np.array(["a"] * 7))
+    assert alone["gain_ci95"] is None
+    caplog.set_level("INFO", "violence_detection")
+    hard.log_figures({"selection": figures, "val": alone})
+    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f})" in caplog.text
+    assert "val: 100.0 -> 100.0 % (gain +0.0 points, no interval)" in caplog.text
 
 
 def test_hard_clips_are_those_that_get_too_little_for_their_class() -> None:
