@@ -219,35 +219,3 @@ def test_holm_multiplies_by_what_is_left_never_falls_and_counts_only_what_was_te
     assert [c for c in corrected if c is not None] == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert intervals.holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
     assert intervals.holm([]) == []
-
-
-SHAPES = {
-    "uneven": [200, 100, 50, 30, 20, 15, 10, 4, 1],
-    "even": [40] * 10,
-    "two": [30, 5],
-    "one large": [300, 2, 2, 2],
-    "many": [4] * 60,
-    "nearly single": [1] * 30 + [2],
-}
-
-
-@pytest.mark.parametrize("sizes", SHAPES.values(), ids=SHAPES)
-def test_all_right_is_no_less_sure_than_one_error_and_none_right_is_its_mirror(sizes: list[int]) -> None:
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    right = np.ones(len(groups), bool)
-    low, high = intervals.accuracy_interval(right, groups)
-    of_one = []
-    for source in range(len(sizes)):
-        one = right.copy()
-        one[np.flatnonzero(groups == source)[0]] = False
-        of_one.append(intervals.accuracy_interval(one, groups)[0])
-    assert low >= min(of_one)
-    assert high == 1
-    assert low < 1
-    assert intervals.accuracy_interval(~right, groups) == pytest.approx((0, 1 - low))
-
-
-def test_430_clips_of_9_uneven_sources_all_right_are_not_taken_for_half_of_them_wrong() -> None:
-    groups = np.repeat(np.arange(9), SHAPES["uneven"])
-    assert len(groups) == 430
-    assert 0.75 < intervals.accuracy_interval(np.ones(430, bool), groups)[0] < 0.99

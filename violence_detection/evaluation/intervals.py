@@ -8,14 +8,13 @@ the AUC: Kottas, Kuss & Zapf 2014, BMC Med. Res. Methodol. 14). The quantile is 
 degrees of freedom for uneven sources (Bell & McCaffrey), and no more of them than sources that the errors come from.
 What was added to these was chosen by simulation. For a plain share (accuracy, precision, recall) that quantile is
 averaged with that of a beta-binomial posterior, which knows more where sources are few. How often the whole covers is
-measured, on sources that have both classes: benchmarks/bench_intervals.py. A share of all or none is given no wider an
-interval than with one clip that is not as the others. Of the AUC it is less, some 90 %, where each
+measured, on sources that have both classes: benchmarks/bench_intervals.py. Of the AUC it is less, some 90 %, where each
 source is of one class and sources differ much.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -81,12 +80,6 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
     effective_n, freedom = _effective_n(figure, sources)
     if sources.all_single:
         return _wilson(figure.value, effective_n, float(stats.norm.ppf(_TAIL)))
-    if sources.count > 1 and figure.value in (0, 1) and _is_share(figure):
-        low, high = _wilson(figure.value, effective_n, float(stats.t.ppf(_TAIL, freedom)))
-        of_one = [interval(one, groups) for one in _with_one_of_the_others(figure, groups)]
-        if figure.value == 1:
-            return max(low, min((ends[0] for ends in of_one), default=low)), high
-        return low, min(high, max((ends[1] for ends in of_one), default=high))
     if sources.count > 1 and 0 < figure.value < 1 and _is_share(figure):
         right, clips = sources.sums(figure.weight - figure.loss), sources.sums(figure.weight)
         if ((right > 0) & (right < clips)).any():
@@ -96,21 +89,6 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
             effective_n = 1 / float((sources.share**2).sum())
             freedom = min(int(rarer.sum()) + _BEYOND_ERRING, sources.count - 1)
     return _wilson(figure.value, effective_n, float(stats.t.ppf(_TAIL, freedom)))
-
-
-def _with_one_of_the_others(figure: Figure, groups: np.ndarray) -> Iterator[Figure]:
-    """A share of all or none with one clip that is not as the others of its source: once for each number of clips.
-
-    No error tells less of how errors gather in sources than one does, but no less of how many there are.
-    """
-    counted = figure.weight > 0
-    clips = np.bincount(groups, weights=counted)
-    for size in sorted(set(clips[clips > 1].tolist())):
-        source = int(np.flatnonzero(clips == size)[0])
-        right = counted & (figure.value == 1)
-        right[np.flatnonzero(counted & (groups == source))[0]] ^= True
-        if (one := ratio(right, figure.weight)) is not None and 0 < one.value < 1:
-            yield one
 
 
 def _is_share(figure: Figure) -> bool:
