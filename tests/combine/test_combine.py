@@ -231,6 +231,21 @@ def test_a_data_set_added_later_costs_only_itself(root: Path, caplog: pytest.Log
     assert "20 to read" in caplog.text
 
 
+def test_clips_that_were_in_val_and_are_in_train_now_are_counted(
+    root: Path, done: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table_ = root / "combined_all" / "manifest.csv"
+    combine.run(CombineConfig(data_root=root, workers=1))
+    assert "of the earlier val" not in caplog.text
+    frame = pd.read_csv(table_, dtype=str, keep_default_na=False)
+    frame.loc[frame.index[frame.split == "train"][:3], "split"] = "val"
+    frame.to_csv(table_, index=False)
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root, workers=1))
+    assert "3 clips of the earlier val are in train now" in caplog.text
+    assert manifest_bytes(root) == manifest_bytes(done)
+
+
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: Path) -> None:
     command = [sys.executable, "combine_all_datasets.py", "--data-root", str(root), "--workers", "1"]
     journal = root / "combined_all" / scan.JOURNAL_NAME

@@ -13,6 +13,7 @@ from small_videos import write
 from violence_detection.combine import combine, exclusions, manifest, scan
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 
 HOCKEY = "raw/hockey/data"
 
@@ -89,13 +90,38 @@ def test_a_text_file_names_clips_by_any_name_and_an_excluded_clips_copy_does_not
     assert not any(p.endswith(("no1_xvid.avi", "no3_xvid.avi")) for p in frame(root).index)
 
 
-def test_a_clip_that_is_out_already_is_known(root: Path) -> None:
+def test_a_listed_copy_takes_out_the_clip_that_was_kept_in_its_stead(root: Path) -> None:
     before = frame(root)
     copy = next(
         f"{HOCKEY}/{n}_xvid.avi" for n in ("no1", "no3") if f"{HOCKEY}/{n}_xvid.avi" not in before.index
     )
-    assert run(root, f"source_path\n{copy}\n").summary["excluded_by_list"] == 0
-    assert set(frame(root).index) == set(before.index)
+    kept = next(p for p in before.index if p.endswith(("no1_xvid.avi", "no3_xvid.avi")))
+    assert run(root, f"source_path\n{copy}\n").summary["excluded_by_list"] == 1
+    assert set(before.index) - set(frame(root).index) == {kept}
+    (named,) = pd.read_csv(root / "combined_all" / exclusions.FILE_NAME).to_dict("records")
+    assert (named["source_path"], named["listed_as"]) == (kept, copy)
+
+
+@pytest.mark.parametrize("by", ["source_path", "clip_id"])
+def test_a_listed_copy_of_a_copy_takes_out_the_clip_that_was_kept(root: Path, by: str) -> None:
+    """An exact copy of an altered copy of the clip that stays."""
+    small, again = root / HOCKEY / "fi3_xvid.avi", root / HOCKEY / "fi4_xvid.avi"
+    write(small, 200, width=80, height=54)  # the same pictures, smaller
+    shutil.copy2(small, again)
+    combine.run(CombineConfig(data_root=root, workers=1))
+    before = frame(root)
+    gone = {
+        d["source_path"]: d for d in pd.read_csv(root / "combined_all" / "duplicates.csv").to_dict("records")
+    }
+    kinds = {gone[f"{HOCKEY}/{n}_xvid.avi"]["kind"] for n in ("fi3", "fi4")}
+    assert kinds == {"near", "exact"}
+    assert f"{HOCKEY}/fi1_xvid.avi" in before.index
+    copy = next(
+        n for n in gone if gone[n]["kind"] == "exact" and n.endswith(("fi3_xvid.avi", "fi4_xvid.avi"))
+    )
+    name = copy if by == "source_path" else storage.sha256_file(root / copy)[:16]
+    run(root, f"{name}\n", "list.txt")
+    assert set(before.index) - set(frame(root).index) == {f"{HOCKEY}/fi1_xvid.avi"}
 
 
 def test_without_the_list_the_clips_come_back_and_that_is_said(

@@ -14,7 +14,8 @@ from violence_detection.system import storage
 ROW: dict[str, Any] = {
     "clip_id": "0012345678901234", "path": "train/fight/a.avi", "source_path": "raw/x/a.avi", "label": "fight",
     "dataset": "x", "source_group": "007", "split": "train", "official_split": "", "sha256": "0" * 64,
-    "fingerprint": "00ff", "duration_s": 2.0, "fps": 25.0, "width": 64, "height": 48, "n_frames": 50, "codec": "NA",
+    "fingerprint": "00ff" * 12, "duration_s": 2.0, "fps": 25.0, "width": 64, "height": 48, "n_frames": 50,
+    "codec": "NA",
 }  # fmt: skip
 
 
@@ -28,7 +29,12 @@ def test_text_that_looks_like_numbers_or_nothing_stays_text(tmp_path: Path) -> N
     assert list(frame.columns) == [*manifest.COLUMNS, "by_time"]
     assert frame.clip_id.tolist() == ["0012345678901234", "1e5"]
     row = frame.iloc[0]
-    assert (row.source_group, row.official_split, row.fingerprint, row.codec) == ("007", "", "00ff", "NA")
+    assert (row.source_group, row.official_split, row.fingerprint, row.codec) == (
+        "007",
+        "",
+        "00ff" * 12,
+        "NA",
+    )
     assert (row.duration_s, row.n_frames) == (2.0, 50)
 
 
@@ -73,6 +79,44 @@ def test_a_file_that_is_no_table_is_refused_by_name(tmp_path: Path, content: byt
     (tmp_path / manifest.FILE_NAME).write_bytes(content)
     with pytest.raises(UserError, match=r"manifest\.csv"):
         manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("left", [1, 60, 150], ids=lambda n: f"{n} bytes of the last row")
+def test_a_manifest_that_was_cut_short_is_refused_by_row(tmp_path: Path, left: int) -> None:
+    path = _write(tmp_path, {}, {"clip_id": "b"}) / manifest.FILE_NAME
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:left])
+    with pytest.raises(UserError, match=r"manifest\.csv:3: \d+ cells? for 16 columns.*combine_all_datasets"):
+        manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"fingerprint": "00ff"}, "48 hex digits"),
+        ({"fingerprint": "x" * 48}, "48 hex digits"),
+        ({"source_group": ""}, "column source_group is empty"),
+        ({"path": ""}, "column path is empty"),
+    ],
+)
+def test_cells_that_cannot_be_used_are_refused_by_row(
+    tmp_path: Path, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=rf"manifest\.csv:3: .*{said}.*combine_all_datasets"):
+        manifest.read(_write(tmp_path, {}, {"clip_id": "b", **change}))
+
+
+def test_a_manifest_that_is_not_as_it_was_written_is_taken_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = _write(tmp_path, {"clip_id": "b", "fingerprint": ""}, {}) / manifest.FILE_NAME
+    storage.write_json(tmp_path / manifest.RECORD_NAME, {"manifest_sha256": storage.sha256_file(path)})
+    manifest.read(tmp_path)
+    assert "as combine_all_datasets.py wrote it" not in caplog.text
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:2]))
+    for _ in range(2):
+        assert manifest.read(tmp_path).clip_id.tolist() == ["b"]
+    assert caplog.text.count("as combine_all_datasets.py wrote it") == 1
 
 
 @pytest.mark.parametrize(

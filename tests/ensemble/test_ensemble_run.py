@@ -18,11 +18,12 @@ import warm_start
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, ensemble_run, hard, run_checks
+from violence_detection.ensemble import cross_validation, ensemble_run, folds, hard, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, temperature, training_overlap
+from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import (
     calibration,
@@ -450,6 +451,57 @@ def test_predictions_of_other_clips_or_settings_mine_nothing(
     same, other = (_run(CONFIG, p, done[0]) for p in (pool, dataclasses.replace(pool, records={"x": {}})))
     assert cross_validation.earlier(done[0], same.plan) is not None
     assert cross_validation.earlier(done[0], other.plan) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuned", [True, False], ids=["hard clips", "calibration"])
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "cut off"])
+def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, gone: bool, tuned: bool
+) -> None:
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    table = tmp_path / cross_validation.PREDICTIONS_NAME
+    lines = table.read_bytes().splitlines(keepends=True)
+    if gone:
+        table.unlink()
+    else:
+        table.write_bytes(b"".join(lines[: len(lines) // 2]))
+    config = dataclasses.replace(CONFIG, cross_validate=0, tta=1, fine_tune_hard=tuned)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*.json")}
+    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 2 judges the folds anew"):
+        _run(config, pool, tmp_path).run()
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*.json")} == before
+    again = _run(CONFIG, pool, tmp_path).run()
+    assert table.read_bytes() == b"".join(lines)
+    assert again["temperature"] == done[1]["temperature"]
+
+
+def test_clips_that_are_drawn_more_often_are_counted_once(pool: Pool, tmp_path: Path) -> None:
+    fold = _run(CONFIG, pool, tmp_path).official
+    often = folds.with_repeats(fold, np.arange(len(fold.train)) < 2, 0.5)
+    records = [
+        trainer.run_record("average", pool.data(f), FeatureConfig(), 1, HeadConfig(), TrainConfig())
+        for f in (fold, often)
+    ]
+    assert run_folder.DISTINCT_KEY not in records[0]
+    assert records[1]["clips"]["train"] == len(often.train) > len(fold.train)
+    assert [from_evaluation._trained_on(r) for r in records] == [len(fold.train)] * 2
+
+
+def test_no_difference_on_few_clips_is_not_certain_and_one_source_tells_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    right, groups = np.ones(7, bool), np.array(list("aabbccd"))
+    figures = hard.compared(right, right, groups)
+    low, high = figures["gain_ci95"]
+    assert figures["gain"] == 0
+    assert low < -0.1 < 0.1 < high
+    alone = hard.compared(right, right, np.array(["a"] * 7))
+    assert alone["gain_ci95"] is None
+    caplog.set_level("INFO", "violence_detection")
+    hard.log_figures({"selection": figures, "val": alone})
+    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f})" in caplog.text
+    assert "val: 100.0 -> 100.0 % (gain +0.0 points, no interval)" in caplog.text
 
 
 def test_hard_clips_are_those_that_get_too_little_for_their_class() -> None:

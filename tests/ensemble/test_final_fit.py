@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import Settings
 from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import calibrate, temperature, training_overlap
+from violence_detection.evaluation import calibrate, held_out_table, temperature, training_overlap
 from violence_detection.features.config import ExtractConfig
 from violence_detection.models import (
     averaging,
@@ -333,6 +334,54 @@ def test_labels_that_were_mended_are_not_taken_for_trained_on(pool: Pool, tmp_pa
     assert (oof.label == mended.frame.set_index("clip_id").label[oof.index]).all()
     _run(dataclasses.replace(mended, manifest_sha256="1" * 64), output, config).run()
     assert _records(output) == after, "of other clips of the manifest nothing is trained on"
+
+
+def _cut_off(table: Path) -> None:
+    lines = table.read_bytes().splitlines(keepends=True)
+    table.write_bytes(b"".join(lines[: len(lines) // 2]))
+
+
+@pytest.mark.parametrize("recorded", [True, False], ids=["with its hash", "as earlier versions wrote it"])
+@pytest.mark.parametrize(
+    "damage",
+    [_cut_off, Path.unlink, lambda table: table.write_bytes(b"\0" * 100)],
+    ids=["cut off", "gone", "garbage"],
+)
+def test_a_damaged_table_of_predictions_is_made_again_and_changes_nothing(
+    done: tuple[Path, dict[str, Any]],
+    pool: Pool,
+    tmp_path: Path,
+    damage: Callable[[Path], object],
+    recorded: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    output = Path(shutil.copytree(done[0], tmp_path / "models"))
+    table, record = output / cross_validation.PREDICTIONS_NAME, output / cross_validation.RECORD_NAME
+    whole, shipped = table.read_bytes(), storage.read_json(output / "final" / "ensemble.json")
+    known = storage.read_json(record)
+    assert known[held_out_table.SHA256_KEY] == storage.sha256_file(table)
+    if not recorded:
+        del known[held_out_table.SHA256_KEY]
+        storage.write_json(record, known)
+    damage(table)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    _run(pool, output).run()
+    assert table.read_bytes() == whole
+    assert storage.read_json(output / "final" / "ensemble.json") == shipped
+    assert "The folds are judged anew" in caplog.text
+
+
+def test_a_table_of_an_earlier_version_that_is_whole_is_taken(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(done[0], tmp_path / "models"))
+    record = output / cross_validation.RECORD_NAME
+    known = storage.read_json(record)
+    del known[held_out_table.SHA256_KEY]
+    storage.write_json(record, known)
+    _run(pool, output).run()
+    assert storage.read_json(record) == known, "not judged anew"
 
 
 def test_a_final_fit_that_may_not_be_replaced_stays_whole(

@@ -157,6 +157,36 @@ def test_data_sets_are_named_or_refused() -> None:
         pool.datasets(frame, ("a",), ("c",))
 
 
+def test_data_sets_too_small_to_leave_the_others_out_are_named() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "clip_id": [f"{i:03x}" for i in range(124)],
+            "dataset": ["a"] * 60 + ["b"] * 60 + ["tiny"] * 4,
+            "source_group": [f"s{i}" for i in range(60)] * 2 + ["s0", "s1", "s2", "s3"],
+            "label": np.where(rng.random(124) < 0.5, "fight", "nonfight"),
+            "split": "train",
+            "fingerprint": "",
+        }
+    )
+    apart = frame.assign(
+        source_group=[f"{d}{s}" for d, s in zip(frame.dataset, frame.source_group, strict=True)]
+    )
+    apart.loc[apart.dataset == "tiny", "label"] = "fight"
+    assert len(folds.leave_one_dataset_out(apart[apart.dataset != "tiny"], {"a", "b"}, 0.2, 0)) == 2
+    two = apart[apart.dataset != "b"]
+    with pytest.raises(UserError, match=r"without a, .*: tiny \(4 clips of 4 sources\)\. Add data") as said:
+        folds.leave_one_dataset_out(two, {"a", "tiny"}, 0.2, 0)
+    assert "fewer folds" not in str(said.value)
+    # it shares the sources of both others: left out, nothing is left to train on
+    shared = apart.assign(source_group=apart.source_group.where(apart.dataset != "tiny", "a0"))
+    shared.loc[shared.dataset == "a", "source_group"] = [f"a{i % 2}" for i in range(60)]
+    shared.loc[shared.dataset == "b", "source_group"] = [f"b{i % 2}" for i in range(60)]
+    shared.loc[shared.dataset == "tiny", "source_group"] = ["a0", "a1", "b0", "b1"]
+    with pytest.raises(UserError, match=r"Leave tiny \(4 clips of 4 sources\) away: --datasets a,b$"):
+        folds.leave_one_dataset_out(shared, {"a", "b", "tiny"}, 0.5, 0)
+
+
 def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
     frame = _frame()
     with pytest.raises(UserError, match="--cross-validate 99"):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from violence_detection.evaluation import intervals
 from violence_detection.evaluation.report import limits
 
 
@@ -55,6 +57,17 @@ def test_each_fault_is_named(changes: dict[str, Any], name: str, state: str) -> 
     sound = by_name(limits.limits(record()))
     assert name not in sound or sound[name].state != state
     assert by_name(limits.limits(record(**changes)))[name].state == state
+
+
+@pytest.mark.parametrize(("rule", "state"), [(0.55, limits.NOTE), (1.0, limits.ALARM), (0.4, limits.FINE)])
+def test_a_model_that_is_right_on_all_clips_of_few_sources_is_no_alarm_for_a_rule_that_is_not(
+    rule: float, state: str
+) -> None:
+    groups = np.repeat(np.arange(9), [200, 100, 50, 30, 20, 15, 10, 4, 1])
+    low, high = intervals.accuracy_interval(np.ones(430, bool), groups)
+    assert 0.4 < low < 0.55
+    made = record(accuracy=1.0, ci95=[low, high], baselines={"metadata_only": {"accuracy": rule}})
+    assert by_name(limits.limits(made))["File format"].state == state
 
 
 def test_the_gravest_come_first_and_what_was_not_made_is_said() -> None:

@@ -110,6 +110,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_a_report_that_cannot_be_written_over_an_earlier_one_leaves_no_page_of_that(tmp_path: Path) -> None:
+    frame = predictions_frame()
+    report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context())
+    (tmp_path / report.PREDICTIONS_NAME).unlink()
+    (tmp_path / report.PREDICTIONS_NAME / "in the way").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        report.write_report(tmp_path, metrics.figures(frame, 0.5), frame, context())
+    assert not (tmp_path / report.PAGE_NAME).exists()
+    assert not (tmp_path / report.METRICS_NAME).exists()
+
+
 def test_the_folder_holds_figures_predictions_page_and_plots(written: Path) -> None:
     expected = {"metrics.json", "predictions.csv", "index.html", *PLOTS}
     assert {p.name for p in written.iterdir()} == expected

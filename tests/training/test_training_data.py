@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,11 +14,13 @@ import stand_in
 
 from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig
+from violence_detection.ensemble import pool
 from violence_detection.errors import UserError
 from violence_detection.features import extract
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extract import Extraction
+from violence_detection.system import storage
 from violence_detection.training import training_data
 
 
@@ -93,7 +96,7 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
         rows.loc[(rows.split == "train") & (rows.label == "fight"), "source_group"] = "one"
     else:
         rows.loc[(rows.split == part), "label"] = "nonfight"
-    monkeypatch.setattr(training_data.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(training_data.manifest, "read_hashed", lambda _: (rows, "0" * 64))
     monkeypatch.setattr(extract, "ensure", lambda *_: pytest.fail("extracts first"))
     features = FeatureConfig(backbone=("efficientnet_lite0",))
     with pytest.raises(UserError, match=r"the (train|selection|val) part has no fight clip"):
@@ -127,3 +130,34 @@ def test_what_shows_footage_of_val_or_of_a_selecting_clip_is_not_trained_on(
     assert not shown["train"] & shown["selection"]
     assert not shown["train"] & shown["val"]
     assert not shown["selection"] & shown["val"]
+
+
+@pytest.mark.parametrize("of", ["one model", "an ensemble"])
+def test_the_manifest_that_is_recorded_is_the_one_that_was_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, of: str
+) -> None:
+    stand_in.install(monkeypatch.setattr)
+    for seed in range(8):
+        for offset, label in enumerate(("fight", "nonfight")):
+            small_videos.write(tmp_path / "raw/mine" / label / f"{seed}.avi", 100 * offset + seed)
+    combine.run(CombineConfig(data_root=tmp_path, own=(f"mine={tmp_path}/raw/mine",), workers=1))
+    table = tmp_path / "combined_all" / manifest.FILE_NAME
+    sha256, clips = storage.sha256_file(table), set(manifest.read(table.parent).clip_id)
+    ensure = extract.ensure
+
+    def meanwhile_combined(*args: Any) -> Extraction:
+        done = ensure(*args)
+        table.write_bytes(b"".join(table.read_bytes().splitlines(keepends=True)[:-1]))
+        return done
+
+    monkeypatch.setattr(extract, "ensure", meanwhile_combined)
+    how = ExtractConfig(data_root=tmp_path, augment=1)
+    if of == "one model":
+        data = training_data.prepare(stand_in.CONFIG, how, 0.25, 0)
+        found = {c for part in (data.train, data.selection, data.val) for c in part.rows.clip_id}
+        recorded = data.manifest_sha256
+    else:
+        made = pool.open_pool(stand_in.CONFIG, how, pool.Choice(("mine",)))
+        found, recorded = set(made.frame.clip_id), made.manifest_sha256
+    assert (found, recorded) == (clips, sha256)
+    assert "has changed since it was read" in caplog.text

@@ -24,7 +24,7 @@ from violence_detection.video import video_files
 
 log = logging.getLogger(__name__)
 
-RECORD_NAME = "combine.json"
+RECORD_NAME = manifest.RECORD_NAME
 #: To be raised whenever the same files are combined into another manifest.
 VERSION = 1
 #: What becomes of a video file that is found. cut, not_cut: of a long one; second_copies: published or unpacked twice;
@@ -94,10 +94,16 @@ def _combine(
     rows, dropped = divide(unique, config)
     excluded: list[dict[str, Any]] = []
     if listed:  # after the split, so that no other clip changes its side
-        rows, excluded = listed.take_out(rows, _all_names(clips, scans))
+        rows, excluded = listed.take_out(rows, _all_names(clips, scans), _copies(clips, scans, dropped))
     find.require_both_classes(Counter(r["label"] for r in rows), found)
     cut_short = cut.cut_short + _cut_short(scans)
+    moved = _moved_into_train(combined, rows)
     _publish(combined, rows, config)
+    if moved:
+        log.warning(
+            "%d clips of the earlier val are in train now: the whole is divided anew. Models trained from now on have "
+            "seen them, so figures on the earlier val and on this one are of other clips", moved,
+        )  # fmt: skip
     if cut.left_over:
         cutting.remove(cut.left_over)
     _write_tables(combined, dropped, failures, left_out, cut_short)
@@ -113,10 +119,32 @@ def _combine(
     return result
 
 
+def _moved_into_train(combined: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many clips that the manifest which is there has in val are in train in these rows."""
+    path = combined / manifest.FILE_NAME
+    if not path.is_file():
+        return 0
+    earlier = {r.get("clip_id") for r in storage.read_csv(path) if r.get("split") == split.VAL}
+    return sum(r["split"] == split.TRAIN and r["clip_id"] in earlier for r in rows)
+
+
 def _all_names(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> set[str]:
     """Ids and source paths of all labelled clips, whatever becomes of them."""
     ids = {scanned(name, clips[name], s).clip_id for name, s in scans.items() if not s.reason}
     return ids | set(clips)
+
+
+def _copies(
+    clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], dropped: Sequence[Dropped]
+) -> dict[str, str]:
+    """Source path, and id where it is another, of each copy that was dropped -> source path of what was kept."""
+    found = {}
+    for copy in dropped:
+        if copy.kind in ("exact", "near"):  # others only share a source or footage
+            found[copy.dropped] = copy.kept
+            if copy.kind == "near":
+                found[scanned(copy.dropped, clips[copy.dropped], scans[copy.dropped]).clip_id] = copy.kept
+    return found
 
 
 def _write_excluded(
@@ -207,7 +235,7 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
     if not all(path.is_file() for path in (record_path, manifest_path, combined / manifest.BY_TIME_NAME)):
         return None
     record = storage.read_json(record_path)
-    if record.get("inputs") != inputs or record["manifest_sha256"] != storage.sha256_file(manifest_path):
+    if record.get("inputs") != inputs or record[manifest.SHA256_KEY] != storage.sha256_file(manifest_path):
         return None
     if record.get("put_off") or any(
         video_files.may_pass(failure["reason"]) for failure in record["failures"]
@@ -392,7 +420,7 @@ def _record(
         },
         "catalogue": storage.sha256_file(config.catalogue or catalogue.CATALOGUE_PATH)[:12],
         "inputs": inputs,
-        "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
+        manifest.SHA256_KEY: storage.sha256_file(combined / manifest.FILE_NAME),
         "summary": {k: v for k, v in result.summary.items() if k != "manifest"},
         "failures": result.failures,
         "put_off": sum(map(video_files.may_pass, put_off)),

@@ -2,7 +2,8 @@
 
 LIST is a text file with a clip in each line, or a CSV file with a column clip_id, source_path or path, such as
 label_suspects.csv. Where it has a column `confirmed`, only the lines that are marked in it count. A clip is named by
-its clip_id, its source_path, or its path in combined_all. All other clips stay on their side of the split.
+its clip_id, its source_path, or its path in combined_all. A listed clip that is out already as a copy
+takes out the clip that it is a copy of. All other clips stay on their side of the split.
 """
 
 from __future__ import annotations
@@ -41,16 +42,20 @@ class ExclusionList:
         }
 
     def take_out(
-        self, rows: Sequence[dict[str, Any]], known: Collection[str]
+        self, rows: Sequence[dict[str, Any]], known: Collection[str], copies: Mapping[str, str] | None = None
     ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The rows of the manifest that stay, and those that are excluded, with `listed_as`.
 
-        `known`: ids and source paths of all clips, also of those that are out already as copies or unreadable. Raises
-        UserError naming lines that name no clip at all.
+        `known`: ids and source paths of all clips, also of those that are out already as copies or unreadable.
+        `copies`: id or source path of a copy that is out -> source path of the clip that it is a copy of, which may be
+        one itself. Raises UserError naming lines that name no clip at all.
         """
         stays, excluded, used = [], [], set()
+        listed_copies = self._listed_copies(copies or {})
         for row in rows:
-            if found := [row[column] for column in _NAMES if row[column] in self.names]:
+            found = [row[column] for column in _NAMES if row[column] in self.names]
+            found += listed_copies.get(row["source_path"], [])
+            if found:
                 used.update(found)
                 excluded.append({**row, "listed_as": found[0]})
             else:
@@ -64,6 +69,18 @@ class ExclusionList:
                 "manifest.csv has it, or take the line out"
             )
         return stays, excluded
+
+    def _listed_copies(self, copies: Mapping[str, str]) -> dict[str, list[str]]:
+        """Source path of the last of a chain of copies -> the listed names in it."""
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            last, seen = name, set()
+            while last in copies and last not in seen:
+                seen.add(last)
+                last = copies[last]
+            if seen:
+                found.setdefault(last, []).append(name)
+        return found
 
 
 def read(path: Path) -> ExclusionList:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import functools
+import hashlib
+import io
 import logging
 import re
 from pathlib import Path
@@ -28,6 +32,12 @@ log = logging.getLogger(__name__)
 FILE_NAME = "manifest.csv"
 #: Beside it: the clips whose frames are found by their time stamps, because their rate varies or their header is wrong.
 BY_TIME_NAME = "by_time.csv"
+#: And how it was made, with its SHA-256 under this key.
+RECORD_NAME, SHA256_KEY = "combine.json", "manifest_sha256"
+#: What no clip is used without; label and split are checked on their own.
+_NEEDED = ("clip_id", "path", "dataset", "source_group")
+#: A part of 48 digits a frame; empty where a clip has no texture.
+_FINGERPRINT = re.compile(r"(?:[0-9a-f]{48})*")
 _UNSAFE = re.compile(r"[^\w.-]+")
 #: A name has at most so many bytes: with what links.py adds to that of a temporary one, file systems take it (255).
 _STEM_CHARACTERS, _NAME_BYTES = 60, 250
@@ -60,8 +70,14 @@ def read(combined: Path) -> pd.DataFrame:
     """Read `<combined>/manifest.csv` (or a manifest file itself), checked. Text columns are str, never NaN.
 
     Column by_time, bool: whether the clip's frames are found by their time stamps (BY_TIME_NAME).
-    Raises UserError when it is missing, lacks columns, is empty, or holds unknown labels or splits.
+    Raises UserError when it is missing, lacks columns or cells, is empty, or holds unknown labels or splits, or a
+    fingerprint that is none. Warns where it is not as combine.json beside it says.
     """
+    return read_hashed(combined)[0]
+
+
+def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
+    """The same, and the SHA-256 of the file that the rows are of, whatever becomes of it afterwards."""
     import pandas as pd
 
     path = combined if combined.suffix == ".csv" else combined / FILE_NAME
@@ -71,9 +87,14 @@ def read(combined: Path) -> pd.DataFrame:
         )
     text_columns = dict.fromkeys(("clip_id", "path", "source_path", "dataset", "source_group", "official_split",
                                   "sha256", "fingerprint", "codec"), str)  # fmt: skip
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
     try:
         frame = pd.read_csv(
-            path, dtype=text_columns, keep_default_na=False, encoding_errors=storage.NAME_ERRORS
+            io.BytesIO(content),
+            dtype=text_columns,
+            keep_default_na=False,
+            encoding_errors=storage.NAME_ERRORS,
         )
     except ValueError as e:  # empty, not a table, or not text
         raise UserError(f"{path} is not a manifest ({e}). Make it again with combine_all_datasets.py") from e
@@ -81,11 +102,63 @@ def read(combined: Path) -> pd.DataFrame:
         raise UserError(f"{path} lacks the columns {missing}. Make it again with combine_all_datasets.py")
     if frame.empty:
         raise UserError(f"{path} has no clips. Check what find_all_datasets.py finds below the data root")
+    try:
+        _require_whole_rows(path, content)
+    except csv.Error as e:
+        raise UserError(f"{path} is not a manifest ({e}). Make it again with combine_all_datasets.py") from e
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
     frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))
-    return frame
+    _warn_if_edited(path, sha256)
+    return frame, sha256
+
+
+def warn_if_changed(combined: Path, sha256: str) -> None:
+    """Warn where the file is no longer the one that was read, whose SHA-256 this is."""
+    path = combined / FILE_NAME
+    if not path.is_file() or storage.sha256_file(path) != sha256:
+        log.warning(
+            "%s has changed since it was read. What is made is of the clips that it had then (SHA-256 %s)",
+            path,
+            sha256[:12],
+        )
+
+
+def _require_whole_rows(path: Path, content: bytes) -> None:
+    """Raise UserError naming a row that lacks cells, as the last of a file that was cut short does."""
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig", storage.NAME_ERRORS), newline=""))
+    remedy = "Put that right, or make it again with combine_all_datasets.py"
+    columns = next(reader)
+    for cells in reader:
+        if not cells:  # an empty line
+            continue
+        row = dict(zip(columns, cells, strict=False))
+        where = f"{path}:{reader.line_num}"
+        if len(cells) < len(columns):
+            raise UserError(f"{where}: {len(cells)} cells for {len(columns)} columns. {remedy}")
+        if empty := [name for name in _NEEDED if not row[name]]:
+            raise UserError(f"{where}: the column {empty[0]} is empty. {remedy}")
+        if not _FINGERPRINT.fullmatch(row["fingerprint"]):
+            raise UserError(f"{where}: a fingerprint has 48 hex digits a frame. {remedy}")
+
+
+@functools.lru_cache
+def _warn_if_edited(path: Path, sha256: str) -> None:
+    """Say once where the manifest is not the one that its record is of."""
+    record = path.with_name(RECORD_NAME)
+    if not record.is_file():
+        return
+    try:
+        made = storage.read_json(record)
+    except ValueError:
+        return
+    if isinstance(made, dict) and made.get(SHA256_KEY, sha256) != sha256:
+        log.warning(
+            "%s is not as combine_all_datasets.py wrote it (%s). If nobody has edited it, make it again",
+            path,
+            record,
+        )
 
 
 def _by_time(path: Path) -> list[str]:

@@ -23,8 +23,9 @@ from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.member_weights import Weights
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import calibrate, metrics, scoring
+from violence_detection.evaluation import calibrate, held_out_table, metrics, scoring
 from violence_detection.evaluation.calibrate import CalibrationBasis
+from violence_detection.evaluation.held_out_table import AnotherTableError
 from violence_detection.models import averaging, trained_model
 from violence_detection.models.averaging import Averaging
 from violence_detection.system import storage
@@ -112,6 +113,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
             **({averaging.CLOSER_LOOK_KEY: True} if plan.closer_look else {}),
             "jobs": plan.keys(),
             _LABELS: plan.pool.judged_sha256(plan.folds),
+            held_out_table.SHA256_KEY: judged.sha256,
         },
     )
     _log(figures)
@@ -121,11 +123,12 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
 @dataclass(frozen=True)
 class HeldOut:
     """`predictions`: rows as evaluation.metrics has them, by clip id, with their `fold`. `temperatures`: by member the
-    geometric mean over the folds of its own; None where probabilities are averaged.
+    geometric mean over the folds of its own; None where probabilities are averaged. `sha256`: of the table.
     """
 
     predictions: pd.DataFrame
     temperatures: dict[str, float] | None
+    sha256: str = ""
 
     def figures(self, plan: CrossValidation) -> dict[str, Any]:
         """The summary's fields, with the temperatures."""
@@ -184,7 +187,8 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
         )
     with storage.atomic_path(plan.predictions_path) as temporary:
         oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
-    return HeldOut(oof, _middle(own) if own else None)
+        sha256 = storage.sha256_file(temporary)
+    return HeldOut(oof, _middle(own) if own else None, sha256)
 
 
 def _judge(plan: CrossValidation, fold: Fold, trained: Sequence[Trained]) -> _Judged:
@@ -232,11 +236,14 @@ def _middle(own: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: float(np.exp(np.mean([np.log(fold[name]) for fold in own]))) for name in own[0]}
 
 
-def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] | None:
-    """The predictions and figures that `finish` has written for the same plan; None if it has not."""
+def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | None:
+    """The predictions and figures that `finish` has written for the same plan; None if it has not.
+
+    Also None, with a warning, where the table of predictions is gone or not as it was written.
+    """
     path = plan.folder / RECORD_NAME
     ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
-    if not all(file.is_file() for file in (path, plan.predictions_path, *ensembles)):
+    if not all(file.is_file() for file in (path, *ensembles)):
         return None
     record = run_folder.read_object(path)
     same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
@@ -246,16 +253,34 @@ def judged_before(plan: CrossValidation) -> tuple[pd.DataFrame, dict[str, Any]] 
         or not _averages_so(record, plan.averaged)
     ):
         return None
-    asked = ("jobs", _LABELS, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY)
-    figures = {name: value for name, value in record.items() if name not in asked}
-    return read_predictions(plan.predictions_path), figures
+    try:
+        predictions = _read(plan, record)
+        for file in ensembles:  # they are read when other things are gone already
+            run_folder.read_object(file)
+    except (AnotherTableError, UserError) as e:
+        log.warning("%s. The folds are judged anew", str(e).rstrip("."))
+        return None
+    figures = {name: value for name, value in record.items() if name not in _ASKED}
+    return HeldOut(predictions, record.get(TEMPERATURES_KEY)), figures
+
+
+#: What of the record is not a figure.
+_ASKED = (
+    "jobs", _LABELS, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY,
+    held_out_table.SHA256_KEY,
+)  # fmt: skip
+
+
+def _read(plan: CrossValidation, record: Mapping[str, Any]) -> pd.DataFrame:
+    """The plan's predictions. Raises AnotherTableError where they are not those that the record is of."""
+    return held_out_table.read(plan.predictions_path, record, [fold.held_out for fold in plan.folds])
 
 
 def held_out_before(plan: CrossValidation) -> HeldOut:
     """What `finish` has written for the same plan, which it must have."""
     known = judged_before(plan)
     assert known, "these folds have been judged"
-    return HeldOut(known[0], known[1].get(TEMPERATURES_KEY))
+    return known[0]
 
 
 def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
@@ -286,14 +311,14 @@ def by_all_members(
 
 def read_predictions(path: Path) -> pd.DataFrame:
     """Out-of-fold predictions as they were written."""
-    import pandas as pd
-
-    text = dict.fromkeys(("clip_id", "source_group"), str)
-    return pd.read_csv(path, dtype=text, keep_default_na=False, encoding_errors=storage.NAME_ERRORS)
+    return held_out_table.parse(path.read_bytes())
 
 
 def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
-    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members)."""
+    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members).
+
+    Raises UserError where they are gone or not as they were written.
+    """
     if not (folder / RECORD_NAME).is_file():
         return None
     record = run_folder.read_object(folder / RECORD_NAME)
@@ -307,7 +332,13 @@ def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation
     if not made:  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None
-    return read_predictions(folder / PREDICTIONS_NAME)
+    try:
+        return _read(wanted, record)
+    except AnotherTableError as e:
+        raise UserError(
+            f"{e}, so nothing can be calibrated on it. --cross-validate {len(wanted.folds)} judges the folds anew and "
+            "trains none that is there"
+        ) from e
 
 
 def calibration_basis(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from violence_detection.backbones import engines
 from violence_detection.combine import val_ledger
@@ -31,6 +31,7 @@ from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import measure, scoring
+from violence_detection.evaluation.calibrate import CalibrationBasis
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.key import Inputs
 from violence_detection.models import calibration, model_card, shipping
@@ -38,6 +39,9 @@ from violence_detection.system import console, processes, storage, tensorflow_st
 from violence_detection.training import devices, fine_tuning, run_folder
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.run_folder import Trained
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 #: Clips at most on which a shipped model is compared with what it was made of.
@@ -67,7 +71,12 @@ class EnsembleRun:
         asked = self.plan(k, config.members) if k else None
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
         official = [] if config.spends_val or elsewhere else self._official_jobs()
+        # what is there already is read before anything is removed
         known = cross_validation.judged_before(asked) if asked and config.final else None
+        basis = self._calibration_basis() if official and not asked else None
+        mined = (
+            cross_validation.earlier(self.output, self.plan) if config.fine_tune_hard and not asked else None
+        )
 
         def discard() -> None:
             """Remove what is written last."""
@@ -97,7 +106,9 @@ class EnsembleRun:
         elif asked:
             judged = cross_validation.finish(asked, of_folds, self._saw)
         if official:
-            fields = self._write_ensemble(trained[: len(official)])
+            fields = self._write_ensemble(
+                trained[: len(official)], self._calibration_basis() if asked else basis
+            )
         fields |= judged
         left_out = None
         if elsewhere:
@@ -105,13 +116,15 @@ class EnsembleRun:
             left_out = leave_one_out.finish(elsewhere, of_left_out, in_set, self.output, self._saw)
             fields |= left_out.fields
         if config.fine_tune_hard:
-            fields["fine_tuned"] = self._fine_tune()
+            fields["fine_tuned"] = self._fine_tune(
+                cross_validation.earlier(self.output, self.plan) if asked else mined
+            )
         if config.final and left_out and config.by_left_out:
             seed = of_left_out[: len(elsewhere[0].jobs())]
             fit = FinalFit(elsewhere[0], seed, self.final_folder, left_out.judged, judged or None)
             fields |= self._fit_finally(fit)
         elif config.final and asked:
-            there = cross_validation.held_out_before(asked)
+            there = known[0] if known else cross_validation.held_out_before(asked)
             fields |= self._fit_finally(FinalFit(asked, of_folds, self.final_folder, there))
         return {**fields, **self._written_up(), "generated_samples": self.pool.generated}
 
@@ -232,12 +245,16 @@ class EnsembleRun:
             self.config.members, self.pool, self.official, self.settings, self.output, self.overwrite
         )
 
-    def _write_ensemble(self, trained: Sequence[Trained]) -> dict[str, Any]:
+    def _calibration_basis(self) -> CalibrationBasis | None:
+        config = self.config
+        return cross_validation.calibration_basis(self.output, self.plan, config.members, config.averaged)
+
+    def _write_ensemble(
+        self, trained: Sequence[Trained], out_of_fold: CalibrationBasis | None
+    ) -> dict[str, Any]:
+        """Write the official ensemble. `out_of_fold`: what it is calibrated on, else its selection part."""
         parts = [ensemble.Part.of(n, t) for n, t in zip(self.config.members, trained, strict=True)]
         selection = self.pool.plain(self.official.selection)
-        out_of_fold = cross_validation.calibration_basis(
-            self.output, self.plan, self.config.members, self.config.averaged
-        )
         weights = ensemble.write(
             self.output,
             parts,
@@ -291,8 +308,7 @@ class EnsembleRun:
     ) -> None:
         measure.note_look(self._combined, purpose, self.command, models, len(val_clips), figures)
 
-    def _fine_tune(self) -> dict[str, Any]:
-        oof = cross_validation.earlier(self.output, self.plan)
+    def _fine_tune(self, oof: pd.DataFrame | None) -> dict[str, Any]:
         if oof is None:
             oof = self._judge_out_of_fold(self.output / hard.FOLDER)
         figures = hard.fine_tune(

@@ -88,8 +88,34 @@ def leave_one_dataset_out(
     for name in names:
         held_out = rows[rows.dataset == name]
         others = rows[(rows.dataset != name) & ~rows.source_group.isin(set(held_out.source_group))]
-        folds.append(_make_fold(f"without_{name}", frame, others, held_out, target, fraction, seed, shared))
+        try:
+            fold = _make_fold(f"without_{name}", frame, others, held_out, target, fraction, seed, shared)
+        except UserError as e:
+            raise UserError(_too_small(frame, rows, name, fraction, seed)) from e
+        folds.append(fold)
     return folds
+
+
+def _too_small(frame: pd.DataFrame, rows: pd.DataFrame, left_out: str, fraction: float, seed: int) -> str:
+    """What to say where leaving out a data set leaves too little; `rows`: clips that could be left out."""
+    names = sorted(set(rows.dataset), key=lambda name: (int((rows.dataset == name).sum()), name))
+    sizes = {
+        name: f"{name} ({len(part)} clips of {part.source_group.nunique()} sources)"
+        for name, part in rows.groupby("dataset")
+    }
+    left = ", ".join(sizes[name] for name in names if name != left_out)
+    said = (
+        f"--leave-one-dataset-out: without {left_out}, what is left is too little to train and select on, or lacks a "
+        f"class: {left}. "
+    )
+    for dropped in range(1, len(names) - 1):
+        small, kept = names[:dropped], names[dropped:]
+        try:
+            leave_one_dataset_out(frame[frame.dataset.isin(kept)], kept, fraction, seed)
+        except UserError:
+            continue
+        return f"{said}Leave {', '.join(sizes[n] for n in small)} away: --datasets {','.join(sorted(kept))}"
+    return f"{said}Add data with both classes from more sources, or use a larger --selection-fraction"
 
 
 def _make_fold(

@@ -21,7 +21,8 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import metrics, paired, scoring
+from violence_detection.evaluation import intervals, metrics, scoring
+from violence_detection.evaluation.influence import Figure, ratio
 from violence_detection.models import trained_model
 from violence_detection.training import heads, run_folder
 from violence_detection.training.config import TrainConfig
@@ -145,13 +146,29 @@ def _compare(folder: Path, samples: Samples) -> dict[str, Any]:
         scoring.require_finite(p, samples.rows, str(model.folder))
         right.append((p >= model.threshold) == (samples.labels == 1))
     before, after = right
-    interval = paired.interval(after.astype(float) - before, samples.rows.source_group.to_numpy())
+    return compared(before, after, samples.rows.source_group.astype(str).to_numpy())
+
+
+def compared(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+    """The figures of `_compare`, from what was right: (n,) bool, of sources (n,).
+
+    `gain_ci95` is None where all clips are of one source.
+    """
+
+    def figure(right: np.ndarray) -> Figure:
+        made = ratio(right, np.ones(len(right)))
+        assert made is not None
+        return made
+
+    _, interval, _ = intervals.difference(
+        figure(after), figure(before), intervals.numbered(groups), imagined=1
+    )
     return {
         "before": round(float(before.mean()), 4),
         "after": round(float(after.mean()), 4),
         "gain": round(float(after.mean() - before.mean()), 4),
         "gain_ci95": interval and [round(x, 4) for x in interval],
-        "n": len(samples),
+        "n": len(before),
     }
 
 
@@ -160,8 +177,10 @@ def log_figures(figures: dict[str, Any]) -> None:
     for part in ("selection", "val"):
         if (f := figures[part]) is None:
             continue
-        low, high = f["gain_ci95"] or (-1, 1)
+        said = "no interval"
+        if f["gain_ci95"]:
+            said = "95 % interval {:+.1f} to {:+.1f}".format(*(100 * x for x in f["gain_ci95"]))
         log.info(
-            "fine-tuned on hard clips, %s: %.1f -> %.1f %% (gain %+.1f points, 95 %% interval %+.1f to %+.1f)",
-            part, 100 * f["before"], 100 * f["after"], 100 * f["gain"], 100 * low, 100 * high,
+            "fine-tuned on hard clips, %s: %.1f -> %.1f %% (gain %+.1f points, %s)",
+            part, 100 * f["before"], 100 * f["after"], 100 * f["gain"], said,
         )  # fmt: skip

@@ -149,7 +149,10 @@ class Choice:
 
     def rows(self, combined: Path) -> pd.DataFrame:
         """The manifest's rows of these clips."""
-        frame = manifest.read(combined)
+        return self.rows_of(manifest.read(combined))
+
+    def rows_of(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The same of the manifest's rows."""
         frame = frame[frame.dataset.isin({*self.target, *self.added})]
         return frame.assign(split=split.TRAIN) if self.all_clips else frame
 
@@ -168,18 +171,20 @@ class Choice:
 def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Pool:
     """Extract what is missing of the chosen clips."""
     combined = how.data_root / "combined_all"
-    frame = choice.rows(combined)
+    whole, sha256 = manifest.read_hashed(combined)
+    frame = choice.rows_of(whole)
     variants = augment.variant_names("v", how.augment)
     wanted = choice.clips(frame, combined, variants)
     extraction = extract.ensure(wanted, features, how)
     extraction.report(len(wanted))
+    manifest.warn_if_changed(combined, sha256)
     return Pool(
         frame=extract.without_failures(frame, combined, extraction.failures),
         stores=extraction.stores,
         variants=variants,
         failures=extraction.failures,
         records={name: storage.read_json(s.folder / RECORD_NAME) for name, s in extraction.stores.items()},
-        manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
+        manifest_sha256=sha256,
         generated=is_generated(how.data_root),
         memory_gb=how.memory_gb,
         backbone_weights=how.backbone_weights and how.backbone_weights.absolute(),

@@ -12,7 +12,6 @@ from violence_detection.datasets import catalogue
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
 from violence_detection.evaluation.config import EvaluationConfig
-from violence_detection.system import storage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +46,7 @@ class ClipSet:
 def of_split(config: EvaluationConfig) -> ClipSet:
     """The clips of the side that `--data` names, by default val. Raises UserError where there are none."""
     combined, side = locate(config)
-    frame = manifest.read(combined)
+    frame, sha256 = manifest.read_hashed(combined)
     rows = frame[frame.split == side].sort_values("clip_id", ignore_index=True)
     if rows.empty:
         raise UserError(f"{combined}/manifest.csv has no clips in {side}")
@@ -62,7 +61,7 @@ def of_split(config: EvaluationConfig) -> ClipSet:
         kind=_kind(set(rows.dataset)),
         name=side,
         generated=is_generated(combined.parent),
-        manifest_sha256=storage.sha256_file(combined / manifest.FILE_NAME),
+        manifest_sha256=sha256,
         is_val=is_val,
         no_baselines="no training clips in this set"
         if is_val

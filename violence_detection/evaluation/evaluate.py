@@ -57,14 +57,18 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
     """
     if config.output is None:
         return measure.measure(config, command)
-    from violence_detection.evaluation.report.report import METRICS_NAME
+    from violence_detection.evaluation.report.report import METRICS_NAME, PAGE_NAME
 
     card = config.output / CARD_NAME
     with storage.only_one(config.output, "an evaluation"):
         if "labels" in config.audit:
             label_audit.marked_before(config.output)  # before the work: can they be read?
         measured = measure.measure(config, command)
-        for earlier in (config.output / METRICS_NAME, card):  # of an evaluation into the same folder
+        for earlier in (
+            config.output / METRICS_NAME,
+            config.output / PAGE_NAME,
+            card,
+        ):  # of an evaluation into the same folder
             earlier.unlink(missing_ok=True)
         # Before what is made of the figures: whatever becomes of that, the clips are named.
         storage.write_failures(config.output / "failures.csv", measured.failures)

@@ -124,8 +124,12 @@ def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> lis
 
 def all_clips(how: ExtractConfig) -> list[WantedClip]:
     """What training takes of the whole manifest: all variants of the clips of train, those of val plain."""
-    combined = how.data_root / "combined_all"
-    frame, variants = manifest.read(combined), augment.variant_names("v", how.augment)
+    return training_clips(manifest.read(how.data_root / "combined_all"), how)
+
+
+def training_clips(frame: pd.DataFrame, how: ExtractConfig) -> list[WantedClip]:
+    """The same of the manifest's rows."""
+    combined, variants = how.data_root / "combined_all", augment.variant_names("v", how.augment)
     is_train = frame.split == "train"
     return clips_of(frame[is_train], combined, variants) + clips_of(frame[~is_train], combined, variants[:1])
 

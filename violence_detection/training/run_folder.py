@@ -56,8 +56,10 @@ GIVEN_KEY = "given_weights_sha256"
 LABELS_KEY = "labels_sha256"
 #: Where config.json has the version of this package that trains.
 VERSION_KEY = "version"
+#: Where config.json has the number of clips trained on, if some are drawn several times an epoch; `clips` counts draws.
+DISTINCT_KEY = "distinct_train_clips"
 #: What of config.json does not decide the outcome, see `_outcome`.
-_NO_OUTCOME = ("feature_engines", CALIBRATION_KEY, LABELS_KEY)
+_NO_OUTCOME = ("feature_engines", CALIBRATION_KEY, LABELS_KEY, DISTINCT_KEY)
 #: So many differences of two records are told, and so many characters of a value.
 _TOLD, _TOLD_CHARACTERS = 5, 60
 #: No record of ours is nearly as large.

@@ -49,6 +49,8 @@ def run_record(
     if architecture in PICTURES_OF:
         train = fine_tuning.train_config(head, train)
         tuned = {step_plan.RECORD_KEY: dataclasses.asdict(fine_tuning.plan(head))}
+    distinct = int(data.train.rows.clip_id.nunique())
+    repeated = {} if distinct == len(data.train) else {run_folder.DISTINCT_KEY: distinct}
     return {
         run_folder.VERSION_KEY: __version__,
         "classes": list(CLASS_NAMES),
@@ -63,6 +65,7 @@ def run_record(
         "manifest_sha256": data.manifest_sha256,
         "clips": {"train": len(data.train), "selection": len(data.selection)},
         "generated_samples": data.generated,
+        **repeated,
         **tuned,
     }
 

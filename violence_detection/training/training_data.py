@@ -144,12 +144,13 @@ def check(features: FeatureConfig, how: ExtractConfig) -> None:
 def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: float, seed: int) -> Data:
     """Read the manifest, extract what is missing, cut the selection part from train by source, load the features."""
     combined = how.data_root / "combined_all"
-    frame = manifest.read(combined)
+    frame, sha256 = manifest.read_hashed(combined)
     _cut(frame, selection_fraction, seed)  # what is wrong with it is said before hours of extraction
     variants = augment.variant_names("v", how.augment)
-    wanted = extract.all_clips(how)
+    wanted = extract.training_clips(frame, how)
     extraction = extract.ensure(wanted, features, how)
     extraction.report(len(wanted))
+    manifest.warn_if_changed(combined, sha256)
     frame = extract.without_failures(frame, combined, extraction.failures)
     parts = {
         name: (rows, variants if name == "train" else variants[:1])
@@ -162,7 +163,6 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
     amounts = [(rows, len(v)) for rows, v in parts.values()]
     in_memory = fits_memory(extraction.stores, amounts, how.memory_gb)
     loaded = {name: load(extraction.stores, rows, v, in_memory) for name, (rows, v) in parts.items()}
-    sha256 = storage.sha256_file(combined / manifest.FILE_NAME)
     records = {
         name: storage.read_json(store.folder / RECORD_NAME) for name, store in extraction.stores.items()
     }

@@ -15,10 +15,12 @@ import small_videos
 
 from violence_detection.combine import exclusions, manifest
 from violence_detection.errors import UserError
+from violence_detection.evaluation import held_out_table
 from violence_detection.evaluation.audits import label_audit, labels
 from violence_detection.evaluation.report import film_strip
 from violence_detection.features.cache import FeatureStore
 from violence_detection.system import storage
+from violence_detection.training import run_folder
 
 INPUT = "efficientnet_lite0.rgb"
 
@@ -66,6 +68,23 @@ def written(combined: Path) -> Path:
         small_videos.write(combined / path, i)
     frames = film_strip.frames_below(combined)
     return label_audit.write(made, folder, frames, True, combined.parent)
+
+
+@pytest.mark.parametrize("hashed", [True, False], ids=["with its hash", "as earlier versions wrote it"])
+def test_a_table_that_was_cut_off_doubts_no_label(combined: Path, hashed: bool) -> None:
+    models = combined.parent / "models"
+    table = models / label_audit.OUT_OF_FOLD_NAME
+    record = {"folds": [{}, {}, {}], "cv_n": len(pd.read_csv(table))}
+    if hashed:
+        record[held_out_table.SHA256_KEY] = storage.sha256_file(table)
+    storage.write_json(models / run_folder.FOLDS_RECORD_NAME, record)
+    whole = label_audit.out_of_fold(models, combined)
+    lines = table.read_bytes().splitlines(keepends=True)
+    table.write_bytes(b"".join(lines[:-5]))
+    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 3"):
+        label_audit.out_of_fold(models, combined)
+    table.write_bytes(b"".join(lines))
+    assert len(label_audit.out_of_fold(models, combined)) == len(whole)
 
 
 def test_only_clips_of_train_are_doubted(combined: Path) -> None:

@@ -13,12 +13,15 @@ import numpy as np
 from violence_detection.combine import manifest
 from violence_detection.datasets.generated.marker import SAMPLE_LABEL
 from violence_detection.errors import UserError
+from violence_detection.evaluation import held_out_table
 from violence_detection.evaluation.audits import labels, leakage
 from violence_detection.evaluation.audits.labels import LabelAudit
+from violence_detection.evaluation.held_out_table import AnotherTableError
 from violence_detection.evaluation.report import film_strip
 from violence_detection.evaluation.report.film_strip import FramesMaker
 from violence_detection.features.cache import FeatureStore
 from violence_detection.system import edited_tables, pages, storage
+from violence_detection.training import run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +79,7 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
             raise ValueError("a clip stands there twice")
     except (ValueError, KeyError, AttributeError) as e:
         raise UserError(f"{path} is no table of out-of-fold predictions ({e}). Make it again") from e
+    _check_whole(folder, path)
     rows = frame[(frame.split == "train") & frame.clip_id.isin(set(found.clip_id))]
     if rows.empty:
         raise UserError(
@@ -84,6 +88,26 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
         )
     rows = rows.sort_values("clip_id", ignore_index=True)
     return rows.assign(p_fight=probability.loc[rows.clip_id].to_numpy(float))
+
+
+def _check_whole(folder: Path, path: Path) -> None:
+    """Raise UserError where the table is not the one that the record of the folds is of."""
+    if not (folder / run_folder.FOLDS_RECORD_NAME).is_file():
+        log.warning(
+            "%s: there is no %s beside it, so nobody knows whether it is whole",
+            path,
+            run_folder.FOLDS_RECORD_NAME,
+        )
+        return
+    record = run_folder.read_object(folder / run_folder.FOLDS_RECORD_NAME)
+    try:
+        held_out_table.check(path, record)
+    except AnotherTableError as e:
+        folds = record.get("folds")
+        raise UserError(
+            f"--audit labels: {e}. Make it again with: python train_ensemble_models.py --cross-validate "
+            f"{len(folds) if isinstance(folds, list) else 5} --output {folder}"
+        ) from e
 
 
 def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, data_root: Path) -> Path:

@@ -21,6 +21,7 @@ from violence_detection.evaluation.audits import label_audit, leakage
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.models import run_records
 from violence_detection.system import storage
+from violence_detection.training import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
             ("views averaged here", f"{scored.views}{', and a closer look' * scored.model.closer_look}"),
             ("probabilities", scored.result["calibration"]["said"]),
             ("operating point", scored.result["operating_point"]),
-            ("clips trained on", _each(records, lambda r: r["clips"]["train"])),
+            ("clips trained on", _each(records, _trained_on)),
             (
                 "clips that chose the epoch (selection; papers: validation)",
                 _each(records, lambda r: r["clips"]["selection"]),
@@ -130,6 +131,11 @@ def _split(scored: Evaluation) -> str:
     theirs = {r["manifest_sha256"] for r in scored.model.records}
     which = "the manifest" if theirs == {clips.manifest_sha256} else "another manifest than the one"
     return f"{clips.split} ({clips.manifest_sha256[:12]}), {which} that the model was trained on"
+
+
+def _trained_on(record: Mapping[str, Any]) -> int:
+    """The number of clips that a member was trained on, each counted once."""
+    return int(record.get(run_folder.DISTINCT_KEY, record["clips"]["train"]))
 
 
 def _each(records: Sequence[Mapping[str, Any]], value: Callable[[Mapping[str, Any]], Any]) -> str:

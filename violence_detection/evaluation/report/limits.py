@@ -122,11 +122,18 @@ def _worst_dataset(record: Record) -> Limit | None:
 
 
 def _format_alone(record: Record) -> Limit | None:
-    """An alarm where a rule that sees no frame reaches the interval of the model."""
+    """An alarm where a rule that sees no frame reaches the interval of the model.
+
+    But for a rule with errors where the model has none: few sources then make the interval wide, wider than with an
+    error, which says nothing for the rule.
+    """
     rule = (record["baselines"] or {}).get("metadata_only")
     if rule is None or record["ci95"] is None:
         return None
     said = f"size, rate and length of the files alone reach {percent(rule['accuracy'])}"
+    if record["accuracy"] == 1 > rule["accuracy"] >= record["ci95"][0]:
+        text = f"{said}; the model is right on all clips, of too few sources for a narrow interval"
+        return Limit(NOTE, "File format", text)
     if rule["accuracy"] >= record["ci95"][0]:
         return Limit(ALARM, "File format", f"{said}, which is within the model’s interval")
     return Limit(FINE, "File format", said)

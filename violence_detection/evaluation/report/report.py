@@ -92,7 +92,8 @@ def write_report(
     `result` is what metrics.figures gave for `predictions`.
     """
     # files of two runs under one record would be worse than none
-    (folder / METRICS_NAME).unlink(missing_ok=True)
+    for name in (METRICS_NAME, PAGE_NAME):
+        (folder / name).unlink(missing_ok=True)
     note = SAMPLE_LABEL if context.generated else ""
     images = []
     for name in report_plots.NOT_ALWAYS:
