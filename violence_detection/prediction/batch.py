@@ -109,9 +109,9 @@ def judge_all(
     """
     # told before anything is loaded
     if config.model is None:
-        model, why = shipped.default()
+        default, why = shipped.default()
         log.info("%s", why)
-        config = dataclasses.replace(config, model=model)
+        config = dataclasses.replace(config, model=default)
     calibration.read(shipped.find(config.model))
     profile = profile_of(config)
     progress = VideoProgress(events_by(config))
@@ -132,8 +132,9 @@ def judge_all(
                     judged = _judge(worker, path)
             if profile and isinstance(judged, Verdict):
                 judged = profile.verdict(judged)
-            if kept and isinstance(judged, Verdict):
-                judged = dataclasses.replace(judged, model=kept.model)
+            if isinstance(judged, Verdict):
+                model = kept.model if kept else judged.model
+                judged = dataclasses.replace(judged, model=model, real_path=os.path.realpath(path))
             _say(judged)
             try:
                 if kept and key and isinstance(judged, Verdict):
