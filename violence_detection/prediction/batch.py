@@ -259,9 +259,10 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[
 def output_file(output: Path) -> Path:
     """The JSON file that `--output` means: the one named, or verdicts.json in a folder.
 
-    A folder is what is one, and what has no suffix and is not there.
+    A folder is what is one, and what is not there and has no name that ends in .json, or in that of a video.
     """
-    is_folder = output.is_dir() or (not output.suffix and not output.exists())
+    is_file = output.suffix.lower() in (".json", *video_files.VIDEO_SUFFIXES)
+    is_folder = output.is_dir() or (not is_file and not output.exists())
     return output / OUTPUT_NAME if is_folder else output
 
 

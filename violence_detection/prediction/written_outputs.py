@@ -239,8 +239,10 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
                 wrote.append(path)
         if config.clips:
             name = names["--clips"][verdict.path]
-            last = config.clips / f"{name}.event{len(verdict.events):03d}.mp4"
-            if not verdict.events or writer.comment_of(last) != made_of:
+            clips = event_clips.paths_of(verdict, config.clips, name)
+            if not clips or not all(
+                path.with_suffix(".jpg").is_file() and writer.comment_of(path) == made_of for path in clips
+            ):
                 wrote += event_clips.write(verdict, config.clips, name, config.clip_margin_s, made_of)
         if config.timeline:
             name = names["--timeline"][verdict.path]
@@ -271,7 +273,8 @@ def load_explainer(
         for what, window in wanted:
             path = folder / formats.explanation_name(name, what)
             record = path.with_suffix(".json")
-            if not (record.is_file() and storage.read_json(record).get("made_of") == made_of):
+            is_there = path.is_file() and record.is_file()
+            if not (is_there and storage.read_json(record).get("made_of") == made_of):
                 missing.append((window, path))
         windows = [window for window, _ in missing]
         found = explainer.explain(Path(verdict.path), windows) if windows else ()

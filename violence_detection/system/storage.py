@@ -443,8 +443,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that `write_csv` wrote."""
-    with path.open(newline="", encoding="utf-8", errors=NAME_ERRORS) as f:
+    """The rows of a table that `write_csv` wrote, also where a spreadsheet has saved it with a byte order mark."""
+    with path.open(newline="", encoding="utf-8-sig", errors=NAME_ERRORS) as f:
         return list(csv.DictReader(f))
 
 
