@@ -82,7 +82,7 @@ def test_a_setting_of_another_kind_is_refused(settings: dict[str, object], said:
         vd.load("fast", **settings)
 
 
-def test_no_model_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_model_is_said() -> None:
     with pytest.raises(UserError, match="no model is named"):
         vd.load(None)  # type: ignore[arg-type]
 
@@ -98,8 +98,6 @@ def test_an_address_is_no_file_and_a_home_folder_is_found(
     assert detector._file("~/x.mp4") == tmp_path / "x.mp4"
 
 
-def test_names_of_formats_may_have_spaces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as told:
-        test_violence_model.main(["--export", "onnx, nonsense", str(tmp_path / "out")])
-    assert "' nonsense'" not in str(told.value)
-    assert "nonsense" in str(told.value)
+def test_names_of_formats_may_have_spaces(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="Received: nonsense$"):
+        test_violence_model.main(["--export", "nonsense, openvino", str(tmp_path / "out")])
