@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import numbered_videos
@@ -99,5 +101,16 @@ def test_an_address_is_no_file_and_a_home_folder_is_found(
 
 
 def test_names_of_formats_may_have_spaces(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Received: nonsense$"):
+    with pytest.raises(UserError, match=r"Received: nonsense$"):
         test_violence_model.main(["--export", "nonsense, openvino", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("to", [">&-", ">/dev/full"])
+def test_a_stdout_that_takes_nothing_is_named(to: str) -> None:
+    code = "from violence_detection import cli; cli.run_main(lambda: cli.print_summary({}) or 0)"
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -c "{code}" {to}'], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written to stdout" in done.stderr
+    assert "Traceback" not in done.stderr
