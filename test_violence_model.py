@@ -178,7 +178,12 @@ def _export(args: argparse.Namespace) -> int:
     formats, folder = args.export
     found = batch.find_videos(args.videos) if args.videos else batch.FoundVideos((), ())
     config = cli.build(PredictConfig, args)
-    summary = export.run(config, formats.split(","), settings.expanded(folder), found.videos)
+    summary = export.run(
+        config,
+        [name.strip() for name in formats.split(",") if name.strip()],
+        settings.expanded(folder),
+        found.videos,
+    )
     unlisted = [{"path": failure.path, "reason": failure.reason} for failure in found.failures]
     summary["failures"] = [*unlisted, *summary["failures"]]
     cli.print_summary(summary)

@@ -225,8 +225,9 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             else:
                 print(redaction.without_secrets(traceback.format_exc()), file=sys.stderr)
             code = EXIT_CRASHED
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     sys.exit(code)
 
 
@@ -238,15 +239,24 @@ def _user_must_act(message: str) -> int:
     return EXIT_USER_MUST_ACT
 
 
+_NO_STDOUT = "the summary cannot be written to stdout ({}). Send it to another place; what was written stays"
+
+
 def print_summary(summary: Mapping[str, Any]) -> None:
     """The one line on stdout: what was done, as JSON."""
     summary = redaction.without_secrets_in(summary)
     line = storage.as_json(summary)
+    if sys.stdout is None:
+        raise UserError(_NO_STDOUT.format("it is closed"))
     try:
         line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:  # LC_ALL=C, for one
         line = storage.as_json(summary, ensure_ascii=True)
-    print(line, flush=True)
+    try:
+        print(line, flush=True)
+    except OSError as e:
+        sys.stdout = None  # what it still holds would be refused again at the end
+        raise UserError(_NO_STDOUT.format(e.strerror)) from e
 
 
 def exit_code(failures: Sequence[Any]) -> int:

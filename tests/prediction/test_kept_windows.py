@@ -8,11 +8,14 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import judge_stand_in
 import pytest
 
+import test_violence_model
 from violence_detection.errors import UserError
 from violence_detection.models import model_files
 from violence_detection.prediction import (
@@ -22,10 +25,13 @@ from violence_detection.prediction import (
     kept_windows,
     quiet_footage,
     verdict_journal,
+    written_outputs,
 )
 from violence_detection.prediction.camera_profile import CameraProfile
-from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
+from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.review import learning
+from violence_detection.prediction.review.marks import Mark, Marks
 from violence_detection.system import storage
 
 HIGH = "high-recall"
@@ -210,3 +216,156 @@ def test_a_camera_profile_says_of_which_probabilities_it_is(model: Path, tmp_pat
     _keep(footage, "jsonl", _verdict("w.mp4", early_exit=True))
     with pytest.raises(UserError, match=r"w\.mp4 was judged with the model's early exit, v\.mp4 without"):
         quiet_footage.run(PredictConfig(model=model), QuietConfig(calibrate=footage), path)
+
+
+class _JudgingRuns:
+    """The script with the stand-in of tests/judge_stand_in.py, run in any folder; what it keeps is in `out`."""
+
+    def __init__(self, folder: Path, model: Path):
+        self.folder, self.out, self._model = folder, folder / "out", model
+
+    def video(self, path: str, text: str) -> Path:
+        """A video of this text; its time stays that of an earlier one, so that a journal knows it."""
+        video = self.folder / path
+        video.parent.mkdir(exist_ok=True)
+        time_s = video.stat().st_mtime if video.exists() else 1.0
+        video.write_text(text)
+        os.utime(video, (time_s, time_s))
+        return video
+
+    def run(self, at: str, *arguments: str, model: Path | None = None) -> None:
+        given = ["--model", str(model or self._model), *arguments, "--output", str(self.out)]
+        with pytest.MonkeyPatch.context() as place:
+            place.chdir(self.folder / at)
+            place.setattr(batch, "load_judge", judge_stand_in.load)
+            assert test_violence_model.main(given) == 0
+
+    def read(self, ending: str = "") -> list[Verdict]:
+        """What is kept, in files of this ending alone."""
+        with tempfile.TemporaryDirectory() as folder:
+            for file in self.out.iterdir():
+                if file.name.endswith(ending or tuple(kept_windows.ENDINGS)):
+                    shutil.copy2(file, folder)
+            return kept_windows.read(Path(folder), EventConfig())
+
+
+@pytest.fixture
+def judging(model: Path, tmp_path: Path) -> _JudgingRuns:
+    return _JudgingRuns(tmp_path, model)
+
+
+ALL = ("--format", "csv,jsonl,json")
+
+
+def test_videos_of_one_name_in_two_folders_are_two_and_one_by_two_paths_is_one(judging: _JudgingRuns) -> None:
+    videos = [judging.video("day1/cam.mp4", "0.9"), judging.video("day2/cam.mp4", "0.8")]
+    for video in videos:
+        judging.run(video.parent.name, "cam.mp4", str(video), *ALL)
+    judging.run("day1", "../day1/cam.mp4", *ALL)
+    for ending in ("", *kept_windows.ENDINGS):
+        found = judging.read(ending)
+        assert [(v.path, v.p_violent) for v in found] == [(str(videos[0]), 0.9), (str(videos[1]), 0.8)], (
+            ending
+        )
+        assert quiet_footage.choose(found, EventConfig(), 1.0).hours == pytest.approx(15 / 3600)
+
+
+def test_a_relative_path_stays_where_it_leads_to_the_video(
+    judging: _JudgingRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, other = judging.video("day1/cam.mp4", "0.9"), judging.video("day2/cam.mp4", "0.8")
+    judging.run("day1", "cam.mp4")
+    monkeypatch.chdir(video.parent)
+    assert [v.path for v in judging.read()] == ["cam.mp4"]
+    monkeypatch.chdir(other.parent)
+    (moved,) = judging.read()
+    assert (moved.path, moved.given_as) == (str(video), "cam.mp4"), "cam.mp4 is another file here"
+    video.unlink()
+    assert [v.path for v in judging.read()] == ["cam.mp4"], "it may have been moved here"
+
+
+@pytest.mark.parametrize("how", ["settings", "model"])
+def test_the_windows_of_the_newest_run_count(how: str, judging: _JudgingRuns, model: Path) -> None:
+    """A verdict that is taken from the journal is the run's, too."""
+    other = Path(shutil.copytree(model, judging.folder / "other"))
+    (other / "other" / "config.json").write_text("{ }")
+    judging.video("v.mp4", "0.9")
+    judging.run("", "v.mp4", *ALL)
+    judging.video("v.mp4", "0.8")
+    if how == "model":
+        judging.run("", "v.mp4", *ALL, model=other)
+    else:
+        judging.run("", "v.mp4", *ALL, "--stride-s", "1")
+    for ending in ("", *kept_windows.ENDINGS):
+        assert [v.p_violent for v in judging.read(ending)] == [0.8], ending
+    judging.video("v.mp4", "0.7")  # which no run reads: the verdict is kept
+    judging.run("", "v.mp4")
+    for ending in ("", kept_windows.ENDINGS[0]):
+        assert [v.p_violent for v in judging.read(ending)] == [0.9], ending
+    judging.run("", "v.mp4", *ALL)
+    for ending in ("", *kept_windows.ENDINGS):
+        assert [v.p_violent for v in judging.read(ending)] == [0.9], ending
+
+
+def test_another_video_of_a_journal_makes_the_windows_of_this_one_no_newer(judging: _JudgingRuns) -> None:
+    folder = judging.out
+    folder.mkdir()
+    judging.video("w.mp4", "0.3")
+
+    def judged(journal: str, video: str, *flags: str) -> list[float]:
+        judging.out = folder / journal
+        judging.run("", video, *flags)
+        return [v.p_violent for v in kept_windows.read(folder, EventConfig()) if v.path.endswith("v.mp4")]
+
+    judging.video("v.mp4", "0.9")
+    assert judged("a.json", "v.mp4") == [0.9]
+    judging.video("v.mp4", "0.8")
+    assert judged("b.json", "v.mp4", "--stride-s", "1") == [0.8]
+    assert judged("a.json", "w.mp4") == [0.8]
+    assert judged("a.json", "v.mp4") == [0.9]
+
+
+def test_a_link_to_quiet_footage_is_no_other_hour_of_it(judging: _JudgingRuns, model: Path) -> None:
+    video = judging.video("quiet/v.mp4", "0.1")
+    (video.parent / "w.mp4").symlink_to(video)
+    with pytest.MonkeyPatch.context() as place:
+        place.setattr(batch, "load_judge", judge_stand_in.load)
+        quiet = QuietConfig(calibrate=video.parent)
+        found = quiet_footage.run(PredictConfig(model=model), quiet, judging.folder / "p.json")
+    assert found["calibration"]["hours"] == round(7.5 / 3600, 4)
+
+
+def test_what_an_earlier_version_kept_is_known_by_the_path_as_it_stands(
+    judging: _JudgingRuns, tmp_path: Path
+) -> None:
+    judging.video("v.mp4", "0.9")
+    judging.run("", "v.mp4")
+    (journal,) = judging.out.glob("*.journal.jsonl")
+    journal.write_text(re.sub(r', "(real_path|kept_s)": ("[^"]*"|[\d.]+)', "", journal.read_text()))
+    assert "real_path" not in journal.read_text()
+    (read,) = judging.read()
+    assert (read.path, read.real_path) == ("v.mp4", "")
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.MonkeyPatch.context() as moved:
+        moved.chdir(tmp_path / "elsewhere")
+        assert "relative to the folder in which it was judged" in _why_no_clips(read, tmp_path / "clips")
+    judging.run("", "v.mp4")
+    assert [v.real_path for v in judging.read()] == [str(tmp_path / "v.mp4")], "the next run says it"
+
+
+def _why_no_clips(verdict: Verdict, clips: Path) -> str:
+    """Why its clips cannot be written."""
+    with written_outputs.outputs(OutputConfig(clips=clips), None, [verdict.path]) as written:
+        (failure,) = written.add(verdict)
+    return failure.reason
+
+
+def test_marks_made_in_another_folder_are_those_of_the_video() -> None:
+    verdict = dataclasses.replace(
+        _verdict("/day1/cam.mp4", True), real_path="/day1/cam.mp4", given_as="cam.mp4"
+    )
+    other = dataclasses.replace(_verdict("/day2/x.mp4", True), real_path="/day2/x.mp4", given_as="x.mp4")
+    mark = Mark(0.0, 5.0, "right")
+    given = Marks({"cam.mp4": [mark], "/day2/x.mp4": []}, frozenset({"cam.mp4"}))
+    learned = learning.learn([verdict, other], given, EventConfig(), "m")
+    assert (learned.figures["marks"], learned.figures["reviewed"], learned.figures["videos"]) == (1, 1, 2)

@@ -17,6 +17,8 @@ from violence_detection.video import decode, writer
 _LEAST_WIDTH = 320
 #: The panel is drawn for a picture of this width, and grows with it.
 _DRAWN_FOR = 640
+#: Durations are rounded to hundredths, and that of a short video to none.
+_LEAST_S = 0.01
 _BACKGROUND, _TEXT, _DIM = (24, 24, 28), (235, 235, 235), (90, 90, 98)
 _VIOLENT, _QUIET, _BAND = (235, 70, 60), (70, 170, 110), (110, 40, 40)
 
@@ -116,7 +118,8 @@ class Panel:
 
     def _x(self, time_s: float) -> int:
         """Where a moment stands on the timeline."""
-        return round(time_s / self._verdict.duration_s * (self._width - 1))
+        long_s = self._verdict.duration_s or max(self._verdict.windows[-1].end_s, _LEAST_S)
+        return round(time_s / long_s * (self._width - 1))
 
     def _px(self, drawn: float) -> int:
         return max(round(drawn * self._unit), 1)

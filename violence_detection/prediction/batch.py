@@ -109,9 +109,9 @@ def judge_all(
     """
     # told before anything is loaded
     if config.model is None:
-        model, why = shipped.default()
+        default, why = shipped.default()
         log.info("%s", why)
-        config = dataclasses.replace(config, model=model)
+        config = dataclasses.replace(config, model=default)
     calibration.read(shipped.find(config.model))
     profile = profile_of(config)
     progress = VideoProgress(events_by(config))
@@ -132,8 +132,9 @@ def judge_all(
                     judged = _judge(worker, path)
             if profile and isinstance(judged, Verdict):
                 judged = profile.verdict(judged)
-            if kept and isinstance(judged, Verdict):
-                judged = dataclasses.replace(judged, model=kept.model)
+            if isinstance(judged, Verdict):
+                model = kept.model if kept else judged.model
+                judged = dataclasses.replace(judged, model=model, real_path=os.path.realpath(path))
             _say(judged)
             try:
                 if kept and key and isinstance(judged, Verdict):
@@ -258,9 +259,10 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[
 def output_file(output: Path) -> Path:
     """The JSON file that `--output` means: the one named, or verdicts.json in a folder.
 
-    A folder is what is one, and what has no suffix and is not there.
+    A folder is what is one, and what is not there and has no name that ends in .json, or in that of a video.
     """
-    is_folder = output.is_dir() or (not output.suffix and not output.exists())
+    is_file = output.suffix.lower() in (".json", *video_files.VIDEO_SUFFIXES)
+    is_folder = output.is_dir() or (not is_file and not output.exists())
     return output / OUTPUT_NAME if is_folder else output
 
 

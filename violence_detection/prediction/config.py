@@ -41,11 +41,16 @@ class EventConfig(BaseConfig):
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
-        if self.offset is not None and self.offset > self.threshold:
+        if self.offset is not None and self.has_threshold and self.offset > self.threshold:
             raise UserError(
                 f"offset must be from 0 to the threshold, {self.threshold:g}, or an event would end where it begins. "
                 f"Received: {self.offset}"
             )
+
+    @property
+    def has_threshold(self) -> bool:
+        """Whether the threshold is known, and not that of an operating point or a camera profile."""
+        return True
 
     @property
     def ends_below(self) -> float:
@@ -114,6 +119,11 @@ class PredictConfig(EventConfig, RuntimeConfig):
                 f"the camera profile {self.profile} has a threshold of its own: give it without threshold and "
                 "operating_point"
             )
+
+    @property
+    def has_threshold(self) -> bool:
+        """See EventConfig."""
+        return self.operating_point == OPERATING_POINTS[0] and self.profile is None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from violence_detection.models import trained_model
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
+from violence_detection.system.settings import expanded
 from violence_detection.video import augment, decode, sampling, window_pictures
 from violence_detection.video.window_pictures import SeenWindow, Viewer
 
@@ -114,8 +115,8 @@ class Detector:
         return (first, [n for n in every if n not in first]) if first else (every, [])
 
     def judge(self, path: Path | str) -> Verdict:
-        """Judge one video file. Raises UnreadableVideo naming it."""
-        path = Path(path)
+        """Judge one video file. Raises UnreadableVideo naming it, and UserError for the address of a stream."""
+        path = _file(path)
         try:
             return self._judge(path, decode.packet_timing(path))
         except decode.DecodesOtherwise:
@@ -128,7 +129,7 @@ class Detector:
         P(violent) (N,), by no camera profile. Nothing else of them is held, whatever the length. This is no iterator: a
         file may turn out to decode otherwise than it says, and is then begun again. Raises UnreadableVideo naming it.
         """
-        path = Path(path)
+        path = _file(path)
         try:
             return [keep(*some) for some in self._windows_of(path, decode.packet_timing(path))]
         except decode.DecodesOtherwise:
@@ -198,15 +199,18 @@ class Detector:
             early_exit=not self.model.by_all,
         )
 
-    def watch(self, source: Source) -> Iterator[JudgedWindow]:
+    def watch(self, source: Source | Path | str) -> Iterator[JudgedWindow]:
         """Judge a source as its frames come: each window once all its frames are there, the last ones at the end.
 
+        A text or path is opened as sources.open_source does.
         They are those that the same footage has as a file. Raises UnreadableVideo, SourceError if the source cannot be
         opened, breaks, or ends before anything could be judged.
         """
         from violence_detection.prediction.window_stream import StreamJudge  # files have no need of it
-        from violence_detection.video.sources import FileSource
+        from violence_detection.video.sources import FileSource, open_source
 
+        if isinstance(source, str | Path):
+            source = open_source(str(expanded(source)) if isinstance(source, Path) else source)
         stream: StreamJudge | None = None
         judged = 0
         for frame in source.frames():
@@ -365,9 +369,21 @@ def load(name_or_path: Path | str, **settings: Any) -> Detector:
     `settings`: fields of PredictConfig, such as threshold, operating_point, stride_s, tta, engine, backbone_weights.
     Raises UserError if there is no such model or a setting cannot work, or TypeError for one that there is not.
     """
-    if not str(name_or_path):
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
         raise UserError("no model is named. Give a folder, a file, or a name of list_models()")
     return Detector(PredictConfig(model=Path(name_or_path), **settings))
+
+
+def _file(path: Path | str) -> Path:
+    """The file that is meant. Raises UserError for the address of a stream, without its password."""
+    from violence_detection.system import redaction  # a path needs none
+
+    if isinstance(path, str) and "://" in path and not Path(path).exists():
+        raise UserError(
+            f"{redaction.mistyped(path)} is a stream, and judge takes a video file: give it to "
+            "watch(violence_detection.video.sources.open_source(ADDRESS))"
+        )
+    return expanded(path)
 
 
 def _stride_s(config: PredictConfig, window_s: float) -> float:

@@ -26,6 +26,11 @@ class _Clip:
     end: int
 
 
+def paths_of(verdict: Verdict, folder: Path, name: str) -> list[Path]:
+    """Those of a verdict's clips; each has a picture beside it."""
+    return [folder / f"{name}.event{n:03d}.mp4" for n in range(1, len(verdict.events) + 1)]
+
+
 def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: str = "") -> list[Path]:
     """Write `<name>.event001.jpg` and `.mp4` and so on, all pictures before the first clip; returns the clips.
 
@@ -34,7 +39,7 @@ def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: s
     removed. Raises UnreadableVideo, or UserError where something cannot be written or a file is not this video's.
     """
     video, events, written = Path(verdict.path), verdict.events, WrittenFiles(folder)
-    paths = [folder / f"{name}.event{n:03d}.mp4" for n in range(1, len(events) + 1)]
+    paths = paths_of(verdict, folder, name)
     if events:
         info = decode.probe(video)
         _write_pictures(video, info, events, paths, written)

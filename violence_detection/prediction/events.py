@@ -234,7 +234,8 @@ class Verdict:
     which editors number them; 0: not known. profile: the name of the camera profile that was applied; empty: none.
     judged_with: the engines that ran the networks, with their precision; empty: not known. early_exit: whether the
     model's early exit was taken, if it has one; False: all members judged every window. model: identity of the model
-    that judged, where verdicts are kept; empty: not known.
+    that judged, where verdicts are kept; empty: not known. real_path: where the file lay as it was judged, links
+    followed; given_as: the path by which it was judged, where `path` is another. Both empty: not known.
     """
 
     path: str
@@ -249,6 +250,8 @@ class Verdict:
     judged_with: str = ""
     early_exit: bool = True
     model: str = ""
+    real_path: str = ""
+    given_as: str = ""
 
     @property
     def threshold(self) -> float:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
@@ -21,7 +23,7 @@ log = logging.getLogger(__name__)
 #: Columns of a row a window: the window, and what is known of the video, again in each.
 COLUMNS = (
     "path", "start_s", "end_s", "p_violent", "event", "duration_s", "judged_s", "fps", "calibrated", "warning",
-    "p_model", "still", "early_exit", "model",
+    "p_model", "still", "early_exit", "real_path", "model",
 )  # fmt: skip
 #: What files of windows are called, in the order in which a folder is searched.
 ENDINGS = (".journal.jsonl", ".windows.jsonl", ".windows.csv", ".verdict.json")
@@ -31,8 +33,8 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
     """A row a window, see COLUMNS. `event`: the number of the event that its middle lies in, from 1; 0: none.
 
     `p_model` stands only in rows of windows of which a camera profile made something else, `still` in those of windows
-    that no network looked at, `early_exit`, False, only where the model's early exit was not taken, `model` where it
-    is known.
+    that no network looked at, `early_exit`, False, only where the model's early exit was not taken, `real_path` and
+    `model` where they are known.
     """
     events = verdict.events
     of_video = {name: getattr(verdict, name) for name in COLUMNS[5:10]}
@@ -43,7 +45,7 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
             "event": next((n for n, e in enumerate(events, 1) if e.start_s <= window.middle_s < e.end_s), 0),
             **of_video,
             **({} if verdict.early_exit else {EARLY_EXIT_KEY: False}),
-            **({"model": verdict.model} if verdict.model else {}),
+            **{name: value for name in ("real_path", "model") if (value := getattr(verdict, name))},
         }
         for window in verdict.windows
     ]
@@ -52,8 +54,10 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
 def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
     """The verdicts of files written before, with events made anew: of one file, or of all below a folder.
 
-    Probabilities are as the model gave them, without any camera profile. Of a video that is in several the newest file
-    counts. Sorted by path.
+    Probabilities are as the model gave them, without any camera profile. A video is known by its real path; where
+    files of earlier versions do not say it, by the path by which it was judged. Of a video that several runs judged the
+    newest counts. Its path is the one by which it was judged, and the real one where that means another file, or none,
+    here. Sorted by path.
 
     `model`: identity of the model that is to have judged them; empty: any. Where a video was judged by others too, they
     do not count. That a file says nothing of its model, as those of earlier versions, is logged. Raises UserError where
@@ -62,24 +66,15 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
     if not given.exists():
         raise UserError(f"no file or folder at {given}")
     files = [given] if given.is_file() else _files_below(given)
+    kept = [item for file in sorted(files) for item in _kept_in(file, events_by)]
+    kept.sort(key=lambda item: item.time_s)
+    named = {verdict.path: verdict.real_path for verdict, _, _ in kept if verdict.real_path}
     found: dict[str, tuple[Verdict, Path]] = {}
-    for file in sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name)):
-        try:
-            for record in _records(file):
-                verdict = _verdict(record, events_by)
-                before = found.get(verdict.path)
-                if before is None or not _is_of_another(verdict, model):
-                    found[verdict.path] = _completed(verdict, before[0] if before else None), file
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            if not file.name.endswith(ENDINGS):
-                raise UserError(
-                    f"{file} holds no windows of judged videos: files that do have names that end in one of "
-                    f"{', '.join(ENDINGS)}. Give one of those, or the folder that --output named"
-                ) from e
-            raise DamagedFile(
-                f"{file} holds no windows of judged videos ({type(e).__name__}: {e}). Give a file that was written "
-                f"with --output, whose name ends in one of {', '.join(ENDINGS)}, or the folder of such"
-            ) from e
+    for verdict, file, _ in kept:
+        video = verdict.real_path or named.get(verdict.path) or _whole(verdict.path)
+        before = found.get(video)
+        if before is None or not _is_of_another(verdict, model):
+            found[video] = _completed(verdict, before[0] if before else None), file
     if not found:
         raise UserError(
             f"{given} holds no judged windows. Judge the videos with --output first; files with windows end in one of "
@@ -87,13 +82,69 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
         )
     if model:
         _check_model(list(found.values()), given, model)
-    return [found[path][0] for path in sorted(found)]
+    return sorted(_with_paths_of_here([verdict for verdict, _ in found.values()]), key=lambda v: v.path)
+
+
+class _KeptVideo(NamedTuple):
+    """A verdict, the file that holds it, and when a run last had it, in seconds since 1970."""
+
+    verdict: Verdict
+    file: Path
+    time_s: float
+
+
+def _kept_in(file: Path, events_by: EventConfig) -> list[_KeptVideo]:
+    """The verdicts of a file, the older ones of a journal first. Raises as `read` does."""
+    found: list[_KeptVideo] = []
+    try:
+        time_s = file.stat().st_mtime
+        for record in reversed(list(_records(file))):
+            # of lines that do not say it, those of earlier versions, no more is known than what comes behind them
+            time_s = min(float(record.get(verdict_journal.TIME_KEY) or time_s), time_s)
+            found.append(_KeptVideo(_verdict(record, events_by), file, time_s))
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        if not file.name.endswith(ENDINGS):
+            raise UserError(
+                f"{file} holds no windows of judged videos: files that do have names that end in one of "
+                f"{', '.join(ENDINGS)}. Give one of those, or the folder that --output named"
+            ) from e
+        why = f"it lacks {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"
+        raise DamagedFile(
+            f"{file} holds no windows of judged videos ({why}). Give a file that was written with --output, whose name "
+            f"ends in one of {', '.join(ENDINGS)}, or the folder of such"
+        ) from e
+    return found[::-1]
+
+
+def _whole(path: str) -> str:
+    return os.path.realpath(path) if os.path.isabs(path) else path  # noqa: PTH117 - a path of any system, as text
+
+
+def _with_paths_of_here(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """With a path by which each file is found from here, if it is there: no two of them have the same.
+
+    A path that was given stays where it leads to the file, or where nobody knows: the file is not where it was, and no
+    other was judged by that path.
+    """
+    count = Counter(verdict.path for verdict in verdicts)
+    out = []
+    for verdict in verdicts:
+        real, given = verdict.real_path, verdict.path
+        is_gone = not os.path.exists(real) and count[given] == 1  # noqa: PTH110
+        if not real or os.path.realpath(given) == real or is_gone:
+            out.append(verdict)
+        else:
+            out.append(replace(verdict, path=real, given_as=given))
+    return out
 
 
 def _completed(verdict: Verdict, before: Verdict | None) -> Verdict:
     """With what an older file says of the same windows and not every format has."""
-    if before and not verdict.judged_with and verdict.windows == before.windows:
-        return replace(verdict, judged_with=before.judged_with)
+    if before and verdict.windows == before.windows:
+        known = {
+            name: getattr(verdict, name) or getattr(before, name) for name in ("judged_with", "real_path")
+        }
+        return replace(verdict, **known)
     return verdict
 
 
@@ -139,7 +190,7 @@ def _files_below(folder: Path) -> list[Path]:
 def _records(file: Path) -> Iterator[Mapping[str, Any]]:
     """A record a video: fields of a Verdict, with windows as mappings."""
     if file.name.endswith(".journal.jsonl"):
-        return iter(storage.read_journal(file, verdict_journal.FIELDS, verdict_journal.OPTIONAL).values())
+        return iter(verdict_journal.read(file).values())
     if file.suffix == ".csv":
         return _by_video(storage.read_csv(file))
     if file.suffix == ".jsonl":
@@ -175,6 +226,7 @@ def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
         judged_with=str(record.get("judged_with", "")),
         early_exit=str(record.get(EARLY_EXIT_KEY, "")).lower() != "false",
         model=str(record.get("model") or ""),
+        real_path=str(record.get("real_path") or ""),
     )
 
 

@@ -230,7 +230,10 @@ def _judged(
     journal = verdict_journal.path_for(output) if output else None
     judged = [*found.failures, *batch.judge_all(found.videos, config, journal)]
     failures = [{"path": f.path, "reason": f.reason} for f in judged if isinstance(f, UnreadableVideo)]
-    return [verdict for verdict in judged if isinstance(verdict, Verdict)], failures
+    by_file = {
+        v.real_path or v.path: v for v in judged if isinstance(v, Verdict)
+    }  # a link is no other footage
+    return list(by_file.values()), failures
 
 
 def _say_what_is_not_in(verdicts: Sequence[Verdict], folder: Path) -> None:

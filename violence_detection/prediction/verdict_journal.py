@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -21,6 +22,7 @@ from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import storage
 
+Record = Callable[[str, Mapping[str, Any]], None]
 #: To be given another value whenever judging gives other results, so that old lines are not believed.
 VERSION = "4"
 #: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
@@ -29,14 +31,24 @@ _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "pr
     f.name for f in fields(EventConfig)
 }
 #: What a line has besides its key; the settings say anew what is made of the windows.
-FIELDS = frozenset(f.name for f in fields(Verdict)) - {"events_by", "profile", EARLY_EXIT_KEY, "model"}
-#: What it has where the model's early exit was not taken, and the model; those of earlier versions do not say it.
-OPTIONAL = frozenset({EARLY_EXIT_KEY, "model"})
+FIELDS = frozenset(f.name for f in fields(Verdict)) - {
+    "events_by", "profile", EARLY_EXIT_KEY, "model", "real_path", "given_as",
+}  # fmt: skip
+#: When a run last had this verdict, seconds since 1970. A line of it alone says that a later run took the verdict.
+TIME_KEY = "kept_s"
+#: What it has where the model's early exit was not taken, the model, the video's real path and the time; those of
+#: earlier versions do not say it.
+OPTIONAL = frozenset({EARLY_EXIT_KEY, "model", "real_path", TIME_KEY})
 
 
 def path_for(output: Path) -> Path:
     """The journal of the runs that write `output`."""
     return output.with_name(f"{output.name}.journal.jsonl")
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries by their keys, those that runs had last at the end."""
+    return storage.read_journal(path, FIELDS, OPTIONAL, again=frozenset({TIME_KEY}))
 
 
 class KeptVerdicts:
@@ -45,8 +57,8 @@ class KeptVerdicts:
     Raises UserError if there is no such model, or it has no such operating point.
     """
 
-    def __init__(self, path: Path, config: PredictConfig, record: Callable[[str, Mapping[str, Any]], None]):
-        self._record, model = record, shipped.find(config.model)
+    def __init__(self, path: Path, config: PredictConfig, record: Record, again: Record):
+        self._record, self._again, model = record, again, shipped.find(config.model)
         self.model = model_files.identity(model)
         of_model, without_exit = calibration.read(model), camera_profile.leaves_out_exit(config)
         by = of_model.without_exit if without_exit else of_model
@@ -67,7 +79,7 @@ class KeptVerdicts:
             ],
             digits=32,
         )
-        self._known = storage.read_journal(path, FIELDS, OPTIONAL)
+        self._known = read(path)
 
     def key(self, video: Path) -> str:
         """What the verdict on a file as it is now is found by; empty for a file that is not there."""
@@ -85,17 +97,21 @@ class KeptVerdicts:
             windows = tuple(JudgedWindow(**window) for window in entry["windows"])
             if not windows:
                 raise ValueError("a verdict without windows")
+            entry = {name: value for name, value in entry.items() if name != TIME_KEY}
             return Verdict(**{**entry, "windows": windows, "path": str(video), **self._said_anew})
         except (KeyError, TypeError, ValueError):  # not there, or not ours: to be written anew
             self._known.pop(key, None)
             return None
 
     def keep(self, key: str, verdict: Verdict) -> None:
-        """Have the verdict on the disk, once."""
-        if key in self._known:
+        """Have the verdict on the disk, once; of one that is there, that this run took it."""
+        now = {TIME_KEY: time.time()}
+        if self._known.get(key, {}).get("real_path"):
+            self._again(key, now)
             return
         entry = {name: value for name, value in asdict(verdict).items() if name in FIELDS}
-        entry["model"] = self.model
+        real_path = verdict.real_path or os.path.realpath(verdict.path)
+        entry |= {"model": self.model, "real_path": real_path, **now}
         if not verdict.early_exit:
             entry[EARLY_EXIT_KEY] = False
         # as the model gave them: which camera profile is applied is said anew by each run
@@ -118,4 +134,5 @@ def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
         except storage.LockTaken as e:
             raise UserError(f"another run writes {path}. Wait for it, or give another --output") from e
         record = stack.enter_context(storage.appending_journal(path, sync=True))
-        yield KeptVerdicts(path, config, record)
+        again = stack.enter_context(storage.appending_journal(path))  # that costs nobody a verdict
+        yield KeptVerdicts(path, config, record, again)

@@ -31,6 +31,8 @@ _SILENCE_LIMIT_S = 120.0
 #: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
 _VERSION = 1
 _TABLE = "table"
+#: Fields of a verdict that nothing shows.
+_NOT_SHOWN = frozenset({"model", "real_path", "given_as"})
 _SHOWN = 3
 #: Where files of videos are written, by flag: video -> what its files are called there.
 Names = Mapping[str, Mapping[str, str]]
@@ -237,8 +239,10 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
                 wrote.append(path)
         if config.clips:
             name = names["--clips"][verdict.path]
-            last = config.clips / f"{name}.event{len(verdict.events):03d}.mp4"
-            if not verdict.events or writer.comment_of(last) != made_of:
+            clips = event_clips.paths_of(verdict, config.clips, name)
+            if not clips or not all(
+                path.with_suffix(".jpg").is_file() and writer.comment_of(path) == made_of for path in clips
+            ):
                 wrote += event_clips.write(verdict, config.clips, name, config.clip_margin_s, made_of)
         if config.timeline:
             name = names["--timeline"][verdict.path]
@@ -269,7 +273,8 @@ def load_explainer(
         for what, window in wanted:
             path = folder / formats.explanation_name(name, what)
             record = path.with_suffix(".json")
-            if not (record.is_file() and storage.read_json(record).get("made_of") == made_of):
+            is_there = path.is_file() and record.is_file()
+            if not (is_there and storage.read_json(record).get("made_of") == made_of):
                 missing.append((window, path))
         windows = [window for window, _ in missing]
         found = explainer.explain(Path(verdict.path), windows) if windows else ()
@@ -299,8 +304,16 @@ def _made_of(verdict: Verdict, config: OutputConfig) -> str:
     try:
         stat = Path(verdict.path).stat()
     except OSError as e:
-        raise UnreadableVideo(verdict.path, e.strerror or str(e)) from e
+        raise UnreadableVideo(verdict.path, (e.strerror or str(e)) + _where_it_was(verdict)) from e
     of_file = [stat.st_size, stat.st_mtime_ns]
-    # Kept by an earlier version, a verdict does not say its model: what was made of it looks the same.
-    shown = {name: value for name, value in asdict(verdict).items() if name != "model"}
+    # Kept by an earlier version, a verdict does not say these: what was made of it looks the same.
+    shown = {name: value for name, value in asdict(verdict).items() if name not in _NOT_SHOWN}
     return storage.stable_hash([_VERSION, shown, config.clip_margin_s, of_file], digits=32)
+
+
+def _where_it_was(verdict: Verdict) -> str:
+    """What is said of a file that cannot be found by a path that held for another folder."""
+    if Path(verdict.path).is_absolute():
+        return ""
+    there = f", as {verdict.real_path}" if verdict.real_path else ""
+    return f". Its path is relative to the folder in which it was judged{there}: run the command there"

@@ -81,6 +81,7 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+_WHOLE = (int, int | None)
 _NUMBERS = (int, float, int | None, float | None)
 
 
@@ -101,6 +102,12 @@ class BaseConfig:
                 object.__setattr__(self, field.name, expanded(value))
             elif hints[field.name] == tuple[Path, ...]:
                 object.__setattr__(self, field.name, tuple(map(expanded, value)))
+            if hints[field.name] is bool and not isinstance(value, bool):
+                raise UserError(f"{field.name} ({flag_of(field)}) must be True or False. Received: {value!r}")
+            if hints[field.name] in _WHOLE and not isinstance(value, numbers.Integral | None):
+                raise UserError(
+                    f"{field.name} ({flag_of(field)}) must be a whole number. Received: {value!r}"
+                )
             if hints[field.name] in _NUMBERS and not isinstance(value, numbers.Real | None):
                 raise UserError(f"{field.name} ({flag_of(field)}) must be a number. Received: {value!r}")
             if choices and value not in (*choices, field.default):

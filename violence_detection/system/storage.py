@@ -443,8 +443,8 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that `write_csv` wrote."""
-    with path.open(newline="", encoding="utf-8", errors=NAME_ERRORS) as f:
+    """The rows of a table that `write_csv` wrote, also where a spreadsheet has saved it with a byte order mark."""
+    with path.open(newline="", encoding="utf-8-sig", errors=NAME_ERRORS) as f:
         return list(csv.DictReader(f))
 
 
@@ -507,11 +507,15 @@ def marked_name(name: str, hashed: str, max_bytes: int) -> str:
 
 
 def read_journal(
-    path: Path, fields: frozenset[str], optional: frozenset[str] = frozenset()
+    path: Path,
+    fields: frozenset[str],
+    optional: frozenset[str] = frozenset(),
+    again: frozenset[str] = frozenset(),
 ) -> dict[str, dict[str, Any]]:
-    """Entries of a file of JSON lines, one a finished item, by their `key`; later lines before earlier ones.
+    """Entries of a file of JSON lines, one a finished item, by their `key`, in the order of their last lines.
 
-    Lines without just `key` and `fields`, and some of `optional`, do not count.
+    Of a key the last line counts. A line of just `key` and `again` says that an earlier one holds again, and changes
+    these fields of it. Other lines without just `key` and `fields`, and some of `optional`, do not count.
     """
     known: dict[str, dict[str, Any]] = {}
     if not path.is_file():
@@ -522,8 +526,14 @@ def read_journal(
                 entry = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(entry, dict) and set(entry) - optional == {"key", *fields}:
-                known[entry.pop("key")] = entry
+            if not isinstance(entry, dict) or "key" not in entry:
+                continue
+            key = entry.pop("key")
+            if set(entry) - optional == fields:
+                known.pop(key, None)
+                known[key] = entry
+            elif again and set(entry) == again and key in known:
+                known[key] = known.pop(key) | entry
     return known
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +80,7 @@ def learn(
     whose threshold then counts. `model`: identity of the model that judged. Raises UserError for marks of another model
     or of other videos.
     """
+    marks = marks.of_paths(_other_names(verdicts))
     marked = _marked(verdicts, marks, model)
     taken = kept_windows.early_exit(marked)
     of_them = {v.path: marks.by_video[v.path] for v in marked}
@@ -115,6 +117,13 @@ def learn(
         early_exit=taken,
     )
     return Learned(profile, figures)
+
+
+def _other_names(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """The paths of videos by others that marks may have for them, made from another folder; no name of several."""
+    names = [(name, v.path) for v in verdicts for name in (v.given_as, v.real_path) if name]
+    count = Counter(name for name, _ in names)
+    return {name: path for name, path in names if count[name] == 1}
 
 
 def _marked(verdicts: Sequence[Verdict], marks: Marks, model: str) -> list[Verdict]:

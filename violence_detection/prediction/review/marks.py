@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,18 @@ class Marks:
     def count(self) -> int:
         """How many marks there are."""
         return sum(map(len, self.by_video.values()))
+
+    def of_paths(self, path_of: Mapping[str, str]) -> Marks:
+        """With the paths that videos have here. `path_of`: by other names of theirs."""
+        paths = set(path_of.values())
+
+        def path(name: str) -> str:
+            return name if name in paths else path_of.get(name, name)
+
+        by_video: dict[str, Sequence[Mark]] = {}
+        for name, marked in self.by_video.items():
+            by_video[path(name)] = [*by_video.get(path(name), ()), *marked]
+        return replace(self, by_video=by_video, reviewed=frozenset(map(path, self.reviewed)))
 
 
 def read(path: Path) -> Marks:

@@ -47,10 +47,12 @@ def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[
     """
     folder = page_folder / MEDIA_FOLDER
     record = folder / f"{name}{_RECORD_ENDING}"
-    if _record(record).get("made_of") == made_of:
-        return []
     video, copy, written = Path(verdict.path), folder / f"{name}.mp4", WrittenFiles(folder)
     pictures = [folder / ending for ending in _picture_names(verdict, name)]
+    made = _record(record)
+    expected = [*pictures, copy] if made.get("is_copy") else pictures
+    if made.get("made_of") == made_of and all(path.is_file() for path in expected):
+        return []
     written.remove(record, video)
     _write_pictures(video, _moments(verdict), pictures, written)
     wrote = [*pictures]

@@ -1,0 +1,116 @@
+"""What people give by mistake is refused in words, and what they mean is taken."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numbered_videos
+import pytest
+
+import test_violence_model
+import violence_detection as vd
+from violence_detection.errors import DamagedFile, UserError
+from violence_detection.prediction import annotated_video, batch, detector, kept_windows, written_outputs
+from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.outputs import spreadsheets
+
+
+def _verdict(path: Path | str = "v.mp4", duration_s: float = 3.0) -> Verdict:
+    windows = (JudgedWindow(0.0, 2.0, 0.9), JudgedWindow(3.0, 5.0, 0.1), JudgedWindow(6.0, 8.0, 0.9))
+    return Verdict(str(path), windows, EventConfig(merge_gap_s=0.0), duration_s, duration_s, fps=10.0)
+
+
+def test_an_offset_is_held_to_the_threshold_once_that_is_known() -> None:
+    config = PredictConfig(operating_point="low-false-alarm", offset=0.6)
+    assert config.at(0.85).offset == 0.6
+    with pytest.raises(UserError, match="offset must be from 0 to the threshold"):
+        config.at(0.5)
+    with pytest.raises(UserError, match="offset must be from 0 to the threshold"):
+        PredictConfig(offset=0.6)
+    assert PredictConfig(profile=Path("p.json"), offset=0.6).offset == 0.6
+
+
+@pytest.mark.parametrize("name", ["2026.11.28", "outdir.v2"])
+def test_a_name_with_a_dot_is_a_folder_unless_it_ends_in_json(name: str, tmp_path: Path) -> None:
+    assert batch.output_file(tmp_path / name) == tmp_path / name / batch.OUTPUT_NAME
+    assert batch.output_file(tmp_path / f"{name}.json") == tmp_path / f"{name}.json"
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path: Path) -> None:
+    table = tmp_path / "v.windows.csv"
+    table.write_text(spreadsheets.spreadsheets(_verdict())[".windows.csv"], encoding="utf-8-sig")
+    assert kept_windows.read(table, EventConfig())[0].path == "v.mp4"
+    table.write_text("start_s,end_s\n1,2\n")
+    with pytest.raises(DamagedFile, match="it lacks 'path'"):
+        kept_windows.read(table, EventConfig())
+
+
+def test_the_panel_of_a_video_that_lasts_no_hundredth_of_a_second() -> None:
+    verdict = dataclasses.replace(_verdict(duration_s=0.0), windows=(JudgedWindow(0.0, 0.0, 0.9),))
+    assert annotated_video.Panel(verdict, 320).at(0.0).shape[1] == 320
+
+
+@pytest.mark.parametrize(
+    "ending", [".jpg", ".event001.jpg", ".event001.mp4", ".event002.jpg", ".event002.mp4"]
+)
+def test_what_was_deleted_is_made_again(ending: str, tmp_path: Path) -> None:
+    video = numbered_videos.write(tmp_path / "v.mp4", 80, 10.0)
+    config = OutputConfig(clips=tmp_path / "clips", timeline=tmp_path / "page")
+    names = written_outputs.names_of(config, None, [str(video)])
+    show = written_outputs.load_shower(config, names)
+    assert show(_verdict(video, 8.0))
+    assert not show(_verdict(video, 8.0))
+    gone = [f for folder in ("clips", "page/media") if (f := tmp_path / folder / f"v{ending}").exists()]
+    assert gone
+    for file in gone:
+        file.unlink()
+        assert show(_verdict(video, 8.0))
+        assert file.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"skip_still": "no"}, "skip_still .* must be True or False"),
+        ({"tta": 2.0}, "tta .* must be a whole number"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        vd.load("fast", **settings)
+
+
+def test_no_model_is_said() -> None:
+    with pytest.raises(UserError, match="no model is named"):
+        vd.load(None)  # type: ignore[arg-type]
+
+
+def test_an_address_is_no_file_and_a_home_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UserError, match=r"watch\(") as told:
+        detector._file("rtsp://u:secret@x/y")
+    assert "secret" not in str(told.value)
+    assert "rtsp://" in str(told.value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert detector._file("~/x.mp4") == tmp_path / "x.mp4"
+
+
+def test_names_of_formats_may_have_spaces(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"Received: nonsense$"):
+        test_violence_model.main(["--export", "nonsense, openvino", str(tmp_path / "out")])
+
+
+@pytest.mark.parametrize("to", [">&-", ">/dev/full"])
+def test_a_stdout_that_takes_nothing_is_named(to: str) -> None:
+    code = "from violence_detection import cli; cli.run_main(lambda: cli.print_summary({}) or 0)"
+    done = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -c "{code}" {to}'], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written to stdout" in done.stderr
+    assert "Traceback" not in done.stderr
