@@ -577,6 +577,7 @@ def test_features_are_not_made_with_the_few_threads_of_the_heads(tmp_path: Path)
     names = [small_videos.write(combined / f"train/fight/{i}.avi", i).name for i in range(2)]
     (combined / "train/fight/broken.avi").write_bytes(b"no video")
     columns = dict.fromkeys(manifest.COLUMNS, "1") | {"dataset": "d", "split": "train", "label": "fight"}
+    columns["fingerprint"] = "0" * 48
     rows = [
         columns | {"clip_id": f"c{name}", "path": f"train/fight/{name}"} for name in (*names, "broken.avi")
     ]
