@@ -39,7 +39,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for i, (split, label) in enumerate(CLIPS):
         path = small_videos.write(combined / split / label / f"clip{i}.avi", i)
         row = {"clip_id": f"clip{i}", "path": str(path.relative_to(combined)), "label": label, "split": split}
-        rows.append(dict.fromkeys(manifest.COLUMNS, "0") | row)
+        rows.append(dict.fromkeys(manifest.COLUMNS, "0") | {"fingerprint": "0" * 48} | row)
     pd.DataFrame(rows).to_csv(combined / manifest.FILE_NAME, index=False)
     return tmp_path / "data"
 
