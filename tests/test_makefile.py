@@ -90,8 +90,8 @@ def test_a_shipped_model_is_made_from_raw_clips_by_one_command(
         "train_ensemble_models.py",
     ]
     assert all(call[1:3] == ["--data-root", "/my data"] for call in calls)
-    assert calls[2][-8:-5] == ["--output", f"models_{name}", "--leave-one-dataset-out"]
-    assert calls[2][-5:] == ["--final", "--final-by", "left-out", "--ship", name]
+    assert calls[2][-9:-6] == ["--output", f"models_{name}", "--leave-one-dataset-out"]
+    assert calls[2][-6:] == ["--final", "--final-by", "left-out", "--closer-look", "--ship", name]
     assert calls[2][calls[2].index("--backbone") + 1] == backbones
     assert calls[2][calls[2].index("--members") + 1] == members
 
