@@ -91,3 +91,12 @@ def noisy(count: int) -> list[np.ndarray]:
         picture[64:] = rng.integers(0, 255, picture[64:].shape, np.uint8)
         out.append(picture)
     return out
+
+
+def corner_moves(path: Path, seconds: float = 2.0) -> Path:
+    """A small square that jumps in a corner of a still picture, 160 x 120, 25 frames a second."""
+    count = round(25 * seconds)
+    shown = [np.full((120, 160, 3), 90, np.uint8) for _ in range(count)]
+    for number, picture in enumerate(shown):
+        picture[20:40, 110 + 6 * (number % 3) : 130] = 250
+    return write(path, [i / 25 for i in range(count)], pictures=shown)

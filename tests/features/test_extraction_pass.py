@@ -146,14 +146,6 @@ def _images(clip: WantedClip) -> dict[str, np.ndarray]:
     return by_stream
 
 
-def _corner_moves(path: Path) -> Path:
-    """A small square that jumps in a corner of a still picture."""
-    pictures_ = [np.full((120, 160, 3), 90, np.uint8) for _ in range(50)]
-    for number, picture in enumerate(pictures_):
-        picture[20:40, 110 + 6 * (number % 3) : 130] = 250
-    return timed_videos.write(path, [i / 25 for i in range(50)], pictures=pictures_)
-
-
 def test_a_closer_look_runs_the_backbone_only_where_there_is_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +157,10 @@ def test_a_closer_look_runs_the_backbone_only_where_there_is_one(
         return stand_in.features_of(images)
 
     stand_in.install(monkeypatch.setattr, runner)
-    paths = {"all": small_videos.write(tmp_path / "all.avi", 3), "part": _corner_moves(tmp_path / "part.mp4")}
+    paths = {
+        "all": small_videos.write(tmp_path / "all.avi", 3),
+        "part": timed_videos.corner_moves(tmp_path / "part.mp4"),
+    }
     how = ExtractConfig(data_root=tmp_path)
     for variants, runs in ((("v0",), 2), (("v0", "v1", "c1"), 3), (("c1",), 0)):
         seen.clear()

@@ -133,14 +133,20 @@ def test_prediction_sees_the_features_of_training_bit_for_bit(
 
 
 def _stand_in_detector(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, runner: engines.Runner, **settings: Any
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runner: engines.Runner,
+    closer_look: bool = False,
+    **settings: Any,
 ) -> detector.Detector:
     stand_in.install(monkeypatch.setattr, runner)
     config = replace(stand_in.CONFIG, streams=("rgb",))
     member = trained_model.Member(
         "average", heads.build("average", {"stand_in.rgb": (5, 4)}, HeadConfig()), 1.0
     )
-    model = trained_model.TrainedModel(folder, (folder,), (member,), config, {"feature_engines": {}})
+    model = trained_model.TrainedModel(
+        folder, (folder,), (member,), config, {"feature_engines": {}}, closer_look=closer_look
+    )
     _stands_for_any_model(model, monkeypatch)
     return detector.Detector(PredictConfig(model=folder, **settings))
 
@@ -419,30 +425,6 @@ def test_a_stride_beyond_a_window_is_refused_and_the_default_shortened(
         assert detector._stride_s(config, shorter_s) == min(2.5, shorter_s)
 
 
-def _corner_moves(path: Path, seconds: float = 2.0) -> Path:
-    """A small square that jumps in a corner of a still picture."""
-    count = round(25 * seconds)
-    shown = [np.full((120, 160, 3), 90, np.uint8) for _ in range(count)]
-    for number, picture in enumerate(shown):
-        picture[20:40, 110 + 6 * (number % 3) : 130] = 250
-    return timed_videos.write(path, [i / 25 for i in range(count)], pictures=shown)
-
-
-def _closer_detector(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, runner: engines.Runner, **settings: Any
-) -> detector.Detector:
-    stand_in.install(monkeypatch.setattr, runner)
-    config = replace(stand_in.CONFIG, streams=("rgb",))
-    member = trained_model.Member(
-        "average", heads.build("average", {"stand_in.rgb": (5, 4)}, HeadConfig()), 1.0
-    )
-    model = trained_model.TrainedModel(
-        folder, (folder,), (member,), config, {"feature_engines": {}}, closer_look=True
-    )
-    _stands_for_any_model(model, monkeypatch)
-    return detector.Detector(PredictConfig(model=folder, **settings))
-
-
 def _moments(images: np.ndarray) -> np.ndarray:
     return np.asarray(images.mean(axis=(1, 2))[:, [0, 1, 2, 0]] / 64, np.float32)
 
@@ -450,10 +432,10 @@ def _moments(images: np.ndarray) -> np.ndarray:
 def test_a_closer_look_is_judged_as_the_cached_features_of_training_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = _closer_detector(tmp_path, monkeypatch, _moments)
+    judge = _stand_in_detector(tmp_path, monkeypatch, _moments, closer_look=True)
     views = (augment.PLAIN, augment.CLOSER)
     for clip, is_same in (
-        (_corner_moves(tmp_path / "part.mp4"), False),
+        (timed_videos.corner_moves(tmp_path / "part.mp4"), False),
         (small_videos.write(tmp_path / "a.avi", 3), True),
     ):
         wanted = WantedClip(clip.stem, clip, views)
@@ -478,18 +460,18 @@ def test_no_backbone_looks_twice_where_there_is_nothing_to_see_closer(
         seen.append(len(images))
         return _moments(images)
 
-    judge = _closer_detector(tmp_path, monkeypatch, counted)
+    judge = _stand_in_detector(tmp_path, monkeypatch, counted, closer_look=True)
     judge.judge(small_videos.write(tmp_path / "all.avi", 3))
     assert len(seen) == 1
-    judge.judge(_corner_moves(tmp_path / "part.mp4"))
+    judge.judge(timed_videos.corner_moves(tmp_path / "part.mp4"))
     assert len(seen) == 3
 
 
 def test_a_stream_is_looked_at_closer_where_the_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judge = _closer_detector(tmp_path, monkeypatch, _moments, stride_s=1.0)
-    clip = _corner_moves(tmp_path / "part.mp4", 6.0)
+    judge = _stand_in_detector(tmp_path, monkeypatch, _moments, closer_look=True, stride_s=1.0)
+    clip = timed_videos.corner_moves(tmp_path / "part.mp4", 6.0)
     of_file = judge.judge(clip).windows
     assert list(judge.watch(open_source(str(clip)))) == list(of_file)
     monkeypatch.setattr(window_pictures.SeenWindow, "closer", lambda *_: None)
