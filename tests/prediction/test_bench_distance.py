@@ -27,7 +27,7 @@ def test_a_clip_is_laid_where_it_alone_moves(tmp_path: Path, size: float, found:
         off = shown[:120, -160:].astype(int) - frame
         assert np.abs(off).mean() < 6
         assert np.abs(shown[:, :-170].astype(int) - 100).max() < 12
-    square = pictures.closer_square([pictures.near(frame) for frame in frames])
+    square = pictures.closer_square([pictures.NearFrame(frame) for frame in frames])
     assert square
     assert square.side == pytest.approx(found, abs=0.06)
     assert (square.x, square.y) == pytest.approx((1.0, 0.0), abs=0.15)

@@ -216,3 +216,45 @@ def test_large_frames_are_kept_smaller_for_a_closer_look_and_small_ones_as_they_
     assert pictures.near(np.zeros((1080, 1920, 3), np.uint8)).shape == (360, 640, 3)
     assert pictures.near(np.zeros((1920, 1080, 3), np.uint8)).shape == (640, 360, 3)
     assert pictures.near(np.zeros((2, 3000, 3), np.uint8)).shape == (1, 640, 3)
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 360), (1280, 720)])
+def test_what_a_closer_look_goes_by_is_made_once_where_a_viewer_has_frames_of_its_size(
+    monkeypatch: pytest.MonkeyPatch, width: int, height: int
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    own = Viewer(focus.CLOSER_GREY, PLAIN, closer_look=True)
+    kept = window_pictures.keeper([own])(frame)
+    alone = pictures.NearFrame(frame)
+    resized: list[tuple[int, ...]] = []
+    resize = pictures.resize
+
+    def noted(picture: np.ndarray, size: int) -> np.ndarray:
+        resized.append(picture.shape)
+        return resize(picture, size)
+
+    monkeypatch.setattr(pictures, "resize", noted)
+    np.testing.assert_array_equal(kept[window_pictures.NEAR].grey, alone.grey)
+    was_shrunk = width > pictures.NEAR_SIDE  # other pixels, so that it must be made of what a closer look has
+    assert resized == [(360, 640, 3)] * (1 + was_shrunk)
+
+
+@pytest.mark.parametrize("moving", [0.02, 0.1, 0.4])
+def test_what_changes_is_counted_above_the_noise_and_its_square_is_the_smallest(moving: float) -> None:
+    rng = np.random.default_rng(0)
+    greys = [np.full((176, 176), 90, np.uint8) + rng.integers(0, 9, (176, 176), np.uint8) for _ in range(33)]
+    size = round(176 * moving)
+    for grey in greys:
+        grey[20 : 20 + size, 100 : 100 + size] = rng.integers(0, 255, (size, size))
+    steps = np.abs(np.diff(np.stack(greys).astype(int), axis=0))
+    change = np.maximum(steps - focus.NOISE_LEVEL, 0).sum(axis=0)
+    change = np.minimum(change, int(np.quantile(change, focus.CEILING)) + 1)
+    square = focus.closer(greys)
+    assert square
+    inside = {}
+    for side in focus.CLOSER_SIDES:
+        crop = round(176 * side)
+        at = [change[y : y + crop, x : x + crop].sum() for y in range(177 - crop) for x in range(177 - crop)]
+        inside[side] = max(at)
+    assert square.side == min(s for s, held in inside.items() if held >= focus.CLOSER_SHARE * change.sum())
+    assert square.of(change).sum() == inside[square.side]

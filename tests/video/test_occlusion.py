@@ -6,6 +6,7 @@ import numpy as np
 
 from violence_detection.video import occlusion
 from violence_detection.video.occlusion import Place
+from violence_detection.video.pictures import NearFrame
 from violence_detection.video.window_pictures import NEAR
 
 
@@ -45,14 +46,16 @@ def test_places_are_taken_at_both_sizes_and_cover_the_picture_together() -> None
 def test_a_place_is_flat_in_frames_of_the_videos_own_shape_which_may_change() -> None:
     rng = np.random.default_rng(0)
     shapes = [(9, 16), (9, 16), (12, 16)]
-    frames = {n: {NEAR: rng.integers(0, 255, (*shape, 3), np.uint8)} for n, shape in enumerate(shapes)}
-    before = {n: kept[NEAR].copy() for n, kept in frames.items()}
+    frames = {
+        n: {NEAR: NearFrame(rng.integers(0, 255, (*shape, 3), np.uint8))} for n, shape in enumerate(shapes)
+    }
+    before = {n: kept[NEAR].picture.copy() for n, kept in frames.items()}
     changed = occlusion.without_places(frames, [Place(0.5, 0.0, 1.0, 1.0)], aspect=16 / 9)
-    patches = np.concatenate([kept[NEAR][:, 8:].reshape(-1, 3) for kept in changed.values()])
+    patches = np.concatenate([kept[NEAR].picture[:, 8:].reshape(-1, 3) for kept in changed.values()])
     assert len(np.unique(patches, axis=0)) == 1, "one colour in all of them: else it would flicker"
     for n, kept in frames.items():
-        np.testing.assert_array_equal(kept[NEAR], before[n])
-        np.testing.assert_array_equal(changed[n][NEAR][:, :8], before[n][:, :8])
+        np.testing.assert_array_equal(kept[NEAR].picture, before[n])
+        np.testing.assert_array_equal(changed[n][NEAR].picture[:, :8], before[n][:, :8])
 
 
 def test_a_stretch_of_time_stands_still() -> None:

@@ -64,21 +64,24 @@ def closer(greys: Sequence[np.ndarray]) -> Square | None:
     """
     change = _change(greys)
     sums = cv2.integral(change.astype(np.float64))
-    if not (total := sums[-1, -1]):
+
+    def holds(side: float) -> bool:
+        return bool(_inside(sums, round(side * len(change))).max() >= CLOSER_SHARE * sums[-1, -1])
+
+    if not sums[-1, -1] or not holds(CLOSER_SIDES[-1]):  # as for most windows: no smaller one holds more
         return None
-    for side in CLOSER_SIDES:
-        crop = round(side * len(change))
-        if _inside(sums, crop).max() >= CLOSER_SHARE * total:
-            return Square(side, *_position(change, sums, crop))
-    return None
+    side = next(side for side in CLOSER_SIDES if holds(side))
+    return Square(side, *_position(change, sums, round(side * len(change))))
 
 
 def _change(greys: Sequence[np.ndarray]) -> np.ndarray:
     """How much each pixel changes from frame to frame in all, (S, S) int32, up to a ceiling."""
     size = len(greys[0])
-    change = np.zeros((size, size), np.int32)
+    sums = np.zeros((size, size), np.float32)  # whole numbers, exact up to 65,000 frames
+    noise = np.full((size, size), NOISE_LEVEL, np.uint8)
     for before, after in itertools.pairwise(greys):
-        change += np.maximum(cv2.absdiff(before, after).astype(np.int32) - NOISE_LEVEL, 0)
+        cv2.accumulate(cv2.subtract(cv2.absdiff(before, after), noise), sums)
+    change = sums.astype(np.int32)
     return np.minimum(change, int(np.quantile(change, CEILING)) + 1)
 
 

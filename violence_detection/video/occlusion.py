@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection.video.window_pictures import Kept, KeptAs
+from violence_detection.video.pictures import NearFrame
+from violence_detection.video.window_pictures import NEAR, Kept, KeptAs
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ def without_places(frames: Mapping[int, Kept], places: Sequence[Place], aspect: 
         if isinstance(pictures[0], tuple):  # at two sizes
             sizes = [_patched(of_size, places, shown) for of_size in zip(*pictures, strict=True)]
             patched: Any = list(zip(*sizes, strict=True))
+        elif kept_as == NEAR:
+            nears = _patched([frame.picture for frame in pictures], places, shown)
+            patched = [NearFrame(picture) for picture in nears]
         else:
             patched = _patched(pictures, places, shown)
         for n, picture in zip(numbers, patched, strict=True):

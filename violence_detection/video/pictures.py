@@ -103,20 +103,40 @@ def near(frame: np.ndarray) -> np.ndarray:
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def closer_square(nears: Sequence[np.ndarray]) -> Square | None:
-    """Where a closer look at these frames (see `near`) looks; None where it would see the whole picture again."""
+class NearFrame:
+    """A frame (H, W, 3) uint8 kept for a closer look: its `picture`, as `near` has it, and what the look goes by.
+
+    `small`: the frame as `resize` makes it with the side focus.CLOSER_GREY, where somebody has made it.
+    """
+
+    def __init__(self, frame: np.ndarray, small: np.ndarray | None = None):
+        self.picture = near(frame)
+        self._small = (
+            small if self.picture is frame else None
+        )  # a frame that was shrunk first gives other pixels
+
+    @functools.cached_property
+    def grey(self) -> np.ndarray:
+        """The whole picture, (G, G) uint8, G being focus.CLOSER_GREY. Made when asked for: windows share frames."""
+        from violence_detection.video import focus
+
+        small = resize(self.picture, focus.CLOSER_GREY) if self._small is None else self._small
+        return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+
+
+def closer_square(nears: Sequence[NearFrame]) -> Square | None:
+    """Where a closer look at these frames looks; None where it would see the whole picture again."""
     from violence_detection.video import focus
 
-    greys = [cv2.cvtColor(resize(frame, focus.CLOSER_GREY), cv2.COLOR_RGB2GRAY) for frame in nears]
-    return focus.closer(greys)
+    return focus.closer([frame.grey for frame in nears])
 
 
 def closer_images(
-    nears: Mapping[int, np.ndarray], square: Square, sample: sampling.Sampling, size: int, config: ClipConfig
+    nears: Mapping[int, NearFrame], square: Square, sample: sampling.Sampling, size: int, config: ClipConfig
 ) -> dict[str, np.ndarray]:
-    """The images of each stream, as `images` has them, of a part of the picture. `nears`: see `near`, by number."""
+    """The images of each stream, as `images` has them, of a part of the picture. `nears`: frames by number."""
     keep = keeper(size, config)
-    frames = {number: keep(square.of(nears[number])) for number in sample.frames}
+    frames = {number: keep(square.of(nears[number].picture)) for number in sample.frames}
     return images(frames, sample, augment.Draw(), size, config)
 
 
@@ -278,12 +298,12 @@ def clip_variants(
     def plan(info: decode.VideoInfo) -> Sequence[int]:
         return sorted(frozenset[int]().union(*(s.frames for s in samplings(info).values())))
 
-    nears: dict[int, np.ndarray] = {}
+    nears: dict[int, NearFrame] = {}
     keep = keeper(size, config)
     looks_closer = augment.CLOSER in variants
 
     def kept(frame: np.ndarray) -> Any:
-        return (keep(frame), near(frame)) if looks_closer else keep(frame)
+        return (keep(frame), NearFrame(frame)) if looks_closer else keep(frame)
 
     info, frames = decode.read(path, plan, kept, threads=1)  # clips are decoded side by side
     if looks_closer:

@@ -12,14 +12,16 @@ import numpy as np
 from violence_detection.video import decode, pictures, sampling
 from violence_detection.video.augment import CLOSER, Draw
 from violence_detection.video.config import ClipConfig
-from violence_detection.video.focus import Square
+from violence_detection.video.focus import CLOSER_GREY, Square
 
 #: Side of the whole picture, and of the larger one that the stream `crop` is cut from, 0 without; if it is letterboxed.
 KeptAs: TypeAlias = tuple[int, int, bool]
 #: What is kept of a decoded frame, for all who look at it.
 Kept: TypeAlias = Mapping[KeptAs, Any]
-#: Where a frame stands that is kept for a closer look, in its own shape: see pictures.near.
+#: Where a frame stands that is kept for a closer look, in its own shape: a pictures.NearFrame.
 NEAR: KeptAs = (0, 0, False)
+#: A size at which frames are often kept anyway: what a closer look goes by.
+_AS_CLOSER: KeptAs = (CLOSER_GREY, 0, False)
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,16 @@ def keeper(viewers: Sequence[Viewer]) -> Callable[..., Kept]:
     by all viewers. The smallest is always there.
     """
     makers = {viewer.kept_as: pictures.keeper(viewer.size, viewer.config) for viewer in viewers}
-    always = {_plainest(viewers)}
-    if any(viewer.closer_look for viewer in viewers):
-        makers[NEAR] = pictures.near
-        always.add(NEAR)
+    always = _plainest(viewers)
+    looks_closer = any(viewer.closer_look for viewer in viewers)
 
     def keep(frame: np.ndarray, asked: Collection[KeptAs] | None = None) -> Kept:
-        return {
-            kept_as: makers[kept_as](frame) for kept_as in (makers if asked is None else {*asked, *always})
+        kept: dict[KeptAs, Any] = {
+            kept_as: makers[kept_as](frame) for kept_as in (makers if asked is None else {*asked, always})
         }
+        if looks_closer:
+            kept[NEAR] = pictures.NearFrame(frame, kept.get(_AS_CLOSER))
+        return kept
 
     return keep
 
