@@ -181,7 +181,7 @@ def test_the_closer_look_shows_what_moves_larger_in_every_stream(tmp_path: Path)
     assert _red_pixels(closer["rgb"]) > 8 * _red_pixels(plain["rgb"])
     assert closer["motion"].mean() > 4 * plain["motion"].mean()
     boxed = replace(PLAIN, streams=("rgb",), letterbox=True)
-    assert _red_pixels(dict(pictures.clip_variants(path, "id", CLOSER, SIZE, boxed))["c1"]["rgb"]) > 200
+    assert _red_pixels(dict(pictures.clip_variants(path, "id", CLOSER, SIZE, boxed))["c2"]["rgb"]) > 200
 
 
 @pytest.mark.parametrize("letterbox", [False, True])
@@ -194,13 +194,13 @@ def test_prediction_looks_closer_where_training_did(tmp_path: Path, letterbox: b
     viewers = [Viewer(SIZE, config, closer_look=True), Viewer(40, PLAIN, closer_look=True)]
     (seen,) = window_pictures.of_file(path, info, windows, viewers, "id", CLOSER)
     assert seen.closer(0) == seen.closer(1)
-    for stream, images in trained["c1"].items():
+    for stream, images in trained["c2"].items():
         np.testing.assert_array_equal(seen.pictures(0, augment.CLOSER)[stream], images)
 
 
 def test_where_there_is_nothing_to_see_closer_the_plain_clip_is_not_shown_again(tmp_path: Path) -> None:
     path = small_videos.write(tmp_path / "clip.avi", 3, n_frames=24)  # all of it moves
-    assert dict(pictures.clip_variants(path, "id", CLOSER, SIZE, PLAIN))["c1"] == {}
+    assert dict(pictures.clip_variants(path, "id", CLOSER, SIZE, PLAIN))["c2"] == {}
     info = decode.probe(path)
     (window, *_) = sampling.sliding_windows(info, PLAIN.window_s, stride_s=1.0)
     viewers = [Viewer(SIZE, PLAIN, closer_look=True)]
@@ -216,6 +216,8 @@ def test_large_frames_are_kept_smaller_for_a_closer_look_and_small_ones_as_they_
     assert pictures.near(np.zeros((1080, 1920, 3), np.uint8)).shape == (360, 640, 3)
     assert pictures.near(np.zeros((1920, 1080, 3), np.uint8)).shape == (640, 360, 3)
     assert pictures.near(np.zeros((2, 3000, 3), np.uint8)).shape == (1, 640, 3)
+    fine = np.tile(np.array([[0, 255], [255, 0]], np.uint8)[..., None], (540, 960, 3))  # a chequered frame
+    assert np.abs(pictures.near(fine).astype(int) - 127.5).max() <= 1, "no pixel is left out"
 
 
 @pytest.mark.parametrize(("width", "height"), [(640, 360), (1280, 720)])
@@ -237,6 +239,32 @@ def test_what_a_closer_look_goes_by_is_made_once_where_a_viewer_has_frames_of_it
     np.testing.assert_array_equal(kept[window_pictures.NEAR].grey, alone.grey)
     was_shrunk = width > pictures.NEAR_SIDE  # other pixels, so that it must be made of what a closer look has
     assert resized == [(360, 640, 3)] * (1 + was_shrunk)
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(1280, 720), (1920, 1080), (1079, 1919), (3840, 2160), (1300, 300)]
+)
+def test_a_large_frame_is_halved_once_for_all_and_nobody_sees_another_picture_for_it(
+    monkeypatch: pytest.MonkeyPatch, width: int, height: int
+) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    boxed = replace(PLAIN, letterbox=True)
+    viewers = [Viewer(size, config, closer_look=True) for size in (176, 224) for config in (PLAIN, boxed)]
+    alone = {viewer.kept_as: pictures.keeper(viewer.size, viewer.config)(frame) for viewer in viewers}
+    near = pictures.near(frame)
+    halvings: list[tuple[int, ...]] = []
+    halved = pictures.halved
+
+    def noted(picture: np.ndarray) -> np.ndarray:
+        halvings.append(picture.shape)
+        return halved(picture)
+
+    monkeypatch.setattr(pictures, "halved", noted)
+    kept = window_pictures.keeper(viewers)(frame)
+    assert halvings.count(frame.shape) == 1
+    for kept_as, picture in alone.items():
+        np.testing.assert_array_equal(kept[kept_as], picture)
+    np.testing.assert_array_equal(kept[window_pictures.NEAR].picture, near)
 
 
 @pytest.mark.parametrize("moving", [0.02, 0.1, 0.4])

@@ -43,10 +43,10 @@ class _Counted:
     def __init__(self) -> None:
         self.made: Counter[int] = Counter()
 
-    def __call__(self, size: int, config: ClipConfig) -> Callable[[np.ndarray], np.ndarray]:
-        def make(frame: np.ndarray) -> np.ndarray:
+    def __call__(self, size: int, config: ClipConfig) -> Callable[..., np.ndarray]:
+        def make(frame: np.ndarray, half: np.ndarray | None = None) -> np.ndarray:
             self.made[size] += 1
-            return pictures.resize(frame, size)
+            return pictures.resize(frame, size, half)
 
         return make
 

@@ -26,13 +26,21 @@ if TYPE_CHECKING:
 NEAR_SIDE = 640
 
 
-def resize(picture: np.ndarray, size: int) -> np.ndarray:
+def halved(picture: np.ndarray) -> np.ndarray:
+    """A picture (H, W, 3) with half as many pixels along each side, each the mean of four where H and W are even."""
+    height, width, _ = picture.shape
+    return cv2.resize(picture, (max(width // 2, 1), max(height // 2, 1)), interpolation=cv2.INTER_LINEAR)
+
+
+def resize(picture: np.ndarray, size: int, half: np.ndarray | None = None) -> np.ndarray:
     """The whole picture (H, W, 3) as (size, size, 3) uint8, itself if it has that size.
 
     Bilinear, after each side has been halved while it is at least twice `size`; of what is then left, always below 2:1,
     pixels count unequally. Averaging over areas does not have that, takes three to eight times as long and is no more
-    accurate (docs/results.md).
+    accurate (docs/results.md). `half`: the picture `halved`, where somebody has it.
     """
+    if half is not None and min(picture.shape[:2]) >= 2 * size:
+        picture = half
     height, width, _ = picture.shape
     while height >= 2 * size or width >= 2 * size:
         height, width = (side // 2 if side >= 2 * size else side for side in (height, width))
@@ -64,11 +72,14 @@ def letterboxed(picture: np.ndarray, size: int) -> np.ndarray:
     return square
 
 
-def frame_resizer(size: int, config: ClipConfig | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """Frames (H, W, 3) to (size, size, 3): the whole picture, squeezed, or where the settings say so letterboxed."""
+def frame_resizer(size: int, config: ClipConfig | None = None) -> Callable[..., np.ndarray]:
+    """Frames (H, W, 3) to (size, size, 3): the whole picture, squeezed, or where the settings say so letterboxed.
+
+    What is returned takes a frame, and what `resize` calls its `half`.
+    """
     if config and config.letterbox:
-        return lambda frame: letterboxed(frame, size)
-    return lambda frame: resize(frame, size)
+        return lambda frame, half=None: letterboxed(frame, size)
+    return lambda frame, half=None: resize(frame, size, half)
 
 
 def frame_side(size: int, config: ClipConfig) -> int:
@@ -85,32 +96,43 @@ def crop_side(size: int, config: ClipConfig) -> int:
     return round(size / focus.STREAM_SIDE)
 
 
-def keeper(size: int, config: ClipConfig) -> Callable[[np.ndarray], KeptFrame]:
-    """What is kept of a decoded frame (H, W, 3): it is shrunk at once, so that memory stays small."""
+def keeper(size: int, config: ClipConfig) -> Callable[..., KeptFrame]:
+    """What is kept of a decoded frame (H, W, 3): it is shrunk at once, so that memory stays small.
+
+    What is returned takes a frame, and what `resize` calls its `half`.
+    """
     whole, large = frame_resizer(frame_side(size, config), config), crop_side(size, config)
     if not large:
         return whole
     larger = frame_resizer(large, config)
-    return lambda frame: (whole(frame), larger(frame))
+    return lambda frame, half=None: (whole(frame, half), larger(frame, half))
 
 
-def near(frame: np.ndarray) -> np.ndarray:
-    """What is kept of a frame (H, W, 3) uint8 for a closer look: itself, or shrunk to NEAR_SIDE at most."""
+def near(frame: np.ndarray, half: np.ndarray | None = None) -> np.ndarray:
+    """What is kept of a frame (H, W, 3) uint8 for a closer look: itself, or shrunk to NEAR_SIDE along its longer side.
+
+    Shrunk as `resize` does it. `half`: the frame `halved`, where somebody has it.
+    """
     scale = NEAR_SIDE / max(frame.shape[:2])
     if scale >= 1:
         return frame
     height, width = (max(round(n * scale), 1) for n in frame.shape[:2])
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    while max(frame.shape[:2]) >= 2 * NEAR_SIDE:
+        frame, half = halved(frame) if half is None else half, None
+    if frame.shape[:2] == (height, width):
+        return frame
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 class NearFrame:
     """A frame (H, W, 3) uint8 kept for a closer look: its `picture`, as `near` has it, and what the look goes by.
 
-    `small`: the frame as `resize` makes it with the side focus.CLOSER_GREY, where somebody has made it.
+    `small`: the frame as `resize` makes it with the side focus.CLOSER_GREY, `half`: the frame `halved`, where somebody
+    has made them.
     """
 
-    def __init__(self, frame: np.ndarray, small: np.ndarray | None = None):
-        self.picture = near(frame)
+    def __init__(self, frame: np.ndarray, small: np.ndarray | None = None, half: np.ndarray | None = None):
+        self.picture = near(frame, half)
         self._small = (
             small if self.picture is frame else None
         )  # a frame that was shrunk first gives other pixels

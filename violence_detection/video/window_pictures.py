@@ -54,11 +54,15 @@ def keeper(viewers: Sequence[Viewer]) -> Callable[..., Kept]:
     looks_closer = any(viewer.closer_look for viewer in viewers)
 
     def keep(frame: np.ndarray, asked: Collection[KeptAs] | None = None) -> Kept:
+        # of a large frame halving is most of the work, and all begin with it
+        is_large = looks_closer and max(frame.shape[:2]) >= 2 * pictures.NEAR_SIDE
+        half = pictures.halved(frame) if is_large else None
         kept: dict[KeptAs, Any] = {
-            kept_as: makers[kept_as](frame) for kept_as in (makers if asked is None else {*asked, always})
+            kept_as: makers[kept_as](frame, half)
+            for kept_as in (makers if asked is None else {*asked, always})
         }
         if looks_closer:
-            kept[NEAR] = pictures.NearFrame(frame, kept.get(_AS_CLOSER))
+            kept[NEAR] = pictures.NearFrame(frame, kept.get(_AS_CLOSER), half)
         return kept
 
     return keep

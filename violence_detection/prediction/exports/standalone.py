@@ -72,6 +72,7 @@ def windows_source() -> str:
         f"MIN_FRAMES, NEAR_SIDE = {MIN_FRAMES}, {pictures.NEAR_SIDE}",
         _body(sampling),
         _body(focus),
+        inspect.getsource(pictures.halved).strip(),
         inspect.getsource(pictures.resize).strip(),
         inspect.getsource(pictures.letterboxed).strip(),
         inspect.getsource(pictures.near).strip(),
