@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from violence_detection import cli
-from violence_detection.ensemble import cross_validation
+from violence_detection.ensemble import cross_validation, earlier_folds
 from violence_detection.errors import UserError
 from violence_detection.evaluation import calibrate, elsewhere, metrics
 from violence_detection.evaluation import calibration as errors
@@ -44,10 +44,10 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=0, help="of the left-out models, and of the draws of clips")
     args = cli.parse(p)
     folder = args.models / f"seed_{args.seed}"
-    rows = cross_validation.read_predictions(folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME)
+    rows = earlier_folds.read_predictions(folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME)
     averaged = _averaged(run_folder.read_object(args.models / elsewhere.LEFT_OUT_NAME))
     names = [f"without_{name}" for name in sorted(set(rows.dataset))]
-    by_all = cross_validation.by_all_members(folder, names, rows, averaged)
+    by_all = earlier_folds.by_all_members(folder, names, rows, averaged)
     by_folds = _of_folds(shipped.find(args.folds), averaged) if args.folds else None
     found: dict[str, Any] = {}
     p_fight: dict[str, np.ndarray] = {}

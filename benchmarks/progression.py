@@ -35,7 +35,7 @@ import numpy as np
 
 from violence_detection import CLASS_NAMES, cli
 from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, ensemble, folds, hard, member_jobs
+from violence_detection.ensemble import cross_validation, earlier_folds, ensemble, folds, hard, member_jobs
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import MEMBERS, EnsembleConfig
 from violence_detection.ensemble.cross_validation import CrossValidation
@@ -229,7 +229,7 @@ class Seed:
         parts = [ensemble.Part.of(n, t) for n, t in zip(MEMBERS, members, strict=True) if t]
         ensemble.write(self.folder, parts, self.pool.plain(self.fold.selection), self.seed)
         cross_validation.finish(self.inner, trained[-len(self.inner.jobs()) :])
-        oof = cross_validation.earlier(self.inner.folder, lambda *_: self.inner)
+        oof = earlier_folds.out_of_fold(self.inner.folder, lambda *_: self.inner)
         assert oof is not None  # written by the line before
         hard.fine_tune(
             EnsembleConfig(), self.pool, self.fold, self.settings, oof, self.folder,

@@ -18,7 +18,7 @@ import warm_start
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, ensemble_run, folds, hard, run_checks
+from violence_detection.ensemble import cross_validation, earlier_folds, ensemble_run, folds, hard, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
@@ -370,8 +370,8 @@ def test_without_folds_of_its_own_members_the_selection_part_calibrates(
 ) -> None:
     output, _ = done
     run = _run(CONFIG, pool, output)
-    assert cross_validation.calibration_basis(output, run.plan, ("average",)) is not None
-    assert cross_validation.calibration_basis(output, run.plan, ("average", "gru")) is None
+    assert earlier_folds.calibration_basis(output, run.plan, ("average",)) is not None
+    assert earlier_folds.calibration_basis(output, run.plan, ("average", "gru")) is None
 
 
 @pytest.mark.slow
@@ -449,8 +449,8 @@ def test_predictions_of_other_clips_or_settings_mine_nothing(
     done: tuple[Path, dict[str, Any]], pool: Pool
 ) -> None:
     same, other = (_run(CONFIG, p, done[0]) for p in (pool, dataclasses.replace(pool, records={"x": {}})))
-    assert cross_validation.earlier(done[0], same.plan) is not None
-    assert cross_validation.earlier(done[0], other.plan) is None
+    assert earlier_folds.out_of_fold(done[0], same.plan) is not None
+    assert earlier_folds.out_of_fold(done[0], other.plan) is None
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.combine import manifest, split, val_ledger
-from violence_detection.ensemble import cross_validation, ensemble_run, run_checks
+from violence_detection.ensemble import cross_validation, earlier_folds, ensemble_run, run_checks
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import Settings
 from violence_detection.ensemble.pool import Choice, Pool
@@ -195,7 +195,7 @@ def test_with_an_early_exit_the_same_members_are_judged_anew(
     assert model_files.identity(output / "final") != model_files.identity(done[0] / "final")
     stored = calibration.read(output / "final")
     averaged = averaging.Averaging(True, EarlyExit(first, 0.4))
-    by_all = cross_validation.by_all_members(output, ("fold_0", "fold_1"), oof, averaged)
+    by_all = earlier_folds.by_all_members(output, ("fold_0", "fold_1"), oof, averaged)
     assert by_all is not None
     np.testing.assert_allclose(by_all, before.p_violent.to_numpy())
     assert stored.without_exit
@@ -330,7 +330,7 @@ def test_labels_that_were_mended_are_not_taken_for_trained_on(pool: Pool, tmp_pa
     weights = {n: after[n] != before[n] for n in after if n.endswith("best_model.safetensors")}
     assert weights["final/kernel/best_model.safetensors"]
     assert sum(weights.values()) > 1, "the folds that train on them, too"
-    oof = cross_validation.read_predictions(output / "oof_predictions.csv").set_index("clip_id")
+    oof = earlier_folds.read_predictions(output / "oof_predictions.csv").set_index("clip_id")
     assert (oof.label == mended.frame.set_index("clip_id").label[oof.index]).all()
     _run(dataclasses.replace(mended, manifest_sha256="1" * 64), output, config).run()
     assert _records(output) == after, "of other clips of the manifest nothing is trained on"
@@ -497,7 +497,7 @@ def test_the_first_of_several_seeds_decides_with_its_views_and_exit_and_the_card
     assert not np.allclose(judged[0].p_violent, judged[1].p_violent)
     kept = calibration.read(output / "final")
     assert (kept.rests_on["views"], kept.rests_on["n"]) == (2, 96)
-    by_all = cross_validation.by_all_members(
+    by_all = earlier_folds.by_all_members(
         output / "seed_0",
         ("without_a", "without_b"),
         judged[0],

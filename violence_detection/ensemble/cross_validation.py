@@ -17,15 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection.ensemble import ensemble
+from violence_detection.ensemble import ensemble, fold_figures
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.member_weights import Weights
 from violence_detection.ensemble.pool import Pool
-from violence_detection.errors import UserError
-from violence_detection.evaluation import calibrate, held_out_table, metrics, scoring
-from violence_detection.evaluation.calibrate import CalibrationBasis
-from violence_detection.evaluation.held_out_table import AnotherTableError
+from violence_detection.evaluation import calibrate, held_out_table, scoring
 from violence_detection.models import averaging, trained_model
 from violence_detection.models.averaging import Averaging
 from violence_detection.system import storage
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = run_folder.FOLDS_RECORD_NAME, "oof_predictions.csv"
 TEMPERATURES_KEY = run_folder.FOLD_TEMPERATURES_KEY
-_LABELS = run_folder.LABELS_KEY
 LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 
@@ -86,7 +82,7 @@ class CrossValidation:
     def made(self, record: Mapping[str, Any]) -> bool:
         """Whether the record is of these jobs, and of clips that were taken for the same as now."""
         labels = self.pool.judged_sha256(self.folds)
-        return record["jobs"] == self.keys() and record.get(_LABELS, labels) == labels
+        return record["jobs"] == self.keys() and record.get(run_folder.LABELS_KEY, labels) == labels
 
 
 #: Told of plans whose held-out clips are judged, for what, and the figures, before these are written or logged.
@@ -112,11 +108,11 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
             "views": plan.views,
             **({averaging.CLOSER_LOOK_KEY: True} if plan.closer_look else {}),
             "jobs": plan.keys(),
-            _LABELS: plan.pool.judged_sha256(plan.folds),
+            run_folder.LABELS_KEY: plan.pool.judged_sha256(plan.folds),
             held_out_table.SHA256_KEY: judged.sha256,
         },
     )
-    _log(figures)
+    fold_figures.tell(figures)
     return figures
 
 
@@ -132,7 +128,11 @@ class HeldOut:
 
     def figures(self, plan: CrossValidation) -> dict[str, Any]:
         """The summary's fields, with the temperatures."""
-        return {**_figures(plan, self.predictions), TEMPERATURES_KEY: self.temperatures}
+        return {
+            **fold_figures.figures(self.predictions, plan.folds, plan.folder),
+            "oof_predictions": str(plan.predictions_path),
+            TEMPERATURES_KEY: self.temperatures,
+        }
 
 
 @dataclass(frozen=True)
@@ -234,234 +234,3 @@ def _told_by_the_others(plan: CrossValidation, judged: Sequence[_Judged]) -> lis
 def _middle(own: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """By member the geometric mean."""
     return {name: float(np.exp(np.mean([np.log(fold[name]) for fold in own]))) for name in own[0]}
-
-
-def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | None:
-    """The predictions and figures that `finish` has written for the same plan; None if it has not.
-
-    Also None, with a warning, where the table of predictions is gone or not as it was written.
-    """
-    path = plan.folder / RECORD_NAME
-    ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
-    if not all(file.is_file() for file in (path, *ensembles)):
-        return None
-    record = run_folder.read_object(path)
-    same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
-    if (
-        not same
-        or record.get(averaging.CLOSER_LOOK_KEY, False) != plan.closer_look
-        or not _averages_so(record, plan.averaged)
-    ):
-        return None
-    try:
-        predictions = _read(plan, record)
-        for file in ensembles:  # they are read when other things are gone already
-            run_folder.read_object(file)
-    except (AnotherTableError, UserError) as e:
-        log.warning("%s. The folds are judged anew", str(e).rstrip("."))
-        return None
-    figures = {name: value for name, value in record.items() if name not in _ASKED}
-    return HeldOut(predictions, record.get(TEMPERATURES_KEY)), figures
-
-
-#: What of the record is not a figure.
-_ASKED = (
-    "jobs", _LABELS, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY,
-    held_out_table.SHA256_KEY,
-)  # fmt: skip
-
-
-def _read(plan: CrossValidation, record: Mapping[str, Any]) -> pd.DataFrame:
-    """The plan's predictions. Raises AnotherTableError where they are not those that the record is of."""
-    return held_out_table.read(plan.predictions_path, record, [fold.held_out for fold in plan.folds])
-
-
-def held_out_before(plan: CrossValidation) -> HeldOut:
-    """What `finish` has written for the same plan, which it must have."""
-    known = judged_before(plan)
-    assert known, "these folds have been judged"
-    return known[0]
-
-
-def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
-    """Whether the members' average in the record of a cross-validation is this one."""
-    in_logits = record.get(TEMPERATURES_KEY) is not None
-    return averaged.in_logits == in_logits and record.get(averaging.EARLY_EXIT_KEY) == averaged.exit_record()
-
-
-def by_all_members(
-    folder: Path, folds: Sequence[str], predictions: pd.DataFrame, averaged: Averaging
-) -> np.ndarray | None:
-    """The averages (n,) that `predictions` would have without the early exit; None if there is none.
-
-    `folds`: their names in `folder`, by the number that `predictions` have. Of each fold with the weights that its
-    members have in its ensemble.json.
-    """
-    if averaged.early_exit is None:
-        return None
-    found = np.full(len(predictions), np.nan)
-    for number in sorted(set(predictions.fold)):
-        rows = (predictions.fold == number).to_numpy()
-        listed = run_folder.read_object(folder / folds[number] / run_folder.ENSEMBLE_NAME)["members"]
-        by_member = {m["name"]: predictions.loc[rows, f"p_{m['name']}"].to_numpy(float) for m in listed}
-        weights = [m["weight"] for m in listed]
-        found[rows] = averaging.together(by_member, weights, averaged.without_exit())
-    return found
-
-
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Out-of-fold predictions as they were written."""
-    return held_out_table.parse(path.read_bytes())
-
-
-def earlier(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
-    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members).
-
-    Raises UserError where they are gone or not as they were written.
-    """
-    if not (folder / RECORD_NAME).is_file():
-        return None
-    record = run_folder.read_object(folder / RECORD_NAME)
-    try:
-        wanted = plan(len(record["folds"]), tuple(record["members"]))
-        made = wanted.made(record)
-    except (KeyError, TypeError) as e:
-        raise UserError(
-            f"{folder / RECORD_NAME} cannot be used ({e!r}). Remove it, and it is made again"
-        ) from e
-    if not made:  # whatever views judged the clips
-        log.info("%s was made with other clips or settings", folder / RECORD_NAME)
-        return None
-    try:
-        return _read(wanted, record)
-    except AnotherTableError as e:
-        raise UserError(
-            f"{e}, so nothing can be calibrated on it. --cross-validate {len(wanted.folds)} judges the folds anew and "
-            "trains none that is there"
-        ) from e
-
-
-def calibration_basis(
-    folder: Path,
-    plan: Callable[[int, tuple[str, ...]], CrossValidation],
-    members: tuple[str, ...],
-    averaged: Averaging = averaging.PLAIN,
-) -> CalibrationBasis | None:
-    """The out-of-fold predictions in `folder`, if they are of the clips and settings of `plan` and of these members.
-
-    `averaged`: how these members are averaged.
-    """
-    predictions = earlier(folder, plan)
-    if predictions is None:
-        return None
-    record = run_folder.read_object(folder / RECORD_NAME)
-    if tuple(record["members"]) != members:
-        log.info("%s is of other members: the selection part calibrates", folder / RECORD_NAME)
-        return None
-    own = record.get(TEMPERATURES_KEY)
-    if record.get(averaging.CLOSER_LOOK_KEY):  # an ensemble that is no final fit takes none
-        log.info("%s is of closer looks: the selection part calibrates", folder / RECORD_NAME)
-        return None
-    if not _averages_so(record, averaged):
-        log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
-        return None
-    names = [f"fold_{i}" for i in range(len(record["folds"]))]
-    return calibrate.out_of_fold(
-        predictions,
-        len(names),
-        int(record.get("views", 1)),
-        own,
-        averaged,
-        by_all_members(folder, names, predictions, averaged),
-    )
-
-
-#: Figures by rank, which folds give each on a scale of its own.
-_RANKED = ("roc_auc", "average_precision")
-
-
-def _figures(plan: CrossValidation, oof: pd.DataFrame) -> dict[str, Any]:
-    result = metrics.figures(oof, trained_model.DEFAULT_THRESHOLD)
-    folds, ranked = [], []
-    for i, fold in enumerate(plan.folds):
-        rows = oof[oof.fold == i]
-        right = (rows.p_violent >= trained_model.DEFAULT_THRESHOLD) == (rows.label == metrics.FIGHT)
-        ranked.append(_ranked(rows))
-        folds.append(
-            {
-                "fold": i,
-                "model": str(plan.folder / fold.name),
-                "accuracy": round(float(right.mean()), 4),
-                "n": len(rows),
-                "n_groups": int(rows.source_group.nunique()),
-                "trained_on": len(fold.train),
-                **ranked[-1][metrics.ENSEMBLE_COLUMN],
-            }
-        )
-    return {
-        "folds": folds,
-        "cv_accuracy": round(result["accuracy"], 4),
-        "cv_accuracy_ci95": [round(x, 4) for x in result["ci95"]],
-        "cv_n": result["n"],
-        "cv_n_groups": result["n_groups"],
-        "cv_roc_auc": result["roc_auc"],
-        "cv_average_precision": result["average_precision"],
-        "cv_mean_of_folds": _mean_of_folds(ranked, metrics.ENSEMBLE_COLUMN),
-        "cv_by_dataset": {
-            name: {k: r[k] for k in ("accuracy", "ci95", "n", "n_groups", "roc_auc")}
-            for name, r in result["by_dataset"].items()
-        },
-        "cv_members": [
-            {
-                **{k: m[k] for k in ("name", "accuracy", "ci95", *_RANKED)},
-                "mean_of_folds": _mean_of_folds(ranked, f"p_{m['name']}"),
-            }
-            for m in result["members"]
-        ],
-        "oof_predictions": str(plan.predictions_path),
-    }
-
-
-def _ranked(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """Column -> the figures by rank of a fold; None where it has one class."""
-    is_fight = (rows.label == metrics.FIGHT).to_numpy()
-    out = {}
-    for column in (metrics.ENSEMBLE_COLUMN, *(f"p_{m}" for m in metrics.member_names(rows))):
-        found = metrics.measured(is_fight, rows[column].to_numpy(float), trained_model.DEFAULT_THRESHOLD)
-        out[column] = {n: None if (f := found[n]) is None else round(f.value, 4) for n in _RANKED}
-    return out
-
-
-def _mean_of_folds(
-    ranked: Sequence[Mapping[str, Mapping[str, float | None]]], column: str
-) -> dict[str, float | int | None]:
-    """Means over the folds that have both classes, with their number.
-
-    Models of different folds need not agree on what 0.7 means, which lowers the figure of all clips pooled (Forman &
-    Scholz 2010, "Apples-to-apples in cross-validation studies", SIGKDD Explorations 12).
-    """
-    out: dict[str, float | int | None] = {}
-    for name in _RANKED:
-        known = [fold[column][name] for fold in ranked]
-        values = [v for v in known if v is not None]
-        out |= {name: round(sum(values) / len(values), 4) if values else None, "folds": len(values)}
-    return out
-
-
-def _log(figures: dict[str, Any]) -> None:
-    low, high = figures["cv_accuracy_ci95"]
-    log.info(
-        "cross-validation: %.1f %% of %d clips from %d sources (95 %% interval %.1f-%.1f)",
-        100 * figures["cv_accuracy"], figures["cv_n"], figures["cv_n_groups"], 100 * low, 100 * high,
-    )  # fmt: skip
-    mean = figures["cv_mean_of_folds"]
-    if mean["roc_auc"] is not None:
-        shown = (mean["roc_auc"], mean["folds"], figures["cv_roc_auc"])
-        log.info("  AUC %.3f, the mean of %d folds; %.3f of all clips pooled", *shown)
-    for name, r in figures["cv_by_dataset"].items():
-        low, high = r["ci95"]
-        log.info(
-            "  %-26s %.1f %% of %d (%.1f-%.1f)", name, 100 * r["accuracy"], r["n"], 100 * low, 100 * high
-        )
-    for m in figures["cv_members"]:
-        log.info("  member %-19s %.1f %%", m["name"], 100 * m["accuracy"])

@@ -15,6 +15,7 @@ from violence_detection.backbones import engines
 from violence_detection.combine import val_ledger
 from violence_detection.ensemble import (
     cross_validation,
+    earlier_folds,
     ensemble,
     folds,
     hard,
@@ -72,10 +73,10 @@ class EnsembleRun:
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
         official = [] if config.spends_val or elsewhere else self._official_jobs()
         # what is there already is read before anything is removed
-        known = cross_validation.judged_before(asked) if asked and config.final else None
+        known = earlier_folds.judged_before(asked) if asked and config.final else None
         basis = self._calibration_basis() if official and not asked else None
         mined = (
-            cross_validation.earlier(self.output, self.plan) if config.fine_tune_hard and not asked else None
+            earlier_folds.out_of_fold(self.output, self.plan) if config.fine_tune_hard and not asked else None
         )
 
         def discard() -> None:
@@ -117,14 +118,14 @@ class EnsembleRun:
             fields |= left_out.fields
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune(
-                cross_validation.earlier(self.output, self.plan) if asked else mined
+                earlier_folds.out_of_fold(self.output, self.plan) if asked else mined
             )
         if config.final and left_out and config.by_left_out:
             seed = of_left_out[: len(elsewhere[0].jobs())]
             fit = FinalFit(elsewhere[0], seed, self.final_folder, left_out.judged, judged or None)
             fields |= self._fit_finally(fit)
         elif config.final and asked:
-            there = known[0] if known else cross_validation.held_out_before(asked)
+            there = known[0] if known else earlier_folds.held_out_before(asked)
             fields |= self._fit_finally(FinalFit(asked, of_folds, self.final_folder, there))
         return {**fields, **self._written_up(), "generated_samples": self.pool.generated}
 
@@ -247,7 +248,7 @@ class EnsembleRun:
 
     def _calibration_basis(self) -> CalibrationBasis | None:
         config = self.config
-        return cross_validation.calibration_basis(self.output, self.plan, config.members, config.averaged)
+        return earlier_folds.calibration_basis(self.output, self.plan, config.members, config.averaged)
 
     def _write_ensemble(
         self, trained: Sequence[Trained], out_of_fold: CalibrationBasis | None
@@ -335,7 +336,7 @@ class EnsembleRun:
         log.info("no cross-validation of these clips and settings yet: %d folds of %s", run_checks.FOLDS,
                  wanted.members[0])  # fmt: skip
         cross_validation.finish(wanted, self.train(wanted.jobs()))
-        return cross_validation.earlier(folder, plan)
+        return earlier_folds.out_of_fold(folder, plan)
 
 
 def prepare(

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection.ensemble import cross_validation, ensemble
+from violence_detection.ensemble import earlier_folds, ensemble
 from violence_detection.ensemble.cross_validation import CrossValidation, HeldOut
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
@@ -90,7 +90,7 @@ class FinalFit:
                 len(names),
                 plan.views,
                 averaged=plan.averaged,
-                p_by_all=cross_validation.by_all_members(plan.folder, names, predictions, plan.averaged),
+                p_by_all=earlier_folds.by_all_members(plan.folder, names, predictions, plan.averaged),
                 by_dataset=plan.by_dataset,
             ),
             plan.settings.train.seed,

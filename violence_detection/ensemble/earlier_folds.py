@@ -1,0 +1,169 @@
+"""What a cross-validation has left in its folder, where it is of the same clips and settings and as it was written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from violence_detection.ensemble.cross_validation import (
+    RECORD_NAME,
+    TEMPERATURES_KEY,
+    CrossValidation,
+    HeldOut,
+)
+from violence_detection.errors import UserError
+from violence_detection.evaluation import calibrate, held_out_table
+from violence_detection.evaluation.calibrate import CalibrationBasis
+from violence_detection.evaluation.held_out_table import AnotherTableError
+from violence_detection.models import averaging
+from violence_detection.models.averaging import Averaging
+from violence_detection.training import run_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+
+def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | None:
+    """The predictions and figures that cross_validation.finish has written for the same plan; None if it has not.
+
+    Also None, with a warning, where the table of predictions is gone or not as it was written.
+    """
+    path = plan.folder / RECORD_NAME
+    ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
+    if not all(file.is_file() for file in (path, *ensembles)):
+        return None
+    record = run_folder.read_object(path)
+    same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
+    if (
+        not same
+        or record.get(averaging.CLOSER_LOOK_KEY, False) != plan.closer_look
+        or not _averages_so(record, plan.averaged)
+    ):
+        return None
+    try:
+        predictions = _read(plan, record)
+        for file in ensembles:  # they are read when other things are gone already
+            run_folder.read_object(file)
+    except (AnotherTableError, UserError) as e:
+        log.warning("%s. The folds are judged anew", str(e).rstrip("."))
+        return None
+    figures = {name: value for name, value in record.items() if name not in _ASKED}
+    return HeldOut(predictions, record.get(TEMPERATURES_KEY)), figures
+
+
+#: What of the record is not a figure.
+_ASKED = (
+    "jobs", run_folder.LABELS_KEY, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY,
+    held_out_table.SHA256_KEY,
+)  # fmt: skip
+
+
+def _read(plan: CrossValidation, record: Mapping[str, Any]) -> pd.DataFrame:
+    """The plan's predictions. Raises AnotherTableError where they are not those that the record is of."""
+    return held_out_table.read(plan.predictions_path, record, [fold.held_out for fold in plan.folds])
+
+
+def held_out_before(plan: CrossValidation) -> HeldOut:
+    """What cross_validation.finish has written for the same plan, which it must have."""
+    known = judged_before(plan)
+    assert known, "these folds have been judged"
+    return known[0]
+
+
+def _averages_so(record: Mapping[str, Any], averaged: Averaging) -> bool:
+    """Whether the members' average in the record of a cross-validation is this one."""
+    in_logits = record.get(TEMPERATURES_KEY) is not None
+    return averaged.in_logits == in_logits and record.get(averaging.EARLY_EXIT_KEY) == averaged.exit_record()
+
+
+def by_all_members(
+    folder: Path, folds: Sequence[str], predictions: pd.DataFrame, averaged: Averaging
+) -> np.ndarray | None:
+    """The averages (n,) that `predictions` would have without the early exit; None if there is none.
+
+    `folds`: their names in `folder`, by the number that `predictions` have. Of each fold with the weights that its
+    members have in its ensemble.json.
+    """
+    if averaged.early_exit is None:
+        return None
+    found = np.full(len(predictions), np.nan)
+    for number in sorted(set(predictions.fold)):
+        rows = (predictions.fold == number).to_numpy()
+        listed = run_folder.read_object(folder / folds[number] / run_folder.ENSEMBLE_NAME)["members"]
+        by_member = {m["name"]: predictions.loc[rows, f"p_{m['name']}"].to_numpy(float) for m in listed}
+        weights = [m["weight"] for m in listed]
+        found[rows] = averaging.together(by_member, weights, averaged.without_exit())
+    return found
+
+
+def read_predictions(path: Path) -> pd.DataFrame:
+    """Out-of-fold predictions as they were written."""
+    return held_out_table.parse(path.read_bytes())
+
+
+def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
+    """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members).
+
+    Raises UserError where they are gone or not as they were written.
+    """
+    if not (folder / RECORD_NAME).is_file():
+        return None
+    record = run_folder.read_object(folder / RECORD_NAME)
+    try:
+        wanted = plan(len(record["folds"]), tuple(record["members"]))
+        made = wanted.made(record)
+    except (KeyError, TypeError) as e:
+        raise UserError(
+            f"{folder / RECORD_NAME} cannot be used ({e!r}). Remove it, and it is made again"
+        ) from e
+    if not made:  # whatever views judged the clips
+        log.info("%s was made with other clips or settings", folder / RECORD_NAME)
+        return None
+    try:
+        return _read(wanted, record)
+    except AnotherTableError as e:
+        raise UserError(
+            f"{e}, so nothing can be calibrated on it. --cross-validate {len(wanted.folds)} judges the folds anew and "
+            "trains none that is there"
+        ) from e
+
+
+def calibration_basis(
+    folder: Path,
+    plan: Callable[[int, tuple[str, ...]], CrossValidation],
+    members: tuple[str, ...],
+    averaged: Averaging = averaging.PLAIN,
+) -> CalibrationBasis | None:
+    """The out-of-fold predictions in `folder`, if they are of the clips and settings of `plan` and of these members.
+
+    `averaged`: how these members are averaged.
+    """
+    predictions = out_of_fold(folder, plan)
+    if predictions is None:
+        return None
+    record = run_folder.read_object(folder / RECORD_NAME)
+    if tuple(record["members"]) != members:
+        log.info("%s is of other members: the selection part calibrates", folder / RECORD_NAME)
+        return None
+    own = record.get(TEMPERATURES_KEY)
+    if record.get(averaging.CLOSER_LOOK_KEY):  # an ensemble that is no final fit takes none
+        log.info("%s is of closer looks: the selection part calibrates", folder / RECORD_NAME)
+        return None
+    if not _averages_so(record, averaged):
+        log.info("%s averages members otherwise: the selection part calibrates", folder / RECORD_NAME)
+        return None
+    names = [f"fold_{i}" for i in range(len(record["folds"]))]
+    return calibrate.out_of_fold(
+        predictions,
+        len(names),
+        int(record.get("views", 1)),
+        own,
+        averaged,
+        by_all_members(folder, names, predictions, averaged),
+    )

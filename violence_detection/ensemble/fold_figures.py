@@ -1,0 +1,110 @@
+"""What the clips that folds held out say of them: figures of all clips, of each fold, and means over the folds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_detection.ensemble.folds import Fold
+from violence_detection.evaluation import metrics
+from violence_detection.models import trained_model
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+#: Figures by rank, which folds give each on a scale of its own.
+_RANKED = ("roc_auc", "average_precision")
+
+
+def figures(oof: pd.DataFrame, folds: Sequence[Fold], folder: Path) -> dict[str, Any]:
+    """The summary's fields of out-of-fold predictions, rows as evaluation.metrics has them, with their `fold`.
+
+    `folder`: that the folds' models lie in.
+    """
+    result = metrics.figures(oof, trained_model.DEFAULT_THRESHOLD)
+    rows_of_folds, ranked = [], []
+    for i, fold in enumerate(folds):
+        rows = oof[oof.fold == i]
+        right = (rows.p_violent >= trained_model.DEFAULT_THRESHOLD) == (rows.label == metrics.FIGHT)
+        ranked.append(_ranked(rows))
+        rows_of_folds.append(
+            {
+                "fold": i,
+                "model": str(folder / fold.name),
+                "accuracy": round(float(right.mean()), 4),
+                "n": len(rows),
+                "n_groups": int(rows.source_group.nunique()),
+                "trained_on": len(fold.train),
+                **ranked[-1][metrics.ENSEMBLE_COLUMN],
+            }
+        )
+    return {
+        "folds": rows_of_folds,
+        "cv_accuracy": round(result["accuracy"], 4),
+        "cv_accuracy_ci95": [round(x, 4) for x in result["ci95"]],
+        "cv_n": result["n"],
+        "cv_n_groups": result["n_groups"],
+        "cv_roc_auc": result["roc_auc"],
+        "cv_average_precision": result["average_precision"],
+        "cv_mean_of_folds": _mean_of_folds(ranked, metrics.ENSEMBLE_COLUMN),
+        "cv_by_dataset": {
+            name: {k: r[k] for k in ("accuracy", "ci95", "n", "n_groups", "roc_auc")}
+            for name, r in result["by_dataset"].items()
+        },
+        "cv_members": [
+            {
+                **{k: m[k] for k in ("name", "accuracy", "ci95", *_RANKED)},
+                "mean_of_folds": _mean_of_folds(ranked, f"p_{m['name']}"),
+            }
+            for m in result["members"]
+        ],
+    }
+
+
+def _ranked(rows: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """Column -> the figures by rank of a fold; None where it has one class."""
+    is_fight = (rows.label == metrics.FIGHT).to_numpy()
+    out = {}
+    for column in (metrics.ENSEMBLE_COLUMN, *(f"p_{m}" for m in metrics.member_names(rows))):
+        found = metrics.measured(is_fight, rows[column].to_numpy(float), trained_model.DEFAULT_THRESHOLD)
+        out[column] = {n: None if (f := found[n]) is None else round(f.value, 4) for n in _RANKED}
+    return out
+
+
+def _mean_of_folds(
+    ranked: Sequence[Mapping[str, Mapping[str, float | None]]], column: str
+) -> dict[str, float | int | None]:
+    """Means over the folds that have both classes, with their number.
+
+    Models of different folds need not agree on what 0.7 means, which lowers the figure of all clips pooled (Forman &
+    Scholz 2010, "Apples-to-apples in cross-validation studies", SIGKDD Explorations 12).
+    """
+    out: dict[str, float | int | None] = {}
+    for name in _RANKED:
+        known = [fold[column][name] for fold in ranked]
+        values = [v for v in known if v is not None]
+        out |= {name: round(sum(values) / len(values), 4) if values else None, "folds": len(values)}
+    return out
+
+
+def tell(figures: Mapping[str, Any]) -> None:
+    """Have the log say them."""
+    low, high = figures["cv_accuracy_ci95"]
+    log.info(
+        "cross-validation: %.1f %% of %d clips from %d sources (95 %% interval %.1f-%.1f)",
+        100 * figures["cv_accuracy"], figures["cv_n"], figures["cv_n_groups"], 100 * low, 100 * high,
+    )  # fmt: skip
+    mean = figures["cv_mean_of_folds"]
+    if mean["roc_auc"] is not None:
+        shown = (mean["roc_auc"], mean["folds"], figures["cv_roc_auc"])
+        log.info("  AUC %.3f, the mean of %d folds; %.3f of all clips pooled", *shown)
+    for name, r in figures["cv_by_dataset"].items():
+        low, high = r["ci95"]
+        log.info(
+            "  %-26s %.1f %% of %d (%.1f-%.1f)", name, 100 * r["accuracy"], r["n"], 100 * low, 100 * high
+        )
+    for m in figures["cv_members"]:
+        log.info("  member %-19s %.1f %%", m["name"], 100 * m["accuracy"])
