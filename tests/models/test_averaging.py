@@ -91,6 +91,14 @@ def test_a_closer_look_counts_as_much_as_the_other_views_together() -> None:
     assert np.isnan(averaging.over_views(np.array([[0.5], [np.nan]]), closer_look=True)).all()
 
 
+def test_where_there_is_nothing_to_see_closer_views_are_averaged_as_without() -> None:
+    """The closer look is then the plain view again, which is not to count half of all."""
+    views = np.array([[0.2, 0.2], [0.9, 0.9], [0.7, 0.7], [0.2, 0.5]])
+    first, second = averaging.over_views(views, closer_look=True)
+    assert first == pytest.approx(0.6)
+    assert second == pytest.approx(1.5**0.5 / (1 + 1.5**0.5))
+
+
 @pytest.mark.parametrize("stored", [None, 1, "yes"])
 def test_a_closer_look_is_taken_or_not(tmp_path: Path, stored: object) -> None:
     assert not model_files.closer_look(tmp_path)

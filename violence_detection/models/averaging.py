@@ -23,6 +23,8 @@ from violence_detection.constants import EARLY_EXIT_KEY as EARLY_EXIT_KEY
 
 #: Added to each probability before its logarithm is taken, as scikit-learn's temperature scaling does.
 _TINY = 1e-12
+#: P(fight) of the same features differs by no more from one pass of a network to the next.
+_THE_SAME = 1e-6
 #: ensemble.json: a member's own temperature; there for all members or for none.
 TEMPERATURE_KEY = "temperature"
 
@@ -104,15 +106,16 @@ def over_views(p: np.ndarray, closer_look: bool = False) -> np.ndarray:
     """What a member says of clips, (N,), from P(fight) of each view, (V, N).
 
     The mean over the views; where the last of them is the closer look, that look and the others together count the
-    same, as logits.
+    same, as logits. Where it is the plain view again, the first one, it counts no second time.
     """
     if not closer_look or len(p) == 1:
         mean: np.ndarray = np.mean(p, axis=0)
         return mean
     from scipy.special import expit
 
-    whole, closer = np.mean(p[:-1], axis=0), p[-1]
-    return np.where(whole == closer, whole, expit((logit(whole) + logit(closer)) / 2))
+    plain, whole, closer = p[0], np.mean(p[:-1], axis=0), p[-1]
+    is_plain = np.isclose(plain, closer, rtol=_THE_SAME, atol=0)
+    return np.where(is_plain, whole, expit((logit(whole) + logit(closer)) / 2))
 
 
 def together(p: Mapping[str, np.ndarray], weights: Sequence[float], how: Averaging) -> np.ndarray:
