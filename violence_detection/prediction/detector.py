@@ -165,8 +165,8 @@ class Detector:
         found: decode.VideoInfo | decode.PacketTiming,
         windows: Sequence[sampling.Window],
     ) -> Iterable[SeenWindow]:
-        # the plain view is the same whatever the clip
-        clip_id = storage.sha256_file(path)[:16] if len(self.views) > 1 else ""
+        # the plain view and the closer look are the same whatever the clip
+        clip_id = storage.sha256_file(path)[:16] if self.config.tta > 1 else ""
         return window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
 
     def _judge(self, path: Path, found: decode.VideoInfo | decode.PacketTiming) -> Verdict:
