@@ -146,6 +146,31 @@ def test_frames_without_a_time_come_behind_the_others() -> None:
     stamps = np.array([0.08, 0.12, 0.16, 0.0, 0.0])
     np.testing.assert_allclose(video_windows._in_order(stamps, 0.04), [0.0, 0.04, 0.08, 0.12, 0.16])
     np.testing.assert_allclose(video_windows._in_order(np.zeros(3), 0.5), [0.0, 0.5, 1.0])
+    between = np.array([0.0, 0.04, 0.0, 0.12, 0.16])
+    np.testing.assert_allclose(video_windows._in_order(between, 0.04), [0.0, 0.04, 0.08, 0.12, 0.16])
+
+
+@pytest.mark.parametrize("start_s", [0.0, 1.0])
+def test_recordings_in_one_file_follow_each_other_as_in_the_package(
+    config: FeatureConfig, tmp_path: Path, start_s: float
+) -> None:
+    """As of a recorder whose parts were joined with `cat`: their times begin anew."""
+    config = replace(config, streams=("rgb",))
+    parts = []
+    for number in (0, 1):
+        shown = [cv2.resize(numbered_videos.frame(80 * number + i), (160, 96)) for i in range(80)]
+        times = timed_videos.evenly(80, 25, start_s)
+        parts.append(timed_videos.write(tmp_path / f"{number}.ts", times, pictures=shown))
+    video = tmp_path / "v.ts"
+    video.write_bytes(b"".join(part.read_bytes() for part in parts))
+    inputs, described = _inputs_and_manifest(config)
+    found = [looks[0] for *_, looks in video_windows.windows(video, described)]
+    wanted = list(_of_package(video, config, inputs))
+    assert len(found) == len(wanted)
+    assert video_windows.MomentsOfVideo(video).n_frames == decode.probe(video).n_frames == 160
+    for seen, expected in zip(found, wanted, strict=True):
+        for name, images in expected.items():
+            np.testing.assert_array_equal(seen[name], images, err_msg=name)
 
 
 def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None:
@@ -156,6 +181,18 @@ def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None
     short = small_videos.write(tmp_path / "short.avi", 3, n_frames=5)
     with pytest.raises(video_windows.CannotJudge, match=r"short\.avi: only 5 of at least 8 frames decode"):
         next(video_windows.windows(short, described))
+
+
+def test_what_does_not_decode_is_said_behind_what_does(config: FeatureConfig, tmp_path: Path) -> None:
+    _, described = _inputs_and_manifest(config)
+    whole = small_videos.write(tmp_path / "whole.avi", 3, n_frames=50)
+    assert list(video_windows.of_arguments(["example.py", str(whole)], described))
+    cut = tmp_path / "cut.avi"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    found = video_windows.of_arguments(["example.py", str(cut)], described)
+    assert next(found)
+    with pytest.raises(SystemExit, match=r"cut\.avi: only \d\d of 50 frames decode; the rest was not judged"):
+        list(found)
 
 
 def test_the_script_stands_alone(tmp_path: Path) -> None:

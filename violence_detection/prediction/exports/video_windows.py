@@ -25,6 +25,10 @@ from violence_detection.video.sampling import sample, shows_movement, sliding_wi
 
 #: Rates that a header may state; beyond them it is not believed.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
+#: Times that go back by more than so many seconds, and frames, begin another recording, as in the package.
+_BACK_S, _REORDERED = 2.0, 32
+#: Frames that are missing are named if they are more than so many seconds, and this share of the video.
+_WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
 #: As what a frame is kept for a closer look, in its own shape.
 _NEAR = (0, False)
 #: The plain window, not altered in any way.
@@ -38,7 +42,8 @@ class CannotJudge(ValueError):
 class MomentsOfVideo:
     """A video as a screen of constant rate shows it: `n_frames` moments, `fps` a second.
 
-    `shown`: for each moment the number of the frame that stands then, (n_frames,) int64.
+    `shown`: for each moment the number of the frame that stands then, (n_frames,) int64. `shortfall`: says how much of
+    the frames that the header states does not decode, else empty.
     """
 
     start_s = 0.0
@@ -55,6 +60,11 @@ class MomentsOfVideo:
         if count < MIN_FRAMES:
             raise CannotJudge(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
         self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
+        stated = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        is_short = stated - count > max(_WORTH_NAMING_S * self.fps, _WORTH_NAMING * stated)
+        self.shortfall = (
+            f"{path}: only {count} of {stated} frames decode; the rest was not judged" if is_short else ""
+        )
         seconds = _in_order(np.array(stamps), 1 / self.fps)
         late_s = seconds - np.arange(count) / self.fps
         if np.abs(late_s).max() <= 0.5 / self.fps:
@@ -72,11 +82,21 @@ class MomentsOfVideo:
 def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
     """When frames come, from the first one on, in order: (n,) float64.
 
-    Some frames, at the end of files most of all, have no time; OpenCV says 0 of them. They come behind the others.
+    Some frames, at the end of files most of all, have no time; OpenCV says 0 of them. They come a step behind the one
+    before. Times that go back begin another recording, which follows on the one before.
     """
-    known = np.sort(np.concatenate([stamps[:1], stamps[1:][stamps[1:] != 0]]))
-    behind = known[-1] + step_s * np.arange(1, len(stamps) - len(known) + 1)
-    return np.concatenate([known, behind]) - known[0]
+    back_s, known = max(_BACK_S, _REORDERED * step_s), stamps.tolist()
+    recordings = [known[:1]]
+    for stamp, following in itertools.zip_longest(known[1:], known[2:], fillvalue=0.0):
+        last_s = recordings[-1][-1]
+        if 0 < max(stamp, following) < last_s - back_s:
+            recordings.append([stamp])
+        else:
+            recordings[-1].append(stamp or last_s + step_s)
+    parts = [np.sort(recording) for recording in recordings]
+    for before, part in itertools.pairwise(parts):
+        part += before[-1] + step_s - part[0]
+    return np.concatenate(parts) - parts[0][0]
 
 
 def read_manifest(folder: Path | str) -> dict[str, Any]:
@@ -107,14 +127,15 @@ def _sigmoid(logit: Any) -> Any:
 
 
 def windows(
-    path: Path | str, manifest: Mapping[str, Any]
+    path: Path | str, manifest: Mapping[str, Any], video: MomentsOfVideo | None = None
 ) -> Iterator[tuple[float, float, list[dict[str, np.ndarray]]]]:
     """For each window of a video (start_s, end_s, looks), a look being {input name: (T, S, S, 3) uint8 RGB}.
 
     The first is at the whole picture; the second, where the model takes a closer look and there is one, at what moves.
+    `video`: the file at `path`, where somebody has read it.
     Raises CannotJudge if the file does not open, a frame cannot be shown, or too few decode to tell of movement.
     """
-    info: Any = MomentsOfVideo(path)
+    info: Any = video or MomentsOfVideo(path)
     inputs, times = manifest["inputs"], manifest["windows"]
     every = sliding_windows(info, times["window_s"], times["stride_s"])
     spans = [span for span in every if shows_movement(info, span)]
@@ -135,13 +156,19 @@ def windows(
 def of_arguments(
     arguments: Sequence[str], manifest: Mapping[str, Any]
 ) -> Iterator[tuple[float, float, list[dict[str, np.ndarray]]]]:
-    """The windows of the one video that a script was given; a video that cannot be judged ends it with a line."""
+    """The windows of the one video that a script was given.
+
+    One that cannot be judged ends it with a line, and so does, behind its windows, one of which a part does not decode.
+    """
     if len(arguments) != 2:
         sys.exit(f"usage: python {Path(arguments[0]).name} VIDEO")
     try:
-        yield from windows(arguments[1], manifest)
+        video = MomentsOfVideo(arguments[1])
+        yield from windows(arguments[1], manifest, video)
     except CannotJudge as e:
         sys.exit(f"cannot judge {e}")
+    if video.shortfall:
+        sys.exit(video.shortfall)
 
 
 def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
