@@ -15,7 +15,7 @@ import timed_videos
 from timed_videos import evenly, noisy
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, decode, pictures, sampling
+from violence_detection.video import augment, browser_video, decode, pictures, sampling
 from violence_detection.video.config import ClipConfig
 
 #: 20 s at 2 frames a second, then 10 s at 25.
@@ -111,6 +111,23 @@ def test_times_after_a_damaged_stretch_stay_right_and_what_is_lost_is_said(
         assert _number(frames[number]) == number
     start, end = info.lost[0][0], info.lost[-1][1]
     assert 3.0 < start < end < 7.5
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4", ".ts"])
+def test_a_part_of_a_recording_that_counts_from_its_beginning_is_whole(tmp_path: Path, suffix: str) -> None:
+    """As `ffmpeg -f segment` writes them. A Matroska file states when it ends, and not for how long it lasts."""
+    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(100, 25, start_s=600.0), pictures=noisy(100))
+    info = decode.probe(path)
+    assert (info.start_s, info.lost, info.shortfall()) == (0.0, (), "")
+    assert info.duration_s == info.read_s == pytest.approx(4.0, abs=0.05)
+    assert decode.header(path).n_frames == 100
+    assert decode.timing(path) == info
+    assert not browser_video.plays(path), "browsers would count from the recording's beginning"
+    path.write_bytes(path.read_bytes()[: int(0.6 * path.stat().st_size)])
+    if suffix in (".mkv", ".webm"):
+        cut = decode.probe(path)
+        assert cut.duration_s == pytest.approx(4.0, abs=0.05)
+        assert cut.read_s < 3.0
 
 
 def test_half_a_download_says_how_much_there_is(tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ def plays(path: Path) -> bool:
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             streams = container.streams.video
             codecs = {(s.codec_context.codec.canonical_name, s.codec_context.pix_fmt) for s in streams}
-            name = container.format.name
+            name, begins_s = container.format.name, (container.start_time or 0) / av.time_base
     except (av.FFmpegError, OSError, AttributeError) as e:
         raise UnreadableVideo(path, f"not a video that FFmpeg can open ({e})") from e
-    if len(codecs) != 1 or not name.startswith(wanted[0]):
+    if len(codecs) != 1 or not name.startswith(wanted[0]) or begins_s > _SAME_TIME_S:
         return False
     ((codec, layout),) = codecs
     if codec not in wanted[1] or layout not in _LAYOUTS:

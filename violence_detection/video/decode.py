@@ -37,6 +37,8 @@ _MOSTLY = 0.9
 _REORDERED = 32
 #: A video track that begins later than the file does so by more than this; codecs that look ahead delay it by less.
 _LATE_S = 0.2
+#: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
+_END_STATED = ("matroska,webm", "nut")
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
 _MOST_THREADS = 64  # of FFmpeg's decoders
 #: Codecs by the four letters that manifests have always had for them; the others go by their names.
@@ -526,7 +528,12 @@ class _Reader:
         """Length of the track by the header, 0 where it says nothing."""
         if self._stream.duration is not None and self._stream.time_base is not None:
             return max(float(self._stream.duration * self._stream.time_base), 0.0)
-        return max((self._container.duration or 0) / av.time_base, 0.0)
+        length, begins = (
+            (n or 0) / av.time_base for n in (self._container.duration, self._container.start_time)
+        )
+        if self._container.format.name in _END_STATED and _LATE_S < begins < length:
+            length -= begins
+        return max(length, 0.0)
 
     def _seconds(self) -> np.ndarray | None:
         """When each frame comes, from the beginning of the file, in order: (n,) float64; None without time stamps.

@@ -29,6 +29,8 @@ _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
 _BACK_S, _REORDERED = 2.0, 32
 #: Frames that are missing are named if they are more than so many seconds, and this share of the video.
 _WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
+#: Files that state when they end, and not for how long: of parts of a recording OpenCV then counts too many frames.
+_END_STATED = (".mkv", ".webm", ".nut")
 #: As what a frame is kept for a closer look, in its own shape.
 _NEAR = (0, False)
 #: The plain window, not altered in any way.
@@ -60,7 +62,8 @@ class MomentsOfVideo:
         if count < MIN_FRAMES:
             raise CannotJudge(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
         self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
-        stated = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        end_stated = Path(path).suffix.lower() in _END_STATED
+        stated = 0 if end_stated else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         is_short = stated - count > max(_WORTH_NAMING_S * self.fps, _WORTH_NAMING * stated)
         self.shortfall = (
             f"{path}: only {count} of {stated} frames decode; the rest was not judged" if is_short else ""
