@@ -19,7 +19,7 @@ import timed_videos
 from timed_videos import evenly
 
 from violence_detection.errors import SourceError, UnreadableVideo, UserError
-from violence_detection.video import demuxed_sources, growing_file, sources
+from violence_detection.video import decode, demuxed_sources, growing_file, sources
 from violence_detection.video.sources import is_stream, open_source
 
 
@@ -86,6 +86,17 @@ def test_a_file_of_which_a_part_does_not_decode_keeps_the_times_of_the_rest(tmp_
     for frame in frames[-10:]:
         middle = frame.picture[: 4 * numbered_videos.BLOCK * 2 : 4, ::2]
         assert numbered_videos.number_of(middle) == pytest.approx(frame.time_s * 25, abs=1)
+
+
+def test_a_file_with_a_hole_has_its_frames_when_they_are_shown(tmp_path: Path) -> None:
+    """As where a recorder lost packets: frames fall out behind the hole without an error."""
+    path = timed_videos.corner_moves(tmp_path / "v.ts", 6.0)
+    data, packet = path.read_bytes(), 188
+    begin = len(data) // 3 // packet * packet
+    path.write_bytes(data[:begin] + data[begin + len(data) // 10 // packet * packet :])
+    wanted = [time_s for time_s, _ in decode.played(path, decode.probe(path))]
+    assert decode.timing(path).n_decoded > len(wanted)
+    assert [frame.time_s for frame in open_source(str(path)).frames()] == wanted
 
 
 def test_a_file_with_a_pause_has_its_frames_when_they_are_shown(tmp_path: Path) -> None:

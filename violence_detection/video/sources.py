@@ -131,9 +131,11 @@ class FileSource:
     def frames(self) -> Iterator[TimedFrame]:
         """All frames that are shown. Raises UnreadableVideo."""
         packets = decode.packet_timing(self._path)
-        self.fps, last_s = packets.info.fps, -1.0
+        # which frames fall out of a damaged file is not known by its packets
+        decoded = decode.probe(self._path) if packets.info.damaged else None
+        self.fps, last_s = (decoded or packets.info).fps, -1.0
         try:
-            for time_s, picture in decode.played(self._path, packets):
+            for time_s, picture in decode.played(self._path, decoded or packets):
                 yield TimedFrame(time_s, picture)
                 last_s = time_s
                 if self._closed.is_set():
