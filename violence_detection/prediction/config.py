@@ -91,7 +91,8 @@ class PredictConfig(EventConfig, RuntimeConfig):
     )
     tta: int = option(
         1,
-        "views of each window that are averaged; 1 is the plain window alone, with the closer look of models that take one",
+        "views of each window that are averaged; 1 is the plain window alone, and the closer look of models that take "
+        "one",
         limits=Limits(least=1, most=1000),
     )
     skip_still: bool = option(
