@@ -81,10 +81,10 @@ def _train(args: argparse.Namespace, train: TrainConfig, command: str) -> int:
     training_data.check(features, how)  # before the seconds that TensorFlow takes
     from violence_detection.evaluation import calibrate, measure, scoring
     from violence_detection.models import model_card
-    from violence_detection.system import storage
+    from violence_detection.system import locks, storage
     from violence_detection.training import trainer
 
-    with storage.only_one(args.output, Path(__file__).name):
+    with locks.only_one(args.output, Path(__file__).name):
         strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later
         data = training_data.prepare(features, how, train.selection_fraction, train.seed)
         architecture = PRESETS[args.preset].architecture

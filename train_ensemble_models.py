@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from violence_detection.ensemble import ensemble_run, run_checks  # heavy imports only now
     from violence_detection.features import feature_tasks
-    from violence_detection.system import storage
+    from violence_detection.system import locks
     from violence_detection.training import devices, run_folder
 
     run_checks.check_heads(asked, head, train)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cli.exit_code(done.failures)
     run_folder.require_room_for(args.output, ensemble=True)
     run_checks.check_all(asked, how, features, head, train)
-    with storage.only_one(args.output, Path(__file__).name):
+    with locks.only_one(args.output, Path(__file__).name):
         run = ensemble_run.prepare(
             asked,
             how,

@@ -41,7 +41,7 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import batch, kept_windows, verdict_journal
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
-from violence_detection.system import console, storage
+from violence_detection.system import console, disks, storage
 from violence_detection.system.console import log
 
 _JUDGED = "judged.json"
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_config(p, PredictConfig, skip=("model", "operating_point"))
     args = cli.parse(p, argv)
     args.output.mkdir(parents=True, exist_ok=True)
-    storage.check_writable(args.output, "--output")
+    disks.check_writable(args.output, "--output")
     configs = [
         cli.build(PredictConfig, argparse.Namespace(**vars(args), model=model)) for model in args.models
     ]

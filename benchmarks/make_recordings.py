@@ -37,7 +37,7 @@ from benchmarks import recording_plan
 from benchmarks.recording_plan import Clip, Jump, Plan, Stock
 from violence_detection import CLASS_NAMES, cli
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.system import console, storage
+from violence_detection.system import console, disks, storage
 from violence_detection.system.console import log
 from violence_detection.video import decode, writer
 from violence_detection.video.video_files import VideoSearch
@@ -201,7 +201,7 @@ def shown(quiet: Stock, fights: Stock | None) -> dict[str, Any]:
 def write_tables(output: Path, plans: Sequence[Sequence[Plan]]) -> None:
     """truth.csv, footage.csv and recordings.csv."""
     output.mkdir(parents=True, exist_ok=True)
-    storage.check_writable(output, "--output")
+    disks.check_writable(output, "--output")
     every = [plan for part in plans for plan in part]
     storage.write_csv(output / "truth.csv", TRUTH, (row for plan in every for row in _truth(plan)))
     storage.write_csv(output / "footage.csv", FOOTAGE, (row for plan in every for row in _footage(plan)))

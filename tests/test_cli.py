@@ -172,11 +172,11 @@ def test_the_folder_of_a_real_full_disk_is_named(tmp_path: Path) -> None:
     room = "mount -t tmpfs -o size=4096 none ."
     if subprocess.run(["unshare", "-rm", "sh", "-c", room], cwd=tmp_path, check=False).returncode:
         pytest.skip("no file system can be mounted here")
-    body = "from violence_detection.system import storage\n%s"
+    body = "from violence_detection.system import disks, storage\n%s"
     for write, folder in (
         ("storage.write_text(storage.Path('a/b.json'), 'x' * 9000)", tmp_path / "a"),
         ("import numpy as np; np.savez('c.npz', np.zeros(9000))", tmp_path),
-        ("storage.check_writable(storage.Path('d'))", "d"),
+        ("disks.check_writable(storage.Path('d'))", "d"),
     ):
         program = _SCRIPT % {"log_name": None, "body": (body % write).replace("\n", "\n    ")}
         command = ["unshare", "-rm", "sh", "-c", f'{room} && cd "$PWD" && exec "$0" -c "$1"', sys.executable]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import warm_start
 
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = (
@@ -107,7 +107,7 @@ WRITERS = {
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_second_run_into_an_output_is_told_who_has_it(name: str, tmp_path: Path) -> None:
     _combined(tmp_path)
-    with storage.only_one(tmp_path / "out", "the first"):
+    with locks.only_one(tmp_path / "out", "the first"):
         before = sorted((tmp_path / "out").iterdir())
         done = _run(*WRITERS[name], "out", cwd=tmp_path)
         assert sorted((tmp_path / "out").iterdir()) == before
@@ -143,7 +143,7 @@ def test_a_single_model_and_an_ensemble_never_share_a_folder(
 
 def test_looking_at_what_is_there_needs_no_output_of_its_own(tmp_path: Path) -> None:
     _combined(tmp_path)
-    with storage.only_one(tmp_path / "out", "the first"):
+    with locks.only_one(tmp_path / "out", "the first"):
         done = _run(*WRITERS["train"], "out", "--check", "--backbone", "efficientnet_lite0", cwd=tmp_path)
     assert "variants_missing" in json.loads(done.stdout)
     assert "the first" not in done.stderr

@@ -22,7 +22,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
     sys.exit(f"error: Python 3.11 or newer is needed; this is {sys.version.split()[0]} ({sys.executable})")
 
 from violence_detection.errors import UserError
-from violence_detection.system import redaction, settings, storage
+from violence_detection.system import disks, redaction, settings, storage
 from violence_detection.system.console import log, log_to
 
 EXIT_DONE = 0
@@ -175,7 +175,7 @@ def parse(
         setattr(args, name, _expanded(value))
     files = []
     if log_name:
-        storage.check_writable(args.log_dir, "--log-dir")
+        disks.check_writable(args.log_dir, "--log-dir")
         files = [args.log_dir / f"{log_name}_{time.strftime('%Y%m%d-%H%M%S')}.log"]
     log_to(files, logging.DEBUG if args.verbose else logging.INFO)
     for path in files:
@@ -217,7 +217,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
         print(f"interrupted; {str(e) or 'the same command goes on from here'}", file=sys.stderr)
         code = 130
     except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
-        if trouble := storage.disk_trouble(e):
+        if trouble := disks.disk_trouble(e):
             code = _user_must_act(trouble)
         else:
             if log.handlers:

@@ -17,7 +17,7 @@ from small_videos import write
 from violence_detection.combine import combine, links, manifest
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
-from violence_detection.system import console, storage
+from violence_detection.system import console, locks, storage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get("VIOLENCE_KILLS", "8"))
@@ -153,7 +153,7 @@ def test_links_of_the_version_that_kept_no_list_are_known_by_the_manifest(root: 
 
 def test_a_second_run_below_the_same_root_is_told_of_the_first(root: Path) -> None:
     told = pytest.raises(UserError, match=rf"combine.*the first .process {os.getpid()} on")
-    with storage.only_one(root / "combined_all", "the first"), told:
+    with locks.only_one(root / "combined_all", "the first"), told:
         combine.run(CombineConfig(data_root=root, seed=3))
 
 

@@ -36,7 +36,7 @@ from tests.fault_server import (
 )  # fmt: skip
 from violence_detection.download import completion, download, download_job, kaggle_source, plan
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 
 
 @pytest.fixture
@@ -320,7 +320,7 @@ def test_leftovers_of_a_killed_unpacking_are_replaced(bench: Bench) -> None:
 
 def test_two_runs_below_one_root_do_not_disturb_each_other(bench: Bench) -> None:
     told = pytest.raises(UserError, match=f"another run .process {os.getpid()} on")
-    with storage.only_one(bench.root / "downloads", "another run"), told:
+    with locks.only_one(bench.root / "downloads", "another run"), told:
         bench.run("plain_set")
     assert bench.run("plain_set").failures == []
 

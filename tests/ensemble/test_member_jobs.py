@@ -23,7 +23,7 @@ import warm_start
 from violence_detection.ensemble import member_jobs, member_processes
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
-from violence_detection.system import storage
+from violence_detection.system import locks
 from violence_detection.training import run_folder
 
 
@@ -123,7 +123,7 @@ def test_two_processes_one_of_them_killed_give_the_models_of_one_after_another(
 
     killer = threading.Thread(target=kill_once, daemon=True)
     killer.start()
-    with storage.only_one(tmp_path, "the script"):  # its own members do not count as others
+    with locks.only_one(tmp_path, "the script"):  # its own members do not count as others
         member_jobs.run(synthetic.jobs(features, tmp_path), at_once=2)
     assert killed
     _assert_same(in_sequence, tmp_path)

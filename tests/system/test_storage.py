@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import fcntl
 import hashlib
-import logging
 import math
 import os
 import platform
@@ -23,7 +19,7 @@ import psutil
 import pytest
 
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.system import storage
+from violence_detection.system import disks, locks, storage
 
 
 def _writing(path: Path) -> subprocess.Popen[bytes]:
@@ -43,7 +39,7 @@ def _writing(path: Path) -> subprocess.Popen[bytes]:
 
 
 def _held(folder: Path) -> None:
-    with storage.only_one(folder, "a run"):
+    with locks.only_one(folder, "a run"):
         pass
 
 
@@ -232,7 +228,7 @@ def test_a_machine_is_another_after_it_was_started_again(monkeypatch: pytest.Mon
     assert storage.machine.__wrapped__() != here
 
 
-@pytest.mark.parametrize("begin", [storage.check_writable, _held])
+@pytest.mark.parametrize("begin", [disks.check_writable, _held])
 def test_what_a_killed_run_left_goes_with_the_next_and_what_another_writes_stays(
     tmp_path: Path, begin: Callable[[Path], None]
 ) -> None:
@@ -252,110 +248,6 @@ def test_the_temporary_name_of_a_living_writer_is_known_as_such(tmp_path: Path) 
         temporary.write_bytes(b"half")
         storage.remove_abandoned(tmp_path)
         assert temporary.exists()
-
-
-def test_a_lock_is_held_by_one_and_let_go_when_its_holder_is_killed(tmp_path: Path) -> None:
-    program = (
-        "import sys, time; from pathlib import Path; from violence_detection.system import storage\n"
-        "with storage.locked(Path(sys.argv[1])):\n"
-        "    print('held', flush=True); time.sleep(60)"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
-    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
-    holder = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
-    assert holder.stdout
-    assert holder.stdout.readline() == b"held\n"
-    got = threading.Event()
-
-    def take() -> None:
-        with storage.locked(tmp_path / "lock"):
-            got.set()
-
-    taker = threading.Thread(target=take, daemon=True)
-    taker.start()
-    assert not got.wait(0.2), "two hold the lock"
-    holder.kill()
-    holder.wait()
-    assert got.wait(10), "the lock of a killed process stays"
-
-
-def test_one_that_does_not_wait_is_told_that_the_lock_is_taken(tmp_path: Path) -> None:
-    told = []
-
-    def try_it() -> None:
-        try:
-            with storage.locked(tmp_path / "lock", wait=False):
-                told.append("held")
-        except storage.LockTaken:
-            told.append("taken")
-
-    for inside in (True, False):
-        with storage.locked(tmp_path / "lock") if inside else contextlib.nullcontext():
-            thread = threading.Thread(target=try_it)
-            thread.start()
-            thread.join()
-    assert told == ["taken", "held"]
-    assert (tmp_path / "lock").exists(), (
-        "those who wait for another file than the present one wait for nothing"
-    )
-
-
-@pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS])
-def test_on_a_volume_without_locks_work_goes_on_with_a_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(error, os.strerror(error))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
-    with storage.locked(tmp_path / "lock", wait=False), storage.locked(tmp_path / "lock"):
-        pass
-    assert "no file locks" in caplog.text
-
-
-def test_a_second_run_in_a_folder_is_told_who_has_it_and_since_when(tmp_path: Path) -> None:
-    folder = tmp_path / "models"
-    program = (
-        "import sys; from pathlib import Path; from violence_detection.system import storage\n"
-        "with storage.only_one(Path(sys.argv[1]), 'train.py'):\n"
-        "    print('held', flush=True); sys.stdin.read()"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(storage.__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-c", program, str(folder)], env=environment,
-                          stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:  # fmt: skip
-        assert other.stdout
-        other.stdout.readline()
-        with pytest.raises(UserError) as refused, storage.only_one(folder, "train.py"):
-            pytest.fail("two at once")
-        other.kill()
-    for told in (str(folder), "train.py", f"process {other.pid} ", platform.node(), time.strftime("%Y-")):
-        assert told in str(refused.value)
-    with storage.only_one(folder, "train.py"):  # one that was killed stops nobody
-        assert (folder / storage.HOLDER_NAME).is_file()
-    assert [p.name for p in folder.iterdir()] == [storage.ONLY_ONE_NAME]
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write in"), storage.only_one(tmp_path / "file", "x"):
-        pass
-
-
-def test_a_folder_is_tried_before_work_begins(tmp_path: Path) -> None:
-    storage.check_writable(tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
-    (tmp_path / "file").touch()
-    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nothing")):
-        with pytest.raises(UserError, match=f"cannot write in {folder} .*name another folder"):
-            storage.check_writable(folder)
-
-
-def test_what_is_raised_inside_a_held_folder_is_passed_on(tmp_path: Path) -> None:
-    with pytest.raises(storage.LockTaken), storage.only_one(tmp_path, "train.py"):
-        raise storage.LockTaken
-    with storage.only_one(tmp_path, "train.py"):
-        pass
 
 
 def test_a_process_that_has_ended_but_was_not_asked_for_does_not_run() -> None:
@@ -402,12 +294,6 @@ def test_a_damaged_file_is_named_with_the_line_whoever_catches_it(tmp_path: Path
     path.write_bytes(b"{}\n\n\xff")
     with pytest.raises(UserError, match=r"x\.json is no UTF-8 text in line 3"):
         storage.read_json(path)
-
-
-def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Path) -> None:
-    assert storage.free_bytes_of(tmp_path / "not" / "yet") > 0
-    assert storage.gigabytes(2.5e9) == "2.5 GB"
-    assert storage.gigabytes(2.5e6) == "2.5 MB"
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from violence_detection.datasets import catalogue
 from violence_detection.errors import UserError
 from violence_detection.find import find
 from violence_detection.find.inventory import ClipFile, Inventory, source_path
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 from violence_detection.video import video_files
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def run(config: CombineConfig, cut_config: CutConfig | None = None) -> CombineRe
     links.check_ours(combined, (RECORD_NAME, scan.JOURNAL_NAME, val_ledger.FILE_NAME))
     cut_config = cut_config or CutConfig()
     found = find.discover(config, cut_config)
-    with storage.only_one(combined, "combine_all_datasets.py"):
+    with locks.only_one(combined, "combine_all_datasets.py"):
         return _combine(found, combined, config, cut_config, listed)
 
 

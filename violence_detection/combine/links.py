@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from violence_detection.combine import manifest
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ def check_ours(combined: Path, records: Iterable[str]) -> None:
     """Raise UserError when files stand in the folder and none of the `records` that this suite leaves in its own."""
     if any((combined / name).is_file() for name in (LIST_NAME, *records)) or _is_manifest(combined):
         return
-    own = {storage.ONLY_ONE_NAME, storage.HOLDER_NAME}
+    own = {locks.ONLY_ONE_NAME, locks.HOLDER_NAME}
     found = next((p for p in sorted(combined.rglob("*")) if p.name not in own and not _is_folder(p)), None)
     if found is not None:
         elsewhere = combined.absolute().with_name("my_clips")

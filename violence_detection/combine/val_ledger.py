@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from violence_detection.combine import manifest
-from violence_detection.system import redaction, storage
+from violence_detection.system import locks, redaction, storage
 
 FILE_NAME = "val_ledger.jsonl"
 _LOCK_NAME = ".val_ledger.lock"
@@ -152,7 +152,7 @@ def note(combined: Path, look: Look) -> Looks:
         "figures": json.loads(storage.as_json(look.figures)),
     }
     try:
-        with storage.locked(combined / _LOCK_NAME):
+        with locks.locked(combined / _LOCK_NAME):
             before_lines = _read(combined / FILE_NAME)
             with storage.appending_journal(combined / FILE_NAME, sync=True) as record:
                 record(uuid.uuid4().hex, entry)

@@ -16,7 +16,7 @@ from violence_detection.download.config import DownloadConfig
 from violence_detection.download.download_job import DownloadJob, DownloadOutcome, locked, without_work
 from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes
 from violence_detection.errors import UserError
-from violence_detection.system import console, storage
+from violence_detection.system import console, disks, locks, storage
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def choose(config: DownloadConfig) -> list[Dataset]:
 def run(
     config: DownloadConfig,
     *,
-    free_bytes: FreeBytes = storage.free_bytes_of,
+    free_bytes: FreeBytes = disks.free_bytes_of,
     policy: transfer.Policy | None = None,
 ) -> DownloadResult:
     """Download what is asked for. A data set that fails does not stop the others.
@@ -83,8 +83,8 @@ def run(
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
     log.info(
         "disk: %s needed at most, %s free below %s",
-        storage.gigabytes(size(plans)),
-        storage.gigabytes(free_bytes(config.data_root)),
+        disks.gigabytes(size(plans)),
+        disks.gigabytes(free_bytes(config.data_root)),
         config.data_root,
     )
     plan.check_disk(plans, layout, free_bytes, size)
@@ -183,7 +183,7 @@ def _once(call: Callable[[], kaggle_source.Kaggle]) -> Callable[[], kaggle_sourc
 @contextlib.contextmanager
 def _only_run(layout: DownloadFolders) -> Iterator[None]:
     """Hold the lock of this data root; the system releases it however the process ends."""
-    storage.check_writable(layout.downloads, "--data-root")
-    storage.check_writable(layout.raw, "--data-root")
-    with storage.only_one(layout.downloads, "download_all_violence_datasets.py"):
+    disks.check_writable(layout.downloads, "--data-root")
+    disks.check_writable(layout.raw, "--data-root")
+    with locks.only_one(layout.downloads, "download_all_violence_datasets.py"):
         yield

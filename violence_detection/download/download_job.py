@@ -22,7 +22,7 @@ from violence_detection.download import archives, completion, plan, transfer
 from violence_detection.download.config import DownloadConfig
 from violence_detection.download.plan import DownloadFolders, DownloadPlan, FreeBytes, UsableSource
 from violence_detection.errors import UserError
-from violence_detection.system import console, storage
+from violence_detection.system import console, disks, storage
 from violence_detection.system.redaction import safe_url
 
 log = logging.getLogger(__name__)
@@ -123,13 +123,13 @@ class DownloadJob:
             log.error("%s: %s", key, e)
             return DownloadOutcome(key, "failed", reason=str(e), disk_trouble=isinstance(e, archives.NoSpace))
         except OSError as e:
-            trouble = storage.disk_trouble(e)
+            trouble = disks.disk_trouble(e)
             reason = trouble or f"{e}. Mend the disk and run the same command again"
             log.error("%s: %s", key, reason)
             return DownloadOutcome(key, "failed", reason=reason, disk_trouble=trouble is not None)
         expected = sum(p.dataset.clips.values())
         log.info("%s: done, %s files, %s (published: %s clips)", key, record["files"],
-                 storage.gigabytes(record["bytes"]), expected)  # fmt: skip
+                 disks.gigabytes(record["bytes"]), expected)  # fmt: skip
         status = "adopted" if p.action == "adopt" else "downloaded"
         return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"])
 

@@ -12,8 +12,8 @@ from violence_detection.download import completion, transfer
 from violence_detection.download.kaggle_source import Kaggle
 from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
+from violence_detection.system.disks import RESERVE_BYTES, gigabytes
 from violence_detection.system.redaction import without_secrets
-from violence_detection.system.storage import RESERVE_BYTES, gigabytes
 from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)

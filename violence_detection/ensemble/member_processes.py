@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from violence_detection.ensemble import member_jobs
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.errors import UserError
-from violence_detection.system import console, processes, storage, tensorflow_start
+from violence_detection.system import console, disks, processes, tensorflow_start
 from violence_detection.system.processes import follow_parent, worker_count
 
 log = logging.getLogger(__name__)
@@ -109,7 +109,7 @@ def _work(job: TrainingJob, says: Connection, log_files: Sequence[str], level: i
         says.send((True, str(e)[-_MOST_TEXT:]))
         sys.exit(1)
     except Exception as e:  # noqa: BLE001 - told to the process that started this one, which raises it
-        trouble = storage.disk_trouble(e)
+        trouble = disks.disk_trouble(e)
         says.send((trouble is not None, (trouble or traceback.format_exc())[-_MOST_TEXT:]))
         sys.exit(1)
 

@@ -13,7 +13,7 @@ from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.models import model_card
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 
 #: The model's card with this evaluation's figures, beside the report.
 CARD_NAME = "model_card.md"
@@ -60,7 +60,7 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
     from violence_detection.evaluation.report.report import METRICS_NAME, PAGE_NAME
 
     card = config.output / CARD_NAME
-    with storage.only_one(config.output, "an evaluation"):
+    with locks.only_one(config.output, "an evaluation"):
         if "labels" in config.audit:
             label_audit.marked_before(config.output)  # before the work: can they be read?
         measured = measure.measure(config, command)

@@ -33,7 +33,7 @@ import numpy as np
 
 from violence_detection.errors import UserError
 from violence_detection.features import key
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 
 log = logging.getLogger(__name__)
 RECORD_NAME = "record.json"
@@ -131,7 +131,7 @@ class FeatureStore:
             if not np.isfinite(value).all():
                 raise ValueError(f"{clip_id} {name}: values that are not finite in float16")
         path = self.path(clip_id)
-        with storage.locked(self.folder / LOCK_NAME):
+        with locks.locked(self.folder / LOCK_NAME):
             before = self._whole_members(clip_id)
             merged = (before if BY_TIME in before or not by_time else {}) | new
             if by_time:
@@ -297,7 +297,7 @@ class VerifiedIndex:
                 self._changed, self._save_after = {}, _SAVE_AFTER
 
     def _write(self) -> None:
-        with storage.locked(self.folder / LOCK_NAME):
+        with locks.locked(self.folder / LOCK_NAME):
             self.reload()
             notes = {
                 clip: [*at, " ".join(sorted(names))] for clip, (at, names) in sorted(self._known.items())

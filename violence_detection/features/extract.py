@@ -26,8 +26,8 @@ from violence_detection.features.extraction_pass import (
     default_workers,
     open_groups,
 )
-from violence_detection.system import storage
-from violence_detection.system.storage import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.system import disks, storage
+from violence_detection.system.disks import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import augment
 from violence_detection.video.config import STREAMS
 
@@ -218,7 +218,7 @@ def _check_disk(
     needed = sum(map(_needed_bytes, groups, missing))
     if not needed:
         return
-    storage.check_writable(data_root / "features", "--data-root")
+    disks.check_writable(data_root / "features", "--data-root")
     free = free_bytes_of(data_root / "features")
     log.info("features to come: %s; %s free", gigabytes(needed), gigabytes(free))
     if needed + RESERVE_BYTES > free:

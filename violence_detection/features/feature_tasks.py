@@ -14,8 +14,8 @@ from violence_detection.errors import UserError
 from violence_detection.features import extract, key
 from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.system import storage
-from violence_detection.system.storage import gigabytes
+from violence_detection.system import disks, storage
+from violence_detection.system.disks import gigabytes
 from violence_detection.video import augment
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def run(
     frame = manifest.read(how.data_root / "combined_all")
     if task.prune:
         return _prune(config, how, frame, delete=task.prune == "yes")
-    storage.check_writable(output, "--output")
+    disks.check_writable(output, "--output")
     if task.preview:
         return _preview(config, how, frame, task.preview, output)
     return _extract(config, how, wanted(how), output, start_devices)

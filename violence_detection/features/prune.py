@@ -17,7 +17,7 @@ from violence_detection.backbones import registry
 from violence_detection.features import cache, key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage
-from violence_detection.system.storage import gigabytes
+from violence_detection.system.disks import gigabytes
 
 log = logging.getLogger(__name__)
 #: A folder or an entry written so recently may have a writer.

@@ -18,7 +18,7 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.find import inventory, kaggle_folders, offers
 from violence_detection.find.config import FindConfig
 from violence_detection.find.inventory import FoundDataset, Inventory
-from violence_detection.system import console, storage
+from violence_detection.system import console, disks, storage
 from violence_detection.video import decode, video_files
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ def run(
     """
     config = replace(config, roots=(*config.roots, *more_roots))
     found = discover(config, *more)
-    storage.check_writable(config.data_root, "--data-root")
+    disks.check_writable(config.data_root, "--data-root")
     report(found, config, *more)
     planned = forecast(found)
     report_windows(planned)

@@ -20,7 +20,7 @@ from typing import Any
 from violence_detection.errors import UserError
 from violence_detection.models import calibration, model_files
 from violence_detection.models.light_heads import KernelHead, kernel_head
-from violence_detection.system import storage
+from violence_detection.system import disks, locks, storage
 from violence_detection.training import model_record, run_folder, trained_clips
 from violence_detection.training.config import KERNEL, HeadConfig
 
@@ -90,7 +90,7 @@ def check_place(model: Path, to: Path) -> None:
         raise UserError(
             f"--save-model {to} lies in {model}, the model itself. Give a folder that stands elsewhere"
         )
-    storage.check_writable(to.absolute().parent, "--save-model")
+    disks.check_writable(to.absolute().parent, "--save-model")
 
 
 @contextlib.contextmanager
@@ -103,8 +103,8 @@ def place(model: Path, to: Path) -> Iterator[None]:
     lock = to.with_name(f".{to.name}.lock")
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(storage.locked(lock, wait=False))
-        except storage.LockTaken as e:
+            held.enter_context(locks.locked(lock, wait=False))
+        except locks.LockTaken as e:
             raise UserError(
                 f"another run writes {to}. Wait until it ends, or give --save-model another folder"
             ) from e

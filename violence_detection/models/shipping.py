@@ -35,7 +35,7 @@ from violence_detection.models import (
     trained_model,
 )
 from violence_detection.models.trained_model import TrainedModel
-from violence_detection.system import storage
+from violence_detection.system import disks, storage
 from violence_detection.training import activation_ranges, run_folder, saved_heads
 from violence_detection.training.config import PICTURES_OF
 
@@ -57,7 +57,7 @@ def check(name: str) -> None:
             f"--ship {name}: {target} is there and is no model that was shipped, so it is not replaced. Choose another "
             "name, or move it away"
         )
-    storage.check_writable(shipped.home(), "--ship (or $VIOLENCE_MODELS)")
+    disks.check_writable(shipped.home(), "--ship (or $VIOLENCE_MODELS)")
 
 
 def _is_replaced(target: Path) -> bool:

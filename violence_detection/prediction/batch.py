@@ -24,7 +24,7 @@ from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.video_progress import VideoProgress
-from violence_detection.system import console, own_files, redaction, storage, supervised
+from violence_detection.system import console, disks, own_files, redaction, storage, supervised
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 from violence_detection.video import sources, video_files, video_lists
 from violence_detection.video.video_files import VideoSearch
@@ -286,7 +286,7 @@ def check_output(output: Path, given: Sequence[str] = ()) -> None:
         lambda path: own_files.first_line(path) == ",".join(storage.FAILURES_COLUMNS),
         "Give another --output, or move it away",
     )
-    storage.check_writable(output.parent, "--output")
+    disks.check_writable(output.parent, "--output")
 
 
 def _is_summary(path: Path) -> bool:

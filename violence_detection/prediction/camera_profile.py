@@ -20,7 +20,7 @@ from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import own_files, storage
+from violence_detection.system import disks, own_files, storage
 from violence_detection.video import video_files
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def check_place(path: Path, flag: str) -> None:
         lambda found: own_files.json_object(found).get("format") == FORMAT,
         remedy,
     )
-    storage.check_writable(path.absolute().parent, flag)
+    disks.check_writable(path.absolute().parent, flag)
 
 
 def write(path: Path, profile: CameraProfile) -> None:

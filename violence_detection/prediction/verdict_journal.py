@@ -20,7 +20,7 @@ from violence_detection.models import calibration, model_files, shipped
 from violence_detection.prediction import camera_profile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 
 Record = Callable[[str, Mapping[str, Any]], None]
 #: To be given another value whenever judging gives other results, so that old lines are not believed.
@@ -130,8 +130,8 @@ def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(storage.locked(path.with_name(f".{path.name}.lock"), wait=False))
-        except storage.LockTaken as e:
+            stack.enter_context(locks.locked(path.with_name(f".{path.name}.lock"), wait=False))
+        except locks.LockTaken as e:
             raise UserError(f"another run writes {path}. Wait for it, or give another --output") from e
         record = stack.enter_context(storage.appending_journal(path, sync=True))
         again = stack.enter_context(storage.appending_journal(path))  # that costs nobody a verdict

@@ -20,7 +20,7 @@ from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.file_names import FilePlace
 from violence_detection.prediction.formats import OutputFormat
-from violence_detection.system import storage, supervised
+from violence_detection.system import disks, storage, supervised
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
@@ -59,7 +59,7 @@ def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | 
         if folder is not None:
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{flag} {folder} is a file. Name a folder")
-            storage.check_writable(folder, flag)
+            disks.check_writable(folder, flag)
     if config.timeline:
         from violence_detection.prediction.review import review_page  # who has no page needs none
 
@@ -106,7 +106,7 @@ class Outputs:
             except UserError:
                 raise
             except Exception as e:
-                if storage.disk_trouble(e):
+                if disks.disk_trouble(e):
                     raise
                 reason = supervised.fault(e, verdict.path)
             failures.append(UnreadableVideo(verdict.path, f"was judged, but cannot be {what}: {reason}"))

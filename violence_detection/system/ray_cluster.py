@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import disks
 
 log = logging.getLogger(__name__)
 
@@ -178,7 +178,7 @@ def _call(function: Callable[[Any], Any], item: Any, asked_by: str) -> Any:
             raise
         raise UserError(f"{where}{e}") from e
     except Exception as e:
-        if trouble := storage.disk_trouble(e):
+        if trouble := disks.disk_trouble(e):
             raise UserError(f"{where}{trouble}") from e
         raise
 

@@ -14,7 +14,6 @@ import math
 import os
 import platform
 import re
-import shutil
 import tempfile
 import threading
 import time
@@ -25,7 +24,7 @@ from typing import Any, Final
 
 import psutil
 
-from violence_detection.errors import DamagedFile, UserError
+from violence_detection.errors import DamagedFile
 from violence_detection.system import processes
 
 log = logging.getLogger(__name__)
@@ -36,31 +35,13 @@ _NO_UTF8 = re.compile("[\ud800-\udfff]")
 _TEMPORARY = re.compile(r"\..*\.(?P<machine>[\w-]+)\.(?P<pid>\d+)-\d+\.tmp(\.[^.]*)?")
 _CHUNK_BYTES = 1 << 20
 _NAME_HASH_DIGITS = 12
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 #: A temporary file of another machine that has not changed for so long has no writer any more.
 _ABANDONED_S = 3600.0
-#: The lock of a folder that one run at a time works in, and who has it.
-ONLY_ONE_NAME, HOLDER_NAME = ".run.lock", ".run.json"
 FAILURES_COLUMNS = ("path", "reason")
-#: Room left on the disk beside what the data needs.
-RESERVE_BYTES = 1 << 30
-#: What a disk says that takes nothing, and the remedy.
-_FULL = "Free some space there, or name a folder on another disk; the same command then goes on"
-_REMEDIES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EROFS: "Mount it so that it can be written, or name another folder",
-    errno.EACCES: "Give this user the right to it (chmod, chown), or name another",
-    errno.EPERM: "Give this user the right to it (chmod, chown), or name another",
-}
-_TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_PATH = re.compile(r"(?<![\w.])/[^\s'\":;,]+")
-#: Free bytes of a disk that counts as full where nobody says which one it was.
-_FULL_BELOW_BYTES = 1 << 20
+#: What a disk says that takes nothing.
+TAKES_NOTHING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 #: What file systems take as a name; and what is left of one at least.
 _MOST_NAME_BYTES, _SHORTEST_BYTES = 255, 20
-#: Locks are held for milliseconds, while entries of a cache are merged.
-_LOCK_POLL_S = 0.01
 
 
 @contextlib.contextmanager
@@ -71,7 +52,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     and thread, so several writers of the same file do not disturb each other: the last rename wins, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    rest = f"{_writer()}.tmp{path.suffix}"
+    rest = f"{writer()}.tmp{path.suffix}"
     stem = shorten_name(
         path.stem, max(_MOST_NAME_BYTES - len(os.fsencode(rest)) - len(".."), _SHORTEST_BYTES)
     )
@@ -85,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _writer() -> str:
+def writer() -> str:
     """Who writes, as part of a temporary name."""
     return f"{machine()}.{os.getpid()}-{threading.get_ident()}"
 
@@ -96,104 +77,21 @@ def naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        if e.errno in _TAKES_NOTHING and e.filename is None:
+        if e.errno in TAKES_NOTHING and e.filename is None:
             e.filename = str(path)
         raise
-
-
-def free_bytes_of(path: Path) -> int:
-    """Bytes the user may still write on the disk that holds `path`, which need not exist yet."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
-
-
-def gigabytes(size_bytes: float) -> str:
-    """`12.0 GB`, or MB below one."""
-    return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"
-
-
-def check_writable(folder: Path, flag: str = "") -> None:
-    """Make `folder` if need be and write to it, before the work begins whose result is to be there.
-
-    What a run that was killed has left there half written is removed. Raises UserError, naming the folder and the
-    `flag` that takes another, if it cannot be written to.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        remove_abandoned(folder)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".check.{_writer()}.tmp.") as f:
-            f.write(bytes(_CHUNK_BYTES))
-            f.flush()
-            os.fsync(f.fileno())
-    except OSError as e:
-        remedy = _REMEDIES.get(e.errno or 0, "Mend that, or name another folder")
-        raise UserError(
-            f"cannot write in {folder} ({e.strerror or e}). {remedy}{flag and f' ({flag})'}"
-        ) from e
 
 
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[Path]:
     """Yield a file of no other content in `folder`, there meanwhile: whoever sees it sees this very folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".mark.{_writer()}.tmp.")
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".mark.{writer()}.tmp.")
     os.close(handle)
     try:
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
-
-
-def disk_trouble(error: BaseException) -> str | None:
-    """What to tell the user of an error that says, or comes of one that says, that a disk takes nothing or a file is
-    not this user's; None for every other.
-
-    Writers of other packages raise errors of their own; these count by the system's text in them.
-    """
-    code = _disk_code(error)
-    if code is None and isinstance(error, OSError) and error.errno in _REMEDIES and error.filename:
-        code = error.errno
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    code = code or next(filter(None, map(_disk_code, chain)), None)
-    if code is None:
-        return None
-    names = [name for e in chain if (name := _named_in(e, code))]
-    where = names[0] if names else ", ".join(_full_disks()) or "a folder that is written to"
-    return f"{where}: {os.strerror(code)}. {_REMEDIES[code]}"
-
-
-def _disk_code(error: BaseException) -> int | None:
-    """The number of the error if it says that a disk takes nothing."""
-    if isinstance(error, OSError) and error.errno in _TAKES_NOTHING:
-        return error.errno
-    return next((code for code in _TAKES_NOTHING if os.strerror(code) in str(error)), None)
-
-
-def _named_in(error: BaseException, code: int) -> Path | None:
-    """The folder that an error with this number speaks of, or for want of a right the file."""
-    if isinstance(error, OSError) and error.filename is not None:
-        named = error.filename2 or error.filename
-    elif _disk_code(error) == code and (written := _PATH.search(str(error))):
-        named = written[0]
-    else:
-        return None
-    where = Path(os.fsdecode(named)).absolute()
-    return where.parent if code in _TAKES_NOTHING and not where.is_dir() else where
-
-
-def _full_disks() -> list[str]:
-    """Where disks are mounted that have no room left."""
-    full = []
-    for disk in psutil.disk_partitions(all=True):
-        with contextlib.suppress(OSError):
-            room = shutil.disk_usage(disk.mountpoint)
-            if "rw" in disk.opts.split(",") and room.total and room.free < _FULL_BELOW_BYTES:
-                full.append(disk.mountpoint)
-    return sorted(set(full))
 
 
 @functools.cache
@@ -265,7 +163,7 @@ def clock_s(folder: Path) -> float:
     On a shared volume that may be another machine's. This one's where nothing can be written there.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".clock.{_writer()}.tmp.") as f:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".clock.{writer()}.tmp.") as f:
             f.write(b".")
             f.flush()
             os.fsync(f.fileno())  # so that it is the volume's clock, and not this machine's guess at it
@@ -279,78 +177,6 @@ def _age_s(path: Path, now_s: float | None = None) -> float:
         return (time.time() if now_s is None else now_s) - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
-
-
-class LockTaken(Exception):
-    """Somebody else holds the lock file."""
-
-
-@contextlib.contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file `path`, alone among the threads, processes and machines that share the volume.
-
-    The system lets go of it when its holder dies. Where the volume knows no locks, a warning says what that means.
-    Raises LockTaken if it is held and one is not to `wait`.
-    """
-    import filelock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A file that stays is the same one for all who wait. The package's own way out where there are no locks, a file
-    # whose existence is the lock, would survive its holder.
-    lock = filelock.FileLock(path, blocking=wait, poll_interval=_LOCK_POLL_S, preserve_lock_file=True)
-    try:
-        lock.acquire()
-    except filelock.Timeout as e:
-        raise LockTaken(str(path)) from e
-    except OSError as e:
-        if e.errno not in _NO_LOCKS:
-            raise
-        _warn_no_locks(path.parent)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextlib.contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder` for this run alone, among all the processes and machines that share it; it is made if need be.
-
-    `what` names the run in the message to another. Raises UserError, which says who has the folder and since when, or
-    that nothing can be written there. What a run that was killed leaves of this stops nobody, and what it left there
-    half written is removed.
-    """
-    holder = folder / HOLDER_NAME
-    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-    with contextlib.ExitStack() as held:
-        try:
-            held.enter_context(locked(folder / ONLY_ONE_NAME, wait=False))
-            write_json(holder, {"what": what, "pid": os.getpid(), "host": platform.node(), "since": since})
-        except LockTaken as e:
-            raise UserError(
-                f"{folder}: {_described(holder)} has this folder. Wait until it ends, or stop it, and run the same "
-                "command again; or name another folder"
-            ) from e
-        except OSError as e:
-            raise UserError(f"cannot write in {folder} ({e}). Mend that, or name another folder") from e
-        # Before the lock is let go, so that nobody's record but our own can go.
-        held.callback(holder.unlink, missing_ok=True)
-        remove_abandoned(folder)
-        yield
-
-
-def _described(holder: Path) -> str:
-    """Who has a folder, as far as its record says; between lock and record there is none."""
-    try:
-        run = read_json(holder)
-        return f"{run['what']} (process {run['pid']} on {run['host']}, since {run['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another run"
-
-
-@functools.cache
-def _warn_no_locks(folder: Path) -> None:
-    log.warning("%s: this volume has no file locks. Let one process at a time write there", folder)
 
 
 def sync_file(path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from violence_detection.errors import UserError
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import machine, tensorflow_start
-from violence_detection.system.storage import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.system.disks import RESERVE_BYTES, free_bytes_of, gigabytes
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -28,7 +28,7 @@ from violence_detection.models.calibration import Calibration
 from violence_detection.prediction import detector
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.exports import converters, export, parity, runtimes
-from violence_detection.system import storage
+from violence_detection.system import locks, storage
 from violence_detection.training import heads
 from violence_detection.training.config import HeadConfig
 
@@ -223,9 +223,9 @@ def test_where_the_second_format_fails_the_first_is_not_there_either(
     with pytest.raises(UserError, match="cannot be written as tflite"):
         export.run(config, ["tflite", "openvino"], tmp_path, [])
     assert {path.name for path in written} == {"model.xml", "model.bin"}
-    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", storage.ONLY_ONE_NAME}
+    assert {path.name for path in tmp_path.iterdir()} == {"notes.txt", locks.ONLY_ONE_NAME}
     with (
-        storage.only_one(tmp_path, "an export"),
+        locks.only_one(tmp_path, "an export"),
         pytest.raises(UserError, match=r"an export .* has this folder"),
     ):
         export.run(config, ["openvino"], tmp_path, [])

@@ -31,7 +31,7 @@ from violence_detection.errors import UserError
 from violence_detection.find.find import CutForecast
 from violence_detection.find.inventory import ClipFile, FoundDataset, Inventory, source_path
 from violence_detection.system import console, storage
-from violence_detection.system.storage import RESERVE_BYTES, free_bytes_of, gigabytes
+from violence_detection.system.disks import RESERVE_BYTES, free_bytes_of, gigabytes
 from violence_detection.video import video_files
 from violence_detection.video.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import disks, storage
 
 #: The version of ONNX' operators that are used.
 ONNX_OPSET = 18
@@ -43,7 +43,7 @@ def write(name: str, graph: Any, folder: Path) -> Path:
     try:
         FORMATS[name].write(graph, path)
     except Exception as e:
-        if storage.disk_trouble(e):
+        if disks.disk_trouble(e):
             raise
         reason = " ".join(str(e).split())[:600] or type(e).__name__
         others = ", ".join(other for other in FORMATS if other != name)

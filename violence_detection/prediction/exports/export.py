@@ -29,7 +29,7 @@ from violence_detection.prediction.exports import (
 )
 from violence_detection.prediction.exports.converters import FORMATS
 from violence_detection.prediction.exports.whole_graph import PictureInput
-from violence_detection.system import storage
+from violence_detection.system import disks, locks, storage
 
 log = logging.getLogger(__name__)
 #: In the folder of an export, until its files are all made.
@@ -52,7 +52,7 @@ def run(
     check(formats)
     _check_plain(config)
     _check_place(folder)
-    with storage.only_one(folder, "an export"):
+    with locks.only_one(folder, "an export"):
         _check_place(folder)  # who had it before may have written it
         made = folder / _MAKING
         shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
@@ -133,7 +133,7 @@ def _check_place(folder: Path) -> None:
             f"{folder} has {', '.join(there)} already, which an export would replace: name another folder. One run "
             "writes several formats into one folder, such as --export onnx,tflite DIR"
         )
-    storage.check_writable(folder, "--export")
+    disks.check_writable(folder, "--export")
 
 
 def _windows(

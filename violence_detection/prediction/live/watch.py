@@ -26,7 +26,7 @@ from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
-from violence_detection.system import storage
+from violence_detection.system import disks
 from violence_detection.video import sources
 from violence_detection.video.sources import Source
 
@@ -48,7 +48,7 @@ def check(live: LiveConfig, outputs: OutputConfig) -> None:
         )
     ways.check(live)
     if outputs.clips:
-        storage.check_writable(outputs.clips, "--clips")
+        disks.check_writable(outputs.clips, "--clips")
 
 
 def run(
