@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,10 @@ from violence_detection.system import processes
 from violence_detection.video import decode, sampling
 
 
-def load(config: PredictConfig) -> Callable[[Path], Verdict]:
+def load(config: PredictConfig) -> Callable[[Path, Sequence[JudgedWindow]], Verdict]:
     """Windows as the detector lays them, each with the brightness of its middle picture, 0 to 1."""
 
-    def judge(path: Path) -> Verdict:
+    def judge(path: Path, begun: Sequence[JudgedWindow]) -> Verdict:
         info = decode.probe(path)
         windows = sampling.sliding_windows(info, 5.0, config.stride_s)
         middles = [int(w.start + w.length / 2) for w in windows]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from violence_detection.errors import UnreadableVideo, UserError
@@ -33,7 +33,7 @@ def _see(what: str) -> None:
             f.write(f"{what}\n")
 
 
-def load(config: PredictConfig) -> Callable[[Path], Verdict]:
+def load(config: PredictConfig) -> batch.Judge:
     _see("loading")
     happens = os.environ.get(LOADING)
     if happens == "crash":
@@ -41,7 +41,7 @@ def load(config: PredictConfig) -> Callable[[Path], Verdict]:
     if happens == "user":
         raise UserError("the weights are not here. Fetch them")
 
-    def judge(path: Path) -> Verdict:
+    def judge(path: Path, begun: Sequence[JudgedWindow]) -> Verdict:
         _see(path.name)
         text = path.read_text()
         if text == "crash":
@@ -62,7 +62,7 @@ def load(config: PredictConfig) -> Callable[[Path], Verdict]:
                 processes.beat()
             text = "0.5"
         if text == "long":
-            return _long(path, config)
+            return _long(path, config, begun)
         time.sleep(float(os.environ.get("STAND_IN_TAKES_S", "0")))
         p, _, warning = text.partition(" ")
         windows = (JudgedWindow(0.0, 5.0, float(p)), JudgedWindow(2.5, 7.5, 0.1))
@@ -74,11 +74,15 @@ def load(config: PredictConfig) -> Callable[[Path], Verdict]:
     return judge
 
 
-def _long(path: Path, config: PredictConfig) -> Verdict:
+def _long(path: Path, config: PredictConfig, begun: Sequence[JudgedWindow]) -> Verdict:
     windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, 0.9 if 24 <= i < 36 else 0.1) for i in range(120))
-    for first in range(0, 120, 16):
+    if begun:
+        assert tuple(begun) == windows[: len(begun)]
+        processes.tell(JudgingNews(tuple(begun), begun[-1].end_s, 600.0, before=True))
+    for first in range(len(begun), 120, 16):
         new = windows[first : first + 16]
-        time.sleep(0.01)
+        _see(f"from {first}")
+        time.sleep(float(os.environ.get("STAND_IN_TAKES_S", "0.01")))
         processes.tell(JudgingNews(new, new[-1].end_s, 600.0))
     return Verdict(str(path), windows, config.at(config.threshold), 600.0, 600.0, fps=25.0)
 

@@ -252,6 +252,28 @@ def test_a_long_video_says_how_far_it_is_and_its_events_as_they_come(place: Plac
     assert re.search(r"00\.mp4: +\d+%\|.*of 600 s, \d+\.\d times real time, \d+:\d+ left", said)
 
 
+def test_a_run_that_was_killed_goes_on_within_a_long_video(place: Place) -> None:
+    videos = place.videos(["long", "0.9", "crash"])
+    begun = place.folder / "out.json.begun.jsonl"
+    process = place.start(*videos, "--output", "out.json", STAND_IN_TAKES_S="0.2")
+    while not begun.is_file() or begun.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None, process.communicate()[1].decode()
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    known = 16 * begun.read_bytes().count(b"\n")
+    with begun.open("ab") as file:
+        file.write(b'{"key": "torn')
+    before = place.seen()
+    found, said = place.run(*videos, "--output", "out.json", code=1)
+    went_on = [int(line.split()[1]) for line in place.seen()[len(before) :] if line.startswith("from")]
+    assert went_on == list(range(known, 120, 16))
+    assert f"00.mp4: judged to {known * 5 // 60}:{known * 5 % 60:04.1f} by an earlier run" in said
+    assert not begun.exists(), "all that could be judged is"
+    undisturbed, _ = place.run(*videos, "--output", "other.json", code=1)
+    assert found == undisturbed
+
+
 def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) -> None:
     videos = place.videos(["0.9", "0.6"])
     first, said = place.run(*videos, "--output", "night", "--format", "table,csv,srt", code=0)

@@ -376,9 +376,38 @@ def test_damage_that_packets_do_not_tell_of_is_found_while_judging(
     packets, found = decode.packet_timing(clip), decode.probe(clip)
     assert not packets.agrees(found), "or there is nothing to find"
     verdict = two_backbones.judge(clip)
-    assert verdict == two_backbones._judge(clip, found)
+    assert verdict == two_backbones._judge(clip, found, ())
     assert verdict.windows[:4] == whole.windows[:4]
     assert (verdict.warning, verdict.duration_s) == (found.shortfall(), round(found.duration_s, 2))
+
+
+def test_windows_of_an_earlier_run_are_taken_and_the_others_get_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = timed_videos.write(tmp_path / "v.mp4", timed_videos.evenly(25 * 105, 25))
+    looked: list[int] = []
+
+    def look(images: np.ndarray) -> np.ndarray:
+        looked.append(len(images))
+        return stand_in.features_of(images)
+
+    judge = _stand_in_detector(tmp_path, monkeypatch, look)
+    whole = judge.judge(clip)
+    assert len(whole.windows) == len(looked) == 53
+    for known, again in ((53, 5), (48, 5), (47, 21), (15, 53), (0, 53)):
+        looked.clear()
+        assert judge.judge(clip, whole.windows[:known]) == whole
+        assert len(looked) == again, "whole batches of 16 are taken, and the last windows never"
+    # what lies otherwise is of another file, or of the time before its damage was found
+    other = [replace(w, start_s=w.start_s + 0.04) if i == 20 else w for i, w in enumerate(whole.windows)]
+    looked.clear()
+    assert judge.judge(clip, other) == whole
+    assert len(looked) == 53 - 16
+    profile = camera_profile.CameraProfile("model", 0.7, -0.5)
+    judge.profile = profile
+    assert judge.judge(clip, whole.windows[:32]) == replace(
+        profile.verdict(whole), events_by=whole.events_by, profile=profile.name
+    )
 
 
 def test_a_stream_that_ends_before_anything_could_be_judged_says_so(

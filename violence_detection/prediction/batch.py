@@ -19,10 +19,10 @@ from typing import Any
 from violence_detection.constants import OPERATING_POINTS
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import calibration, model_files, shipped
-from violence_detection.prediction import camera_profile, kept_windows, verdict_journal
+from violence_detection.prediction import begun_videos, camera_profile, kept_windows, verdict_journal
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
-from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.prediction.video_progress import VideoProgress
 from violence_detection.system import console, disks, own_files, redaction, storage, supervised
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
@@ -38,7 +38,9 @@ SILENCE_LIMIT_S = 120.0
 OUTPUT_NAME = "verdicts.json"
 _OUTPUT_TAKES = "--output takes a folder or a .json file; for the annotated video use --annotate FOLDER"
 
-Judge = Callable[[Path], Verdict]
+#: Judges a file, of which an earlier run may have judged the first windows.
+Judge = Callable[[Path, Sequence[JudgedWindow]], Verdict]
+_Asked = tuple[Path, tuple[JudgedWindow, ...]]
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,11 @@ def judge_all(
 ) -> Iterator[Verdict | UnreadableVideo]:
     """A verdict for each video, or the reason why there is none, in order. Each is logged as it comes.
 
-    `journal`: a file in which verdicts are kept as they come; what it has is not judged again. `load` gives the
-    function that judges, in a process of its own (load_judge). A video that takes this process down, or makes no
-    progress for SILENCE_LIMIT_S, is a failure of its own. Raises UserError where there is no such model or it cannot be
-    loaded, and OSError where the journal cannot be written.
+    `journal`: a file in which verdicts are kept as they come; what it has is not judged again. Beside it are the
+    windows of the video in hand, so that a long one goes on where it was (see begun_videos). `load` gives the function
+    that judges, in a process of its own (load_judge). A video that takes this process down, or makes no progress for
+    SILENCE_LIMIT_S, is a failure of its own. Raises UserError where there is no such model or it cannot be loaded, and
+    OSError where the journal cannot be written.
     """
     # told before anything is loaded
     if config.model is None:
@@ -117,9 +120,16 @@ def judge_all(
     progress = VideoProgress(events_by(config))
     with contextlib.ExitStack() as stack:
         kept = stack.enter_context(verdict_journal.kept(journal, config)) if journal else None
+        begun = stack.enter_context(begun_videos.kept(begun_videos.path_for(journal))) if journal else None
+
+        def tell(news: JudgingNews) -> None:
+            progress.tell(news)
+            if begun:
+                begun.tell(news)
+
         worker = stack.enter_context(
-            SupervisedWorker[Path, Verdict](
-                functools.partial(load or load_judge, config), SILENCE_LIMIT_S, progress.tell
+            SupervisedWorker[_Asked, Verdict](
+                functools.partial(_loaded, load or load_judge, config), SILENCE_LIMIT_S, tell
             )
         )
         if kept and (known := sum(kept.find(kept.key(p), p) is not None for p in paths)):
@@ -129,7 +139,7 @@ def judge_all(
             judged: Verdict | UnreadableVideo | None = kept.find(key, path) if kept else None
             if judged is None:
                 with progress.of(path):
-                    judged = _judge(worker, path)
+                    judged = _judge(worker, path, begun.begin(key) if begun else ())
             if profile and isinstance(judged, Verdict):
                 judged = profile.verdict(judged)
             if isinstance(judged, Verdict):
@@ -137,8 +147,9 @@ def judge_all(
                 judged = dataclasses.replace(judged, model=model, real_path=os.path.realpath(path))
             _say(judged)
             try:
-                if kept and key and isinstance(judged, Verdict):
+                if kept and begun and key and isinstance(judged, Verdict):
                     kept.keep(key, judged)
+                    begun.done(key)
             finally:  # on a full disk, too
                 yield judged
 
@@ -194,10 +205,17 @@ def profile_of(config: PredictConfig) -> CameraProfile | None:
     return camera_profile.read_for(config.profile, shipped.find(config.model), config)
 
 
-def _judge(worker: SupervisedWorker[Path, Verdict], path: Path) -> Verdict | UnreadableVideo:
+def _loaded(load: Callable[[PredictConfig], Judge], config: PredictConfig) -> Callable[[_Asked], Verdict]:
+    judge = load(config)
+    return lambda asked: judge(*asked)
+
+
+def _judge(
+    worker: SupervisedWorker[_Asked, Verdict], path: Path, begun: tuple[JudgedWindow, ...]
+) -> Verdict | UnreadableVideo:
     _have_ready(worker)
     try:
-        return worker(path)
+        return worker((path, begun))
     except UnreadableVideo as e:
         return e
     except WorkerLost as e:
@@ -208,7 +226,7 @@ def _judge(worker: SupervisedWorker[Path, Verdict], path: Path) -> Verdict | Unr
         return UnreadableVideo(path, supervised.fault(e, path))
 
 
-def _have_ready(worker: SupervisedWorker[Path, Verdict]) -> None:
+def _have_ready(worker: SupervisedWorker[_Asked, Verdict]) -> None:
     """Have the model loaded; a process that dies of it is tried once more, since memory may have been short."""
     with contextlib.suppress(WorkerLost):
         return worker.ready()

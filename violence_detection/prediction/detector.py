@@ -114,13 +114,16 @@ class Detector:
         ]
         return (first, [n for n in every if n not in first]) if first else (every, [])
 
-    def judge(self, path: Path | str) -> Verdict:
-        """Judge one video file. Raises UnreadableVideo naming it, and UserError for the address of a stream."""
+    def judge(self, path: Path | str, begun: Sequence[JudgedWindow] = ()) -> Verdict:
+        """Judge one video file. Raises UnreadableVideo naming it, and UserError for the address of a stream.
+
+        `begun`: its first windows, as an earlier run with these settings has judged them. They are not judged again.
+        """
         path = _file(path)
         try:
-            return self._judge(path, decode.packet_timing(path))
+            return self._judge(path, decode.packet_timing(path), begun)
         except decode.DecodesOtherwise:
-            return self._judge(path, decode.probe(path))
+            return self._judge(path, decode.probe(path), begun)
 
     def windows_of(self, path: Path | str, keep: Callable[[Inputs, np.ndarray], T]) -> list[T]:
         """What `keep` makes of the windows of a video file, which it is given some at a time, in their order.
@@ -169,12 +172,16 @@ class Detector:
         clip_id = storage.sha256_file(path)[:16] if self.config.tta > 1 else ""
         return window_pictures.of_file(path, found, windows, self.viewers, clip_id, self.views)
 
-    def _judge(self, path: Path, found: decode.VideoInfo | decode.PacketTiming) -> Verdict:
+    def _judge(
+        self, path: Path, found: decode.VideoInfo | decode.PacketTiming, begun: Sequence[JudgedWindow]
+    ) -> Verdict:
         info = found.info if isinstance(found, decode.PacketTiming) else found
         window_s = self.model.features.window_s
         every, windows = self._laid(path, found)
-        judged: list[JudgedWindow] = []
-        for some in self._at_work(self._seen(path, found, windows)):
+        judged = [self.profiled(window) for window in _judged_before(info, windows, begun)]
+        if judged:
+            processes.tell(JudgingNews(tuple(judged), judged[-1].end_s, info.duration_s, before=True))
+        for some in self._at_work(self._seen(path, found, windows[len(judged) :])):
             probabilities = self._probabilities(str(path), some)
             new = [
                 self.profiled(_judged(info, at_work.window, p))
@@ -344,6 +351,24 @@ class Detector:
 def _judged(info: decode.VideoInfo, window: sampling.Window, p: float | None) -> JudgedWindow:
     start_s = info.start_s + window.start / info.fps
     return JudgedWindow.of((start_s, start_s + window.length / info.fps), p)
+
+
+def _judged_before(
+    info: decode.VideoInfo, windows: Sequence[sampling.Window], begun: Sequence[JudgedWindow]
+) -> list[JudgedWindow]:
+    """Those of `begun` that need no judging, of the `windows` that the file has: the first ones, as far as they agree.
+
+    So many that the others are judged in the same company as without them. The last are always judged: whether a file
+    decodes as its packets say shows at its end.
+    """
+    alike = 0
+    for window, before in zip(windows, begun, strict=False):
+        now = _judged(info, window, None)
+        if (now.start_s, now.end_s) != (before.start_s, before.end_s):
+            break
+        alike += 1
+    taken = min(alike, len(windows) - 1) // _WINDOWS_AT_ONCE * _WINDOWS_AT_ONCE
+    return [window.as_judged() for window in begun[:taken]]
 
 
 def _judged_s(info: decode.VideoInfo, windows: Sequence[sampling.Window]) -> float:

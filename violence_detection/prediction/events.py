@@ -40,6 +40,10 @@ class JudgedWindow:
         """P(violent) as the model gave it."""
         return self.p_violent if self.p_model is None else self.p_model
 
+    def as_judged(self) -> JudgedWindow:
+        """The window as the model gave it, without what a camera profile has made of it."""
+        return JudgedWindow(self.start_s, self.end_s, self.p_judged, still=self.still)
+
     def record(self) -> dict[str, Any]:
         """As it is written; `p_model` stands there only where it is another, `still` where it is."""
         return {name: value for name, value in asdict(self).items() if value is not None}
@@ -300,8 +304,17 @@ class Verdict:
 
 @dataclass(frozen=True)
 class JudgingNews:
-    """Said while a video is judged: the windows that are new, up to which second, and of how many."""
+    """Said while a video is judged: the windows that are new, up to which second, and of how many.
+
+    `before`: an earlier run has judged them.
+    """
 
     windows: tuple[JudgedWindow, ...]
     done_s: float
     total_s: float
+    before: bool = False
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether more of the video is to come."""
+        return self.done_s < self.total_s - 0.5

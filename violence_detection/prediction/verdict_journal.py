@@ -115,9 +115,7 @@ class KeptVerdicts:
         if not verdict.early_exit:
             entry[EARLY_EXIT_KEY] = False
         # as the model gave them: which camera profile is applied is said anew by each run
-        entry["windows"] = [
-            JudgedWindow(w.start_s, w.end_s, w.p_judged, still=w.still).record() for w in verdict.windows
-        ]
+        entry["windows"] = [w.as_judged().record() for w in verdict.windows]
         self._record(key, entry)
         self._known[key] = entry
 

@@ -24,7 +24,7 @@ class VideoProgress:
 
     def __init__(self, events_by: EventConfig):
         self._events_by = events_by
-        self._path, self._since_s = Path(), 0.0
+        self._path, self._since_s, self._before_s = Path(), 0.0, 0.0
         self._bar: Any = None
         self._windows: list[JudgedWindow] = []
         self._said = 0
@@ -32,7 +32,7 @@ class VideoProgress:
     @contextmanager
     def of(self, path: Path) -> Iterator[None]:
         """While this video is judged."""
-        self._path, self._since_s = path, time.monotonic()
+        self._path, self._since_s, self._before_s = path, time.monotonic(), 0.0
         self._windows, self._said = [], 0
         try:
             yield
@@ -48,22 +48,28 @@ class VideoProgress:
         """
         while self._windows and self._windows[-1].start_s >= news.windows[0].start_s:
             self._windows.pop()
+        if news.before:
+            log.info("%s: judged to %s by an earlier run", self._path, minutes(news.done_s))
+            self._before_s = news.done_s
+        elif not self._windows:
+            self._before_s = 0.0
         self._windows += news.windows
-        if self._bar is None and not self._goes_on(news):
+        if self._bar is None and not news.goes_on:
             return
         if self._bar is None:
             self._bar = console.progress(
-                total=news.total_s, desc=self._path.name, bar_format=_BAR, position=1, leave=False
+                total=news.total_s,
+                initial=self._before_s,
+                desc=self._path.name,
+                bar_format=_BAR,
+                position=1,
+                leave=False,
             )
-        rate = news.done_s / max(time.monotonic() - self._since_s, 1e-3)
+        rate = (news.done_s - self._before_s) / max(time.monotonic() - self._since_s, 1e-3)
         self._bar.set_postfix_str(f"{rate:.1f} times real time", refresh=False)
         self._bar.update(min(news.done_s, news.total_s) - self._bar.n)  # its length may be stated too short
-        if self._goes_on(news):
+        if news.goes_on:
             self._say_events(news)
-
-    @staticmethod
-    def _goes_on(news: JudgingNews) -> bool:
-        return news.done_s < news.total_s - 0.5
 
     def _say_events(self, news: JudgingNews) -> None:
         by = self._events_by
