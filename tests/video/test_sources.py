@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import av
 import numbered_videos
@@ -329,3 +330,21 @@ def test_times_go_on_whatever_the_stamps_do() -> None:
     clock = demuxed_sources.StreamClock(0.071, 0.04)
     stamps = [None, None, 0.151, 0.191]
     assert [clock.time_s(stamp) for stamp in stamps] == pytest.approx([0.0, 0.04, 0.08, 0.12], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("picture", "time_s", "said"),
+    [
+        (np.zeros((90, 120), np.uint8), 0.0, r"Received: \(90, 120\) of uint8\. cv2\.cvtColor"),
+        (np.zeros((90, 120, 4), np.uint8), 0.0, r"Received: \(90, 120, 4\) of uint8"),
+        (np.zeros((90, 120, 3), np.float32), 0.0, r"Received: \(90, 120, 3\) of float32"),
+        (np.zeros((0, 120, 3), np.uint8), 0.0, r"Received: \(0, 120, 3\)"),
+        (None, 0.0, r"Received: \(\) of NoneType"),
+        (np.zeros((90, 120, 3), np.uint8), float("nan"), "in seconds from the beginning of its source"),
+    ],
+)
+def test_a_frame_of_a_source_of_ones_own_is_refused_where_it_is_none(
+    picture: Any, time_s: float, said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        sources.TimedFrame(time_s, picture)

@@ -6,6 +6,7 @@ within the rounding of its container, the same times, whichever way it comes.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from violence_detection.errors import SourceError
+from violence_detection.errors import SourceError, UserError
 from violence_detection.system import processes, redaction
 from violence_detection.video import decode
 
@@ -34,10 +35,25 @@ _NAMED = re.compile(r"([A-Za-z0-9][\w-]*)=(.+)", re.DOTALL)
 
 @dataclass(frozen=True, eq=False)
 class TimedFrame:
-    """A picture and when it is shown. `picture`: (H, W, 3) uint8 RGB; `time_s`: from the beginning of the source."""
+    """A picture and when it is shown. `picture`: (H, W, 3) uint8 RGB; `time_s`: from the beginning of the source.
+
+    Raises UserError for another kind of picture, and for a time that is no number.
+    """
 
     time_s: float
     picture: np.ndarray
+
+    def __post_init__(self) -> None:
+        shape, dtype = np.shape(self.picture), getattr(self.picture, "dtype", None)
+        if len(shape) != 3 or shape[2] != 3 or 0 in shape or dtype != np.uint8:
+            raise UserError(
+                "a frame of a source is a picture (height, width, 3) of uint8, in RGB. Received: "
+                f"{shape} of {dtype or type(self.picture).__name__}. cv2.cvtColor makes RGB of other pictures"
+            )
+        if not math.isfinite(self.time_s):
+            raise UserError(
+                f"a frame's time is in seconds from the beginning of its source. Received: {self.time_s}"
+            )
 
 
 class Source(Protocol):
