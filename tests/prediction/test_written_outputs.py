@@ -19,7 +19,7 @@ import pytest
 import small_videos
 import timed_videos
 
-from violence_detection.errors import UserError
+from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import annotated_video, event_clips, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -273,6 +273,35 @@ def _judge(config: OutputConfig, verdict: Verdict) -> None:
 
 def _there(folder: Path) -> dict[Path, bytes]:
     return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != RECORD_NAME}
+
+
+@pytest.mark.parametrize("other", [{"duration_s": 12.5}, {"fps": 12.5}])
+def test_another_video_that_has_the_path_of_the_judged_one_is_not_taken_for_it(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    verdict = _verdict(_numbered(tmp_path / "v.avi"), [0.9, 0.1], 12.0)
+    show = written_outputs.load_shower(
+        OutputConfig(clips=tmp_path / "clips"), {"--clips": {verdict.path: "v"}}
+    )
+    with pytest.raises(
+        UnreadableVideo, match=r"another video than the one that was judged.*it has 12 s at 10\."
+    ):
+        show(dataclasses.replace(verdict, **other))
+    assert not (tmp_path / "clips").exists()
+    assert show(verdict)
+
+
+def test_a_video_whose_packets_say_otherwise_is_known_by_what_decodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was judged, when that showed."""
+    verdict = _verdict(_numbered(tmp_path / "v.avi"), [0.9, 0.1], 12.0)
+    packets = decode.packet_timing(Path(verdict.path))
+    wrong = dataclasses.replace(packets, info=dataclasses.replace(packets.info, n_frames=140))
+    monkeypatch.setattr(decode, "packet_timing", lambda path: wrong)
+    written_outputs._check_is_judged(verdict)
+    with pytest.raises(UnreadableVideo, match="has 12 s at 10"):
+        written_outputs._check_is_judged(dataclasses.replace(verdict, duration_s=14.0 - 0.1))
 
 
 @pytest.mark.parametrize("flag", ["annotate", "clips", "timeline"])

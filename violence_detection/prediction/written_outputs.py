@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -231,6 +232,7 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
 
     def show(verdict: Verdict) -> list[str]:
         made_of = _made_of(verdict, config)
+        _check_is_judged(verdict)
         wrote: list[Path] = []
         if config.annotate:
             path = config.annotate / f"{names['--annotate'][verdict.path]}.annotated.mp4"
@@ -270,6 +272,7 @@ def load_explainer(
         name, made_of = names[verdict.path], storage.stable_hash([_made_of(verdict, config), model])
         wanted, written = explanation.explained_windows(verdict, config.explain_most), WrittenFiles(folder)
         missing = []
+        _check_is_judged(verdict)
         for what, window in wanted:
             path = folder / formats.explanation_name(name, what)
             record = path.with_suffix(".json")
@@ -309,6 +312,28 @@ def _made_of(verdict: Verdict, config: OutputConfig) -> str:
     # Kept by an earlier version, a verdict does not say these: what was made of it looks the same.
     shown = {name: value for name, value in asdict(verdict).items() if name not in _NOT_SHOWN}
     return storage.stable_hash([_VERSION, shown, config.clip_margin_s, of_file], digits=32)
+
+
+def _check_is_judged(verdict: Verdict) -> None:
+    """Raise UnreadableVideo where the file that is there now is another video, told by its length and rate.
+
+    Kept windows are of the video that was judged. By its path another may be found: in another folder, or in its place.
+    """
+    from violence_detection.video import decode  # heavy, for the processes that make pictures
+
+    path = Path(verdict.path)
+    judged = verdict.duration_s, round(verdict.fps, 2)
+    found: tuple[float, float] = (0.0, 0.0)
+    for look in (lambda: decode.packet_timing(path).info, lambda: decode.probe(path)):
+        info = look()
+        found = round(info.duration_s, 2), round(info.fps, 2)
+        if math.isclose(found[0], judged[0], abs_tol=0.02) and found[1] == (judged[1] or found[1]):
+            return
+    raise UnreadableVideo(
+        path,
+        f"it is another video than the one that was judged, of {judged[0]:g} s at {judged[1]:g} frames a second: it "
+        f"has {found[0]:g} s at {found[1]:g}. Judge it, or give the judged one this path",
+    )
 
 
 def _where_it_was(verdict: Verdict) -> str:
