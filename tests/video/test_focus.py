@@ -227,13 +227,14 @@ def test_what_a_closer_look_goes_by_is_made_once_where_a_viewer_has_frames_of_it
     frame = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     own = Viewer(focus.CLOSER_GREY, PLAIN, closer_look=True)
     kept = window_pictures.keeper([own])(frame)
+    kept[own.kept_as]  # as that viewer asks for it
     alone = pictures.NearFrame(frame)
     resized: list[tuple[int, ...]] = []
     resize = pictures.resize
 
-    def noted(picture: np.ndarray, size: int) -> np.ndarray:
+    def noted(picture: np.ndarray, size: int, half: np.ndarray | None = None) -> np.ndarray:
         resized.append(picture.shape)
-        return resize(picture, size)
+        return resize(picture, size, half)
 
     monkeypatch.setattr(pictures, "resize", noted)
     np.testing.assert_array_equal(kept[window_pictures.NEAR].grey, alone.grey)

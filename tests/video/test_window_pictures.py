@@ -70,6 +70,41 @@ def test_a_frame_is_shrunk_to_the_sizes_that_are_asked_of_it(
     assert len([*seen.whole_frames()]) == len(seen._frames)
 
 
+def test_a_frame_that_is_kept_as_it_is_is_shrunk_when_somebody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And looks the same; a larger one is shrunk at once, in all sizes, as long as nobody says which are needed."""
+    viewers = [
+        Viewer(16, CONFIG, closer_look=True),
+        Viewer(24, replace(CONFIG, streams=("rgb", "crop"), letterbox=True), closer_look=True),
+    ]
+    rng = np.random.default_rng(0)
+    small, large = (rng.integers(0, 255, (360, width, 3), np.uint8) for width in (640, 642))
+    sizes = [viewer.kept_as for viewer in viewers]
+    of_large = window_pictures.keeper(viewers)(large)
+    assert set(of_large) == {*sizes, window_pictures.NEAR}
+    at_once = window_pictures.keeper(viewers, to_change=True)(small)
+    counted = _Counted()
+    makers = pictures.keeper
+    monkeypatch.setattr(pictures, "keeper", counted)
+    kept = window_pictures.keeper(viewers)(small)
+    assert not kept
+    assert not counted.made
+    for kept_as, viewer in zip(sizes, viewers, strict=True):
+        for _ in range(2):
+            kept[kept_as]
+        assert counted.made.pop(viewer.size) == 1, "once"
+    assert kept[window_pictures.NEAR].picture is small
+    monkeypatch.setattr(pictures, "keeper", makers)
+    kept = window_pictures.keeper(viewers)(small)
+    np.testing.assert_array_equal(kept[sizes[0]], at_once[sizes[0]])
+    for picture, same in zip(
+        kept[sizes[1]], at_once[sizes[1]], strict=True
+    ):  # of the stream crop there are two
+        np.testing.assert_array_equal(picture, same)
+    np.testing.assert_array_equal(kept[window_pictures.NEAR].grey, at_once[window_pictures.NEAR].grey)
+    with pytest.raises(KeyError):
+        kept[99, 0, False]
+
+
 def test_a_frame_can_take_the_place_of_another_in_every_size(tmp_path: Path) -> None:
     """As an explanation has it: frames that some viewer never looks at stand in for those that it does."""
     few, many = replace(CONFIG, frames=3), replace(CONFIG, frames=24, span_s=0.5)

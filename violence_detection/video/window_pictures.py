@@ -43,20 +43,23 @@ class Viewer:
         return pictures.draws_of(clip_id, variants, self.config)
 
 
-def keeper(viewers: Sequence[Viewer]) -> Callable[..., Kept]:
+def keeper(viewers: Sequence[Viewer], to_change: bool = False) -> Callable[..., Kept]:
     """What is kept of a frame (H, W, 3) uint8: it is shrunk at once, so that memory stays small.
 
-    What is returned takes a frame and, where it is known, in which sizes it will be asked for: few frames are looked at
-    by all viewers. The smallest is always there.
+    One that a closer look keeps as it is, is shrunk when somebody asks, but with `to_change`: then it is there in all
+    sizes. What is returned takes a frame and, where it is known, in which sizes it will be asked for: few frames are
+    looked at by all viewers. The smallest is always there.
     """
     makers = {viewer.kept_as: pictures.keeper(viewer.size, viewer.config) for viewer in viewers}
     always = _plainest(viewers)
     looks_closer = any(viewer.closer_look for viewer in viewers)
 
     def keep(frame: np.ndarray, asked: Collection[KeptAs] | None = None) -> Kept:
+        side = max(frame.shape[:2])
+        if looks_closer and side <= pictures.NEAR_SIDE and not to_change:
+            return _Whole(frame, makers)
         # of a large frame halving is most of the work, and all begin with it
-        is_large = looks_closer and max(frame.shape[:2]) >= 2 * pictures.NEAR_SIDE
-        half = pictures.halved(frame) if is_large else None
+        half = pictures.halved(frame) if looks_closer and side >= 2 * pictures.NEAR_SIDE else None
         kept: dict[KeptAs, Any] = {
             kept_as: makers[kept_as](frame, half)
             for kept_as in (makers if asked is None else {*asked, always})
@@ -66,6 +69,25 @@ def keeper(viewers: Sequence[Viewer]) -> Callable[..., Kept]:
         return kept
 
     return keep
+
+
+class _Whole(dict[KeptAs, Any]):
+    """What is kept of a frame that is kept as it is: each size is made when somebody asks.
+
+    Most frames of a quiet camera nobody asks for in most sizes.
+    """
+
+    def __init__(self, frame: np.ndarray, makers: Mapping[KeptAs, Callable[..., Any]]):
+        self._frame, self._makers = frame, makers
+
+    def __missing__(self, kept_as: KeptAs) -> Any:
+        if kept_as == NEAR:
+            small = self[_AS_CLOSER] if _AS_CLOSER in self._makers else None
+            made: Any = pictures.NearFrame(self._frame, small)
+        else:
+            made = self._makers[kept_as](self._frame)
+        self[kept_as] = made
+        return made
 
 
 def _plainest(viewers: Sequence[Viewer]) -> KeptAs:
@@ -170,7 +192,7 @@ def of_file(
     found = info.info if isinstance(info, decode.PacketTiming) else info
     plans: list[WindowPlan] = []  # those that are decoded, few at a time
     asked: list[Mapping[KeptAs, frozenset[int]]] = []  # in which sizes each of them asks for frames
-    keep = keeper(viewers)
+    keep = keeper(viewers, to_change)
 
     def groups() -> Iterator[frozenset[int]]:
         for window in windows:
