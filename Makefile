@@ -1,6 +1,7 @@
 # make demo      environment, sample clips, all steps, report: a few minutes on two CPU cores
 # make demo-real the same on real clips: downloads Surveillance Camera Fight (92 MB, no account needed)
-# make test      environment, lint, types and tests
+# make test      environment, tests
+# make lint      environment, format, types, and what imports what
 # make roadmap DATA_ROOT=/workspace/data     the six steps with the roadmap's settings, on a pod
 # make ship-fast DATA_ROOT=DIR      the model `fast` again, from the clips in DIR/raw; ship-accurate: the model `accurate`
 # make retrain-fast DATA_ROOT=DIR   the recipe of `fast` on the train part of the clips in DIR/raw, and its accuracy on val

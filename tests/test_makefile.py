@@ -121,3 +121,11 @@ def test_cleaning_removes_the_demos_alone(work: Path) -> None:
     subprocess.run(["make", "clean", "DEMO=my demo"], cwd=work, check=True, capture_output=True)
     left = {path.name for path in work.iterdir() if path.is_dir() and not path.name.startswith(".")}
     assert left == {"my", "demo", "demo-real"}
+
+
+def test_help_names_what_there_is_and_what_it_does(work: Path) -> None:
+    done = subprocess.run(["make"], cwd=work, capture_output=True, text=True, check=True)
+    said = {line.split()[1]: line for line in done.stdout.splitlines() if line.startswith("make ")}
+    assert said.keys() >= {"demo", "demo-real", "test", "lint", "roadmap", "ship-fast", "retrain-fast"}
+    assert "types" in said["lint"]
+    assert "types" not in said["test"], "they are looked at by make lint"

@@ -464,6 +464,17 @@ def test_a_class_without_a_clip_ends_it_before_anything_is_read(
     assert not (root / "combined_all" / "manifest.csv").exists()
 
 
+def test_a_class_without_a_clip_is_looked_for_where_ones_own_clips_lie(tmp_path: Path) -> None:
+    """With no data root yet, as with the first command of the guide to one's own clips."""
+    mine = tmp_path / "mine"
+    for folder in ("fights", "noFights"):
+        (mine / folder).mkdir(parents=True)
+        (mine / folder / "1.mp4").write_bytes(b"never read")
+    with pytest.raises(UserError) as told:
+        combine.run(CombineConfig(data_root=tmp_path / "data", own=(f"mine={mine}",), caches=False))
+    assert str(told.value).startswith(f"no nonfight clip below {mine}. Found: 1 fight clips")
+
+
 def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "raw").mkdir()
     with pytest.raises(UserError, match="download_all_violence_datasets"):

@@ -57,6 +57,28 @@ def test_six_models_are_made_and_judge_without_a_word_of_tensorflow() -> None:
     assert done.stderr == ""
 
 
+def test_features_in_half_precision_are_judged_without_a_word_of_tensorflow() -> None:
+    """As by an evaluation, which sets up no devices. CPUs that compute float16 have no word said of it in any case."""
+    model = "heads.build('average', {'a.rgb': (4, 5)}, HeadConfig(projection=4))"
+    judge = f"heads.predict({model}, {{'a.rgb': np.zeros((3, 4, 5), np.float16)}})"
+    looked = "from violence_detection.system import tensorflow_start; tensorflow_start.gpus()"
+    assert _python(_JUDGE.partition("for _ in")[0] % looked + judge).stderr == ""
+
+
+def test_an_adapted_head_is_written_without_a_word_of_tensorflow(tmp_path: Path) -> None:
+    """Nothing before it, in a run with --adapt, need have met TensorFlow."""
+    program = f"""
+import pathlib, numpy as np
+from violence_detection.models import adapted_model, light_heads
+of = np.ones((1, 5), np.float32)
+head = light_heads.KernelHead({{"i3d_actions.rgb": of}}, {{"i3d_actions.rgb": of[0, 0]}}, of[0, :1], of[0, 0])
+record = {{"head": {{}}, "inputs": {{"i3d_actions.rgb": [4, 5]}}}}
+file = pathlib.Path({str(tmp_path)!r}, "best_model.safetensors")
+adapted_model._write_head(adapted_model.KernelMember(file, head, record), head, file)
+"""
+    assert _python(program).stderr == ""
+
+
 def test_a_model_is_loaded_without_a_word_of_tensorflow(tmp_path: Path) -> None:
     damaged = tmp_path / "x.keras"
     damaged.touch()

@@ -87,7 +87,7 @@ class EnsembleConfig(BaseConfig):
     closer_look: bool = option(
         False,
         "where what moves fills a small part of the picture, that part is looked at as well, larger, for people far "
-        "away; held-out clips are judged so, and the final fit judges so. For --final, --cross-validate and "
+        "away; held-out clips are judged so, and the final fit judges so. For --final, --all-clips and "
         "--leave-one-dataset-out",
     )
     fine_tune_hard: bool = option(

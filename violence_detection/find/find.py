@@ -123,8 +123,12 @@ def require_both_classes(counts: Mapping[str, int], found: Inventory) -> None:
     sets = ", ".join(sorted({d.dataset for d in found.datasets})) or "none"
     without = len(found.unlabelled) + sum(found.unknown.values())
     refused = "".join(f" {f['path']}: {f['reason']}." for f in found.unlisted)
+    places = [
+        *found.roots,
+        *(d.root for d in found.datasets if d.own),
+    ]  # of one's own clips alone there is no root
     raise UserError(
-        f"no {' and no '.join(missing)} clip below {', '.join(str(r) for r in found.roots)}. Found: {there} "
+        f"no {' and no '.join(missing)} clip below {', '.join(map(str, places))}. Found: {there} "
         f"(data sets: {sets}), and {without} videos without a label.{refused} Looked for were the published data sets "
         "by their layout, and one's own clips where --own names them: clips of a class stand in its folder (fight, "
         "nonfight, or as --labels says). Add what is missing, or use the commands printed above: a model learns "

@@ -20,7 +20,7 @@ from typing import Any
 from violence_detection.errors import UserError
 from violence_detection.models import calibration, model_files
 from violence_detection.models.light_heads import KernelHead, kernel_head
-from violence_detection.system import disks, locks, storage
+from violence_detection.system import disks, locks, storage, tensorflow_start
 from violence_detection.training import model_record, run_folder, trained_clips
 from violence_detection.training.config import KERNEL, HeadConfig
 
@@ -149,6 +149,7 @@ def _write_head(member: KernelMember, head: KernelHead, file: Path) -> None:
     """The weights, and the record with as many landmarks as they have."""
     from violence_detection.training import heads, saved_heads  # Keras
 
+    tensorflow_start.gpus()  # the first look at the devices
     record = {**member.record, "head": {**member.record["head"], "landmarks": len(head.kernel)}}
     shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     built = heads.build(KERNEL, shapes, HeadConfig(**record["head"]))

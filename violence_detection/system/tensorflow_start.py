@@ -25,6 +25,8 @@ from types import ModuleType
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 #: There is one stderr for all threads. A start may begin another.
 _one_at_a_time = threading.RLock()
+#: What TensorFlow remarks on the first pipeline that it puts in order, and on the first float16.
+_REMARKS = r"E\d{4} .*(NodeDef mentions attribute use_unbounded|oneDNN supports DT_HALF only)"
 #: Keras makes a function of the same code for every model. TensorFlow takes them for one that is traced again.
 _RETRACING = re.compile(
     r"calls to <function TensorFlowTrainer\.make_\w+_function.* triggered tf\.function retracing"
@@ -62,13 +64,22 @@ def make_deterministic() -> None:
     import tensorflow as tf
 
     tf.config.experimental.enable_op_determinism()
-    # TensorFlow remarks on the first pipeline that it puts in order, and on the first float16: let that be these.
-    with _without_start_lines(
-        r"E\d{4} .*(NodeDef mentions attribute use_unbounded|oneDNN supports DT_HALF only)"
-    ):
-        tf.zeros(1, tf.float16)
+    have_halves()
+    with _without_start_lines(_REMARKS):  # the first pipeline: let that be this one
         numbers = tf.data.Dataset.range(1)
         list(numbers.map(lambda i: tf.py_function(abs, [i], tf.int64), num_parallel_calls=tf.data.AUTOTUNE))
+
+
+@functools.cache
+def have_halves() -> None:
+    """Have TensorFlow meet float16, of which it has a word to say, before the first work with it.
+
+    Called once the devices are what they are to be.
+    """
+    import tensorflow as tf
+
+    with _without_start_lines(_REMARKS):
+        tf.zeros(1, tf.float16)
 
 
 class _QuietStart(importlib.abc.MetaPathFinder):

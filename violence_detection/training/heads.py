@@ -17,6 +17,7 @@ from keras import layers, ops
 
 from violence_detection.backbones import registry
 from violence_detection.features import key
+from violence_detection.system import tensorflow_start
 from violence_detection.training.config import ARCHITECTURES as ARCHITECTURES
 from violence_detection.training.config import KERNEL as KERNEL
 from violence_detection.training.config import LEAST_LENGTH, PICTURES_OF, HeadConfig
@@ -260,6 +261,7 @@ def predict(model: keras.Model, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
     """P(fight) for inputs name -> (N, T, C), of which a head takes its own. Returns (N,) float64 in [0, 1]."""
     from violence_detection.training import training_faults
 
+    tensorflow_start.have_halves()  # features are float16
     inputs = own_inputs(model, inputs)
     count = len(next(iter(inputs.values())))
 
