@@ -532,6 +532,23 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
 def test_a_part_without_a_class_is_said_before_anything_is_extracted(
+@pytest.mark.parametrize(
+    ("setting", "goes_with"),
+    [
+        ({"hard_below": 0.9}, "fine_tune_hard"),
+        ({"hard_share": 0.2}, "fine_tune_hard"),
+        ({"hard_learning_rate": 1e-5}, "fine_tune_hard"),
+        ({"hard_epochs": 3}, "fine_tune_hard"),
+        ({"early_exit_below": 0.2}, "early_exit"),
+    ],
+)
+def test_a_setting_of_what_is_not_asked_for_is_refused(setting: Mapping[str, Any], goes_with: str) -> None:
+    with pytest.raises(UserError, match=f"goes with --{goes_with.replace('_', '-')}"):
+        run_checks.check(EnsembleConfig(**setting))
+    asked: Mapping[str, Any] = {"early_exit": "gru"} if goes_with == "early_exit" else {goes_with: True}
+    run_checks.check(EnsembleConfig(**setting, **asked))
+
+
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: EnsembleConfig
 ) -> None:
     rows = pd.DataFrame(
