@@ -351,8 +351,10 @@ def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
     fitted, _ = temperature.fit((oof.label == "fight").to_numpy(), oof.p_violent.to_numpy())
     assert found.temperature == pytest.approx(fitted) == said["temperature"]
     assert set(found.operating_points) == {"balanced", "low_false_alarm", "high_recall"}
-    for folder in ("fold_0", "fold_1", "folds", "average"):
-        assert calibration.read(output / folder).described().startswith("not calibrated")
+    for folder in ("fold_0", "fold_1", "folds"):
+        assert calibration.read(output / folder).described().startswith("not calibrated: models of folds are")
+    for folder in ("average", "fold_0/average"):
+        assert "members are left as they are" in calibration.read(output / folder).described()
     # those tuned on what is hard are others than the folds' models
     assert "the selection part" in calibration.read(output / "hard").described()
     model = trained_model.load(output)
@@ -530,8 +532,6 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
         run_checks.check(config)
 
 
-@pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
-def test_a_part_without_a_class_is_said_before_anything_is_extracted(
 @pytest.mark.parametrize(
     ("setting", "goes_with"),
     [
@@ -549,6 +549,8 @@ def test_a_setting_of_what_is_not_asked_for_is_refused(setting: Mapping[str, Any
     run_checks.check(EnsembleConfig(**setting, **asked))
 
 
+@pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
+def test_a_part_without_a_class_is_said_before_anything_is_extracted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: EnsembleConfig
 ) -> None:
     rows = pd.DataFrame(
