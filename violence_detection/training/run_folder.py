@@ -194,6 +194,8 @@ def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Tr
         if not overwrite:
             raise refusal(folder, record)
         clear(folder)
+    for below in (folder, folder / CHECKPOINT_FOLDER):  # what runs that were killed have left half written
+        storage.remove_abandoned(below)
     # also of a run that goes on: an engine may have joined meanwhile; that of a finished one has its calibration
     if not (folder / RESULT_NAME).is_file():
         storage.write_json(path, record)
