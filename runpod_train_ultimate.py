@@ -28,8 +28,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     train = cli.build(TrainConfig, args)
     if args.check:
-        from violence_detection.training import pod_check  # heavy imports only now
+        from violence_detection.features import feature_tasks  # heavy imports only now
+        from violence_detection.training import pod_check
 
+        feature_tasks.asked_for(cli.build(FeatureTaskConfig, args), "--check")
         how, features = cli.build(ExtractConfig, args), cli.build(FeatureConfig, args)
         found = pod_check.run(how, features, train.epochs)
         cli.print_summary(found)

@@ -123,6 +123,11 @@ def test_a_name_that_explains_nothing_is_said(tmp_path: Path) -> None:
     assert any("violance" in w and "normal" not in w for w in found.warnings)
 
 
+def test_labels_without_clips_of_ones_own_are_refused() -> None:
+    with pytest.raises(UserError, match=r"--labels fight=Streit would do nothing.*--own NAME=PATH"):
+        read(labels=("fight=Streit",))
+
+
 def test_a_sub_folder_is_a_source_and_the_same_one_below_both_classes(tmp_path: Path) -> None:
     touch(
         tmp_path, "fight/cam1/a.mp4", "fight/cam1/night/b.mp4", "nonfight/cam1/c.mp4", "nonfight/cam2/c.mp4"

@@ -351,8 +351,10 @@ def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
     fitted, _ = temperature.fit((oof.label == "fight").to_numpy(), oof.p_violent.to_numpy())
     assert found.temperature == pytest.approx(fitted) == said["temperature"]
     assert set(found.operating_points) == {"balanced", "low_false_alarm", "high_recall"}
-    for folder in ("fold_0", "fold_1", "folds", "average"):
-        assert calibration.read(output / folder).described().startswith("not calibrated")
+    for folder in ("fold_0", "fold_1", "folds"):
+        assert calibration.read(output / folder).described().startswith("not calibrated: models of folds are")
+    for folder in ("average", "fold_0/average"):
+        assert "members are left as they are" in calibration.read(output / folder).described()
     # those tuned on what is hard are others than the folds' models
     assert "the selection part" in calibration.read(output / "hard").described()
     model = trained_model.load(output)
@@ -528,6 +530,23 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(UserError, match=says):
         run_checks.check(config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "goes_with"),
+    [
+        ({"hard_below": 0.9}, "fine_tune_hard"),
+        ({"hard_share": 0.2}, "fine_tune_hard"),
+        ({"hard_learning_rate": 1e-5}, "fine_tune_hard"),
+        ({"hard_epochs": 3}, "fine_tune_hard"),
+        ({"early_exit_below": 0.2}, "early_exit"),
+    ],
+)
+def test_a_setting_of_what_is_not_asked_for_is_refused(setting: Mapping[str, Any], goes_with: str) -> None:
+    with pytest.raises(UserError, match=f"goes with --{goes_with.replace('_', '-')}"):
+        run_checks.check(EnsembleConfig(**setting))
+    asked: Mapping[str, Any] = {"early_exit": "gru"} if goes_with == "early_exit" else {goes_with: True}
+    run_checks.check(EnsembleConfig(**setting, **asked))
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])

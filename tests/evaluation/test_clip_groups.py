@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +87,27 @@ def test_clips_are_looked_at_once_and_a_large_set_in_part(
     for path in (tmp_path / "val").iterdir():
         path.unlink()
     assert clip_groups.looks_of(rows, tmp_path, tmp_path, 5.0, 1) == seen
+
+
+@pytest.mark.parametrize("fails", ["opened", "written"])
+def test_a_disk_that_takes_no_notes_costs_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fails: str
+) -> None:
+    for seed in range(2):
+        small_videos.write(tmp_path / f"val/{seed}.avi", seed)
+    rows = pd.DataFrame({"clip_id": list("ab"), "path": ["val/0.avi", "val/1.avi"]})
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextlib.contextmanager
+    def journal(_: Path) -> Iterator[Callable[..., None]]:
+        if fails == "opened":
+            refused()
+        yield refused
+
+    monkeypatch.setattr(clip_groups.storage, "appending_journal", journal)
+    seen = clip_groups.looks_of(rows, tmp_path, tmp_path, 5.0, 1)
+    assert all(seen[clip].brightness is not None for clip in "ab")
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert "clip_looks.jsonl cannot be written (No space left on device)" in said

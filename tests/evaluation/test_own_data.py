@@ -89,6 +89,11 @@ def test_a_folder_of_new_clips_is_measured_by_source(root: Path, new: Path, tmp_
     assert (scored.overlap.touched, scored.failures) == (0, [])
 
 
+def test_labels_without_clips_of_ones_own_look_at_nothing(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--labels fight=Streit would do nothing"):
+        measure(root, tmp_path / "report", labels=("fight=Streit",))
+
+
 def test_the_report_says_what_it_rests_on_and_what_it_could_not_compute(
     root: Path, new: Path, tmp_path: Path
 ) -> None:

@@ -99,6 +99,14 @@ def test_check_says_what_is_not_ready_and_trains_nothing(tmp_path: Path) -> None
     assert not (tmp_path / "models_ultimate").exists()
 
 
+@pytest.mark.parametrize("task", ["--prune", "--features-only", "--preview=2"])
+def test_a_check_beside_a_task_is_refused(tmp_path: Path, task: str) -> None:
+    arguments = ("--check", task, "--data-root", tmp_path, "--log-dir", tmp_path)
+    done = warm_start.run(ROOT / "runpod_train_ultimate.py", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--check and {task.partition('=')[0]} are tasks of their own" in done.stderr
+
+
 def test_a_preset_sets_the_defaults_that_help_shows() -> None:
     command = [sys.executable, str(ROOT / "runpod_train_ultimate.py"), "--help"]
     text = {

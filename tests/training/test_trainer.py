@@ -111,6 +111,20 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
             np.testing.assert_array_equal(a, b)
 
 
+def test_what_killed_runs_left_half_written_goes_when_one_goes_on(tmp_path: Path) -> None:
+    nobody, machine = 2**22 + 1, storage.machine()  # no process has a number beyond 2**22
+    left = [
+        tmp_path / f".best_model.{machine}.{nobody}-1.tmp.keras",
+        tmp_path / "checkpoint" / f".epoch-00003.{machine}.{nobody}-1.tmp.keras",
+    ]
+    being_written = tmp_path / "checkpoint" / f".epoch-00004.{machine}.{os.getpid()}-1.tmp.keras"
+    being_written.parent.mkdir()
+    for path in (*left, being_written):
+        path.touch()
+    run_folder.claim_folder(tmp_path, {"train": {}}, overwrite=False)
+    assert [path.exists() for path in (*left, being_written)] == [False, False, True]
+
+
 def test_event_files_hold_the_four_curves_of_both_parts(undisturbed: Path) -> None:
     history = _history(undisturbed)
     for part, prefix in (("train", ""), ("selection", "selection_")):

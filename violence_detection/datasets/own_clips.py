@@ -69,9 +69,14 @@ def read_all(
     the flag that a value was given with, for messages.
 
     A file that two sets or rows have is taken once, and not at all where they call it both. Raises UserError for
-    what is no such set, and for names that are not free.
+    what is no such set, for names that are not free, and for --labels without a set.
     """
     labels = own_labels.parse(config.labels)
+    if config.labels and not config.own:
+        raise UserError(
+            f"--labels {' '.join(config.labels)} would do nothing: it says what folders of your own clips mean, and "
+            "none are named. Add --own NAME=PATH"
+        )
     sets: list[OwnSet] = []
     met: set[str] = set()
     for name, origin in _named(config.own, published, flag_of):

@@ -20,7 +20,7 @@ from violence_detection.evaluation import calibrate, scoring
 from violence_detection.evaluation.calibrate import CalibrationBasis, Exiting
 from violence_detection.models import averaging, trained_model
 from violence_detection.models.averaging import Averaging
-from violence_detection.models.calibration import Calibration
+from violence_detection.models.calibration import OF_FOLDS, Calibration
 from violence_detection.system import storage
 from violence_detection.training import heads, run_folder, trained_clips
 from violence_detection.training.config import takes
@@ -101,7 +101,7 @@ def write(
     if mined is not None:
         tuned_on[trained_clips.MINED] = mined
     by_member = {part.name: p for part, p in zip(parts, p_fight, strict=True)}
-    found = own = None
+    found, own = OF_FOLDS, None
     if calibrated and averaged.in_logits:
         told = out_of_fold.member_temperatures if out_of_fold else None
         own = told or calibrate.member_temperatures(selection.rows, by_member)
@@ -145,7 +145,7 @@ def write_listed(
     weights: Sequence[float],
     weighting: dict[str, object],
     tuned_on: Mapping[str, pd.DataFrame],
-    calibration: Calibration | None = None,
+    calibration: Calibration = OF_FOLDS,
     further: Mapping[str, object] | None = None,
     temperatures: Sequence[float] | None = None,
     averaged: Averaging = averaging.PLAIN,
@@ -175,8 +175,7 @@ def write_listed(
         record[averaging.EARLY_EXIT_KEY] = exits
     if closer_look:
         record[averaging.CLOSER_LOOK_KEY] = True
-    if calibration is not None:
-        record[run_folder.CALIBRATION_KEY] = calibration.record()
+    record[run_folder.CALIBRATION_KEY] = calibration.record()
     storage.write_json(folder / run_folder.ENSEMBLE_NAME, record)
 
 

@@ -198,7 +198,7 @@ def finished(job: TrainingJob) -> Trained | None:
         return None  # what is wrong with it, `_check` says
     found = run_folder.read_object(config)
     labels = found.get(run_folder.LABELS_KEY, job.labels_sha256)
-    if found.get("job") != job.key or labels != job.labels_sha256:
+    if found.get(run_folder.JOB_KEY) != job.key or labels != job.labels_sha256:
         return None
     return run_folder.read_result(result)
 
@@ -211,7 +211,7 @@ def _check(job: TrainingJob, replicas: int) -> None:
     if not job.overwrite and (wrong := damaged_run.fault(job.folder)):
         raise damaged_run.refusal(wrong)
     if not job.overwrite and config.is_file():
-        is_other = run_folder.read_object(config).get("job") != job.key
+        is_other = run_folder.read_object(config).get(run_folder.JOB_KEY) != job.key
         # one that was begun: whether all the rest is the same too, which needs its clips, but not their features
         record = _record(job, job.pool.data(job.fold, False))
         if is_other or run_folder.holds_another(job.folder, record):
@@ -229,7 +229,7 @@ def _record(job: TrainingJob, data: Data) -> dict[str, Any]:
     record = trainer.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
     if job.plan:
         record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
-    return {**record, **job.given, "job": job.key, run_folder.LABELS_KEY: job.labels_sha256}
+    return {**record, **job.given, run_folder.JOB_KEY: job.key, run_folder.LABELS_KEY: job.labels_sha256}
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:

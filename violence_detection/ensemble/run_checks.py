@@ -19,6 +19,14 @@ from violence_detection.training import fine_tuning, heads, training_data
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, takes
 from violence_detection.video import augment
 
+#: Settings that only mean something with another one.
+_ONLY_WITH = {
+    "hard_below": "fine_tune_hard",
+    "hard_share": "fine_tune_hard",
+    "hard_learning_rate": "fine_tune_hard",
+    "hard_epochs": "fine_tune_hard",
+    "early_exit_below": "early_exit",
+}
 #: Folds whose predictions tell hard clips, or what a final fit needs, where no cross-validation was asked for.
 FOLDS = 5
 
@@ -119,6 +127,7 @@ def check(config: EnsembleConfig) -> None:
         raise UserError(
             f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
         )
+    _check_only_with(config)
     _check_early_exit(config)
     _check_closer_look(config)
     if config.by_left_out and not (config.final and config.leave_one_dataset_out):
@@ -134,6 +143,17 @@ def check(config: EnsembleConfig) -> None:
             "--tta here is for --cross-validate K and --leave-one-dataset-out; test_ensemble.py has its own to measure "
             "the ensemble on val"
         )
+
+
+def _check_only_with(config: EnsembleConfig) -> None:
+    plain = EnsembleConfig()
+    for field in dataclasses.fields(config):
+        asks = _ONLY_WITH.get(field.name, "")
+        if asks and not getattr(config, asks) and getattr(config, field.name) != getattr(plain, field.name):
+            raise UserError(
+                f"{settings.flag_of(field)} would do nothing: it goes with --{asks.replace('_', '-')}. Add that, or "
+                "leave it out"
+            )
 
 
 def _check_closer_look(config: EnsembleConfig) -> None:

@@ -6,8 +6,9 @@ kept by clip id. Of a large set they are measured on a part, drawn by the hash t
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,8 @@ def looks_of(
 ) -> dict[str, Appearance]:
     """clip id -> Appearance of at most MOST_LOOKED_AT of the clips (rows of the manifest, their paths below `base`).
 
-    What was looked at before, in whatever run, is read from `<data_root>/features`.
+    What was looked at before, in whatever run, is read from `<data_root>/features`. Where nothing can be written there,
+    that is said, and the next run looks again.
     """
     chosen = rows.sort_values("clip_id").head(MOST_LOOKED_AT)
     paths = {str(base / p): str(i) for i, p in zip(chosen.clip_id, chosen.path, strict=True)}
@@ -75,15 +77,45 @@ def looks_of(
     look = functools.partial(appearance.look, window_s=window_s)
     with (
         console.progress(total=len(todo), desc="look", unit="clip") as bar,
-        storage.appending_journal(journal) as record,
+        _noting(journal) as note,
     ):
         for path, seen in video_files.map_files(look, todo, workers, lambda p: p, _not_seen):
             clip_id = paths[str(path)]
             found[clip_id] = seen
             if not video_files.may_pass(seen.reason):
-                record(keys[clip_id], asdict(seen))
+                note(keys[clip_id], asdict(seen))
             bar.update()
     return found
+
+
+@contextlib.contextmanager
+def _noting(journal: Path) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+    """What notes (key, fields) in the journal: it spares work and is no reason to lose figures that are there."""
+    with contextlib.ExitStack() as opened:
+        record: Callable[[str, Mapping[str, Any]], None] | None = None
+
+        def note(key: str, fields: Mapping[str, Any]) -> None:
+            nonlocal record
+            try:
+                if record:
+                    record(key, fields)
+            except OSError as e:
+                record = None
+                _warn_not_noted(journal, e)
+
+        try:
+            record = opened.enter_context(storage.appending_journal(journal))
+        except OSError as e:
+            _warn_not_noted(journal, e)
+        yield note
+
+
+def _warn_not_noted(journal: Path, error: OSError) -> None:
+    console.log.warning(
+        "%s cannot be written (%s): the next run looks at these clips again",
+        journal,
+        error.strerror or error,
+    )
 
 
 def _not_seen(_: Path, reason: str) -> Appearance:

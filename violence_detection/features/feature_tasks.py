@@ -45,17 +45,8 @@ def run(
     `wanted`: the clips and variants that the script would train on and judge. `start_devices` is called before anything
     is extracted. Raises UserError if several tasks are asked for.
     """
-    asked = [
-        flag
-        for flag, is_set in (
-            ("--prune", task.prune), ("--preview", task.preview), ("--features-only", task.features_only)
-        )
-        if is_set
-    ]  # fmt: skip
-    if not asked:
+    if not asked_for(task):
         return None
-    if len(asked) > 1:
-        raise UserError(f"{' and '.join(asked)} are tasks of their own. Give one at a time")
     extract.check(config, how)
     frame = manifest.read(how.data_root / "combined_all")
     if task.prune:
@@ -64,6 +55,19 @@ def run(
     if task.preview:
         return _preview(config, how, frame, task.preview, output)
     return _extract(config, how, wanted(how), output, start_devices)
+
+
+def asked_for(task: FeatureTaskConfig, *others: str) -> list[str]:
+    """The flags of the tasks that are asked for. Raises UserError for several; `others`: flags of further tasks."""
+    flags = [
+        *others,
+        *["--prune"] * bool(task.prune),
+        *["--preview"] * bool(task.preview),
+        *["--features-only"] * task.features_only,
+    ]
+    if len(flags) > 1:
+        raise UserError(f"{' and '.join(flags)} are tasks of their own. Give one at a time")
+    return flags
 
 
 def _prune(config: FeatureConfig, how: ExtractConfig, frame: pd.DataFrame, delete: bool) -> TaskResult:

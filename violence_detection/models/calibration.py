@@ -29,6 +29,7 @@ _WITHOUT_EXIT, _OF_WITHOUT = "without_exit", ("temperature", "why_not")
 _BEFORE = (
     "it was made before models were calibrated; the command that trained it adds it, and trains nothing again"
 )
+_OF_MEMBER = "members are left as they are; where an ensemble is calibrated, its average is"
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,13 @@ class Calibration:
         }
 
 
+#: Of models of folds, and of those trained without a data set.
+OF_FOLDS = Calibration(
+    None,
+    why_not="models of folds are left as they are; what they say of clips held out calibrates the ensemble",
+)
+
+
 def key_of(point: str) -> str:
     """An operating point's name in JSON, where its flag has hyphens."""
     return point.replace("-", "_")
@@ -143,9 +151,10 @@ def read(path: Path) -> Calibration:
 
 
 def _parse(path: Path) -> Calibration:
-    stored = run_folder.read_object(path).get(run_folder.CALIBRATION_KEY)
+    record = run_folder.read_object(path)
+    stored = record.get(run_folder.CALIBRATION_KEY)
     if stored is None:
-        return Calibration(None, why_not=_BEFORE)
+        return Calibration(None, why_not=_OF_MEMBER if run_folder.JOB_KEY in record else _BEFORE)
     if not _is_calibration(stored):
         raise UserError(
             f"{path}: {run_folder.CALIBRATION_KEY} holds no temperature and thresholds. Copy it again from where the "

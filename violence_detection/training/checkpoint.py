@@ -18,7 +18,7 @@ from violence_detection.training import run_folder
 if TYPE_CHECKING:
     import keras
 
-_FOLDER_NAME, _STATE_NAME = "checkpoint", "state.json"
+_STATE_NAME = "state.json"
 
 
 @dataclass
@@ -34,7 +34,7 @@ class TrainingState:
 
 def state_of(folder: Path) -> Path:
     """The state file of the run in `folder`, which is there from the end of its first epoch on."""
-    return folder / _FOLDER_NAME / _STATE_NAME
+    return folder / run_folder.CHECKPOINT_FOLDER / _STATE_NAME
 
 
 def read(folder: Path) -> tuple[TrainingState, Path] | None:
@@ -55,7 +55,7 @@ def read(folder: Path) -> tuple[TrainingState, Path] | None:
 
 def write(folder: Path, state: TrainingState, model: keras.Model) -> None:
     """Put the end of an epoch on disk, in place of the one before."""
-    checkpoint = folder / _FOLDER_NAME
+    checkpoint = folder / run_folder.CHECKPOINT_FOLDER
     name = f"epoch-{state.epoch:05d}.keras"
     with storage.atomic_path(checkpoint / name) as temporary:
         model.save(temporary)

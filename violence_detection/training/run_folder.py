@@ -36,7 +36,7 @@ WEIGHTS_SUFFIX, ARCHIVE_SUFFIX = ".safetensors", ".keras"
 ENSEMBLE_NAME = "ensemble.json"
 #: Where ensemble.json, or config.json of a single model, has temperature and thresholds; see models/calibration.py.
 CALIBRATION_KEY = "calibration"
-BOARD_NAME = "tensorboard_logs"
+BOARD_NAME, CHECKPOINT_FOLDER = "tensorboard_logs", "checkpoint"
 #: Below an ensemble's folder: the figures of its folds, the ensemble of members tuned on hard clips, and the final fit.
 FOLDS_RECORD_NAME, TUNED_FOLDER, FINAL_FOLDER = "cross_validation.json", "hard", "final"
 #: In the record of the folds, where the members' logits are averaged: by member the mean of the temperatures that they
@@ -52,6 +52,8 @@ FINAL_KEY = "final_fit"
 BY_LEFT_OUT_KEY = "by_left_out"
 #: Where config.json has the SHA-256 of weights that were given and not trained; see training/given_weights.py.
 GIVEN_KEY = "given_weights_sha256"
+#: Where config.json of an ensemble's member has the hash of all that decides its outcome.
+JOB_KEY = "job"
 #: Where config.json of a member, and the record of the folds, have the hash of what the clips were taken for.
 LABELS_KEY = "labels_sha256"
 #: Where config.json has the version of this package that trains.
@@ -150,7 +152,8 @@ def refusal(folder: Path, record: Mapping[str, Any] | None = None) -> UserError:
     """What is said where a folder holds another run, which is not to be replaced; `record`: of the one asked for."""
     config = folder / CONFIG_NAME
     others = _differences(read_object(config), record) if record else []
-    others = [other for other in others if not other.startswith("job ")]  # a hash of what the others say
+    # not the hash of what the others say
+    others = [other for other in others if not other.startswith(f"{JOB_KEY} ")]
     told = (
         f" Different: {'; '.join(others[:_TOLD])}{' ...' if len(others) > _TOLD else ''}." if others else ""
     )
@@ -191,6 +194,8 @@ def claim_folder(folder: Path, record: Mapping[str, Any], overwrite: bool) -> Tr
         if not overwrite:
             raise refusal(folder, record)
         clear(folder)
+    for below in (folder, folder / CHECKPOINT_FOLDER):  # what runs that were killed have left half written
+        storage.remove_abandoned(below)
     # also of a run that goes on: an engine may have joined meanwhile; that of a finished one has its calibration
     if not (folder / RESULT_NAME).is_file():
         storage.write_json(path, record)

@@ -19,6 +19,7 @@ from violence_detection.evaluation import held_out_table
 from violence_detection.evaluation.audits import label_audit, labels
 from violence_detection.evaluation.report import film_strip
 from violence_detection.features.cache import FeatureStore
+from violence_detection.models import model_files
 from violence_detection.system import storage
 from violence_detection.training import run_folder
 
@@ -85,6 +86,24 @@ def test_a_table_that_was_cut_off_doubts_no_label(combined: Path, hashed: bool) 
         label_audit.out_of_fold(models, combined)
     table.write_bytes(b"".join(lines))
     assert len(label_audit.out_of_fold(models, combined)) == len(whole)
+
+
+@pytest.mark.parametrize("below", ["hard", "final", "folds"])
+def test_what_stands_below_an_ensemble_has_its_folds_predictions(combined: Path, below: str) -> None:
+    models = combined.parent / "models"
+    (models / below).mkdir()
+    assert label_audit.out_of_fold(models / below, combined).equals(label_audit.out_of_fold(models, combined))
+
+
+@pytest.mark.parametrize("beside", [model_files.SUMS_NAME, run_folder.CONFIG_NAME])
+def test_no_folds_are_to_be_made_where_another_model_stands(combined: Path, beside: str) -> None:
+    other = combined.parent / "other"
+    storage.write_text(other / beside, "")
+    with pytest.raises(
+        UserError, match=r"no oof_predictions\.csv.*trained here.*--cross-validate 5, and"
+    ) as said:
+        label_audit.out_of_fold(other, combined)
+    assert "--output" not in str(said.value)
 
 
 def test_only_clips_of_train_are_doubted(combined: Path) -> None:

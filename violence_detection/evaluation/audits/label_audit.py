@@ -20,6 +20,7 @@ from violence_detection.evaluation.held_out_table import AnotherTableError
 from violence_detection.evaluation.report import film_strip
 from violence_detection.evaluation.report.film_strip import FramesMaker
 from violence_detection.features.cache import FeatureStore
+from violence_detection.models import model_files
 from violence_detection.system import edited_tables, pages, storage
 from violence_detection.training import run_folder
 
@@ -33,6 +34,8 @@ TABLE_NAME, PAGE_NAME = "label_suspects.csv", "label_suspects.html"
 #: Clips whose frames the page shows, so that it stays below 5 MB.
 SHOWN = 40
 _LEAVE_OUT = ("python", "combine_all_datasets.py", "--data-root")
+#: Folders below that of the ensemble whose folds have made the table.
+_BELOW = (run_folder.TUNED_FOLDER, run_folder.FINAL_FOLDER, "folds")
 _TEMPLATES = Path(__file__).parents[1] / "report" / "templates"
 
 
@@ -58,18 +61,19 @@ def run(rows: pd.DataFrame, stores: Mapping[str, FeatureStore]) -> LabelAudit:
 def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
     """Rows of train in `combined` that have an out-of-fold prediction in the ensemble's `folder`, with p_fight.
 
+    Those of an ensemble of folds, of tuned members or of a final fit stand in the folder above it.
+
     Raises UserError where there are none, they cannot be used, or they are of other clips. To be asked before anything
     is judged.
     """
     import pandas as pd
 
     frame = manifest.read(combined)
+    if folder.name in _BELOW and not (folder / OUT_OF_FOLD_NAME).is_file():
+        folder = folder.parent
     path = folder / OUT_OF_FOLD_NAME
     if not path.is_file():
-        raise UserError(
-            f"--audit labels: no {OUT_OF_FOLD_NAME} in {folder}. Make it with: python train_ensemble_models.py "
-            f"--cross-validate 5 --output {folder}"
-        )
+        raise UserError(f"--audit labels: no {OUT_OF_FOLD_NAME} in {folder}. {_how_to_make(folder)}")
     try:
         found = pd.read_csv(path, dtype={"clip_id": str}, encoding_errors=storage.NAME_ERRORS)
         probability = found.set_index("clip_id").p_violent.astype(float)
@@ -88,6 +92,18 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
         )
     rows = rows.sort_values("clip_id", ignore_index=True)
     return rows.assign(p_fight=probability.loc[rows.clip_id].to_numpy(float))
+
+
+def _how_to_make(folder: Path) -> str:
+    """What to do where a model has no out-of-fold predictions: in the folder of a shipped one, none must be made."""
+    command = "python train_ensemble_models.py --cross-validate 5"
+    if (
+        folder.is_dir()
+        and not model_files.is_shipped(folder)
+        and (folder / run_folder.ENSEMBLE_NAME).is_file()
+    ):
+        return f"Make it with: {command} --output {folder}"
+    return f"It takes an ensemble that was trained here: {command}, and the folder that it writes as --models"
 
 
 def _check_whole(folder: Path, path: Path) -> None:
