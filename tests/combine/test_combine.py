@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from small_videos import write
 
-from violence_detection.combine import combine, dedupe, manifest, scan
+from violence_detection.combine import combine, dedupe, manifest, outcome, scan
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UserError
@@ -362,7 +362,7 @@ def test_every_video_below_raw_is_counted_once(root: Path) -> None:
     result = combine.run(CombineConfig(data_root=root, own=own), CutConfig(window_s=2.0))
     files = dict(result.summary["files"])
     assert files["found"] == walked(root / "raw")
-    assert sum(files[kind] for kind in combine.FILE_KINDS) == files["found"]
+    assert sum(files[kind] for kind in outcome.FILE_KINDS) == files["found"]
     windows = sum(1 for p in rows(root) if p.startswith("windows/"))
     assert files["kept"] == result.summary["train"] + result.summary["val"] - windows
     assert {kind: files[kind] for kind in ("unlabelled", "excluded", "wrong_rows", "cut", "not_cut")} == {

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from small_videos import write
 
-from violence_detection.combine import combine, exclusions, manifest, scan
+from violence_detection.combine import combine, exclusions, manifest, outcome, scan
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
 from violence_detection.system import storage
@@ -55,7 +55,7 @@ def test_marked_lines_go_and_all_others_stay_where_they_are(root: Path) -> None:
     assert not (root / "combined_all" / before.path[gone]).exists()
     assert result.summary["excluded_by_list"] == 1
     assert result.summary["files"]["excluded_by_list"] == 1
-    assert result.summary["files"]["found"] == sum(result.summary["files"][k] for k in combine.FILE_KINDS)
+    assert result.summary["files"]["found"] == sum(result.summary["files"][k] for k in outcome.FILE_KINDS)
     record = json.loads((root / "combined_all" / combine.RECORD_NAME).read_text())
     assert record["exclude"]["clips"] == [before.clip_id[gone]]
     (named,) = pd.read_csv(root / "combined_all" / exclusions.FILE_NAME).to_dict("records")
