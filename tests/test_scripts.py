@@ -51,9 +51,9 @@ def test_help_says_in_under_a_second_what_a_script_is_for_and_its_defaults(
 
 
 MISTAKES = {
-    "find, wrong path": (("find_all_datasets.py", "--data-root", "nowhere"), ("nowhere",)),
+    "find, wrong path": (("find_all_datasets.py", "--data-root", "nowhere"), ("nowhere", "download", "--own")),
     "find, empty folder": (("find_all_datasets.py", "--data-root", "empty"), ("empty", "download")),
-    "combine, wrong path": (("combine_all_datasets.py", "--data-root", "nowhere"), ("nowhere",)),
+    "combine, wrong path": (("combine_all_datasets.py", "--data-root", "nowhere"), ("nowhere", "download", "--own")),
     "combine, empty folder": (("combine_all_datasets.py", "--data-root", "empty"), ("empty",)),
     "train, no manifest": (("runpod_train_ultimate.py", "--data-root", "empty", "--log-dir", "logs"), ("manifest.csv", "combine_all_datasets.py")),  # noqa: E501
     "train, unknown backbone": (("runpod_train_ultimate.py", "--data-root", "empty", "--backbone", "resnet", "--log-dir", "logs"), ("resnet", "efficientnet_lite0")),  # noqa: E501
@@ -79,6 +79,7 @@ def test_mistake_ends_with_exit_2_and_the_remedy(name: str, tmp_path: Path) -> N
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
+    assert not [*tmp_path.glob("reports/*")]
 
 
 def _combined(root: Path) -> Path:

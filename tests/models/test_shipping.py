@@ -295,7 +295,9 @@ def test_without_a_name_ones_own_model_comes_before_the_shipped_one(
     shutil.copytree(by_name / "tiny", by_name / "accurate")
     assert shipped.find(None) == by_name / "accurate"
     assert shipped.default()[1].startswith("model: accurate, the default")
-    (tmp_path / "models_ensemble").mkdir()
+    (tmp_path / "models_ensemble" / "preview").mkdir(parents=True)
+    assert shipped.find(None) == by_name / "accurate", "what --preview drew is no model"
+    (tmp_path / "models_ensemble" / "ensemble.json").touch()
     assert shipped.find(None) == Path("models_ensemble")
     assert "models_ensemble" in shipped.default()[1]
 

@@ -140,6 +140,26 @@ def test_a_record_of_another_shape_is_named(models: Path, tmp_path: Path, name: 
         trained_model.load(folder)
 
 
+def test_a_folder_without_a_model_hides_none_of_its_name(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after `--model fast --output fast`."""
+    shutil.copytree(models / "gru", tmp_path / "known" / "quick")
+    monkeypatch.setenv("VIOLENCE_MODELS", str(tmp_path / "known"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quick" / "page" / "media").mkdir(parents=True)
+    (tmp_path / "quick" / "verdicts.json").write_text("{}")
+    assert shipped.find(Path("quick")) == tmp_path / "known" / "quick"
+    for begun in ("config.json", "gru/config.json", "fold_0/gru/config.json"):
+        (tmp_path / "quick" / begun).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "quick" / begun).write_text("{}")
+        assert shipped.find(Path("quick")) == Path("quick"), (
+            "what a training has begun is that of this folder"
+        )
+        (tmp_path / "quick" / begun).unlink()
+    assert shipped.find(tmp_path / "quick") == tmp_path / "quick"
+
+
 def test_a_model_is_found_by_its_name(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(models / "gru", tmp_path / "mine.v1")
     monkeypatch.setenv("VIOLENCE_MODELS", str(tmp_path))

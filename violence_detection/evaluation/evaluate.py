@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
     from violence_detection.evaluation.report.report import METRICS_NAME, PAGE_NAME
 
     card = config.output / CARD_NAME
-    with locks.only_one(config.output, "an evaluation"):
+    with _taken_back_if_empty(config.output), locks.only_one(config.output, "an evaluation"):
         if "labels" in config.audit:
             label_audit.marked_before(config.output)  # before the work: can they be read?
         measured = measure.measure(config, command)
@@ -76,6 +78,19 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
         model_card.complete(measured.path, storage.read_json(config.output / METRICS_NAME), card)
     from_evaluation.log_table(measured, page)
     return measured
+
+
+@contextlib.contextmanager
+def _taken_back_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder that was not there before, where an error leaves nothing in it but the lock."""
+    made = not folder.exists()
+    try:
+        yield
+    except BaseException:
+        if made and [path.name for path in folder.glob("*")] == [locks.ONLY_ONE_NAME]:
+            (folder / locks.ONLY_ONE_NAME).unlink()
+            folder.rmdir()
+        raise
 
 
 def default_report_folder(config: EvaluationConfig) -> Path:

@@ -26,6 +26,10 @@ from violence_detection.system import storage
 from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
+_WHERE_FROM = (
+    "Download data sets with download_all_violence_datasets.py, or name their folder with --data-root or --roots. "
+    "Clips of your own are named with --own NAME=FOLDER"
+)
 
 #: Of each class of a tree so many files must be called as published, where the catalogue says how that is.
 _NAMED_SHARE = 0.5
@@ -166,11 +170,7 @@ def discover(
     everything = _videos(roots, caches, unlisted)
     if not everything and not own:
         refused = "".join(f" {f['path']}: {f['reason']}." for f in unlisted.values())
-        raise UserError(
-            f"no video below {', '.join(str(r) for r in roots)}.{refused} Download data sets "
-            "with download_all_violence_datasets.py, or name their folder with --data-root or --roots. "
-            "Clips of your own are named with --own NAME=FOLDER"
-        )
+        raise UserError(f"no video below {', '.join(str(r) for r in roots)}.{refused} {_WHERE_FROM}")
     files = [f for f in everything if not any(s.holds(f) for s in own)] if own else everything
     trees, unknown, ignored = _recognise(files, datasets)
     trees, copies = _without_copies(trees, caches)
@@ -204,9 +204,7 @@ def _videos(roots: Sequence[Path], caches: Sequence[Path], unlisted: dict[str, d
     search = VideoSearch()
     for root in [*sorted(roots), *sorted(caches)]:  # a link below a root to a cache is found below the root
         if not root.is_dir():
-            raise UserError(
-                f"{root} is no folder. Give the folder with the data sets: --data-root or --roots PATH"
-            )
+            raise UserError(f"{root} is no folder. {_WHERE_FROM}")
         search.skipped.clear()
         found.update(search.below(root))
         if skipped := search.skipped_text():
