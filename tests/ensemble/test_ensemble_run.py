@@ -18,8 +18,17 @@ import warm_start
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, earlier_folds, ensemble_run, folds, hard, run_checks
+from violence_detection.ensemble import (
+    cross_validation,
+    earlier_folds,
+    ensemble_run,
+    folds,
+    hard,
+    member_jobs,
+    run_checks,
+)
 from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, temperature, training_overlap
@@ -322,6 +331,27 @@ def test_tuned_members_that_may_not_be_replaced_stay_whole(
     with pytest.raises(UserError, match="hard/average holds a model"):
         _run(dataclasses.replace(CONFIG, hard_learning_rate=1e-3), pool, tmp_path).run()
     assert {p: p.read_bytes() for p in (tmp_path / "hard").rglob("*") if p.is_file()} == before
+
+
+def test_a_finished_ensemble_stays_while_its_folds_are_trained(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = EnsembleConfig(members=("kernel",))
+    _run(alone, pool, tmp_path).run()
+    before = (tmp_path / "ensemble.json").read_bytes()
+
+    def stopped(jobs: Sequence[TrainingJob], _: Any) -> None:
+        assert jobs, "something to train"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(member_jobs, "_here", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        _run(dataclasses.replace(alone, cross_validate=2), pool, tmp_path).run()
+    assert (tmp_path / "ensemble.json").read_bytes() == before
+    (tmp_path / "kernel" / "result.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        _run(alone, pool, tmp_path).run()
+    assert not (tmp_path / "ensemble.json").exists(), "its member is trained anew"
 
 
 @pytest.mark.slow
