@@ -570,13 +570,21 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
         ({"hard_learning_rate": 1e-5}, "fine_tune_hard"),
         ({"hard_epochs": 3}, "fine_tune_hard"),
         ({"early_exit_below": 0.2}, "early_exit"),
+        ({"add_datasets": ("b",)}, "datasets"),
     ],
 )
 def test_a_setting_of_what_is_not_asked_for_is_refused(setting: Mapping[str, Any], goes_with: str) -> None:
     with pytest.raises(UserError, match=f"goes with --{goes_with.replace('_', '-')}"):
         run_checks.check(EnsembleConfig(**setting))
-    asked: Mapping[str, Any] = {"early_exit": "gru"} if goes_with == "early_exit" else {goes_with: True}
-    run_checks.check(EnsembleConfig(**setting, **asked))
+    asked: Any = {"early_exit": "gru", "datasets": ("a",), "fine_tune_hard": True}[goes_with]
+    run_checks.check(EnsembleConfig(**setting, **{goes_with: asked}))
+
+
+def test_processes_beside_a_cluster_are_refused() -> None:
+    settings = synthetic.settings()
+    config, how = EnsembleConfig(members=("average",), parallel=0), ExtractConfig(ray="local")
+    with pytest.raises(UserError, match=r"--parallel would do nothing: --ray"):
+        run_checks.check_all(config, how, settings.features, settings.head, settings.train)
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
