@@ -18,8 +18,17 @@ import warm_start
 from sklearn.metrics import roc_auc_score
 
 from violence_detection.combine import manifest, val_ledger
-from violence_detection.ensemble import cross_validation, earlier_folds, ensemble_run, folds, hard, run_checks
+from violence_detection.ensemble import (
+    cross_validation,
+    earlier_folds,
+    ensemble_run,
+    folds,
+    hard,
+    member_jobs,
+    run_checks,
+)
 from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, temperature, training_overlap
@@ -324,6 +333,27 @@ def test_tuned_members_that_may_not_be_replaced_stay_whole(
     assert {p: p.read_bytes() for p in (tmp_path / "hard").rglob("*") if p.is_file()} == before
 
 
+def test_a_finished_ensemble_stays_while_its_folds_are_trained(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = EnsembleConfig(members=("kernel",))
+    _run(alone, pool, tmp_path).run()
+    before = (tmp_path / "ensemble.json").read_bytes()
+
+    def stopped(jobs: Sequence[TrainingJob], _: Any) -> None:
+        assert jobs, "something to train"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(member_jobs, "_here", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        _run(dataclasses.replace(alone, cross_validate=2), pool, tmp_path).run()
+    assert (tmp_path / "ensemble.json").read_bytes() == before
+    (tmp_path / "kernel" / "result.json").unlink()
+    with pytest.raises(KeyboardInterrupt):
+        _run(alone, pool, tmp_path).run()
+    assert not (tmp_path / "ensemble.json").exists(), "its member is trained anew"
+
+
 @pytest.mark.slow
 def test_figures_of_left_out_data_sets_that_may_not_be_replaced_stay(pool: Pool, tmp_path: Path) -> None:
     clips, config = _three_sets(pool), EnsembleConfig(members=("kernel",), leave_one_dataset_out=True)
@@ -540,13 +570,21 @@ def test_settings_that_cannot_work_are_refused_before_anything_starts(
         ({"hard_learning_rate": 1e-5}, "fine_tune_hard"),
         ({"hard_epochs": 3}, "fine_tune_hard"),
         ({"early_exit_below": 0.2}, "early_exit"),
+        ({"add_datasets": ("b",)}, "datasets"),
     ],
 )
 def test_a_setting_of_what_is_not_asked_for_is_refused(setting: Mapping[str, Any], goes_with: str) -> None:
     with pytest.raises(UserError, match=f"goes with --{goes_with.replace('_', '-')}"):
         run_checks.check(EnsembleConfig(**setting))
-    asked: Mapping[str, Any] = {"early_exit": "gru"} if goes_with == "early_exit" else {goes_with: True}
-    run_checks.check(EnsembleConfig(**setting, **asked))
+    asked: Any = {"early_exit": "gru", "datasets": ("a",), "fine_tune_hard": True}[goes_with]
+    run_checks.check(EnsembleConfig(**setting, **{goes_with: asked}))
+
+
+def test_processes_beside_a_cluster_are_refused() -> None:
+    settings = synthetic.settings()
+    config, how = EnsembleConfig(members=("average",), parallel=0), ExtractConfig(ray="local")
+    with pytest.raises(UserError, match=r"--parallel would do nothing: --ray"):
+        run_checks.check_all(config, how, settings.features, settings.head, settings.train)
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])

@@ -155,6 +155,8 @@ def test_data_sets_are_named_or_refused() -> None:
     assert pool.datasets(frame, ("a",), ("rest",)) == ({"a"}, {"b"})
     with pytest.raises(UserError, match=r"'c'.*a, b"):
         pool.datasets(frame, ("a",), ("c",))
+    with pytest.raises(UserError, match="--add-datasets b would do nothing"):
+        pool.datasets(frame, ("a", "b"), ("b",))
 
 
 def test_data_sets_too_small_to_leave_the_others_out_are_named() -> None:

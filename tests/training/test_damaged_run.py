@@ -74,6 +74,10 @@ def _lose_epoch(folder: Path) -> None:
 
 def _lose_best(folder: Path) -> None:
     _unfinished(folder)
+    state = checkpoint.state_of(folder)
+    storage.write_json(
+        state, {**storage.read_json(state), "best_epoch": 0}
+    )  # not the last one, which is there too
     (folder / run_folder.BEST_NAME).unlink()
 
 

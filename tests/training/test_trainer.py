@@ -30,7 +30,18 @@ from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import compiled_model, heads, loss_scale, run_folder, trainer, training_run
+from violence_detection.training import (
+    checkpoint,
+    compiled_model,
+    damaged_run,
+    heads,
+    loss_scale,
+    run_folder,
+    saved_heads,
+    trainer,
+    training_log,
+    training_run,
+)
 from violence_detection.training.training_data import Data
 
 
@@ -109,6 +120,59 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
     for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
         for a, b in zip(_weights(tmp_path, name), _weights(undisturbed, name), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_what_is_told_of_the_best_epoch_is_of_the_weights_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the state of a better epoch was on disk; gone through again, it is worse, as it may be on GPUs."""
+    data, record, strategy = synthetic.data(), _record(epochs=3), tf.distribute.get_strategy()
+    write, on_selection = checkpoint.write, training_log.on_selection
+
+    def killed(folder: Path, state: checkpoint.TrainingState, model: keras.Model) -> None:
+        if state.epoch == 2:
+            assert state.best_epoch == 1
+            raise KeyboardInterrupt
+        write(folder, state, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(record, data, tmp_path, strategy)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            training_log, "on_selection", lambda y, p: {**on_selection(y, p), "selection_loss": 9.0}
+        )
+        trained = trainer.train(record, data, tmp_path, strategy)
+    assert trained.best_epoch == 1
+    model = trained_model.load_model(tmp_path / run_folder.BEST_NAME)
+    found = on_selection(data.selection.labels, heads.predict(model, data.selection.plain()))
+    assert found["selection_loss"] == pytest.approx(float(_history(tmp_path)[0]["selection_loss"]), rel=1e-4)
+    assert found["selection_accuracy"] == trained.selection_accuracy
+
+
+def test_killed_before_the_best_epoch_had_its_file_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    save = saved_heads.save
+
+    def killed(model: keras.Model, path: Path) -> None:
+        if path.name == run_folder.BEST_NAME:
+            raise KeyboardInterrupt
+        save(model, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_heads, "save", killed)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train(record, data, tmp_path / "killed", strategy)
+    assert damaged_run.fault(tmp_path / "killed") is None
+    one = trainer.train(record, data, tmp_path / "killed", strategy)
+    other = trainer.train(record, data, tmp_path / "whole", strategy)
+    assert one.best_epoch == other.best_epoch
+    for a, b in zip(*(_weights(t.folder, run_folder.BEST_NAME) for t in (one, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_what_killed_runs_left_half_written_goes_when_one_goes_on(tmp_path: Path) -> None:

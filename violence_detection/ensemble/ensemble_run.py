@@ -80,8 +80,8 @@ class EnsembleRun:
         )
 
         def discard() -> None:
-            """Remove what is written last."""
-            if official:
+            """Remove what is written last; an ensemble whose members stay may be used while folds are trained."""
+            if _is_to_train(official):
                 (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
             for plan in (*([asked] if asked and not known else []), *elsewhere):
                 plan.discard()
@@ -197,8 +197,13 @@ class EnsembleRun:
 
     def _fit_finally(self, fit: FinalFit) -> dict[str, Any]:
         """The final fit, when the folds have been judged."""
-        written_last = fit.folder / run_folder.ENSEMBLE_NAME
-        fit.write(self.train(fit.jobs(), lambda: written_last.unlink(missing_ok=True)))
+        jobs, written_last = fit.jobs(), fit.folder / run_folder.ENSEMBLE_NAME
+
+        def discard() -> None:
+            if _is_to_train(jobs):
+                written_last.unlink(missing_ok=True)
+
+        fit.write(self.train(jobs, discard))
         listed = run_folder.read_object(fit.folder / run_folder.ENSEMBLE_NAME)["members"]
         members = [
             {
@@ -337,6 +342,10 @@ class EnsembleRun:
                  wanted.members[0])  # fmt: skip
         cross_validation.finish(wanted, self.train(wanted.jobs()))
         return earlier_folds.out_of_fold(folder, plan)
+
+
+def _is_to_train(jobs: Sequence[TrainingJob]) -> bool:
+    return any(member_jobs.finished(job) is None for job in jobs)
 
 
 def prepare(

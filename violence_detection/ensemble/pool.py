@@ -124,10 +124,17 @@ class Pool:
 def datasets(
     frame: pd.DataFrame, asked: Collection[str], added: Collection[str]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """The data sets to measure on and those only to train on. Raises UserError for names not in the manifest."""
+    """The data sets to measure on and those only to train on.
+
+    Raises UserError for names not in the manifest, and for added ones that are measured on.
+    """
     there = sorted(set(frame.dataset))
     if unknown := sorted({*asked, *added} - {*there, REST}):
         raise UserError(f"no clips of data set {unknown[0]!r} in manifest.csv. There are: {', '.join(there)}")
+    if both := sorted({*asked} & {*added}):
+        raise UserError(
+            f"--add-datasets {both[0]} would do nothing: --datasets has it, and so it is trained on already"
+        )
     target = frozenset(asked) or frozenset(there)
     rest = frozenset(there) if REST in added else frozenset(added)
     return target, rest - target

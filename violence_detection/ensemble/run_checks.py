@@ -26,6 +26,7 @@ _ONLY_WITH = {
     "hard_learning_rate": "fine_tune_hard",
     "hard_epochs": "fine_tune_hard",
     "early_exit_below": "early_exit",
+    "add_datasets": "datasets",
 }
 #: Folds whose predictions tell hard clips, or what a final fit needs, where no cross-validation was asked for.
 FOLDS = 5
@@ -36,6 +37,10 @@ def check_all(
 ) -> None:
     """Raise UserError for settings and data that cannot work, before any work starts."""
     check_heads(config, head, train)
+    if how.ray is not None and config.parallel != 1:
+        raise UserError(
+            "--parallel would do nothing: --ray trains the models on the cluster. Give one of the two"
+        )
     _check_looked_at(config.members, features.backbone)
     training_data.check(features, how)
     _check_parts(config, how, choose(config, how), train)

@@ -1,6 +1,7 @@
 """A training run at the end of an epoch, on disk: model, optimiser, schedule, early stopping and history.
 
-The state file is last, and until it is there the epoch did not happen.
+The state file is last, and until it is there the epoch did not happen. Only the file of the best epoch comes after it:
+as long as that is the last one, it is made of the checkpoint.
 """
 
 from __future__ import annotations

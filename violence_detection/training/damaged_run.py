@@ -44,7 +44,9 @@ def _check_unfinished(folder: Path, chooses: bool) -> None:
     if not (found := checkpoint.read(folder)):
         return
     state, model = found
-    for file in (model, *[folder / run_folder.BEST_NAME] * (chooses and state.best_epoch >= 0)):
+    # that of the last epoch is written anew
+    needs_best = chooses and 0 <= state.best_epoch < state.epoch - 1
+    for file in (model, *[folder / run_folder.BEST_NAME] * needs_best):
         if not file.is_file():
             raise UserError(f"{file}, with which training would go on, is gone")
         keras_archive.check_weights(file)

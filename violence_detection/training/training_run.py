@@ -216,6 +216,8 @@ class TrainingRun:
         keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
             model.load_weights(weights)
+        if self.state.best_epoch == self.state.epoch - 1:  # it may not have come to its file
+            saved_heads.save(model, self.folder / run_folder.BEST_NAME)
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
 
     def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
@@ -232,17 +234,23 @@ class TrainingRun:
         }
 
     def _save(self, model: keras.Model, row: dict[str, float]) -> bool:
-        """Put the epoch on disk. Returns whether it is the best one so far."""
+        """Put the epoch on disk. Returns whether it is the best one so far.
+
+        The state comes before the file of the best epoch: gone through again, an epoch may be another one on GPUs, and
+        no weights may stay of one that does not count.
+        """
         state = self.state
         state.history.append(row)
         state.epoch += 1
         loss = row.get("selection_loss", row["loss"])
-        if self.keeps_last or loss < state.best_loss:
+        is_best = self.keeps_last or loss < state.best_loss
+        if is_best:
             state.best_loss, state.best_epoch = loss, state.epoch - 1
-            saved_heads.save(model, self.folder / run_folder.BEST_NAME)
         storage.write_csv(self.folder / run_folder.LOG_NAME, training_log.COLUMNS, state.history)
         checkpoint.write(self.folder, state, model)
-        return state.best_epoch == state.epoch - 1
+        if is_best:
+            saved_heads.save(model, self.folder / run_folder.BEST_NAME)
+        return is_best
 
     def _finish(self, model: keras.Model, board: Board) -> Trained:
         best = self.state.history[self.state.best_epoch]
