@@ -359,6 +359,16 @@ def test_ten_views_do_not_hold_ten_times_the_pictures(
     assert max(alive) <= 8, "those at work, those that wait for it, and the one that is made"
 
 
+def _damage(clip: Path, first: int) -> None:
+    """Twelve frames from this one on decode no more; the packets stay."""
+    with av.open(str(clip)) as container:
+        spans = [(p.pos, p.size) for p in container.demux(video=0) if p.pos is not None]
+    data = bytearray(clip.read_bytes())
+    for at, size in spans[first : first + 12]:
+        data[at : at + size] = b"\xff" * size
+    clip.write_bytes(data)
+
+
 def test_damage_that_packets_do_not_tell_of_is_found_while_judging(
     tmp_path: Path, two_backbones: detector.Detector
 ) -> None:
@@ -367,12 +377,7 @@ def test_damage_that_packets_do_not_tell_of_is_found_while_judging(
         tmp_path / "v.mp4", timed_videos.evenly(300, 25), options={"bf": "0", "g": "25"}
     )
     whole = two_backbones.judge(clip)
-    with av.open(str(clip)) as container:
-        spans = [(p.pos, p.size) for p in container.demux(video=0) if p.pos is not None]
-    data = bytearray(clip.read_bytes())
-    for at, size in spans[200:212]:
-        data[at : at + size] = b"\xff" * size
-    clip.write_bytes(data)
+    _damage(clip, 200)
     packets, found = decode.packet_timing(clip), decode.probe(clip)
     assert not packets.agrees(found), "or there is nothing to find"
     verdict = two_backbones.judge(clip)
@@ -384,7 +389,9 @@ def test_damage_that_packets_do_not_tell_of_is_found_while_judging(
 def test_windows_of_an_earlier_run_are_taken_and_the_others_get_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clip = timed_videos.write(tmp_path / "v.mp4", timed_videos.evenly(25 * 105, 25))
+    clip = timed_videos.write(
+        tmp_path / "v.mp4", timed_videos.evenly(25 * 105, 25), options={"bf": "0", "g": "25"}
+    )
     looked: list[int] = []
 
     def look(images: np.ndarray) -> np.ndarray:
@@ -408,6 +415,12 @@ def test_windows_of_an_earlier_run_are_taken_and_the_others_get_the_same_bits(
     assert judge.judge(clip, whole.windows[:32]) == replace(
         profile.verdict(whole), events_by=whole.events_by, profile=profile.name
     )
+    judge.profile = None
+    _damage(clip, 1500)
+    assert not decode.packet_timing(clip).agrees(decode.probe(clip)), "or there is nothing to find"
+    damaged = judge.judge(clip)
+    wrong = [replace(window, p_violent=0.123) for window in damaged.windows]
+    assert judge.judge(clip, wrong) == damaged, "it may be of before the damage showed"
 
 
 def test_a_stream_that_ends_before_anything_could_be_judged_says_so(

@@ -117,13 +117,14 @@ class Detector:
     def judge(self, path: Path | str, begun: Sequence[JudgedWindow] = ()) -> Verdict:
         """Judge one video file. Raises UnreadableVideo naming it, and UserError for the address of a stream.
 
-        `begun`: its first windows, as an earlier run with these settings has judged them. They are not judged again.
+        `begun`: its first windows, as an earlier run with these settings has judged them. They are not judged again,
+        but where the file decodes otherwise than its packets say: whether they are of before that showed, nobody knows.
         """
         path = _file(path)
         try:
             return self._judge(path, decode.packet_timing(path), begun)
         except decode.DecodesOtherwise:
-            return self._judge(path, decode.probe(path), begun)
+            return self._judge(path, decode.probe(path), ())
 
     def windows_of(self, path: Path | str, keep: Callable[[Inputs, np.ndarray], T]) -> list[T]:
         """What `keep` makes of the windows of a video file, which it is given some at a time, in their order.
