@@ -330,6 +330,9 @@ def _openvino(converted: Any, shape: tuple[int, ...], dtype: str) -> list[Runner
     """What runs an openvino.Model on images of that shape."""
     import openvino as ov
 
+    # The first array of a process readies OpenVINO's bindings (2026.4); two threads that do so at once wait for each
+    # other for ever, here before the first clip of an extraction.
+    ov.Tensor(np.zeros(1, np.uint8))
     converted.reshape(list(shape))
     steps = ov.preprocess.PrePostProcessor(converted)
     steps.input().tensor().set_element_type(ov.Type.u8)
