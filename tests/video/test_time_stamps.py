@@ -366,6 +366,14 @@ def test_a_picture_that_stands_on_to_the_end_is_shown_to_the_end(tmp_path: Path)
     assert _shown_at(path, 3.9, 9.9) == [97, 99]
 
 
+def test_what_is_asked_for_by_its_time_is_there_where_pictures_begin_behind_the_sound(tmp_path: Path) -> None:
+    """The header does not say that they do."""
+    path = timed_videos.write(tmp_path / "late.mp4", evenly(100, 25, start_s=3.0), sound=True)
+    info, frames = decode.read(path, lambda i: [sampling.moment_at(i, 5.01)])
+    assert info.start_s == pytest.approx(3.0)
+    assert numbered_videos.number_of(frames[sampling.moment_at(info, 5.01)]) == 50
+
+
 @pytest.fixture
 def cases(request: pytest.FixtureRequest) -> Path:
     folder = Path(request.config.rootpath).parent / "shared" / "cases"

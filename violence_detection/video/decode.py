@@ -160,9 +160,9 @@ def read(
         wanted = [int(number) for number in plan(stated)]
         kept = reader.keep(frozenset(wanted), transform)
         info = reader.found()
-    if info.shown is None and (info.n_frames, info.fps) == (stated.n_frames, stated.fps):
+    planned, wanted = wanted, [int(number) for number in plan(info)]
+    if info.shown is None and wanted == planned:
         return info, {number: kept[number] for number in wanted}
-    wanted = [int(number) for number in plan(info)]
     if missing := _decoded(wanted, info) - kept.keys():  # the file is not what its header says
         with _Reader.open(path, threads) as reader:
             kept |= reader.keep(missing, transform)
