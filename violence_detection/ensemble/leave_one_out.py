@@ -191,7 +191,8 @@ def _log(figures: dict[str, Any]) -> None:
         spread = f" +- {100 * d['accuracy_sd']:.1f}" if d["accuracy_sd"] is not None else ""
         log.info(
             "%-24s %14s %7.1f -%6.1f %8s %10s %8s", d["dataset"], f"{100 * d['accuracy']:.1f}{spread}", 100 * low,
-            100 * high, "-" if d["roc_auc"] is None else f"{d['roc_auc']:.3f}", _percent(d["accuracy_at_median"]), beside,
+            100 * high, "-" if d["roc_auc"] is None else f"{d['roc_auc']:.3f}", _percent(d["accuracy_at_median"]),
+            beside,
         )  # fmt: skip
     mean = figures["mean"]
     auc = "-" if mean["roc_auc"] is None else f"{mean['roc_auc']:.3f}"
