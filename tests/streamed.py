@@ -96,6 +96,21 @@ def server_that_says(*pieces: bytes) -> Iterator[int]:
             connection.close()
 
 
+@contextlib.contextmanager
+def endless(begins: bytes, goes_on: bytes, every_s: float) -> Iterator[int]:
+    """The port of a server that answers so, and then goes on without end."""
+
+    def send(connection: socket.socket) -> None:
+        connection.recv(10_000)
+        connection.sendall(begins)
+        for _ in range(round(30 / every_s)):
+            connection.sendall(goes_on)
+            time.sleep(every_s)
+
+    with _camera(send) as url:
+        yield int(url.rpartition(":")[2])
+
+
 class Sending:
     """A connection as a file that FFmpeg writes to."""
 
