@@ -46,12 +46,14 @@ class CommandOutput(Outbox):
 
     def close(self, timeout_s: float) -> None:
         """Run it for what waits, for so long at most. What runs then is killed: nobody is left to do so in time."""
-        super().close(timeout_s)
-        with self._changed:
-            self._is_over, process = True, self._process
-        if process is not None:
-            _kill(process)
-            self._thread.join(_KILLED_S)
+        try:
+            super().close(timeout_s)
+        finally:  # also where somebody will not wait so long
+            with self._changed:
+                self._is_over, process = True, self._process
+            if process is not None:
+                _kill(process)
+                self._thread.join(_KILLED_S)
 
     def deliver(self, message: EventMessage) -> None:
         """Run it. Raises OSError where there is no such command or it fails, TimeoutError where it is too slow."""
