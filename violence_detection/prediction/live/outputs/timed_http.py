@@ -47,7 +47,7 @@ class _Until(io.RawIOBase):
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
+class _TimedResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any):
         super().__init__(sock, *args, **kwargs)
         timeout_s = sock.gettimeout()
@@ -56,20 +56,20 @@ class _Response(http.client.HTTPResponse):
             self.fp = io.BufferedReader(_Until(sock, pieces, time.monotonic() + timeout_s))
 
 
-class _Connection(urllib3.connection.HTTPConnection):
-    response_class = _Response
+class _HttpConnection(urllib3.connection.HTTPConnection):
+    response_class = _TimedResponse
 
 
-class _TlsConnection(urllib3.connection.HTTPSConnection):
-    response_class = _Response
+class _HttpsConnection(urllib3.connection.HTTPSConnection):
+    response_class = _TimedResponse
 
 
 class _Pool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = _HttpConnection
 
 
 class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    ConnectionCls = _HttpsConnection
 
 
 _POOLS = {"http": _Pool, "https": _TlsPool}
