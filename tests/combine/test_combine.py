@@ -134,6 +134,22 @@ def test_of_altered_copies_the_best_stays(done: Path) -> None:
     assert (dropped["kept_source_path"], dropped["kind"]) == (f"{HOCKEY}/no102_xvid.avi", "near")
 
 
+def test_of_many_copies_with_one_picture_one_stays(root: Path) -> None:
+    """Each of them is paired with its neighbours only, in an order that says nothing."""
+    flows = "raw/flows/1"
+    first = write(root / flows / "Violence" / "crowd__TitleA__someone__idA.avi", 600)
+    for n in range(9):
+        other = first.with_name(f"crowd__TitleB{n}__someone__idB{n}.avi")
+        other.write_bytes(first.read_bytes() + bytes([n]))  # as when a file is only packed anew
+    combine.run(CombineConfig(data_root=root, workers=1))
+    kept = first.relative_to(root).as_posix()
+    assert [name for name in rows(root) if "__TitleA" in name or "__TitleB" in name] == [kept]
+    gone = [
+        r for r in table(root / "combined_all" / "duplicates.csv").values() if "__idB" in r["source_path"]
+    ]
+    assert [(r["kept_source_path"], r["kind"]) for r in gone] == [(kept, "near")] * 9
+
+
 def test_content_under_both_labels_is_left_out_and_named(done: Path) -> None:
     failures = table(done / "combined_all" / "failures.csv")
     for name in ("fi26_xvid.avi", "no77_xvid.avi"):

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 RECORD_NAME = manifest.RECORD_NAME
 #: To be raised whenever the same files are combined into another manifest.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
