@@ -138,7 +138,7 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
                 unknown[folder] += 1
             continue
         rel = path.relative_to(root).as_posix()
-        source = inner[0] if len(inner) > 1 else rel
+        source = own_labels.one_spelling(inner[0]) if len(inner) > 1 else rel
         clips.append(OwnClip(path, rel, label, str(path), (source,)))
     if skipped := search.skipped_text():
         log.info("skipped below %s: %s (no videos)", root, skipped)
