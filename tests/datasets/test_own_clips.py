@@ -359,6 +359,26 @@ def test_a_file_in_two_sets_is_taken_once_or_not_at_all(tmp_path: Path) -> None:
     assert set(reasons(listed)) == {2, 3}
 
 
+def test_what_a_set_further_down_or_a_table_has_is_not_unlabelled_in_the_one_above(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "fight/a.mp4",
+        "night/fight/b.mp4",
+        "night/nonfight/c.mp4",
+        "night/other/d.mp4",
+        "e.mp4",
+        "more/f.mp4",
+    )
+    (tmp_path / "t.csv").write_text("path,label\ne.mp4,fight\n")
+    above, below, listed = read(f"a={tmp_path}", f"b={tmp_path}/night", f"c={tmp_path}/t.csv")
+    assert [p.relative_to(tmp_path).as_posix() for p in above.unlabelled] == ["more/f.mp4"]
+    assert (above.unknown, above.nested) == ({"more": 1}, ())
+    assert below.unknown == {"other": 1}
+    assert [len(s.clips) for s in (above, below, listed)] == [1, 2, 1]
+    (alone,) = read(f"a={tmp_path}")
+    assert (alone.unknown, alone.nested) == ({"more": 1, "night": 3}, ("night",))
+
+
 def test_reading_needs_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys; from violence_detection.datasets import own_clips, config; print(*sys.modules)"
     loaded = subprocess.run(
