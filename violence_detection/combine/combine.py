@@ -97,10 +97,11 @@ def _combine(
     unique, failures = _usable(clips, scans, found, combined, config, put_off)
     failures += cut.failures + not_found
     rows, dropped = divide(unique, config)
+    find.require_both_classes(Counter(r["label"] for r in rows), found)
     excluded: list[dict[str, Any]] = []
     if listed:  # after the split, so that no other clip changes its side
         rows, excluded = listed.take_out(rows, _all_names(clips, scans), _copies(clips, scans, dropped))
-    find.require_both_classes(Counter(r["label"] for r in rows), found)
+        listed.require_both_classes(rows)
     cut_short = cut.cut_short + _cut_short(scans)
     before = _earlier_sides(combined)
     placed = _publish(combined, rows, config)
