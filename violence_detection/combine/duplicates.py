@@ -60,10 +60,10 @@ class Pair:
 def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
     """Pairs of clips that are copies of each other or share footage, sorted by position.
 
-    Same clip: alike from the start on, in picture and motion. Shared footage: the same scene (two moments of a
-    fixed camera), or a copy that starts up to 0.8 s later. Of a large family every member is paired with some, not
-    with all, and clips with equal fingerprints are chained: `clusters` joins them. Clips whose fingerprint is empty
-    (no texture) pair with nothing. Raises ValueError for text that is no fingerprint.
+    Same clip: alike from the start on, in picture and motion. Shared footage: the same scene (two moments of a fixed
+    camera), or a copy that starts up to 0.8 s later, most surely by a multiple of 0.2 s. Of a large family every
+    member is paired with some, not with all, and clips with equal fingerprints are chained: `clusters` joins them.
+    Clips whose fingerprint is empty (no texture) pair with nothing. Raises ValueError for text that is no fingerprint.
     """
     texts, members = _group_equal(fingerprints)
     pairs = [Pair(a, b, True, 0.0) for group in members for a, b in itertools.pairwise(group)]
