@@ -21,7 +21,7 @@ help:
 	@sed -n "/^# make/,/^[^#]/s/^# //p" Makefile
 
 $(VENV)/.installed: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.13 ...")'
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
 	touch $@
@@ -32,10 +32,10 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 
 CPU_FLAGS := --backbone efficientnet_lite0 --streams rgb,motion
 
-# The steps after the data is there: find, combine, train, ensemble, predict, evaluate. Combine exits with 1 when it
+# The steps after the data is there: find, combine, train, ensemble, predict, evaluate. The first two exit with 1 when they
 # left out unreadable files and named them; the sample clips have one on purpose.
 define STEPS
-	$(PY) find_all_datasets.py --data-root "$(1)/data"
+	$(PY) find_all_datasets.py --data-root "$(1)/data" || test $$? = 1
 	$(PY) combine_all_datasets.py --data-root "$(1)/data" || test $$? = 1
 	$(PY) runpod_train_ultimate.py --data-root "$(1)/data" $(2) --output "$(1)/models_ultimate" --log-dir "$(1)"
 	$(PY) train_ensemble_models.py --data-root "$(1)/data" $(2) --output "$(1)/models_ensemble" --log-dir "$(1)"
@@ -55,7 +55,7 @@ demo-real: $(VENV)/.installed
 roadmap: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the data goes: make roadmap DATA_ROOT=/workspace/data"; exit 2; }
 	$(PY) download_all_violence_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
-	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)"
+	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) runpod_train_ultimate.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" || test $$? = 1
@@ -70,7 +70,7 @@ RECIPE_accurate := --backbone i3d_actions,i3d_movements,dinov2_spread,movenet_po
 
 ship-fast ship-accurate: ship-%: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make ship-$* DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
-	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)"
+	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_$*) --output "models_$*" --leave-one-dataset-out \
 		--final --final-by left-out --closer-look --ship $* || test $$? = 1
@@ -79,7 +79,7 @@ ship-fast ship-accurate: ship-%: $(VENV)/.installed
 # A batch in four parts is as fast on two cores and takes less memory.
 retrain-fast: $(VENV)/.installed
 	@test -n "$(DATA_ROOT)" || { echo "say where the clips are: make retrain-fast DATA_ROOT=/my/data, with /my/data/raw"; exit 2; }
-	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)"
+	$(PY) find_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_fast) --accumulate 4 --memory-gb 4 --output models_retrained \
 		|| test $$? = 1

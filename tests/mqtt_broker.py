@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -76,6 +77,57 @@ def reachable_at(port: int, broker: int) -> Iterator[None]:
 
         threading.Thread(target=serve, daemon=True).start()
         yield
+
+
+class Link:
+    """The way to a broker that is there already: it can swallow what goes over it, as a lost link does, and break."""
+
+    def __init__(self, broker: int):
+        self._broker, self._ends = broker, list[socket.socket]()
+        self._swallows, self.is_up = threading.Event(), True
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._server.getsockname()[1])
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def swallow(self) -> None:
+        """From now on nothing arrives, at either end."""
+        self._swallows.set()
+
+    def cut(self) -> None:
+        """Break, and let nobody in until `mend`."""
+        self.is_up = False
+        for end in self._ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self._ends.clear()
+
+    def mend(self) -> None:
+        """Be as at the beginning."""
+        self._swallows.clear()
+        self.is_up = True
+
+    def close(self) -> None:
+        """Be gone."""
+        self.cut()
+        self._server.close()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                one = self._server.accept()[0]
+                if not self.is_up:
+                    one.close()
+                    continue
+                other = socket.create_connection(("127.0.0.1", self._broker))
+                self._ends += [one, other]
+                for ends in ((one, other), (other, one)):
+                    threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, to: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not self._swallows.is_set():
+                    to.sendall(data)
 
 
 def _copy(source: socket.socket, to: socket.socket) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from violence_detection.backbones import openvino_conversion
+
 PEOPLE, JOINTS, SIDE, _MULTIPLE = 6, 17, 256, 32
 _FUSED = {"_FusedConv2D": "Conv2D", "FusedDepthwiseConv2dNative": "DepthwiseConv2dNative"}
 _KEPT = ("T", "strides", "padding", "data_format", "dilations", "explicit_paddings")
@@ -25,9 +27,7 @@ class MoveNet:
     """Looks at pictures of any size. `file`: movenet-multipose.json, with the .bin beside it."""
 
     def __init__(self, file: Path):
-        import openvino as ov
-
-        self._network = ov.convert_model(_graph(file))
+        self._network = openvino_conversion.converted(_graph(file))
         self._runners: dict[tuple[int, int], Callable[[np.ndarray], np.ndarray]] = {}
 
     def people(self, picture: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ class MoveNet:
 
 
 def _graph(file: Path) -> Any:
-    """What openvino.convert_model takes: a frozen graph of TensorFlow."""
+    """What OpenVINO converts: a frozen graph of TensorFlow."""
     import tensorflow as tf
     from google.protobuf import json_format
     from tensorflow.core.framework import graph_pb2

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import BinaryIO
 
@@ -59,6 +60,54 @@ def over_tcp(path: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def begun_again(path: Path, pause_s: float) -> Iterator[str]:
+    """The address at which it is sent twice over one connection, with a pause between, as by one started anew."""
+
+    def send(connection: socket.socket) -> None:
+        with connection.makefile("wb") as sink:
+            remux(path, sink)
+            sink.flush()
+            time.sleep(pause_s)
+            remux(path, sink)
+
+    with _camera(send) as url:
+        yield url
+
+
+@contextlib.contextmanager
+def playlist(path: Path, folder: Path, name: str, after_s: float) -> Iterator[str]:
+    """The address of an HLS playlist of segments of a second or so, of which the last ones come so much later."""
+    remux(path, str(folder / "all.m3u8"), "hls", {"hls_time": "1", "hls_list_size": "0"})
+    whole = (folder / "all.m3u8").read_text()
+    lines = whole.splitlines(keepends=True)
+    begins = "".join(lines[: lines.index("#EXT-X-ENDLIST\n") - 2])
+    asked_s: list[float] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == f"/{name}":
+                asked_s.append(time.monotonic())
+                data = (begins if asked_s[-1] - asked_s[0] < after_s else whole).encode()
+            else:
+                data = (folder / self.path[1:]).read_bytes()
+            self.send_response(200)
+            if self.path == f"/{name}":
+                self.send_header("Content-Type", "application/vnd.apple.mpegurl")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/{name}"
+    server.shutdown()
+    server.server_close()
+
+
+@contextlib.contextmanager
 def growing(path: Path, into: Path, pieces: int = 20, every_s: float = 0.02) -> Iterator[Path]:
     """The same bytes, written piece by piece."""
     data = path.read_bytes()
@@ -94,6 +143,21 @@ def server_that_says(*pieces: bytes) -> Iterator[int]:
         yield int(server.getsockname()[1])
         for connection in held:
             connection.close()
+
+
+@contextlib.contextmanager
+def endless(begins: bytes, goes_on: bytes, every_s: float) -> Iterator[int]:
+    """The port of a server that answers so, and then goes on without end."""
+
+    def send(connection: socket.socket) -> None:
+        connection.recv(10_000)
+        connection.sendall(begins)
+        for _ in range(round(30 / every_s)):
+            connection.sendall(goes_on)
+            time.sleep(every_s)
+
+    with _camera(send) as url:
+        yield int(url.rpartition(":")[2])
 
 
 class Sending:

@@ -54,6 +54,14 @@ def test_the_roadmap_takes_a_data_root_with_spaces(work: Path) -> None:
     assert "/my data/combined_all/val" in calls[5]
 
 
+@pytest.mark.parametrize("target", ["roadmap", "demo", "retrain-fast"])
+def test_files_that_are_named_and_left_out_stop_no_step(work: Path, target: str) -> None:
+    left_out = 'case "$1" in find_all*|combine_all*) exit 1;; esac\n'
+    (work / "stub").write_text(_STUB + left_out)
+    calls = _made(work, target, "DATA_ROOT=/data")
+    assert calls[-1][0] == "test_ensemble.py"
+
+
 @pytest.mark.parametrize("name", ["demo", "my demo"])
 @pytest.mark.parametrize("target", ["demo", "demo-real"])
 def test_the_demos_take_a_folder_with_spaces(work: Path, target: str, name: str) -> None:

@@ -128,6 +128,17 @@ def test_a_setting_of_heads_that_no_member_has_is_refused(tmp_path: Path) -> Non
         _main("train_ensemble_models")([*given, "--members=kernel,gru", "--units=32", "--kernel-c=2"])
 
 
+def test_a_setting_of_training_that_no_member_takes_is_refused(tmp_path: Path) -> None:
+    given = [f"--data-root={tmp_path}", f"--log-dir={tmp_path}", "--features-only"]
+    with pytest.raises(UserError, match="--epochs: none of --members kernel takes it"):
+        _main("train_ensemble_models")([*given, "--members=kernel", "--epochs=5"])
+    whole = ["--backbone=i3d_pictures", "--streams=rgb", "--members=i3d_tuned"]
+    with pytest.raises(UserError, match="--patience: none of --members i3d_tuned takes it"):
+        _main("train_ensemble_models")([*given, *whole, "--accumulate=2", "--patience=5"])
+    with pytest.raises(UserError, match="no manifest"):
+        _main("train_ensemble_models")([*given, "--members=kernel,gru", "--epochs=5", "--patience=5"])
+
+
 @pytest.mark.parametrize(
     ("limits", "taken", "refused", "says"),
     [

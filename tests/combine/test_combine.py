@@ -134,6 +134,22 @@ def test_of_altered_copies_the_best_stays(done: Path) -> None:
     assert (dropped["kept_source_path"], dropped["kind"]) == (f"{HOCKEY}/no102_xvid.avi", "near")
 
 
+def test_of_many_copies_with_one_picture_one_stays(root: Path) -> None:
+    """Each of them is paired with its neighbours only, in an order that says nothing."""
+    flows = "raw/flows/1"
+    first = write(root / flows / "Violence" / "crowd__TitleA__someone__idA.avi", 600)
+    for n in range(9):
+        other = first.with_name(f"crowd__TitleB{n}__someone__idB{n}.avi")
+        other.write_bytes(first.read_bytes() + bytes([n]))  # as when a file is only packed anew
+    combine.run(CombineConfig(data_root=root, workers=1))
+    kept = first.relative_to(root).as_posix()
+    assert [name for name in rows(root) if "__TitleA" in name or "__TitleB" in name] == [kept]
+    gone = [
+        r for r in table(root / "combined_all" / "duplicates.csv").values() if "__idB" in r["source_path"]
+    ]
+    assert [(r["kept_source_path"], r["kind"]) for r in gone] == [(kept, "near")] * 9
+
+
 def test_content_under_both_labels_is_left_out_and_named(done: Path) -> None:
     failures = table(done / "combined_all" / "failures.csv")
     for name in ("fi26_xvid.avi", "no77_xvid.avi"):
@@ -231,18 +247,21 @@ def test_a_data_set_added_later_costs_only_itself(root: Path, caplog: pytest.Log
     assert "20 to read" in caplog.text
 
 
-def test_clips_that_were_in_val_and_are_in_train_now_are_counted(
+def test_clips_that_are_on_the_other_side_now_are_counted(
     root: Path, done: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     table_ = root / "combined_all" / "manifest.csv"
     combine.run(CombineConfig(data_root=root, workers=1))
     assert "of the earlier val" not in caplog.text
     frame = pd.read_csv(table_, dtype=str, keep_default_na=False)
-    frame.loc[frame.index[frame.split == "train"][:3], "split"] = "val"
+    trained, held_out = (frame.index[frame.split == side] for side in ("train", "val"))
+    frame.loc[trained[:3], "split"] = "val"
+    frame.loc[held_out[:2], "split"] = "train"
     frame.to_csv(table_, index=False)
     with_log(caplog)
     combine.run(CombineConfig(data_root=root, workers=1))
     assert "3 clips of the earlier val are in train now" in caplog.text
+    assert "2 clips of the earlier train are in val now" in caplog.text
     assert manifest_bytes(root) == manifest_bytes(done)
 
 
@@ -289,6 +308,38 @@ def test_other_ways_of_placing_give_the_same_manifest(root: Path, done: Path, li
     assert all(c.stat().st_size > 0 for c in clips)
     if link == "copy":
         assert all(c.stat().st_nlink == 1 for c in clips)
+
+
+def test_a_copied_root_is_made_right_by_the_next_run(done: Path, tmp_path: Path) -> None:
+    """The same files and settings; but what were links are files, or links into the other root."""
+    root = shutil.copytree(done, tmp_path / "copied")  # which makes files of hard links
+    combine.run(CombineConfig(data_root=root, workers=1))
+    placed = {root / "combined_all" / r["path"]: root / name for name, r in rows(root).items()}
+    assert all(clip.samefile(source) for clip, source in placed.items())
+    combine.run(CombineConfig(data_root=root, link="symlink"))
+    again = shutil.copytree(root, tmp_path / "again", symlinks=True)
+    combine.run(CombineConfig(data_root=again, link="symlink"))
+    assert all(
+        (again / "combined_all" / r["path"]).resolve() == again / name for name, r in rows(again).items()
+    )
+    assert manifest_bytes(again) == manifest_bytes(done)
+
+
+def test_a_clip_that_was_put_in_the_place_of_a_link_goes(
+    root: Path, done: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    combine.run(CombineConfig(data_root=root, workers=1))
+    name, row = next(iter(rows(root).items()))
+    clip = root / "combined_all" / row["path"]
+    clip.unlink()
+    clip.write_bytes(b"another")
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root, workers=1))
+    assert clip.samefile(root / name)
+    caplog.clear()
+    combine.run(CombineConfig(data_root=root, workers=1))
+    assert "nothing is new" in caplog.text
+    assert manifest_bytes(root) == manifest_bytes(done)
 
 
 def test_the_order_of_files_does_not_matter() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +121,14 @@ def test_hockey_clips_of_one_rink_stay_apart_but_the_known_duplicate_is_found(re
     pairs = duplicates.find_pairs([fingerprint.of_video(p)[1] for p in paths])
     same = [(paths[p.i].stem, paths[p.j].stem) for p in pairs if p.same_clip]
     assert same == [("no123_xvid", "no136_xvid")]
+
+
+def test_pairs_that_are_named_are_joined_as_if_they_had_been_found() -> None:
+    clips = [spectra(k) for k in range(6)]
+    texts = [fingerprint.encode(c) for c in (*clips, *(c + 1 for c in clips), clips[0])]
+    everyone = list(itertools.combinations(range(len(texts)), 2))
+    named = duplicates.compare_pairs(texts, everyone)
+    assert {(k, k + 6) for k in range(6)} | {(0, 12)} <= {(p.i, p.j) for p in named if p.same_clip}
+    assert set(duplicates.find_pairs(texts)) <= set(named)
+    assert duplicates.compare_pairs(texts, [(0, 1), (0, 2)]) == []
+    assert duplicates.compare_pairs(["", ""], [(0, 1)]) == []

@@ -72,6 +72,16 @@ def test_a_line_that_ends_before_the_column_of_marks_is_not_marked(root: Path, d
     assert set(before.clip_id) - set(frame(root).clip_id) == {gone}
 
 
+def test_a_list_that_leaves_one_class_only_is_refused_as_such(root: Path) -> None:
+    before = frame(root)
+    fights = before.clip_id[before.label == "fight"]
+    with pytest.raises(
+        UserError, match=r"--exclude .*list.txt leaves no fight clip: .* Take lines out of the list"
+    ):
+        run(root, "\n".join(fights) + "\n", "list.txt")
+    pd.testing.assert_frame_equal(frame(root), before)
+
+
 def test_nothing_is_decoded_again(root: Path) -> None:
     journal = root / "combined_all" / scan.JOURNAL_NAME
     before = journal.read_bytes()

@@ -297,6 +297,16 @@ def test_a_row_moved_is_cut_anew_and_a_line_above_it_changes_nothing(
     assert frames(result) == [("fight", 16, 39), ("fight", 24, 39)]
 
 
+def test_windows_of_before_that_are_longer_than_asked_for_are_cut_anew(root: Path) -> None:
+    result = cut(root, "video.mp4,fight,0,12")
+    journal = root / "windows" / cutting.WINDOWS_JOURNAL
+    line = json.loads(journal.read_text())
+    line["windows"][0]["end_s"] += 3.0
+    journal.write_text(json.dumps(line) + "\n")
+    assert cut(root, "video.mp4,fight,0,12") == result
+    assert len(journal.read_text().splitlines()) == 2
+
+
 def test_find_tells_what_the_rows_will_give(root: Path) -> None:
     (root / "long.csv").write_text(
         "path,label,start_s,end_s\nvideo.mp4,fight,0,17\nvideo.mp4,nonfight,20,21\n"
@@ -306,6 +316,23 @@ def test_find_tells_what_the_rows_will_give(root: Path) -> None:
     assert result.summary["windows"] == {"mine": {"fight": 3, "nonfight": 1}}
     assert result.summary["datasets"]["mine"]["needs_cutting"] == 2
     assert not (root / "windows").exists()
+
+
+def test_rows_that_give_nothing_are_wrong_rows_to_finding_and_to_combining(root: Path) -> None:
+    (root / "raw").mkdir()
+    for seed, label in ((901, "fight"), (902, "nonfight")):
+        small_videos.write(root / "whole" / label / "1.avi", seed)
+    rows = "video.mp4,fight,0,5\nvideo.mp4,nonfight,20,21\nvideo.mp4,fight,29.9,30\nvideo.mp4,fight,40,50\n"
+    (root / "long.csv").write_text("path,label,start_s,end_s\n" + rows)
+    own = (f"mine={root}/long.csv", f"whole={root}/whole")
+    config = FindConfig(data_root=root, own=own, check=True, workers=1, caches=False)
+    told = find.run(config, (), lambda found: cutting.forecast(found, CutConfig(), root, 1))
+    made = combine.run(CombineConfig(data_root=root, own=own, caches=False, workers=1))
+    for summary in (told.summary, made.summary):
+        assert [summary[k] for k in ("wrong_rows", "unreadable", "not_cut")] == [2, 0, 0]
+    assert [Path(f["path"]).name for f in told.failures] == ["long.csv:4", "long.csv:5"]
+    assert "long.csv:5" in (root / find.FAILURES_NAME).read_text()
+    assert [f["reason"] for f in made.failures] == [f["reason"] for f in told.failures]
 
 
 # --- another catalogue

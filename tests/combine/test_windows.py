@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+import re
 
 import pytest
 
@@ -12,6 +13,7 @@ from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import windows
 from violence_detection.combine.cut.windows import CutWindow
 from violence_detection.datasets.annotations import Segments
+from violence_detection.datasets.own_table import Stretch
 from violence_detection.errors import UserError
 from violence_detection.video.decode import VideoInfo
 
@@ -52,6 +54,23 @@ def test_whatever_the_annotation_every_window_is_surely_of_its_class() -> None:
         assert all(w.end - w.first == round(5 * fps) and w.first >= 0 and w.end <= n_frames for w in found)
         assert all(a.end <= b.first for a, b in itertools.pairwise(found))
         assert all(len(of(found, label)) <= config.windows_per_video for label in ("fight", "nonfight"))
+
+
+@pytest.mark.parametrize(("fps", "window_s"), [(1.4, 5.0), (0.5, 5.0), (0.5, 30.0), (25.0, 0.2)])
+def test_where_a_window_has_too_few_pictures_none_is_cut_and_none_is_longer(
+    fps: float, window_s: float
+) -> None:
+    config = CutConfig(window_s=window_s)
+    info = video(round(120 * fps), fps)
+    assert windows.plan(info, "nonfight", None, config) == ()
+    assert windows.plan(info, "fight", Segments(((0, 60),), in_seconds=True), config) == ()
+    stretches = [Stretch(0.0, 60.0, "fight", "a.csv:2"), Stretch(60.0, 60.0 + window_s, "fight", "a.csv:3")]
+    found, refused = windows.inside(info, stretches, config)
+    assert found == ()
+    assert all(
+        re.search(r"has \d frames, fewer|has \d different|stand for 2 s each", r) for r in refused.values()
+    )
+    assert sorted(refused) == [0, 1]
 
 
 def test_of_a_long_normal_video_a_few_are_taken_from_all_over_it() -> None:

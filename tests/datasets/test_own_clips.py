@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,15 @@ def test_a_sub_folder_is_a_source_and_the_same_one_below_both_classes(tmp_path: 
     assert not found.warnings
 
 
+def test_a_source_is_one_however_its_accents_are_stored(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "caméra") for form in ("NFC", "NFD"))
+    touch(tmp_path, f"fight/{one}/a.mp4", f"nonfight/{two}/b.mp4")
+    assert {clip.sources for clip in read(f"mine={tmp_path}")[0].clips} == {(one,)}
+    rows = [f"fight/{one}/a.mp4,fight,{two}", f"nonfight/{two}/b.mp4,nonfight,{one}"]
+    (found,) = read(table(tmp_path, *rows, header="path,label,source"))
+    assert {clip.sources for clip in found.clips} == {(one,)}
+
+
 def test_without_a_word_on_sources_each_clip_is_one_and_a_warning_says_so(tmp_path: Path) -> None:
     touch(tmp_path, "fight/a.mp4", "nonfight/a.mp4", "nonfight/cam1/b.mp4")
     (found,) = read(f"mine={tmp_path}")
@@ -214,7 +225,7 @@ WRONG = {
     "gone.mp4,fight,,,,": "no file .*gone.mp4",
     ",fight,,,,": "no path",
     "a.mp4,violent,,,,": "label 'violent' is neither .*--labels fight=violent or nonfight=violent",
-    "a.mp4,,,,,": "label '' is neither",
+    "a.mp4,,,,,": "no label. Write",
     "a.mp4,fight,cam1,test,,": "split 'test' is neither train nor val",
     "a.mp4,fight,,,9,9": "end_s 9 is not after start_s 9",
     "a.mp4,fight,,,9.5,3": "end_s 3 is not after start_s 9.5",
@@ -229,6 +240,26 @@ WRONG = {
     "a.mp4/b.mp4,fight,,,,": "b.mp4 cannot be read: Not a directory",
     "a\0.mp4,fight,,,,": "control characters",
 }
+
+
+def test_paths_as_other_systems_write_them_are_found(tmp_path: Path) -> None:
+    one, two = (unicodedata.normalize(form, "été") for form in ("NFC", "NFD"))
+    touch(tmp_path, f"{one}.mp4", f"sub/{two} 2.mp4", "sub/deep/a.mp4", "sub/as\\is.mp4")
+    rows = [f"{two}.mp4,fight", f"sub\\{one} 2.mp4,fight", "sub\\deep\\a.mp4,fight", "sub/as\\is.mp4,fight"]
+    (found,) = read(table(tmp_path, *rows, "sub\\none.mp4,fight"))
+    assert [c.rel for c in found.clips] == [
+        f"{one}.mp4", f"sub/{two} 2.mp4", "sub/deep/a.mp4", "sub/as\\is.mp4",
+    ]  # fmt: skip
+    assert reasons(found)[6].startswith(f"no file {tmp_path}/sub\\none.mp4.")
+
+
+def test_the_words_that_a_wrong_label_is_answered_with_can_be_pasted(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (found,) = read(table(tmp_path, '"no fight, loud"; a.mp4', "; b.mp4", header="label;path"))
+    offered = shlex.split(reasons(found)[2].partition("--labels ")[2])
+    assert own_labels.parse([offered[0]]).of("No fight, loud") == "fight"
+    assert own_labels.parse([offered[2]]).of("no fight, loud") == "nonfight"
+    assert reasons(found)[3] == "no label. Write fight or nonfight"
 
 
 def test_wrong_rows_are_named_by_line_and_take_no_other_with_them(tmp_path: Path) -> None:
@@ -326,6 +357,26 @@ def test_a_file_in_two_sets_is_taken_once_or_not_at_all(tmp_path: Path) -> None:
     assert labels_of(listed) == {}
     assert [Path(f["path"]).name for f in folder.failures] == ["b.mp4"]
     assert set(reasons(listed)) == {2, 3}
+
+
+def test_what_a_set_further_down_or_a_table_has_is_not_unlabelled_in_the_one_above(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "fight/a.mp4",
+        "night/fight/b.mp4",
+        "night/nonfight/c.mp4",
+        "night/other/d.mp4",
+        "e.mp4",
+        "more/f.mp4",
+    )
+    (tmp_path / "t.csv").write_text("path,label\ne.mp4,fight\n")
+    above, below, listed = read(f"a={tmp_path}", f"b={tmp_path}/night", f"c={tmp_path}/t.csv")
+    assert [p.relative_to(tmp_path).as_posix() for p in above.unlabelled] == ["more/f.mp4"]
+    assert (above.unknown, above.nested) == ({"more": 1}, ())
+    assert below.unknown == {"other": 1}
+    assert [len(s.clips) for s in (above, below, listed)] == [1, 2, 1]
+    (alone,) = read(f"a={tmp_path}")
+    assert (alone.unknown, alone.nested) == ({"more": 1, "night": 3}, ("night",))
 
 
 def test_reading_needs_nothing_heavy(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -207,6 +208,31 @@ def test_a_folder_without_a_video_is_never_taken_for_the_data_set(
     with pytest.raises(UserError, match=said):
         bench.run("kaggle_set")
     assert sorted(p.name for p in bench.raw("kaggle_set").iterdir()) == sorted(names)
+
+
+def test_an_archive_of_archives_is_named_until_they_are_unpacked(bench: Bench) -> None:
+    bench.server.files["/plain.zip"] = Served(zipped({"part1.zip": zipped(bench.plain_files), "a.txt": b"a"}))
+    for status in ("downloaded", "skipped"):
+        result = bench.run("plain_set")
+        assert [o.status for o in result.outcomes] == [status]
+        (failure,) = result.failures
+        assert "holds no video, but archives (part1.zip). Unpack them" in failure["reason"]
+        assert "part1.zip" in (bench.root / "raw" / "download_failures.csv").read_text()
+    with zipfile.ZipFile(bench.raw("plain_set") / "part1.zip") as inner:
+        inner.extractall(bench.raw("plain_set"))
+    for name in ("part1.zip", completion.RECORD_NAME):
+        (bench.raw("plain_set") / name).unlink()
+    for status in ("adopted", "skipped"):
+        result = bench.run("plain_set")
+        assert ([o.status for o in result.outcomes], result.failures) == ([status], [])
+
+
+def test_an_archive_of_pictures_is_named(bench: Bench) -> None:
+    bench.server.files["/plain.zip"] = Served(zipped({"frames/1.png": b"1"}))
+    (failure,) = bench.run("plain_set").failures
+    assert (
+        "holds no video, only frames/1.png: what the source gives is not this data set" in failure["reason"]
+    )
 
 
 def test_what_systems_write_into_folders_makes_no_data_set_damaged(bench: Bench) -> None:

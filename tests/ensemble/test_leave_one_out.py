@@ -72,3 +72,14 @@ def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_thre
 
 def test_one_seed_has_no_spread() -> None:
     assert leave_one_out.summarised([_predictions(0)])["datasets"][0]["accuracy_sd"] is None
+
+
+def test_a_data_set_of_one_class_has_no_accuracy_at_its_median() -> None:
+    """Half of its clips lie above it whatever the model says, which would weigh in the mean of the sets."""
+    frame = _predictions(0)
+    frame = frame[(frame.dataset == "low") | (frame.label == "nonfight")]
+    found = leave_one_out.summarised([frame])
+    by_name = {d["dataset"]: d for d in found["datasets"]}
+    assert by_name["random"]["accuracy_at_median"] is None
+    assert found["mean"]["accuracy_at_median"] == by_name["low"]["accuracy_at_median"]
+    leave_one_out._log(found)

@@ -144,7 +144,8 @@ def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
     assert "do not count" not in caplog.text
     later = small_videos.write(kept / "later.avi", 3)
     with caplog.at_level("INFO"):
-        quiet_footage.run(config, quiet, tmp_path / "door.json")
+        quiet_footage.run(config, quiet, tmp_path / "back door.json")
+    assert f"give it as --profile '{tmp_path}/back door.json'" in caplog.text, "as a shell takes it"
     said = [record.getMessage() for record in caplog.records if record.name == quiet_footage.__name__]
     assert [text for text in said if "do not count" in text] == [
         f"1 videos below {kept} are not among them, and do not count: {later}. Judge them with --output first"

@@ -92,6 +92,30 @@ def test_a_run_knows_what_another_wrote_meanwhile(tmp_path: Path) -> None:
     assert first.source_of(path) == os.path.realpath("v")
 
 
+def test_files_that_somebody_deleted_are_forgotten_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera's clips of weeks: the record, and what each reader of it has in memory, would grow for ever."""
+    monkeypatch.setattr(own_files, "_NEWEST_LINES", 3)
+    written = WrittenFiles(tmp_path)
+    for number in range(30):
+        written.write_text(tmp_path / f"{number}.jpg", "front", str(number))
+    written.forget_gone()
+    record = tmp_path / RECORD_NAME
+    assert len(record.read_text().splitlines()) == 30, "as long as they are there"
+    for number in range(2, 29):
+        (tmp_path / f"{number}.jpg").unlink()
+    with record.open("a") as out:
+        out.write('{"key": ')  # a run was killed here
+    written.forget_gone()
+    assert len(record.read_text().splitlines()) == 5, "what is there, and the newest lines"
+    _write(tmp_path, "new.jpg", "front", "text")
+    for known in (written, WrittenFiles(tmp_path)):
+        assert [known.source_of(path) for path in sorted(tmp_path.glob("*.jpg"))] == [
+            os.path.realpath("front")
+        ] * 4
+
+
 def test_a_folder_that_was_copied_is_still_known(tmp_path: Path) -> None:
     _write(tmp_path / "one", "a", "v", "text")
     shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)

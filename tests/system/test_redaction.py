@@ -35,6 +35,27 @@ def test_a_safe_address_holds_no_part_of_a_password_wherever_it_stands(url: str)
     assert "wpbo6" not in safe
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://10.0.0.5:554/0/admin:geheim/main", "rtsp://10.0.0.5:554/0/.../main"),
+        ("rtsp://10.0.0.5/admin:geheim", "rtsp://10.0.0.5/..."),
+        ("http://10.0.0.5/live?channel=1&u=admin&q=2&p=geheim&r=1", "http://10.0.0.5/live?channel=1&u=admin&q=2&p=...&r=1"),
+        ("http://10.0.0.5/live?loginuse=admin&loginpas=geheim", "http://10.0.0.5/live?loginuse=...&loginpas=..."),
+        ("rtsp://10.0.0.5/ch0?user=admin&pw=geheim", "rtsp://10.0.0.5/ch0?user=admin&pw=..."),
+        ("rtsp://10.0.0.5/media.amp?login=admin:geheim", "rtsp://10.0.0.5/media.amp?login=..."),
+        ("rtsp://10.0.0.5:554/live?channel=1&p=2", "rtsp://10.0.0.5:554/live?channel=1&p=2"),
+        ("udp://@239.0.0.1:5000", "udp://239.0.0.1:5000"),
+        ("http://[fe80::1]:80/a/b.ts", "http://[fe80::1]:80/a/b.ts"),
+    ],
+)  # fmt: skip
+def test_a_login_is_found_where_makers_of_cameras_put_it(url: str, shown: str) -> None:
+    assert redaction.without_secrets(url) == shown
+    assert (
+        redaction.without_secrets(f"lost {url} at 12:30:05 and /a:b") == f"lost {shown} at 12:30:05 and /a:b"
+    )
+
+
 def test_what_is_no_address_is_not_shown_whole_either() -> None:
     assert redaction.safe_url("https://me:secret@[x.org/a?token=1") == "https://[x.org/a?..."
 

@@ -228,6 +228,35 @@ def test_pictures_of_which_none_decodes_do_not_keep_a_stream_alive() -> None:
         assert len(got) > 30
 
 
+@pytest.mark.parametrize("name", ["live.m3u8", "live"])
+def test_a_segment_of_a_playlist_may_be_waited_for_longer_than_a_packet(
+    recording: Path, tmp_path: Path, name: str
+) -> None:
+    """A segment of 10 s comes each 10 s, as a whole: the stream was lost with each."""
+    with streamed.playlist(recording, tmp_path, name, after_s=3.0) as url:
+        source = open_source(url, read_limit_s=1.5)
+        frames = _frames(source)  # from the third last segment of then on
+        assert frames[-1][0] == 299 % 256
+        assert source.live
+
+
+def test_a_scheme_may_be_written_in_capitals(recording: Path) -> None:
+    """FFmpeg knows no RTSP://."""
+    with streamed.over_tcp(recording) as url:
+        assert len(_frames(open_source(url.replace("tcp", "TCP")))) == 300
+
+
+def test_a_sender_that_was_started_anew_goes_on_when_its_frames_come(transported: Path) -> None:
+    """Over UDP nobody sees that it was away: all times behind it were as much too early, once more with each."""
+    with streamed.begun_again(transported, pause_s=1.5) as url:
+        source = open_source(url)
+        times_s = [frame.time_s for frame, _ in zip(source.frames(), range(600), strict=False)]
+        source.close()
+    assert len(times_s) == 600
+    assert max(np.diff(times_s)) == pytest.approx(1.5, abs=0.7)
+    assert np.median(np.diff(times_s)) == pytest.approx(0.04, abs=0.001)
+
+
 @pytest.mark.parametrize("way", ["raw", "http"])
 def test_pictures_without_times_have_those_of_their_arrival(way: str) -> None:
     """FFmpeg counts them as 25 a second. One connection is all that some cameras answer."""

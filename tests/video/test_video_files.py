@@ -111,12 +111,20 @@ def test_typescript_is_no_transport_stream(tmp_path: Path) -> None:
 
 
 def test_folders_of_this_suite_are_left_out_unless_everything_is_asked_for(tmp_path: Path) -> None:
-    for folder in ("reports", "combined_all", "windows"):
-        (tmp_path / folder).mkdir()
+    for folder in ("reports/today", "combined_all", "windows"):
+        (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.mp4").touch()
     (tmp_path / "windows" / ".cut.jsonl").touch()
     assert names(tmp_path) == []
     assert len(names(tmp_path, VideoSearch(everywhere=True))) == 3
+
+
+def test_a_folder_of_somebodys_that_is_called_like_one_of_the_suites_is_looked_into(tmp_path: Path) -> None:
+    for folder in ("fight/reports", "fight/features", "fight/windows"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.mp4").write_bytes(b"video")
+    found = [p.relative_to(tmp_path).as_posix() for p in VideoSearch().below(tmp_path)]
+    assert found == ["fight/features/a.mp4", "fight/reports/a.mp4", "fight/windows/a.mp4"]
 
 
 def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ import os
 import queue
 import threading
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -318,12 +317,9 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
 
 def _converted(model: Any) -> Any:
     """The Keras model as an openvino.Model."""
-    import openvino as ov
+    from violence_detection.backbones import openvino_conversion  # most runs find the network kept
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The structure of `inputs`")  # it is traced with a tuple
-        # a copy of the weights: those that it would share with the Keras model go when that is collected
-        return ov.convert_model(model, share_weights=False)
+    return openvino_conversion.converted(model)
 
 
 def _openvino(converted: Any, shape: tuple[int, ...], dtype: str) -> list[Runner]:

@@ -34,7 +34,9 @@ log = logging.getLogger(__name__)
 
 RECORD_NAME = manifest.RECORD_NAME
 #: To be raised whenever the same files are combined into another manifest.
-VERSION = 1
+VERSION = 2
+#: In the record: how the clips were placed.
+_PLACED_KEY = "placed"
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _combine(
         for f in (*found.unlisted, *found.failures)
     ]
     inputs = _inputs(clips, [*left_out, *cut.failures, *not_found, *cut.cut_short], config, listed)
-    if (result := _done_before(combined, inputs)) is not None:
+    if (result := _done_before(combined, config.data_root, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         if cut.left_over:
             cutting.remove(cut.left_over)
@@ -95,18 +97,15 @@ def _combine(
     unique, failures = _usable(clips, scans, found, combined, config, put_off)
     failures += cut.failures + not_found
     rows, dropped = divide(unique, config)
+    find.require_both_classes(Counter(r["label"] for r in rows), found)
     excluded: list[dict[str, Any]] = []
     if listed:  # after the split, so that no other clip changes its side
         rows, excluded = listed.take_out(rows, _all_names(clips, scans), _copies(clips, scans, dropped))
-    find.require_both_classes(Counter(r["label"] for r in rows), found)
+        listed.require_both_classes(rows)
     cut_short = cut.cut_short + _cut_short(scans)
-    moved = _moved_into_train(combined, rows)
-    _publish(combined, rows, config)
-    if moved:
-        log.warning(
-            "%d clips of the earlier val are in train now: the whole is divided anew. Models trained from now on have "
-            "seen them, so figures on the earlier val and on this one are of other clips", moved,
-        )  # fmt: skip
+    before = _earlier_sides(combined)
+    placed = _publish(combined, rows, config)
+    _say_what_moved(before, rows)
     if cut.left_over:
         cutting.remove(cut.left_over)
     _write_tables(combined, dropped, failures, left_out, cut_short)
@@ -115,20 +114,34 @@ def _combine(
     summary = outcome.summarised(rows, dropped, unique, failures, found, cut, cut_short, files, combined)
     result = CombineResult({**summary, "excluded_by_list": len(excluded)}, failures)
     outcome.say(result.summary, config.val_fraction)
-    record = _record(config, result, combined, inputs, put_off)
+    record = _record(config, result, combined, inputs, put_off, placed)
     if listed:
         record["exclude"] = listed.record(excluded)
     storage.write_json(combined / RECORD_NAME, record)
     return result
 
 
-def _moved_into_train(combined: Path, rows: Sequence[Mapping[str, Any]]) -> int:
-    """How many clips that the manifest which is there has in val are in train in these rows."""
+def _earlier_sides(combined: Path) -> dict[str, str]:
+    """Of each clip of the manifest that is there its side of the split."""
     path = combined / manifest.FILE_NAME
     if not path.is_file():
-        return 0
-    earlier = {r.get("clip_id") for r in storage.read_csv(path) if r.get("split") == split.VAL}
-    return sum(r["split"] == split.TRAIN and r["clip_id"] in earlier for r in rows)
+        return {}
+    return {r.get("clip_id") or "": r.get("split") or "" for r in storage.read_csv(path)}
+
+
+def _say_what_moved(before: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Warn where clips stand on another side of the split than in the manifest before."""
+    moved = Counter((before.get(r["clip_id"]), r["split"]) for r in rows)
+    if n := moved[split.VAL, split.TRAIN]:
+        log.warning(
+            "%d clips of the earlier val are in train now: the whole is divided anew. Models trained from now on have "
+            "seen them, so figures on the earlier val and on this one are of other clips", n,
+        )  # fmt: skip
+    if n := moved[split.TRAIN, split.VAL]:
+        log.warning(
+            "%d clips of the earlier train are in val now: the whole is divided anew. Models trained before have seen "
+            "them, so train them again before they are measured on this val", n,
+        )  # fmt: skip
 
 
 def _all_names(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> set[str]:
@@ -232,7 +245,7 @@ def _inputs(
     )
 
 
-def _done_before(combined: Path, inputs: str) -> CombineResult | None:
+def _done_before(combined: Path, data_root: Path, inputs: str) -> CombineResult | None:
     """The result of an earlier run on the same inputs, if all it made is still there."""
     record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
     if not all(path.is_file() for path in (record_path, manifest_path, combined / manifest.BY_TIME_NAME)):
@@ -244,7 +257,8 @@ def _done_before(combined: Path, inputs: str) -> CombineResult | None:
         video_files.may_pass(failure["reason"]) for failure in record["failures"]
     ):
         return None
-    if not all((combined / row["path"]).exists() for row in storage.read_csv(manifest_path)):
+    wanted = {row["path"]: data_root / row["source_path"] for row in storage.read_csv(manifest_path)}
+    if not links.stand(combined, wanted, record.get(_PLACED_KEY, "")):
         return None
     return CombineResult({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
 
@@ -296,8 +310,11 @@ def _cut_short(scans: Mapping[str, scan.Scan]) -> list[dict[str, str]]:
     return [{"path": name, "reason": s.shortfall} for name, s in scans.items() if s.shortfall]
 
 
-def _publish(combined: Path, rows: Sequence[Mapping[str, Any]], config: CombineConfig) -> None:
-    """Links and manifest, in an order that leaves at every moment one manifest whose clips all stand."""
+def _publish(combined: Path, rows: Sequence[Mapping[str, Any]], config: CombineConfig) -> str:
+    """Links and manifest, in an order that leaves at every moment one manifest whose clips all stand.
+
+    Returns the kind of the links.
+    """
     wanted = {r["path"]: config.data_root / r["source_path"] for r in rows}
     kind = links.place(combined, wanted, config.link)
     by_time = [r for r in rows if r["by_time"]]
@@ -305,6 +322,7 @@ def _publish(combined: Path, rows: Sequence[Mapping[str, Any]], config: CombineC
     storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, rows)
     links.remove_others(combined, wanted)
     log.info("%d clips placed in %s (%s)", len(rows), combined, kind)
+    return kind
 
 
 def _write_tables(
@@ -326,7 +344,12 @@ def _write_tables(
 
 
 def _record(
-    config: CombineConfig, result: CombineResult, combined: Path, inputs: str, put_off: Sequence[str]
+    config: CombineConfig,
+    result: CombineResult,
+    combined: Path,
+    inputs: str,
+    put_off: Sequence[str],
+    placed: str,
 ) -> dict[str, Any]:
     return {
         "config": {
@@ -343,4 +366,5 @@ def _record(
         "summary": {k: v for k, v in result.summary.items() if k != "manifest"},
         "failures": result.failures,
         "put_off": sum(map(video_files.may_pass, put_off)),
+        _PLACED_KEY: placed,
     }

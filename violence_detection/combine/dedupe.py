@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -108,9 +108,7 @@ def deduplicate(
     pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])
     bridges = _join(unique, pairs, groups)
     copies = [p for p in pairs if altered and p.same_clip and unique[p.i].label == unique[p.j].label]
-    if confirm is not None and copies:
-        copies = list(itertools.compress(copies, confirm([(unique[p.i], unique[p.j]) for p in copies])))
-    stays = _originals(unique, copies)
+    stays = _stays(unique, copies, confirm)
     near = [Dropped(unique[i].source_path, unique[k].source_path, "near") for i, k in stays.items() if i != k]
     ends = ((stays[p.i], stays[p.j]) for p in bridges)  # a dropped copy's footage is its original's
     sizes = Counter(duplicates.clusters(len(unique), pairs))
@@ -142,6 +140,51 @@ def _join(unique: Sequence[ScannedClip], pairs: Sequence[Pair], groups: Disjoint
         groups.merge(a, b)
         sizes[groups[a]] = joined
     return bridges
+
+
+def _stays(unique: Sequence[ScannedClip], pairs: Sequence[Pair], confirm: Confirm | None) -> dict[int, int]:
+    """For each clip, by position, the clip that stays: itself, or the one it is an altered copy of.
+
+    Of many copies each is paired with some of the others only. So where a chain of copies leads to several clips that
+    stay, the best of them is compared with the others, and then the next, until all have been.
+    """
+    prints = [clip.scan.fingerprint for clip in unique]
+    copies: list[Pair] = []
+    asked: set[tuple[int, int]] = set()
+    ends = [(p.i, p.j) for p in pairs]
+    stays = _originals(unique, copies)
+    while ends:
+        asked.update(ends)
+        sure = (
+            confirm([(unique[p.i], unique[p.j]) for p in pairs]) if confirm and pairs else [True] * len(pairs)
+        )
+        copies += itertools.compress(pairs, sure)
+        stays = _originals(unique, copies)
+        ends = _not_compared(unique, copies, stays, asked)
+        pairs = [p for p in duplicates.compare_pairs(prints, ends) if p.same_clip]
+    return stays
+
+
+def _not_compared(
+    unique: Sequence[ScannedClip],
+    copies: Sequence[Pair],
+    stays: Mapping[int, int],
+    asked: Collection[tuple[int, int]],
+) -> list[tuple[int, int]]:
+    """Of each chain of copies the best clip that stays and was not compared with all others that do, with these."""
+    chains: dict[int, list[int]] = defaultdict(list)
+    for position, chain in enumerate(duplicates.clusters(len(unique), copies)):
+        if stays[position] == position:
+            chains[chain].append(position)
+    found: list[tuple[int, int]] = []
+    for staying in chains.values():
+        staying.sort(key=lambda i: unique[i].preference())
+        for k, best in enumerate(staying):
+            ends = ((min(best, other), max(best, other)) for other in staying[k + 1 :])
+            if new := [pair for pair in ends if pair not in asked]:
+                found += new
+                break
+    return sorted(found)
 
 
 def _originals(unique: Sequence[ScannedClip], pairs: Sequence[Pair]) -> dict[int, int]:

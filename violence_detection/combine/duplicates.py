@@ -60,22 +60,40 @@ class Pair:
 def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
     """Pairs of clips that are copies of each other or share footage, sorted by position.
 
-    Same clip: alike from the start on, in picture and motion. Shared footage: the same scene (two moments of a
-    fixed camera), or a copy that starts up to 0.8 s later. Of a large family every member is paired with some, not
-    with all, and clips with equal fingerprints are chained: `clusters` joins them. Clips whose fingerprint is empty
-    (no texture) pair with nothing. Raises ValueError for text that is no fingerprint.
+    Same clip: alike from the start on, in picture and motion. Shared footage: the same scene (two moments of a fixed
+    camera), or a copy that starts up to 0.8 s later, most surely by a multiple of 0.2 s. Of a large family every
+    member is paired with some, not with all, and clips with equal fingerprints are chained: `clusters` joins them.
+    Clips whose fingerprint is empty (no texture) pair with nothing. Raises ValueError for text that is no fingerprint.
     """
     texts, members = _group_equal(fingerprints)
     pairs = [Pair(a, b, True, 0.0) for group in members for a, b in itertools.pairwise(group)]
     frames, counts = fingerprint.to_arrays(texts)
-    found = _candidates(frames, counts)
-    for chunk in _chunks(found):
+    for pair in _joined(frames, counts, _candidates(frames, counts)):
+        i, j = sorted((members[pair.i][0], members[pair.j][0]))
+        pairs.append(Pair(i, j, pair.same_clip, pair.distance))
+    return sorted(pairs)
+
+
+def compare_pairs(fingerprints: Sequence[str], of: Sequence[tuple[int, int]]) -> list[Pair]:
+    """Those of the pairs of positions i < j that `find_pairs` would join if it looked at them, sorted."""
+    told = [pair for pair in of if all(fingerprints[k] for k in pair)]
+    pairs = [Pair(i, j, True, 0.0) for i, j in told if fingerprints[i] == fingerprints[j]]
+    others = [sorted(pair, key=lambda k: fingerprints[k]) for pair in told]
+    rows = [pair for pair in others if fingerprints[pair[0]] != fingerprints[pair[1]]]
+    if rows:
+        for found in _joined(*fingerprint.to_arrays(fingerprints), np.array(rows, np.int64)):
+            i, j = sorted((found.i, found.j))
+            pairs.append(Pair(i, j, found.same_clip, found.distance))
+    return sorted(pairs)
+
+
+def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> Iterator[Pair]:
+    """Those of the pairs of rows, (pairs, 2), that are copies or share footage."""
+    for chunk in _chunks(rows):
         a, b = chunk.T
         joined, same_clip, distances = compare(frames[a], counts[a], frames[b], counts[b])
         for k in np.flatnonzero(joined):
-            i, j = sorted((members[a[k]][0], members[b[k]][0]))
-            pairs.append(Pair(i, j, bool(same_clip[k]), round(float(distances[k]), 6)))
-    return sorted(pairs)
+            yield Pair(int(a[k]), int(b[k]), bool(same_clip[k]), round(float(distances[k]), 6))
 
 
 def compare(

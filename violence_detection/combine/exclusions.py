@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 from violence_detection.system import edited_tables, storage
 from violence_detection.system.edited_tables import Reader
@@ -69,6 +70,15 @@ class ExclusionList:
                 "manifest.csv has it, or take the line out"
             )
         return stays, excluded
+
+    def require_both_classes(self, stays: Sequence[Mapping[str, Any]]) -> None:
+        """Raise UserError where no clip of a class stays."""
+        there = {row["label"] for row in stays}
+        if missing := [label for label in CLASS_NAMES if label not in there]:
+            raise UserError(
+                f"--exclude {self.path} leaves no {' and no '.join(missing)} clip: a model learns nothing from one "
+                "class. Take lines out of the list, or mark fewer"
+            )
 
     def _listed_copies(self, copies: Mapping[str, str]) -> dict[str, list[str]]:
         """Source path of the last of a chain of copies -> the listed names in it."""

@@ -25,6 +25,8 @@ LIST_NAME = ".links.json"
 #: By these a manifest is known, of whatever version.
 _SURE_COLUMNS = ("clip_id", "path", "source_path", "label", "split")
 _SHOWN = 3
+#: To which file systems round the time of a change, at most: that of FAT, which has no links.
+_MTIME_STEP_NS = 2 * 10**9
 
 
 def check_ours(combined: Path, records: Iterable[str]) -> None:
@@ -79,6 +81,13 @@ def place(combined: Path, wanted: Mapping[str, Path], kind: str) -> str:
             ) from e
         return chosen
     raise AssertionError("no kind of link")
+
+
+def stand(combined: Path, wanted: Mapping[str, Path], kind: str) -> bool:
+    """Whether all links of `wanted` stand there, of this kind and of these sources: a folder that was copied holds
+    links to the one that it was copied from, or copies where hard links were.
+    """
+    return all(_is_placed(combined / path, source.resolve(), kind) for path, source in wanted.items())
 
 
 def remove_others(combined: Path, wanted: Iterable[str]) -> None:
@@ -155,7 +164,5 @@ def _is_placed(target: Path, source: Path, kind: str) -> bool:
     if kind == "hard":
         return target.samefile(source)
     here, there = target.stat(), source.stat()
-    return not target.samefile(source) and (here.st_size, here.st_mtime_ns) == (
-        there.st_size,
-        there.st_mtime_ns,
-    )
+    same_time = abs(here.st_mtime_ns - there.st_mtime_ns) <= _MTIME_STEP_NS
+    return not target.samefile(source) and here.st_size == there.st_size and same_time

@@ -77,6 +77,7 @@ def summarised(
     """The fields of the script's line."""
     sides = Counter(r["split"] for r in rows)
     kinds = Counter(d.kind for d in dropped)
+    wrong_rows = len(found.failures) + cut.refused
     return {
         "train": sides["train"],
         "val": sides["val"],
@@ -87,9 +88,9 @@ def summarised(
         "excluded": sum(len(d.excluded) for d in found.datasets),
         "windows": {key: dict(sorted(n.items())) for key, n in sorted(cut.by_dataset.items())},
         "not_cut": len(cut.left_out),
-        "wrong_rows": len(found.failures),
+        "wrong_rows": wrong_rows,
         "unlisted_folders": len(found.unlisted),
-        "unreadable": len(failures) - len(unique.conflicts) - len(found.failures) - len(found.unlisted),
+        "unreadable": len(failures) - len(unique.conflicts) - wrong_rows - len(found.unlisted),
         "label_conflicts": len(unique.conflicts),
         "cut_short": len(cut_short),
         "files": files,

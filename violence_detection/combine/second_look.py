@@ -88,9 +88,10 @@ def confirm(
                 if not look.reason:
                     record(todo[item], asdict(look))
                 bar.update()
-    put_off += [look.reason for look in found.values() if look.reason]
-    if put_off:
-        log.warning("%d pairs could not be looked at again now; both clips stay", len(put_off))
+    reasons = [look.reason for look in found.values() if look.reason]
+    put_off += reasons
+    if reasons:
+        log.warning("%d pairs could not be looked at again now; both clips stay", len(reasons))
     if others := sum(not look.same and not look.reason for look in found.values()):
         log.info(
             "%d pairs show one camera's picture, but other things move: both stay, as one source", others

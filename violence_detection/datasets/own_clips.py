@@ -88,7 +88,7 @@ def read_all(
     if sets and (unused := labels.unused(met)):
         warning = f"--labels explains {', '.join(unused)}, but no folder or label of your clips is called so"
         sets[-1] = replace(sets[-1], warnings=(*sets[-1].warnings, warning))
-    return _settled(sets)
+    return _settled([_without_those_of_others(s, sets) for s in sets])
 
 
 def set_name(text: str) -> str:
@@ -138,7 +138,7 @@ def _read_folder(name: str, root: Path, labels: Labels) -> tuple[OwnSet, set[str
                 unknown[folder] += 1
             continue
         rel = path.relative_to(root).as_posix()
-        source = inner[0] if len(inner) > 1 else rel
+        source = own_labels.one_spelling(inner[0]) if len(inner) > 1 else rel
         clips.append(OwnClip(path, rel, label, str(path), (source,)))
     if skipped := search.skipped_text():
         log.info("skipped below %s: %s (no videos)", root, skipped)
@@ -203,6 +203,25 @@ def _on_sources(name: str, without: int, of: int) -> list[str]:
         "one recording on both sides of the split make the figure better than it is: put the clips of each source "
         f"into a sub-folder of its class folder, or list them in a CSV file with a column source. See {GUIDE}"
     ]
+
+
+def _without_those_of_others(own_set: OwnSet, sets: Sequence[OwnSet]) -> OwnSet:
+    """The set without unlabelled videos that another set has: in its table, or in its folder further down."""
+    if own_set.listed is not None:
+        return own_set
+    root = Path(_real(own_set.root))
+    inside = [
+        s for s in sets
+        if s.listed is not None or (s.root != own_set.root and Path(_real(s.root)).is_relative_to(root))
+    ]  # fmt: skip
+    left = tuple(path for path in own_set.unlabelled if not any(s.holds(path) for s in inside))
+    folders = [path.relative_to(own_set.root).parts[0] for path in left if path.parent != own_set.root]
+    return replace(
+        own_set,
+        unlabelled=left,
+        unknown=dict(sorted(Counter(folders).items())),
+        nested=tuple(name for name in own_set.nested if name in folders),
+    )
 
 
 def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:

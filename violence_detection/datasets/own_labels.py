@@ -98,6 +98,11 @@ def is_accepted(name: str) -> bool:
     return _plain(name) in ACCEPTED
 
 
+def one_spelling(name: str) -> str:
+    """The name as it is with accents and letters stored as one sign; some systems store them as two."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _plain(name: str) -> str:
     """Names are compared without regard to case, spaces around them and how accents are stored."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
+    return one_spelling(name).strip().casefold()

@@ -7,13 +7,18 @@ val), and `start_s` with `end_s`. A row that is wrong is named with its line and
 from __future__ import annotations
 
 import math
+import os
 import re
+import shlex
 import stat
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from violence_detection.constants import CLASS_NAMES
+from violence_detection.datasets import own_labels
 from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
 from violence_detection.system import edited_tables, settings, storage
@@ -134,18 +139,22 @@ def _clip(path: Path, file: Path | None, row: Mapping[str, str], where: str, lab
         raise ValueError(f"{file} cannot be read: {e.strerror}. Mend the path, or its rights") from e
     if not stat.S_ISREG(mode):
         raise ValueError(f"no file {file}. Paths count from the folder of the CSV file, or are absolute")
+    if not row["label"]:
+        raise ValueError("no label. Write fight or nonfight")
     label = labels.of(row["label"])
     if label is None:
+        words = [own_labels.as_words({row["label"]: name})[0] for name in reversed(CLASS_NAMES)]
         raise ValueError(
             f"label {row['label']!r} is neither fight nor nonfight. Write one of them, or say which it means: "
-            f"--labels fight={row['label']} or nonfight={row['label']}"
+            f"--labels {' or '.join(map(shlex.quote, words))}"
         )
     split = row["split"].casefold()
     if split not in ("", "train", "val"):
         raise ValueError(f"split {row['split']!r} is neither train nor val. Write one of them, or nothing")
     inside = file.is_relative_to(path.parent)
     rel = file.relative_to(path.parent).as_posix() if inside else file.absolute().as_posix()
-    return OwnClip(file, rel, label, where, (row["source"] or rel,), split, _stretch(row, label, where))
+    source = own_labels.one_spelling(row["source"]) or rel
+    return OwnClip(file, rel, label, where, (source,), split, _stretch(row, label, where))
 
 
 def _stretch(row: Mapping[str, str], label: str, where: str) -> Stretch | None:
@@ -172,4 +181,12 @@ def _seconds(name: str, text: str) -> float:
 
 
 def _file(table: Path, text: str) -> Path:
-    return table.parent / settings.expanded(text)
+    """The file that a cell names.
+
+    Where none is called just so, one that only another system writes otherwise: with backslashes between folders, or
+    with accents that are stored as signs of their own.
+    """
+    spelled = (text, text.replace("\\", "/"))
+    others = (unicodedata.normalize(form, t) for form in ("NFC", "NFD") for t in spelled)
+    files = [table.parent / settings.expanded(t) for t in (*spelled, *others)]
+    return next((f for f in files if os.path.exists(f)), files[0])  # noqa: PTH110 - never an error

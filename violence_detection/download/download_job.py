@@ -57,9 +57,16 @@ def without_work(p: DownloadPlan, layout: DownloadFolders) -> DownloadOutcome:
     if p.action == "blocked":
         return DownloadOutcome(p.dataset.key, "failed", reason=p.reason)
     if p.action == "skip":
-        record = completion.read(layout.folder(p.dataset.key)) or {}
-        return DownloadOutcome(p.dataset.key, "skipped", bytes=record["bytes"], files=record["files"])
+        folder = layout.folder(p.dataset.key)
+        record, reason = completion.read(folder) or {}, _without_video(p.dataset.key, folder)
+        return DownloadOutcome(p.dataset.key, "skipped", record["bytes"], record["files"], reason)
     return DownloadOutcome(p.dataset.key, "planned")
+
+
+def _without_video(key: str, folder: Path) -> str:
+    if reason := plan.without_video(folder):
+        log.warning("%s: %s", key, reason)
+    return reason
 
 
 def locked(call: Callable[[int], Any]) -> Callable[[int], None]:
@@ -131,7 +138,8 @@ class DownloadJob:
         log.info("%s: done, %s files, %s (published: %s clips)", key, record["files"],
                  disks.gigabytes(record["bytes"]), expected)  # fmt: skip
         status = "adopted" if p.action == "adopt" else "downloaded"
-        return DownloadOutcome(key, status, bytes=record["bytes"], files=record["files"])
+        reason = _without_video(key, self.layout.folder(key))
+        return DownloadOutcome(key, status, record["bytes"], record["files"], reason)
 
     def _adopt(self, dataset: Dataset) -> dict[str, Any]:
         """Record a tree that was put there by hand, as it is."""

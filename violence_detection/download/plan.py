@@ -127,6 +127,24 @@ def _no_video(dataset: Dataset, layout: DownloadFolders) -> str:
     )
 
 
+def without_video(folder: Path) -> str:
+    """What to do with a recorded tree in which no video is found; empty where there is one."""
+    if next(VideoSearch(everywhere=True).below(folder), None) is not None:
+        return ""
+    present = completion.tree_paths(folder)
+    if packed := [path for path in present if path.lower().endswith(_ARCHIVE_SUFFIXES)]:
+        return (
+            f"{folder} holds no video, but archives ({packed[0]}{' and more' if len(packed) > 1 else ''}). Unpack them "
+            f"there, remove them and {folder / completion.RECORD_NAME}, and run the same command again: it records "
+            "what is there"
+        )
+    others = f"{present[0]}{' and more' if len(present) > 1 else ''}" if present else "nothing"
+    return (
+        f"{folder} holds no video, only {others}: what the source gives is not this data set. Remove the folder, and "
+        "take it from elsewhere"
+    )
+
+
 def damaged_message(key: str, folder: Path, count: int, first: tuple[str, str]) -> str:
     return (
         f"{count} files are no longer as recorded (first: {first[0]}: {first[1]}). See all with "

@@ -99,7 +99,7 @@ def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | Non
     Of each data set the mean over the seeds with its standard deviation between them (`accuracy_sd`, `roc_auc_sd`).
     `ci95`, and `roc_auc_ci95`, count both sources and seeds as draws: see intervals.interval_over_seeds.
     `accuracy_at_median`: had the threshold been the median of what the data set's own clips get, which needs no
-    labels where classes are about even. `in_set`: its figures where it was trained on too.
+    labels where classes are about even; None of one class. `in_set`: its figures where it was trained on too.
     """
     names = ["p_violent", *(f"p_{m}" for m in metrics.member_names(predictions[0]))]
     datasets = []
@@ -146,7 +146,9 @@ def _over_seeds(frames: Sequence[pd.DataFrame], column: str) -> dict[str, Any]:
                 "false_alarms": float((p[~is_fight] >= DEFAULT_THRESHOLD).mean())
                 if (~is_fight).any()
                 else None,
-                "accuracy_at_median": float(((p >= np.median(p)) == is_fight).mean()),
+                "accuracy_at_median": float(((p >= np.median(p)) == is_fight).mean())
+                if len(set(is_fight)) > 1
+                else None,
             }
         )
     groups = intervals.numbered(
@@ -188,11 +190,16 @@ def _log(figures: dict[str, Any]) -> None:
         beside = f"{100 * d['in_set']['accuracy']:.1f}" if d["in_set"] else "-"
         spread = f" +- {100 * d['accuracy_sd']:.1f}" if d["accuracy_sd"] is not None else ""
         log.info(
-            "%-24s %14s %7.1f -%6.1f %8s %10.1f %8s", d["dataset"], f"{100 * d['accuracy']:.1f}{spread}", 100 * low,
-            100 * high, "-" if d["roc_auc"] is None else f"{d['roc_auc']:.3f}", 100 * d["accuracy_at_median"], beside,
+            "%-24s %14s %7.1f -%6.1f %8s %10s %8s", d["dataset"], f"{100 * d['accuracy']:.1f}{spread}", 100 * low,
+            100 * high, "-" if d["roc_auc"] is None else f"{d['roc_auc']:.3f}", _percent(d["accuracy_at_median"]),
+            beside,
         )  # fmt: skip
     mean = figures["mean"]
     auc = "-" if mean["roc_auc"] is None else f"{mean['roc_auc']:.3f}"
     log.info(
-        "%-24s %14.1f %24s %10.1f", "mean", 100 * mean["accuracy"], auc, 100 * mean["accuracy_at_median"]
+        "%-24s %14.1f %24s %10s", "mean", 100 * mean["accuracy"], auc, _percent(mean["accuracy_at_median"])
     )
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"

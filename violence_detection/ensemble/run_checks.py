@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
 
 from violence_detection.combine import manifest
 from violence_detection.ensemble import folds
@@ -16,8 +17,10 @@ from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import shipping
 from violence_detection.system import settings
 from violence_detection.training import fine_tuning, heads, training_data
-from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, takes
+from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, settings_of, takes
 from violence_detection.video import augment
+
+Settings = TypeVar("Settings", HeadConfig, TrainConfig)
 
 #: Settings that only mean something with another one.
 _ONLY_WITH = {
@@ -49,17 +52,24 @@ def check_all(
 def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) -> None:
     """Raise UserError for members, or settings of their heads, that cannot work; needs no data."""
     check(config)
-    taken = {name for member in config.members for name in head.recorded(member)}
-    plain = HeadConfig()
-    for field in dataclasses.fields(head):
-        if field.name not in taken and getattr(head, field.name) != getattr(plain, field.name):
-            takers = [name for name in heads.ARCHITECTURES if field.name in head.recorded(name)]
-            raise UserError(
-                f"{settings.flag_of(field)}: none of --members {','.join(config.members)} takes it. Leave it out, or "
-                f"add one of {', '.join(takers)}"
-            )
+    _check_taken(config.members, head, HeadConfig(), lambda member: head.recorded(member))
+    _check_taken(config.members, train, TrainConfig(), settings_of)
     if set(config.members) & set(PICTURES_OF):
         fine_tuning.train_config(head, train)  # its own batch must be one that --accumulate can cut
+
+
+def _check_taken(
+    members: Sequence[str], given: Settings, plain: Settings, taken_by: Callable[[str], Collection[str]]
+) -> None:
+    """Raise UserError for a setting other than the plain one that none of the members takes: it would do nothing."""
+    taken = {name for member in members for name in taken_by(member)}
+    for field in dataclasses.fields(given):
+        if field.name not in taken and getattr(given, field.name) != getattr(plain, field.name):
+            takers = [name for name in heads.ARCHITECTURES if field.name in taken_by(name)]
+            raise UserError(
+                f"{settings.flag_of(field)}: none of --members {','.join(members)} takes it. Leave it out, or "
+                f"add one of {', '.join(takers)}"
+            )
 
 
 def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:

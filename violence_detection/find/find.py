@@ -47,9 +47,13 @@ class SearchConfig(Protocol):
 
 @dataclass
 class CutForecast:
-    """What cutting untrimmed videos gives. failures and left_out: {path, reason}; `by_dataset`: windows a class."""
+    """What cutting untrimmed videos gives. failures and left_out: {path, reason}; `by_dataset`: windows a class.
+
+    Paths are those below the data root. `refused`: how many of the failures are rows of one's own.
+    """
 
     failures: list[dict[str, str]] = field(default_factory=list)
+    refused: int = 0
     left_out: list[dict[str, str]] = field(default_factory=list)
     by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -84,11 +88,14 @@ def run(
     planned = forecast(found)
     report_windows(planned)
     storage.write_json(config.data_root / INVENTORY_NAME, as_json(found, planned))
-    refused = [*found.unlisted, *found.failures]
+    not_cut = [{**f, "path": str(config.data_root / f["path"])} for f in planned.failures]
+    refused = [*found.unlisted, *found.failures, *not_cut]
     storage.write_failures(config.data_root / FAILURES_NAME, refused)  # whatever becomes of the rest
     labels = Counter(c.label for c in found.clips)
     require_both_classes(sum(planned.by_dataset.values(), labels), found)
+    known = {f["path"] for f in not_cut}
     unreadable = check(_paths(found), config.workers) if config.check else []
+    unreadable = [failure for failure in unreadable if failure["path"] not in known]
     for failure in unreadable:
         log.warning("damaged: %s: %s", failure["path"], failure["reason"])
     failures = [*refused, *unreadable]
@@ -287,14 +294,14 @@ def _summary(
         "datasets": {key: dict(sorted(counts.items())) for key, counts in sorted(datasets.items())},
         **{label: labels[label] for label in CLASS_NAMES},
         "windows": {key: dict(sorted(n.items())) for key, n in sorted(planned.by_dataset.items())},
-        "not_cut": len(planned.left_out) + len(planned.failures),
+        "not_cut": len(planned.left_out),
         "unlabelled": len(found.unlabelled) + sum(found.unknown.values()),
         "excluded": sum(len(d.excluded) for d in found.datasets),
         "second_copies": len(found.ignored) + len(found.copied),
         "duplicate_trees": len(found.duplicate_trees),
         "checked": config.check,
-        "wrong_rows": len(found.failures),
+        "wrong_rows": len(found.failures) + planned.refused,
         "unlisted_folders": len(found.unlisted),
-        "unreadable": len(failures),
+        "unreadable": len(failures) + len(planned.failures) - planned.refused,
         "inventory": str(config.data_root / INVENTORY_NAME),
     }

@@ -6,6 +6,7 @@ What is learnt, and how: models/adapted_head.py. Written is a model folder, used
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,4 +157,4 @@ def _say(figures: Mapping[str, Any], to: Path) -> None:
         figures["windows"], figures["labelled_quiet"], figures["labelled_fight"], figures["offset_set_back"],
     )  # fmt: skip
     log.info("%s", figures["gain"])
-    log.info("%s: give it as --model %s", to, to)
+    log.info("%s: give it as --model %s", to, shlex.quote(str(to)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,7 +211,7 @@ def run(
     camera_profile.write(save_to, found.profile(model_files.identity(model), settings, applied))
     for line in found.described():
         log.info("%s", line)
-    log.info("%s: give it as --profile %s", save_to, save_to)
+    log.info("%s: give it as --profile %s", save_to, shlex.quote(str(save_to)))
     return {"profile": str(save_to), "calibration": found.figures(), "failures": failures}
 
 

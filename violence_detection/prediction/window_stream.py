@@ -57,12 +57,17 @@ class WindowStream:
         self._moments: list[int] = []  # from which the frames stand
         self._kept: list[Kept] = []
         self._waiting: deque[WindowPlan] = deque()
-        self.frames_seen = self.still = 0
+        self.frames_seen = self._still = 0
 
     @property
     def frames_kept(self) -> int:
         """How many frames are held."""
         return len(self._early or ()) + len(self._kept)
+
+    @property
+    def still(self) -> int:
+        """How many windows had too few frames to judge movement."""
+        return self._still + self._grid.sparse
 
     def span_s(self, window: sampling.Window) -> tuple[float, float]:
         """When the window begins and ends, in seconds of the stream."""
@@ -149,7 +154,7 @@ class WindowStream:
     def _moves(self, window: sampling.Window, n_frames: int) -> bool:
         first, end = sampling.moments_of(window, n_frames)
         moves = self._index(end - 1) - self._index(first) + 1 >= decode.MIN_FRAMES
-        self.still += not moves
+        self._still += not moves
         return moves
 
     def _forget(self) -> None:

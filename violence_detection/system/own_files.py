@@ -8,7 +8,9 @@ another name, or refuses before the work begins.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +24,8 @@ RECORD_NAME = ".written.jsonl"
 _FIELDS = frozenset({"file", "source"})
 #: A file is told from others by its size, its beginning and its end; one of up to twice as many bytes by all of it.
 _END_BYTES = 1 << 18
+#: Lines at the end of a record that are never forgotten: their files may be about to get their names.
+_NEWEST_LINES = 1000
 
 
 class WrittenFiles:
@@ -31,6 +35,7 @@ class WrittenFiles:
         self._record = folder / RECORD_NAME
         self._read_bytes = 0
         self._sources: dict[str, str] = {}
+        self._recording = threading.Lock()
         self._read()
 
     def _read(self) -> None:
@@ -88,6 +93,27 @@ class WrittenFiles:
         if self.source_of(path) == os.path.realpath(source):
             path.unlink(missing_ok=True)
 
+    def forget_gone(self) -> None:
+        """Take what is no more out of the record, where that is most of it, as where somebody deletes old clips.
+
+        It would else grow for ever, and with it what each reader of it has in memory.
+        """
+        with self._recording:
+            if not self._record.is_file():
+                return
+            there, content = {p.name for p in self._record.parent.iterdir()}, self._record.read_bytes()
+            lines = content.splitlines(keepends=True)
+            older, newest = lines[:-_NEWEST_LINES], lines[-_NEWEST_LINES:]
+            kept = [line for line in older if _file_in(line) in there]
+            if len(older) < 2 * len(kept) + _NEWEST_LINES:
+                return
+            with storage.atomic_path(self._record) as temporary, temporary.open("wb") as out:
+                out.writelines([*kept, *newest])
+                with self._record.open("rb") as record:  # what another run has added meanwhile
+                    record.seek(len(content))
+                    out.write(record.read())
+            self._read()
+
     def _check(self, path: Path, source: Path | str) -> None:
         if not self.may_replace(path, source):
             raise UserError(
@@ -98,9 +124,18 @@ class WrittenFiles:
     def _keep(self, key: str, name: str, source: str) -> None:
         if self._sources.get(key) == source:
             return
-        with storage.appending_journal(self._record, sync=True) as record:
-            record(key, {"file": name, "source": source})
-        self._sources[key] = source
+        with self._recording:
+            with storage.appending_journal(self._record, sync=True) as record:
+                record(key, {"file": name, "source": source})
+            self._sources[key] = source
+
+
+def _file_in(line: bytes) -> str | None:
+    """The name of the file that a line of the record is of; None for half a line, of a run that was killed."""
+    try:
+        return str(json.loads(line)["file"])
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _key(path: Path, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from types import MappingProxyType
 from typing import Any
 
@@ -156,6 +156,16 @@ class TrainConfig(BaseConfig):
                 f"a batch of {self.batch_size} clips cannot be taken in {self.accumulate} parts. Lower --accumulate or "
                 "change --batch-size"
             )
+
+
+def settings_of(architecture: str) -> frozenset[str]:
+    """The settings of training that do something for an architecture."""
+    of_all = {"selection_fraction", "mixed_precision", "devices", "seed"}
+    if architecture == KERNEL:
+        return frozenset(of_all)
+    if architecture in PICTURES_OF:  # which has its own batches, steps and rate
+        return frozenset(of_all | {"accumulate", "weight_decay", "label_smoothing"})
+    return frozenset(field.name for field in fields(TrainConfig))
 
 
 @dataclass(frozen=True)

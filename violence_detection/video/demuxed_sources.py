@@ -29,6 +29,9 @@ _NO_TIMES = 0x80
 _WAITED_S, _SOON_S, _LATEST_S = 5e-3, 0.5, 10.0
 #: Pictures that do not decode are borne so many times as long as none at all: some cameras send a key frame each 20 s.
 _UNDECODED = 3.0
+#: Formats of lists of segments. One comes as a whole, and then none for as long as it lasts, 10 s say: they have so
+#: many times as long to send something.
+_PLAYLISTS, _PLAYLIST_NAMES, _SEGMENTS = ("hls", "dash"), (".m3u8", ".mpd"), 3.0
 #: A stamp of a live stream that is ahead of the last by more is wrong: the stream had ended before.
 _LIVE_AHEAD_S = 15.0
 _LEAST_STEP_S = 1e-3
@@ -68,6 +71,7 @@ class DemuxedSource:
                 raise SourceError(self.name, e.reason) from e
             stream.thread_type = "SLICE"  # frames would wait for each other in threads
             by_arrival = self.live and _has_no_times(container)
+            comes_as_it_is_seen = self.live and not _is_playlist(container)
             self.fps = 0.0 if by_arrival else decode.plausible_rate(stream)
             begins = None if by_arrival else container.start_time
             clock = StreamClock(
@@ -78,7 +82,8 @@ class DemuxedSource:
             rgb = decode.RgbFrames()
             decoded = self._decoded(container, stream)
             for one in _without_burst(decoded) if by_arrival else decoded:
-                time_s = clock.time_s(one.came_s if by_arrival else _stamp_s(one.frame, stream))
+                stamp_s = one.came_s if by_arrival else _stamp_s(one.frame, stream)
+                time_s = clock.time_s(stamp_s, one.came_s if comes_as_it_is_seen else None)
                 try:
                     picture = rgb.picture(one.frame)
                 except (av.FFmpegError, ValueError) as e:
@@ -146,15 +151,30 @@ class NetworkSource(DemuxedSource):
 
     def __init__(self, url: str, open_limit_s: float, read_limit_s: float):
         super().__init__(redaction.without_secrets(url), live=True)
-        self._url = url
-        self._open_limit_s, self._read_limit_s = open_limit_s, read_limit_s
-        self._picture_limit_s = read_limit_s
+        scheme, mark, rest = url.partition("://")
+        self._url, self._scheme = f"{scheme.lower()}{mark}{rest}", scheme.lower()  # FFmpeg knows no other
+        self._open_limit_s, self._one_limit_s = open_limit_s, read_limit_s
+        is_playlist = any(name in rest.lower() for name in _PLAYLIST_NAMES)
+        self._set_read_limit(read_limit_s * (_SEGMENTS if is_playlist else 1))
+
+    def _set_read_limit(self, limit_s: float) -> None:
+        self._read_limit_s = self._picture_limit_s = limit_s
 
     def _open(self) -> av.container.InputContainer:
+        container = self._opened()
+        limit_s = self._one_limit_s * (_SEGMENTS if _is_playlist(container) else 1)
+        if limit_s > self._read_limit_s:  # it cannot be changed of one that is open
+            container.close()
+            self._set_read_limit(limit_s)
+            container = self._opened()
+        self.live = not (self._scheme.startswith("http") and container.duration)
+        return container
+
+    def _opened(self) -> av.container.InputContainer:
         try:
-            container = av.open(
+            return av.open(
                 self._url,
-                options=_OPTIONS.get(self._url.partition("://")[0].lower(), {}),
+                options=_OPTIONS.get(self._scheme, {}),
                 timeout=(self._open_limit_s, self._read_limit_s),
                 metadata_errors="ignore",
             )
@@ -167,8 +187,6 @@ class NetworkSource(DemuxedSource):
             raise SourceError(self.name, "does not take this user and password (401)") from e
         except (av.FFmpegError, OSError, ValueError) as e:
             raise SourceError(self.name, f"cannot be opened: {_said(e)}") from e
-        self.live = not (self._url.startswith("http") and container.duration)
-        return container
 
     def _broken(self, error: av.FFmpegError) -> SourceError:
         if isinstance(error, av.ExitError):
@@ -202,16 +220,21 @@ class GrowingSource(DemuxedSource):
 class StreamClock:
     """Times of frames by their stamps: ascending, and from the beginning of the stream, whatever the stamps do.
 
-    A stamp that is ahead of the last by more than `ahead_s` begins another recording, which follows on the one before.
+    A stamp that is ahead of the last by more than `ahead_s` begins another recording, which follows on the one before:
+    at once, or, of frames that come as they are seen, as much later as it comes.
     """
 
     def __init__(self, begins_s: float | None, step_s: float, ahead_s: float = decode.AHEAD_S):
         self._begins_s, self._step_s, self._ahead_s = begins_s, step_s, ahead_s
         self._last_s: float | None = None
+        self._least_s = math.inf  # from a frame's time to its coming, of those that came earliest for theirs
         self._stamped = False  # RTSP has no stamps before it has heard of the sender's clock
 
-    def time_s(self, stamp_s: float | None) -> float:
-        """The time of the next frame; without a stamp it comes one step behind the last."""
+    def time_s(self, stamp_s: float | None, came_s: float | None = None) -> float:
+        """The time of the next frame; without a stamp it comes one step behind the last.
+
+        `came_s`: when it came, on any clock; None where that says nothing of when it was seen.
+        """
         next_s = 0.0 if self._last_s is None else self._last_s + self._step_s
         if stamp_s is None:
             time_s = next_s
@@ -224,11 +247,19 @@ class StreamClock:
             time_s = stamp_s - self._begins_s
             if self._last_s is not None and not -decode.BACK_S <= time_s - self._last_s <= self._ahead_s:
                 time_s = next_s
+                if came_s is not None and math.isfinite(self._least_s):
+                    time_s = max(time_s, came_s - self._least_s)
                 self._begins_s = stamp_s - time_s
         if self._last_s is not None:
             time_s = max(time_s, self._last_s + _LEAST_STEP_S)
+        if came_s is not None:
+            self._least_s = min(self._least_s, came_s - time_s)
         self._last_s = time_s
         return time_s
+
+
+def _is_playlist(container: av.container.InputContainer) -> bool:
+    return container.format.name.partition(",")[0] in _PLAYLISTS
 
 
 def _has_no_times(container: av.container.InputContainer) -> bool:

@@ -62,6 +62,7 @@ class WindowGrid:
         self._window_s, self._stride_s = window_s, stride_s
         self._number = math.floor(info.start_s / stride_s)
         self._covered = 0.0
+        self.sparse = 0  # whole windows that were left out: so few frames come at this rate
 
     @property
     def next_start(self) -> float:
@@ -78,9 +79,11 @@ class WindowGrid:
             if ended and (n_frames - self._covered <= _HALF_A_FRAME or start >= n_frames):
                 return None
             self._number += 1
+            is_whole = start >= 0 and end <= n_frames
             start, self._covered = max(start, 0.0), min(end, float(n_frames))
             if self._covered - start >= MIN_FRAMES - _HALF_A_FRAME:
                 return Window(start, self._covered - start)
+            self.sparse += is_whole
 
 
 def moments_of(window: Window, n_frames: int) -> tuple[int, int]:

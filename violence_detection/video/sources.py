@@ -31,7 +31,10 @@ GROWING = "growing:"
 #: What the rest of FFmpeg's protocols are good for is files, or a danger.
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http", "https")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,2})")
-_NAMED = re.compile(r"([A-Za-z0-9][\w-]*)=(.+)", re.DOTALL)
+_NAMED = re.compile(r"([^\W_][\w-]*)=(.+)", re.DOTALL)
+_MISNAMED = re.compile(r"([^=/]*)=\s*(\w+://.+)", re.DOTALL)
+#: A file is called by the name, a time and an ending.
+_LONGEST_NAME_BYTES = 150
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +106,25 @@ def is_stream(text: str) -> bool:
 def named(text: str) -> tuple[str, str]:
     """The name that is given to a stream (`front=rtsp://...`) and what it names; no name: "" and the text as it is.
 
-    Raises UserError for an address that cannot be read.
+    Raises UserError for an address that cannot be read, and a name that is none.
     """
     match = _NAMED.fullmatch(text)
     if match and not is_stream(text) and is_stream(match[2]):
-        return match[1], match[2]
+        return _checked(match[1]), match[2]
+    match = _MISNAMED.fullmatch(text)
+    if match and not is_stream(text) and is_stream(match[2]):
+        _checked(match[1])
     return "", text
+
+
+def _checked(name: str) -> str:
+    if _NAMED.fullmatch(f"{name}=x") and len(name.encode()) <= _LONGEST_NAME_BYTES:
+        return name
+    better = re.sub(r"[^\w-]+", "_", name).strip("_-")[:20] or "front"
+    raise UserError(
+        f"{name!r} is no name for a camera: files and topics are called so. Give it letters, digits, - and _, and "
+        f"{_LONGEST_NAME_BYTES} bytes at most: {better}=..."
+    )
 
 
 def open_source(

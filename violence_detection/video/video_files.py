@@ -60,6 +60,8 @@ _OTHER_SUFFIXES = _suffixes(
 _TEXTS_TOO = frozenset({".ts", ".mts", ".mod"})
 #: Folders that hold what this suite makes.
 SUITE_FOLDERS = frozenset({"combined_all", "features", "models_ultimate", "models_ensemble", "reports"})
+#: Of these, what others call a folder of theirs too; ours hold no videos themselves.
+_PLAIN_WORDS = frozenset({"features", "reports"})
 #: Folders that archivers and file systems leave behind.
 _LITTER_FOLDERS = frozenset({"__MACOSX", "lost+found"})
 #: Names of files that are nobody's: macOS' notes on a file, and our own files while they are written.
@@ -118,16 +120,19 @@ class VideoSearch:
                 self.skipped[path.suffix.lower() or "without suffix"] += 1
 
     def _looks_into(self, folder: Path) -> bool:
-        """Not into hidden folders, nor what this suite makes; `windows` is a name that others use as well."""
+        """Not into hidden folders, nor what this suite makes; some of its names others use as well."""
         if folder.name.startswith("."):
             self.skipped["hidden"] += 1
             return False
         if folder.name in _LITTER_FOLDERS:
             return False
-        ours = folder.name in SUITE_FOLDERS or (
-            folder.name == WINDOWS_FOLDER and (folder / WINDOWS_JOURNAL).is_file()
-        )
-        return self.everywhere or not ours
+        if self.everywhere:
+            return True
+        if folder.name == WINDOWS_FOLDER:
+            return not (folder / WINDOWS_JOURNAL).is_file()
+        if folder.name in _PLAIN_WORDS:
+            return _holds_videos(folder)
+        return folder.name not in SUITE_FOLDERS
 
     def _cannot_list(self, error: OSError) -> None:
         reason = f"this folder cannot be listed, so nothing in it was seen: {error.strerror}"
@@ -170,6 +175,14 @@ def _opens(path: Path) -> bool:
     except (av.FFmpegError, OSError, ValueError):
         return False
     return False
+
+
+def _holds_videos(folder: Path) -> bool:
+    """Whether a file right in the folder is called like a video."""
+    try:
+        return any(path.suffix.lower() in VIDEO_SUFFIXES for path in folder.iterdir())
+    except OSError:
+        return False
 
 
 def _is_text(path: Path) -> bool:

@@ -72,5 +72,20 @@ def test_cameras_of_a_list_have_the_names_before_them(tmp_path: Path) -> None:
         camera_names.among(["front=rtsp://c/s", str(tmp_path / "cameras.txt")])
 
 
+@pytest.mark.parametrize(
+    ("name", "better"), [("front door", "front_door"), ("yard ", "yard"), ("ü" * 76, "ü" * 20), ("", "front")]
+)
+def test_what_is_no_name_for_a_camera_is_refused_with_one_that_is(
+    tmp_path: Path, name: str, better: str
+) -> None:
+    """It was looked for as a file, `nothing at 10.0.0.5/s`; and of one that is too long no file could be written."""
+    (tmp_path / "cameras.txt").write_text(f"rtsp://a/s\n{name}=rtsp://me:geheim@b/s\n")
+    for given in (f"{name}=rtsp://me:geheim@b/s", str(tmp_path / "cameras.txt")):
+        with pytest.raises(UserError, match=rf"is no name for a camera.*: {better}=\.\.\.") as e:
+            camera_names.among([given])
+        assert "geheim" not in str(e.value)
+    assert camera_names.among([f"{better}=rtsp://b/s"])[0].name == better
+
+
 def test_an_address_may_be_longer_than_any_path() -> None:
     assert [c.name for c in camera_names.among([f"front=https://host/live.m3u8?{'x' * 5000}"])] == ["front"]

@@ -11,9 +11,14 @@ import numbered_videos
 import numpy as np
 import pytest
 
-from violence_detection.prediction.live import clip_recorder
+from violence_detection.prediction.event_follower import END, NEW, EventNews
+from violence_detection.prediction.events import Event
+from violence_detection.prediction.live import clip_recorder, event_publisher
+from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.clip_recorder import ClipRecorder
+from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.recent_footage import RecentFootage, picture_of
+from violence_detection.system import own_files, storage
 from violence_detection.system.own_files import RECORD_NAME
 from violence_detection.video import decode
 
@@ -211,3 +216,32 @@ def test_who_waits_for_a_clip_is_let_go_at_the_end(tmp_path: Path) -> None:
     seconds = _seconds(tmp_path / "a.mp4")
     assert len(seconds) == pytest.approx(70, abs=1)
     assert collections.Counter(seconds[:60]) == dict.fromkeys(range(1, 7), 10)
+
+
+def test_over_weeks_neither_the_record_of_clips_grows_nor_is_it_read_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody deletes old ones. Whoever reads the record reads all of it."""
+    monkeypatch.setattr(event_publisher, "_FORGET_EVERY", 5)
+    monkeypatch.setattr(own_files, "_NEWEST_LINES", 4)
+    reads: list[Path] = []
+    read_journal = storage.read_journal
+
+    def read(path: Path, fields: frozenset[str]) -> dict[str, dict[str, object]]:
+        reads.append(path)
+        return read_journal(path, fields)
+
+    monkeypatch.setattr(storage, "read_journal", read)
+    footage, camera = RecentFootage(300.0), CameraState("front", "rtsp://host/s")
+    publisher = EventPublisher([], 0.5, tmp_path, 1.0, 5.0, 1.0)
+    _add(footage, 0, 40, fps=2.0)
+    for number in range(20):
+        for kind in (NEW, END):
+            event = Event(number + 2.0, number + 3.0, 0.9, number + 2.5)
+            publisher.publish(camera, footage, True, EventNews(kind, f"front-{number}", event))
+        publisher.wait(threading.Event())
+        for path in tmp_path.glob(f"front-{number}.*"):
+            path.unlink()
+    publisher.close(5)
+    assert len((tmp_path / RECORD_NAME).read_text().splitlines()) <= 15
+    assert len(reads) <= 5

@@ -102,3 +102,19 @@ def test_what_is_left_at_a_cut_is_judged_in_order_and_a_file_waits_for_the_model
     assert [handover.next(1.0).window for _ in range(10)] == list(range(10))  # type: ignore[union-attr]
     reader.join()
     assert camera.dropped == 0
+
+
+def test_what_comes_together_is_judged_as_far_as_there_is_time() -> None:
+    """A segment of HLS gives ten windows at once each 10 s: six were dropped, and the model had nothing to do."""
+    handover = Handover[int](max_delay_s=3.0, step_s=1.0)
+    camera = CameraState("c", "")
+    handover.took(0.1)
+    came_s = time.monotonic() - 1.5
+    for number in range(10):
+        handover.put(WaitingWindow(camera, number, 1, came_s + number * 0.05))
+    assert [item.window for item in iter(lambda: handover.next(0), None)] == list(range(10))
+    assert camera.dropped == 0
+    for number in range(10):  # of the segment before, which took too long
+        handover.put(WaitingWindow(camera, number, 1, came_s - 10.0))
+    assert handover.next(0) is None
+    assert camera.dropped == 10

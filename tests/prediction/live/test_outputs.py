@@ -27,7 +27,9 @@ from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.command import CommandOutput
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
+from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
+from violence_detection.system import storage
 
 
 def _message(kind: str = "new", camera: str = "yard") -> EventMessage:
@@ -83,6 +85,35 @@ def test_a_slow_or_failing_command_keeps_nobody_waiting(
         output.close(5)
         assert output.failed == 1
         assert said in caplog.text
+
+
+def _interrupted(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("is_insisted", [False, True])
+def test_a_command_that_runs_at_the_end_is_killed_with_what_it_started(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, is_insisted: bool
+) -> None:
+    """It went on for ever: nobody was left to kill it in time. A second Ctrl-C does not wait for it."""
+    script, pid = tmp_path / "hangs.sh", tmp_path / "pid"
+    script.write_text(f"sleep 100 &\necho $! > '{pid}.new'\nmv '{pid}.new' '{pid}'\nwait\n")
+    output = CommandOutput(f"sh '{script}'", 50)
+    for _ in range(2):
+        output.send(_message())
+    until_s = time.monotonic() + 20
+    while not pid.is_file() and time.monotonic() < until_s:
+        time.sleep(0.02)
+    if is_insisted:
+        monkeypatch.setattr(Outbox, "close", _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            output.close(5)
+        assert not storage.is_running(int(pid.read_text()))
+        return
+    output.close(0.2)
+    assert not storage.is_running(int(pid.read_text()))
+    assert (output.sent, output.failed) == (0, 2)
+    assert "sh still ran at the end and was killed" in caplog.text
 
 
 def test_a_command_that_cannot_be_run_is_refused_at_the_start_without_its_arguments(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -328,6 +329,26 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
     assert (a["frames"], a["state"], b["state"]) == (1, "ended", "ended")
     assert caplog.text.count("b: lost (did not answer; next attempt in ") > 5
     assert "a: stalled (no frame for 0.2 s)" in caplog.text
+
+
+def test_a_camera_that_sends_too_few_frames_to_be_judged_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was live for weeks, and nothing of it was judged."""
+    monkeypatch.setattr(watch, "_SAY_EVERY_S", 0.0)
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.02)
+
+    class Rare(Footage):
+        def frames(self, closed: threading.Event) -> Iterator[TimedFrame]:
+            for number, frame in enumerate(super().frames(closed)):
+                if number % 4 == 0:
+                    yield frame
+
+    state, _ = _watched(Rare([], [], 12.0), LiveConfig())
+    assert (state.windows, state.dropped) == (0, 0)
+    assert state.sparse > 10
+    said = re.findall(r"yard: (\d+) more windows were not judged: fewer than 8 frames in 1 s", caplog.text)
+    assert 0 < sum(map(int, said)) <= state.sparse
 
 
 def test_the_event_of_a_camera_that_stands_still_ends() -> None:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import live_parts
 import pytest
 import requests
+import streamed
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.config import OutputConfig
@@ -130,6 +131,26 @@ def test_the_path_of_a_webhook_stands_in_no_log_and_no_figure(
     assert "GEHEIM" not in told + caplog.text + str([output.name for output in outputs])
     filters = [logging.getLogger(f"urllib3.{name}").filters for name in ("connectionpool", "util.retry")]
     assert filters == [[], []], "closed outputs leave the client's log as it was"
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on", "sent"),
+    [
+        (b"HTTP/1.0 200 OK\r\n", b"X-Wait: 1\r\n", 0),
+        (b"HTTP/1.0 200 OK\r\n\r\n", b"more and more", 1),
+        (b"HTTP/1.0 500 Sorry\r\n\r\n", b"more and more", 0),
+    ],
+    ids=["head", "body", "body of an error"],
+)
+def test_an_answer_that_goes_on_and_on_holds_no_news_up(begins: bytes, goes_on: bytes, sent: int) -> None:
+    """Each piece comes in time. All messages behind the first waited for ever."""
+    with streamed.endless(begins, goes_on, every_s=0.1) as port:
+        output = WebhookOutput(f"http://127.0.0.1:{port}/hook", 0.3, 0.01)
+        for kind in ("new", "end"):
+            output.send(live_parts.news("yard", kind))
+        output.close(10)
+    assert (output.sent, output.failed) == (2 * sent, 2 * (1 - sent))
+    assert not output._thread.is_alive()
 
 
 def test_webhooks_on_one_host_are_told_apart() -> None:

@@ -53,6 +53,8 @@ _RECORDS_BEFORE = tuple(
     fields - dropped for fields in _RECORDS for dropped in ({"shortfall"}, {"shortfall", "by_time"})
 )
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
+#: Of a window's length: 8 frames are none of 7.5 or more. Once videos of few frames a second gave longer ones.
+_MOST_OF_WINDOW = 1.07
 _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
 
 
@@ -304,6 +306,8 @@ def _stands(job: CutJob, record: Mapping[str, Any]) -> bool:
         path = job.folder / window["name"]
         if not path.is_file() or path.stat().st_size != window["size_bytes"]:
             return False
+        if window["end_s"] - window["start_s"] > _MOST_OF_WINDOW * job.config.window_s:
+            return False
     return True
 
 
@@ -364,6 +368,7 @@ def _note(
         {"path": source_path(Path(job.stretches[position].where), data_root), "reason": f"{name}: {why}"}
         for position, why in refused.items()
     ]
+    result.refused += len(refused)
     if reason:
         result.failures.append({"path": name, "reason": reason})
     elif not labels and not refused:

@@ -176,13 +176,17 @@ def _moment_of(info: VideoInfo, number: int) -> int:
 def moving_stretches(info: VideoInfo) -> list[tuple[int, int]]:
     """Where one frame follows on another: moments [first, end), sorted and apart; all but pauses and what is lost."""
     if info.shown is None:
-        return [(0, info.n_frames)]
+        return [] if _always_stands(info) else [(0, info.n_frames)]
     begins = np.flatnonzero(np.diff(info.shown, prepend=-1))
     ends = np.append(begins[1:], info.n_frames)
     stands = ends - begins > _STANDS_S * info.fps
     starts = [0, *ends[stands].tolist()]
     stops = [*(begins[stands] + 1).tolist(), info.n_frames]
     return [(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
+
+
+def _always_stands(info: VideoInfo) -> bool:
+    return info.fps * _STANDS_S < 1
 
 
 def _shows_enough(info: VideoInfo, first: int, end: int) -> bool:
@@ -194,8 +198,11 @@ def _seen_too_little(info: VideoInfo, first: int, end: int, length_s: float) -> 
     pauses = [
         (a, b) for (_, a), (b, _) in itertools.pairwise(moving_stretches(info)) if a < end and b > first
     ]
+    if _always_stands(info):
+        return f"has pictures that stand for {1 / info.fps:g} s each: no movement is seen in them"
     if not pauses:
-        count = info.distinct(first, end)
+        slots = _slots(first, end, max(round(length_s * info.fps), 1)) or [(first, end)]
+        count = max(info.distinct(*slot) for slot in slots)
         return (
             f"has {count} different frames in {length_s:g} s, fewer than the {MIN_FRAMES} that a clip needs"
         )
@@ -221,7 +228,9 @@ def _gaps(stretches: Sequence[tuple[int, int]], n_frames: int, margin: int) -> l
 def _windows(
     info: VideoInfo, stretches: Sequence[tuple[int, int]], label: str, config: CutConfig, most: int
 ) -> tuple[CutWindow, ...]:
-    length = max(round(config.window_s * info.fps), MIN_FRAMES)
+    length = round(config.window_s * info.fps)
+    if length < MIN_FRAMES:  # longer ones would have a length of their own
+        return ()
     shortest = max(round(config.shortest_s * info.fps), MIN_FRAMES)
     admit_short = label == "fight" and config.shortest_s > 0
     slots = [slot for stretch in stretches for slot in _slots(*stretch, length)]

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from violence_detection.backbones import openvino_conversion
 from violence_detection.errors import UserError
 from violence_detection.system import disks, storage
 
@@ -96,7 +97,7 @@ def _one_less_erf(graph: Any, node: Any, *_: Any) -> None:
 def _write_openvino(graph: Any, path: Path) -> None:
     import openvino as ov
 
-    converted = ov.convert_model(graph, share_weights=False)
+    converted = openvino_conversion.converted(graph)
     # the runtime halves float32 weights to float16 unless it is told not to
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         ov.save_model(converted, Path(folder) / path.name, compress_to_fp16=False)

@@ -33,7 +33,10 @@ _STEADY_S = 2.0
 
 
 class WindowMaker(Protocol[W_co]):
-    """Makes windows of the frames of one connection, as they come."""
+    """Makes windows of the frames of one connection, as they come. sparse: how many had too few frames to be any."""
+
+    @property
+    def sparse(self) -> int: ...
 
     def push(self, frame: TimedFrame) -> Sequence[W_co]:
         """The windows that are complete with this frame."""
@@ -213,13 +216,19 @@ class CameraReader(Generic[W]):
                     connection.pictures.append(kept)
                 windows = connection.maker.push(frame)
                 connection.windows += windows
+                self._count_sparse(connection)
                 self._was_steady |= bool(windows) or connection.lasts_s() > _STEADY_S
                 if connection.is_placed(frame.time_s, self._clock()):
                     self._pass_on(connection, self._lateness_s(connection, frame.time_s))
         finally:
             if connection is not None and not self._stop.is_set():
                 connection.windows += connection.maker.finish()
+                self._count_sparse(connection)
                 self._pass_on(connection, 0.0)
+
+    def _count_sparse(self, connection: _Connection[W]) -> None:
+        self.state.sparse += connection.maker.sparse - connection.sparse
+        connection.sparse = connection.maker.sparse
 
     def _pass_on(self, connection: _Connection[W], late_s: float) -> None:
         """Give on what has come of a connection whose place on the clock is known."""
@@ -290,7 +299,7 @@ class _Connection(Generic[W]):
 
     def __init__(self, maker: WindowMaker[W], first_s: float, is_live: bool, clock_s: float):
         self.maker, self.first_s, self.is_live = maker, first_s, is_live
-        self.number, self.last_s = 0, first_s
+        self.number, self.last_s, self.sparse = 0, first_s, 0
         self.offset_s = clock_s - first_s if is_live else 0.0
         self.pictures: list[KeptPicture] = []
         self.windows: list[W] = []

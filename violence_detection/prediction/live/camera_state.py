@@ -17,7 +17,8 @@ STATES = (CONNECTING, LIVE, STALLED, LOST, ENDED)
 class CameraState:
     """Written by the threads of one camera, read by all. name: short, for topics and files; address: without passwords.
 
-    delay_s: from the last frame of the last judged window to its judgement; dropped: windows; failure: why it ended
+    delay_s: from the last frame of the last judged window to its judgement; dropped: windows; sparse: those that
+    had too few frames to be judged; failure: why it ended
     for good, if it did; is_known: whether a state was said.
     """
 
@@ -28,6 +29,7 @@ class CameraState:
     frames: int = 0
     windows: int = 0
     dropped: int = 0
+    sparse: int = 0
     reconnections: int = 0
     events: int = 0
     delay_s: float = 0.0

@@ -60,10 +60,12 @@ class _OpenClip:
 class ClipRecorder:
     """Writes the clips of all cameras in one thread. A clip is under its name once it is whole.
 
-    `before_s`, `after_s`: what it shows of before its event and after it; `most_s`: the most from the onset on.
+    `before_s`, `after_s`: what it shows of before its event and after it; `most_s`: the most from the onset on;
+    `written`: what is known of the folder of all clips, else the record there is read for each.
     """
 
-    def __init__(self, before_s: float, after_s: float, most_s: float):
+    def __init__(self, before_s: float, after_s: float, most_s: float, written: WrittenFiles | None = None):
+        self._written = written
         self._before_s, self._after_s, self._most_s = before_s, after_s, most_s
         self._open: dict[Path, _OpenClip] = {}
         #: Of clips that are as long as they may be, while their events go on: the seconds that they lack.
@@ -189,9 +191,8 @@ class ClipRecorder:
         """Write a picture, and before it the last one as long as it stood."""
         picture = picture_of(kept)
         if clip.put is None:
-            temporary = clip.files.enter_context(
-                WrittenFiles(clip.path.parent).replacing(clip.path, clip.source)
-            )
+            written = self._written or WrittenFiles(clip.path.parent)
+            temporary = clip.files.enter_context(written.replacing(clip.path, clip.source))
             clip.put = clip.files.enter_context(writer.h264(temporary, FPS))
             clip.last = picture
         elif clip.last is not None and picture.shape != clip.last.shape:  # the camera's size has changed

@@ -24,6 +24,8 @@ from violence_detection.video.sources import GROWING
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.1
+#: After so many events the record of the folder of clips is looked through for what was deleted.
+_FORGET_EVERY = 1000
 
 
 @dataclass
@@ -53,10 +55,13 @@ class EventPublisher:
     ):
         self._outboxes, self._threshold, self._clips = outboxes, threshold, clips
         self._recorder: ClipRecorder | None = None
-        if clips:
-            self._recorder = ClipRecorder(clip_margin_s + window_s / 2, clip_margin_s, clip_max_s)
-        self._shown: dict[str, _Shown] = {}
         self._written = WrittenFiles(clips) if clips else None
+        if self._written:
+            self._forget_gone(self._written)
+            before_s = clip_margin_s + window_s / 2
+            self._recorder = ClipRecorder(before_s, clip_margin_s, clip_max_s, self._written)
+        self._shown: dict[str, _Shown] = {}
+        self._named = 0
         #: What the files of open events are called, without suffix.
         self._files: dict[str, Path] = {}
 
@@ -109,6 +114,9 @@ class EventPublisher:
     def _name_files(self, camera: CameraState, event: str) -> None:
         if self._clips is None or self._written is None:
             return
+        self._named += 1
+        if self._named % _FORGET_EVERY == 0:
+            self._forget_gone(self._written)
         named = self._clips / event
         there = [named.with_name(f"{named.name}{suffix}") for suffix in (".jpg", ".mp4")]
         if not all(self._written.may_replace(path, _source(camera)) for path in there):
@@ -120,6 +128,12 @@ class EventPublisher:
                 named.name,
             )
         self._files[event] = named
+
+    def _forget_gone(self, written: WrittenFiles) -> None:
+        try:
+            written.forget_gone()
+        except OSError as e:  # a full disk, say: events go on
+            log.warning("the record in %s cannot be made shorter: %s", self._clips, e)
 
     def _show(self, camera: CameraState, footage: RecentFootage, news: EventNews) -> None:
         """Keep the picture of the event's most violent moment so far."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -12,8 +13,11 @@ from violence_detection.prediction.live.camera_state import CameraState
 
 W = TypeVar("W")
 
-#: More than this of one camera are never kept; an interruption leaves two or three at once.
-_MOST = 4
+#: More than this of one camera are not kept; an interruption leaves two or three at once. But all that a segment of HLS
+#: of so long gives, which comes as a whole.
+_MOST, _SEGMENT_S = 4, 10.0
+#: Windows that come within this part of a step have come together: none of them is newer than another.
+_TOGETHER = 0.5
 #: A window no older than this part of a step is judged however slow the model is, for else none would be; and so much a
 #: window may come beside its time.
 _NEW = 0.2
@@ -40,11 +44,12 @@ class Handover(Generic[W]):
     """Between the threads that read cameras and the one that judges.
 
     `max_delay_s`: what would be judged later than so long after it came is dropped. `step_s`: how often a window comes;
-    one that waits for longer gives way to the next of its camera.
+    one that waits for longer gives way to the next of its camera, unless that came together with it.
     """
 
     def __init__(self, max_delay_s: float, step_s: float):
         self._max_delay_s, self._step_s = max_delay_s, step_s
+        self._most_live = max(_MOST, math.ceil(_SEGMENT_S / step_s) + 1)
         self._waiting: dict[str, deque[WaitingWindow[W]]] = {}
         self._changed = threading.Condition()
         self._came_s: dict[str, float] = {}
@@ -57,7 +62,7 @@ class Handover(Generic[W]):
         with self._changed:
             queue = self._waiting.setdefault(item.camera.name, deque())
             if item.may_drop:
-                while len(queue) >= _MOST:
+                while len(queue) >= self._most_live:
                     self._drop(queue)
             else:
                 self._changed.wait_for(lambda: len(queue) < _MOST or self._closed)
@@ -122,10 +127,14 @@ class Handover(Generic[W]):
         longest_s = max(self._max_delay_s - takes_s, _NEW * self._step_s)
         while queue and queue[0].may_drop:
             waits_s = now_s - queue[0].arrived_s
-            if waits_s <= longest_s and (len(queue) == 1 or waits_s <= self._step_s):
+            if waits_s <= longest_s and (waits_s <= self._step_s or not self._gives_way(queue)):
                 break
             self._drop(queue)
         return queue.popleft() if queue else None
+
+    def _gives_way(self, queue: deque[WaitingWindow[W]]) -> bool:
+        """Whether a newer one waits behind the first."""
+        return len(queue) > 1 and queue[1].arrived_s - queue[0].arrived_s > _TOGETHER * self._step_s
 
     def _drop(self, queue: deque[WaitingWindow[W]]) -> None:
         camera = queue.popleft().camera

@@ -80,6 +80,11 @@ class WindowsOfStream:
     def __init__(self, stream: WindowStream):
         self._stream = stream
 
+    @property
+    def sparse(self) -> int:
+        """How many had too few frames to judge movement."""
+        return self._stream.still
+
     def push(self, frame: TimedFrame) -> Sequence[PlacedWindow]:
         return self._placed(self._stream.push(frame))
 

@@ -27,7 +27,7 @@ from violence_detection.prediction.live.outputs.mqtt import MqttOutput
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system import disks
-from violence_detection.video import sources
+from violence_detection.video import decode, sources
 from violence_detection.video.sources import Source
 
 log = logging.getLogger(__name__)
@@ -116,6 +116,7 @@ class _Followed(Generic[W]):
         self.is_live = True
         self.connection = 0
         self.is_finished = False
+        self.said_sparse = 0
         self._events_by = model.events_by
         self.begin_anew()
 
@@ -241,11 +242,21 @@ class CameraWatch(Generic[W]):
         if time.monotonic() - self._said_s >= _SAY_EVERY_S:
             self._said_s = time.monotonic()
             for camera in self._cameras.values():
-                s = camera.state
-                log.info(
-                    "%s: %s, %d frames, %d windows, %d dropped, delay %.1f s, P(violent) %.3f",
-                    s.name, s.state, s.frames, s.windows, s.dropped, s.delay_s, s.p_violent,
-                )  # fmt: skip
+                self._say(camera)
+
+    def _say(self, camera: _Followed[W]) -> None:
+        """Have the log say how a camera is."""
+        s = camera.state
+        log.info(
+            "%s: %s, %d frames, %d windows, %d dropped, delay %.1f s, P(violent) %.3f",
+            s.name, s.state, s.frames, s.windows, s.dropped, s.delay_s, s.p_violent,
+        )  # fmt: skip
+        if s.sparse > camera.said_sparse:
+            log.warning(
+                "%s: %d more windows were not judged: fewer than %d frames in %g s. Have it send more a second",
+                s.name, s.sparse - camera.said_sparse, decode.MIN_FRAMES, self._model.window_s,
+            )  # fmt: skip
+            camera.said_sparse = s.sparse
 
     def _finish(self, camera: _Followed[W]) -> None:
         if not camera.is_finished:

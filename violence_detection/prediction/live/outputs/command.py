@@ -27,6 +27,8 @@ _IN_ENVIRONMENT = (
     "snapshot",
     "clip",
 )
+#: How long the end of what was killed is waited for.
+_KILLED_S = 1.0
 
 
 class CommandOutput(Outbox):
@@ -38,7 +40,20 @@ class CommandOutput(Outbox):
         """Raises UserError for what cannot be run."""
         self._words = words(command)
         self._timeout_s = timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_over = False
         super().__init__()
+
+    def close(self, timeout_s: float) -> None:
+        """Run it for what waits, for so long at most. What runs then is killed: nobody is left to do so in time."""
+        try:
+            super().close(timeout_s)
+        finally:  # also where somebody will not wait so long
+            with self._changed:
+                self._is_over, process = True, self._process
+            if process is not None:
+                _kill(process)
+                self._thread.join(_KILLED_S)
 
     def deliver(self, message: EventMessage) -> None:
         """Run it. Raises OSError where there is no such command or it fails, TimeoutError where it is too slow."""
@@ -51,17 +66,30 @@ class CommandOutput(Outbox):
             env={**os.environ, **said},
             start_new_session=True,  # Ctrl-C is for these scripts; and what it has started ends with it
         )
+        with self._changed:
+            self._process, is_over = process, self._is_over
+        if is_over:
+            _kill(process)
         try:
             process.communicate(message.text().encode() + b"\n", self._timeout_s)
         except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            _kill(process)
             process.communicate()
             raise TimeoutError(
                 f"{self._words[0]} took more than {self._timeout_s:g} s and was killed"
             ) from None
+        finally:
+            with self._changed:
+                self._process, is_over = None, self._is_over
+        if is_over and process.returncode == -signal.SIGKILL:
+            raise TimeoutError(f"{self._words[0]} still ran at the end and was killed")
         if process.returncode:
             raise OSError(f"{self._words[0]} ended with exit code {process.returncode}")
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def words(command: str) -> list[str]:

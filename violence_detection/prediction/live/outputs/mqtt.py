@@ -23,9 +23,10 @@ from violence_detection.system import redaction
 log = logging.getLogger(__name__)
 #: The broker itself says offline when it has not heard of these scripts for 1.5 times as long.
 _KEEPALIVE_S = 20
-#: Waits between attempts to reach the broker, and messages that the client takes before it answers.
-_WAIT_S, _LONGEST_WAIT_S, _MOST_WAITING = 1, 30, 500
-_AT_LEAST_ONCE = 1
+#: Waits between attempts to reach the broker.
+_WAIT_S, _LONGEST_WAIT_S = 1, 30
+#: What the client sends once more where a connection broke off before the broker confirmed it, and what it does not.
+_AT_LEAST_ONCE, _AT_MOST_ONCE = 1, 0
 PASSWORD = "MQTT_PASSWORD"
 _FORM = "mqtt://host or mqtts://host, with user@ before the host and :port behind it if need be"
 
@@ -49,7 +50,6 @@ class MqttOutput(Outbox):
         parts, tls = checked(url, ca)
         self._prefix = prefix.strip("/")
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=f"violence-{uuid.uuid4().hex[:12]}")
-        self._client.max_queued_messages_set(_MOST_WAITING)
         self._client.reconnect_delay_set(_WAIT_S, _LONGEST_WAIT_S)
         self._client.will_set(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
         password = unquote(parts.password) if parts.password else os.environ.get(PASSWORD)
@@ -61,13 +61,16 @@ class MqttOutput(Outbox):
         self._client.on_connect = self._connected
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = self._unreachable
-        #: What is to stand on the broker, by topic, and the topics of which it has not been handed to the client.
+        self._client.on_publish = self._confirmed
+        #: What is to stand on the broker, by topic, and the topics that the client has yet to be given.
         self._retained: dict[str, str] = {"status": "online"}
         self._unsent: set[str] = set()
         #: Cameras' states, events and the client's own thread all publish these; the last value of each must go last.
         self._retaining = threading.RLock()
         self._open: set[tuple[str, str]] = set()
-        self._was_connected = self._is_connected = False
+        self._was_connected = self._is_connected = self._is_over = False
+        #: The client's numbers of what the broker has confirmed of the message that is under way.
+        self._confirmed_mids: set[int] = set()
         self._said = ""
         super().__init__()
         self._client.connect_async(
@@ -90,16 +93,23 @@ class MqttOutput(Outbox):
         super().send(message)
 
     def deliver(self, message: EventMessage) -> None:
-        """Publish it. Raises ValueError where too much waits."""
-        is_taken = True
+        """Publish it, and wait until the broker has confirmed it.
+
+        What the client sends once more would else come behind what is newer. Raises TimeoutError where the broker has
+        not done so by the end.
+        """
+        self._confirmed_mids.clear()
+        mids = set()
         if message.jpeg and message.news.kind != END:
-            is_taken = self._publish(f"{message.camera}/snapshot", message.jpeg, retain=True)
-        is_taken = self._publish("events", message.text(), retain=False) and is_taken
-        if not is_taken:
-            raise ValueError(f"{_MOST_WAITING} messages wait for the broker already")
+            mids.add(self._publish(f"{message.camera}/snapshot", message.jpeg, _AT_LEAST_ONCE, retain=True))
+        mids.add(self._publish("events", message.text(), _AT_LEAST_ONCE, retain=False))
+        with self._changed:
+            self._changed.wait_for(lambda: mids <= self._confirmed_mids or self._is_over)
+            if not mids <= self._confirmed_mids:
+                raise TimeoutError("the broker has not confirmed it")
 
     def tell_state(self, camera: CameraState) -> None:
-        """Publish the state of a camera where it has changed, and what the client did not take before."""
+        """Publish the state of a camera where it has changed."""
         topic = f"{camera.name}/violence"
         if topic not in self._retained:
             self._keep(topic, "OFF")
@@ -108,6 +118,9 @@ class MqttOutput(Outbox):
     def close(self, timeout_s: float) -> None:
         """Send what waits, say offline, and go."""
         super().close(timeout_s)
+        with self._changed:
+            self._is_over = True
+            self._changed.notify_all()
         if self._client.is_connected():
             said = self._client.publish(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
             try:
@@ -125,24 +138,26 @@ class MqttOutput(Outbox):
             self._send_retained()
 
     def _send_retained(self) -> None:
-        """Publish what is to stand on the broker and was not handed to the client, as far as it takes it now.
+        """Publish what is to stand on the broker and was not handed to the client. With `_retaining` held.
 
-        With `_retaining` held. Nothing is, while the broker is away: it is told what holds when it is back.
+        Nothing is, while the broker is away: it is told what holds when it is back. Therefore once at most: what the
+        client would send once more then is older, and would stay.
         """
         if not self._is_connected:
             return
         for topic, value in self._retained.items():
             if topic in self._unsent:
-                if not self._publish(topic, value, retain=True):
-                    return
-                self._unsent.discard(topic)
+                self._publish(topic, value, _AT_MOST_ONCE, retain=True)
+        self._unsent.clear()
 
-    def _publish(self, topic: str, value: str | bytes, retain: bool) -> bool:
-        """Returns whether the client takes it: it keeps so many messages for a broker that is away, and no more."""
-        from paho.mqtt.enums import MQTTErrorCode
+    def _publish(self, topic: str, value: str | bytes, qos: int, retain: bool) -> int:
+        """Returns the client's number of it."""
+        return int(self._client.publish(f"{self._prefix}/{topic}", value, qos, retain).mid)
 
-        done = self._client.publish(f"{self._prefix}/{topic}", value, _AT_LEAST_ONCE, retain)
-        return done.rc != MQTTErrorCode.MQTT_ERR_QUEUE_SIZE
+    def _confirmed(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        with self._changed:
+            self._confirmed_mids.add(mid)
+            self._changed.notify_all()
 
     def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
@@ -165,7 +180,7 @@ class MqttOutput(Outbox):
     def _be(self, connected: bool) -> None:
         with self._changed:
             self._is_connected = connected
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
         """Called where the client catches what went wrong, and says not what."""

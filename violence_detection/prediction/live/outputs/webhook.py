@@ -9,11 +9,11 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs import addresses
 from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.outputs.timed_http import TimedAdapter
 from violence_detection.system import redaction
 
 #: Attempts after the first, and the answers that a later one may better.
@@ -62,7 +62,7 @@ class WebhookOutput(Outbox):
             respect_retry_after_header=False,
         )  # fmt: skip
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(max_retries=retry))
+            self._session.mount(scheme, TimedAdapter(max_retries=retry))
         for logger in _CLIENT:
             logger.addFilter(self._is_of_others)
         super().__init__()
@@ -87,7 +87,9 @@ class WebhookOutput(Outbox):
                 data=message.text().encode(),
                 headers={"Content-Type": "application/json"},
                 timeout=self._timeout_s,
+                stream=True,  # nobody reads what it says besides
             )
+            answer.close()
         except requests.RequestException as e:
             said = self._path.hidden(str(e))
         else:
