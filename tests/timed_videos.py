@@ -57,6 +57,30 @@ def write(
     return path
 
 
+def holding(path: Path, pictures: Sequence[int | None], rate: int = 25) -> Path:
+    """A video whose moments have a numbered picture, or None: an empty packet, by which the one before stands on.
+
+    AVI (null frames) and Ogg (Theora) are written so, and NUT takes them of any codec.
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = "yuvj420p"
+        stream.height, stream.width = numbered_videos.frame(0).shape[:2]
+        for moment, number in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(numbered_videos.frame((number or 0) % 256), format="bgr24")
+            frame.pts = moment
+            for packet in stream.encode(frame):
+                if number is None:
+                    empty = av.Packet(b"")
+                    empty.stream, empty.pts, empty.dts = stream, packet.pts, packet.dts
+                    empty.time_base = packet.time_base
+                    packet = empty
+                container.mux(packet)
+        container.mux(stream.encode())
+    return path
+
+
 def turned(path: Path, to: Path) -> Path:
     """The same MP4 as telephones write upright ones: players turn it a quarter clockwise."""
     data = bytearray(path.read_bytes())

@@ -26,6 +26,7 @@ from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
 
 SCRIPT = Path(judge_stand_in.__file__)
 
@@ -579,6 +580,27 @@ def test_folders_are_searched_in_order_and_files_taken_as_given(
         tmp_path / "a/1.mp4", tmp_path / "b/2.AVI", tmp_path / "reports/3.dav", odd,
     )  # fmt: skip
     assert f"skipped below {tmp_path}: 1 .pdf" in caplog.text
+
+
+def test_what_a_run_made_of_the_videos_of_a_folder_is_not_judged_with_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or the same command would judge more each time, and end otherwise where it was interrupted."""
+    video, clips = tmp_path / "night.mp4", tmp_path / "clips"
+    video.write_bytes(b"the night")
+    for folder, names in ((tmp_path, ["night.annotated.mp4"]), (clips, ["night.event001.mp4", "mine.mp4"])):
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            WrittenFiles(folder).write_text(folder / name, video, name)
+    WrittenFiles(clips).write_text(clips / "far.event001.mp4", tmp_path / "elsewhere" / "far.mp4", "far")
+    (clips / "mine.mp4").write_text("changed since")
+    with caplog.at_level("INFO", logger="violence_detection"):
+        found = batch.find_videos([tmp_path])
+    assert found.videos == (clips / "far.event001.mp4", clips / "mine.mp4", video)
+    assert f"skipped below {tmp_path}: 2 that such a run made of videos there" in caplog.text
+    assert len(batch.find_videos([clips]).videos) == 3, "by themselves they are videos as others"
+    annotated = tmp_path / "night.annotated.mp4"
+    assert batch.find_videos([annotated]).videos == (annotated,)
 
 
 def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import annotated_video, event_clips, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
-from violence_detection.system import storage
+from violence_detection.system import disks, storage
 from violence_detection.system.own_files import RECORD_NAME
 from violence_detection.system.supervised import SupervisedWorker
 from violence_detection.video import decode, writer
@@ -78,6 +78,19 @@ def test_pictures_are_there_before_the_first_clip(tmp_path: Path, monkeypatch: p
         event_clips.write(verdict, tmp_path / "clips", "v", 1.0)
     names = {p.name for p in (tmp_path / "clips").iterdir()}
     assert names == {"v.event001.jpg", RECORD_NAME}, "and no half clip"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_picture_that_finds_the_disk_full_says_so(tmp_path: Path, suffix: str) -> None:
+    frame = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    writer.picture(tmp_path / f"there{suffix}", frame)
+    assert cv2.imwrite(str(tmp_path / f"as before{suffix}"), frame[..., ::-1].copy())
+    assert (tmp_path / f"there{suffix}").read_bytes() == (tmp_path / f"as before{suffix}").read_bytes()
+    (tmp_path / f"full{suffix}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as e:
+        writer.picture(tmp_path / f"full{suffix}", frame)
+    assert "No space left" in (disks.disk_trouble(e.value) or "")
 
 
 def test_an_annotated_video_shows_each_moment_with_its_score(tmp_path: Path) -> None:

@@ -285,6 +285,21 @@ def test_a_live_stamp_that_jumps_ahead_is_no_pause_and_that_of_a_growing_file_is
     assert max(np.diff(grown)) == pytest.approx(60.0, abs=0.1)
 
 
+def test_a_wave_is_the_home_folder_and_that_of_nobody_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for kind in ("", "growing:"):
+        assert open_source(f"{kind}~/night.ts").name == str(tmp_path / "night.ts")
+        assert open_source(f"{kind}~nobody-here/night.ts").name == "~nobody-here/night.ts"
+
+
+def test_a_picture_that_is_said_to_stand_on_ends_no_stream(tmp_path: Path) -> None:
+    path = timed_videos.holding(tmp_path / "v.nut", [i if i % 3 == 0 else None for i in range(150)])
+    times = [frame.time_s for frame in open_source(f"growing:{path}", still_s=0.2).frames()]
+    assert times == pytest.approx([i / 25 for i in range(0, 150, 3)], abs=1e-3)
+
+
 def test_a_growing_file_is_given_back_at_its_end_and_where_somebody_stops_early(transported: Path) -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", ResourceWarning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import av
@@ -335,6 +336,42 @@ def test_times_and_numbers_agree_where_stamps_are_shuffled(tmp_path: Path) -> No
     info, frames = decode.read(path, lambda i: range(0, i.n_frames, 9))
     assert info.as_stated
     assert {i: numbered_videos.number_of(f) for i, f in frames.items()} == {i: i for i in range(0, 100, 9)}
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".nut"])
+@pytest.mark.parametrize("has_one", [lambda i: i % 3 == 0, lambda i: i % 2 == 0, lambda i: i % 10 != 5])
+def test_a_picture_that_is_said_to_stand_on_is_no_loss(
+    tmp_path: Path, suffix: str, has_one: Callable[[int], bool]
+) -> None:
+    """Recorders and capture programs drop frames so."""
+    numbers = [i if has_one(i) else None for i in range(250)]
+    path = timed_videos.holding(tmp_path / f"v{suffix}", numbers)
+    info = decode.probe(path)
+    assert info.n_decoded == sum(number is not None for number in numbers)
+    assert info.duration_s == pytest.approx(10.0, abs=0.1)
+    assert info.read_s == info.duration_s
+    assert info.shortfall() == ""
+    assert decode.packet_timing(path).agrees(info)
+    stands = {
+        moment: max(i for i in range(moment + 1) if numbers[i] is not None) for moment in (0, 122, 125, 249)
+    }
+    assert _shown_at(path, *((moment + 0.5) / 25 for moment in stands)) == list(stands.values())
+
+
+def test_a_picture_that_stands_on_to_the_end_is_shown_to_the_end(tmp_path: Path) -> None:
+    path = timed_videos.holding(tmp_path / "v.nut", [*range(100), *[None] * 150])
+    info = decode.probe(path)
+    assert info.duration_s == pytest.approx(10.0)
+    assert info.shortfall() == ""
+    assert _shown_at(path, 3.9, 9.9) == [97, 99]
+
+
+def test_what_is_asked_for_by_its_time_is_there_where_pictures_begin_behind_the_sound(tmp_path: Path) -> None:
+    """The header does not say that they do."""
+    path = timed_videos.write(tmp_path / "late.mp4", evenly(100, 25, start_s=3.0), sound=True)
+    info, frames = decode.read(path, lambda i: [sampling.moment_at(i, 5.01)])
+    assert info.start_s == pytest.approx(3.0)
+    assert numbered_videos.number_of(frames[sampling.moment_at(info, 5.01)]) == 50
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.prediction.video_progress import VideoProgress
 from violence_detection.system import console, disks, own_files, redaction, storage, supervised
+from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 from violence_detection.video import sources, video_files, video_lists
 from violence_detection.video.video_files import VideoSearch
@@ -57,7 +58,8 @@ class FoundVideos:
 def find_videos(given: Sequence[Path | str]) -> FoundVideos:
     """Files as given, whatever they are, those of patterns and lists, and the videos below folders.
 
-    What is skipped there is logged. Raises UserError for a path that is not there, and for a folder without videos.
+    What is skipped there is logged, and what was made of other videos of the folder. Raises UserError for a path that
+    is not there, and for a folder without videos.
     """
     found: dict[Path, None] = {}
     failures: dict[str, UnreadableVideo] = {}
@@ -68,6 +70,9 @@ def find_videos(given: Sequence[Path | str]) -> FoundVideos:
         if path.is_dir():
             search = VideoSearch(everywhere=True)
             inside = sorted(search.below(path))
+            if made := _made_of_others(inside):
+                log.info("skipped below %s: %d that such a run made of videos there", path, len(made))
+                inside = [video for video in inside if video not in made]
             skipped = search.skipped_text()
             if skipped:
                 log.info("skipped below %s: %s (no videos)", path, skipped)
@@ -85,6 +90,13 @@ def find_videos(given: Sequence[Path | str]) -> FoundVideos:
     for failure in failures.values():
         log.warning("%s: %s", failure.path, failure.reason)
     return FoundVideos(tuple(found), tuple(failures.values()))
+
+
+def _made_of_others(inside: Sequence[Path]) -> set[Path]:
+    """Those that such a run has made of others of them: annotated videos, clips of events, copies for the page."""
+    real = {os.path.realpath(path) for path in inside}
+    written = {folder: WrittenFiles(folder) for folder in {path.parent for path in inside}}
+    return {path for path in inside if written[path.parent].source_of(path) in real}
 
 
 def load_judge(config: PredictConfig) -> Judge:

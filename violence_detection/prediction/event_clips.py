@@ -8,9 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
-from violence_detection.errors import UserError
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.file_names import CLIP_ENDINGS
 from violence_detection.system.own_files import WrittenFiles
@@ -65,8 +62,7 @@ def _write_pictures(
         for path in (p for p, moment in zip(paths, at, strict=True) if moment == number):
             picture = path.with_suffix(".jpg")
             with written.replacing(picture, video) as temporary:
-                if not cv2.imwrite(str(temporary), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR)):
-                    raise UserError(f"cannot write {picture}. See whether its folder can be written to")
+                writer.picture(temporary, frame)
 
 
 def _write_clips(

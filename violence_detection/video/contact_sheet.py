@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from violence_detection.errors import UnreadableVideo, UserError
+from violence_detection.errors import UnreadableVideo
 from violence_detection.system import storage
-from violence_detection.video import pictures
+from violence_detection.video import pictures, writer
 from violence_detection.video.config import ClipConfig
 
 _THUMB = 96
@@ -23,7 +23,7 @@ def write_all(
 ) -> tuple[list[Path], list[dict[str, str]]]:
     """Write `<folder>/<clip_id>.png` for each (clip_id, path), prepared for a backbone of input size `size`.
 
-    Returns the paths, and the clips that could not be read. Raises UserError if a sheet cannot be written.
+    Returns the paths, and the clips that could not be read. Raises OSError if a sheet cannot be written.
     """
     written, failures = [], []
     for clip_id, clip in clips:
@@ -34,8 +34,7 @@ def write_all(
             continue
         path = folder / f"{clip_id}.png"
         with storage.atomic_path(path) as temporary:
-            if not cv2.imwrite(str(temporary), sheet(rows)):
-                raise UserError(f"cannot write {path}. See whether its folder can be written to")
+            writer.picture(temporary, cv2.cvtColor(sheet(rows), cv2.COLOR_BGR2RGB))
         written.append(path)
     return written, failures
 

@@ -39,6 +39,8 @@ _REORDERED = 32
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
 _END_STATED = ("matroska,webm", "nut")
+#: A container that numbers its moments: at those without a packet of their own the picture before stands on.
+_NUMBERS_MOMENTS = "avi"
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
 _MOST_THREADS = 64  # of FFmpeg's decoders
 #: Codecs by the four letters that manifests have always had for them; the others go by their names.
@@ -158,9 +160,9 @@ def read(
         wanted = [int(number) for number in plan(stated)]
         kept = reader.keep(frozenset(wanted), transform)
         info = reader.found()
-    if info.shown is None and (info.n_frames, info.fps) == (stated.n_frames, stated.fps):
+    planned, wanted = wanted, [int(number) for number in plan(info)]
+    if info.shown is None and wanted == planned:
         return info, {number: kept[number] for number in wanted}
-    wanted = [int(number) for number in plan(info)]
     if missing := _decoded(wanted, info) - kept.keys():  # the file is not what its header says
         with _Reader.open(path, threads) as reader:
             kept |= reader.keep(missing, transform)
@@ -313,6 +315,7 @@ class _Reader:
         self._packets_due: list[int] = []  # when these are to be decoded; ascending within a recording
         self._skimmed = False  # the stamps are those of the packets, in their order
         self._packet_count = 0
+        self._held: list[int] = []  # of packets that say that the picture before stands on
         self._others_end_s = 0.0
         self._damaged = False
         self._fell_out = False  # a packet did not decode
@@ -354,7 +357,7 @@ class _Reader:
         """All frames that decode. A broken packet is left out, as ffmpeg does, and noted."""
         for packet in self._demux():
             self._note(packet)
-            for frame in self._decode(packet):
+            for frame in [] if holds_on(packet) else self._decode(packet):
                 self.stamps.append(frame.pts if frame.pts is not None else frame.dts)
                 yield frame
         for _ in range(
@@ -415,11 +418,13 @@ class _Reader:
             _check_disk(self._path)
 
     def _note(self, packet: av.Packet) -> None:
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if holds_on(packet) and stamp is not None:
+            self._held.append(stamp)
         if not packet.size:
             return
         self._packet_count += 1
         self._damaged |= packet.is_corrupt
-        stamp = packet.pts if packet.pts is not None else packet.dts
         if not packet.is_discard and stamp is not None:
             self._packets.append(stamp)
             before = self._packets_due[-1] if self._packets_due else stamp
@@ -452,17 +457,19 @@ class _Reader:
         if seconds is None:
             return self._without_stamps(rate)
         stated_rate = _LOWEST_RATE <= rate <= _HIGHEST_RATE
+        held = self._held_seconds(float(seconds[0]))
+        last_s = max([float(seconds[-1]), *held])
         fits = rate > 0 and _is_stated(seconds, rate)
         fps = round(rate if fits else _typical_rate(seconds, rate), 3)
-        constant = fits or _comes_at(seconds, fps)
+        constant = last_s == seconds[-1] and (fits or _comes_at(seconds, fps))
         shown = None
         n_frames = count
         if not constant:
-            n_frames = round((seconds[-1] - seconds[0]) * fps) + 1
+            n_frames = round((last_s - seconds[0]) * fps) + 1
             moments = seconds[0] + (np.arange(n_frames) + 0.5) / fps
             shown = np.maximum(np.searchsorted(seconds, moments, side="right") - 1, 0)
         start_s = start_of(float(seconds[0]))
-        lost = self._lost(seconds - (seconds[0] - start_s), fps)
+        lost = self._lost(np.sort(np.concatenate([seconds, held])) - (seconds[0] - start_s), fps)
         return self._info(
             n_frames=n_frames,
             fps=fps,
@@ -519,6 +526,10 @@ class _Reader:
             **found,  # type: ignore[arg-type]
         )
 
+    @property
+    def _numbers_moments(self) -> bool:
+        return self._container.format.name == _NUMBERS_MOMENTS
+
     def _rate(self) -> float:
         """Frames a second as the container states them, 0 where it does not."""
         stream = self._stream
@@ -552,9 +563,16 @@ class _Reader:
         begins = self._container.start_time
         return seconds - (seconds[0] if begins is None else min(begins / av.time_base, float(seconds[0])))
 
+    def _held_seconds(self, first_s: float) -> np.ndarray:
+        """As `_seconds`, when the picture before is said to stand on: (n,) float64, none before the first frame's."""
+        first, base = min(s for s in self.stamps if s is not None), float(self._stream.time_base or 0)
+        seconds = (np.array(self._held, np.float64) - first) * base + first_s
+        return seconds[seconds > first_s]
+
     def _lost(self, seconds: np.ndarray, fps: float) -> tuple[Span, ...]:
-        """Where nothing decodes, by the frames' times in the video."""
-        gaps = [] if not self._damaged and not _mostly_comes_at(seconds, fps) else _gaps(seconds, fps)
+        """Where nothing decodes, by the times in the video of frames, and of what says that one stands on."""
+        is_own_pace = self._numbers_moments or not _mostly_comes_at(seconds, fps)
+        gaps = [] if not self._damaged and is_own_pace else _gaps(seconds, fps)
         if seconds[0] > _LATE_S:
             gaps.insert(0, (0.0, float(seconds[0])))
         end = float(seconds[-1]) + 1 / fps
@@ -570,7 +588,10 @@ class _Reader:
         stated_s = self._stated_s()
         if self._stream.duration is None and self._others_end_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
-        by_count = (self._stream.frames - self._packet_count) / fps
+        if self._numbers_moments and (rate := self._rate()) > 0:
+            by_count = self._stream.frames / rate - end_s
+        else:
+            by_count = (self._stream.frames - self._packet_count - len(self._held)) / fps
         return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, 0.0)
 
 
@@ -609,6 +630,14 @@ def plausible_rate(stream: av.VideoStream) -> float:
     """The first that can be true of the rates that FFmpeg knows of a stream, 0 where there is none."""
     rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
     return next((rate for rate in rates if _LOWEST_RATE <= rate <= _HIGHEST_RATE), 0.0)
+
+
+def holds_on(packet: av.Packet) -> bool:
+    """Whether a packet says that the picture before stands on: it is empty, and has a time.
+
+    A decoder would take it for the end.
+    """
+    return not packet.size and (packet.pts is not None or packet.dts is not None)
 
 
 def rate_of(seconds: np.ndarray, stated: float) -> float:

@@ -114,7 +114,7 @@ class DemuxedSource:
                 packet, broken = None, self._broken(e)
             processes.beat()
             came_s = time.monotonic()
-            if packet is not None and packet.stream is not stream:
+            if packet is not None and (packet.stream is not stream or decode.holds_on(packet)):
                 self._check_pictures(came_s - packet_s, came_s - frame_s)
                 continue
             frames: list[av.VideoFrame] = []

@@ -20,6 +20,7 @@ import numpy as np
 
 from violence_detection.errors import SourceError, UserError
 from violence_detection.system import processes, redaction
+from violence_detection.system.settings import expanded
 from violence_detection.video import decode
 
 #: How long a connection, and then each packet, may take.
@@ -135,15 +136,15 @@ def open_source(
     """The source that a text means. Nothing is opened before its frames are asked for.
 
     A camera's number or /dev/video0; an rtsp, rtmp, srt, http (also HLS), udp or tcp address; `growing:PATH`, a file
-    that another program still writes, which ends when it has not grown for `still_s` seconds; else a file. Raises
-    UserError for an address that cannot be read.
+    that another program still writes, which ends when it has not grown for `still_s` seconds; else a file. `~` is
+    the home folder, as where files are judged. Raises UserError for an address that cannot be read.
     """
     from violence_detection.video import demuxed_sources
 
     if text.startswith(GROWING):
-        return demuxed_sources.GrowingSource(Path(text.removeprefix(GROWING)).expanduser(), still_s)
+        return demuxed_sources.GrowingSource(expanded(text.removeprefix(GROWING)), still_s)
     if not is_stream(text):
-        return FileSource(Path(text))
+        return FileSource(expanded(text))
     if device := _DEVICE.fullmatch(text):
         return CameraSource(int(device[1]))
     return demuxed_sources.NetworkSource(text, open_limit_s, read_limit_s)

@@ -85,6 +85,12 @@ def h264(
     _check_arrived(path, count)
 
 
+def picture(path: Path, frame: decode.Frame) -> None:
+    """Write one RGB uint8 frame as the picture that the suffix says. Raises OSError, which says if the disk is full."""
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    path.write_bytes(data.tobytes())
+
+
 def comment_of(path: Path) -> str:
     """The comment that `h264` put into a file; empty where there is no such file, or it is not whole."""
     try:

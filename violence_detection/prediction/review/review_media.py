@@ -8,15 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-import cv2
-
-from violence_detection.errors import UserError
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.file_names import MEDIA_FOLDER
 from violence_detection.prediction.formats import explanation_name
 from violence_detection.system import storage
 from violence_detection.system.own_files import WrittenFiles
-from violence_detection.video import browser_video, decode, sampling
+from violence_detection.video import browser_video, decode, sampling, writer
 
 _PICTURE_HEIGHT = 180
 #: Written last: without it, what is there is made again.
@@ -116,8 +113,7 @@ def _write_pictures(
     info, frames = decode.read(video, numbers, lambda frame: browser_video.fitted(frame, _PICTURE_HEIGHT))
     for path, number in zip(paths, numbers(info), strict=True):
         with written.replacing(path, video) as temporary:
-            if not cv2.imwrite(str(temporary), cv2.cvtColor(frames[number], cv2.COLOR_RGB2BGR)):
-                raise UserError(f"cannot write {path}. See whether its folder can be written to")
+            writer.picture(temporary, frames[number])
 
 
 def _record(path: Path) -> dict[str, object]:
