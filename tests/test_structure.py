@@ -99,6 +99,29 @@ print(seconds, sorted(heavy))
     assert _python(program).split(maxsplit=1)[1].strip() == "[]"
 
 
+def test_no_package_reports_its_use(tmp_path: Path) -> None:
+    """Those that do keep a number for the machine in the home folder, to be told from others."""
+    pytest.importorskip("openvino")
+    program = f"""
+import os
+os.environ["HOME"] = {str(tmp_path)!r}
+for name in ("CI", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
+    os.environ.pop(name, None)
+import violence_detection
+from violence_detection.backbones import openvino_conversion
+import keras
+try:
+    import onnxruntime
+except ImportError:
+    pass
+x = keras.Input((3,))
+openvino_conversion.converted(keras.Model(x, keras.layers.Dense(2)(x)))
+"""
+    _python(program)
+    kept = [path for path in tmp_path.rglob("*") if path.name in ("intel", ".onnxruntime")]
+    assert not kept
+
+
 def test_the_public_names_are_there_and_others_are_not() -> None:
     program = """
 import violence_detection as vd

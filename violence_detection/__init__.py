@@ -12,6 +12,8 @@ The rooms of the package follow the data; docs/architecture.md says what is wher
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.constants import CLASS_NAMES, __version__
@@ -53,6 +55,18 @@ _PUBLIC = {
 }
 
 
+def _have_packages_report_nothing() -> None:
+    """Have no package tell its makers of its use: what is judged here is nobody's business, nor that it is.
+
+    OpenVINO (2026.4) reports each import and conversion to Google Analytics unless somebody has opted out, from
+    processes that it forks; without the package that does so it reports nothing. ONNX Runtime (1.32): to Microsoft.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # to Python: there is none
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+_have_packages_report_nothing()
 tensorflow_start.prepare()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import typing
@@ -41,6 +42,8 @@ class _LogFile(logging.FileHandler):
         if not isinstance(error, OSError):
             return super().handleError(record)
         log.removeHandler(self)
+        with contextlib.suppress(OSError):  # here, or Python 3.13 shows it when the file is collected
+            self.close()
         log.warning(
             "%s cannot be written (%s); the log goes on here alone", self.baseFilename, error.strerror
         )
