@@ -12,7 +12,7 @@ from violence_detection.features.config import FeatureConfig
 from violence_detection.prediction.window_stream import WindowStream
 from violence_detection.video import augment, decode, sampling
 from violence_detection.video.sources import TimedFrame
-from violence_detection.video.window_pictures import Kept, Viewer
+from violence_detection.video.window_pictures import Kept, Viewer, WindowPlan
 
 SIZE = 8
 EVEN = FeatureConfig(frames=10, window_s=2.0, streams=("rgb", "motion"))
@@ -49,14 +49,9 @@ def _of_file(n_frames: int, fps: float, start_s: float = 0.0) -> Seen:
     """The same of a file whose frames come at that rate."""
     info = decode.VideoInfo(n_frames, fps, SIZE, SIZE, "", start_s=start_s)
     out = []
+    draws = [viewer.draws("stream", VIEWS) for viewer in VIEWERS]
     for window in sampling.sliding_windows(info, 2.0, 0.5):
-        numbers = frozenset[int]().union(
-            *(
-                sampling.sample(info, window, draw, viewer.config).frames
-                for viewer in VIEWERS
-                for draw in viewer.draws("stream", VIEWS).values()
-            )
-        )
+        numbers = WindowPlan(window, info, VIEWERS, draws).frames
         out.append((window.start, window.length, {i: i for i in numbers}))
     return out
 

@@ -38,9 +38,9 @@ def test_prediction_sees_the_images_that_training_saw(tmp_path: Path) -> None:
 
 
 def test_each_window_of_a_long_video_shows_its_own_stretch(tmp_path: Path) -> None:
-    path = numbered_videos.write(tmp_path / "long.avi", 120)
+    path = small_videos.write(tmp_path / "long.avi", 3, n_frames=120)
     info = decode.probe(path)
-    windows = sampling.sliding_windows(info, 1.5, stride_s=1.0)
+    windows = sampling.sliding_windows(info, 2.5, stride_s=1.6)
     shown = [w["v0"]["rgb"] for w in seen_by_one.windows_of(path, info, windows, ("v0",), SIZE, CONFIG)]
     assert len(shown) == len(windows) == 6
     for window, images in zip(windows, shown, strict=True):

@@ -38,6 +38,11 @@ def middle_window(info: VideoInfo, window_s: float) -> Window:
     return Window((info.n_frames - length) / 2, length)
 
 
+def is_whole(window: Window, n_frames: int) -> bool:
+    """Whether a window is all of a video of so many frames: then it is a clip."""
+    return window.length > n_frames - 1
+
+
 def sliding_windows(info: VideoInfo, window_s: float, stride_s: float) -> list[Window]:
     """Windows over a video of any length; one alone, the same as `middle_window`, if it fits in one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ KeptAs: TypeAlias = tuple[int, int, bool]
 Kept: TypeAlias = Mapping[KeptAs, Any]
 #: Where a frame stands that is kept for a closer look, in its own shape: a pictures.NearFrame.
 NEAR: KeptAs = (0, 0, False)
+#: Asked for of a frame in which cuts are looked for: the smallest there is will do.
+COMPARED: KeptAs = (1, 0, False)
 #: A size at which frames are often kept anyway: what a closer look goes by.
 _AS_CLOSER: KeptAs = (CLOSER_GREY, 0, False)
 
@@ -62,9 +65,9 @@ def keeper(viewers: Sequence[Viewer], to_change: bool = False) -> Callable[..., 
         half = pictures.halved(frame) if looks_closer and side >= 2 * pictures.NEAR_SIDE else None
         kept: dict[KeptAs, Any] = {
             kept_as: makers[kept_as](frame, half)
-            for kept_as in (makers if asked is None else {*asked, always})
+            for kept_as in (makers if asked is None else {*asked, always} - {COMPARED})
         }
-        if looks_closer:
+        if looks_closer and (asked is None or set(asked) != {COMPARED}):
             kept[NEAR] = pictures.NearFrame(frame, kept.get(_AS_CLOSER), half)
         return kept
 
@@ -96,7 +99,10 @@ def _plainest(viewers: Sequence[Viewer]) -> KeptAs:
 
 
 class WindowPlan:
-    """Which frames a window needs: for each viewer, and each of its variants, where they are."""
+    """Which frames a window needs: for each viewer, and each of its variants, where they are.
+
+    A window of a longer video needs frames besides in which cuts are looked for.
+    """
 
     def __init__(
         self,
@@ -106,23 +112,51 @@ class WindowPlan:
         draws: Sequence[Mapping[str, Draw]],
     ):
         self.window, self.viewers, self.draws = window, viewers, draws
-        self.samplings = [
-            {v: sampling.sample(info, window, d, viewer.config) for v, d in by_variant.items()}
-            for viewer, by_variant in zip(viewers, draws, strict=True)
-        ]
-        self.by_viewer = [frozenset[int]().union(*(s.frames for s in by.values())) for by in self.samplings]
-        self.frames = frozenset[int]().union(*self.by_viewer)
+        self._look_at(
+            [
+                {v: sampling.sample(info, window, d, viewer.config) for v, d in by_variant.items()}
+                for viewer, by_variant in zip(viewers, draws, strict=True)
+            ]
+        )
+        self._compared: list[int] = []
+        if not sampling.is_whole(window, info.n_frames):
+            from violence_detection.video import shots  # clips have no need of it
+
+            every = [s for by in self.samplings for s in by.values()]
+            self._compared = shots.compared(window, info.fps, every).tolist()
+        self.frames = frozenset(self._compared).union(*self.by_viewer)
+
+    def _look_at(self, samplings: list[dict[str, sampling.Sampling]]) -> None:
+        self.samplings = samplings
+        self.by_viewer = [frozenset[int]().union(*(s.frames for s in by.values())) for by in samplings]
 
     def decoded(self, info: decode.VideoInfo) -> dict[KeptAs, frozenset[int]]:
         """Which of the frames that decode are asked for in each size."""
         asked: dict[KeptAs, set[int]] = {viewer.kept_as: set() for viewer in self.viewers}
         for viewer, frames in zip(self.viewers, self.by_viewer, strict=True):
             asked[viewer.kept_as].update(info.decoded(number) for number in frames)
+        asked[COMPARED] = {info.decoded(number) for number in self._compared}
         return {kept_as: frozenset(frames) for kept_as, frames in asked.items()}
 
     def seen(self, frames: Mapping[int, Kept]) -> SeenWindow:
-        """The window with its frames, by number."""
-        return SeenWindow(self, frames)
+        """The window with its frames, by number. Viewers look at one shot of it."""
+        if not self._compared:
+            return SeenWindow(self, frames)
+        from violence_detection.video import shots
+
+        plainest = _plainest(self.viewers)
+        smalls = [shots.small(pictures.whole_of(frames[n][plainest])) for n in self._compared]
+        shot = shots.middle_shot(self._compared, smalls, self.window)
+        if shot is None:
+            return SeenWindow(self, frames)
+        of_shot = copy.copy(self)
+        of_shot._look_at(
+            [
+                {v: shots.within(s, shot, viewer.config.burst) for v, s in by.items()}
+                for viewer, by in zip(self.viewers, self.samplings, strict=True)
+            ]
+        )
+        return SeenWindow(of_shot, frames)
 
 
 class SeenWindow:
@@ -142,12 +176,13 @@ class SeenWindow:
         return SeenWindow(self._plan, change(self._frames))
 
     def whole_frames(self) -> Iterator[np.ndarray]:
-        """All its frames as the viewer of the smallest ones has them, (F, F, 3) uint8, in no order.
+        """All frames that are looked at, as the viewer of the smallest ones has them, (F, F, 3) uint8.
 
         None of those that are letterboxed, where there are others.
         """
         plainest = _plainest(self._plan.viewers)
-        return (pictures.whole_of(kept[plainest]) for kept in self._frames.values())
+        looked_at = sorted(frozenset[int]().union(*self._plan.by_viewer))
+        return (pictures.whole_of(self._frames[number][plainest]) for number in looked_at)
 
     def closer(self, viewer: int) -> Square | None:
         """Where that viewer looks closer; None where it would see no more than the whole picture."""

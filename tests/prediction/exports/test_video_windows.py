@@ -87,6 +87,25 @@ def test_a_telephones_upright_video_is_letterboxed_as_the_package_does(
     assert boxed.any()
 
 
+def test_a_window_that_was_cut_shows_one_shot_as_in_the_package(
+    config: FeatureConfig, tmp_path: Path
+) -> None:
+    """A dark scene and a light one: no picture of either class of window shows the other."""
+    config = replace(config, streams=("rgb", "motion"))
+    dark, light = (small_videos.frames(seed, 60, 160, 96) for seed in (3, 4))
+    shown = [f // 4 for f in dark] + [255 - f // 4 for f in light]
+    video = timed_videos.write(tmp_path / "v.mp4", timed_videos.evenly(120, 25), pictures=shown)
+    inputs, described = _inputs_and_manifest(config)
+    found = [looks[0] for *_, looks in video_windows.windows(video, described)]
+    assert len(found) > 2
+    for seen, wanted in zip(found, _of_package(video, config, inputs), strict=True):
+        for name, images in wanted.items():
+            np.testing.assert_array_equal(seen[name], images, err_msg=name)
+            if name.endswith("rgb"):
+                means = images[:, 8:16, 8:16].mean(axis=(1, 2, 3))
+                assert (means < 100).all() or (means > 150).all()
+
+
 def test_a_closer_look_is_that_of_the_package(config: FeatureConfig, tmp_path: Path) -> None:
     """Of a part of a large video in which alone something moves; where all of it moves there is none."""
     config = replace(config, streams=("rgb",))

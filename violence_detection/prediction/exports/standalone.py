@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from violence_detection.prediction.exports import video_windows
-from violence_detection.video import focus, pictures, sampling
+from violence_detection.video import focus, pictures, sampling, shots
 from violence_detection.video.decode import MIN_FRAMES
 
 #: The name of the first script, which the other imports.
@@ -64,7 +64,7 @@ def example(format_name: str) -> str:
 def windows_source() -> str:
     """video_windows.py with what it imports of this package written into it, so that there is one text of each rule."""
     tree = ast.parse(inspect.getsource(video_windows))
-    imports = sorted(_imports(video_windows) | _imports(sampling) | _imports(focus))
+    imports = sorted(_imports(video_windows) | _imports(sampling) | _imports(focus) | _imports(shots))
     parts = [
         f'"""{ast.get_docstring(tree, clean=False)}"""',
         "from __future__ import annotations",
@@ -72,6 +72,7 @@ def windows_source() -> str:
         f"MIN_FRAMES, NEAR_SIDE = {MIN_FRAMES}, {pictures.NEAR_SIDE}",
         _body(sampling),
         _body(focus),
+        _body(shots),
         inspect.getsource(pictures.halved).strip(),
         inspect.getsource(pictures.resize).strip(),
         inspect.getsource(pictures.letterboxed).strip(),

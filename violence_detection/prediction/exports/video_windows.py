@@ -21,7 +21,8 @@ import numpy as np
 from violence_detection.video.decode import MIN_FRAMES
 from violence_detection.video.focus import CLOSER_GREY, STREAM_SIDE, closer, crop_position
 from violence_detection.video.pictures import letterboxed, near, resize
-from violence_detection.video.sampling import sample, shows_movement, sliding_windows
+from violence_detection.video.sampling import is_whole, sample, shows_movement, sliding_windows
+from violence_detection.video.shots import compared, middle_shot, small, within
 
 #: Rates that a header may state; beyond them it is not believed.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
@@ -145,14 +146,23 @@ def windows(
     if not spans:
         raise CannotJudge(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
-    frames = _frames(path, (_asked(plan, manifest, info.shown) for plan in plans))
-    for span, plan, kept in zip(spans, plans, frames, strict=True):
-        at = {n: kept[int(info.shown[n])] for s in plan.values() for n in s.frames}
+    seen_for_cuts = [_compared(info, span, plan) for span, plan in zip(spans, plans, strict=True)]
+    frames = _frames(
+        path,
+        (
+            _asked(plan, of_cuts, manifest, info.shown)
+            for plan, of_cuts in zip(plans, seen_for_cuts, strict=True)
+        ),
+    )
+    for span, plan, of_cuts, kept in zip(spans, plans, seen_for_cuts, frames, strict=True):
+        numbers = {n for s in plan.values() for n in s.frames} | set(of_cuts)
+        at = {n: kept[int(info.shown[n])] for n in numbers}
+        shown = _of_one_shot(plan, at, of_cuts, span, manifest)
         start_s = span.start / info.fps
         yield (
             start_s,
             start_s + span.length / info.fps,
-            _looks(at, plan, manifest),
+            _looks(at, shown, manifest),
         )
 
 
@@ -180,15 +190,41 @@ def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
     return sample(info, span, plain, config)
 
 
+def _compared(info: Any, span: Any, plan: Mapping[str, Any]) -> list[int]:
+    """The frames in which cuts are looked for; none where the window is all of a video."""
+    return [] if is_whole(span, info.n_frames) else compared(span, info.fps, list(plan.values())).tolist()
+
+
+def _of_one_shot(
+    plan: Mapping[str, Any],
+    frames: Mapping[int, dict[tuple[int, bool], np.ndarray]],
+    of_cuts: Sequence[int],
+    span: Any,
+    manifest: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """What each input is shown of a window: frames of one shot, where it was cut."""
+    if not of_cuts:
+        return plan
+    smalls = [small(frames[number][_plainest(manifest)]) for number in of_cuts]
+    shot = middle_shot(of_cuts, smalls, span)
+    bursts = {i["name"]: i["sampling"]["burst"] for i in manifest["inputs"]}
+    return plan if shot is None else {name: within(s, shot, bursts[name]) for name, s in plan.items()}
+
+
+def _plainest(manifest: Mapping[str, Any]) -> tuple[int, bool]:
+    """The smallest size in which frames are kept, letterboxed where there is no other."""
+    return min((_kept_as(i)[0] for i in manifest["inputs"]), key=lambda kept: (kept[1], kept[0]))
+
+
 def _asked(
-    plan: Mapping[str, Any], manifest: Mapping[str, Any], shown: Any
+    plan: Mapping[str, Any], of_cuts: Sequence[int], manifest: Mapping[str, Any], shown: Any
 ) -> dict[int, set[tuple[int, bool]]]:
     """The frames that a window needs, and as what: {frame: {(side, letterboxed)}}."""
-    asked: dict[int, set[tuple[int, bool]]] = {}
+    asked: dict[int, set[tuple[int, bool]]] = {int(shown[n]): {_plainest(manifest)} for n in of_cuts}
     for i in manifest["inputs"]:
         for number in plan[i["name"]].frames:
-            sizes = asked.setdefault(int(shown[number]), {_NEAR} if manifest["closer_look"] else set())
-            sizes.update(_kept_as(i))
+            sizes = asked.setdefault(int(shown[number]), set())
+            sizes.update(_kept_as(i), {_NEAR} if manifest["closer_look"] else ())
     return asked
 
 
