@@ -87,6 +87,16 @@ def _lose_weights(folder: Path) -> None:
     run_folder.weights_of(best).unlink()
 
 
+def _cut_weights(folder: Path) -> None:
+    _cut(run_folder.weights_of(folder / run_folder.BEST_NAME))
+
+
+def _cut_archive(folder: Path) -> None:
+    best = folder / run_folder.BEST_NAME
+    run_folder.weights_of(best).unlink()  # as a model has it that was made before there were two files
+    _cut(best)
+
+
 def _cut_result(folder: Path) -> None:
     _cut(folder / run_folder.RESULT_NAME)
 
@@ -108,6 +118,8 @@ def _lose_config(folder: Path) -> None:
         (_lose_epoch, r"epoch-00002\.keras, with which training would go on, is gone"),
         (_lose_best, r"best_model\.keras, with which training would go on, is gone"),
         (_lose_weights, r"training has ended, but .*best_model\.keras is gone"),
+        (_cut_weights, r"best_model\.safetensors is there, but is damaged"),
+        (_cut_archive, r"best_model\.keras is there, but is damaged"),
         (_cut_result, r"result\.json is damaged"),
         (_cut_config, r"config\.json is damaged"),
         (_lose_config, r"whose settings are not known: .*config\.json is gone"),
@@ -125,6 +137,18 @@ def test_what_is_damaged_is_said_and_overwrite_trains_it_anew(
     one, other = (trained_model.load_model(f / run_folder.BEST_NAME).get_weights() for f in (folder, whole))
     for a, b in zip(one, other, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("damage", [_cut, lambda path: path.write_bytes(b"\x00\xff" * 50), Path.unlink])
+def test_a_table_of_clips_that_is_not_whole_is_written_anew(whole: Path, tmp_path: Path, damage: Any) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(whole, folder)
+    table = folder / run_folder.CLIPS_NAME
+    written, result = table.read_bytes(), (folder / run_folder.RESULT_NAME).stat().st_mtime_ns
+    damage(table)
+    _train(folder)
+    assert table.read_bytes() == written
+    assert (folder / run_folder.RESULT_NAME).stat().st_mtime_ns == result, "nothing was trained again"
 
 
 def test_with_overwrite_a_whole_run_goes_on_and_a_finished_one_stays(whole: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from violence_detection.errors import UserError
+from violence_detection.system import storage
 from violence_detection.training import trained_clips
 
 
@@ -44,3 +45,16 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
         (tmp_path / "trained_on.csv").write_text(text)
         with pytest.raises(UserError, match=r"trained_on\.csv is no table"):
             trained_clips.read(tmp_path)
+
+
+def test_a_table_that_lacks_clips_of_its_run_is_no_table(tmp_path: Path) -> None:
+    trained_clips.write(tmp_path, {"train": _rows("1", "2"), "selection": _rows("3")})
+    clips = {"train": 3, "selection": 1}  # one of them is drawn twice
+    storage.write_json(tmp_path / "config.json", {"clips": clips, "distinct_train_clips": 2})
+    table = trained_clips.read(tmp_path)
+    assert table is not None
+    assert len(table) == 3
+    (tmp_path / "trained_on.csv").write_text((tmp_path / "trained_on.csv").read_text().rpartition("3,")[0])
+    with pytest.raises(UserError, match=r"trained_on\.csv is no table .* \(it has 2 of 3 clips\)"):
+        trained_clips.read(tmp_path)
+    assert not trained_clips.has_table(tmp_path)

@@ -175,6 +175,13 @@ def test_killed_before_the_best_epoch_had_its_file_it_is_written(
         np.testing.assert_array_equal(a, b)
 
 
+def test_killed_before_its_end_was_noted_it_still_knows_how_fast_it_was(tmp_path: Path) -> None:
+    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    undisturbed = trainer.train(record, data, tmp_path, strategy)
+    (tmp_path / run_folder.RESULT_NAME).unlink()
+    assert trainer.train(record, data, tmp_path, strategy) == undisturbed
+
+
 def test_what_killed_runs_left_half_written_goes_when_one_goes_on(tmp_path: Path) -> None:
     nobody, machine = 2**22 + 1, storage.machine()  # no process has a number beyond 2**22
     left = [

@@ -147,8 +147,9 @@ def check(config: FeatureConfig, how: ExtractConfig) -> None:
     """Raise UserError for settings that cannot work, before any work starts."""
     if unknown := sorted(set(config.streams) - set(STREAMS)):
         raise UserError(f"unknown stream {unknown[0]!r}. Use one or more of: {','.join(STREAMS)}")
-    if not config.backbone or not config.streams:
-        raise UserError("--backbone and --streams need at least one name each")
+    for flag, names in (("--backbone", config.backbone), ("--streams", config.streams)):
+        if not names or len(set(names)) != len(names):
+            raise UserError(f"{flag} needs at least one name, each once. Received: {','.join(names)!r}")
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
             log.info("%s takes of the streams only: %s", name, ", ".join(taken))

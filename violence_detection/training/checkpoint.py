@@ -30,6 +30,8 @@ class TrainingState:
     best_loss: float = math.inf
     best_epoch: int = -1
     parts: int = 1  # that a device takes its batch in
+    samples: int = 0  # drawn so far
+    fit_s: float = 0.0  # that they took to train on
     history: list[dict[str, float]] = field(default_factory=list)
 
 

@@ -10,6 +10,7 @@ import keras
 from violence_detection.training import fine_tuning, heads, step_plan
 from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.loss_scale import MirroredLossScale
+from violence_detection.training.mirrored_adamw import MirroredAdamW
 
 
 def build(record: Mapping[str, Any], steps: int) -> keras.Model:
@@ -29,7 +30,7 @@ def build(record: Mapping[str, Any], steps: int) -> keras.Model:
     if fine_tuning.is_tuned(record):
         optimizer = fine_tuning.optimizer(model, schedule, c.weight_decay)
     else:
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
+        optimizer = MirroredAdamW(schedule, weight_decay=c.weight_decay, global_clipnorm=1.0)
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
     is_float16 = keras.mixed_precision.dtype_policy().compute_dtype == "float16"
     model.compile(

@@ -24,7 +24,10 @@ def fault(folder: Path) -> str | None:
         architecture = run_folder.read_object(config).get("architecture")
         if run_folder.finished(folder):
             best = run_folder.stored(folder / run_folder.BEST_NAME)
-            return None if best.is_file() else f"{result} says that training has ended, but {best} is gone"
+            if not best.is_file():
+                return f"{result} says that training has ended, but {best} is gone"
+            _check_whole(best)
+            return None
         _check_unfinished(folder, chooses=architecture not in PICTURES_OF)
     except UserError as e:
         return str(e)
@@ -34,6 +37,22 @@ def fault(folder: Path) -> str | None:
 def refusal(wrong: str) -> UserError:
     """What is said of a run with that fault, which is not to be replaced."""
     return UserError(f"{wrong}. Or give --overwrite to train anew in its place")
+
+
+def _check_whole(weights: Path) -> None:
+    """Raise UserError where the file of a trained model is not whole."""
+    if weights.suffix != run_folder.WEIGHTS_SUFFIX:
+        keras_archive.check_weights(weights)
+        return
+    import safetensors
+
+    try:
+        with safetensors.safe_open(
+            weights, framework="np"
+        ):  # which compares its length with what it says to hold
+            pass
+    except (safetensors.SafetensorError, OSError) as e:
+        raise keras_archive.damaged(weights, e) from e
 
 
 def _check_unfinished(folder: Path, chooses: bool) -> None:

@@ -27,6 +27,7 @@ from violence_detection.errors import UserError
 from violence_detection.system import processes, storage, tensorflow_start
 from violence_detection.training import heads, tuned_network
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
+from violence_detection.training.mirrored_adamw import MirroredAdamW
 from violence_detection.training.step_plan import StepPlan
 
 log = logging.getLogger(__name__)
@@ -113,8 +114,8 @@ def start(model: keras.Model, weights: Path) -> None:
 
 
 @keras.saving.register_keras_serializable("violence_detection")
-class SlowTrunkAdamW(keras.optimizers.AdamW):
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) that moves some weights more slowly and keeps an average.
+class SlowTrunkAdamW(MirroredAdamW):
+    """AdamW that moves some weights more slowly and keeps an average.
 
     Those weights do not decay either. The average is taken when it is asked for, not at the end of each epoch.
     """
@@ -132,18 +133,6 @@ class SlowTrunkAdamW(keras.optimizers.AdamW):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         factor = 1 / self.slowness if self._var_key(variable) in self._slow else 1.0
         super().update_step(gradient, variable, learning_rate * factor)
-
-    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        """Those of the whole batch: Keras clips each device's part by itself, before they are summed."""
-        if keras.backend.backend() != "tensorflow":  # the others give those of the whole batch
-            return super()._clip_gradients(grads)
-        import tensorflow as tf
-
-        replica = tf.distribute.get_replica_context()
-        if replica is None or replica.num_replicas_in_sync == 1:
-            return super()._clip_gradients(grads)
-        clipped = super()._clip_gradients(replica.all_reduce(tf.distribute.ReduceOp.SUM, grads))
-        return [g / replica.num_replicas_in_sync for g in clipped]
 
     def finalize_variable_values(self, var_list: list[Any]) -> None:
         """Keras calls it after each `fit`, which here is an epoch: training goes on with the weights as they are."""

@@ -8,17 +8,20 @@ row every 0.8 s of it (models/adapted_model.py). A clip of several roles has the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
-from violence_detection.training.run_folder import CLIPS_NAME
+from violence_detection.training import run_folder
+from violence_detection.training.run_folder import CLIPS_NAME, CONFIG_NAME
 
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
 COLUMNS = ("clip_id", "source_group", "fingerprint", "role", "dataset")
 TRAIN, SELECTION, WEIGHTS, MINED, ADAPTED = ("train", "selection", "weights", "mined", "adapted")
 #: What models had that were made before: ids of clips of train and selection, one a line.
@@ -57,16 +60,39 @@ def read(folder: Path) -> pd.DataFrame | None:
         raise _no_table(path, str(e)) from e
     if missing := [c for c in COLUMNS if c not in table.columns]:
         raise _no_table(path, f"it lacks the columns {missing}")
+    made_with, told = _clips_of_run(folder), int(table.clip_id.nunique())
+    if told < made_with:  # cut off, it would take what was trained on for unseen
+        raise _no_table(path, f"it has {told} of {made_with} clips")
     return table[list(COLUMNS)]
 
 
 def has_table(folder: Path) -> bool:
-    """Whether more is known than the ids of the clips."""
-    return (folder / CLIPS_NAME).is_file()
+    """Whether more is known than the ids of the clips: whether the table is there and whole."""
+    if not (folder / CLIPS_NAME).is_file():
+        return False
+    try:
+        read(folder)
+    except UserError as e:
+        log.warning("%s. It is written anew", str(e).partition(". Copy it again")[0])
+        return False
+    return True
+
+
+def _clips_of_run(folder: Path) -> int:
+    """How many clips have made the model of a training run, by its settings; 0 where they do not say."""
+    config = folder / CONFIG_NAME
+    if not config.is_file():
+        return 0
+    record = run_folder.read_object(config)
+    clips = record.get("clips")
+    if not isinstance(clips, dict):
+        return 0
+    counts = (record.get(run_folder.DISTINCT_KEY, clips.get(TRAIN)), clips.get(SELECTION))
+    return sum(n for n in counts if isinstance(n, int))
 
 
 def _no_table(path: Path, reason: str) -> UserError:
     return UserError(
         f"{path} is no table of the clips that the model was made with ({reason}). Copy it again from where the model "
-        "was trained"
+        "was trained, where the training command writes it anew"
     )

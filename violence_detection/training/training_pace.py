@@ -20,6 +20,10 @@ class Pace:
         self.gpus: list[machine.Gpu] = []
         self._looked = -_LOOK_AT_GPUS_EVERY_S
 
+    def go_on(self, samples: int, fit_s: float) -> None:
+        """Count what earlier processes of the run have done."""
+        self.samples, self.fit_s = samples, fit_s
+
     def epoch(self, samples: int, fit_s: float, epoch_s: float) -> None:
         """One more epoch: seconds in training alone, and with selection."""
         self.samples += samples

@@ -213,6 +213,7 @@ class TrainingRun:
             return
         saved, weights = found
         self.state = dataclasses.replace(saved, parts=max(self.state.parts, saved.parts))
+        self.pace.go_on(saved.samples, saved.fit_s)
         keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
             model.load_weights(weights)
@@ -242,6 +243,7 @@ class TrainingRun:
         state = self.state
         state.history.append(row)
         state.epoch += 1
+        state.samples, state.fit_s = self.pace.samples, self.pace.fit_s
         loss = row.get("selection_loss", row["loss"])
         is_best = self.keeps_last or loss < state.best_loss
         if is_best:
