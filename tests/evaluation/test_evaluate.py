@@ -17,6 +17,7 @@ import synthetic
 import tensorflow as tf
 from huggingface_hub import ModelCard
 
+from violence_detection.backbones import engines
 from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
@@ -199,3 +200,19 @@ def test_a_report_whose_set_from_elsewhere_has_a_copy_of_a_val_clip_can_be_compa
     assert code == 0
     (row,) = said["compared"]
     assert (row["n"], row["accuracy"]["difference"]) == (len(val), 0)
+
+
+def test_the_precision_asked_for_is_that_of_every_engine(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(*arguments: Any, **settings: Any) -> engines.Engine:
+        asked.append(settings.get("precision"))
+        return create(*arguments, **settings)
+
+    create = engines.create
+    monkeypatch.setattr(engines, "create", noted)
+    evaluated(root, capsys, "--precision", "float32", "--audit", "shortcuts")
+    assert len(asked) > 1, "for features, and for backgrounds"
+    assert set(asked) == {"float32"}
