@@ -236,3 +236,42 @@ def test_clips_of_one_class_are_said_to_be_so_beside_their_accuracy(
     assert "All judged clips are of one class" in card.text
     assert not card.data.eval_results, "nobody reads the note beside a figure of the header"
     assert (root / "model" / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["index.html", "metrics.json", "predictions.csv", "failures.csv", "model_card.md"]
+)
+def test_what_no_evaluation_wrote_is_not_replaced(
+    root: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (root / "report").mkdir()
+    (root / "report" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} is none that an evaluation wrote.*--output"):
+        evaluated(root, capsys)
+    assert (root / "report" / name).read_text() == "mine"
+    assert not (root / "features").exists()
+
+
+def test_the_failures_of_a_training_stay_where_a_report_is_to_go_beside_its_model(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = root / "model" / "failures.csv"
+    failures.write_text("path,reason\na.avi,empty\n")
+    with pytest.raises(UserError, match=r"failures\.csv is of what made config\.json there.*model/report"):
+        evaluated(root, capsys, "--output", root / "model")
+    assert failures.read_text() == "path,reason\na.avi,empty\n"
+
+
+def test_a_report_is_made_again_into_its_folder_wherever_the_first_one_stopped(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = manifest.read(root / "combined_all").query("split == 'val'")
+    (root / "combined_all" / val.path.iloc[0]).unlink()
+    assert evaluated(root, capsys)[0] == 1
+    whole = {path.name for path in (root / "report").iterdir()}
+    assert {"failures.csv", "model_card.md", "index.html"} <= whole
+    assert evaluated(root, capsys)[0] == 1
+    for name in ("metrics.json", "index.html", "predictions.csv"):
+        (root / "report" / name).unlink()
+        assert evaluated(root, capsys)[0] == 1
+    assert {path.name for path in (root / "report").iterdir()} == whole
