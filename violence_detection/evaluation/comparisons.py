@@ -80,7 +80,7 @@ def read(path: Path) -> EarlierReport:
 
 
 def _damage(predictions: pd.DataFrame, record: Mapping[str, Any]) -> str:
-    """What the rows have that such a report has not, or lack: of a file that was cut off or changed. Empty if nothing."""
+    """What the rows have that such a report has not, or lack: of a file that was cut off or changed. Or empty."""
     judged = predictions[metrics.ENSEMBLE_COLUMN].dropna()
     asked = int(record.get("asked", len(predictions)))
     if predictions.empty:

@@ -92,8 +92,8 @@ def _check_replaced(folder: Path) -> None:
     for name in (run_folder.ENSEMBLE_NAME, run_folder.CONFIG_NAME, manifest.FILE_NAME):
         if (folder / name).is_file() and (folder / FAILURES_NAME).is_file():
             raise UserError(
-                f"{folder / FAILURES_NAME} is of what made {name} there, and would be replaced. Name another folder with "
-                f"--output, such as {folder / 'report'}"
+                f"{folder / FAILURES_NAME} is of what made {name} there, and would be replaced. Name another folder "
+                f"with --output, such as {folder / 'report'}"
             )
     marks = {**report.MARKS, CARD_NAME: model_card.NOTE, FAILURES_NAME: "path,reason"}
     for name, mark in marks.items():

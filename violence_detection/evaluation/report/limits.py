@@ -36,7 +36,8 @@ def limits(record: Record, sections: Sequence[str] = ()) -> list[Limit]:
     """
     audits = record.get("audits") or {}
     own: list[Callable[[Record], Limit | None]] = [
-        _overlap, _one_class, _elsewhere, _looks, _shortcuts, _sources, _worst_dataset, _format_alone, _coverage, _calibration,
+        _overlap, _one_class, _elsewhere, _looks, _shortcuts, _sources, _worst_dataset, _format_alone, _coverage,
+        _calibration,
     ]  # fmt: skip
     found = [limit for make in own if (limit := make(record)) is not None]
     for section in (*record.values(), *audits.values()):
@@ -74,7 +75,9 @@ def _one_class(record: Record) -> Limit | None:
     if len(judged) != 1:
         return None
     told = "false alarms" if judged[0] == CLASS_NAMES[0] else "missed fights"
-    said = f"all judged clips are {judged[0]}: they tell {told}, and a model that calls every video {judged[0]} has none"
+    said = (
+        f"all judged clips are {judged[0]}: they tell {told}, and a model that calls every video so has none"
+    )
     return Limit(NOTE, "One class", said)
 
 

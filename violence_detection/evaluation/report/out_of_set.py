@@ -16,7 +16,7 @@ def headline(record: Record) -> dict[str, Any]:
     that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
     accuracy, ci95, n and n_groups. A set that shares clips with training, or models made otherwise than this one, count
     for nothing here, nor do the judged clips where any was met in training. Nor does a figure on clips of one class, on
-    which a model that says the same of every video is best; `one_class` names such sets where nothing else was measured.
+    which a model that says the same of every video is best; `one_class` names such sets where no other was measured.
     """
     parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
     if "out_of_set" in parts and "in_set" not in parts:
