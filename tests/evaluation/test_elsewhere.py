@@ -337,15 +337,15 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     assert found is not None
     assert found["belongs"] is None
     assert "of the model no trained_on.csv names the clips" in found["whose"]
-    odd: dict[str, Any]
     parts = {"members": {"average": 3}}
-    for odd in (
+    cases: list[dict[str, Any]] = [
         {"datasets": "none"}, {"datasets": [3]}, {"datasets": []}, {"members": []}, {"made_with": parts},
         {"selected_by": None}, {"threshold_by": 0.5}, {"datasets": [{"dataset": "mine", "n": 32}]},
         *({"datasets": [{**_left_out_row(32), key: "x"}]} for key in _left_out_row(32) if key != "dataset"),
         *({"datasets": [_left_out_row(32, **changes)]} for changes in ({"ci95": [0.5]}, {"accuracy": None})),
         {"datasets": [_left_out_row(32, in_set={"accuracy": 0.7})]},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for odd in cases:
         storage.write_json(path, _left_out(root / "models", **odd))
         with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
             elsewhere.left_out(tmp_path, model)
