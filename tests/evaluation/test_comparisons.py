@@ -37,7 +37,7 @@ def predictions_frame(n: int = 240, seed: int = 0) -> pd.DataFrame:
     )
 
 
-def write_report(folder: Path, predictions: pd.DataFrame, threshold: float = 0.5, **more: str) -> Path:
+def write_report(folder: Path, predictions: pd.DataFrame, threshold: float = 0.5, **more: object) -> Path:
     folder.mkdir(parents=True)
     predictions.to_csv(folder / "predictions.csv", index=False)
     (folder / "metrics.json").write_text(
@@ -166,3 +166,31 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
     no_number = write_report(tmp_path / "n", here.assign(p_violent="high"))
     with pytest.raises(UserError, match="Make it again with test_ensemble"):
         comparisons.read(no_number)
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ({"threshold": float("nan")}, "the threshold is nan"),
+        ({"threshold": 50.0}, "the threshold is 50.0"),
+        ({"asked": 240, "n": 239}, "240 of 240 clips judged, its metrics.json 239 of 240"),
+        ({"asked": 300, "n": 240}, "240 of 240 clips judged, its metrics.json 240 of 300"),
+    ],
+)
+def test_a_report_that_was_cut_off_or_changed_is_not_compared_with(
+    tmp_path: Path, written: dict[str, float], said: str
+) -> None:
+    report = write_report(tmp_path / "r", predictions_frame(), **written)
+    with pytest.raises(UserError, match=f"{said}.*Make it again with test_ensemble"):
+        comparisons.read(report)
+    whole = predictions_frame()
+    whole.loc[3, "p_violent"] = np.nan
+    assert len(comparisons.read(write_report(tmp_path / "w", whole, asked=240, n=239)).predictions) == 239
+
+
+@pytest.mark.parametrize("p", [1.5, -0.1, np.inf])
+def test_what_is_no_probability_is_not_compared(tmp_path: Path, p: float) -> None:
+    frame = predictions_frame()
+    frame.loc[7, "p_violent"] = p
+    with pytest.raises(UserError, match="has a probability that is none"):
+        comparisons.read(write_report(tmp_path / "r", frame))

@@ -294,11 +294,19 @@ def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
     assert str(new[0]) in failure["reason"]
 
 
+def _left_out_row(n: int, dataset: str = "mine", **changes: object) -> dict[str, Any]:
+    row = {
+        "dataset": dataset, "n": n, "n_groups": 4, "accuracy": 0.7, "ci95": [0.5, 0.8], "accuracy_sd": None,
+        "roc_auc": 0.8, "recall": 0.7, "false_alarms": 0.3, "in_set": None,
+    }  # fmt: skip
+    return {**row, **changes}
+
+
 def _left_out(model: Path, **changes: object) -> dict[str, Any]:
     """As earlier versions wrote it, of all clips that the model was trained on."""
     record = json.loads((model / "average" / "config.json").read_text())
     found = {
-        "datasets": [{"dataset": "mine", "n": sum(record["clips"].values())}], "seeds": [0], "members": ["average"],
+        "datasets": [_left_out_row(sum(record["clips"].values()))], "seeds": [0], "members": ["average"],
         "jobs": [["a"]], "made_with": made_alike.made_with(record), "selected_by": "", "threshold_by": "",
     }  # fmt: skip
     return {**found, **changes}
@@ -312,8 +320,8 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         ({}, True, "made with the clips, settings and members of this model"),
         ({"members": ["average", "bilstm"]}, False, "other members"),
         ({"made_with": {**_left_out(root / "models")["made_with"], "clips": "x"}}, False, "other clips"),
-        ({"datasets": [{"dataset": "mine", "n": 31}]}, False, "other clips"),
-        ({"datasets": [{"dataset": "yours", "n": 32}]}, False, "other clips"),
+        ({"datasets": [_left_out_row(31)]}, False, "other clips"),
+        ({"datasets": [_left_out_row(32, "yours")]}, False, "other clips"),
         ({"members_scaled_by": "x"}, False, "other average"),
         ({"made_with": None}, None, "earlier version"),
     ):
@@ -329,9 +337,15 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     assert found is not None
     assert found["belongs"] is None
     assert "of the model no trained_on.csv names the clips" in found["whose"]
-    odd: dict[str, Any]
     parts = {"members": {"average": 3}}
-    for odd in ({"datasets": "none"}, {"datasets": [3]}, {"members": []}, {"made_with": parts}):
+    cases: list[dict[str, Any]] = [
+        {"datasets": "none"}, {"datasets": [3]}, {"datasets": []}, {"members": []}, {"made_with": parts},
+        {"selected_by": None}, {"threshold_by": 0.5}, {"datasets": [{"dataset": "mine", "n": 32}]},
+        *({"datasets": [{**_left_out_row(32), key: "x"}]} for key in _left_out_row(32) if key != "dataset"),
+        *({"datasets": [_left_out_row(32, **changes)]} for changes in ({"ci95": [0.5]}, {"accuracy": None})),
+        {"datasets": [_left_out_row(32, in_set={"accuracy": 0.7})]},
+    ]  # fmt: skip
+    for odd in cases:
         storage.write_json(path, _left_out(root / "models", **odd))
         with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
             elsewhere.left_out(tmp_path, model)

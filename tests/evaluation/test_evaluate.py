@@ -17,6 +17,7 @@ import synthetic
 import tensorflow as tf
 from huggingface_hub import ModelCard
 
+from violence_detection.backbones import engines
 from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
@@ -199,3 +200,78 @@ def test_a_report_whose_set_from_elsewhere_has_a_copy_of_a_val_clip_can_be_compa
     assert code == 0
     (row,) = said["compared"]
     assert (row["n"], row["accuracy"]["difference"]) == (len(val), 0)
+
+
+def test_the_precision_asked_for_is_that_of_every_engine(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def noted(*arguments: Any, **settings: Any) -> engines.Engine:
+        asked.append(settings.get("precision"))
+        return create(*arguments, **settings)
+
+    create = engines.create
+    monkeypatch.setattr(engines, "create", noted)
+    evaluated(root, capsys, "--precision", "float32", "--audit", "shortcuts")
+    assert len(asked) > 1, "for features, and for backgrounds"
+    assert set(asked) == {"float32"}
+
+
+def test_clips_of_one_class_are_said_to_be_so_beside_their_accuracy(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(2):
+        small_videos.write(root / "quiet" / "nonfight" / f"{seed}.avi", 5000 + seed)
+    evaluated(root, capsys, "--elsewhere", f"quiet={root}/quiet")
+    page = " ".join((root / "report" / "index.html").read_text().split())
+    assert "Clips of one class tell no accuracy: quiet." in page
+    before = (root / "model" / "README.md").read_text()
+    assert "accuracy" in before
+    evaluated(root, capsys, "--data", root / "quiet")
+    page = " ".join((root / "report" / "index.html").read_text().split())
+    assert "2 clips from 2 sources of quiet, nonfight only</p>" in page
+    assert "all judged clips are nonfight: they tell false alarms, and a model that calls" in page
+    card = ModelCard.load(root / "report" / "model_card.md")
+    assert "All judged clips are of one class" in card.text
+    assert not card.data.eval_results, "nobody reads the note beside a figure of the header"
+    assert (root / "model" / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["index.html", "metrics.json", "predictions.csv", "failures.csv", "model_card.md"]
+)
+def test_what_no_evaluation_wrote_is_not_replaced(
+    root: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (root / "report").mkdir()
+    (root / "report" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} is none that an evaluation wrote.*--output"):
+        evaluated(root, capsys)
+    assert (root / "report" / name).read_text() == "mine"
+    assert not (root / "features").exists()
+
+
+def test_the_failures_of_a_training_stay_where_a_report_is_to_go_beside_its_model(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failures = root / "model" / "failures.csv"
+    failures.write_text("path,reason\na.avi,empty\n")
+    with pytest.raises(UserError, match=r"failures\.csv is of what made config\.json there.*model/report"):
+        evaluated(root, capsys, "--output", root / "model")
+    assert failures.read_text() == "path,reason\na.avi,empty\n"
+
+
+def test_a_report_is_made_again_into_its_folder_wherever_the_first_one_stopped(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    val = manifest.read(root / "combined_all").query("split == 'val'")
+    (root / "combined_all" / val.path.iloc[0]).unlink()
+    assert evaluated(root, capsys)[0] == 1
+    whole = {path.name for path in (root / "report").iterdir()}
+    assert {"failures.csv", "model_card.md", "index.html"} <= whole
+    assert evaluated(root, capsys)[0] == 1
+    for name in ("metrics.json", "index.html", "predictions.csv"):
+        (root / "report" / name).unlink()
+        assert evaluated(root, capsys)[0] == 1
+    assert {path.name for path in (root / "report").iterdir()} == whole

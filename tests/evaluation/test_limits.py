@@ -20,11 +20,15 @@ def row(accuracy: float) -> dict[str, Any]:
     return {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1], "n": 25}
 
 
+def coverage(fights: int, others: int) -> dict[str, Any]:
+    return {"nonfight": {"n": 25, "predicted": others}, "fight": {"n": 25, "predicted": fights}}
+
+
 def record(**changes: Any) -> dict[str, Any]:
     base = {
         **row(0.9), "n": 50, "asked": 50, "n_groups": 40, "ece": 0.05, "seen_in_training": seen(),
         "by_dataset": {"a": row(0.95), "b": row(0.85)}, "baselines": {"metadata_only": {"accuracy": 0.55}},
-        "out_of_set": {"measured_by": "elsewhere", "what": "c", **row(0.8)},
+        "out_of_set": {"measured_by": "elsewhere", "what": "c", **row(0.8)}, "coverage": coverage(25, 25),
     }  # fmt: skip
     return {**base, **changes}
 
@@ -50,6 +54,9 @@ def test_a_sound_measurement_has_no_alarm() -> None:
         ({"n": 40}, "Coverage", limits.NOTE),
         ({"ece": 0.2}, "Calibration", limits.NOTE),
         ({"out_of_set": {"measured_by": ""}}, "Elsewhere", limits.UNKNOWN),
+        ({"out_of_set": {"measured_by": "", "one_class": ["quiet"]}}, "Elsewhere", limits.UNKNOWN),
+        ({"coverage": coverage(0, 25)}, "One class", limits.NOTE),
+        ({"coverage": coverage(25, 0)}, "One class", limits.NOTE),
         ({"out_of_set": {"measured_by": "elsewhere", "what": "c", **row(0.6)}}, "Elsewhere", limits.ALARM),
     ],
 )

@@ -8,7 +8,8 @@ from violence_detection.evaluation.report import out_of_set
 
 
 def row(accuracy: float, **more: Any) -> dict[str, Any]:
-    return {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1], "n": 20, "n_groups": 9, **more}
+    ci95 = [accuracy - 0.1, accuracy + 0.1]
+    return {"accuracy": accuracy, "ci95": ci95, "n": 20, "n_groups": 9, "roc_auc": 0.8, **more}
 
 
 def headline(found: dict[str, Any], touched: int = 0) -> dict[str, Any]:
@@ -46,3 +47,15 @@ def test_judged_data_sets_that_training_did_not_have_are_out_of_set() -> None:
     assert headline({"by_training": {"out_of_set": out}}) == {"measured_by": "this"}
     assert headline({"by_training": {"out_of_set": out}}, touched=1) == {"measured_by": ""}
     assert headline({"by_training": None}) == {"measured_by": ""}
+
+
+def test_clips_of_one_class_give_no_accuracy_elsewhere() -> None:
+    """A model that calls nothing a fight is right on all quiet footage, and one that calls all so on all fights."""
+    calm = row(1.0, unseen=True, roc_auc=None)
+    assert headline({"elsewhere": {"quiet": calm}}) == {"measured_by": "", "one_class": ["quiet"]}
+    both = {"quiet": row(0.0, unseen=True, roc_auc=None), "market": row(0.7, unseen=True)}
+    assert headline({"elsewhere": both})["what"] == "market"
+    left_out = {"belongs": True, "datasets": [row(0.1, dataset="a", roc_auc=None), row(0.7, dataset="b")]}
+    assert headline({"leave_one_dataset_out": left_out})["accuracy"] == 0.7
+    parts = {"in_set": row(0.9, datasets=["old"]), "out_of_set": row(1.0, datasets=["new"], roc_auc=None)}
+    assert headline({"by_training": parts}) == {"measured_by": ""}

@@ -26,7 +26,7 @@ def _figures(accuracy: float, n: int) -> dict[str, Any]:
         "ci95": [accuracy - 0.1, accuracy + 0.1],
         "n": n,
         "n_groups": n // 4,
-        "roc_auc": None,
+        "roc_auc": 0.8,
     }
 
 
@@ -91,8 +91,8 @@ def test_an_evaluation_completes_it_with_n_interval_data_set_and_command(model: 
     assert (tmp_path / "model_card.md").read_text() == (model / "README.md").read_text()
     card = ModelCard.load(model / "README.md")
     assert "Not yet evaluated" not in card.text
-    assert "| all | 75.0 % | 65.0 % to 85.0 % | not defined | 24 | 6 |" in card.text
-    assert "| hockey\\_fights | 50.0 % | 40.0 % to 60.0 % | not defined | 8 | 2 |" in card.text
+    assert "| all | 75.0 % | 65.0 % to 85.0 % | 0.800 | 24 | 6 |" in card.text
+    assert "| hockey\\_fights | 50.0 % | 40.0 % to 60.0 % | 0.800 | 8 | 2 |" in card.text
     assert f"    {COMMAND}\n" in card.text
     assert "a copy not checked (no \\<table\\> \\| there)" in card.text
     results = card.data.eval_results

@@ -11,10 +11,12 @@ from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import trained_clips
 
+PRINT = "00ff" * 12
+
 
 def _rows(*ids: str) -> pd.DataFrame:
     return pd.DataFrame(
-        {"clip_id": ids, "source_group": "g", "fingerprint": "00ff", "dataset": "d", "label": "fight"}
+        {"clip_id": ids, "source_group": "g", "fingerprint": PRINT, "dataset": "d", "label": "fight"}
     )
 
 
@@ -23,7 +25,7 @@ def test_a_clip_has_one_row_with_its_first_role_and_text_stays_text(tmp_path: Pa
     table = trained_clips.read(tmp_path)
     assert table is not None
     assert table.to_dict("list") == {
-        "clip_id": ["0012", "1e5", "77"], "source_group": ["g"] * 3, "fingerprint": ["00ff"] * 3,
+        "clip_id": ["0012", "1e5", "77"], "source_group": ["g"] * 3, "fingerprint": [PRINT] * 3,
         "role": ["train", "train", "selection"], "dataset": ["d"] * 3,
     }  # fmt: skip
 
@@ -58,3 +60,15 @@ def test_a_table_that_lacks_clips_of_its_run_is_no_table(tmp_path: Path) -> None
     with pytest.raises(UserError, match=r"trained_on\.csv is no table .* \(it has 2 of 3 clips\)"):
         trained_clips.read(tmp_path)
     assert not trained_clips.has_table(tmp_path)
+
+
+def test_a_table_that_was_cut_off_is_named(tmp_path: Path) -> None:
+    """Clips that it lacks would be called unseen."""
+    trained_clips.write(tmp_path, {"train": _rows("1", "2")})
+    path = tmp_path / "trained_on.csv"
+    whole = path.read_bytes()
+    inside_of_the_fingerprint = whole.rindex(b"00ff")
+    for end in (inside_of_the_fingerprint, whole.rindex(b"train") + 2, len(whole) - 2):
+        path.write_bytes(whole[:end])
+        with pytest.raises(UserError, match=r"was cut off, or changed.*Copy it again"):
+            trained_clips.read(tmp_path)

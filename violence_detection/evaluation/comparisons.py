@@ -65,18 +65,35 @@ def read(path: Path) -> EarlierReport:
         record = storage.read_json(folder / _METRICS_NAME)
         predictions = _of_its_own_set(folder / _PREDICTIONS_NAME, record)
         threshold, command = float(record["threshold"]), str(record.get("command", ""))
-        wrong = sorted(set(predictions.label) - set(CLASS_NAMES))
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"the threshold is {threshold}")
+        damage = _damage(predictions, record)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(
             f"--compare: {folder} cannot be used ({e!r}). Make it again with test_ensemble.py"
         ) from e
-    if predictions.empty or wrong or predictions.clip_id.duplicated().any():
-        what = f"the label {wrong[0]!r}" if wrong else "a clip twice"
-        what = f"no clip of the set {record.get(_SET)!r}" if predictions.empty else what
+    if damage:
         raise UserError(
-            f"--compare: {folder / _PREDICTIONS_NAME} has {what}. Make it again with test_ensemble.py"
+            f"--compare: {folder / _PREDICTIONS_NAME} has {damage}. Make it again with test_ensemble.py"
         )
     return EarlierReport(path, predictions.dropna(), threshold, command)
+
+
+def _damage(predictions: pd.DataFrame, record: Mapping[str, Any]) -> str:
+    """What the rows have that such a report has not, or lack: of a file that was cut off or changed. Or empty."""
+    judged = predictions[metrics.ENSEMBLE_COLUMN].dropna()
+    asked = int(record.get("asked", len(predictions)))
+    if predictions.empty:
+        return f"no clip of the set {record.get(_SET)!r}"
+    if wrong := sorted(set(predictions.label) - set(CLASS_NAMES)):
+        return f"the label {wrong[0]!r}"
+    if predictions.clip_id.duplicated().any():
+        return "a clip twice"
+    if not judged.between(0, 1).all():
+        return "a probability that is none"
+    if (asked, int(record.get("n", len(judged)))) != (len(predictions), len(judged)):
+        return f"{len(judged)} of {len(predictions)} clips judged, its {_METRICS_NAME} {record.get('n')} of {asked}"
+    return ""
 
 
 def _of_its_own_set(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:

@@ -103,11 +103,48 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     found = run_folder.read_object(path)
-    if not isinstance(found.get("datasets"), list) or not isinstance(found.get("seeds"), list):
+    if not _is_whole(found):
         raise _no_record(path)
     belongs, whose = _whose(found, model, path)
     kept = {k: v for k, v in found.items() if k not in ("jobs", "made_with")}
     return {**kept, "file": str(path), "belongs": belongs, "whose": whose, "runs": len(found.get("jobs", []))}
+
+
+def _is_whole(found: Mapping[str, Any]) -> bool:
+    """Whether all that the page shows of it is there: figures that are damaged must not cost the others."""
+    rows = found.get("datasets")
+    words = (found.get(key) for key in ("selected_by", "threshold_by"))
+    return (
+        isinstance(rows, list)
+        and bool(rows)
+        and isinstance(found.get("seeds"), list)
+        and all(isinstance(word, str) for word in words)
+        and all(map(_is_row, rows))
+    )
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, Mapping) or not isinstance(row.get("dataset"), str) or not _has_figures(row):
+        return False
+    counted = all(isinstance(row.get(key), int) for key in ("n", "n_groups"))
+    others = (row.get(key, "absent") for key in ("roc_auc", "recall", "false_alarms", "accuracy_sd"))
+    beside = row.get("in_set", "absent")
+    return (
+        counted
+        and all(value is None or _is_share(value) for value in others)
+        and (beside is None or (isinstance(beside, Mapping) and _has_figures(beside)))
+    )
+
+
+def _has_figures(row: Mapping[str, Any]) -> bool:
+    """An accuracy with its interval."""
+    ci95 = row.get("ci95")
+    ends = ci95 if isinstance(ci95, list) and len(ci95) == 2 else [None]
+    return all(map(_is_share, (row.get("accuracy"), *ends)))
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[bool | None, str]:

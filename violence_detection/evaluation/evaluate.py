@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from violence_detection.combine import manifest
+from violence_detection.errors import UserError
 from violence_detection.evaluation import measure
 from violence_detection.evaluation.audits import label_audit
 from violence_detection.evaluation.config import EvaluationConfig
@@ -16,9 +18,11 @@ from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.models import model_card
 from violence_detection.system import locks, storage
+from violence_detection.training import run_folder
 
 #: The model's card with this evaluation's figures, beside the report.
 CARD_NAME = "model_card.md"
+FAILURES_NAME = "failures.csv"
 #: Of a model in the name of its report folder, in bytes.
 _NAME_BYTES = 200
 
@@ -54,8 +58,8 @@ def evaluate(
 def run(config: EvaluationConfig, command: str) -> Evaluation:
     """Measure, and write the report where `output` names its folder. `command`: what the report says made it.
 
-    Raises UserError, before the work, if another run has that folder, nothing can be written there, or marks stand
-    there that cannot be read.
+    Raises UserError, before the work, if another run has that folder, nothing can be written there, what no evaluation
+    wrote would be replaced, or marks stand there that cannot be read.
     """
     if config.output is None:
         return measure.measure(config, command)
@@ -63,6 +67,7 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
 
     card = config.output / CARD_NAME
     with _taken_back_if_empty(config.output), locks.only_one(config.output, "an evaluation"):
+        _check_replaced(config.output)
         if "labels" in config.audit:
             label_audit.marked_before(config.output)  # before the work: can they be read?
         measured = measure.measure(config, command)
@@ -73,11 +78,31 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
         ):  # of an evaluation into the same folder
             earlier.unlink(missing_ok=True)
         # Before what is made of the figures: whatever becomes of that, the clips are named.
-        storage.write_failures(config.output / "failures.csv", measured.failures)
+        storage.write_failures(config.output / FAILURES_NAME, measured.failures)
         page = from_evaluation.write(measured, config.output, command)
         model_card.complete(measured.path, storage.read_json(config.output / METRICS_NAME), card)
     from_evaluation.log_table(measured, page)
     return measured
+
+
+def _check_replaced(folder: Path) -> None:
+    """Raise UserError where a report in this folder would replace, or remove, what no evaluation wrote."""
+    from violence_detection.evaluation.report import report
+
+    for name in (run_folder.ENSEMBLE_NAME, run_folder.CONFIG_NAME, manifest.FILE_NAME):
+        if (folder / name).is_file() and (folder / FAILURES_NAME).is_file():
+            raise UserError(
+                f"{folder / FAILURES_NAME} is of what made {name} there, and would be replaced. Name another folder "
+                f"with --output, such as {folder / 'report'}"
+            )
+    marks = {**report.MARKS, CARD_NAME: model_card.NOTE, FAILURES_NAME: "path,reason"}
+    for name, mark in marks.items():
+        path = folder / name
+        if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(
+                f"{path} is none that an evaluation wrote, and would be replaced. Move it away, or name another folder "
+                "with --output"
+            )
 
 
 @contextlib.contextmanager

@@ -170,7 +170,11 @@ def _judge(
     views = augment.views(config.tta, model.closer_look)
     wanted = extract.clips_of(clips.rows, clips.base, views)
     how = ExtractConfig(
-        config.engine, config.backbone_weights, data_root=clips.data_root, workers=config.workers
+        config.engine,
+        config.backbone_weights,
+        config.precision,
+        data_root=clips.data_root,
+        workers=config.workers,
     )
     extraction = extract.ensure(wanted, model.features, how)
     extraction.report(len(wanted))

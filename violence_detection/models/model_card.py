@@ -37,6 +37,9 @@ NOTE = (
     "edit it."
 )
 _TEMPLATE = Path(__file__).with_name("templates") / "model_card.md.j2"
+_ONE_CLASS = (
+    "All judged clips are of one class, on which a model that says the same of every video makes no mistake."
+)
 _IDENTITY, _TASK = "model_sha256", "video-classification"
 #: Members beyond which the list of a card is cut.
 _MEMBERS_SHOWN = 30
@@ -59,13 +62,15 @@ def complete(model: Path, metrics: Mapping[str, Any], report: Path) -> None:
     """Write the card with the figures of an evaluation, its metrics.json, to `report` and into the model's folder.
 
     The folder of a model that is a single file, or that was shipped, is left as it is; so is it where some of the clips
-    were seen in training.
+    were seen in training, or all are of one class.
     """
     identity = model_files.identity(model)
     text = render(model, identity, metrics)
     storage.write_text(report, text)
     if touched := metrics["seen_in_training"]["touched"]:
         log.info("%s stays as it is: %d of these clips were seen in training", model / CARD_NAME, touched)
+    elif metrics["roc_auc"] is None:
+        log.info("%s stays as it is: clips of one class tell no accuracy", model / CARD_NAME)
     elif model.is_dir() and not model_files.is_shipped(model):
         _put(model / CARD_NAME, text)
 
@@ -104,7 +109,7 @@ def render(model: Path, identity: str, metrics: Mapping[str, Any] | None = None)
         ],
         datasets=_dataset_keys(run) or None,
         model_name=name,
-        eval_results=_eval_results(metrics) if metrics else None,
+        eval_results=(_eval_results(metrics) or None) if metrics else None,
         **ours,
     )
     return str(ModelCard(f"---\n{header.to_yaml()}\n---\n{body}\n"))
@@ -337,6 +342,7 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
             f"Seen in training: the same clip {_found(seen['same_clip'])}; its source {_found(seen['same_source'])}; "
             f"a copy {_found(seen['near_copy'])}.",
             f"Val: {metrics['val_ledger']['text']}.",
+            *([_ONE_CLASS] if metrics["roc_auc"] is None else []),
         ],
     }
 
@@ -348,11 +354,14 @@ def _found(comparison: Mapping[str, Any]) -> str:
 
 
 def _eval_results(metrics: Mapping[str, Any]) -> list[EvalResult]:
-    """The accuracies for the card's header: of all clips and of each data set of which any was judged."""
+    """The accuracies for the card's header: of all clips and of each data set of which both classes were judged.
+
+    On one class a model that says the same of every video is best, and nothing beside a figure there would say so.
+    """
     from huggingface_hub import EvalResult
 
     whole = ("all data sets", "all", metrics)
-    parts = [whole, *((name, name, r) for name, r in metrics["by_dataset"].items() if r["n"])]
+    parts = [whole, *((name, name, r) for name, r in metrics["by_dataset"].items())]
     return [
         EvalResult(
             task_type=_TASK,
@@ -371,6 +380,7 @@ def _eval_results(metrics: Mapping[str, Any]) -> list[EvalResult]:
             },
         )
         for name, key, r in parts
+        if r["roc_auc"] is not None
     ]
 
 

@@ -9,6 +9,7 @@ row every 0.8 s of it (models/adapted_model.py). A clip of several roles has the
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 COLUMNS = ("clip_id", "source_group", "fingerprint", "role", "dataset")
 TRAIN, SELECTION, WEIGHTS, MINED, ADAPTED = ("train", "selection", "weights", "mined", "adapted")
+_FINGERPRINT = re.compile(r"(?:[0-9a-f]{48}){0,8}")
 #: What models had that were made before: ids of clips of train and selection, one a line.
 _OLD_NAME = "trained_on.txt"
 
@@ -60,6 +62,9 @@ def read(folder: Path) -> pd.DataFrame | None:
         raise _no_table(path, str(e)) from e
     if missing := [c for c in COLUMNS if c not in table.columns]:
         raise _no_table(path, f"it lacks the columns {missing}")
+    whole = table.fingerprint.astype(str).map(_FINGERPRINT.fullmatch).map(bool).all()
+    if not whole or not path.read_bytes().endswith(b"\n"):
+        raise _no_table(path, "it was cut off, or changed")
     made_with, told = _clips_of_run(folder), int(table.clip_id.nunique())
     if told < made_with:  # cut off, it would take what was trained on for unseen
         raise _no_table(path, f"it has {told} of {made_with} clips")

@@ -15,7 +15,7 @@ import synthetic
 from violence_detection.combine import fingerprint
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, training_overlap
-from violence_detection.evaluation.audits import leakage
+from violence_detection.evaluation.audits import footage, leakage
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
 from violence_detection.models.trained_model import TrainedModel
@@ -152,6 +152,20 @@ def test_what_was_not_compared_is_said(tmp_path: Path) -> None:
     part = audited(tmp_path / "b", rows, values, cached=0.6).record["by_feature"]
     assert part["checked"]
     assert "are not in the cache" in part["not_checked"]
+
+
+def test_a_limit_that_nothing_but_a_copy_reaches_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, values = made_up_footage.world(0, sources=60)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert audited(tmp_path / "a", rows, values).record["by_feature"]["not_checked"] == ""
+    monkeypatch.setattr(footage, "CLIP_LIMIT", 100.0)
+    found = audited(tmp_path / "b", rows, values).record["by_feature"]
+    assert {row["limit"] for row in found["datasets"]} == {footage.HIGHEST}
+    assert found["checked"]
+    assert "to tell more than a copy" in found["not_checked"]
 
 
 def test_what_shows_a_place_is_compared_before_what_tells_of_people_alone() -> None:

@@ -34,7 +34,8 @@ COMPONENTS, _CLIPS_A_COMPONENT = 64, 8
 _MOST_MEASURED = 4_000
 _QUARTILE = 0.6745  # of the normal distribution
 _UNSURE = 3.0  # of quartiles of few sources: two standard errors of the spread that they give
-_HIGHEST = 0.999  # cosines beyond are equal
+#: Cosines beyond are equal: with this limit nothing but a copy can be found.
+HIGHEST = 0.999
 _CHUNK = 256
 
 
@@ -212,7 +213,7 @@ def _yardstick(null: pd.DataFrame, dataset: str, deviations: float, fewest: int)
     spread = max(upper - median, (upper - lower) / 2) / _QUARTILE
     unsure = 1 + _UNSURE / np.sqrt(used.source_group.nunique())
     limit = np.tanh(median + deviations * unsure * spread)
-    return Yardstick(min(float(limit), _HIGHEST), float(np.tanh(median)), len(used), of)
+    return Yardstick(min(float(limit), HIGHEST), float(np.tanh(median)), len(used), of)
 
 
 def _against(found: pd.DataFrame, sticks: dict[str, Yardstick]) -> pd.DataFrame:
@@ -221,4 +222,4 @@ def _against(found: pd.DataFrame, sticks: dict[str, Yardstick]) -> pd.DataFrame:
 
 
 def _fisher(cosine: np.ndarray) -> np.ndarray:
-    return np.arctanh(np.clip(cosine, -_HIGHEST, _HIGHEST))
+    return np.arctanh(np.clip(cosine, -HIGHEST, HIGHEST))

@@ -186,9 +186,7 @@ def _feature_record(
     beyond = alike.sources[alike.sources.beyond].sort_values("similarity", ascending=False)
     return {
         "checked": True,
-        "not_checked": ""
-        if len(train) == n_known
-        else f"the features of {n_known - len(train)} of {n_known} training clips are not in the cache",
+        "not_checked": "; ".join(_not_told(alike, n_known - len(train), n_known)),
         "found": int(alike.clips.beyond.sum()),
         "compared": len(train),
         "inputs": names,
@@ -209,6 +207,15 @@ def _feature_record(
         "sources_compared": len(alike.sources),
         "sources": beyond.drop(columns="beyond").to_dict("records"),
     }
+
+
+def _not_told(alike: footage.Lookalikes, absent: int, n_known: int) -> list[str]:
+    """What the features do not tell, though they were compared."""
+    whys = [f"the features of {absent} of {n_known} training clips are not in the cache"] if absent else []
+    if blunt := [name for name, stick in alike.yardsticks.items() if stick.limit >= footage.HIGHEST]:
+        what = "its training sources are too few, or too unlike in that, to tell more than a copy"
+        whys.append(f"of {', '.join(blunt)}, {what}")
+    return whys
 
 
 def _add_lookalikes(why: dict[str, list[str]], alike: footage.Lookalikes, judged: pd.DataFrame) -> None:

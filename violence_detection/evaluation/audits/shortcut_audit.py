@@ -69,7 +69,12 @@ def _backgrounds(measured: Evaluation, config: EvaluationConfig) -> Backgrounds:
     def engine(run: BackboneRun) -> engines.Engine:
         trained_with = model.trained_with([b.name for b in run.backbones])
         return engines.create(
-            config.engine, run.backbone, run.weights, run.config.frames, trained_with=trained_with
+            config.engine,
+            run.backbone,
+            run.weights,
+            run.config.frames,
+            trained_with=trained_with,
+            precision=config.precision,
         )
 
     return Backgrounds(first, measured.clips.base, config.workers, engine)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation.report.page_filters import interval, percent, plural
 
 #: The gravest first: a fault that was found; what one must know; what was not looked for; what was and is well.
@@ -35,7 +36,8 @@ def limits(record: Record, sections: Sequence[str] = ()) -> list[Limit]:
     """
     audits = record.get("audits") or {}
     own: list[Callable[[Record], Limit | None]] = [
-        _overlap, _elsewhere, _looks, _shortcuts, _sources, _worst_dataset, _format_alone, _coverage, _calibration,
+        _overlap, _one_class, _elsewhere, _looks, _shortcuts, _sources, _worst_dataset, _format_alone, _coverage,
+        _calibration,
     ]  # fmt: skip
     found = [limit for make in own if (limit := make(record)) is not None]
     for section in (*record.values(), *audits.values()):
@@ -67,11 +69,26 @@ def _overlap(record: Record) -> Limit:
     return Limit(UNKNOWN, name, f"{found}not fully checked {', nor '.join(open_ways)} (see below)")
 
 
+def _one_class(record: Record) -> Limit | None:
+    """A model that says the same of every video is right on all clips of one class."""
+    judged = [name for name, part in record["coverage"].items() if part["predicted"]]
+    if len(judged) != 1:
+        return None
+    told = "false alarms" if judged[0] == CLASS_NAMES[0] else "missed fights"
+    said = (
+        f"all judged clips are {judged[0]}: they tell {told}, and a model that calls every video so has none"
+    )
+    return Limit(NOTE, "One class", said)
+
+
 def _elsewhere(record: Record) -> Limit | None:
     """An alarm where a figure out of set is worse than chance can make it."""
     found, name = record.get("out_of_set") or {}, "Elsewhere"
     if found.get("measured_by") == "this":
         return None
+    if found.get("one_class"):
+        sets = ", ".join(found["one_class"])
+        return Limit(UNKNOWN, name, f"not measured on both classes: {sets} alone cannot tell an accuracy")
     if not found.get("measured_by"):
         return Limit(UNKNOWN, name, "how right it is on videos from elsewhere was not measured")
     said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"

@@ -15,31 +15,38 @@ def headline(record: Record) -> dict[str, Any]:
     leave_one_dataset_out (models like this one, trained without that data set), data_sets (those of the judged clips
     that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
     accuracy, ci95, n and n_groups. A set that shares clips with training, or models made otherwise than this one, count
-    for nothing here, nor do the judged clips where any was met in training.
+    for nothing here, nor do the judged clips where any was met in training. Nor does a figure on clips of one class, on
+    which a model that says the same of every video is best; `one_class` names such sets where no other was measured.
     """
     parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
     if "out_of_set" in parts and "in_set" not in parts:
         return {"measured_by": "this"}
-    if sets := _unseen(record.get("elsewhere") or {}):
+    unseen = _unseen(record.get("elsewhere") or {})
+    if sets := [(name, row) for name, row in unseen if _has_both_classes(row)]:
         name, worst = sets[0]
         what = f"{name}, the worst of {len(sets)} sets from elsewhere" if len(sets) > 1 else name
         what += "" if worst["unseen"] else ", not fully checked whether training had its clips"
         return _figure("elsewhere", what, worst)
     left_out = record.get("leave_one_dataset_out") or {}
-    if left_out.get("belongs") and left_out["datasets"]:
-        worst = min(left_out["datasets"], key=lambda row: (row["accuracy"], row["dataset"]))
+    if left_out.get("belongs") and (rows := list(filter(_has_both_classes, left_out["datasets"]))):
+        worst = min(rows, key=lambda row: (row["accuracy"], row["dataset"]))
         what = f"{worst['dataset']}, the worst of the data sets left out of training"
         return _figure("leave_one_dataset_out", what, worst)
-    if "out_of_set" in parts:
+    if "out_of_set" in parts and _has_both_classes(parts["out_of_set"]):
         row = parts["out_of_set"]
         return _figure("data_sets", f"{', '.join(row['datasets'])}, which training did not have", row)
-    return {"measured_by": ""}
+    return {"measured_by": "", **({"one_class": [name for name, _ in unseen]} if unseen else {})}
 
 
 def _unseen(sets: Mapping[str, Record]) -> list[tuple[str, Record]]:
     """Sets of which no clip is known to have been trained on, the lowest accuracy first."""
     kept = [(name, row) for name, row in sets.items() if row.get("unseen") is not False and row["n"]]
     return sorted(kept, key=lambda item: (item[1]["accuracy"], item[0]))
+
+
+def _has_both_classes(row: Record) -> bool:
+    """Whether clips of both classes were judged: there is an AUC then, and else none."""
+    return row["roc_auc"] is not None
 
 
 def _figure(measured_by: str, what: str, row: Record) -> dict[str, Any]:

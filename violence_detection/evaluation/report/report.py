@@ -21,6 +21,8 @@ from violence_detection.system import pages, storage
 METRICS_NAME = "metrics.json"
 PREDICTIONS_NAME = "predictions.csv"
 PAGE_NAME = "index.html"
+#: What each of them has in it, so that it is known as one of a report.
+MARKS = {METRICS_NAME: '"accuracy"', PREDICTIONS_NAME: "clip_id", PAGE_NAME: "what the model is worth"}
 _FAILURES_SHOWN = 50
 _TEMPLATES = Path(__file__).with_name("templates")
 
