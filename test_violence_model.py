@@ -75,10 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if judged:
             cli.print_summary(batch.summary(judged))
         if isinstance(e, KeyboardInterrupt):
+            so_far = "the verdicts so far are on stdout" if judged else "no video was judged yet"
             raise KeyboardInterrupt(
                 f"the same command goes on from here: the verdicts are kept beside {output}"
                 if output
-                else "the verdicts so far are on stdout. With --output FILE the same command would go on from here"
+                else f"{so_far}. With --output FILE the same command would go on from here"
             ) from e
         raise
     summary = batch.summary(judged)

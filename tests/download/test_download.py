@@ -449,11 +449,12 @@ def test_script_without_what_it_needs_exits_with_2(bench: Bench, monkeypatch: py
     assert "Traceback" not in log_text
 
 
-def test_list_shows_the_catalogue_and_the_roadmap_s_wrong_count() -> None:
+def test_list_shows_the_catalogue_its_terms_and_the_roadmap_s_wrong_count() -> None:
     command = [sys.executable, str(SCRIPT), "--list"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "kaggle:vulamnguyen/rwf2000" in done.stderr
     assert "movie_fights: the roadmap says 1,000 clips; published are 200" in done.stderr
+    assert "rwf_2000: The authors forbid redistribution and commercial use" in done.stderr
     assert len(json.loads(done.stdout)["datasets"]) >= 13
 
 

@@ -85,6 +85,7 @@ def assert_told(root: Path, said: dict[str, Any], lost: str, asked: int, logged:
     """The data set `lost` is said not to have been judged by log, JSON line, plot and card, and has no figure."""
     assert said["by_dataset"][lost] == {"accuracy": None, "ci95": None, "n": 0}
     assert f"{lost} not judged, 0 of {asked}" in " ".join(logged.split())
+    assert f"left out: {asked}; {root / 'report' / 'failures.csv'} names each" in logged
     page = " ".join((root / "report" / "index.html").read_text().split())
     assert f"{lost}: not judged, 0 of {asked}" in page
     rests_on = re.search(r"\d+ clips from \d+ sources? of ([^<]*)</p>", page)

@@ -244,6 +244,18 @@ def test_an_interrupt_prints_what_is_judged_and_how_to_go_on(place: Place, outpu
         assert "00.mp4" not in place.seen()[seen:]
 
 
+def test_an_interrupt_at_the_first_video_promises_no_verdicts(place: Place) -> None:
+    place.videos(["hang"])
+    process = place.start("videos")
+    while not place.seen_file.exists() or "00.mp4" not in place.seen():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    out, said = process.communicate(timeout=20)
+    assert (process.returncode, out) == (130, b"")
+    assert b"no video was judged yet. With --output FILE" in said
+
+
 def test_a_long_video_says_how_far_it_is_and_its_events_as_they_come(place: Place) -> None:
     _, said = place.run(*place.videos(["long"]), code=0)
     lines = [line for line in said.splitlines() if "violent at 2:00.0 - 3:00.0, 0.900 (judged to" in line]

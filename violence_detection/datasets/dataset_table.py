@@ -11,7 +11,7 @@ _HEADER = ("key", "title", "set", "archive", "fight", "nonfight", "licence", "fi
 
 
 def table(datasets: Iterable[Dataset]) -> str:
-    """One line a data set, and below it the remarks on counts that the roadmap has wrong."""
+    """One line a data set, and below it the terms of each and the remarks on counts that the roadmap has wrong."""
     datasets = list(datasets)
     rows = [_HEADER, *(_row(d) for d in datasets)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADER))]
@@ -27,7 +27,8 @@ def table(datasets: Iterable[Dataset]) -> str:
     lines.append(
         f"the roadmap's {sum(d.roadmap for d in datasets)} together: {total_bytes / 1e9:.0f} GB of archives"
     )
-    return "\n".join(lines + remarks)
+    terms = ["terms:", *(f"  {d.key}: {d.terms}" for d in datasets)]
+    return "\n".join(lines + remarks + terms)
 
 
 def _row(d: Dataset) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from violence_detection.evaluation.report import from_evaluation
 from violence_detection.models import model_card
 from violence_detection.system import locks, storage
 from violence_detection.training import run_folder
+
+log = logging.getLogger(__name__)
 
 #: The model's card with this evaluation's figures, beside the report.
 CARD_NAME = "model_card.md"
@@ -78,10 +81,13 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
         ):  # of an evaluation into the same folder
             earlier.unlink(missing_ok=True)
         # Before what is made of the figures: whatever becomes of that, the clips are named.
-        storage.write_failures(config.output / FAILURES_NAME, measured.failures)
+        failures = config.output / FAILURES_NAME
+        storage.write_failures(failures, measured.failures)
         page = from_evaluation.write(measured, config.output, command)
         model_card.complete(measured.path, storage.read_json(config.output / METRICS_NAME), card)
     from_evaluation.log_table(measured, page)
+    if measured.failures:
+        log.warning("left out: %d; %s names each, and why", len(measured.failures), failures)
     return measured
 
 

@@ -81,13 +81,14 @@ class QuietThreshold:
         lines = [
             f"the threshold {changed} {self.threshold:g}: in {self.hours:.3g} h of quiet footage it leaves "
             f"{self.false_events} false events, where {self.before:g} leaves {self.false_events_before}",
-            f"expect {self.expected_per_hour:.3g} false events an hour, with 95 % certainty at most "
-            f"{self.at_most_per_hour:.3g}, of hours like these; other light, weather and crowds may give more",
+            f"expect {_figure(self.expected_per_hour)} false events an hour, with 95 % certainty at most "
+            f"{_figure(self.at_most_per_hour)}, of hours like these; other light, weather and crowds may give more",
         ]
         if not self.shows_asked and self.false_events == 0:
+            shown_h, certain_h = 1 / self.asked_per_hour, _RULE_OF_THREE / self.asked_per_hour
             lines.append(
-                f"{self.asked_per_hour:g} an hour was asked for. It takes at least {1 / self.asked_per_hour:.3g} h of "
-                f"quiet footage to show that, and {_RULE_OF_THREE / self.asked_per_hour:.3g} h to be 95 % certain"
+                f"{self.asked_per_hour:g} an hour was asked for. It takes at least {_figure(shown_h)} h of quiet "
+                f"footage to show that, and {_figure(certain_h)} h to be 95 % certain"
             )
         elif not self.shows_asked:
             lines.append(
@@ -132,6 +133,11 @@ class QuietThreshold:
             events=other_settings(settings),
             early_exit=self.early_exit,
         )
+
+
+def _figure(value: float) -> str:
+    """For people: three digits, and none behind the point from 1,000 on."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:,.0f}"
 
 
 def choose(verdicts: Sequence[Verdict], settings: EventConfig, asked_per_hour: float) -> QuietThreshold:

@@ -111,6 +111,7 @@ class Outputs:
                     raise
                 reason = supervised.fault(e, verdict.path)
             failures.append(UnreadableVideo(verdict.path, f"was judged, but cannot be {what}: {reason}"))
+            log.warning("%s: %s", verdict.path, failures[-1].reason)
         return failures
 
     def finish(self, verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo] = ()) -> None:

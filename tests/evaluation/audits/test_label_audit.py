@@ -82,7 +82,7 @@ def test_a_table_that_was_cut_off_doubts_no_label(combined: Path, hashed: bool) 
     whole = label_audit.out_of_fold(models, combined)
     lines = table.read_bytes().splitlines(keepends=True)
     table.write_bytes(b"".join(lines[:-5]))
-    with pytest.raises(UserError, match=r"oof_predictions\.csv.*--cross-validate 3"):
+    with pytest.raises(UserError, match=r"oof_predictions\.csv.*that trained it .*--cross-validate 3"):
         label_audit.out_of_fold(models, combined)
     table.write_bytes(b"".join(lines))
     assert len(label_audit.out_of_fold(models, combined)) == len(whole)

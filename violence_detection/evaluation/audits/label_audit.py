@@ -87,8 +87,8 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
     rows = frame[(frame.split == "train") & frame.clip_id.isin(set(found.clip_id))]
     if rows.empty:
         raise UserError(
-            f"{path} has no clip of train in {manifest.FILE_NAME}: it was made with other clips. Make it again with "
-            "train_ensemble_models.py --cross-validate 5"
+            f"{path} has no clip of train in {manifest.FILE_NAME}: it was made with other clips. "
+            f"Make it again with {_trained_with(5)}"
         )
     rows = rows.sort_values("clip_id", ignore_index=True)
     return rows.assign(p_fight=probability.loc[rows.clip_id].to_numpy(float))
@@ -96,14 +96,19 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
 
 def _how_to_make(folder: Path) -> str:
     """What to do where a model has no out-of-fold predictions: in the folder of a shipped one, none must be made."""
-    command = "python train_ensemble_models.py --cross-validate 5"
     if (
         folder.is_dir()
         and not model_files.is_shipped(folder)
         and (folder / run_folder.ENSEMBLE_NAME).is_file()
     ):
-        return f"Make it with: {command} --output {folder}"
+        return f"Make it with {_trained_with(5)}"
+    command = "python train_ensemble_models.py --cross-validate 5"
     return f"It takes an ensemble that was trained here: {command}, and the folder that it writes as --models"
+
+
+def _trained_with(folds: int) -> str:
+    """What makes folds of the same settings; the bare command would train others, which the ensemble does not take."""
+    return f"the command that trained it (python train_ensemble_models.py ...) and --cross-validate {folds}"
 
 
 def _check_whole(folder: Path, path: Path) -> None:
@@ -120,10 +125,8 @@ def _check_whole(folder: Path, path: Path) -> None:
         held_out_table.check(path, record)
     except AnotherTableError as e:
         folds = record.get("folds")
-        raise UserError(
-            f"--audit labels: {e}. Make it again with: python train_ensemble_models.py --cross-validate "
-            f"{len(folds) if isinstance(folds, list) else 5} --output {folder}"
-        ) from e
+        count = len(folds) if isinstance(folds, list) else 5
+        raise UserError(f"--audit labels: {e}. Make it again with {_trained_with(count)}") from e
 
 
 def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, data_root: Path) -> Path:
