@@ -12,10 +12,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from violence_detection.video.decode import MIN_FRAMES
+from violence_detection.video.pictures import resize
 from violence_detection.video.sampling import Sampling, Window
 
 #: Seconds between frames that are compared, where networks look at fewer. Cuts were measured at it.
@@ -37,7 +37,7 @@ _LEVELS = 4
 
 def small(picture: np.ndarray) -> np.ndarray:
     """A picture (H, W, 3) uint8 RGB as it is compared, (32, 32, 3) uint8."""
-    return cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    return resize(picture, _SIDE)
 
 
 def compared(window: Window, fps: float, samplings: Sequence[Sampling]) -> np.ndarray:
@@ -72,13 +72,14 @@ def cuts(smalls: Sequence[np.ndarray]) -> list[int]:
     shown = _different(np.stack(smalls).astype(np.float32))
     pictures = np.stack([smalls[i] for i in shown]).astype(np.float32)
     grey = _changes(pictures)
-    if not (grey > _LEAST).any():
+    ratio = grey / (_beside(grey) + _SOME_GREY)
+    large = (grey > _LEAST) & (ratio > _TIMES)
+    if not large.any():
         return []
     colours = _colour_change(pictures)
-    ratio = grey / (_beside(grey) + _SOME_GREY)
     both = ratio * colours / (_beside(colours) + _SOME_COLOURS)
-    large = np.flatnonzero((grey > _LEAST) & (ratio > _TIMES) & (both > _BOTH_TIMES))
-    return [shown[i + 1] for i in large if _stays(pictures, int(i), float(grey[i]))]
+    numbers = np.flatnonzero(large & (both > _BOTH_TIMES))
+    return [shown[i + 1] for i in numbers if _stays(pictures, int(i), float(grey[i]))]
 
 
 def _different(pictures: np.ndarray) -> list[int]:
