@@ -11,7 +11,8 @@ benchmarks/event_figures.py. Rules that are compared:
     touching   windows at or above the threshold that touch are one event (the rule of before)
     events     find_events with the settings given (--smoothing-s ...), at each threshold
     tuned      with --tune: settings chosen on recordings of half of the sources, measured on the other half, both ways
---tune looks for recordings that share no source; without such there is nothing to tune.
+--tune looks for recordings that share no source; without such there is nothing to tune. --calibrated measures cameras'
+own thresholds, chosen on quiet footage as --calibrate of test_violence_model.py does (benchmarks/event_calibration.py).
 
 Writes <output>/curves.csv, curves.png and figures.json, and prints one JSON line.
 """
@@ -32,7 +33,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks import event_figures, event_rules, event_tuning
+from benchmarks import event_calibration, event_figures, event_rules, event_tuning
 from benchmarks.event_figures import MEASURES, Recording, Shown, Tally
 from benchmarks.event_rules import Rule
 from benchmarks.event_tuning import BALANCED, FEW
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--tune", action="store_true", help="choose settings of events on half, measure on the other"
     )
+    p.add_argument(
+        "--calibrated", action="store_true", help="measure thresholds of each camera's own quiet footage"
+    )
     cli.add_config(p, PredictConfig, skip=("model", "operating_point"))
     args = cli.parse(p, argv)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -79,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sources": len({piece.source for r in recordings for piece in r.shown}),
         **measured(recordings, settings, args.output),
         **({"tuned": event_tuning.tuned(recordings, settings)} if args.tune else {}),
+        **({"calibrated": event_calibration.calibrated(recordings, settings)} if args.calibrated else {}),
         "failures": failures,
     }
     storage.write_json(args.output / "figures.json", summary)

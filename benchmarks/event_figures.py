@@ -15,7 +15,7 @@ Where the same clips are shown in many recordings only the second knows how litt
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -64,6 +64,15 @@ class Recording:
         starts = [piece.start_s for piece in self.shown]
         return self.shown[max(bisect.bisect_right(starts, time_s) - 1, 0)].source
 
+    def sources_within(self, start_s: float, end_s: float) -> set[str]:
+        """The sources of what is shown between two moments."""
+        ends = [*(piece.start_s for piece in self.shown[1:]), self.duration_s]
+        return {
+            piece.source
+            for piece, shown_to_s in zip(self.shown, ends, strict=True)
+            if piece.start_s < end_s and shown_to_s > start_s
+        }
+
     def hours_by_source(self) -> dict[str, float]:
         """How long each source is shown."""
         ends = [*(piece.start_s for piece in self.shown[1:]), self.duration_s]
@@ -71,6 +80,17 @@ class Recording:
         for piece, end_s in zip(self.shown, ends, strict=True):
             out[piece.source] = out.get(piece.source, 0.0) + (end_s - piece.start_s) / 3600
         return out
+
+
+def linked(recordings: Sequence[Recording]) -> np.ndarray:
+    """Numbers (recordings,) that are the same of recordings that share a source, or are linked by others that do."""
+    sources = sorted({piece.source for recording in recordings for piece in recording.shown})
+    number = {source: i for i, source in enumerate(sources)}
+    shows = np.zeros((len(recordings), len(sources)), bool)
+    for i, recording in enumerate(recordings):
+        shows[i, [number[piece.source] for piece in recording.shown]] = True
+    together = sparse.csr_matrix(shows.astype(int) @ shows.T.astype(int))
+    return np.asarray(csgraph.connected_components(together, directed=False)[1])
 
 
 def overlap(a: Span, b: Span) -> float:
@@ -133,6 +153,13 @@ class Tally:
         """The same at one threshold."""
         one = slice(number, number + 1)
         return replace(self, thresholds=self.thresholds[one], values=self.values[:, one])
+
+    def of_sources(self, sources: Collection[str]) -> Tally:
+        """The same of some sources alone."""
+        cells = np.isin(self.sources, sorted(sources))
+        return replace(
+            self, recordings=self.recordings[cells], sources=self.sources[cells], values=self.values[cells]
+        )
 
     def ratio(self, over: str, under: str) -> np.ndarray:
         """Of all cells together, (thresholds,); NaN where there is nothing below."""

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from benchmarks import event_figures, event_rules
 from benchmarks.event_figures import Recording, Tally
@@ -93,14 +91,7 @@ def _measured(
 
 def apart(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
     """Recordings in two parts of about equal length that share no source. Raises UserError where that cannot be."""
-    sources = sorted({piece.source for r in recordings for piece in r.shown})
-    number = {source: i for i, source in enumerate(sources)}
-    shows = np.zeros((len(recordings), len(sources)), bool)
-    for i, recording in enumerate(recordings):
-        shows[i, [number[piece.source] for piece in recording.shown]] = True
-    _, group = csgraph.connected_components(
-        sparse.csr_matrix(shows.astype(int) @ shows.T.astype(int)), directed=False
-    )
+    group = event_figures.linked(recordings)
     halves: tuple[list[Recording], list[Recording]] = ([], [])
     by_length = sorted(
         set(group.tolist()),

@@ -1,0 +1,137 @@
+"""What a camera's own threshold is worth: chosen on quiet footage of some of its sources, measured on the others.
+
+A camera is what recordings of one data set show that are linked by their sources. Its sources are dealt into SHARES by
+how long they are shown. For each share the threshold is chosen as `--calibrate` chooses it
+(prediction/quiet_footage.py), on windows that show the other sources and nothing of a fight; counted are the events in
+what shows the share. So no clip that is counted had a part in its threshold. Beside it, on the same footage: the
+threshold that it began from, and the one threshold for all cameras that finds most fights with no more false events an
+hour (chosen on these very recordings, which flatters it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import event_figures, event_rules
+from benchmarks.event_figures import Recording, Tally
+from violence_detection.errors import UserError
+from violence_detection.prediction import quiet_footage
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+
+#: Parts that a camera's sources are dealt into; each is measured once, at a threshold of the others.
+SHARES = 4
+#: False events an hour that are asked for.
+ASKED = (1.0, 6.0, 20.0)
+
+
+def calibrated(recordings: Sequence[Recording], settings: EventConfig) -> dict[str, Any]:
+    """Figures at cameras' own thresholds, for each rate that is asked for, and of the thresholds beside them.
+
+    Recordings of cameras with fewer than SHARES sources are left out. Raises UserError where no camera has so many.
+    """
+    cameras = [camera for camera in _cameras(recordings) if len(_sources(camera)) >= SHARES]
+    if not cameras:
+        raise UserError(f"no data set is shown by {SHARES} sources: there is nothing to calibrate on")
+    rule = event_rules.by_settings(settings)
+    counted = [recording for camera in cameras for recording in camera]
+    for_all = event_figures.tally(counted, rule)
+    before = event_figures.tally(counted, rule, [settings.threshold])
+    out: dict[str, Any] = {
+        "shares": SHARES,
+        "cameras": len(cameras),
+        "left_out": len(recordings) - len(counted),
+        "before": event_figures.figures_at(before, 0),
+    }
+    for asked in ASKED:
+        measured = [_measured(camera, settings, asked) for camera in cameras]
+        own = _joined([tally for camera in measured for tally, _ in camera])
+        thresholds = [threshold for camera in measured for _, threshold in camera]
+        rate = float(own.ratio("false", "hours")[0])
+        out[f"asked_{asked:g}_an_hour"] = {
+            **event_figures.figures_at(own, 0),
+            "threshold": None,
+            "thresholds": {
+                "lowest": min(thresholds), "median": float(np.median(thresholds)), "highest": max(thresholds),
+            },
+            "one_for_all": event_figures.figures_at(for_all, for_all.at_rate(rate)),
+            "by_style": _by_style(cameras, measured),
+        }  # fmt: skip
+    return out
+
+
+def _by_style(
+    cameras: Sequence[Sequence[Recording]], measured: Sequence[Sequence[tuple[Tally, float]]]
+) -> dict[str, Any]:
+    """Recall and false events an hour of each data set."""
+    of_style: dict[str, list[Tally]] = {}
+    for camera, shares in zip(cameras, measured, strict=True):
+        of_style.setdefault(camera[0].style, []).extend(tally for tally, _ in shares)
+    out = {}
+    for style, tallies in sorted(of_style.items()):
+        both = _joined(tallies)
+        out[style] = {
+            "recall_by_overlap": event_figures.rounded(both.ratio("by_overlap", "fights")[0]),
+            "false_an_hour": event_figures.rounded(both.ratio("false", "hours")[0]),
+        }
+    return out
+
+
+def _cameras(recordings: Sequence[Recording]) -> list[list[Recording]]:
+    """The recordings of each data set that are linked by sources that they share."""
+    found: dict[tuple[str, int], list[Recording]] = {}
+    for recording, group in zip(recordings, event_figures.linked(recordings), strict=True):
+        found.setdefault((recording.style, int(group)), []).append(recording)
+    return [found[camera] for camera in sorted(found)]
+
+
+def _sources(camera: Sequence[Recording]) -> list[str]:
+    """A camera's sources, those that are shown longest first."""
+    hours: dict[str, float] = {}
+    for recording in camera:
+        for source, shown in recording.hours_by_source().items():
+            hours[source] = hours.get(source, 0.0) + shown
+    return sorted(hours, key=lambda source: (-hours[source], source))
+
+
+def _measured(
+    camera: Sequence[Recording], settings: EventConfig, asked_per_hour: float
+) -> list[tuple[Tally, float]]:
+    """For each share of the sources what is counted in it, at one threshold, and which that is."""
+    sources = _sources(camera)
+    out = []
+    for number in range(SHARES):
+        share = set(sources[number::SHARES])
+        verdicts = [v for recording in camera for v in quiet_stretches(recording, share, settings)]
+        threshold = quiet_footage.choose(verdicts, settings, asked_per_hour).threshold
+        found = event_figures.tally(camera, event_rules.by_settings(settings), [threshold])
+        out.append((found.of_sources(share), threshold))
+    return out
+
+
+def quiet_stretches(recording: Recording, without: Collection[str], settings: EventConfig) -> list[Verdict]:
+    """The windows of a recording that show no fight and none of some sources, a verdict each stretch of them."""
+    stretches: list[list[JudgedWindow]] = [[]]
+    for window in recording.windows:
+        fights = any(window.start_s < end_s and window.end_s > start_s for start_s, end_s in recording.fights)
+        if fights or not recording.sources_within(window.start_s, window.end_s).isdisjoint(without):
+            stretches.append([])
+        else:
+            stretches[-1].append(window)
+    return [
+        Verdict(recording.name, tuple(stretch), settings, seconds, seconds)
+        for stretch in stretches
+        if stretch
+        for seconds in [stretch[-1].end_s - stretch[0].start_s]
+    ]
+
+
+def _joined(tallies: Sequence[Tally]) -> Tally:
+    """All together, as if they were of one threshold."""
+    out = tallies[0]
+    for tally in tallies[1:]:
+        out = event_figures.joined(out, tally)
+    return out
