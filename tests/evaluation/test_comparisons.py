@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,23 @@ def test_several_reports_are_corrected_together(tmp_path: Path) -> None:
     assert rows[0]["accuracy"]["p"] == 1
     assert rows[1]["accuracy"]["p_holm"] == pytest.approx(3 * rows[1]["accuracy"]["p"])
     assert rows[1]["accuracy"]["p_holm"] < 0.05
+
+
+def test_a_report_that_is_named_twice_counts_once_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = predictions_frame()
+    worse = write_report(tmp_path / "worse", here.assign(p_violent=here.p_poor))
+    other = write_report(tmp_path / "other", predictions_frame(seed=2))
+    (tmp_path / "link").symlink_to(worse)
+    shutil.copytree(worse, tmp_path / "copy")
+    again = (worse / "metrics.json", worse / "predictions.csv", tmp_path / "link", tmp_path / "copy")
+    reports = comparisons.read_all([worse, other, *again])
+    assert [report.path for report in reports] == [worse, other]
+    once = comparisons.with_earlier(here, 0.5, [comparisons.read(worse), comparisons.read(other)])
+    assert comparisons.with_earlier(here, 0.5, reports) == once
+    for path in again:
+        assert f"{path} is the same report as {worse} and counts once" in caplog.text
 
 
 def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None:

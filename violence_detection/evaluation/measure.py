@@ -108,7 +108,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     Raises UserError for a missing model, folder or manifest, for an audit that lacks what it needs, and where no clip
     can be judged.
     """
-    earlier = [comparisons.read(path) for path in config.compare]
+    earlier = comparisons.read_all(config.compare)
     own, others = own_data.sets(config)
     clips = None if own else clip_set.of_split(config)
     path = shipped.find(config.models)
