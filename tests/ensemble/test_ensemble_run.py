@@ -508,6 +508,20 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
     assert again["temperature"] == done[1]["temperature"]
 
 
+@pytest.mark.parametrize("written", ['{"folds": [', "[]", "{}"], ids=["cut off", "no object", "empty"])
+def test_a_damaged_record_of_folds_names_what_makes_it_again(
+    pool: Pool, tmp_path: Path, written: str
+) -> None:
+    (tmp_path / cross_validation.RECORD_NAME).write_text(written)
+    calibrating = dataclasses.replace(CONFIG, cross_validate=0, fine_tune_hard=False)
+    for config in (calibrating, dataclasses.replace(calibrating, final=True, show_val=False)):
+        said = r"cross_validation\.json cannot be used.*--cross-validate K.*--overwrite has no part in it"
+        with pytest.raises(UserError, match=said):
+            _run(config, pool, tmp_path).run()
+        with pytest.raises(UserError, match=said):
+            dataclasses.replace(_run(config, pool, tmp_path), overwrite=True).run()
+
+
 def test_clips_that_are_drawn_more_often_are_counted_once(pool: Pool, tmp_path: Path) -> None:
     fold = _run(CONFIG, pool, tmp_path).official
     often = folds.with_repeats(fold, np.arange(len(fold.train)) < 2, 0.5)

@@ -372,6 +372,26 @@ def test_a_damaged_table_of_predictions_is_made_again_and_changes_nothing(
     assert "The folds are judged anew" in caplog.text
 
 
+@pytest.mark.parametrize("written", ['{"folds": [', "[]", "{}"], ids=["cut off", "no object", "empty"])
+@pytest.mark.parametrize("name", [cross_validation.RECORD_NAME, "fold_0/ensemble.json"])
+def test_folds_with_a_damaged_record_are_judged_anew_and_change_nothing(
+    done: tuple[Path, dict[str, Any]],
+    pool: Pool,
+    tmp_path: Path,
+    name: str,
+    written: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = Path(shutil.copytree(done[0], tmp_path / "models"))
+    record = output / name
+    whole, shipped = storage.read_json(record), storage.read_json(output / "final" / "ensemble.json")
+    record.write_text(written)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    _run(pool, output, dataclasses.replace(CONFIG, cross_validate=2)).run()
+    assert storage.read_json(record).keys() == whole.keys()
+    assert storage.read_json(output / "final" / "ensemble.json") == shipped
+
+
 def test_a_table_of_an_earlier_version_that_is_whole_is_taken(
     done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
 ) -> None:

@@ -173,7 +173,7 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
         comparisons.read(tmp_path / "index.html")
     broken = write_report(tmp_path / "b", here)
     (broken / "metrics.json").write_text("{}")
-    with pytest.raises(UserError, match="Make it again with test_ensemble"):
+    with pytest.raises(UserError, match="make it again with test_ensemble"):
         comparisons.read(broken)
     twice = write_report(tmp_path / "t", pd.concat([here, here]).assign(set="val"), set="val")
     with pytest.raises(UserError, match="a clip twice"):
@@ -182,7 +182,7 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
     with pytest.raises(UserError, match="no clip of the set 'val'"):
         comparisons.read(other)
     no_number = write_report(tmp_path / "n", here.assign(p_violent="high"))
-    with pytest.raises(UserError, match="Make it again with test_ensemble"):
+    with pytest.raises(UserError, match="make it again with test_ensemble"):
         comparisons.read(no_number)
 
 
@@ -199,7 +199,7 @@ def test_a_report_that_was_cut_off_or_changed_is_not_compared_with(
     tmp_path: Path, written: dict[str, float], said: str
 ) -> None:
     report = write_report(tmp_path / "r", predictions_frame(), **written)
-    with pytest.raises(UserError, match=f"{said}.*Make it again with test_ensemble"):
+    with pytest.raises(UserError, match=f"{said}.*make it again with test_ensemble"):
         comparisons.read(report)
     whole = predictions_frame()
     whole.loc[3, "p_violent"] = np.nan

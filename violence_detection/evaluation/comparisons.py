@@ -79,22 +79,27 @@ def read(path: Path) -> EarlierReport:
                 f"--compare: there is no {name} in {folder}. Give a report that is whole, or make it again with "
                 "test_ensemble.py"
             )
+    file = folder / _METRICS_NAME
     try:
-        record = storage.read_json(folder / _METRICS_NAME)
-        predictions = _of_its_own_set(folder / _PREDICTIONS_NAME, record)
+        record = storage.read_json(file)
         threshold, command = float(record["threshold"]), str(record.get("command", ""))
         if not 0 <= threshold <= 1:
             raise ValueError(f"the threshold is {threshold}")
+        file = folder / _PREDICTIONS_NAME
+        predictions = _of_its_own_set(file, record)
         damage = _damage(predictions, record)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(
-            f"--compare: {folder} cannot be used ({e!r}). Make it again with test_ensemble.py"
-        ) from e
+        raise _damaged(file, str(e) if isinstance(e, UserError) else repr(e)) from e
     if damage:
-        raise UserError(
-            f"--compare: {folder / _PREDICTIONS_NAME} has {damage}. Make it again with test_ensemble.py"
-        )
+        raise _damaged(file, f"it has {damage}")
     return EarlierReport(path, predictions.dropna(), threshold, command)
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(
+        f"--compare: {path} cannot be used ({why}). Copy it again from where it was made, or make it again with "
+        "test_ensemble.py"
+    )
 
 
 def _folder(path: Path) -> Path:

@@ -175,7 +175,4 @@ def _made(model: TrainedModel) -> Made:
 
 
 def _no_record(path: Path) -> UserError:
-    return UserError(
-        f"{path} is no record of --leave-one-dataset-out. Remove it, or make it again with the command that "
-        "trained the model"
-    )
+    return run_folder.damaged(path, "it is no record of --leave-one-dataset-out")
