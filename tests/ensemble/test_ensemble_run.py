@@ -508,6 +508,21 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
     assert again["temperature"] == done[1]["temperature"]
 
 
+@pytest.mark.parametrize(("n_hard", "is_said"), [(60, True), (40, True), (6, False)])
+def test_a_share_of_hard_clips_that_changes_nothing_is_said(
+    pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_hard: int, is_said: bool
+) -> None:
+    fold = _run(CONFIG, pool, tmp_path).official
+    labels = dict(zip(pool.frame.clip_id, pool.frame.label, strict=True))
+    oof = pd.DataFrame({"clip_id": fold.train, "label": [labels[clip_id] for clip_id in fold.train]})
+    right = (oof.label == "fight").astype(float)
+    oof["p_violent"] = right.where(oof.index >= n_hard, 1 - right)
+    repeated, hard_clips = hard._with_hard_clips(dataclasses.replace(CONFIG, hard_share=0.5), fold, oof)
+    assert hard_clips == n_hard
+    assert (len(repeated.train) == len(fold.train)) is is_said
+    assert ("--hard-share 0.5 changes nothing" in caplog.text) is is_said
+
+
 @pytest.mark.parametrize("written", ['{"folds": [', "[]", "{}"], ids=["cut off", "no object", "empty"])
 def test_a_damaged_record_of_folds_names_what_makes_it_again(
     pool: Pool, tmp_path: Path, written: str
