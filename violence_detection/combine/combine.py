@@ -109,7 +109,7 @@ def _combine(
     if cut.left_over:
         cutting.remove(cut.left_over)
     _write_tables(combined, dropped, failures, left_out, cut_short)
-    _write_excluded(combined, listed, excluded)
+    _write_excluded(combined, listed, excluded, rows)
     files = outcome.of_files(found, cut, scans, rows, dropped, excluded, config.data_root)
     summary = outcome.summarised(rows, dropped, unique, failures, found, cut, cut_short, files, combined)
     result = CombineResult({**summary, "excluded_by_list": len(excluded)}, failures)
@@ -164,16 +164,24 @@ def _copies(
 
 
 def _write_excluded(
-    combined: Path, listed: ExclusionList | None, excluded: Sequence[Mapping[str, Any]]
+    combined: Path,
+    listed: ExclusionList | None,
+    excluded: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Name what the list took out; where it is gone, say that what an earlier one took out is in again."""
+    """Name what the list took out; without a list, say what an earlier one took out and is in again."""
     path = combined / exclusions.FILE_NAME
     if listed:
         storage.write_csv(path, exclusions.COLUMNS, excluded)
     elif path.is_file():
-        log.warning(
-            "%s names clips that an earlier run left out with --exclude; without it they are in again", path
-        )
+        there = {r["clip_id"] for r in rows}
+        again = [r["source_path"] or "" for r in storage.read_csv(path) if r.get("clip_id") in there]
+        if again:
+            log.warning(
+                "%d clips that an earlier run left out with --exclude are in again, as no list is given: %s",
+                len(again),
+                exclusions.some_of(again),
+            )
         path.unlink()
 
 
