@@ -258,7 +258,13 @@ def _done_before(combined: Path, data_root: Path, inputs: str) -> CombineResult 
     record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
     if not all(path.is_file() for path in (record_path, manifest_path, combined / manifest.BY_TIME_NAME)):
         return None
-    record = storage.read_json(record_path)
+    try:
+        record = storage.read_json(record_path)
+        if not isinstance(record, dict):
+            raise ValueError(f"{record_path} is no record")
+    except ValueError as e:
+        log.warning("%s. It is made again", str(e).partition(". ")[0])
+        return None
     if record.get("inputs") != inputs or record[manifest.SHA256_KEY] != storage.sha256_file(manifest_path):
         return None
     if record.get("put_off") or any(
