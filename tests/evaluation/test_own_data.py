@@ -18,7 +18,7 @@ import tensorflow as tf
 from violence_detection.combine import combine, manifest, val_ledger
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
-from violence_detection.evaluation import evaluate, metrics, own_data
+from violence_detection.evaluation import clip_set, evaluate, metrics, own_data
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import report
@@ -309,6 +309,15 @@ def test_names_that_mean_nothing_end_with_the_command(root: Path, tmp_path: Path
         root, tmp_path / "report", data=tmp_path / "x", labels=("fight=violence", "nonfight=calm")
     )
     assert scored.n == 2
+
+
+@pytest.mark.parametrize(
+    "first", ["clip_id,path", "\ufeffclip_id,path", '"clip_id","path"', '\ufeff"clip_id";"path"']
+)
+def test_a_manifest_that_a_spreadsheet_has_saved_is_known_as_one(tmp_path: Path, first: str) -> None:
+    """Otherwise a look at its val would not be noted."""
+    (tmp_path / "manifest.csv").write_text(first + "\n", encoding="utf-8")
+    assert clip_set.has_manifest(tmp_path)
 
 
 def test_which_data_is_ones_own(tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> dict[str, i
     names = {}
     for cells in reader:
         row = edited_tables.by_column(columns, cells)
+        if surplus := edited_tables.surplus(columns, cells):
+            raise UserError(f"--exclude {path}:{reader.line_num}: {surplus}")
         if not any(row.values()):
             continue
         # Where there is no column for marks, each line counts.
