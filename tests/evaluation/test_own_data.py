@@ -264,6 +264,22 @@ def test_rows_of_a_csv_file_are_cut_and_those_called_train_left_out(root: Path, 
     assert not (root / "windows").exists()  # those belong to step 2
 
 
+def test_what_one_list_gives_does_not_replace_what_another_of_its_name_gives(tmp_path: Path) -> None:
+    """Two evaluations may be at work at once, and have videos and sets of one name."""
+    config = EvaluationConfig(data_root=tmp_path, workers=1)
+    made: list[dict[Path, bytes]] = []
+    for seed, folder in ((700, tmp_path / "a"), (701, tmp_path / "b")):
+        small_videos.write(folder / "long.avi", seed, n_frames=120)
+        (folder / "list.csv").write_text(
+            "path,label,start_s,end_s\nlong.avi,fight,1,3\nlong.avi,nonfight,6,8\n"
+        )
+        sets, _ = own_data.sets(EvaluationConfig(data_root=tmp_path, own=(f"mine={folder / 'list.csv'}",)))
+        clips = own_data.read(config, sets, 5.0)
+        made.append({tmp_path / path: (tmp_path / path).read_bytes() for path in clips.rows.path})
+    assert [len(files) for files in made] == [2, 2]
+    assert {path: path.read_bytes() for path in made[0]} == made[0]
+
+
 def test_an_unreadable_clip_is_named_and_lowers_the_coverage(root: Path, new: Path, tmp_path: Path) -> None:
     (new / "nonfight/cam1/same.avi").write_bytes(b"no video")
     scored = measure(root, tmp_path / "report", data=new)

@@ -72,10 +72,10 @@ def _combine(
     find.report(found, config, cut_config)
     find.require_both_classes(_possible(found), found)
     find.require_listed(found)
-    cut = cutting.CutResult()
+    cut = cutting.cut(found, cut_config, config.data_root, config.workers)
     if any(dataset.needs_cutting for dataset in found.datasets):
-        cut = cutting.cut(found, cut_config, config.data_root, config.workers)
         find.report_windows(cut)
+    cut.say_unused(config.data_root)
     clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
     find.require_both_classes(Counter(c.label for c in clips.values()), found)
     left_out = _left_out(found, config.data_root) + cut.left_out
