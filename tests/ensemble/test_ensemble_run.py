@@ -31,7 +31,7 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import elsewhere, temperature, training_overlap
+from violence_detection.evaluation import elsewhere, held_out_table, temperature, training_overlap
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import (
@@ -97,6 +97,8 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     kept = storage.read_json(tmp_path / "leave_one_dataset_out.json")
     assert len(kept.pop("jobs")) == 2
     made_with = kept.pop("made_with")
+    for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
+        assert sha256 == storage.sha256_file(tmp_path / folder / "leave_one_out_predictions.csv")
     assert figures == kept
     assert [d["accuracy"] for d in figures["datasets"]] == sorted(d["accuracy"] for d in figures["datasets"])
     first = figures["seeds"][0]
