@@ -132,8 +132,12 @@ class EnsembleRun:
     def _written_up(self) -> dict[str, Any]:
         """Write the cards, and ship what is to be shipped."""
         for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
-            if (folder / run_folder.ENSEMBLE_NAME).is_file():
+            if not (folder / run_folder.ENSEMBLE_NAME).is_file():
+                continue
+            try:
                 model_card.write_trained(folder)
+            except UserError as e:  # of an ensemble of before, which must not cost what this run has made
+                log.warning("%s has no new card: %s", folder, e)
         if not self.config.ship:
             return {}
         clips = self._some_clips()
