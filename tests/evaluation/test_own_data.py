@@ -16,7 +16,9 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.combine import combine, manifest, val_ledger
-from violence_detection.combine.config import CombineConfig
+from violence_detection.combine.config import CombineConfig, CutConfig
+from violence_detection.combine.cut import cutting
+from violence_detection.combine.cut.cutting import CutResult
 from violence_detection.errors import UserError
 from violence_detection.evaluation import clip_set, evaluate, metrics, own_data
 from violence_detection.evaluation.config import EvaluationConfig
@@ -24,6 +26,8 @@ from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import report
 from violence_detection.evaluation.training_overlap import Comparison
 from violence_detection.features.config import ExtractConfig
+from violence_detection.find.inventory import Inventory
+from violence_detection.system import locks
 from violence_detection.training import heads, trained_clips, trainer, training_data
 
 CLASSES = ("fight", "nonfight")
@@ -278,6 +282,26 @@ def test_what_one_list_gives_does_not_replace_what_another_of_its_name_gives(tmp
         made.append({tmp_path / path: (tmp_path / path).read_bytes() for path in clips.rows.path})
     assert [len(files) for files in made] == [2, 2]
     assert {path: path.read_bytes() for path in made[0]} == made[0]
+
+
+def test_two_evaluations_of_one_list_cut_it_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one was just writing was left over to the other, which removed it."""
+    small_videos.write(tmp_path / "long.avi", 700, n_frames=120)
+    (tmp_path / "list.csv").write_text("path,label,start_s,end_s\nlong.avi,fight,1,3\n")
+    cut, alone = cutting.cut, []
+
+    def watched(found: Inventory, config: CutConfig, place: Path, workers: int) -> CutResult:
+        with pytest.raises(locks.LockTaken), locks.locked(place / own_data._LOCK_NAME, wait=False):
+            pass
+        alone.append(place)
+        return cut(found, config, place, workers)
+
+    monkeypatch.setattr(cutting, "cut", watched)
+    config = EvaluationConfig(data_root=tmp_path, own=(f"mine={tmp_path / 'list.csv'}",), workers=1)
+    assert len(own_data.read(config, own_data.sets(config)[0], 5.0).rows) == 1
+    assert len(alone) == 1
 
 
 def test_an_unreadable_clip_is_named_and_lowers_the_coverage(root: Path, new: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shlex
@@ -23,7 +24,7 @@ from violence_detection.evaluation.clip_set import ClipSet
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.find import inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
-from violence_detection.system import settings, storage
+from violence_detection.system import locks, settings, storage
 from violence_detection.system.settings import as_flags
 from violence_detection.video.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL, VideoSearch
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Below the folder with the features: what is cut out of own videos to be judged, and what looking at clips has found.
 FOLDER = "own_clips"
+#: Held while clips of a list are cut.
+_LOCK_NAME = ".cut.lock"
 
 
 def named(config: EvaluationConfig) -> tuple[str, ...]:
@@ -126,8 +129,11 @@ def read(
     for warning in found.warnings:
         log.warning("%s", warning)
     place = root / FOLDER / _cut_below(sets)
-    cut = cutting.cut(found, CutConfig(window_s=window_s), place, config.workers)
-    cutting.remove(cut.left_over)
+    with contextlib.ExitStack() as held:
+        if any(d.needs_cutting for d in found.datasets):  # what another run is writing there is not left over
+            held.enter_context(locks.locked(place / _LOCK_NAME))
+        cut = cutting.cut(found, CutConfig(window_s=window_s), place, config.workers)
+        cutting.remove(cut.left_over)
     cut.say_unused(place)
     before = root / FOLDER / WINDOWS_FOLDER
     if cut.clips and (before / WINDOWS_JOURNAL).is_file():
