@@ -41,11 +41,12 @@ from sklearn.svm import SVC
 
 from violence_detection import cli
 from violence_detection.ensemble.cross_validation import LEFT_OUT_PREDICTIONS_NAME
+from violence_detection.evaluation import held_out_table
 from violence_detection.models import adapted_head, averaging
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
 from violence_detection.system.console import log
-from violence_detection.training import kernel_fit
+from violence_detection.training import kernel_fit, run_folder
 
 SHARES, QUIET_SHARES = (0.02, 0.2, 0.5, 0.8), (0.0, 0.02, 0.05)
 KERNEL, NETWORK = "kernel", "i3d_tuned"
@@ -180,7 +181,10 @@ class Place:
 
 def read_places(probe: Probe, run: Path) -> list[Place]:
     """The left-out sets of a run (its folder of a seed), with features of the probe."""
-    stored = pd.read_csv(run / LEFT_OUT_PREDICTIONS_NAME).set_index("clip_id")
+    table, figures = run / LEFT_OUT_PREDICTIONS_NAME, run.parent / run_folder.LEFT_OUT_NAME
+    if figures.is_file():
+        held_out_table.check_left_out(table, run_folder.read_object(figures))
+    stored = pd.read_csv(table).set_index("clip_id")
     rows = probe.samples.rows
     own = stored.loc[rows.clip_id]
     said = averaging.logit(own.p_violent.to_numpy(float))

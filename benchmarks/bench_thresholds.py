@@ -27,7 +27,7 @@ import pandas as pd
 from violence_detection import cli
 from violence_detection.ensemble import cross_validation, earlier_folds
 from violence_detection.errors import UserError
-from violence_detection.evaluation import calibrate, elsewhere, metrics
+from violence_detection.evaluation import calibrate, elsewhere, held_out_table, metrics
 from violence_detection.evaluation import calibration as errors
 from violence_detection.models import averaging, calibration, model_files, shipped
 from violence_detection.models.averaging import Averaging, EarlyExit
@@ -44,8 +44,11 @@ def main() -> int:
     p.add_argument("--seed", type=int, default=0, help="of the left-out models, and of the draws of clips")
     args = cli.parse(p)
     folder = args.models / f"seed_{args.seed}"
-    rows = earlier_folds.read_predictions(folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME)
-    averaged = _averaged(run_folder.read_object(args.models / elsewhere.LEFT_OUT_NAME))
+    table = folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME
+    record = run_folder.read_object(args.models / elsewhere.LEFT_OUT_NAME)
+    held_out_table.check_left_out(table, record)
+    rows = earlier_folds.read_predictions(table)
+    averaged = _averaged(record)
     names = [f"without_{name}" for name in sorted(set(rows.dataset))]
     by_all = earlier_folds.by_all_members(folder, names, rows, averaged)
     by_folds = _of_folds(shipped.find(args.folds), averaged) if args.folds else None

@@ -563,3 +563,18 @@ def test_real_clips_keep_every_rule_for_twenty_seeds(real_clips: Path, tmp_path:
             kept = [f"raw/hockey_fights/data/no{n}_xvid.avi" in clips.index for n in (a, b)]
             assert sum(kept) <= 1
     assert (manifest.read(tmp_path / "combined_all").sha256.value_counts() == 1).all()
+
+
+@pytest.mark.parametrize("written", ['{"config": {', "[]", ""], ids=["cut off", "no record", "empty"])
+def test_a_damaged_record_is_made_again(
+    done: Path, tmp_path: Path, written: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Path(shutil.copytree(done, tmp_path / "root"))
+    record = root / "combined_all" / combine.RECORD_NAME
+    whole, before = storage.read_json(record), manifest_bytes(root)
+    record.write_text(written)
+    combine.run(CombineConfig(data_root=root, workers=2))
+    assert storage.read_json(record).keys() == whole.keys()
+    assert manifest_bytes(root) == before
+    assert f"{record} is" in caplog.text
+    assert "It is made again" in caplog.text

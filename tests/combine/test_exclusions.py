@@ -141,7 +141,11 @@ def test_without_the_list_the_clips_come_back_and_that_is_said(
     run(root, f"{before.index[0]}\n", "list.txt")
     combine.run(CombineConfig(data_root=root, workers=1))
     pd.testing.assert_frame_equal(frame(root), before)
-    assert "in again" in caplog.text
+    (said,) = [record.getMessage() for record in caplog.records if "in again" in record.getMessage()]
+    assert said == (
+        "1 clips that an earlier run left out with --exclude are in again, as no list is given: "
+        + before.index[0]
+    )
     assert not (root / "combined_all" / exclusions.FILE_NAME).exists()
 
 
@@ -173,3 +177,14 @@ def test_a_list_that_cannot_be_meant_changes_nothing(root: Path, text: str, said
 def test_a_list_that_is_not_there_is_an_error_before_any_work(root: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         combine.run(CombineConfig(data_root=root, exclude=root / "gone.csv"))
+
+
+def test_a_line_with_more_cells_than_columns_is_refused_not_read_askew(tmp_path: Path) -> None:
+    """A decimal comma would put what stands before a mark into the column of marks."""
+    path = tmp_path / "list.csv"
+    path.write_text("clip_id,p_violent,confirmed,note\n" + "0" * 16 + ",0,1,,looked at\n")
+    with pytest.raises(UserError, match=r"list\.csv:2: 5 cells for 4 columns. Write numbers with a point"):
+        exclusions.read(path)
+    lines = ["clip_id;p_violent;confirmed;note;", "0" * 16 + ";0,1;x;looked at;", "1" * 16 + ";0,9;;"]
+    path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+    assert exclusions.read(path).names == {"0" * 16: 2}

@@ -171,3 +171,10 @@ def test_a_full_disk_leaves_the_manifest_that_stood(root: Path, monkeypatch: pyt
         combine.run(CombineConfig(data_root=root, seed=3, link="copy"))
     assert (root / "combined_all" / manifest.FILE_NAME).read_bytes() == before
     assert all((root / "combined_all" / row["path"]).is_file() for row in rows(root))
+
+
+def test_a_manifest_that_a_spreadsheet_has_saved_tells_whose_the_folder_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    columns = ",".join(f'"{name}"' for name in manifest.COLUMNS)
+    (tmp_path / manifest.FILE_NAME).write_text(f"\ufeff{columns}\r\n", encoding="utf-8")
+    links.check_ours(tmp_path, ())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import subprocess
@@ -295,6 +296,37 @@ def test_a_row_moved_is_cut_anew_and_a_line_above_it_changes_nothing(
     assert "1 known, 1 to cut" in caplog.text
     assert len(list((root / "windows").rglob("*.mp4"))) == 2
     assert frames(result) == [("fight", 16, 39), ("fight", 24, 39)]
+
+
+def test_windows_of_videos_that_are_no_longer_listed_are_named_stay_and_are_not_used(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    numbered(root / "other.mp4")
+    for seed, label in ((901, "fight"), (902, "nonfight")):
+        small_videos.write(root / "whole" / label / "1.avi", seed)
+    (root / "raw").mkdir()
+    table, whole = root / "long.csv", f"whole={root}/whole"
+
+    def used(*own: str) -> tuple[set[str], list[str]]:
+        caplog.clear()
+        combine.run(CombineConfig(data_root=root, own=own, caches=False, workers=1))
+        listed = csv.DictReader((root / "windows" / cutting.TABLE_NAME).read_text().splitlines())
+        clips = manifest.read(root / "combined_all").source_path
+        return {p for p in clips if p.startswith("windows/")}, [row["path"] for row in listed]
+
+    table.write_text("path,label,start_s,end_s\nvideo.mp4,fight,1,4\nother.mp4,fight,2,5\n")
+    both = [f"windows/mine/{name}.mp4" for name in ("other__2000-5000", "video__1000-4000")]
+    clips, listed = used(f"mine={table}", whole)
+    assert clips <= set(both)
+    assert sorted(listed) == both
+    assert "not used" not in caplog.text
+    table.write_text("path,label,start_s,end_s\nvideo.mp4,fight,1,4\n")
+    assert used(f"mine={table}", whole) == ({both[1]}, [both[1]])
+    assert f"1 clips in {root / 'windows'} are of videos that are no longer listed" in caplog.text
+    assert "not used: mine/other__2000-5000.mp4. windows.csv there names those that are used" in caplog.text
+    assert used(whole) == (set(), [])
+    assert "not used: mine/other__2000-5000.mp4, mine/video__1000-4000.mp4." in caplog.text
+    assert all((root / path).is_file() for path in both)
 
 
 def test_windows_of_before_that_are_longer_than_asked_for_are_cut_anew(root: Path) -> None:

@@ -17,6 +17,7 @@ import small_videos
 from violence_detection.combine import combine, manifest, val_ledger
 from violence_detection.combine.config import CombineConfig
 from violence_detection.combine.val_ledger import Look
+from violence_detection.errors import UserError
 from violence_detection.system import storage
 
 LOOK = Look(
@@ -152,3 +153,9 @@ def test_combining_anew_keeps_the_ledger(tmp_path: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     combine.run(config)
     assert val_ledger.read(combined).other == 1, "a folder with nothing but the ledger is ours"
+
+
+def test_a_manifest_with_other_columns_is_named(tmp_path: Path) -> None:
+    (tmp_path / "manifest.csv").write_text("clip_id;split\na;val\n")
+    with pytest.raises(UserError, match=r"manifest\.csv lacks the column 'split'.*combine_all_datasets\.py"):
+        val_ledger.val_of(tmp_path)

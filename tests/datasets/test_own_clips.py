@@ -385,3 +385,25 @@ def test_reading_needs_nothing_heavy(tmp_path: Path) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"cv2", "pandas", "numpy"} & set(loaded)
+
+
+def test_a_table_as_a_european_spreadsheet_saves_it_is_read_or_refused_by_row(tmp_path: Path) -> None:
+    """Semicolons, a byte order mark, CRLF; a decimal comma is never taken for something else."""
+    touch(tmp_path, "a.mp4", "b.mp4")
+    lines = ["path;label;start_s;end_s;;", "a.mp4;fight;0,5;3,25;;", "b.mp4;nonfight;1;3;;", ";;;;;"]
+    (tmp_path / "clips.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode("utf-8-sig"))
+    (found,) = read(f"mine={tmp_path / 'clips.csv'}")
+    assert labels_of(found) == {"b.mp4": "nonfight"}
+    assert list(reasons(found)) == [2]
+    assert "'0,5' is no number of seconds. Write it as 12.5" in reasons(found)[2]
+
+
+def test_a_row_with_more_cells_than_columns_is_refused_not_read_askew(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    rows = ["a.mp4,fight,0,5,3,25,yard", "b.mp4,nonfight,1,3,door,", "a.mp4,fight,7,9,on 1, 2"]
+    (found,) = read(table(tmp_path, *rows, header="path,label,start_s,end_s,source"))
+    assert labels_of(found) == {"b.mp4": "nonfight"}
+    assert list(reasons(found)) == [2, 4]
+    assert "7 cells for 5 columns. Write numbers with a point, as 12.5" in reasons(found)[2]
+    assert found.unknown == {}
+    assert found.holds(tmp_path / "a.mp4"), "no other set takes it"

@@ -31,7 +31,7 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import elsewhere, temperature, training_overlap
+from violence_detection.evaluation import elsewhere, held_out_table, temperature, training_overlap
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import (
@@ -97,6 +97,8 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     kept = storage.read_json(tmp_path / "leave_one_dataset_out.json")
     assert len(kept.pop("jobs")) == 2
     made_with = kept.pop("made_with")
+    for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
+        assert sha256 == storage.sha256_file(tmp_path / folder / "leave_one_out_predictions.csv")
     assert figures == kept
     assert [d["accuracy"] for d in figures["datasets"]] == sorted(d["accuracy"] for d in figures["datasets"])
     first = figures["seeds"][0]
@@ -506,6 +508,35 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
     again = _run(CONFIG, pool, tmp_path).run()
     assert table.read_bytes() == b"".join(lines)
     assert again["temperature"] == done[1]["temperature"]
+
+
+@pytest.mark.parametrize(("n_hard", "is_said"), [(60, True), (40, True), (6, False)])
+def test_a_share_of_hard_clips_that_changes_nothing_is_said(
+    pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_hard: int, is_said: bool
+) -> None:
+    fold = _run(CONFIG, pool, tmp_path).official
+    labels = dict(zip(pool.frame.clip_id, pool.frame.label, strict=True))
+    oof = pd.DataFrame({"clip_id": fold.train, "label": [labels[clip_id] for clip_id in fold.train]})
+    right = (oof.label == "fight").astype(float)
+    oof["p_violent"] = right.where(oof.index >= n_hard, 1 - right)
+    repeated, hard_clips = hard._with_hard_clips(dataclasses.replace(CONFIG, hard_share=0.5), fold, oof)
+    assert hard_clips == n_hard
+    assert (len(repeated.train) == len(fold.train)) is is_said
+    assert ("--hard-share 0.5 changes nothing" in caplog.text) is is_said
+
+
+@pytest.mark.parametrize("written", ['{"folds": [', "[]", "{}"], ids=["cut off", "no object", "empty"])
+def test_a_damaged_record_of_folds_names_what_makes_it_again(
+    pool: Pool, tmp_path: Path, written: str
+) -> None:
+    (tmp_path / cross_validation.RECORD_NAME).write_text(written)
+    calibrating = dataclasses.replace(CONFIG, cross_validate=0, fine_tune_hard=False)
+    for config in (calibrating, dataclasses.replace(calibrating, final=True, show_val=False)):
+        said = r"cross_validation\.json cannot be used.*--cross-validate K.*--overwrite has no part in it"
+        with pytest.raises(UserError, match=said):
+            _run(config, pool, tmp_path).run()
+        with pytest.raises(UserError, match=said):
+            dataclasses.replace(_run(config, pool, tmp_path), overwrite=True).run()
 
 
 def test_clips_that_are_drawn_more_often_are_counted_once(pool: Pool, tmp_path: Path) -> None:

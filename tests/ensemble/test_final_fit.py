@@ -372,6 +372,36 @@ def test_a_damaged_table_of_predictions_is_made_again_and_changes_nothing(
     assert "The folds are judged anew" in caplog.text
 
 
+@pytest.mark.parametrize("written", ['{"folds": [', "[]", "{}"], ids=["cut off", "no object", "empty"])
+@pytest.mark.parametrize("name", [cross_validation.RECORD_NAME, "fold_0/ensemble.json"])
+def test_folds_with_a_damaged_record_are_judged_anew_and_change_nothing(
+    done: tuple[Path, dict[str, Any]],
+    pool: Pool,
+    tmp_path: Path,
+    name: str,
+    written: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = Path(shutil.copytree(done[0], tmp_path / "models"))
+    record = output / name
+    whole, shipped = storage.read_json(record), storage.read_json(output / "final" / "ensemble.json")
+    record.write_text(written)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    _run(pool, output, dataclasses.replace(CONFIG, cross_validate=2)).run()
+    assert storage.read_json(record).keys() == whole.keys()
+    assert storage.read_json(output / "final" / "ensemble.json") == shipped
+
+
+def test_a_damaged_ensemble_of_before_beside_the_fit_costs_its_card_alone(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = Path(shutil.copytree(done[0], tmp_path / "models"))
+    (output / "ensemble.json").write_text("[]")
+    assert _run(pool, output).run()["cv_accuracy"] == done[1]["cv_accuracy"]
+    assert f"{output} has no new card: {output / 'ensemble.json'} cannot be used" in caplog.text
+    assert (output / "final" / model_card.CARD_NAME).is_file()
+
+
 def test_a_table_of_an_earlier_version_that_is_whole_is_taken(
     done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import bench_thresholds
 from violence_detection.ensemble import cross_validation
 from violence_detection.errors import UserError
-from violence_detection.evaluation import elsewhere
+from violence_detection.evaluation import elsewhere, held_out_table
 from violence_detection.models import averaging
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.models.calibration import Calibration
@@ -94,6 +94,13 @@ def test_a_set_is_judged_by_what_the_others_and_by_what_folds_have_chosen(
     (tmp_path / "seed_0").mkdir()
     rows = _predictions(surer=2.0)
     rows.to_csv(tmp_path / "seed_0" / cross_validation.LEFT_OUT_PREDICTIONS_NAME, index=False)
+    storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, {"datasets": []})
+    other = {"datasets": [], held_out_table.SHA256_KEY: {"seed_0": "0" * 64}}
+    storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, other)
+    with pytest.raises(
+        UserError, match=r"leave_one_out_predictions\.csv is not as it was written.*Make it again"
+    ):
+        _run(tmp_path, monkeypatch, capsys)
     storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, {"datasets": []})
     folds = _of_folds(tmp_path / "of_folds")
     found = _run(tmp_path, monkeypatch, capsys, "--folds", str(folds))

@@ -242,5 +242,5 @@ def test_a_strangers_record_that_is_no_calibration_is_refused(
         (tmp_path / name).write_bytes((trained / name).read_bytes())
     record = storage.read_json(tmp_path / "config.json")
     storage.write_json(tmp_path / "config.json", {**record, "calibration": stored})
-    with pytest.raises(UserError, match=r"config\.json: calibration holds no temperature"):
+    with pytest.raises(UserError, match=r"config\.json cannot be used .calibration holds no temperature"):
         calibration.read(tmp_path)

@@ -58,6 +58,12 @@ def _run(members: int = 5, **changes: Any) -> RunRecords:
     return RunRecords(Path("models"), records, clips, 900, ("m0", "m1"), False, folds, "")
 
 
+def _coverage(fight: int, nonfight: int) -> dict[str, dict[str, int]]:
+    """Of 1,000 clips of each class so many judged."""
+    judged = {"fight": fight, "nonfight": nonfight}
+    return {name: {"n": 1000, "predicted": n} for name, n in judged.items()}
+
+
 LEFT_OUT = dataclasses.replace(_run(), cross_validation={**_run().cross_validation, "by_dataset": True})
 NO_FOLDS = dataclasses.replace(_run(), cross_validation={}, no_cross_validation="none")
 
@@ -65,7 +71,8 @@ NO_FOLDS = dataclasses.replace(_run(), cross_validation={}, no_cross_validation=
 def _facts(**changes: Any) -> Facts:
     base = Facts(
         run=_run(), manifest=_manifest(), manifest_sha256=SHA, is_val=True, generated=False, views=4, accuracy=0.95,
-        ci95=(0.94, 0.96), n=2000, overlap=NOTHING_SEEN, looks=Looks(2000), val_ledger=OTHERS,
+        ci95=(0.94, 0.96), n=2000, coverage=_coverage(1000, 1000), overlap=NOTHING_SEEN, looks=Looks(2000),
+        val_ledger=OTHERS,
     )  # fmt: skip
     facts = dataclasses.replace(base, **changes)
     return dataclasses.replace(facts, val_ledger=facts.looks.record()) if facts.looks else facts
@@ -74,6 +81,17 @@ def _facts(**changes: Any) -> Facts:
 def _box(name: str, **changes: Any) -> Box:
     (box,) = [box for box in checklist.fill(_facts(**changes)) if box.name == name]
     return box
+
+
+def test_a_class_of_which_no_clip_could_be_judged_leaves_the_accuracy_unknown() -> None:
+    box = _box("Accuracy", accuracy=1.0, ci95=(0.99, 1.0), n=1000, coverage=_coverage(0, 1000))
+    assert box.state == MISSING
+    assert "not known: no fight clip could be judged" in box.found
+    assert "1000 of 1000 fight clips could not be judged" in box.found
+    box = _box("Accuracy", coverage=_coverage(990, 997))
+    assert box.state == DONE
+    assert "10 of 1000 fight clips and 3 of 1000 nonfight clips could not be judged" in box.found
+    assert "judged" not in _box("Accuracy").found
 
 
 def test_a_run_that_is_all_the_roadmap_asks_for_is_done() -> None:

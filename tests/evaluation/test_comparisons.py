@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,23 @@ def test_several_reports_are_corrected_together(tmp_path: Path) -> None:
     assert rows[1]["accuracy"]["p_holm"] < 0.05
 
 
+def test_a_report_that_is_named_twice_counts_once_and_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = predictions_frame()
+    worse = write_report(tmp_path / "worse", here.assign(p_violent=here.p_poor))
+    other = write_report(tmp_path / "other", predictions_frame(seed=2))
+    (tmp_path / "link").symlink_to(worse)
+    shutil.copytree(worse, tmp_path / "copy")
+    again = (worse / "metrics.json", worse / "predictions.csv", tmp_path / "link", tmp_path / "copy")
+    reports = comparisons.read_all([worse, other, *again])
+    assert [report.path for report in reports] == [worse, other]
+    once = comparisons.with_earlier(here, 0.5, [comparisons.read(worse), comparisons.read(other)])
+    assert comparisons.with_earlier(here, 0.5, reports) == once
+    for path in again:
+        assert f"{path} is the same report as {worse} and counts once" in caplog.text
+
+
 def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None:
     here = predictions_frame()
     strangers = here.assign(clip_id=[f"x{i}" for i in range(len(here))])
@@ -155,7 +173,7 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
         comparisons.read(tmp_path / "index.html")
     broken = write_report(tmp_path / "b", here)
     (broken / "metrics.json").write_text("{}")
-    with pytest.raises(UserError, match="Make it again with test_ensemble"):
+    with pytest.raises(UserError, match="make it again with test_ensemble"):
         comparisons.read(broken)
     twice = write_report(tmp_path / "t", pd.concat([here, here]).assign(set="val"), set="val")
     with pytest.raises(UserError, match="a clip twice"):
@@ -164,7 +182,7 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
     with pytest.raises(UserError, match="no clip of the set 'val'"):
         comparisons.read(other)
     no_number = write_report(tmp_path / "n", here.assign(p_violent="high"))
-    with pytest.raises(UserError, match="Make it again with test_ensemble"):
+    with pytest.raises(UserError, match="make it again with test_ensemble"):
         comparisons.read(no_number)
 
 
@@ -181,7 +199,7 @@ def test_a_report_that_was_cut_off_or_changed_is_not_compared_with(
     tmp_path: Path, written: dict[str, float], said: str
 ) -> None:
     report = write_report(tmp_path / "r", predictions_frame(), **written)
-    with pytest.raises(UserError, match=f"{said}.*Make it again with test_ensemble"):
+    with pytest.raises(UserError, match=f"{said}.*make it again with test_ensemble"):
         comparisons.read(report)
     whole = predictions_frame()
     whole.loc[3, "p_violent"] = np.nan

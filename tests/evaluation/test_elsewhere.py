@@ -349,7 +349,10 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
     ]  # fmt: skip
     for odd in cases:
         storage.write_json(path, _left_out(root / "models", **odd))
-        with pytest.raises(UserError, match="is no record of --leave-one-dataset-out"):
+        with pytest.raises(
+            UserError,
+            match=r"leave_one_dataset_out\.json cannot be used .it is no record of .*make it again with",
+        ):
             elsewhere.left_out(tmp_path, model)
 
 

@@ -16,14 +16,18 @@ import synthetic
 import tensorflow as tf
 
 from violence_detection.combine import combine, manifest, val_ledger
-from violence_detection.combine.config import CombineConfig
+from violence_detection.combine.config import CombineConfig, CutConfig
+from violence_detection.combine.cut import cutting
+from violence_detection.combine.cut.cutting import CutResult
 from violence_detection.errors import UserError
-from violence_detection.evaluation import evaluate, metrics, own_data
+from violence_detection.evaluation import clip_set, evaluate, metrics, own_data
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import report
 from violence_detection.evaluation.training_overlap import Comparison
 from violence_detection.features.config import ExtractConfig
+from violence_detection.find.inventory import Inventory
+from violence_detection.system import locks
 from violence_detection.training import heads, trained_clips, trainer, training_data
 
 CLASSES = ("fight", "nonfight")
@@ -264,6 +268,42 @@ def test_rows_of_a_csv_file_are_cut_and_those_called_train_left_out(root: Path, 
     assert not (root / "windows").exists()  # those belong to step 2
 
 
+def test_what_one_list_gives_does_not_replace_what_another_of_its_name_gives(tmp_path: Path) -> None:
+    """Two evaluations may be at work at once, and have videos and sets of one name."""
+    config = EvaluationConfig(data_root=tmp_path, workers=1)
+    made: list[dict[Path, bytes]] = []
+    for seed, folder in ((700, tmp_path / "a"), (701, tmp_path / "b")):
+        small_videos.write(folder / "long.avi", seed, n_frames=120)
+        (folder / "list.csv").write_text(
+            "path,label,start_s,end_s\nlong.avi,fight,1,3\nlong.avi,nonfight,6,8\n"
+        )
+        sets, _ = own_data.sets(EvaluationConfig(data_root=tmp_path, own=(f"mine={folder / 'list.csv'}",)))
+        clips = own_data.read(config, sets, 5.0)
+        made.append({tmp_path / path: (tmp_path / path).read_bytes() for path in clips.rows.path})
+    assert [len(files) for files in made] == [2, 2]
+    assert {path: path.read_bytes() for path in made[0]} == made[0]
+
+
+def test_two_evaluations_of_one_list_cut_it_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one was just writing was left over to the other, which removed it."""
+    small_videos.write(tmp_path / "long.avi", 700, n_frames=120)
+    (tmp_path / "list.csv").write_text("path,label,start_s,end_s\nlong.avi,fight,1,3\n")
+    cut, alone = cutting.cut, []
+
+    def watched(found: Inventory, config: CutConfig, place: Path, workers: int) -> CutResult:
+        with pytest.raises(locks.LockTaken), locks.locked(place / own_data._LOCK_NAME, wait=False):
+            pass
+        alone.append(place)
+        return cut(found, config, place, workers)
+
+    monkeypatch.setattr(cutting, "cut", watched)
+    config = EvaluationConfig(data_root=tmp_path, own=(f"mine={tmp_path / 'list.csv'}",), workers=1)
+    assert len(own_data.read(config, own_data.sets(config)[0], 5.0).rows) == 1
+    assert len(alone) == 1
+
+
 def test_an_unreadable_clip_is_named_and_lowers_the_coverage(root: Path, new: Path, tmp_path: Path) -> None:
     (new / "nonfight/cam1/same.avi").write_bytes(b"no video")
     scored = measure(root, tmp_path / "report", data=new)
@@ -309,6 +349,15 @@ def test_names_that_mean_nothing_end_with_the_command(root: Path, tmp_path: Path
         root, tmp_path / "report", data=tmp_path / "x", labels=("fight=violence", "nonfight=calm")
     )
     assert scored.n == 2
+
+
+@pytest.mark.parametrize(
+    "first", ["clip_id,path", "\ufeffclip_id,path", '"clip_id","path"', '\ufeff"clip_id";"path"']
+)
+def test_a_manifest_that_a_spreadsheet_has_saved_is_known_as_one(tmp_path: Path, first: str) -> None:
+    """Otherwise a look at its val would not be noted."""
+    (tmp_path / "manifest.csv").write_text(first + "\n", encoding="utf-8")
+    assert clip_set.has_manifest(tmp_path)
 
 
 def test_which_data_is_ones_own(tmp_path: Path) -> None:

@@ -107,5 +107,5 @@ def test_a_closer_look_is_taken_or_not(tmp_path: Path, stored: object) -> None:
     storage.write_json(tmp_path / "ensemble.json", {"members": [], "closer_look": True})
     assert model_files.closer_look(tmp_path)
     storage.write_json(tmp_path / "ensemble.json", {"members": [], "closer_look": stored})
-    with pytest.raises(UserError, match=r"ensemble\.json: closer_look must be true or false"):
+    with pytest.raises(UserError, match=r"ensemble\.json cannot be used .closer_look must be true or false"):
         model_files.closer_look(tmp_path)

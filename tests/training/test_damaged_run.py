@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,14 @@ from violence_detection.ensemble import member_jobs
 from violence_detection.errors import UserError
 from violence_detection.models import trained_model
 from violence_detection.system import storage
-from violence_detection.training import checkpoint, damaged_run, given_weights, run_folder, trainer
+from violence_detection.training import (
+    checkpoint,
+    damaged_run,
+    given_weights,
+    run_folder,
+    saved_heads,
+    trainer,
+)
 from violence_detection.training.run_folder import Trained
 
 EPOCHS = 2
@@ -188,6 +196,30 @@ def test_a_start_that_came_with_its_weights_alone_is_gone_on_from(tmp_path: Path
     going_on = dataclasses.replace(job, folder=tmp_path / "further", start=start.model_path)
     (trained,) = member_jobs.run([going_on], strategy=strategy)
     assert member_jobs.finished(going_on) == trained
+
+
+def test_a_start_that_was_saved_again_with_the_same_weights_is_the_same_start(tmp_path: Path) -> None:
+    (_, job) = synthetic.jobs(tmp_path / "features", tmp_path / "models")
+    strategy = tf.distribute.get_strategy()
+    (start,) = member_jobs.run([job], strategy=strategy)
+    going_on = dataclasses.replace(job, folder=tmp_path / "further", start=start.model_path)
+    (trained,) = member_jobs.run([going_on], strategy=strategy)
+    later = dataclasses.replace(going_on)
+    with zipfile.ZipFile(start.model_path, "a") as archive:
+        archive.comment = b"saved at another time"
+    assert member_jobs.finished(later) == trained
+    record = going_on.folder / run_folder.CONFIG_NAME
+    storage.write_json(record, {**storage.read_json(record), run_folder.JOB_KEY: later.key_before})
+    assert later.key_before != later.key
+    assert member_jobs.finished(later) == trained, "as earlier versions noted it"
+    _unfinished(going_on.folder)
+    assert member_jobs.run([later], strategy=strategy)[0].folder == trained.folder, (
+        "begun by one, and gone on with"
+    )
+    other = trained_model.load_model(start.model_path)
+    other.set_weights([w + 1 for w in other.get_weights()])
+    saved_heads.save(other, start.model_path)
+    assert member_jobs.finished(dataclasses.replace(going_on)) is None
 
 
 def test_given_weights_whose_compressed_bytes_are_damaged_are_named(tmp_path: Path) -> None:

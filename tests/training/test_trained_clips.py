@@ -45,7 +45,7 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
     assert trained_clips.read(tmp_path) is None
     for text in ("", "clip_id,role\n1,train\n", "\x00\x01"):
         (tmp_path / "trained_on.csv").write_text(text)
-        with pytest.raises(UserError, match=r"trained_on\.csv is no table"):
+        with pytest.raises(UserError, match=r"trained_on\.csv cannot be used .it is no table"):
             trained_clips.read(tmp_path)
 
 
@@ -57,7 +57,9 @@ def test_a_table_that_lacks_clips_of_its_run_is_no_table(tmp_path: Path) -> None
     assert table is not None
     assert len(table) == 3
     (tmp_path / "trained_on.csv").write_text((tmp_path / "trained_on.csv").read_text().rpartition("3,")[0])
-    with pytest.raises(UserError, match=r"trained_on\.csv is no table .* \(it has 2 of 3 clips\)"):
+    with pytest.raises(
+        UserError, match=r"trained_on\.csv cannot be used .it is no table .*: it has 2 of 3 clips"
+    ):
         trained_clips.read(tmp_path)
     assert not trained_clips.has_table(tmp_path)
 

@@ -72,10 +72,10 @@ def _combine(
     find.report(found, config, cut_config)
     find.require_both_classes(_possible(found), found)
     find.require_listed(found)
-    cut = cutting.CutResult()
+    cut = cutting.cut(found, cut_config, config.data_root, config.workers)
     if any(dataset.needs_cutting for dataset in found.datasets):
-        cut = cutting.cut(found, cut_config, config.data_root, config.workers)
         find.report_windows(cut)
+    cut.say_unused(config.data_root)
     clips = {source_path(clip.path, config.data_root): clip for clip in [*found.clips, *cut.clips]}
     find.require_both_classes(Counter(c.label for c in clips.values()), found)
     left_out = _left_out(found, config.data_root) + cut.left_out
@@ -109,7 +109,7 @@ def _combine(
     if cut.left_over:
         cutting.remove(cut.left_over)
     _write_tables(combined, dropped, failures, left_out, cut_short)
-    _write_excluded(combined, listed, excluded)
+    _write_excluded(combined, listed, excluded, rows)
     files = outcome.of_files(found, cut, scans, rows, dropped, excluded, config.data_root)
     summary = outcome.summarised(rows, dropped, unique, failures, found, cut, cut_short, files, combined)
     result = CombineResult({**summary, "excluded_by_list": len(excluded)}, failures)
@@ -164,16 +164,24 @@ def _copies(
 
 
 def _write_excluded(
-    combined: Path, listed: ExclusionList | None, excluded: Sequence[Mapping[str, Any]]
+    combined: Path,
+    listed: ExclusionList | None,
+    excluded: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Name what the list took out; where it is gone, say that what an earlier one took out is in again."""
+    """Name what the list took out; without a list, say what an earlier one took out and is in again."""
     path = combined / exclusions.FILE_NAME
     if listed:
         storage.write_csv(path, exclusions.COLUMNS, excluded)
     elif path.is_file():
-        log.warning(
-            "%s names clips that an earlier run left out with --exclude; without it they are in again", path
-        )
+        there = {r["clip_id"] for r in rows}
+        again = [r["source_path"] or "" for r in storage.read_csv(path) if r.get("clip_id") in there]
+        if again:
+            log.warning(
+                "%d clips that an earlier run left out with --exclude are in again, as no list is given: %s",
+                len(again),
+                exclusions.some_of(again),
+            )
         path.unlink()
 
 
@@ -250,7 +258,13 @@ def _done_before(combined: Path, data_root: Path, inputs: str) -> CombineResult 
     record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
     if not all(path.is_file() for path in (record_path, manifest_path, combined / manifest.BY_TIME_NAME)):
         return None
-    record = storage.read_json(record_path)
+    try:
+        record = storage.read_json(record_path)
+        if not isinstance(record, dict):
+            raise ValueError(f"{record_path} is no record")
+    except ValueError as e:
+        log.warning("%s. It is made again", str(e).partition(". ")[0])
+        return None
     if record.get("inputs") != inputs or record[manifest.SHA256_KEY] != storage.sha256_file(manifest_path):
         return None
     if record.get("put_off") or any(

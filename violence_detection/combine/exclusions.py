@@ -63,10 +63,9 @@ class ExclusionList:
                 stays.append(row)
         unknown = [name for name in self.names if name not in used and name not in known]
         if unknown:
-            more = f", and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-            shown = ", ".join(f"line {self.names[name]}: {name}" for name in unknown[:_SHOWN])
+            shown = some_of([f"line {self.names[name]}: {name}" for name in unknown])
             raise UserError(
-                f"--exclude {self.path}: no clip has the name in {shown}{more}. Give a clip_id, source_path or path as "
+                f"--exclude {self.path}: no clip has the name in {shown}. Give a clip_id, source_path or path as "
                 "manifest.csv has it, or take the line out"
             )
         return stays, excluded
@@ -91,6 +90,12 @@ class ExclusionList:
             if seen:
                 found.setdefault(last, []).append(name)
         return found
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def read(path: Path) -> ExclusionList:
@@ -119,6 +124,8 @@ def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> dict[str, i
     names = {}
     for cells in reader:
         row = edited_tables.by_column(columns, cells)
+        if surplus := edited_tables.surplus(columns, cells):
+            raise UserError(f"--exclude {path}:{reader.line_num}: {surplus}")
         if not any(row.values()):
             continue
         # Where there is no column for marks, each line counts.

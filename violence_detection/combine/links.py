@@ -53,8 +53,8 @@ def _is_manifest(combined: Path) -> bool:
     path = combined / manifest.FILE_NAME
     if not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace") as f:
-        return set(_SURE_COLUMNS) <= set(f.readline().strip().split(","))
+    with path.open(encoding="utf-8-sig", errors="replace") as f:
+        return set(_SURE_COLUMNS) <= {name.strip('"') for name in f.readline().strip().split(",")}
 
 
 def place(combined: Path, wanted: Mapping[str, Path], kind: str) -> str:

@@ -36,6 +36,7 @@ BY_TIME_NAME = "by_time.csv"
 RECORD_NAME, SHA256_KEY = "combine.json", "manifest_sha256"
 #: What no clip is used without; label and split are checked on their own.
 _NEEDED = ("clip_id", "path", "dataset", "source_group")
+_NUMBERS = ("duration_s", "fps", "width", "height", "n_frames")
 #: A part of 48 digits a frame; empty where a clip has no texture.
 _FINGERPRINT = re.compile(r"(?:[0-9a-f]{48})*")
 _UNSAFE = re.compile(r"[^\w.-]+")
@@ -126,7 +127,10 @@ def warn_if_changed(combined: Path, sha256: str) -> None:
 
 
 def _require_whole_rows(path: Path, content: bytes) -> None:
-    """Raise UserError naming a row that lacks cells, as the last of a file that was cut short does."""
+    """Raise UserError naming a row that lacks cells, as the last of a file that was cut short does, or has wrong ones.
+
+    A spreadsheet may have written numbers with a decimal comma.
+    """
     reader = csv.reader(io.StringIO(content.decode("utf-8-sig", storage.NAME_ERRORS), newline=""))
     remedy = "Put that right, or make it again with combine_all_datasets.py"
     columns = next(reader)
@@ -141,6 +145,18 @@ def _require_whole_rows(path: Path, content: bytes) -> None:
             raise UserError(f"{where}: the column {empty[0]} is empty. {remedy}")
         if not _FINGERPRINT.fullmatch(row["fingerprint"]):
             raise UserError(f"{where}: a fingerprint has 48 hex digits a frame. {remedy}")
+        if wrong := [name for name in _NUMBERS if row[name] and not _is_number(row[name])]:
+            raise UserError(
+                f"{where}: {wrong[0]} is {row[wrong[0]]!r}, which is no number such as 12.5. {remedy}"
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 @functools.lru_cache

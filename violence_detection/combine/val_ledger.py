@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from violence_detection.combine import manifest
+from violence_detection.errors import UserError
 from violence_detection.system import locks, redaction, storage
 
 FILE_NAME = "val_ledger.jsonl"
@@ -172,9 +173,12 @@ def read(combined: Path) -> Looks:
 
 
 def val_of(combined: Path) -> list[str]:
-    """The ids of the clips of val, sorted."""
-    rows = storage.read_csv(combined / manifest.FILE_NAME)
-    return sorted(row["clip_id"] for row in rows if row["split"] == manifest.SPLITS[1])
+    """The ids of the clips of val, sorted. Raises UserError where the manifest has no columns for that."""
+    path = combined / manifest.FILE_NAME
+    try:
+        return sorted(row["clip_id"] for row in storage.read_csv(path) if row["split"] == manifest.SPLITS[1])
+    except KeyError as e:
+        raise UserError(f"{path} lacks the column {e}. Make it again with combine_all_datasets.py") from e
 
 
 def _script(command: str) -> str:

@@ -78,11 +78,14 @@ class Table:
 def read_table(path: Path, labels: Labels) -> Table:
     """Read the file. Raises UserError where it is no such table at all."""
     table = Table()
-    for line, row in _rows(path, table.warnings):
+    for line, row, surplus in _rows(path, table.warnings):
         where = f"{path}:{line}"
         file = _file(path, row["path"]) if row["path"] and not _CONTROL.search(row["path"]) else None
         if file:
             table.files.append(file)
+        if surplus:
+            table.failures.append({"path": where, "reason": surplus})
+            continue
         table.names.add(row["label"])
         if row["label"] and labels.of(row["label"]) is None:
             table.unknown[row["label"]] += 1
@@ -96,8 +99,11 @@ def read_table(path: Path, labels: Labels) -> Table:
     return table
 
 
-def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """(number of its first line, text by column) of each row that holds anything; columns not there are empty."""
+def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, str], str]]:
+    """(number of its first line, text by column, what it has beyond them) of each row that holds anything.
+
+    Columns that are not there are empty.
+    """
     try:
         text = storage.read_text(path)
     except OSError as e:
@@ -118,7 +124,8 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
     line = reader.line_num + 1
     for cells in reader:
         if any(cell.strip() for cell in cells):
-            yield line, empty | edited_tables.by_column(columns, cells)
+            found = edited_tables.by_column(columns, cells)
+            yield line, empty | found, edited_tables.surplus(columns, cells)
         line = reader.line_num + 1
 
 

@@ -27,18 +27,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+_ANEW = "%s. The folds are judged anew"
 
 
 def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | None:
     """The predictions and figures that cross_validation.finish has written for the same plan; None if it has not.
 
-    Also None, with a warning, where the table of predictions is gone or not as it was written.
+    Also None, with a warning, where one of the files that it has written is gone or not as it was.
     """
     path = plan.folder / RECORD_NAME
     ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
     if not all(file.is_file() for file in (path, *ensembles)):
         return None
-    record = run_folder.read_object(path)
+    try:
+        record = run_folder.read_object(path)
+    except UserError as e:
+        log.warning(_ANEW, str(e).partition(". Copy it again")[0])
+        return None
     same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
     if (
         not same
@@ -49,9 +54,10 @@ def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | Non
     try:
         predictions = _read(plan, record)
         for file in ensembles:  # they are read when other things are gone already
-            run_folder.read_object(file)
+            if not isinstance(run_folder.read_object(file).get("members"), list):
+                raise run_folder.damaged(file, "it lists no members")
     except (AnotherTableError, UserError) as e:
-        log.warning("%s. The folds are judged anew", str(e).rstrip("."))
+        log.warning(_ANEW, str(e).partition(". Copy it again")[0].rstrip("."))
         return None
     figures = {name: value for name, value in record.items() if name not in _ASKED}
     return HeldOut(predictions, record.get(TEMPERATURES_KEY)), figures
@@ -119,9 +125,7 @@ def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValida
         wanted = plan(len(record["folds"]), tuple(record["members"]))
         made = wanted.made(record)
     except (KeyError, TypeError) as e:
-        raise UserError(
-            f"{folder / RECORD_NAME} cannot be used ({e!r}). Remove it, and it is made again"
-        ) from e
+        raise run_folder.damaged(folder / RECORD_NAME, repr(e)) from e
     if not made:  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None

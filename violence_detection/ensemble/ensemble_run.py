@@ -132,8 +132,12 @@ class EnsembleRun:
     def _written_up(self) -> dict[str, Any]:
         """Write the cards, and ship what is to be shipped."""
         for folder in (self.output, self.output / hard.FOLDER, self.output / "folds", self.final_folder):
-            if (folder / run_folder.ENSEMBLE_NAME).is_file():
+            if not (folder / run_folder.ENSEMBLE_NAME).is_file():
+                continue
+            try:
                 model_card.write_trained(folder)
+            except UserError as e:  # of an ensemble of before, which must not cost what this run has made
+                log.warning("%s has no new card: %s", folder, e)
         if not self.config.ship:
             return {}
         clips = self._some_clips()
@@ -192,8 +196,12 @@ class EnsembleRun:
     def _folds_there(self) -> int:
         """The number of folds that are there already, or else are made for a final fit."""
         path = self.output / run_folder.FOLDS_RECORD_NAME
-        folds_ = run_folder.read_object(path).get("folds") if path.is_file() else None
-        return len(folds_) if isinstance(folds_, list) and len(folds_) > 1 else run_checks.FOLDS
+        if not path.is_file():
+            return run_checks.FOLDS
+        folds_ = run_folder.read_object(path).get("folds")
+        if not isinstance(folds_, list) or len(folds_) < 2:
+            raise run_folder.damaged(path, "it names no folds")
+        return len(folds_)
 
     def _fit_finally(self, fit: FinalFit) -> dict[str, Any]:
         """The final fit, when the folds have been judged."""

@@ -117,6 +117,12 @@ def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> t
     repeated = folds.with_repeats(fold, is_hard, config.hard_share)
     n_hard = int(is_hard.sum())
     log.info("%d of %d train clips are hard; %d draws an epoch", n_hard, len(fold.train), len(repeated.train))
+    if len(repeated.train) == len(fold.train):
+        log.warning(
+            "--hard-share %g changes nothing: %d of %d train clips are hard, so each is drawn once an epoch, as in "
+            "training. A --hard-below lower than %g calls fewer hard",
+            config.hard_share, n_hard, len(fold.train), config.hard_below,
+        )  # fmt: skip
     return repeated, n_hard
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from violence_detection.combine import split
 from violence_detection.ensemble import cross_validation
 from violence_detection.ensemble.cross_validation import CrossValidation, HeldOut
-from violence_detection.evaluation import elsewhere, intervals, metrics
+from violence_detection.evaluation import elsewhere, held_out_table, intervals, metrics
 from violence_detection.evaluation.influence import Figure
 from violence_detection.models import averaging, made_alike
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
@@ -87,7 +87,15 @@ def finish(
     added = set(frame.dataset[frame.split == split.TRAIN]) - set(clips.dataset)
     made_with = made_alike.noted(records, clips.clip_id, added)
     storage.write_json(
-        folder / FIGURES_NAME, {**figures, "made_with": made_with, "jobs": [plan.keys() for plan in plans]}
+        folder / FIGURES_NAME,
+        {
+            **figures,
+            "made_with": made_with,
+            "jobs": [plan.keys() for plan in plans],
+            held_out_table.SHA256_KEY: {
+                plan.folder.name: found.sha256 for plan, found in zip(plans, judged, strict=True)
+            },
+        },
     )
     _log(figures)
     return Finished({"leave_one_dataset_out": figures}, judged[0])

@@ -84,16 +84,19 @@ class TrainingJob:
 
         return given_weights.record_of(self.folder)
 
-    @property
-    def _start_file(self) -> Path | None:
-        """Of the two files of `start` the one that decides; a model may have come here with its weights alone."""
-        from violence_detection.training import run_folder
-
-        return self.start if self.start is None or self.start.is_file() else run_folder.stored(self.start)
-
     @functools.cached_property
     def key(self) -> str:
         """Hash of all that decides the outcome; the folder's config.json carries it."""
+        from violence_detection.training import run_folder
+
+        return self._key_with(self.start and run_folder.stored(self.start))
+
+    @functools.cached_property
+    def key_before(self) -> str:
+        """The same as earlier versions made it: of the `.keras` file to start from, which has its time in it."""
+        return self._key_with(self.start) if self.start and self.start.is_file() else self.key
+
+    def _key_with(self, start: Path | None) -> str:
         settings = {
             **dataclasses.asdict(self.settings),
             "head": self.settings.head.recorded(self.architecture),
@@ -108,7 +111,7 @@ class TrainingJob:
                 "clips": self.fold.sha256,
                 "features": key.as_recorded(self.settings.features),
                 "records": self.pool.records,
-                "start": storage.sha256_file(self._start_file) if self._start_file else None,
+                "start": storage.sha256_file(start) if start else None,
                 **settings,
             },
             64,
@@ -198,7 +201,7 @@ def finished(job: TrainingJob) -> Trained | None:
         return None  # what is wrong with it, `_check` says
     found = run_folder.read_object(config)
     labels = found.get(run_folder.LABELS_KEY, job.labels_sha256)
-    if found.get(run_folder.JOB_KEY) != job.key or labels != job.labels_sha256:
+    if found.get(run_folder.JOB_KEY) not in (job.key, job.key_before) or labels != job.labels_sha256:
         return None
     return run_folder.read_result(result)
 
@@ -211,7 +214,7 @@ def _check(job: TrainingJob, replicas: int) -> None:
     if not job.overwrite and (wrong := damaged_run.fault(job.folder)):
         raise damaged_run.refusal(wrong)
     if not job.overwrite and config.is_file():
-        is_other = run_folder.read_object(config).get(run_folder.JOB_KEY) != job.key
+        is_other = run_folder.read_object(config).get(run_folder.JOB_KEY) not in (job.key, job.key_before)
         # one that was begun: whether all the rest is the same too, which needs its clips, but not their features
         record = _record(job, job.pool.data(job.fold, False))
         if is_other or run_folder.holds_another(job.folder, record):
@@ -229,7 +232,24 @@ def _record(job: TrainingJob, data: Data) -> dict[str, Any]:
     record = trainer.run_record(job.architecture, data, s.features, s.augment, s.head, s.train)
     if job.plan:
         record[step_plan.RECORD_KEY] = dataclasses.asdict(job.plan)
-    return {**record, **job.given, run_folder.JOB_KEY: job.key, run_folder.LABELS_KEY: job.labels_sha256}
+    return {
+        **record,
+        **job.given,
+        run_folder.JOB_KEY: _key_there(job),
+        run_folder.LABELS_KEY: job.labels_sha256,
+    }
+
+
+def _key_there(job: TrainingJob) -> str:
+    """Its key; where an earlier version has begun it, the one that it has there, so that it goes on."""
+    from violence_detection.training import run_folder
+
+    config = job.folder / run_folder.CONFIG_NAME
+    try:
+        there = run_folder.read_object(config).get(run_folder.JOB_KEY) if config.is_file() else None
+    except UserError:  # it is damaged, and trained anew
+        there = None
+    return job.key_before if there == job.key_before else job.key
 
 
 def train(job: TrainingJob, data: Data, strategy: Any) -> None:

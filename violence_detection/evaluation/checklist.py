@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from violence_detection.combine import manifest as manifests
 from violence_detection.combine.val_ledger import FILE_NAME as LEDGER_NAME
 from violence_detection.combine.val_ledger import Looks
+from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
 from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.models.run_records import RunRecords
@@ -44,6 +45,7 @@ class Box:
 class Facts:
     """What the boxes are filled from.
 
+    `coverage`: by class how many clips were asked for and judged, as metrics.json has it.
     `manifest`: rows of the manifest whose val was judged, train and val; None for other clips. `looks`: those at val
     before this one, None where no clip is known to be val; `val_ledger`: what metrics.json says of them.
     """
@@ -57,6 +59,7 @@ class Facts:
     accuracy: float
     ci95: Sequence[float]
     n: int
+    coverage: Mapping[str, Mapping[str, Any]]
     overlap: Overlap
     looks: Looks | None
     val_ledger: Mapping[str, Any]
@@ -242,15 +245,26 @@ def _looked_at_once(facts: Facts) -> Box:
 def _target(facts: Facts) -> Box:
     name, wanted = "Accuracy", f"{100 * TARGET[0]:.0f}-{100 * TARGET[1]:.0f} % on unseen clips"
     found = f"{100 * facts.accuracy:.1f} % of {facts.n} clips (95 % interval {_percent(facts.ci95)})"
-    evidence = f"{_METRICS}: accuracy, ci95, n"
+    evidence = f"{_METRICS}: accuracy, ci95, n, coverage"
     if facts.generated:
         return Box(name, wanted, MISSING, f"not known: generated sample clips. {found}", evidence)
     if not facts.is_val or facts.overlap.touched:
         why = "clips that were seen in training" if facts.overlap.touched else "not the val of the manifest"
         return Box(name, wanted, MISSING, f"not known: these are {why}. {found}", evidence)
+    if none := [name for name in CLASS_NAMES if not facts.coverage[name]["predicted"]]:
+        why = f"no {' and no '.join(none)} clip could be judged, so it is the accuracy of one class"
+        return Box(name, wanted, MISSING, f"not known: {why}. {found}{_not_judged(facts)}", evidence)
+    found += _not_judged(facts)
     if facts.accuracy >= TARGET[0] and facts.ci95[0] < TARGET[0]:
         found += f"; the interval does not rule out less than {100 * TARGET[0]:.0f} %"
     return Box(name, wanted, _state(facts.ci95[0] >= TARGET[0]), found, evidence)
+
+
+def _not_judged(facts: Facts) -> str:
+    """How many clips of each class could not be judged, for the end of what was found; empty where all were."""
+    lost = {name: part["n"] - part["predicted"] for name, part in facts.coverage.items()}
+    said = [f"{n} of {facts.coverage[name]['n']} {name} clips" for name, n in lost.items() if n]
+    return f"; {' and '.join(said)} could not be judged" if said else ""
 
 
 def _compared(name: str, wanted: str, run: RunRecords, is_so: bool, found: str, field: str) -> Box:

@@ -115,5 +115,6 @@ def _is_manifest(path: Path) -> bool:
     """Others call their files manifest.csv too."""
     if path.name != manifest.FILE_NAME or not path.is_file():
         return False
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        return lines.readline().startswith(manifest.COLUMNS[0])
+    # as spreadsheets write it, too
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return lines.readline().lstrip('"').startswith(manifest.COLUMNS[0])

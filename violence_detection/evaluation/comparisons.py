@@ -8,6 +8,7 @@ which stand in it too, are not compared.
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from violence_detection.system import storage
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger(__name__)
 
 #: Of each pair.
 COMPARED = ("accuracy", "roc_auc")
@@ -44,12 +47,27 @@ class EarlierReport:
     command: str
 
 
+def read_all(paths: Sequence[Path]) -> list[EarlierReport]:
+    """Earlier reports, each once: one that is named twice, or copied, is no second comparison to be corrected for.
+
+    Raises UserError as `read`.
+    """
+    found: dict[tuple[str, ...], EarlierReport] = {}
+    for path in paths:
+        report = read(path)
+        folder = _folder(path)
+        content = tuple(storage.sha256_file(folder / name) for name in (_METRICS_NAME, _PREDICTIONS_NAME))
+        if (first := found.setdefault(content, report)) is not report:
+            log.warning("--compare: %s is the same report as %s and counts once", path, first.path)
+    return list(found.values())
+
+
 def read(path: Path) -> EarlierReport:
     """An earlier report from its folder, its metrics.json or its predictions.csv.
 
     Raises UserError where the predictions or their threshold are not there or cannot be used.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = _folder(path)
     if not path.is_dir() and path.name not in (_METRICS_NAME, _PREDICTIONS_NAME):
         raise UserError(
             f"--compare: {path} is no report. Give the folder that test_ensemble.py has written, or its "
@@ -61,22 +79,31 @@ def read(path: Path) -> EarlierReport:
                 f"--compare: there is no {name} in {folder}. Give a report that is whole, or make it again with "
                 "test_ensemble.py"
             )
+    file = folder / _METRICS_NAME
     try:
-        record = storage.read_json(folder / _METRICS_NAME)
-        predictions = _of_its_own_set(folder / _PREDICTIONS_NAME, record)
+        record = storage.read_json(file)
         threshold, command = float(record["threshold"]), str(record.get("command", ""))
         if not 0 <= threshold <= 1:
             raise ValueError(f"the threshold is {threshold}")
+        file = folder / _PREDICTIONS_NAME
+        predictions = _of_its_own_set(file, record)
         damage = _damage(predictions, record)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise UserError(
-            f"--compare: {folder} cannot be used ({e!r}). Make it again with test_ensemble.py"
-        ) from e
+        raise _damaged(file, str(e) if isinstance(e, UserError) else repr(e)) from e
     if damage:
-        raise UserError(
-            f"--compare: {folder / _PREDICTIONS_NAME} has {damage}. Make it again with test_ensemble.py"
-        )
+        raise _damaged(file, f"it has {damage}")
     return EarlierReport(path, predictions.dropna(), threshold, command)
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(
+        f"--compare: {path} cannot be used ({why}). Copy it again from where it was made, or make it again with "
+        "test_ensemble.py"
+    )
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
 
 
 def _damage(predictions: pd.DataFrame, record: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_groups, training_overlap
+from violence_detection.evaluation import clip_groups, held_out_table, training_overlap
 from violence_detection.models import made_alike
 from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
@@ -106,7 +106,7 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     if not _is_whole(found):
         raise _no_record(path)
     belongs, whose = _whose(found, model, path)
-    kept = {k: v for k, v in found.items() if k not in ("jobs", "made_with")}
+    kept = {k: v for k, v in found.items() if k not in ("jobs", "made_with", held_out_table.SHA256_KEY)}
     return {**kept, "file": str(path), "belongs": belongs, "whose": whose, "runs": len(found.get("jobs", []))}
 
 
@@ -175,7 +175,4 @@ def _made(model: TrainedModel) -> Made:
 
 
 def _no_record(path: Path) -> UserError:
-    return UserError(
-        f"{path} is no record of --leave-one-dataset-out. Remove it, or make it again with the command that "
-        "trained the model"
-    )
+    return run_folder.damaged(path, "it is no record of --leave-one-dataset-out")

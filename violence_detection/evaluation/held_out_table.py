@@ -1,7 +1,8 @@
 """The table of what models say of clips that were held out from them: whether it is the one that its record is of.
 
 What calibrates, chooses thresholds and doubts labels is read from it, so a table that was cut off or changed must not
-be taken. The record of the folds has the table's SHA-256; those of earlier versions have the number of clips alone.
+be taken. The record of the folds has the table's SHA-256; those of earlier versions have the number of clips alone. So
+has that of left-out data sets, for each seed's table.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_detection.errors import UserError
 from violence_detection.system import storage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Where the record of the folds has the table's SHA-256.
+#: Where the record of the folds has the table's SHA-256; that of left-out data sets has one by each seed's folder.
 SHA256_KEY = "predictions_sha256"
 _NEEDED = ("clip_id", "label", "dataset", "source_group", "p_violent", "fold")
 
@@ -60,6 +62,21 @@ def check(path: Path, record: Mapping[str, Any]) -> None:
     content = _content(path, record)
     if SHA256_KEY not in record and (n := len(parse(content))) != record.get("cv_n", n):
         raise AnotherTableError(f"{path} has {n} clips, and its record is of {record['cv_n']}")
+
+
+def check_left_out(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise UserError where a table of one seed is not the one that `record`, leave_one_dataset_out.json, is of.
+
+    Records of earlier versions do not tell it.
+    """
+    noted = record.get(SHA256_KEY, {}).get(path.parent.name)
+    try:
+        _content(path, {SHA256_KEY: noted} if noted else {})
+    except AnotherTableError as e:
+        raise UserError(
+            f"{e}. Make it again with the train_ensemble_models.py command with --leave-one-dataset-out that made it, "
+            "which trains nothing again"
+        ) from e
 
 
 def _content(path: Path, record: Mapping[str, Any]) -> bytes:

@@ -108,7 +108,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     Raises UserError for a missing model, folder or manifest, for an audit that lacks what it needs, and where no clip
     can be judged.
     """
-    earlier = [comparisons.read(path) for path in config.compare]
+    earlier = comparisons.read_all(config.compare)
     own, others = own_data.sets(config)
     clips = None if own else clip_set.of_split(config)
     path = shipped.find(config.models)
@@ -125,6 +125,8 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
         s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others
     }  # before anything is judged: what cannot be used is said at once
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
+    if clip_set.has_manifest(combined):
+        val_ledger.val_of(combined)  # it must not cost the figures that it cannot be read
     measured, samples, stores = _judge(model, clips, config, path, command, combined, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
     leaks = leakage.run(measured, samples, stores, config)

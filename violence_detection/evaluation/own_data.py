@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,9 +24,9 @@ from violence_detection.evaluation.clip_set import ClipSet
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.find import inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
-from violence_detection.system import settings, storage
+from violence_detection.system import locks, settings, storage
 from violence_detection.system.settings import as_flags
-from violence_detection.video.video_files import VideoSearch
+from violence_detection.video.video_files import WINDOWS_FOLDER, WINDOWS_JOURNAL, VideoSearch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 #: Below the folder with the features: what is cut out of own videos to be judged, and what looking at clips has found.
 FOLDER = "own_clips"
+#: Held while clips of a list are cut.
+_LOCK_NAME = ".cut.lock"
 
 
 def named(config: EvaluationConfig) -> tuple[str, ...]:
@@ -124,8 +128,18 @@ def read(
     found = inventory.discover([], own=sets)
     for warning in found.warnings:
         log.warning("%s", warning)
-    cut = cutting.cut(found, CutConfig(window_s=window_s), root / FOLDER, config.workers)
-    cutting.remove(cut.left_over)
+    place = root / FOLDER / _cut_below(sets)
+    with contextlib.ExitStack() as held:
+        if any(d.needs_cutting for d in found.datasets):  # what another run is writing there is not left over
+            held.enter_context(locks.locked(place / _LOCK_NAME))
+        cut = cutting.cut(found, CutConfig(window_s=window_s), place, config.workers)
+        cutting.remove(cut.left_over)
+    cut.say_unused(place)
+    before = root / FOLDER / WINDOWS_FOLDER
+    if cut.clips and (before / WINDOWS_JOURNAL).is_file():
+        log.warning(
+            "%s holds clips that an earlier version cut. They are not used any more; remove them", before
+        )
     clips = {source_path(c.path, root): c for c in (*found.clips, *cut.clips) if c.official_split != "train"}
     if left_out := sum(c.official_split == "train" for c in (*found.clips, *cut.clips)):
         log.info("%d clips are called train and are not measured on", left_out)
@@ -150,6 +164,15 @@ def read(
         unreadable=_unreadable(clips, scans),
         failures=failures,
     )
+
+
+def _cut_below(sets: Sequence[OwnSet]) -> str:
+    """The folder for what is cut out of these sets' videos: another for another list, whatever name it is given.
+
+    Videos of two lists may have one name, and what one evaluation cuts must not replace what another is judging.
+    """
+    origins = [(s.name, os.path.realpath(s.origin)) for s in sets]
+    return f"{sets[0].name}-{storage.stable_hash(origins, digits=8)}"
 
 
 def home(config: EvaluationConfig) -> Path:

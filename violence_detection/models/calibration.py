@@ -156,10 +156,7 @@ def _parse(path: Path) -> Calibration:
     if stored is None:
         return Calibration(None, why_not=_OF_MEMBER if run_folder.JOB_KEY in record else _BEFORE)
     if not _is_calibration(stored):
-        raise UserError(
-            f"{path}: {run_folder.CALIBRATION_KEY} holds no temperature and thresholds. Copy it again from where the "
-            "model was trained; the command that trained it makes it again"
-        )
+        raise run_folder.damaged(path, f"{run_folder.CALIBRATION_KEY} holds no temperature and thresholds")
     without = stored.get(_WITHOUT_EXIT)
     return Calibration(
         stored["temperature"],

@@ -14,6 +14,8 @@ from violence_detection.training import run_folder
 #: In the folder of a shipped model: the SHA-256 of each of its files, as `sha256sum -c` reads them.
 SUMS_NAME = "SHA256SUMS"
 _MOST_TEMPERATURE = 1e5
+#: Of a value in a message, in characters.
+_MOST_SHOWN = 200
 
 
 def is_shipped(path: Path) -> bool:
@@ -64,10 +66,9 @@ def temperatures(path: Path) -> dict[str, float] | None:
     for name, value in found.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 1 / _MOST_TEMPERATURE <= value <= _MOST_TEMPERATURE:
-            raise UserError(
-                f"{file}: either no member has a temperature, or each a number above 0. Found: {name!r}, {value!r}"[
-                    :500
-                ]
+            shown = f"{name!r}, {value!r}"[:_MOST_SHOWN]
+            raise run_folder.damaged(
+                file, f"either no member has a temperature, or each a number above 0, found {shown}"
             )
     return {name: float(value) for name, value in found.items()}
 
@@ -81,14 +82,12 @@ def early_exit(path: Path) -> EarlyExit | None:
     try:
         found = EarlyExit(**stored)
     except (TypeError, ValueError) as e:
-        raise UserError(
-            f"{file}: {averaging.EARLY_EXIT_KEY} is not understood: {e}. Copy it again from where it was made"
-        ) from e
+        raise run_folder.damaged(file, f"{averaging.EARLY_EXIT_KEY} is not understood: {e}") from e
     names = [name for name, *_ in _members(path)]
     if found.member not in names:
-        raise UserError(
-            f"{file}: {averaging.EARLY_EXIT_KEY} names {found.member!r}, which is none of its members "
-            f"({', '.join(names)}). Copy it again from where it was made"
+        raise run_folder.damaged(
+            file,
+            f"{averaging.EARLY_EXIT_KEY} names {found.member!r}, which is none of its members, {', '.join(names)}",
         )
     return found
 
@@ -98,9 +97,7 @@ def closer_look(path: Path) -> bool:
     file = path / run_folder.ENSEMBLE_NAME
     stored = run_folder.read_object(file).get(averaging.CLOSER_LOOK_KEY, False) if file.is_file() else False
     if not isinstance(stored, bool):
-        raise UserError(
-            f"{file}: {averaging.CLOSER_LOOK_KEY} must be true or false. Copy it again from where it was made"
-        )
+        raise run_folder.damaged(file, f"{averaging.CLOSER_LOOK_KEY} must be true or false")
     return stored
 
 
@@ -109,20 +106,19 @@ def _members(folder: Path) -> list[tuple[str, Path, float]]:
     path = folder / run_folder.ENSEMBLE_NAME
     members = run_folder.read_object(path).get("members")
     if not isinstance(members, list) or not all(isinstance(m, dict) for m in members) or not members:
-        raise UserError(f"{path} lists no members. Copy it again from where it was made, or train again")
+        raise run_folder.damaged(path, "it lists no members")
     files = []
     for member in members:
         name, weight = member.get("name"), member.get("weight")
         is_weight = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight <= 1
         if not isinstance(name, str) or not is_weight:
-            raise UserError(
-                f"{path}: each member needs a name and a weight from 0 to 1. Found: {name!r}, {weight!r}"[
-                    :500
-                ]
+            found = f"{name!r}, {weight!r}"[:_MOST_SHOWN]
+            raise run_folder.damaged(
+                path, f"each member needs a name and a weight from 0 to 1, found {found}"
             )
         files.append((name, _inside(path, member.get("model")), float(weight)))
     if len({name for name, _, _ in files}) != len(files) or sum(weight for *_, weight in files) <= 0:
-        raise UserError(f"{path}: names must differ, and some weight must be above 0. Train again")
+        raise run_folder.damaged(path, "names must differ, and some weight must be above 0")
     return files
 
 

@@ -68,6 +68,19 @@ def by_column(columns: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
     return dict.fromkeys(columns, "") | {c: v.strip() for c, v in zip(columns, cells, strict=False)}
 
 
+def surplus(columns: Sequence[str], cells: Sequence[str]) -> str:
+    """What is wrong with a row that holds more than its columns, whose cells may then be those of others; or empty.
+
+    So it comes where a number has a decimal comma, or a name has one, between commas.
+    """
+    if not any(cell.strip() for cell in cells[len(columns) :]):
+        return ""
+    return (
+        f"{len(cells)} cells for {len(columns)} columns. Write numbers with a point, as 12.5, and put a cell that "
+        "holds a comma or a semicolon in quotation marks"
+    )
+
+
 def rows(path: Path, text: str) -> list[dict[str, str]]:
     """All rows of the text of `path`, each as `by_column` gives it. Raises DamagedFile as `opened`."""
     columns, reader = opened(path, text)

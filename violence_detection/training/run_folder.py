@@ -62,6 +62,15 @@ VERSION_KEY = "version"
 DISTINCT_KEY = "distinct_train_clips"
 #: What of config.json does not decide the outcome, see `_outcome`.
 _NO_OUTCOME = ("feature_engines", CALIBRATION_KEY, LABELS_KEY, DISTINCT_KEY)
+#: What makes a record again, where that takes more, or does less, than the command that trained the model.
+_MADE_BY = {
+    ENSEMBLE_NAME: "the command that made it; train_ensemble_models.py trains nothing again",
+    FOLDS_RECORD_NAME: "the train_ensemble_models.py command that trained the model and --cross-validate K, the number "
+    "of its folds: they are judged anew, none that is there is trained again, and --overwrite has no part in it",
+    LEFT_OUT_NAME: "the train_ensemble_models.py command with --leave-one-dataset-out that made it, which trains "
+    "nothing again",
+    CLIPS_NAME: "the command that trained the model, which trains nothing again",
+}
 #: So many differences of two records are told, and so many characters of a value.
 _TOLD, _TOLD_CHARACTERS = 5, 60
 #: No record of ours is nearly as large.
@@ -95,7 +104,7 @@ def read_result(path: Path) -> Trained:
     try:
         return Trained(folder=path.parent, **values)
     except TypeError as e:
-        raise UserError(f"{path} cannot be used ({e}). Remove it, and the same command trains again") from e
+        raise damaged(path, str(e)) from e
 
 
 def weights_of(model: Path) -> Path:
@@ -118,10 +127,16 @@ def read_object(path: Path) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError(f"a {type(value).__name__} where an object belongs")
     except (OSError, ValueError, RecursionError) as e:
-        raise UserError(
-            f"{path} cannot be used ({e}). Copy it again from where it was made, or make it again"
-        ) from e
+        raise damaged(path, str(e)) from e
     return value
+
+
+def damaged(path: Path, why: str) -> UserError:
+    """What is said of a record that cannot be used: which, what is wrong, and what makes it again."""
+    again = _MADE_BY.get(path.name, "the command that trained the model")
+    return UserError(
+        f"{path} cannot be used ({why}). Copy it again from where it was made, or make it again with {again}"
+    )
 
 
 def require_room_for(folder: Path, ensemble: bool) -> None:

@@ -97,7 +97,4 @@ def _clips_of_run(folder: Path) -> int:
 
 
 def _no_table(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"{path} is no table of the clips that the model was made with ({reason}). Copy it again from where the model "
-        "was trained, where the training command writes it anew"
-    )
+    return run_folder.damaged(path, f"it is no table of the clips that the model was made with: {reason}")

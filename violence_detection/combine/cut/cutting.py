@@ -55,6 +55,8 @@ _RECORDS_BEFORE = tuple(
 _WINDOW_FILE = re.compile(r"\.?(?P<stem>.+)__\d+-\d+(\..+\.tmp)?" + re.escape(SUFFIX))
 #: Of a window's length: 8 frames are none of 7.5 or more. Once videos of few frames a second gave longer ones.
 _MOST_OF_WINDOW = 1.07
+#: Of unused windows, in the log.
+_SHOWN = 5
 _STEM_BYTES = 120  # the rest of a name, temporary ones with the machine too, fits into 255
 
 
@@ -64,12 +66,26 @@ class CutResult(CutForecast):
 
     `videos`: those that gave clips. `cut_short`: {path, reason} of those of which a part does not decode. `left_over`:
     windows that other settings, or a killed run, have left, to be removed when nothing points to them any more.
+    `unused`: windows of videos that are no longer cut. They stay, for another list may name their videos again.
     """
 
     clips: list[ClipFile] = field(default_factory=list)
     videos: set[Path] = field(default_factory=set)
     cut_short: list[dict[str, str]] = field(default_factory=list)
     left_over: list[Path] = field(default_factory=list)
+    unused: list[Path] = field(default_factory=list)
+
+    def say_unused(self, data_root: Path) -> None:
+        """Warn of unused windows."""
+        folder, n = data_root / WINDOWS_FOLDER, len(self.unused)
+        if n:
+            shown = ", ".join(path.relative_to(folder).as_posix() for path in self.unused[:_SHOWN])
+            more = f", and {n - _SHOWN} more" if n > _SHOWN else ""
+            log.warning(
+                "%d clips in %s are of videos that are no longer listed or cut, and are not used: %s%s. %s there names "
+                "those that are used; remove the others if you do not want them again", n, folder, shown, more,
+                TABLE_NAME,
+            )  # fmt: skip
 
 
 def forecast(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> CutResult:
@@ -86,9 +102,12 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     Raises UserError when it cannot fit, and when the folder of windows is somebody else's.
     """
     jobs, result = _jobs(found, config, data_root)
-    if not jobs:
-        return _sorted(result)
     folder = data_root / WINDOWS_FOLDER
+    if not jobs:
+        if (folder / WINDOWS_JOURNAL).is_file():  # of earlier runs
+            result.unused = _unused(folder, ())
+            storage.write_csv(folder / TABLE_NAME, _TABLE, ())
+        return _sorted(result)
     keys = {job: _key(job, data_root) for job in jobs}
     path = folder / WINDOWS_JOURNAL
     records = _read(path, _RECORDS)
@@ -113,6 +132,7 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
     if n := sum(video_files.may_pass(outcome["reason"]) for outcome in done.values()):
         log.warning("%d videos could not be cut now; the next run tries them again", n)
     result.left_over = _left_over(done)
+    result.unused = _unused(folder, jobs)
     rows = [row for job in jobs for row in _collect(result, job, done[job], data_root)]
     storage.write_csv(folder / TABLE_NAME, _TABLE, rows)
     return _sorted(result)
@@ -325,6 +345,17 @@ def _left_over(done: Mapping[CutJob, Mapping[str, Any]]) -> list[Path]:
             match = _WINDOW_FILE.fullmatch(path.name)
             if match and (folder, match["stem"]) in stems and path not in named:
                 found.append(path)
+    return found
+
+
+def _unused(folder: Path, jobs: Iterable[CutJob]) -> list[Path]:
+    """Files below the folder of windows that are called like windows, of no video of these jobs."""
+    stems = {(job.folder, job.stem) for job in jobs}
+    found = []
+    for path in sorted(folder.glob(f"*/*{SUFFIX}")):
+        match = _WINDOW_FILE.fullmatch(path.name)
+        if match and (path.parent, match["stem"]) not in stems:
+            found.append(path)
     return found
 
 

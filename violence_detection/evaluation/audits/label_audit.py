@@ -82,7 +82,9 @@ def out_of_fold(folder: Path, combined: Path) -> pd.DataFrame:
         if probability.index.has_duplicates:
             raise ValueError("a clip stands there twice")
     except (ValueError, KeyError, AttributeError) as e:
-        raise UserError(f"{path} is no table of out-of-fold predictions ({e}). Make it again") from e
+        raise UserError(
+            f"{path} is no table of out-of-fold predictions ({e}). Make it again with {_trained_with(5)}"
+        ) from e
     _check_whole(folder, path)
     rows = frame[(frame.split == "train") & frame.clip_id.isin(set(found.clip_id))]
     if rows.empty:

@@ -117,6 +117,7 @@ def _facts(scored: Evaluation) -> checklist.Facts:
         accuracy=result["accuracy"],
         ci95=result["ci95"],
         n=result["n"],
+        coverage=result["coverage"],
         overlap=scored.overlap,
         looks=scored.looks,
         val_ledger=scored.val_ledger,
