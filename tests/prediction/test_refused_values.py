@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numbered_videos
@@ -82,6 +83,25 @@ def test_what_was_deleted_is_made_again(ending: str, tmp_path: Path) -> None:
 def test_a_setting_of_another_kind_is_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         vd.load("fast", **settings)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: vd.load("fast", treshold=0.5),
+            r"violence_detection\.load\(\) .*'treshold'; did you mean threshold\?",
+        ),
+        (lambda: vd.load("fast", model="x"), r"'model'; did you mean name_or_path\?"),
+        (lambda: vd.load("fast", zzz=1), r"'zzz'\. It takes name_or_path, .*operating_point.*tta"),
+        (lambda: vd.evaluate("fast", reprt="x"), r"violence_detection\.evaluate\(\) .*did you mean report\?"),
+        (lambda: vd.evaluate("fast", output="x"), r"'output'; did you mean report\?"),
+    ],
+)
+def test_a_mistyped_keyword_is_answered_with_those_there_are(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(TypeError, match=said) as told:
+        call()
+    assert "Config" not in str(told.value)
 
 
 def test_no_model_is_said() -> None:

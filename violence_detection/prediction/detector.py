@@ -24,7 +24,7 @@ from violence_detection.models import trained_model
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
-from violence_detection.system.settings import expanded
+from violence_detection.system.settings import check_keywords, expanded
 from violence_detection.video import augment, decode, sampling, window_pictures
 from violence_detection.video.window_pictures import SeenWindow, Viewer
 
@@ -395,6 +395,7 @@ def load(name_or_path: Path | str, **settings: Any) -> Detector:
     `settings`: fields of PredictConfig, such as threshold, operating_point, stride_s, tta, engine, backbone_weights.
     Raises UserError if there is no such model or a setting cannot work, or TypeError for one that there is not.
     """
+    check_keywords("violence_detection.load", PredictConfig, settings, {"name_or_path": "model"})
     if not isinstance(name_or_path, str | Path) or not str(name_or_path):
         raise UserError("no model is named. Give a folder, a file, or a name of list_models()")
     return Detector(PredictConfig(model=Path(name_or_path), **settings))
