@@ -51,6 +51,8 @@ _FOUR_LETTERS = {
 #: Layouts of nearly all videos, which FFmpeg turns into RGB as it does into BGR, bit for bit. It works out the colours
 #: of others differently, and what is on disk was made from BGR.
 _SAME_IN_RGB = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+#: Pixels that are thinner are no lens's and no standard's, but a header's mistake.
+_THINNEST = 0.25
 _SQUARE_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 Frame = np.ndarray  # (height, width, 3) uint8 RGB
 Span = tuple[float, float]
@@ -65,7 +67,7 @@ class VideoInfo:
     they are stored. `n_decoded`: frames that decode. `stated_s`: length by the header; `lost`: stretches of which
     nothing decodes, in seconds of the video, in order. `as_stated`: whether the file is what its header says, so that
     frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
-    missing that nobody counted.
+    missing that nobody counted. `pixel_shape`: what the width of a pixel is to its height, of frames as they are given.
     """
 
     n_frames: int
@@ -80,6 +82,7 @@ class VideoInfo:
     lost: tuple[Span, ...] = ()
     as_stated: bool = True
     damaged: bool = field(default=False, compare=False)
+    pixel_shape: float = field(default=1.0, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -523,6 +526,7 @@ class _Reader:
             codec=_codec_of(self._stream),
             stated_s=self._stated_s(),
             damaged=self._damaged,
+            pixel_shape=pixel_shape(self._stream, self._rgb.turn),
             **found,  # type: ignore[arg-type]
         )
 
@@ -630,6 +634,13 @@ def plausible_rate(stream: av.VideoStream) -> float:
     """The first that can be true of the rates that FFmpeg knows of a stream, 0 where there is none."""
     rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
     return next((rate for rate in rates if _LOWEST_RATE <= rate <= _HIGHEST_RATE), 0.0)
+
+
+def pixel_shape(stream: av.VideoStream, turn: int | None) -> float:
+    """The width of a pixel by its height, of frames that are turned by so many degrees; 1 where none can be true."""
+    shape = float(stream.sample_aspect_ratio or 1)
+    shape = shape if _THINNEST <= shape <= 1 / _THINNEST else 1.0
+    return 1 / shape if turn in (90, 270) else shape
 
 
 def holds_on(packet: av.Packet) -> bool:
