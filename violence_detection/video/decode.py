@@ -68,6 +68,7 @@ class VideoInfo:
     nothing decodes, in seconds of the video, in order. `as_stated`: whether the file is what its header says, so that
     frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
     missing that nobody counted. `pixel_shape`: what the width of a pixel is to its height, of frames as they are given.
+    `begins_late`: the first of `lost` is no loss, but the time before the pictures: its sound begins earlier.
     """
 
     n_frames: int
@@ -83,6 +84,7 @@ class VideoInfo:
     as_stated: bool = True
     damaged: bool = field(default=False, compare=False)
     pixel_shape: float = field(default=1.0, compare=False)
+    begins_late: bool = field(default=False, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -110,12 +112,14 @@ class VideoInfo:
 
     def shortfall(self) -> str:
         """Says what of the video does not decode, as after half a download or with damage; else empty."""
-        if not self.lost:
+        lost = self.lost[self.begins_late :]
+        if not lost:
             return ""
-        where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in self.lost[:3])
+        pictures_s = self.duration_s - (self.lost[0][1] if self.begins_late else 0.0)
+        where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in lost[:3])
         return (
-            f"only {self.read_s:.1f} of {self.duration_s:.1f} s decode (nothing at {where}"
-            f"{' ...' if len(self.lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
+            f"only {self.read_s:.1f} of {pictures_s:.1f} s decode (nothing at {where}"
+            f"{' ...' if len(lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
             "copy or download it again"
         )
 
@@ -472,7 +476,8 @@ class _Reader:
             moments = seconds[0] + (np.arange(n_frames) + 0.5) / fps
             shown = np.maximum(np.searchsorted(seconds, moments, side="right") - 1, 0)
         start_s = start_of(float(seconds[0]))
-        lost = self._lost(np.sort(np.concatenate([seconds, held])) - (seconds[0] - start_s), fps)
+        late = start_s > 0 and self._has_nothing_before(fps)
+        lost = self._lost(np.sort(np.concatenate([seconds, held])) - (seconds[0] - start_s), fps, late)
         return self._info(
             n_frames=n_frames,
             fps=fps,
@@ -480,6 +485,7 @@ class _Reader:
             start_s=start_s,
             shown=shown,
             lost=lost,
+            begins_late=late and bool(lost) and lost[0][0] == 0,
             as_stated=fits and stated_rate and not self._damaged,
         )
 
@@ -573,18 +579,30 @@ class _Reader:
         seconds = (np.array(self._held, np.float64) - first) * base + first_s
         return seconds[seconds > first_s]
 
-    def _lost(self, seconds: np.ndarray, fps: float) -> tuple[Span, ...]:
-        """Where nothing decodes, by the times in the video of frames, and of what says that one stands on."""
+    def _has_nothing_before(self, fps: float) -> bool:
+        """Whether the first frame that decodes is the first there is, as far as anybody can tell."""
+        first = min(stamp for stamp in self.stamps if stamp is not None)
+        step = 0.5 / fps / float(self._stream.time_base or 1)
+        return not self._damaged and min(self._packets, default=first) > first - step
+
+    def _lost(self, seconds: np.ndarray, fps: float, late: bool) -> tuple[Span, ...]:
+        """Where nothing decodes, by the times in the video of frames, and of what says that one stands on.
+
+        `late`: what stands before the first frame is no loss, and makes none worth naming.
+        """
         is_own_pace = self._numbers_moments or not _mostly_comes_at(seconds, fps)
         gaps = [] if not self._damaged and is_own_pace else _gaps(seconds, fps)
-        if seconds[0] > _LATE_S:
-            gaps.insert(0, (0.0, float(seconds[0])))
+        before = [(0.0, float(seconds[0]))] if seconds[0] > _LATE_S else []
+        if not late:
+            gaps = before + gaps
         end = float(seconds[-1]) + 1 / fps
         if self._missing_tail_s(end, fps) > 0:
             gaps.append((end, end + self._missing_tail_s(end, fps)))
-        missing = sum(b - a for a, b in gaps)
-        if not self._damaged and missing <= min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0]))):
-            return ()
+        most = min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0])))
+        if not self._damaged and sum(b - a for a, b in gaps) <= most:
+            gaps = []
+        if late and (gaps or seconds[0] > most):
+            gaps = before + gaps
         return tuple((round(a, 3), round(b, 3)) for a, b in gaps if b - a > 0.5 / fps)
 
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
