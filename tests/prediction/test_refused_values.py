@@ -120,6 +120,48 @@ def test_an_address_is_no_file_and_a_home_folder_is_found(
     assert detector._file("~/x.mp4") == tmp_path / "x.mp4"
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["growing:v.ts", "--model", "nosuch", "--clips", "clips"],
+        ["growing:v.ts", "--mqtt", "ftp://host", "--clips", "clips"],
+        ["growing:v.ts", "--timeline", "page"],
+        [
+            "v.mp4",
+            "--model",
+            "nosuch",
+            "--annotate",
+            "a",
+            "--clips",
+            "c",
+            "--timeline",
+            "t",
+            "--explain",
+            "e",
+        ],
+        ["nosuch.mp4"],
+        ["--rejudge", "nosuch"],
+    ],
+)
+def test_a_run_that_is_refused_leaves_no_folder(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    numbered_videos.write(tmp_path / "v.mp4", 20, 10.0)
+    with pytest.raises(UserError):
+        test_violence_model.main([*given, "--output", "new/out"])
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def test_the_folder_of_clips_is_there_where_nothing_happened(tmp_path: Path) -> None:
+    config = OutputConfig(clips=tmp_path / "new" / "clips")
+    quiet = Verdict("v.mp4", (JudgedWindow(0.0, 2.0, 0.1),), EventConfig(), 2.0, 2.0)
+    with written_outputs.outputs(config, None, ["v.mp4"]) as written:
+        assert list(tmp_path.iterdir()) == []
+        written.finish([quiet])
+    assert list((tmp_path / "new" / "clips").iterdir()) == []
+
+
 def test_names_of_formats_may_have_spaces(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Received: nonsense$"):
         test_violence_model.main(["--export", "nonsense, openvino", str(tmp_path / "out")])
