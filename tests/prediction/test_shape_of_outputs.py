@@ -10,6 +10,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+import timed_videos
 
 from violence_detection.evaluation.report import film_strip
 from violence_detection.prediction import annotated_video, event_clips, explanation
@@ -138,6 +139,17 @@ def test_pixels_that_are_not_square_keep_the_shape(
     video = _segment(tmp_path / "v.mp4", (SIDE, SIDE), Fraction(4, 3))
     picture = shown(video, tmp_path)
     assert picture.shape[1] / picture.shape[0] == pytest.approx(4 / 3, abs=0.02)
+    height, width = _bright(picture)
+    assert width / height == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("shown", [_annotated, _clip, _camera, _film_strip])
+def test_those_of_an_upright_video_are_turned_with_it(
+    shown: Callable[[Path, Path], np.ndarray], tmp_path: Path
+) -> None:
+    lying = _segment(tmp_path / "lying.mp4", (SIDE, SIDE), Fraction(4, 3))
+    picture = shown(timed_videos.turned(lying, tmp_path / "v.mp4"), tmp_path)
+    assert picture.shape[1] / picture.shape[0] == pytest.approx(3 / 4, abs=0.02)
     height, width = _bright(picture)
     assert width / height == pytest.approx(1, abs=0.05)
 

@@ -248,8 +248,8 @@ def read_groups(
         raise UnreadableVideo(path, f"ended at frame {count + 1}, but {max(last[1]) + 1} were counted before")
 
 
-def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, Frame]]:
-    """All frames that are shown, RGB uint8, with the second at which each begins to stand.
+def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, Frame, float]]:
+    """All frames that are shown, RGB uint8, with the second at which each begins to stand, and its `pixel_shape`.
 
     `info` is what `probe` found, or `packet_timing`. Raises UnreadableVideo, and DecodesOtherwise as `read_groups`.
     """
@@ -262,7 +262,8 @@ def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, 
         for count, frame in enumerate(reader.checked_frames(expected)):
             number = count if begins is None else begins.get(count)
             if number is not None:
-                yield info.start_s + int(number) / info.fps, reader.picture(frame, None)
+                picture = reader.picture(frame, None)
+                yield info.start_s + int(number) / info.fps, picture, reader.pixel_shape
 
 
 def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, Frame]]:
@@ -532,9 +533,14 @@ class _Reader:
             codec=_codec_of(self._stream),
             stated_s=self._stated_s(),
             damaged=self._damaged,
-            pixel_shape=pixel_shape(self._stream, self._rgb.turn),
+            pixel_shape=self.pixel_shape,
             **found,  # type: ignore[arg-type]
         )
+
+    @property
+    def pixel_shape(self) -> float:
+        """That of the frames as they are given, once one was decoded."""
+        return pixel_shape(self._stream, self._rgb.turn)
 
     @property
     def _numbers_moments(self) -> bool:

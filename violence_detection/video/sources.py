@@ -170,18 +170,18 @@ class FileSource:
         decoded = decode.probe(self._path) if packets.info.damaged else None
         self.fps, last_s = (decoded or packets.info).fps, -1.0
         try:
-            for time_s, picture in decode.played(self._path, decoded or packets):
-                yield TimedFrame(time_s, picture, (decoded or packets.info).pixel_shape)
+            for time_s, picture, shape in decode.played(self._path, decoded or packets):
+                yield TimedFrame(time_s, picture, shape)
                 last_s = time_s
                 if self._closed.is_set():
                     return
         except decode.DecodesOtherwise:  # damage, of which packets tell nothing
             info = decode.probe(self._path)
-            for time_s, picture in decode.played(self._path, info):
+            for time_s, picture, shape in decode.played(self._path, info):
                 if self._closed.is_set():
                     return
                 if time_s > last_s:
-                    yield TimedFrame(time_s, picture, info.pixel_shape)
+                    yield TimedFrame(time_s, picture, shape)
 
     def close(self) -> None:
         """End at the next frame."""
