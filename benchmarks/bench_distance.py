@@ -126,7 +126,7 @@ def judged(detector: Detector, video: Path) -> tuple[float, float, bool]:
         whole = model.average(model.average_views({name: v[:, :1] for name, v in inputs.items()}))
         return whole, p, any((v[:, 0] != v[:, -1]).any() for v in inputs.values())
 
-    found = detector.windows_of(video, both)
+    found, _ = detector.windows_of(video, both)
     whole, closer = (float(np.concatenate(p).max()) for p in list(zip(*found, strict=True))[:2])
     return whole, closer, any(square for *_, square in found)
 

@@ -314,6 +314,19 @@ def test_an_unreadable_clip_is_named_and_lowers_the_coverage(root: Path, new: Pa
     assert failure["path"].endswith("same.avi")
 
 
+def test_a_clip_that_decodes_in_part_is_measured_and_named(
+    root: Path, new: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (new / "nonfight/cam1/same.avi").unlink()
+    small_videos.write(new / "fight/cam0/half.avi", 900, n_frames=48)
+    data = (new / "fight/cam0/half.avi").read_bytes()
+    (new / "fight/cam0/half.avi").write_bytes(data[: len(data) * 2 // 3])
+    assert measure(root, tmp_path / "report", data=new).n == 13
+    (said,) = [m for m in caplog.messages if "measured by a part" in m]
+    assert "1 files, " in said
+    assert "half.avi: only " in said
+
+
 def test_a_model_that_gives_no_number_for_any_clip_is_told_why(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ pytestmark = [
 ]
 #: Within the paper's margins at 96 pixels an inch.
 A4_WIDTH_PX = 688
+COMMAND = f"python test_ensemble.py --models ./models_ensemble/ --data '/a/two  blanks/{'long/' * 30}'"
 
 
 def predictions() -> pd.DataFrame:
@@ -65,7 +67,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     wrong = metrics.worst_mistakes(frame, 0.5).clip_id
     members = ("attention", "bilstm_attention")
     context = report.ReportContext(
-        command="python test_ensemble.py --models ./models_ensemble/ --data /a/" + "long/" * 30,
+        command=COMMAND,
         created="2026-01-02T03:04:05+0000",
         model=[("backbone", "efficientnet_lite0"), ("members", ", ".join(members))],
         seeds=[7],
@@ -76,7 +78,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         by_training=by_training.figures(frame, 0.5, overlap.datasets),
         attention={clip: {m: np.full(20, 0.05).tolist() for m in members} for clip in wrong},
         frames=film,
-        val_ledger={"checked": False, "text": "there is no /data/" + "z" * 200 + "/manifest.csv"},
+        val_ledger={
+            "checked": False,
+            "text": "there is no /data/" + "z" * 200 + "/manifest.csv",
+            "val_clips": 60,
+            "by_command": [{"command": COMMAND, "looks": 1, "last": "2026-01-02", "accuracy": 0.5}],
+        },
     )
     folder = tmp_path_factory.mktemp("page")
     return report.write_report(folder, metrics.figures(frame, 0.5), frame, context).as_uri()
@@ -116,6 +123,15 @@ def test_nothing_reaches_beside_the_screen_and_the_page_is_quiet(
     assert shown is not None
     ground = shown[5, 5].mean()
     assert ground > 200 if scheme == "light" else ground < 50
+
+
+@pytest.mark.parametrize("where", ["code.command", "#val-ledger code"])
+def test_a_command_is_copied_as_it_was_given(browser: Any, address: str, where: str) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.evaluate(f"getSelection().selectAllChildren(document.querySelector('{where}'))")
+    assert shlex.split(page.evaluate("getSelection().toString()")) == shlex.split(COMMAND)
+    page.close()
 
 
 def test_short_tables_need_no_sideways_scrolling_on_a_phone(browser: Any, address: str) -> None:

@@ -105,6 +105,13 @@ def test_an_evaluation_completes_it_with_n_interval_data_set_and_command(model: 
     assert results[0].metric_args["command"] == COMMAND
 
 
+def test_the_command_of_an_evaluation_is_written_as_it_was_given(model: Path, tmp_path: Path) -> None:
+    model_card.write_trained(model)
+    command = "python test_ensemble.py --data '/data/two  blanks and a ` in it'"
+    model_card.complete(model, _metrics(command=command), tmp_path / "card.md")
+    assert f"    {command}\n" in (tmp_path / "card.md").read_text()
+
+
 def test_training_again_keeps_the_figures_of_the_same_model_and_drops_those_of_another(
     model: Path, tmp_path: Path
 ) -> None:

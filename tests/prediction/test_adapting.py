@@ -157,6 +157,22 @@ def test_a_file_that_cannot_be_read_costs_the_others_nothing(
     assert reasons["b.avi"] == "cannot be read: Permission denied"
 
 
+def test_footage_that_decodes_in_part_counts_and_is_named(
+    model: Path, footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = tmp_path / "footage"
+    half.mkdir()
+    shutil.copy(footage / "a.avi", half)
+    data = (footage / "b.avi").read_bytes()
+    (half / "b.avi").write_bytes(data[: len(data) * 2 // 3])
+    assert _adapt(model, half, tmp_path / "place", "--stride-s", "0.5") == 1
+    said = json.loads(capsys.readouterr().out)
+    assert [Path(v).name for v in said["videos"]] == ["a.avi", "b.avi"]
+    ((path, reason),) = [(Path(f["path"]).name, f["reason"]) for f in said["failures"]]
+    assert path == "b.avi"
+    assert "s decode" in reason
+
+
 def test_the_model_judges_and_knows_the_footage_again(model: Path, footage: Path, tmp_path: Path) -> None:
     to = tmp_path / "place"
     _adapt(model, footage, to)

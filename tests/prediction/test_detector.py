@@ -159,7 +159,8 @@ def test_the_windows_of_a_file_have_the_probabilities_of_its_verdict(
         tmp_path, monkeypatch, lambda x: x.mean(axis=(1, 2))[:, [0, 1, 2, 0]], stride_s=1.0
     )
     clip = small_videos.write(tmp_path / "clip.avi", 1)
-    found = judge.windows_of(clip, lambda inputs, p: (inputs, p))
+    found, warning = judge.windows_of(clip, lambda inputs, p: (inputs, p))
+    assert warning == ""
     p = np.concatenate([p for _, p in found])
     assert [round(float(x), 4) for x in p] == [w.p_violent for w in judge.judge(clip).windows]
     assert sum(len(inputs["stand_in.rgb"]) for inputs, _ in found) == len(p)

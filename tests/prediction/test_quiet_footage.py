@@ -125,6 +125,19 @@ def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> Non
     assert camera_profile.read(tmp_path / "again.json").logit_offset == 1.0
 
 
+def test_footage_of_which_a_part_was_judged_is_named(tmp_path: Path) -> None:
+    head = tmp_path / "m.keras"
+    head.write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    (chosen,) = formats.chosen(["csv"])
+    assert chosen.of_video
+    partly = replace(_hour({100: 0.7}), warning="only 3600.0 of 7200.0 s decode")
+    formats.write(tmp_path / "kept", "v", chosen.of_video(partly))
+    quiet = QuietConfig(calibrate=tmp_path / "kept")
+    summary = quiet_footage.run(PredictConfig(model=head), quiet, tmp_path / "door.json")
+    assert [f["reason"] for f in summary["failures"]] == ["only 3600.0 of 7200.0 s decode"]
+
+
 def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

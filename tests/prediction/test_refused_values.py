@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numbered_videos
@@ -84,6 +85,25 @@ def test_a_setting_of_another_kind_is_refused(settings: dict[str, object], said:
         vd.load("fast", **settings)
 
 
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (
+            lambda: vd.load("fast", treshold=0.5),
+            r"violence_detection\.load\(\) .*'treshold'; did you mean threshold\?",
+        ),
+        (lambda: vd.load("fast", model="x"), r"'model'; did you mean name_or_path\?"),
+        (lambda: vd.load("fast", zzz=1), r"'zzz'\. It takes name_or_path, .*operating_point.*tta"),
+        (lambda: vd.evaluate("fast", reprt="x"), r"violence_detection\.evaluate\(\) .*did you mean report\?"),
+        (lambda: vd.evaluate("fast", output="x"), r"'output'; did you mean report\?"),
+    ],
+)
+def test_a_mistyped_keyword_is_answered_with_those_there_are(call: Callable[[], object], said: str) -> None:
+    with pytest.raises(TypeError, match=said) as told:
+        call()
+    assert "Config" not in str(told.value)
+
+
 def test_no_model_is_said() -> None:
     with pytest.raises(UserError, match="no model is named"):
         vd.load(None)  # type: ignore[arg-type]
@@ -98,6 +118,48 @@ def test_an_address_is_no_file_and_a_home_folder_is_found(
     assert "rtsp://" in str(told.value)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert detector._file("~/x.mp4") == tmp_path / "x.mp4"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["growing:v.ts", "--model", "nosuch", "--clips", "clips"],
+        ["growing:v.ts", "--mqtt", "ftp://host", "--clips", "clips"],
+        ["growing:v.ts", "--timeline", "page"],
+        [
+            "v.mp4",
+            "--model",
+            "nosuch",
+            "--annotate",
+            "a",
+            "--clips",
+            "c",
+            "--timeline",
+            "t",
+            "--explain",
+            "e",
+        ],
+        ["nosuch.mp4"],
+        ["--rejudge", "nosuch"],
+    ],
+)
+def test_a_run_that_is_refused_leaves_no_folder(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    numbered_videos.write(tmp_path / "v.mp4", 20, 10.0)
+    with pytest.raises(UserError):
+        test_violence_model.main([*given, "--output", "new/out"])
+    assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
+
+
+def test_the_folder_of_clips_is_there_where_nothing_happened(tmp_path: Path) -> None:
+    config = OutputConfig(clips=tmp_path / "new" / "clips")
+    quiet = Verdict("v.mp4", (JudgedWindow(0.0, 2.0, 0.1),), EventConfig(), 2.0, 2.0)
+    with written_outputs.outputs(config, None, ["v.mp4"]) as written:
+        assert list(tmp_path.iterdir()) == []
+        written.finish([quiet])
+    assert list((tmp_path / "new" / "clips").iterdir()) == []
 
 
 def test_names_of_formats_may_have_spaces(tmp_path: Path) -> None:

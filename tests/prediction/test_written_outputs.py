@@ -185,6 +185,26 @@ def test_a_video_that_begins_late_keeps_its_times(tmp_path: Path) -> None:
     assert decode.probe(clip).duration_s == pytest.approx(4.0, abs=0.11)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+def test_an_annotated_video_of_a_changing_rate_has_the_times_of_the_video(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Two frames a second for 4 s, then 25: each picture comes when it does in the video."""
+    times = [*timed_videos.evenly(8, 2), *timed_videos.evenly(50, 25, start_s=4.0)]
+    video = timed_videos.write(tmp_path / f"v{suffix}", times)
+    duration_s = decode.probe(video).duration_s
+    annotated_video.write(_verdict(video, [0.9], duration_s), tmp_path / "a.mp4")
+    begins: dict[int, float] = {}
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        for frame in container.decode(video=0):
+            height, width = numbered_videos.frame(0).shape[:2]
+            times_larger = frame.width // width
+            above = frame.to_ndarray(format="bgr24")[: height * times_larger : times_larger, ::times_larger]
+            begins.setdefault(numbered_videos.number_of(above), float(frame.time or 0))
+    assert list(begins) == list(range(58))
+    assert np.abs(np.array(list(begins.values())) - times).max() <= 0.02 + 1e-6
+
+
 def test_what_follows_a_damaged_part_keeps_its_time(tmp_path: Path) -> None:
     """Nothing comes from 4 to 7 s; from 8 s on it is bright."""
     times = [*timed_videos.evenly(40, 10), *timed_videos.evenly(30, 10, start_s=7.0)]

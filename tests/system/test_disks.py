@@ -19,6 +19,19 @@ def test_a_folder_is_tried_before_work_begins(tmp_path: Path) -> None:
             disks.check_writable(folder)
 
 
+def test_a_folder_that_is_only_tried_is_not_left(tmp_path: Path) -> None:
+    disks.check_can_write(tmp_path / "new" / "folder")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    disks.check_can_write(tmp_path / "there" / "below")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    disks.check_can_write(tmp_path / "there")
+    assert (tmp_path / "there").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write in"):
+        disks.check_can_write(tmp_path / "file" / "below")
+
+
 def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Path) -> None:
     assert disks.free_bytes_of(tmp_path / "not" / "yet") > 0
     assert disks.gigabytes(2.5e9) == "2.5 GB"

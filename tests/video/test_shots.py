@@ -159,7 +159,7 @@ def test_a_stream_that_was_cut_is_looked_at_as_the_file_is(path: Path) -> None:
     windows = sampling.sliding_windows(info, 2.0, 1.0)
     of_file = list(window_pictures.of_file(path, info, windows, VIEWERS, "stream", VIEWS))
     stream = WindowStream(VIEWERS, 2.0, 1.0, stated_fps=FPS, variants=VIEWS)
-    frames = [TimedFrame(time_s, picture) for time_s, picture in decode.played(path, info)]
+    frames = [TimedFrame(*frame) for frame in decode.played(path, info)]
     of_stream = [w for frame in frames for w in stream.push(frame)] + stream.finish()
     assert len(of_stream) == len(of_file) == len(windows)
     for seen, same in zip(of_stream, of_file, strict=True):

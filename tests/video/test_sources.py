@@ -95,7 +95,7 @@ def test_a_file_with_a_hole_has_its_frames_when_they_are_shown(tmp_path: Path) -
     data, packet = path.read_bytes(), 188
     begin = len(data) // 3 // packet * packet
     path.write_bytes(data[:begin] + data[begin + len(data) // 10 // packet * packet :])
-    wanted = [time_s for time_s, _ in decode.played(path, decode.probe(path))]
+    wanted = [time_s for time_s, *_ in decode.played(path, decode.probe(path))]
     assert decode.timing(path).n_decoded > len(wanted)
     assert [frame.time_s for frame in open_source(str(path)).frames()] == wanted
 

@@ -374,6 +374,36 @@ def test_what_is_asked_for_by_its_time_is_there_where_pictures_begin_behind_the_
     assert numbered_videos.number_of(frames[sampling.moment_at(info, 5.01)]) == 50
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".ts"])
+@pytest.mark.parametrize("late_s", [0.3, 3.0])
+@pytest.mark.parametrize("look", [decode.probe, decode.timing])
+def test_pictures_that_begin_behind_the_sound_are_no_damage(
+    tmp_path: Path, suffix: str, late_s: float, look: Callable[[Path], decode.VideoInfo]
+) -> None:
+    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(100, 25, start_s=late_s), sound=True)
+    info = look(path)
+    assert info.shortfall() == ""
+    assert (info.start_s, info.read_s) == (pytest.approx(late_s, abs=0.1), pytest.approx(4.0, abs=0.05))
+    pause = [*evenly(50, 25, start_s=late_s), *evenly(50, 25, start_s=late_s + 4.0)]
+    paused = look(timed_videos.write(tmp_path / f"paused{suffix}", pause, sound=True))
+    assert paused.shortfall().startswith("only 4.0 of 6.0 s decode (nothing at ")
+    assert "nothing at 0.0" not in paused.shortfall()
+
+
+def test_a_beginning_that_does_not_decode_is_said(tmp_path: Path) -> None:
+    """A recording that begins in the middle of a group of pictures: what stands before its first key frame."""
+    options = {"g": "50", "sc_threshold": "0", "bf": "0"}
+    whole = timed_videos.write(tmp_path / "whole.mkv", evenly(200, 25), options=options, sound=True)
+    path = tmp_path / "v.ts"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        streams = {s.index: target.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.pts is not None and packet.pts * packet.time_base >= 2.4:
+                packet.stream = streams[packet.stream.index]
+                target.mux(packet)
+    assert decode.probe(path).shortfall().startswith("only 4.0 of 5.6 s decode (nothing at 0.0-1.6 s)")
+
+
 @pytest.fixture
 def cases(request: pytest.FixtureRequest) -> Path:
     folder = Path(request.config.rootpath).parent / "shared" / "cases"

@@ -19,6 +19,7 @@ from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.models import model_card
 from violence_detection.system import locks, storage
+from violence_detection.system.settings import check_keywords
 from violence_detection.training import run_folder
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,10 @@ def evaluate(
     EvaluationConfig, such as tta, engine, data_root, own, labels.
 
     The result has `accuracy`, `ci95` and `n`, all figures in `result`, and a row a clip in `predictions`. Raises
-    UserError for a missing model, folder or manifest, or a wrong value.
+    UserError for a missing model, folder or manifest, or a wrong value, TypeError for a setting that there is not.
     """
+    own = {"model": "models", "data": "data", "report": "output"}
+    check_keywords("violence_detection.evaluate", EvaluationConfig, settings, own)
     config = EvaluationConfig(
         models=Path(model),
         data=Path(data) if data else None,

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 log = logging.getLogger(__name__)
+#: Of files that the log speaks of, how many it names.
+_NAMED = 3
 
 #: Below the folder with the features: what is cut out of own videos to be judged, and what looking at clips has found.
 FOLDER = "own_clips"
@@ -146,6 +148,8 @@ def read(
     scans = scan.scan_all(
         {n: c.path for n, c in clips.items()}, root / FOLDER / scan.JOURNAL_NAME, config.workers
     )
+    short = [{"path": n, "reason": s.shortfall} for n, s in scans.items() if s.shortfall]
+    _say_what_is_cut_short([*short, *cut.cut_short])
     failures = [*found.unlisted, *found.failures, *cut.failures, *cut.left_out]
     rows = _rows(clips, scans, failures)
     if rows.empty:
@@ -173,6 +177,14 @@ def _cut_below(sets: Sequence[OwnSet]) -> str:
     """
     origins = [(s.name, os.path.realpath(s.origin)) for s in sets]
     return f"{sets[0].name}-{storage.stable_hash(origins, digits=8)}"
+
+
+def _say_what_is_cut_short(short: Sequence[Mapping[str, str]]) -> None:
+    """Log which clips, or videos that were cut, decode only in part: they are measured by what there is of them."""
+    if short:
+        named = "; ".join(f"{one['path']}: {one['reason']}" for one in short[:_NAMED])
+        more = " ..." if short[_NAMED:] else ""
+        log.warning("measured by a part of them: %d files, %s%s", len(short), named, more)
 
 
 def home(config: EvaluationConfig) -> Path:

@@ -83,7 +83,7 @@ def render(model: Path, identity: str, metrics: Mapping[str, Any] | None = None)
     run = run_records.read(model)
     # Markdown of our own text: what comes from outside goes through `cell`.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"cell": _cell, "code": _code}
+    environment.filters |= {"block": _block, "cell": _cell, "code": _code}
     name = _name(model.resolve())
     body = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         note=NOTE,
@@ -396,6 +396,11 @@ def _percent(share: Any) -> str:
 def _code(value: Any) -> str:
     """Text from outside as one line of code."""
     return " ".join(str(value).replace("`", "'").split())
+
+
+def _block(value: Any) -> str:
+    """Text from outside as it is, in a block of code that the template has begun with four blanks."""
+    return str(value).replace("\n", "\n    ")
 
 
 def _cell(value: Any) -> str:

@@ -61,6 +61,7 @@ def _run(
     found = batch.find_videos([footage])
     failures = list(found.failures)
     seen = _looked_at(Detector(config), member.head, found.videos, prints, failures)
+    partly = [{"path": str(video.path), "reason": video.warning} for video in seen if video.warning]
     p = np.concatenate([[], *(video.p for video in seen)])
     if len(p) < FEWEST_WINDOWS:
         raise UserError(
@@ -78,17 +79,22 @@ def _run(
     parts = [part for video in seen for part in video.parts]
     adapted_model.write(source, member, adapted.head, to, made_from, parts)
     _say(figures, to)
-    return {"model": str(to), **figures, "failures": [{"path": f.path, "reason": f.reason} for f in failures]}
+    named = [*({"path": f.path, "reason": f.reason} for f in failures), *partly]
+    return {"model": str(to), **figures, "failures": named}
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """A video of the footage: `units` of its windows, name -> (N, C), P(violent) (N,), and what tells it again."""
+    """A video of the footage: `units` of its windows, name -> (N, C), P(violent) (N,), and what tells it again.
+
+    `warning`: what of it does not decode.
+    """
 
     path: Path
     units: Mapping[str, np.ndarray]
     p: np.ndarray
     parts: Sequence[FootagePart]
+    warning: str
 
 
 def _looked_at(
@@ -103,7 +109,7 @@ def _looked_at(
     for path in videos:
         try:
             parts = _parts(path, prints)
-            found = detector.windows_of(path, lambda given, p: (head.units(_plain(given, head)), p))
+            found, warning = detector.windows_of(path, lambda given, p: (head.units(_plain(given, head)), p))
         except UnreadableVideo as e:
             log.warning("%s: %s", e.path, e.reason)
             failures.append(e)
@@ -113,8 +119,10 @@ def _looked_at(
             log.warning("%s: %s", path, failures[-1].reason)
             continue
         units = {n: np.concatenate([some[n] for some, _ in found]) for n in head.vectors}
-        seen.append(_Seen(path, units, np.concatenate([p for _, p in found]), parts))
+        seen.append(_Seen(path, units, np.concatenate([p for _, p in found]), parts, warning))
         log.info("%s: looked at", path)
+        if warning:
+            log.warning("%s: %s", path, warning)
     return seen
 
 

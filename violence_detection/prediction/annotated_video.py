@@ -12,6 +12,7 @@ from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.events import Verdict, stretches
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import decode, writer
+from violence_detection.video.shown import boxed, square
 
 #: A picture narrower than this is shown larger, so that the panel can be read.
 _LEAST_WIDTH = 320
@@ -27,7 +28,7 @@ def write(verdict: Verdict, path: Path, comment: str = "") -> None:
     """Write the annotated video (H.264). Its times are those of the video: what comes late is black until then.
 
     A stretch of which nothing decodes shows the last picture before it, and the panel says that it was not judged. All
-    has the size of the first picture.
+    has the size of the first picture, with black beside one of another shape, and square pixels.
     Raises UnreadableVideo, or UserError where it cannot be written or another's file is there.
     """
     video = Path(verdict.path)
@@ -39,14 +40,12 @@ def write(verdict: Verdict, path: Path, comment: str = "") -> None:
         writer.h264(temporary, info.fps, comment) as put,
     ):
         for number, frame in decode.moments(video, info, range(info.n_frames)):
-            picture = _large_enough(frame)
+            picture = _large_enough(square(frame, info.pixel_shape))
             if panel is None:
                 panel, shape = Panel(verdict, picture.shape[1]), picture.shape
                 for late in range(round(info.start_s * info.fps)):
                     put(np.vstack([np.zeros_like(picture), panel.at(late / info.fps)]))
-            if picture.shape != shape:  # the recording's size has changed
-                picture = cv2.resize(picture, shape[1::-1], interpolation=cv2.INTER_AREA)
-            put(np.vstack([picture, panel.at(info.start_s + number / info.fps)]))
+            put(np.vstack([boxed(picture, shape), panel.at(info.start_s + number / info.fps)]))
 
 
 def _large_enough(frame: decode.Frame) -> decode.Frame:

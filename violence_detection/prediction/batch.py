@@ -316,7 +316,7 @@ def check_output(output: Path, given: Sequence[str] = ()) -> None:
         lambda path: own_files.first_line(path) == ",".join(storage.FAILURES_COLUMNS),
         "Give another --output, or move it away",
     )
-    disks.check_writable(output.parent, "--output")
+    disks.check_can_write(output.parent, "--output")
 
 
 def _is_summary(path: Path) -> bool:

@@ -137,7 +137,7 @@ def check_place(path: Path, flag: str) -> None:
         lambda found: own_files.json_object(found).get("format") == FORMAT,
         remedy,
     )
-    disks.check_writable(path.absolute().parent, flag)
+    disks.check_can_write(path.absolute().parent, flag)
 
 
 def write(path: Path, profile: CameraProfile) -> None:

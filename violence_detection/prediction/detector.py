@@ -24,7 +24,7 @@ from violence_detection.models import trained_model
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.system import processes, storage
-from violence_detection.system.settings import expanded
+from violence_detection.system.settings import check_keywords, expanded
 from violence_detection.video import augment, decode, sampling, window_pictures
 from violence_detection.video.window_pictures import SeenWindow, Viewer
 
@@ -126,8 +126,10 @@ class Detector:
         except decode.DecodesOtherwise:
             return self._judge(path, decode.probe(path), ())
 
-    def windows_of(self, path: Path | str, keep: Callable[[Inputs, np.ndarray], T]) -> list[T]:
+    def windows_of(self, path: Path | str, keep: Callable[[Inputs, np.ndarray], T]) -> tuple[list[T], str]:
         """What `keep` makes of the windows of a video file, which it is given some at a time, in their order.
+
+        With it what a verdict would have as its warning: what of the file does not decode.
 
         It gets all features, name -> (N, V, T, C), also those that judging does without where a member is sure, and
         P(violent) (N,), by no camera profile. Nothing else of them is held, whatever the length. This is no iterator: a
@@ -135,14 +137,19 @@ class Detector:
         """
         path = _file(path)
         try:
-            return [keep(*some) for some in self._windows_of(path, decode.packet_timing(path))]
+            return self._windows_of(path, decode.packet_timing(path), keep)
         except decode.DecodesOtherwise:
-            return [keep(*some) for some in self._windows_of(path, decode.probe(path))]
+            return self._windows_of(path, decode.probe(path), keep)
 
     def _windows_of(
-        self, path: Path, found: decode.VideoInfo | decode.PacketTiming
-    ) -> Iterator[tuple[Inputs, np.ndarray]]:
-        _, windows = self._laid(path, found)
+        self,
+        path: Path,
+        found: decode.VideoInfo | decode.PacketTiming,
+        keep: Callable[[Inputs, np.ndarray], T],
+    ) -> tuple[list[T], str]:
+        info = found.info if isinstance(found, decode.PacketTiming) else found
+        every, windows = self._laid(path, found)
+        kept: list[T] = []
         seen = iter(self._seen(path, found, windows))
         while some := list(itertools.islice(seen, _WINDOWS_AT_ONCE)):
             inputs = self.features(some)
@@ -150,7 +157,8 @@ class Detector:
             with self._heads:
                 p = self.model.average(self.model.average_views(inputs))
             _check_finite(str(path), {"P(violent)": p})
-            yield inputs, p
+            kept.append(keep(inputs, p))
+        return kept, self._warning(info, every, windows)
 
     def _laid(
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming
@@ -162,6 +170,18 @@ class Detector:
         if not windows:
             raise UnreadableVideo(path, sampling.too_still(info, self.model.features.window_s))
         return every, windows
+
+    def _warning(
+        self,
+        info: decode.VideoInfo,
+        every: Sequence[sampling.Window],
+        windows: Sequence[sampling.Window],
+    ) -> str:
+        """What of a file does not decode, or shows too few frames; empty where all is looked at."""
+        too_still = len(windows) < len(every)
+        return info.shortfall() or (
+            sampling.too_still(info, self.model.features.window_s) if too_still else ""
+        )
 
     def _seen(
         self,
@@ -177,7 +197,6 @@ class Detector:
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming, begun: Sequence[JudgedWindow]
     ) -> Verdict:
         info = found.info if isinstance(found, decode.PacketTiming) else found
-        window_s = self.model.features.window_s
         every, windows = self._laid(path, found)
         judged = [self.profiled(window) for window in _judged_before(info, windows, begun)]
         if judged:
@@ -198,8 +217,7 @@ class Detector:
             self.events_by,
             duration_s=round(info.duration_s, 2),
             judged_s=round(info.read_s if whole else _judged_s(info, windows), 2),
-            warning=info.shortfall()
-            or (sampling.too_still(info, window_s) if len(windows) < len(every) else ""),
+            warning=self._warning(info, every, windows),
             calibrated=self.model.calibrated,
             fps=info.fps,
             profile=self.profile.name if self.profile else "",
@@ -395,6 +413,7 @@ def load(name_or_path: Path | str, **settings: Any) -> Detector:
     `settings`: fields of PredictConfig, such as threshold, operating_point, stride_s, tta, engine, backbone_weights.
     Raises UserError if there is no such model or a setting cannot work, or TypeError for one that there is not.
     """
+    check_keywords("violence_detection.load", PredictConfig, settings, {"name_or_path": "model"})
     if not isinstance(name_or_path, str | Path) or not str(name_or_path):
         raise UserError("no model is named. Give a folder, a file, or a name of list_models()")
     return Detector(PredictConfig(model=Path(name_or_path), **settings))

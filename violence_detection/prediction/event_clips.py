@@ -12,6 +12,7 @@ from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.file_names import CLIP_ENDINGS
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import decode, sampling, writer
+from violence_detection.video.shown import square
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def _write_pictures(
         for path in (p for p, moment in zip(paths, at, strict=True) if moment == number):
             picture = path.with_suffix(".jpg")
             with written.replacing(picture, video) as temporary:
-                writer.picture(temporary, frame)
+                writer.picture(temporary, square(frame, info.pixel_shape))
 
 
 def _write_clips(
@@ -78,8 +79,9 @@ def _write_clips(
                 clip, files = waiting.pop(0), whole.enter_context(contextlib.ExitStack())
                 temporary = files.enter_context(written.replacing(clip.path, video))
                 begun.append((clip, files.enter_context(writer.h264(temporary, info.fps, comment)), files))
+            picture = square(frame, info.pixel_shape)
             for clip, put, files in begun:
-                put(frame)
+                put(picture)
                 if number == clip.end - 1:
                     files.close()
             begun = [b for b in begun if number < b[0].end - 1]

@@ -19,7 +19,7 @@ from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.detector import Detector
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.video import decode, occlusion, sampling, window_pictures
-from violence_detection.video.browser_video import fitted
+from violence_detection.video.shown import fitted, square
 from violence_detection.video.window_pictures import SeenWindow
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _shown(
     groups = [frozenset(found) for found in numbers]
     decoded = decode.read_groups(path, info, groups, lambda frame, _: fitted(frame, _SHOWN_HEIGHT))
     for found, frames in zip(numbers, decoded, strict=True):
-        yield [(info.start_s + n / info.fps, frames[n]) for n in found]
+        yield [(info.start_s + n / info.fps, square(frames[n], info.pixel_shape)) for n in found]
 
 
 def explained_windows(verdict: Verdict, most: int) -> list[tuple[str, JudgedWindow]]:

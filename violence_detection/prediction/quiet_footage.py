@@ -211,6 +211,7 @@ def run(
     model = shipped.find(config.model)
     settings, applied = batch.events_by(config), batch.profile_of(config)
     verdicts, failures = _judged(config, quiet.calibrate, output)
+    failures += [{"path": v.path, "reason": v.warning} for v in verdicts if v.warning]
     if applied:
         verdicts = [applied.verdict(verdict) for verdict in verdicts]
     found = choose(verdicts, settings, quiet.false_events_per_hour)
@@ -230,6 +231,9 @@ def _judged(
         log.info(
             "%s: the windows that were kept of %d videos are taken, none is judged", footage, len(verdicts)
         )
+        for verdict in verdicts:
+            if verdict.warning:
+                log.warning("%s: %s", verdict.path, verdict.warning)
         if footage.is_dir():
             _say_what_is_not_in(verdicts, footage)
         return verdicts, []

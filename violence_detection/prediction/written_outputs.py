@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 #: Drawing and encoding a frame is quick; so long without one is the end of the video.
 _SILENCE_LIMIT_S = 120.0
 #: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
-_VERSION = 1
+_VERSION = 2
 _TABLE = "table"
 #: Fields of a verdict that nothing shows.
 _NOT_SHOWN = frozenset({"model", "real_path", "given_as"})
@@ -60,7 +60,7 @@ def check(config: OutputConfig, output: Path | None, judged_by: PredictConfig | 
         if folder is not None:
             if folder.exists() and not folder.is_dir():
                 raise UserError(f"{flag} {folder} is a file. Name a folder")
-            disks.check_writable(folder, flag)
+            disks.check_can_write(folder, flag)
     if config.timeline:
         from violence_detection.prediction.review import review_page  # who has no page needs none
 
@@ -84,7 +84,7 @@ class Outputs:
     ):
         self._formats, self._output = formats.chosen(config.format), output
         self._names, self._model = names, model
-        self._timeline, self._explain = config.timeline, config.explain
+        self._clips, self._timeline, self._explain = config.clips, config.timeline, config.explain
         self._makers = makers
         self._written = WrittenFiles(output.parent) if output else None
 
@@ -126,6 +126,8 @@ class Outputs:
                 log.info("verdicts:\n%s", "".join(texts.values()).rstrip())
         if self._output and self._written:
             _say_what_differs(self._formats, self._output, self._written, verdicts, failures)
+        if self._clips and verdicts:
+            self._clips.mkdir(parents=True, exist_ok=True)  # there, and empty, where nothing happened
         if self._timeline:
             # who has no page needs none
             from violence_detection.prediction.review import review_media, review_page

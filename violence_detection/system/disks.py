@@ -65,6 +65,17 @@ def check_writable(folder: Path, flag: str = "") -> None:
         ) from e
 
 
+def check_can_write(folder: Path, flag: str = "") -> None:
+    """As check_writable, but no folder is left that was not there: the run may yet be refused."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        check_writable(folder, flag)
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it could not be made, or another run writes there by now
+                path.rmdir()
+
+
 def disk_trouble(error: BaseException) -> str | None:
     """What to tell the user of an error that says, or comes of one that says, that a disk takes nothing or a file is
     not this user's; None for every other.

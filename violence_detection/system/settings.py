@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import numbers
 import os
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,22 @@ class BaseConfig:
 @functools.cache
 def _type_hints(config: Any) -> Mapping[str, Any]:
     return typing.get_type_hints(config)
+
+
+def check_keywords(call: str, config: Any, given: Iterable[str], own: Mapping[str, str]) -> None:
+    """Raise TypeError for a keyword that a public call does not take, with those that it does and the nearest of them.
+
+    call: as people write it, "violence_detection.load". config: the dataclass whose fields it takes besides `own`, its
+    own parameters: name -> the field that each stands for, which is then no keyword itself.
+    """
+    fields = [field.name for field in dataclasses.fields(config) if field.name not in own.values()]
+    known = [*own, *(name for name in fields if name not in own)]
+    by_field = {field: name for name, field in own.items()}
+    for name in given:
+        if name not in known:
+            near = [by_field[name]] if name in by_field else difflib.get_close_matches(name, known, 1)
+            meant = f"; did you mean {near[0]}?" if near else "."
+            raise TypeError(f"{call}() takes no keyword {name!r}{meant} It takes {', '.join(known)}")
 
 
 def flag_of(field: dataclasses.Field[Any]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode, writer
+from violence_detection.video.shown import fitted, square
 
 #: By suffix: what FFmpeg calls the container, and the codecs that all of today's browsers play in it.
 _PLAYED = {
@@ -60,17 +60,9 @@ def write_copy(video: Path, path: Path, comment: str = "") -> None:
     begun = False
     with writer.h264(path, fps, comment) as put:
         for _, frame in decode.moments(video, info, range(0, info.n_frames, step)):
-            picture = fitted(frame, _COPY_HEIGHT)
+            picture = square(fitted(frame, _COPY_HEIGHT), info.pixel_shape)
             if not begun:
                 for _ in range(round(info.start_s * fps)):
                     put(np.zeros_like(picture))
                 begun = True
             put(picture)
-
-
-def fitted(frame: decode.Frame, height: int) -> decode.Frame:
-    """The frame (H, W, 3) shrunk to at most this height, its shape kept."""
-    if frame.shape[0] <= height:
-        return frame
-    width = max(round(frame.shape[1] * height / frame.shape[0]), 1)
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)

@@ -51,6 +51,8 @@ _FOUR_LETTERS = {
 #: Layouts of nearly all videos, which FFmpeg turns into RGB as it does into BGR, bit for bit. It works out the colours
 #: of others differently, and what is on disk was made from BGR.
 _SAME_IN_RGB = {"yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p"}
+#: Pixels that are thinner are no lens's and no standard's, but a header's mistake.
+_THINNEST = 0.25
 _SQUARE_TURNS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
 Frame = np.ndarray  # (height, width, 3) uint8 RGB
 Span = tuple[float, float]
@@ -65,7 +67,8 @@ class VideoInfo:
     they are stored. `n_decoded`: frames that decode. `stated_s`: length by the header; `lost`: stretches of which
     nothing decodes, in seconds of the video, in order. `as_stated`: whether the file is what its header says, so that
     frames are where they have always been looked for. `damaged`: whether reading met damage, so that frames may be
-    missing that nobody counted.
+    missing that nobody counted. `pixel_shape`: what the width of a pixel is to its height, of frames as they are given.
+    `begins_late`: the first of `lost` is no loss, but the time before the pictures: its sound begins earlier.
     """
 
     n_frames: int
@@ -80,6 +83,8 @@ class VideoInfo:
     lost: tuple[Span, ...] = ()
     as_stated: bool = True
     damaged: bool = field(default=False, compare=False)
+    pixel_shape: float = field(default=1.0, compare=False)
+    begins_late: bool = field(default=False, compare=False)
 
     @property
     def played_s(self) -> float:
@@ -107,12 +112,14 @@ class VideoInfo:
 
     def shortfall(self) -> str:
         """Says what of the video does not decode, as after half a download or with damage; else empty."""
-        if not self.lost:
+        lost = self.lost[self.begins_late :]
+        if not lost:
             return ""
-        where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in self.lost[:3])
+        pictures_s = self.duration_s - (self.lost[0][1] if self.begins_late else 0.0)
+        where = ", ".join(f"{start:.1f}-{end:.1f}" for start, end in lost[:3])
         return (
-            f"only {self.read_s:.1f} of {self.duration_s:.1f} s decode (nothing at {where}"
-            f"{' ...' if len(self.lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
+            f"only {self.read_s:.1f} of {pictures_s:.1f} s decode (nothing at {where}"
+            f"{' ...' if len(lost) > 3 else ''} s): it is damaged or was cut short. If the original is whole, "
             "copy or download it again"
         )
 
@@ -241,8 +248,8 @@ def read_groups(
         raise UnreadableVideo(path, f"ended at frame {count + 1}, but {max(last[1]) + 1} were counted before")
 
 
-def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, Frame]]:
-    """All frames that are shown, RGB uint8, with the second at which each begins to stand.
+def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, Frame, float]]:
+    """All frames that are shown, RGB uint8, with the second at which each begins to stand, and its `pixel_shape`.
 
     `info` is what `probe` found, or `packet_timing`. Raises UnreadableVideo, and DecodesOtherwise as `read_groups`.
     """
@@ -255,7 +262,8 @@ def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, 
         for count, frame in enumerate(reader.checked_frames(expected)):
             number = count if begins is None else begins.get(count)
             if number is not None:
-                yield info.start_s + int(number) / info.fps, reader.picture(frame, None)
+                picture = reader.picture(frame, None)
+                yield info.start_s + int(number) / info.fps, picture, reader.pixel_shape
 
 
 def moments(path: Path, info: VideoInfo, numbers: Sequence[int]) -> Iterator[tuple[int, Frame]]:
@@ -469,7 +477,8 @@ class _Reader:
             moments = seconds[0] + (np.arange(n_frames) + 0.5) / fps
             shown = np.maximum(np.searchsorted(seconds, moments, side="right") - 1, 0)
         start_s = start_of(float(seconds[0]))
-        lost = self._lost(np.sort(np.concatenate([seconds, held])) - (seconds[0] - start_s), fps)
+        late = start_s > 0 and self._has_nothing_before(fps)
+        lost = self._lost(np.sort(np.concatenate([seconds, held])) - (seconds[0] - start_s), fps, late)
         return self._info(
             n_frames=n_frames,
             fps=fps,
@@ -477,6 +486,7 @@ class _Reader:
             start_s=start_s,
             shown=shown,
             lost=lost,
+            begins_late=late and bool(lost) and lost[0][0] == 0,
             as_stated=fits and stated_rate and not self._damaged,
         )
 
@@ -523,8 +533,14 @@ class _Reader:
             codec=_codec_of(self._stream),
             stated_s=self._stated_s(),
             damaged=self._damaged,
+            pixel_shape=self.pixel_shape,
             **found,  # type: ignore[arg-type]
         )
+
+    @property
+    def pixel_shape(self) -> float:
+        """That of the frames as they are given, once one was decoded."""
+        return pixel_shape(self._stream, self._rgb.turn)
 
     @property
     def _numbers_moments(self) -> bool:
@@ -569,18 +585,30 @@ class _Reader:
         seconds = (np.array(self._held, np.float64) - first) * base + first_s
         return seconds[seconds > first_s]
 
-    def _lost(self, seconds: np.ndarray, fps: float) -> tuple[Span, ...]:
-        """Where nothing decodes, by the times in the video of frames, and of what says that one stands on."""
+    def _has_nothing_before(self, fps: float) -> bool:
+        """Whether the first frame that decodes is the first there is, as far as anybody can tell."""
+        first = min(stamp for stamp in self.stamps if stamp is not None)
+        step = 0.5 / fps / float(self._stream.time_base or 1)
+        return not self._damaged and min(self._packets, default=first) > first - step
+
+    def _lost(self, seconds: np.ndarray, fps: float, late: bool) -> tuple[Span, ...]:
+        """Where nothing decodes, by the times in the video of frames, and of what says that one stands on.
+
+        `late`: what stands before the first frame is no loss, and makes none worth naming.
+        """
         is_own_pace = self._numbers_moments or not _mostly_comes_at(seconds, fps)
         gaps = [] if not self._damaged and is_own_pace else _gaps(seconds, fps)
-        if seconds[0] > _LATE_S:
-            gaps.insert(0, (0.0, float(seconds[0])))
+        before = [(0.0, float(seconds[0]))] if seconds[0] > _LATE_S else []
+        if not late:
+            gaps = before + gaps
         end = float(seconds[-1]) + 1 / fps
         if self._missing_tail_s(end, fps) > 0:
             gaps.append((end, end + self._missing_tail_s(end, fps)))
-        missing = sum(b - a for a, b in gaps)
-        if not self._damaged and missing <= min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0]))):
-            return ()
+        most = min(_WORTH_NAMING_S, _WORTH_NAMING * (end - float(seconds[0])))
+        if not self._damaged and sum(b - a for a, b in gaps) <= most:
+            gaps = []
+        if late and (gaps or seconds[0] > most):
+            gaps = before + gaps
         return tuple((round(a, 3), round(b, 3)) for a, b in gaps if b - a > 0.5 / fps)
 
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
@@ -630,6 +658,13 @@ def plausible_rate(stream: av.VideoStream) -> float:
     """The first that can be true of the rates that FFmpeg knows of a stream, 0 where there is none."""
     rates = (float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate))
     return next((rate for rate in rates if _LOWEST_RATE <= rate <= _HIGHEST_RATE), 0.0)
+
+
+def pixel_shape(stream: av.VideoStream, turn: int | None) -> float:
+    """The width of a pixel by its height, of frames that are turned by so many degrees; 1 where none can be true."""
+    shape = float(stream.sample_aspect_ratio or 1)
+    shape = shape if _THINNEST <= shape <= 1 / _THINNEST else 1.0
+    return 1 / shape if turn in (90, 270) else shape
 
 
 def holds_on(packet: av.Packet) -> bool:

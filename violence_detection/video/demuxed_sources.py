@@ -88,7 +88,7 @@ class DemuxedSource:
                     picture = rgb.picture(one.frame)
                 except (av.FFmpegError, ValueError) as e:
                     raise SourceError(self.name, f"a frame cannot be shown ({e})") from e
-                yield TimedFrame(time_s, picture)
+                yield TimedFrame(time_s, picture, decode.pixel_shape(stream, rgb.turn))
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[_Decoded]:
         """Packets that do not decode are left out, as where some were lost on the way.

@@ -39,13 +39,15 @@ _LONGEST_NAME_BYTES = 150
 
 @dataclass(frozen=True, eq=False)
 class TimedFrame:
-    """A picture and when it is shown. `picture`: (H, W, 3) uint8 RGB; `time_s`: from the beginning of the source.
+    """A picture and when it is shown. `picture`: (H, W, 3) uint8 RGB; `time_s`: from the beginning of the source;
+    `pixel_shape`: what the width of a pixel is to its height.
 
     Raises UserError for another kind of picture, and for a time that is no number.
     """
 
     time_s: float
     picture: np.ndarray
+    pixel_shape: float = 1.0
 
     def __post_init__(self) -> None:
         shape, dtype = np.shape(self.picture), getattr(self.picture, "dtype", None)
@@ -168,18 +170,18 @@ class FileSource:
         decoded = decode.probe(self._path) if packets.info.damaged else None
         self.fps, last_s = (decoded or packets.info).fps, -1.0
         try:
-            for time_s, picture in decode.played(self._path, decoded or packets):
-                yield TimedFrame(time_s, picture)
+            for time_s, picture, shape in decode.played(self._path, decoded or packets):
+                yield TimedFrame(time_s, picture, shape)
                 last_s = time_s
                 if self._closed.is_set():
                     return
         except decode.DecodesOtherwise:  # damage, of which packets tell nothing
             info = decode.probe(self._path)
-            for time_s, picture in decode.played(self._path, info):
+            for time_s, picture, shape in decode.played(self._path, info):
                 if self._closed.is_set():
                     return
                 if time_s > last_s:
-                    yield TimedFrame(time_s, picture)
+                    yield TimedFrame(time_s, picture, shape)
 
     def close(self) -> None:
         """End at the next frame."""

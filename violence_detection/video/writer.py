@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.video import decode
+from violence_detection.video import decode, shown
 
 
 def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) -> None:
@@ -49,11 +49,12 @@ def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) ->
 def h264(
     path: Path, fps: float, comment: str = "", crf: int = 23, preset: str = "veryfast"
 ) -> Iterator[Callable[[decode.Frame], None]]:
-    """Yield a function that encodes RGB uint8 frames of one size as they come, into an MP4 that browsers play.
+    """Yield a function that encodes RGB uint8 frames as they come, into an MP4 that browsers play.
 
-    An odd last row or column is doubled, since H.264 has none. `comment` is kept in the file (see comment_of). `crf`:
-    x264's constant rate factor, higher is coarser; `preset`: how hard it tries. Raises UserError when not all frames
-    arrive on the disk.
+    All get the size of the first: one of another stands in it as large as it fits, with black beside. An odd last row
+    or column is doubled, since H.264 has none. `comment` is kept in the file (see comment_of). `crf`: x264's constant
+    rate factor, higher is coarser; `preset`: how hard it tries. Raises UserError when not all frames arrive on the
+    disk.
     """
     count = 0
     rate = Fraction(fps).limit_denominator(1001)
@@ -66,8 +67,12 @@ def h264(
             assert isinstance(stream, av.VideoStream)
             stream.pix_fmt = "yuv420p"
 
+            shape: tuple[int, ...] = ()
+
             def put(picture: decode.Frame) -> None:
-                nonlocal count
+                nonlocal count, shape
+                shape = shape or picture.shape
+                picture = shown.boxed(picture, shape)
                 height, width = picture.shape[:2]
                 even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
                 if count == 0:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import made_up_footage
 import numpy as np
+import page_in_browser
 import pandas as pd
 import pytest
 import small_videos
@@ -182,6 +183,23 @@ def test_the_command_that_leaves_clips_out_can_be_pasted(combined: Path) -> None
     assert shlex.split(html.unescape(command)) == [
         "python", "combine_all_datasets.py", "--data-root", str(root), "--exclude", str(folder / "label_suspects.csv"),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not page_in_browser.CHROMIUM, reason="no chromium installed")
+def test_the_command_is_copied_from_the_page_as_it_is_meant(combined: Path) -> None:
+    pytest.importorskip("playwright.sync_api")
+    folder = combined.parent / "report  of today"
+    shown = label_audit.write(
+        audited(combined), folder, film_strip.frames_below(combined), True, combined.parent
+    )
+    with page_in_browser.browser() as chromium:
+        page = chromium.new_page()
+        page.goto(shown.as_uri())
+        page.evaluate("""getSelection().selectAllChildren(
+            [...document.querySelectorAll("code")].find(code => code.textContent.includes("--exclude")))""")
+        copied = page.evaluate("getSelection().toString()")
+    assert shlex.split(copied)[-1] == str(folder / "label_suspects.csv")
 
 
 def test_without_predictions_or_with_those_of_other_clips_it_says_what_to_do(combined: Path) -> None:

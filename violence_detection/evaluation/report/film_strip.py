@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import decode, sampling
+from violence_detection.video import decode, sampling, shown
 
 #: A frame fits into this box, and its JPEG into so many bytes as long as the lowest quality allows.
 _BOX_WIDTH_PX, _BOX_HEIGHT_PX = 288, 162
@@ -69,6 +69,8 @@ def clip_frames(path: Path, count: int, window_s: float = float("inf")) -> list[
         return sampling.sample_indices(info.n_frames, count, window.start, window.length).tolist()
 
     info, frames = decode.read(path, chosen, _shrink)
+    if info.pixel_shape != 1:
+        frames = {number: _shrink(shown.square(frame, info.pixel_shape)) for number, frame in frames.items()}
     return [
         StripFrame(
             info.start_s + number / info.fps,

@@ -212,7 +212,9 @@ class CameraReader(Generic[W]):
                 elif self.state.state == camera_state.STALLED:
                     self.state.be(camera_state.LIVE)
                 self.state.frames += 1
-                if self.recent is not None and (kept := self.recent.kept(frame.time_s, frame.picture)):
+                if self.recent is not None and (
+                    kept := self.recent.kept(frame.time_s, frame.picture, frame.pixel_shape)
+                ):
                     connection.pictures.append(kept)
                 windows = connection.maker.push(frame)
                 connection.windows += windows

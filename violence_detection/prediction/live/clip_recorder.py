@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from violence_detection.prediction.live.recent_footage import (
@@ -195,8 +194,6 @@ class ClipRecorder:
             temporary = clip.files.enter_context(written.replacing(clip.path, clip.source))
             clip.put = clip.files.enter_context(writer.h264(temporary, FPS))
             clip.last = picture
-        elif clip.last is not None and picture.shape != clip.last.shape:  # the camera's size has changed
-            picture = cv2.resize(picture, clip.last.shape[1::-1], interpolation=cv2.INTER_AREA)
         number = round((kept.time_s - clip.begin_s) * FPS)
         while clip.written < number:  # nothing came meanwhile: the last picture stands
             clip.put(clip.last if clip.last is not None else picture)

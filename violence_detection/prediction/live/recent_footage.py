@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from violence_detection.video import shown
+
 #: Pictures a second that are kept, and their height at most: enough for people to see what happened.
 FPS = 10.0
 _HEIGHT = 480
@@ -59,8 +61,11 @@ class RecentFootage:
         self._forgotten_s = -np.inf
         self._last_s = self._next_s = -np.inf
 
-    def kept(self, time_s: float, picture: np.ndarray) -> KeptPicture | None:
-        """A picture, (H, W, 3) uint8 RGB, as it is kept; None where it is not yet time for one. For one thread."""
+    def kept(self, time_s: float, picture: np.ndarray, pixel_shape: float = 1.0) -> KeptPicture | None:
+        """A picture, (H, W, 3) uint8 RGB, as it is kept; None where it is not yet time for one. For one thread.
+
+        `pixel_shape`: what the width of its pixels is to their height; those that are kept are square.
+        """
         if time_s < self._last_s:  # another connection
             self._next_s = -np.inf
         self._last_s = time_s
@@ -68,7 +73,7 @@ class RecentFootage:
             return None
         due_s = self._next_s if np.isfinite(self._next_s) else time_s
         self._next_s = max(due_s + 1 / FPS, time_s + 0.5 / FPS)
-        return KeptPicture(time_s, _jpeg(picture))
+        return KeptPicture(time_s, _jpeg(picture, pixel_shape))
 
     def keep(self, kept: KeptPicture) -> None:
         """Keep it, and forget what is too old, but not before those who are waited for have taken it."""
@@ -163,11 +168,12 @@ class RecentFootage:
             return sum(len(kept.jpeg) for kept in self._kept)
 
 
-def _jpeg(picture: np.ndarray) -> bytes:
+def _jpeg(picture: np.ndarray, pixel_shape: float) -> bytes:
     height, width = picture.shape[:2]
     if height > _HEIGHT:
         size = (2 * round(width * _HEIGHT / height / 2), _HEIGHT)
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    picture = shown.square(picture, pixel_shape)
     done, data = cv2.imencode(
         ".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
     )

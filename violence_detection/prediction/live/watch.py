@@ -48,7 +48,7 @@ def check(live: LiveConfig, outputs: OutputConfig) -> None:
         )
     ways.check(live)
     if outputs.clips:
-        disks.check_writable(outputs.clips, "--clips")
+        disks.check_can_write(outputs.clips, "--clips")
 
 
 def run(
@@ -70,6 +70,8 @@ def run(
     """
     states = [CameraState(camera.name, camera.address) for camera in cameras]
     on_states(states)
+    if outputs.clips:
+        outputs.clips.mkdir(parents=True, exist_ok=True)  # others may wait for what comes there
     with ways.opened(live, states, others) as outboxes:
         publisher = EventPublisher(
             outboxes,

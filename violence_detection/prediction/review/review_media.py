@@ -13,7 +13,7 @@ from violence_detection.prediction.file_names import MEDIA_FOLDER
 from violence_detection.prediction.formats import explanation_name
 from violence_detection.system import storage
 from violence_detection.system.own_files import WrittenFiles
-from violence_detection.video import browser_video, decode, sampling, writer
+from violence_detection.video import browser_video, decode, sampling, shown, writer
 
 _PICTURE_HEIGHT = 180
 #: Written last: without it, what is there is made again.
@@ -110,10 +110,10 @@ def _write_pictures(
     def numbers(info: decode.VideoInfo) -> list[int]:
         return [sampling.moment_at(info, time_s) for time_s in moments_s]
 
-    info, frames = decode.read(video, numbers, lambda frame: browser_video.fitted(frame, _PICTURE_HEIGHT))
+    info, frames = decode.read(video, numbers, lambda frame: shown.fitted(frame, _PICTURE_HEIGHT))
     for path, number in zip(paths, numbers(info), strict=True):
         with written.replacing(path, video) as temporary:
-            writer.picture(temporary, frames[number])
+            writer.picture(temporary, shown.square(frames[number], info.pixel_shape))
 
 
 def _record(path: Path) -> dict[str, object]:
