@@ -144,6 +144,7 @@ CONFIG = replace(FeatureConfig(), streams=("rgb",), window_s=2.0)
 VIEWERS = [
     Viewer(32, replace(CONFIG, frames=16)),
     Viewer(48, replace(CONFIG, frames=4, letterbox=True), closer_look=True),
+    Viewer(32, replace(CONFIG, frames=16), one_shot=False),
 ]
 
 
@@ -182,3 +183,25 @@ def test_a_window_of_a_recording_shows_one_shot_and_a_clip_all_of_it(path: Path)
     assert max(every[0]) < 120 < 150 < min(every[-1])
     (clip,) = means([sampling.middle_window(info, 10.0)])
     assert min(clip) < 120 < 150 < max(clip)
+
+
+def test_a_viewer_that_minds_no_cut_sees_all_of_the_window(path: Path) -> None:
+    info = decode.probe(path)
+    windows = sampling.sliding_windows(info, 2.0, 1.0)
+    alone = list(window_pictures.of_file(path, info, windows, VIEWERS[2:], "", [PLAIN]))
+    seen = list(window_pictures.of_file(path, info, windows, VIEWERS, "", [PLAIN]))
+    cut = 0
+    for of_three, of_one in zip(seen, alone, strict=True):
+        plain = of_three.pictures(2, PLAIN)["rgb"]
+        np.testing.assert_array_equal(plain, of_one.pictures(0, PLAIN)["rgb"])
+        brightest = plain.max(axis=(1, 2, 3))
+        cut += bool(brightest.min() < 120 < 150 < brightest.max())
+    assert cut >= 1
+    draws = [viewer.draws("", [PLAIN]) for viewer in VIEWERS]
+    plans = [
+        window_pictures.WindowPlan(windows[1], info, v, d)
+        for v, d in ((VIEWERS, draws), (VIEWERS[2:], draws[2:]))
+    ]
+    more = [plan.frames - frozenset[int]().union(*plan.by_viewer) for plan in plans]
+    assert more[0]
+    assert not more[1], "where nobody minds cuts none are looked for"

@@ -41,6 +41,7 @@ class BackboneSampling:
     the positions in a picture, how many of the largest values make a feature; None: that is the network's own affair.
     `span_s`: seconds of the window that it looks at, in its middle but for some test-time views; None: all of it.
     `letterbox`: it sees the picture in its own shape, with black beside it, not squeezed into a square.
+    `one_shot`: of a window of a longer video that was cut it sees the shot in the middle alone (video/shots.py).
     """
 
     frames: int | None = None
@@ -51,6 +52,7 @@ class BackboneSampling:
     largest: int | None = None
     span_s: float | None = None
     letterbox: bool = False
+    one_shot: bool = True
 
     def __post_init__(self) -> None:
         """Raises ValueError where frames that are spaced by time do not fill their steps."""

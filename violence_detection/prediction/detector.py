@@ -87,7 +87,10 @@ class Detector:
         self.stride_s = _stride_s(config, self.model.features.window_s)
         self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
         self.viewers = tuple(
-            Viewer(run.backbone.input_size, run.config, self.model.closer_look) for run in self.runs
+            Viewer(
+                run.backbone.input_size, run.config, self.model.closer_look, run.backbone.sampling.one_shot
+            )
+            for run in self.runs
         )
         self._engines = [
             engines.to_judge(

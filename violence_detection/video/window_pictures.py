@@ -29,11 +29,15 @@ _AS_CLOSER: KeptAs = (CLOSER_GREY, 0, False)
 
 @dataclass(frozen=True)
 class Viewer:
-    """How one run of backbones sees a video: the side of its pictures, its settings, whether it takes a closer look."""
+    """How one run of backbones sees a video: the side of its pictures, its settings, whether it takes a closer look.
+
+    `one_shot`: of a window of a longer video that was cut it sees one shot.
+    """
 
     size: int
     config: ClipConfig
     closer_look: bool = False
+    one_shot: bool = True
 
     @property
     def kept_as(self) -> KeptAs:
@@ -101,7 +105,7 @@ def _plainest(viewers: Sequence[Viewer]) -> KeptAs:
 class WindowPlan:
     """Which frames a window needs: for each viewer, and each of its variants, where they are.
 
-    A window of a longer video needs frames besides in which cuts are looked for.
+    A window of a longer video needs frames besides in which cuts are looked for, if any viewer keeps to one shot.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class WindowPlan:
             ]
         )
         self._compared: list[int] = []
-        if not sampling.is_whole(window, info.n_frames):
+        if any(v.one_shot for v in viewers) and not sampling.is_whole(window, info.n_frames):
             from violence_detection.video import shots  # clips have no need of it
 
             every = [s for by in self.samplings for s in by.values()]
@@ -139,7 +143,7 @@ class WindowPlan:
         return {kept_as: frozenset(frames) for kept_as, frames in asked.items()}
 
     def seen(self, frames: Mapping[int, Kept]) -> SeenWindow:
-        """The window with its frames, by number. Viewers look at one shot of it."""
+        """The window with its frames, by number. Where it was cut, viewers that keep to one shot see that."""
         if not self._compared:
             return SeenWindow(self, frames)
         from violence_detection.video import shots
@@ -153,6 +157,8 @@ class WindowPlan:
         of_shot._look_at(
             [
                 {v: shots.within(s, shot, viewer.config.burst) for v, s in by.items()}
+                if viewer.one_shot
+                else by
                 for viewer, by in zip(self.viewers, self.samplings, strict=True)
             ]
         )

@@ -17,6 +17,7 @@ import small_videos
 import timed_videos
 import tiny_networks
 
+from violence_detection.backbones import registry
 from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.models import averaging
@@ -47,7 +48,10 @@ def _of_package(
     info = decode.probe(video)
     spans = sampling.sliding_windows(info, config.window_s, 1.0)
     runs = list({id(i.run): i.run for i in inputs}.values())
-    viewers = [Viewer(tiny_networks.SIZE, run.config, view == augment.CLOSER) for run in runs]
+    viewers = [
+        Viewer(tiny_networks.SIZE, run.config, view == augment.CLOSER, run.backbone.sampling.one_shot)
+        for run in runs
+    ]
     for seen in window_pictures.of_file(video, info, spans, viewers, "", [view]):
         of = {id(run): seen.pictures(number, view) for number, run in enumerate(runs)}
         yield {i.name: of[id(i.run)][i.stream] for i in inputs}
@@ -87,23 +91,34 @@ def test_a_telephones_upright_video_is_letterboxed_as_the_package_does(
     assert boxed.any()
 
 
+@pytest.mark.parametrize("one_sees_all", [False, True])
 def test_a_window_that_was_cut_shows_one_shot_as_in_the_package(
-    config: FeatureConfig, tmp_path: Path
+    config: FeatureConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_sees_all: bool
 ) -> None:
-    """A dark scene and a light one: no picture of either class of window shows the other."""
+    """A dark scene and a light one: no picture of a window shows both, but where a backbone minds no cut."""
+    if one_sees_all:
+        clip = registry.get("tiny_clip")
+        sampling_of_all = replace(clip.sampling, one_shot=False)
+        monkeypatch.setitem(registry._backbones, "tiny_clip", replace(clip, sampling=sampling_of_all))
     config = replace(config, streams=("rgb", "motion"))
     dark, light = (small_videos.frames(seed, 60, 160, 96) for seed in (3, 4))
     shown = [f // 4 for f in dark] + [255 - f // 4 for f in light]
     video = timed_videos.write(tmp_path / "v.mp4", timed_videos.evenly(120, 25), pictures=shown)
     inputs, described = _inputs_and_manifest(config)
+    with_all = ["tiny_clip_rgb"] if one_sees_all else []
+    assert {i["name"]: i["one_shot"] for i in described["inputs"]} == {
+        i.name: i.name not in with_all for i in inputs
+    }
     found = [looks[0] for *_, looks in video_windows.windows(video, described)]
     assert len(found) > 2
+    cut = []
     for seen, wanted in zip(found, _of_package(video, config, inputs), strict=True):
         for name, images in wanted.items():
             np.testing.assert_array_equal(seen[name], images, err_msg=name)
             if name.endswith("rgb"):
                 means = images[:, 8:16, 8:16].mean(axis=(1, 2, 3))
-                assert (means < 100).all() or (means > 150).all()
+                cut += [] if (means < 100).all() or (means > 150).all() else [name]
+    assert set(cut) == set(with_all)
 
 
 def test_a_closer_look_is_that_of_the_package(config: FeatureConfig, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ SIDE, FRAMES = 176, 32
     feature_dim=SIDE * SIDE * 3,
     licence=i3d.LICENCE,
     weights=i3d.WEIGHTS,
-    sampling=BackboneSampling(frames=FRAMES, together=True, streams=("rgb",), span_s=2.56),
+    sampling=BackboneSampling(frames=FRAMES, together=True, streams=("rgb",), span_s=2.56, one_shot=False),
     bfloat16=True,
 )
 def build_i3d_pictures(path: Path) -> keras.Model:

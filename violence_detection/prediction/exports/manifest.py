@@ -92,6 +92,7 @@ def _described(given: PictureInput) -> dict[str, Any]:
         "backbones": [backbone.name for backbone in given.run.backbones],
         "kept_sides": sides,
         "letterbox": config.letterbox,
+        "one_shot": given.run.backbone.sampling.one_shot,
         "sampling": {name: getattr(config, name) for name in _SAMPLING},
     }
 

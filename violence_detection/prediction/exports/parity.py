@@ -197,7 +197,11 @@ def windows_of_video(
     runs = list({id(i.run): i.run for i in inputs}.values())
     given = [[i for i in inputs if i.run is run] for run in runs]
     viewers = [
-        Viewer(mine[0].size, replace(run.config, streams=tuple(i.stream for i in mine)))
+        Viewer(
+            mine[0].size,
+            replace(run.config, streams=tuple(i.stream for i in mine)),
+            one_shot=run.backbone.sampling.one_shot,
+        )
         for run, mine in zip(runs, given, strict=True)
     ]
     for seen in window_pictures.of_file(path, info, chosen, viewers, "", [augment.PLAIN]):

@@ -146,7 +146,7 @@ def windows(
     if not spans:
         raise CannotJudge(f"{path}: its frames come too seldom to judge movement")
     plans = [{i["name"]: _sample(info, span, i) for i in inputs} for span in spans]
-    seen_for_cuts = [_compared(info, span, plan) for span, plan in zip(spans, plans, strict=True)]
+    seen_for_cuts = [_compared(info, span, plan, inputs) for span, plan in zip(spans, plans, strict=True)]
     frames = _frames(
         path,
         (
@@ -190,9 +190,14 @@ def _sample(info: Any, span: Any, wanted: Mapping[str, Any]) -> Any:
     return sample(info, span, plain, config)
 
 
-def _compared(info: Any, span: Any, plan: Mapping[str, Any]) -> list[int]:
-    """The frames in which cuts are looked for; none where the window is all of a video."""
-    return [] if is_whole(span, info.n_frames) else compared(span, info.fps, list(plan.values())).tolist()
+def _compared(
+    info: Any, span: Any, plan: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]
+) -> list[int]:
+    """The frames in which cuts are looked for; none where the window is all of a video, or no input keeps to a shot."""
+    if is_whole(span, info.n_frames) or not any(i["one_shot"] for i in inputs):
+        return []
+    found: list[int] = compared(span, info.fps, list(plan.values())).tolist()
+    return found
 
 
 def _of_one_shot(
@@ -202,13 +207,15 @@ def _of_one_shot(
     span: Any,
     manifest: Mapping[str, Any],
 ) -> Mapping[str, Any]:
-    """What each input is shown of a window: frames of one shot, where it was cut."""
+    """What each input is shown of a window: where it was cut frames of one shot, of inputs that keep to one."""
     if not of_cuts:
         return plan
     smalls = [small(frames[number][_plainest(manifest)]) for number in of_cuts]
     shot = middle_shot(of_cuts, smalls, span)
-    bursts = {i["name"]: i["sampling"]["burst"] for i in manifest["inputs"]}
-    return plan if shot is None else {name: within(s, shot, bursts[name]) for name, s in plan.items()}
+    if shot is None:
+        return plan
+    bursts = {i["name"]: i["sampling"]["burst"] for i in manifest["inputs"] if i["one_shot"]}
+    return {name: within(s, shot, bursts[name]) if name in bursts else s for name, s in plan.items()}
 
 
 def _plainest(manifest: Mapping[str, Any]) -> tuple[int, bool]:
