@@ -1,8 +1,8 @@
 """Where footage was cut from one shot to another, so that a window is judged by one of them.
 
 Networks of movement take a cut for a violent one: everything changes at once. Of a window of a longer video in which
-there is one they see the frames of the shot that has most of its middle; what is behind the cut is in the next window's.
-Not so networks that were trained end to end (`one_shot` of a backbone's sampling).
+there is one they see the frames of the shot that has most of its middle; what is behind the cut is in the middle of the
+next. Not so networks that were trained end to end (`one_shot` of a backbone's sampling).
 
 A cut is a change from one frame to the next that is large, is far larger than the changes beside it (as in
 PySceneDetect's AdaptiveDetector), in the pixels and in the colours that there are, and stays: a flash does not.
