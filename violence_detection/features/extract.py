@@ -82,6 +82,9 @@ def _ensure(
     wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConfig, engine_for: _EngineMaker
 ) -> Extraction:
     check(config, how)
+    for name in config.backbone:
+        if (taken := key.for_backbone(config, name).streams) != config.streams:
+            log.info("%s takes of the streams only: %s", name, ", ".join(taken))
     if how.backbone_weights:  # a worker, or whoever makes a feature again, may have another working folder
         how = replace(how, backbone_weights=how.backbone_weights.absolute())
     started = time.monotonic()
@@ -150,9 +153,6 @@ def check(config: FeatureConfig, how: ExtractConfig) -> None:
     for flag, names in (("--backbone", config.backbone), ("--streams", config.streams)):
         if not names or len(set(names)) != len(names):
             raise UserError(f"{flag} needs at least one name, each once. Received: {','.join(names)!r}")
-    for name in config.backbone:
-        if (taken := key.for_backbone(config, name).streams) != config.streams:
-            log.info("%s takes of the streams only: %s", name, ", ".join(taken))
     if how.backbone_weights and any(
         registry.get(b).weights != registry.get(config.backbone[0]).weights for b in config.backbone
     ):
