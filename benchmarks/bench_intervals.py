@@ -5,8 +5,9 @@
 For each number of clips and of sources, each accuracy and each intraclass correlation (how alike the outcomes of
 clips of one source are), data sets are drawn: sizes of sources from a Dirichlet distribution (concentration 2, so
 that they are uneven), the accuracy of each source from a beta distribution. Prints a row a case with the share of
-draws whose interval holds the accuracy, and one JSON line: the share of the cases within 93-97 % and the lowest and
-highest coverage. `--hard` takes sources that are hard on intervals: more alike (correlation 0.5), wholly right or wrong
+draws whose interval holds the accuracy, and one JSON line: the share of the cases within 93-97 %, the lowest and
+highest coverage, and the mean over accuracies and correlations of each number of clips and sources ("200/20").
+`--hard` takes sources that are hard on intervals: more alike (correlation 0.5), wholly right or wrong
 (1), a tenth of them up to 45 points below the accuracy and the others alike, and a tenth so with sizes that differ more
 (concentration 0.5). `--figure` takes another figure; scores are then a source's shift, the class's and noise, and the
 truth comes from 400,000 clips, each of a source of its own.
@@ -18,7 +19,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def main() -> None:
             row.append(f"{100 * covered:6.1f} ({100 * np.median(high - low):4.1f})")
         print(f"{n:6} {sources:7} {accuracy:8} | {'  '.join(row)}", flush=True)
     coverage = np.array(list(found.values()))
+    means = by_clips_and_sources(found)
     print(
         json.dumps(
             {
@@ -80,9 +82,18 @@ def main() -> None:
                 "lowest": round(float(coverage.min()), 4),
                 "highest": round(float(coverage.max()), 4),
                 "mean": round(float(coverage.mean()), 4),
+                "by_clips_and_sources": {f"{n}/{sources}": mean for (n, sources), mean in means.items()},
             }
         )
     )
+
+
+def by_clips_and_sources(found: Mapping[tuple[float | str, ...], float]) -> dict[tuple[int, int], float]:
+    """Mean coverage, 0 to 1, of each number of clips and sources."""
+    together: dict[tuple[int, int], list[float]] = {}
+    for (n, sources, *_), covered in found.items():
+        together.setdefault((int(n), int(sources)), []).append(covered)
+    return {pair: round(float(np.mean(each)), 4) for pair, each in together.items()}
 
 
 def cases(hard: bool = False) -> Iterator[tuple[int, int, float]]:
