@@ -13,6 +13,7 @@ benchmarks/event_figures.py. Rules that are compared:
     tuned      with --tune: settings chosen on recordings of half of the sources, measured on the other half, both ways
 --tune looks for recordings that share no source; without such there is nothing to tune. --calibrated measures cameras'
 own thresholds, chosen on quiet footage as --calibrate of test_violence_model.py does (benchmarks/event_calibration.py).
+--operating-points measures the thresholds that the models name: each part at those of its own model.
 
 Writes <output>/curves.csv, curves.png and figures.json, and prints one JSON line.
 """
@@ -33,7 +34,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks import event_calibration, event_figures, event_rules, event_tuning
+from benchmarks import event_calibration, event_figures, event_points, event_rules, event_tuning
 from benchmarks.event_figures import MEASURES, Recording, Shown, Tally
 from benchmarks.event_rules import Rule
 from benchmarks.event_tuning import BALANCED, FEW
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument(
         "--calibrated", action="store_true", help="measure thresholds of each camera's own quiet footage"
     )
+    p.add_argument(
+        "--operating-points", action="store_true", help="measure the thresholds that --models name"
+    )
     cli.add_config(p, PredictConfig, skip=("model", "operating_point"))
     args = cli.parse(p, argv)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -70,8 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     configs = [
         cli.build(PredictConfig, argparse.Namespace(**vars(args), model=model)) for model in args.models
     ]
-    failures = judge(args.recordings, configs) if configs else []
     settings = cli.build(EventConfig, args)
+    points = [event_points.thresholds(m, settings.threshold) for m in args.models if args.operating_points]
+    if args.operating_points and not points:
+        raise UserError("--operating-points are those of models: name them with --models")
+    failures = judge(args.recordings, configs) if configs else []
     recordings, missing = read(args.recordings, settings)
     if missing:
         log.warning("%d recordings of the list are not judged, so the figures are of the others", missing)
@@ -84,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         **measured(recordings, settings, args.output),
         **({"tuned": event_tuning.tuned(recordings, settings)} if args.tune else {}),
         **({"calibrated": event_calibration.calibrated(recordings, settings)} if args.calibrated else {}),
+        **({"operating_points": event_points.measured(recordings, settings, points)} if points else {}),
         "failures": failures,
     }
     storage.write_json(args.output / "figures.json", summary)
@@ -151,6 +159,7 @@ def _recording(
         verdict.windows,
         tuple((float(f["start_s"]), float(f["end_s"])) for f in fights),
         tuple(Shown(float(f["start_s"]), f["source"]) for f in footage),
+        int(row["part"]),
     )
 
 

@@ -7,12 +7,14 @@ One JSON line, of each left-out data set as its models judge it. Thresholds and 
     left_out  those that the predictions of the other left-out sets give, as `--final-by left-out` chooses them of all
     folds     those of MODEL, an ensemble that was calibrated on folds by source, with the same members and early exit
 `false_alarms` and `recall` are means over sources, as the guarantees are; `clips`: of all clips. `ece`: the calibration
-error, ten bins, of all of them together.
+error, ten bins, of all of them together. With --write FOLDER each left-out model is put there as it judges its own data
+set with the thresholds and the temperature of the others, for bench_recordings.py --operating-points.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +34,11 @@ from violence_detection.evaluation import calibration as errors
 from violence_detection.models import averaging, calibration, model_files, shipped
 from violence_detection.models.averaging import Averaging, EarlyExit
 from violence_detection.models.calibration import Calibration
+from violence_detection.system import storage
 from violence_detection.training import run_folder
+
+#: Of a trained member, what judging does without.
+_NOT_NEEDED = shutil.ignore_patterns("checkpoint", "final_model*", "tensorboard_logs")
 
 
 def main() -> int:
@@ -42,6 +48,7 @@ def main() -> int:
         "--folds", type=Path, help="an ensemble calibrated on folds by source: a folder, or a model's name"
     )
     p.add_argument("--seed", type=int, default=0, help="of the left-out models, and of the draws of clips")
+    p.add_argument("--write", type=Path, help="folder for the left-out models with what the others give them")
     args = cli.parse(p)
     folder = args.models / f"seed_{args.seed}"
     table = folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME
@@ -64,7 +71,10 @@ def main() -> int:
             p_by_all=None if by_all is None else by_all[~judged],
             by_dataset=True,
         )
-        ways = {"left_out": calibrate.fit(others, args.seed), "folds": by_folds}
+        fitted_elsewhere = calibrate.fit(others, args.seed)
+        if args.write:
+            write_calibrated(folder / f"without_{dataset}", args.write, fitted_elsewhere)
+        ways = {"left_out": fitted_elsewhere, "folds": by_folds}
         found[dataset] = {}
         for way, fitted in ways.items():
             if fitted is None:
@@ -79,6 +89,16 @@ def main() -> int:
         {"datasets": found, "ece": ece, "n": len(rows), "n_groups": int(rows.source_group.nunique())}
     )
     return 0
+
+
+def write_calibrated(model: Path, to: Path, fitted: Calibration) -> None:
+    """A copy of the ensemble `model` in the folder `to`, under its own name, with this calibration."""
+    made = to / model.name
+    shutil.copytree(model, made, ignore=_NOT_NEEDED, dirs_exist_ok=True)
+    record = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
+    storage.write_json(
+        made / run_folder.ENSEMBLE_NAME, {**record, run_folder.CALIBRATION_KEY: fitted.record()}
+    )
 
 
 def _of_folds(folder: Path, averaged: Averaging) -> Calibration:

@@ -48,7 +48,7 @@ def calibrated(recordings: Sequence[Recording], settings: EventConfig) -> dict[s
     }
     for asked in ASKED:
         measured = [_measured(camera, settings, asked) for camera in cameras]
-        own = _joined([tally for camera in measured for tally, _ in camera])
+        own = event_figures.joined([tally for camera in measured for tally, _ in camera])
         thresholds = [threshold for camera in measured for _, threshold in camera]
         rate = float(own.ratio("false", "hours")[0])
         out[f"asked_{asked:g}_an_hour"] = {
@@ -72,7 +72,7 @@ def _by_style(
         of_style.setdefault(camera[0].style, []).extend(tally for tally, _ in shares)
     out = {}
     for style, tallies in sorted(of_style.items()):
-        both = _joined(tallies)
+        both = event_figures.joined(tallies)
         out[style] = {
             "recall_by_overlap": event_figures.rounded(both.ratio("by_overlap", "fights")[0]),
             "false_an_hour": event_figures.rounded(both.ratio("false", "hours")[0]),
@@ -127,11 +127,3 @@ def quiet_stretches(recording: Recording, without: Collection[str], settings: Ev
         if stretch
         for seconds in [stretch[-1].end_s - stretch[0].start_s]
     ]
-
-
-def _joined(tallies: Sequence[Tally]) -> Tally:
-    """All together, as if they were of one threshold."""
-    out = tallies[0]
-    for tally in tallies[1:]:
-        out = event_figures.joined(out, tally)
-    return out

@@ -50,7 +50,9 @@ class Shown:
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording with its windows, in order of time, its fights and what it shows, in order, without gaps."""
+    """A recording with its windows, in order of time, its fights and what it shows, in order, without gaps. `part`: the
+    number of the model that judges it, where several do.
+    """
 
     name: str
     style: str
@@ -58,6 +60,7 @@ class Recording:
     windows: tuple[JudgedWindow, ...]
     fights: tuple[Span, ...]
     shown: tuple[Shown, ...]
+    part: int = 0
 
     def source_at(self, time_s: float) -> str:
         """The source of what is shown at a moment."""
@@ -229,13 +232,13 @@ def froc_gain(first: Tally, second: Tally, by: str = "recording") -> tuple[float
     return first.froc() - second.froc(), (float(low), float(high))
 
 
-def joined(first: Tally, second: Tally) -> Tally:
-    """Both together: of one rule on different recordings."""
+def joined(tallies: Sequence[Tally]) -> Tally:
+    """All together, as if they were of the thresholds of the first: of one rule on different recordings."""
     return Tally(
-        first.thresholds,
-        np.concatenate([first.recordings, second.recordings]),
-        np.concatenate([first.sources, second.sources]),
-        np.concatenate([first.values, second.values]),
+        tallies[0].thresholds,
+        np.concatenate([t.recordings for t in tallies]),
+        np.concatenate([t.sources for t in tallies]),
+        np.concatenate([t.values for t in tallies]),
     )
 
 

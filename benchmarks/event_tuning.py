@@ -40,7 +40,7 @@ def tuned(recordings: Sequence[Recording], settings: EventConfig) -> dict[str, A
         ]
         for half in halves
     ]
-    both = [event_figures.joined(a, b) for a, b in zip(*tried, strict=True)]
+    both = [event_figures.joined(halves) for halves in zip(*tried, strict=True)]
     best = _best(both)
     return {
         "halves": [

@@ -15,7 +15,7 @@ from benchmarks import bench_thresholds
 from violence_detection.ensemble import cross_validation
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, held_out_table
-from violence_detection.models import averaging
+from violence_detection.models import averaging, calibration, model_files
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
@@ -116,3 +116,22 @@ def test_a_set_is_judged_by_what_the_others_and_by_what_folds_have_chosen(
     assert rates["c"]["threshold"] < min(rates["a"]["threshold"], rates["b"]["threshold"])
     assert 0 < found["ece"]["left_out"] < 0.3
     assert set(_run(tmp_path, monkeypatch, capsys)["ece"]) == {"left_out"}
+
+
+def test_left_out_models_are_written_with_what_the_other_sets_give_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models, to = tmp_path / "models", tmp_path / "calibrated"
+    for name in "abc":
+        _of_folds(models / "seed_0" / f"without_{name}")
+    _predictions(surer=2.0).to_csv(
+        models / "seed_0" / cross_validation.LEFT_OUT_PREDICTIONS_NAME, index=False
+    )
+    storage.write_json(models / elsewhere.LEFT_OUT_NAME, {"datasets": []})
+    for _ in range(2):  # once more over what is there
+        found = _run(models, monkeypatch, capsys, "--write", str(to))["datasets"]
+    for name in "abc":
+        written = calibration.read(to / f"without_{name}")
+        assert written.threshold("low-false-alarm") == found[name]["left_out"]["low_false_alarm"]["threshold"]
+        assert model_files.listed(to / f"without_{name}")[0][1].is_file()
+    assert calibration.read(models / "seed_0" / "without_a").threshold("low-false-alarm") == 0.25, "as it was"
