@@ -158,7 +158,9 @@ def divided(
     """The clips in parts by source. `known`: of each part, or of all, the sources that it may not show.
 
     What may be shown in every part is divided so that each has its share of every data set and class; what may be shown
-    in one alone is there. Raises UserError where too few sources are left.
+    in one alone is there, with all of its data set that no other part alone may show: data sets that were left out of a
+    training. A data set without a quiet clip in a part is not shown there. Raises UserError where too few sources are
+    left.
     """
     from violence_detection.combine import split
 
@@ -167,7 +169,18 @@ def divided(
         for source in sorted({c.source for c in clips})
     }
     part_of = {source: where[0] for source, where in may.items() if where}
-    everywhere = [c for c in clips if parts > 1 and len(may[c.source]) == parts]
+    homes: dict[str, set[int]] = {}
+    for clip in clips:
+        if len(may[clip.source]) == 1:
+            homes.setdefault(clip.dataset, set()).add(may[clip.source][0])
+    everywhere = []
+    for clip in clips:
+        if parts == 1 or len(may[clip.source]) < parts:
+            continue
+        if len(home := homes.get(clip.dataset, set())) == 1:
+            part_of[clip.source] = next(iter(home))
+        else:
+            everywhere.append(clip)
     if everywhere:
         strata = [(c.dataset, c.is_fight) for c in everywhere]
         try:
@@ -175,12 +188,20 @@ def divided(
         except ValueError as e:
             raise UserError(f"--parts {parts}: {e}") from e
         part_of |= {c.source: int(i) for c, i in zip(everywhere, folds, strict=True)}
-    found = [[c for c in clips if part_of.get(c.source) == i] for i in range(parts)]
+    found = [_with_quiet([c for c in clips if part_of.get(c.source) == i]) for i in range(parts)]
     if not all(found):
         raise UserError(
             "the models were trained on every source, or on copies of their clips: none is left to show"
         )
     return found
+
+
+def _with_quiet(clips: Sequence[Clip]) -> list[Clip]:
+    """The clips of the data sets that have a quiet one."""
+    calm = {c.dataset for c in clips if not c.is_fight}
+    if without := sorted({c.dataset for c in clips} - calm):
+        log.warning("no recordings of %s in one part: of it no quiet clip is left", ", ".join(without))
+    return [c for c in clips if c.dataset in calm]
 
 
 def shown(quiet: Stock, fights: Stock | None) -> dict[str, Any]:

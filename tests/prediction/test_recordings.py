@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import brightness_judge
@@ -110,6 +111,25 @@ def test_each_model_has_sources_that_it_does_not_know_and_parts_share_none() -> 
     assert {"set:fight4", "set:fight5"} <= first
     with pytest.raises(UserError, match="none is left"):
         make_recordings.divided(given, [{c.source for c in given}], 1, 0)
+
+
+def test_a_data_set_left_out_of_one_training_is_whole_in_the_part_of_its_model() -> None:
+    def of(dataset: str, kind: str) -> list[Clip]:
+        return [replace(c, dataset=dataset, source=f"{dataset}:{c.source}") for c in clips(kind, 6, 2)]
+
+    a, b = [*of("a", "fight"), *of("a", "quiet")], [*of("b", "fight"), *of("b", "quiet")]
+    camera = of("camera", "quiet")
+    trained = [{c.source for c in each if not c.source.endswith("0")} for each in (b, a)]  # without their val
+    parts = make_recordings.divided([*a, *b, *camera], trained, 2, seed=0)
+    assert [{c.dataset for c in part} for part in parts] == [{"a", "camera"}, {"b", "camera"}]
+    assert sum(map(len, parts)) == len(a) + len(b) + len(camera)
+
+
+def test_fights_without_a_quiet_clip_are_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    lone = [replace(c, dataset="lone", source=f"lone:{c.source}") for c in clips("fight", 4, 2)]
+    parts = make_recordings.divided([*clips("fight", 4, 2), *clips("quiet", 4, 2), *lone], [set()], 1, seed=0)
+    assert {c.dataset for c in parts[0]} == {"set"}
+    assert "no recordings of lone" in caplog.text
 
 
 def test_light_changes_at_once_and_back_again() -> None:
