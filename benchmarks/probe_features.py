@@ -10,8 +10,9 @@ for every input alone, for all of them, and for all but one. Threshold 0.5, chos
 with all clip by clip; the interval of the difference is by source. `at median`: had each data set's own median been the
 threshold. One JSON line; with --output also a table for reading.
 
-`--beside FILE`: the same beside a network that is not fitted here, whose held-out logits FILE has (see held_out.py);
-figures are means over its fits. i3d_tuned_held_out.csv has those of `i3d_tuned`, the other member of `accurate`.
+`--beside FILE`: the same beside a network that is not fitted here, whose held-out logits FILE has (see held_out.py),
+and the network alone, and all inputs without it; figures are means over its fits. i3d_tuned_held_out.csv has those of
+`i3d_tuned`, the other member of `accurate`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ from violence_detection.training.training_data import Samples
 
 FOLDS = 5
 ALL, WITHOUT = "all", "without"
+#: What `--beside` brings, in the place of an input's name.
+NETWORK = "the network"
 MEASURES = ("accuracy", "roc_auc", "at_median")
 
 
@@ -132,12 +135,16 @@ class Probe:
         if len(names) > 1:
             yield from ((name, (name,)) for name in names)
             yield from ((f"without {name}", tuple(n for n in names if n != name)) for name in names)
+        if self.beside:
+            yield NETWORK, ()
+            yield f"{WITHOUT} {NETWORK}", names
 
     def row(self, name: str, inputs: Sequence[str]) -> dict[str, Any]:
         """Both figures of these inputs, and what was right, on average: `right_elsewhere` and `right_in_set` (N,)."""
-        elsewhere = self._judged(inputs, self.left_out, self.beside.elsewhere if self.beside else ())
+        beside = None if name == f"{WITHOUT} {NETWORK}" else self.beside
+        elsewhere = self._judged(inputs, self.left_out, beside.elsewhere if beside else ())
         in_set = np.concatenate(
-            [self._judged(inputs, cut, self.beside.in_set if self.beside else ()) for cut in self.cuts]
+            [self._judged(inputs, cut, beside.in_set if beside else ()) for cut in self.cuts]
         )
         log.info("%s: judged", name)
         return {
@@ -152,7 +159,12 @@ class Probe:
         }
 
     def _judged(self, inputs: Sequence[str], parts: Parts, fits: Sequence[np.ndarray]) -> np.ndarray:
-        """What is said of each clip, (fits, N), or (1, N) without a network beside; 0 is the threshold."""
+        """What is said of each clip, (fits, N), or (1, N) without a network beside; 0 is the threshold.
+
+        Without inputs the network judges alone.
+        """
+        if not inputs:
+            return np.array(fits)
         margins = self.margins(inputs, parts)
         return np.array(list(held_out.averaged(margins, fits, parts, self.labels))) if fits else margins[None]
 
