@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import socket
 import threading
 from collections.abc import Iterator
@@ -80,10 +81,13 @@ def reachable_at(port: int, broker: int) -> Iterator[None]:
 
 
 class Link:
-    """The way to a broker that is there already: it can swallow what goes over it, as a lost link does, and break."""
+    """The way to a broker that is there already: it can swallow what goes over it, as a lost link does, and break.
 
-    def __init__(self, broker: int):
-        self._broker, self._ends = broker, list[socket.socket]()
+    At a packet of more than `most_bytes` it breaks, as a broker does that takes none so large.
+    """
+
+    def __init__(self, broker: int, most_bytes: float = math.inf):
+        self._broker, self._ends, self._most_bytes = broker, list[socket.socket](), most_bytes
         self._swallows, self.is_up = threading.Event(), True
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
@@ -124,10 +128,36 @@ class Link:
                     threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
 
     def _pass_on(self, source: socket.socket, to: socket.socket) -> None:
+        packets = _Packets()
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if packets.longest_bytes(data) > self._most_bytes:
+                    for end in (source, to):
+                        end.shutdown(socket.SHUT_RDWR)
+                    return
                 if not self._swallows.is_set():
                     to.sendall(data)
+
+
+class _Packets:
+    """Knows where packets begin in what comes over a connection."""
+
+    def __init__(self) -> None:
+        self._left_bytes, self._head = 0, b""
+
+    def longest_bytes(self, data: bytes) -> int:
+        """The longest of the packets that begin in these bytes."""
+        longest, at = 0, 0
+        while at < len(data):
+            if self._left_bytes:
+                passed = min(self._left_bytes, len(data) - at)
+                self._left_bytes, at = self._left_bytes - passed, at + passed
+                continue
+            self._head, at = self._head + data[at : at + 1], at + 1
+            if len(self._head) > 1 and self._head[-1] < 128:
+                self._left_bytes = sum((b & 127) << 7 * n for n, b in enumerate(self._head[1:]))
+                longest, self._head = max(longest, self._left_bytes), b""
+        return longest
 
 
 def _copy(source: socket.socket, to: socket.socket) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,7 +129,7 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
             output.tell_state(camera)
             _wait_until(lambda: len(heard) == 3)
             link.swallow()
-            output.send(live_parts.news("yard", "new"))
+            output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
             time.sleep(0.3)
             link.cut()
             _wait_until(lambda: not output.is_ready())
@@ -147,7 +148,43 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
     assert [text for topic, text in told if topic == "watch/yard/state"][-1] == b"lost"
     kinds = [json.loads(text)["type"] for topic, text in told if topic == "watch/events"]
     assert (kinds[0], kinds[-1]) == ("new", "end")
+    topics = [topic for topic, _ in told]
+    assert topics.index("watch/yard/snapshot") < topics.index("watch/events")
     assert (output.sent, output.failed) == (2, 0)
+
+
+def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    """Many brokers break off at a packet of more than 128 KB, 1 MB or so, and do so again at each attempt."""
+    broker = live_parts.free_port()
+    small, large = (replace(live_parts.news("yard", "new"), jpeg=b"x" * n) for n in (1000, 200_000))
+    with mqtt_broker.started(broker), mqtt_broker.subscribed(broker, "watch/#") as heard:
+        link = mqtt_broker.Link(broker, most_bytes=131_072)
+        output = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch")
+        try:
+            _wait_until(output.is_ready)
+            for message in (large, live_parts.news("yard", "end"), small):
+                output.send(message)
+            _wait_until(lambda: output.sent == 3)
+            _wait_until(lambda: ("watch/yard/snapshot", small.jpeg) in heard)
+        finally:
+            output.close(2)
+            link.close()
+    kinds = [json.loads(text)["type"] for topic, text in heard if topic == "watch/events"]
+    assert kinds == ["new", "end", "new"]
+    assert [text for topic, text in heard if topic == "watch/yard/snapshot"] == [small.jpeg]
+    assert (output.sent, output.failed) == (3, 0)
+    assert "breaks off at the picture of new of yard-1 (200 kB)" in caplog.text
+
+
+def test_a_broker_that_lets_nobody_in_for_a_while_has_refused_no_picture() -> None:
+    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    try:
+        output._pictured = replace(live_parts.news("yard", "new"), jpeg=b"picture")
+        for _ in range(5):
+            output._disconnected(None, None, None, SimpleNamespace(is_failure=True), None)
+        assert output._pictured is not None
+    finally:
+        output.close(0)
 
 
 def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_just_begun(

@@ -17,7 +17,7 @@ from violence_detection.prediction.event_follower import END
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs import addresses
-from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.outputs.outbox import Outbox, said
 from violence_detection.system import redaction
 
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ _KEEPALIVE_S = 20
 _WAIT_S, _LONGEST_WAIT_S = 1, 30
 #: What the client sends once more where a connection broke off before the broker confirmed it, and what it does not.
 _AT_LEAST_ONCE, _AT_MOST_ONCE = 1, 0
+#: A broker that has broken off so many times while a picture was under way takes none so large.
+_BROKEN_OFF = 3
 PASSWORD = "MQTT_PASSWORD"
 _FORM = "mqtt://host or mqtts://host, with user@ before the host and :port behind it if need be"
 
@@ -71,6 +73,10 @@ class MqttOutput(Outbox):
         self._was_connected = self._is_connected = self._is_over = False
         #: The client's numbers of what the broker has confirmed of the message that is under way.
         self._confirmed_mids: set[int] = set()
+        #: The message whose picture is under way, how many times the broker broke off meanwhile, and from which size on
+        #: pictures are not sent.
+        self._pictured: EventMessage | None = None
+        self._broken_off, self._too_large_bytes = 0, sys.maxsize
         self._said = ""
         super().__init__()
         self._client.connect_async(
@@ -99,14 +105,39 @@ class MqttOutput(Outbox):
         not done so by the end.
         """
         self._confirmed_mids.clear()
-        mids = set()
-        if message.jpeg and message.news.kind != END:
-            mids.add(self._publish(f"{message.camera}/snapshot", message.jpeg, _AT_LEAST_ONCE, retain=True))
-        mids.add(self._publish("events", message.text(), _AT_LEAST_ONCE, retain=False))
+        with self._retaining:
+            is_shown = message.news.kind != END and 0 < len(message.jpeg) < self._too_large_bytes
+            self._pictured, self._broken_off = message if is_shown else None, 0
+            self._send_picture()
+        mid = self._publish("events", message.text(), _AT_LEAST_ONCE, retain=False)
         with self._changed:
-            self._changed.wait_for(lambda: mids <= self._confirmed_mids or self._is_over)
-            if not mids <= self._confirmed_mids:
-                raise TimeoutError("the broker has not confirmed it")
+            self._changed.wait_for(lambda: mid in self._confirmed_mids or self._is_over)
+            is_confirmed = mid in self._confirmed_mids
+        with self._retaining:
+            self._pictured = None
+        if not is_confirmed:
+            raise TimeoutError("the broker has not confirmed it")
+
+    def _send_picture(self) -> None:
+        """Publish the picture of the message that is under way, before that. With `_retaining` held.
+
+        At most once: what the broker breaks off at the client would send once more without end. It has come where the
+        message behind it is confirmed; on a new connection it goes before that again.
+        """
+        if message := self._pictured:
+            self._publish(f"{message.camera}/snapshot", message.jpeg, _AT_MOST_ONCE, retain=True)
+
+    def _count_broken_off(self) -> None:
+        """Give up a picture at which the broker breaks off each time, and all that are as large."""
+        with self._retaining:
+            self._broken_off += 1
+            if (message := self._pictured) and self._broken_off >= _BROKEN_OFF:
+                self._pictured, self._too_large_bytes = None, len(message.jpeg)
+                log.warning(
+                    "mqtt: %s breaks off at the picture of %s (%d kB): it goes without, and so do others that are as "
+                    "large. Allow the broker larger messages",
+                    self._where, said(message), round(len(message.jpeg) / 1000),
+                )  # fmt: skip
 
     def tell_state(self, camera: CameraState) -> None:
         """Publish the state of a camera where it has changed."""
@@ -122,9 +153,9 @@ class MqttOutput(Outbox):
             self._is_over = True
             self._changed.notify_all()
         if self._client.is_connected():
-            said = self._client.publish(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
+            offline = self._client.publish(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
             try:
-                said.wait_for_publish(timeout_s)
+                offline.wait_for_publish(timeout_s)
             except (ValueError, RuntimeError) as e:
                 log.warning("mqtt: could not say that it is offline: %s", e)
         self._client.disconnect()
@@ -171,11 +202,15 @@ class MqttOutput(Outbox):
             self._was_connected = True
             self._be(connected=True)
             self._send_retained()
+            self._send_picture()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        had_it = self._is_connected
         self._be(connected=False)
         if reason.is_failure:
             log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
+        if had_it:
+            self._count_broken_off()
 
     def _be(self, connected: bool) -> None:
         with self._changed:

@@ -48,7 +48,7 @@ class Outbox(ABC):
             self.failed += lost is not None
             self._changed.notify()
         if lost is not None:
-            log.warning("%s: too slow, %s is given up", self.name, _said(lost))
+            log.warning("%s: too slow, %s is given up", self.name, said(lost))
 
     def close(self, timeout_s: float) -> None:
         """Send what waits, for so long at most."""
@@ -72,7 +72,7 @@ class Outbox(ABC):
             except Exception as e:  # noqa: BLE001 - whatever its client raises, judging goes on
                 with self._changed:
                     self.failed += 1
-                log.warning("%s: %s did not arrive: %s", self.name, _said(message), redaction.redact(str(e)))
+                log.warning("%s: %s did not arrive: %s", self.name, said(message), redaction.redact(str(e)))
 
     def _next(self) -> EventMessage | None:
         """The oldest that waits, once it can be sent; None: it is closed, and none waits."""
@@ -101,5 +101,6 @@ def _event(message: EventMessage) -> tuple[str, str]:
     return message.camera, message.news.event_id
 
 
-def _said(message: EventMessage) -> str:
+def said(message: EventMessage) -> str:
+    """A message as the log calls it."""
     return f"{message.news.kind} of {message.news.event_id}"
