@@ -402,6 +402,33 @@ def test_the_address_of_a_single_picture_is_asked_less_and_less_and_said_to_be_o
     assert "a: lost (the stream ended after 1 frame: is this the address of a single picture?" in caplog.text
 
 
+def test_a_live_playlist_that_its_server_has_ended_is_asked_until_it_is_live_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where a server is started anew the playlist of before stands there as that of a recording."""
+    video = timed_videos.write(
+        tmp_path / "a.mp4", timed_videos.evenly(160, FPS), rate=FPS, codec="libx264", options={"g": str(FPS)}
+    )
+    stop = threading.Event()
+    limit = threading.Timer(8.0, stop.set)
+    limit.start()
+    with streamed.playlist(video, tmp_path, "live.m3u8", after_s=1.0) as url:
+        found = watch.run(
+            camera_names.named([f"a={url}"]),
+            live_parts.BrightnessModel(),
+            LiveConfig(retry_min_s=0.1, retry_max_s=0.2),
+            OutputConfig(),
+            stop,
+        )
+    assert stop.is_set(), "it was given up"
+    limit.cancel()
+    assert caplog.text.count("a: lost (what is there now is a recording of what was live") > 1
+    (camera,) = found["cameras"]
+    assert camera["frames"] <= 160, "nothing was judged twice"
+    assert camera["windows"] > 0
+    assert found["failures"] == []
+
+
 def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path) -> None:
     bright = [(live_parts.BRIGHT if 3 <= i / FPS < 5 else live_parts.DARK) for i in range(8 * FPS)]
     pictures = [live_parts.picture(b) for b in bright]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from violence_detection.errors import UnreadableVideo
+from violence_detection.errors import SourceError, UnreadableVideo
 from violence_detection.prediction.live import camera_state
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.handover import Handover, WaitingWindow
@@ -98,7 +98,7 @@ class CameraReader(Generic[W]):
         self._count = 0
         #: The time of the last frame that was passed on, and when it came, on the monotonic clock.
         self._passed: tuple[float, float] | None = None
-        self._was_steady = False
+        self._was_steady = self._was_live = False
         self._thread = threading.Thread(target=self._run, name=f"camera {state.name}", daemon=True)
 
     def start(self) -> None:
@@ -156,8 +156,8 @@ class CameraReader(Generic[W]):
         while not self._stop.is_set():
             self.state.be(camera_state.CONNECTING)
             frames, self._was_steady = self.state.frames, False
-            reason, is_live = self._connect()
-            if self._stop.is_set() or not is_live:
+            reason, may_be_back = self._connect()
+            if self._stop.is_set() or not may_be_back:
                 self.state.failure = "" if self._stop.is_set() else reason
                 break
             attempts = 0 if self._was_steady else attempts + 1
@@ -186,16 +186,20 @@ class CameraReader(Generic[W]):
             source = self._source = self._open_source()
             self._read(source)
         except UnreadableVideo as e:
-            return redaction.without_secrets(e.reason), source is None or source.live
+            return redaction.without_secrets(e.reason), self._may_be_back(source)
         except _OutOfTime as e:
             return str(e), True
         except Exception as e:  # one camera must not cost the others theirs
             log.exception("%s: a fault of these scripts", self.state.name)
-            return redaction.redact(f"{type(e).__name__}: {e}"), source is None or source.live
+            return redaction.redact(f"{type(e).__name__}: {e}"), self._may_be_back(source)
         finally:
             if source is not None:
                 source.close()
-        return "", source.live
+        return "", self._may_be_back(source)
+
+    def _may_be_back(self, source: Source | None) -> bool:
+        """Whether there may be another connection: not to a recording, which is read once."""
+        return self._was_live or source is None or source.live
 
     def _read(self, source: Source) -> None:
         connection: _Connection[W] | None = None
@@ -203,6 +207,9 @@ class CameraReader(Generic[W]):
             for frame in source.frames():
                 if self._stop.is_set():
                     break
+                if self._was_live and not source.live:  # a playlist that its server has ended, say
+                    raise SourceError(source.name, "what is there now is a recording of what was live")
+                self._was_live = source.live
                 self.state.last_frame_s = time.monotonic()  # before it is live, or it would count as stalled
                 if connection is None:
                     connection = _Connection(
