@@ -311,6 +311,23 @@ def test_a_growing_file_is_given_back_at_its_end_and_where_somebody_stops_early(
     assert not [w for w in told if str(transported) in str(w.message)]
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_growing_file_that_is_begun_anew_says_so(
+    transported: Path, tmp_path: Path, is_replaced: bool
+) -> None:
+    """What came before the place where its reader was stayed unseen, as the end of a file that goes on."""
+    into, data = tmp_path / "recording.ts", transported.read_bytes()
+    into.write_bytes(data[: len(data) // 2])
+    frames = open_source(f"growing:{into}", still_s=0.5).frames()
+    got = [next(frames)]
+    if is_replaced:
+        into.unlink()
+    threading.Timer(0.2, into.write_bytes, [data[:2000]]).start()
+    with pytest.raises(SourceError, match="was begun anew or replaced while it was read"):
+        got += frames
+    assert len(got) > 100, "what was there before is whole"
+
+
 def test_a_growing_file_that_may_not_be_read_says_so(
     transported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

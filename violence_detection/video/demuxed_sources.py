@@ -203,9 +203,18 @@ class GrowingSource(DemuxedSource):
         self._file = growing_file.GrowingFile(path, still_s, self._closed)
 
     def frames(self) -> Iterator[TimedFrame]:
-        """As of any such source; the file is given back at the end."""
+        """As of any such source; the file is given back at the end.
+
+        Raises SourceError at the end where what is written now is another recording.
+        """
         with contextlib.closing(self._file):
             yield from super().frames()
+            if self._file.has_another:
+                raise SourceError(
+                    self.name,
+                    "was begun anew or replaced while it was read, and of what is there now nothing is judged. Run the "
+                    "same command again",
+                )
 
     def _open(self) -> av.container.InputContainer:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -18,7 +19,8 @@ _INDEX, _PICTURES = b"moov", b"mdat"
 class GrowingFile:
     """What FFmpeg reads instead of a file: at its present end it waits for more.
 
-    The file ends when it has not grown for `still_s` seconds, or `closed` is set. It may not be there yet.
+    The file ends when it has not grown for `still_s` seconds, is shorter than what was read, or `closed` is set. It may
+    not be there yet.
     """
 
     def __init__(self, path: Path, still_s: float, closed: threading.Event):
@@ -32,12 +34,30 @@ class GrowingFile:
         while not (self._ended or self._closed.is_set()):
             if self._file is None and self._path.is_file():
                 self._file = self._path.open("rb")
+            if self._file and self._is_begun_anew(self._file):
+                self._ended = True
+                break
             if self._file and (data := self._file.read(size)):
                 return data
             self._ended = time.monotonic() >= until_s
             processes.beat()
             self._closed.wait(_LOOK_EVERY_S)
         return b""
+
+    @property
+    def has_another(self) -> bool:
+        """Whether its name has footage that is not read: another file's, or its own, written from the beginning on."""
+        if self._file is None or self._closed.is_set():
+            return False
+        try:
+            return self._is_begun_anew(self._file) or not os.path.samestat(
+                self._path.stat(), os.fstat(self._file.fileno())
+            )
+        except OSError:  # it was moved away
+            return False
+
+    def _is_begun_anew(self, file: BinaryIO) -> bool:
+        return os.fstat(file.fileno()).st_size < file.tell()
 
     def close(self) -> None:
         """Give the file back."""
