@@ -16,10 +16,14 @@ _LOGIN = (
 )
 #: Also in paths, where cameras have it: /user=admin_password=..._channel=1.sdp
 _SECRET_VALUE = re.compile(
-    r"(?i)([?&#/;_][\w.-]*(?:token|key|sig|secret|pas|pw|psw|auth|login|credential)[\w.-]*=)[^&#\s'\"<>)]+"
+    r"(?i)([?&#/;_~][\w.-]*(?:token|key|sig|secret|pas|pw|psw|auth|login|credential|jwt|hmac|psk)[\w.-]*=)"
+    r"[^&#\s'\"<>)]+"
 )
 #: What cameras have besides: ?u=admin&p=... and /0/admin:.../main
 _SHORT_VALUE = re.compile(r"(?i)([?&](?:u|usr|user|username)=[^\s'\"<>]*?&p=)[^&#\s'\"<>)]+")
+_SESSION = re.compile(r"(?i)([?&](?:_?sid|session(?:_?id)?)=)[^&#\s'\"<>)]+")
+#: SRT has a login in the name of the stream: ?streamid=read:front:admin:... and ?streamid=#!::r=front,u=admin,s=...
+_STREAM_ID = re.compile(r"(?i)([?&]streamid=(?:(?:(?!%3A)[^:&\s'\"<>])*(?::|%3A)){2})[^&\s'\"<>]+")
 _LOGIN_IN_PATH = re.compile(r"(\w+://[^\s/'\"<>]+/(?:[^\s/:?#'\"<>]+/)*)[^\s/:?#'\"<>]+:[^\s/?#'\"<>]+")
 
 #: The same in what somebody meant to be an address: with a name before it, `rtsp//me:pw@host`, `me:pw@host`.
@@ -74,7 +78,7 @@ def without_secrets(text: str) -> str:
     """Any text without what gives access in the addresses it holds: logins, tokens, keys and signatures."""
     for login in _LOGIN:
         text = login.sub(r"\1", text)
-    for secret in (_SECRET_VALUE, _SHORT_VALUE, _LOGIN_IN_PATH):
+    for secret in (_SECRET_VALUE, _SHORT_VALUE, _SESSION, _STREAM_ID, _LOGIN_IN_PATH):
         text = secret.sub(r"\1...", text)
     return text
 
