@@ -13,7 +13,7 @@ import pytest
 
 from violence_detection.prediction.event_follower import END, NEW, EventNews
 from violence_detection.prediction.events import Event
-from violence_detection.prediction.live import clip_recorder, event_publisher
+from violence_detection.prediction.live import clip_recorder, event_files
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.event_publisher import EventPublisher
@@ -222,7 +222,7 @@ def test_over_weeks_neither_the_record_of_clips_grows_nor_is_it_read_for_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody deletes old ones. Whoever reads the record reads all of it."""
-    monkeypatch.setattr(event_publisher, "_FORGET_EVERY", 5)
+    monkeypatch.setattr(event_files, "_FORGET_EVERY", 5)
     monkeypatch.setattr(own_files, "_NEWEST_LINES", 4)
     reads: list[Path] = []
     read_journal = storage.read_journal

@@ -1,0 +1,121 @@
+"""Snapshots and clips on a disk that takes its time, or does not answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_detection.prediction.event_follower import END, NEW, UPDATE, EventNews
+from violence_detection.prediction.events import Event
+from violence_detection.prediction.live.camera_state import CameraState
+from violence_detection.prediction.live.event_publisher import EventPublisher
+from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.recent_footage import RecentFootage
+from violence_detection.system import storage
+from violence_detection.system.own_files import WrittenFiles
+
+
+class _Told(Outbox):
+    """Keeps the messages, and whether what they name was there."""
+
+    name = "told"
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[EventMessage, bool]] = []
+        super().__init__()
+
+    def deliver(self, message: EventMessage) -> None:
+        there = [path.is_file() for path in (message.snapshot, message.clip) if path is not None]
+        self.messages.append((message, all(there)))
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """From when on the disk does: a card under load may take seconds, a share that is away takes for ever."""
+    answers, sync = threading.Event(), storage.sync_file
+
+    def slow(path: Path) -> None:
+        answers.wait(20)
+        sync(path)
+
+    monkeypatch.setattr(storage, "sync_file", slow)
+    yield answers
+    answers.set()
+
+
+def _footage() -> RecentFootage:
+    footage = RecentFootage(60.0)
+    for number in range(100):
+        if kept := footage.kept(number / 10, np.full((48, 64, 3), number, np.uint8)):
+            footage.keep(kept)
+    return footage
+
+
+def _publish(publisher: EventPublisher, camera: CameraState, footage: RecentFootage, *kinds: str) -> None:
+    for number, kind in enumerate(kinds):
+        event = Event(3.0, 5.0 + number, 0.8 + number / 50, 4.0 + number)
+        publisher.publish(camera, footage, True, EventNews(kind, f"{camera.name}-1", event))
+
+
+def test_judging_waits_for_no_disk_and_news_for_their_files(tmp_path: Path, answers: threading.Event) -> None:
+    """Windows of all cameras were dropped meanwhile."""
+    told, camera, footage = _Told(), CameraState("front", "rtsp://host/s"), _footage()
+    publisher = EventPublisher([told], 0.5, tmp_path, 1.0, 60.0, 1.0)
+    began_s = time.monotonic()
+    _publish(publisher, camera, footage, NEW, UPDATE, UPDATE, END)
+    assert time.monotonic() - began_s < 1
+    assert camera.events == 1
+    assert not told.messages
+    answers.set()
+    publisher.wait(threading.Event())
+    publisher.close(5)
+    told.close(5)
+    kinds = [message.news.kind for message, _ in told.messages]
+    assert (kinds[0], kinds[-1]) == (NEW, END)
+    assert all(are_there for _, are_there in told.messages)
+    snapshot, clip = tmp_path / "front-1.jpg", tmp_path / "front-1.mp4"
+    assert all(message.snapshot == snapshot for message, _ in told.messages)
+    assert told.messages[-1][0].clip == clip
+    shown = footage.nearest(7.0)
+    assert shown is not None
+    assert snapshot.read_bytes() == shown.jpeg, "the last picture was of the most violent moment"
+
+
+def test_a_disk_that_does_not_answer_keeps_nobody_from_ending(
+    tmp_path: Path, answers: threading.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, publisher = _Told(), EventPublisher([], 0.5, tmp_path, 1.0, 60.0, 1.0)
+    for name in ("front", "back"):
+        _publish(publisher, CameraState(name, "rtsp://host/s"), _footage(), NEW, END)
+    began_s = time.monotonic()
+    publisher.close(2.0)
+    told.close(1)
+    assert time.monotonic() - began_s < 3
+    assert "clips: 4 messages were not sent in time" in caplog.text
+
+
+def test_a_folder_that_cannot_be_looked_at_costs_no_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, camera = _Told(), CameraState("front", "rtsp://host/s")
+    publisher = EventPublisher([told], 0.5, tmp_path / "clips", 1.0, 60.0, 1.0)
+
+    def is_away(*about: object) -> bool:
+        raise OSError("the share is away")
+
+    monkeypatch.setattr(WrittenFiles, "may_replace", is_away)
+    _publish(publisher, camera, _footage(), NEW, END)
+    publisher.wait(threading.Event())
+    publisher.close(5)
+    told.close(5)
+    assert [(m.news.kind, m.snapshot, m.clip) for m, _ in told.messages] == [
+        (NEW, None, None),
+        (END, None, None),
+    ]
+    assert "cannot be written to: the share is away" in caplog.text
