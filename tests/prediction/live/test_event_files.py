@@ -119,3 +119,22 @@ def test_a_folder_that_cannot_be_looked_at_costs_no_news(
         (END, None, None),
     ]
     assert "cannot be written to: the share is away" in caplog.text
+
+
+@pytest.mark.parametrize("address", ["growing:~/night.ts", "http://nas/night.mp4"])
+def test_a_recording_that_is_judged_again_from_elsewhere_replaces_its_own_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """By its name alone it was another one, and each clip was there twice."""
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        told, camera, footage = _Told(), CameraState("night", address), _footage()
+        publisher = EventPublisher([told], 0.5, tmp_path / "clips", 1.0, 60.0, 1.0)
+        for kind in (NEW, END):
+            publisher.publish(camera, footage, False, EventNews(kind, "night-1", Event(3.0, 5.0, 0.8, 4.0)))
+        footage.end()
+        publisher.wait(threading.Event())
+        publisher.close(5)
+        told.close(5)
+    assert sorted(path.name for path in (tmp_path / "clips").glob("night*")) == ["night-1.jpg", "night-1.mp4"]

@@ -16,6 +16,7 @@ from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
+from violence_detection.system import settings
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video.sources import GROWING
 
@@ -148,5 +149,6 @@ class EventFiles(Outbox):
 
 
 def _source(message: EventMessage) -> str:
-    """What its files are written for: the growing file, or the address."""
-    return os.path.realpath(message.address.removeprefix(GROWING))
+    """What its files are written for: the growing file, or the address, wherever this runs."""
+    file = message.address.removeprefix(GROWING)
+    return f"/{file}" if "://" in file else os.path.realpath(settings.expanded(file))
