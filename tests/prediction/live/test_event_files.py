@@ -121,20 +121,41 @@ def test_a_folder_that_cannot_be_looked_at_costs_no_news(
     assert "cannot be written to: the share is away" in caplog.text
 
 
+def _judged_in(folder: Path, address: str, footage: RecentFootage) -> list[str]:
+    """The names of all clips in a folder behind an event of a recording."""
+    told, camera = _Told(), CameraState("night", address)
+    publisher = EventPublisher([told], 0.5, folder, 1.0, 60.0, 1.0)
+    for kind in (NEW, END):
+        publisher.publish(camera, footage, False, EventNews(kind, "night-1", Event(3.0, 5.0, 0.8, 4.0)))
+    footage.end()
+    publisher.wait(threading.Event())
+    publisher.close(5)
+    told.close(5)
+    return sorted(path.name for path in folder.glob("night*"))
+
+
 @pytest.mark.parametrize("address", ["growing:~/night.ts", "http://nas/night.mp4"])
 def test_a_recording_that_is_judged_again_from_elsewhere_replaces_its_own_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
     """By its name alone it was another one, and each clip was there twice."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "night.ts").write_bytes(bytes(100_000))
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
-        told, camera, footage = _Told(), CameraState("night", address), _footage()
-        publisher = EventPublisher([told], 0.5, tmp_path / "clips", 1.0, 60.0, 1.0)
-        for kind in (NEW, END):
-            publisher.publish(camera, footage, False, EventNews(kind, "night-1", Event(3.0, 5.0, 0.8, 4.0)))
-        footage.end()
-        publisher.wait(threading.Event())
-        publisher.close(5)
-        told.close(5)
-    assert sorted(path.name for path in (tmp_path / "clips").glob("night*")) == ["night-1.jpg", "night-1.mp4"]
+        there = _judged_in(tmp_path / "clips", address, _footage())
+        with (tmp_path / "night.ts").open("ab") as growing:
+            growing.write(b"more")
+    assert there == ["night-1.jpg", "night-1.mp4"]
+
+
+def test_the_next_nights_recording_of_the_same_name_leaves_the_clips_of_the_last(tmp_path: Path) -> None:
+    file = tmp_path / "night.ts"
+    file.write_bytes(b"monday" * 20_000)
+    _judged_in(tmp_path / "clips", f"growing:{file}", _footage())
+    before = {path: path.read_bytes() for path in (tmp_path / "clips").glob("night*")}
+    file.write_bytes(b"tuesday" * 20_000)
+    there = _judged_in(tmp_path / "clips", f"growing:{file}", _footage())
+    assert len(there) == 4
+    assert all(path.read_bytes() == data for path, data in before.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -23,6 +24,8 @@ from violence_detection.video.sources import GROWING
 log = logging.getLogger(__name__)
 #: After so many events the record of the folder of clips is looked through for what was deleted.
 _FORGET_EVERY = 1000
+#: So much at the beginning of a recording tells it from others.
+_BEGINS_BYTES = 1 << 14
 
 
 @dataclass
@@ -61,6 +64,7 @@ class EventFiles(Outbox):
         self._named = 0
         self._open: dict[str, _Open] = {}
         self._footage: dict[str, RecentFootage] = {}
+        self._sources: dict[str, str] = {}
         super().__init__()
 
     def take(self, message: EventMessage, footage: RecentFootage) -> None:
@@ -108,12 +112,13 @@ class EventFiles(Outbox):
 
     def _begun(self, message: EventMessage) -> _Open | None:
         """Name the files of an event, and begin its clip. None where the folder cannot be looked at."""
-        event, source = message.news.event_id, _source(message)
+        event = message.news.event_id
         self._named += 1
         if self._named % _FORGET_EVERY == 0:
             self._forget_gone()
         its = _Open(self._folder / event)
         try:
+            source = self._source(message)
             there = [its.clip, its.clip.with_suffix(".jpg")]
             if not all(self._written.may_replace(path, source) for path in there):
                 its = _Open(self._folder / formats.marked(event, source))
@@ -135,11 +140,23 @@ class EventFiles(Outbox):
             return
         its.jpeg, snapshot = message.jpeg, its.clip.with_suffix(".jpg")
         try:
-            with self._written.replacing(snapshot, _source(message)) as temporary:
+            with self._written.replacing(snapshot, self._source(message)) as temporary:
                 temporary.write_bytes(message.jpeg)
             its.snapshot = snapshot
         except (OSError, UserError) as e:
             log.warning("the snapshot %s cannot be written: %s", snapshot, e)
+
+    def _source(self, message: EventMessage) -> str:
+        """What its files are written for: the address, or the growing file with what it begins with.
+
+        Wherever this runs. Recorders write the next night under the name of the last.
+        """
+        address = message.address
+        if address not in self._sources:
+            file = settings.expanded(address.removeprefix(GROWING))
+            is_file = address.startswith(GROWING) and file.is_file()
+            self._sources[address] = f"{os.path.realpath(file)}#{_begins(file)}" if is_file else f"/{address}"
+        return self._sources[address]
 
     def _forget_gone(self) -> None:
         try:
@@ -148,7 +165,6 @@ class EventFiles(Outbox):
             log.warning("the record in %s cannot be made shorter: %s", self._folder, e)
 
 
-def _source(message: EventMessage) -> str:
-    """What its files are written for: the growing file, or the address, wherever this runs."""
-    file = message.address.removeprefix(GROWING)
-    return f"/{file}" if "://" in file else os.path.realpath(settings.expanded(file))
+def _begins(file: Path) -> str:
+    with file.open("rb") as f:
+        return hashlib.sha256(f.read(_BEGINS_BYTES)).hexdigest()[:16]
