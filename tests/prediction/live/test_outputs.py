@@ -224,8 +224,11 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     try:
         with pytest.raises(UserError, match="Name another port"):
             MetricsServer("127.0.0.1", port, [], [])
-        with pytest.raises(UserError, match=r"my\.\.host:1 cannot be had"):
-            MetricsServer("my..host", 1, [], [])
+        for address in ("my..host", "192.0.2.1", "host.invalid"):  # of documentation, on no machine
+            with pytest.raises(
+                UserError, match=rf"{address}:{port} cannot be had .*Give --metrics-address one of"
+            ):
+                MetricsServer(address, port, [], [])
         text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
         yard.frames = 251
         later = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text

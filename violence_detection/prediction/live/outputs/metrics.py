@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -34,8 +36,10 @@ class MetricsServer:
         try:
             self._server, self._thread = start_http_server(port, address, registry)
         except (OSError, UnicodeError) as e:  # `my..host` is no name
+            is_elsewhere = isinstance(e, UnicodeError | socket.gaierror) or e.errno == errno.EADDRNOTAVAIL
             raise UserError(
-                f"metrics_port: {address}:{port} cannot be had ({getattr(e, 'strerror', None) or e}). Name another port"
+                f"metrics_port: {address}:{port} cannot be had ({getattr(e, 'strerror', None) or e}). "
+                + ("Give --metrics-address one of this machine" if is_elsewhere else "Name another port")
             ) from e
 
     def close(self) -> None:
