@@ -1,8 +1,8 @@
 """A video as the pictures that an exported model takes, window by window, with NumPy and OpenCV alone.
 
 Windows, frames, resizing and crop are those of the package that the model was exported from. Pictures are RGB; what
-else is done to them is in the model. Frames stand at the times that the file gives them. Files that are damaged, or
-whose frames come at a changing rate, are looked at with more care by the package itself.
+else is done to them is in the model. Frames stand at the times that the file gives them, counted from the first. Files
+that are damaged, or whose frames come at a changing rate, are looked at with more care by the package itself.
 """
 
 from __future__ import annotations
