@@ -284,6 +284,16 @@ def test_what_one_list_gives_does_not_replace_what_another_of_its_name_gives(tmp
     assert {path: path.read_bytes() for path in made[0]} == made[0]
 
 
+def test_models_of_other_windows_leave_each_other_what_was_cut_of_one_list(tmp_path: Path) -> None:
+    """The clips of one were left over to the other, which removed them while they were judged."""
+    small_videos.write(tmp_path / "long.avi", 700, n_frames=120)
+    (tmp_path / "list.csv").write_text("path,label,start_s,end_s\nlong.avi,fight,1,9\n")
+    config = EvaluationConfig(data_root=tmp_path, own=(f"mine={tmp_path / 'list.csv'}",), workers=1)
+    made = [own_data.read(config, own_data.sets(config)[0], window_s).rows.path for window_s in (4.0, 2.0)]
+    assert [len(paths) for paths in made] == [2, 4]
+    assert all((tmp_path / path).is_file() for paths in made for path in paths)
+
+
 def test_two_evaluations_of_one_list_cut_it_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,6 +204,17 @@ def test_explanations_of_another_video_of_the_name_stay(
     assert explain("day1", 0.1) == {"v.highest.explained.jpg", "v.highest.explained.json"} | (both - first)
 
 
+def test_a_name_in_letters_that_the_font_lacks_says_nothing_beside_the_log(
+    tmp_path: Path, explainer: explanation.Explainer, recwarn: pytest.WarningsRecorder
+) -> None:
+    video = _bright_corner(tmp_path / "夜\tna\nme.avi")
+    (found,) = explainer.explain(video, [JudgedWindow(0.0, 2.0, 0.9)])
+    explanation_picture.write(found, tmp_path / "why.jpg", video)
+    assert not [str(w.message) for w in recwarn if "Glyph" in str(w.message)]
+    title = explanation_picture._drawn(found, video.name).get_suptitle()
+    assert title.startswith("夜_na_me.avi   ")
+
+
 def test_the_frames_show_through_where_nothing_matters() -> None:
     frames = tuple(np.full((60, 80, 3), 200, np.uint8) for _ in range(8))
     without = np.full((4, 4), 0.5)

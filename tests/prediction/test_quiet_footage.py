@@ -35,6 +35,20 @@ def _hour(peaks: dict[int, float]) -> Verdict:
     return _verdict(p)
 
 
+def _model(folder: Path) -> Path:
+    """What is known as a model, and judges nothing."""
+    (folder / "m.keras").write_bytes(b"a head")
+    (folder / "config.json").write_text("{}")
+    return folder / "m.keras"
+
+
+def _keep(folder: Path, name: str, verdict: Verdict) -> None:
+    """Its windows, as a run with --format csv keeps them."""
+    (chosen,) = formats.chosen(["csv"])
+    assert chosen.of_video
+    formats.write(folder, name, chosen.of_video(verdict))
+
+
 def test_an_hour_without_a_false_event_shows_one_an_hour_and_excludes_three() -> None:
     found = quiet_footage.choose([_hour({100: 0.7, 500: 0.9})], SETTINGS, 1.0)
     assert (found.threshold, found.false_events) == (0.9001, 0)
@@ -101,12 +115,8 @@ def test_rates_hold_on_other_footage_of_the_camera() -> None:
 
 
 def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> None:
-    head = tmp_path / "m.keras"
-    head.write_bytes(b"a head")
-    (tmp_path / "config.json").write_text("{}")
-    (chosen,) = formats.chosen(["csv"])
-    assert chosen.of_video
-    formats.write(tmp_path / "kept", "v", chosen.of_video(_hour({100: 0.7, 500: 0.9})))
+    head = _model(tmp_path)
+    _keep(tmp_path / "kept", "v", _hour({100: 0.7, 500: 0.9}))
     assert kept_windows.are_at(tmp_path / "kept")
     assert not kept_windows.are_at(head)
     quiet, path = QuietConfig(calibrate=tmp_path / "kept"), tmp_path / "door.json"
@@ -126,13 +136,9 @@ def test_a_profile_is_written_from_windows_that_were_kept(tmp_path: Path) -> Non
 
 
 def test_footage_of_which_a_part_was_judged_is_named(tmp_path: Path) -> None:
-    head = tmp_path / "m.keras"
-    head.write_bytes(b"a head")
-    (tmp_path / "config.json").write_text("{}")
-    (chosen,) = formats.chosen(["csv"])
-    assert chosen.of_video
+    head = _model(tmp_path)
     partly = replace(_hour({100: 0.7}), warning="only 3600.0 of 7200.0 s decode")
-    formats.write(tmp_path / "kept", "v", chosen.of_video(partly))
+    _keep(tmp_path / "kept", "v", partly)
     quiet = QuietConfig(calibrate=tmp_path / "kept")
     summary = quiet_footage.run(PredictConfig(model=head), quiet, tmp_path / "door.json")
     assert [f["reason"] for f in summary["failures"]] == ["only 3600.0 of 7200.0 s decode"]
@@ -141,16 +147,12 @@ def test_footage_of_which_a_part_was_judged_is_named(tmp_path: Path) -> None:
 def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    head, kept = tmp_path / "m.keras", tmp_path / "kept"
-    head.write_bytes(b"a head")
-    (tmp_path / "config.json").write_text("{}")
-    (chosen,) = formats.chosen(["csv"])
-    assert chosen.of_video
+    head, kept = _model(tmp_path), tmp_path / "kept"
     judged = small_videos.write(kept / "judged.avi", 1)
     verdict = replace(_hour({100: 0.7}), path=str(judged))
-    formats.write(kept, "judged", chosen.of_video(verdict))
+    _keep(kept, "judged", verdict)
     # another that was judged under a path that is not of here, and what such a run wrote
-    formats.write(kept, "moved", chosen.of_video(replace(verdict, path="nights/moved.avi")))
+    _keep(kept, "moved", replace(verdict, path="nights/moved.avi"))
     small_videos.write(kept / "moved.avi", 2)
     annotated = kept / "judged.annotated.avi"
     with WrittenFiles(kept).replacing(annotated, judged) as temporary:
@@ -172,9 +174,7 @@ def test_footage_beside_kept_windows_is_named_where_it_does_not_count(
 
 def test_verdicts_are_not_kept_among_the_footage(tmp_path: Path) -> None:
     """The next run would take the verdicts of one that was stopped for all of the footage."""
-    head = tmp_path / "m.keras"
-    head.write_bytes(b"a head")
-    (tmp_path / "config.json").write_text("{}")
+    head = _model(tmp_path)
     small_videos.write(tmp_path / "quiet" / "v.avi", 1)
     quiet = QuietConfig(calibrate=tmp_path / "quiet")
     for output in ("quiet/verdicts.json", "quiet/out/verdicts.json"):
@@ -184,12 +184,8 @@ def test_verdicts_are_not_kept_among_the_footage(tmp_path: Path) -> None:
 
 
 def test_a_profile_replaces_a_profile_and_nothing_else(tmp_path: Path) -> None:
-    head = tmp_path / "m.keras"
-    head.write_bytes(b"a head")
-    (tmp_path / "config.json").write_text("{}")
-    (chosen,) = formats.chosen(["csv"])
-    assert chosen.of_video
-    formats.write(tmp_path / "kept", "v", chosen.of_video(_hour({100: 0.7})))
+    head = _model(tmp_path)
+    _keep(tmp_path / "kept", "v", _hour({100: 0.7}))
     (tmp_path / "v.mp4").write_bytes(b"a video")
     quiet = QuietConfig(calibrate=tmp_path / "kept")
     for name, said in (

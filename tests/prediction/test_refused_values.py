@@ -153,6 +153,22 @@ def test_a_run_that_is_refused_leaves_no_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["v.mp4"]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--model", "nosuch", "--export", "onnx", "new/export"],
+        ["--model", "accurate", "--adapt", "nosuch", "--save-model", "new/model"],
+    ],
+)
+def test_neither_does_one_that_makes_a_model(
+    given: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="nosuch"):
+        test_violence_model.main(given)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_folder_of_clips_is_there_where_nothing_happened(tmp_path: Path) -> None:
     config = OutputConfig(clips=tmp_path / "new" / "clips")
     quiet = Verdict("v.mp4", (JudgedWindow(0.0, 2.0, 0.1),), EventConfig(), 2.0, 2.0)

@@ -168,3 +168,10 @@ def test_pictures_of_another_shape_stand_in_that_of_the_first(
     picture = shown(video, tmp_path)
     assert picture.shape == (240, 320, 3)
     assert _bright(picture) == (pytest.approx(120, abs=3), pytest.approx(120, abs=3))
+
+
+def test_what_is_larger_than_h264_can_be_is_shrunk(tmp_path: Path) -> None:
+    """A strip of a picture, enlarged so that the panel can be read, ended the run as a full disk."""
+    video = _segment(tmp_path / "v.mp4", (16, 1000))
+    annotated_video.write(_verdict(video), tmp_path / "a.mp4")
+    assert _middle(tmp_path / "a.mp4").shape[0] == 16_384

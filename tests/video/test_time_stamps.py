@@ -390,6 +390,28 @@ def test_pictures_that_begin_behind_the_sound_are_no_damage(
     assert "nothing at 0.0" not in paused.shortfall()
 
 
+@pytest.mark.parametrize("look", [decode.probe, decode.timing])
+def test_a_clip_that_was_trimmed_in_place_is_as_long_as_it_is_shown(
+    tmp_path: Path, look: Callable[[Path], decode.VideoInfo]
+) -> None:
+    """Frames behind its end are in the file, and were said to be lost."""
+    whole = timed_videos.write(tmp_path / "whole.mp4", evenly(200, 25), options={"g": "25"})
+    for start_s, length_s in ((0.0, 3.0), (2.0, 3.0), (2.0, 5.6)):
+        info = look(timed_videos.trimmed(whole, tmp_path / "v.mp4", start_s, length_s))
+        assert (info.shortfall(), info.n_frames) == ("", pytest.approx(25 * length_s, abs=1))
+        assert info.duration_s == pytest.approx(length_s, abs=0.05)
+
+
+def test_a_trimmed_clip_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    whole = timed_videos.write(tmp_path / "whole.mp4", evenly(200, 25), options={"g": "25"})
+    data = bytearray(timed_videos.trimmed(whole, tmp_path / "v.mp4", 1.0, 6.0).read_bytes())
+    media = data.index(b"mdat")
+    size = int.from_bytes(data[media - 4 : media], "big")
+    data[media + size // 2 : media + size - 4] = bytes(size - size // 2 - 4)
+    (tmp_path / "v.mp4").write_bytes(data)
+    assert "of 6.0 s decode" in decode.probe(tmp_path / "v.mp4").shortfall()
+
+
 def test_a_beginning_that_does_not_decode_is_said(tmp_path: Path) -> None:
     """A recording that begins in the middle of a group of pictures: what stands before its first key frame."""
     options = {"g": "50", "sc_threshold": "0", "bf": "0"}

@@ -130,7 +130,7 @@ def read(
     found = inventory.discover([], own=sets)
     for warning in found.warnings:
         log.warning("%s", warning)
-    place = root / FOLDER / _cut_below(sets)
+    place = root / FOLDER / _cut_below(sets, window_s)
     with contextlib.ExitStack() as held:
         if any(d.needs_cutting for d in found.datasets):  # what another run is writing there is not left over
             held.enter_context(locks.locked(place / _LOCK_NAME))
@@ -170,13 +170,14 @@ def read(
     )
 
 
-def _cut_below(sets: Sequence[OwnSet]) -> str:
-    """The folder for what is cut out of these sets' videos: another for another list, whatever name it is given.
+def _cut_below(sets: Sequence[OwnSet], window_s: float) -> str:
+    """The folder for what is cut out of these sets' videos: another for another list, whatever name it is given, and
+    for another model's windows.
 
     Videos of two lists may have one name, and what one evaluation cuts must not replace what another is judging.
     """
     origins = [(s.name, os.path.realpath(s.origin)) for s in sets]
-    return f"{sets[0].name}-{storage.stable_hash(origins, digits=8)}"
+    return f"{sets[0].name}-{storage.stable_hash([window_s, origins], digits=8)}"
 
 
 def _say_what_is_cut_short(short: Sequence[Mapping[str, str]]) -> None:

@@ -153,6 +153,8 @@ def check(config: FeatureConfig, how: ExtractConfig) -> None:
     for flag, names in (("--backbone", config.backbone), ("--streams", config.streams)):
         if not names or len(set(names)) != len(names):
             raise UserError(f"{flag} needs at least one name, each once. Received: {','.join(names)!r}")
+    for name in config.backbone:
+        registry.get(name)  # which says what names there are
     if how.backbone_weights and any(
         registry.get(b).weights != registry.get(config.backbone[0]).weights for b in config.backbone
     ):

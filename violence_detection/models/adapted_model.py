@@ -90,7 +90,7 @@ def check_place(model: Path, to: Path) -> None:
         raise UserError(
             f"--save-model {to} lies in {model}, the model itself. Give a folder that stands elsewhere"
         )
-    disks.check_writable(to.absolute().parent, "--save-model")
+    disks.check_can_write(to.absolute().parent, "--save-model")
 
 
 @contextlib.contextmanager

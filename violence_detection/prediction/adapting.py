@@ -50,15 +50,21 @@ def run(config: PredictConfig, footage: Path, to: Path, prints: Prints) -> dict[
     if config.skip_still:
         raise UserError("--adapt learns from every window, the still ones too: leave out --skip-still")
     source = shipped.find(config.model)
-    member = adapted_model.kernel_of(source)  # before anything is made at the place
+    # before anything is made at the place
+    member, found = adapted_model.kernel_of(source), batch.find_videos([footage])
     with adapted_model.place(source, to):
-        return _run(config, source, member, footage, to, prints)
+        return _run(config, source, member, footage, found, to, prints)
 
 
 def _run(
-    config: PredictConfig, source: Path, member: KernelMember, footage: Path, to: Path, prints: Prints
+    config: PredictConfig,
+    source: Path,
+    member: KernelMember,
+    footage: Path,
+    found: batch.FoundVideos,
+    to: Path,
+    prints: Prints,
 ) -> dict[str, Any]:
-    found = batch.find_videos([footage])
     failures = list(found.failures)
     seen = _looked_at(Detector(config), member.head, found.videos, prints, failures)
     partly = [{"path": str(video.path), "reason": video.warning} for video in seen if video.warning]

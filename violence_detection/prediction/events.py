@@ -234,12 +234,13 @@ class Verdict:
     """What was found in one video. `windows` in order of time; `events_by` decides label and events.
 
     duration_s: how long the video is; judged_s: how much of it the verdict rests on; warning: why the two differ, empty
-    where they do not. calibrated: whether probabilities are the model's calibrated ones. fps: moments a second, by
-    which editors number them; 0: not known. profile: the name of the camera profile that was applied; empty: none.
-    judged_with: the engines that ran the networks, with their precision; empty: not known. early_exit: whether the
-    model's early exit was taken, if it has one; False: all members judged every window. model: identity of the model
-    that judged, where verdicts are kept; empty: not known. real_path: where the file lay as it was judged, links
-    followed; given_as: the path by which it was judged, where `path` is another. Both empty: not known.
+    where they do not, or only since the pictures begin late. calibrated: whether probabilities are the model's
+    calibrated ones. fps: moments a second, by which editors number them; 0: not known. profile: the name of the camera
+    profile that was applied; empty: none. judged_with: the engines that ran the networks, with their precision; empty:
+    not known. early_exit: whether the model's early exit was taken, if it has one; False: all members judged every
+    window. model: identity of the model that judged, where verdicts are kept; empty: not known. real_path: where the
+    file lay as it was judged, links followed; given_as: the path by which it was judged, where `path` is another. Both
+    empty: not known.
     """
 
     path: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -23,7 +24,9 @@ _FOR, _AGAINST = "#b3261e", "#14508c"
 def write(explained: Explanation, path: Path, video: Path) -> None:
     """Write the picture (JPEG) of a window of the video. Raises UserError where another's file is there."""
     figure = _drawn(explained, video.name)
-    with WrittenFiles(path.parent).replacing(path, video) as temporary:
+    with WrittenFiles(path.parent).replacing(path, video) as temporary, warnings.catch_warnings():
+        # a name in letters that the font lacks has boxes for them
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, format="jpeg", pil_kwargs={"quality": 88})
 
 
@@ -42,7 +45,7 @@ def _drawn(explained: Explanation, name: str) -> Figure:
     )  # fmt: skip
     window = explained.window
     when = f"{minutes(window.start_s)} - {minutes(window.end_s)}"
-    title = f"{storage.utf8_name(name)}   {when}   P(violent) {explained.p:.2f}"
+    title = f"{_in_one_line(name)}   {when}   P(violent) {explained.p:.2f}"
     figure.suptitle(title, x=0.06, ha="left", fontsize=11, parse_math=False)
     scale = max(float(np.abs(explained.places).max()), _LEAST_SCALE)
     for i, (time_s, frame) in enumerate(zip(explained.times_s, explained.frames, strict=True)):
@@ -60,6 +63,11 @@ def _drawn(explained: Explanation, name: str) -> Figure:
         axes.tick_params(labelsize=7)
     _draw_legend(figure, scale, explained)
     return figure
+
+
+def _in_one_line(name: str) -> str:
+    """A name with `_` for what cannot be drawn in a line, such as a line's end."""
+    return "".join(c if c.isprintable() else "_" for c in storage.utf8_name(name))
 
 
 def _draw_frame(axes: Axes, frame: np.ndarray, places: np.ndarray, scale: float) -> None:

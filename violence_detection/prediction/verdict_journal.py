@@ -24,7 +24,7 @@ from violence_detection.system import locks, storage
 
 Record = Callable[[str, Mapping[str, Any]], None]
 #: To be given another value whenever judging gives other results, so that old lines are not believed.
-VERSION = "8"
+VERSION = "9"
 #: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
 #: say what is made of the windows.
 _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "profile"}) | {

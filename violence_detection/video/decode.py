@@ -620,7 +620,14 @@ class _Reader:
             by_count = self._stream.frames / rate - end_s
         else:
             by_count = (self._stream.frames - self._packet_count - len(self._held)) / fps
+            by_count -= self._left_out_s(fps)
         return max(stated_s - end_s, by_count if by_count > 1 / fps else 0.0, 0.0)
+
+    def _left_out_s(self, fps: float) -> float:
+        """Seconds of frames that are in the file and that its header leaves out, as where it was trimmed in place."""
+        if self._stream.duration is None or self._stream.time_base is None:
+            return 0.0
+        return max(self._stream.frames / fps - float(self._stream.duration * self._stream.time_base), 0.0)
 
 
 def _check_file(path: Path) -> None:

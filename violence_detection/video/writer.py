@@ -19,6 +19,9 @@ import numpy as np
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.video import decode, shown
 
+#: No side of an H.264 picture is longer, in pixels.
+_LONGEST = 16_384
+
 
 def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) -> None:
     """Encode BGR uint8 frames of one size. The same frames give the same bytes, however many cores there are.
@@ -51,10 +54,10 @@ def h264(
 ) -> Iterator[Callable[[decode.Frame], None]]:
     """Yield a function that encodes RGB uint8 frames as they come, into an MP4 that browsers play.
 
-    All get the size of the first: one of another stands in it as large as it fits, with black beside. An odd last row
-    or column is doubled, since H.264 has none. `comment` is kept in the file (see comment_of). `crf`: x264's constant
-    rate factor, higher is coarser; `preset`: how hard it tries. Raises UserError when not all frames arrive on the
-    disk.
+    All get the size of the first, shrunk where H.264 has none so large: one of another stands in it as large as it
+    fits, with black beside. An odd last row or column is doubled, since H.264 has none. `comment` is kept in the file
+    (see comment_of). `crf`: x264's constant rate factor, higher is coarser; `preset`: how hard it tries. Raises
+    UserError when not all frames arrive on the disk.
     """
     count = 0
     rate = Fraction(fps).limit_denominator(1001)
@@ -71,7 +74,7 @@ def h264(
 
             def put(picture: decode.Frame) -> None:
                 nonlocal count, shape
-                shape = shape or picture.shape
+                shape = shape or _small_enough(picture.shape)
                 picture = shown.boxed(picture, shape)
                 height, width = picture.shape[:2]
                 even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
@@ -88,6 +91,12 @@ def h264(
     except av.FFmpegError as e:
         raise UserError(cannot_write(path.parent, e.strerror or str(e))) from e
     _check_arrived(path, count)
+
+
+def _small_enough(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape (height, width, 3), shrunk so that no side is longer than H.264 has them."""
+    scale = min(_LONGEST / max(shape[:2]), 1.0)
+    return (*(max(round(side * scale), 1) for side in shape[:2]), *shape[2:])
 
 
 def picture(path: Path, frame: decode.Frame) -> None:

@@ -217,6 +217,32 @@ def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None
         next(video_windows.windows(short, described))
 
 
+@pytest.mark.parametrize("options", [{"x264-params": "tff=1"}, {}], ids=["interlaced", "still"])
+def test_frames_that_opencv_does_not_show_are_no_quiet_video(
+    config: FeatureConfig, tmp_path: Path, options: dict[str, str]
+) -> None:
+    """Of interlaced frames it gave black ones, which were judged."""
+    _, described = _inputs_and_manifest(config)
+    pictures = small_videos.frames(3, 1 if not options else 24)
+    video = timed_videos.write(
+        tmp_path / "v.mp4",
+        timed_videos.evenly(24, 12),
+        pictures=pictures * (24 // len(pictures)),
+        options=options,
+    )
+    if options and _shows_all(video):
+        pytest.skip("this OpenCV shows interlaced frames")
+    with pytest.raises(video_windows.CannotJudge, match=r"v\.mp4: all frames show the same.*interlaced"):
+        next(video_windows.windows(video, described))
+
+
+def _shows_all(video: Path) -> bool:
+    capture = cv2.VideoCapture(str(video))
+    _, first = capture.read()
+    _, second = capture.read()
+    return not np.array_equal(first, second)
+
+
 def test_what_does_not_decode_is_said_behind_what_does(config: FeatureConfig, tmp_path: Path) -> None:
     _, described = _inputs_and_manifest(config)
     whole = small_videos.write(tmp_path / "whole.avi", 3, n_frames=50)

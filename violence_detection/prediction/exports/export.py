@@ -51,22 +51,27 @@ def run(
     """
     check(formats)
     _check_plain(config)
+    model = shipped.find(config.model)  # before anything is made at the place
     _check_place(folder)
     with locks.only_one(folder, "an export"):
         _check_place(folder)  # who had it before may have written it
         made = folder / _MAKING
         shutil.rmtree(made, ignore_errors=True)  # of a run that was killed
         try:
-            return _run(config, formats, folder, made, videos)
+            return _run(config, model, formats, folder, made, videos)
         finally:
             shutil.rmtree(made, ignore_errors=True)
 
 
 def _run(
-    config: PredictConfig, formats: Sequence[str], folder: Path, made: Path, videos: Sequence[Path]
+    config: PredictConfig,
+    path: Path,
+    formats: Sequence[str],
+    folder: Path,
+    made: Path,
+    videos: Sequence[Path],
 ) -> dict[str, Any]:
-    """The same with the files made in `made` first."""
-    path = shipped.find(config.model)
+    """The same of the model at `path`, with the files made in `made` first."""
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
     runs = model.backbone_runs(config.backbone_weights)
     inputs = whole_graph.picture_inputs(runs)
@@ -124,7 +129,7 @@ def _check_plain(config: PredictConfig) -> None:
 
 
 def _check_place(folder: Path) -> None:
-    """Make the folder if need be. Raises UserError where it has files of an export, or cannot be written."""
+    """Raise UserError where the folder has files of an export, or cannot be written."""
     ours = {MANIFEST_NAME, PARITY_NAME, standalone.WINDOWS_NAME}
     for name, of_format in FORMATS.items():
         ours |= {standalone.example_name(name), *of_format.files}
@@ -133,7 +138,7 @@ def _check_place(folder: Path) -> None:
             f"{folder} has {', '.join(there)} already, which an export would replace: name another folder. One run "
             "writes several formats into one folder, such as --export onnx,tflite DIR"
         )
-    disks.check_writable(folder, "--export")
+    disks.check_can_write(folder, "--export")
 
 
 def _windows(

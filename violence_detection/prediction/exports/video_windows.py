@@ -1,8 +1,8 @@
 """A video as the pictures that an exported model takes, window by window, with NumPy and OpenCV alone.
 
 Windows, frames, resizing and crop are those of the package that the model was exported from. Pictures are RGB; what
-else is done to them is in the model. Frames stand at the times that the file gives them. Files that are damaged, or
-whose frames come at a changing rate, are looked at with more care by the package itself.
+else is done to them is in the model. Frames stand at the times that the file gives them, counted from the first. Files
+that are damaged, or whose frames come at a changing rate, are looked at with more care by the package itself.
 """
 
 from __future__ import annotations
@@ -52,16 +52,30 @@ class MomentsOfVideo:
     start_s = 0.0
 
     def __init__(self, path: Path | str):
-        """Read the file to its end. Raises CannotJudge if it does not open or fewer than MIN_FRAMES decode."""
+        """Read the file to its end.
+
+        Raises CannotJudge if it does not open, fewer than MIN_FRAMES decode, or all show the same to the last bit.
+        """
         video = cv2.VideoCapture(str(path))
         if not video.isOpened():
             raise CannotJudge(f"{path}: no such file, or not a video that OpenCV can open")
         stamps = []
+        first, changes = None, False
         while video.grab():
             stamps.append(video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+            if not changes:
+                there, frame = video.retrieve()
+                first = frame if first is None else first
+                changes = not there or not np.array_equal(first, frame)
         count, fps = len(stamps), round(video.get(cv2.CAP_PROP_FPS), 3)
         if count < MIN_FRAMES:
             raise CannotJudge(f"{path}: only {count} of at least {MIN_FRAMES} frames decode")
+        if not changes:
+            # of an interlaced frame it gives whatever the memory of the picture held, and says that it is there
+            raise CannotJudge(
+                f"{path}: all frames show the same. It is a still, or interlaced, which OpenCV does not show from 4.13 "
+                f"on (here {cv2.__version__}): take an earlier one, or convert it: ffmpeg -i OLD -vf yadif NEW.mp4"
+            )
         self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
         end_stated = Path(path).suffix.lower() in _END_STATED
         stated = 0 if end_stated else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
