@@ -148,6 +148,23 @@ def test_an_impossible_port_is_named_before_anybody_waits_for_it(text: str, said
         assert str(e.value) == f"the port of {said} is impossible: ports are numbers from 1 to 65535"
 
 
+@pytest.mark.parametrize(
+    "text", ["rtsp:///cam/1", "rtsp://", "http://:8080/x.ts", "RTMP:///live", "rtsp://me:geheim@/1"]
+)
+def test_an_address_without_a_host_is_refused_before_it_is_tried_for_ever(text: str) -> None:
+    for means in (is_stream, open_source):
+        with pytest.raises(UserError, match=r"names no host: write \w+://HOST/") as e:
+            means(text)
+        assert "geheim" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["udp://:5000", "udp://@:5000", "srt://:9000?mode=listener", "tcp://:9000?listen=1"]
+)
+def test_a_machine_may_listen_for_whoever_sends(text: str) -> None:
+    assert is_stream(text)
+
+
 @pytest.mark.parametrize("text", ["rtsp://me:12345678/9@host/1", "rtsp://me:geheim/9@host/1"])
 def test_a_password_that_looks_like_a_port_is_not_shown(text: str) -> None:
     with pytest.raises(UserError, match=r"the address rtsp://host/1 cannot be read.*percent-encoded") as e:

@@ -30,6 +30,8 @@ STILL_S = 10.0
 GROWING = "growing:"
 #: What the rest of FFmpeg's protocols are good for is files, or a danger.
 _SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "srt", "udp", "tcp", "http", "https")
+#: Of these a machine may listen for whoever sends: udp://:5000, srt://:9000?mode=listener.
+_LISTENING = ("rtp", "srt", "udp", "tcp")
 _DEVICE = re.compile(r"(?:/dev/video)?(\d{1,2})")
 _NAMED = re.compile(r"([^\W_][\w-]*)=(.+)", re.DOTALL)
 _MISNAMED = re.compile(r"([^=/]*)=\s*(\w+://.+)", re.DOTALL)
@@ -101,7 +103,10 @@ def is_stream(text: str) -> bool:
     scheme, mark, _ = text.partition("://")
     if not mark or scheme.lower() not in _SCHEMES:
         return False
-    redaction.split(text)
+    if not redaction.split(text).hostname and scheme.lower() not in _LISTENING:
+        raise UserError(
+            f"{redaction.without_secrets(text)} names no host: write {scheme.lower()}://HOST/..., with two slashes"
+        )
     return True
 
 
