@@ -300,6 +300,16 @@ def test_what_is_no_archive_is_told_with_the_remedy(
         archives.verify(arena / "a.zip")
 
 
+@pytest.mark.parametrize("part", ["first", "last", "last of two, the list alone in it"])
+def test_a_part_of_a_zip_in_several_is_told_with_the_remedy(arena: Path, part: str) -> None:
+    content = bytearray(b"PK\x07\x08" + make_zip(arena / "a.zip", {"a.avi": CLIP}).read_bytes())
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 4] = 1
+    cut_at = content.rindex(b"PK\x01\x02") if "alone" in part else 1000
+    (arena / "a.zip").write_bytes(content[:cut_at] if part == "first" else content[cut_at:])
+    assert_refused(arena, arena / "a.zip", archives.UnsupportedArchive, "in several.*7z x")
+
+
 def test_an_encrypted_zip_is_told_with_the_remedy(arena: Path) -> None:
     archive = make_zip(arena / "a.zip", {"a.avi": CLIP})
     content = bytearray(archive.read_bytes())

@@ -387,6 +387,25 @@ def test_killed_while_fetching_and_restarted_ends_the_same(bench: Bench) -> None
         assert secret not in output + log_text
 
 
+def test_killed_when_the_archive_has_its_name_it_is_not_taken_for_one_put_there_by_hand(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def killed(self: Path, target: Path) -> Path:
+        replace(self, target)
+        if self.name == "fights.zip.part":
+            raise KeyboardInterrupt
+        return target
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run("kaggle_set")
+    assert (bench.root / "downloads" / "kaggle_set" / "fights.zip").is_file()
+    arrives(bench)
+
+
 def test_killed_while_unpacking_and_restarted_ends_the_same(bench: Bench, tmp_path: Path) -> None:
     bench.plain_files = clips(3, count=600, size=30_000)
     bench.server.files["/plain.zip"] = Served(zipped(bench.plain_files))

@@ -20,6 +20,7 @@ from tests.fault_server import (
     Served,
     cut,
     cut_and,
+    html,
     stall,
     status,
 )  # fmt: skip
@@ -150,6 +151,17 @@ def test_kaggle_client_that_is_not_installed(bench: Bench, monkeypatch: pytest.M
 def test_kaggle_log_in_that_is_overloaded(bench: Bench) -> None:
     bench.server.log_in_faults.append(status(503))
     assert "Kaggle answers 503" in failure(bench)
+
+
+def test_a_page_that_answers_in_kaggles_place_is_told_and_takes_no_other_data_set_with_it(
+    bench: Bench,
+) -> None:
+    bench.server.log_in_faults.append(html("Hotel"))
+    kaggle, plain = bench.run("kaggle_set", "plain_set").outcomes
+    assert kaggle.status == "failed"
+    assert "what answers the log-in is not Kaggle" in kaggle.reason
+    assert plain.status == "downloaded"
+    bench.assert_whole("plain_set")
 
 
 @pytest.mark.parametrize("way", ["variable", "access_token", "legacy pair", "log-in"])

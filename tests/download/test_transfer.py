@@ -177,6 +177,48 @@ def test_server_errors_are_tried_again(server: FaultServer, target: Path) -> Non
     assert target.read_bytes() == BODY
 
 
+@pytest.mark.parametrize("code", [408, 507, 520, 522, 529])
+def test_errors_of_servers_before_the_store_are_tried_again(
+    server: FaultServer, target: Path, code: int
+) -> None:
+    server.faults.append(status(code))
+    get(server, target)
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("length", ["{0}, {0}", "about {0}", "-5", ""])
+def test_a_length_that_a_proxy_has_altered_is_right_or_none(
+    server: FaultServer, target: Path, length: str
+) -> None:
+    headers = {"Content-Length": length.format(len(BODY)), "Connection": "close"}
+    server.faults.extend([status(200, headers, BODY)] * 10)
+    get(server, target)
+    assert target.read_bytes() == BODY
+
+
+def test_a_length_beside_chunks_says_nothing(server: FaultServer, target: Path) -> None:
+    chunks = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    server.faults.extend([status(200, {"Content-Length": "9", "Transfer-Encoding": "chunked"}, chunks)] * 10)
+    get(server, target)
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("wait", ["²", "soon", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"])
+def test_retry_after_that_says_nothing_is_not_obeyed(server: FaultServer, target: Path, wait: str) -> None:
+    server.faults.append(status(503, {"Retry-After": wait}))
+    get(server, target)
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "address", ["http://[::1/x", f"http://{'a' * 70}.example/x", "http://localhost:1/\xff"]
+)
+def test_a_redirect_to_no_address_is_a_clear_error(server: FaultServer, target: Path, address: str) -> None:
+    server.faults.append(status(302, {"Location": address}))
+    with pytest.raises(transfer.FetchError, match=r"redirects to what is no address .* browser"):
+        get(server, target)
+
+
 def test_stall_is_a_time_out_and_tried_again(server: FaultServer, target: Path) -> None:
     server.faults.append(stall(0.8))
     get(server, target)

@@ -13,6 +13,7 @@ from small_videos import write
 
 from violence_detection.combine import combine
 from violence_detection.combine.config import CombineConfig
+from violence_detection.download import kaggle_source
 from violence_detection.find import find, inventory, kaggle_folders
 from violence_detection.find.config import FindConfig
 
@@ -167,3 +168,15 @@ def test_the_order_of_caches_does_not_matter(home: Path, tmp_path: Path) -> None
     ways = [[tmp_path / "a", tmp_path / "b"], [tmp_path / "b", tmp_path / "a"]]
     first, second = (inventory.discover([tmp_path / "root"], way) for way in ways)
     assert first == second
+
+
+def test_a_home_folder_that_there_is_not_ends_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAGGLEHUB_CACHE", "~nobody-of-this-name/cache")
+    (home / ".kaggle").mkdir()
+    (home / ".kaggle" / "kaggle.json").write_text(json.dumps({"path": "~nobody-of-this-name/data"}))
+    assert kaggle_folders.folders() == []
+    monkeypatch.delenv("KAGGLEHUB_CACHE")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])  # a user of a number alone, as some pods have
+    assert kaggle_folders.folders() == []
+    assert kaggle_source.credentials_found() == []

@@ -35,6 +35,7 @@ RATIO_FREE_BYTES = 16 << 20
 #: Left free when the limit is the disk.
 DISK_RESERVE_BYTES = 256 << 20
 _CHUNK_BYTES = 1 << 20
+_ZIP_END_BYTES = 22 + 0xFFFF  # where a zip's list ends, and the longest remark behind it
 _OPENERS: tuple[tuple[bytes, Callable[..., Any]], ...] = (
     (b"\x1f\x8b", gzip.open),
     (b"BZh", bz2.open),
@@ -60,7 +61,7 @@ class NoSpace(ArchiveError):
 
 
 class UnsupportedArchive(ArchiveError):
-    """A kind or feature Python cannot read (RAR, 7z, encryption, Deflate64)."""
+    """A kind or feature Python cannot read (RAR, 7z, several parts, encryption, Deflate64)."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,17 @@ class Entry:
 def kind(path: Path) -> str:
     """`zip` or `tar`, from the first bytes, not from the name.
 
-    Raises UnsupportedArchive for RAR and 7z, CorruptArchive for anything else.
+    Raises UnsupportedArchive for RAR, 7z and parts of an archive, CorruptArchive for anything else.
     """
     with path.open("rb") as f:
         head = f.read(512)
+        f.seek(max(0, path.stat().st_size - _ZIP_END_BYTES))
+        is_part = head.startswith(b"PK\x07\x08") or _is_last_of_several(f.read())
+    if is_part:
+        raise UnsupportedArchive(
+            f"{path}: one part of a zip archive in several. Unpack all of them yourself (7z x, on the one that "
+            "ends in .zip) into the data set's folder below raw/ and run the same command again"
+        )
     if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         return "zip"
     if (
@@ -101,6 +109,12 @@ def kind(path: Path) -> str:
         f"{path}: no archive; it begins with {head[:16]!r}. If this is a web page, the source wants a "
         f"log-in; otherwise run the same command again to fetch it anew"
     )
+
+
+def _is_last_of_several(tail: bytes) -> bool:
+    """Whether the end of a file is that of the last part of a zip archive: its list says which part it stands in."""
+    part = tail[tail.rfind(b"PK\x05\x06") :][4:6] if b"PK\x05\x06" in tail else b""
+    return len(part) == 2 and 0 < int.from_bytes(part, "little") < 0xFFFF  # all ones: said in the 64-bit list
 
 
 def verify(

@@ -8,6 +8,7 @@ Whatever was renamed is whole; whatever was not is done again by the next run, a
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import shutil
 import threading
@@ -167,10 +168,17 @@ class DownloadJob:
         archive = candidate.archive
         if candidate.remote is not None:
             log.info("%s: fetching %s", dataset.key, candidate.remote.identity)
-            transfer.fetch(
-                candidate.remote, archive, policy=self.policy, on_bytes=self.on_bytes, stop=self.stop
+            mark = functools.partial(
+                storage.write_json, _fetched(archive), {"from": candidate.remote.identity}
             )
-            storage.write_json(_fetched(archive), {"from": candidate.remote.identity})
+            transfer.fetch(
+                candidate.remote,
+                archive,
+                policy=self.policy,
+                on_bytes=self.on_bytes,
+                stop=self.stop,
+                before_named=mark,  # killed behind it, the archive is not taken for one that was put there by hand
+            )
         log.info("%s: checking and unpacking %s", dataset.key, archive.name)
         try:
             with self._bar(dataset.key, "check", archive.stat().st_size) as on_bytes:

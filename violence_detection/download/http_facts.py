@@ -6,6 +6,7 @@ import base64
 import email.utils
 import re
 import time
+from collections.abc import Mapping
 
 from violence_detection.system.redaction import redact
 
@@ -26,12 +27,27 @@ def network_reason(error: Exception) -> str:
 
 def request_reason(error: Exception) -> str:
     """What is wrong with a request that could not even be sent."""
+    if not isinstance(
+        error, OSError
+    ):  # of the libraries below, about an address that the server redirects to
+        return f"the server redirects to what is no address ({redact(str(error))})"
     if type(error).__name__ in ("InvalidURL", "InvalidProxyURL"):  # it may quote half a password
         return (
             "its address, or that of the proxy (http_proxy, https_proxy), is none. Write signs such as / # @ and "
             "spaces in a password as %2F %23 %40 %20"
         )
     return redact(str(error))
+
+
+def content_length(headers: Mapping[str, str]) -> int | None:
+    """Bytes of the body by Content-Length; None when absent, not one number, or overridden (RFC 9112, 6.3)."""
+    if "Transfer-Encoding" in headers:
+        return None
+    values = {
+        value.strip() for value in headers.get("Content-Length", "").split(",")
+    }  # some proxies repeat it
+    value = values.pop()
+    return int(value) if not values and re.fullmatch(r"[0-9]{1,18}", value) else None
 
 
 def content_range(value: str) -> tuple[int | None, int | None]:
@@ -46,13 +62,12 @@ def retry_after_s(value: str | None) -> float | None:
     """Seconds to wait from a Retry-After header (seconds or a date); None when absent or unreadable."""
     if not value:
         return None
-    if value.strip().isdigit():
+    if re.fullmatch(r"\s*[0-9]+\s*", value):
         return float(value)
     try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, moment.timestamp() - time.time())
 
 
 def published_md5(value: str | None) -> str | None:

@@ -24,13 +24,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from violence_detection.download import transfer
 from violence_detection.download.http_facts import (
+    content_length,
     network_reason,
     published_md5,
     request_reason,
     retry_after_s,
 )
 from violence_detection.errors import DamagedFile, UserError
-from violence_detection.system import processes, storage
+from violence_detection.system import processes, settings, storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def page(slug: str) -> str:
 def credentials_found() -> list[str]:
     """Where credentials lie, in the order the client tries them. Never their values. Does not import the
     client."""
-    home = Path("~/.kaggle").expanduser()
+    home = settings.expanded("~/.kaggle")
     places = [
         ("the variable KAGGLE_API_TOKEN", bool(os.environ.get("KAGGLE_API_TOKEN"))),
         (str(home / "access_token"), _has_text(home / "access_token")),
@@ -70,8 +71,8 @@ def credentials_found() -> list[str]:
 
 def _settings_file() -> Path:
     """Where the client looks for the older pair."""
-    home = Path("~/.kaggle").expanduser()
-    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "kaggle"
+    home = settings.expanded("~/.kaggle")
+    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or settings.expanded("~/.config")) / "kaggle"
     return Path(os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else xdg)) / "kaggle.json"
 
 
@@ -137,14 +138,13 @@ class Kaggle:
             raise self._explain(slug, e.response) from e
         except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
             raise transfer.TryAgain(f"Kaggle: {network_reason(e)}") from e
-        except requests.RequestException as e:
+        except (requests.RequestException, ValueError) as e:
             raise transfer.FetchError(f"kaggle:{slug}: {request_reason(e)}. See {page(slug)}") from e
         with response:  # the headers are enough; fetch asks for the bytes
-            length = response.headers.get("Content-Length")
             return transfer.Location(
                 request=response.request,
                 md5=published_md5(response.headers.get("x-goog-hash")),
-                size_bytes=int(length) if length else None,
+                size_bytes=content_length(response.headers),
             )
 
     def _ask(self, slug: str) -> requests.Response:
@@ -209,6 +209,11 @@ def authenticate() -> Kaggle:
     except (requests.RequestException, SystemExit) as e:
         raise UserError(
             f"Kaggle does not accept the credentials of {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}"
+        ) from e
+    except ValueError as e:  # the client takes whatever answers with 200 for Kaggle
+        raise UserError(
+            "Kaggle cannot be reached: what answers the log-in is not Kaggle, but perhaps a page of a proxy or of a "
+            f"network that wants a log-in of its own ({redact(str(e))}). Check network and proxy and run this again"
         ) from e
     token_first = any("access_token" in place or "API_TOKEN" in place for place in found[:1])
     if token_first and method != "ACCESS_TOKEN":

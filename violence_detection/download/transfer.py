@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from violence_detection.download.http_facts import (
+    content_length,
     content_range,
     network_reason,
     published_md5,
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     import requests
 
 _CHUNK_BYTES = 1 << 16  # what a cut connection can cost
-_RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RETRY_STATUS = frozenset({408, 425, 429})
+#: Of servers that cannot at all (501, 505), and of a network that wants a log-in (511). Others from 500 on pass.
+_LASTING_STATUS = frozenset({501, 505, 511})
 _REFUSED_STATUS = frozenset(
     {400, 401, 403, 404, 410}
 )  # object stores answer 400 or 403 to an expired signature
@@ -149,10 +152,12 @@ def fetch(
     policy: Policy | None = None,
     on_bytes: Callable[[int], None] = lambda n: None,
     stop: threading.Event | None = None,
+    before_named: Callable[[], None] = lambda: None,
 ) -> None:
     """Fetch `remote` to `destination`, going on from `<destination>.part` where that is safe.
 
-    `on_bytes` is told how many bytes came, a negative number when a transfer starts again. Raises FetchError
+    `on_bytes` is told how many bytes came, a negative number when a transfer starts again; `before_named` is called
+    when the file is whole, before it gets its name. Raises FetchError
     (Refused, NotTheFile, WrongBytes, Interrupted) with the remedy, and OSError where the disk takes nothing more. A
     destination that exists is left as it is: it got its name only when it was whole.
     """
@@ -161,7 +166,9 @@ def fetch(
         return
     destination.parent.mkdir(parents=True, exist_ok=True)
     with storage.naming(destination):
-        _Transfer(remote, destination, policy or Policy(), on_bytes, stop or threading.Event()).run()
+        _Transfer(remote, destination, policy or Policy(), on_bytes, stop or threading.Event()).run(
+            before_named
+        )
 
 
 class _Transfer:
@@ -184,7 +191,7 @@ class _Transfer:
         self.session = requests.Session()
         self.location: Location | None = None
 
-    def run(self) -> None:
+    def run(self, before_named: Callable[[], None]) -> None:
         self.on_bytes(self.have)
         failures = refreshes = 0
         furthest = (
@@ -209,7 +216,7 @@ class _Transfer:
                     failures = refreshes = 0
                 failures += 1
                 self._pause(fault, failures)
-        self._finish()
+        self._finish(before_named)
 
     def _load_state(self) -> _State:
         """The saved state, or a fresh one (and no part) when it is of another file or unreadable."""
@@ -262,7 +269,7 @@ class _Transfer:
             ) from e
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as e:
             raise TryAgain(network_reason(e)) from e
-        except requests.RequestException as e:
+        except (requests.RequestException, ValueError) as e:
             raise FetchError(f"{self.remote.identity}: {request_reason(e)}. {self.remote.remedy}") from e
 
     def _send(self, location: Location) -> requests.Response:
@@ -277,7 +284,7 @@ class _Transfer:
 
     def _receive(self, response: requests.Response) -> None:
         status = response.status_code
-        if status in _RETRY_STATUS:
+        if status in _RETRY_STATUS or (status >= 500 and status not in _LASTING_STATUS):
             raise TryAgain(f"the server answers {status}", retry_after_s(response.headers.get("Retry-After")))
         if status in _REFUSED_STATUS:
             raise Refused(
@@ -342,13 +349,12 @@ class _Transfer:
         if self.have:
             log.info("%s: the server sends the whole file again; starting over", self.remote.identity)
         self._restart()
-        length = headers.get("Content-Length")
         encoded = headers.get("Content-Encoding", "identity") != "identity"
         self.state = _State(
             identity=self.remote.identity,
             etag=None if encoded else headers.get("ETag"),
             last_modified=None if encoded else headers.get("Last-Modified"),
-            size_bytes=int(length) if length and not encoded else None,
+            size_bytes=None if encoded else content_length(headers),
             md5=published_md5(headers.get("x-goog-hash")) or (self.location.md5 if self.location else None),
         )
         self._save_state()
@@ -364,7 +370,7 @@ class _Transfer:
     def _save_state(self) -> None:
         storage.write_json(self.state_path, dataclasses.asdict(self.state))
 
-    def _finish(self) -> None:
+    def _finish(self, before_named: Callable[[], None]) -> None:
         """Check the published hash, then give the file its name."""
         if self.state.md5 and _md5_file(self.part) != self.state.md5:
             self.part.unlink()
@@ -375,6 +381,7 @@ class _Transfer:
                 f"alters the data"
             )
         storage.sync_file(self.part)
+        before_named()
         self.part.replace(self.destination)
         self.state_path.unlink(missing_ok=True)
 

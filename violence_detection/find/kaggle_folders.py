@@ -14,6 +14,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from violence_detection.system import settings
+
 NOTEBOOK_INPUT = Path("/kaggle/input")
 
 
@@ -26,7 +28,7 @@ def folders() -> list[Path]:
 
 
 def _kagglehub() -> Path:
-    return Path(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub").expanduser()
+    return settings.expanded(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub")
 
 
 def _newest_versions(datasets: Path) -> Iterable[Path]:
@@ -41,14 +43,14 @@ def _newest_versions(datasets: Path) -> Iterable[Path]:
 
 def _kaggle_downloads() -> Path | None:
     """The kaggle client's download folder, where one is set; of its settings only `path` is looked at."""
-    home = Path("~/.kaggle").expanduser()
-    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "kaggle"
+    home = settings.expanded("~/.kaggle")
+    xdg = settings.expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "kaggle"
     config = Path(os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else xdg)) / "kaggle.json"
     try:
         path = json.loads(config.read_text(encoding="utf-8")).get("path")
     except (OSError, ValueError, AttributeError):
         return None  # no settings, or none that the client itself could read
-    return Path(path).expanduser() / "datasets" if isinstance(path, str) and path else None
+    return settings.expanded(path) / "datasets" if isinstance(path, str) and path else None
 
 
 def _listed(folder: Path) -> list[Path]:
