@@ -441,3 +441,16 @@ def test_file_names_of_any_script_that_the_disk_takes_are_placed(tmp_path: Path,
     combined = tmp_path / "combined_all"
     for path, source in zip(frame.path, frame.source_path, strict=True):
         assert (combined / path).read_bytes() == (tmp_path / source).read_bytes()
+
+
+def test_stretches_of_one_video_stay_on_one_side_in_whatever_set_they_are_listed(tmp_path: Path) -> None:
+    for seed in range(4):
+        small_videos.write(tmp_path / "clips" / CLASSES[seed % 2] / f"{seed}.avi", seed)
+    rows = [f"{CLASSES[seed % 2]}/{seed}.avi,{CLASSES[seed % 2]},0,0.5" for seed in range(4)]
+    (tmp_path / "clips" / "parts.csv").write_text("\n".join(["path,label,start_s,end_s", *rows]) + "\n")
+    own = (f"whole={tmp_path / 'clips'}", f"parts={tmp_path / 'clips' / 'parts.csv'}")
+    found = find.discover(FindConfig(data_root=tmp_path, own=own, labels=LABELS, caches=False))
+    whole, parts = found.datasets
+    groups = {c.path: c.source_group for c in whole.clips}
+    assert len(groups) == 4
+    assert {c.path: c.source_group for c in parts.needs_cutting} == groups

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection.datasets import catalogue, own_clips, own_labels
+from violence_detection.datasets import catalogue, own_clips, own_labels, source_groups
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.errors import UserError
@@ -330,6 +330,23 @@ def test_rows_of_one_video_share_its_source(tmp_path: Path) -> None:
     rows.append("b.mp4,nonfight,,20,25")
     (found,) = read(table(tmp_path, *rows, header="path,label,source,start_s,end_s"))
     assert [c.sources for c in found.clips] == [("a.mp4",)] * 2 + [("cam1", "cam2")] * 3
+
+
+def test_clips_of_one_video_share_a_source_however_it_is_spelled_and_in_whatever_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "f/fight/a.mp4", "f/fight/b.mp4", "here/c.txt")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "f/fight/a.mp4")
+    monkeypatch.chdir(tmp_path)  # so that what is absolute has another name than what is not
+    spelled = ["f/fight/a.mp4", "here/../f/fight/a.mp4", f"{tmp_path}/f/fight/a.mp4", "link.mp4"]
+    rows = [f"{name},fight,{10 * i},{10 * i + 5}" for i, name in enumerate(spelled)]
+    (tmp_path / "more.csv").write_text("path,label,source,start_s,end_s\nlink.mp4,fight,cam1,60,65\n")
+    table(tmp_path, *rows, header="path,label,start_s,end_s")
+    sets = read("mine=clips.csv", "more=more.csv", "folder=f")
+    assert [len(s.clips) for s in sets] == [4, 1, 2]
+    *of_a, of_b = source_groups.group_names(own_clips.source_keys(sets))
+    assert len(set(of_a)) == 1
+    assert of_b == "folder:fight/b.mp4"
 
 
 def test_footage_that_is_called_both_classes_is_left_out_and_both_lines_are_named(tmp_path: Path) -> None:

@@ -91,6 +91,17 @@ def read_all(
     return _settled([_without_those_of_others(s, sets) for s in sets])
 
 
+def source_keys(sets: Sequence[OwnSet]) -> list[tuple[str, ...]]:
+    """The source keys of all clips, in order. Clips of one file share a key, whatever set or spelling names it."""
+    keys: list[tuple[str, ...]] = []
+    first_of: dict[str, tuple[str, ...]] = {}
+    for own_set in sets:
+        for clip in own_set.clips:
+            names = tuple(f"{own_set.name}:{source}" for source in clip.sources)
+            keys.append((*names, *first_of.setdefault(_real(clip.path), names)))
+    return keys
+
+
 def set_name(text: str) -> str:
     """A name for a set, made from any text."""
     return re.sub(r"[^a-z0-9_]+", "_", text.casefold()).strip("_") or "own"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.datasets import catalogue, source_groups
+from violence_detection.datasets import catalogue, own_clips, source_groups
 from violence_detection.datasets.catalogue import EXCLUDE, Dataset
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.datasets.own_table import Stretch
@@ -352,7 +352,7 @@ def _with_groups(
         reader = source_groups.SourceReader(tree.dataset, tree.root)
         keys += reader.keys(rels, [tree.labels[rel] for rel in rels])
         warnings += reader.warnings
-    keys += [tuple(f"{s.name}:{source}" for source in clip.sources) for s in own for clip in s.clips]
+    keys += own_clips.source_keys(own)
     names = iter(source_groups.group_names(keys))
     return (
         *(_found(tree, rels, [next(names) for _ in rels]) for tree, rels in zip(trees, clips, strict=True)),
