@@ -15,11 +15,12 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from small_videos import write
 
-from violence_detection.combine import combine, dedupe, manifest, outcome, scan
+from violence_detection.combine import combine, dedupe, fingerprint, manifest, outcome, scan
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UserError
@@ -340,6 +341,21 @@ def test_a_clip_that_was_put_in_the_place_of_a_link_goes(
     combine.run(CombineConfig(data_root=root, workers=1))
     assert "nothing is new" in caplog.text
     assert manifest_bytes(root) == manifest_bytes(done)
+
+
+def test_of_altered_copies_the_one_that_decodes_to_its_end_stays_but_for_an_official_val_clip() -> None:
+    print_ = fingerprint.from_frames(
+        list(np.random.default_rng(0).integers(0, 255, (8, 48, 64, 3), np.uint8))
+    )
+
+    def clip(name: str, shortfall: str, width: int = 320, split: str = "") -> ScannedClip:
+        look = scan.Scan(sha256=name, width=width, height=240, fingerprint=print_, shortfall=shortfall)
+        return ScannedClip(name, "fight", "s", name, split, look)
+
+    half, whole = clip("a (1).avi", "only 20.9 of 40.0 s decode", width=640), clip("a.avi", "")
+    assert [c.source_path for c in dedupe.deduplicate([half, whole]).kept] == ["a.avi"]
+    official = clip("b.avi", "only 20.9 of 40.0 s decode", split="val")
+    assert [c.source_path for c in dedupe.deduplicate([half, whole, official]).kept] == ["b.avi"]
 
 
 def test_the_order_of_files_does_not_matter() -> None:

@@ -382,11 +382,14 @@ def test_windows_of_earlier_versions_are_cut_anew_where_they_may_lie_otherwise_t
 
 
 def test_a_folder_of_windows_that_is_somebody_elses_is_refused(root: Path) -> None:
+    root = root.rename(root.with_name("my drive"))
     (root / "windows").mkdir()
     (root / "windows" / "mine.mp4").write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"windows holds files.*mv "):
+    with pytest.raises(UserError, match=r"windows holds files.*mv ") as raised:
         cut(root)
     assert [p.name for p in (root / "windows").iterdir()] == ["mine.mp4"]
+    subprocess.run(str(raised.value).partition("Move yours away: ")[2], shell=True, check=True)
+    assert (root / "my_windows" / "mine.mp4").is_file()
 
 
 def test_windows_of_other_settings_stay_until_nothing_points_to_them(root: Path) -> None:

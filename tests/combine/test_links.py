@@ -110,6 +110,17 @@ def test_a_folder_that_is_somebody_elses_is_refused_before_any_work(
     assert sorted(root.rglob("*")) == before
 
 
+def test_the_command_that_moves_somebodys_files_away_can_be_pasted(tmp_path: Path) -> None:
+    combined = tmp_path / "my drive" / "combined_all"
+    combined.mkdir(parents=True)
+    (combined / "mine.mp4").touch()
+    with pytest.raises(UserError, match="mv ") as raised:
+        links.check_ours(combined, ())
+    command = str(raised.value).partition("Move yours away: ")[2].partition(";")[0]
+    subprocess.run(command, shell=True, check=True)
+    assert (tmp_path / "my drive" / "my_clips" / "mine.mp4").is_file()
+
+
 def test_files_beside_the_links_stay_and_are_named_and_are_no_part_of_the_set(
     root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

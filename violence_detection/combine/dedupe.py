@@ -1,7 +1,7 @@
 """Keep one of each clip: exact copies by content hash, altered ones by fingerprint; join what shares footage.
 
-Of two copies the one in an official val set stays (the train copy goes), then the one with more pixels, then
-the first by path. What goes is named together with what stays.
+Of two copies the one in an official val set stays (the train copy goes), then the one that decodes to its end,
+then the one with more pixels, then the first by path. What goes is named together with what stays.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ class ScannedClip:
     def clip_id(self) -> str:
         return self.cut_id or self.scan.sha256[:16]
 
-    def preference(self) -> tuple[bool, int, str]:
+    def preference(self) -> tuple[bool, bool, int, str]:
         """Sorts the copy to keep first."""
-        return self.official_split != "val", -self.scan.width * self.scan.height, self.source_path
+        pixels = self.scan.width * self.scan.height
+        return self.official_split != "val", bool(self.scan.shortfall), -pixels, self.source_path
 
 
 @dataclass(frozen=True, order=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -40,7 +41,8 @@ def check_ours(combined: Path, records: Iterable[str]) -> None:
         raise UserError(
             f"{combined} holds files, {found} for one, and nothing that says that combine_all_datasets.py made them. "
             f"Clips are put there and taken away by it, so it wants the folder for itself. Move yours away: "
-            f"mv {combined} {elsewhere}; clips of your own are taken in with --own NAME=FOLDER"
+            f"{shlex.join(['mv', str(combined), str(elsewhere)])}; clips of your own are taken in with "
+            "--own NAME=FOLDER"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def cut(found: Inventory, config: CutConfig, data_root: Path, workers: int) -> C
         raise UserError(
             f"{folder} holds files that combine_all_datasets.py did not make (there is no {WINDOWS_JOURNAL}), but it "
             "puts clips cut from long videos there. Move yours away: "
-            f"mv {folder} {folder.absolute().with_name('my_windows')}"
+            + shlex.join(["mv", str(folder), str(folder.absolute().with_name("my_windows"))])
         )
     done = {job: records[key] for job, key in keys.items() if key in records and _stands(job, records[key])}
     unknown = {job: key for job, key in keys.items() if key not in records}
