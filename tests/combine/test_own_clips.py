@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -454,3 +455,23 @@ def test_stretches_of_one_video_stay_on_one_side_in_whatever_set_they_are_listed
     groups = {c.path: c.source_group for c in whole.clips}
     assert len(groups) == 4
     assert {c.path: c.source_group for c in parts.needs_cutting} == groups
+
+
+def test_what_step_2_has_made_is_nobodys_own_clips(clips: Path, tmp_path: Path) -> None:
+    """Its next run would take the clips away, and their sources and their side of the split are lost."""
+    config = CombineConfig(data_root=tmp_path / "root", own=(f"mine={clips}",), labels=LABELS, caches=False)
+    combined = tmp_path / "root" / "combined_all"
+    train, before = combined / "train", manifest_of(config)
+    linked, table, moved = tmp_path / "linked", tmp_path / "clips.csv", tmp_path / "moved"
+    linked.mkdir()
+    for label in ("fight", "nonfight"):
+        (linked / label).symlink_to(train / label)
+    files = sorted(train.rglob("*.avi"))
+    table.write_text("path,label\n" + "".join(f"{f},{f.parent.name}\n" for f in files))
+    shutil.copytree(combined, moved)
+    for place in (train, combined, linked, table, moved / "val"):
+        for again in (tmp_path / "root", tmp_path / "other"):
+            with pytest.raises(UserError, match=r"combine_all_datasets.py made.*source_path"):
+                combine.run(CombineConfig(data_root=again, own=(f"a={place}",), caches=False))
+    assert before.path.map(lambda name: (combined / name).is_file()).all()
+    assert not (tmp_path / "other").exists()

@@ -20,12 +20,13 @@ from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.combine.cut.cutting import CutResult
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_set, evaluate, metrics, own_data
+from violence_detection.evaluation import evaluate, metrics, own_data
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import report
 from violence_detection.evaluation.training_overlap import Comparison
 from violence_detection.features.config import ExtractConfig
+from violence_detection.find import combined_folders
 from violence_detection.find.inventory import Inventory
 from violence_detection.system import locks
 from violence_detection.training import heads, trained_clips, trainer, training_data
@@ -380,7 +381,7 @@ def test_names_that_mean_nothing_end_with_the_command(root: Path, tmp_path: Path
 def test_a_manifest_that_a_spreadsheet_has_saved_is_known_as_one(tmp_path: Path, first: str) -> None:
     """Otherwise a look at its val would not be noted."""
     (tmp_path / "manifest.csv").write_text(first + "\n", encoding="utf-8")
-    assert clip_set.has_manifest(tmp_path)
+    assert combined_folders.has_manifest(tmp_path)
 
 
 def test_which_data_is_ones_own(tmp_path: Path) -> None:

@@ -95,26 +95,3 @@ def locate(config: EvaluationConfig) -> tuple[Path, str]:
         "Give <root>/combined_all/val as combine_all_datasets.py made it, or a folder of your own clips with a folder "
         "for each class"
     )
-
-
-def is_combined(data: Path) -> bool:
-    """Whether step 2 has made this folder, whole or not, or its manifest, or a folder above it, links followed."""
-    places = {data.absolute(), data.resolve()}
-    above = {folder for place in places for folder in (place, *place.parents)}
-    return any("combined_all" in place.parts or _is_manifest(place) for place in places) or any(
-        has_manifest(folder) for folder in above
-    )
-
-
-def has_manifest(folder: Path) -> bool:
-    """Whether the manifest of step 2 stands there."""
-    return _is_manifest(folder / manifest.FILE_NAME)
-
-
-def _is_manifest(path: Path) -> bool:
-    """Others call their files manifest.csv too."""
-    if path.name != manifest.FILE_NAME or not path.is_file():
-        return False
-    # as spreadsheets write it, too
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        return lines.readline().lstrip('"').startswith(manifest.COLUMNS[0])

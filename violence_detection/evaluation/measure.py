@@ -30,6 +30,7 @@ from violence_detection.evaluation.mistakes import Attention
 from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.features import extract
 from violence_detection.features.config import ExtractConfig
+from violence_detection.find import combined_folders
 from violence_detection.models import averaging, model_files, shipped, trained_model
 from violence_detection.system import storage
 from violence_detection.training import training_data
@@ -125,7 +126,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
         s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others
     }  # before anything is judged: what cannot be used is said at once
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
-    if clip_set.has_manifest(combined):
+    if combined_folders.has_manifest(combined):
         val_ledger.val_of(combined)  # it must not cost the figures that it cannot be read
     measured, samples, stores = _judge(model, clips, config, path, command, combined, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
@@ -219,7 +220,7 @@ def _note_val(
 
     `is_val`: whether they were asked for as val.
     """
-    if not clip_set.has_manifest(combined):
+    if not combined_folders.has_manifest(combined):
         return None, val_ledger.record_unchecked(combined)
     seen = set(judged) & set(val_ledger.val_of(combined))
     if not seen:

@@ -19,10 +19,9 @@ from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_set
 from violence_detection.evaluation.clip_set import ClipSet
 from violence_detection.evaluation.config import EvaluationConfig
-from violence_detection.find import inventory, offers
+from violence_detection.find import combined_folders, inventory, offers
 from violence_detection.find.inventory import ClipFile, source_path
 from violence_detection.system import locks, settings, storage
 from violence_detection.system.settings import as_flags
@@ -56,7 +55,7 @@ def named(config: EvaluationConfig) -> tuple[str, ...]:
 
 def _may_be_own(data: Path) -> bool:
     """Whether it is a table or holds videos, and is nothing that step 2 has made."""
-    if clip_set.is_combined(data) or not data.exists():
+    if combined_folders.is_combined(data) or not data.exists():
         return False
     if data.is_file():
         return True
@@ -98,7 +97,7 @@ def sets(config: EvaluationConfig) -> tuple[list[OwnSet], list[OwnSet]]:
 def _refuse_combined(flag: str, value: str) -> None:
     """Raise UserError for a folder of step 2: its sources would be lost, and a look at val would not be noted."""
     place = settings.expanded(value.partition("=")[2])
-    if clip_set.is_combined(place):
+    if combined_folders.is_combined(place):
         raise UserError(
             f"{flag} {value}: {place} is of a folder that combine_all_datasets.py made, whose manifest.csv knows the "
             "sources of its clips. Measure its val by itself, with --data <root>/combined_all/val"

@@ -15,7 +15,7 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue, own_clips
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.errors import UnreadableVideo, UserError
-from violence_detection.find import inventory, kaggle_folders, offers
+from violence_detection.find import combined_folders, inventory, kaggle_folders, offers
 from violence_detection.find.config import FindConfig
 from violence_detection.find.inventory import FoundDataset, Inventory
 from violence_detection.system import console, disks, storage
@@ -108,11 +108,12 @@ def discover(config: SearchConfig, *more: Any) -> Inventory:
     """What stands below the folders that the settings name, in the caches unless they are left out, and one's own.
 
     Commands that are offered keep the settings `more` too. Raises UserError where nothing is found at all, and where
-    nothing of an own set can be used.
+    nothing of an own set can be used, or step 2 has made it.
     """
     datasets = catalogue.load(config.catalogue)
     asked = OwnClipsConfig(config.own, config.labels)
     own = own_clips.read_all(asked, datasets) if config.own or config.labels else ()
+    combined_folders.refuse(own)
     for own_set in own:
         if not own_set.clips:
             line = step_2(config, *more)
