@@ -66,6 +66,27 @@ def test_one_that_does_not_wait_is_told_that_the_lock_is_taken(tmp_path: Path) -
     )
 
 
+def test_one_that_waits_for_long_says_for_what(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    path, entered = tmp_path / "lock", threading.Event()
+
+    def wait() -> None:
+        with locks.locked(path, waits_for="somebody cuts clips"):
+            entered.set()
+
+    with locks.locked(path, waits_for="nobody is before it"):
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        deadline = time.monotonic() + 10
+        while "somebody cuts clips" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not entered.is_set()
+    waiting.join(10)
+    assert entered.is_set()
+    assert caplog.text.count("somebody cuts clips") == 1
+    assert "nobody is before it" not in caplog.text
+
+
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.ENOSYS])
 def test_on_a_volume_without_locks_work_goes_on_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: int

@@ -132,7 +132,8 @@ def read(
     place = root / FOLDER / _cut_below(sets, window_s)
     with contextlib.ExitStack() as held:
         if any(d.needs_cutting for d in found.datasets):  # what another run is writing there is not left over
-            held.enter_context(locks.locked(place / _LOCK_NAME))
+            waits_for = f"{place}: another evaluation cuts clips of this list; it is waited for"
+            held.enter_context(locks.locked(place / _LOCK_NAME, waits_for=waits_for))
         cut = cutting.cut(found, CutConfig(window_s=window_s), place, config.workers)
         cutting.remove(cut.left_over)
     cut.say_unused(place)

@@ -28,11 +28,12 @@ class LockTaken(Exception):
 
 
 @contextlib.contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, wait: bool = True, waits_for: str = "") -> Iterator[None]:
     """Hold the lock file `path`, alone among the threads, processes and machines that share the volume.
 
     The system lets go of it when its holder dies. Where the volume knows no locks, a warning says what that means.
-    Raises LockTaken if it is held and one is not to `wait`.
+    `waits_for`: what is logged where it has to wait, for what may take minutes. Raises LockTaken if it is held and one
+    is not to `wait`.
     """
     import filelock
 
@@ -41,9 +42,13 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     # whose existence is the lock, would survive its holder.
     lock = filelock.FileLock(path, blocking=wait, poll_interval=_LOCK_POLL_S, preserve_lock_file=True)
     try:
-        lock.acquire()
-    except filelock.Timeout as e:
-        raise LockTaken(str(path)) from e
+        try:
+            lock.acquire(blocking=wait and not waits_for)
+        except filelock.Timeout as e:
+            if not wait:
+                raise LockTaken(str(path)) from e
+            log.info("%s", waits_for)
+            lock.acquire()
     except OSError as e:
         if e.errno not in _NO_LOCKS:
             raise
