@@ -259,6 +259,19 @@ def snapshot(asked: list[int]) -> contextlib.AbstractContextManager[str]:
     return _camera(send, "http")
 
 
+def refusing(asked: list[int]) -> contextlib.AbstractContextManager[str]:
+    """A camera over HTTP that takes no user and password. `asked[0]` counts connections."""
+
+    def send(connection: socket.socket) -> None:
+        asked[0] += 1
+        connection.recv(10_000)
+        connection.sendall(
+            b'HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm="camera"\r\nContent-Length: 0\r\n\r\n'
+        )
+
+    return _camera(send, "http")
+
+
 def sound_that_goes_on(pictures: int) -> contextlib.AbstractContextManager[str]:
     """An MPEG transport stream with so many pictures, 20 a second, and sound, which goes on without end."""
 

@@ -33,3 +33,7 @@ class SourceError(UnreadableVideo):
 
     `path` is its name as shown, without passwords.
     """
+
+
+class LoginRefused(SourceError):
+    """A stream that does not take the user and password. Cameras shut out who tries again too often."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 
-from violence_detection.errors import SourceError, UnreadableVideo
+from violence_detection.errors import LoginRefused, SourceError, UnreadableVideo
 from violence_detection.system import processes, redaction
 from violence_detection.video import decode, growing_file
 from violence_detection.video.sources import TimedFrame
@@ -184,7 +184,7 @@ class NetworkSource(DemuxedSource):
                 f"did not answer within {self._open_limit_s:g} s. Is the address right, and is it on?",
             ) from e
         except av.HTTPUnauthorizedError as e:
-            raise SourceError(self.name, "does not take this user and password (401)") from e
+            raise LoginRefused(self.name, "does not take this user and password (401)") from e
         except (av.FFmpegError, OSError, ValueError) as e:
             raise SourceError(self.name, f"cannot be opened: {_said(e)}") from e
 

@@ -402,6 +402,25 @@ def test_the_address_of_a_single_picture_is_asked_less_and_less_and_said_to_be_o
     assert "a: lost (the stream ended after 1 frame: is this the address of a single picture?" in caplog.text
 
 
+def test_a_camera_that_refuses_the_password_is_not_asked_again_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Some lock themselves after a few wrong passwords."""
+    stop, asked = threading.Event(), [0]
+    with streamed.refusing(asked) as url:
+        threading.Timer(2.0, stop.set).start()
+        watch.run(
+            camera_names.named([f"a={url.replace('http://', 'http://me:geheim@')}/live.ts"]),
+            live_parts.BrightnessModel(),
+            LiveConfig(retry_min_s=0.05, retry_max_s=60.0),
+            OutputConfig(),
+            stop,
+        )
+    assert 1 <= asked[0] <= 2, "once, without and with the password"
+    assert "does not take this user and password (401)" in caplog.text
+    assert "geheim" not in caplog.text
+
+
 def test_a_live_playlist_that_its_server_has_ended_is_asked_until_it_is_live_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from violence_detection.errors import SourceError, UnreadableVideo
+from violence_detection.errors import LoginRefused, SourceError, UnreadableVideo
 from violence_detection.prediction.live import camera_state
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.handover import Handover, WaitingWindow
@@ -30,6 +30,8 @@ _AHEAD_S = 2.0
 _OVERLAP_S = 1.0
 #: A connection that lasts for so long has succeeded.
 _STEADY_S = 2.0
+#: So many attempts wait the longest.
+_LONGEST = 30
 
 
 class WindowMaker(Protocol[W_co]):
@@ -98,7 +100,7 @@ class CameraReader(Generic[W]):
         self._count = 0
         #: The time of the last frame that was passed on, and when it came, on the monotonic clock.
         self._passed: tuple[float, float] | None = None
-        self._was_steady = self._was_live = False
+        self._was_steady = self._was_live = self._is_shut_out = False
         self._thread = threading.Thread(target=self._run, name=f"camera {state.name}", daemon=True)
 
     def start(self) -> None:
@@ -155,13 +157,13 @@ class CameraReader(Generic[W]):
         attempts = 0
         while not self._stop.is_set():
             self.state.be(camera_state.CONNECTING)
-            frames, self._was_steady = self.state.frames, False
+            frames, self._was_steady, self._is_shut_out = self.state.frames, False, False
             reason, may_be_back = self._connect()
             if self._stop.is_set() or not may_be_back:
                 self.state.failure = "" if self._stop.is_set() else reason
                 break
             attempts = 0 if self._was_steady else attempts + 1
-            wait_s = self._wait_s(attempts)
+            wait_s = self._wait_s(_LONGEST if self._is_shut_out else attempts)
             if not reason:
                 is_picture = self.state.frames - frames == 1
                 reason = "the stream ended" + (
@@ -176,7 +178,7 @@ class CameraReader(Generic[W]):
 
         "Equal jitter" of M. Brooker, Exponential Backoff and Jitter, 2015.
         """
-        doubled_s = self._retry_min_s * 2 ** min(attempts, 30)
+        doubled_s = self._retry_min_s * 2 ** min(attempts, _LONGEST)
         return min(doubled_s, self._retry_max_s) * random.uniform(0.5, 1.0)
 
     def _connect(self) -> tuple[str, bool]:
@@ -186,6 +188,7 @@ class CameraReader(Generic[W]):
             source = self._source = self._open_source()
             self._read(source)
         except UnreadableVideo as e:
+            self._is_shut_out = isinstance(e, LoginRefused)
             return redaction.without_secrets(e.reason), self._may_be_back(source)
         except _OutOfTime as e:
             return str(e), True
