@@ -10,6 +10,9 @@ CLASS_NAMES = ("nonfight", "fight")
 #: The P(violent) from which a clip or window counts as violent, unless another is asked for.
 DEFAULT_THRESHOLD = 0.5
 
+#: The table of step 2, in <root>/combined_all.
+MANIFEST_NAME = "manifest.csv"
+
 #: What one wants of a model: as right as it can be, few false alarms, or few missed fights. The first is the default.
 OPERATING_POINTS = ("balanced", "low-false-alarm", "high-recall")
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_detection.constants import CLASS_NAMES
+from violence_detection.constants import CLASS_NAMES, MANIFEST_NAME
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -29,7 +29,7 @@ COLUMNS = (
 )  # fmt: skip
 SPLITS = ("train", "val")
 log = logging.getLogger(__name__)
-FILE_NAME = "manifest.csv"
+FILE_NAME = MANIFEST_NAME
 #: Beside it: the clips whose frames are found by their time stamps, because their rate varies or their header is wrong.
 BY_TIME_NAME = "by_time.csv"
 #: And how it was made, with its SHA-256 under this key.

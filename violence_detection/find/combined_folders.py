@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from violence_detection.constants import MANIFEST_NAME
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.errors import UserError
 
-#: The folder below a data root; in it the manifest, which begins with this column.
-_FOLDER, _MANIFEST, _COLUMN = "combined_all", "manifest.csv", "clip_id"
+#: The folder below a data root, and the first column of the manifest in it.
+_FOLDER, _COLUMN = "combined_all", "clip_id"
 
 
 def is_combined(data: Path) -> bool:
@@ -23,7 +24,7 @@ def is_combined(data: Path) -> bool:
 
 def has_manifest(folder: Path) -> bool:
     """Whether the manifest of step 2 stands there."""
-    return _is_manifest(folder / _MANIFEST)
+    return _is_manifest(folder / MANIFEST_NAME)
 
 
 def refuse(own: Iterable[OwnSet]) -> None:
@@ -35,13 +36,13 @@ def refuse(own: Iterable[OwnSet]) -> None:
             raise UserError(
                 f"--own {own_set.name}={own_set.origin}: {found} is of a folder that combine_all_datasets.py made. It "
                 "takes clips away there, and their sources would be lost. Name the folders that they came from: "
-                f"{_MANIFEST} there has them in the column source_path"
+                f"{MANIFEST_NAME} there has them in the column source_path"
             )
 
 
 def _is_manifest(path: Path) -> bool:
     """Others call their files manifest.csv too."""
-    if path.name != _MANIFEST or not path.is_file():
+    if path.name != MANIFEST_NAME or not path.is_file():
         return False
     # as spreadsheets write it, too
     with path.open(encoding="utf-8-sig", errors="replace") as lines:

@@ -382,20 +382,22 @@ def test_the_event_of_a_camera_that_stands_still_ends() -> None:
     assert told[-1].event.end_s - told[-1].event.start_s == pytest.approx(3.0, abs=1.0)
 
 
+def _asked_for(seconds: float, address: str) -> dict[str, Any]:
+    """What is printed of a camera, `a`, that is watched for so long with waits of 0.05 to 60 s."""
+    stop = threading.Event()
+    threading.Timer(seconds, stop.set).start()
+    live = LiveConfig(retry_min_s=0.05, retry_max_s=60.0)
+    return watch.run(
+        camera_names.named([f"a={address}"]), live_parts.BrightnessModel(), live, OutputConfig(), stop
+    )
+
+
 def test_the_address_of_a_single_picture_is_asked_less_and_less_and_said_to_be_one(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    stop, asked = threading.Event(), [0]
+    asked = [0]
     with streamed.snapshot(asked) as url:
-        threading.Timer(3.0, stop.set).start()
-        live = LiveConfig(retry_min_s=0.05, retry_max_s=60.0)
-        found = watch.run(
-            camera_names.named([f"a={url}/snapshot.jpg"]),
-            live_parts.BrightnessModel(),
-            live,
-            OutputConfig(),
-            stop,
-        )
+        found = _asked_for(3.0, f"{url}/snapshot.jpg")
     # at least 0.05, 0.1, 0.2, 0.4, 0.8 and 1.6 s between them
     assert 2 <= asked[0] <= 7
     assert found["cameras"][0]["frames"] == asked[0]
@@ -406,16 +408,9 @@ def test_a_camera_that_refuses_the_password_is_not_asked_again_at_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Some lock themselves after a few wrong passwords."""
-    stop, asked = threading.Event(), [0]
+    asked = [0]
     with streamed.refusing(asked) as url:
-        threading.Timer(2.0, stop.set).start()
-        watch.run(
-            camera_names.named([f"a={url.replace('http://', 'http://me:geheim@')}/live.ts"]),
-            live_parts.BrightnessModel(),
-            LiveConfig(retry_min_s=0.05, retry_max_s=60.0),
-            OutputConfig(),
-            stop,
-        )
+        _asked_for(2.0, f"{url.replace('http://', 'http://me:geheim@')}/live.ts")
     assert 1 <= asked[0] <= 2, "once, without and with the password"
     assert "does not take this user and password (401)" in caplog.text
     assert "geheim" not in caplog.text
