@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import logging
 import shutil
@@ -25,7 +26,7 @@ from violence_detection.combine.cut.cutting import CutResult
 from violence_detection.errors import UserError
 from violence_detection.find import find
 from violence_detection.find.config import FindConfig
-from violence_detection.video import decode
+from violence_detection.video import decode, writer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ("brawl", "street scenes")
@@ -455,6 +456,36 @@ def test_stretches_of_one_video_stay_on_one_side_in_whatever_set_they_are_listed
     groups = {c.path: c.source_group for c in whole.clips}
     assert len(groups) == 4
     assert {c.path: c.source_group for c in parts.needs_cutting} == groups
+
+
+def test_clips_of_a_long_videos_copy_are_of_its_source(tmp_path: Path) -> None:
+    """The same file under two names, of which other stretches are listed: no clip is a copy of another."""
+    for seed in range(6):
+        scenes = (small_videos.frames(seed + 10 * k, 24) for k in range(5))
+        writer.write(tmp_path / f"{seed}.mp4", 12.0, itertools.chain(*scenes), "mp4v")
+    shutil.copy(tmp_path / "0.mp4", tmp_path / "again.mp4")
+    shutil.copy(tmp_path / "1.mp4", tmp_path / "whole.mp4")
+    (tmp_path / "link.mp4").symlink_to("2.mp4")
+    with (tmp_path / "3.mp4").open("ab") as f:  # as long as 4.mp4, and another file
+        f.write(b"free" * 1000)
+    with (tmp_path / "4.mp4").open("ab") as f:
+        f.write(bytes((tmp_path / "3.mp4").stat().st_size - (tmp_path / "4.mp4").stat().st_size))
+    begun = [f"{seed}.mp4,{CLASSES[seed % 2]},0,1" for seed in range(6)]
+    rows = [*begun, "again.mp4,brawl,8,10", "link.mp4,brawl,8,10"]
+    (tmp_path / "parts.csv").write_text("\n".join(["path,label,start_s,end_s", *rows]) + "\n")
+    (tmp_path / "whole.csv").write_text("path,label\nwhole.mp4,street scenes\n")
+    own = (f"parts={tmp_path}/parts.csv", f"whole={tmp_path}/whole.csv")
+    frame = manifest_of(
+        CombineConfig(data_root=tmp_path / "root", own=own, labels=LABELS, caches=False, keep_near=True)
+    )
+    sources = {
+        Path(path).stem.partition("__")[0]: s
+        for path, s in zip(frame.source_path, frame.source_group, strict=True)
+    }
+    assert sources["again"] == sources["0"]
+    assert sources["link"] == sources["2"]
+    assert sources["whole"] == sources["1"]
+    assert len(set(sources.values())) == 6
 
 
 def test_what_step_2_has_made_is_nobodys_own_clips(clips: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from violence_detection.combine import (
     links,
     manifest,
     outcome,
+    same_videos,
     scan,
     second_look,
     split,
@@ -83,7 +84,9 @@ def _combine(
         {**f, "path": source_path(Path(f["path"]), config.data_root)}
         for f in (*found.unlisted, *found.failures)
     ]
-    inputs = _inputs(clips, [*left_out, *cut.failures, *not_found, *cut.cut_short], config, listed)
+    one_source = same_videos.shared_sources(found)
+    named = [*left_out, *cut.failures, *not_found, *cut.cut_short]
+    inputs = _inputs(clips, one_source, named, config, listed)
     if (result := _done_before(combined, config.data_root, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         if cut.left_over:
@@ -94,7 +97,7 @@ def _combine(
         {name: c.path for name, c in clips.items()}, combined / scan.JOURNAL_NAME, config.workers
     )
     put_off: list[str] = []
-    unique, failures = _usable(clips, scans, found, combined, config, put_off)
+    unique, failures = _usable(clips, scans, found, one_source, combined, config, put_off)
     failures += cut.failures + not_found
     rows, dropped = divide(unique, config)
     find.require_both_classes(Counter(r["label"] for r in rows), found)
@@ -199,6 +202,7 @@ def _usable(
     clips: Mapping[str, ClipFile],
     scans: Mapping[str, scan.Scan],
     found: Inventory,
+    one_source: Sequence[tuple[str, str]],
     combined: Path,
     config: CombineConfig,
     put_off: list[str],
@@ -219,7 +223,7 @@ def _usable(
         journal = combined / second_look.JOURNAL_NAME
         return second_look.confirm(pairs, config.data_root, journal, config.workers, put_off)
 
-    unique = deduplicate(candidates, altered=not config.keep_near, confirm=confirm)
+    unique = deduplicate(candidates, not config.keep_near, confirm, one_source)
     for clip, other in unique.conflicts:
         reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
         failures.append({"path": clip.source_path, "reason": reason})
@@ -232,6 +236,7 @@ def _usable(
 
 def _inputs(
     clips: Mapping[str, ClipFile],
+    one_source: Sequence[tuple[str, str]],
     named: Sequence[Mapping[str, str]],
     config: CombineConfig,
     listed: ExclusionList | None,
@@ -240,6 +245,7 @@ def _inputs(
     return storage.stable_hash(
         [
             *([sorted(listed.names)] if listed else []),
+            *([one_source] if one_source else []),
             [
                 (n, scan.journal_key(n, c.path), c.label, c.source_group, c.official_split)
                 for n, c in sorted(clips.items())

@@ -92,18 +92,25 @@ Confirm = Callable[[Sequence[tuple[ScannedClip, ScannedClip]]], Sequence[bool]]
 
 
 def deduplicate(
-    candidates: Iterable[ScannedClip], altered: bool = True, confirm: Confirm | None = None
+    candidates: Iterable[ScannedClip],
+    altered: bool = True,
+    confirm: Confirm | None = None,
+    one_source: Iterable[tuple[str, str]] = (),
 ) -> Deduplicated:
     """One of each clip, with source groups joined over everything that is the same or shares footage.
 
     Altered copies under different labels both stay, in one source group: a fingerprint is not proof enough to
     say that one of the labels is wrong; and so do those that `confirm` takes for none. Without `altered` all of them
-    stay. The result does not depend on the order of the candidates.
+    stay. `one_source`: pairs of source groups that are known to be one. The result does not depend on the order of the
+    candidates.
     """
     from scipy.cluster.hierarchy import DisjointSet
 
     candidates = list(candidates)
-    groups = DisjointSet(sorted({c.source_group for c in candidates}))
+    one_source = list(one_source)
+    groups = DisjointSet(sorted({c.source_group for c in candidates}.union(*one_source)))
+    for pair in one_source:
+        groups.merge(*pair)
     unique, dropped, conflicts = _exact(candidates, groups)
     unique.sort(key=lambda c: c.clip_id)
     pairs = duplicates.find_pairs([c.scan.fingerprint for c in unique])

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from violence_detection.combine import dedupe, manifest, scan
+from violence_detection.combine import dedupe, manifest, same_videos, scan
 from violence_detection.combine.config import CutConfig
 from violence_detection.combine.cut import cutting
 from violence_detection.datasets import catalogue, own_clips
@@ -151,7 +151,7 @@ def read(
     short = [{"path": n, "reason": s.shortfall} for n, s in scans.items() if s.shortfall]
     _say_what_is_cut_short([*short, *cut.cut_short])
     failures = [*found.unlisted, *found.failures, *cut.failures, *cut.left_out]
-    rows = _rows(clips, scans, failures)
+    rows = _rows(clips, scans, same_videos.shared_sources(found), failures)
     if rows.empty:
         raise UserError(
             f"no clip of {', '.join(str(s.origin) for s in sets)} can be judged. {_first(failures)}"
@@ -196,13 +196,16 @@ def home(config: EvaluationConfig) -> Path:
 
 
 def _rows(
-    clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan], failures: list[dict[str, str]]
+    clips: Mapping[str, ClipFile],
+    scans: Mapping[str, scan.Scan],
+    one_source: Sequence[tuple[str, str]],
+    failures: list[dict[str, str]],
 ) -> pd.DataFrame:
     """Manifest rows of the readable clips, each content once; what that leaves out is named."""
     import pandas as pd
 
     readable = [dedupe.scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
-    unique = dedupe.deduplicate(readable, altered=False)
+    unique = dedupe.deduplicate(readable, altered=False, one_source=one_source)
     failures += [{"path": name, "reason": s.reason} for name, s in scans.items() if s.reason]
     for clip, other in unique.conflicts:
         reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
