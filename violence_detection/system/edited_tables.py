@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,7 @@ from typing import Protocol
 from violence_detection.system import storage
 
 _DELIMITERS = ",;\t"
+_NAMED_DELIMITER = re.compile(r'"?sep=(?P<delimiter>[^"\w\s]|\t)"?', re.IGNORECASE)
 
 
 class Reader(Protocol):
@@ -30,13 +32,13 @@ class Reader(Protocol):
 class _Rows:
     """The rows of a text. Raises DamagedFile, naming the file and the line, where a row cannot be told from others."""
 
-    def __init__(self, path: Path, text: str, delimiter: str):
-        self._path = path
+    def __init__(self, path: Path, text: str, delimiter: str, lines_before: int = 0):
+        self._path, self._before = path, lines_before
         self._reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
 
     @property
     def line_num(self) -> int:
-        return self._reader.line_num
+        return self._before + self._reader.line_num
 
     def __iter__(self) -> Iterator[list[str]]:
         return self
@@ -55,11 +57,15 @@ class _Rows:
 def opened(path: Path, text: str) -> tuple[list[str], Reader]:
     """The names of the columns in the first line, in lower case, and what reads the rows behind it.
 
-    Between cells is what the first line has most of. `text`: of the file `path`, as storage.read_text gives it. Raises
-    DamagedFile, from the reader too, where a row cannot be read.
+    Between cells is what the first line has most of, or what a line before it says, as spreadsheets write `sep=;`.
+    `text`: of the file `path`, as storage.read_text gives it. Raises DamagedFile, from the reader too, where a row cannot
+    be read.
     """
-    header = text.partition("\n")[0]
-    reader = _Rows(path, text, max(_DELIMITERS, key=header.count))
+    first, _, rest = text.partition("\n")
+    if named := _NAMED_DELIMITER.fullmatch(first):
+        reader = _Rows(path, rest, named["delimiter"], 1)
+    else:
+        reader = _Rows(path, text, max(_DELIMITERS, key=first.count))
     return [name.strip().casefold() for name in next(reader, [])], reader
 
 
@@ -82,6 +88,14 @@ def surplus(columns: Sequence[str], cells: Sequence[str]) -> str:
 
 
 def rows(path: Path, text: str) -> list[dict[str, str]]:
-    """All rows of the text of `path`, each as `by_column` gives it. Raises DamagedFile as `opened`."""
+    """All rows of the text of `path`, each as `by_column` gives it.
+
+    Raises DamagedFile as `opened`, and where a row holds more than its columns.
+    """
     columns, reader = opened(path, text)
-    return [by_column(columns, cells) for cells in reader]
+    found = []
+    for cells in reader:
+        if too_many := surplus(columns, cells):
+            raise storage.DamagedFile(f"{path}:{reader.line_num}: {too_many}")
+        found.append(by_column(columns, cells))
+    return found
