@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,16 @@ def test_the_command_of_an_evaluation_is_written_as_it_was_given(model: Path, tm
     command = "python test_ensemble.py --data '/data/two  blanks and a ` in it'"
     model_card.complete(model, _metrics(command=command), tmp_path / "card.md")
     assert f"    {command}\n" in (tmp_path / "card.md").read_text()
+
+
+def test_the_lines_that_a_card_offers_name_the_model(model: Path, tmp_path: Path) -> None:
+    folder = model.rename(tmp_path / "models of  'today' `1` \"quoted\"")
+    model_card.write_trained(folder)
+    card = (folder / "README.md").read_text()
+    (line,) = (s for s in card.splitlines() if "test_ensemble.py" in s)
+    (given,) = re.findall(r"violence_detection\.load\((.+)\)\.judge", card)
+    assert ast.literal_eval(given) == folder.name
+    assert shlex.split(line) == ["python", "test_ensemble.py", "--models", folder.name]
 
 
 def test_training_again_keeps_the_figures_of_the_same_model_and_drops_those_of_another(

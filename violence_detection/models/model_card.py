@@ -7,8 +7,10 @@ It is made from the model's own records (run_records.py) and, once there is one,
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +85,7 @@ def render(model: Path, identity: str, metrics: Mapping[str, Any] | None = None)
     run = run_records.read(model)
     # Markdown of our own text: what comes from outside goes through `cell`.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"block": _block, "cell": _cell, "code": _code}
+    environment.filters |= {"block": _block, "cell": _cell, "quoted": shlex.quote, "text": _text}
     name = _name(model.resolve())
     body = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         note=NOTE,
@@ -393,9 +395,9 @@ def _percent(share: Any) -> str:
     return f"{100 * share:.1f} %" if is_number else "not defined"
 
 
-def _code(value: Any) -> str:
-    """Text from outside as one line of code."""
-    return " ".join(str(value).replace("`", "'").split())
+def _text(value: str) -> str:
+    """Text from outside as a string of Python's."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _block(value: Any) -> str:

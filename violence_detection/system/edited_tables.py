@@ -58,8 +58,8 @@ def opened(path: Path, text: str) -> tuple[list[str], Reader]:
     """The names of the columns in the first line, in lower case, and what reads the rows behind it.
 
     Between cells is what the first line has most of, or what a line before it says, as spreadsheets write `sep=;`.
-    `text`: of the file `path`, as storage.read_text gives it. Raises DamagedFile, from the reader too, where a row cannot
-    be read.
+    `text`: of the file `path`, as storage.read_text gives it. Raises DamagedFile, from the reader too, where a row
+    cannot be read.
     """
     first, _, rest = text.partition("\n")
     if named := _NAMED_DELIMITER.fullmatch(first):
