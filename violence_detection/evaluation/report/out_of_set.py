@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from violence_detection.evaluation.report.page_filters import listed
+
 Record = Mapping[str, Any]
 
 
@@ -34,7 +36,9 @@ def headline(record: Record) -> dict[str, Any]:
         return _figure("leave_one_dataset_out", what, worst)
     if "out_of_set" in parts and _has_both_classes(parts["out_of_set"]):
         row = parts["out_of_set"]
-        return _figure("data_sets", f"{', '.join(row['datasets'])}, which training did not have", row)
+        return _figure(
+            "data_sets", f"{listed(row['datasets'], 'data set')}, which training did not have", row
+        )
     return {"measured_by": "", **({"one_class": [name for name, _ in unseen]} if unseen else {})}
 
 

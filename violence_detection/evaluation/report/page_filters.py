@@ -37,6 +37,11 @@ def plural(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
+def listed(names: Sequence[str], what: str, most: int = 5) -> str:
+    """The names, or how many of `what` they are where they are more than fit into a sentence."""
+    return ", ".join(names) if len(names) <= most else plural(len(names), what)
+
+
 def breakable(name: str) -> markupsafe.Markup:
     """The escaped name, with places where a narrow screen may break it."""
     escaped = str(markupsafe.escape(name))
@@ -100,6 +105,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "interval": interval,
     "moment": moment,
     "plural": plural,
+    "listed": listed,
     "breakable": breakable,
     "interval_bar": interval_bar,
     "score_bar": score_bar,
