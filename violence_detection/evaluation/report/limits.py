@@ -92,6 +92,8 @@ def _elsewhere(record: Record) -> Limit | None:
     if not found.get("measured_by"):
         return Limit(UNKNOWN, name, "how right it is on videos from elsewhere was not measured")
     said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"
+    if found["n"] < found["asked"]:
+        said += f"; {found['n']} of {found['asked']} clips could be judged"
     worse = record["ci95"] is not None and found["ci95"][1] < record["ci95"][0]
     return Limit(ALARM if worse else NOTE, name, said)
 
@@ -137,8 +139,16 @@ def _worst_dataset(record: Record) -> Limit | None:
     accuracy, name, row = min(rows, key=lambda r: (r[0], r[1]))
     return Limit(
         NOTE, "Worst data set",
-        f"{name}, {percent(accuracy)} ({interval(row['ci95'])}) of {row['n']} clips",
+        f"{name}, {percent(accuracy)} ({interval(row['ci95'])}) of {_clips(row)}",
     )  # fmt: skip
+
+
+def _clips(row: Record) -> str:
+    return (
+        f"{row['n']} clips"
+        if row["n"] == row["asked"]
+        else f"the {row['n']} of {row['asked']} clips that were judged"
+    )
 
 
 def _format_alone(record: Record) -> Limit | None:

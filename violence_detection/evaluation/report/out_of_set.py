@@ -16,9 +16,10 @@ def headline(record: Record) -> dict[str, Any]:
     `measured_by`: elsewhere (a set that training had no part in; where that was not fully checked, `what` says so),
     leave_one_dataset_out (models like this one, trained without that data set), data_sets (those of the judged clips
     that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
-    accuracy, ci95, n and n_groups. A set that shares clips with training, or models made otherwise than this one, count
-    for nothing here, nor do the judged clips where any was met in training. Nor does a figure on clips of one class, on
-    which a model that says the same of every video is best; `one_class` names such sets where no other was measured.
+    accuracy, ci95, n and n_groups, and asked, the number of clips of which these n could be judged. A set that shares
+    clips with training, or models made otherwise than this one, count for nothing here, nor do the judged clips where
+    any was met in training. Nor does a figure on clips of one class, on which a model that says the same of every video
+    is best; `one_class` names such sets where no other was measured.
     """
     parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
     if "out_of_set" in parts and "in_set" not in parts:
@@ -58,4 +59,5 @@ def _figure(measured_by: str, what: str, row: Record) -> dict[str, Any]:
         "measured_by": measured_by,
         "what": what,
         **{key: row[key] for key in ("accuracy", "ci95", "n", "n_groups")},
+        "asked": row.get("asked", row["n"]),
     }
