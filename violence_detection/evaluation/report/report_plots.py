@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import calibration, metrics
+from violence_detection.evaluation.report.page_filters import number
 
 #: Plots that not all predictions allow: those of an earlier report in a folder are not those of a later one.
 NOT_ALWAYS = ("roc",)
@@ -99,7 +100,7 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
         ),
         Plot(
             "scores", "Scores by class",
-            f"How the scores of fights and of peaceful clips spread; threshold {threshold:.2f}.",
+            f"How the scores of fights and of peaceful clips spread; threshold {number(threshold, 2)}.",
             lambda ax, theme: _draw_scores(ax, theme, is_fight, p, threshold),
         ),
         Plot(
@@ -268,6 +269,8 @@ def _draw_scores(ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray, th
     edges = np.linspace(0, 1, 21)
     ax.hist([p[~is_fight], p[is_fight]], bins=list(edges), stacked=True, color=[theme.nonfight, theme.fight],
             label=["nonfight", "fight"], edgecolor=theme.ground, linewidth=0.5)  # fmt: skip
-    ax.axvline(threshold, color=theme.text, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.2f}")
+    ax.axvline(
+        threshold, color=theme.text, linestyle="--", linewidth=1.2, label=f"threshold {number(threshold, 2)}"
+    )
     ax.set(xlabel="probability of a fight", ylabel="clips", xlim=(0, 1))
     ax.legend(loc="upper center", fontsize=8)
