@@ -101,4 +101,4 @@ def _numbers(value: Any) -> Iterator[float]:
 def _written(value: float) -> set[str]:
     if isinstance(value, int):
         return {str(value)}
-    return {*(f"{value:.{digits}f}" for digits in (1, 2, 3, 4)), f"{100 * value:.1f}"}
+    return {*(f"{value:.{digits}f}" for digits in range(1, 7)), f"{100 * value:.1f}"}

@@ -275,6 +275,23 @@ def test_what_an_audit_lacks_is_said_before_val_is_looked_at(
     assert (ledger.read_bytes() if ledger.exists() else b"") == before
 
 
+def test_a_set_of_which_only_part_can_be_judged_says_so_wherever_its_figure_stands(
+    root: Path, places: Path, tmp_path: Path
+) -> None:
+    market = shutil.copytree(places / "market", tmp_path / "market")
+    for i in range(3):
+        (market / "fight" / f"broken{i}.avi").write_bytes(b"no video")
+    scored = measure(root, tmp_path / "report", elsewhere=(f"market={market}",))
+    n, asked = (figures_of(tmp_path / "report")["out_of_set"][key] for key in ("n", "asked"))
+    assert (n, asked) == (scored.elsewhere["market"].n, scored.elsewhere["market"].n + 3)
+    page = Page(tmp_path / "report" / "index.html")
+    answer = " ".join(page.text.split("What limits it")[0].split())
+    assert f"{n} of {asked} clips judged, from" in answer
+    assert f"{n} of {asked}\xa0judged" in page.by_id["elsewhere"]
+    assert f"on market; {n} of {asked} clips could be judged" in page.by_id["limits"].replace("\n", " ")
+    assert f"{scored.n} clips from" in answer
+
+
 def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
     written: tuple[Evaluation, Path],
     root: Path,

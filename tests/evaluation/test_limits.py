@@ -17,7 +17,7 @@ def seen(touched: int = 0, not_checked: str = "") -> dict[str, Any]:
 
 
 def row(accuracy: float) -> dict[str, Any]:
-    return {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1], "n": 25}
+    return {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1], "n": 25, "asked": 25}
 
 
 def coverage(fights: int, others: int) -> dict[str, Any]:
@@ -64,6 +64,13 @@ def test_each_fault_is_named(changes: dict[str, Any], name: str, state: str) -> 
     sound = by_name(limits.limits(record()))
     assert name not in sound or sound[name].state != state
     assert by_name(limits.limits(record(**changes)))[name].state == state
+
+
+def test_how_many_clips_a_figure_lacks_is_said() -> None:
+    elsewhere = {"measured_by": "elsewhere", "what": "c", **row(0.6), "n": 8, "asked": 20}
+    found = by_name(limits.limits(record(out_of_set=elsewhere, by_dataset={"a": row(0.9), "b": elsewhere})))
+    assert found["Elsewhere"].text.endswith("on c; 8 of 20 clips could be judged")
+    assert found["Worst data set"].text.endswith("of the 8 of 20 clips that were judged")
 
 
 @pytest.mark.parametrize(("rule", "state"), [(0.55, limits.NOTE), (1.0, limits.ALARM), (0.4, limits.FINE)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ import page_in_browser
 import pandas as pd
 import pytest
 
-from violence_detection.evaluation import by_training, metrics
-from violence_detection.evaluation.report import film_strip, report
+from violence_detection.evaluation import by_training, clip_groups, metrics
+from violence_detection.evaluation.report import film_strip, report, report_plots
 from violence_detection.evaluation.training_overlap import Comparison, Overlap
 
 pytest.importorskip("playwright.sync_api")
@@ -87,6 +88,94 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
     folder = tmp_path_factory.mktemp("page")
     return report.write_report(folder, metrics.figures(frame, 0.5), frame, context).as_uri()
+
+
+SETS = [*(f"published_data_set_{i}" for i in range(12)), "recordings_of_the_second_car_park_and_its_three_entrances",
+        "OneNameWithoutAnyPlaceToBreakItAsPeopleNameTheirFolders"]  # fmt: skip
+MEMBERS = [*(f"member_{i}" for i in range(8)), "AnotherMemberWithALongNameAndNoPlaceToBreakIt"]
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, str]:
+    """Predictions of many members on many data sets, some with long names, and the address of their page."""
+    rng = np.random.default_rng(5)
+    n = 6 * len(SETS)
+    fight = np.arange(n) % 2 == 0
+    p = np.clip(0.5 + (fight - 0.5) * 0.4 + rng.normal(0, 0.3, n), 0, 1)
+    frame = pd.DataFrame(
+        {
+            "clip_id": [f"{i:016x}" for i in range(n)],
+            "path": [f"val/{'fight' if f else 'nonfight'}/clip{i:02d}.avi" for i, f in enumerate(fight)],
+            "dataset": np.repeat(SETS, 6),
+            "source_group": [f"s{i}" for i in range(n)],
+            "label": np.where(fight, "fight", "nonfight"),
+            **{f"p_{member}": np.clip(p + rng.normal(0, 0.05, n), 0, 1) for member in MEMBERS},
+            "p_violent": p,
+        }
+    )
+    alarms = [{"check": "file_format", "dataset": name} for name in SETS]
+    context = report.ReportContext(
+        command=COMMAND,
+        created="2026-01-02T03:04:05+0000",
+        model=[("members", ", ".join(MEMBERS))],
+        seeds=[7],
+        overlap=Overlap(n, 200, 0, Comparison(0, n), Comparison(0, n), Comparison(0, n), datasets=SETS[:1]),
+        split="val",
+        by_training=by_training.figures(frame, 0.5, SETS[:1]),
+        elsewhere={
+            name: {
+                **metrics.figures(frame[frame.dataset == name], 0.5),
+                **clip_groups.false_alarms(frame, 0.5),
+                "split": "clips of ./" + "x" * 200,
+                "classes": ["fight", "nonfight"],
+                "unseen": True,
+                "unseen_in_words": "yes",
+            }
+            for name in SETS
+        },
+        false_alarms=clip_groups.false_alarms(frame, 0.5),
+        sections={"audits": {"shortcuts": {"alarms": alarms, "comparisons": 20, "too_few": 0}}},
+    )
+    folder = tmp_path_factory.mktemp("crowded")
+    return frame, report.write_report(folder, metrics.figures(frame, 0.5), frame, context).as_uri()
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_many_sets_and_members_with_long_names_stay_within_the_screen(
+    browser: Any, crowded: tuple[pd.DataFrame, str], width: int
+) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto(crowded[1])
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(page_in_browser.BESIDE) == []
+    for table in ("elsewhere", "datasets", "members"):
+        overflow = f"document.querySelector('#{table}').parentElement"
+        assert page.evaluate(f"{overflow}.scrollWidth - {overflow}.clientWidth") <= 1, table
+    assert page.locator(".answer").bounding_box()["height"] < 1000
+    assert "file format on 14 data sets" in page.locator("#limits").inner_text()
+    assert page.locator(".tile").first.inner_text().endswith("84 clips from 84 sources of 14 data sets")
+    shapes = "i => i.naturalHeight / i.naturalWidth - i.getAttribute('height') / i.getAttribute('width')"
+    bent = page.evaluate(f"[...document.querySelectorAll('figure img')].map({shapes})")
+    assert max(map(abs, bent)) < 0.01
+    page.close()
+
+
+def test_names_in_plots_are_whole_and_apart(crowded: tuple[pd.DataFrame, str]) -> None:
+    frame, _ = crowded
+    plots = {p.name: p for p in report_plots.make_plots(metrics.figures(frame, 0.5), frame)}
+    figure = report_plots.drawn(plots["accuracy_by_dataset"], report_plots.LIGHT)
+    figure.canvas.draw()
+    boxes = sorted((t.get_window_extent() for t in figure.axes[0].get_yticklabels()), key=lambda box: box.y0)
+    assert len(boxes) == len(SETS) + 1
+    assert all(below.y1 <= above.y0 for below, above in itertools.pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
+    figure = report_plots.drawn(plots["roc"], report_plots.LIGHT)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == len(MEMBERS) + 1
+    assert legend.get_window_extent().y1 <= figure.axes[0].get_window_extent().y0
+    looks = {(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines[1:]}
+    assert len(looks) == len(MEMBERS) + 1
 
 
 @pytest.fixture(scope="module")

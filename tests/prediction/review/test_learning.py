@@ -14,7 +14,7 @@ from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import Event, JudgedWindow, Verdict, find_events
 from violence_detection.prediction.review import learning
 from violence_detection.prediction.review.learning import Mistakes
-from violence_detection.prediction.review.marks import Mark, Marks
+from violence_detection.prediction.review.marks import Mark, MarkedVideo, Marks
 
 SETTINGS = EventConfig()
 
@@ -162,3 +162,48 @@ def test_a_second_lesson_begins_where_the_first_ended() -> None:
     assert learned.figures["before"]["threshold"] == pytest.approx(0.6667, abs=1e-4)
     assert learned.figures["before"]["false_events"] < 12
     assert find_events(verdicts[0].windows, SETTINGS.at(0.8))
+
+
+def _camera_at(folder: str) -> tuple[list[Verdict], Marks]:
+    """Recordings of a camera that were judged in their own folder, and marks as its page has them."""
+    verdicts, marks = _camera(0.65, 0.92)
+    verdicts = [replace(v, real_path=f"{folder}/{v.path}") for v in verdicts]
+    videos = {v.path: MarkedVideo(v.real_path, v.duration_s) for v in verdicts}
+    return verdicts, replace(marks, videos=videos)
+
+
+def test_marks_of_another_camera_are_refused_though_its_recordings_have_the_same_names(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    verdicts, marks = _camera_at("/gate")
+    others, _ = _camera_at("/hall")
+    assert learning.learn(verdicts, marks, SETTINGS, "m").profile
+    assert not caplog.text
+    with pytest.raises(
+        UserError, match=r"other recordings of the same names: marked was /gate/v0\.mp4 .*/hall/v0"
+    ):
+        learning.learn(others, marks, SETTINGS, "m")
+    learned = learning.learn([*verdicts[:5], others[5]], marks, SETTINGS, "m")
+    assert learned.figures["videos"] == 5
+    assert "1 of 6 marked videos are other recordings of the same names" in caplog.text
+    caplog.clear()
+    assert learning.learn(others, replace(marks, videos={}), SETTINGS, "m").profile
+    assert "the marks do not say where 6 of 6 marked videos lay" in caplog.text
+
+
+def test_marks_find_their_camera_among_several_judged_from_elsewhere() -> None:
+    """Of two recordings of one name, one has the name here, and the other its whole path."""
+    verdicts, marks = _camera_at("/gate")
+    others, of_others = _camera_at("/hall")
+    quiet = [replace(v, windows=tuple(replace(w, p_violent=0.1) for w in v.windows)) for v in others]
+    away = [replace(v, path=v.real_path, given_as=v.path) for v in verdicts]
+    at_hall = learning.learn([*quiet, *away], of_others, SETTINGS, "m")
+    assert (at_hall.figures["videos"], at_hall.figures["before"]["missed_fights"]) == (6, 6)
+    at_gate = learning.learn([*quiet, *away], marks, SETTINGS, "m")
+    assert (at_gate.figures["videos"], at_gate.figures["before"]["false_events"]) == (6, 12)
+
+
+def test_marks_of_a_recording_that_another_has_replaced_do_not_count() -> None:
+    verdicts, marks = _camera_at("/gate")
+    with pytest.raises(UserError, match=r"marked was /gate/v0\.mp4 of 150 s, judged /gate/v0\.mp4 of 160 s"):
+        learning.learn([replace(v, duration_s=160.0) for v in verdicts], marks, SETTINGS, "m")

@@ -10,7 +10,7 @@ import pytest
 
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.prediction.review import marks
-from violence_detection.prediction.review.marks import Mark
+from violence_detection.prediction.review.marks import Mark, MarkedVideo
 
 SAVED: dict[str, Any] = {
     "format": marks.FORMAT, "version": 1, "model": "m",
@@ -45,13 +45,21 @@ def test_marks_by_video_in_order_of_time(tmp_path: Path) -> None:
      {"marks": [{"path": "a", "start_s": 5, "end_s": 6, "mark": "maybe"}]}, {"reviewed": None},
      {"marks": [{"path": "a", "start_s": "x", "end_s": 6, "mark": "right"}]}, {"reviewed": "b.mp4"},
      {"marks": [{"path": "a", "start_s": 5, "end_s": 10**400, "mark": "right"}]}, {"model": ["m"]},
-     {"marks": [{"path": "a", "start_s": 5, "end_s": float("inf"), "mark": "right"}]}, {"reviewed": [["b.mp4"]]}],
+     {"marks": [{"path": "a", "start_s": 5, "end_s": float("inf"), "mark": "right"}]}, {"reviewed": [["b.mp4"]]},
+     {"videos": [{"path": "a.mp4"}]}, {"videos": 3}],
 )  # fmt: skip
 def test_what_holds_no_marks_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(DamagedFile, match=r"marks\.json"):
         marks.read(_write(tmp_path / "marks.json", **changed))
     with pytest.raises(UserError, match="no file at"):
         marks.read(tmp_path / "missing.json")
+
+
+def test_which_files_were_marked(tmp_path: Path) -> None:
+    made = {"path": "a.mp4", "real_path": "/gate/a.mp4", "content": "", "duration_s": 30}
+    found = marks.read(_write(tmp_path / "marks.json", videos=[made]))
+    assert found.videos == {"a.mp4": MarkedVideo("/gate/a.mp4", 30.0)}
+    assert marks.read(_write(tmp_path / "marks.json")).videos == {}
 
 
 def test_a_model_that_is_not_known_may_be_null(tmp_path: Path) -> None:

@@ -169,6 +169,84 @@ def test_marks_are_neither_replaced_nor_taken_over_unasked(tmp_path: Path) -> No
         _until(page, "document.querySelectorAll('[data-do=wrong][aria-pressed=true]').length === 1")
 
 
+def _camera_page(
+    camera: Path, ps: list[float], monkeypatch: pytest.MonkeyPatch, size: int = 1000, to: str = "page"
+) -> Path:
+    """The page of a run in the camera's own folder, of a recording whose name other cameras have, too."""
+    camera.mkdir(exist_ok=True)
+    monkeypatch.chdir(camera)
+    Path("1.mp4").write_bytes(bytes(size))
+    verdict = replace(_verdict(Path("1.mp4"), ps), real_path=str(camera / "1.mp4"))
+    media = {verdict.path: review_media.ReviewMedia(missing="not made")}
+    return review_page.write(Path(to).absolute(), [verdict], media, (), "m" * 32)
+
+
+def test_each_camera_has_its_own_marks_though_recordings_have_one_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ps = [0.1, 0.9, 0.1]
+    gate = _camera_page(tmp_path / "gate", ps, monkeypatch)
+    hall = _camera_page(tmp_path / "hall", ps, monkeypatch, size=2000)
+    saved = tmp_path / "marks.json"
+    with page_in_browser.browser() as browser, browser.new_context() as session:
+        page = session.new_page()
+        page.goto(gate.as_uri())
+        page.locator("[data-do=right]").click()
+        _save(page, saved)
+        assert marks.read(saved).videos == {"1.mp4": marks.MarkedVideo(str(tmp_path / "gate" / "1.mp4"), 6.0)}
+        page.goto(hall.as_uri())
+        assert page.locator("#count").inner_text() == "no marks"
+        assert page.locator("[aria-pressed=true]").count() == 0
+        page.locator("#load").set_input_files(saved)
+        _until(page, "document.getElementById('said').textContent.includes('other recordings')")
+        assert page.locator("#count").inner_text() == "no marks"
+        # the gate's recordings, moved to another folder, take the marks
+        moved = _camera_page(tmp_path / "archive", ps, monkeypatch)
+        page.goto(moved.as_uri())
+        assert page.locator("#count").inner_text() == "no marks"
+        page.locator("#load").set_input_files(saved)
+        _until(page, "document.getElementById('said').textContent.startsWith('Loaded 1 mark')")
+        _save(page, saved)
+        assert marks.read(saved).videos["1.mp4"].real_path == str(tmp_path / "archive" / "1.mp4")
+
+
+def test_marks_of_a_recording_that_another_replaced_are_not_laid_over_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = _camera_page(tmp_path / "gate", [0.1, 0.9, 0.1], monkeypatch)
+    with page_in_browser.browser() as browser, browser.new_context() as session:
+        page = session.new_page()
+        page.goto(before.as_uri())
+        page.locator("[data-do=right]").click()
+        page.get_by_label("I looked at all of it").check()
+        assert not page.locator(".replaced").is_visible()
+
+        _camera_page(tmp_path / "gate", [0.1, 0.9, 0.1, 0.1], monkeypatch, size=2000)
+        page.reload()
+        assert page.locator("#count").inner_text() == "no marks"
+        assert page.locator("[aria-pressed=true]").count() == 0
+        assert not page.get_by_label("I looked at all of it").is_checked()
+        said = page.locator(".replaced").inner_text()
+        assert said == (
+            f"What was marked of another recording of this name ({tmp_path / 'gate' / '1.mp4'}, 0:06.0 long) is not "
+            "shown: 1 mark, 1 looked at."
+        )
+        page.locator("[data-do=wrong]").click()
+        page.reload()
+        assert page.locator("#count").inner_text().startswith("1 mark;")
+        assert page.locator(".replaced").is_visible()
+        saved = tmp_path / "marks.json"
+        _save(page, saved)
+        assert [m.mark for m in marks.read(saved).by_video["1.mp4"]] == ["wrong"]
+
+        # put back, it has its marks again
+        _camera_page(tmp_path / "gate", [0.1, 0.9, 0.1], monkeypatch)
+        page.reload()
+        assert page.locator("[data-do=right][aria-pressed=true]").count() == 1
+        assert page.locator("[data-do=wrong][aria-pressed=true]").count() == 0
+        assert page.get_by_label("I looked at all of it").is_checked()
+
+
 def _save(page: Any, to: Path) -> None:
     with page.expect_download() as download:
         page.locator("#save").click()

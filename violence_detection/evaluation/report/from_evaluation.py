@@ -192,9 +192,10 @@ def log_table(scored: Evaluation, page: Path) -> None:
             log.info("%-28s not judged, 0 of %d", name, r["asked"])
             continue
         low, high = r["ci95"]
+        short = "" if r["n"] == r["asked"] else f"  {r['n']} of {r['asked']} judged"
         auc = "-" if r["roc_auc"] is None else f"{r['roc_auc']:.3f}"
         interval = f"{100 * low:.1f} - {100 * high:.1f}"
-        log.info("%-28s %7.1f%%  %-15s %5d  %s", name, 100 * r["accuracy"], interval, r["n"], auc)
+        log.info("%-28s %7.1f%%  %-15s %5d  %s%s", name, 100 * r["accuracy"], interval, r["n"], auc, short)
     for line in comparisons.lines(result["comparisons"], result["earlier_reports"]):
         log.info("%s", line)
     said = result["calibration"]

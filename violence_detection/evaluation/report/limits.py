@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from violence_detection.constants import CLASS_NAMES
-from violence_detection.evaluation.report.page_filters import interval, percent, plural
+from violence_detection.evaluation.report.page_filters import interval, listed, percent, plural
 
 #: The gravest first: a fault that was found; what one must know; what was not looked for; what was and is well.
 ALARM, NOTE, UNKNOWN, FINE = STATES = ("alarm", "note", "unknown", "fine")
@@ -87,11 +87,13 @@ def _elsewhere(record: Record) -> Limit | None:
     if found.get("measured_by") == "this":
         return None
     if found.get("one_class"):
-        sets = ", ".join(found["one_class"])
+        sets = listed(found["one_class"], "set")
         return Limit(UNKNOWN, name, f"not measured on both classes: {sets} alone cannot tell an accuracy")
     if not found.get("measured_by"):
         return Limit(UNKNOWN, name, "how right it is on videos from elsewhere was not measured")
     said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"
+    if found["n"] < found["asked"]:
+        said += f"; {found['n']} of {found['asked']} clips could be judged"
     worse = record["ci95"] is not None and found["ci95"][1] < record["ci95"][0]
     return Limit(ALARM if worse else NOTE, name, said)
 
@@ -111,7 +113,10 @@ def _shortcuts(record: Record) -> Limit | None:
     if not found or "limit" in found:
         return None
     if found["alarms"]:
-        which = ", ".join(f"{a['check'].replace('_', ' ')} on {a['dataset']}" for a in found["alarms"])
+        datasets: dict[str, list[str]] = {}
+        for alarm in found["alarms"]:
+            datasets.setdefault(alarm["check"].replace("_", " "), []).append(alarm["dataset"])
+        which = ", ".join(f"{check} on {listed(names, 'data set')}" for check, names in datasets.items())
         return Limit(ALARM, name, f"the classes can be told apart without looking at what happens: {which}")
     told = found["comparisons"] - found["too_few"]
     if not told:
@@ -134,8 +139,16 @@ def _worst_dataset(record: Record) -> Limit | None:
     accuracy, name, row = min(rows, key=lambda r: (r[0], r[1]))
     return Limit(
         NOTE, "Worst data set",
-        f"{name}, {percent(accuracy)} ({interval(row['ci95'])}) of {row['n']} clips",
+        f"{name}, {percent(accuracy)} ({interval(row['ci95'])}) of {_clips(row)}",
     )  # fmt: skip
+
+
+def _clips(row: Record) -> str:
+    return (
+        f"{row['n']} clips"
+        if row["n"] == row["asked"]
+        else f"the {row['n']} of {row['asked']} clips that were judged"
+    )
 
 
 def _format_alone(record: Record) -> Limit | None:

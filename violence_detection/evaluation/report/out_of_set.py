@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from violence_detection.evaluation.report.page_filters import listed
+
 Record = Mapping[str, Any]
 
 
@@ -14,9 +16,10 @@ def headline(record: Record) -> dict[str, Any]:
     `measured_by`: elsewhere (a set that training had no part in; where that was not fully checked, `what` says so),
     leave_one_dataset_out (models like this one, trained without that data set), data_sets (those of the judged clips
     that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
-    accuracy, ci95, n and n_groups. A set that shares clips with training, or models made otherwise than this one, count
-    for nothing here, nor do the judged clips where any was met in training. Nor does a figure on clips of one class, on
-    which a model that says the same of every video is best; `one_class` names such sets where no other was measured.
+    accuracy, ci95, n and n_groups, and asked, the number of clips of which these n could be judged. A set that shares
+    clips with training, or models made otherwise than this one, count for nothing here, nor do the judged clips where
+    any was met in training. Nor does a figure on clips of one class, on which a model that says the same of every video
+    is best; `one_class` names such sets where no other was measured.
     """
     parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
     if "out_of_set" in parts and "in_set" not in parts:
@@ -34,7 +37,9 @@ def headline(record: Record) -> dict[str, Any]:
         return _figure("leave_one_dataset_out", what, worst)
     if "out_of_set" in parts and _has_both_classes(parts["out_of_set"]):
         row = parts["out_of_set"]
-        return _figure("data_sets", f"{', '.join(row['datasets'])}, which training did not have", row)
+        return _figure(
+            "data_sets", f"{listed(row['datasets'], 'data set')}, which training did not have", row
+        )
     return {"measured_by": "", **({"one_class": [name for name, _ in unseen]} if unseen else {})}
 
 
@@ -54,4 +59,5 @@ def _figure(measured_by: str, what: str, row: Record) -> dict[str, Any]:
         "measured_by": measured_by,
         "what": what,
         **{key: row[key] for key in ("accuracy", "ci95", "n", "n_groups")},
+        "asked": row.get("asked", row["n"]),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import markupsafe
 
 #: What stands in place of a figure that these clips do not define, such as the AUC of one class.
 UNDEFINED = "not defined"
+_NEAR_ONE, _MOST_DIGITS = 0.95, 6
 
 
 def percent(share: float | None) -> str:
@@ -18,8 +20,20 @@ def percent(share: float | None) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """With so many decimals."""
-    return UNDEFINED if value is None else f"{value:.{digits}f}"
+    """With so many decimals, and more where what is below 1 would be written as 1."""
+    if value is None:
+        return UNDEFINED
+    while value < 1 == float(f"{value:.{digits}f}") and digits < _MOST_DIGITS:
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
+def similarity(cosine: float | None) -> str:
+    """Two decimals; near 1 as many as tell how far it is from 1, by which limits differ: 0.9989."""
+    if cosine is None:
+        return UNDEFINED
+    digits = 2 if not _NEAR_ONE < cosine < 1 else min(1 - math.floor(math.log10(1 - cosine)), _MOST_DIGITS)
+    return number(cosine, digits)
 
 
 def interval(ci95: Sequence[float] | None) -> str:
@@ -35,6 +49,11 @@ def moment(iso: str) -> str:
 def plural(count: int, what: str) -> str:
     """1 source, 2 sources."""
     return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def listed(names: Sequence[str], what: str, most: int = 5) -> str:
+    """The names, or how many of `what` they are where they are more than fit into a sentence."""
+    return ", ".join(names) if len(names) <= most else plural(len(names), what)
 
 
 def breakable(name: str) -> markupsafe.Markup:
@@ -97,9 +116,11 @@ def attention_part(shares: Sequence[float], frame: int, frames: int) -> markupsa
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "percent": percent,
     "number": number,
+    "similarity": similarity,
     "interval": interval,
     "moment": moment,
     "plural": plural,
+    "listed": listed,
     "breakable": breakable,
     "interval_bar": interval_bar,
     "score_bar": score_bar,

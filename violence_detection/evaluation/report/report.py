@@ -124,6 +124,7 @@ def metrics_record(
     record = {
         **result,
         "wrong": _wrong_count(result),
+        "n_datasets": sum(row["n"] > 0 for row in result["by_dataset"].values()),
         "data": SAMPLE_LABEL if context.generated else context.data,
         "generated_sample_clips": context.generated,
         "clips_trained_on": context.overlap.same_clip.record()["found"],

@@ -15,11 +15,17 @@ from matplotlib.figure import Figure
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import calibration, metrics
+from violence_detection.evaluation.report.page_filters import number
 
 #: Plots that not all predictions allow: those of an earlier report in a folder are not those of a later one.
 NOT_ALWAYS = ("roc",)
-_SIZE_INCHES = (5.0, 3.75)
+_WIDTH_INCHES, _HEIGHT_INCHES = 5.0, 3.75
+#: Height that rows of names need: the first few have room in the usual height.
+_ROW_INCHES, _ROWS_IN_HEIGHT = 0.45, 6
+_LEGEND_LINE_INCHES, _MOST_WITHIN_AXES = 0.18, 6
+_LONGEST_NAME = 26
 _DPI = 150
+_LINE_STYLES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,12 @@ class Plot:
     title: str
     description: str
     draw: Drawing
+    height_inches: float = _HEIGHT_INCHES
+
+    @property
+    def size_px(self) -> tuple[int, int]:
+        """Width and height of the picture."""
+        return round(_WIDTH_INCHES * _DPI), round(self.height_inches * _DPI)
 
 
 def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plot]:
@@ -78,6 +90,7 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
             "accuracy_by_dataset", "Accuracy by data set",
             _datasets_in_words(result),
             lambda ax, theme: _draw_datasets(ax, theme, result),
+            _HEIGHT_INCHES + _ROW_INCHES * max(len(result["by_dataset"]) + 1 - _ROWS_IN_HEIGHT, 0),
         ),
         Plot(
             "confusion_matrix", "Confusion matrix",
@@ -87,7 +100,7 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
         ),
         Plot(
             "scores", "Scores by class",
-            f"How the scores of fights and of peaceful clips spread; threshold {threshold:.2f}.",
+            f"How the scores of fights and of peaceful clips spread; threshold {number(threshold, 2)}.",
             lambda ax, theme: _draw_scores(ax, theme, is_fight, p, threshold),
         ),
         Plot(
@@ -102,6 +115,7 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
         roc = Plot(
             "roc", "ROC", f"Area under the curve {result['roc_auc']:.3f}{averaged}.",
             lambda ax, theme: _draw_roc(ax, theme, predictions),
+            _HEIGHT_INCHES + (_LEGEND_LINE_INCHES * (len(result["members"]) + 2) if _has_many(result) else 0),
         )  # fmt: skip
         plots.insert(1, roc)
     return plots
@@ -110,7 +124,17 @@ def make_plots(result: Mapping[str, Any], predictions: pd.DataFrame) -> list[Plo
 def render(plot: Plot, theme: Theme, note: str = "") -> bytes:
     """Draw a plot. `note` (that the clips were generated, say) stands on it, so that it stays with it when
     copied."""
-    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained", facecolor=theme.ground)
+    buffer = io.BytesIO()
+    figure = drawn(plot, theme, note)
+    figure.savefig(buffer, format="png", facecolor=theme.ground, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def drawn(plot: Plot, theme: Theme, note: str = "") -> Figure:
+    """The plot in the theme's colours, as `render` saves it."""
+    figure = Figure(
+        figsize=(_WIDTH_INCHES, plot.height_inches), dpi=_DPI, layout="constrained", facecolor=theme.ground
+    )
     FigureCanvasAgg(figure)
     ax = figure.add_subplot()
     ax.set_facecolor(theme.ground)
@@ -121,13 +145,22 @@ def render(plot: Plot, theme: Theme, note: str = "") -> bytes:
         label.set_color(theme.text)
     for spine in ax.spines.values():
         spine.set_color(theme.grid)
-    if legend := ax.get_legend():
+    for legend in filter(None, (ax.get_legend(), *figure.legends)):
         legend.get_frame().set(facecolor=theme.ground, edgecolor=theme.grid, alpha=0.9)
         for text in legend.get_texts():
             text.set_color(theme.text)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor=theme.ground, metadata={"Software": None})
-    return buffer.getvalue()
+    return figure
+
+
+def _has_many(result: Mapping[str, Any]) -> bool:
+    """Whether a legend of all members within the axes would hide the curves."""
+    return len(result["members"]) >= _MOST_WITHIN_AXES
+
+
+def _shortened(name: str) -> str:
+    """Both ends of a name that would take the plot's room."""
+    half = _LONGEST_NAME // 2 - 1
+    return name if len(name) <= _LONGEST_NAME else f"{name[:half]} … {name[-half:]}"
 
 
 def _datasets_in_words(result: Mapping[str, Any]) -> str:
@@ -151,7 +184,7 @@ def _draw_datasets(ax: Axes, theme: Theme, result: Mapping[str, Any]) -> None:
         ax.plot(100 * row["accuracy"], y, "o", color=colour, markersize=8)
         ax.annotate(f"{100 * row['accuracy']:.1f}", (100 * row["accuracy"], y), (0, 8), color=colour,
                     ha="center", textcoords="offset points", fontsize=9)  # fmt: skip
-    ax.set_yticks(range(len(shown)), [f"{name}\nn = {row['n']}" for name, row in shown])
+    ax.set_yticks(range(len(shown)), [f"{_shortened(name)}\nn = {row['n']}" for name, row in shown])
     ax.set_ylim(-0.6, len(shown) - 0.3)
     lowest = min(100 * row["ci95"][0] for _, row in shown)
     ax.set_xlim(min(50.0, np.floor(lowest / 10) * 10), 101)
@@ -165,21 +198,37 @@ def _draw_roc(ax: Axes, theme: Theme, predictions: pd.DataFrame) -> None:
     from sklearn.metrics import roc_auc_score, roc_curve
 
     members = metrics.member_names(predictions)
-    lines = [(m, f"p_{m}", theme.others[i % len(theme.others)], 1.2) for i, m in enumerate(members)]
-    lines.append(("ensemble" if len(members) > 1 else "model", metrics.ENSEMBLE_COLUMN, theme.accent, 2.6))
+    colours = len(theme.others)
+    lines = [
+        (
+            _shortened(m),
+            f"p_{m}",
+            theme.others[i % colours],
+            1.2,
+            _LINE_STYLES[i // colours % len(_LINE_STYLES)],
+        )
+        for i, m in enumerate(members)
+    ]
+    whole = "ensemble" if len(members) > 1 else "model"
+    lines.append((whole, metrics.ENSEMBLE_COLUMN, theme.accent, 2.6, "-"))
     ax.plot([0, 1], [0, 1], color=theme.faint, linestyle=":", linewidth=1.5)
-    for name, column, colour, width in lines:
+    for name, column, colour, width, style in lines:
         known = predictions[predictions[column].notna()]
         is_fight = known["label"] == metrics.FIGHT
         if is_fight.nunique() < 2:
             continue
         false_alarm, recall, _ = roc_curve(is_fight, known[column])
         auc = roc_auc_score(is_fight, known[column])
-        ax.plot(false_alarm, recall, color=colour, linewidth=width, label=f"{name} {auc:.3f}")
+        ax.plot(
+            false_alarm, recall, color=colour, linewidth=width, linestyle=style, label=f"{name} {auc:.3f}"
+        )
     ax.set(
         xlabel="peaceful clips called fights", ylabel="fights found", xlim=(-0.01, 1.01), ylim=(-0.01, 1.02)
     )
-    ax.legend(title=None, loc="lower right", fontsize=8)
+    if len(members) < _MOST_WITHIN_AXES:
+        ax.legend(title=None, loc="lower right", fontsize=8)
+    else:
+        ax.figure.legend(loc="outside lower center", fontsize=8)
 
 
 def _draw_confusion(ax: Axes, theme: Theme, matrix: np.ndarray) -> None:
@@ -220,6 +269,8 @@ def _draw_scores(ax: Axes, theme: Theme, is_fight: np.ndarray, p: np.ndarray, th
     edges = np.linspace(0, 1, 21)
     ax.hist([p[~is_fight], p[is_fight]], bins=list(edges), stacked=True, color=[theme.nonfight, theme.fight],
             label=["nonfight", "fight"], edgecolor=theme.ground, linewidth=0.5)  # fmt: skip
-    ax.axvline(threshold, color=theme.text, linestyle="--", linewidth=1.2, label=f"threshold {threshold:.2f}")
+    ax.axvline(
+        threshold, color=theme.text, linestyle="--", linewidth=1.2, label=f"threshold {number(threshold, 2)}"
+    )
     ax.set(xlabel="probability of a fight", ylabel="clips", xlim=(0, 1))
     ax.legend(loc="upper center", fontsize=8)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +25,14 @@ from violence_detection.prediction import camera_profile, kept_windows
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import Event, Verdict, find_events
-from violence_detection.prediction.review.marks import LEAST_MARKS, LEAST_VIDEOS, WRONG, Mark, Marks
+from violence_detection.prediction.review.marks import (
+    LEAST_MARKS,
+    LEAST_VIDEOS,
+    WRONG,
+    Mark,
+    MarkedVideo,
+    Marks,
+)
 from violence_detection.video import sampling
 
 log = logging.getLogger(__name__)
@@ -37,6 +46,7 @@ _LOGITS = np.arange(-50, 71) / 10
 _PRIOR_SD = 2.0
 _TINY = 1e-12
 _SHOWN = 3
+_SAME_LENGTH_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -78,9 +88,9 @@ def learn(
 
     `verdicts`: with the model's own probabilities. `settings`: of events; `now`: the profile that was used so far,
     whose threshold then counts. `model`: identity of the model that judged. Raises UserError for marks of another model
-    or of other videos.
+    or of other videos, also where those have the names of these.
     """
-    marks = marks.of_paths(_other_names(verdicts))
+    marks = _of_these(marks, verdicts)
     marked = _marked(verdicts, marks, model)
     taken = kept_windows.early_exit(marked)
     of_them = {v.path: marks.by_video[v.path] for v in marked}
@@ -119,11 +129,53 @@ def learn(
     return Learned(profile, figures)
 
 
-def _other_names(verdicts: Sequence[Verdict]) -> dict[str, str]:
-    """The paths of videos by others that marks may have for them, made from another folder; no name of several."""
+def _of_these(marks: Marks, verdicts: Sequence[Verdict]) -> Marks:
+    """With the paths that videos have here, without what was marked of other recordings of their names.
+
+    Marks may have other paths, made from another folder. Files are known by their real paths; where nobody knows these,
+    by any name of theirs that is of no other. Raises UserError where nothing is left.
+    """
+    of_path = {v.path: v for v in verdicts}
     names = [(name, v.path) for v in verdicts for name in (v.given_as, v.real_path) if name]
     count = Counter(name for name, _ in names)
-    return {name: path for name, path in names if count[name] == 1}
+    path_of = {name: path for name, path in names if count[name] == 1 and name not in of_path}
+    path_by_real = {v.real_path: v.path for v in verdicts if v.real_path}
+    path_of |= {
+        name: path_by_real[was.real_path]
+        for name, was in marks.videos.items()
+        if was.real_path in path_by_real
+    }
+    others = {
+        name: was
+        for name, was in marks.videos.items()
+        if (v := of_path.get(path_of.get(name, name))) and not _is_of(v, was)
+    }
+    if others:
+        name, was = min(others.items())
+        judged = of_path[path_of.get(name, name)]
+        what = (
+            f"marked was {was.real_path} of {was.duration_s:g} s, judged {judged.real_path} of {judged.duration_s:g} "
+            "s. Give --rejudge the output of the run whose page was marked. Where recordings were only moved, load the "
+            "marks into the page of this run, and save them there"
+        )
+        if others.keys() >= marks.by_video.keys():
+            raise UserError(f"the marks are of other recordings of the same names: {what}")
+        log.warning("%d of %d marked videos are other recordings of the same names, and their marks do not count: %s",
+                    len(others), len(marks.by_video), what)  # fmt: skip
+    told = path_by_real and [n for n in marks.by_video if not os.path.isabs(n)]  # noqa: PTH117
+    if unknown := len(set(told) - marks.videos.keys()):
+        log.warning(
+            "the marks do not say where %d of %d marked videos lay, as those of earlier versions do not: whether they "
+            "are of recordings of the same names elsewhere cannot be checked",
+            unknown, len(marks.by_video),
+        )  # fmt: skip
+    return marks.without(others.keys()).of_paths(path_of)
+
+
+def _is_of(verdict: Verdict, marked: MarkedVideo) -> bool:
+    """Whether the file that was marked is the one that was judged, as far as is known."""
+    is_there = not verdict.real_path or verdict.real_path == marked.real_path
+    return is_there and math.isclose(verdict.duration_s, marked.duration_s, abs_tol=_SAME_LENGTH_S)
 
 
 def _marked(verdicts: Sequence[Verdict], marks: Marks, model: str) -> list[Verdict]:

@@ -2,14 +2,15 @@
 
 {"format": "violence-detection marks", "version": 1, "model": "<identity>",
  "marks": [{"path": ..., "start_s": ..., "end_s": ..., "mark": "right" | "wrong" | "missed"}],
- "reviewed": [paths of videos that were looked at from end to end]}
+ "reviewed": [paths of videos that were looked at from end to end],
+ "videos": [{"path": ..., "real_path": ..., "content": ..., "duration_s": ...}]}
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,24 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class MarkedVideo:
+    """Which file was marked: where it lay, links followed, and how long it was."""
+
+    real_path: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
 class Marks:
     """By the video's path: its marks in order of time, none for one that was only looked at. `reviewed`: videos
     that were looked at from end to end, so that what is not marked in them is quiet. `model`: whose events were marked;
-    empty: not known.
+    empty: not known. `videos`: which file each path was; not those of files of earlier versions.
     """
 
     by_video: Mapping[str, Sequence[Mark]]
     reviewed: frozenset[str]
     model: str = ""
+    videos: Mapping[str, MarkedVideo] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -58,15 +68,17 @@ class Marks:
 
     def of_paths(self, path_of: Mapping[str, str]) -> Marks:
         """With the paths that videos have here. `path_of`: by other names of theirs."""
-        paths = set(path_of.values())
-
-        def path(name: str) -> str:
-            return name if name in paths else path_of.get(name, name)
-
         by_video: dict[str, Sequence[Mark]] = {}
         for name, marked in self.by_video.items():
-            by_video[path(name)] = [*by_video.get(path(name), ()), *marked]
-        return replace(self, by_video=by_video, reviewed=frozenset(map(path, self.reviewed)))
+            path = path_of.get(name, name)
+            by_video[path] = [*by_video.get(path, ()), *marked]
+        reviewed = frozenset(path_of.get(name, name) for name in self.reviewed)
+        return replace(self, by_video=by_video, reviewed=reviewed)
+
+    def without(self, names: Set[str]) -> Marks:
+        """Without what was marked of these videos."""
+        by_video = {name: marked for name, marked in self.by_video.items() if name not in names}
+        return replace(self, by_video=by_video, reviewed=self.reviewed - names)
 
 
 def read(path: Path) -> Marks:
@@ -83,12 +95,14 @@ def read(path: Path) -> Marks:
         by_video: dict[str, list[Mark]] = {name: [] for name in reviewed}
         for entry in stored["marks"]:
             by_video.setdefault(str(entry["path"]), []).append(_mark(entry))
+        videos = {str(v["path"]): _video(v) for v in stored.get("videos", [])}
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise DamagedFile(f"{path} holds damaged marks ({type(e).__name__}: {e}). Save them again") from e
     return Marks(
         {name: sorted(found, key=lambda m: (m.start_s, m.end_s)) for name, found in sorted(by_video.items())},
         frozenset(reviewed),
         model,
+        videos,
     )
 
 
@@ -104,3 +118,7 @@ def _mark(entry: Mapping[str, Any]) -> Mark:
     if mark.mark not in (RIGHT, WRONG, MISSED) or not 0 <= mark.start_s < mark.end_s < math.inf:
         raise ValueError(f"{mark} is no mark")
     return mark
+
+
+def _video(entry: Mapping[str, Any]) -> MarkedVideo:
+    return MarkedVideo(str(entry["real_path"]), float(entry["duration_s"]))

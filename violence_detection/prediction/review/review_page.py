@@ -6,6 +6,7 @@ browser, and saved as the file that marks.py reads.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ import markupsafe
 from violence_detection.errors import UnreadableVideo
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.events import Verdict
-from violence_detection.prediction.review import marks, probability_curve
+from violence_detection.prediction.review import marks, probability_curve, review_media
 from violence_detection.prediction.review.review_media import ReviewMedia
 from violence_detection.system import own_files, pages, storage
 
@@ -100,16 +101,21 @@ def _video(verdict: Verdict, media: ReviewMedia) -> dict[str, Any]:
 
 
 def _data(verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
-    """What the script knows. `run` names what the browser keeps: the same videos judged anew keep their marks."""
+    """What the script knows. `run` names what the browser keeps: the same videos judged anew keep their marks, and
+    those of another folder have their own. By `real_path`, `content` and `duration_s` the script tells recordings of
+    one name apart.
+    """
     return {
         "format": marks.FORMAT,
         "version": marks.VERSION,
-        "run": storage.stable_hash(sorted(v.path for v in verdicts), digits=16),
+        "run": storage.stable_hash(sorted(map(_real_path, verdicts)), digits=16),
         "model": model,
         "needed": {"marks": marks.LEAST_MARKS, "videos": marks.LEAST_VIDEOS},
         "videos": [
             {
                 "path": v.path,
+                "real_path": _real_path(v),
+                "content": review_media.content_of(Path(v.path)),
                 "duration_s": v.duration_s,
                 "events": [asdict(event) for event in v.events],
                 "steps": [[round(n, 4) for n in step] for step in _steps(v)],
@@ -117,6 +123,10 @@ def _data(verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
             for v in verdicts
         ],
     }
+
+
+def _real_path(verdict: Verdict) -> str:
+    return verdict.real_path or os.path.realpath(verdict.path)
 
 
 def _steps(verdict: Verdict) -> list[tuple[float, float, float]]:
