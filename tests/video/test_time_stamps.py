@@ -298,6 +298,26 @@ def test_a_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path) -> None:
     assert info.duration_s == pytest.approx(8.0, abs=0.3)
 
 
+@pytest.mark.parametrize(
+    ("first_s", "second_s"), [(100, 0), (7200, 0), (0, 7200)], ids=["back", "far back", "ahead"]
+)
+def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
+    tmp_path: Path, first_s: float, second_s: float
+) -> None:
+    """FFmpeg takes stamps that go back for such as have come round, which is after 26 hours."""
+    parts = [
+        timed_videos.write(tmp_path / f"{start_s}.ts", evenly(100, 25, start_s=start_s))
+        for start_s in (first_s, second_s)
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+    info = decode.probe(joined)
+    assert info.n_decoded == 200
+    assert info.lost == ()
+    assert info.duration_s == info.read_s == pytest.approx(8.0, abs=0.3)
+    assert decode.packet_timing(joined).agrees(info)
+
+
 def _digest(path: Path, config: ClipConfig) -> str:
     digest = hashlib.sha256()
     for _, streams in pictures.clip_variants(path, "clip", ("v0", "v1"), 64, config):

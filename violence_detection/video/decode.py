@@ -39,6 +39,8 @@ _REORDERED = 32
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
 _END_STATED = ("matroska,webm", "nut")
+#: Containers that state no length: FFmpeg takes it from the first stamp and the last, whatever lies between.
+_LENGTH_BY_STAMPS = ("mpegts", "mpeg")
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
 _NUMBERS_MOMENTS = "avi"
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
@@ -325,6 +327,7 @@ class _Reader:
         self._packet_count = 0
         self._held: list[int] = []  # of packets that say that the picture before stands on
         self._others_end_s = 0.0
+        self._jumped_s = 0.0  # by which stamps go ahead where another recording begins
         self._damaged = False
         self._fell_out = False  # a packet did not decode
 
@@ -573,7 +576,8 @@ class _Reader:
             return None
         seconds = np.array(self.stamps, np.float64) * float(base)
         order = np.array(self._packets_due, np.float64) * float(base) if self._skimmed else seconds
-        seconds = _one_after_another(seconds, order)
+        stamped_s, seconds = float(np.ptp(seconds)), _one_after_another(seconds, order)
+        self._jumped_s = max(stamped_s - float(np.ptp(seconds)), 0.0)
         if len(np.unique(seconds)) < len(seconds) / 2:
             return None
         begins = self._container.start_time
@@ -614,6 +618,8 @@ class _Reader:
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
         """Seconds that the header states beyond the last frame."""
         stated_s = self._stated_s()
+        if self._container.format.name in _LENGTH_BY_STAMPS:
+            stated_s -= self._jumped_s
         if self._stream.duration is None and self._others_end_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
         if self._numbers_moments and (rate := self._rate()) > 0:
