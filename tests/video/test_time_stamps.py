@@ -216,6 +216,22 @@ def test_of_two_video_tracks_the_larger_is_judged(tmp_path: Path) -> None:
     assert (decode.probe(path).width, decode.probe(path).height) == (256, 64)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_larger_track_of_one_picture_is_a_cover(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    with av.open(str(path), "w") as container:
+        tracks = [container.add_stream("libx264", rate=25) for _ in range(2)]
+        for track, scale in zip(tracks, (1, 2), strict=True):
+            track.width, track.height, track.pix_fmt = 128 * scale, 32 * scale, "yuv420p"
+        for i in range(40):
+            for track, scale in zip(tracks[: 2 if i == 0 else 1], (1, 2), strict=False):
+                picture = np.kron(numbered_videos.frame(i), np.ones((scale, scale, 1), np.uint8))
+                container.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        for track in tracks:
+            container.mux(track.encode())
+    assert (decode.probe(path).width, decode.probe(path).n_frames) == (128, 40)
+
+
 def test_a_phones_turned_video_is_turned_upright(tmp_path: Path) -> None:
     path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
     turned = timed_videos.turned(path, tmp_path / "turned.mp4")

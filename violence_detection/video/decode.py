@@ -8,6 +8,7 @@ package, are moments at a constant rate, and a second is a second of the video.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -656,6 +657,7 @@ def video_track(path: Path, container: av.container.InputContainer) -> av.VideoS
     """The largest video track that is not a cover picture. Raises UnreadableVideo if there is none that decodes."""
     attached = av.stream.Disposition.attached_pic
     tracks = [s for s in container.streams if s.type == "video" and not s.disposition & attached]
+    tracks = [s for s in tracks if not _is_picture(s)] or tracks
     if not tracks:
         raise UnreadableVideo(path, "has no video track")
     decodable = [s for s in tracks if isinstance(s, av.VideoStream) and s.codec_context is not None]
@@ -665,6 +667,17 @@ def video_track(path: Path, container: av.container.InputContainer) -> av.VideoS
             "its codec has no decoder here. Convert it where it plays: ffmpeg -i OLD -c:v libx264 NEW.mp4",
         )
     return max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
+
+
+def _is_picture(track: av.stream.Stream) -> bool:
+    """Whether a track states that it has one frame: a cover picture that is not marked as one."""
+    frames, rate = track.frames, float(getattr(track, "average_rate", None) or 0)
+    if not frames and rate:  # Matroska: "00:00:00.040000000"
+        hours, _, rest = track.metadata.get("DURATION", "").partition(":")
+        minutes, _, seconds = rest.partition(":")
+        with contextlib.suppress(ValueError, OverflowError):
+            frames = round((3600 * int(hours) + 60 * int(minutes) + float(seconds)) * rate)
+    return frames == 1
 
 
 def plausible_rate(stream: av.VideoStream) -> float:
