@@ -183,6 +183,23 @@ def test_an_unreadable_clip_is_a_named_failure_and_others_are_unaffected(
         assert store.variants("clip3") == {"v0", "v1"}
 
 
+def test_a_clip_that_its_disk_does_not_give_is_a_named_failure(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = decode._Reader.picture
+
+    def on_a_bad_sector(reader: decode._Reader, *args: Any) -> Any:
+        if reader._path.name == "clip1.avi":
+            raise OSError(5, "Input/output error")
+        return picture(reader, *args)
+
+    monkeypatch.setattr(decode._Reader, "picture", on_a_bad_sector)
+    wanted = stand_in.wanted(clips, 2)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    assert done.failures == [{"path": str(clips[1]), "reason": "cannot be read: Input/output error"}]
+    assert done.clips_extracted == 3
+
+
 def test_a_clip_that_two_backbones_cannot_read_fails_once(
     tmp_path: Path, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

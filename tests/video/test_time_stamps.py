@@ -270,14 +270,23 @@ def test_without_permission_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         decode.probe(path)
 
 
-def test_a_disk_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        av.error.PermissionError(1, "Input/output error"),
+        av.error.InvalidDataError(1, "Invalid data found when processing input"),
+    ],
+)
+def test_a_disk_that_does_not_answer_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Exception
+) -> None:
     path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
 
     def fail(path: Path) -> None:
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(decode, "_check_disk", fail)
-    monkeypatch.setattr(decode.av, "open", _raising(av.error.PermissionError(1, "Input/output error")))
+    monkeypatch.setattr(decode.av, "open", _raising(said))
     with pytest.raises(OSError, match="Input/output"):
         decode.probe(path)
 

@@ -341,8 +341,7 @@ class _Reader:
             # "file:", for a name with a colon would be a protocol
             container = av.open(f"file:{path}", metadata_errors="ignore")
         except av.FFmpegError as e:
-            if isinstance(e, OSError):
-                _check_disk(path)
+            _check_disk(path)  # of an index that the disk does not give, FFmpeg says that it is none
             raise UnreadableVideo(path, f"not a video that FFmpeg can open ({_said(e)})") from e
         with container:
             stream = video_track(path, container)
