@@ -23,7 +23,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
 
 from violence_detection.errors import UserError
 from violence_detection.system import disks, redaction, settings, storage
-from violence_detection.system.console import log, log_to
+from violence_detection.system.console import in_lines, log, log_to
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
@@ -145,10 +145,10 @@ def _help_text(text: str, default: Any) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses without what the addresses among the arguments hold."""
+    """Refuses without what the addresses among the arguments hold, nor what controls a terminal."""
 
     def error(self, message: str) -> typing.NoReturn:
-        super().error(redaction.places_in(message))
+        super().error(in_lines(redaction.places_in(message)))
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -214,7 +214,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
         )
         code = EXIT_USER_MUST_ACT
     except KeyboardInterrupt as e:
-        print(f"interrupted; {str(e) or 'the same command goes on from here'}", file=sys.stderr)
+        print(f"interrupted; {in_lines(str(e)) or 'the same command goes on from here'}", file=sys.stderr)
         code = 130
     except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
         if trouble := disks.disk_trouble(e):
@@ -223,7 +223,7 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             if log.handlers:
                 log.exception("a fault of the script; what was finished before it is kept")
             else:
-                print(redaction.without_secrets(traceback.format_exc()), file=sys.stderr)
+                print(in_lines(redaction.without_secrets(traceback.format_exc())), file=sys.stderr)
             code = EXIT_CRASHED
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -235,7 +235,7 @@ def _user_must_act(message: str) -> int:
     if log.handlers:
         log.error("%s", message)
     else:
-        print(f"error: {redaction.without_secrets(message)}", file=sys.stderr)
+        print(f"error: {in_lines(redaction.without_secrets(message))}", file=sys.stderr)
     return EXIT_USER_MUST_ACT
 
 

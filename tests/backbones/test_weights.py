@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import sys
+import tempfile
 import types
 import zipfile
 from pathlib import Path
@@ -112,3 +114,13 @@ def test_a_given_file_needs_no_kaggle(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     (tmp_path / "w.h5").write_bytes(b"x")
     assert KAGGLE.locate(tmp_path / "w.h5", "MIT") == tmp_path / "w.h5"
+
+
+def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs as a number alone."""
+    monkeypatch.setenv("KERAS_HOME", "/mine")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert weights.cache_folder() == Path("/mine/models"), "KERAS_HOME is enough"
+    monkeypatch.delenv("KERAS_HOME")
+    assert weights.cache_folder() == Path(tempfile.gettempdir()) / ".keras" / "models"

@@ -276,7 +276,7 @@ def test_a_damaged_note_of_an_engine_or_of_rates_says_nothing_and_stops_nobody(s
     store.note_engine("two", relative_error=0.002)
     (store.folder / "engine-two.json").write_text('{"relative_')
     assert store.engines() == {"one": {"relative_error": 0.001}, "two": {"relative_error": None}}
-    rates = estimate.RateRecord(store.folder)
+    rates = estimate.RateRecord(store.folder, "openvino-float32, stand_in, rgb")
     for damaged in ("", "[]", '{"'):
         rates.path.write_text(damaged)
         assert rates.known() is None

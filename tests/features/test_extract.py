@@ -28,6 +28,7 @@ from violence_detection.errors import UserError
 from violence_detection.features import extract, extraction_pass
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
+from violence_detection.system.disks import gigabytes
 from violence_detection.video import decode
 
 STREAMS = ("stand_in.rgb", "stand_in.motion")
@@ -180,6 +181,23 @@ def test_an_unreadable_clip_is_a_named_failure_and_others_are_unaffected(
     for store in done.stores.values():
         assert store.variants("bad") == frozenset()
         assert store.variants("clip3") == {"v0", "v1"}
+
+
+def test_a_clip_that_its_disk_does_not_give_is_a_named_failure(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = decode._Reader.picture
+
+    def on_a_bad_sector(reader: decode._Reader, *args: Any) -> Any:
+        if reader._path.name == "clip1.avi":
+            raise OSError(5, "Input/output error")
+        return picture(reader, *args)
+
+    monkeypatch.setattr(decode._Reader, "picture", on_a_bad_sector)
+    wanted = stand_in.wanted(clips, 2)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    assert done.failures == [{"path": str(clips[1]), "reason": "cannot be read: Input/output error"}]
+    assert done.clips_extracted == 3
 
 
 def test_a_clip_that_two_backbones_cannot_read_fails_once(
@@ -383,11 +401,15 @@ def test_what_an_extraction_takes_is_said_before_and_after(
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(8)]
     wanted = stand_in.wanted(paths, 2)
     extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1, usd_per_hour=1000))
-    assert re.search(r"stand_in: 6 clips will take about 0 min \(\d+\.\d\d USD\)", caplog.text)
-    assert re.search(r"features took 0 min \(\d+\.\d\d USD\)", caplog.text)
+    assert re.search(r"stand_in: 6 clips will take about 0 s \(\d+\.\d\d USD\)", caplog.text)
+    assert re.search(r"features took 0 s \(\d+\.\d\d USD\)", caplog.text)
     caplog.clear()
     extract.ensure(stand_in.wanted(paths, 3), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1))
-    assert "stand_in: 8 clips will take about 0 min" in caplog.text, "an earlier run tells the rate"
+    assert "stand_in: 8 clips will take about 0 s" in caplog.text, "an earlier run tells the rate"
+    caplog.clear()
+    rgb = replace(stand_in.CONFIG, streams=("rgb",))
+    extract.ensure(stand_in.wanted(paths, 4), rgb, ExtractConfig(data_root=tmp_path, workers=1))
+    assert "stand_in: 6 clips will take about" in caplog.text, "a run of both streams tells nothing of one"
 
 
 def test_a_run_that_lasts_reports_its_rates(
@@ -500,6 +522,35 @@ def test_backbones_with_one_trunk_are_decoded_and_run_once(
     for stream in ("rgb", "motion"):
         one, two = (done.stores[f"{name}.{stream}"].read("clip1", ["v0"]) for name in ("one", "two"))
         np.testing.assert_allclose(two, 2 * one.astype(np.float32), rtol=1e-3)
+
+
+def test_a_stream_that_is_added_is_computed_alone(
+    tmp_path: Path, clips: list[Path], counts: Counts, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    wanted, how = stand_in.wanted(clips, 3), ExtractConfig(data_root=tmp_path)
+    whole = extract.ensure(wanted, stand_in.CONFIG, replace(how, data_root=tmp_path / "whole"))
+    extract.ensure(wanted, replace(stand_in.CONFIG, streams=("rgb",)), how)
+    counts.jobs, room = 0, extract.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
+    done = extract.ensure(wanted, stand_in.CONFIG, how)
+    assert counts.jobs == 4 * 3
+    assert "stand_in: 4 of 4 clips need features (motion)" in caplog.text
+    assert f"features to come: {gigabytes(room)};" in caplog.text
+    assert _content(done.stores, wanted) == _content(whole.stores, wanted)
+
+
+def test_a_clip_of_which_a_stream_is_lost_costs_the_others_no_second_decode(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    """As after a run that was killed between the two entries of a clip."""
+    wanted, how = stand_in.wanted(clips, 3), ExtractConfig(data_root=tmp_path)
+    done = extract.ensure(wanted[:1], stand_in.CONFIG, how)
+    done.stores["stand_in.motion"].path("clip0").unlink()
+    counts.jobs = 0
+    counts.opened.clear()
+    extract.ensure(wanted, stand_in.CONFIG, how)
+    assert counts.opened == {path.name: 1 for path in clips}
+    assert counts.jobs == 3 + 3 * 3 * 2
 
 
 def test_of_backbones_with_one_trunk_only_those_that_lack_features_run(

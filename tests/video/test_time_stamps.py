@@ -216,6 +216,22 @@ def test_of_two_video_tracks_the_larger_is_judged(tmp_path: Path) -> None:
     assert (decode.probe(path).width, decode.probe(path).height) == (256, 64)
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_larger_track_of_one_picture_is_a_cover(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"v{suffix}"
+    with av.open(str(path), "w") as container:
+        tracks = [container.add_stream("libx264", rate=25) for _ in range(2)]
+        for track, scale in zip(tracks, (1, 2), strict=True):
+            track.width, track.height, track.pix_fmt = 128 * scale, 32 * scale, "yuv420p"
+        for i in range(40):
+            for track, scale in zip(tracks[: 2 if i == 0 else 1], (1, 2), strict=False):
+                picture = np.kron(numbered_videos.frame(i), np.ones((scale, scale, 1), np.uint8))
+                container.mux(track.encode(av.VideoFrame.from_ndarray(picture, format="bgr24")))
+        for track in tracks:
+            container.mux(track.encode())
+    assert (decode.probe(path).width, decode.probe(path).n_frames) == (128, 40)
+
+
 def test_a_phones_turned_video_is_turned_upright(tmp_path: Path) -> None:
     path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
     turned = timed_videos.turned(path, tmp_path / "turned.mp4")
@@ -254,14 +270,23 @@ def test_without_permission_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
         decode.probe(path)
 
 
-def test_a_disk_that_does_not_answer_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "said",
+    [
+        av.error.PermissionError(1, "Input/output error"),
+        av.error.InvalidDataError(1, "Invalid data found when processing input"),
+    ],
+)
+def test_a_disk_that_does_not_answer_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: Exception
+) -> None:
     path = timed_videos.write(tmp_path / "v.mp4", evenly(30, 25))
 
     def fail(path: Path) -> None:
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(decode, "_check_disk", fail)
-    monkeypatch.setattr(decode.av, "open", _raising(av.error.PermissionError(1, "Input/output error")))
+    monkeypatch.setattr(decode.av, "open", _raising(said))
     with pytest.raises(OSError, match="Input/output"):
         decode.probe(path)
 
@@ -296,6 +321,26 @@ def test_a_recorder_that_begins_anew_goes_on_in_time(tmp_path: Path) -> None:
     info = decode.probe(joined)
     assert info.n_decoded == 200
     assert info.duration_s == pytest.approx(8.0, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("first_s", "second_s"), [(100, 0), (7200, 0), (0, 7200)], ids=["back", "far back", "ahead"]
+)
+def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
+    tmp_path: Path, first_s: float, second_s: float
+) -> None:
+    """FFmpeg takes stamps that go back for such as have come round, which is after 26 hours."""
+    parts = [
+        timed_videos.write(tmp_path / f"{start_s}.ts", evenly(100, 25, start_s=start_s))
+        for start_s in (first_s, second_s)
+    ]
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+    info = decode.probe(joined)
+    assert info.n_decoded == 200
+    assert info.lost == ()
+    assert info.duration_s == info.read_s == pytest.approx(8.0, abs=0.3)
+    assert decode.packet_timing(joined).agrees(info)
 
 
 def _digest(path: Path, config: ClipConfig) -> str:

@@ -203,7 +203,13 @@ def _member(source: IndexFile, archive: Path) -> bytes:
 
 def cache_folder() -> Path:
     """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`."""
-    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+    if asked := os.environ.get("KERAS_HOME"):
+        return Path(asked) / "models"
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user whom the system does not know; Keras does the same
+        home = Path(tempfile.gettempdir())
+    return home / ".keras" / "models"
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ log = logging.getLogger(__name__)
 
 
 def count_variants(clips: Sequence[WantedClip]) -> int:
-    """Variants over all clips; both streams of one are made together and count once."""
+    """Variants over all clips; all streams of one are made together and count once."""
     return sum(len(clip.variants) for clip in clips)
 
 
 def time_and_cost(seconds: float, usd_per_hour: float) -> str:
-    """`12 min`, `3.2 h`, and the money if there is a price: `3.2 h (2.24 USD)`."""
+    """`40 s`, `12 min`, `3.2 h`, and the money if there is a price: `3.2 h (2.24 USD)`."""
     text = f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    text = text if seconds >= 90 else f"{seconds:.0f} s"
     return text + (f" ({seconds / 3600 * usd_per_hour:.2f} USD)" if usd_per_hour else "")
 
 
@@ -35,21 +36,23 @@ def measured(work: Callable[[], None], clips: Sequence[WantedClip]) -> float:
 
 
 class RateRecord:
-    """The rates of earlier runs, beside the features they made: <folder>/rates.json, by hardware."""
+    """The rates of earlier runs, beside the features they made: <folder>/rates.json, by hardware and what ran on it."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, what: str):
+        """`what` ran: engine, backbones and streams, which all are in the rate."""
         self.path = folder / "rates.json"
+        self._name = f"{hardware()}: {what}"
 
     def known(self) -> float | None:
-        """Variants per second of the last run on hardware like this; None if there was none."""
-        rate = self._read().get(hardware())
+        """Variants per second of the last run of the same on hardware like this; None if there was none."""
+        rate = self._read().get(self._name)
         return float(rate) if isinstance(rate, int | float) and rate > 0 else None
 
     def note(self, variants_per_second: float) -> None:
-        storage.write_json(self.path, self._read() | {hardware(): round(variants_per_second, 3)})
+        storage.write_json(self.path, self._read() | {self._name: round(variants_per_second, 3)})
 
     def _read(self) -> dict[str, Any]:
-        """Rates by hardware; none where the file is absent or damaged, since the next run measures again."""
+        """Rates by name; none where the file is absent or damaged, since the next run measures again."""
         try:
             found = storage.read_json(self.path)
         except (FileNotFoundError, UserError):

@@ -99,14 +99,16 @@ def _ensure(
 
     groups = open_groups(config, how.backbone_weights, open_store)
     out = Extraction({name: store for group in groups for name, store in group.stores.items()})
-    groups = [part for group in groups for part in _with_the_same_gaps(group, wanted, how.verify_features)]
-    missing = [missing_clips(wanted, group.stores, verify=False) for group in groups]
-    for group, todo in zip(groups, missing, strict=True):
-        streams = ", ".join(group.config.streams)
-        log.info("%s: %d of %d clips need features (%s)", group.name, len(todo), len(wanted), streams)
-    _check_disk(how.data_root, groups, missing)
-    for group, todo in zip(groups, missing, strict=True):
-        _extract_group(group, todo, wanted, out, how, engine_for)
+    parts = []
+    for group in groups:
+        lacking = _parts(group, wanted, how.verify_features)
+        for part, todo in lacking or [(group, [])]:
+            streams = ", ".join(part.config.streams)
+            log.info("%s: %d of %d clips need features (%s)", part.name, len(todo), len(wanted), streams)
+        parts += lacking
+    _check_disk(how.data_root, parts)
+    for part, todo in parts:
+        _extract_part(part, todo, wanted, out, how, engine_for)
     named = {(f["path"], f["reason"]): f for f in out.failures}  # once, even if several backbones met it
     out.failures = [named[key] for key in sorted(named)]
     out.seconds = time.monotonic() - started
@@ -167,45 +169,59 @@ def check(config: FeatureConfig, how: ExtractConfig) -> None:
         raise UserError("--focus must be from 0.25 to 0.9, or 0 for the whole picture only")
 
 
-def missing_clips(
-    wanted: Sequence[WantedClip], stores: Mapping[str, FeatureStore], verify: bool
-) -> list[WantedClip]:
-    """The clips whose entry in any store lacks variants, with those; `verify`: compare the checksums of all entries."""
-    todo = []
+def _lacking(wanted: Sequence[WantedClip], store: FeatureStore, verify: bool = False) -> list[frozenset[str]]:
+    """Of each clip the wanted variants that its entry lacks; `verify`: compare the checksums of all entries."""
     with ThreadPoolExecutor() as pool:
-        present = [
-            list(pool.map(lambda clip, store=store: store.variants(clip.clip_id, verify=verify), wanted))
-            for store in stores.values()
-        ]
+        present = list(pool.map(lambda clip: store.variants(clip.clip_id, verify=verify), wanted))
+    lacking = []
+    for clip, there in zip(wanted, present, strict=True):
+        if there is None:
+            log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
+        whole = there if there and not outdated(there, clip.by_time) else frozenset()
+        lacking.append(frozenset(clip.variants) - whole)
+    store.index.save()
+    return lacking
+
+
+def _to_do(wanted: Sequence[WantedClip], lacking: Sequence[Sequence[frozenset[str]]]) -> list[WantedClip]:
+    """The clips whose entry in any store lacks variants, with those. `lacking`: of each store what `_lacking` says."""
+    todo = []
+    for clip, *by_store in zip(wanted, *lacking, strict=True):
+        missing = frozenset[str]().union(*by_store)
+        if missing:
+            todo.append(replace(clip, variants=tuple(v for v in clip.variants if v in missing)))
+    return todo
+
+
+def _parts(
+    group: BackboneGroup, wanted: Sequence[WantedClip], verify: bool
+) -> list[tuple[BackboneGroup, list[WantedClip]]]:
+    """What the group lacks: parts of it, each with the clips that it has to extract.
+
+    A clip is decoded once for all that it lacks, and what it has is not computed again, unless another stream or
+    backbone of the same part lacks more variants of it.
+    """
+    lacking = {name: _lacking(wanted, store, verify) for name, store in group.stores.items()}
+    alike: dict[tuple[str, ...], list[int]] = {}
     n_outdated = 0
-    for clip, *have in zip(wanted, *present, strict=True):
-        for store, variants in zip(stores.values(), have, strict=True):
-            if variants is None:
-                log.warning("damaged cache entry %s: made again", store.path(clip.clip_id))
-        common = frozenset.intersection(*(v or frozenset() for v in have))
-        if outdated(common, clip.by_time):
-            n_outdated += 1
-            common = frozenset()
-        if lacking := tuple(v for v in clip.variants if v not in common):
-            todo.append(replace(clip, variants=lacking))
+    for number, clip in enumerate(wanted):
+        if names := tuple(name for name, of_clips in lacking.items() if of_clips[number]):
+            alike.setdefault(names, []).append(number)
+            there = [
+                group.stores[name].variants(clip.clip_id, verify=False) for name in names if clip.by_time
+            ]
+            n_outdated += any(outdated(v or frozenset(), True) for v in there)
     if n_outdated:
         log.info(
             "%d clips of variable frame rate or with a wrong header: their features, of frames found by number, are "
             "made anew by time stamps",
             n_outdated,
         )
-    for store in stores.values():
-        store.index.save()
-    return todo
-
-
-def _with_the_same_gaps(
-    group: BackboneGroup, wanted: Sequence[WantedClip], verify: bool
-) -> list[BackboneGroup]:
-    """The group, or its backbones one by one where some lack what others have: nothing is computed twice."""
-    alone = [group.only(backbone) for backbone in group.backbones]
-    gaps = [missing_clips(wanted, part.stores, verify) for part in alone]
-    return [group] if all(gap == gaps[0] for gap in gaps) else alone
+    return [
+        (part, _to_do([wanted[i] for i in numbers], [[lacking[n][i] for i in numbers] for n in part.stores]))
+        for names, numbers in alike.items()
+        for part in group.parts(names)
+    ]
 
 
 def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> int:
@@ -214,11 +230,9 @@ def needed_bytes(clips: Sequence[WantedClip], steps: int, feature_dim: int) -> i
     return len(clips) * _ENTRY_BYTES + variants * (2 * steps * feature_dim + _VARIANT_BYTES)
 
 
-def _check_disk(
-    data_root: Path, groups: Sequence[BackboneGroup], missing: Sequence[Sequence[WantedClip]]
-) -> None:
+def _check_disk(data_root: Path, parts: Sequence[tuple[BackboneGroup, Sequence[WantedClip]]]) -> None:
     """Log what is needed; raise UserError if the data root's disk takes nothing, or not that much and a reserve."""
-    needed = sum(map(_needed_bytes, groups, missing))
+    needed = sum(_needed_bytes(part, todo) for part, todo in parts)
     if not needed:
         return
     disks.check_writable(data_root / "features", "--data-root")
@@ -240,35 +254,37 @@ def _needed_bytes(group: BackboneGroup, todo: Sequence[WantedClip]) -> int:
     )
 
 
-def _extract_group(
-    group: BackboneGroup,
+def _extract_part(
+    part: BackboneGroup,
     todo: Sequence[WantedClip],
     wanted: Sequence[WantedClip],
     out: Extraction,
     how: ExtractConfig,
     engine_for: _EngineMaker,
 ) -> None:
-    """Extract what the group lacks, and look whether it is all there."""
+    """Extract what is to do, and look whether it is all there."""
+    missing = todo
     for _ in range(_ROUNDS):
-        if not todo:
+        if not missing:
             return
         try:
             if how.ray:
-                done = extract_ray.extract(how.ray, todo, group, how, _log_folder(group, how))
+                done = extract_ray.extract(how.ray, missing, part, how, _log_folder(part, how))
             else:
-                done = _extract_here(group, todo, wanted, how, engine_for)
+                done = _extract_here(part, missing, wanted, how, engine_for)
         finally:
-            for store in group.stores.values():
+            for store in part.stores.values():
                 store.index.save()
         out.failures += done.failures
         out.clips_extracted += done.clips_extracted
         out.machines = max(out.machines, done.machines)
         failed = {f["path"] for f in done.failures}
-        todo = missing_clips([c for c in wanted if str(c.path) not in failed], group.stores, verify=False)
-    if todo:
-        folders = " and ".join(str(store.folder) for store in group.stores.values())
+        todo = [c for c in todo if str(c.path) not in failed]
+        missing = _to_do(todo, [_lacking(todo, store) for store in part.stores.values()])
+    if missing:
+        folders = " and ".join(str(store.folder) for store in part.stores.values())
         raise UserError(
-            f"features of {len(todo)} clips (first: {todo[0].path}) are gone from {folders} as soon as they are "
+            f"features of {len(missing)} clips (first: {missing[0].path}) are gone from {folders} as soon as they are "
             "written. See whether something else writes or deletes there, and whether the disk is sound"
         )
 
@@ -311,7 +327,8 @@ def _extract_measured(
     from violence_detection.features import estimate
 
     group = run.group
-    rates = estimate.RateRecord(next(iter(group.stores.values())).folder)
+    what = f"{run.engine.name}, {group.name}, {'+'.join(group.config.streams)}"
+    rates = estimate.RateRecord(next(iter(group.stores.values())).folder, what)
     rate = rates.known()
     if rate is None:
         first, todo = todo[: 2 * workers], todo[2 * workers :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 
 from violence_detection.backbones import engines, precision
-from violence_detection.backbones.registry import Backbone
 from violence_detection.errors import UnreadableVideo
 from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
@@ -69,10 +68,22 @@ class BackboneGroup(BackboneRun):
             if engine.name not in store.engines():
                 store.note_engine(engine.name, relative_error=None, clips=[], tolerance=precision.TOLERANCE)
 
-    def only(self, backbone: Backbone) -> BackboneGroup:
-        """One of the backbones, alone."""
-        names = [key.input_name(backbone.name, stream) for stream in self.config.streams]
-        return replace(self, backbones=(backbone,), stores={name: self.stores[name] for name in names})
+    def parts(self, inputs: Collection[str]) -> list[BackboneGroup]:
+        """The backbones and streams of these model inputs and no others: together those that can run together."""
+        streams: dict[tuple[str, ...], list[str]] = {}
+        for stream in self.config.streams:
+            if names := tuple(name for name in self.inputs(stream) if name in inputs):
+                streams.setdefault(tuple(map(key.backbone_of, names)), []).append(stream)
+        return [self._part(backbones, tuple(of_them)) for backbones, of_them in streams.items()]
+
+    def _part(self, backbones: tuple[str, ...], streams: tuple[str, ...]) -> BackboneGroup:
+        names = [key.input_name(backbone, stream) for stream in streams for backbone in backbones]
+        return replace(
+            self,
+            config=replace(self.config, streams=streams),
+            backbones=tuple(b for b in self.backbones if b.name in backbones),
+            stores={name: self.stores[name] for name in names},
+        )
 
 
 def open_groups(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sys
 import typing
 from collections.abc import Sequence
@@ -14,6 +15,18 @@ from violence_detection.system import redaction
 
 #: The package's logger; modules log to children of it, named after themselves.
 log = logging.getLogger("violence_detection")
+#: What clears a terminal, moves its cursor, breaks a line or turns the order of letters round.
+_CONTROLS = re.compile("[\0-\b\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def in_a_line(text: str) -> str:
+    """Text, names of files in it whatever they hold, as one line for a terminal: control characters are escaped."""
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def in_lines(text: str) -> str:
+    """The same of several lines, of which those behind the first are indented: none looks like one of the log."""
+    return "\n    ".join(map(in_a_line, text.split("\n")))
 
 
 def log_to(files: Sequence[Path | str], level: int) -> None:
@@ -28,10 +41,12 @@ def log_to(files: Sequence[Path | str], level: int) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Lines and tracebacks without the passwords of addresses in them, wherever they come from."""
+    """Lines and tracebacks without the passwords of addresses in them, wherever they come from, nor what controls a
+    terminal.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        return redaction.without_secrets(super().format(record))
+        return in_lines(redaction.without_secrets(super().format(record)))
 
 
 class _LogFile(logging.FileHandler):
@@ -65,6 +80,8 @@ def progress(iterable: Any = None, **kwargs: Any) -> Any:
         "smoothing": 0.05,
         **kwargs,
     }
+    if kwargs.get("desc"):
+        kwargs["desc"] = in_a_line(kwargs["desc"])
     if not terminal:  # several bars at once would move the cursor about in a log file
         kwargs |= {"position": 0, "leave": True}
     return tqdm(iterable, file=sys.stderr if terminal else _LineWriter(sys.stderr), **kwargs)

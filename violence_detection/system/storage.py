@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
 NAME_ERRORS: Final = "surrogateescape"
 _NO_UTF8 = re.compile("[\ud800-\udfff]")
+#: What JSON must escape, and what it leaves to us though it controls a terminal, breaks a line or turns letters round.
+_ESCAPED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: The name that `atomic_path` gives.
 _TEMPORARY = re.compile(r"\..*\.(?P<machine>[\w-]+)\.(?P<pid>\d+)-\d+\.tmp(\.[^.]*)?")
 _CHUNK_BYTES = 1 << 20
@@ -204,12 +206,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def as_json(value: Any, **how: Any) -> str:
-    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8.
+    """JSON with letters as they are, but for what stands in Python for the bytes of a file name that is no UTF-8, and
+    for what would control a terminal.
 
     What is no number (NaN, infinite) becomes null: JSON has no word for it, and a figure that is not defined is none.
     """
     text = json.dumps(_without_nan(value), allow_nan=False, **{"ensure_ascii": False, **how})
-    return _NO_UTF8.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _without_nan(value: Any) -> Any:

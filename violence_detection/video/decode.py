@@ -8,6 +8,7 @@ package, are moments at a constant rate, and a second is a second of the video.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,6 +40,8 @@ _REORDERED = 32
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
 _END_STATED = ("matroska,webm", "nut")
+#: Containers that state no length: FFmpeg takes it from the first stamp and the last, whatever lies between.
+_LENGTH_BY_STAMPS = ("mpegts", "mpeg")
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
 _NUMBERS_MOMENTS = "avi"
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
@@ -325,6 +328,7 @@ class _Reader:
         self._packet_count = 0
         self._held: list[int] = []  # of packets that say that the picture before stands on
         self._others_end_s = 0.0
+        self._jumped_s = 0.0  # by which stamps go ahead where another recording begins
         self._damaged = False
         self._fell_out = False  # a packet did not decode
 
@@ -337,8 +341,7 @@ class _Reader:
             # "file:", for a name with a colon would be a protocol
             container = av.open(f"file:{path}", metadata_errors="ignore")
         except av.FFmpegError as e:
-            if isinstance(e, OSError):
-                _check_disk(path)
+            _check_disk(path)  # of an index that the disk does not give, FFmpeg says that it is none
             raise UnreadableVideo(path, f"not a video that FFmpeg can open ({_said(e)})") from e
         with container:
             stream = video_track(path, container)
@@ -573,7 +576,8 @@ class _Reader:
             return None
         seconds = np.array(self.stamps, np.float64) * float(base)
         order = np.array(self._packets_due, np.float64) * float(base) if self._skimmed else seconds
-        seconds = _one_after_another(seconds, order)
+        stamped_s, seconds = float(np.ptp(seconds)), _one_after_another(seconds, order)
+        self._jumped_s = max(stamped_s - float(np.ptp(seconds)), 0.0)
         if len(np.unique(seconds)) < len(seconds) / 2:
             return None
         begins = self._container.start_time
@@ -614,6 +618,8 @@ class _Reader:
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
         """Seconds that the header states beyond the last frame."""
         stated_s = self._stated_s()
+        if self._container.format.name in _LENGTH_BY_STAMPS:
+            stated_s -= self._jumped_s
         if self._stream.duration is None and self._others_end_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
         if self._numbers_moments and (rate := self._rate()) > 0:
@@ -650,6 +656,7 @@ def video_track(path: Path, container: av.container.InputContainer) -> av.VideoS
     """The largest video track that is not a cover picture. Raises UnreadableVideo if there is none that decodes."""
     attached = av.stream.Disposition.attached_pic
     tracks = [s for s in container.streams if s.type == "video" and not s.disposition & attached]
+    tracks = [s for s in tracks if not _is_picture(s)] or tracks
     if not tracks:
         raise UnreadableVideo(path, "has no video track")
     decodable = [s for s in tracks if isinstance(s, av.VideoStream) and s.codec_context is not None]
@@ -659,6 +666,17 @@ def video_track(path: Path, container: av.container.InputContainer) -> av.VideoS
             "its codec has no decoder here. Convert it where it plays: ffmpeg -i OLD -c:v libx264 NEW.mp4",
         )
     return max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
+
+
+def _is_picture(track: av.stream.Stream) -> bool:
+    """Whether a track states that it has one frame: a cover picture that is not marked as one."""
+    frames, rate = track.frames, float(getattr(track, "average_rate", None) or 0)
+    if not frames and rate:  # Matroska: "00:00:00.040000000"
+        hours, _, rest = track.metadata.get("DURATION", "").partition(":")
+        minutes, _, seconds = rest.partition(":")
+        with contextlib.suppress(ValueError, OverflowError):
+            frames = round((3600 * int(hours) + 60 * int(minutes) + float(seconds)) * rate)
+    return frames == 1
 
 
 def plausible_rate(stream: av.VideoStream) -> float:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, decode, sampling
+from violence_detection.video import augment, decode, sampling, video_files
 from violence_detection.video.config import ClipConfig
 
 if TYPE_CHECKING:
@@ -309,7 +309,7 @@ def clip_variants(
     """Decode a clip once and yield (variant, {stream: (T, S, S, 3) uint8}) for each variant asked for.
 
     The closer look has no images, {}, where they would be the plain clip's.
-    Raises UnreadableVideo naming the file, also where too few frames tell of movement.
+    Raises UnreadableVideo naming the file, also where its disk does not give it or too few frames tell of movement.
     """
     draws = draws_of(clip_id, variants, config)
 
@@ -327,7 +327,10 @@ def clip_variants(
     def kept(frame: np.ndarray) -> Any:
         return (keep(frame), NearFrame(frame)) if looks_closer else keep(frame)
 
-    info, frames = decode.read(path, plan, kept, threads=1)  # clips are decoded side by side
+    try:
+        info, frames = decode.read(path, plan, kept, threads=1)  # clips are decoded side by side
+    except OSError as e:
+        raise UnreadableVideo(path, video_files.cannot_be_read(path, e)) from e
     if looks_closer:
         nears = {number: both[1] for number, both in frames.items()}
         frames = {number: both[0] for number, both in frames.items()}
