@@ -43,6 +43,7 @@ from violence_detection.models import (
     trained_model,
 )
 from violence_detection.system import processes, storage
+from violence_detection.system.settings import MOST_SEED
 from violence_detection.training import run_folder, trained_clips, trainer
 from violence_detection.training.config import HeadConfig, TrainConfig
 
@@ -615,7 +616,7 @@ def test_processes_beside_a_cluster_are_refused() -> None:
     settings = synthetic.settings()
     config, how = EnsembleConfig(members=("average",), parallel=0), ExtractConfig(ray="local")
     with pytest.raises(UserError, match=r"--parallel would do nothing: --ray"):
-        run_checks.check_all(config, how, settings.features, settings.head, settings.train)
+        run_checks.check_all(config, how, settings.features, settings.head, settings.train, Path("models"))
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
@@ -636,6 +637,40 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
         ensemble_run.prepare(
             config, ExtractConfig(data_root=tmp_path), features, HeadConfig(), TrainConfig(), tmp_path, False
         )
+
+
+def test_seeds_beyond_the_last_one_are_refused_before_anything_starts() -> None:
+    config = EnsembleConfig(members=("kernel",), leave_one_dataset_out=True, seeds=3)
+    run_checks.check_heads(config, HeadConfig(), TrainConfig(seed=MOST_SEED - 2))
+    with pytest.raises(UserError, match=rf"--seeds 3 takes the seeds from --seed {MOST_SEED - 1} on"):
+        run_checks.check_heads(config, HeadConfig(), TrainConfig(seed=MOST_SEED - 1))
+
+
+@pytest.mark.parametrize("flag", ["final", "fine_tune_hard"])
+def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    """Those of an earlier run are as many as they are."""
+    rows = pd.DataFrame({"clip_id": [f"c{i}" for i in range(30)], "label": ["fight", "nonfight"] * 15})
+    rows = rows.assign(source_group=[f"s{i // 6}" for i in range(30)], dataset="d", fingerprint="")
+    rows = rows.assign(split=["train"] * 24 + ["val"] * 6)
+    if flag == "final":  # which cuts its folds from val's source too
+        rows = rows[6:]
+    monkeypatch.setattr(run_checks.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(run_checks.training_data, "check", lambda *_: None)
+    features = FeatureConfig(backbone=("efficientnet_lite0",))
+    config: Any = EnsembleConfig(members=("average",), **{flag: True})
+
+    def check() -> None:
+        how = ExtractConfig(data_root=tmp_path)
+        run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(), tmp_path)
+
+    with pytest.raises(
+        UserError, match=rf"--{flag.replace('_', '-')} takes 5 folds, unless --cross-validate"
+    ):
+        check()
+    storage.write_json(tmp_path / run_folder.FOLDS_RECORD_NAME, {"folds": [{}, {}]})
+    check()
 
 
 _EXTRACT = """

@@ -58,6 +58,12 @@ def test_numbers_alone_give_the_probabilities_of_the_keras_file_bit_for_bit(
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_whoever_may_read_the_keras_file_may_read_the_weights(tmp_path: Path) -> None:
+    saved(tmp_path)
+    of_others = (tmp_path / run_folder.BEST_NAME).stat().st_mode
+    assert (tmp_path / WEIGHTS).stat().st_mode == of_others
+
+
 def test_a_head_of_the_default_size_is_within_bounds(tmp_path: Path) -> None:
     record = {"architecture": "bilstm_attention", "inputs": {"vgg19.rgb": (20, 4096), "vgg19.motion": (20, 4096)},
               "head": {"projection": 512, "units": 512, "dropout": 0.5, "input_dropout": 0.5},

@@ -199,16 +199,44 @@ def test_what_killed_runs_left_half_written_goes_when_one_goes_on(tmp_path: Path
 def test_event_files_hold_the_four_curves_of_both_parts(undisturbed: Path) -> None:
     history = _history(undisturbed)
     for part, prefix in (("train", ""), ("selection", "selection_")):
-        read: dict[str, dict[int, float]] = {}
-        for path in sorted((undisturbed / "tensorboard_logs" / part).glob("events.out.*")):
-            for event in tf.compat.v1.train.summary_iterator(str(path)):
-                for value in event.summary.value:
-                    if value.metadata.plugin_data.plugin_name == "scalars":
-                        read.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+        read = _curves(undisturbed, part)
         assert read.keys() >= {"accuracy", "auc", "learning_rate", "loss"}
         for tag in ("loss", "accuracy", "auc"):
-            wanted = {int(r["epoch"]): pytest.approx(float(r[prefix + tag]), rel=1e-5) for r in history}
+            wanted = [(int(r["epoch"]), pytest.approx(float(r[prefix + tag]), rel=1e-5)) for r in history]
             assert read[tag] == wanted
+
+
+def _curves(folder: Path, part: str) -> dict[str, list[tuple[int, float]]]:
+    """Tag -> (epoch, value) of each point that the event files of a part have."""
+    read: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted((folder / run_folder.BOARD_NAME / part).glob("events.out.*")):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars":
+                    point = (event.step, float(tf.make_ndarray(value.tensor)))
+                    read.setdefault(value.tag, []).append(point)
+    return read
+
+
+def test_an_epoch_that_was_gone_through_twice_is_one_point_of_each_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    write = checkpoint.write
+
+    def killed(folder: Path, state: checkpoint.TrainingState, model: keras.Model) -> None:
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        write(folder, state, model)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(record, data, tmp_path, strategy)
+    trainer.train(record, data, tmp_path, strategy)
+    for part in ("train", "selection"):
+        for points in _curves(tmp_path, part).values():
+            assert [epoch for epoch, _ in points] == [1, 2]
 
 
 def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:

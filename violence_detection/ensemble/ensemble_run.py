@@ -68,7 +68,9 @@ class EnsembleRun:
     def run(self) -> dict[str, Any]:
         """Train what is asked for; returns the fields of the script's JSON line."""
         config = self.config
-        k = config.cross_validate or (self._folds_there() if config.final and not config.by_left_out else 0)
+        k = config.cross_validate
+        if config.final and not config.by_left_out:
+            k = k or run_checks.folds_there(self.output)
         asked = self.plan(k, config.members) if k else None
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
         official = [] if config.spends_val or elsewhere else self._official_jobs()
@@ -192,16 +194,6 @@ class EnsembleRun:
     def final_folder(self) -> Path:
         """Where the final fit stands."""
         return self.output / run_folder.FINAL_FOLDER
-
-    def _folds_there(self) -> int:
-        """The number of folds that are there already, or else are made for a final fit."""
-        path = self.output / run_folder.FOLDS_RECORD_NAME
-        if not path.is_file():
-            return run_checks.FOLDS
-        folds_ = run_folder.read_object(path).get("folds")
-        if not isinstance(folds_, list) or len(folds_) < 2:
-            raise run_folder.damaged(path, "it names no folds")
-        return len(folds_)
 
     def _fit_finally(self, fit: FinalFit) -> dict[str, Any]:
         """The final fit, when the folds have been judged."""
@@ -367,7 +359,7 @@ def prepare(
     command: str = "",
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    run_checks.check_all(config, how, features, head, train)
+    run_checks.check_all(config, how, features, head, train, output)
     choice = run_checks.choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from violence_detection.combine import manifest
 from violence_detection.ensemble import folds
@@ -16,9 +17,12 @@ from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import shipping
 from violence_detection.system import settings
-from violence_detection.training import fine_tuning, heads, training_data
+from violence_detection.training import fine_tuning, heads, run_folder, training_data
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, settings_of, takes
 from violence_detection.video import augment
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Settings = TypeVar("Settings", HeadConfig, TrainConfig)
 
@@ -36,9 +40,17 @@ FOLDS = 5
 
 
 def check_all(
-    config: EnsembleConfig, how: ExtractConfig, features: FeatureConfig, head: HeadConfig, train: TrainConfig
+    config: EnsembleConfig,
+    how: ExtractConfig,
+    features: FeatureConfig,
+    head: HeadConfig,
+    train: TrainConfig,
+    output: Path,
 ) -> None:
-    """Raise UserError for settings and data that cannot work, before any work starts."""
+    """Raise UserError for settings and data that cannot work, before any work starts.
+
+    `output`: where folds may be already.
+    """
     check_heads(config, head, train)
     if how.ray is not None and config.parallel != 1:
         raise UserError(
@@ -46,7 +58,7 @@ def check_all(
         )
     _check_looked_at(config.members, features.backbone)
     training_data.check(features, how)
-    _check_parts(config, how, choose(config, how), train)
+    _check_parts(config, how, choose(config, how), train, output)
 
 
 def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) -> None:
@@ -54,6 +66,11 @@ def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) ->
     check(config)
     _check_taken(config.members, head, HeadConfig(), lambda member: head.recorded(member))
     _check_taken(config.members, train, TrainConfig(), settings_of)
+    if train.seed + config.seeds - 1 > settings.MOST_SEED:
+        raise UserError(
+            f"--seeds {config.seeds} takes the seeds from --seed {train.seed} on, and the last that there is is "
+            f"{settings.MOST_SEED}. Give a lower --seed"
+        )
     if set(config.members) & set(PICTURES_OF):
         fine_tuning.train_config(head, train)  # its own batch must be one that --accumulate can cut
 
@@ -89,15 +106,47 @@ def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
             )
 
 
-def _check_parts(config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig) -> None:
+def _check_parts(
+    config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig, output: Path
+) -> None:
     """Raise UserError where a part would lack a class, before hours of extraction and not after."""
     frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
     if not config.spends_val and not config.leave_one_dataset_out:
         folds.official(frame, target, train.selection_fraction, train.seed)
-    if k := config.cross_validate or (FOLDS if config.final and not config.by_left_out else 0):
-        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
+    if config.cross_validate:
+        folds.cross_validation(frame, target, config.cross_validate, train.selection_fraction, train.seed)
+    elif flag := _makes_folds(config):
+        _check_folds(flag, folds_there(output), frame, target, train)
     if config.leave_one_dataset_out:
         folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
+
+
+def _makes_folds(config: EnsembleConfig) -> str:
+    """The flag that takes folds of an earlier run or makes some, without --cross-validate; empty if there is none."""
+    if config.final and not config.by_left_out:
+        return "--final"
+    return "--fine-tune-hard" if config.fine_tune_hard else ""
+
+
+def _check_folds(flag: str, k: int, frame: pd.DataFrame, target: Collection[str], train: TrainConfig) -> None:
+    """Raise UserError where the k folds that `flag` takes cannot be cut."""
+    try:
+        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
+    except UserError as e:
+        raise UserError(
+            f"{flag} takes {k} folds, unless --cross-validate says otherwise, which these clips do not give. {e}"
+        ) from e
+
+
+def folds_there(output: Path) -> int:
+    """The number of folds that are there already, or else are made where no --cross-validate says how many."""
+    path = output / run_folder.FOLDS_RECORD_NAME
+    if not path.is_file():
+        return FOLDS
+    folds_ = run_folder.read_object(path).get("folds")
+    if not isinstance(folds_, list) or len(folds_) < 2:
+        raise run_folder.damaged(path, "it names no folds")
+    return len(folds_)
 
 
 def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:

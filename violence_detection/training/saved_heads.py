@@ -17,7 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 import safetensors
-from safetensors.numpy import save_file
+import safetensors.numpy
 
 from violence_detection.backbones import registry
 from violence_detection.backbones.keras_archive import damaged, read_config, refused
@@ -64,8 +64,7 @@ def save_weights(model: keras.Model, path: Path, half: bool = False) -> None:
         # a weight that half precision has no number for becomes infinite: refused
         with np.errstate(over="ignore"):
             tensors[name] = np.ascontiguousarray(values, np.float16 if small else np.float32)
-    with storage.atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_POLICY: model.dtype_policy.name})
+    _write(path, tensors, {_POLICY: model.dtype_policy.name})
 
 
 def save_difference(model: keras.Model, path: Path, published: Path, step: float) -> None:
@@ -83,8 +82,14 @@ def save_difference(model: keras.Model, path: Path, published: Path, step: float
         weight_difference.VERSION_KEY: weight_difference.VERSION,
         weight_difference.BASE_KEY: storage.sha256_file(published),
     }
+    _write(path, tensors, told)
+
+
+def _write(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
+    """Write the file, readable for whom other new files are: safetensors' `save_file` lets its owner alone read it."""
+    content = safetensors.numpy.save(tensors, metadata)
     with storage.atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=told)
+        temporary.write_bytes(content)
 
 
 def _network_weights(model: keras.Model) -> dict[str, Any]:

@@ -126,8 +126,7 @@ class TrainingRun:
                 training_log.line(self.record["architecture"], row, self.last_epoch),
                 self.pace.line(self.last_epoch - int(row["epoch"])),
             )
-            board.scalars(row, self.pace.scalars())
-            if self._save(model, row):
+            if self._save(model, row, board):
                 board.pictures(self.data.selection.labels, p, int(row["epoch"]))
         return model
 
@@ -234,11 +233,11 @@ class TrainingRun:
             "learning_rate": float(model.optimizer.learning_rate),
         }
 
-    def _save(self, model: keras.Model, row: dict[str, float]) -> bool:
+    def _save(self, model: keras.Model, row: dict[str, float], board: Board) -> bool:
         """Put the epoch on disk. Returns whether it is the best one so far.
 
-        The state comes before the file of the best epoch: gone through again, an epoch may be another one on GPUs, and
-        no weights may stay of one that does not count.
+        The state comes before the file of the best epoch and the points of TensorBoard's curves: gone through again, an
+        epoch may be another one on GPUs, and nothing may stay of one that does not count.
         """
         state = self.state
         state.history.append(row)
@@ -250,6 +249,7 @@ class TrainingRun:
             state.best_loss, state.best_epoch = loss, state.epoch - 1
         storage.write_csv(self.folder / run_folder.LOG_NAME, training_log.COLUMNS, state.history)
         checkpoint.write(self.folder, state, model)
+        board.scalars(row, self.pace.scalars())
         if is_best:
             saved_heads.save(model, self.folder / run_folder.BEST_NAME)
         return is_best
