@@ -66,6 +66,12 @@ def test_each_fault_is_named(changes: dict[str, Any], name: str, state: str) -> 
     assert by_name(limits.limits(record(**changes)))[name].state == state
 
 
+def test_a_set_that_training_met_in_part_was_measured_and_tells_nothing_of_unseen_clips() -> None:
+    found = by_name(limits.limits(record(out_of_set={"measured_by": "", "met_in_training": ["fresh"]})))
+    assert found["Elsewhere"].state == limits.UNKNOWN
+    assert found["Elsewhere"].text.endswith("training met clips of fresh, or copies")
+
+
 def test_how_many_clips_a_figure_lacks_is_said() -> None:
     elsewhere = {"measured_by": "elsewhere", "what": "c", **row(0.6), "n": 8, "asked": 20}
     found = by_name(limits.limits(record(out_of_set=elsewhere, by_dataset={"a": row(0.9), "b": elsewhere})))

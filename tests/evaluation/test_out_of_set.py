@@ -28,7 +28,8 @@ def test_the_worst_set_from_elsewhere_goes_first_and_one_that_training_had_count
     assert found["what"] == f"bad, the worst of 2 sets from elsewhere{unchecked}"
     assert headline({"elsewhere": {"bad": sets["bad"]}})["what"] == f"bad{unchecked}"
     assert headline({"elsewhere": {"good": sets["good"]}})["what"] == "good"
-    assert headline({"elsewhere": {"a": row(0.5, unseen=False)}}) == {"measured_by": ""}
+    met = headline({"elsewhere": {"a": row(0.5, unseen=False)}})
+    assert met == {"measured_by": "", "met_in_training": ["a"]}
 
 
 def test_left_out_data_sets_count_where_their_models_are_like_this_one() -> None:

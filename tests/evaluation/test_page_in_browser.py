@@ -119,7 +119,9 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, str
         created="2026-01-02T03:04:05+0000",
         model=[("members", ", ".join(MEMBERS))],
         seeds=[7],
-        overlap=Overlap(n, 200, 0, Comparison(0, n), Comparison(0, n), Comparison(0, n), datasets=SETS[:1]),
+        overlap=Overlap(
+            n, 200, 0, Comparison(0, n), Comparison(0, n), Comparison(0, n), datasets=tuple(SETS[:1])
+        ),
         split="val",
         by_training=by_training.figures(frame, 0.5, SETS[:1]),
         elsewhere={

@@ -70,6 +70,22 @@ def test_a_clean_set_raises_no_alarm(seed: int) -> None:
     assert made["limit"]["state"] == "fine"
 
 
+def test_predictions_that_tell_nothing_do_not_vouch_for_the_labels() -> None:
+    rows, _ = train_part(0)
+    rows = rows.groupby("label").head(60).reset_index(drop=True)
+    rows["p_fight"] = np.random.default_rng(0).uniform(0.3, 0.7, len(rows))
+    made = labels.audit(rows, None).record
+    assert (made["noise"]["alarm"], made["noise"]["told"], made["limit"]["state"]) == (
+        False,
+        False,
+        "unknown",
+    )
+    assert made["noise"]["high"] >= 0.1
+    assert (
+        "too few or too poor to tell how many labels are wrong (95 % interval 0.0 to" in made["limit"]["text"]
+    )
+
+
 def test_a_group_of_look_alikes_that_is_misread_is_found() -> None:
     rows, values = train_part(0)
     rows = out_of_fold(rows, values)

@@ -16,6 +16,8 @@ import numpy as np
 
 #: An alarm is due where so large a share is wrong, and the interval of LEVEL leaves out that none is.
 WORTH_AN_ALARM, LEVEL = 0.01, 0.95
+#: Without an alarm, an interval that reaches so far tells nothing: too few clips, or predictions too poor.
+TELLS_NOTHING = 0.1
 DRAWS = 500
 _SLOPES = np.geomspace(0.2, 4.0, 16)
 _SHIFTS = np.linspace(-2.0, 2.0, 9)
@@ -38,6 +40,11 @@ class NoiseEstimate:
     def alarm(self) -> bool:
         """Whether labels are wrong beyond doubt, and enough of them to matter."""
         return self.low > 0 and self.share >= WORTH_AN_ALARM
+
+    @property
+    def told(self) -> bool:
+        """Whether the clips say anything of how many labels are wrong."""
+        return self.alarm or self.high < TELLS_NOTHING
 
 
 def estimate(p_fight: np.ndarray, is_fight: np.ndarray, groups: np.ndarray, seed: int = 0) -> NoiseEstimate:

@@ -76,7 +76,7 @@ def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = ""
         "n_groups": int(rows.source_group.nunique()),
         "flagged": int(flagged.sum()),
         "listed": len(suspects),
-        "noise": {**asdict(noise), "level": label_noise.LEVEL, "alarm": noise.alarm},
+        "noise": {**asdict(noise), "level": label_noise.LEVEL, "alarm": noise.alarm, "told": noise.told},
         "copies_of_other_label": len(copies),
         "groups_compared": 0 if values is None else _group_count(len(rows)),
         "groups_not_compared": why_no_values if values is None else "",
@@ -200,21 +200,23 @@ def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, int], lea
 def _limit(record: dict[str, Any]) -> dict[str, str]:
     """One line for the list of what limits the figure."""
     noise, weak = record["noise"], record["weak_groups"]
-    share = (
-        f"{100 * noise['share']:.1f} % of train labels seem wrong ({100 * noise['level']:.0f} % interval "
-        f"{100 * noise['low']:.1f} to {100 * noise['high']:.1f})"
+    interval = (
+        f"{100 * noise['level']:.0f} % interval {100 * noise['low']:.1f} to {100 * noise['high']:.1f} %"
     )
-    told = [share] if noise["alarm"] else []
+    told = [f"{100 * noise['share']:.1f} % of train labels seem wrong ({interval})"] if noise["alarm"] else []
     if copies := record["copies_of_other_label"]:
         told.append(f"{copies} train clips are copies of clips with the other label")
     if weak:
         told.append(
             f"{len(weak)} group{'' if len(weak) == 1 else 's'} of look-alike clips judged worse than others"
         )
+    if told and not noise["told"]:
+        told.append(f"how many labels are wrong cannot be told ({interval})")
     if told:
         return {"state": "alarm" if noise["alarm"] else "note", "name": "Labels", "text": "; ".join(told)}
-    return {
-        "state": "fine",
-        "name": "Labels",
-        "text": f"nothing in out-of-fold predictions of {record['clips']} train clips that wrong labels would explain",
-    }
+    by = f"out-of-fold predictions of {record['clips']} train clips"
+    if not noise["told"]:
+        text = f"{by} are too few or too poor to tell how many labels are wrong ({interval})"
+        return {"state": "unknown", "name": "Labels", "text": text}
+    text = f"nothing in {by} that wrong labels would explain ({interval})"
+    return {"state": "fine", "name": "Labels", "text": text}

@@ -89,6 +89,13 @@ def _elsewhere(record: Record) -> Limit | None:
     if found.get("one_class"):
         sets = listed(found["one_class"], "set")
         return Limit(UNKNOWN, name, f"not measured on both classes: {sets} alone cannot tell an accuracy")
+    if not found.get("measured_by") and found.get("met_in_training"):
+        sets = listed(found["met_in_training"], "set")
+        return Limit(
+            UNKNOWN,
+            name,
+            f"measured on nothing that is all new to it: training met clips of {sets}, or copies",
+        )
     if not found.get("measured_by"):
         return Limit(UNKNOWN, name, "how right it is on videos from elsewhere was not measured")
     said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"

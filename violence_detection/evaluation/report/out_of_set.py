@@ -19,7 +19,7 @@ def headline(record: Record) -> dict[str, Any]:
     accuracy, ci95, n and n_groups, and asked, the number of clips of which these n could be judged. A set that shares
     clips with training, or models made otherwise than this one, count for nothing here, nor do the judged clips where
     any was met in training. Nor does a figure on clips of one class, on which a model that says the same of every video
-    is best; `one_class` names such sets where no other was measured.
+    is best; `one_class` names such sets where no other was measured, `met_in_training` those that share clips.
     """
     parts = {} if record["seen_in_training"]["touched"] else record.get("by_training") or {}
     if "out_of_set" in parts and "in_set" not in parts:
@@ -40,7 +40,12 @@ def headline(record: Record) -> dict[str, Any]:
         return _figure(
             "data_sets", f"{listed(row['datasets'], 'data set')}, which training did not have", row
         )
-    return {"measured_by": "", **({"one_class": [name for name, _ in unseen]} if unseen else {})}
+    met = sorted(n for n, row in (record.get("elsewhere") or {}).items() if row.get("unseen") is False)
+    return {
+        "measured_by": "",
+        **({"one_class": [name for name, _ in unseen]} if unseen else {}),
+        **({"met_in_training": met} if met else {}),
+    }
 
 
 def _unseen(sets: Mapping[str, Record]) -> list[tuple[str, Record]]:

@@ -154,9 +154,9 @@ def _of_these(marks: Marks, verdicts: Sequence[Verdict]) -> Marks:
         name, was = min(others.items())
         judged = of_path[path_of.get(name, name)]
         what = (
-            f"marked was {was.real_path} of {was.duration_s:g} s, judged {judged.real_path} of {judged.duration_s:g} "
-            "s. Give --rejudge the output of the run whose page was marked. Where recordings were only moved, load the "
-            "marks into the page of this run, and save them there"
+            f"marked was {was.real_path} of {was.duration_s:g} s, judged {judged.real_path or judged.path} of "
+            f"{judged.duration_s:g} s. Give --rejudge the output of the run whose page was marked. Where recordings "
+            "were only moved, load the marks into the page of this run, and save them there"
         )
         if others.keys() >= marks.by_video.keys():
             raise UserError(f"the marks are of other recordings of the same names: {what}")
