@@ -659,7 +659,8 @@ def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
     monkeypatch.setattr(run_checks.manifest, "read", lambda _: rows)
     monkeypatch.setattr(run_checks.training_data, "check", lambda *_: None)
     features = FeatureConfig(backbone=("efficientnet_lite0",))
-    config: Any = EnsembleConfig(members=("average",), **{flag: True})
+    asked: Any = {flag: True}
+    config = EnsembleConfig(members=("average",), **asked)
 
     def check() -> None:
         how = ExtractConfig(data_root=tmp_path)

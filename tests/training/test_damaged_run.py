@@ -70,6 +70,18 @@ def _other_state(folder: Path) -> None:
     storage.write_json(checkpoint.state_of(folder), {"model": "epoch-00001.keras"})
 
 
+def _lose_history(folder: Path) -> None:
+    _unfinished(folder)
+    state = checkpoint.state_of(folder)
+    storage.write_json(state, {**storage.read_json(state), "history": []})
+
+
+def _other_epoch(folder: Path) -> None:
+    _unfinished(folder)
+    state = checkpoint.state_of(folder)
+    storage.write_json(state, {**storage.read_json(state), "epoch": "2"})
+
+
 def _cut_epoch(folder: Path) -> None:
     _unfinished(folder)
     _cut(_epoch_file(folder))
@@ -122,6 +134,8 @@ def _lose_config(folder: Path) -> None:
     [
         (_cut_state, r"state\.json is damaged"),
         (_other_state, r"state\.json cannot be used"),
+        (_lose_history, r"state\.json cannot be used \(ValueError\('its numbers do not fit together'\)\)"),
+        (_other_epoch, r"state\.json cannot be used"),
         (_cut_epoch, r"epoch-00002\.keras is there, but is damaged"),
         (_lose_epoch, r"epoch-00002\.keras, with which training would go on, is gone"),
         (_lose_best, r"best_model\.keras, with which training would go on, is gone"),

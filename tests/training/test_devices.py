@@ -43,6 +43,12 @@ logging.basicConfig(level=logging.INFO, force=True)
 trained = trainer.train(record_of("average"), data, Path(sys.argv[1]) / "two", strategy)
 print(json.dumps({"losses": losses, "epochs": trained.epochs_run}))
 """
+_UNEVEN = """
+logging.basicConfig(level=logging.INFO, force=True)
+config = dataclasses.replace(config, batch_size=15, epochs=1)
+trained = trainer.train(record_of("average"), data, Path(sys.argv[1]) / "uneven", strategy)
+print(json.dumps({"epochs": trained.epochs_run}))
+"""
 _FAULTY = """
 record = record_of("average")
 no_warmup = {**record, "train": {**record["train"], "warmup_epochs": 0}}
@@ -97,6 +103,13 @@ def test_mirrored_on_two_devices_gives_the_losses_of_one(tmp_path: Path) -> None
     assert said["losses"]["two"] == pytest.approx(said["losses"]["one"], rel=1e-4)
     assert "mirrored training checked: 5 steps give the losses of one device" in log
     assert said["epochs"] == 2
+
+
+@pytest.mark.slow
+def test_a_batch_that_two_devices_cannot_halve_is_taken_by_one(tmp_path: Path) -> None:
+    said, log = _run(tmp_path, _UNEVEN, tmp_path)
+    assert "a batch of 15 clips cannot be shared evenly by 2 devices: GOING ON WITH ONE DEVICE" in log
+    assert said["epochs"] == 1
 
 
 @pytest.mark.slow

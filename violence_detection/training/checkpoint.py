@@ -51,7 +51,12 @@ def read(folder: Path) -> tuple[TrainingState, Path] | None:
     saved = run_folder.read_object(path)
     try:
         model = path.with_name(saved.pop("model"))
-        return TrainingState(**{**saved, "parts": int(saved["parts"])}), model
+        state = TrainingState(**{**saved, "parts": int(saved["parts"])})
+        epochs = [row["epoch"] for row in state.history] == list(range(1, state.epoch + 1))
+        best = 0 <= state.best_epoch < state.epoch and math.isfinite(state.best_loss)
+        if not (epochs and best and math.isfinite(state.samples + state.fit_s)):
+            raise ValueError("its numbers do not fit together")
+        return state, model
     except (KeyError, TypeError, ValueError) as e:
         raise UserError(f"{path} cannot be used ({e!r}). Give --overwrite to train from the start") from e
 

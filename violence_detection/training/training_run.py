@@ -56,10 +56,11 @@ class TrainingRun:
     ):
         """`published`: weights that the network of a fine-tuned head starts from; None for other heads."""
         self.published = published
-        self.record, self.data, self.folder, self.strategy = record, data, folder, strategy
+        self.record, self.data, self.folder = record, data, folder
         self.start = start
         self.config = TrainConfig(**record["train"])
         self.batch_size = min(self.config.batch_size, len(data.train))
+        self.strategy = _sharing_evenly(strategy, self.batch_size)
         self.steps = step_plan.steps_an_epoch(self.config, len(data.train))
         self.plan = step_plan.given(record)
         assert self.plan or len(data.selection), "nothing would end training"
@@ -291,6 +292,19 @@ class TrainingRun:
         kept = "last" if self.keeps_last else "best"
         log.info("%s: %s epoch %d of %d, %s", self.folder, kept, best["epoch"], self.state.epoch, said)
         return trained
+
+
+def _sharing_evenly(strategy: Any, batch_size: int) -> Any:
+    """The strategy if its devices can take equal shares of a batch, else one device alone: Keras takes no others."""
+    devices = strategy.num_replicas_in_sync
+    if batch_size % devices == 0:
+        return strategy
+    log.warning(
+        "a batch of %d clips cannot be shared evenly by %d devices: GOING ON WITH ONE DEVICE. A --batch-size (of a "
+        "whole network --tuned-batch-size) that is a multiple of %d, and at most as large as the train part, takes all",
+        batch_size, devices, devices,
+    )  # fmt: skip
+    return tf.distribute.get_strategy()
 
 
 def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
