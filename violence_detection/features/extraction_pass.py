@@ -5,6 +5,7 @@ Finished clips are on disk at once, so that a run killed at any moment loses onl
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -23,7 +24,7 @@ from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun
-from violence_detection.system import console, processes
+from violence_detection.system import console, processes, storage
 from violence_detection.video import augment, pictures
 
 if TYPE_CHECKING:
@@ -35,12 +36,26 @@ REPORT_EVERY_S = 30.0
 
 @dataclass(frozen=True)
 class WantedClip:
-    """A clip and the variants of it that are wanted. `by_time`: its frames are found by their time stamps."""
+    """A clip and the variants of it that are wanted. `by_time`: its frames are found by their time stamps. `sha256`:
+    of the file; empty where that is not known.
+    """
 
     clip_id: str
     path: Path
     variants: tuple[str, ...]
     by_time: bool = False
+    sha256: str = ""
+
+    def check_unchanged(self) -> None:
+        """Raise UnreadableVideo where the file has become another: its features are kept under what it was."""
+        if not self.sha256 or not self.path.is_file():
+            return
+        with contextlib.suppress(OSError):  # decoding says why
+            if storage.sha256_file(self.path) != self.sha256:
+                raise UnreadableVideo(
+                    self.path,
+                    "is not the file that was combined: its content has changed. Run: python combine_all_datasets.py",
+                )
 
 
 @dataclass(frozen=True)
@@ -195,6 +210,7 @@ class ExtractionPass:
 
     def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
         """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
+        clip.check_unchanged()
         size = self.group.backbones[0].input_size
         wanted, kept = clip.variants, {}
         if augment.CLOSER in wanted and augment.PLAIN not in wanted:  # it may be the same
