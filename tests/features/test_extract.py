@@ -539,6 +539,25 @@ def test_a_stream_that_is_added_is_computed_alone(
     assert _content(done.stores, wanted) == _content(whole.stores, wanted)
 
 
+def test_the_precision_of_a_part_is_chosen_by_all_streams(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made again of one stream has the engine of before: rgb and motion may suit another precision each."""
+    wanted, how = stand_in.wanted(clips[:1], 1), ExtractConfig(data_root=tmp_path)
+    done = extract.ensure(wanted, stand_in.CONFIG, how)
+    create, probed = engines.create, []
+
+    def noting(*args: Any, probe: Any, **kwargs: Any) -> engines.Engine:
+        probed.append(set(probe()))
+        return create(*args, **kwargs)
+
+    monkeypatch.setattr(engines, "create", noting)
+    for store in done.stores.values():
+        store.path("clip0").unlink()
+        extract.ensure(wanted, stand_in.CONFIG, how)
+    assert probed == [{"rgb", "motion"}] * 2
+
+
 def test_a_clip_of_which_a_stream_is_lost_costs_the_others_no_second_decode(
     tmp_path: Path, clips: list[Path], counts: Counts
 ) -> None:

@@ -317,7 +317,7 @@ def _engine(group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig
         group.backbone,
         group.weights,
         group.config.frames,
-        probe=lambda: engine_check.probe_images(todo, group),
+        probe=lambda: engine_check.probe_images(todo, group.probed),
         precision=how.precision,
     )
 

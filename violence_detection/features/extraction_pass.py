@@ -60,9 +60,18 @@ class WantedClip:
 
 @dataclass(frozen=True)
 class BackboneGroup(BackboneRun):
-    """Backbones that run together, with their caches. `stores`: by model input."""
+    """Backbones that run together, with their caches. `stores`: by model input.
+
+    `whole`: the settings with all streams, of a part that has some of them.
+    """
 
     stores: Mapping[str, FeatureStore]
+    whole: FeatureConfig | None = None
+
+    @property
+    def probed(self) -> BackboneGroup:
+        """What the precision is chosen by: all streams, so that a part has the engine that the whole would have."""
+        return replace(self, config=self.whole or self.config)
 
     def of_stream(self, stream: str) -> dict[str, FeatureStore]:
         """The stores of a stream, in the order of the backbones."""
@@ -96,6 +105,7 @@ class BackboneGroup(BackboneRun):
         return replace(
             self,
             config=replace(self.config, streams=streams),
+            whole=self.whole or self.config,
             backbones=tuple(b for b in self.backbones if b.name in backbones),
             stores={name: self.stores[name] for name in names},
         )
