@@ -329,7 +329,7 @@ def _extract_measured(
     from violence_detection.features import estimate
 
     group = run.group
-    what = f"{run.engine.name}, {group.name}, {'+'.join(group.config.streams)}"
+    what = f"{group.name}, {'+'.join(group.config.streams)}"
     rates = estimate.RateRecord(next(iter(group.stores.values())).folder, what)
     rate = rates.known()
     if rate is None:
