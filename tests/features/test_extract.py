@@ -401,11 +401,11 @@ def test_what_an_extraction_takes_is_said_before_and_after(
     paths = [small_videos.write(tmp_path / f"clip{i:02}.avi", i) for i in range(8)]
     wanted = stand_in.wanted(paths, 2)
     extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1, usd_per_hour=1000))
-    assert re.search(r"stand_in: 6 clips will take about 0 s \(\d+\.\d\d USD\)", caplog.text)
-    assert re.search(r"features took 0 s \(\d+\.\d\d USD\)", caplog.text)
+    assert re.search(r"stand_in: 6 clips will take about \d+ s \(\d+\.\d\d USD\)", caplog.text)
+    assert re.search(r"features took \d+ s \(\d+\.\d\d USD\)", caplog.text)
     caplog.clear()
     extract.ensure(stand_in.wanted(paths, 3), stand_in.CONFIG, ExtractConfig(data_root=tmp_path, workers=1))
-    assert "stand_in: 8 clips will take about 0 s" in caplog.text, "an earlier run tells the rate"
+    assert re.search(r"stand_in: 8 clips will take about \d+ s", caplog.text), "an earlier run tells the rate"
     caplog.clear()
     rgb = replace(stand_in.CONFIG, streams=("rgb",))
     extract.ensure(stand_in.wanted(paths, 4), rgb, ExtractConfig(data_root=tmp_path, workers=1))
