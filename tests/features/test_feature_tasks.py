@@ -24,6 +24,7 @@ from violence_detection.errors import UserError
 from violence_detection.features import extract, feature_tasks
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
+from violence_detection.system import storage
 from violence_detection.video import contact_sheet
 
 CLIPS = (("train", "fight"), ("train", "nonfight"), ("train", "fight"), ("val", "nonfight"))
@@ -69,6 +70,27 @@ def test_features_only_extracts_and_says_what_and_where(root: Path) -> None:
     for store in stores.values():
         assert store.variants("clip0") == {"v0", "v1", "v2"}
         assert store.variants("clip3") == {"v0"}, "val clips need the plain variant alone"
+
+
+def test_a_clip_that_has_become_another_file_is_named_and_not_kept_under_the_old_ones_id(root: Path) -> None:
+    path = root / "combined_all" / "train" / "fight" / "clip0.avi"
+    table = root / "combined_all" / manifest.FILE_NAME
+    frame = pd.read_csv(table, dtype=str)
+    sha256 = storage.sha256_file(path)
+    frame.loc[frame.path == "train/fight/clip0.avi", ["clip_id", "sha256"]] = [sha256[:16], sha256]
+    frame.to_csv(table, index=False)
+    _run(root, "--features-only", "--augment", "1")
+    other = small_videos.write(root / "other.avi", 9).read_bytes()
+    before = path.stat()
+    path.write_bytes(other)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    code, summary = _run(root, "--features-only")
+    assert (code, summary["clips_failed"]) == (1, 1)
+    (failure,) = storage.read_csv(root.parent / "models" / "failures.csv")
+    assert failure["path"].endswith("train/fight/clip0.avi")
+    assert "its content has changed. Run: python combine_all_datasets.py" in failure["reason"]
+    folder = Path(summary["features"]["stand_in.rgb"])
+    assert FeatureStore(folder).variants(sha256[:16]) == {"v0"}, "what was made of the old file stays"
 
 
 def test_features_only_of_folds_takes_the_views_and_variants_of_what_they_hold_out(root: Path) -> None:

@@ -99,6 +99,7 @@ def _other_engines(store: FeatureStore, clip_ids: Mapping[str, float], but: Engi
 
 def _images(clip: WantedClip, variant: str, run: BackboneRun) -> dict[str, np.ndarray]:
     """Images of one clip and variant, stream -> (T, S, S, 3) uint8. Raises UnreadableVideo naming the file."""
+    clip.check_unchanged()
     size = run.backbone.input_size
     ((_, by_stream),) = pictures.clip_variants(clip.path, clip.clip_id, (variant,), size, run.config)
     return by_stream

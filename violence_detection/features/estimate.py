@@ -39,7 +39,7 @@ class RateRecord:
     """The rates of earlier runs, beside the features they made: <folder>/rates.json, by hardware and what ran on it."""
 
     def __init__(self, folder: Path, what: str):
-        """`what` ran: engine, backbones and streams, which all are in the rate."""
+        """`what` ran: backbones and streams, which all are in the rate."""
         self.path = folder / "rates.json"
         self._name = f"{hardware()}: {what}"
 

@@ -121,9 +121,11 @@ def _ensure(
 
 def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> list[WantedClip]:
     """The clips of the manifest's rows, each with the same variants wanted."""
-    named = zip(rows.clip_id.tolist(), rows.path.tolist(), rows.by_time.tolist(), strict=True)
+    columns = (rows[name].tolist() for name in ("clip_id", "path", "by_time", "sha256"))
     return [
-        WantedClip(clip_id, combined / path, tuple(variants), by_time) for clip_id, path, by_time in named
+        # a clip that was cut out of a longer video is known by that, and may have been cut anew
+        WantedClip(clip_id, combined / path, tuple(variants), by_time, sha256 * sha256.startswith(clip_id))
+        for clip_id, path, by_time, sha256 in zip(*columns, strict=True)
     ]
 
 
@@ -315,7 +317,7 @@ def _engine(group: BackboneGroup, todo: Sequence[WantedClip], how: ExtractConfig
         group.backbone,
         group.weights,
         group.config.frames,
-        probe=lambda: engine_check.probe_images(todo, group),
+        probe=lambda: engine_check.probe_images(todo, group.probed),
         precision=how.precision,
     )
 
@@ -327,7 +329,7 @@ def _extract_measured(
     from violence_detection.features import estimate
 
     group = run.group
-    what = f"{run.engine.name}, {group.name}, {'+'.join(group.config.streams)}"
+    what = f"{group.name}, {'+'.join(group.config.streams)}"
     rates = estimate.RateRecord(next(iter(group.stores.values())).folder, what)
     rate = rates.known()
     if rate is None:

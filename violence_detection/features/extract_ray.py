@@ -71,10 +71,11 @@ class _Workers:
 class _Task:
     """All that a worker needs to know. `folders`: by model input, where the cache is for who gave the task.
 
-    `cpus`: its part of a machine's processors.
+    `cpus`: its part of a machine's processors. `whole`: see BackboneGroup.
     """
 
     config: FeatureConfig
+    whole: FeatureConfig | None
     how: ExtractConfig
     folders: dict[str, Path]
     workers: int
@@ -97,7 +98,7 @@ def extract(
         cpus_each, gpus_each = _share(machines)
         slots = max(1, int(resources.get("GPU", 0) if gpus_each else resources.get("CPU", 1) // cpus_each))
         cpus = max(1, int(cpus_each))
-        task = _Task(config, how, folders, how.workers or 2 * cpus, cpus)
+        task = _Task(config, group.whole, how, folders, how.workers or 2 * cpus, cpus)
         shards = _shards([replace(c, path=c.path.absolute()) for c in todo], slots)
         log.info("%s: %d shards for %d workers of the Ray cluster", group.name, len(shards), slots)
         out, extracted, started = ExtractionDone(machines=len(machines)), 0, time.monotonic()
@@ -148,6 +149,7 @@ def _extract_shard(task: _Task, clips: Sequence[WantedClip]) -> _Shard:
     """Run by a worker: what the shard still lacks."""
     begun = time.monotonic()
     (group,) = open_groups(task.config, task.how.backbone_weights, functools.partial(_store, task))
+    group = replace(group, whole=task.whole)
     todo = [c for c in clips if not _is_whole(c, group)]
     engine = _engine(task, group, clips)
     group.check_engine(engine, clips)
@@ -225,7 +227,7 @@ def _engine(task: _Task, group: BackboneGroup, clips: Sequence[WantedClip]) -> e
                 backbone,
                 group.weights,
                 frames,
-                lambda: engine_check.probe_images(clips, group),
+                lambda: engine_check.probe_images(clips, group.probed),
                 precision=task.how.precision,
             )
     return _engines[built]

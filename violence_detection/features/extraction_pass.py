@@ -5,6 +5,7 @@ Finished clips are on disk at once, so that a run killed at any moment loses onl
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -23,7 +24,7 @@ from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
 from violence_detection.features.key import BackboneRun
-from violence_detection.system import console, processes
+from violence_detection.system import console, processes, storage
 from violence_detection.video import augment, pictures
 
 if TYPE_CHECKING:
@@ -35,19 +36,42 @@ REPORT_EVERY_S = 30.0
 
 @dataclass(frozen=True)
 class WantedClip:
-    """A clip and the variants of it that are wanted. `by_time`: its frames are found by their time stamps."""
+    """A clip and the variants of it that are wanted. `by_time`: its frames are found by their time stamps. `sha256`:
+    of the file; empty where that is not known.
+    """
 
     clip_id: str
     path: Path
     variants: tuple[str, ...]
     by_time: bool = False
+    sha256: str = ""
+
+    def check_unchanged(self) -> None:
+        """Raise UnreadableVideo where the file has become another: its features are kept under what it was."""
+        if not self.sha256 or not self.path.is_file():
+            return
+        with contextlib.suppress(OSError):  # decoding says why
+            if storage.sha256_file(self.path) != self.sha256:
+                raise UnreadableVideo(
+                    self.path,
+                    "is not the file that was combined: its content has changed. Run: python combine_all_datasets.py",
+                )
 
 
 @dataclass(frozen=True)
 class BackboneGroup(BackboneRun):
-    """Backbones that run together, with their caches. `stores`: by model input."""
+    """Backbones that run together, with their caches. `stores`: by model input.
+
+    `whole`: the settings with all streams, of a part that has some of them.
+    """
 
     stores: Mapping[str, FeatureStore]
+    whole: FeatureConfig | None = None
+
+    @property
+    def probed(self) -> BackboneGroup:
+        """What the precision is chosen by: all streams, so that a part has the engine that the whole would have."""
+        return replace(self, config=self.whole or self.config)
 
     def of_stream(self, stream: str) -> dict[str, FeatureStore]:
         """The stores of a stream, in the order of the backbones."""
@@ -81,6 +105,7 @@ class BackboneGroup(BackboneRun):
         return replace(
             self,
             config=replace(self.config, streams=streams),
+            whole=self.whole or self.config,
             backbones=tuple(b for b in self.backbones if b.name in backbones),
             stores={name: self.stores[name] for name in names},
         )
@@ -195,6 +220,7 @@ class ExtractionPass:
 
     def _features(self, clip: WantedClip) -> dict[str, dict[str, np.ndarray]]:
         """{model input: {variant: (T, C) float32}} of one clip; waits until the engine has done all of it."""
+        clip.check_unchanged()
         size = self.group.backbones[0].input_size
         wanted, kept = clip.variants, {}
         if augment.CLOSER in wanted and augment.PLAIN not in wanted:  # it may be the same

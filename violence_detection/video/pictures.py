@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import cv2
 import numpy as np
 
-from violence_detection.errors import UnreadableVideo
-from violence_detection.video import augment, decode, sampling, video_files
+from violence_detection.errors import NOT_READ, UnreadableVideo
+from violence_detection.video import augment, decode, sampling
 from violence_detection.video.config import ClipConfig
 
 if TYPE_CHECKING:
@@ -330,7 +330,7 @@ def clip_variants(
     try:
         info, frames = decode.read(path, plan, kept, threads=1)  # clips are decoded side by side
     except OSError as e:
-        raise UnreadableVideo(path, video_files.cannot_be_read(path, e)) from e
+        raise UnreadableVideo(path, f"{NOT_READ}{e.strerror or e}") from e
     if looks_closer:
         nears = {number: both[1] for number, both in frames.items()}
         frames = {number: both[0] for number, both in frames.items()}
