@@ -173,7 +173,7 @@ def test_the_page_shows_accuracy_interval_n_split_command_date_model_and_seeds(w
     assert page.by_id["interval"] == f"{low:.1f}–{high:.1f}\u00a0%"
     text = " ".join(page.text.split())
     assert "39 of 40 clips were judged" in page.by_id["limits"]
-    for shown in ("39 clips from 10 sources", "none of 38; the others not checked", context().command,
+    for shown in ("39 of 40 clips judged, from 10 sources", "none of 38; the others not checked", context().command,
                   "2026-01-02 03:04 UTC",
                   "models_ensemble 0123abcd", "only 3 of at least 8 frames decode"):  # fmt: skip
         assert shown in text, shown

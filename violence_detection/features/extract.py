@@ -123,8 +123,14 @@ def clips_of(rows: pd.DataFrame, combined: Path, variants: Sequence[str]) -> lis
     """The clips of the manifest's rows, each with the same variants wanted."""
     columns = (rows[name].tolist() for name in ("clip_id", "path", "by_time", "sha256"))
     return [
-        # a clip that was cut out of a longer video is known by that, and may have been cut anew
-        WantedClip(clip_id, combined / path, tuple(variants), by_time, sha256 * sha256.startswith(clip_id))
+        WantedClip(
+            clip_id,
+            combined / path,
+            tuple(variants),
+            by_time,
+            # a clip that was cut out of a longer video is known by that, and may have been cut anew
+            sha256 if sha256.startswith(clip_id) else "",
+        )
         for clip_id, path, by_time, sha256 in zip(*columns, strict=True)
     ]
 
