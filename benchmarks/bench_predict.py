@@ -40,7 +40,7 @@ from violence_detection import cli
 from violence_detection.backbones import engines
 from violence_detection.errors import UserError
 from violence_detection.prediction.detector import Detector, load
-from violence_detection.video import decode, sampling, window_pictures, writer
+from violence_detection.video import augment, decode, sampling, window_pictures, writer
 from violence_detection.video.video_files import VideoSearch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -169,14 +169,21 @@ class PlainWay:
             _, frame = capture.read()
             frames[number] = self._keep(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
         seen = plan.seen(frames)
-        inputs: dict[str, np.ndarray] = {}
+        model, views = self._detector.model, self._detector.views
+        made: dict[str, list[np.ndarray]] = {}
         for number, (run, network) in enumerate(zip(self._detector.runs, self._networks, strict=True)):
-            (view,) = self._detector.views
-            for stream, images in seen.pictures(number, view).items():
-                features = network.predict(images, batch_size=len(images), verbose=0)
-                for name, values in run.by_input(stream, features).items():
-                    inputs[name] = np.asarray(values, np.float32)[None]
-        return float(self._detector.model.average(self._detector.model.predict(inputs))[0])
+            for view in views:
+                if view == augment.CLOSER and seen.closer(number) is None:  # it would see the same again
+                    for stream in run.config.streams:
+                        for name in run.inputs(stream):
+                            made[name].append(made[name][0])
+                    continue
+                for stream, images in seen.pictures(number, view).items():
+                    features = network.predict(images, batch_size=len(images), verbose=0)
+                    for name, values in run.by_input(stream, features).items():
+                        made.setdefault(name, []).append(np.asarray(values, np.float32))
+        inputs = {name: np.stack(of_views)[None] for name, of_views in made.items()}
+        return float(model.average(model.average_views(inputs))[0])
 
 
 if __name__ == "__main__":
