@@ -66,3 +66,11 @@ def test_similarities_near_one_are_told_apart(cosine: float | None, written: str
 )
 def test_what_is_below_one_is_not_written_as_one(value: float, digits: int, written: str) -> None:
     assert page_filters.number(value, digits) == written
+
+
+@pytest.mark.parametrize(
+    ("share", "written"), [(0.9996, "99.96"), (0.99999, "99.999"), (0.9994, "99.9"), (1.0, "100.0")]
+)
+def test_what_is_not_all_is_not_written_as_a_hundred_percent(share: float, written: str) -> None:
+    assert page_filters.percent(share) == f"{written}\u00a0%"
+    assert page_filters.interval([0.5, share]) == f"50.0–{written}\u00a0%"

@@ -12,6 +12,7 @@ import published_weights
 import pytest
 
 import violence_detection as vd
+from benchmarks import bench_predict
 from violence_detection.prediction.detector import Detector
 from violence_detection.video.sources import FileSource
 
@@ -66,3 +67,14 @@ def test_people_who_fall_and_jump_are_no_fight(detector: Detector, real_clips: P
         verdict = detector.judge(video)
         assert not verdict.events
         assert verdict.p_violent < 0.4
+
+
+def test_the_plain_way_that_speed_is_measured_against_says_the_same(real_clips: Path) -> None:
+    """Where only one of the two looked closer, speeds would be of different work."""
+    published_weights.of("i3d_pictures")
+    detector = vd.load("fast", precision="float32")
+    plain = bench_predict.PlainWay(detector)
+    clips = [clip for clip in SAID if clip.startswith("surveillance_fight")]
+    assert {clip: plain.judge(real_clips / "raw" / clip) for clip in clips} == {
+        clip: pytest.approx(detector.judge(real_clips / "raw" / clip).p_violent, abs=0.01) for clip in clips
+    }
