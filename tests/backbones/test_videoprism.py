@@ -45,7 +45,7 @@ def test_features_of_clips_are_extracted_with_a_preset(preset: Path, tmp_path: P
     clips = [small_videos.write(tmp_path / f"{seed}.avi", seed) for seed in (1, 2)]
     wanted = [extract.WantedClip(path.stem, path, ("v0", "v1")) for path in clips]
     config = FeatureConfig(backbone=("videoprism_b",))
-    how = ExtractConfig(data_root=tmp_path, backbone_weights=preset / "model.weights.h5")
+    how = ExtractConfig(data_root=tmp_path, backbone_weights=preset / "model.weights.h5", precision="float32")
     done = extract.ensure(wanted, config, how)
     assert not done.failures
     assert list(done.stores) == ["videoprism_b.rgb"]

@@ -88,7 +88,7 @@ def assert_told(root: Path, said: dict[str, Any], lost: str, asked: int, logged:
     assert f"left out: {asked}; {root / 'report' / 'failures.csv'} names each" in logged
     page = " ".join((root / "report" / "index.html").read_text().split())
     assert f"{lost}: not judged, 0 of {asked}" in page
-    rests_on = re.search(r"\d+ clips from \d+ sources? of ([^<]*)</p>", page)
+    rests_on = re.search(r"\d+ clips judged,</span> from \d+ sources? of ([^<]*)</p>", page)
     assert rests_on, "the figure's tile"
     assert lost not in rests_on[1].split(", ")
     card = ModelCard.load(root / "report" / "model_card.md")
