@@ -122,23 +122,35 @@ def test_killed_and_run_again_it_ends_as_if_undisturbed(undisturbed: Path, tmp_p
             np.testing.assert_array_equal(a, b)
 
 
-def test_what_is_told_of_the_best_epoch_is_of_the_weights_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Killed before the state of a better epoch was on disk; gone through again, it is worse, as it may be on GPUs."""
-    data, record, strategy = synthetic.data(), _record(epochs=3), tf.distribute.get_strategy()
-    write, on_selection = checkpoint.write, training_log.on_selection
+def _killed_before_the_state_of_epoch_2(
+    monkeypatch: pytest.MonkeyPatch, train: Callable[[], object]
+) -> checkpoint.TrainingState:
+    """Trains until then; returns the state that did not come to the disk."""
+    write, lost = checkpoint.write, []
 
     def killed(folder: Path, state: checkpoint.TrainingState, model: keras.Model) -> None:
         if state.epoch == 2:
-            assert state.best_epoch == 1
+            lost.append(state)
             raise KeyboardInterrupt
         write(folder, state, model)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write", killed)
         with pytest.raises(KeyboardInterrupt):
-            trainer.train(record, data, tmp_path, strategy)
+            train()
+    return lost[0]
+
+
+def test_what_is_told_of_the_best_epoch_is_of_the_weights_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the state of a better epoch was on disk; gone through again, it is worse, as it may be on GPUs."""
+    data, record, strategy = synthetic.data(), _record(epochs=3), tf.distribute.get_strategy()
+    on_selection = training_log.on_selection
+    killed = _killed_before_the_state_of_epoch_2(
+        monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy)
+    )
+    assert killed.best_epoch == 1
     with monkeypatch.context() as patch:
         patch.setattr(
             training_log, "on_selection", lambda y, p: {**on_selection(y, p), "selection_loss": 9.0}
@@ -222,17 +234,7 @@ def test_an_epoch_that_was_gone_through_twice_is_one_point_of_each_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
-    write = checkpoint.write
-
-    def killed(folder: Path, state: checkpoint.TrainingState, model: keras.Model) -> None:
-        if state.epoch == 2:
-            raise KeyboardInterrupt
-        write(folder, state, model)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            trainer.train(record, data, tmp_path, strategy)
+    _killed_before_the_state_of_epoch_2(monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy))
     trainer.train(record, data, tmp_path, strategy)
     for part in ("train", "selection"):
         for points in _curves(tmp_path, part).values():
