@@ -10,7 +10,8 @@ highest coverage, and the mean over accuracies and correlations of each number o
 `--hard` takes sources that are hard on intervals: more alike (correlation 0.5), wholly right or wrong
 (1), a tenth of them up to 45 points below the accuracy and the others alike, and a tenth so with sizes that differ more
 (concentration 0.5). `--figure` takes another figure; scores are then a source's shift, the class's and noise, and the
-truth comes from 400,000 clips, each of a source of its own.
+truth comes from 400,000 clips, each of a source of its own. `--one-class` takes sources that are all fights or all
+peaceful, by turns.
 """
 
 from __future__ import annotations
@@ -46,9 +47,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", choices=("accuracy", *SCORED), default="accuracy")
     parser.add_argument("--hard", action="store_true", help="accuracy alone")
+    parser.add_argument("--one-class", action="store_true", help="any figure but the accuracy")
     args = parser.parse_args()
     if args.hard and args.figure != "accuracy":
         parser.error("--hard is for the accuracy")
+    if args.one_class and args.figure == "accuracy":
+        parser.error("--one-class is for a figure on scores (--figure)")
     columns: tuple[float | str, ...] = HARD if args.hard else CORRELATIONS
     print(f"coverage in % (median width, points); columns: {columns}")
     print(f"{'clips':>6} {'sources':>7} {'accuracy':>8} |")
@@ -60,7 +64,9 @@ def main() -> None:
         for correlation in columns:
             drawn_by = 10_000 + HARD.index(correlation) if args.hard else int(1000 * float(correlation))
             rng = np.random.default_rng([args.seed, n, sources, int(1000 * accuracy), drawn_by])
-            low, high, truth = drawn(args.figure, rng, args.draws, n, sources, accuracy, correlation)
+            low, high, truth = drawn(
+                args.figure, rng, args.draws, n, sources, accuracy, correlation, args.one_class
+            )
             found[n, sources, accuracy, correlation] = covered = float(
                 ((low <= truth) & (truth <= high)).mean()
             )
@@ -112,6 +118,7 @@ def drawn(
     sources: int,
     accuracy: float,
     correlation: float | str,
+    one_class: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Ends of the interval in every draw, (draws,) each, and the true value."""
     if figure == "accuracy":
@@ -126,7 +133,7 @@ def drawn(
     found: list[tuple[float, float]] = []
     while len(found) < draws:
         groups = np.repeat(np.arange(sources), sizes(rng, n, sources))
-        drawn_figure = compute(*scores(rng, groups, accuracy, correlation))
+        drawn_figure = compute(*scores(rng, groups, accuracy, correlation, one_class))
         if drawn_figure is not None:
             found.append(intervals.interval(drawn_figure, groups))
     return np.array([low for low, _ in found]), np.array([high for _, high in found]), many.value
@@ -164,17 +171,17 @@ def _accuracies(
 
 
 def scores(
-    rng: np.random.Generator, groups: np.ndarray, accuracy: float, correlation: float
+    rng: np.random.Generator, groups: np.ndarray, accuracy: float, correlation: float, one_class: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n,) bool and P(fight) (n,), such that a threshold of 0.5 is right about `accuracy` of the time.
 
-    Sources are mixed (both classes), as most are; a source shifts the scores of both of its classes apart or together.
+    Sources are mixed (both classes), and a source shifts the scores of its classes each by itself; or else `one_class`.
     """
     from scipy.special import expit
     from scipy.stats import norm
 
-    is_fight = rng.random(len(groups)) < 0.5
     count = int(groups.max()) + 1
+    is_fight = groups % 2 == 0 if one_class else rng.random(len(groups)) < 0.5
     noise = rng.normal(0, np.sqrt(1 - correlation), len(groups))
     shift = rng.normal(0, np.sqrt(correlation), (count, 2))[groups, is_fight.astype(int)]
     distance = norm.ppf(accuracy)

@@ -104,6 +104,38 @@ def test_so_do_the_intervals_of_other_figures(figure: str) -> None:
     assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.985
 
 
+def test_the_error_of_an_auc_on_clips_of_their_own_is_delongs() -> None:
+    """By the placements' variances within the classes; the p-value is Student's with Welch's degrees of freedom."""
+    is_fight, p = _clips()
+    auc, chance = influence.roc_auc(is_fight, p), influence.roc_auc(is_fight, np.zeros(N))
+    assert auc is not None
+    assert chance is not None
+    pairs = (p[is_fight][:, None] > p[~is_fight]) + 0.5 * (p[is_fight][:, None] == p[~is_fight])
+    m, n = pairs.shape
+    error = np.sqrt(pairs.mean(axis=1).var(ddof=1) / m + pairs.mean(axis=0).var(ddof=1) / n)
+    freedom = (1 / m + 1 / n) ** 2 / (1 / m**2 / (m - 1) + 1 / n**2 / (n - 1))
+    value, ci95, _ = intervals.difference(auc, chance, np.arange(N))
+    assert ci95 is not None
+    assert ci95[1] - value == pytest.approx(error * stats.t.ppf(0.975, freedom + 1))
+
+
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc"])
+def test_sources_of_one_class_each_are_half_as_many(figure: str) -> None:
+    rng = np.random.default_rng(4)
+    low, high, truth = bench_intervals.drawn(figure, rng, 600, 400, 6, 0.85, 0.2, one_class=True)
+    assert 0.93 <= ((low <= truth) & (truth <= high)).mean() <= 0.985
+
+
+def test_a_class_of_a_single_source_does_not_make_an_auc_sure() -> None:
+    is_fight, p = _clips()
+    groups = np.where(is_fight, np.arange(N) // 4, N)
+    figure = influence.roc_auc(is_fight, p)
+    assert figure is not None
+    low, high = intervals.interval(figure, groups)
+    spread_low, spread_high = intervals.interval(figure, np.arange(N))
+    assert 0 < low < spread_low < spread_high < high < 1
+
+
 def test_few_sources_and_few_of_them_with_errors_make_it_wide() -> None:
     correct = np.ones(200, bool)
     correct[:20] = False

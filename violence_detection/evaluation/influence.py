@@ -22,7 +22,8 @@ class Figure:
 
     `influence` (n,): what each clip adds, 0 in sum. `weight` (n,): how much of the figure rests on each clip, at
     least 0. `loss` (n,): how far each clip keeps the figure from 1, at least 0 (1 for a wrong clip of an accuracy).
-    `clips`: what it is taken to rest on where there is no loss to tell.
+    `clips`: what it is taken to rest on where there is no loss to tell. `classes` (n,) bool: of a mean over two
+    classes, which clips are of the one; the influences of each are 0 in sum then.
     """
 
     value: float
@@ -30,6 +31,7 @@ class Figure:
     weight: np.ndarray
     loss: np.ndarray
     clips: float
+    classes: np.ndarray | None = None
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Figure | None:
@@ -73,6 +75,7 @@ def balanced_accuracy(is_fight: np.ndarray, called: np.ndarray) -> Figure | None
         _weight_of_classes(is_fight),
         (is_fight != called).astype(float),
         2 * _harmonic_mean(is_fight),
+        is_fight,
     )
 
 
@@ -89,7 +92,8 @@ def roc_auc(is_fight: np.ndarray, p_fight: np.ndarray) -> Figure | None:
     placement[is_fight] = _share_below(p_fight[is_fight], p_fight[~is_fight])
     placement[~is_fight] = 1 - _share_below(p_fight[~is_fight], p_fight[is_fight])
     value = float(placement[is_fight].mean())
-    return Figure(value, (placement - value) * weight, weight, 1 - placement, _harmonic_mean(is_fight))
+    clips = _harmonic_mean(is_fight)
+    return Figure(value, (placement - value) * weight, weight, 1 - placement, clips, is_fight)
 
 
 def average_precision(is_fight: np.ndarray, p_fight: np.ndarray) -> Figure | None:

@@ -8,8 +8,7 @@ the AUC: Kottas, Kuss & Zapf 2014, BMC Med. Res. Methodol. 14). The quantile is 
 degrees of freedom for uneven sources (Bell & McCaffrey), and no more of them than sources that the errors come from.
 What was added to these was chosen by simulation. For a plain share (accuracy, precision, recall) that quantile is
 averaged with that of a beta-binomial posterior, which knows more where sources are few. How often the whole covers is
-measured, on sources that have both classes: benchmarks/bench_intervals.py. Of the AUC it is less, some 90 %, where each
-source is of one class and sources differ much.
+measured: benchmarks/bench_intervals.py.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
     """95 % interval (low, high) in [0, 1] of a figure on clips of `groups` (n,), as `numbered` gives them."""
     from scipy import stats
 
-    sources = _Sources(figure.weight, groups)
+    sources = _Sources(figure.weight, groups, figure.classes)
     effective_n, freedom = _effective_n(figure, sources)
     if sources.all_single:
         return _wilson(figure.value, effective_n, float(stats.norm.ppf(_TAIL)))
@@ -135,11 +134,12 @@ def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[
         np.mean([f.weight for f in figures], axis=0),
         np.mean([f.loss for f in figures], axis=0),
         float(np.mean([f.clips for f in figures])),
+        figures[0].classes,
     )
     spread = float(mean.value * (1 - mean.value))
     if len(figures) == 1 or spread <= 0:
         return interval(mean, groups)
-    effective_n, freedom = _effective_n(mean, _Sources(mean.weight, groups))
+    effective_n, freedom = _effective_n(mean, _Sources(mean.weight, groups, mean.classes))
     by_source = spread / effective_n
     by_seed = float(np.var([f.value for f in figures], ddof=1)) / len(figures)
     total = by_source + by_seed
@@ -170,7 +170,7 @@ def difference(
     from scipy import stats
 
     value = first.value - second.value
-    sources = _Sources(first.weight, groups)
+    sources = _Sources(first.weight, groups, first.classes)
     variance = sources.variance(first.influence - second.influence) if sources.count > 1 else 0.0
     variance += (imagined / first.clips) ** 2 if sources.count > 1 else 0.0
     if variance < _NEGLIGIBLE:
@@ -196,18 +196,29 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 class _Sources:
-    """The sources that a figure rests on: how much of it (`share`, 1 in sum), and how sums over them vary."""
+    """The sources that a figure rests on: how much of it (`share`, 1 in sum), and how sums over them vary.
 
-    def __init__(self, weight: np.ndarray, groups: np.ndarray):
+    `classes`: see Figure. Residuals are those about the mean of their class then, and a source's are enlarged for its
+    share of that class: where each source is of one class, a class's sources are half as many. A class of a single
+    source tells nothing of how its sources vary, and is not told apart.
+    """
+
+    def __init__(self, weight: np.ndarray, groups: np.ndarray, classes: np.ndarray | None = None):
         total = np.bincount(groups, weights=weight)
-        squares = np.bincount(groups, weights=weight**2)
         used = total > 0
         self._groups, self._used = groups, used
         self.count = int(used.sum())
         self.share = total[used] / total.sum()
-        self._within = squares[used] / total.sum() ** 2
         counts = np.bincount(groups, weights=weight > 0)[used]
         self.all_single = bool((counts <= 1).all())
+        self._classes = [np.ones(len(weight), bool)]
+        if classes is not None and all(len(set(groups[k & (weight > 0)])) > 1 for k in (classes, ~classes)):
+            self._classes = [classes, ~classes]
+        self._shares, self._within = [], []  # of each class, a row a source; the shares of all are 1 in sum
+        for members in self._classes:
+            self._shares.append(self.sums(weight * members) / total.sum())
+            self._within.append(self.sums(weight**2 * members) / total.sum() ** 2)
+        self._enlarged = [1 / np.sqrt(np.maximum(1 - h / h.sum(), _NEGLIGIBLE)) for h in self._shares]
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Of values (n,), those of each source."""
@@ -215,27 +226,35 @@ class _Sources:
 
     def variance(self, influence: np.ndarray) -> float:
         """Of the figure, by CR2; needs two sources."""
-        return float((self.sums(influence) ** 2 / (1 - self.share)).sum())
+        classes = zip(self._classes, self._enlarged, strict=True)
+        return float((sum(c * self.sums(influence * members) for members, c in classes) ** 2).sum())
 
     def effect_of(self, correlation: float) -> float:
         """The design effect of an intraclass correlation (Kish 1965, Survey Sampling)."""
-        return 1 + correlation * (float((self.share**2).sum() / self._within.sum()) - 1)
+        within = float(np.sum(self._within))
+        return 1 + correlation * (float((self.share**2).sum()) / within - 1)
 
     def freedom(self) -> float:
         """Satterthwaite's degrees of freedom of `variance` (Bell & McCaffrey 2002), up to one more for several sources.
 
-        With C = diag(1 / (1 - h)), h the shares, and V the sources' variances under a working correlation, it is
-        trace(M)^2 / trace(M^2), M = C (I - h 1')V(I - 1 h'), written out for V diagonal.
+        They are trace(M)^2 / trace(M^2), M the covariance of the enlarged residuals where the sums over sources have
+        variances v (a working correlation's): over the classes, C (I - h 1') diag(v) (I - 1 h') C in sum, h the shares
+        of the class's sources and C how they are enlarged. That is D + U K U', D diagonal, U of two columns a class.
         """
-        h, c = self.share, 1 / (1 - self.share)
-        v = self._within + _WORKING_CORRELATION * (h**2 - self._within)
-        total = float(v.sum())
-        rest = total * h**2 - 2 * h * v  # the diagonal of the part of rank two
-        trace = float((c * (v + rest)).sum())
-        hh, hv, vv = (float((c * a * b).sum()) for a, b in ((h, h), (h, v), (v, v)))
-        off = 2 * hh * vv + 2 * hv**2 - 4 * total * hh * hv + (total * hh) ** 2
-        square = off + float((c**2 * (v**2 + 2 * v * rest)).sum())
-        return max(trace**2 / square, 1.0) + min((self.count - 2) / (_SEVERAL_SOURCES - 2), 1.0)
+        diagonal, columns = np.zeros(self.count), []
+        inner = np.zeros((2 * len(self._classes), 2 * len(self._classes)))
+        for k, (share, within, c) in enumerate(zip(self._shares, self._within, self._enlarged, strict=True)):
+            v = within + _WORKING_CORRELATION * (share**2 - within)
+            diagonal += c**2 * v
+            columns += [c * share / share.sum(), c * v]
+            inner[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = [[v.sum(), -1], [-1, 0]]
+        u = np.stack(columns, axis=1)
+        low_rank = inner @ u.T @ u
+        trace = diagonal.sum() + np.trace(low_rank)
+        square = (
+            (diagonal**2).sum() + 2 * np.trace(inner @ (u.T * diagonal) @ u) + np.trace(low_rank @ low_rank)
+        )
+        return max(float(trace**2 / square), 1.0) + min((self.count - 2) / (_SEVERAL_SOURCES - 2), 1.0)
 
 
 def _effective_n(figure: Figure, sources: _Sources) -> tuple[float, float]:
