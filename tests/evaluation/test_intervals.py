@@ -119,7 +119,7 @@ def test_the_error_of_an_auc_on_clips_of_their_own_is_delongs() -> None:
     assert ci95[1] - value == pytest.approx(error * stats.t.ppf(0.975, freedom + 1))
 
 
-@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc"])
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc", "recall_at_5_percent"])
 def test_sources_of_one_class_each_are_half_as_many(figure: str) -> None:
     rng = np.random.default_rng(4)
     low, high, truth = bench_intervals.drawn(figure, rng, 600, 400, 6, 0.85, 0.2, one_class=True)

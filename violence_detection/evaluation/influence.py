@@ -22,8 +22,8 @@ class Figure:
 
     `influence` (n,): what each clip adds, 0 in sum. `weight` (n,): how much of the figure rests on each clip, at
     least 0. `loss` (n,): how far each clip keeps the figure from 1, at least 0 (1 for a wrong clip of an accuracy).
-    `clips`: what it is taken to rest on where there is no loss to tell. `classes` (n,) bool: of a mean over two
-    classes, which clips are of the one; the influences of each are 0 in sum then.
+    `clips`: what it is taken to rest on where there is no loss to tell. `classes` (n,) bool: which clips are of
+    the one class, where the influences of each class are 0 in sum.
     """
 
     value: float
@@ -151,7 +151,7 @@ def recall_at(
     )  # every other clip above the limit is one of the admitted, but for ties
     influence[~is_fight] -= influence[~is_fight].mean()
     weight, loss = _weight_of_classes(is_fight), (is_fight & ~found).astype(float)
-    return Figure(value, influence, weight, loss, m), threshold
+    return Figure(value, influence, weight, loss, m, is_fight), threshold
 
 
 def _weight_of_classes(is_fight: np.ndarray) -> np.ndarray:
