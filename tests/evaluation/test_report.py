@@ -32,7 +32,7 @@ from violence_detection.evaluation import (
     metrics,
 )
 from violence_detection.evaluation.config import EvaluationConfig
-from violence_detection.evaluation.report import film_strip, report
+from violence_detection.evaluation.report import film_strip, from_evaluation, report, report_plots
 from violence_detection.evaluation.training_overlap import Comparison, Overlap
 from violence_detection.features.config import FeatureConfig
 from violence_detection.models import trained_model
@@ -62,6 +62,36 @@ def predictions_frame() -> pd.DataFrame:
     frame.loc[0, "p_violent"] = 0.001  # the worst mistake of all
     frame.loc[5, ["p_violent", "p_gru", "p_bilstm"]] = np.nan
     return frame
+
+
+def test_plots_and_log_write_no_figure_below_one_as_one() -> None:
+    n = 4000
+    fight = np.arange(n) % 2 == 0
+    p = np.where(fight, 0.9, 0.1)
+    p[0] = 0.01
+    frame = pd.DataFrame(
+        {
+            "clip_id": [f"{i:016x}" for i in range(n)],
+            "path": [f"{i}.avi" for i in range(n)],
+            "dataset": "rwf_2000",
+            "source_group": [f"s{i // 40}" for i in range(n)],
+            "label": np.where(fight, "fight", "nonfight"),
+            "p_gru": p,
+            "p_violent": p,
+        }
+    )
+    result = metrics.figures(frame, 0.5)
+    plots = {plot.name: plot for plot in report_plots.make_plots(result, frame)}
+    shown = {}
+    for name in ("accuracy_by_dataset", "confusion_matrix", "roc"):
+        (axes,) = report_plots.drawn(plots[name], report_plots.LIGHT).axes
+        texts = [*axes.texts, *(legend.get_texts() if (legend := axes.get_legend()) else ())]
+        shown[name] = [plots[name].description, *(text.get_text() for text in texts)]
+    assert shown["accuracy_by_dataset"] == ["rwf_2000: 99.98 % of 4000", "99.98", "99.98"]
+    assert shown["roc"] == ["Area under the curve 0.9995.", "gru 0.9995", "model 0.9995"]
+    assert "1999\n99.95 %" in shown["confusion_matrix"]
+    assert from_evaluation._row(result).split()[0] == "99.98%"
+    assert from_evaluation._row(result).split()[-1] == "0.9995"
 
 
 NOTHING_FOUND = Overlap(39, 120, 0, Comparison(0, 39), Comparison(0, 39), Comparison(0, 38, "one is black"))

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from violence_detection.backbones import registry
 from violence_detection.errors import UserError
 from violence_detection.features import cache, estimate, key
 from violence_detection.features.cache import FeatureStore, VerifiedIndex
@@ -276,7 +277,8 @@ def test_a_damaged_note_of_an_engine_or_of_rates_says_nothing_and_stops_nobody(s
     store.note_engine("two", relative_error=0.002)
     (store.folder / "engine-two.json").write_text('{"relative_')
     assert store.engines() == {"one": {"relative_error": 0.001}, "two": {"relative_error": None}}
-    rates = estimate.RateRecord(store.folder, "openvino-float32, stand_in, rgb")
+    run = key.BackboneRun(FeatureConfig(), (registry.get("efficientnet_lite0"),), Path("weights"))
+    rates = estimate.RateRecord(store.folder, run)
     for damaged in ("", "[]", '{"'):
         rates.path.write_text(damaged)
         assert rates.known() is None

@@ -28,6 +28,7 @@ from violence_detection.errors import UserError
 from violence_detection.features import extract, extraction_pass
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
+from violence_detection.system import storage
 from violence_detection.system.disks import gigabytes
 from violence_detection.video import decode
 
@@ -197,6 +198,24 @@ def test_a_clip_that_its_disk_does_not_give_is_a_named_failure(
     wanted = stand_in.wanted(clips, 2)
     done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert done.failures == [{"path": str(clips[1]), "reason": "cannot be read: Input/output error"}]
+    assert done.clips_extracted == 3
+
+
+def test_a_clip_on_a_stale_volume_is_a_named_failure(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which does not even say whether the file is there."""
+    wanted = [replace(clip, sha256=storage.sha256_file(clip.path)) for clip in stand_in.wanted(clips, 2)]
+    stat = os.stat
+
+    def stale(path: Any, **kwargs: Any) -> os.stat_result:
+        if path == clips[1]:
+            raise OSError(116, "Stale file handle", str(path))
+        return stat(path, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stale)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    assert done.failures == [{"path": str(clips[1]), "reason": "cannot be read: Stale file handle"}]
     assert done.clips_extracted == 3
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import warm_start
 
-from violence_detection.features import extract_ray
+from violence_detection.features import estimate, extract_ray, key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
@@ -54,6 +54,11 @@ def test_check_counts_what_is_missing_and_ends_with_2_when_it_does_not_fit(
     found = pod_check.data(where, features, 60, "CPU")
     assert found["variants_missing"] == 2 * 4 + 2
     assert found["feature_gb_missing"] == round(10 * 20 * 1280 * 2 / 1e9, 2)
+    (run,) = key.backbone_runs(features, None)
+    cache = key.folder_of(tmp_path, key.record(features, "efficientnet_lite0", "rgb", run.weights))
+    estimate.RateRecord(cache, run).note(0.001)
+    found = pod_check.data(where, features, 0, "CPU")
+    assert found["hours_roughly"] == round(10 / 0.001 / 3600, 2), "as an earlier extraction took"
     both = FeatureConfig(backbone=("efficientnet_lite0", "i3d", "i3d_local"), streams=("rgb", "motion"))
     monkeypatch.setattr("violence_detection.backbones.weights.index_file", lambda *_: Path(__file__))
     found = pod_check.data(where, both, 60, "CPU")

@@ -11,6 +11,7 @@ from typing import Any
 
 from violence_detection.errors import UserError
 from violence_detection.features.extraction_pass import WantedClip
+from violence_detection.features.key import BackboneRun
 from violence_detection.system import machine, storage
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,10 @@ def measured(work: Callable[[], None], clips: Sequence[WantedClip]) -> float:
 class RateRecord:
     """The rates of earlier runs, beside the features they made: <folder>/rates.json, by hardware and what ran on it."""
 
-    def __init__(self, folder: Path, what: str):
-        """`what` ran: backbones and streams, which all are in the rate."""
+    def __init__(self, folder: Path, run: BackboneRun):
+        """`run`: its backbones and streams, which all are in the rate."""
         self.path = folder / "rates.json"
-        self._name = f"{hardware()}: {what}"
+        self._name = f"{hardware()}: {run.name}, {'+'.join(run.config.streams)}"
 
     def known(self) -> float | None:
         """Variants per second of the last run of the same on hardware like this; None if there was none."""

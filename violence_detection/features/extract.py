@@ -335,8 +335,7 @@ def _extract_measured(
     from violence_detection.features import estimate
 
     group = run.group
-    what = f"{group.name}, {'+'.join(group.config.streams)}"
-    rates = estimate.RateRecord(next(iter(group.stores.values())).folder, what)
+    rates = estimate.RateRecord(next(iter(group.stores.values())).folder, group)
     rate = rates.known()
     if rate is None:
         first, todo = todo[: 2 * workers], todo[2 * workers :]

@@ -48,10 +48,8 @@ class WantedClip:
 
     def check_unchanged(self) -> None:
         """Raise UnreadableVideo where the file has become another: its features are kept under what it was."""
-        if not self.sha256 or not self.path.is_file():
-            return
         with contextlib.suppress(OSError):  # decoding says why
-            if storage.sha256_file(self.path) != self.sha256:
+            if self.sha256 and self.path.is_file() and storage.sha256_file(self.path) != self.sha256:
                 raise UnreadableVideo(
                     self.path,
                     "is not the file that was combined: its content has changed. Run: python combine_all_datasets.py",

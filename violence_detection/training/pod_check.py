@@ -219,8 +219,7 @@ def missing_features(
                 lacking.append(_lacking(FeatureStore(folders[-1]), wanted))
                 steps = backbone.steps(run.config.frames)
                 size += extract.needed_bytes(lacking[-1], steps, backbone.feature_dim)
-        what = f"{run.name}, {'+'.join(run.config.streams)}"
-        rate = estimate.RateRecord(folders[0], what).known() or 0.0
+        rate = estimate.RateRecord(folders[0], run).known() or 0.0
         found.append(
             Missing(max(map(estimate.count_variants, lacking)), size, 3600 * rate, run.backbone.gmacs)
         )

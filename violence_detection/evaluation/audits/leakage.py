@@ -20,6 +20,7 @@ from violence_detection.combine import duplicates
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, training_overlap
 from violence_detection.evaluation.audits import footage
+from violence_detection.evaluation.report.page_filters import hundredths
 from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
@@ -285,7 +286,7 @@ def _limit(record: Mapping[str, Any]) -> dict[str, str]:
     if n:
         without = record["without_suspicious"]
         share = (
-            "" if without is None else f"; without them {100 * without['accuracy']:.1f} % of {without['n']}"
+            "" if without is None else f"; without them {hundredths(without['accuracy'])} % of {without['n']}"
         )
         sources = len(by_feature.get("sources", ()))
         named = (

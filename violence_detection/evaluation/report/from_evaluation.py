@@ -19,6 +19,7 @@ from violence_detection.evaluation import (
 )
 from violence_detection.evaluation.audits import label_audit, leakage
 from violence_detection.evaluation.measure import Evaluation
+from violence_detection.evaluation.report.page_filters import hundredths, number
 from violence_detection.models import run_records
 from violence_detection.system import storage
 from violence_detection.training import run_folder
@@ -188,16 +189,19 @@ def log_table(scored: Evaluation, page: Path) -> None:
         )
     log.info("%-28s %8s  %-15s %5s  %s", "", "accuracy", "95 % interval", "n", "AUC")
     for name, r in rows:
-        if not r["n"]:
-            log.info("%-28s not judged, 0 of %d", name, r["asked"])
-            continue
-        low, high = r["ci95"]
-        short = "" if r["n"] == r["asked"] else f"  {r['n']} of {r['asked']} judged"
-        auc = "-" if r["roc_auc"] is None else f"{r['roc_auc']:.3f}"
-        interval = f"{100 * low:.1f} - {100 * high:.1f}"
-        log.info("%-28s %7.1f%%  %-15s %5d  %s%s", name, 100 * r["accuracy"], interval, r["n"], auc, short)
+        log.info("%-28s %s", name, _row(r))
     for line in comparisons.lines(result["comparisons"], result["earlier_reports"]):
         log.info("%s", line)
     said = result["calibration"]
     log.info("probabilities: %s; calibration error here %.3f", said["said"], said["ece_after"])
     log.info("report: %s", page)
+
+
+def _row(r: Mapping[str, Any]) -> str:
+    """The figures of a row of the table."""
+    if not r["n"]:
+        return f"not judged, 0 of {r['asked']}"
+    interval = " - ".join(map(hundredths, r["ci95"]))
+    auc = "-" if r["roc_auc"] is None else number(r["roc_auc"])
+    short = "" if r["n"] == r["asked"] else f"  {r['n']} of {r['asked']} judged"
+    return f"{hundredths(r['accuracy']):>7}%  {interval:15} {r['n']:5}  {auc}{short}"

@@ -16,11 +16,11 @@ _NEAR_ONE, _MOST_DIGITS = 0.95, 6
 
 def percent(share: float | None) -> str:
     """0.8 as 80.0 %."""
-    return UNDEFINED if share is None else f"{_hundredths(share)}\u00a0%"
+    return UNDEFINED if share is None else f"{hundredths(share)}\u00a0%"
 
 
-def _hundredths(share: float) -> str:
-    """With one decimal, and more where what is below 1 would be written as 100."""
+def hundredths(share: float) -> str:
+    """0.8 as 80.0: with one decimal, and more where what is below 1 would be written as 100."""
     digits = 1
     while share < 1 and float(f"{100 * share:.{digits}f}") == 100 and digits < _MOST_DIGITS:
         digits += 1
@@ -46,7 +46,7 @@ def similarity(cosine: float | None) -> str:
 
 def interval(ci95: Sequence[float] | None) -> str:
     """(0.5, 0.75) as 50.0–75.0 %."""
-    return "–" if ci95 is None else f"{_hundredths(ci95[0])}–{_hundredths(ci95[1])}\u00a0%"
+    return "–" if ci95 is None else f"{hundredths(ci95[0])}–{hundredths(ci95[1])}\u00a0%"
 
 
 def moment(iso: str) -> str:
