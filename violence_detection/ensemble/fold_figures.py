@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from violence_detection.ensemble.folds import Fold
 from violence_detection.evaluation import metrics
 from violence_detection.models import trained_model
+from violence_detection.system.figures import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,8 +100,8 @@ def tell(figures: Mapping[str, Any]) -> None:
     )  # fmt: skip
     mean = figures["cv_mean_of_folds"]
     if mean["roc_auc"] is not None:
-        shown = (mean["roc_auc"], mean["folds"], figures["cv_roc_auc"])
-        log.info("  AUC %.3f, the mean of %d folds; %.3f of all clips pooled", *shown)
+        shown = (number(mean["roc_auc"]), mean["folds"], number(figures["cv_roc_auc"]))
+        log.info("  AUC %s, the mean of %d folds; %s of all clips pooled", *shown)
     for name, r in figures["cv_by_dataset"].items():
         low, high = r["ci95"]
         log.info(

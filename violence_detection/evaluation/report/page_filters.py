@@ -9,9 +9,9 @@ from typing import Any
 
 import markupsafe
 
-#: What stands in place of a figure that these clips do not define, such as the AUC of one class.
-UNDEFINED = "not defined"
-_NEAR_ONE, _MOST_DIGITS = 0.95, 6
+from violence_detection.system.figures import MOST_DIGITS, UNDEFINED, number
+
+_NEAR_ONE = 0.95
 
 
 def percent(share: float | None) -> str:
@@ -22,25 +22,16 @@ def percent(share: float | None) -> str:
 def _hundredths(share: float) -> str:
     """With one decimal, and more where what is below 1 would be written as 100."""
     digits = 1
-    while share < 1 and float(f"{100 * share:.{digits}f}") == 100 and digits < _MOST_DIGITS:
+    while share < 1 and float(f"{100 * share:.{digits}f}") == 100 and digits < MOST_DIGITS:
         digits += 1
     return f"{100 * share:.{digits}f}"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """With so many decimals, and more where what is below 1 would be written as 1."""
-    if value is None:
-        return UNDEFINED
-    while value < 1 == float(f"{value:.{digits}f}") and digits < _MOST_DIGITS:
-        digits += 1
-    return f"{value:.{digits}f}"
 
 
 def similarity(cosine: float | None) -> str:
     """Two decimals; near 1 as many as tell how far it is from 1, by which limits differ: 0.9989."""
     if cosine is None:
         return UNDEFINED
-    digits = 2 if not _NEAR_ONE < cosine < 1 else min(1 - math.floor(math.log10(1 - cosine)), _MOST_DIGITS)
+    digits = 2 if not _NEAR_ONE < cosine < 1 else min(1 - math.floor(math.log10(1 - cosine)), MOST_DIGITS)
     return number(cosine, digits)
 
 

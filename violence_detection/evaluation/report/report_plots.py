@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import calibration, metrics
-from violence_detection.evaluation.report.page_filters import number
+from violence_detection.system.figures import number
 
 #: Plots that not all predictions allow: those of an earlier report in a folder are not those of a later one.
 NOT_ALWAYS = ("roc",)
