@@ -162,7 +162,7 @@ def _architecture(run: RunRecords) -> Box:
 
 def _epochs(run: RunRecords) -> Box:
     asked = run.values("train", "epochs")
-    ran = sorted({m.result["epochs_run"] for m in run.members if isinstance(m.result.get("epochs_run"), int)})
+    ran = run.epochs_ran
     found = f"at most {_listed(asked)}; " + (f"{_range(ran)} ran" if ran else "how many ran is not noted")
     evidence = f"train.epochs; {run_folder.RESULT_NAME}: epochs_run"
     return _compared("Epochs", f"at most {EPOCHS:,}", run, asked == [EPOCHS] and bool(ran), found, evidence)

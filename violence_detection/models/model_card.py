@@ -248,10 +248,9 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "manifest (SHA-256)": ("manifest_sha256",),
         "version": ("version",),
     }
-    ran = sorted({m.result["epochs_run"] for m in run.members if "epochs_run" in m.result})
     lines = [("backbone", "; ".join(_backbones(run)))]
     lines += [(text, ", ".join(map(_shown, run.values(*keys)))) for text, keys in named.items()]
-    lines.append(("epochs that ran", ", ".join(map(str, ran)) or "not noted"))
+    lines.append(("epochs that ran", ", ".join(map(str, run.epochs_ran)) or "not noted"))
     if run.final_fit:
         lines.append(("optimiser steps", _steps(run)))
     if own := model_files.temperatures(run.folder):

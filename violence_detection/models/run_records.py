@@ -69,6 +69,12 @@ class RunRecords:
         return found
 
     @property
+    def epochs_ran(self) -> list[int]:
+        """How many epochs the members' trainings ran, each number once."""
+        found = [member.result.get("epochs_run") for member in self.members]
+        return sorted({n for n in found if isinstance(n, int)})
+
+    @property
     def folds_in_words(self) -> str:
         """What the folds gave, or that they are of other settings; empty where there are none to speak of."""
         if self.other_folds:
