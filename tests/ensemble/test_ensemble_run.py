@@ -511,15 +511,41 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
     assert again["temperature"] == done[1]["temperature"]
 
 
+def _out_of_fold(fold: folds.Fold, pool: Pool, n_hard: int) -> pd.DataFrame:
+    """Predictions of the fold's train clips, of which the first ones are all wrong and the others all right."""
+    labels = dict(zip(pool.frame.clip_id, pool.frame.label, strict=True))
+    oof = pd.DataFrame({"clip_id": fold.train, "label": [labels[clip_id] for clip_id in fold.train]})
+    right = (oof.label == "fight").astype(float)
+    return oof.assign(p_violent=right.where(oof.index >= n_hard, 1 - right))
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["none", "earlier"])
+def test_where_no_clip_is_hard_nothing_is_tuned_and_the_run_goes_on(
+    pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture, earlier: bool
+) -> None:
+    run = _run(CONFIG, pool, tmp_path)
+    oof = _out_of_fold(run.official, pool, 0)
+    if earlier:
+        storage.write_json(tmp_path / "hard" / "ensemble.json", {"members": []})
+    figures = hard.fine_tune(
+        CONFIG, pool, run.official, SETTINGS, oof, tmp_path, lambda *_: pytest.fail("tuned"), False
+    )
+    nothing = {"model": None, "hard_clips": 0, "members": [], "selection": None, "val": None}
+    assert figures == {**nothing, "train_clips": len(run.official.train)}
+    hard.log_figures(figures)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "no train clip gets less than 0.9 for its class" in said
+    assert "A higher --hard-below calls more clips hard" in said
+    assert ("hard is of an earlier run" in said) is earlier
+    assert (tmp_path / "hard").exists() is earlier
+
+
 @pytest.mark.parametrize(("n_hard", "is_said"), [(60, True), (40, True), (6, False)])
 def test_a_share_of_hard_clips_that_changes_nothing_is_said(
     pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_hard: int, is_said: bool
 ) -> None:
     fold = _run(CONFIG, pool, tmp_path).official
-    labels = dict(zip(pool.frame.clip_id, pool.frame.label, strict=True))
-    oof = pd.DataFrame({"clip_id": fold.train, "label": [labels[clip_id] for clip_id in fold.train]})
-    right = (oof.label == "fight").astype(float)
-    oof["p_violent"] = right.where(oof.index >= n_hard, 1 - right)
+    oof = _out_of_fold(fold, pool, n_hard)
     repeated, hard_clips = hard._with_hard_clips(dataclasses.replace(CONFIG, hard_share=0.5), fold, oof)
     assert hard_clips == n_hard
     assert (len(repeated.train) == len(fold.train)) is is_said

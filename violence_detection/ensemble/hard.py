@@ -20,7 +20,6 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
-from violence_detection.errors import UserError
 from violence_detection.evaluation import intervals, metrics, scoring
 from violence_detection.evaluation.influence import Figure, ratio
 from violence_detection.models import trained_model
@@ -68,10 +67,20 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Tune the members in `folder` and write `<folder>/hard/ensemble.json`; returns what it was worth.
 
-    `val` is None in it unless val is to be shown. `run`: trains jobs, and before that calls what it is given, see
-    member_jobs.run.
+    `val` is None in it unless val is to be shown; where no clip is hard nothing is written, and `model` and `selection`
+    are None too. `run`: trains jobs, and before that calls what it is given, see member_jobs.run.
     """
     hard_fold, n_hard = _with_hard_clips(config, fold, oof)
+    if not n_hard:
+        _say_nothing_is_hard(config, folder / FOLDER)
+        return {
+            "model": None,
+            "hard_clips": 0,
+            "train_clips": len(fold.train),
+            "members": [],
+            "selection": None,
+            "val": None,
+        }
     tuning = dataclasses.replace(settings, train=train_config(settings.train, config))
     written_last = folder / FOLDER / run_folder.ENSEMBLE_NAME
     starts = [folder / name / run_folder.BEST_NAME for name in config.members]
@@ -108,14 +117,12 @@ def fine_tune(
 
 
 def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> tuple[Fold, int]:
-    """The fold with its hard clips drawn more often, and how many these are. Raises UserError where there are none."""
+    """The fold with its hard clips drawn more often, and how many these are."""
     is_hard = mine(oof, fold.train, config.hard_below)
-    if not is_hard.any():
-        raise UserError(
-            f"--fine-tune-hard: no train clip gets less than {config.hard_below} for its class; raise --hard-below"
-        )
-    repeated = folds.with_repeats(fold, is_hard, config.hard_share)
     n_hard = int(is_hard.sum())
+    if not n_hard:
+        return fold, 0
+    repeated = folds.with_repeats(fold, is_hard, config.hard_share)
     log.info("%d of %d train clips are hard; %d draws an epoch", n_hard, len(fold.train), len(repeated.train))
     if len(repeated.train) == len(fold.train):
         log.warning(
@@ -124,6 +131,15 @@ def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> t
             config.hard_share, n_hard, len(fold.train), config.hard_below,
         )  # fmt: skip
     return repeated, n_hard
+
+
+def _say_nothing_is_hard(config: EnsembleConfig, folder: Path) -> None:
+    earlier = f". {folder} is of an earlier run" if (folder / run_folder.ENSEMBLE_NAME).is_file() else ""
+    log.warning(
+        "--fine-tune-hard: no train clip gets less than %g for its class, out of fold, so that none is hard and there "
+        "is nothing to tune. A higher --hard-below calls more clips hard%s",
+        config.hard_below, earlier,
+    )  # fmt: skip
 
 
 def _better(name: str, start: Path, tuned: Path, selection: Samples) -> tuple[ensemble.Part, dict[str, Any]]:
