@@ -20,9 +20,10 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
-from violence_detection.evaluation import intervals, metrics, scoring
+from violence_detection.evaluation import calibrate, intervals, metrics, scoring
 from violence_detection.evaluation.influence import Figure, ratio
 from violence_detection.models import trained_model
+from violence_detection.models.trained_model import TrainedModel
 from violence_detection.training import heads, run_folder
 from violence_detection.training.config import TrainConfig
 from violence_detection.training.run_folder import Trained
@@ -111,8 +112,8 @@ def fine_tune(
         "hard_clips": n_hard,
         "train_clips": len(fold.train),
         "members": [figures for _, figures in chosen],
-        "selection": _compare(folder, selection),
-        "val": _compare(folder, pool.plain(fold.held_out)) if config.show_val else None,
+        "selection": _compare(folder, selection, selection),
+        "val": _compare(folder, pool.plain(fold.held_out), selection) if config.show_val else None,
     }
 
 
@@ -159,16 +160,29 @@ def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:
     return {"loss": float(log_loss(selection.labels, p, labels=[0, 1])), "accuracy": float(right.mean())}
 
 
-def _compare(folder: Path, samples: Samples) -> dict[str, Any]:
-    """Accuracy of both ensembles on the same clips, and the gain with its 95 % interval over sources."""
+def _compare(folder: Path, samples: Samples, selection: Samples) -> dict[str, Any]:
+    """Accuracy of both ensembles on the same clips, and the gain with its 95 % interval over sources.
+
+    In both members' own temperatures, where logits are averaged, are those that the selection part tells: the folds,
+    which tell those of the untuned ensemble, say nothing of tuned members.
+    """
     inputs = samples.plain()
     right = []
-    for model in (trained_model.load(folder), trained_model.load(folder / FOLDER)):
+    for model in (_told_by(trained_model.load(folder), selection), trained_model.load(folder / FOLDER)):
         p = model.average(model.predict(inputs))
         scoring.require_finite(p, samples.rows, str(model.folder))
         right.append((p >= model.threshold) == (samples.labels == 1))
     before, after = right
     return compared(before, after, samples.rows.source_group.astype(str).to_numpy())
+
+
+def _told_by(model: TrainedModel, selection: Samples) -> TrainedModel:
+    """The model with its members' own temperatures, if they have any, told by the selection part."""
+    if not model.averaged.in_logits:
+        return model
+    inputs = selection.plain()
+    by_member = {member.name: member.predict(inputs) for member in model.members}
+    return model.with_own(calibrate.member_temperatures(selection.rows, by_member))
 
 
 def compared(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
