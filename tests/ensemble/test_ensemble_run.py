@@ -559,7 +559,8 @@ def test_members_that_are_not_tuned_gain_nothing(
     logits[80]["b"] += 3 * (2 * selection.labels - 1)
 
     def predict(member: Member, inputs: Any) -> np.ndarray:
-        return 1 / (1 + np.exp(-logits[len(next(iter(inputs.values())))][member.name]))
+        p: np.ndarray = 1 / (1 + np.exp(-logits[len(next(iter(inputs.values())))][member.name]))
+        return p
 
     monkeypatch.setattr(Member, "predict", predict)
     of_selection = calibrate.member_temperatures(
