@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -49,6 +50,22 @@ def test_each_look_learns_of_those_before_it(tmp_path: Path) -> None:
     ]
     (_, second, _) = val_ledger.read(combined).by_command()
     assert (second["command"], second["looks"]) == ("python test_ensemble.py", 2)
+
+
+def test_all_that_one_run_has_seen_is_one_look(tmp_path: Path) -> None:
+    """The judged set and one from elsewhere may both have clips of val."""
+    combined = _manifest(tmp_path, ("a", "b"))
+    one, other = (dataclasses.replace(LOOK, run=run) for run in ("1", "2"))
+    assert val_ledger.note(combined, one).text() == "not looked at before"
+    assert val_ledger.note(combined, one).text() == "not looked at before"
+    once = "looked at once before, with 1 model, by test_ensemble.py"
+    assert [val_ledger.note(combined, other).text() for _ in range(2)] == [once] * 2
+    assert [val_ledger.note(combined, LOOK).record()["looks_before"] for _ in range(2)] == [2, 3]
+    assert len((combined / val_ledger.FILE_NAME).read_text().splitlines()) == 6, "what was seen stays"
+    (by,) = val_ledger.read(combined).by_command()
+    assert by["looks"] == 4
+    _manifest(combined, ("c",))
+    assert val_ledger.note(combined, LOOK).record()["looks_at_another_val"] == 4
 
 
 def test_looks_count_for_the_same_val_whatever_becomes_of_train(tmp_path: Path) -> None:

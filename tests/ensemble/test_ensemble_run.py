@@ -31,7 +31,7 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import elsewhere, held_out_table, temperature, training_overlap
+from violence_detection.evaluation import calibrate, elsewhere, held_out_table, temperature, training_overlap
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import (
@@ -42,6 +42,8 @@ from violence_detection.models import (
     run_records,
     trained_model,
 )
+from violence_detection.models.averaging import EarlyExit
+from violence_detection.models.trained_model import Member, TrainedModel
 from violence_detection.system import processes, storage
 from violence_detection.system.settings import MOST_SEED
 from violence_detection.training import run_folder, trained_clips, trainer
@@ -511,15 +513,76 @@ def test_a_damaged_table_of_predictions_is_refused_before_anything_goes(
     assert again["temperature"] == done[1]["temperature"]
 
 
+def _out_of_fold(fold: folds.Fold, pool: Pool, n_hard: int) -> pd.DataFrame:
+    """Predictions of the fold's train clips, of which the first ones are all wrong and the others all right."""
+    labels = dict(zip(pool.frame.clip_id, pool.frame.label, strict=True))
+    oof = pd.DataFrame({"clip_id": fold.train, "label": [labels[clip_id] for clip_id in fold.train]})
+    right = (oof.label == "fight").astype(float)
+    return oof.assign(p_violent=right.where(oof.index >= n_hard, 1 - right))
+
+
+@pytest.mark.parametrize("earlier", [False, True], ids=["none", "earlier"])
+def test_where_no_clip_is_hard_nothing_is_tuned_and_the_run_goes_on(
+    pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture, earlier: bool
+) -> None:
+    run = _run(CONFIG, pool, tmp_path)
+    oof = _out_of_fold(run.official, pool, 0)
+    if earlier:
+        storage.write_json(tmp_path / "hard" / "ensemble.json", {"members": []})
+    figures = hard.fine_tune(
+        CONFIG, pool, run.official, SETTINGS, oof, tmp_path, lambda *_: pytest.fail("tuned"), False
+    )
+    nothing: dict[str, Any] = {"model": None, "hard_clips": 0, "members": [], "selection": None, "val": None}
+    assert figures == {**nothing, "train_clips": len(run.official.train)}
+    hard.log_figures(figures)
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "no train clip gets less than 0.9 for its class" in said
+    assert "A higher --hard-below calls more clips hard" in said
+    assert ("hard is of an earlier run" in said) is earlier
+    assert (tmp_path / "hard").exists() is earlier
+
+
+def _judging(folder: Path, temperatures: Mapping[str, float], in_logits: bool) -> TrainedModel:
+    own = temperatures if in_logits else {}
+    members = tuple(Member(name, None, 0.5, own.get(name)) for name in temperatures)
+    return TrainedModel(folder, (folder,), members, FeatureConfig(), {}, early_exit=EarlyExit("a", 0.3))
+
+
+@pytest.mark.parametrize("in_logits", [True, False])
+def test_members_that_are_not_tuned_gain_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_logits: bool
+) -> None:
+    """Folds tell members' temperatures in the one folder, the selection part in the other."""
+    selection, judged = synthetic.samples(80, 1), synthetic.samples(200, 2)
+    rng = np.random.default_rng(3)
+    logits = {n: {name: rng.normal(0, s, n) for name, s in (("a", 1.0), ("b", 4.0))} for n in (80, 200)}
+    logits[80]["b"] += 3 * (2 * selection.labels - 1)
+
+    def predict(member: Member, inputs: Any) -> np.ndarray:
+        p: np.ndarray = 1 / (1 + np.exp(-logits[len(next(iter(inputs.values())))][member.name]))
+        return p
+
+    monkeypatch.setattr(Member, "predict", predict)
+    of_selection = calibrate.member_temperatures(
+        selection.rows, {name: predict(Member(name, None, 0.5), selection.plain()) for name in "ab"}
+    )
+    of_folds = {"a": 8 * of_selection["a"], "b": of_selection["b"] / 8}
+    models = {
+        tmp_path: _judging(tmp_path, of_folds, in_logits),
+        tmp_path / "hard": _judging(tmp_path, of_selection, in_logits),
+    }
+    monkeypatch.setattr(trained_model, "load", models.get)
+    said = hard._compare(tmp_path, judged, selection)
+    assert said["gain"] == 0
+    assert said["before"] == said["after"]
+
+
 @pytest.mark.parametrize(("n_hard", "is_said"), [(60, True), (40, True), (6, False)])
 def test_a_share_of_hard_clips_that_changes_nothing_is_said(
     pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture, n_hard: int, is_said: bool
 ) -> None:
     fold = _run(CONFIG, pool, tmp_path).official
-    labels = dict(zip(pool.frame.clip_id, pool.frame.label, strict=True))
-    oof = pd.DataFrame({"clip_id": fold.train, "label": [labels[clip_id] for clip_id in fold.train]})
-    right = (oof.label == "fight").astype(float)
-    oof["p_violent"] = right.where(oof.index >= n_hard, 1 - right)
+    oof = _out_of_fold(fold, pool, n_hard)
     repeated, hard_clips = hard._with_hard_clips(dataclasses.replace(CONFIG, hard_share=0.5), fold, oof)
     assert hard_clips == n_hard
     assert (len(repeated.train) == len(fold.train)) is is_said

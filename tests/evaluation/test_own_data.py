@@ -442,7 +442,7 @@ def _looks(root: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("flag", ["data", "own", "elsewhere"])
 def test_copies_of_val_are_a_look_at_it(root: Path, copies: Path, tmp_path: Path, flag: str) -> None:
-    before = len(_looks(root))
+    before, known = len(_looks(root)), len(val_ledger.read(root / "combined_all").same)
     value = copies if flag == "data" else (f"mine={copies}",)
     scored = measure(root, tmp_path / "report", **{flag: value})
     look = _looks(root)[-1]
@@ -454,7 +454,8 @@ def test_copies_of_val_are_a_look_at_it(root: Path, copies: Path, tmp_path: Path
     record = figures["elsewhere"]["mine"]["val_ledger"] if flag == "elsewhere" else figures["val_ledger"]
     said = f"4 of these 6 clips are val of {root / 'combined_all' / 'manifest.csv'}, by content; "
     assert record["text"].startswith(said)
-    assert record["looks_before"] == len(_looks(root)) - 1
+    assert record["looks_before"] == known, "what the same command has noted is no look before it"
+    assert len(val_ledger.read(root / "combined_all").same) == known + 1
     page = (tmp_path / "report" / report.PAGE_NAME).read_text()
     assert "4 of these 6 clips are val of" in page
     assert "not val of a manifest" not in page

@@ -104,6 +104,23 @@ def test_a_damaged_entry_is_replaced_by_the_next_write(store: FeatureStore) -> N
     assert store.variants("clip") == {"v1"}
 
 
+def test_a_folder_in_the_place_of_an_entry_is_named_and_stays(store: FeatureStore) -> None:
+    store.path("clip").mkdir()
+    (store.path("clip") / "mine.txt").touch()
+    said = r"clip\.npz is a folder.*Move it away"
+    for ask in (
+        lambda: store.variants("clip"),
+        lambda: store.variants("clip", verify=False),
+        lambda: store.read("clip", ("v0",)),
+        lambda: store.add("clip", _values("v0"), "engine"),
+        lambda: store.engines_of("clip"),
+    ):
+        with pytest.raises(UserError, match=said):
+            ask()
+    assert (store.path("clip") / "mine.txt").is_file()
+    assert [p.name for p in store.folder.glob(".*")] == []
+
+
 def test_reading_what_is_not_there_names_the_file(store: FeatureStore) -> None:
     with pytest.raises(UserError, match=r"absent\.npz"):
         store.read("absent", ("v0",))

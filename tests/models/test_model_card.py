@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import synthetic
 import tensorflow as tf
@@ -17,8 +18,9 @@ from huggingface_hub import ModelCard
 
 from violence_detection.ensemble import ensemble, folds, member_jobs
 from violence_detection.models import model_card, model_files, run_records, trained_model
+from violence_detection.models.run_records import MemberRecord, RunRecords
 from violence_detection.system import storage
-from violence_detection.training import run_folder
+from violence_detection.training import run_folder, trained_clips
 
 COMMAND = "python test_ensemble.py --models models_ensemble --data data/combined_all/val"
 
@@ -203,6 +205,20 @@ def test_a_record_of_folds_that_is_odd_is_none(model: Path, key: str, value: Any
     found = run_records.read(model)
     assert found.cross_validation == {}
     assert str(model / run_folder.FOLDS_RECORD_NAME) in found.no_cross_validation
+
+
+def test_a_number_of_epochs_that_is_none_is_not_told(tmp_path: Path) -> None:
+    results: tuple[dict[str, Any], ...] = (
+        {"epochs_run": [3]},
+        {"epochs_run": "4"},
+        {"epochs_run": None},
+        {},
+        {"epochs_run": 5},
+    )
+    members = tuple(MemberRecord(f"m{i}", 0.2, {}, result) for i, result in enumerate(results))
+    clips = pd.DataFrame(columns=list(trained_clips.COLUMNS), dtype=str)
+    run = RunRecords(tmp_path, members, clips, 0, (), False, {}, "")
+    assert dict(model_card._settings(run))["epochs that ran"] == "5"
 
 
 def test_folds_whose_clips_cannot_be_compared_are_no_evidence(model: Path) -> None:

@@ -119,6 +119,17 @@ def test_a_table_has_a_line_a_video_and_an_event() -> None:
     ]
 
 
+def test_what_is_below_one_is_not_written_as_one() -> None:
+    verdict = _verdict(windows=(JudgedWindow(0.0, 5.0, 0.9997),))
+    assert "violent, P 0.9997\n" in _text("srt", ".srt", verdict)
+    assert "* COMMENT: VIOLENT, P 0.9997\n" in _text("edl", ".edl", verdict)
+    of_run = formats.all_formats()["table"].of_run
+    assert of_run
+    lines = of_run([verdict], [])[".txt"].splitlines()[1:]
+    assert [line.split("  ")[0] for line in lines] == ["fight", ""]
+    assert all("  0.9997  " in line for line in lines)
+
+
 def test_times_as_people_subtitles_and_editors_write_them() -> None:
     assert [minutes(s) for s in (0, 59.96, 75.5, 3723.04)] == ["0:00.0", "1:00.0", "1:15.5", "1:02:03.0"]
     assert subtitle_time(3723.4996) == "01:02:03,500"

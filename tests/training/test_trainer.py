@@ -241,6 +241,27 @@ def test_an_epoch_that_was_gone_through_twice_is_one_point_of_each_curve(
             assert [epoch for epoch, _ in points] == [1, 2]
 
 
+def test_an_epoch_that_was_killed_before_its_points_gets_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its state is on disk already, so that it is not gone through again."""
+    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_run.Board, "scalars", killed)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(record, data, tmp_path, strategy)
+    trainer.train(record, data, tmp_path, strategy)
+    for part in ("train", "selection"):
+        curves = _curves(tmp_path, part)
+        assert {"loss", "accuracy", "auc", "learning_rate"} <= curves.keys()
+        for tag in ("loss", "accuracy", "auc", "learning_rate"):
+            assert [epoch for epoch, _ in curves[tag]] == [1, 2]
+
+
 def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
     rates = [float(row["learning_rate"]) for row in _history(undisturbed)]
     assert rates[0] == pytest.approx(synthetic.TRAIN.learning_rate, rel=0.05)  # one warm-up epoch

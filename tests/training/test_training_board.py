@@ -55,6 +55,37 @@ def test_every_promised_panel_is_written(tmp_path: Path) -> None:
     assert b'"learning_rate": 0.01' in tf.make_ndarray(run["config"][1]).item()
 
 
+def test_points_that_are_lacking_are_written_and_none_twice(tmp_path: Path) -> None:
+    names = ("loss", "accuracy", "auc")
+    rows = [
+        {"epoch": epoch, "learning_rate": 0.1, **dict.fromkeys(names, 0.5 / epoch)}
+        | {f"selection_{name}": 0.7 / epoch for name in names}
+        for epoch in (1, 2, 3)
+    ]
+    with training_board.Board(tmp_path, RECORD) as board:
+        board.make_whole([])
+        board.scalars(rows[0], {})
+        board.scalars({k: v for k, v in rows[2].items() if not k.startswith("selection_")}, {})
+    (written,) = (tmp_path / "selection").glob("events.out.*")
+    with written.open("ab") as f:
+        f.write(b"cut off")
+    for _ in range(2):
+        with training_board.Board(tmp_path, RECORD) as board:
+            board.make_whole(rows)
+    written.write_bytes(written.read_bytes().removesuffix(b"cut off"))
+    for part, first in (("train", 0.5), ("selection", 0.7)):
+        read: dict[str, dict[int, float]] = {}
+        for path in sorted((tmp_path / part).glob("events.out.*")):
+            for event in tf.compat.v1.train.summary_iterator(str(path)):
+                for value in event.summary.value:
+                    points = read.setdefault(value.tag, {})
+                    assert event.step not in points
+                    points[event.step] = float(tf.make_ndarray(value.tensor))
+        assert read.keys() == {*names, "learning_rate"}
+        for name in names:
+            assert read[name] == {epoch: pytest.approx(first / epoch) for epoch in (1, 2, 3)}
+
+
 def test_pr_curve_has_precision_and_recall_at_each_threshold() -> None:
     summary = tf.compat.v1.Summary.FromString(training_board.pr_curve(LABELS, P))
     tp, fp, tn, fn, precision, recall = tf.make_ndarray(summary.value[0].tensor)

@@ -27,6 +27,8 @@ FILE_NAME = "val_ledger.jsonl"
 _LOCK_NAME = ".val_ledger.lock"
 #: A volume, or a folder, that is only lent for reading.
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: Where an entry has what all entries of one evaluation have; those of before, and of training, are looks of their own.
+_RUN_KEY = "run"
 #: Of the name of a script.
 _MOST_LETTERS = 60
 log = logging.getLogger(__name__)
@@ -39,6 +41,7 @@ class Look:
 
     `model`: its folder or file, `model_sha256` its identity. `val_clips`: clips of val that were judged. `figures`:
     what was seen, JSON-able, with `n`, the clips that it rests on: of folds these are more than those of val.
+    `run`: what all lines of an evaluation have, one look however many of its sets have clips of val; else empty.
     """
 
     command: str
@@ -47,11 +50,13 @@ class Look:
     model_sha256: str
     val_clips: int
     figures: Mapping[str, Any]
+    run: str = ""
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What a ledger says. `same`: entries on the same val clips, oldest first; `other`: on another val of that folder.
+    """What a ledger says. `same`: looks at the same val clips, the first entry of each, oldest first; `other`: how many
+    at another val of that folder.
 
     `unreadable`: lines that are damaged; each may have been a look at any val. `unnoted`: why the look that asked for
     this could not be written down; empty if it was, or none was to be.
@@ -136,6 +141,8 @@ class _Lines(NamedTuple):
 def note(combined: Path, look: Look) -> Looks:
     """Append a look, and return those before it. To be called before anybody is shown what was seen.
 
+    What the same run has noted is no look before it.
+
     Reading and appending are one step for all processes that share the folder, and the line is on the disk on return.
     A folder that cannot be written is no reason not to measure: `unnoted` then says so.
     """
@@ -151,6 +158,7 @@ def note(combined: Path, look: Look) -> Looks:
         "val_sha256": _hash(val),
         "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
         "figures": json.loads(storage.as_json(look.figures)),
+        **({_RUN_KEY: look.run} if look.run else {}),
     }
     try:
         with locks.locked(combined / _LOCK_NAME):
@@ -161,8 +169,8 @@ def note(combined: Path, look: Look) -> Looks:
         if e.errno not in _NOT_OURS:
             raise
         log.warning("%s: this look at val cannot be noted (%s)", combined / FILE_NAME, e.strerror)
-        return _looks(_read(combined / FILE_NAME), val, e.strerror or str(e))
-    before = _looks(before_lines, val)
+        return _looks(_read(combined / FILE_NAME), val, look.run, e.strerror or str(e))
+    before = _looks(before_lines, val, look.run)
     log.info("val of %s: %s", combined, before.text())
     return before
 
@@ -209,7 +217,14 @@ def _read(path: Path) -> _Lines:
     return _Lines(entries, damaged)
 
 
-def _looks(lines: _Lines, val: Sequence[str], unnoted: str = "") -> Looks:
+def _looks(lines: _Lines, val: Sequence[str], run: str = "", unnoted: str = "") -> Looks:
+    """`run`: whose own entries are none of those before it."""
     wanted = _hash(val)
-    same = tuple(entry for entry in lines.entries if entry["val_sha256"] == wanted)
-    return Looks(len(val), same, len(lines.entries) - len(same), lines.damaged, unnoted)
+    runs, looks = {run} - {""}, []
+    for entry in lines.entries:
+        of = str(entry.get(_RUN_KEY, ""))
+        if of not in runs:
+            looks.append(entry)
+            runs |= {of} - {""}
+    same = tuple(entry for entry in looks if entry["val_sha256"] == wanted)
+    return Looks(len(val), same, len(looks) - len(same), lines.damaged, unnoted)

@@ -28,6 +28,7 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.evaluation import calibrate, elsewhere
 from violence_detection.models import averaging, trained_model
+from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder, step_plan, trained_clips
 from violence_detection.training.config import KERNEL, TrainConfig
 from violence_detection.training.run_folder import Trained
@@ -124,10 +125,10 @@ class FinalFit:
         )
         self._bring_left_out()
         log.info(
-            "%s: trained on all %d clips of %d sources. What is known of it is what %s gave, %.1f %%",
+            "%s: trained on all %d clips of %d sources. What is known of it is what %s gave, %s %%",
             self.folder, len(rows), record["n_groups"],
             "data sets left out" if figures.get("by_dataset") else "the folds",
-            100 * figures["cv_accuracy"],
+            percentage(figures["cv_accuracy"]),
         )  # fmt: skip
 
     def _figures(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from violence_detection.ensemble.folds import Fold
 from violence_detection.evaluation import metrics
 from violence_detection.models import trained_model
+from violence_detection.system.figures import number, percentage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,17 +95,22 @@ def tell(figures: Mapping[str, Any]) -> None:
     """Have the log say them."""
     low, high = figures["cv_accuracy_ci95"]
     log.info(
-        "cross-validation: %.1f %% of %d clips from %d sources (95 %% interval %.1f-%.1f)",
-        100 * figures["cv_accuracy"], figures["cv_n"], figures["cv_n_groups"], 100 * low, 100 * high,
+        "cross-validation: %s %% of %d clips from %d sources (95 %% interval %s-%s)",
+        percentage(figures["cv_accuracy"]), figures["cv_n"], figures["cv_n_groups"], percentage(low), percentage(high),
     )  # fmt: skip
     mean = figures["cv_mean_of_folds"]
     if mean["roc_auc"] is not None:
-        shown = (mean["roc_auc"], mean["folds"], figures["cv_roc_auc"])
-        log.info("  AUC %.3f, the mean of %d folds; %.3f of all clips pooled", *shown)
+        shown = (number(mean["roc_auc"]), mean["folds"], number(figures["cv_roc_auc"]))
+        log.info("  AUC %s, the mean of %d folds; %s of all clips pooled", *shown)
     for name, r in figures["cv_by_dataset"].items():
         low, high = r["ci95"]
         log.info(
-            "  %-26s %.1f %% of %d (%.1f-%.1f)", name, 100 * r["accuracy"], r["n"], 100 * low, 100 * high
+            "  %-26s %s %% of %d (%s-%s)",
+            name,
+            percentage(r["accuracy"]),
+            r["n"],
+            percentage(low),
+            percentage(high),
         )
     for m in figures["cv_members"]:
-        log.info("  member %-19s %.1f %%", m["name"], 100 * m["accuracy"])
+        log.info("  member %-19s %s %%", m["name"], percentage(m["accuracy"]))

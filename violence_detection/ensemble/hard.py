@@ -20,10 +20,11 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
-from violence_detection.errors import UserError
-from violence_detection.evaluation import intervals, metrics, scoring
+from violence_detection.evaluation import calibrate, intervals, metrics, scoring
 from violence_detection.evaluation.influence import Figure, ratio
 from violence_detection.models import trained_model
+from violence_detection.models.trained_model import TrainedModel
+from violence_detection.system.figures import percentage
 from violence_detection.training import heads, run_folder
 from violence_detection.training.config import TrainConfig
 from violence_detection.training.run_folder import Trained
@@ -68,10 +69,20 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Tune the members in `folder` and write `<folder>/hard/ensemble.json`; returns what it was worth.
 
-    `val` is None in it unless val is to be shown. `run`: trains jobs, and before that calls what it is given, see
-    member_jobs.run.
+    `val` is None in it unless val is to be shown; where no clip is hard nothing is written, and `model` and `selection`
+    are None too. `run`: trains jobs, and before that calls what it is given, see member_jobs.run.
     """
     hard_fold, n_hard = _with_hard_clips(config, fold, oof)
+    if not n_hard:
+        _say_nothing_is_hard(config, folder / FOLDER)
+        return {
+            "model": None,
+            "hard_clips": 0,
+            "train_clips": len(fold.train),
+            "members": [],
+            "selection": None,
+            "val": None,
+        }
     tuning = dataclasses.replace(settings, train=train_config(settings.train, config))
     written_last = folder / FOLDER / run_folder.ENSEMBLE_NAME
     starts = [folder / name / run_folder.BEST_NAME for name in config.members]
@@ -102,20 +113,18 @@ def fine_tune(
         "hard_clips": n_hard,
         "train_clips": len(fold.train),
         "members": [figures for _, figures in chosen],
-        "selection": _compare(folder, selection),
-        "val": _compare(folder, pool.plain(fold.held_out)) if config.show_val else None,
+        "selection": _compare(folder, selection, selection),
+        "val": _compare(folder, pool.plain(fold.held_out), selection) if config.show_val else None,
     }
 
 
 def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> tuple[Fold, int]:
-    """The fold with its hard clips drawn more often, and how many these are. Raises UserError where there are none."""
+    """The fold with its hard clips drawn more often, and how many these are."""
     is_hard = mine(oof, fold.train, config.hard_below)
-    if not is_hard.any():
-        raise UserError(
-            f"--fine-tune-hard: no train clip gets less than {config.hard_below} for its class; raise --hard-below"
-        )
-    repeated = folds.with_repeats(fold, is_hard, config.hard_share)
     n_hard = int(is_hard.sum())
+    if not n_hard:
+        return fold, 0
+    repeated = folds.with_repeats(fold, is_hard, config.hard_share)
     log.info("%d of %d train clips are hard; %d draws an epoch", n_hard, len(fold.train), len(repeated.train))
     if len(repeated.train) == len(fold.train):
         log.warning(
@@ -124,6 +133,15 @@ def _with_hard_clips(config: EnsembleConfig, fold: Fold, oof: pd.DataFrame) -> t
             config.hard_share, n_hard, len(fold.train), config.hard_below,
         )  # fmt: skip
     return repeated, n_hard
+
+
+def _say_nothing_is_hard(config: EnsembleConfig, folder: Path) -> None:
+    earlier = f". {folder} is of an earlier run" if (folder / run_folder.ENSEMBLE_NAME).is_file() else ""
+    log.warning(
+        "--fine-tune-hard: no train clip gets less than %g for its class, out of fold, so that none is hard and there "
+        "is nothing to tune. A higher --hard-below calls more clips hard%s",
+        config.hard_below, earlier,
+    )  # fmt: skip
 
 
 def _better(name: str, start: Path, tuned: Path, selection: Samples) -> tuple[ensemble.Part, dict[str, Any]]:
@@ -143,16 +161,29 @@ def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:
     return {"loss": float(log_loss(selection.labels, p, labels=[0, 1])), "accuracy": float(right.mean())}
 
 
-def _compare(folder: Path, samples: Samples) -> dict[str, Any]:
-    """Accuracy of both ensembles on the same clips, and the gain with its 95 % interval over sources."""
+def _compare(folder: Path, samples: Samples, selection: Samples) -> dict[str, Any]:
+    """Accuracy of both ensembles on the same clips, and the gain with its 95 % interval over sources.
+
+    In both members' own temperatures, where logits are averaged, are those that the selection part tells: the folds,
+    which tell those of the untuned ensemble, say nothing of tuned members.
+    """
     inputs = samples.plain()
     right = []
-    for model in (trained_model.load(folder), trained_model.load(folder / FOLDER)):
+    for model in (_told_by(trained_model.load(folder), selection), trained_model.load(folder / FOLDER)):
         p = model.average(model.predict(inputs))
         scoring.require_finite(p, samples.rows, str(model.folder))
         right.append((p >= model.threshold) == (samples.labels == 1))
     before, after = right
     return compared(before, after, samples.rows.source_group.astype(str).to_numpy())
+
+
+def _told_by(model: TrainedModel, selection: Samples) -> TrainedModel:
+    """The model with its members' own temperatures, if they have any, told by the selection part."""
+    if not model.averaged.in_logits:
+        return model
+    inputs = selection.plain()
+    by_member = {member.name: member.predict(inputs) for member in model.members}
+    return model.with_own(calibrate.member_temperatures(selection.rows, by_member))
 
 
 def compared(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
@@ -187,6 +218,6 @@ def log_figures(figures: dict[str, Any]) -> None:
         if f["gain_ci95"]:
             said = "95 % interval {:+.1f} to {:+.1f}".format(*(100 * x for x in f["gain_ci95"]))
         log.info(
-            "fine-tuned on hard clips, %s: %.1f -> %.1f %% (gain %+.1f points, %s)",
-            part, 100 * f["before"], 100 * f["after"], 100 * f["gain"], said,
+            "fine-tuned on hard clips, %s: %s -> %s %% (gain %+.1f points, %s)",
+            part, percentage(f["before"]), percentage(f["after"]), 100 * f["gain"], said,
         )  # fmt: skip

@@ -23,6 +23,7 @@ from violence_detection.evaluation.influence import Figure
 from violence_detection.models import averaging, made_alike
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
+from violence_detection.system.figures import number, percentage
 from violence_detection.training import run_folder
 from violence_detection.training.run_folder import Trained
 
@@ -195,19 +196,23 @@ def _log(figures: dict[str, Any]) -> None:
     log.info("%-24s %14s %15s %8s %10s %8s", "left out", "accuracy", "95 %", "AUC", "at median", "in set")
     for d in figures["datasets"]:
         low, high = d["ci95"]
-        beside = f"{100 * d['in_set']['accuracy']:.1f}" if d["in_set"] else "-"
+        beside = _percent(d["in_set"]["accuracy"] if d["in_set"] else None)
         spread = f" +- {100 * d['accuracy_sd']:.1f}" if d["accuracy_sd"] is not None else ""
         log.info(
-            "%-24s %14s %7.1f -%6.1f %8s %10s %8s", d["dataset"], f"{100 * d['accuracy']:.1f}{spread}", 100 * low,
-            100 * high, "-" if d["roc_auc"] is None else f"{d['roc_auc']:.3f}", _percent(d["accuracy_at_median"]),
-            beside,
+            "%-24s %14s %7s -%6s %8s %10s %8s", d["dataset"], f"{percentage(d['accuracy'])}{spread}",
+            percentage(low), percentage(high), "-" if d["roc_auc"] is None else number(d["roc_auc"]),
+            _percent(d["accuracy_at_median"]), beside,
         )  # fmt: skip
     mean = figures["mean"]
-    auc = "-" if mean["roc_auc"] is None else f"{mean['roc_auc']:.3f}"
+    auc = "-" if mean["roc_auc"] is None else number(mean["roc_auc"])
     log.info(
-        "%-24s %14.1f %24s %10s", "mean", 100 * mean["accuracy"], auc, _percent(mean["accuracy_at_median"])
+        "%-24s %14s %24s %10s",
+        "mean",
+        percentage(mean["accuracy"]),
+        auc,
+        _percent(mean["accuracy_at_median"]),
     )
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
+    return "-" if share is None else percentage(share)

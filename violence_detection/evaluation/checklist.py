@@ -11,9 +11,9 @@ from violence_detection.combine.val_ledger import FILE_NAME as LEDGER_NAME
 from violence_detection.combine.val_ledger import Looks
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
-from violence_detection.evaluation.report.page_filters import hundredths
 from violence_detection.evaluation.training_overlap import Overlap
 from violence_detection.models.run_records import RunRecords
+from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _architecture(run: RunRecords) -> Box:
 
 def _epochs(run: RunRecords) -> Box:
     asked = run.values("train", "epochs")
-    ran = sorted({m.result["epochs_run"] for m in run.members if isinstance(m.result.get("epochs_run"), int)})
+    ran = run.epochs_ran
     found = f"at most {_listed(asked)}; " + (f"{_range(ran)} ran" if ran else "how many ran is not noted")
     evidence = f"train.epochs; {run_folder.RESULT_NAME}: epochs_run"
     return _compared("Epochs", f"at most {EPOCHS:,}", run, asked == [EPOCHS] and bool(ran), found, evidence)
@@ -205,7 +205,7 @@ def _folds(run: RunRecords) -> Box:
     accuracy, ci95 = record.get("cv_accuracy"), record.get("cv_accuracy_ci95")
     found = f"{folds} folds"
     if isinstance(accuracy, float) and isinstance(ci95, list) and len(ci95) == 2:
-        found += f": {hundredths(accuracy)} % of {record.get('cv_n')} clips from {record.get('cv_n_groups')} sources "
+        found += f": {percentage(accuracy)} % of {record.get('cv_n')} clips from {record.get('cv_n_groups')} sources "
         found += f"(95 % interval {_percent(ci95)})"
     return Box(
         name, wanted, _state(folds == FOLDS), found, f"{run_folder.FOLDS_RECORD_NAME}: folds, cv_accuracy"
@@ -245,7 +245,7 @@ def _looked_at_once(facts: Facts) -> Box:
 
 def _target(facts: Facts) -> Box:
     name, wanted = "Accuracy", f"{100 * TARGET[0]:.0f}-{100 * TARGET[1]:.0f} % on unseen clips"
-    found = f"{hundredths(facts.accuracy)} % of {facts.n} clips (95 % interval {_percent(facts.ci95)})"
+    found = f"{percentage(facts.accuracy)} % of {facts.n} clips (95 % interval {_percent(facts.ci95)})"
     evidence = f"{_METRICS}: accuracy, ci95, n, coverage"
     if facts.generated:
         return Box(name, wanted, MISSING, f"not known: generated sample clips. {found}", evidence)
@@ -297,4 +297,4 @@ def _range(values: Sequence[int]) -> str:
 
 
 def _percent(interval: Sequence[float]) -> str:
-    return "-".join(map(hundredths, interval))
+    return "-".join(map(percentage, interval))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -104,7 +105,8 @@ class Evaluation:
 def measure(config: EvaluationConfig, command: str) -> Evaluation:
     """Predict every clip of the split, or of one's own sets, and evaluate; and so for each set from elsewhere.
 
-    A look at val is noted with its `command`. A set from elsewhere that cannot be measured is a failure of its own.
+    A look at val is noted with its `command`, one for all sets that have clips of it. A set from elsewhere that cannot
+    be measured is a failure of its own.
 
     Raises UserError for a missing model, folder or manifest, for an audit that lacks what it needs, and where no clip
     can be judged.
@@ -128,7 +130,8 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
     if combined_folders.has_manifest(combined):
         val_ledger.val_of(combined)  # it must not cost the figures that it cannot be read
-    measured, samples, stores = _judge(model, clips, config, path, command, combined, earlier)
+    look = _Looking(combined, command, uuid.uuid4().hex)
+    measured, samples, stores = _judge(model, clips, config, path, look, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
     leaks = leakage.run(measured, samples, stores, config)
     suspects = None if doubted is None else label_audit.run(doubted, stores)
@@ -137,7 +140,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     for name, one in further.items():
         log.info("elsewhere, %s:", name)
         try:
-            sets[name], *_ = _judge(model, one, config, path, command, combined)
+            sets[name], *_ = _judge(model, one, config, path, look)
         except UserError as e:  # it must not cost the others, nor the look at val
             log.error("elsewhere, %s was not measured: %s", name, e)
             reason = f"--elsewhere {name} was not measured: {e}"
@@ -158,16 +161,24 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     )
 
 
+@dataclass(frozen=True)
+class _Looking:
+    """An evaluation that may look at val: of the folder `combined`, by `command`; `run` is its own alone."""
+
+    combined: Path
+    command: str
+    run: str
+
+
 def _judge(
     model: trained_model.TrainedModel,
     clips: ClipSet,
     config: EvaluationConfig,
     path: Path,
-    command: str,
-    combined: Path,
+    look: _Looking,
     earlier: Sequence[comparisons.EarlierReport] = (),
 ) -> tuple[Evaluation, Samples, Mapping[str, FeatureStore]]:
-    """One set's figures, with the features that they rest on. `combined`: the folder whose val it may have clips of."""
+    """One set's figures, with the features that they rest on; a look where it has clips of val."""
     import pandas as pd
 
     views = augment.views(config.tta, model.closer_look)
@@ -205,7 +216,7 @@ def _judge(
         model, clips.rows[clips.rows.clip_id.isin(judged)], clips.manifest_sha256
     )
     _log_overlap(overlap)
-    looks, ledger = _note_val(clips.is_val, judged, combined, command, path, result)
+    looks, ledger = _note_val(clips.is_val, judged, look, path, result)
     attention = mistakes.attention(model, samples, predictions)
     measured = Evaluation(
         predictions, clips, config.tta, model, result, failures, overlap, path, looks, ledger, attention
@@ -214,19 +225,20 @@ def _judge(
 
 
 def _note_val(
-    is_val: bool, judged: Collection[str], combined: Path, command: str, path: Path, result: Mapping[str, Any]
+    is_val: bool, judged: Collection[str], look: _Looking, path: Path, result: Mapping[str, Any]
 ) -> tuple[val_ledger.Looks | None, dict[str, Any]]:
-    """Note a look where judged clips are val of `combined`, wherever they lie; the looks before, and what is said.
+    """Note a look where judged clips are val, wherever they lie; the looks before, and what is said.
 
     `is_val`: whether they were asked for as val.
     """
+    combined = look.combined
     if not combined_folders.has_manifest(combined):
         return None, val_ledger.record_unchecked(combined)
     seen = set(judged) & set(val_ledger.val_of(combined))
     if not seen:
         return None, val_ledger.record_of_others(len(judged), combined)
     figures = {k: result[k] for k in ("accuracy", "ci95", "n")}
-    looks = note_look(combined, "evaluation", command, [path], len(seen), figures)
+    looks = note_look(combined, "evaluation", look.command, [path], len(seen), figures, look.run)
     if is_val:
         return looks, looks.record()
     part = f"{len(seen)} of these {len(judged)} clips are val of {combined / manifest.FILE_NAME}, by content"
@@ -240,6 +252,7 @@ def note_look(
     models: Sequence[Path],
     val_clips: int,
     figures: Mapping[str, Any],
+    run: str = "",
 ) -> val_ledger.Looks:
     """Note in the ledger that val was looked at with these models; returns the looks before. See val_ledger.Look.
 
@@ -248,7 +261,7 @@ def note_look(
     identities = [model_files.identity(model) for model in models]
     which = identities[0] if len(models) == 1 else storage.stable_hash(identities, digits=32)
     named = str(models[0]) if len(models) == 1 else f"{len(models)} models, {models[0]} and others"
-    return val_ledger.note(combined, val_ledger.Look(command, purpose, named, which, val_clips, figures))
+    return val_ledger.note(combined, val_ledger.Look(command, purpose, named, which, val_clips, figures, run))
 
 
 def _calibration(model: trained_model.TrainedModel, predictions: pd.DataFrame) -> dict[str, Any]:

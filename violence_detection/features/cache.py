@@ -98,7 +98,8 @@ class FeatureStore:
     def variants(self, clip_id: str, *, verify: bool = True) -> frozenset[str] | None:
         """The whole variants of a clip: empty if there is no entry, None if the entry is damaged.
 
-        Among them BY_TIME, where the frames were found by their time stamps.
+        Among them BY_TIME, where the frames were found by their time stamps. Raises UserError where a folder has the
+        entry's name.
         `verify`: compare the checksums even of an entry that has not changed since that was last done.
         """
         path = self.path(clip_id)
@@ -108,7 +109,7 @@ class FeatureStore:
         if not verify and (noted := self.index.variants(clip_id, now)) is not None:
             return noted
         try:
-            with zipfile.ZipFile(path) as archive:
+            with _opened(path) as archive:
                 whole = archive.testzip() is None
                 names = _variants(n.removesuffix(".npy") for n in archive.namelist())
         except _DAMAGE:
@@ -190,12 +191,22 @@ class FeatureStore:
 
     def _members(self, clip_id: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Members by name, all by default; the checksum of each is checked before its bytes are interpreted."""
-        with zipfile.ZipFile(self.path(clip_id)) as archive:
+        with _opened(self.path(clip_id)) as archive:
             if names is None:
                 names = [n.removesuffix(".npy") for n in archive.namelist()]
             members = {n: io.BytesIO(archive.read(f"{n}.npy")) for n in names}
         with READING_HEADERS:
             return {n: np.load(member, allow_pickle=False) for n, member in members.items()}
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    """An entry's file. Raises UserError where a folder has its name: no other can be written, and it is not ours."""
+    try:
+        return zipfile.ZipFile(path)
+    except IsADirectoryError as e:
+        raise UserError(
+            f"{path} is a folder, where a cached feature belongs. Move it away, and run the same command again"
+        ) from e
 
 
 def _is_recorded(path: Path, record: Mapping[str, Any]) -> bool:

@@ -81,13 +81,17 @@ def _is_cache(record: Path) -> bool:
 
 def _files(folder: Path) -> list[Path]:
     """What the cache has written into its folder, the record last."""
-    ours = [p for p in sorted(folder.iterdir()) if any(fnmatch(p.name, own) for own in _OWN_FILES)]
+    ours = [
+        p
+        for p in sorted(folder.iterdir())
+        if any(fnmatch(p.name, own) for own in _OWN_FILES) and not p.is_dir()
+    ]
     return [*ours, folder / cache.RECORD_NAME]
 
 
 def _entries(folder: Path) -> list[Path]:
     """The finished entries; what is being written has a name that begins with a dot."""
-    return sorted(p for p in folder.glob("*.npz") if not p.name.startswith("."))
+    return sorted(p for p in folder.glob("*.npz") if not p.name.startswith(".") and not p.is_dir())
 
 
 def _statuses(paths: Iterable[Path]) -> dict[Path, os.stat_result]:

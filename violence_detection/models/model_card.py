@@ -25,6 +25,7 @@ from violence_detection.models import averaging, calibration, model_files, run_r
 from violence_detection.models.run_records import RunRecords
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
+from violence_detection.system.figures import number, percentage
 from violence_detection.training import heads, run_folder, step_plan, trained_clips
 from violence_detection.training.config import PICTURES_OF
 
@@ -248,10 +249,9 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "manifest (SHA-256)": ("manifest_sha256",),
         "version": ("version",),
     }
-    ran = sorted({m.result["epochs_run"] for m in run.members if "epochs_run" in m.result})
     lines = [("backbone", "; ".join(_backbones(run)))]
     lines += [(text, ", ".join(map(_shown, run.values(*keys)))) for text, keys in named.items()]
-    lines.append(("epochs that ran", ", ".join(map(str, ran)) or "not noted"))
+    lines.append(("epochs that ran", ", ".join(map(str, run.epochs_ran)) or "not noted"))
     if run.final_fit:
         lines.append(("optimiser steps", _steps(run)))
     if own := model_files.temperatures(run.folder):
@@ -321,7 +321,7 @@ def _row(name: str, r: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "accuracy": _percent(r["accuracy"]) if r["n"] else f"not judged, 0 of {r['asked']}",
         "interval": f"{_percent(r['ci95'][0])} to {_percent(r['ci95'][1])}" if r["n"] else "not defined",
-        "roc_auc": "not defined" if r.get("roc_auc") is None else f"{r['roc_auc']:.3f}",
+        "roc_auc": number(r.get("roc_auc")),
         "n": r["n"],
         "sources": r["n_groups"],
     }
@@ -392,7 +392,7 @@ def _shown(value: Any) -> str:
 
 def _percent(share: Any) -> str:
     is_number = isinstance(share, int | float) and not isinstance(share, bool)
-    return f"{100 * share:.1f} %" if is_number else "not defined"
+    return f"{percentage(share)} %" if is_number else "not defined"
 
 
 def _text(value: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from violence_detection.errors import UserError
 from violence_detection.models import averaging, made_alike, model_files
 from violence_detection.models.made_alike import JudgedApart, Made
+from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder, trained_clips
 
 if TYPE_CHECKING:
@@ -69,6 +70,12 @@ class RunRecords:
         return found
 
     @property
+    def epochs_ran(self) -> list[int]:
+        """How many epochs the members' trainings ran, each number once."""
+        found = [member.result.get("epochs_run") for member in self.members]
+        return sorted({n for n in found if isinstance(n, int)})
+
+    @property
     def folds_in_words(self) -> str:
         """What the folds gave, or that they are of other settings; empty where there are none to speak of."""
         if self.other_folds:
@@ -85,8 +92,8 @@ class RunRecords:
                 "the same settings"
             )
             return (
-                f"{how}: {100 * record['cv_accuracy']:.1f} % of {record['cv_n']} clips from "
-                f"{record['cv_n_groups']} sources (95 % interval {100 * low:.1f} % to {100 * high:.1f} %)."
+                f"{how}: {percentage(record['cv_accuracy'])} % of {record['cv_n']} clips from "
+                f"{record['cv_n_groups']} sources (95 % interval {percentage(low)} % to {percentage(high)} %)."
             )
         except (KeyError, TypeError, ValueError):
             return ""

@@ -10,6 +10,7 @@ import numpy as np
 
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.events import Verdict, stretches
+from violence_detection.system.figures import number
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import decode, writer
 from violence_detection.video.shown import boxed, square
@@ -73,7 +74,7 @@ class Panel:
         p = self.score(time_s)
         violent = any(e.start_s <= time_s < e.end_s for e in self._events)
         colour = _VIOLENT if violent else _QUIET
-        self._text(out, "not judged" if p is None else f"P(violent) {p:.2f}", self._px(8), _TEXT)
+        self._text(out, "not judged" if p is None else f"P(violent) {number(p, 2)}", self._px(8), _TEXT)
         left, right = self._bar()
         top, bottom = self._px(8), self._px(24)
         if p is not None:

@@ -25,6 +25,7 @@ from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.prediction.video_progress import VideoProgress
 from violence_detection.system import console, disks, own_files, redaction, storage, supervised
+from violence_detection.system.figures import number
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 from violence_detection.video import sources, video_files, video_lists
@@ -269,7 +270,7 @@ def _say(judged: Verdict | UnreadableVideo) -> None:
         log.warning("cannot judge %s: %s", judged.path, judged.reason)
         return
     events = ", ".join(f"{e.start_s:.1f}-{e.end_s:.1f} s" for e in judged.events)
-    log.info("%-8s %.3f  %s  %s", judged.label, judged.p_violent, judged.path, events)
+    log.info("%-8s %s  %s  %s", judged.label, number(judged.p_violent), judged.path, events)
     if judged.warning:
         log.warning("%s: %s", judged.path, judged.warning)
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.explanation import Explanation
 from violence_detection.system import storage
+from violence_detection.system.figures import number
 from violence_detection.system.own_files import WrittenFiles
 
 #: Log-odds below which a fall is not told from nothing by a stronger colour: P from 0.62 to 0.5.
@@ -45,7 +46,7 @@ def _drawn(explained: Explanation, name: str) -> Figure:
     )  # fmt: skip
     window = explained.window
     when = f"{minutes(window.start_s)} - {minutes(window.end_s)}"
-    title = f"{_in_one_line(name)}   {when}   P(violent) {explained.p:.2f}"
+    title = f"{_in_one_line(name)}   {when}   P(violent) {number(explained.p, 2)}"
     figure.suptitle(title, x=0.06, ha="left", fontsize=11, parse_math=False)
     scale = max(float(np.abs(explained.places).max()), _LEAST_SCALE)
     for i, (time_s, frame) in enumerate(zip(explained.times_s, explained.frames, strict=True)):
@@ -89,7 +90,7 @@ def _draw_bars(axes: Axes, explained: Explanation) -> None:
     room = max(float(np.abs(falls).max()), _LEAST_SCALE) * 1.3
     axes.set_ylim(min(float(falls.min()) * 1.2, -0.1 * room), room)
     for i, (fall, p) in enumerate(zip(falls, explained.p_without_moments, strict=True)):
-        axes.text(i, max(fall, 0), f"P {p:.2f}", ha="center", va="bottom", fontsize=8)
+        axes.text(i, max(fall, 0), f"P {number(p, 2)}", ha="center", va="bottom", fontsize=8)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_ylabel("without it", fontsize=8)
@@ -105,7 +106,7 @@ def _draw_legend(figure: Figure, scale: float, explained: Explanation) -> None:
     axes.set_xticks([-scale, 0, scale], ["P rises", "no matter", "P falls"], fontsize=8)
     text = (
         "Colour: how the log-odds of P(violent) change when this place is covered throughout the window; without\n"
-        f"the place that matters most P is {explained.p_without_places.min():.2f}. Bars: the same when the video is "
-        "held still for this moment,\nwith P. Red: what the model's figure rests on."
+        f"the place that matters most P is {number(explained.p_without_places.min(), 2)}. Bars: the same when the "
+        "video is held still for this moment,\nwith P. Red: what the model's figure rests on."
     )
     figure.text(0.4, 0.055, text, fontsize=8, va="bottom")

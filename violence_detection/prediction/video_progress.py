@@ -13,6 +13,7 @@ from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, find_events
 from violence_detection.system import console
+from violence_detection.system.figures import number
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +78,8 @@ class VideoProgress:
         done = [e for e in find_events(self._windows, by) if e.end_s < settled_s]
         for event in done[self._said :]:
             log.info(
-                "%s: violent at %s - %s, %.3f (judged to %s of %s)",
-                self._path, minutes(event.start_s), minutes(event.end_s), event.p_violent,
+                "%s: violent at %s - %s, %s (judged to %s of %s)",
+                self._path, minutes(event.start_s), minutes(event.end_s), number(event.p_violent),
                 minutes(news.done_s), minutes(news.total_s),
             )  # fmt: skip
         self._said = max(self._said, len(done))

@@ -18,10 +18,13 @@ from violence_detection.errors import UserError
 def parts_of(batch_size: int, devices: int, at_least: int) -> int:
     """The smallest number of equal parts, `at_least` so many, in which each device can take its share of a batch.
 
-    Raises UserError where there is none: shares that differ in size are not cut.
+    A batch that they cannot share evenly is taken by one of them, see TrainingRun. Raises UserError where there is no
+    such number.
     """
-    share = 1 if batch_size % devices else batch_size // devices
-    if at_least > max(share, 1):
+    if batch_size % devices:
+        devices = 1
+    share = batch_size // devices
+    if at_least > share:
         raise UserError(
             f"a batch of {batch_size} on {devices} device(s) cannot be taken in {at_least} equal parts. Lower "
             "--accumulate or change --batch-size"

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,9 +103,24 @@ def read_result(path: Path) -> Trained:
     """The finished run that result.json tells of. Raises UserError naming the file if it is damaged."""
     values = read_object(path)
     try:
-        return Trained(folder=path.parent, **values)
+        found = Trained(folder=path.parent, **values)
     except TypeError as e:
         raise damaged(path, str(e)) from e
+    share, pace = found.selection_accuracy, found.samples_per_second
+    wrong = {
+        "selection_accuracy": share is not None and not (_is_number(share) and share <= 1),
+        "best_epoch": not (_is_number(found.best_epoch) and isinstance(found.best_epoch, int)),
+        "epochs_run": not (_is_number(found.epochs_run) and isinstance(found.epochs_run, int)),
+        "samples_per_second": not _is_number(pace),
+    }
+    if odd := [name for name, is_wrong in wrong.items() if is_wrong]:
+        raise damaged(path, "; ".join(f"{name} is {_short(values[name])}" for name in odd))
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite one, and not below 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def weights_of(model: Path) -> Path:

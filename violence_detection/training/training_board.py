@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ class Board:
     """Writes event files below `folder` until its `with` block ends. `record` is the run's config.json."""
 
     def __init__(self, folder: Path, record: Mapping[str, Any]):
+        self._folder = folder
         self._train, self._selection, self._run = (
             tf.summary.create_file_writer(str(path))
             for path in (folder / "train", folder / "selection", folder)
@@ -40,18 +41,23 @@ class Board:
 
     def scalars(self, row: Mapping[str, float], extra: Mapping[str, float]) -> None:
         """A row of training_log.csv, and figures of the device and the pace."""
-        step = int(row["epoch"])
-        for writer, prefix in ((self._train, ""), (self._selection, "selection_")):
-            if f"{prefix}loss" not in row:
-                continue
-            with writer.as_default():
-                for name in ("loss", "accuracy", "auc"):
-                    tf.summary.scalar(name, row[prefix + name], step=step)
-                tf.summary.scalar("learning_rate", row["learning_rate"], step=step)
-            writer.flush()
+        _write_points(self._train, "", row)
+        _write_points(self._selection, "selection_", row)
         with self._train.as_default():
             for name, value in extra.items():
-                tf.summary.scalar(name, value, step=step)
+                tf.summary.scalar(name, value, step=int(row["epoch"]))
+
+    def make_whole(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write those points of these rows of training_log.csv that the event files lack: a run was killed before."""
+        if not rows:
+            return
+        for writer, part, prefix in (
+            (self._train, "train", ""),
+            (self._selection, "selection", "selection_"),
+        ):
+            there = _points(self._folder / part)
+            for row in rows:
+                _write_points(writer, prefix, row, there)
 
     def pictures(self, labels: np.ndarray, p_fight: np.ndarray, epoch: int, last: bool = False) -> None:
         """PR curve and confusion matrix of the selection clips: labels (N,) of 0 and 1, p_fight (N,)."""
@@ -93,6 +99,33 @@ class Board:
             api.hparams_config([api.HParam(name) for name in sorted(flat)], metrics)
             api.hparams(flat)
         self._run.flush()
+
+
+def _write_points(
+    writer: Any, prefix: str, row: Mapping[str, float], there: Collection[tuple[str, int]] = ()
+) -> None:
+    """The points of a row's columns with this prefix, if it has them, but those that are `there`."""
+    if f"{prefix}loss" not in row:
+        return
+    step = int(row["epoch"])
+    values = {name: row[prefix + name] for name in ("loss", "accuracy", "auc")}
+    with writer.as_default():
+        for name, value in {**values, "learning_rate": row["learning_rate"]}.items():
+            if (name, step) not in there:
+                tf.summary.scalar(name, value, step=step)
+    writer.flush()
+
+
+def _points(folder: Path) -> set[tuple[str, int]]:
+    """(tag, epoch) of all that the event files in a folder hold, up to where one was cut off."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    return {
+        (value.tag, event.step)
+        for path in sorted(folder.glob("events.out.*"))
+        for event in EventFileLoader(str(path)).Load()
+        for value in event.summary.value
+    }
 
 
 def pr_curve(labels: np.ndarray, p_fight: np.ndarray) -> bytes:

@@ -100,6 +100,7 @@ class TrainingRun:
         with self.strategy.scope():
             model = self._build(self.record)
         self._restore(model)
+        board.make_whole(self.state.history)
         if self.state.parts > 1:
             micro_batches.accumulate(model, self.state.parts)
         log.info("%s: %s parameters, %d steps an epoch", model.name, f"{model.count_params():,}", self.steps)

@@ -21,6 +21,7 @@ from violence_detection.combine import duplicates
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import intervals, metrics
 from violence_detection.evaluation.audits import footage, label_noise
+from violence_detection.system.figures import number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,7 +179,7 @@ def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, int], lea
     table = []
     for i in (i for i in order if i in listed):
         row = rows.iloc[i]
-        why = f"P(fight) {row.p_fight:.3f} by models that had not seen it"
+        why = f"P(fight) {number(row.p_fight)} by models that had not seen it"
         if i in copies:
             other = rows.iloc[copies[i]]
             why = f"a copy of {other.path}, which is {other.label}; {why}"

@@ -20,10 +20,10 @@ from violence_detection.combine import duplicates
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics, training_overlap
 from violence_detection.evaluation.audits import footage
-from violence_detection.evaluation.report.page_filters import hundredths
 from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
+from violence_detection.system.figures import percentage
 from violence_detection.training.config import PICTURES_OF
 from violence_detection.video.augment import PLAIN
 
@@ -286,7 +286,7 @@ def _limit(record: Mapping[str, Any]) -> dict[str, str]:
     if n:
         without = record["without_suspicious"]
         share = (
-            "" if without is None else f"; without them {hundredths(without['accuracy'])} % of {without['n']}"
+            "" if without is None else f"; without them {percentage(without['accuracy'])} % of {without['n']}"
         )
         sources = len(by_feature.get("sources", ()))
         named = (

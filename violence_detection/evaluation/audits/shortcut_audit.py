@@ -13,6 +13,7 @@ from violence_detection.evaluation.audits.background import Backgrounds
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.key import BackboneRun
+from violence_detection.system.figures import number
 from violence_detection.training.training_data import Samples
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def run(
     )
     for alarm in made["alarms"]:
         log.warning(
-            "shortcut: on %s, %s alone tells the classes apart (AUC %.2f)",
-            alarm["dataset"], alarm["check"].replace("_", " "), alarm["roc_auc"],
+            "shortcut: on %s, %s alone tells the classes apart (AUC %s)",
+            alarm["dataset"], alarm["check"].replace("_", " "), number(alarm["roc_auc"], 2),
         )  # fmt: skip
     return made
 

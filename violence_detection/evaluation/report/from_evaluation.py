@@ -19,9 +19,9 @@ from violence_detection.evaluation import (
 )
 from violence_detection.evaluation.audits import label_audit, leakage
 from violence_detection.evaluation.measure import Evaluation
-from violence_detection.evaluation.report.page_filters import hundredths, number
 from violence_detection.models import run_records
 from violence_detection.system import storage
+from violence_detection.system.figures import number, percentage
 from violence_detection.training import run_folder
 
 log = logging.getLogger(__name__)
@@ -201,7 +201,7 @@ def _row(r: Mapping[str, Any]) -> str:
     """The figures of a row of the table."""
     if not r["n"]:
         return f"not judged, 0 of {r['asked']}"
-    interval = " - ".join(map(hundredths, r["ci95"]))
+    interval = " - ".join(map(percentage, r["ci95"]))
     auc = "-" if r["roc_auc"] is None else number(r["roc_auc"])
     short = "" if r["n"] == r["asked"] else f"  {r['n']} of {r['asked']} judged"
-    return f"{hundredths(r['accuracy']):>7}%  {interval:15} {r['n']:5}  {auc}{short}"
+    return f"{percentage(r['accuracy']):>7}%  {interval:15} {r['n']:5}  {auc}{short}"

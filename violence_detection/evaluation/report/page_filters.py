@@ -9,44 +9,27 @@ from typing import Any
 
 import markupsafe
 
-#: What stands in place of a figure that these clips do not define, such as the AUC of one class.
-UNDEFINED = "not defined"
-_NEAR_ONE, _MOST_DIGITS = 0.95, 6
+from violence_detection.system.figures import MOST_DIGITS, UNDEFINED, number, percentage
+
+_NEAR_ONE = 0.95
 
 
 def percent(share: float | None) -> str:
     """0.8 as 80.0 %."""
-    return UNDEFINED if share is None else f"{hundredths(share)}\u00a0%"
-
-
-def hundredths(share: float) -> str:
-    """0.8 as 80.0: with one decimal, and more where what is below 1 would be written as 100."""
-    digits = 1
-    while share < 1 and float(f"{100 * share:.{digits}f}") == 100 and digits < _MOST_DIGITS:
-        digits += 1
-    return f"{100 * share:.{digits}f}"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """With so many decimals, and more where what is below 1 would be written as 1."""
-    if value is None:
-        return UNDEFINED
-    while value < 1 == float(f"{value:.{digits}f}") and digits < _MOST_DIGITS:
-        digits += 1
-    return f"{value:.{digits}f}"
+    return UNDEFINED if share is None else f"{percentage(share)}\u00a0%"
 
 
 def similarity(cosine: float | None) -> str:
     """Two decimals; near 1 as many as tell how far it is from 1, by which limits differ: 0.9989."""
     if cosine is None:
         return UNDEFINED
-    digits = 2 if not _NEAR_ONE < cosine < 1 else min(1 - math.floor(math.log10(1 - cosine)), _MOST_DIGITS)
+    digits = 2 if not _NEAR_ONE < cosine < 1 else min(1 - math.floor(math.log10(1 - cosine)), MOST_DIGITS)
     return number(cosine, digits)
 
 
 def interval(ci95: Sequence[float] | None) -> str:
     """(0.5, 0.75) as 50.0–75.0 %."""
-    return "–" if ci95 is None else f"{hundredths(ci95[0])}–{hundredths(ci95[1])}\u00a0%"
+    return "–" if ci95 is None else f"{percentage(ci95[0])}–{percentage(ci95[1])}\u00a0%"
 
 
 def moment(iso: str) -> str:

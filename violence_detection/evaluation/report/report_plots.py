@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import calibration, metrics
-from violence_detection.evaluation.report.page_filters import hundredths, number
+from violence_detection.system.figures import number, percentage
 
 #: Plots that not all predictions allow: those of an earlier report in a folder are not those of a later one.
 NOT_ALWAYS = ("roc",)
@@ -166,7 +166,7 @@ def _shortened(name: str) -> str:
 def _datasets_in_words(result: Mapping[str, Any]) -> str:
     rows = result["by_dataset"].items()
     return "; ".join(
-        f"{name}: {hundredths(row['accuracy'])} % of {row['n']}"
+        f"{name}: {percentage(row['accuracy'])} % of {row['n']}"
         if row["n"]
         else f"{name}: not judged, 0 of {row['asked']}"
         for name, row in rows
@@ -182,7 +182,7 @@ def _draw_datasets(ax: Axes, theme: Theme, result: Mapping[str, Any]) -> None:
         low, high = (100 * v for v in row["ci95"])
         ax.plot([low, high], [y, y], color=colour, linewidth=2.5, solid_capstyle="butt")
         ax.plot(100 * row["accuracy"], y, "o", color=colour, markersize=8)
-        ax.annotate(hundredths(row["accuracy"]), (100 * row["accuracy"], y), (0, 8), color=colour,
+        ax.annotate(percentage(row["accuracy"]), (100 * row["accuracy"], y), (0, 8), color=colour,
                     ha="center", textcoords="offset points", fontsize=9)  # fmt: skip
     ax.set_yticks(range(len(shown)), [f"{_shortened(name)}\nn = {row['n']}" for name, row in shown])
     ax.set_ylim(-0.6, len(shown) - 0.3)
@@ -241,7 +241,7 @@ def _draw_confusion(ax: Axes, theme: Theme, matrix: np.ndarray) -> None:
             ax.fill_between(
                 [column - 0.5, column + 0.5], row - 0.5, row + 0.5, color=colour, alpha=strength, lw=0
             )
-            ax.text(column, row, f"{matrix[row, column]}\n{hundredths(share[row, column])} %",
+            ax.text(column, row, f"{matrix[row, column]}\n{percentage(share[row, column])} %",
                     ha="center", va="center", color=theme.text, fontsize=14)  # fmt: skip
     ax.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5), xlabel="called", ylabel="is")
     ax.set_xticks(range(2), CLASS_NAMES)

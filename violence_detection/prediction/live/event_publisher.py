@@ -15,6 +15,7 @@ from violence_detection.prediction.live.event_files import EventFiles
 from violence_detection.prediction.live.messages import EventMessage, iso
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
+from violence_detection.system.figures import number
 
 log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.1
@@ -87,8 +88,8 @@ def event_id(camera: str, is_live: bool, event: Event) -> str:
 
 def _log(camera: CameraState, is_live: bool, news: EventNews) -> None:
     start, end = ((iso if is_live else minutes)(s) for s in (news.event.start_s, news.event.end_s))
-    p = news.event.p_violent
+    p = number(news.event.p_violent)
     if news.kind == NEW:
-        log.warning("%s: violent since %s, %.3f  %s", camera.name, start, p, news.event_id)
+        log.warning("%s: violent since %s, %s  %s", camera.name, start, p, news.event_id)
     elif news.kind == END:
-        log.warning("%s: was violent %s - %s, %.3f  %s", camera.name, start, end, p, news.event_id)
+        log.warning("%s: was violent %s - %s, %s  %s", camera.name, start, end, p, news.event_id)

@@ -27,6 +27,7 @@ from violence_detection.prediction.live.outputs.mqtt import MqttOutput
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system import disks
+from violence_detection.system.figures import number
 from violence_detection.video import decode, sources
 from violence_detection.video.sources import Source
 
@@ -250,8 +251,8 @@ class CameraWatch(Generic[W]):
         """Have the log say how a camera is."""
         s = camera.state
         log.info(
-            "%s: %s, %d frames, %d windows, %d dropped, delay %.1f s, P(violent) %.3f",
-            s.name, s.state, s.frames, s.windows, s.dropped, s.delay_s, s.p_violent,
+            "%s: %s, %d frames, %d windows, %d dropped, delay %.1f s, P(violent) %s",
+            s.name, s.state, s.frames, s.windows, s.dropped, s.delay_s, number(s.p_violent),
         )  # fmt: skip
         if s.sparse > camera.said_sparse:
             log.warning(

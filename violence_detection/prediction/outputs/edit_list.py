@@ -11,6 +11,7 @@ from pathlib import Path
 from violence_detection.prediction.clock import timecode
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.formats import of_video
+from violence_detection.system.figures import number
 
 #: The format numbers its edits with three digits; further ones stand in a further file.
 _MOST_EDITS = 999
@@ -31,15 +32,15 @@ def _part(verdict: Verdict, events: tuple[Event, ...]) -> str:
     name = "".join(c if c.isprintable() and c.isascii() else "_" for c in Path(verdict.path).name)
     lines = [f"TITLE: {name}", "FCM: NON-DROP FRAME", ""]
     record = 0
-    for number, event in enumerate(events, 1):
+    for n, event in enumerate(events, 1):
         first = round(event.start_s * fps)
         end = max(round(event.end_s * fps), first + 1)
         at = [timecode(frame, fps) for frame in (first, end, record, record + end - first)]
         record += end - first
         lines += [
-            f"{number:03d}  AX       V     C        {' '.join(at)}",
+            f"{n:03d}  AX       V     C        {' '.join(at)}",
             f"* FROM CLIP NAME: {name}",
-            f"* COMMENT: VIOLENT, P {event.p_violent:.2f}",
+            f"* COMMENT: VIOLENT, P {number(event.p_violent, 2)}",
             "",
         ]
     return "\n".join(lines)

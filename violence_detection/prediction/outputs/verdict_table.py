@@ -8,6 +8,7 @@ from violence_detection.errors import UnreadableVideo
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.formats import of_run
+from violence_detection.system.figures import number
 
 _HEAD = ("verdict", "P(violent)", "when", "video")
 _NOT_JUDGED = "not judged"
@@ -22,10 +23,10 @@ def table(verdicts: Sequence[Verdict], failures: Sequence[UnreadableVideo]) -> d
     """`<run>.txt`; last what was not judged, or not shown, with the reason."""
     rows = [_HEAD]
     for verdict in verdicts:
-        rows.append((verdict.label, f"{verdict.p_violent:.3f}", _length(verdict), _in_a_line(verdict.path)))
+        rows.append((verdict.label, number(verdict.p_violent), _length(verdict), _in_a_line(verdict.path)))
         rows += [("", "", "", _in_a_line(verdict.warning))] if verdict.warning else []
         rows += [
-            ("", f"{e.p_violent:.3f}", f"{minutes(e.start_s)} - {minutes(e.end_s)}", "")
+            ("", number(e.p_violent), f"{minutes(e.start_s)} - {minutes(e.end_s)}", "")
             for e in verdict.events
         ]
     judged = {verdict.path for verdict in verdicts}

@@ -33,6 +33,7 @@ from violence_detection.prediction.review.marks import (
     MarkedVideo,
     Marks,
 )
+from violence_detection.system.figures import number
 from violence_detection.video import sampling
 
 log = logging.getLogger(__name__)
@@ -208,10 +209,10 @@ def say(learned: Learned, path: Path) -> None:
     if "before" in found:
         before, after = found["before"], found["on_others"]
         log.info(
-            "on videos that it was not learnt from (%.2f h, %d fights): before, at threshold %.3f, %d false events and "
+            "on videos that it was not learnt from (%.2f h, %d fights): before, at threshold %s, %d false events and "
             "%d fights missed; with the threshold that the others give, %d and %d",
-            found["hours"], found["fights"], before["threshold"], before["false_events"], before["missed_fights"],
-            after["false_events"], after["missed_fights"],
+            found["hours"], found["fights"], number(before["threshold"]), before["false_events"],
+            before["missed_fights"], after["false_events"], after["missed_fights"],
         )  # fmt: skip
         calibration = found["calibration"]
         if "log_loss_before" in calibration:
@@ -222,7 +223,7 @@ def say(learned: Learned, path: Path) -> None:
         if "why_not" in calibration:
             log.info("calibration stays as it is: %s", calibration["why_not"])
     if learned.profile:
-        log.info("threshold %.3f, logit offset %+.2f: %s, for --profile", learned.profile.threshold,
+        log.info("threshold %s, logit offset %+.2f: %s, for --profile", number(learned.profile.threshold),
                  learned.profile.logit_offset, path)  # fmt: skip
     else:
         log.info("nothing is changed: %s", learned.why_not)

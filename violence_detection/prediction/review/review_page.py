@@ -20,6 +20,7 @@ from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.review import marks, probability_curve, review_media
 from violence_detection.prediction.review.review_media import ReviewMedia
 from violence_detection.system import own_files, pages, storage
+from violence_detection.system.figures import number
 
 PAGE_NAME = "index.html"
 _TEMPLATES = Path(__file__).with_name("templates")
@@ -66,7 +67,7 @@ def _render(
     failures: Sequence[UnreadableVideo],
     model: str,
 ) -> str:
-    environment = pages.environment(_TEMPLATES, {"minutes": minutes, "shown": _shown})
+    environment = pages.environment(_TEMPLATES, {"minutes": minutes, "number": number, "shown": _shown})
     script = environment.get_template("review.js.j2").render()
     return environment.get_template("review.html.j2").render(
         videos=[_video(verdict, media[verdict.path]) for verdict in verdicts],
@@ -118,7 +119,7 @@ def _data(verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
                 "content": review_media.content_of(Path(v.path)),
                 "duration_s": v.duration_s,
                 "events": [asdict(event) for event in v.events],
-                "steps": [[round(n, 4) for n in step] for step in _steps(v)],
+                "steps": _steps(v),
             }
             for v in verdicts
         ],
@@ -129,8 +130,10 @@ def _real_path(verdict: Verdict) -> str:
     return verdict.real_path or os.path.realpath(verdict.path)
 
 
-def _steps(verdict: Verdict) -> list[tuple[float, float, float]]:
-    return probability_curve.steps(verdict.windows, verdict.duration_s)
+def _steps(verdict: Verdict) -> list[tuple[float, float, str]]:
+    """(start_s, end_s, P) with P as the page writes it: a browser rounds otherwise."""
+    steps = probability_curve.steps(verdict.windows, verdict.duration_s)
+    return [(round(start_s, 4), round(end_s, 4), number(p, 2)) for start_s, end_s, p in steps]
 
 
 def _shown(name: object) -> str:

@@ -1,0 +1,42 @@
+"""The page of a run, without a browser: its words and what its script knows."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from violence_detection.prediction.config import EventConfig
+from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.review import review_page
+from violence_detection.prediction.review.review_media import ReviewMedia
+
+
+def _page(folder: Path, settings: EventConfig, ps: list[float]) -> tuple[str, dict[str, Any]]:
+    """The text of the page of a video, and what its script knows."""
+    windows = tuple(JudgedWindow(5.0 * i, 5.0 * i + 5, p) for i, p in enumerate(ps))
+    verdict = Verdict("v.mp4", windows, settings, 5.0 * len(ps), 5.0 * len(ps), fps=10.0)
+    path = review_page.write(folder, [verdict], {"v.mp4": ReviewMedia(missing="none")})
+    text = path.read_text(encoding="utf-8")
+    data = re.search(r'id="run">(.*?)</script>', text, re.DOTALL)
+    assert data
+    return text, json.loads(data[1])
+
+
+def test_what_is_below_one_is_not_written_as_one(tmp_path: Path) -> None:
+    text, _ = _page(tmp_path, EventConfig(threshold=0.9972), [0.1, 0.9973, 0.1])
+    assert "highest P(violent) 0.997 · threshold 0.997<" in text
+    assert "P 0.997<" in text
+    assert "1.00" not in text
+    text, _ = _page(tmp_path, EventConfig(threshold=1.0), [1.0])
+    assert "highest P(violent) 1.00 · threshold 1.00<" in text
+
+
+def test_the_script_has_probabilities_as_the_page_writes_them(tmp_path: Path) -> None:
+    """A browser rounds 0.125 up, Python to the even digit."""
+    text, run = _page(tmp_path, EventConfig(), [0.125, 0.05])
+    assert "highest P(violent) 0.12 " in text
+    assert run["videos"][0]["steps"] == [[0.0, 5.0, "0.12"], [5.0, 10.0, "0.05"]]
+    _, run = _page(tmp_path, EventConfig(), [0.9972, 1.0])
+    assert [p for _, _, p in run["videos"][0]["steps"]] == ["0.997", "1.00"]

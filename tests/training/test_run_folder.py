@@ -1,0 +1,42 @@
+"""What a training run leaves in its folder is believed only where it can be true."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from violence_detection.errors import UserError
+from violence_detection.training import run_folder
+from violence_detection.training.run_folder import Trained
+
+RESULT = {"selection_accuracy": 0.9, "best_epoch": 3, "epochs_run": 5, "samples_per_second": 12.5}
+
+
+def _written(folder: Path, **changes: Any) -> Path:
+    path = folder / run_folder.RESULT_NAME
+    path.write_text(json.dumps({**RESULT, **changes}))
+    return path
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    assert run_folder.read_result(_written(tmp_path)) == Trained(tmp_path, 0.9, 3, 5, 12.5)
+    given = _written(tmp_path, selection_accuracy=None, best_epoch=0, epochs_run=0, samples_per_second=0)
+    assert run_folder.read_result(given) == Trained(tmp_path, None, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", sorted(RESULT))
+@pytest.mark.parametrize("value", ["0.9", [1], {}, None, True, -1, math.nan, math.inf], ids=repr)
+def test_a_result_with_something_else_than_a_figure_is_named_with_what_mends_it(
+    tmp_path: Path, name: str, value: Any
+) -> None:
+    _written(tmp_path, **{name: value})
+    if name == "selection_accuracy" and value is None:  # of a run without a selection part
+        assert run_folder.finished(tmp_path)
+        return
+    said = rf"result\.json cannot be used \({name} is .*the command that trained the model"
+    with pytest.raises(UserError, match=said):
+        run_folder.finished(tmp_path)

@@ -1,0 +1,25 @@
+"""Figures as people read them, on pages, in tables, in pictures and in the log."""
+
+from __future__ import annotations
+
+#: What stands in place of a figure that is not defined, such as the AUC of one class.
+UNDEFINED = "not defined"
+#: No figure has more decimals, however near 1 it is.
+MOST_DIGITS = 6
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """With so many decimals, and more where what is below 1 would be written as 1."""
+    if value is None:
+        return UNDEFINED
+    while value < 1 == float(f"{value:.{digits}f}") and digits < MOST_DIGITS:
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
+def percentage(share: float) -> str:
+    """0.8 as 80.0: with one decimal, and more where what is below 1 would be written as 100."""
+    digits = 1
+    while share < 1 and float(f"{100 * share:.{digits}f}") == 100 and digits < MOST_DIGITS:
+        digits += 1
+    return f"{100 * share:.{digits}f}"
