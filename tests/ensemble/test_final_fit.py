@@ -265,7 +265,6 @@ def test_stopped_in_the_middle_it_ends_with_the_same_weights(
             np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.slow
 def _records(folder: Path) -> dict[str, bytes]:
     """Content of every file below the folder."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
