@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,13 +70,16 @@ def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_thre
     assert found["mean"]["accuracy"] == pytest.approx(
         np.mean([d["accuracy"] for d in found["datasets"]]), abs=1e-4
     )
+    for name, ends in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95")):
+        sets = [[d[key] for d in found["datasets"]] for key in (name, ends)]
+        assert found["mean"][ends] == pytest.approx(intervals.of_mean(*sets), abs=1e-4)
 
 
 def test_one_seed_has_no_spread() -> None:
     assert leave_one_out.summarised([_predictions(0)])["datasets"][0]["accuracy_sd"] is None
 
 
-def test_a_data_set_of_one_class_has_no_accuracy_at_its_median() -> None:
+def test_a_data_set_of_one_class_has_no_accuracy_at_its_median(caplog: pytest.LogCaptureFixture) -> None:
     """Half of its clips lie above it whatever the model says, which would weigh in the mean of the sets."""
     frame = _predictions(0)
     frame = frame[(frame.dataset == "low") | (frame.label == "nonfight")]
@@ -82,4 +87,8 @@ def test_a_data_set_of_one_class_has_no_accuracy_at_its_median() -> None:
     by_name = {d["dataset"]: d for d in found["datasets"]}
     assert by_name["random"]["accuracy_at_median"] is None
     assert found["mean"]["accuracy_at_median"] == by_name["low"]["accuracy_at_median"]
-    leave_one_out._log(found)
+    assert found["mean"]["roc_auc_ci95"] == pytest.approx(by_name["low"]["roc_auc_ci95"], abs=1e-4)
+    with caplog.at_level("INFO"):
+        leave_one_out._log(found)
+    low, high = (f"{100 * x:.1f}" for x in found["mean"]["ci95"])
+    assert re.search(rf"^mean .* {low} - +{high} ", caplog.messages[-1])

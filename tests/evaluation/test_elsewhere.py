@@ -175,6 +175,27 @@ def test_val_is_in_set_only_where_training_had_its_data_sets(
     page = Page(from_evaluation.write(told, tmp_path, ""))
     assert f"\nval {said}\n" in page.by_id["elsewhere"]
     assert ("val, above" in page.by_id["left-out"]) is (said == "in set")
+    assert "Mean" not in page.by_id["left-out"]
+
+
+def test_the_mean_of_left_out_sets_has_its_interval(
+    written: tuple[Evaluation, Path], root: Path, tmp_path: Path
+) -> None:
+    """By that of each, also where an earlier version noted none."""
+    scored, _ = written
+    rows = [
+        _left_out_row(16),
+        _left_out_row(16, "yours", accuracy=0.9, ci95=[0.84, 0.98], roc_auc_ci95=[0.5, 0.9]),
+    ]
+    storage.write_json(tmp_path / elsewhere.LEFT_OUT_NAME, _left_out(root / "models", datasets=rows))
+    found = elsewhere.left_out(tmp_path, trained_model.load(root / "models"))
+    assert found is not None
+    low, high = 0.8 - np.hypot(0.2, 0.06) / 2, 0.8 + np.hypot(0.1, 0.08) / 2
+    assert found["mean"]["accuracy"] == 0.8
+    assert found["mean"]["ci95"] == pytest.approx([low, high], abs=1e-4)
+    assert found["mean"]["roc_auc_ci95"] is None, "of one set there is none"
+    page = Page(from_evaluation.write(replace(scored, left_out=found), tmp_path / "report", ""))
+    assert f"Mean80.0\u00a0%{100 * low:.1f}–{100 * high:.1f}" in page.by_id["left-out"]
 
 
 def test_the_page_says_how_this_ensemble_averages(written: tuple[Evaluation, Path], tmp_path: Path) -> None:
@@ -362,6 +383,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         {"selected_by": None}, {"threshold_by": 0.5}, {"datasets": [{"dataset": "mine", "n": 32}]},
         *({"datasets": [{**_left_out_row(32), key: "x"}]} for key in _left_out_row(32) if key != "dataset"),
         *({"datasets": [_left_out_row(32, **changes)]} for changes in ({"ci95": [0.5]}, {"accuracy": None})),
+        {"datasets": [_left_out_row(32, roc_auc_ci95=3)]},
         {"datasets": [_left_out_row(32, in_set={"accuracy": 0.7})]},
     ]  # fmt: skip
     for odd in cases:

@@ -136,6 +136,18 @@ def test_a_class_of_a_single_source_does_not_make_an_auc_sure() -> None:
     assert 0 < low < spread_low < spread_high < high < 1
 
 
+def test_the_interval_of_a_mean_of_data_sets_covers_it_and_is_narrower_than_theirs() -> None:
+    rng, covered, draws = np.random.default_rng(6), 0, 200
+    sets = [(300, 11, 0.91), (250, 33, 0.82), (200, 169, 0.8)]
+    for _ in range(draws):
+        drawn = [bench_intervals.outcomes(rng, n, sources, p, 0.1) for n, sources, p in sets]
+        ends = [intervals.accuracy_interval(*one) for one in drawn]
+        low, high = intervals.of_mean([correct.mean() for correct, _ in drawn], ends)
+        assert high - low < np.mean([b - a for a, b in ends])
+        covered += int(low <= np.mean([p for *_, p in sets]) <= high)
+    assert 0.93 <= covered / draws <= 0.995
+
+
 def test_few_sources_and_few_of_them_with_errors_make_it_wide() -> None:
     correct = np.ones(200, bool)
     correct[:20] = False

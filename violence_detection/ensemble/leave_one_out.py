@@ -136,7 +136,7 @@ def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | Non
     }
     return {
         "datasets": datasets,
-        "mean": {k: _mean(d[k] for d in datasets) for k in ("accuracy", "accuracy_at_median", "roc_auc")},
+        "mean": elsewhere.mean_of_left_out(datasets),
         "mean_of_members": members,
     }
 
@@ -194,7 +194,8 @@ def _mean(values: Any) -> float | None:
 def _log(figures: dict[str, Any]) -> None:
     log.info("each data set judged by models of the others; %s, threshold %s", SELECTED_BY, THRESHOLD_BY)
     log.info("%-24s %14s %15s %8s %10s %8s", "left out", "accuracy", "95 %", "AUC", "at median", "in set")
-    for d in figures["datasets"]:
+    mean = {"dataset": "mean", "accuracy_sd": None, "in_set": None, **figures["mean"]}
+    for d in (*figures["datasets"], mean):
         low, high = d["ci95"]
         beside = _percent(d["in_set"]["accuracy"] if d["in_set"] else None)
         spread = f" +- {100 * d['accuracy_sd']:.1f}" if d["accuracy_sd"] is not None else ""
@@ -203,15 +204,6 @@ def _log(figures: dict[str, Any]) -> None:
             percentage(low), percentage(high), "-" if d["roc_auc"] is None else number(d["roc_auc"]),
             _percent(d["accuracy_at_median"]), beside,
         )  # fmt: skip
-    mean = figures["mean"]
-    auc = "-" if mean["roc_auc"] is None else number(mean["roc_auc"])
-    log.info(
-        "%-24s %14s %24s %10s",
-        "mean",
-        percentage(mean["accuracy"]),
-        auc,
-        _percent(mean["accuracy_at_median"]),
-    )
 
 
 def _percent(share: float | None) -> str:

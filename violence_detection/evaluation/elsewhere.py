@@ -6,13 +6,13 @@ measured on had a part in that (Gulrajani & Lopez-Paz, "In Search of Lost Domain
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_groups, held_out_table, training_overlap
+from violence_detection.evaluation import clip_groups, held_out_table, intervals, training_overlap
 from violence_detection.models import made_alike
 from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
@@ -93,6 +93,23 @@ def worst_first(sets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(({"name": n, **s} for n, s in sets.items()), key=lambda s: (s["accuracy"], s["name"]))
 
 
+def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over left-out data sets, each of the same weight, with 95 % intervals by source; None where not defined."""
+    found: dict[str, Any] = {}
+    for name, interval in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95"), ("accuracy_at_median", None)):
+        known = [row for row in rows if row.get(name) is not None]
+        found[name] = round(sum(row[name] for row in known) / len(known), 4) if known else None
+        if interval:
+            ends = [row[interval] for row in known if row.get(interval)]
+            whole = known and len(ends) == len(known)
+            found[interval] = (
+                [round(x, 4) for x in intervals.of_mean([row[name] for row in known], ends)]
+                if whole
+                else None
+            )
+    return found
+
+
 def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     """What leave-one-dataset-out measured, from the model's folder, and whether it was made like the model.
 
@@ -107,7 +124,14 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
         raise _no_record(path)
     belongs, whose = _whose(found, model, path)
     kept = {k: v for k, v in found.items() if k not in ("jobs", "made_with", held_out_table.SHA256_KEY)}
-    return {**kept, "file": str(path), "belongs": belongs, "whose": whose, "runs": len(found.get("jobs", []))}
+    return {
+        **kept,
+        "mean": mean_of_left_out(kept["datasets"]),
+        "file": str(path),
+        "belongs": belongs,
+        "whose": whose,
+        "runs": len(found.get("jobs", [])),
+    }
 
 
 def _is_whole(found: Mapping[str, Any]) -> bool:
@@ -131,16 +155,19 @@ def _is_row(row: Any) -> bool:
     beside = row.get("in_set", "absent")
     return (
         counted
-        and all(value is None or _is_share(value) for value in others)
+        and all(value is None or _is_share(value) for value in (*others, row.get("accuracy_at_median")))
+        and (row.get("roc_auc_ci95") is None or _is_interval(row["roc_auc_ci95"]))
         and (beside is None or (isinstance(beside, Mapping) and _has_figures(beside)))
     )
 
 
 def _has_figures(row: Mapping[str, Any]) -> bool:
     """An accuracy with its interval."""
-    ci95 = row.get("ci95")
-    ends = ci95 if isinstance(ci95, list) and len(ci95) == 2 else [None]
-    return all(map(_is_share, (row.get("accuracy"), *ends)))
+    return _is_share(row.get("accuracy")) and _is_interval(row.get("ci95"))
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))
 
 
 def _is_share(value: Any) -> bool:

@@ -147,6 +147,18 @@ def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[
     return _wilson(float(mean.value), spread / total, float(stats.t.ppf(_TAIL, freedom)))
 
 
+def of_mean(figures: Sequence[float], intervals: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """95 % interval of the mean of figures in [0, 1] that rest on different sources, from the interval of each.
+
+    By their ends' distances from the figures (MOVER: Zou, Huang & Zhang 2009, "A note on confidence interval estimation
+    for a linear function of binomial proportions", Comput. Stat. Data Anal. 53). That further figures, of other data
+    sets, would lie elsewhere is not in it.
+    """
+    values, (lows, highs) = np.asarray(figures, float), np.transpose(intervals)
+    mean, n = float(values.mean()), len(values)
+    return mean - float(np.linalg.norm(values - lows)) / n, mean + float(np.linalg.norm(highs - values)) / n
+
+
 def _wilson(value: float, effective_n: float, z: float) -> tuple[float, float]:
     """The score interval of a share on so many clips."""
     scale = 1 + z**2 / effective_n
