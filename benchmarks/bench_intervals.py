@@ -120,7 +120,11 @@ def drawn(
     correlation: float | str,
     one_class: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Ends of the interval in every draw, (draws,) each, and the true value."""
+    """Ends of the interval in every draw, (draws,) each, and the true value.
+
+    `one_class`: each source is of one class, every other source of fights. The true value is of as many fights among
+    the clips as there are among the sources, as average precision, precision and F1 depend on that.
+    """
     if figure == "accuracy":
         ends = [
             intervals.accuracy_interval(*outcomes(rng, n, sources, accuracy, correlation))
@@ -128,7 +132,8 @@ def drawn(
         ]
         return np.array([low for low, _ in ends]), np.array([high for _, high in ends]), accuracy
     compute, correlation = SCORED[figure], float(correlation)
-    many = compute(*scores(rng, np.arange(_MANY), accuracy, correlation))
+    fights = -(-sources // 2) / sources if one_class else 0.5
+    many = compute(*scores(rng, np.arange(_MANY), accuracy, correlation, fights=fights))
     assert many is not None
     found: list[tuple[float, float]] = []
     while len(found) < draws:
@@ -171,17 +176,23 @@ def _accuracies(
 
 
 def scores(
-    rng: np.random.Generator, groups: np.ndarray, accuracy: float, correlation: float, one_class: bool = False
+    rng: np.random.Generator,
+    groups: np.ndarray,
+    accuracy: float,
+    correlation: float,
+    one_class: bool = False,
+    fights: float = 0.5,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n,) bool and P(fight) (n,), such that a threshold of 0.5 is right about `accuracy` of the time.
 
-    Sources are mixed (both classes), and a source shifts the scores of its classes each by itself; or else `one_class`.
+    Sources are mixed (both classes, a share of `fights`), and a source shifts the scores of its classes each by itself;
+    or else `one_class`.
     """
     from scipy.special import expit
     from scipy.stats import norm
 
     count = int(groups.max()) + 1
-    is_fight = groups % 2 == 0 if one_class else rng.random(len(groups)) < 0.5
+    is_fight = groups % 2 == 0 if one_class else rng.random(len(groups)) < fights
     noise = rng.normal(0, np.sqrt(1 - correlation), len(groups))
     shift = rng.normal(0, np.sqrt(correlation), (count, 2))[groups, is_fight.astype(int)]
     distance = norm.ppf(accuracy)

@@ -338,6 +338,21 @@ def test_tuned_members_that_may_not_be_replaced_stay_whole(
     assert {p: p.read_bytes() for p in (tmp_path / "hard").rglob("*") if p.is_file()} == before
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("anew", [True, False])
+def test_what_was_tuned_from_members_that_are_trained_anew_is_not_listed(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, anew: bool
+) -> None:
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    run = _run(EnsembleConfig(members=("average",)), pool, tmp_path)
+    if anew:
+        train = dataclasses.replace(SETTINGS.train, learning_rate=0.5)
+        run = dataclasses.replace(run, settings=dataclasses.replace(SETTINGS, train=train), overwrite=True)
+    run.run()
+    assert run_records.read(tmp_path).tuned_beside is not anew
+    assert (tmp_path / "hard" / "average" / "best_model.keras").exists()
+
+
 def test_a_finished_ensemble_stays_while_its_folds_are_trained(
     pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,20 @@ def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_thre
         assert found["mean"][ends] == pytest.approx(intervals.of_mean(*sets), abs=1e-4)
 
 
+def test_sets_that_share_sources_make_a_mean_that_is_less_sure() -> None:
+    frames = [_predictions(seed) for seed in range(2)]
+    apart = leave_one_out.summarised(frames)
+    assert [d["n_groups_shared"] for d in apart["datasets"]] == [0, 0]
+    for frame in frames:
+        frame.loc[frame.source_group == "s20", "source_group"] = "s3"  # a video that both sets have
+    shared = leave_one_out.summarised(frames)
+    assert [d["n_groups_shared"] for d in shared["datasets"]] == [1, 1]
+    for name, ends in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95")):
+        sets = [[d[key] for d in shared["datasets"]] for key in (name, ends)]
+        assert shared["mean"][ends] == pytest.approx(np.mean(sets[1], axis=0), abs=1e-4)
+        assert shared["mean"][ends][0] < apart["mean"][ends][0]
+
+
 def test_one_seed_has_no_spread() -> None:
     assert leave_one_out.summarised([_predictions(0)])["datasets"][0]["accuracy_sd"] is None
 

@@ -196,6 +196,15 @@ def test_the_mean_of_left_out_sets_has_its_interval(
     assert found["mean"]["roc_auc_ci95"] is None, "of one set there is none"
     page = Page(from_evaluation.write(replace(scored, left_out=found), tmp_path / "report", ""))
     assert f"Mean80.0\u00a0%{100 * low:.1f}–{100 * high:.1f}" in page.by_id["left-out"]
+    assert "0.500–0.900" in page.by_id["left-out"]
+    assert "another data set may lie further off" in page.text
+    storage.write_json(
+        tmp_path / elsewhere.LEFT_OUT_NAME,
+        _left_out(root / "models", datasets=[{**row, "n_groups_shared": 2} for row in rows]),
+    )
+    found = elsewhere.left_out(tmp_path, trained_model.load(root / "models"))
+    assert found is not None
+    assert found["mean"]["ci95"] == pytest.approx([0.8 - 0.26 / 2, 0.8 + 0.18 / 2], abs=1e-4)
 
 
 def test_the_page_says_how_this_ensemble_averages(written: tuple[Evaluation, Path], tmp_path: Path) -> None:

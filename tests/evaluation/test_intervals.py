@@ -132,8 +132,31 @@ def test_a_class_of_a_single_source_does_not_make_an_auc_sure() -> None:
     figure = influence.roc_auc(is_fight, p)
     assert figure is not None
     low, high = intervals.interval(figure, groups)
+    of_two = intervals.interval(figure, np.where(is_fight, np.arange(N) // 4, N + np.arange(N) % 2))
     spread_low, spread_high = intervals.interval(figure, np.arange(N))
-    assert 0 < low < spread_low < spread_high < high < 1
+    assert 0 < low < of_two[0] < spread_low < spread_high < of_two[1] < high < 1
+
+
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc"])
+def test_fights_of_one_source_are_covered(figure: str) -> None:
+    rng, covered, draws = np.random.default_rng(8), 0, 200
+    groups = np.repeat([0, *range(1, 18, 2)], [80, *[9] * 9])
+    truth = bench_intervals.drawn(figure, rng, 0, 200, 5, 0.85, 0.2, one_class=True)[2]
+    compute = bench_intervals.SCORED[figure]
+    while draws:
+        is_fight, p = bench_intervals.scores(rng, groups, 0.85, 0.2, one_class=True)
+        found = compute(is_fight, p)
+        assert found is not None
+        low, high = intervals.interval(found, intervals.numbered(groups))
+        covered, draws = covered + int(low <= truth <= high), draws - 1
+    assert covered >= 186  # 93 %
+
+
+def test_a_mean_of_sets_that_share_their_sources_is_as_unsure_as_they_are() -> None:
+    ends = [(0.7, 0.9), (0.6, 0.9)]
+    assert intervals.of_mean([0.8, 0.8], ends, share_sources=True) == pytest.approx((0.65, 0.9))
+    low, high = intervals.of_mean([0.8, 0.8], ends)
+    assert 0.65 < low < 0.8 < high < 0.9
 
 
 def test_the_interval_of_a_mean_of_data_sets_covers_it_and_is_narrower_than_theirs() -> None:

@@ -212,6 +212,8 @@ def test_a_number_of_epochs_that_is_none_is_not_told(tmp_path: Path) -> None:
         {"epochs_run": [3]},
         {"epochs_run": "4"},
         {"epochs_run": None},
+        {"epochs_run": -3},
+        {"epochs_run": True},
         {},
         {"epochs_run": 5},
     )

@@ -85,6 +85,9 @@ class EnsembleRun:
             """Remove what is written last; an ensemble whose members stay may be used while folds are trained."""
             if _is_to_train(official):
                 (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
+            tuned_from = [job for job in official if (self.output / hard.FOLDER / job.folder.name).exists()]
+            if _is_to_train(tuned_from):
+                (self.output / hard.FOLDER / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
             for plan in (*([asked] if asked and not known else []), *elsewhere):
                 plan.discard()
             if elsewhere:

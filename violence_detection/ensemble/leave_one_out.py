@@ -109,9 +109,12 @@ def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | Non
     `ci95`, and `roc_auc_ci95`, count both sources and seeds as draws: see intervals.interval_over_seeds.
     `accuracy_at_median`: had the threshold been the median of what the data set's own clips get, which needs no
     labels where classes are about even; None of one class. `in_set`: its figures where it was trained on too.
+    `n_groups_shared`: how many of its sources have clips in another data set, too; these are left out with both.
     """
     names = ["p_violent", *(f"p_{m}" for m in metrics.member_names(predictions[0]))]
     datasets = []
+    sets_of = predictions[0].groupby("source_group").dataset.nunique()
+    shared = set(sets_of.index[sets_of > 1])
     for dataset in sorted(set(predictions[0].dataset)):
         rows = [frame[frame.dataset == dataset] for frame in predictions]
         found = _over_seeds(rows, "p_violent")
@@ -121,6 +124,7 @@ def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | Non
                 "dataset": dataset,
                 "n": len(rows[0]),
                 "n_groups": int(rows[0].source_group.nunique()),
+                "n_groups_shared": len(shared & set(rows[0].source_group)),
                 **found,
                 "members": {name.removeprefix("p_"): _over_seeds(rows, name) for name in names[1:]},
                 "in_set": {k: beside[k] for k in ("accuracy", "ci95", "roc_auc")} if beside else None,

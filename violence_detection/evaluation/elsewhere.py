@@ -31,6 +31,7 @@ _EPOCH = {
 _AT_ONCE = "none: fitted at once"
 _STEPS = "after the number of steps that folds by source, or data sets left out, chose"
 _OVERLAPS = ("same_clip", "near_copy")
+_ROUNDED = 1e-3  # figures are written with four decimals
 
 
 def selected_by(model: TrainedModel) -> dict[str, str]:
@@ -94,8 +95,13 @@ def worst_first(sets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Means over left-out data sets, each of the same weight, with 95 % intervals by source; None where not defined."""
+    """Means over left-out data sets, each of the same weight, with 95 % intervals by source; None where not defined.
+
+    `rows`: as ensemble.leave_one_out notes them. Where a source has clips in two of them (`n_groups_shared`), the
+    interval is wider; records of earlier versions do not say so, and are taken to share none.
+    """
     found: dict[str, Any] = {}
+    shared = any(row.get("n_groups_shared") for row in rows)
     for name, interval in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95"), ("accuracy_at_median", None)):
         known = [row for row in rows if row.get(name) is not None]
         found[name] = round(sum(row[name] for row in known) / len(known), 4) if known else None
@@ -103,7 +109,7 @@ def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ends = [row[interval] for row in known if row.get(interval)]
             whole = known and len(ends) == len(known)
             found[interval] = (
-                [round(x, 4) for x in intervals.of_mean([row[name] for row in known], ends)]
+                [round(x, 4) for x in intervals.of_mean([row[name] for row in known], ends, shared)]
                 if whole
                 else None
             )
@@ -156,18 +162,22 @@ def _is_row(row: Any) -> bool:
     return (
         counted
         and all(value is None or _is_share(value) for value in (*others, row.get("accuracy_at_median")))
-        and (row.get("roc_auc_ci95") is None or _is_interval(row["roc_auc_ci95"]))
+        and (row.get("roc_auc_ci95") is None or _is_interval(row["roc_auc_ci95"], row.get("roc_auc")))
         and (beside is None or (isinstance(beside, Mapping) and _has_figures(beside)))
     )
 
 
 def _has_figures(row: Mapping[str, Any]) -> bool:
     """An accuracy with its interval."""
-    return _is_share(row.get("accuracy")) and _is_interval(row.get("ci95"))
+    return _is_share(row.get("accuracy")) and _is_interval(row.get("ci95"), row["accuracy"])
 
 
-def _is_interval(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))
+def _is_interval(value: Any, figure: Any) -> bool:
+    """Whether it is one about that figure, but for rounding."""
+    if not (isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))):
+        return False
+    low, high = value
+    return _is_share(figure) and low - _ROUNDED <= figure <= high + _ROUNDED
 
 
 def _is_share(value: Any) -> bool:

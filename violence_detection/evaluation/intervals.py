@@ -147,16 +147,22 @@ def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[
     return _wilson(float(mean.value), spread / total, float(stats.t.ppf(_TAIL, freedom)))
 
 
-def of_mean(figures: Sequence[float], intervals: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """95 % interval of the mean of figures in [0, 1] that rest on different sources, from the interval of each.
+def of_mean(
+    figures: Sequence[float], intervals: Sequence[Sequence[float]], share_sources: bool = False
+) -> tuple[float, float]:
+    """95 % interval of the mean of figures in [0, 1], from the interval of each.
 
     By their ends' distances from the figures (MOVER: Zou, Huang & Zhang 2009, "A note on confidence interval estimation
-    for a linear function of binomial proportions", Comput. Stat. Data Anal. 53). That further figures, of other data
-    sets, would lie elsewhere is not in it.
+    for a linear function of binomial proportions", Comput. Stat. Data Anal. 53); where figures may `share_sources`, as
+    if they erred alike, which is the widest that it can be. That further figures, of other data sets, would lie
+    elsewhere is not in it.
     """
     values, (lows, highs) = np.asarray(figures, float), np.transpose(intervals)
-    mean, n = float(values.mean()), len(values)
-    return mean - float(np.linalg.norm(values - lows)) / n, mean + float(np.linalg.norm(highs - values)) / n
+    mean, n, order = float(values.mean()), len(values), 1 if share_sources else 2
+    below, above = (
+        float(np.linalg.norm(distances, order)) / n for distances in (values - lows, highs - values)
+    )
+    return mean - below, mean + above
 
 
 def _wilson(value: float, effective_n: float, z: float) -> tuple[float, float]:
@@ -212,7 +218,7 @@ class _Sources:
 
     `classes`: see Figure. Residuals are those about the mean of their class then, and a source's are enlarged for its
     share of that class: where each source is of one class, a class's sources are half as many. A class of a single
-    source tells nothing of how its sources vary, and is not told apart.
+    source tells nothing of how its sources vary: it is not told apart, and leaves one degree of freedom.
     """
 
     def __init__(self, weight: np.ndarray, groups: np.ndarray, classes: np.ndarray | None = None):
@@ -223,9 +229,10 @@ class _Sources:
         self.share = total[used] / total.sum()
         counts = np.bincount(groups, weights=weight > 0)[used]
         self.all_single = bool((counts <= 1).all())
-        self._classes = [np.ones(len(weight), bool)]
-        if classes is not None and all(len(set(groups[k & (weight > 0)])) > 1 for k in (classes, ~classes)):
-            self._classes = [classes, ~classes]
+        by_class = [] if classes is None else [classes, ~classes]
+        fewest = min((len(set(groups[members & (weight > 0)])) for members in by_class), default=0)
+        self._classes = by_class if fewest > 1 else [np.ones(len(weight), bool)]
+        self._is_lone = fewest == 1  # a class of one source
         self._shares, self._within = [], []  # of each class, a row a source; the shares of all are 1 in sum
         for members in self._classes:
             self._shares.append(self.sums(weight * members) / total.sum())
@@ -253,6 +260,8 @@ class _Sources:
         variances v (a working correlation's): over the classes, C (I - h 1') diag(v) (I - 1 h') C in sum, h the shares
         of the class's sources and C how they are enlarged. That is D + U K U', D diagonal, U of two columns a class.
         """
+        if self._is_lone:
+            return 1.0
         diagonal, columns = np.zeros(self.count), []
         inner = np.zeros((2 * len(self._classes), 2 * len(self._classes)))
         for k, (share, within, c) in enumerate(zip(self._shares, self._within, self._enlarged, strict=True)):

@@ -391,8 +391,8 @@ def _shown(value: Any) -> str:
 
 
 def _percent(share: Any) -> str:
-    is_number = isinstance(share, int | float) and not isinstance(share, bool)
-    return f"{percentage(share)} %" if is_number else "not defined"
+    is_share = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
+    return f"{percentage(share)} %" if is_share else "not defined"
 
 
 def _text(value: str) -> str:

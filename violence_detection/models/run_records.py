@@ -73,7 +73,7 @@ class RunRecords:
     def epochs_ran(self) -> list[int]:
         """How many epochs the members' trainings ran, each number once."""
         found = [member.result.get("epochs_run") for member in self.members]
-        return sorted({n for n in found if isinstance(n, int)})
+        return sorted({n for n in found if run_folder.is_count(n)})
 
     @property
     def folds_in_words(self) -> str:

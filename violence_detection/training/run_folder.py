@@ -106,16 +106,21 @@ def read_result(path: Path) -> Trained:
         found = Trained(folder=path.parent, **values)
     except TypeError as e:
         raise damaged(path, str(e)) from e
-    share, pace = found.selection_accuracy, found.samples_per_second
+    share = found.selection_accuracy
     wrong = {
         "selection_accuracy": share is not None and not (_is_number(share) and share <= 1),
-        "best_epoch": not (_is_number(found.best_epoch) and isinstance(found.best_epoch, int)),
-        "epochs_run": not (_is_number(found.epochs_run) and isinstance(found.epochs_run, int)),
-        "samples_per_second": not _is_number(pace),
+        "best_epoch": not is_count(found.best_epoch),
+        "epochs_run": not is_count(found.epochs_run),
+        "samples_per_second": not _is_number(found.samples_per_second),
     }
     if odd := [name for name, is_wrong in wrong.items() if is_wrong]:
         raise damaged(path, "; ".join(f"{name} is {_short(values[name])}" for name in odd))
     return found
+
+
+def is_count(value: Any) -> bool:
+    """Whether it is a whole number, and not below 0."""
+    return isinstance(value, int) and _is_number(value)
 
 
 def _is_number(value: Any) -> bool:
