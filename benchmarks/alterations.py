@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -26,11 +26,12 @@ class Alteration:
     letterbox: float = 0.0
     fps_factor: float = 1.0
     trim_end: float = 0.0
+    mirrored: bool = False
 
 
 def draw(kind: str, rng: np.random.Generator) -> Alteration:
-    """A random alteration of one of KINDS."""
-    return KINDS[kind](rng)
+    """A random alteration of one of KINDS or MIRRORED_KINDS."""
+    return {**KINDS, **MIRRORED_KINDS}[kind](rng)
 
 
 #: Name -> how strong it is, drawn anew for each clip.
@@ -48,6 +49,11 @@ KINDS: dict[str, Callable[[np.random.Generator], Alteration]] = {
         offset=rng.uniform(-15, 15), logo=0.1, fps_factor=rng.choice([0.6, 0.8]), trim_end=rng.uniform(0.1, 0.2),
     ),
 }  # fmt: skip
+#: The same of copies of which left and right were changed over: these share footage, and are not the same clip.
+MIRRORED_KINDS: dict[str, Callable[[np.random.Generator], Alteration]] = {
+    "mirrored": lambda _: Alteration(mirrored=True),
+    "mirrored_combined": lambda rng: replace(KINDS["combined"](rng), mirrored=True),
+}
 
 
 def write(source: Path, stem: Path, alteration: Alteration, rng: np.random.Generator) -> Path:
@@ -79,6 +85,7 @@ def alter_frame(frame: np.ndarray, alteration: Alteration, corner: int, shift: n
     rows, columns = round(height * alteration.crop), round(width * alteration.crop)
     top, left = round(rows * shift[0]), round(columns * shift[1])
     out = frame[top : top + height - rows, left : left + width - columns]
+    out = out[:, ::-1] if alteration.mirrored else out
     if alteration.gain != 1.0 or alteration.offset:
         out = cv2.convertScaleAbs(np.maximum(out * alteration.gain + alteration.offset, 0))
     out = _with_logo(out, alteration.logo, corner) if alteration.logo else out

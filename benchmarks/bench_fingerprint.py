@@ -132,7 +132,7 @@ def look_at_copies(job: tuple[Path, str, int]) -> dict[str, tuple[str, bool]]:
     result = {}
     pictures = second_look.pictures(path)
     with tempfile.TemporaryDirectory() as folder:
-        for kind in alterations.KINDS:
+        for kind in (*alterations.KINDS, *alterations.MIRRORED_KINDS):
             rng = np.random.default_rng(storage.stable_seed(seed, name, kind))
             copy = alterations.write(path, Path(folder) / kind, alterations.draw(kind, rng), rng)
             same = second_look.compare(pictures, second_look.pictures(copy)).same
@@ -180,7 +180,7 @@ def evaluate(
     unrelated = nearest_unrelated(first, names, groups, originals)
     limit = round(MARGIN * unrelated, 3)
     recall, same, false_pairs = {}, {}, set()
-    for kind in alterations.KINDS:
+    for kind in (*alterations.KINDS, *alterations.MIRRORED_KINDS):
         own = [int(i) for i in second if i in copies]
         texts = [originals[i] for i in second] + [copies[i][kind] for i in own]
         of_clip = [int(i) for i in second] + own
@@ -203,8 +203,8 @@ def evaluate(
     return {
         "clips_reported_on": len(second),
         "altered_reported_on": sum(1 for i in second if i in copies),
-        "recall": round(float(np.mean(list(recall.values()))), 4),
-        "recall_as_same_clip": round(float(np.mean(list(same.values()))), 4),
+        "recall": round(float(np.mean([recall[kind] for kind in alterations.KINDS])), 4),
+        "recall_as_same_clip": round(float(np.mean([same[kind] for kind in alterations.KINDS])), 4),
         "recall_by_kind": {k: round(v, 3) for k, v in recall.items()},
         "false_pair_rate": round(len(false_pairs) / len(second), 5),
         "false_pairs_all_originals": sum(not related(p.i, p.j, names, groups) for p in everywhere),
@@ -250,9 +250,10 @@ def families(name: str) -> set[int]:
 
 
 def copy_distances(original: str, copies: dict[str, str]) -> list[float]:
-    """Distance by the copy rule of each altered copy of one clip."""
-    frames, counts = fingerprint.to_arrays([original, *copies.values()])
-    one = np.zeros(len(copies), np.int64)
+    """Distance by the copy rule of each altered copy of one clip, mirrored ones aside."""
+    plain = [text for kind, text in copies.items() if kind in alterations.KINDS]
+    frames, counts = fingerprint.to_arrays([original, *plain])
+    one = np.zeros(len(plain), np.int64)
     scene, motion, _ = duplicates.distances(frames[one], counts[one], frames[1:], counts[1:], 0)
     return list(scene + motion)
 

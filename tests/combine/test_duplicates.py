@@ -94,6 +94,33 @@ def test_a_copy_that_begins_later_shares_footage_but_is_not_the_same_clip() -> N
     assert (pair.i, pair.j, pair.same_clip) == (0, 1, False)
 
 
+@pytest.mark.parametrize("later", [0, 2])
+def test_a_mirrored_copy_is_found_also_where_it_begins_later(later: int) -> None:
+    source = spectra(0, n_frames=10)
+    others = [fingerprint.encode(spectra(k)) for k in range(1, 100)]
+    copy = fingerprint.encode(fingerprint.mirrored(source[later : later + 8]))
+    texts = [fingerprint.encode(source[:8]), *others, copy]
+    assert [(p.i, p.j, p.same_clip) for p in duplicates.find_pairs(texts)] == [(0, 100, False)]
+    assert duplicates.compare_pairs(texts, [(0, 100), (1, 100)]) == duplicates.find_pairs(texts)
+
+
+def test_the_index_misses_no_mirrored_copy_that_comparing_all_pairs_finds() -> None:
+    texts, planted = bench_duplicates.synthetic(400, seed=2)
+    frames, counts = fingerprint.to_arrays(texts)
+    copies = [
+        fingerprint.encode(fingerprint.mirrored(frames[j][: counts[j]].astype(float))) for _, j in planted
+    ]
+    pairs = {(p.i, p.j) for p in duplicates.find_pairs([*texts, *copies])}
+    found = [(j, len(texts) + k) in pairs for k, (_, j) in enumerate(planted) if counts[j] >= 3]
+    assert np.mean(found) >= 0.95
+
+
+def test_a_place_that_is_like_its_mirror_image_joins_nothing() -> None:
+    scene = np.random.default_rng(0).normal(size=(1, 24)) * 20
+    a, b = (scene + (spectra(k, motion=0.02) - spectra(k, motion=0.0)) for k in (1, 2))
+    assert duplicates.find_pairs([fingerprint.encode(a), fingerprint.encode(fingerprint.mirrored(b))]) == []
+
+
 def test_none_and_one_clip_have_no_pairs() -> None:
     assert duplicates.find_pairs([]) == []
     assert duplicates.find_pairs([fingerprint.encode(spectra(0))]) == []

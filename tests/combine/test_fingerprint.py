@@ -57,6 +57,25 @@ def test_an_altered_copy_is_paired_with_its_original_and_with_nothing_else(
     assert [(p.i, p.j, p.same_clip) for p in pairs] == [(k, k + N_CLIPS, True) for k in range(N_CLIPS)]
 
 
+@pytest.mark.parametrize("kind", sorted(alterations.MIRRORED_KINDS))
+def test_a_mirrored_copy_shares_footage_with_its_original_alone(
+    kind: str, clips: list[Path], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    copies = [alterations.write(c, tmp_path / c.stem, alterations.draw(kind, rng), rng) for c in clips]
+    pairs = duplicates.find_pairs([fingerprint.of_video(p)[1] for p in clips + copies])
+    assert [(p.i, p.j, p.same_clip) for p in pairs] == [(k, k + N_CLIPS, False) for k in range(N_CLIPS)]
+
+
+def test_mirrored_spectra_are_those_of_mirrored_pictures(clips: list[Path]) -> None:
+    info, frames = decode.read(clips[0], fingerprint.sample_plan, fingerprint.shrink)
+    pictures = [frames[i] for i in fingerprint.sample_plan(info)]
+    plain, _ = fingerprint.to_arrays([fingerprint.from_frames(pictures)])
+    changed_over, _ = fingerprint.to_arrays([fingerprint.from_frames([p[:, ::-1] for p in pictures])])
+    assert np.abs(fingerprint.mirrored(plain) - changed_over).max() <= 0.02 * np.abs(plain).max()
+    assert (fingerprint.mirrored(fingerprint.mirrored(plain)) == plain).all()
+
+
 def test_a_fingerprint_is_compact_hex_and_the_same_each_time(clips: list[Path]) -> None:
     first, again = (fingerprint.of_video(clips[0])[1] for _ in range(2))
     assert first == again

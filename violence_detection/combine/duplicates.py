@@ -48,6 +48,7 @@ _Vectors = Callable[[np.ndarray], np.ndarray]  # positions of clips -> their vec
 class Pair:
     """Two clips, positions i < j. `same_clip`: one is an altered copy of the other, else they share footage.
 
+    A mirrored copy shares footage.
     `distance` is that of the rule that joined them: 0 is equal, each rule has its own limit.
     """
 
@@ -61,14 +62,14 @@ def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
     """Pairs of clips that are copies of each other or share footage, sorted by position.
 
     Same clip: alike from the start on, in picture and motion. Shared footage: the same scene (two moments of a fixed
-    camera), or a copy that starts up to 0.8 s later, most surely by a multiple of 0.2 s. Of a large family every
+    camera), or a copy that starts up to 0.8 s later, most surely by a multiple of 0.2 s, or one of which left and right
+    were changed over, begun at once or later. Of a large family every
     member is paired with some, not with all, and clips with equal fingerprints are chained: `clusters` joins them.
     Clips whose fingerprint is empty (no texture) pair with nothing. Raises ValueError for text that is no fingerprint.
     """
     texts, members = _group_equal(fingerprints)
     pairs = [Pair(a, b, True, 0.0) for group in members for a, b in itertools.pairwise(group)]
-    frames, counts = fingerprint.to_arrays(texts)
-    for pair in _joined(frames, counts, _candidates(frames, counts)):
+    for pair in _joined(*(arrays := fingerprint.to_arrays(texts)), *_candidates(*arrays)):
         i, j = sorted((members[pair.i][0], members[pair.j][0]))
         pairs.append(Pair(i, j, pair.same_clip, pair.distance))
     return sorted(pairs)
@@ -81,26 +82,40 @@ def compare_pairs(fingerprints: Sequence[str], of: Sequence[tuple[int, int]]) ->
     others = [sorted(pair, key=lambda k: fingerprints[k]) for pair in told]
     rows = [pair for pair in others if fingerprints[pair[0]] != fingerprints[pair[1]]]
     if rows:
-        for found in _joined(*fingerprint.to_arrays(fingerprints), np.array(rows, np.int64)):
+        for found in _joined(*fingerprint.to_arrays(fingerprints), *2 * [np.array(rows, np.int64)]):
             i, j = sorted((found.i, found.j))
             pairs.append(Pair(i, j, found.same_clip, found.distance))
     return sorted(pairs)
 
 
-def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray) -> Iterator[Pair]:
-    """Those of the pairs of rows, (pairs, 2), that are copies or share footage."""
+def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray, mirrored: np.ndarray) -> Iterator[Pair]:
+    """Those of the pairs of rows, (pairs, 2), that are copies or share footage; of `mirrored`, (pairs, 2), as a mirror.
+
+    Each pair once, by the pictures as they are where they join it.
+    """
+    met: set[tuple[int, int]] = set()
     for chunk in _chunks(rows):
         a, b = chunk.T
         joined, same_clip, distances = compare(frames[a], counts[a], frames[b], counts[b])
         for k in np.flatnonzero(joined):
-            yield Pair(int(a[k]), int(b[k]), bool(same_clip[k]), round(float(distances[k]), 6))
+            pair = Pair(int(a[k]), int(b[k]), bool(same_clip[k]), round(float(distances[k]), 6))
+            met.add((pair.i, pair.j))
+            yield pair
+    for chunk in _chunks(mirrored):
+        a, b = chunk.T
+        changed_over = fingerprint.mirrored(frames[b])
+        joined, _, distances = compare(frames[a], counts[a], changed_over, counts[b], scenes=False)
+        for k in np.flatnonzero(joined):
+            if (int(a[k]), int(b[k])) not in met:
+                yield Pair(int(a[k]), int(b[k]), False, round(float(distances[k]), 6))
 
 
 def compare(
-    a: np.ndarray, count_a: np.ndarray, b: np.ndarray, count_b: np.ndarray
+    a: np.ndarray, count_a: np.ndarray, b: np.ndarray, count_b: np.ndarray, scenes: bool = True
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Compare clips pairwise. a, b: (pairs, 8, 24) whole numbers; counts: (pairs,) frames that are real.
 
+    Without `scenes` the same scene alone joins nothing: places may be like their mirror images.
     Returns (pairs,) each: joined bool, same_clip bool, and the distance of the rule that joined them.
     """
     scene, motion, common = distances(a, count_a, b, count_b, 0)
@@ -113,8 +128,9 @@ def compare(
         s, m, n = distances(a, count_a, b, count_b, shift)
         shifted[rest] = np.minimum(shifted[rest], np.where(n >= _WINDOW, s + m, np.inf))
     by_shift = shifted <= SHIFTED_COPY
-    joined = same_clip | (scene <= SAME_SCENE) | by_shift
-    return joined, same_clip, np.where(same_clip, copy, np.where(scene <= SAME_SCENE, scene, shifted))
+    by_scene = scenes & (scene <= SAME_SCENE)
+    joined = same_clip | by_scene | by_shift
+    return joined, same_clip, np.where(same_clip, copy, np.where(by_scene, scene, shifted))
 
 
 def clusters(n: int, pairs: Sequence[Pair]) -> list[int]:
@@ -162,14 +178,14 @@ def _group_equal(fingerprints: Sequence[str]) -> tuple[list[str], list[list[int]
     return ordered, [groups[t] for t in ordered]
 
 
-def _candidates(frames: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Pairs worth comparing, (pairs, 2), a < b, sorted.
+def _candidates(frames: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs worth comparing, and pairs worth comparing with a mirror, (pairs, 2) each, a < b, sorted.
 
     One index holds the pictures (finds scenes), one the first frames' picture and motion (finds copies; each clip's
-    later windows are looked up in it too, for copies that begin later).
+    later windows are looked up in it too, for copies that begin later, and all of these as a mirror shows them).
     """
     if len(frames) < 2:
-        return np.zeros((0, 2), np.int64)
+        return np.zeros((0, 2), np.int64), np.zeros((0, 2), np.int64)
     everyone = np.arange(len(frames))
 
     def pictures(rows: np.ndarray) -> np.ndarray:
@@ -178,13 +194,26 @@ def _candidates(frames: np.ndarray, counts: np.ndarray) -> np.ndarray:
     def windows(rows: np.ndarray, shift: int = 0) -> np.ndarray:
         return np.concatenate([_windows(frames[chunk], shift) for chunk in _chunks(rows)])
 
-    found = [_near(_index(pictures, everyone), pictures, everyone, _NEAR_PICTURE, _PROBES)]
+    def in_a_mirror(rows: np.ndarray, shift: int = 0) -> np.ndarray:
+        return np.concatenate(
+            [_windows(fingerprint.mirrored(frames[chunk]), shift) for chunk in _chunks(rows)]
+        )
+
     index = _index(windows, everyone)
-    found.append(_near(index, windows, everyone, _NEAR_COPY, _PROBES))
-    for shift in range(1, _MAX_SHIFT + 1):
-        later = np.flatnonzero(counts >= shift + _WINDOW)
-        found.append(_near(index, partial(windows, shift=shift), later, _NEAR_SHIFTED, _PROBES_SHIFTED))
-    keys = np.unique(np.concatenate(found))
+    found = []
+    for vectors in (windows, in_a_mirror):
+        keys = [_near(index, vectors, everyone, _NEAR_COPY, _PROBES)]
+        for shift in range(1, _MAX_SHIFT + 1):
+            later = np.flatnonzero(counts >= shift + _WINDOW)
+            keys.append(_near(index, partial(vectors, shift=shift), later, _NEAR_SHIFTED, _PROBES_SHIFTED))
+        found.append(keys)
+    found[0].append(_near(_index(pictures, everyone), pictures, everyone, _NEAR_PICTURE, _PROBES))
+    plain, mirrored = (np.unique(np.concatenate(keys)) for keys in found)
+    return _ends(plain), _ends(mirrored)
+
+
+def _ends(keys: np.ndarray) -> np.ndarray:
+    """Pairs (pairs, 2) that `_near` gives as one number each."""
     return np.stack([keys >> 32, keys & 0xFFFFFFFF], axis=1)
 
 

@@ -135,6 +135,11 @@ def to_arrays(fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     return spectra, counts
 
 
+def mirrored(spectra: np.ndarray) -> np.ndarray:
+    """What spectra (..., N_COEFFICIENTS) are of pictures with left and right changed over, exactly."""
+    return spectra * _MIRRORED
+
+
 def frequency_weights() -> np.ndarray:
     """What `encode` multiplies the spectra with: the frequencies themselves, (N_COEFFICIENTS,) float64."""
     return _WEIGHTS.copy()
@@ -181,5 +186,7 @@ def _low_frequencies() -> tuple[np.ndarray, np.ndarray]:
 
 _ROWS, _COLUMNS = _low_frequencies()
 _WEIGHTS = np.hypot(_ROWS, _COLUMNS)
+#: Cosines of an odd number of half waves across the picture are turned over by a mirror, the others stay.
+_MIRRORED = np.where(_COLUMNS % 2, -1, 1).astype(np.int32)
 #: The first 8 rows of the orthonormal DCT-II of length _SIDE; the constant row is never used.
 _BASIS = np.sqrt(2 / _SIDE) * np.cos(np.pi * np.arange(8)[:, None] * (np.arange(_SIDE) + 0.5) / _SIDE)
