@@ -20,7 +20,14 @@ def frames(seed: int, n_frames: int = 24, width: int = 96, height: int = 64) -> 
 
 
 def write(
-    path: Path, seed: int, *, n_frames: int = 24, width: int = 96, height: int = 64, brightness: int = 0
+    path: Path,
+    seed: int,
+    *,
+    n_frames: int = 24,
+    width: int = 96,
+    height: int = 64,
+    brightness: int = 0,
+    mirrored: bool = False,
 ) -> Path:
     """Write the frames of `seed` at 12 fps; other sizes and brightness make an altered copy of the same clip."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,6 +35,7 @@ def write(
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 12.0, (width, height))
     assert writer.isOpened(), path
     for frame in frames(seed, n_frames):
+        frame = np.ascontiguousarray(frame[:, ::-1]) if mirrored else frame
         writer.write(cv2.resize(cv2.convertScaleAbs(frame, beta=brightness), (width, height)))
     writer.release()
     return path

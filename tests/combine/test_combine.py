@@ -151,6 +151,16 @@ def test_of_many_copies_with_one_picture_one_stays(root: Path) -> None:
     assert [(r["kept_source_path"], r["kind"]) for r in gone] == [(kept, "near")] * 9
 
 
+def test_a_mirrored_copy_stays_in_the_source_of_its_original(root: Path) -> None:
+    folder = root / "raw/flows/1/Violence"
+    write(folder / "crowd__TitleA__someone__idA.avi", 600)
+    write(folder / "crowd__TitleB__someone__idB.avi", 600, width=192, height=128, brightness=8, mirrored=True)
+    combine.run(CombineConfig(data_root=root, workers=1))
+    original, copy_ = (r for name, r in rows(root).items() if "__TitleA" in name or "__TitleB" in name)
+    assert original["source_group"] == copy_["source_group"]
+    assert original["split"] == copy_["split"]
+
+
 def test_content_under_both_labels_is_left_out_and_named(done: Path) -> None:
     failures = table(done / "combined_all" / "failures.csv")
     for name in ("fi26_xvid.avi", "no77_xvid.avi"):

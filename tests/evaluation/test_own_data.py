@@ -137,7 +137,7 @@ def test_val_has_its_baselines_and_what_was_looked_for_in_training(root: Path, t
     assert "none of 8" in (tmp_path / "report" / report.PAGE_NAME).read_text()
 
 
-def _combined_anew(root: Path, folder: Path) -> Path:
+def _combined_anew(root: Path, folder: Path, mirrored: bool) -> Path:
     """The same clips in other files, a little brighter and smaller, combined with another seed."""
     for seed in range(20):
         for offset, label in enumerate(CLASSES):
@@ -147,15 +147,17 @@ def _combined_anew(root: Path, folder: Path) -> Path:
                 width=80,
                 height=56,
                 brightness=6,
+                mirrored=mirrored,
             )
     combine.run(CombineConfig(data_root=folder, own=(f"mine={folder}/raw/mine",), workers=1, seed=7))
     return folder
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
 def test_clips_encoded_anew_and_combined_with_another_seed_are_found_again(
-    root: Path, tmp_path: Path
+    root: Path, tmp_path: Path, mirrored: bool
 ) -> None:
-    other = _combined_anew(root, tmp_path / "other")
+    other = _combined_anew(root, tmp_path / "other", mirrored)
     made = trained_clips.read(root / "model")
     assert made is not None
     scored = measure(root, tmp_path / "report", data_root=other)
