@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import psutil
 
@@ -286,7 +286,7 @@ def write_rows(f: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, An
         (quoted if returns else plain).writerow(row)
 
 
-def quoting_of(table: pd.DataFrame) -> int:
+def quoting_of(table: pd.DataFrame) -> Literal[0, 1]:
     """How `DataFrame.to_csv` is to quote a table: all cells where one has a carriage return, as `write_rows` says."""
     texts = table.select_dtypes(exclude="number")
     returns = any("\r" in str(cell) for name in texts for cell in texts[name])
