@@ -184,7 +184,7 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
     table, figures = run / LEFT_OUT_PREDICTIONS_NAME, run.parent / run_folder.LEFT_OUT_NAME
     if figures.is_file():
         held_out_table.check_left_out(table, run_folder.read_object(figures))
-    stored = pd.read_csv(table).set_index("clip_id")
+    stored = pd.read_csv(table, encoding_errors=storage.NAME_ERRORS).set_index("clip_id")
     rows = probe.samples.rows
     own = stored.loc[rows.clip_id]
     said = averaging.logit(own.p_violent.to_numpy(float))
@@ -196,7 +196,7 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
     places = []
     for name in sorted(everywhere):
         folder = run / f"without_{name}"
-        used = pd.read_csv(folder / KERNEL / "trained_on.csv")
+        used = pd.read_csv(folder / KERNEL / "trained_on.csv", encoding_errors=storage.NAME_ERRORS)
         train = np.flatnonzero(rows.clip_id.isin(used.clip_id[used.role == "train"]))
         here = np.flatnonzero(probe.datasets == name)
         record = storage.read_json(folder / "ensemble.json")

@@ -16,6 +16,7 @@ from scipy.special import expit
 
 from violence_detection.errors import UserError
 from violence_detection.evaluation import temperature
+from violence_detection.system import storage
 
 ELSEWHERE, IN_SET = "elsewhere_", "in_set_"
 #: Of each part the indices of clips that are fitted to, and of those that it judges.
@@ -30,7 +31,9 @@ class HeldOut:
         if not path.is_file():
             raise UserError(f"{path} is not there. Give --beside the CSV file of held-out logits")
         try:
-            table = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("clip_id")
+            table = pd.read_csv(
+                path, dtype=str, keep_default_na=False, encoding_errors=storage.NAME_ERRORS
+            ).set_index("clip_id")
         except (KeyError, ValueError) as e:
             raise UserError(f"{path} is no CSV file with a column clip_id: {e}") from e
         missing = sorted(set(clip_ids) - set(table.index))

@@ -111,7 +111,8 @@ def main() -> int:
     stages = {name: figures(predictions, name) for name in COMPARED}
     note_look(where.data_root / "combined_all", runs, stages["ensemble"])
     with storage.atomic_path(args.output / "predictions.csv") as temporary:
-        predictions.to_csv(temporary, index=False)
+        quoting = storage.quoting_of(predictions)
+        predictions.to_csv(temporary, index=False, errors=storage.NAME_ERRORS, quoting=quoting)
     storage.write_text(args.output / "table.md", table(stages))
     log.info("\n%s", table(stages))
     cli.print_summary(

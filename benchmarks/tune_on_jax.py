@@ -76,12 +76,13 @@ def pack(args: argparse.Namespace) -> None:
     import pandas as pd
 
     from violence_detection.combine import manifest
+    from violence_detection.system import storage
 
     combined = args.data_root / "combined_all"
     rows = manifest.read(combined)
     runs = {}
     for listed in sorted(args.models.glob(f"**/{args.member}/trained_on.csv")):
-        seen = pd.read_csv(listed)
+        seen = pd.read_csv(listed, encoding_errors=storage.NAME_ERRORS)
         trained = seen[seen.role == "train"]
         unseen = rows[~rows.source_group.isin(seen.source_group)]
         runs[listed.parent.parent.relative_to(args.models).as_posix()] = {

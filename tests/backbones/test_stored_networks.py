@@ -87,6 +87,14 @@ def test_other_weights_and_other_sampling_are_another_network(
     assert built.times == len(list(kept.glob("*/network.xml"))) == 3
 
 
+def test_the_home_folder_is_found_where_no_shell_has_named_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("VIOLENCE_NETWORK_CACHE", "~/networks")
+    assert stored_networks.folder() == tmp_path / "networks"
+
+
 def test_a_cache_that_is_off_or_takes_nothing_costs_a_start_and_no_more(
     backbone: Backbone, weights: Path, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -188,3 +188,15 @@ def test_a_line_with_more_cells_than_columns_is_refused_not_read_askew(tmp_path:
     lines = ["clip_id;p_violent;confirmed;note;", "0" * 16 + ";0,1;x;looked at;", "1" * 16 + ";0,9;;"]
     path.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
     assert exclusions.read(path).names == {"0" * 16: 2}
+
+
+def test_the_suites_own_table_is_taken_though_a_name_in_it_is_no_utf_8(tmp_path: Path) -> None:
+    suspects = tmp_path / "label_suspects.csv"
+    rows = [
+        {"clip_id": "12", "path": "train/caf\udce9.avi", "confirmed": "x"},
+        {"clip_id": "13", "path": "b"},
+    ]
+    storage.write_csv(suspects, ("clip_id", "path", "confirmed"), rows)
+    assert exclusions.read(suspects).names == {"12": 2}
+    (tmp_path / "list.txt").write_bytes(b"raw/mine/caf\xe9.avi\n")
+    assert exclusions.read(tmp_path / "list.txt").names == {"raw/mine/caf\udce9.avi": 1}

@@ -124,6 +124,7 @@ def test_a_manifest_that_is_not_as_it_was_written_is_taken_with_a_warning(
     ("dataset", "source", "name"),
     [
         ("x", "raw/x/a b.AVI", "x__a_b__00123456.avi"),
+        ("x", "raw/x/a\rb.mp4\r", "x__a_b__00123456.mp4_"),
         ("x", f"raw/x/{'a' * 90}.mp4", f"x__{'a' * 60}__00123456.mp4"),
         ("x", f"raw/x/{'ж' * 60}.mp4", f"x__{'ж' * 60}__00123456.mp4"),
     ],

@@ -506,3 +506,18 @@ def test_what_step_2_has_made_is_nobodys_own_clips(clips: Path, tmp_path: Path) 
                 combine.run(CombineConfig(data_root=again, own=(f"a={place}",), caches=False))
     assert before.path.map(lambda name: (combined / name).is_file()).all()
     assert not (tmp_path / "other").exists()
+
+
+def test_a_name_with_a_carriage_return_is_combined_as_any_other(tmp_path: Path) -> None:
+    for seed in range(4):
+        for label in ("fight", "nonfight"):
+            video = small_videos.write(tmp_path / f"{label}.avi", 10 * seed + len(label))
+            (tmp_path / "mine" / label).mkdir(parents=True, exist_ok=True)
+            video.rename(tmp_path / "mine" / label / f"{seed}\rb.avi")
+    config = CombineConfig(
+        data_root=tmp_path / "root", own=(f"mine={tmp_path}/mine",), caches=False, workers=1
+    )
+    frame = manifest_of(config)
+    assert {Path(path).name for path in frame.source_path} == {f"{seed}\rb.avi" for seed in range(4)}
+    assert len(frame) == 8
+    pd.testing.assert_frame_equal(manifest_of(config), frame)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from violence_detection.combine import fingerprint
-from violence_detection.ensemble import folds, pool
+from violence_detection.ensemble import cross_validation, folds, pool
 from violence_detection.errors import UserError
+from violence_detection.evaluation import held_out_table
+from violence_detection.system import storage
 
 
 def _frame() -> pd.DataFrame:
@@ -209,3 +213,16 @@ def test_hard_clips_are_drawn_until_they_have_their_share_and_the_others_once() 
     assert (
         folds.with_repeats(fold, np.arange(20) < 15, 0.4).train == fold.train
     )  # more than their share already
+
+
+def test_a_carriage_return_in_a_name_tears_no_table_of_predictions(tmp_path: Path) -> None:
+    rows = pd.DataFrame(
+        {"clip_id": ["1", "2"], "source_group": ["mine:a\rb", "c"], "p_violent": [0.25, np.nan]}
+    )
+    rows.index = rows.index + 1
+    path = tmp_path / "oof_predictions.csv"
+    assert cross_validation._write(path, rows) == storage.sha256_file(path)
+    read = held_out_table.parse(path.read_bytes())
+    assert read.source_group.tolist() == ["mine:a\rb", "c"]
+    cross_validation._write(path, rows.assign(source_group="c"))
+    assert path.read_text() == "clip_id,source_group,p_violent\n1,c,0.25\n2,c,\n", "as it always was"

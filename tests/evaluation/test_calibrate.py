@@ -244,3 +244,11 @@ def test_a_strangers_record_that_is_no_calibration_is_refused(
     storage.write_json(tmp_path / "config.json", {**record, "calibration": stored})
     with pytest.raises(UserError, match=r"config\.json cannot be used .calibration holds no temperature"):
         calibration.read(tmp_path)
+
+
+def test_a_threshold_just_below_one_is_not_written_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    point = {"threshold": 0.99997, "guarantee": {"text": "none"}}
+    found = calibration.Calibration(None, why_not="few", operating_points={"low_false_alarms": point})
+    with caplog.at_level("INFO", logger="violence_detection"):
+        calibrate.say(Path("model"), found)
+    assert "threshold 0.99997: none" in caplog.text

@@ -158,6 +158,12 @@ def test_the_page_shows_the_worst_first_and_the_rules_that_chose(written: tuple[
     assert places == sorted(places)
 
 
+def test_a_threshold_just_below_one_is_not_written_as_one(written: tuple[Evaluation, Path]) -> None:
+    model = trained_model.load(written[0].path)
+    rules = elsewhere.selected_by(replace(model, threshold=0.99997))
+    assert rules["threshold"] == "0.99997, stored with the model"
+
+
 @pytest.mark.parametrize(
     ("datasets", "said"),
     [(("mine",), "in set"), (("other",), "out of set"), (None, "judged above")],

@@ -17,7 +17,7 @@ import pytest
 
 from violence_detection.backbones import registry
 from violence_detection.errors import UserError
-from violence_detection.features import cache, estimate, key
+from violence_detection.features import cache, estimate, key, prune
 from violence_detection.features.cache import FeatureStore, VerifiedIndex
 from violence_detection.features.config import FeatureConfig
 from violence_detection.video import augment
@@ -301,6 +301,31 @@ def test_a_damaged_note_of_an_engine_or_of_rates_says_nothing_and_stops_nobody(s
         assert rates.known() is None
         rates.note(12.5)
         assert rates.known() == 12.5
+
+
+def test_a_folder_that_has_the_name_of_a_note_is_named_or_is_no_note(
+    tmp_path: Path, store: FeatureStore, weights: Path
+) -> None:
+    store.add("clip", _values("v0"), "one")
+    run = key.BackboneRun(FeatureConfig(), (registry.get("efficientnet_lite0"),), Path("weights"))
+    rates = estimate.RateRecord(store.folder, run)
+    for path in (store.folder / cache.VERIFIED_NAME, store.folder / "engine-one.json", rates.path):
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    again = FeatureStore(store.folder)
+    assert again.variants("clip", verify=False) == {"v0"}
+    again.index.save()
+    assert again.engines() == {"one": {"relative_error": None}}
+    rates.note(12.5)
+    assert rates.known() is None
+    with pytest.raises(UserError, match=r"engine-one\.json is a folder, where .*Move it away"):
+        again.note_engine("one")
+    record = store.folder / cache.RECORD_NAME
+    record.unlink()
+    record.mkdir()
+    with pytest.raises(UserError, match=r"record\.json is a folder, where .*Move it away"):
+        FeatureStore.open(tmp_path, key.record(CONFIG, "efficientnet_lite0", "rgb", weights))
+    assert not prune._is_cache(record)
 
 
 def test_a_cache_whose_notes_cannot_be_written_is_read_all_the_same(

@@ -223,6 +223,15 @@ def test_a_number_of_epochs_that_is_none_is_not_told(tmp_path: Path) -> None:
     assert dict(model_card._settings(run))["epochs that ran"] == "5"
 
 
+def test_a_threshold_just_below_one_is_not_written_as_one(model: Path) -> None:
+    path = model / run_folder.ENSEMBLE_NAME
+    point = {"threshold": 0.99997, "false_alarm_rate": 0.1, "recall": 0.9, "guarantee": {"text": "none"}}
+    calibration = {"operating_points": {"low_false_alarm": point}}
+    storage.write_json(path, {**run_folder.read_object(path), run_folder.CALIBRATION_KEY: calibration})
+    (row,) = model_card._points(dataclasses.replace(run_records.read(model), final_fit={"n": 1}))
+    assert row["threshold"] == "0.99997"
+
+
 def test_folds_whose_clips_cannot_be_compared_are_no_evidence(model: Path) -> None:
     storage.write_json(model / run_folder.FOLDS_RECORD_NAME, _folds_of(model))
     for folder in (model, model / "conv_lstm", model / "average"):

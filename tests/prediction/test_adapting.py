@@ -223,3 +223,19 @@ def test_what_cannot_be_done_is_said_before_or_with_its_reason(
     weights.write_bytes(weights.read_bytes()[:-4])
     with pytest.raises(UserError, match=r"best_model\.safetensors"):
         adapted_model.kernel_of(spoilt)
+
+
+def test_a_copy_of_a_video_or_a_link_to_it_is_no_other_footage(
+    model: Path, footage: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(footage, tmp_path / "footage"))
+    (folder / "broken.mp4").unlink()
+    (folder / "c.avi").hardlink_to(folder / "a.avi")
+    (folder / "d.avi").symlink_to("b.avi")
+    shutil.copy(folder / "b.avi", folder / "e.avi")
+    assert _adapt(model, folder, tmp_path / "place") == 0
+    told = capsys.readouterr()
+    assert [Path(v).name for v in json.loads(told.out)["videos"]] == ["a.avi", "b.avi"]
+    for name, same in (("c.avi", "a.avi"), ("e.avi", "b.avi")):
+        assert f"{folder / name}: left out, it is the same file as {folder / same}" in told.err
+    assert f"{folder / 'd.avi'} is {folder / 'b.avi'}" in told.err

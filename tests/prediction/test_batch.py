@@ -653,3 +653,24 @@ def test_a_folder_that_cannot_be_listed_is_a_failure(tmp_path: Path, monkeypatch
     assert failure["path"] == str(tmp_path / "locked")
     assert "cannot be listed" in failure["reason"]
     assert "Permission denied" in failure["reason"]
+
+
+def test_a_file_that_several_paths_lead_to_is_one_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "day").mkdir()
+    (tmp_path / "day" / "a.mp4").touch()
+    (tmp_path / "linked").symlink_to("day")
+    (tmp_path / "b.mp4").symlink_to("day/a.mp4")
+    monkeypatch.chdir(tmp_path)
+    whole = tmp_path / "day" / "a.mp4"
+    with caplog.at_level("INFO", logger="violence_detection"):
+        assert batch.find_videos(["day/a.mp4", whole]).videos == (Path("day/a.mp4"),)
+        assert (
+            f"1 paths lead to videos that others lead to, too, and are left out: {whole} is day/a.mp4"
+            in caplog.text
+        )
+        assert batch.find_videos(["linked", "day"]).videos == (Path("linked/a.mp4"),)
+    caplog.clear()
+    assert batch.find_videos(["b.mp4"]).videos == (Path("b.mp4"),)
+    assert not caplog.text

@@ -161,6 +161,9 @@ def test_pictures_and_figures_are_written_once(
     assert np.unravel_index(np.argmin(record["p_without_place"]), (4, 4)) == (ROW, COLUMN)
     assert (record["start_s"], record["end_s"], record["path"]) == (0.0, 2.0, str(video))
     assert explain(verdict) == []
+    (tmp_path / "why" / "v.event001.explained.json").write_text("")  # as a full disk leaves it
+    assert [Path(path).name for path in explain(verdict)] == ["v.event001.explained.jpg"]
+    assert explain(verdict) == []
     second = written_outputs.load_explainer(
         OutputConfig(explain=tmp_path / "why", explain_most=1), PredictConfig(), {verdict.path: "v"}
     )

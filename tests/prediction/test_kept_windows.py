@@ -16,7 +16,7 @@ import judge_stand_in
 import pytest
 
 import test_violence_model
-from violence_detection.errors import UserError
+from violence_detection.errors import DamagedFile, UserError
 from violence_detection.models import model_files
 from violence_detection.prediction import (
     batch,
@@ -96,9 +96,31 @@ def test_what_was_judged_without_the_exit_is_read_as_that(name: str, tmp_path: P
 
 @pytest.mark.parametrize("name", ["csv", "jsonl", "json"])
 def test_a_name_may_have_what_other_programs_take_for_the_end_of_a_line(name: str, tmp_path: Path) -> None:
-    video = "night\u2028of\u0085the\u2029third.mp4"
-    (read,) = kept_windows.read(_keep(tmp_path, name, _verdict(video, True)), EventConfig())
+    video = "night\u2028of\u0085the\u2029third\rday.mp4"
+    verdict = _verdict(video, True)
+    (read,) = kept_windows.read(_keep(tmp_path, name, verdict), EventConfig())
     assert read.path == video
+    (chosen,) = formats.chosen([name])
+    assert chosen.of_video
+    for ending, text in chosen.of_video(verdict).items():
+        assert formats._has(tmp_path / f"{Path(video).stem}{ending}", text)
+
+
+def test_cells_that_a_spreadsheet_left_out_at_the_end_of_a_row_are_empty(tmp_path: Path) -> None:
+    columns = kept_windows.COLUMNS[: kept_windows.COLUMNS.index("warning")]
+    (row, *_) = kept_windows.rows(_verdict("v.mp4", True))
+    cells = ",".join(str(row[name]) for name in columns)
+    (tmp_path / "v.windows.csv").write_text(f"{','.join(kept_windows.COLUMNS)}\n{cells}\n")
+    (read,) = kept_windows.read(tmp_path, EventConfig())
+    assert read.warning == read.model == read.real_path == ""
+
+
+def test_a_table_of_windows_that_is_none_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "v.windows.csv").write_text('path\n"' + "x" * 200_000)
+    with pytest.raises(
+        DamagedFile, match=r"v\.windows\.csv holds no windows .*field larger than field limit"
+    ):
+        kept_windows.read(tmp_path, EventConfig())
 
 
 def test_a_journal_keeps_both_apart(model: Path, tmp_path: Path) -> None:

@@ -208,3 +208,8 @@ def test_without_footage_there_is_no_threshold() -> None:
         quiet_footage.choose([], SETTINGS, 1.0)
     with pytest.raises(UserError, match="must be above 0"):
         QuietConfig(false_events_per_hour=0)
+
+
+def test_what_is_below_one_is_not_written_as_one() -> None:
+    found = quiet_footage.choose([_hour({100: 0.9997})], SETTINGS, 1.0)
+    assert found.described()[-1].endswith(" 0.9997")

@@ -18,6 +18,7 @@ from violence_detection.prediction import annotated_video, batch, detector, kept
 from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.prediction.outputs import spreadsheets
+from violence_detection.prediction.review import review_media
 
 
 def _verdict(path: Path | str = "v.mp4", duration_s: float = 3.0) -> Verdict:
@@ -71,6 +72,16 @@ def test_what_was_deleted_is_made_again(ending: str, tmp_path: Path) -> None:
         file.unlink()
         assert show(_verdict(video, 8.0))
         assert file.exists()
+
+
+def test_a_record_of_what_the_page_shows_that_is_none_is_as_good_as_absent(tmp_path: Path) -> None:
+    record = tmp_path / "page" / "media" / "v.made.json"
+    record.parent.mkdir(parents=True)
+    for text, missing in (("", True), ("[]", True), ("{", True), ('{"made_of": "x"}', False)):
+        record.write_text(text)
+        found = review_media.read(_verdict(tmp_path / "v.mp4", 8.0), tmp_path / "page", "v")
+        assert bool(found.missing) is missing, text
+        assert not found.is_copy
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -160,6 +162,21 @@ def test_a_file_name_that_is_no_utf_8_comes_back_from_every_kind_of_file_as_it_w
     storage.write_text(tmp_path / "a.txt", name)
     assert os.fsdecode((tmp_path / "a.txt").read_bytes()) == name
     assert storage.stable_seed(name) != storage.stable_seed("cafe")
+
+
+def test_a_name_with_a_carriage_return_tears_no_table(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"path": "a\rb.mp4", "n": 1, "no column": 2}, {"path": "c,d", "n": 0.5}, {}]
+    storage.write_csv(tmp_path / "a.csv", ["path", "n"], rows)
+    assert (tmp_path / "a.csv").read_bytes() == b'path,n\n"a\rb.mp4","1"\n"c,d",0.5\n,\n'
+    read = [{"path": "a\rb.mp4", "n": "1"}, {"path": "c,d", "n": "0.5"}, {"path": "", "n": ""}]
+    assert storage.read_csv(tmp_path / "a.csv") == read
+    assert pd.read_csv(tmp_path / "a.csv", dtype=str, keep_default_na=False).to_dict("records") == read
+
+
+def test_a_table_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('path\n"' + "x" * 200_000)
+    with pytest.raises(DamagedFile, match=r"a\.csv is damaged \(field larger than field limit"):
+        storage.read_csv(tmp_path / "a.csv")
 
 
 def test_the_hash_of_a_file_is_sha256_of_all_of_it(tmp_path: Path) -> None:

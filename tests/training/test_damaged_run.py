@@ -125,6 +125,12 @@ def _cut_config(folder: Path) -> None:
     _cut(folder / run_folder.CONFIG_NAME)
 
 
+def _list_for_architecture(folder: Path) -> None:
+    _unfinished(folder)
+    config = folder / run_folder.CONFIG_NAME
+    storage.write_json(config, {**run_folder.read_object(config), "architecture": ["average"]})
+
+
 def _lose_config(folder: Path) -> None:
     (folder / run_folder.CONFIG_NAME).unlink()
 
@@ -144,6 +150,7 @@ def _lose_config(folder: Path) -> None:
         (_cut_archive, r"best_model\.keras is there, but is damaged"),
         (_cut_result, r"result\.json is damaged"),
         (_cut_config, r"config\.json is damaged"),
+        (_list_for_architecture, r"config\.json cannot be used \(its architecture is \['average'\]\)"),
         (_lose_config, r"whose settings are not known: .*config\.json is gone"),
     ],
 )

@@ -18,7 +18,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 def test_logits_come_in_the_order_of_the_clips_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "logits.csv"
-    file.write_text("clip_id,elsewhere_a,in_set_a,elsewhere_b\nx,1.5,-2,0.25\ny,-1,3,0.5\nz,9,9,9\n")
+    file.write_bytes(
+        b"clip_id,source,elsewhere_a,in_set_a,elsewhere_b\nx,caf\xe9,1.5,-2,0.25\ny,,-1,3,0.5\nz,,9,9,9\n"
+    )
     found = held_out.HeldOut(file, ["y", "x"])
     np.testing.assert_array_equal(found.elsewhere, [[-1, 1.5], [0.5, 0.25]])
     np.testing.assert_array_equal(found.in_set, [[3, -2]])

@@ -74,3 +74,11 @@ def test_a_table_that_was_cut_off_is_named(tmp_path: Path) -> None:
         path.write_bytes(whole[:end])
         with pytest.raises(UserError, match=r"was cut off, or changed.*Copy it again"):
             trained_clips.read(tmp_path)
+
+
+def test_names_that_are_no_utf_8_are_read_as_they_were_written(tmp_path: Path) -> None:
+    group = "mine:fight/caf\udce9.mp4"
+    trained_clips.write(tmp_path, {"train": _rows("1").assign(source_group=group)})
+    table = trained_clips.read(tmp_path)
+    assert table is not None
+    assert table.source_group.tolist() == [group]

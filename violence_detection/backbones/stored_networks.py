@@ -23,7 +23,7 @@ from typing import Any
 
 from violence_detection.backbones import weights as weights_files
 from violence_detection.backbones.registry import Backbone
-from violence_detection.system import machine, storage
+from violence_detection.system import machine, settings, storage
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def folder() -> Path | None:
     asked = os.environ.get(_FOLDER)
     if asked == "off":
         return None
-    return Path(asked) if asked else weights_files.cache_folder().parent / "violence_detection"
+    return settings.expanded(asked) if asked else weights_files.cache_folder().parent / "violence_detection"
 
 
 def key_of(backbone: Backbone, weights: Path, frames: int) -> str:

@@ -101,7 +101,7 @@ def some_of(names: Sequence[str]) -> str:
 def read(path: Path) -> ExclusionList:
     """Read a list. Raises UserError where it cannot be read, names nothing, or has a mark that says neither."""
     try:
-        text = storage.read_text(path)
+        text = storage.read_text(path, storage.NAME_ERRORS)
     except OSError as e:
         raise UserError(f"--exclude: cannot read {path}: {e.strerror}") from e
     columns, reader = edited_tables.opened(path, text)

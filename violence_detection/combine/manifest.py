@@ -204,5 +204,5 @@ def clip_name(dataset: str, source_path: str, clip_id: str) -> str:
     """
     path = Path(source_path)
     stem = _UNSAFE.sub("_", path.stem)[:_STEM_CHARACTERS]
-    name = f"{dataset}__{stem}__{clip_id[:8]}{path.suffix.lower()}"
+    name = f"{dataset}__{stem}__{clip_id[:8]}{_UNSAFE.sub('_', path.suffix.lower())}"
     return storage.shorten_name(name, _NAME_BYTES)

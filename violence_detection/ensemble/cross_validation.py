@@ -185,10 +185,15 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
             temperatures=temperatures or None,
             closer_look=plan.closer_look,
         )
-    with storage.atomic_path(plan.predictions_path) as temporary:
-        oof.to_csv(temporary, index=False, errors=storage.NAME_ERRORS)
-        sha256 = storage.sha256_file(temporary)
-    return HeldOut(oof, _middle(own) if own else None, sha256)
+    return HeldOut(oof, _middle(own) if own else None, _write(plan.predictions_path, oof))
+
+
+def _write(path: Path, predictions: pd.DataFrame) -> str:
+    """Write the table, and return its SHA-256."""
+    with storage.atomic_path(path) as temporary:
+        quoting = storage.quoting_of(predictions)
+        predictions.to_csv(temporary, index=False, errors=storage.NAME_ERRORS, quoting=quoting)
+        return storage.sha256_file(temporary)
 
 
 def _judge(plan: CrossValidation, fold: Fold, trained: Sequence[Trained]) -> _Judged:

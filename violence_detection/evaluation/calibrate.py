@@ -16,6 +16,7 @@ from violence_detection.models import trained_model
 from violence_detection.models.averaging import EARLY_EXIT_KEY, PLAIN, Averaging, EarlyExit
 from violence_detection.models.calibration import Calibration
 from violence_detection.system import storage
+from violence_detection.system.figures import number
 from violence_detection.training import run_folder
 from violence_detection.training.training_data import Samples
 
@@ -219,4 +220,5 @@ def say(folder: Path, found: Calibration) -> None:
     log.info("%s: %s", folder, found.described())
     for name, point in found.operating_points.items():
         how = "" if point.get(EARLY_EXIT_KEY, True) else " without the early exit"
-        log.info("  %-16s threshold %.4f%s: %s", name, point["threshold"], how, point["guarantee"]["text"])
+        threshold = number(point["threshold"], 4)
+        log.info("  %-16s threshold %s%s: %s", name, threshold, how, point["guarantee"]["text"])

@@ -16,6 +16,7 @@ from violence_detection.evaluation import clip_groups, held_out_table, intervals
 from violence_detection.models import made_alike
 from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
+from violence_detection.system.figures import number
 from violence_detection.training import run_folder, step_plan
 from violence_detection.training.config import KERNEL, PICTURES_OF
 
@@ -40,7 +41,7 @@ def selected_by(model: TrainedModel) -> dict[str, str]:
     threshold = (
         f"fixed at {DEFAULT_THRESHOLD} before any clip was judged"
         if model.threshold == DEFAULT_THRESHOLD
-        else f"{model.threshold:.4f}, stored with the model"
+        else f"{number(model.threshold, 4)}, stored with the model"
     )
     return {"epoch": "; ".join(epochs), "threshold": threshold}
 

@@ -73,10 +73,13 @@ class FeatureStore:
     def open(
         cls, root: Path, record: Mapping[str, Any], reextract: Callable[[str], None] | None = None
     ) -> FeatureStore:
-        """The store for that record below `<root>/features`, made if there is none."""
+        """The store for that record below `<root>/features`, made if there is none.
+
+        Raises UserError where a folder has the record's name.
+        """
         folder = key.folder_of(root, record)
         if not _is_recorded(folder / RECORD_NAME, record):
-            storage.write_json(folder / RECORD_NAME, record)
+            _write_note(folder / RECORD_NAME, record)
         return cls(folder, reextract)
 
     def path(self, clip_id: str) -> Path:
@@ -92,8 +95,11 @@ class FeatureStore:
         return not any(self.folder.glob("[!.]*.npz"))
 
     def note_engine(self, name: str, **measured: Any) -> None:
-        """Let an engine write here. `measured`: relative_error to what others made, on which clips."""
-        storage.write_json(self.folder / f"{_ENGINE_PREFIX}{name}.json", {"relative_error": None, **measured})
+        """Let an engine write here. `measured`: relative_error to what others made, on which clips.
+
+        Raises UserError where a folder has the note's name.
+        """
+        _write_note(self.folder / f"{_ENGINE_PREFIX}{name}.json", {"relative_error": None, **measured})
 
     def variants(self, clip_id: str, *, verify: bool = True) -> frozenset[str] | None:
         """The whole variants of a clip: empty if there is no entry, None if the entry is damaged.
@@ -204,9 +210,20 @@ def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except IsADirectoryError as e:
-        raise UserError(
-            f"{path} is a folder, where a cached feature belongs. Move it away, and run the same command again"
-        ) from e
+        raise _in_the_way(path, "a cached feature") from e
+
+
+def _in_the_way(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path} is a folder, where {what} belongs. Move it away, and run the same command again"
+    )
+
+
+def _write_note(path: Path, value: Mapping[str, Any]) -> None:
+    """As storage.write_json does. Raises UserError where a folder has its name."""
+    if path.is_dir():
+        raise _in_the_way(path, "a file of the feature cache")
+    storage.write_json(path, value)
 
 
 def _is_recorded(path: Path, record: Mapping[str, Any]) -> bool:
@@ -215,7 +232,7 @@ def _is_recorded(path: Path, record: Mapping[str, Any]) -> bool:
         return storage.as_json(storage.read_json(path), sort_keys=True) == storage.as_json(
             record, sort_keys=True
         )
-    except (FileNotFoundError, UserError):
+    except (OSError, UserError):
         return False
 
 
@@ -224,7 +241,7 @@ def _measured(path: Path) -> dict[str, Any]:
     nothing = {"relative_error": None}
     try:
         found = storage.read_json(path)
-    except UserError:
+    except (OSError, UserError):
         return nothing
     return nothing | found if isinstance(found, dict) else nothing
 
@@ -328,5 +345,5 @@ def _read(path: Path) -> dict[str, Note]:
     try:
         noted = json.loads(path.read_text(encoding="utf-8"))
         return {clip: ((size, time), frozenset(names.split())) for clip, (size, time, names) in noted.items()}
-    except (FileNotFoundError, ValueError, TypeError, AttributeError):  # absent or damaged: nothing is noted
+    except (OSError, ValueError, TypeError, AttributeError):  # absent or damaged: nothing is noted
         return {}

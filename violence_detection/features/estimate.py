@@ -50,13 +50,16 @@ class RateRecord:
         return float(rate) if isinstance(rate, int | float) and rate > 0 else None
 
     def note(self, variants_per_second: float) -> None:
+        """Keep it for the next run. A folder of that name stays, and the next run measures again."""
+        if self.path.is_dir():
+            return
         storage.write_json(self.path, self._read() | {self._name: round(variants_per_second, 3)})
 
     def _read(self) -> dict[str, Any]:
         """Rates by name; none where the file is absent or damaged, since the next run measures again."""
         try:
             found = storage.read_json(self.path)
-        except (FileNotFoundError, UserError):
+        except (OSError, UserError):
             return {}
         return found if isinstance(found, dict) else {}
 

@@ -74,7 +74,7 @@ def find(
 def _is_cache(record: Path) -> bool:
     try:
         made = storage.read_json(record)
-    except ValueError:
+    except (OSError, ValueError):
         return False
     return isinstance(made, dict) and {"backbone", "stream"} <= set(made)
 

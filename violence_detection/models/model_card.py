@@ -215,7 +215,7 @@ def _points(run: RunRecords) -> list[dict[str, Any]]:
         return [
             {
                 "name": calibration.name_of(name),
-                "threshold": f"{point['threshold']:.4f}",
+                "threshold": number(point["threshold"], 4),
                 "false_alarms": _percent(point["false_alarm_rate"]),
                 "recall": _percent(point["recall"]),
                 "guarantee": point["guarantee"]["text"],

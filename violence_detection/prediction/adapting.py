@@ -110,11 +110,20 @@ def _looked_at(
     prints: Prints,
     failures: list[UnreadableVideo],
 ) -> list[_Seen]:
-    """The videos that could be judged, in their order; the others are added to `failures`."""
-    seen = []
+    """The videos that could be judged, in their order; the others are added to `failures`.
+
+    A copy of one that could, or a link to it, is no other footage: counted twice, a video would vouch for itself where
+    pieces of the footage are held out.
+    """
+    seen: list[_Seen] = []
+    known: dict[str, Path] = {}
     for path in videos:
         try:
-            parts = _parts(path, prints)
+            sha256 = storage.sha256_file(path)
+            if sha256 in known:
+                log.info("%s: left out, it is the same file as %s", path, known[sha256])
+                continue
+            parts = _parts(path, sha256, prints)
             found, warning = detector.windows_of(path, lambda given, p: (head.units(_plain(given, head)), p))
         except UnreadableVideo as e:
             log.warning("%s: %s", e.path, e.reason)
@@ -124,6 +133,7 @@ def _looked_at(
             failures.append(UnreadableVideo(path, f"cannot be read: {e.strerror or e}"))
             log.warning("%s: %s", path, failures[-1].reason)
             continue
+        known[sha256] = path
         units = {n: np.concatenate([some[n] for some, _ in found]) for n in head.vectors}
         seen.append(_Seen(path, units, np.concatenate([p for _, p in found]), parts, warning))
         log.info("%s: looked at", path)
@@ -137,9 +147,8 @@ def _plain(given: Mapping[str, np.ndarray], head: KernelHead) -> dict[str, np.nd
     return {name: given[name][:, 0] for name in head.vectors}
 
 
-def _parts(path: Path, prints: Prints) -> list[FootagePart]:
+def _parts(path: Path, sha256: str, prints: Prints) -> list[FootagePart]:
     """What tells a video, and clips cut from it, again. The first has the id that the file has as a clip."""
-    sha256 = storage.sha256_file(path)
     video = sha256[:16]
     return [
         FootagePart(storage.stable_hash([sha256, frame], digits=16) if frame else video, video, text)

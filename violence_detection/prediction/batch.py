@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 #: A video whose judging makes no progress for so long, not one frame, is given up. How long it takes does not count.
 SILENCE_LIMIT_S = 120.0
 
+_SHOWN = 3
 #: The file with all verdicts, in a folder of outputs.
 OUTPUT_NAME = "verdicts.json"
 _OUTPUT_TAKES = "--output takes a folder or a .json file; for the annotated video use --annotate FOLDER"
@@ -59,8 +60,9 @@ class FoundVideos:
 def find_videos(given: Sequence[Path | str]) -> FoundVideos:
     """Files as given, whatever they are, those of patterns and lists, and the videos below folders.
 
-    What is skipped there is logged, and what was made of other videos of the folder. Raises UserError for a path that
-    is not there, and for a folder without videos.
+    A file that is meant by several paths is one video, by the first of them. That is logged, and what is skipped below
+    folders, and what was made of other videos there. Raises UserError for a path that is not there, and for a folder
+    without videos.
     """
     found: dict[Path, None] = {}
     failures: dict[str, UnreadableVideo] = {}
@@ -90,7 +92,23 @@ def find_videos(given: Sequence[Path | str]) -> FoundVideos:
             raise UserError(f"no file or folder at {redaction.mistyped(text)}")
     for failure in failures.values():
         log.warning("%s: %s", failure.path, failure.reason)
-    return FoundVideos(tuple(found), tuple(failures.values()))
+    return FoundVideos(_each_once(found), tuple(failures.values()))
+
+
+def _each_once(found: Iterable[Path]) -> tuple[Path, ...]:
+    """Each file by the first path that leads to it."""
+    first: dict[str, Path] = {}
+    again = [
+        f"{path} is {other}"
+        for path in found
+        if (other := first.setdefault(os.path.realpath(path), path)) != path
+    ]
+    if again:
+        log.info(
+            "%d paths lead to videos that others lead to, too, and are left out: %s%s",
+            len(again), ", ".join(again[:_SHOWN]), " ..." if again[_SHOWN:] else "",
+        )  # fmt: skip
+    return tuple(first.values())
 
 
 def _made_of_others(inside: Sequence[Path]) -> set[Path]:

@@ -123,7 +123,10 @@ def differing_files(
 
 
 def _has(path: Path, text: str) -> bool:
-    return path.read_text(encoding="utf-8", errors=storage.NAME_ERRORS) == text
+    with path.open(
+        encoding="utf-8", errors=storage.NAME_ERRORS, newline=""
+    ) as f:  # a name may hold the end of a line
+        return f.read() == text
 
 
 def names_of(videos: Iterable[str], taken: str = "") -> dict[str, str]:

@@ -109,6 +109,7 @@ def _kept_in(file: Path, events_by: EventConfig) -> list[_KeptVideo]:
                 f"{', '.join(ENDINGS)}. Give one of those, or the folder that --output named"
             ) from e
         why = f"it lacks {e}" if isinstance(e, KeyError) else f"{type(e).__name__}: {e}"
+        why = str(e) if isinstance(e, DamagedFile) else why
         raise DamagedFile(
             f"{file} holds no windows of judged videos ({why}). Give a file that was written with --output, whose name "
             f"ends in one of {', '.join(ENDINGS)}, or the folder of such"
@@ -220,10 +221,10 @@ def _verdict(record: Mapping[str, Any], events_by: EventConfig) -> Verdict:
         events_by,
         duration_s=float(record["duration_s"]),
         judged_s=float(record["judged_s"]),
-        warning=str(record.get("warning", "")),
+        warning=str(record.get("warning") or ""),
         calibrated=str(record["calibrated"]).lower() == "true",
         fps=float(record["fps"]),
-        judged_with=str(record.get("judged_with", "")),
+        judged_with=str(record.get("judged_with") or ""),
         early_exit=str(record.get(EARLY_EXIT_KEY, "")).lower() != "false",
         model=str(record.get("model") or ""),
         real_path=str(record.get("real_path") or ""),

@@ -23,6 +23,7 @@ from violence_detection.prediction import batch, camera_profile, kept_windows, v
 from violence_detection.prediction.camera_profile import CameraProfile, other_settings
 from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Event, Verdict, find_events, smoothed
+from violence_detection.system.figures import number
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video.video_files import VideoSearch
 
@@ -97,7 +98,8 @@ class QuietThreshold:
         if self.loudest:
             lines.append("what was taken for a fight; if one is, take it out and calibrate again:")
             lines += [
-                f"  {path}  {e.start_s:.1f}-{e.end_s:.1f} s  {e.p_violent:.3f}" for path, e in self.loudest
+                f"  {path}  {e.start_s:.1f}-{e.end_s:.1f} s  {number(e.p_violent)}"
+                for path, e in self.loudest
             ]
         return lines
 

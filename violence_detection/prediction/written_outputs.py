@@ -21,7 +21,7 @@ from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.file_names import FilePlace
 from violence_detection.prediction.formats import OutputFormat
-from violence_detection.system import disks, storage, supervised
+from violence_detection.system import disks, own_files, storage, supervised
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
@@ -280,7 +280,7 @@ def load_explainer(
             path = folder / formats.explanation_name(name, what)
             record = path.with_suffix(".json")
             is_there = path.is_file() and record.is_file()
-            if not (is_there and storage.read_json(record).get("made_of") == made_of):
+            if not (is_there and own_files.json_object(record).get("made_of") == made_of):
                 missing.append((window, path))
         windows = [window for window, _ in missing]
         found = explainer.explain(Path(verdict.path), windows) if windows else ()

@@ -20,12 +20,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO
 
 import psutil
 
 from violence_detection.errors import DamagedFile
 from violence_detection.system import processes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 #: Names of files are bytes, and some are no UTF-8: read and written so, they come back as they were.
@@ -266,15 +269,40 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
         atomic_path(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8", errors=NAME_ERRORS) as f,
     ):
-        writer = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_rows(f, columns, rows)
+
+
+def write_rows(f: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write a table with its header to a text file that leaves ends of lines alone (`newline=""`).
+
+    csv quotes no carriage return that stands alone, and each reader takes it for the end of a row: a row with one has
+    all its cells in quotation marks.
+    """
+    plain = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n")
+    quoted = csv.DictWriter(f, columns, extrasaction="ignore", lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writeheader()
+    for row in rows:
+        returns = any("\r" in str(row.get(name, "")) for name in columns)
+        (quoted if returns else plain).writerow(row)
+
+
+def quoting_of(table: pd.DataFrame) -> Literal[0, 1]:
+    """How `DataFrame.to_csv` is to quote a table: all cells where one has a carriage return, as `write_rows` says."""
+    texts = table.select_dtypes(exclude="number")
+    returns = any("\r" in str(cell) for name in texts for cell in texts[name])
+    return csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table that `write_csv` wrote, also where a spreadsheet has saved it with a byte order mark."""
+    """The rows of a table that `write_csv` wrote, also where a spreadsheet has saved it with a byte order mark.
+
+    Raises DamagedFile, naming the file, for what is no table.
+    """
     with path.open(newline="", encoding="utf-8-sig", errors=NAME_ERRORS) as f:
-        return list(csv.DictReader(f))
+        try:
+            return list(csv.DictReader(f))
+        except csv.Error as e:
+            raise DamagedFile(f"{path} is damaged ({e}). Put a whole one in its place") from e
 
 
 def write_failures(path: Path, failures: Sequence[Mapping[str, str]]) -> None:

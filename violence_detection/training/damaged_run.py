@@ -21,7 +21,9 @@ def fault(folder: Path) -> str | None:
         there = [path for path in (result, checkpoint.state_of(folder)) if path.is_file()]
         return f"{there[0]} is of a run whose settings are not known: {config} is gone" if there else None
     try:
-        architecture = run_folder.read_object(config).get("architecture")
+        architecture = run_folder.read_object(config).get("architecture", "")
+        if not isinstance(architecture, str):
+            raise run_folder.damaged(config, f"its architecture is {architecture!r}")
         if run_folder.finished(folder):
             best = run_folder.stored(folder / run_folder.BEST_NAME)
             if not best.is_file():

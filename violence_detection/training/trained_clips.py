@@ -57,7 +57,7 @@ def read(folder: Path) -> pd.DataFrame | None:
         ids = old.read_text(encoding="utf-8").split()
         return pd.DataFrame({"clip_id": ids}, dtype=str).reindex(columns=list(COLUMNS), fill_value="")
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors=storage.NAME_ERRORS)
     except (ValueError, OSError) as e:
         raise _no_table(path, str(e)) from e
     if missing := [c for c in COLUMNS if c not in table.columns]:

@@ -26,11 +26,12 @@ _LONGEST = 16_384
 def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) -> None:
     """Encode BGR uint8 frames of one size. The same frames give the same bytes, however many cores there are.
 
-    `codec`: mp4v (.mp4), XVID or MJPG (.avi). Raises UserError when this OpenCV cannot write it, or when not all frames
-    arrive on the disk: OpenCV's writer itself says nothing when that is full.
+    `codec`: mp4v (.mp4), XVID or MJPG (.avi). Raises UserError when this OpenCV cannot write it, for a path that is no
+    UTF-8, or when not all frames arrive on the disk: OpenCV's writer itself says nothing when that is full.
     """
     rest = iter(frames)
     first = next(rest)
+    _check_is_utf8(path)
     height, width = first.shape[:2]
     video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*codec), fps, (width, height))
     if not video.isOpened() and path.parent.is_dir():
@@ -46,6 +47,17 @@ def write(path: Path, fps: float, frames: Iterable[decode.Frame], codec: str) ->
     finally:
         video.release()
     _check_arrived(path, count)
+
+
+def _check_is_utf8(path: Path) -> None:
+    """Raise UserError for a path that OpenCV takes the process down with."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:
+        raise UserError(
+            f"cannot write clips to {path.parent}: the path is no UTF-8, and OpenCV takes no other. Rename the folder, "
+            "or give another one"
+        ) from e
 
 
 @contextmanager

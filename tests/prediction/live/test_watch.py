@@ -565,6 +565,7 @@ def test_what_is_for_files_is_refused() -> None:
         {"retry_max_s": 0.0},
         {"metrics_port": 99999},
         {"mqtt_prefix": "a/#"},
+        {"mqtt_prefix": "caf\udce9"},
         {"bridge_cut_s": -1.0},
     ):
         with pytest.raises(UserError):

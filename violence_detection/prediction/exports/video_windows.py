@@ -56,7 +56,7 @@ class MomentsOfVideo:
 
         Raises CannotJudge if it does not open, fewer than MIN_FRAMES decode, or all show the same to the last bit.
         """
-        video = cv2.VideoCapture(str(path))
+        video = _opened(path)
         if not video.isOpened():
             raise CannotJudge(f"{path}: no such file, or not a video that OpenCV can open")
         stamps = []
@@ -95,6 +95,17 @@ class MomentsOfVideo:
     def distinct(self, first: int, end: int) -> int:
         """How many different frames stand at the moments from `first` to before `end`."""
         return len(np.unique(self.shown[first:end]))
+
+
+def _opened(path: Path | str) -> cv2.VideoCapture:
+    """Raises CannotJudge for a path that is no UTF-8: OpenCV takes the process down with it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:
+        raise CannotJudge(
+            f"{path}: its path is no UTF-8, and OpenCV takes no other. Give it another name"
+        ) from e
+    return cv2.VideoCapture(str(path))
 
 
 def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
@@ -256,7 +267,7 @@ def _frames(
 
     The windows are in the order of their first frames and of their last.
     """
-    video = cv2.VideoCapture(str(path))
+    video = _opened(path)
     kept: dict[int, dict[tuple[int, bool], np.ndarray]] = {}
     due: list[Mapping[int, set[tuple[int, bool]]]] = []  # the windows that have begun
     coming = next(needed, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -11,6 +10,7 @@ from typing import Any
 from violence_detection.prediction import kept_windows
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.formats import of_video
+from violence_detection.system import storage
 
 
 @of_video("csv", r"\.(windows|events)\.csv")
@@ -27,7 +27,5 @@ def spreadsheets(verdict: Verdict) -> dict[str, str]:
 
 def _csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     out = io.StringIO()
-    table = csv.DictWriter(out, columns, lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
+    storage.write_rows(out, columns, rows)
     return out.getvalue()

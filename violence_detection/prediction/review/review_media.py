@@ -12,7 +12,7 @@ from urllib.parse import quote
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.file_names import MEDIA_FOLDER
 from violence_detection.prediction.formats import explanation_name
-from violence_detection.system import storage
+from violence_detection.system import own_files
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import browser_video, decode, sampling, shown, writer
 
@@ -48,7 +48,7 @@ def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[
     record = folder / f"{name}{_RECORD_ENDING}"
     video, copy, written = Path(verdict.path), folder / f"{name}.mp4", WrittenFiles(folder)
     pictures = [folder / ending for ending in _picture_names(verdict, name)]
-    made = _record(record)
+    made = own_files.json_object(record)
     expected = [*pictures, copy] if made.get("is_copy") else pictures
     if made.get("made_of") == made_of and all(path.is_file() for path in expected):
         return []
@@ -70,11 +70,11 @@ def read(
     verdict: Verdict, page_folder: Path, name: str, explained: Path | None = None, explained_name: str = ""
 ) -> ReviewMedia:
     """What `write` made, as the page names it. `explained`: the folder of --explain, with the video's name there."""
-    record = _record(page_folder / MEDIA_FOLDER / f"{name}{_RECORD_ENDING}")
+    record = own_files.json_object(page_folder / MEDIA_FOLDER / f"{name}{_RECORD_ENDING}")
     if not record:
         return ReviewMedia(missing="its pictures could not be made; the failures say why")
     picture, *events = (_address(f"{MEDIA_FOLDER}/{n}") for n in _picture_names(verdict, name))
-    is_copy = bool(record["is_copy"])
+    is_copy = bool(record.get("is_copy"))
     video = _address(f"{MEDIA_FOLDER}/{name}.mp4") if is_copy else _beside(Path(verdict.path), page_folder)
     why = [
         _why(event, n, page_folder, explained_name or name, explained)
@@ -102,7 +102,7 @@ def _why(event: Event, number: int, page_folder: Path, name: str, explained: Pat
     if explained is None:
         return ""
     picture = explained / explanation_name(name, f"event{number:03d}")
-    record = _record(picture.with_suffix(".json"))
+    record = own_files.json_object(picture.with_suffix(".json"))
     start_s, end_s = record.get("start_s"), record.get("end_s")
     if not isinstance(start_s, float) or not isinstance(end_s, float) or not start_s <= event.peak_s <= end_s:
         return ""
@@ -130,13 +130,6 @@ def _write_pictures(
     for path, number in zip(paths, numbers(info), strict=True):
         with written.replacing(path, video) as temporary:
             writer.picture(temporary, shown.square(frames[number], info.pixel_shape))
-
-
-def _record(path: Path) -> dict[str, object]:
-    if not path.is_file():
-        return {}
-    found = storage.read_json(path)
-    return found if isinstance(found, dict) else {}
 
 
 def _beside(video: Path, page_folder: Path) -> str:
