@@ -71,8 +71,8 @@ def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_thre
         np.mean([d["accuracy"] for d in found["datasets"]]), abs=1e-4
     )
     for name, ends in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95")):
-        sets = [[d[key] for d in found["datasets"]] for key in (name, ends)]
-        assert found["mean"][ends] == pytest.approx(intervals.of_mean(*sets), abs=1e-4)
+        values, each = ([d[key] for d in found["datasets"]] for key in (name, ends))
+        assert found["mean"][ends] == pytest.approx(intervals.of_mean(values, each), abs=1e-4)
 
 
 def test_sets_that_share_sources_make_a_mean_that_is_less_sure() -> None:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
@@ -118,7 +118,7 @@ def read_result(path: Path) -> Trained:
     return found
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: Any) -> TypeGuard[int]:
     """Whether it is a whole number, and not below 0."""
     return isinstance(value, int) and _is_number(value)
 
