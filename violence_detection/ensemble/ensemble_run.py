@@ -81,21 +81,11 @@ class EnsembleRun:
             earlier_folds.out_of_fold(self.output, self.plan) if config.fine_tune_hard and not asked else None
         )
 
-        def discard() -> None:
-            """Remove what is written last; an ensemble whose members stay may be used while folds are trained."""
-            if _is_to_train(official):
-                (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
-            tuned_from = [job for job in official if (self.output / hard.FOLDER / job.folder.name).exists()]
-            if _is_to_train(tuned_from):
-                (self.output / hard.FOLDER / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
-            for plan in (*([asked] if asked and not known else []), *elsewhere):
-                plan.discard()
-            if elsewhere:
-                (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
-
+        plans = [*([asked] if asked and not known else []), *elsewhere]
         folds_ = asked.jobs() if asked else []
         jobs = [*official, *folds_, *(job for plan in elsewhere for job in plan.jobs())]
-        trained = self.train(jobs, discard)  # all of them, so that processes never wait for each other
+        # all of them, so that processes never wait for each other
+        trained = self.train(jobs, lambda: self._discard(official, plans))
         fields: dict[str, Any] = {
             "members": [],
             "ensemble_val_accuracy": None,
@@ -133,6 +123,18 @@ class EnsembleRun:
             there = known[0] if known else earlier_folds.held_out_before(asked)
             fields |= self._fit_finally(FinalFit(asked, of_folds, self.final_folder, there))
         return {**fields, **self._written_up(), "generated_samples": self.pool.generated}
+
+    def _discard(self, official: Sequence[TrainingJob], plans: Sequence[CrossValidation]) -> None:
+        """Remove what is written last; an ensemble whose members stay may be used while folds are trained."""
+        if _is_to_train(official):
+            (self.output / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
+        tuned = self.output / hard.FOLDER
+        if _is_to_train([job for job in official if (tuned / job.folder.name).exists()]):
+            (tuned / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
+        for plan in plans:
+            plan.discard()
+        if self.config.leave_one_dataset_out:
+            (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
 
     def _written_up(self) -> dict[str, Any]:
         """Write the cards, and ship what is to be shipped."""
