@@ -63,13 +63,14 @@ def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
 
     Same clip: alike from the start on, in picture and motion. Shared footage: the same scene (two moments of a fixed
     camera), or a copy that starts up to 0.8 s later, most surely by a multiple of 0.2 s, or one of which left and right
-    were changed over, begun at once or later. Of a large family every
-    member is paired with some, not with all, and clips with equal fingerprints are chained: `clusters` joins them.
-    Clips whose fingerprint is empty (no texture) pair with nothing. Raises ValueError for text that is no fingerprint.
+    were changed over, begun at once or later. Of a large family every member is paired with some, not with all, and
+    clips with equal fingerprints are chained: `clusters` joins them. Clips whose fingerprint is empty (no texture) pair
+    with nothing. Raises ValueError for text that is no fingerprint.
     """
     texts, members = _group_equal(fingerprints)
     pairs = [Pair(a, b, True, 0.0) for group in members for a, b in itertools.pairwise(group)]
-    for pair in _joined(*(arrays := fingerprint.to_arrays(texts)), *_candidates(*arrays)):
+    frames, counts = fingerprint.to_arrays(texts)
+    for pair in _joined(frames, counts, *_candidates(frames, counts)):
         i, j = sorted((members[pair.i][0], members[pair.j][0]))
         pairs.append(Pair(i, j, pair.same_clip, pair.distance))
     return sorted(pairs)
@@ -82,7 +83,8 @@ def compare_pairs(fingerprints: Sequence[str], of: Sequence[tuple[int, int]]) ->
     others = [sorted(pair, key=lambda k: fingerprints[k]) for pair in told]
     rows = [pair for pair in others if fingerprints[pair[0]] != fingerprints[pair[1]]]
     if rows:
-        for found in _joined(*fingerprint.to_arrays(fingerprints), *2 * [np.array(rows, np.int64)]):
+        ends = np.array(rows, np.int64)
+        for found in _joined(*fingerprint.to_arrays(fingerprints), ends, ends):
             i, j = sorted((found.i, found.j))
             pairs.append(Pair(i, j, found.same_clip, found.distance))
     return sorted(pairs)
@@ -94,20 +96,17 @@ def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray, mirrored: 
     Each pair once, by the pictures as they are where they join it.
     """
     met: set[tuple[int, int]] = set()
-    for chunk in _chunks(rows):
-        a, b = chunk.T
-        joined, same_clip, distances = compare(frames[a], counts[a], frames[b], counts[b])
-        for k in np.flatnonzero(joined):
-            pair = Pair(int(a[k]), int(b[k]), bool(same_clip[k]), round(float(distances[k]), 6))
-            met.add((pair.i, pair.j))
-            yield pair
-    for chunk in _chunks(mirrored):
-        a, b = chunk.T
-        changed_over = fingerprint.mirrored(frames[b])
-        joined, _, distances = compare(frames[a], counts[a], changed_over, counts[b], scenes=False)
-        for k in np.flatnonzero(joined):
-            if (int(a[k]), int(b[k])) not in met:
-                yield Pair(int(a[k]), int(b[k]), False, round(float(distances[k]), 6))
+    for pairs, in_a_mirror in ((rows, False), (mirrored, True)):
+        for chunk in _chunks(pairs):
+            a, b = chunk.T
+            other = fingerprint.mirrored(frames[b]) if in_a_mirror else frames[b]
+            joined, same_clip, distances = compare(frames[a], counts[a], other, counts[b], not in_a_mirror)
+            for k in np.flatnonzero(joined):
+                ends = int(a[k]), int(b[k])
+                if ends not in met:
+                    met.add(ends)
+                    is_same = bool(same_clip[k]) and not in_a_mirror
+                    yield Pair(*ends, is_same, round(float(distances[k]), 6))
 
 
 def compare(

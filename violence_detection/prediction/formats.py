@@ -123,9 +123,8 @@ def differing_files(
 
 
 def _has(path: Path, text: str) -> bool:
-    with path.open(
-        encoding="utf-8", errors=storage.NAME_ERRORS, newline=""
-    ) as f:  # a name may hold the end of a line
+    # ends of lines as they are: a name may hold one
+    with path.open(encoding="utf-8", errors=storage.NAME_ERRORS, newline="") as f:
         return f.read() == text
 
 
