@@ -137,10 +137,13 @@ def test_a_class_of_a_single_source_does_not_make_an_auc_sure() -> None:
     assert 0 < low < of_two[0] < spread_low < spread_high < of_two[1] < high < 1
 
 
-@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc"])
-def test_fights_of_one_source_are_covered(figure: str) -> None:
+@pytest.mark.parametrize(
+    ("figure", "fights", "others"),
+    [("balanced_accuracy", 80, [9] * 9), ("roc_auc", 80, [9] * 9), ("roc_auc", 1, [1] * 80)],
+)
+def test_fights_of_one_source_are_covered(figure: str, fights: int, others: list[int]) -> None:
     rng, covered, draws = np.random.default_rng(8), 0, 200
-    groups = np.repeat([0, *range(1, 18, 2)], [80, *[9] * 9])
+    groups = np.repeat([0, *range(1, 2 * len(others), 2)], [fights, *others])
     truth = bench_intervals.drawn(figure, rng, 0, 200, 5, 0.85, 0.2, one_class=True)[2]
     compute = bench_intervals.SCORED[figure]
     while draws:

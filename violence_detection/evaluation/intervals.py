@@ -77,7 +77,7 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
 
     sources = _Sources(figure.weight, groups, figure.classes)
     effective_n, freedom = _effective_n(figure, sources)
-    if sources.all_single:
+    if sources.all_single and not sources.is_lone:
         return _wilson(figure.value, effective_n, float(stats.norm.ppf(_TAIL)))
     if sources.count > 1 and 0 < figure.value < 1 and _is_share(figure):
         right, clips = sources.sums(figure.weight - figure.loss), sources.sums(figure.weight)
@@ -232,7 +232,7 @@ class _Sources:
         by_class = [] if classes is None else [classes, ~classes]
         fewest = min((len(set(groups[members & (weight > 0)])) for members in by_class), default=0)
         self._classes = by_class if fewest > 1 else [np.ones(len(weight), bool)]
-        self._is_lone = fewest == 1  # a class of one source
+        self.is_lone = fewest == 1  # a class of one source
         self._shares, self._within = [], []  # of each class, a row a source; the shares of all are 1 in sum
         for members in self._classes:
             self._shares.append(self.sums(weight * members) / total.sum())
@@ -260,7 +260,7 @@ class _Sources:
         variances v (a working correlation's): over the classes, C (I - h 1') diag(v) (I - 1 h') C in sum, h the shares
         of the class's sources and C how they are enlarged. That is D + U K U', D diagonal, U of two columns a class.
         """
-        if self._is_lone:
+        if self.is_lone:
             return 1.0
         diagonal, columns = np.zeros(self.count), []
         inner = np.zeros((2 * len(self._classes), 2 * len(self._classes)))
