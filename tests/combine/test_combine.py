@@ -151,12 +151,24 @@ def test_of_many_copies_with_one_picture_one_stays(root: Path) -> None:
     assert [(r["kept_source_path"], r["kind"]) for r in gone] == [(kept, "near")] * 9
 
 
-def test_a_mirrored_copy_stays_in_the_source_of_its_original(root: Path) -> None:
+def test_a_mirrored_copy_stays_in_the_source_of_its_original(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an earlier version, which looked at no mirror image, has combined the same files."""
     folder = root / "raw/flows/1/Violence"
     write(folder / "crowd__TitleA__someone__idA.avi", 600)
     write(folder / "crowd__TitleB__someone__idB.avi", 600, width=192, height=128, brightness=8, mirrored=True)
-    combine.run(CombineConfig(data_root=root, workers=1))
-    original, copy_ = (r for name, r in rows(root).items() if "__TitleA" in name or "__TitleB" in name)
+
+    def combined() -> list[dict[str, str]]:
+        combine.run(CombineConfig(data_root=root, workers=1))
+        return [r for name, r in rows(root).items() if "__TitleA" in name or "__TitleB" in name]
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(combine, "VERSION", 3)
+        earlier.setattr(fingerprint, "mirrored", np.zeros_like)
+        original, copy_ = combined()
+        assert original["source_group"] != copy_["source_group"]
+    original, copy_ = combined()
     assert original["source_group"] == copy_["source_group"]
     assert original["split"] == copy_["split"]
 

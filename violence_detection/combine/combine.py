@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 RECORD_NAME = manifest.RECORD_NAME
 #: To be raised whenever the same files are combined into another manifest.
-VERSION = 3
+VERSION = 4
 #: In the record: how the clips were placed.
 _PLACED_KEY = "placed"
 
