@@ -210,7 +210,8 @@ def test_the_mean_of_left_out_sets_has_its_interval(
     )
     found = elsewhere.left_out(tmp_path, trained_model.load(root / "models"))
     assert found is not None
-    assert found["mean"]["ci95"] == pytest.approx([0.8 - 0.26 / 2, 0.8 + 0.18 / 2], abs=1e-4)
+    below, above = (np.sqrt((a**2 + b**2 + (a + b) ** 2) / 2) / 2 for a, b in ((0.2, 0.06), (0.1, 0.08)))
+    assert found["mean"]["ci95"] == pytest.approx([0.8 - below, 0.8 + above], abs=1e-4), "half of the sources"
 
 
 def test_the_page_says_how_this_ensemble_averages(written: tuple[Evaluation, Path], tmp_path: Path) -> None:
@@ -399,6 +400,7 @@ def test_left_out_figures_are_claimed_only_where_they_belong_to_the_model(root: 
         *({"datasets": [{**_left_out_row(32), key: "x"}]} for key in _left_out_row(32) if key != "dataset"),
         *({"datasets": [_left_out_row(32, **changes)]} for changes in ({"ci95": [0.5]}, {"accuracy": None})),
         {"datasets": [_left_out_row(32, roc_auc_ci95=3)]},
+        *({"datasets": [_left_out_row(32, n_groups_shared=odd)]} for odd in ("x", -1, 5)),
         {"datasets": [_left_out_row(32, in_set={"accuracy": 0.7})]},
     ]  # fmt: skip
     for odd in cases:

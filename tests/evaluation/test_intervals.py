@@ -157,9 +157,32 @@ def test_fights_of_one_source_are_covered(figure: str, fights: int, others: list
 
 def test_a_mean_of_sets_that_share_their_sources_is_as_unsure_as_they_are() -> None:
     ends = [(0.7, 0.9), (0.6, 0.9)]
-    assert intervals.of_mean([0.8, 0.8], ends, share_sources=True) == pytest.approx((0.65, 0.9))
-    low, high = intervals.of_mean([0.8, 0.8], ends)
-    assert 0.65 < low < 0.8 < high < 0.9
+    assert intervals.of_mean([0.8, 0.8], ends, [1, 1]) == pytest.approx((0.65, 0.9))
+    apart, some = (intervals.of_mean([0.8, 0.8], ends, shared) for shared in ([0, 0], [0.2, 0.3]))
+    assert intervals.of_mean([0.8, 0.8], ends, [0, 1]) == pytest.approx(apart), "with nobody"
+    assert 0.65 < some[0] < apart[0] < 0.8 < apart[1] < some[1] < 0.9
+
+
+@pytest.mark.parametrize(("n_shared", "least"), [(1, 0.93), (8, 0.93), (40, 0.94)])
+def test_the_interval_of_a_mean_of_sets_that_share_some_sources_covers_it(
+    n_shared: int, least: float
+) -> None:
+    """Two of four sets do; their sources are alike."""
+    rng, covered, widths, draws = np.random.default_rng(7), 0, [], 200
+    accuracies, groups = (0.82, 0.8, 0.85, 0.9), np.repeat(np.arange(40), 6)
+    shares = [n_shared / 40, n_shared / 40, 0, 0]
+    for _ in range(draws):
+        of_source = rng.normal(size=(4, 40))
+        of_source[1, :n_shared] = of_source[0, :n_shared]
+        noise = np.sqrt(0.4) * of_source[:, groups] + np.sqrt(0.6) * rng.normal(size=(4, 240))
+        right = noise < stats.norm.ppf(accuracies)[:, None]
+        values, ends = right.mean(axis=1), [intervals.accuracy_interval(r, groups) for r in right]
+        low, high = intervals.of_mean(values, ends, shares)
+        apart = intervals.of_mean(values, ends, [0] * 4)
+        covered += int(low <= np.mean(accuracies) <= high)
+        widths.append((high - low) / (apart[1] - apart[0]))
+    assert covered >= least * draws
+    assert max(widths) < 1 + 0.4 * n_shared / 40
 
 
 def test_the_interval_of_a_mean_of_data_sets_covers_it_and_is_narrower_than_theirs() -> None:

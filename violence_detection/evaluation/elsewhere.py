@@ -98,17 +98,17 @@ def worst_first(sets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
 def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over left-out data sets, each of the same weight, with 95 % intervals by source; None where not defined.
 
-    `rows`: as ensemble.leave_one_out notes them. Where a source has clips in two of them (`n_groups_shared`), the
-    interval is wider; records of earlier versions do not say so, and are taken to share none.
+    `rows`: as ensemble.leave_one_out notes them. The more of their sources have clips in another (`n_groups_shared`),
+    the wider are the intervals; records of earlier versions do not say so, and are taken to share none.
     """
     found: dict[str, Any] = {}
-    shared = any(row.get("n_groups_shared") for row in rows)
     for name, interval in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95"), ("accuracy_at_median", None)):
         known = [row for row in rows if row.get(name) is not None]
         found[name] = round(sum(row[name] for row in known) / len(known), 4) if known else None
         if interval:
             ends = [row[interval] for row in known if row.get(interval)]
             whole = known and len(ends) == len(known)
+            shared = [row.get("n_groups_shared", 0) / row["n_groups"] for row in known]
             found[interval] = (
                 [round(x, 4) for x in intervals.of_mean([row[name] for row in known], ends, shared)]
                 if whole
@@ -157,7 +157,8 @@ def _is_whole(found: Mapping[str, Any]) -> bool:
 def _is_row(row: Any) -> bool:
     if not isinstance(row, Mapping) or not isinstance(row.get("dataset"), str) or not _has_figures(row):
         return False
-    counted = all(isinstance(row.get(key), int) for key in ("n", "n_groups"))
+    n, n_groups, n_shared = row.get("n"), row.get("n_groups"), row.get("n_groups_shared", 0)
+    counted = all(map(run_folder.is_count, (n, n_groups, n_shared))) and n_shared <= n_groups > 0
     others = (row.get(key, "absent") for key in ("roc_auc", "recall", "false_alarms", "accuracy_sd"))
     beside = row.get("in_set", "absent")
     return (

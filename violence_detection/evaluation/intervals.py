@@ -148,19 +148,21 @@ def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[
 
 
 def of_mean(
-    figures: Sequence[float], intervals: Sequence[Sequence[float]], share_sources: bool = False
+    figures: Sequence[float], intervals: Sequence[Sequence[float]], shared: Sequence[float] | None = None
 ) -> tuple[float, float]:
     """95 % interval of the mean of figures in [0, 1], from the interval of each.
 
     By their ends' distances from the figures (MOVER: Zou, Huang & Zhang 2009, "A note on confidence interval estimation
-    for a linear function of binomial proportions", Comput. Stat. Data Anal. 53); where figures may `share_sources`, as
-    if they erred alike, which is the widest that it can be. That further figures, of other data sets, would lie
-    elsewhere is not in it.
+    for a linear function of binomial proportions", Comput. Stat. Data Anal. 53). `shared`: of each the share of its
+    sources, in [0, 1], that others rest on, too; by these they are taken to err alike, which is the most that they can.
+    That further figures, of other data sets, would lie elsewhere is not in it.
     """
     values, (lows, highs) = np.asarray(figures, float), np.transpose(intervals)
-    mean, n, order = float(values.mean()), len(values), 1 if share_sources else 2
+    mean, n = float(values.mean()), len(values)
+    alike = np.zeros(n) if shared is None else np.asarray(shared, float)
     below, above = (
-        float(np.linalg.norm(distances, order)) / n for distances in (values - lows, highs - values)
+        float(np.sqrt((1 - alike) @ distances**2 + (np.sqrt(alike) @ distances) ** 2)) / n
+        for distances in (values - lows, highs - values)
     )
     return mean - below, mean + above
 
