@@ -157,8 +157,9 @@ def _is_whole(found: Mapping[str, Any]) -> bool:
 def _is_row(row: Any) -> bool:
     if not isinstance(row, Mapping) or not isinstance(row.get("dataset"), str) or not _has_figures(row):
         return False
-    n, n_groups, n_shared = row.get("n"), row.get("n_groups"), row.get("n_groups_shared", 0)
-    counted = all(map(run_folder.is_count, (n, n_groups, n_shared))) and n_shared <= n_groups > 0
+    n_shared = row.get("n_groups_shared", 0)
+    counts = (row.get("n"), row.get("n_groups"), n_shared)
+    counted = all(map(run_folder.is_count, counts)) and n_shared <= row["n_groups"] > 0
     others = (row.get(key, "absent") for key in ("roc_auc", "recall", "false_alarms", "accuracy_sd"))
     beside = row.get("in_set", "absent")
     return (
