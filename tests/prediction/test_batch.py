@@ -308,6 +308,8 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
         "--rejudge", "night", "--threshold", "0.8", "--output", "stricter.json", "--format", "srt", code=0
     )
     assert [v["label"] for v in stricter["videos"]] == ["fight", "nonfight"]
+    in_new_folder, _ = place.run("--rejudge", "night", "--threshold", "0.8", "--output", "stricter", code=0)
+    assert storage.read_json(place.folder / "stricter" / "verdicts.json") == in_new_folder == stricter
     assert (place.folder / "00.srt").read_text() == (place.folder / "night" / "00.srt").read_text()
     assert (place.folder / "01.srt").read_text() == ""
     assert place.seen() == seen
