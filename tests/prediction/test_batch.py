@@ -620,8 +620,8 @@ def test_what_a_run_made_of_the_videos_of_a_folder_is_not_judged_with_them(
 def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no video files below .*it holds no files"):
         batch.find_videos([tmp_path])
-    (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"no video files below .*skipped: 1 \.txt"):
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(UserError, match=r"no video files below .*skipped: 1 \.zip\)\. Unpack archives first"):
         batch.find_videos([tmp_path])
     with pytest.raises(UserError, match=r"no file or folder at .*gone"):
         batch.find_videos([tmp_path / "gone"])
