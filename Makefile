@@ -5,6 +5,7 @@
 # make roadmap DATA_ROOT=/workspace/data     the six steps with the roadmap's settings, on a pod
 # make ship-fast DATA_ROOT=DIR      the model `fast` again, from the clips in DIR/raw; ship-accurate: the model `accurate`
 # make retrain-fast DATA_ROOT=DIR   the recipe of `fast` on the train part of the clips in DIR/raw, and its accuracy on val
+# make clean     removes what make demo and make demo-real have made, and caches of tools
 PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python

@@ -119,6 +119,9 @@ def test_files_that_are_no_videos_are_counted_by_kind(
     with caplog.at_level("INFO", logger="violence_detection"):
         inventory.discover([tmp_path / "raw"])
     assert f"skipped below {tmp_path}/raw: 1 .jpg, 1 .txt (no videos)" in caplog.text
+    touch(tmp_path / "archives", "RWF-2000.zip")
+    with pytest.raises(UserError, match=r"no video below .*archives must be unpacked first"):
+        inventory.discover([tmp_path / "archives"])
 
 
 def test_a_link_to_what_is_gone_is_found_and_named_by_the_check(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from violence_detection.ensemble import ensemble, folds, member_jobs
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.features import key
-from violence_detection.models import shipped, trained_model
+from violence_detection.models import model_files, shipped, trained_model
 from violence_detection.system import storage
 
 
@@ -69,6 +69,17 @@ def test_missing_model_missing_record_and_damaged_file_are_named(models: Path, t
     (tmp_path / "m.keras").write_bytes((tmp_path / "m.keras").read_bytes()[:5000])
     with pytest.raises(UserError, match=r"m\.keras is there, but is damaged"):
         trained_model.load(tmp_path / "m.keras")
+
+
+def test_a_training_that_was_interrupted_is_told_from_no_training(tmp_path: Path) -> None:
+    (tmp_path / "gru").mkdir()
+    (tmp_path / "gru" / "config.json").touch()
+    with pytest.raises(
+        UserError, match=r"no model in .*; below it: gru\. Where it was .* has not finished: the same"
+    ):
+        model_files.listed(tmp_path)
+    with pytest.raises(UserError, match=r"gru has not finished training: the same command goes on with it$"):
+        model_files.listed(tmp_path / "gru")
 
 
 def test_a_file_of_another_kind_is_there_but_not_supported(models: Path, tmp_path: Path) -> None:

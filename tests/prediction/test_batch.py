@@ -308,6 +308,8 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
         "--rejudge", "night", "--threshold", "0.8", "--output", "stricter.json", "--format", "srt", code=0
     )
     assert [v["label"] for v in stricter["videos"]] == ["fight", "nonfight"]
+    in_new_folder, _ = place.run("--rejudge", "night", "--threshold", "0.8", "--output", "stricter", code=0)
+    assert storage.read_json(place.folder / "stricter" / "verdicts.json") == in_new_folder == stricter
     assert (place.folder / "00.srt").read_text() == (place.folder / "night" / "00.srt").read_text()
     assert (place.folder / "01.srt").read_text() == ""
     assert place.seen() == seen
@@ -618,8 +620,8 @@ def test_what_a_run_made_of_the_videos_of_a_folder_is_not_judged_with_them(
 def test_folder_without_videos_and_wrong_path_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no video files below .*it holds no files"):
         batch.find_videos([tmp_path])
-    (tmp_path / "a.txt").touch()
-    with pytest.raises(UserError, match=r"no video files below .*skipped: 1 \.txt"):
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(UserError, match=r"no video files below .*skipped: 1 \.zip\)\. Unpack archives first"):
         batch.find_videos([tmp_path])
     with pytest.raises(UserError, match=r"no file or folder at .*gone"):
         batch.find_videos([tmp_path / "gone"])

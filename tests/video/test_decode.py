@@ -99,6 +99,11 @@ def test_an_unreadable_file_is_a_failure_that_names_it(tmp_path: Path, damage: o
     assert e.value.reason
 
 
+def test_a_folder_is_no_video_and_the_reason_says_what_to_name(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableVideo, match=r"a folder and no video\. Name the videos in it"):
+        decode.probe(tmp_path)
+
+
 def test_an_mp4_cut_off_is_a_failure_that_names_it(tmp_path: Path) -> None:
     path = numbered_videos.write(tmp_path / "cut.mp4", 40)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])

@@ -27,8 +27,8 @@ from violence_detection.video.video_files import VideoSearch
 
 log = logging.getLogger(__name__)
 _WHERE_FROM = (
-    "Download data sets with download_all_violence_datasets.py, or name their folder with --data-root or --roots. "
-    "Clips of your own are named with --own NAME=FOLDER"
+    "Download data sets with download_all_violence_datasets.py, or name their folder with --data-root or --roots; "
+    "archives must be unpacked first. Clips of your own are named with --own NAME=FOLDER"
 )
 
 #: Of each class of a tree so many files must be called as published, where the catalogue says how that is.

@@ -35,9 +35,11 @@ def listed(path: Path) -> list[tuple[str, Path, float]]:
     elif path.is_dir():
         file = run_folder.stored(path / run_folder.BEST_NAME)
         files = [(path.name, file, 1.0)]
-        if file.is_file() and not (path / run_folder.RESULT_NAME).is_file():
+        begun = file.is_file() or (path / run_folder.CONFIG_NAME).is_file()
+        if begun and not (path / run_folder.RESULT_NAME).is_file():
             raise UserError(
-                f"{path} has not finished training: the same command goes on with it. To use it as it is, give {file}"
+                f"{path} has not finished training: the same command goes on with it"
+                + (f". To use it as it is, give {file}" if file.is_file() else "")
             )
     else:
         files = [(path.stem, path, 1.0)]
@@ -160,6 +162,13 @@ def _check_there(file: Path, asked: Path) -> None:
     if others:
         there = ", ".join(p.name for p in others[:5])
         raise UserError(f"no model at {file}; what is there, {there}, is not taken for it. {how}")
+    names = (run_folder.ENSEMBLE_NAME, run_folder.CONFIG_NAME)
+    if inside := sorted({p.parent for name in names for p in asked.glob(f"*/{name}")}):
+        raise UserError(
+            f"no model in {asked}; below it: {', '.join(p.name for p in inside[:5])}. Where it was to be an "
+            "ensemble, its training has not finished: the same train_ensemble_models.py command goes on with it. Else "
+            f"name one of them, such as {inside[0]}"
+        )
     raise UserError(f"no model at {file}. {how}")
 
 

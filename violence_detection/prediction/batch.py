@@ -81,8 +81,8 @@ def find_videos(given: Sequence[Path | str]) -> FoundVideos:
                 log.info("skipped below %s: %s (no videos)", path, skipped)
             if not inside and not search.unlisted:
                 raise UserError(
-                    f"no video files below {path} ({f'skipped: {skipped}' if skipped else 'it holds no files'}). A "
-                    "file that is given by its own path is always tried"
+                    f"no video files below {path} ({f'skipped: {skipped}' if skipped else 'it holds no files'}). "
+                    "Unpack archives first; a file that is given by its own path is always tried"
                 )
             found |= dict.fromkeys(inside)
             failures |= {f["path"]: UnreadableVideo(f["path"], f["reason"]) for f in search.unlisted}

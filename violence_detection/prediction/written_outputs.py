@@ -124,7 +124,7 @@ class Outputs:
                 formats.write(self._output.parent, self._output.stem, texts)
             if chosen.name == _TABLE:
                 log.info("verdicts:\n%s", "".join(texts.values()).rstrip())
-        if self._output and self._written:
+        if self._output and self._written and self._output.parent.is_dir():
             _say_what_differs(self._formats, self._output, self._written, verdicts, failures)
         if self._clips and verdicts:
             self._clips.mkdir(parents=True, exist_ok=True)  # there, and empty, where nothing happened

@@ -640,6 +640,8 @@ def _check_file(path: Path) -> None:
     try:
         if not path.exists():
             raise UnreadableVideo(path, f"{NOT_READ}no such file")
+        if path.is_dir():
+            raise UnreadableVideo(path, "a folder and no video. Name the videos in it one by one")
         if not path.is_file():
             raise UnreadableVideo(path, "not a file")
         if path.stat().st_size == 0:
