@@ -343,6 +343,18 @@ def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
     assert decode.packet_timing(joined).agrees(info)
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_camera_whose_clock_is_set_ahead_while_it_records_has_lost_nothing(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Containers state as their length when the last frame ends, the jump included."""
+    path = timed_videos.write(tmp_path / f"v{suffix}", [*evenly(100, 25), *evenly(100, 25, start_s=7200)])
+    info = decode.probe(path)
+    assert info.lost == ()
+    assert info.duration_s == info.read_s == pytest.approx(8.0, abs=0.3)
+    assert decode.packet_timing(path).agrees(info)
+
+
 def _digest(path: Path, config: ClipConfig) -> str:
     digest = hashlib.sha256()
     for _, streams in pictures.clip_variants(path, "clip", ("v0", "v1"), 64, config):

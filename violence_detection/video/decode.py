@@ -40,8 +40,6 @@ _REORDERED = 32
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
 _END_STATED = ("matroska,webm", "nut")
-#: Containers that state no length: FFmpeg takes it from the first stamp and the last, whatever lies between.
-_LENGTH_BY_STAMPS = ("mpegts", "mpeg")
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
 _NUMBERS_MOMENTS = "avi"
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
@@ -617,9 +615,8 @@ class _Reader:
 
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
         """Seconds that the header states beyond the last frame."""
-        stated_s = self._stated_s()
-        if self._container.format.name in _LENGTH_BY_STAMPS:
-            stated_s -= self._jumped_s
+        # lengths are up to the last stamp, whether the container states them or FFmpeg makes them of the stamps
+        stated_s = self._stated_s() - self._jumped_s
         if self._stream.duration is None and self._others_end_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
         if self._numbers_moments and (rate := self._rate()) > 0:
