@@ -58,9 +58,13 @@ def test_subtitles_are_read_by_a_library_for_them() -> None:
     assert _text("srt", ".srt", _verdict(windows=WINDOWS[:1])) == ""
 
 
-@pytest.mark.parametrize("fps", [23.976, 25.0, 29.97, 59.94])
-def test_an_edit_list_is_read_as_cmx_3600_and_its_frames_are_the_events(fps: float) -> None:
-    verdict = _verdict(fps=fps)
+@pytest.mark.parametrize(
+    ("of_video", "fps"),
+    [(23.976, 23.976), (25.0, 25.0), (29.97, 29.97), (59.94, 59.94), (119.88, 59.94), (240.0, 60.0)],
+)
+def test_an_edit_list_is_read_as_cmx_3600_and_its_frames_are_the_events(of_video: float, fps: float) -> None:
+    """Time codes have two digits for frames: of a phone's slow motion they count each second or fourth."""
+    verdict = _verdict(fps=of_video)
     timeline = otio.adapters.read_from_string(_text("edl", ".edl", verdict), "cmx_3600", rate=round(fps))
     clips = list(timeline.find_clips())
     assert [c.name for c in clips] == ["k_se, 1.mp4"] * 2

@@ -343,6 +343,35 @@ def test_stamps_that_jump_where_another_recording_begins_are_no_loss(
     assert decode.packet_timing(joined).agrees(info)
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_camera_whose_clock_is_set_ahead_while_it_records_has_lost_nothing(
+    tmp_path: Path, suffix: str
+) -> None:
+    """Containers state as their length when the last frame ends, the jump included."""
+    path = timed_videos.write(tmp_path / f"v{suffix}", [*evenly(100, 25), *evenly(100, 25, start_s=7200)])
+    info = decode.probe(path)
+    assert info.lost == ()
+    assert info.duration_s == info.read_s == pytest.approx(8.0, abs=0.3)
+    assert decode.packet_timing(path).agrees(info)
+
+
+def test_of_a_damaged_recording_a_slower_rate_is_no_loss_and_what_is_missing_there_is(
+    tmp_path: Path,
+) -> None:
+    """A camera that sends fewer pictures at night: where its two recordings meet, packets are counted anew."""
+    day = timed_videos.write(tmp_path / "day.ts", evenly(100, 25))
+    night = timed_videos.write(tmp_path / "night.ts", evenly(100, 10, start_s=4))
+    gap = timed_videos.write(tmp_path / "gap.ts", [*evenly(50, 10, start_s=4), *evenly(50, 10, start_s=11)])
+    whole, lacking = tmp_path / "whole.ts", tmp_path / "lacking.ts"
+    whole.write_bytes(day.read_bytes() + night.read_bytes())
+    lacking.write_bytes(day.read_bytes() + gap.read_bytes())
+    info = decode.probe(whole)
+    assert info.damaged
+    assert info.lost == ()
+    assert info.read_s == info.duration_s == pytest.approx(14.0, abs=0.3)
+    assert decode.probe(lacking).lost == (pytest.approx((9.0, 11.0), abs=0.3),)
+
+
 def _digest(path: Path, config: ClipConfig) -> str:
     digest = hashlib.sha256()
     for _, streams in pictures.clip_variants(path, "clip", ("v0", "v1"), 64, config):

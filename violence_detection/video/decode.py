@@ -34,14 +34,14 @@ _LOWEST_RATE, _HIGHEST_RATE = 1.0, 240.0
 BACK_S, AHEAD_S = 2.0, 3600.0
 #: Where so many of the steps from frame to frame are alike, a longer one is a loss and not the video's own pace.
 _MOSTLY = 0.9
+#: Of a changing pace, so many steps before and behind one say what is usual there.
+_AROUND = 4
 #: Frames that may stand between a frame and the one that is decoded before it.
 _REORDERED = 32
 #: A video track that begins later than the file does so by more than this; codecs that look ahead delay it by less.
 _LATE_S = 0.2
 #: Containers that state when they end, and not for how long: parts of a recording count from its beginning.
 _END_STATED = ("matroska,webm", "nut")
-#: Containers that state no length: FFmpeg takes it from the first stamp and the last, whatever lies between.
-_LENGTH_BY_STAMPS = ("mpegts", "mpeg")
 #: A container that numbers its moments: at those without a packet of their own the picture before stands on.
 _NUMBERS_MOMENTS = "avi"
 _MOST_PAUSES = 100_000  # of a demuxer, for stretches that make no packet
@@ -601,7 +601,8 @@ class _Reader:
         `late`: what stands before the first frame is no loss, and makes none worth naming.
         """
         is_own_pace = self._numbers_moments or not _mostly_comes_at(seconds, fps)
-        gaps = [] if not self._damaged and is_own_pace else _gaps(seconds, fps)
+        usual_s = _steps_around(seconds, fps) if is_own_pace else np.full(len(seconds) - 1, 1 / fps)
+        gaps = [] if not self._damaged and is_own_pace else _gaps(seconds, usual_s)
         before = [(0.0, float(seconds[0]))] if seconds[0] > _LATE_S else []
         if not late:
             gaps = before + gaps
@@ -617,9 +618,8 @@ class _Reader:
 
     def _missing_tail_s(self, end_s: float, fps: float) -> float:
         """Seconds that the header states beyond the last frame."""
-        stated_s = self._stated_s()
-        if self._container.format.name in _LENGTH_BY_STAMPS:
-            stated_s -= self._jumped_s
+        # lengths are up to the last stamp, whether the container states them or FFmpeg makes them of the stamps
+        stated_s = self._stated_s() - self._jumped_s
         if self._stream.duration is None and self._others_end_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
         if self._numbers_moments and (rate := self._rate()) > 0:
@@ -782,9 +782,16 @@ def _mostly_comes_at(seconds: np.ndarray, rate: float) -> bool:
     return bool(np.mean(np.abs(np.diff(seconds) * rate - 1) < 0.5) >= _MOSTLY)
 
 
-def _gaps(seconds: np.ndarray, fps: float) -> list[Span]:
-    """Pauses of more than one and a half frames, from when the next frame should have come."""
+def _steps_around(seconds: np.ndarray, fps: float) -> np.ndarray:
+    """Seconds from each frame to the next, (n - 1,) float64, as is usual there: parts of a recording may be slower."""
+    steps = np.pad(np.diff(seconds), _AROUND, "symmetric")
+    around = np.lib.stride_tricks.sliding_window_view(steps, 2 * _AROUND + 1)
+    return np.maximum(np.median(around, axis=-1), 1 / fps)
+
+
+def _gaps(seconds: np.ndarray, usual_s: np.ndarray) -> list[Span]:
+    """Pauses of more than one and a half of the usual steps (n - 1,), from when the next frame should have come."""
     return [
-        (float(seconds[i]) + 1 / fps, float(seconds[i + 1]))
-        for i in np.flatnonzero(np.diff(seconds) > 1.5 / fps)
+        (float(seconds[i] + usual_s[i]), float(seconds[i + 1]))
+        for i in np.flatnonzero(np.diff(seconds) > 1.5 * usual_s)
     ]

@@ -1,7 +1,8 @@
 """`edl`: the events as an edit decision list (CMX 3600), which editors load as cuts of the video.
 
 Time codes count the video's frames from 00:00:00:00 at its own rate, without drop frames: load it into a project of
-that rate. Of a video whose rate varies they count as a screen of constant rate shows it.
+that rate. Of a video whose rate varies they count as a screen of constant rate shows it; of one of more than 60 frames
+a second, for which there are no time codes, each second frame, or each fourth.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from violence_detection.system.figures import number
 _MOST_EDITS = 999
 #: Where the rate is not known (verdicts of before): times stay right, frames are counted at this one.
 _FPS = 25.0
+#: Time codes count no more frames a second.
+_HIGHEST_FPS = 60
 
 
 @of_video("edl", r"(\.part\d+)?\.edl")
@@ -29,6 +32,8 @@ def edit_list(verdict: Verdict) -> dict[str, str]:
 
 def _part(verdict: Verdict, events: tuple[Event, ...]) -> str:
     fps = verdict.fps or _FPS
+    while round(fps) > _HIGHEST_FPS:
+        fps /= 2
     name = "".join(c if c.isprintable() and c.isascii() else "_" for c in Path(verdict.path).name)
     lines = [f"TITLE: {name}", "FCM: NON-DROP FRAME", ""]
     record = 0
