@@ -116,6 +116,13 @@ def test_a_given_file_needs_no_kaggle(tmp_path: Path, monkeypatch: pytest.Monkey
     assert KAGGLE.locate(tmp_path / "w.h5", "MIT") == tmp_path / "w.h5"
 
 
+def test_keras_home_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras itself puts what it fetches there."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_HOME", "~/keras")
+    assert weights.cache_folder() == tmp_path / "keras" / "models"
+
+
 def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container that runs as a number alone."""
     monkeypatch.setenv("KERAS_HOME", "/mine")

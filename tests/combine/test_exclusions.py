@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -80,6 +81,20 @@ def test_a_list_that_leaves_one_class_only_is_refused_as_such(root: Path) -> Non
     ):
         run(root, "\n".join(fights) + "\n", "list.txt")
     pd.testing.assert_frame_equal(frame(root), before)
+
+
+def test_a_table_names_clips_and_copies_that_have_a_carriage_return_in_their_name(tmp_path: Path) -> None:
+    """Line ends in a list are all alike when it is read."""
+    source_paths = [f"/mine/{name}\rb.avi" for name in ("clip", "kept", "other")]
+    rows: list[dict[str, Any]] = [{"clip_id": p, "source_path": p, "path": p} for p in source_paths]
+    copy = "/mine/copy\r\nb.avi"
+    storage.write_csv(
+        tmp_path / "list.csv", ("source_path",), [{"source_path": p} for p in (source_paths[0], copy)]
+    )
+    listed = exclusions.read(tmp_path / "list.csv")
+    stays, excluded = listed.take_out(rows, {*source_paths, copy}, {copy: source_paths[1]})
+    assert [row["source_path"] for row in stays] == source_paths[2:]
+    assert [row["source_path"] for row in excluded] == source_paths[:2]
 
 
 def test_nothing_is_decoded_again(root: Path) -> None:

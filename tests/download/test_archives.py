@@ -340,6 +340,14 @@ def test_modes_of_the_archive_are_not_taken_over(arena: Path) -> None:
     assert not (arena / "out" / "a.avi").stat().st_mode & (stat.S_ISUID | 0o111)
 
 
+def test_folders_that_a_zip_of_windows_names_are_folders(arena: Path) -> None:
+    """.NET wrote them so, with a backslash at the end."""
+    archive = make_zip(arena / "a.zip", {"Set\\": b"", "Set\\fight\\": b"", "Set\\fight\\a.avi": CLIP})
+    archives.verify(archive)
+    files, _ = archives.unpack(archive, arena / "in")
+    assert [f.path for f in files] == ["Set/fight/a.avi"]
+
+
 def test_windows_paths_are_split_and_dots_dropped() -> None:
     assert safe_parts("train\\Fight\\.\\a.avi") == ["train", "Fight", "a.avi"]
     with pytest.raises(UnsafeName):

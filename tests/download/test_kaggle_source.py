@@ -189,6 +189,33 @@ def test_each_way_of_authenticating_works_and_is_named(
     arrives(bench)
 
 
+@pytest.mark.parametrize("variable", ["KAGGLE_CONFIG_DIR", "XDG_CONFIG_HOME"])
+def test_the_folder_of_the_clients_settings_may_begin_with_the_home_folder(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """The client takes `~` for a name; it looks when it is imported, so in a process of its own."""
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    Path("~/.kaggle").expanduser().rmdir()
+    monkeypatch.setenv(variable, "~/own")
+    file = Path("~/own").expanduser() / ("kaggle" if variable == "XDG_CONFIG_HOME" else "") / "kaggle.json"
+    storage.write_json(file, {"username": "someone", "key": LEGACY_KEY})
+    monkeypatch.chdir(tmp_path)
+    run = bench.start("--datasets", "kaggle_set")
+    assert run.wait(60) == 0, run.communicate()
+    bench.assert_whole()
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_folder_that_the_client_cannot_make_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    run = bench.start("--datasets", "kaggle_set")
+    _, told = run.communicate(timeout=60)
+    assert run.returncode == 2
+    assert "cannot make its folder /proc/nobody/.config/kaggle" in told
+    assert "Set KAGGLE_CONFIG_DIR" in told
+    assert "Traceback" not in told
+
+
 MARKED = {"UTF-8": "utf-8-sig", "UTF-16": "utf-16"}
 
 
@@ -235,6 +262,29 @@ def test_a_token_that_an_editor_has_marked_is_named(bench: Bench, monkeypatch: p
     reason = failure(bench)
     assert "access_token holds more than a token" in reason
     assert TOKEN not in reason
+
+
+@pytest.mark.parametrize(
+    ("token", "told"),
+    [(TOKEN + "\n", "KAGGLE_API_TOKEN holds more than a token"), (TOKEN * 20, "Put the token into")],
+)
+def test_a_token_in_the_variable_that_the_client_cannot_take_is_told(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, token: str, told: str
+) -> None:
+    """A line end behind it, as forms that set variables leave it; longer than the name of a file may be."""
+    monkeypatch.setenv("KAGGLE_API_TOKEN", token)
+    reason = failure(bench)
+    assert told in reason
+    assert TOKEN not in reason
+
+
+def test_the_variable_of_the_token_may_name_a_file(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the client takes it."""
+    (tmp_path / "token").write_text(TOKEN + "\n")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(tmp_path / "token"))
+    arrives(bench)
 
 
 def test_html_log_in_page_in_place_of_the_zip(bench: Bench) -> None:

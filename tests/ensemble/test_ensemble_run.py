@@ -505,6 +505,26 @@ def test_predictions_of_other_clips_or_settings_mine_nothing(
     assert earlier_folds.out_of_fold(done[0], other.plan) is None
 
 
+def test_folds_that_these_clips_do_not_give_are_of_others(pool: Pool, tmp_path: Path) -> None:
+    """Nobody has asked for so many."""
+    record = {"folds": [{}] * 99, "members": ["average"], "jobs": []}
+    storage.write_json(tmp_path / cross_validation.RECORD_NAME, record)
+    assert earlier_folds.out_of_fold(tmp_path, _run(CONFIG, pool, tmp_path).plan) is None
+
+
+def test_hard_clips_are_told_by_as_many_folds_as_were_checked(
+    pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are, though those are of other clips, which may give more."""
+    record = {"folds": [{}] * 2, "members": ["average"], "jobs": []}
+    storage.write_json(tmp_path / cross_validation.RECORD_NAME, record)
+    plans: list[cross_validation.CrossValidation] = []
+    monkeypatch.setattr(ensemble_run.EnsembleRun, "train", lambda *_: [])
+    monkeypatch.setattr(cross_validation, "finish", lambda plan, _: plans.append(plan))
+    _run(CONFIG, pool, tmp_path)._judge_out_of_fold(tmp_path / hard.FOLDER)
+    assert [len(plan.folds) for plan in plans] == [run_checks.folds_there(tmp_path)] == [2]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("tuned", [True, False], ids=["hard clips", "calibration"])
 @pytest.mark.parametrize("gone", [True, False], ids=["gone", "cut off"])

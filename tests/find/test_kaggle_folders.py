@@ -73,12 +73,21 @@ def test_kagglehubs_own_variable_moves_its_cache(home: Path, monkeypatch: pytest
     assert kaggle_folders.folders() == [moved]
 
 
-@pytest.mark.parametrize("where", [".kaggle", ".config/kaggle", "own"])
+@pytest.mark.parametrize(
+    ("where", "variable", "value"),
+    [
+        (".kaggle", "", ""),
+        (".config/kaggle", "", ""),
+        ("own", "KAGGLE_CONFIG_DIR", "{home}/own"),
+        ("own", "KAGGLE_CONFIG_DIR", "~/own"),
+        ("own/kaggle", "XDG_CONFIG_HOME", "~/own"),
+    ],
+)
 def test_the_kaggle_clients_download_folder_is_searched(
-    home: Path, where: str, monkeypatch: pytest.MonkeyPatch
+    home: Path, where: str, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if where == "own":
-        monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(home / "own"))
+    if variable:
+        monkeypatch.setenv(variable, value.format(home=home))
     (home / where).mkdir(parents=True)
     (home / where / "kaggle.json").write_text(json.dumps({"username": "u", "path": str(home / "down")}))
     (home / "down" / "datasets" / "someone" / "rwf").mkdir(parents=True)

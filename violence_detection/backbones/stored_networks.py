@@ -40,10 +40,9 @@ _CODE = (Path(__file__).parent / "networks", Path(__file__).parents[1] / "traini
 
 def folder() -> Path | None:
     """Where networks are kept; None where they are not."""
-    asked = os.environ.get(_FOLDER)
-    if asked == "off":
+    if os.environ.get(_FOLDER) == "off":
         return None
-    return settings.expanded(asked) if asked else weights_files.cache_folder().parent / "violence_detection"
+    return settings.folder_of(_FOLDER, weights_files.cache_folder().parent / "violence_detection")
 
 
 def key_of(backbone: Backbone, weights: Path, frames: int) -> str:

@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import inspect
 import logging
-import os
 import subprocess
 import sys
 import tarfile
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import settings, storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -203,13 +202,11 @@ def _member(source: IndexFile, archive: Path) -> bytes:
 
 def cache_folder() -> Path:
     """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`."""
-    if asked := os.environ.get("KERAS_HOME"):
-        return Path(asked) / "models"
     try:
         home = Path.home()
     except RuntimeError:  # a user whom the system does not know; Keras does the same
         home = Path(tempfile.gettempdir())
-    return home / ".keras" / "models"
+    return settings.folder_of("KERAS_HOME", home / ".keras") / "models"
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,10 @@ class ExclusionList:
         one itself. Raises UserError naming lines that name no clip at all.
         """
         stays, excluded, used = [], [], set()
+        known = {storage.with_line_ends(name) for name in known}
         listed_copies = self._listed_copies(copies or {})
         for row in rows:
-            found = [row[column] for column in _NAMES if row[column] in self.names]
+            found = [n for column in _NAMES if (n := storage.with_line_ends(row[column])) in self.names]
             found += listed_copies.get(row["source_path"], [])
             if found:
                 used.update(found)
@@ -82,8 +83,9 @@ class ExclusionList:
     def _listed_copies(self, copies: Mapping[str, str]) -> dict[str, list[str]]:
         """Source path of the last of a chain of copies -> the listed names in it."""
         found: dict[str, list[str]] = {}
+        as_read = {storage.with_line_ends(name): name for name in copies}
         for name in self.names:
-            last, seen = name, set()
+            last, seen = as_read.get(name, name), set()
             while last in copies and last not in seen:
                 seen.add(last)
                 last = copies[last]

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import requests
 
 _CALL_TIMEOUT_S = 90.0
+_LONGEST_NAME = 255
 HOW_TO_AUTHENTICATE = (
     "Make a token at https://www.kaggle.com/settings/api (a free account is enough), then either "
     "export KAGGLE_API_TOKEN=<token>, or put it into ~/.kaggle/access_token, or run: kaggle auth login. "
@@ -72,8 +73,8 @@ def credentials_found() -> list[str]:
 def _settings_file() -> Path:
     """Where the client looks for the older pair."""
     home = settings.expanded("~/.kaggle")
-    xdg = Path(os.environ.get("XDG_CONFIG_HOME") or settings.expanded("~/.config")) / "kaggle"
-    return Path(os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else xdg)) / "kaggle.json"
+    xdg = settings.folder_of("XDG_CONFIG_HOME", "~/.config") / "kaggle"
+    return settings.folder_of("KAGGLE_CONFIG_DIR", home if home.exists() else xdg) / "kaggle.json"
 
 
 def _has_text(path: Path) -> bool:
@@ -100,13 +101,26 @@ def _pair_of(path: Path) -> dict[str, str]:
     return {name: value for name, value in pair.items() if name not in os.environ}
 
 
-def _check_token(path: Path) -> None:
-    """Raise UserError for a token that the client cannot send: some editors put a mark before a text."""
-    content = path.read_bytes().strip()
+def _check_token(place: str) -> None:
+    """Raise UserError for a token that the client cannot send: some editors put a mark before a text, and forms that
+    set variables a line end behind it. `place`: one that credentials_found names.
+    """
+    content = os.environ.get("KAGGLE_API_TOKEN", "").encode(errors="surrogateescape")
+    if not place.startswith("the variable"):
+        content = Path(place).read_bytes().strip()
+    elif os.path.isfile(content):  # noqa: PTH113 - never an error; the client takes the name of a file, too
+        content = Path(os.fsdecode(content)).read_bytes().strip()
+    elif (
+        len(content) > _LONGEST_NAME
+    ):  # the client asks whether there is such a file, and the system refuses to look
+        raise UserError(
+            f"{place} holds {len(content)} characters, more than the Kaggle client takes there. Put the token into "
+            f"{settings.expanded('~/.kaggle/access_token')} in place of it"
+        )
     if not re.fullmatch(rb"[!-~]+", content):
         raise UserError(
-            f"{path} holds more than a token: a byte order mark, spaces or other characters. Save the token alone, as "
-            "plain text (ASCII)"
+            f"{place} holds more than a token: a byte order mark, spaces, a line end or other characters. Save the "
+            "token alone, as plain text (ASCII)"
         )
 
 
@@ -184,13 +198,16 @@ def authenticate() -> Kaggle:
     found = credentials_found()
     if not found:
         raise UserError(f"no Kaggle credentials: none of the usual places holds any. {HOW_TO_AUTHENTICATE}")
-    pair = _pair_of(_settings_file()) if found[0] == str(_settings_file()) else {}
-    if "access_token" in found[0]:
-        _check_token(Path(found[0]))
+    settings_file = _settings_file()
+    pair = _pair_of(settings_file) if found[0] == str(settings_file) else {}
+    folder = {"KAGGLE_CONFIG_DIR": str(settings_file.parent)}  # which the client makes; to it, `~` is a name
+    token_first = any(name in found[0] for name in ("access_token", "API_TOKEN"))
+    if token_first:
+        _check_token(found[0])
     # urllib3 logs whole addresses, signatures included, at DEBUG
     logging.getLogger("urllib3").setLevel(logging.INFO)
     try:
-        with processes.environment(pair):
+        with processes.environment({**pair, **folder}):
             api, method = _within(_CALL_TIMEOUT_S, _authenticated_api)
     except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
         raise UserError(
@@ -210,12 +227,16 @@ def authenticate() -> Kaggle:
         raise UserError(
             f"Kaggle does not accept the credentials of {found[0]} ({redact(str(e))}). {HOW_TO_AUTHENTICATE}"
         ) from e
+    except OSError as e:  # the import makes the folder of its settings
+        raise UserError(
+            f"the Kaggle client cannot make its folder {settings_file.parent} ({e.strerror or e}). Set "
+            "KAGGLE_CONFIG_DIR to a folder that can be written"
+        ) from e
     except ValueError as e:  # the client takes whatever answers with 200 for Kaggle
         raise UserError(
             "Kaggle cannot be reached: what answers the log-in is not Kaggle, but perhaps a page of a proxy or of a "
             f"network that wants a log-in of its own ({redact(str(e))}). Check network and proxy and run this again"
         ) from e
-    token_first = any("access_token" in place or "API_TOKEN" in place for place in found[:1])
     if token_first and method != "ACCESS_TOKEN":
         # the client would go on with other credentials, yet send this token with every request
         raise UserError(

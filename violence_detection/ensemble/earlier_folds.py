@@ -125,7 +125,10 @@ def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValida
         wanted = plan(len(record["folds"]), tuple(record["members"]))
         made = wanted.made(record)
     except (KeyError, TypeError) as e:
-        raise run_folder.damaged(folder / RECORD_NAME, repr(e)) from e
+        why = f"it lacks {e}" if isinstance(e, KeyError) else str(e)
+        raise run_folder.damaged(folder / RECORD_NAME, why) from e
+    except UserError:  # so many folds cannot be cut of these clips
+        made = False
     if not made:  # whatever views judged the clips
         log.info("%s was made with other clips or settings", folder / RECORD_NAME)
         return None

@@ -342,8 +342,8 @@ class EnsembleRun:
         def plan(k: int, members: tuple[str, ...]) -> CrossValidation:
             return self.plan(k, members, folder)
 
-        wanted = plan(run_checks.FOLDS, self.config.members[:1])
-        log.info("no cross-validation of these clips and settings yet: %d folds of %s", run_checks.FOLDS,
+        wanted = plan(run_checks.folds_there(self.output), self.config.members[:1])
+        log.info("no cross-validation of these clips and settings yet: %d folds of %s", len(wanted.folds),
                  wanted.members[0])  # fmt: skip
         cross_validation.finish(wanted, self.train(wanted.jobs()))
         return earlier_folds.out_of_fold(folder, plan)

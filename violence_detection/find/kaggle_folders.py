@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def folders() -> list[Path]:
 
 
 def _kagglehub() -> Path:
-    return settings.expanded(os.environ.get("KAGGLEHUB_CACHE") or "~/.cache/kagglehub")
+    return settings.folder_of("KAGGLEHUB_CACHE", "~/.cache/kagglehub")
 
 
 def _newest_versions(datasets: Path) -> Iterable[Path]:
@@ -44,8 +43,8 @@ def _newest_versions(datasets: Path) -> Iterable[Path]:
 def _kaggle_downloads() -> Path | None:
     """The kaggle client's download folder, where one is set; of its settings only `path` is looked at."""
     home = settings.expanded("~/.kaggle")
-    xdg = settings.expanded(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "kaggle"
-    config = Path(os.environ.get("KAGGLE_CONFIG_DIR") or (home if home.exists() else xdg)) / "kaggle.json"
+    xdg = settings.folder_of("XDG_CONFIG_HOME", "~/.config") / "kaggle"
+    config = settings.folder_of("KAGGLE_CONFIG_DIR", home if home.exists() else xdg) / "kaggle.json"
     try:
         path = json.loads(config.read_text(encoding="utf-8")).get("path")
     except (OSError, ValueError, AttributeError):

@@ -65,8 +65,7 @@ def default() -> tuple[Path, str]:
 
 def home() -> Path:
     """Where models that are shipped from here are put: $VIOLENCE_MODELS, else among those of the package."""
-    own = os.environ.get("VIOLENCE_MODELS")
-    return settings.expanded(own) if own else _PACKAGED
+    return settings.folder_of("VIOLENCE_MODELS", _PACKAGED)
 
 
 def _unknown(what: str) -> UserError:

@@ -178,8 +178,11 @@ def expanded(path: Path | str) -> Path:
         return Path(path)
 
 
+def folder_of(variable: str, otherwise: Path | str) -> Path:
+    """The folder that an environment variable names, else `otherwise`; of either, `~` as in `expanded`."""
+    return expanded(os.environ.get(variable) or otherwise)
+
+
 def default_data_root() -> Path:
     """`$VIOLENCE_DATA`, else `/workspace/data` where a pod's volume is mounted, else `./data`."""
-    if value := os.environ.get("VIOLENCE_DATA"):
-        return expanded(value)
-    return Path("/workspace/data") if Path("/workspace").is_dir() else Path("data")
+    return folder_of("VIOLENCE_DATA", "/workspace/data" if Path("/workspace").is_dir() else "data")

@@ -241,6 +241,11 @@ def read_text(path: Path, errors: str = "strict") -> str:
     except UnicodeDecodeError as e:
         line = content[: e.start].count(b"\n") + 1
         raise DamagedFile(f"{path} is no UTF-8 text in line {line} ({e.reason}). Save it as UTF-8") from e
+    return with_line_ends(text)
+
+
+def with_line_ends(text: str) -> str:
+    """The text as `read_text` gives it: each line end is one "\n", also one in the name of a file."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -58,7 +58,8 @@ def read(folder: Path) -> tuple[TrainingState, Path] | None:
             raise ValueError("its numbers do not fit together")
         return state, model
     except (KeyError, TypeError, ValueError) as e:
-        raise UserError(f"{path} cannot be used ({e!r}). Give --overwrite to train from the start") from e
+        why = f"it lacks {e}" if isinstance(e, KeyError) else str(e)
+        raise UserError(f"{path} cannot be used ({why}). Copy it again from where it was made") from e
 
 
 def write(folder: Path, state: TrainingState, model: keras.Model) -> None:
