@@ -10,6 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from violence_detection.system.figures import LEAST_P
+
 _VOID = ("meta", "img", "source", "br", "wbr", "rect", "line")
 _INLINE = ("span", "strong", "small", "wbr", "code", "a", "em")
 #: What holds no figures of the evaluation: settings and commands, names, how to read the page, axes.
@@ -77,7 +79,7 @@ def figures(page: Path) -> list[str]:
 def without_source(page: Path) -> list[str]:
     """The figures of a page that no number of metrics.json or predictions.csv gives when rounded."""
     folder = page.parent
-    known = {"0"}
+    known = {"0", str(LEAST_P)}
     for value in _numbers(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))):
         known |= _written(value)
     with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:

@@ -100,7 +100,8 @@ def test_a_mirrored_copy_is_found_also_where_it_begins_later(later: int) -> None
     others = [fingerprint.encode(spectra(k)) for k in range(1, 100)]
     copy = fingerprint.encode(fingerprint.mirrored(source[later : later + 8]))
     texts = [fingerprint.encode(source[:8]), *others, copy]
-    assert [(p.i, p.j, p.same_clip) for p in duplicates.find_pairs(texts)] == [(0, 100, False)]
+    (pair,) = duplicates.find_pairs(texts)
+    assert (pair.i, pair.j, pair.same_clip, pair.mirrored) == (0, 100, False, not later)
     assert duplicates.compare_pairs(texts, [(0, 100), (1, 100)]) == duplicates.find_pairs(texts)
 
 
@@ -119,6 +120,14 @@ def test_a_place_that_is_like_its_mirror_image_joins_nothing() -> None:
     scene = np.random.default_rng(0).normal(size=(1, 24)) * 20
     a, b = (scene + (spectra(k, motion=0.02) - spectra(k, motion=0.0)) for k in (1, 2))
     assert duplicates.find_pairs([fingerprint.encode(a), fingerprint.encode(fingerprint.mirrored(b))]) == []
+
+
+def test_a_mirrored_copy_is_known_as_one_though_its_place_is_like_its_mirror_image() -> None:
+    scene = np.random.default_rng(0).normal(size=(1, 24)) * 20
+    scene = scene + fingerprint.mirrored(scene)
+    a = scene + (spectra(1, motion=0.02) - spectra(1, motion=0.0))
+    (pair,) = duplicates.find_pairs([fingerprint.encode(a), fingerprint.encode(fingerprint.mirrored(a))])
+    assert (pair.same_clip, pair.mirrored) == (False, True)
 
 
 def test_none_and_one_clip_have_no_pairs() -> None:

@@ -21,7 +21,7 @@ from violence_detection.backbones import engines
 from violence_detection.combine import combine, manifest
 from violence_detection.combine.config import CombineConfig
 from violence_detection.errors import UserError
-from violence_detection.evaluation.audits import label_audit
+from violence_detection.evaluation.audits import label_audit, leakage
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig
 from violence_detection.models import model_card
@@ -240,7 +240,16 @@ def test_clips_of_one_class_are_said_to_be_so_beside_their_accuracy(
 
 
 @pytest.mark.parametrize(
-    "name", ["index.html", "metrics.json", "predictions.csv", "failures.csv", "model_card.md"]
+    "name",
+    [
+        "index.html",
+        "metrics.json",
+        "predictions.csv",
+        "failures.csv",
+        "model_card.md",
+        leakage.NEAREST_NAME,
+        label_audit.PAGE_NAME,
+    ],
 )
 def test_what_no_evaluation_wrote_is_not_replaced(
     root: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -276,3 +285,17 @@ def test_a_report_is_made_again_into_its_folder_wherever_the_first_one_stopped(
         (root / "report" / name).unlink()
         assert evaluated(root, capsys)[0] == 1
     assert {path.name for path in (root / "report").iterdir()} == whole
+
+
+@pytest.mark.parametrize("mark", ["", "x"])
+def test_an_audit_of_labels_does_not_stay_in_a_report_that_made_none_but_marks_do(
+    root: Path, capsys: pytest.CaptureFixture[str], mark: str
+) -> None:
+    report = root / "report"
+    report.mkdir()
+    page, table = report / label_audit.PAGE_NAME, report / label_audit.TABLE_NAME
+    page.write_text("Labels to look at")
+    table.write_text(f"clip_id;confirmed\n0123456789abcdef;{mark}\n")
+    _, _, logged = evaluated(root, capsys)
+    assert (page.exists(), table.exists()) == (False, bool(mark))
+    assert (f"{table} is of an earlier audit" in logged) == bool(mark)

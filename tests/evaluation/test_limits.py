@@ -121,3 +121,10 @@ def test_the_ledger_of_val_and_the_audit_of_shortcuts_are_read() -> None:
         shortcuts = {**audit, **changes}
         states[name] = by_name(limits.limits(record(audits={"shortcuts": shortcuts})))["Shortcuts"].state
     assert states == {"found": limits.ALARM, "none": limits.FINE, "few": limits.UNKNOWN}
+
+
+def test_one_clip_of_one_source_is_said_as_such() -> None:
+    alone = {**row(0.9), "n": 1, "asked": 1}
+    found = by_name(limits.limits(record(n=1, asked=1, n_groups=1, by_dataset={"a": alone, "b": row(0.95)})))
+    assert found["Few sources"].text.startswith("1 clip of 1 source:")
+    assert found["Worst data set"].text.endswith("of 1 clip")

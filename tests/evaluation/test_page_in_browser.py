@@ -29,6 +29,23 @@ A4_WIDTH_PX = 688
 COMMAND = f"python test_ensemble.py --models ./models_ensemble/ --data '/a/two  blanks/{'long/' * 30}'"
 
 
+WAY = {"checked": True, "found": 0, "not_checked": ""}
+LEAKAGE: dict[str, Any] = {
+    **{"clips": 60, "training_clips": 200, "suspicious": 0, "suspects": [], "without_suspicious": None},
+    **dict.fromkeys(("same_clip", "same_source", "near_copy"), WAY),
+    "by_feature": {
+        **WAY,
+        "sources": [],
+        "sources_compared": 9,
+        "datasets": [
+            {"dataset": name, "measured_on": "all data sets", "typical": 0.41, "limit": 0.99891, "highest": 0.99932,
+             "beyond": 112, "clips": 1200}
+            for name in ("surveillance_fight", "a_set_of_ones_own_with_a_long_name")
+        ],
+    },
+}  # fmt: skip
+
+
 def predictions() -> pd.DataFrame:
     rng = np.random.default_rng(3)
     n = 60
@@ -79,6 +96,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
         by_training=by_training.figures(frame, 0.5, overlap.datasets),
         attention={clip: {m: np.full(20, 0.05).tolist() for m in members} for clip in wrong},
         frames=film,
+        audits={"leakage": LEAKAGE},
         val_ledger={
             "checked": False,
             "text": "there is no /data/" + "z" * 200 + "/manifest.csv",
@@ -142,7 +160,7 @@ def crowded(tmp_path_factory: pytest.TempPathFactory) -> tuple[pd.DataFrame, str
     return frame, report.write_report(folder, metrics.figures(frame, 0.5), frame, context).as_uri()
 
 
-@pytest.mark.parametrize("width", [1400, 390])
+@pytest.mark.parametrize("width", [1400, 768, 390, 320])
 def test_many_sets_and_members_with_long_names_stay_within_the_screen(
     browser: Any, crowded: tuple[pd.DataFrame, str], width: int
 ) -> None:
@@ -153,7 +171,7 @@ def test_many_sets_and_members_with_long_names_stay_within_the_screen(
     for table in ("elsewhere", "datasets", "members"):
         overflow = f"document.querySelector('#{table}').parentElement"
         assert page.evaluate(f"{overflow}.scrollWidth - {overflow}.clientWidth") <= 1, table
-    assert page.locator(".answer").bounding_box()["height"] < 1000
+    assert page.locator(".answer").bounding_box()["height"] < 1100
     assert "file format on 14 data sets" in page.locator("#limits").inner_text()
     assert page.locator(".tile").first.inner_text().endswith("84 clips from 84 sources of 14 data sets")
     shapes = "i => i.naturalHeight / i.naturalWidth - i.getAttribute('height') / i.getAttribute('width')"
@@ -228,9 +246,18 @@ def test_a_command_is_copied_as_it_was_given(browser: Any, address: str, where: 
 def test_short_tables_need_no_sideways_scrolling_on_a_phone(browser: Any, address: str) -> None:
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto(address)
-    for table in ("members", "coverage"):
+    for table in ("members", "coverage", "leakage-features"):
         overflow = f"document.querySelector('#{table}').parentElement"
         assert page.evaluate(f"{overflow}.scrollWidth - {overflow}.clientWidth") <= 1, table
+    page.close()
+
+
+def test_a_hundred_percent_fits_on_the_narrowest_phone(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 320, "height": 700})
+    page.goto(address)
+    page.evaluate("document.querySelector('.accuracy').textContent = '100.0\\u00a0%'")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert page.evaluate(page_in_browser.BESIDE) == []
     page.close()
 
 

@@ -15,6 +15,11 @@ def test_what_is_below_one_is_not_written_as_one(value: float, digits: int, writ
     assert figures.number(value, digits) == written
 
 
+@pytest.mark.parametrize(("p", "written"), [(0.03149, "p 0.031"), (0.0009, "p < 0.001"), (0.0, "p < 0.001")])
+def test_no_odds_are_written_as_nought(p: float, written: str) -> None:
+    assert figures.p_value(p) == written
+
+
 @pytest.mark.parametrize(
     ("share", "written"),
     [(0.8, "80.0"), (0.9996, "99.96"), (0.99951, "99.95"), (1.0, "100.0")],

@@ -6,8 +6,8 @@ Everything compared is a whole number, so neither the machine nor the order of t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ _Vectors = Callable[[np.ndarray], np.ndarray]  # positions of clips -> their vec
 class Pair:
     """Two clips, positions i < j. `same_clip`: one is an altered copy of the other, else they share footage.
 
-    A mirrored copy shares footage.
+    `mirrored`: they share footage, and one is a copy of the other with left and right changed over.
     `distance` is that of the rule that joined them: 0 is equal, each rule has its own limit.
     """
 
@@ -56,6 +56,7 @@ class Pair:
     j: int
     same_clip: bool
     distance: float
+    mirrored: bool = False
 
 
 def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
@@ -72,7 +73,7 @@ def find_pairs(fingerprints: Sequence[str]) -> list[Pair]:
     frames, counts = fingerprint.to_arrays(texts)
     for pair in _joined(frames, counts, *_candidates(frames, counts)):
         i, j = sorted((members[pair.i][0], members[pair.j][0]))
-        pairs.append(Pair(i, j, pair.same_clip, pair.distance))
+        pairs.append(replace(pair, i=i, j=j))
     return sorted(pairs)
 
 
@@ -86,27 +87,37 @@ def compare_pairs(fingerprints: Sequence[str], of: Sequence[tuple[int, int]]) ->
         ends = np.array(rows, np.int64)
         for found in _joined(*fingerprint.to_arrays(fingerprints), ends, ends):
             i, j = sorted((found.i, found.j))
-            pairs.append(Pair(i, j, found.same_clip, found.distance))
+            pairs.append(replace(found, i=i, j=j))
     return sorted(pairs)
 
 
-def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray, mirrored: np.ndarray) -> Iterator[Pair]:
+def neighbours(fingerprints: Iterable[str]) -> dict[str, dict[str, Pair]]:
+    """Each distinct fingerprint -> the others that it makes a pair with, and the pair; the empty one is left out."""
+    texts = sorted(set(fingerprints) - {""})
+    found: dict[str, dict[str, Pair]] = {text: {} for text in texts}
+    for pair in find_pairs(texts):
+        found[texts[pair.i]][texts[pair.j]] = found[texts[pair.j]][texts[pair.i]] = pair
+    return found
+
+
+def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray, mirrored: np.ndarray) -> Iterable[Pair]:
     """Those of the pairs of rows, (pairs, 2), that are copies or share footage; of `mirrored`, (pairs, 2), as a mirror.
 
     Each pair once, by the pictures as they are where they join it.
     """
-    met: set[tuple[int, int]] = set()
+    found: dict[tuple[int, int], Pair] = {}
     for pairs, in_a_mirror in ((rows, False), (mirrored, True)):
         for chunk in _chunks(pairs):
             a, b = chunk.T
             other = fingerprint.mirrored(frames[b]) if in_a_mirror else frames[b]
             joined, same_clip, distances = compare(frames[a], counts[a], other, counts[b], not in_a_mirror)
             for k in np.flatnonzero(joined):
-                ends = int(a[k]), int(b[k])
-                if ends not in met:
-                    met.add(ends)
-                    is_same = bool(same_clip[k]) and not in_a_mirror
-                    yield Pair(*ends, is_same, round(float(distances[k]), 6))
+                ends, copy = (int(a[k]), int(b[k])), bool(same_clip[k])
+                distance = round(float(distances[k]), 6)
+                pair = found.setdefault(ends, Pair(*ends, copy and not in_a_mirror, distance))
+                if copy and not pair.same_clip:
+                    found[ends] = replace(pair, mirrored=True)
+    return found.values()
 
 
 def compare(

@@ -6,7 +6,6 @@ that are cut by source may still share some.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from violence_detection.combine import duplicates
@@ -19,11 +18,7 @@ class SharedFootage:
     """Which fingerprints of a manifest's rows show the same footage: equal ones, and those that make a pair."""
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        texts = sorted(set(frame.fingerprint) - {""})
-        self._near: dict[str, set[str]] = defaultdict(set)
-        for pair in duplicates.find_pairs(texts):
-            self._near[texts[pair.i]].add(texts[pair.j])
-            self._near[texts[pair.j]].add(texts[pair.i])
+        self._near = duplicates.neighbours(frame.fingerprint)
 
     def without(self, apart: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
         """The rows of `others` that show no footage of `apart`; clips without a fingerprint show none."""

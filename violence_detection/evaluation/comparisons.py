@@ -20,6 +20,7 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 from violence_detection.evaluation import influence, intervals, metrics
 from violence_detection.system import storage
+from violence_detection.system.figures import p_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,7 +236,7 @@ def _in_words(name: str, found: Mapping[str, Any]) -> str:
     if found["ci95"] is None:
         return f"{text} (no interval)"
     low, high = found["ci95"]
-    return f"{text} ({100 * low:+.1f} to {100 * high:+.1f}), p {found['p_holm']:.3f} ({CORRECTION})"
+    return f"{text} ({100 * low:+.1f} to {100 * high:+.1f}), {p_value(found['p_holm'])} ({CORRECTION})"
 
 
 def _models(predictions: pd.DataFrame) -> dict[str, str]:

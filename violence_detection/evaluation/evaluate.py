@@ -13,7 +13,7 @@ from typing import Any
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.evaluation import measure
-from violence_detection.evaluation.audits import label_audit
+from violence_detection.evaluation.audits import label_audit, leakage
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import from_evaluation
@@ -80,9 +80,12 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
         for earlier in (
             config.output / METRICS_NAME,
             config.output / PAGE_NAME,
+            config.output / label_audit.PAGE_NAME,
             card,
         ):  # of an evaluation into the same folder
             earlier.unlink(missing_ok=True)
+        if measured.suspects is None:
+            label_audit.remove_table(config.output)
         # Before what is made of the figures: whatever becomes of that, the clips are named.
         failures = config.output / FAILURES_NAME
         storage.write_failures(failures, measured.failures)
@@ -104,7 +107,13 @@ def _check_replaced(folder: Path) -> None:
                 f"{folder / FAILURES_NAME} is of what made {name} there, and would be replaced. Name another folder "
                 f"with --output, such as {folder / 'report'}"
             )
-    marks = {**report.MARKS, CARD_NAME: model_card.NOTE, FAILURES_NAME: "path,reason"}
+    marks = {
+        **report.MARKS,
+        CARD_NAME: model_card.NOTE,
+        FAILURES_NAME: "path,reason",
+        leakage.NEAREST_NAME: "nearest_by_feature",
+        label_audit.PAGE_NAME: label_audit.PAGE_MARK,
+    }
     for name, mark in marks.items():
         path = folder / name
         if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace"):

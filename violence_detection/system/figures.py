@@ -6,6 +6,8 @@ from __future__ import annotations
 UNDEFINED = "not defined"
 #: No figure has more decimals, however near 1 it is.
 MOST_DIGITS = 6
+#: A p-value below it is written as that.
+LEAST_P = 0.001
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -15,6 +17,11 @@ def number(value: float | None, digits: int = 3) -> str:
     while value < 1 == float(f"{value:.{digits}f}") and digits < MOST_DIGITS:
         digits += 1
     return f"{value:.{digits}f}"
+
+
+def p_value(p: float) -> str:
+    """p 0.031, or p < 0.001: chance alone is never impossible."""
+    return f"p {p:.3f}" if p >= LEAST_P else f"p < {LEAST_P}"
 
 
 def percentage(share: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from violence_detection.combine import fingerprint
 from violence_detection.evaluation.audits import labels
 
 
@@ -102,22 +103,22 @@ def test_a_group_of_look_alikes_that_is_misread_is_found() -> None:
     assert set(worst["examples"]) <= set(rows.path[chosen])
 
 
-def test_copies_under_both_labels_are_suspects_however_well_they_are_believed() -> None:
-    from violence_detection.combine import fingerprint
-
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_copies_under_both_labels_are_suspects_however_well_they_are_believed(mirrored: bool) -> None:
     rows, values = train_part(1)
     rows = out_of_fold(rows, values)
-    sure = rows.assign(score=np.where(rows.label == "fight", rows.p_fight, 1 - rows.p_fight)).sort_values(
-        "score"
-    )
-    a, b = (sure[sure.label == label].index[-1] for label in ("fight", "nonfight"))
+    score = np.where(rows.label == "fight", rows.p_fight, 1 - rows.p_fight)
+    sure = rows.assign(score=score).sort_values("score")
+    *_, again, a = sure[sure.label == "fight"].index
+    b = sure[sure.label == "nonfight"].index[-1]
     spectra = np.random.default_rng(0).normal(0, 20, (8, fingerprint.N_COEFFICIENTS))
-    rows.loc[[a, b], "fingerprint"] = fingerprint.encode(spectra)
+    rows.loc[[again, a], "fingerprint"] = fingerprint.encode(spectra)
+    rows.loc[b, "fingerprint"] = fingerprint.encode(fingerprint.mirrored(spectra) if mirrored else spectra)
     made = labels.audit(rows, values)
-    found = made.suspects.set_index("clip_id").loc[[rows.clip_id[a], rows.clip_id[b]]]
-    assert found.why.str.startswith("a copy of").all()
+    found = made.suspects.set_index("clip_id").loc[rows.clip_id[[again, a, b]].tolist()]
+    assert found.why.str.startswith("a mirrored copy of" if mirrored else "a copy of").all()
     assert (found.suggested != found.label).all()
-    assert made.record["copies_of_other_label"] == 2
+    assert made.record["copies_of_other_label"] == 3
     assert "copies of clips with the other label" in made.record["limit"]["text"]
 
 

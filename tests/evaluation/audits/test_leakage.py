@@ -185,3 +185,14 @@ def test_a_damaged_feature_is_named(tmp_path: Path) -> None:
     synthetic.damage_unseen(store, "0123456789abcdef")
     with pytest.raises(UserError, match=r"0123456789abcdef.*damaged"):
         leakage.cached_descriptors({INPUT: store}, ["0123456789abcdef"], [INPUT])
+
+
+def test_judged_clips_with_one_fingerprint_all_have_their_nearest_training_clip(tmp_path: Path) -> None:
+    rows, values = made_up_footage.world(1, sources=60)
+    trained, *judged = rows.index[rows.split == "train"][0], *rows.index[rows.split == "val"][:2]
+    spectra = np.random.default_rng(0).normal(0, 20, (8, fingerprint.N_COEFFICIENTS))
+    rows.loc[trained, "fingerprint"] = fingerprint.encode(spectra)
+    rows.loc[judged, "fingerprint"] = fingerprint.encode(fingerprint.mirrored(spectra))
+    found = audited(tmp_path, rows, values).nearest.set_index("clip_id").loc[rows.clip_id[judged]]
+    assert found.suspicious.str.contains("near copy").all()
+    assert found.nearest_by_fingerprint.tolist() == [rows.clip_id[trained]] * 2

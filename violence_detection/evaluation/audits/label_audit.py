@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 #: Written by train_ensemble_models.py --cross-validate (ensemble/cross_validation.py).
 OUT_OF_FOLD_NAME = "oof_predictions.csv"
 TABLE_NAME, PAGE_NAME = "label_suspects.csv", "label_suspects.html"
+#: What every such page has in it, so that it is known as one.
+PAGE_MARK = "Labels to look at"
 #: Clips whose frames the page shows, so that it stays below 5 MB.
 SHOWN = 40
 _LEAVE_OUT = ("python", "combine_all_datasets.py", "--data-root")
@@ -180,6 +182,19 @@ def marked_before(folder: Path) -> dict[str, dict[str, str]]:
             "line, or move it away"
         )
     return {row["clip_id"]: row for row in rows if row["clip_id"] and row["confirmed"]}
+
+
+def remove_table(folder: Path) -> None:
+    """Remove the table of an earlier audit from a report's folder; one that holds marks stays, and the log says so."""
+    table = folder / TABLE_NAME
+    try:
+        holds_marks = bool(marked_before(folder))
+    except UserError:  # nobody knows what is marked there
+        holds_marks = True
+    if holds_marks:
+        log.warning("%s is of an earlier audit; it stays for what is marked there", table)
+    else:
+        table.unlink(missing_ok=True)
 
 
 def _frames(path: str, frames: FramesMaker) -> dict[str, Any]:

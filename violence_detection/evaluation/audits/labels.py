@@ -3,8 +3,8 @@
 Out-of-fold probabilities rank the clips of train by how little their labels are believed (cleanlab: Northcutt et al.,
 "Confident Learning", J. Artif. Intell. Res. 70, 2021; Kuan & Mueller, "Model-agnostic label quality scoring", 2022).
 A ranking has a first tenth whatever the labels are like, so whether labels are wrong at all is estimated apart
-(label_noise.py). Copies under both labels are suspects by fingerprint. Clips that look alike make groups; one that is
-judged worse than the others, beyond what chance and few sources give, is weak.
+(label_noise.py). Copies under both labels, mirrored or not, are suspects by fingerprint. Clips that look alike make
+groups; one that is judged worse than the others, beyond what chance and few sources give, is weak.
 
 Only clips of train are listed. Leaving out clips of val because models are wrong on them would make any model better.
 """
@@ -12,6 +12,7 @@ Only clips of train are listed. Leaving out clips of val because models are wron
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -159,18 +160,28 @@ def _too_few(is_fight: np.ndarray) -> str:
     return "" if fewest >= FEWEST_OF_CLASS else f"{fewest} clips of a class; it takes {FEWEST_OF_CLASS}"
 
 
-def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, int]:
-    """Positions of clips that are copies of one with the other label -> the position of that."""
-    label = rows.label.tolist()
-    found: dict[int, int] = {}
-    for pair in duplicates.find_pairs(rows.fingerprint.tolist()):
-        if pair.same_clip and label[pair.i] != label[pair.j]:
-            found.setdefault(pair.i, pair.j)
-            found.setdefault(pair.j, pair.i)
+def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, str]:
+    """Positions of clips that are copies, mirrored or not, of one with the other label -> that, in words."""
+    at: dict[str, list[int]] = defaultdict(list)
+    for i, text in enumerate(rows.fingerprint):
+        at[text].append(i)
+    found: dict[int, str] = {}
+    for text, near in duplicates.neighbours(at).items():
+        copies = {text: "a copy"}
+        copies |= {other: "a copy" for other, pair in near.items() if pair.same_clip}
+        copies |= {other: "a mirrored copy" for other, pair in near.items() if pair.mirrored}
+        said = [
+            (rows.label[k], f"{what} of {rows.path[k]}, which is {rows.label[k]}")
+            for other, what in copies.items()
+            for k in at[other]
+        ]
+        for i in at[text]:
+            if others := [words for label, words in said if label != rows.label[i]]:
+                found[i] = others[0]
     return found
 
 
-def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, int], least: int) -> pd.DataFrame:
+def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, str], least: int) -> pd.DataFrame:
     """The `least` clips whose labels are believed least, and the copies, in order of their score."""
     import pandas as pd
 
@@ -181,8 +192,7 @@ def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, int], lea
         row = rows.iloc[i]
         why = f"P(fight) {number(row.p_fight)} by models that had not seen it"
         if i in copies:
-            other = rows.iloc[copies[i]]
-            why = f"a copy of {other.path}, which is {other.label}; {why}"
+            why = f"{copies[i]}; {why}"
         other_label = next(name for name in CLASS_NAMES if name != row.label)
         doubted = score[i] < _THRESHOLD or i in copies
         table.append(

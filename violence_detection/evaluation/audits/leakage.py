@@ -244,19 +244,23 @@ def _nearest(
     ):
         table[column] = pd.NA if clips is None else clips[source].to_numpy()
     prints = _nearest_prints(judged, known)
-    table["nearest_by_fingerprint"] = [prints.get(i, ("", None))[0] for i in range(len(table))]
-    table["fingerprint_distance"] = [prints.get(i, ("", None))[1] for i in range(len(table))]
+    table["nearest_by_fingerprint"] = [prints.get(text, ("", None))[0] for text in judged.fingerprint]
+    table["fingerprint_distance"] = [prints.get(text, ("", None))[1] for text in judged.fingerprint]
     return table.sort_values(["path", "clip_id"], ignore_index=True)[list(NEAREST_COLUMNS)]
 
 
-def _nearest_prints(judged: pd.DataFrame, known: pd.DataFrame) -> dict[int, tuple[str, float]]:
-    """Position of a judged clip -> the training clip that it makes the nearest pair with, and the distance."""
-    table = known[known.fingerprint != ""].drop_duplicates("clip_id")
-    n = len(table)
-    nearest: dict[int, tuple[str, float]] = {}
-    for pair in duplicates.find_pairs([*table.fingerprint, *judged.fingerprint]):
-        if pair.i < n <= pair.j and pair.distance < nearest.get(pair.j - n, ("", np.inf))[1]:
-            nearest[pair.j - n] = (str(table.clip_id.iloc[pair.i]), pair.distance)
+def _nearest_prints(judged: pd.DataFrame, known: pd.DataFrame) -> dict[str, tuple[str, float]]:
+    """Fingerprint of a judged clip -> the training clip that it makes the nearest pair with, and the distance."""
+    clips = known[known.fingerprint != ""].drop_duplicates("fingerprint").set_index("fingerprint").clip_id
+    near = duplicates.neighbours([*clips.index, *judged.fingerprint])
+    nearest: dict[str, tuple[str, float]] = {}
+    for text in near.keys() & set(judged.fingerprint):
+        distances = {other: pair.distance for other, pair in near[text].items() if other in clips.index}
+        if text in clips.index:
+            distances[text] = 0.0
+        if distances:
+            closest = min(distances, key=lambda other: (distances[other], other))
+            nearest[text] = str(clips[closest]), distances[closest]
     return nearest
 
 

@@ -133,7 +133,7 @@ def _shortcuts(record: Record) -> Limit | None:
 
 
 def _sources(record: Record) -> Limit:
-    clips = f"{record['n']} clips of {plural(record['n_groups'], 'source')}"
+    clips = f"{plural(record['n'], 'clip')} of {plural(record['n_groups'], 'source')}"
     if record["n_groups"] >= _FEW_SOURCES:
         return Limit(FINE, "Sources", f"{clips}; the interval counts clips of one source as related")
     return Limit(NOTE, "Few sources", f"{clips}: so few say little about others, and the interval is wide")
@@ -152,7 +152,7 @@ def _worst_dataset(record: Record) -> Limit | None:
 
 def _clips(row: Record) -> str:
     return (
-        f"{row['n']} clips"
+        plural(row["n"], "clip")
         if row["n"] == row["asked"]
         else f"the {row['n']} of {row['asked']} clips that were judged"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import markupsafe
 
-from violence_detection.system.figures import MOST_DIGITS, UNDEFINED, number, percentage
+from violence_detection.system.figures import MOST_DIGITS, UNDEFINED, number, p_value, percentage
 
 _NEAR_ONE = 0.95
 
@@ -107,6 +107,7 @@ def attention_part(shares: Sequence[float], frame: int, frames: int) -> markupsa
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "percent": percent,
     "number": number,
+    "p_value": p_value,
     "similarity": similarity,
     "interval": interval,
     "moment": moment,
