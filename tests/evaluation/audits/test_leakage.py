@@ -189,7 +189,7 @@ def test_a_damaged_feature_is_named(tmp_path: Path) -> None:
 
 def test_judged_clips_with_one_fingerprint_all_have_their_nearest_training_clip(tmp_path: Path) -> None:
     rows, values = made_up_footage.world(1, sources=60)
-    trained, *judged = rows.index[rows.split == "train"][0], *rows.index[rows.split == "val"][:2]
+    trained, judged = rows.index[rows.split == "train"][0], list(rows.index[rows.split == "val"][:2])
     spectra = np.random.default_rng(0).normal(0, 20, (8, fingerprint.N_COEFFICIENTS))
     rows.loc[trained, "fingerprint"] = fingerprint.encode(spectra)
     rows.loc[judged, "fingerprint"] = fingerprint.encode(fingerprint.mirrored(spectra))
