@@ -155,6 +155,42 @@ def test_fights_of_one_source_are_covered(figure: str, fights: int, others: list
     assert covered >= 186  # 93 %
 
 
+@pytest.mark.parametrize("fights", [2, 5])
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc"])
+def test_few_fights_among_many_clips_are_covered(figure: str, fights: int) -> None:
+    """Each a source of its own."""
+    rng, covered, draws = np.random.default_rng(3), 0, 200
+    truth = bench_intervals.drawn(figure, rng, 0, 200, 5, 0.8, 0.0)[2]
+    is_fight, groups = np.arange(100 + fights) < fights, np.arange(100 + fights)
+    for _ in range(draws):
+        noise = rng.normal(size=len(groups))
+        p = stats.norm.cdf(np.where(is_fight, 1, -1) * stats.norm.ppf(0.8) + noise)
+        found = bench_intervals.SCORED[figure](is_fight, p)
+        assert found is not None
+        low, high = intervals.interval(found, groups)
+        covered += int(low <= truth <= high)
+    assert covered >= 184  # 92 %
+
+
+@pytest.mark.parametrize("shift", ["alike", "apart"])
+def test_classes_that_a_source_makes_err_together_are_covered(shift: str) -> None:
+    """Where a source is hard for both classes, and where one of them gains what the other loses."""
+    rng, held, widths = np.random.default_rng(5), [], []
+    groups = np.repeat(np.arange(30), 20)
+    sign = {"alike": 1, "apart": -1}[shift]
+    for _ in range(400):
+        is_fight = rng.random(len(groups)) < 0.5
+        of_source = rng.normal(0, np.sqrt(0.2), 30)[groups] * np.where(is_fight, 1, sign)
+        right = stats.norm.ppf(0.8) + of_source + rng.normal(0, np.sqrt(0.8), len(groups)) > 0
+        figure = influence.balanced_accuracy(is_fight, is_fight == right)
+        assert figure is not None
+        low, high = intervals.interval(figure, groups)
+        held.append(low <= 0.8 <= high)
+        widths.append(high - low)
+    assert 0.92 <= np.mean(held) <= 0.985
+    assert (np.median(widths) > 0.1) == (shift == "alike")
+
+
 def test_a_mean_of_sets_that_share_their_sources_is_as_unsure_as_they_are() -> None:
     ends = [(0.7, 0.9), (0.6, 0.9)]
     assert intervals.of_mean([0.8, 0.8], ends, [1, 1]) == pytest.approx((0.65, 0.9))

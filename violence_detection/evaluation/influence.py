@@ -23,7 +23,8 @@ class Figure:
     `influence` (n,): what each clip adds, 0 in sum. `weight` (n,): how much of the figure rests on each clip, at
     least 0. `loss` (n,): how far each clip keeps the figure from 1, at least 0 (1 for a wrong clip of an accuracy).
     `clips`: what it is taken to rest on where there is no loss to tell. `classes` (n,) bool: which clips are of
-    the one class, where the influences of each class are 0 in sum.
+    the one class, where the influences of each class are 0 in sum. `halves`: the figures of which it is the mean, each
+    of clips of its own.
     """
 
     value: float
@@ -32,6 +33,7 @@ class Figure:
     loss: np.ndarray
     clips: float
     classes: np.ndarray | None = None
+    halves: tuple[Figure, Figure] | None = None
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> Figure | None:
@@ -76,6 +78,7 @@ def balanced_accuracy(is_fight: np.ndarray, called: np.ndarray) -> Figure | None
         (is_fight != called).astype(float),
         2 * _harmonic_mean(is_fight),
         is_fight,
+        (fights, others),
     )
 
 

@@ -36,6 +36,8 @@ _BEYOND_ERRING = 2
 _EQUAL_SOURCES = 30
 #: The mean of two normal quantiles that agree but partly varies less than either.
 _MEAN_OF_TWO = 1.015
+#: So many sources with clips of both halves of a figure tell as much of how these err together as that they do not.
+_TELL_OF_HALVES = 5
 _NEGLIGIBLE = 1e-18
 
 
@@ -75,9 +77,11 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
     """95 % interval (low, high) in [0, 1] of a figure on clips of `groups` (n,), as `numbered` gives them."""
     from scipy import stats
 
+    if figure.halves:
+        return _of_halves(figure.halves, groups)
     sources = _Sources(figure.weight, groups, figure.classes)
     effective_n, freedom = _effective_n(figure, sources)
-    if sources.all_single and not sources.is_lone:
+    if sources.all_single and figure.classes is None:
         return _wilson(figure.value, effective_n, float(stats.norm.ppf(_TAIL)))
     if sources.count > 1 and 0 < figure.value < 1 and _is_share(figure):
         right, clips = sources.sums(figure.weight - figure.loss), sources.sums(figure.weight)
@@ -128,6 +132,8 @@ def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[
     """
     from scipy import stats
 
+    if len(figures) == 1:
+        return interval(figures[0], groups)
     mean = Figure(
         float(np.mean([f.value for f in figures])),
         np.mean([f.influence for f in figures], axis=0),
@@ -137,7 +143,7 @@ def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[
         figures[0].classes,
     )
     spread = float(mean.value * (1 - mean.value))
-    if len(figures) == 1 or spread <= 0:
+    if spread <= 0:
         return interval(mean, groups)
     effective_n, freedom = _effective_n(mean, _Sources(mean.weight, groups, mean.classes))
     by_source = spread / effective_n
@@ -165,6 +171,28 @@ def of_mean(
         for distances in (values - lows, highs - values)
     )
     return mean - below, mean + above
+
+
+def _of_halves(halves: tuple[Figure, Figure], groups: np.ndarray) -> tuple[float, float]:
+    """Of the mean of two figures on clips of their own, each with its interval, as `of_mean`.
+
+    How they err together sources tell that have clips of both (Zou, Huang & Zhang 2009).
+    """
+    (a_low, a_high), (b_low, b_high) = (interval(half, groups) for half in halves)
+    a, b = halves
+    sums = [np.bincount(groups, weights=half.influence) for half in halves]
+    clips = [np.bincount(groups, weights=half.weight) for half in halves]
+    both = int(((clips[0] > 0) & (clips[1] > 0)).sum())
+    size = float(np.linalg.norm(sums[0]) * np.linalg.norm(sums[1]))
+    alike = float(sums[0] @ sums[1]) / size * both / (both + _TELL_OF_HALVES) if size else 0.0
+
+    def distance(first: float, second: float) -> float:
+        return float(np.sqrt(first**2 + second**2 + 2 * alike * first * second)) / 2
+
+    value = (a.value + b.value) / 2
+    return value - distance(a.value - a_low, b.value - b_low), value + distance(
+        a_high - a.value, b_high - b.value
+    )
 
 
 def _wilson(value: float, effective_n: float, z: float) -> tuple[float, float]:
@@ -234,7 +262,7 @@ class _Sources:
         by_class = [] if classes is None else [classes, ~classes]
         fewest = min((len(set(groups[members & (weight > 0)])) for members in by_class), default=0)
         self._classes = by_class if fewest > 1 else [np.ones(len(weight), bool)]
-        self.is_lone = fewest == 1  # a class of one source
+        self._is_lone = fewest == 1  # a class of one source
         self._shares, self._within = [], []  # of each class, a row a source; the shares of all are 1 in sum
         for members in self._classes:
             self._shares.append(self.sums(weight * members) / total.sum())
@@ -262,7 +290,7 @@ class _Sources:
         variances v (a working correlation's): over the classes, C (I - h 1') diag(v) (I - 1 h') C in sum, h the shares
         of the class's sources and C how they are enlarged. That is D + U K U', D diagonal, U of two columns a class.
         """
-        if self.is_lone:
+        if self._is_lone:
             return 1.0
         diagonal, columns = np.zeros(self.count), []
         inner = np.zeros((2 * len(self._classes), 2 * len(self._classes)))
