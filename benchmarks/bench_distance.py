@@ -6,7 +6,8 @@
 Every --every-th clip of each data set is judged by the models that this set was left out of (MODELS/seed_0/without_*).
 A clip at 0.5 is at its own resolution in a picture twice as wide and as high, at a place that its id decides, over what
 stands still (the median over time) in a clip of the same data set without a fight: so a camera at twice the distance
-would see it. Files are H.264. At 1 the clip is judged as it is.
+would see it. Files are H.264. At 1 the clip is judged as it is. With `--passers-by` another clip without a fight of
+the same data set, as small, is in the corner farthest from it: sizes of at most a third.
 
 One JSON line: by size and way, of each data set and the mean of them, {accuracy, roc_auc, found, false_alarms} at 0.5.
 `whole`: the whole picture alone; `closer`: with the closer look, as the model judges. Also `square`: the share of clips
@@ -18,11 +19,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ COLUMNS = ("clip_id", "dataset", "source_group", "label", "size", "whole", "clos
 WAYS = ("whole", "closer")
 #: Frames of the other clip that its median is taken over; x264's rate factor, hardly coarser than what is judged.
 _STILLS, _CRF = 9, 18
+#: The largest clips that leave room for another one in the farthest corner, wherever they are.
+_LARGEST_OF_TWO = 1 / 3
 
 
 def main() -> int:
@@ -58,7 +62,10 @@ def main() -> int:
     p.add_argument(
         "--sizes", type=float, nargs="+", default=[1.0, 0.5, 0.33], help="of the clip in the picture"
     )
+    p.add_argument("--passers-by", action="store_true", help="lay another clip without a fight beside it")
     args = cli.parse(p)
+    if args.passers_by and max(args.sizes) > _LARGEST_OF_TWO:
+        raise UserError("--passers-by has room for --sizes of at most a third, such as 0.33")
     judged = _known(args.output)
     with args.output.open("a", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, COLUMNS)
@@ -98,13 +105,18 @@ def _judged(args: argparse.Namespace, known: set[tuple[str, float]]) -> Iterator
             if not sizes:
                 continue
             rng = np.random.default_rng(zlib.crc32(clip_id.encode()))
-            other = quiet[quiet.clip_id != clip_id].iloc[int(rng.integers(len(quiet) - 1))]
-            scene, place = _still(combined / other.path), rng.random(2)
+            others = quiet[quiet.clip_id != clip_id]
+            other = others.iloc[int(rng.integers(len(quiet) - 1))]
+            scene, places = _still(combined / other.path), rng.random((1, 2))
+            shown = [combined / path]
+            if args.passers_by:
+                shown.append(combined / others.iloc[int(rng.integers(len(others)))].path)
+                places = np.stack([*places, places[0] < 0.5])
             for size in sizes:
                 with tempfile.TemporaryDirectory() as folder:
-                    video = combined / path
+                    video = shown[0]
                     if size < 1:
-                        video = laid_in(video, scene, size, place, Path(folder) / "laid.mp4")
+                        video = laid_in(shown, scene, size, places, Path(folder) / "laid.mp4")
                     whole, closer, square = judged(detector, video)
                 yield {
                     "clip_id": clip_id,
@@ -131,22 +143,36 @@ def judged(detector: Detector, video: Path) -> tuple[float, float, bool]:
     return whole, closer, any(square for *_, square in found)
 
 
-def laid_in(video: Path, scene: np.ndarray, size: float, place: np.ndarray, path: Path) -> Path:
-    """The video in a still scene of which it takes so much along a side. `place`: x, y of the room, 0 to 1."""
-    info = decode.probe(video)
+def laid_in(videos: Sequence[Path], scene: np.ndarray, size: float, places: np.ndarray, path: Path) -> Path:
+    """The first video in a still scene of which it takes so much along a side, and the others in its size.
+
+    `places` (N, 2): x, y of the room of each, 0 to 1. What is shorter than the first goes there and back.
+    """
+    info = decode.probe(videos[0])
+    besides = [_there_and_back(video, info) for video in videos[1:]]
     ground: np.ndarray | None = None
     with writer.h264(path, info.fps, crf=_CRF) as put:
-        for _, frame in decode.moments(video, info, range(info.n_frames)):
-            height, width = frame.shape[:2]
+        first = (frame for _, frame in decode.moments(videos[0], info, range(info.n_frames)))
+        for frames in zip(first, *besides, strict=False):  # the others have no end
+            height, width = frames[0].shape[:2]
             if ground is None:
                 ground = cv2.resize(scene, (round(width / size), round(height / size)))
-            left, top = (
-                round(float(room)) for room in place * (ground.shape[1] - width, ground.shape[0] - height)
-            )
+            room = ground.shape[1] - width, ground.shape[0] - height
             shown = ground.copy()
-            shown[top : top + height, left : left + width] = frame
+            for frame, place in zip(frames, places, strict=True):
+                left, top = (round(float(n)) for n in place * room)
+                shown[top : top + height, left : left + width] = cv2.resize(frame, (width, height))
             put(shown)
     return path
+
+
+def _there_and_back(video: Path, shown_with: decode.VideoInfo) -> Iterator[np.ndarray]:
+    """The frames of a video at the moments of another's, (H, W, 3) uint8 RGB, without an end."""
+    info = decode.probe(video)
+    frames = [frame for _, frame in decode.moments(video, info, range(info.n_frames))]
+    for number in itertools.count():
+        at = round(number * info.fps / shown_with.fps) % max(2 * len(frames) - 2, 1)
+        yield frames[min(at, 2 * len(frames) - 2 - at)]
 
 
 def _still(video: Path) -> np.ndarray:

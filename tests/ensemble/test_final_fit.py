@@ -551,7 +551,7 @@ def _with_closer_looks(made: Pool) -> Pool:
         for store in made.stores.values():
             closer = store.read(clip_id, ("v0",))[0].astype(np.float32)
             closer[:, :4] += (-1.0 if label == "fight" else 1.0) * (number % 3 > 0)
-            store.add(clip_id, {"c2": closer}, "made up")
+            store.add(clip_id, {"c3": closer}, "made up")
     return made
 
 

@@ -162,7 +162,7 @@ def test_a_closer_look_runs_the_backbone_only_where_there_is_one(
         "part": timed_videos.corner_moves(tmp_path / "part.mp4"),
     }
     how = ExtractConfig(data_root=tmp_path)
-    for variants, runs in ((("v0",), 2), (("v0", "v1", "c2"), 3), (("c2",), 0)):
+    for variants, runs in ((("v0",), 2), (("v0", "v1", "c3"), 3), (("c3",), 0)):
         seen.clear()
         clips = [WantedClip(name, path, variants) for name, path in paths.items()]
         done = extract.ensure(clips, stand_in.CONFIG, how)
@@ -170,12 +170,12 @@ def test_a_closer_look_runs_the_backbone_only_where_there_is_one(
         assert len(seen) == runs * len(done.stores), "v1 of both and the one closer look"
     for store in done.stores.values():
         for name, is_same in (("all", True), ("part", False)):
-            plain, closer = store.read(name, ("v0", "c2"))
+            plain, closer = store.read(name, ("v0", "c3"))
             assert np.array_equal(plain, closer) is is_same
     together = tmp_path / "together"
     seen.clear()
     fresh = extract.ensure(
-        [WantedClip(name, path, ("v0", "c2")) for name, path in paths.items()],
+        [WantedClip(name, path, ("v0", "c3")) for name, path in paths.items()],
         stand_in.CONFIG,
         ExtractConfig(data_root=together),
     )
@@ -183,5 +183,5 @@ def test_a_closer_look_runs_the_backbone_only_where_there_is_one(
     for name, store in fresh.stores.items():
         for clip in paths:
             np.testing.assert_array_equal(
-                store.read(clip, ("v0", "c2")), done.stores[name].read(clip, ("v0", "c2"))
+                store.read(clip, ("v0", "c3")), done.stores[name].read(clip, ("v0", "c3"))
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from violence_detection.video import decode, focus, pictures
 def test_a_clip_is_laid_where_it_alone_moves(tmp_path: Path, size: float, found: float) -> None:
     video = small_videos.write(tmp_path / "clip.avi", 3, n_frames=30, width=160, height=120)
     scene = np.full((90, 120, 3), 100, np.uint8)
-    laid = bench_distance.laid_in(video, scene, size, np.array([1.0, 0.0]), tmp_path / "laid.mp4")
+    laid = bench_distance.laid_in([video], scene, size, np.array([[1.0, 0.0]]), tmp_path / "laid.mp4")
     before, after = decode.probe(video), decode.probe(laid)
     assert (after.width, after.height) == (160 / size, 120 / size)
     assert (after.n_frames, after.fps) == (before.n_frames, before.fps)
@@ -32,6 +33,26 @@ def test_a_clip_is_laid_where_it_alone_moves(tmp_path: Path, size: float, found:
     assert square.side == pytest.approx(found, abs=0.06)
     assert (square.x, square.y) == pytest.approx((1.0, 0.0), abs=0.15)
     assert focus.CLOSER_SHARE < 1
+
+
+def test_another_clip_is_laid_in_the_farthest_corner_and_goes_there_and_back(tmp_path: Path) -> None:
+    video = small_videos.write(tmp_path / "clip.avi", 3, n_frames=30, width=160, height=120)
+    short = small_videos.write(tmp_path / "short.avi", 5, n_frames=8, width=80, height=60)
+    scene = np.full((90, 120, 3), 100, np.uint8)
+    places = np.array([[1.0, 0.0], [0.0, 1.0]])
+    laid = bench_distance.laid_in([video, short], scene, 0.25, places, tmp_path / "laid.mp4")
+    after, before = decode.probe(laid), decode.probe(short)
+    assert after.n_frames == 30
+    frames = [frame for _, frame in decode.moments(laid, after, range(30))]
+    passing = [frame for _, frame in decode.moments(short, before, range(8))]
+    for number, shown in enumerate(frames):
+        at = number % 14
+        wanted = cv2.resize(passing[min(at, 14 - at)], (160, 120))
+        assert np.abs(shown[-120:, :160].astype(int) - wanted).mean() < 8
+        assert np.abs(shown[:, 200:440].astype(int) - 100).max() < 12
+    square = pictures.closer_square([pictures.NearFrame(frame) for frame in frames])
+    assert square
+    assert square.side == pytest.approx(0.25, abs=0.06)
 
 
 def test_figures_are_of_each_data_set_and_their_mean() -> None:

@@ -166,6 +166,35 @@ def test_the_closer_look_is_as_small_as_what_moves_and_none_where_that_is_large(
         assert square.of(frame).sum() >= focus.CLOSER_SHARE * frame.sum()
 
 
+@pytest.mark.parametrize(
+    ("places", "found"),
+    [
+        ([(10, 20, 30), (130, 120, 20)], 0),  # two that lie apart
+        ([(10, 20, 20), (130, 120, 30)], 1),
+        ([(5, 5, 20), (140, 10, 30), (60, 140, 20)], 1),
+        ([(5, 5, 20), (140, 10, 20), (5, 140, 20), (140, 140, 20)], None),  # all over the picture
+        ([(x, 70, 30) for x in range(3, 140, 30)], None),  # a body as wide as the picture
+    ],
+)
+def test_of_several_that_move_apart_the_closer_look_sees_the_one_that_moves_most(
+    places: list[tuple[int, int, int]], found: int | None
+) -> None:
+    greys = [np.full((176, 176), 90, np.uint8) for _ in range(6)]
+    for left, top, side in places:
+        for number, grey in enumerate(greys):
+            grey[top : top + side, left : left + side] = 90 + 60 * (number % 2)
+    square = focus.closer(greys)
+    if found is None:
+        assert square is None
+        return
+    left, top, side = places[found]
+    frame = np.zeros((176, 176), np.uint8)
+    frame[top : top + side, left : left + side] = 1
+    assert square
+    assert square.side == 0.2
+    assert square.of(frame).sum() == side * side
+
+
 def test_there_is_no_closer_look_where_nothing_moves_or_the_camera_does() -> None:
     assert focus.closer([np.full((176, 176), 90, np.uint8)] * 4) is None
     scene = np.random.default_rng(0).integers(0, 255, (176, 300), np.uint8)
@@ -181,7 +210,10 @@ def test_the_closer_look_shows_what_moves_larger_in_every_stream(tmp_path: Path)
     assert _red_pixels(closer["rgb"]) > 8 * _red_pixels(plain["rgb"])
     assert closer["motion"].mean() > 4 * plain["motion"].mean()
     boxed = replace(PLAIN, streams=("rgb",), letterbox=True)
-    assert _red_pixels(dict(pictures.clip_variants(path, "id", CLOSER, SIZE, boxed))["c2"]["rgb"]) > 200
+    assert (
+        _red_pixels(dict(pictures.clip_variants(path, "id", CLOSER, SIZE, boxed))[augment.CLOSER]["rgb"])
+        > 200
+    )
 
 
 @pytest.mark.parametrize("letterbox", [False, True])
@@ -194,13 +226,13 @@ def test_prediction_looks_closer_where_training_did(tmp_path: Path, letterbox: b
     viewers = [Viewer(SIZE, config, closer_look=True), Viewer(40, PLAIN, closer_look=True)]
     (seen,) = window_pictures.of_file(path, info, windows, viewers, "id", CLOSER)
     assert seen.closer(0) == seen.closer(1)
-    for stream, images in trained["c2"].items():
+    for stream, images in trained[augment.CLOSER].items():
         np.testing.assert_array_equal(seen.pictures(0, augment.CLOSER)[stream], images)
 
 
 def test_where_there_is_nothing_to_see_closer_the_plain_clip_is_not_shown_again(tmp_path: Path) -> None:
     path = small_videos.write(tmp_path / "clip.avi", 3, n_frames=24)  # all of it moves
-    assert dict(pictures.clip_variants(path, "id", CLOSER, SIZE, PLAIN))["c2"] == {}
+    assert dict(pictures.clip_variants(path, "id", CLOSER, SIZE, PLAIN))[augment.CLOSER] == {}
     info = decode.probe(path)
     (window, *_) = sampling.sliding_windows(info, PLAIN.window_s, stride_s=1.0)
     viewers = [Viewer(SIZE, PLAIN, closer_look=True)]

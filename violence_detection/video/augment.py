@@ -6,8 +6,8 @@ from (seed, clip id, variant name) alone:
     "v1", ...   training variants: geometry, light, blur, noise, erasing, another time window
     "w1", ...   test-time views: mirrored, gently shifted in time and scale; backbones that look at a part of a window
                 see another part of it
-    "c2"        the plain clip, closer: the part of the picture that has what moves, where that is small (focus.closer);
-                elsewhere the plain clip again
+    "c3"        the plain clip, closer: the part of the picture that has what moves, or most of it, where that is small
+                (focus.closer); elsewhere the plain clip again
 With `FeatureConfig.focus`, "v2", "v4", ... and "w2", "w3", "w6", "w7", ... show the part of the picture that moves most
 (see focus.py).
 """
@@ -26,7 +26,7 @@ PLAIN = "v0"
 #: Of the names of test-time views. Those of former versions, "t", looked at the middle of a window alone.
 VIEW = "w"
 #: The closer look. Another rule of what it shows gets another number.
-CLOSER = "c2"
+CLOSER = "c3"
 _LUMA = (0.299, 0.587, 0.114)  # of R, G, B
 _BLUR_SIDES = (5, 5)  # of the kernel: enough for the largest sigma, 1.2, to within 3 % of its weight
 _NOISE_ROOM = 64  # pixels by which the noise tile is larger than a frame

@@ -4,7 +4,7 @@ The whole picture, squeezed to a backbone's input, shows such a fight in a few d
 strongest motion shows it larger, with what the file's resolution has to give.
 
 A crop of one size (`crop_position`) is a stream or an alteration. The closer look (`closer`) is as small as what moves,
-and is taken only where a small part of the picture has nearly all that moves.
+and is taken only where a small part of the picture has nearly all that moves, or a few such parts that lie apart.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ STREAM_SIDE = 0.6
 #: Of the closer look: the share of all change that its square holds, and the sides that are tried, as fractions of the
 #: picture's. A rule that changes gets another name in video/augment.py, by which features are kept.
 CLOSER_SHARE, CLOSER_SIDES = 0.9, (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+#: Into how many squares what changes may fall, as where some fight and others pass by, and how far apart these are,
+#: from middle to middle, in sides: two of one body lie closer.
+CLOSER_PARTS, CLOSER_APART = 3, 1.25
 #: Pixels along a side of the grey frames that it goes by.
 CLOSER_GREY = 176
 
@@ -58,9 +61,10 @@ def crop_position(greys: Sequence[np.ndarray], side: float) -> tuple[float, floa
 
 
 def closer(greys: Sequence[np.ndarray]) -> Square | None:
-    """The smallest of the squares that hold CLOSER_SHARE of what changes; None where none of CLOSER_SIDES does.
+    """The smallest of the squares that hold CLOSER_SHARE of what changes.
 
-    `greys` as for `crop_position`.
+    Where none of CLOSER_SIDES does, of the smallest squares that lie apart and hold it together, CLOSER_PARTS at most,
+    the one in which most changes; None where there are no such squares. `greys` as for `crop_position`.
     """
     change = _change(greys)
     sums = cv2.integral(change.astype(np.float64))
@@ -68,10 +72,40 @@ def closer(greys: Sequence[np.ndarray]) -> Square | None:
     def holds(side: float) -> bool:
         return bool(_inside(sums, round(side * len(change))).max() >= CLOSER_SHARE * sums[-1, -1])
 
-    if not sums[-1, -1] or not holds(CLOSER_SIDES[-1]):  # as for most windows: no smaller one holds more
+    if not sums[-1, -1]:
         return None
-    side = next(side for side in CLOSER_SIDES if holds(side))
-    return Square(side, *_position(change, sums, round(side * len(change))))
+    if holds(CLOSER_SIDES[-1]):
+        side = next(side for side in CLOSER_SIDES if holds(side))
+        return Square(side, *_position(change, sums, round(side * len(change))))
+    return _strongest_part(change)
+
+
+def _strongest_part(change: np.ndarray) -> Square | None:
+    """See closer; `change` (S, S) as `_change` gives it."""
+    sides = [side for side in CLOSER_SIDES if side * (1 + CLOSER_APART) <= 1]
+    if _parts(change, sides[-1]) is None:  # as for most windows: no smaller ones hold more
+        return None
+    for side in sides:
+        parts = _parts(change, side)
+        if parts and all(
+            max(abs(a.x - b.x), abs(a.y - b.y)) * (1 - side) >= CLOSER_APART * side
+            for a, b in itertools.combinations(parts, 2)
+        ):
+            return parts[0]
+    return None
+
+
+def _parts(change: np.ndarray, side: float) -> list[Square] | None:
+    """Squares of that side that hold CLOSER_SHARE of the change together, the strongest first; None of too many."""
+    rest, crop = change.copy(), round(side * len(change))
+    parts: list[Square] = []
+    for _ in range(CLOSER_PARTS):
+        part = Square(side, *_position(rest, cv2.integral(rest.astype(np.float64)), crop))
+        part.of(rest)[:] = 0
+        parts.append(part)
+        if rest.sum() <= (1 - CLOSER_SHARE) * change.sum():
+            return parts
+    return None
 
 
 def _change(greys: Sequence[np.ndarray]) -> np.ndarray:
