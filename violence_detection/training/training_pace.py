@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 from violence_detection.system import machine
@@ -46,7 +47,7 @@ class Pace:
         left_h = epochs_left * self.epoch_s / 3600
         parts = [f" {self.last[0] / self.last[1]:.0f} samples/s"]
         parts += [f"gpu {g.use_percent:.0f} % {g.memory_used_mb / 1024:.1f} GB" for g in self.gpus]
-        parts.append(f"at most {60 * left_h:.0f} min left")
+        parts.append(f"at most {math.ceil(60 * left_h)} min left")
         if self.usd_per_hour:
             parts.append(f"{left_h * self.usd_per_hour:.2f} USD left")
         return "  ".join(parts)
