@@ -155,21 +155,24 @@ def test_fights_of_one_source_are_covered(figure: str, fights: int, others: list
     assert covered >= 186  # 93 %
 
 
-@pytest.mark.parametrize("fights", [2, 5])
-@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc"])
+@pytest.mark.parametrize("fights", [1, 2, 5])
+@pytest.mark.parametrize("figure", ["balanced_accuracy", "roc_auc", "average_precision"])
 def test_few_fights_among_many_clips_are_covered(figure: str, fights: int) -> None:
     """Each a source of its own."""
-    rng, covered, draws = np.random.default_rng(3), 0, 200
-    truth = bench_intervals.drawn(figure, rng, 0, 200, 5, 0.8, 0.0)[2]
-    is_fight, groups = np.arange(100 + fights) < fights, np.arange(100 + fights)
-    for _ in range(draws):
-        noise = rng.normal(size=len(groups))
-        p = stats.norm.cdf(np.where(is_fight, 1, -1) * stats.norm.ppf(0.8) + noise)
-        found = bench_intervals.SCORED[figure](is_fight, p)
+    rng, covered, compute = np.random.default_rng(3), 0, bench_intervals.SCORED[figure]
+
+    def drawn(times: int) -> Figure:
+        is_fight = np.tile(np.arange(100 + fights) < fights, times)
+        scores = np.where(is_fight, 1, -1) * stats.norm.ppf(0.8) + rng.normal(size=len(is_fight))
+        found = compute(is_fight, stats.norm.cdf(scores))
         assert found is not None
-        low, high = intervals.interval(found, groups)
+        return found
+
+    truth = drawn(3000).value
+    for _ in range(200):
+        low, high = intervals.interval(drawn(1), np.arange(100 + fights))
         covered += int(low <= truth <= high)
-    assert covered >= 184  # 92 %
+    assert covered >= (172 if fights == 1 else 180)  # 86 and 90 %
 
 
 @pytest.mark.parametrize("shift", ["alike", "apart"])

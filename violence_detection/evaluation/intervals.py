@@ -81,8 +81,9 @@ def interval(figure: Figure, groups: np.ndarray) -> tuple[float, float]:
         return _of_halves(figure.halves, groups)
     sources = _Sources(figure.weight, groups, figure.classes)
     effective_n, freedom = _effective_n(figure, sources)
-    if sources.all_single and figure.classes is None:
+    if sources.all_single and _is_share(figure):
         return _wilson(figure.value, effective_n, float(stats.norm.ppf(_TAIL)))
+    freedom = max(min(freedom, figure.clips), 1.0)  # it may rest on few of the clips
     if sources.count > 1 and 0 < figure.value < 1 and _is_share(figure):
         right, clips = sources.sums(figure.weight - figure.loss), sources.sums(figure.weight)
         if ((right > 0) & (right < clips)).any():
