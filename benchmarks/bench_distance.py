@@ -7,7 +7,7 @@ Every --every-th clip of each data set is judged by the models that this set was
 A clip at 0.5 is at its own resolution in a picture twice as wide and as high, at a place that its id decides, over what
 stands still (the median over time) in a clip of the same data set without a fight: so a camera at twice the distance
 would see it. Files are H.264. At 1 the clip is judged as it is. With `--passers-by` another clip without a fight of
-the same data set, as small, is in the corner farthest from it: sizes of at most a third.
+the same data set, as small, is in the corner farthest from it: sizes of at most a third, and a file of its own.
 
 One JSON line: by size and way, of each data set and the mean of them, {accuracy, roc_auc, found, false_alarms} at 0.5.
 `whole`: the whole picture alone; `closer`: with the closer look, as the model judges. Also `square`: the share of clips

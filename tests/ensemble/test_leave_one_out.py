@@ -72,7 +72,7 @@ def test_figures_are_means_over_seeds_the_worst_first_and_tell_ranking_from_thre
     )
     for name, ends in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95")):
         values, each = ([d[key] for d in found["datasets"]] for key in (name, ends))
-        assert found["mean"][ends] == pytest.approx(intervals.of_mean(values, each, [0, 0]), abs=1e-4)
+        assert found["mean"][ends] == pytest.approx(intervals.of_mean(values, each), abs=1e-4)
 
 
 def test_sets_that_share_sources_make_a_mean_that_is_less_sure() -> None:
@@ -86,7 +86,9 @@ def test_sets_that_share_sources_make_a_mean_that_is_less_sure() -> None:
     shares = [1 / d["n_groups"] for d in shared["datasets"]]
     for name, ends in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95")):
         values, each = ([d[key] for d in shared["datasets"]] for key in (name, ends))
-        assert shared["mean"][ends] == pytest.approx(intervals.of_mean(values, each, shares), abs=1e-4)
+        assert shared["mean"][ends] == pytest.approx(
+            intervals.of_mean(values, each, intervals.sharing(shares)), abs=1e-4
+        )
         assert shared["mean"][ends][0] < apart["mean"][ends][0]
 
 

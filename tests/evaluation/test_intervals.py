@@ -196,9 +196,13 @@ def test_classes_that_a_source_makes_err_together_are_covered(shift: str) -> Non
 
 def test_a_mean_of_sets_that_share_their_sources_is_as_unsure_as_they_are() -> None:
     ends = [(0.7, 0.9), (0.6, 0.9)]
-    assert intervals.of_mean([0.8, 0.8], ends, [1, 1]) == pytest.approx((0.65, 0.9))
-    apart, some = (intervals.of_mean([0.8, 0.8], ends, shared) for shared in ([0, 0], [0.2, 0.3]))
-    assert intervals.of_mean([0.8, 0.8], ends, [0, 1]) == pytest.approx(apart), "with nobody"
+    assert intervals.of_mean([0.8, 0.8], ends, intervals.sharing([1, 1])) == pytest.approx((0.65, 0.9))
+    apart, some = (
+        intervals.of_mean([0.8, 0.8], ends, intervals.sharing(shared)) for shared in ([0, 0], [0.2, 0.3])
+    )
+    assert intervals.of_mean([0.8, 0.8], ends, intervals.sharing([0, 1])) == pytest.approx(apart), (
+        "with nobody"
+    )
     assert 0.65 < some[0] < apart[0] < 0.8 < apart[1] < some[1] < 0.9
 
 
@@ -216,8 +220,8 @@ def test_the_interval_of_a_mean_of_sets_that_share_some_sources_covers_it(
         noise = np.sqrt(0.4) * of_source[:, groups] + np.sqrt(0.6) * rng.normal(size=(4, 240))
         right = noise < stats.norm.ppf(accuracies)[:, None]
         values, ends = right.mean(axis=1), [intervals.accuracy_interval(r, groups) for r in right]
-        low, high = intervals.of_mean(values, ends, shares)
-        apart = intervals.of_mean(values, ends, [0] * 4)
+        low, high = intervals.of_mean(values, ends, intervals.sharing(shares))
+        apart = intervals.of_mean(values, ends)
         covered += int(low <= np.mean(accuracies) <= high)
         widths.append((high - low) / (apart[1] - apart[0]))
     assert covered >= least * draws

@@ -108,9 +108,9 @@ def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if interval:
             ends = [row[interval] for row in known if row.get(interval)]
             whole = known and len(ends) == len(known)
-            shared = [row.get("n_groups_shared", 0) / row["n_groups"] for row in known]
+            alike = intervals.sharing([row.get("n_groups_shared", 0) / row["n_groups"] for row in known])
             found[interval] = (
-                [round(x, 4) for x in intervals.of_mean([row[name] for row in known], ends, shared)]
+                [round(x, 4) for x in intervals.of_mean([row[name] for row in known], ends, alike)]
                 if whole
                 else None
             )

@@ -155,45 +155,44 @@ def interval_over_seeds(figures: Sequence[Figure], groups: np.ndarray) -> tuple[
 
 
 def of_mean(
-    figures: Sequence[float], intervals: Sequence[Sequence[float]], shared: Sequence[float] | None = None
+    figures: Sequence[float], intervals: Sequence[Sequence[float]], alike: np.ndarray | None = None
 ) -> tuple[float, float]:
     """95 % interval of the mean of figures in [0, 1], from the interval of each.
 
     By their ends' distances from the figures (MOVER: Zou, Huang & Zhang 2009, "A note on confidence interval estimation
-    for a linear function of binomial proportions", Comput. Stat. Data Anal. 53). `shared`: of each the share of its
-    sources, in [0, 1], that others rest on, too; by these they are taken to err alike, which is the most that they can.
-    That further figures, of other data sets, would lie elsewhere is not in it.
+    for a linear function of binomial proportions", Comput. Stat. Data Anal. 53). `alike` (n, n): how they err together,
+    correlations with 1 in the diagonal; none do by default. That further figures, of other data sets, would lie
+    elsewhere is not in it.
     """
     values, (lows, highs) = np.asarray(figures, float), np.transpose(intervals)
     mean, n = float(values.mean()), len(values)
-    alike = np.zeros(n) if shared is None else np.asarray(shared, float)
-    below, above = (
-        float(np.sqrt((1 - alike) @ distances**2 + (np.sqrt(alike) @ distances) ** 2)) / n
-        for distances in (values - lows, highs - values)
-    )
+    alike = np.eye(n) if alike is None else alike
+    below, above = (float(np.sqrt(d @ alike @ d)) / n for d in (values - lows, highs - values))
     return mean - below, mean + above
 
 
-def _of_halves(halves: tuple[Figure, Figure], groups: np.ndarray) -> tuple[float, float]:
-    """Of the mean of two figures on clips of their own, each with its interval, as `of_mean`.
+def sharing(shares: Sequence[float]) -> np.ndarray:
+    """How figures err together, for `of_mean`, (n, n): the most that they can.
 
-    How they err together sources tell that have clips of both (Zou, Huang & Zhang 2009).
+    `shares`: of each the share of its sources, in [0, 1], that others rest on, too.
     """
-    (a_low, a_high), (b_low, b_high) = (interval(half, groups) for half in halves)
-    a, b = halves
+    alike = np.sqrt(np.outer(shares, shares))
+    np.fill_diagonal(alike, 1.0)
+    return alike
+
+
+def _of_halves(halves: tuple[Figure, Figure], groups: np.ndarray) -> tuple[float, float]:
+    """Of the mean of two figures on clips of their own, each with its interval.
+
+    How they err together sources tell that have clips of both.
+    """
     sums = [np.bincount(groups, weights=half.influence) for half in halves]
     clips = [np.bincount(groups, weights=half.weight) for half in halves]
     both = int(((clips[0] > 0) & (clips[1] > 0)).sum())
     size = float(np.linalg.norm(sums[0]) * np.linalg.norm(sums[1]))
-    alike = float(sums[0] @ sums[1]) / size * both / (both + _TELL_OF_HALVES) if size else 0.0
-
-    def distance(first: float, second: float) -> float:
-        return float(np.sqrt(first**2 + second**2 + 2 * alike * first * second)) / 2
-
-    value = (a.value + b.value) / 2
-    return value - distance(a.value - a_low, b.value - b_low), value + distance(
-        a_high - a.value, b_high - b.value
-    )
+    r = float(sums[0] @ sums[1]) / size * both / (both + _TELL_OF_HALVES) if size else 0.0
+    ends = [interval(half, groups) for half in halves]
+    return of_mean([half.value for half in halves], ends, np.array([[1, r], [r, 1]]))
 
 
 def _wilson(value: float, effective_n: float, z: float) -> tuple[float, float]:
