@@ -372,6 +372,23 @@ def test_of_a_damaged_recording_a_slower_rate_is_no_loss_and_what_is_missing_the
     assert decode.probe(lacking).lost == (pytest.approx((9.0, 11.0), abs=0.3),)
 
 
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
+def test_packets_that_do_not_decode_are_a_loss_and_no_slower_rate(tmp_path: Path, suffix: str) -> None:
+    """Two of three in a part of a video of which each frame stands alone."""
+    path = timed_videos.write(tmp_path / f"v{suffix}", evenly(250, 25), codec="mjpeg", pictures=noisy(250))
+    with av.open(str(path)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    content = path.read_bytes()
+    for number, packet in enumerate(packets):
+        if 50 <= number < 200 and number % 3:
+            content = content.replace(packet, bytes(len(packet)))
+    path.write_bytes(content)
+    info = decode.probe(path)
+    assert info.damaged
+    assert info.n_decoded == 150
+    assert info.read_s == pytest.approx(6.0, abs=0.1)
+
+
 def _digest(path: Path, config: ClipConfig) -> str:
     digest = hashlib.sha256()
     for _, streams in pictures.clip_variants(path, "clip", ("v0", "v1"), 64, config):

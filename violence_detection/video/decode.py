@@ -600,9 +600,12 @@ class _Reader:
 
         `late`: what stands before the first frame is no loss, and makes none worth naming.
         """
-        is_own_pace = self._numbers_moments or not _mostly_comes_at(seconds, fps)
+        is_even = self._numbers_moments or _mostly_comes_at(seconds, fps)
+        # where many packets do not decode, it is these that make a part slower, and not the camera
+        is_own_pace = not is_even and len(self.stamps) >= _MOSTLY * self._packet_count
         usual_s = _steps_around(seconds, fps) if is_own_pace else np.full(len(seconds) - 1, 1 / fps)
-        gaps = [] if not self._damaged and is_own_pace else _gaps(seconds, usual_s)
+        knows_losses = self._damaged or (is_even and not self._numbers_moments)
+        gaps = _gaps(seconds, usual_s) if knows_losses else []
         before = [(0.0, float(seconds[0]))] if seconds[0] > _LATE_S else []
         if not late:
             gaps = before + gaps
