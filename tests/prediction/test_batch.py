@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import judge_stand_in
@@ -27,6 +28,7 @@ from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.events import Verdict
 from violence_detection.system import storage
 from violence_detection.system.own_files import WrittenFiles
+from violence_detection.video import augment
 
 SCRIPT = Path(judge_stand_in.__file__)
 
@@ -165,6 +167,23 @@ def test_what_changes_a_verdict_has_it_judged_again(place: Place) -> None:
     (place.folder / "model" / "best_model.keras").write_text("trained again")
     assert judged()[0]
     assert not judged()[0]
+
+
+@pytest.mark.parametrize(("module", "rule"), [(verdict_journal, "VERSION"), (augment, "CLOSER")])
+def test_another_rule_of_judging_or_of_the_closer_look_believes_no_old_verdict(
+    place: Place, monkeypatch: pytest.MonkeyPatch, module: ModuleType, rule: str
+) -> None:
+    (video,) = place.videos(["0.6"])
+    config = PredictConfig(model=place.folder / "model")
+
+    def key() -> str:
+        with verdict_journal.kept(place.folder / "out.journal.jsonl", config) as kept:
+            return kept.key(place.folder / video)
+
+    before = key()
+    assert key() == before
+    monkeypatch.setattr(module, rule, "another")
+    assert key() != before
 
 
 def test_an_operating_point_is_the_models_own_and_needs_no_judging(place: Place) -> None:

@@ -21,10 +21,12 @@ from violence_detection.prediction import camera_profile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.system import locks, storage
+from violence_detection.video import augment
 
 Record = Callable[[str, Mapping[str, Any]], None]
-#: To be given another value whenever judging gives other results, so that old lines are not believed.
-VERSION = "9"
+#: To be given another value whenever judging gives other results, so that old lines are not believed. Another rule of
+#: the closer look has another name (video/augment.py), which counts, too.
+VERSION = "10"
 #: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
 #: say what is made of the windows.
 _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "profile"}) | {
@@ -72,6 +74,7 @@ class KeptVerdicts:
         self._judged_by = storage.stable_hash(
             [
                 VERSION,
+                augment.CLOSER,
                 __version__,
                 self.model,
                 settings,
