@@ -56,6 +56,24 @@ LABELS: dict[str, Any] = {
     ],
     "limit": {"state": "alarm", "name": "Labels", "text": "some"},
 }  # fmt: skip
+SHORTCUTS: dict[str, Any] = {
+    "rule": {"alpha": 0.01, "lowest_auc": 0.6, "draws": 4999},
+    "checks": {
+        "metadata": {
+            "done": True,
+            "what": "the file",
+            "datasets": [
+                {**FIGURES, "dataset": "a", "model_roc_auc": 0.9, "p_holm": 0.0008, "verdict": "alarm"},
+                {**FIGURES, "dataset": "b", "model_roc_auc": 0.9, "p_holm": 0.0312, "verdict": "none"},
+            ],
+        }
+    },
+    "order_of_frames": {"accuracy": 0.75, "accuracy_reordered": 0.7, "ci95_reordered": [0.5, 0.8], "n": 8, "loss": 0.05,
+                        "loss_ci95": None, "verdict": "none"},
+    "comparisons": 2,
+    "too_few": 0,
+    "alarms": [{"check": "metadata", "dataset": "a", "roc_auc": 0.8, "p_holm": 0.0008}],
+}  # fmt: skip
 
 
 def written(folder: Path, audits: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -78,7 +96,9 @@ def written(folder: Path, audits: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
-    return written(tmp_path_factory.mktemp("report"), {"leakage": LEAKAGE, "labels": LABELS})
+    return written(
+        tmp_path_factory.mktemp("report"), {"leakage": LEAKAGE, "labels": LABELS, "shortcuts": SHORTCUTS}
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,6 +112,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]
         "1.3–8.1",
         "2 are copies of clips with the other label",
         "12&nbsp;fight, 9&nbsp;sources",
+        "<small>p &lt; 0.001</small>",
+        "<small>p 0.031</small>",
     ],
 )
 def test_the_page_says_what_was_found(both: tuple[str, dict[str, Any]], said: str) -> None:
@@ -103,7 +125,7 @@ def test_names_from_outside_are_escaped(both: tuple[str, dict[str, Any]]) -> Non
 
 
 def test_the_record_holds_the_sections(both: tuple[str, dict[str, Any]]) -> None:
-    assert both[1]["audits"] == {"leakage": LEAKAGE, "labels": LABELS}
+    assert both[1]["audits"] == {"leakage": LEAKAGE, "labels": LABELS, "shortcuts": SHORTCUTS}
 
 
 def test_what_was_not_audited_has_no_section(tmp_path: Path) -> None:
