@@ -243,9 +243,9 @@ def _walk_zip(path: Path, names: Names, budget: _Budget) -> Iterator[tuple[Entry
             mode = info.external_attr >> 16
             if mode and stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise HarmfulArchive(f"entry {info.filename!r} is a link or a device")
-            if info.is_dir() or (
-                info.filename.endswith("\\") and not info.file_size
-            ):  # as Windows writes folders
+            # .NET on Windows wrote the names of folders so
+            ends_in_backslash = info.filename.endswith("\\") and not info.file_size
+            if info.is_dir() or ends_in_backslash:
                 names.folder(info.filename)
                 continue
             if info.flag_bits & 0x1:

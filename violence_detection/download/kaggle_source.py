@@ -64,17 +64,10 @@ def credentials_found() -> list[str]:
             "the variables KAGGLE_USERNAME and KAGGLE_KEY",
             {"KAGGLE_USERNAME", "KAGGLE_KEY"} <= os.environ.keys(),
         ),
-        (str(_settings_file()), _has_text(_settings_file())),
+        (str(settings.kaggle_json()), _has_text(settings.kaggle_json())),
         (f"{home / 'credentials.json'} (kaggle auth login)", _has_text(home / "credentials.json")),
     ]
     return [name for name, found in places if found]
-
-
-def _settings_file() -> Path:
-    """Where the client looks for the older pair."""
-    home = settings.expanded("~/.kaggle")
-    xdg = settings.folder_of("XDG_CONFIG_HOME", "~/.config") / "kaggle"
-    return settings.folder_of("KAGGLE_CONFIG_DIR", home if home.exists() else xdg) / "kaggle.json"
 
 
 def _has_text(path: Path) -> bool:
@@ -110,9 +103,8 @@ def _check_token(place: str) -> None:
         content = Path(place).read_bytes().strip()
     elif os.path.isfile(content):  # noqa: PTH113 - never an error; the client takes the name of a file, too
         content = Path(os.fsdecode(content)).read_bytes().strip()
-    elif (
-        len(content) > _LONGEST_NAME
-    ):  # the client asks whether there is such a file, and the system refuses to look
+    elif len(content) > _LONGEST_NAME:
+        # the client asks whether there is such a file, and the system refuses to look
         raise UserError(
             f"{place} holds {len(content)} characters, more than the Kaggle client takes there. Put the token into "
             f"{settings.expanded('~/.kaggle/access_token')} in place of it"
@@ -198,7 +190,7 @@ def authenticate() -> Kaggle:
     found = credentials_found()
     if not found:
         raise UserError(f"no Kaggle credentials: none of the usual places holds any. {HOW_TO_AUTHENTICATE}")
-    settings_file = _settings_file()
+    settings_file = settings.kaggle_json()
     pair = _pair_of(settings_file) if found[0] == str(settings_file) else {}
     folder = {"KAGGLE_CONFIG_DIR": str(settings_file.parent)}  # which the client makes; to it, `~` is a name
     token_first = any(name in found[0] for name in ("access_token", "API_TOKEN"))

@@ -77,13 +77,9 @@ def run(config: EvaluationConfig, command: str) -> Evaluation:
         if "labels" in config.audit:
             label_audit.marked_before(config.output)  # before the work: can they be read?
         measured = measure.measure(config, command)
-        for earlier in (
-            config.output / METRICS_NAME,
-            config.output / PAGE_NAME,
-            config.output / label_audit.PAGE_NAME,
-            card,
-        ):  # of an evaluation into the same folder
-            earlier.unlink(missing_ok=True)
+        # of an earlier evaluation into the same folder
+        for name in (METRICS_NAME, PAGE_NAME, label_audit.PAGE_NAME, CARD_NAME):
+            (config.output / name).unlink(missing_ok=True)
         if measured.suspects is None:
             label_audit.remove_table(config.output)
         # Before what is made of the figures: whatever becomes of that, the clips are named.

@@ -42,11 +42,8 @@ def _newest_versions(datasets: Path) -> Iterable[Path]:
 
 def _kaggle_downloads() -> Path | None:
     """The kaggle client's download folder, where one is set; of its settings only `path` is looked at."""
-    home = settings.expanded("~/.kaggle")
-    xdg = settings.folder_of("XDG_CONFIG_HOME", "~/.config") / "kaggle"
-    config = settings.folder_of("KAGGLE_CONFIG_DIR", home if home.exists() else xdg) / "kaggle.json"
     try:
-        path = json.loads(config.read_text(encoding="utf-8")).get("path")
+        path = json.loads(settings.kaggle_json().read_text(encoding="utf-8")).get("path")
     except (OSError, ValueError, AttributeError):
         return None  # no settings, or none that the client itself could read
     return settings.expanded(path) / "datasets" if isinstance(path, str) and path else None

@@ -183,6 +183,13 @@ def folder_of(variable: str, otherwise: Path | str) -> Path:
     return expanded(os.environ.get(variable) or otherwise)
 
 
+def kaggle_json() -> Path:
+    """Where the Kaggle client keeps its settings, and looks for its older credentials."""
+    home = expanded("~/.kaggle")
+    xdg = folder_of("XDG_CONFIG_HOME", "~/.config") / "kaggle"
+    return folder_of("KAGGLE_CONFIG_DIR", home if home.exists() else xdg) / "kaggle.json"
+
+
 def default_data_root() -> Path:
     """`$VIOLENCE_DATA`, else `/workspace/data` where a pod's volume is mounted, else `./data`."""
     return folder_of("VIOLENCE_DATA", "/workspace/data" if Path("/workspace").is_dir() else "data")
