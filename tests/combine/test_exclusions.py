@@ -87,12 +87,11 @@ def test_a_table_names_clips_and_copies_that_have_a_carriage_return_in_their_nam
     """Line ends in a list are all alike when it is read."""
     source_paths = [f"/mine/{name}\rb.avi" for name in ("clip", "kept", "other")]
     rows: list[dict[str, Any]] = [{"clip_id": p, "source_path": p, "path": p} for p in source_paths]
-    copy = "/mine/copy\r\nb.avi"
-    storage.write_csv(
-        tmp_path / "list.csv", ("source_path",), [{"source_path": p} for p in (source_paths[0], copy)]
-    )
+    copy, unreadable = "/mine/copy\r\nb.avi", "/mine/unreadable\rb.avi"
+    named = (source_paths[0], copy, unreadable)
+    storage.write_csv(tmp_path / "list.csv", ("source_path",), [{"source_path": p} for p in named])
     listed = exclusions.read(tmp_path / "list.csv")
-    stays, excluded = listed.take_out(rows, {*source_paths, copy}, {copy: source_paths[1]})
+    stays, excluded = listed.take_out(rows, {*source_paths, copy, unreadable}, {copy: source_paths[1]})
     assert [row["source_path"] for row in stays] == source_paths[2:]
     assert [row["source_path"] for row in excluded] == source_paths[:2]
 

@@ -299,3 +299,10 @@ def test_an_audit_of_labels_does_not_stay_in_a_report_that_made_none_but_marks_d
     _, _, logged = evaluated(root, capsys)
     assert (page.exists(), table.exists()) == (False, bool(mark))
     assert (f"{table} is of an earlier audit" in logged) == bool(mark)
+
+
+def test_a_table_whose_marks_cannot_be_told_stays(tmp_path: Path) -> None:
+    table = tmp_path / label_audit.TABLE_NAME
+    table.write_text("0123456789abcdef;x\nfedcba9876543210;x\n")
+    label_audit.remove_table(tmp_path)
+    assert table.exists()

@@ -175,6 +175,15 @@ def test_few_fights_among_many_clips_are_covered(figure: str, fights: int) -> No
     assert covered >= (172 if fights == 1 else 180)  # 86 and 90 %
 
 
+def test_the_average_precision_of_a_single_fight_says_next_to_nothing() -> None:
+    is_fight, p_fight = np.arange(101) == 1, np.linspace(1, 0, 101)
+    figure = influence.average_precision(is_fight, p_fight)
+    assert figure is not None
+    assert figure.value == 0.5
+    low, high = intervals.interval(figure, np.arange(101))
+    assert (low, high) == (pytest.approx(0, abs=0.01), pytest.approx(1, abs=0.01))
+
+
 @pytest.mark.parametrize("shift", ["alike", "apart"])
 def test_classes_that_a_source_makes_err_together_are_covered(shift: str) -> None:
     """Where a source is hard for both classes, and where one of them gains what the other loses."""
