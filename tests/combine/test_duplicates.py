@@ -130,6 +130,12 @@ def test_a_mirrored_copy_is_known_as_one_though_its_place_is_like_its_mirror_ima
     assert (pair.same_clip, pair.mirrored) == (False, True)
 
 
+def test_a_copy_of_a_clip_that_is_its_own_mirror_image_is_a_copy_and_no_mirrored_one() -> None:
+    clip = spectra(0) + fingerprint.mirrored(spectra(0))
+    (pair,) = duplicates.find_pairs([fingerprint.encode(clip), fingerprint.encode(clip.round(-1))])
+    assert (pair.same_clip, pair.mirrored) == (True, False)
+
+
 def test_none_and_one_clip_have_no_pairs() -> None:
     assert duplicates.find_pairs([]) == []
     assert duplicates.find_pairs([fingerprint.encode(spectra(0))]) == []

@@ -103,8 +103,8 @@ def test_a_group_of_look_alikes_that_is_misread_is_found() -> None:
     assert set(worst["examples"]) <= set(rows.path[chosen])
 
 
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_copies_under_both_labels_are_suspects_however_well_they_are_believed(mirrored: bool) -> None:
+@pytest.mark.parametrize("copy", ["equal", "altered", "mirrored"])
+def test_copies_under_both_labels_are_suspects_however_well_they_are_believed(copy: str) -> None:
     rows, values = train_part(1)
     rows = out_of_fold(rows, values)
     score = np.where(rows.label == "fight", rows.p_fight, 1 - rows.p_fight)
@@ -113,10 +113,11 @@ def test_copies_under_both_labels_are_suspects_however_well_they_are_believed(mi
     b = sure[sure.label == "nonfight"].index[-1]
     spectra = np.random.default_rng(0).normal(0, 20, (8, fingerprint.N_COEFFICIENTS))
     rows.loc[[again, a], "fingerprint"] = fingerprint.encode(spectra)
-    rows.loc[b, "fingerprint"] = fingerprint.encode(fingerprint.mirrored(spectra) if mirrored else spectra)
+    copies = {"equal": spectra, "altered": spectra.round(-1), "mirrored": fingerprint.mirrored(spectra)}
+    rows.loc[b, "fingerprint"] = fingerprint.encode(copies[copy])
     made = labels.audit(rows, values)
     found = made.suspects.set_index("clip_id").loc[rows.clip_id[[again, a, b]].tolist()]
-    assert found.why.str.startswith("a mirrored copy of" if mirrored else "a copy of").all()
+    assert found.why.str.startswith("a mirrored copy of" if copy == "mirrored" else "a copy of").all()
     assert (found.suggested != found.label).all()
     assert made.record["copies_of_other_label"] == 3
     assert "copies of clips with the other label" in made.record["limit"]["text"]

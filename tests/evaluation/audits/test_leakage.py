@@ -187,6 +187,19 @@ def test_a_damaged_feature_is_named(tmp_path: Path) -> None:
         leakage.cached_descriptors({INPUT: store}, ["0123456789abcdef"], [INPUT])
 
 
+def test_of_several_training_clips_the_nearest_by_fingerprint_is_named(tmp_path: Path) -> None:
+    rows, values = made_up_footage.world(1, sources=60)
+    near, farther, _ = rows.index[rows.split == "train"][:3]
+    judged, altered = rows.index[rows.split == "val"][:2]
+    spectra = np.random.default_rng(0).normal(0, 20, (8, fingerprint.N_COEFFICIENTS))
+    rows.loc[[near, judged], "fingerprint"] = fingerprint.encode(spectra)
+    rows.loc[farther, "fingerprint"] = fingerprint.encode(spectra.round(-1))
+    rows.loc[altered, "fingerprint"] = fingerprint.encode(spectra + 0.5)
+    found = audited(tmp_path, rows, values).nearest.set_index("clip_id").loc[rows.clip_id[[judged, altered]]]
+    assert found.nearest_by_fingerprint.tolist() == [rows.clip_id[near]] * 2
+    assert found.fingerprint_distance.iloc[0] == 0 < found.fingerprint_distance.iloc[1]
+
+
 def test_judged_clips_with_one_fingerprint_all_have_their_nearest_training_clip(tmp_path: Path) -> None:
     rows, values = made_up_footage.world(1, sources=60)
     trained, judged = rows.index[rows.split == "train"][0], list(rows.index[rows.split == "val"][:2])
