@@ -60,10 +60,14 @@ def test_subtitles_are_read_by_a_library_for_them() -> None:
 
 @pytest.mark.parametrize(
     ("of_video", "fps"),
-    [(23.976, 23.976), (25.0, 25.0), (29.97, 29.97), (59.94, 59.94), (119.88, 59.94), (240.0, 60.0)],
+    [
+        *((fps, fps) for fps in (23.976, 25.0, 29.97, 59.94)),
+        *((119.88, 59.94), (144.0, 48.0), (239.76, 59.94), (240.0, 60.0)),
+        *((75.0, 25.0), (300.0, 60.0)),  # of whose halves a second has no whole number
+    ],
 )
 def test_an_edit_list_is_read_as_cmx_3600_and_its_frames_are_the_events(of_video: float, fps: float) -> None:
-    """Time codes have two digits for frames: of a phone's slow motion they count each second or fourth."""
+    """Time codes have two digits for frames: of a phone's slow motion they count each second, third, ... frame."""
     verdict = _verdict(fps=of_video)
     timeline = otio.adapters.read_from_string(_text("edl", ".edl", verdict), "cmx_3600", rate=round(fps))
     clips = list(timeline.find_clips())

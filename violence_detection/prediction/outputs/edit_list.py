@@ -2,7 +2,7 @@
 
 Time codes count the video's frames from 00:00:00:00 at its own rate, without drop frames: load it into a project of
 that rate. Of a video whose rate varies they count as a screen of constant rate shows it; of one of more than 60 frames
-a second, for which there are no time codes, each second frame, or each fourth.
+a second, for which there are no time codes, each second frame, or each third and so on: as leaves whole ones a second.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from violence_detection.system.figures import number
 _MOST_EDITS = 999
 #: Where the rate is not known (verdicts of before): times stay right, frames are counted at this one.
 _FPS = 25.0
-#: Time codes count no more frames a second.
-_HIGHEST_FPS = 60
+#: Time codes count no more frames a second, and no fewer where they need not.
+_HIGHEST_FPS, _LOWEST_FPS = 60, 24
 
 
 @of_video("edl", r"(\.part\d+)?\.edl")
@@ -30,10 +30,16 @@ def edit_list(verdict: Verdict) -> dict[str, str]:
     return {f".part{n}.edl" if n > 1 else ".edl": _part(verdict, part) for n, part in enumerate(parts, 1)}
 
 
+def _counted(fps: float) -> float:
+    """The rate that time codes count at: where it must be a part of the video's, as whole a one as there is."""
+    if round(fps) <= _HIGHEST_FPS:
+        return fps
+    parts = [fps / n for n in range(2, round(fps)) if _LOWEST_FPS <= round(fps / n) <= _HIGHEST_FPS]
+    return min(parts, key=lambda part: round(abs(part / round(part) - 1), 3))
+
+
 def _part(verdict: Verdict, events: tuple[Event, ...]) -> str:
-    fps = verdict.fps or _FPS
-    while round(fps) > _HIGHEST_FPS:
-        fps /= 2
+    fps = _counted(verdict.fps or _FPS)
     name = "".join(c if c.isprintable() and c.isascii() else "_" for c in Path(verdict.path).name)
     lines = [f"TITLE: {name}", "FCM: NON-DROP FRAME", ""]
     record = 0
