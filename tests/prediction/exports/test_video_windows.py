@@ -185,14 +185,14 @@ def test_frames_without_a_time_come_behind_the_others() -> None:
     np.testing.assert_allclose(video_windows._in_order(between, 0.04), [0.0, 0.04, 0.08, 0.12, 0.16])
 
 
-@pytest.mark.parametrize("start_s", [0.0, 1.0])
+@pytest.mark.parametrize("starts_s", [(0.0, 0.0), (1.0, 1.0), (0.0, 7200.0)])
 def test_recordings_in_one_file_follow_each_other_as_in_the_package(
-    config: FeatureConfig, tmp_path: Path, start_s: float
+    config: FeatureConfig, tmp_path: Path, starts_s: tuple[float, float]
 ) -> None:
-    """As of a recorder whose parts were joined with `cat`: their times begin anew."""
+    """As of a recorder whose parts were joined with `cat`: their times begin anew, or later if its clock was set."""
     config = replace(config, streams=("rgb",))
     parts = []
-    for number in (0, 1):
+    for number, start_s in enumerate(starts_s):
         shown = [cv2.resize(numbered_videos.frame(80 * number + i), (160, 96)) for i in range(80)]
         times = timed_videos.evenly(80, 25, start_s)
         parts.append(timed_videos.write(tmp_path / f"{number}.ts", times, pictures=shown))
@@ -202,10 +202,21 @@ def test_recordings_in_one_file_follow_each_other_as_in_the_package(
     found = [looks[0] for *_, looks in video_windows.windows(video, described)]
     wanted = list(_of_package(video, config, inputs))
     assert len(found) == len(wanted)
-    assert video_windows.MomentsOfVideo(video).n_frames == decode.probe(video).n_frames == 160
+    moments = video_windows.MomentsOfVideo(video)
+    assert moments.n_frames == decode.probe(video).n_frames == 160
+    assert not moments.shortfall
     for seen, expected in zip(found, wanted, strict=True):
         for name, images in expected.items():
             np.testing.assert_array_equal(seen[name], images, err_msg=name)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_clock_that_is_set_ahead_makes_no_video_longer(tmp_path: Path, suffix: str) -> None:
+    times = [*timed_videos.evenly(80, 25), *timed_videos.evenly(80, 25, start_s=7200)]
+    video = timed_videos.write(tmp_path / f"v{suffix}", times)
+    moments = video_windows.MomentsOfVideo(video)
+    assert moments.n_frames == decode.probe(video).n_frames == 160
+    assert not moments.shortfall
 
 
 def test_what_is_no_video_is_said(config: FeatureConfig, tmp_path: Path) -> None:

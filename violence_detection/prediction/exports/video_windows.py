@@ -26,8 +26,8 @@ from violence_detection.video.shots import compared, middle_shot, small, within
 
 #: Rates that a header may state; beyond them it is not believed.
 _RATES, _USUAL_RATE = (1.0, 240.0), 25.0
-#: Times that go back by more than so many seconds, and frames, begin another recording, as in the package.
-_BACK_S, _REORDERED = 2.0, 32
+#: Times that go back by more than so many seconds, and frames, or ahead, begin another recording, as in the package.
+_BACK_S, _REORDERED, _AHEAD_S = 2.0, 32, 3600.0
 #: Frames that are missing are named if they are more than so many seconds, and this share of the video.
 _WORTH_NAMING_S, _WORTH_NAMING = 0.5, 0.05
 #: Files that state when they end, and not for how long: of parts of a recording OpenCV then counts too many frames.
@@ -77,13 +77,15 @@ class MomentsOfVideo:
                 f"on (here {cv2.__version__}): take an earlier one, or convert it: ffmpeg -i OLD -vf yadif NEW.mp4"
             )
         self.fps = fps if _RATES[0] <= fps <= _RATES[1] else _USUAL_RATE
+        seconds = _in_order(np.array(stamps), 1 / self.fps)
         end_stated = Path(path).suffix.lower() in _END_STATED
         stated = 0 if end_stated else int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        if np.ptp(stamps) - np.ptp(seconds) > _AHEAD_S:
+            stated = 0  # of some containers it is made of the times
         is_short = stated - count > max(_WORTH_NAMING_S * self.fps, _WORTH_NAMING * stated)
         self.shortfall = (
             f"{path}: only {count} of {stated} frames decode; the rest was not judged" if is_short else ""
         )
-        seconds = _in_order(np.array(stamps), 1 / self.fps)
         late_s = seconds - np.arange(count) / self.fps
         if np.abs(late_s).max() <= 0.5 / self.fps:
             self.n_frames, self.shown = count, np.arange(count)
@@ -112,13 +114,13 @@ def _in_order(stamps: np.ndarray, step_s: float) -> np.ndarray:
     """When frames come, from the first one on, in order: (n,) float64.
 
     Some frames, at the end of files most of all, have no time; OpenCV says 0 of them. They come a step behind the one
-    before. Times that go back begin another recording, which follows on the one before.
+    before. Times that go back, or far ahead, begin another recording, which follows on the one before.
     """
     back_s, known = max(_BACK_S, _REORDERED * step_s), stamps.tolist()
     recordings = [known[:1]]
     for stamp, following in itertools.zip_longest(known[1:], known[2:], fillvalue=0.0):
         last_s = recordings[-1][-1]
-        if 0 < max(stamp, following) < last_s - back_s:
+        if 0 < max(stamp, following) < last_s - back_s or stamp > last_s + _AHEAD_S:
             recordings.append([stamp])
         else:
             recordings[-1].append(stamp or last_s + step_s)
