@@ -11,8 +11,8 @@ the same data set, as small, is in the corner farthest from it: sizes of at most
 
 One JSON line: by size and way, of each data set and the mean of them, {accuracy, roc_auc, found, false_alarms} at 0.5.
 `whole`: the whole picture alone; `closer`: with the closer look, as the model judges. Also `square`: the share of clips
-of which a part was looked at closer. judged.csv (clip_id, dataset, source_group, label, size, whole, closer, square)
-has P(fight) of each; killed, the same command goes on.
+of which a part was looked at closer. judged.csv (clip_id, dataset, source_group, label, size, passers_by, whole,
+closer, square) has P(fight) of each; killed, the same command goes on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from violence_detection.prediction.detector import Detector, load
 from violence_detection.system import console
 from violence_detection.video import decode, writer
 
-COLUMNS = ("clip_id", "dataset", "source_group", "label", "size", "whole", "closer", "square")
+COLUMNS = ("clip_id", "dataset", "source_group", "label", "size", "passers_by", "whole", "closer", "square")
 WAYS = ("whole", "closer")
 #: Frames of the other clip that its median is taken over; x264's rate factor, hardly coarser than what is judged.
 _STILLS, _CRF = 9, 18
@@ -67,6 +67,10 @@ def main() -> int:
     if args.passers_by and max(args.sizes) > _LARGEST_OF_TWO:
         raise UserError("--passers-by has room for --sizes of at most a third, such as 0.33")
     judged = _known(args.output)
+    if any(row.get("passers_by") != str(int(args.passers_by)) for row in judged):
+        raise UserError(
+            f"{args.output} is of clips with others beside them, or of clips without: name another --output"
+        )
     with args.output.open("a", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, COLUMNS)
         if not judged:
@@ -124,6 +128,7 @@ def _judged(args: argparse.Namespace, known: set[tuple[str, float]]) -> Iterator
                     "source_group": group,
                     "label": label,
                     "size": size,
+                    "passers_by": int(args.passers_by),
                     "whole": round(whole, 4),
                     "closer": round(closer, 4),
                     "square": int(square),

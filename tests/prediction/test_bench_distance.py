@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ import pytest
 import small_videos
 
 from benchmarks import bench_distance
+from violence_detection.errors import UserError
+from violence_detection.system import storage
 from violence_detection.video import decode, focus, pictures
 
 
@@ -53,6 +56,17 @@ def test_another_clip_is_laid_in_the_farthest_corner_and_goes_there_and_back(tmp
     square = pictures.closer_square([pictures.NearFrame(frame) for frame in frames])
     assert square
     assert square.side == pytest.approx(0.25, abs=0.06)
+
+
+def test_clips_with_others_beside_them_are_not_taken_for_clips_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = dict.fromkeys(bench_distance.COLUMNS, 0) | {"size": 0.33}
+    storage.write_csv(tmp_path / "judged.csv", bench_distance.COLUMNS, [row])
+    flags = ["--data-root", "x", "--models", "x", "--output", str(tmp_path / "judged.csv"), "--sizes", "0.33"]
+    monkeypatch.setattr(sys, "argv", ["bench_distance.py", *flags, "--passers-by"])
+    with pytest.raises(UserError, match=r"judged\.csv is of clips .*name another --output"):
+        bench_distance.main()
 
 
 def test_figures_are_of_each_data_set_and_their_mean() -> None:
