@@ -603,6 +603,20 @@ def test_real_clips_keep_every_rule_for_twenty_seeds(real_clips: Path, tmp_path:
     assert (manifest.read(tmp_path / "combined_all").sha256.value_counts() == 1).all()
 
 
+def test_a_manifest_that_cannot_be_read_is_made_again(
+    done: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = Path(shutil.copytree(done, tmp_path / "root"))
+    before = manifest_bytes(root)
+    path = root / "combined_all" / manifest.FILE_NAME
+    path.write_bytes(before + b"x" * 200_000)
+    combine.run(CombineConfig(data_root=root, workers=2))
+    assert manifest_bytes(root) == before
+    assert (
+        f"{path} cannot be read, so nobody can tell which clips change sides. It is made again" in caplog.text
+    )
+
+
 @pytest.mark.parametrize("written", ['{"config": {', "[]", ""], ids=["cut off", "no record", "empty"])
 def test_a_damaged_record_is_made_again(
     done: Path, tmp_path: Path, written: str, caplog: pytest.LogCaptureFixture

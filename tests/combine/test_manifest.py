@@ -153,3 +153,12 @@ def test_a_clip_name_fits_into_what_file_systems_take_and_ends_as_others(
         if len(suffix) < 30:
             assert name.endswith(suffix)
             assert "__0000000" in name
+
+
+def test_a_list_of_clips_by_time_without_their_ids_is_named_with_what_makes_it_again(tmp_path: Path) -> None:
+    _write(tmp_path, {})
+    (tmp_path / manifest.BY_TIME_NAME).write_text("clip,path\nx,y\n")
+    with pytest.raises(
+        UserError, match=r"by_time\.csv lacks the column 'clip_id'. Remove it, and combine_all"
+    ):
+        manifest.read(tmp_path)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import small_videos
@@ -91,6 +92,44 @@ def test_half_a_line_of_a_killed_writer_costs_no_other_and_is_told(tmp_path: Pat
     assert (len(before.same), before.unreadable) == (1, 1)
     assert "1 damaged line beside these" in before.text()
     assert len(val_ledger.read(combined).same) == 2
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"model_sha256": ["a", "b"]},
+        {"figures": {"accuracy": "0.5"}},
+        {"figures": {"accuracy": 50}},
+        {"figures": [0.5]},
+        {"command": ["python"], "time": 3, "purpose": None},
+    ],
+)
+def test_a_look_that_is_noted_in_another_way_counts_as_one(tmp_path: Path, odd: dict[str, Any]) -> None:
+    """By a later version, or somebody's hand."""
+    combined = _manifest(tmp_path, ("a",))
+    val_ledger.note(combined, LOOK)
+    path = combined / val_ledger.FILE_NAME
+    path.write_text(path.read_text() + json.dumps({**json.loads(path.read_text()), **odd}) + "\n")
+    before = val_ledger.note(combined, LOOK).record()
+    assert (before["looks_before"], before["damaged_lines"]) == (2, 0)
+    assert "looked at 2 times before" in before["text"]
+    accuracies = [c["accuracy"] for c in before["by_command"]]
+    assert set(accuracies) <= {0.5, None}
+    assert (None in accuracies) == ("figures" in odd)
+
+
+def test_lists_without_end_are_a_damaged_line(tmp_path: Path) -> None:
+    combined = _manifest(tmp_path, ("a",))
+    (combined / val_ledger.FILE_NAME).write_text("[" * 100_000 + "\n")
+    assert val_ledger.note(combined, LOOK).unreadable == 1
+
+
+def test_a_folder_in_the_ledgers_place_is_named_before_anything_is_judged(tmp_path: Path) -> None:
+    combined = _manifest(tmp_path, ("a",))
+    val_ledger.check(combined)
+    (combined / val_ledger.FILE_NAME).mkdir()
+    with pytest.raises(UserError, match=r"val_ledger\.jsonl is a folder.*Move it away"):
+        val_ledger.check(combined)
 
 
 _NOTE_OFTEN = """

@@ -163,6 +163,13 @@ def test_without_a_word_on_sources_each_clip_is_one_and_a_warning_says_so(tmp_pa
     assert "CSV" in warning
 
 
+def test_a_file_that_another_set_has_is_named_with_that_set(tmp_path: Path) -> None:
+    touch(tmp_path, "fight/a.mp4", "nonfight/b.mp4")
+    one, other = read(f"mine={tmp_path}", f"again={tmp_path}")
+    assert (len(one.clips), len(other.clips)) == (2, 0)
+    assert other.failures[0]["reason"] == f"is in the set mine already, as {tmp_path}/fight/a.mp4. Leave one"
+
+
 def test_a_set_inside_holds_its_files_and_no_others(tmp_path: Path) -> None:
     touch(tmp_path, "clips/fight/a.mp4", "clips2/fight/a.mp4", "clips/b.mp4")
     (tmp_path / "link").symlink_to(tmp_path / "clips")
@@ -362,7 +369,7 @@ def test_footage_that_is_called_both_classes_is_left_out_and_both_lines_are_name
     (found,) = read(table(tmp_path, *rows, header="path,label,start_s,end_s"))
     assert set(reasons(found)) == {2, 3, 5, 6, 8}
     assert "clips.csv:3 calls the same footage nonfight" in reasons(found)[2]
-    assert "listed in" in reasons(found)[8]
+    assert "clips.csv:7" in reasons(found)[8]
     assert [c.where.rpartition(":")[2] for c in found.clips] == ["4", "7", "9"]
 
 

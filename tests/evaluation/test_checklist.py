@@ -65,6 +65,8 @@ def _coverage(fight: int, nonfight: int) -> dict[str, dict[str, int]]:
 
 
 LEFT_OUT = dataclasses.replace(_run(), cross_validation={**_run().cross_validation, "by_dataset": True})
+#: Trained on two of the manifest's data sets alone.
+OF_TWO_SETS = dataclasses.replace(_run(), clips=pd.DataFrame({"dataset": [*ROADMAP[:2]] * 2}))
 NO_FOLDS = dataclasses.replace(_run(), cross_validation={}, no_cross_validation="none")
 
 
@@ -114,6 +116,11 @@ def test_a_run_that_is_all_the_roadmap_asks_for_is_done() -> None:
         ("Backbone", {"run": _run(features={"backbone": ["i3d"], "streams": ["rgb"]})}, "i3d; streams rgb"),
         ("Architecture", {"run": _run(architecture="gru")}, "gru"),
         ("Epochs", {"run": _run(train={"epochs": 20})}, "at most 20"),
+        ("Epochs", {"run": _run(2, architecture="kernel")}, "at once or in a fixed number of steps: m0, m1"),
+        ("Epochs", {"run": _run(1, architecture="i3d_tuned")}, "fixed number of steps: m0"),
+        ("Data sets", {"run": OF_TWO_SETS}, "2: hockey_fights, rwf_2000. Not among them: real_life_violence"),
+        ("Clips", {"run": OF_TWO_SETS}, "2,858 clips: 2,286 train, 572 val"),
+        ("Hard clips", {"run": dataclasses.replace(_run(), tuned=())}, "no member was better"),
         ("Ensemble", {"run": _run(3)}, "3: m0, m1, m2"),
         ("Cross-validation", {"run": LEFT_OUT}, "Each of 5 data sets judged by other models of the same settings"),
         ("Unseen data", {"overlap": dataclasses.replace(NOTHING_SEEN, touched=7)}, "7 of 2000 clips were"),
@@ -153,6 +160,12 @@ def test_what_nobody_can_tell_is_missing_and_why(name: str, changes: dict[str, A
     box = _box(name, **changes)
     assert box.state == MISSING
     assert found in box.found
+
+
+def test_a_final_fits_folds_are_read_in_its_own_record() -> None:
+    assert _box("Cross-validation").evidence.startswith("cross_validation.json")
+    final = dataclasses.replace(_run(), final_fit={"clips": 8000})
+    assert _box("Cross-validation", run=final).evidence == "ensemble.json: final_fit"
 
 
 def test_the_roadmaps_five_members_have_bilstm_and_attention_between_them() -> None:

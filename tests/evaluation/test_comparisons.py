@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,9 @@ def test_an_earlier_report_is_compared_on_the_clips_that_both_have_judged(tmp_pa
     (line,) = comparisons.lines({"pairs": []}, {"reports": [row]})
     assert "198 shared clips from 50 sources, 1 with another label left out" in line
     assert "accuracy" in line
+    (row,) = comparisons.with_earlier(here.iloc[40:41], 0.5, [report])["reports"]
+    (line,) = comparisons.lines({"pairs": []}, {"reports": [row]})
+    assert "on 1 shared clip from 1 source:" in line
 
 
 @pytest.mark.parametrize("name", ["val", "nan", "1"])
@@ -181,6 +185,12 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
     other = write_report(tmp_path / "o", here.assign(set="market"), set="val")
     with pytest.raises(UserError, match="no clip of the set 'val'"):
         comparisons.read(other)
+    nameless = write_report(tmp_path / "l", here.assign(set="val"))
+    with pytest.raises(UserError, match=r"no clip of a set that its metrics\.json names"):
+        comparisons.read(nameless)
+    lacking = write_report(tmp_path / "k", here.drop(columns="label"))
+    with pytest.raises(UserError, match="it lacks the column label"):
+        comparisons.read(lacking)
     no_number = write_report(tmp_path / "n", here.assign(p_violent="high"))
     with pytest.raises(UserError, match="make it again with test_ensemble"):
         comparisons.read(no_number)
@@ -191,12 +201,15 @@ def test_what_cannot_be_compared_is_said_with_what_to_do(tmp_path: Path) -> None
     [
         ({"threshold": float("nan")}, "the threshold is nan"),
         ({"threshold": 50.0}, "the threshold is 50.0"),
+        ({"asked": 240, "n": None}, r"metrics\.json cannot be used .n is None, no number of clips"),
+        ({"asked": [240]}, r"metrics\.json cannot be used .asked is \[240\], no number of clips"),
+        ({"set": None}, r"metrics\.json cannot be used .set is None, no name"),
         ({"asked": 240, "n": 239}, "240 of 240 clips judged, its metrics.json 239 of 240"),
         ({"asked": 300, "n": 240}, "240 of 240 clips judged, its metrics.json 240 of 300"),
     ],
 )
 def test_a_report_that_was_cut_off_or_changed_is_not_compared_with(
-    tmp_path: Path, written: dict[str, float], said: str
+    tmp_path: Path, written: dict[str, Any], said: str
 ) -> None:
     report = write_report(tmp_path / "r", predictions_frame(), **written)
     with pytest.raises(UserError, match=f"{said}.*make it again with test_ensemble"):

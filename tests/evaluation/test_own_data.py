@@ -377,6 +377,15 @@ def test_names_that_mean_nothing_end_with_the_command(root: Path, tmp_path: Path
     assert scored.n == 2
 
 
+def test_a_folder_that_is_named_twice_says_which_set_has_its_clips(root: Path, tmp_path: Path) -> None:
+    small_videos.write(tmp_path / "x/fight/a.avi", 1)
+    small_videos.write(tmp_path / "x/nonfight/a.avi", 2)
+    twice = tuple(f"{name}={tmp_path}/x" for name in ("one", "two"))
+    with pytest.raises(UserError, match=r"a\.avi: is in the set one already") as error:
+        measure(root, tmp_path / "report", elsewhere=twice)
+    assert "no folder with videos" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "first", ["clip_id,path", "\ufeffclip_id,path", '"clip_id","path"', '\ufeff"clip_id";"path"']
 )
@@ -440,6 +449,15 @@ def copies(root: Path, tmp_path: Path) -> Path:
 def _looks(root: Path) -> list[dict[str, Any]]:
     ledger = root / "combined_all" / val_ledger.FILE_NAME
     return [json.loads(line) for line in ledger.read_text().splitlines()] if ledger.is_file() else []
+
+
+def test_one_clip_of_val_is_said_of_as_one(root: Path, tmp_path: Path) -> None:
+    one = sorted((root / "combined_all" / "val" / "fight").iterdir())[0]
+    (tmp_path / "x" / "fight").mkdir(parents=True)
+    shutil.copy(one, tmp_path / "x" / "fight" / one.name)
+    small_videos.write(tmp_path / "x/nonfight/new.avi", 4321)
+    scored = measure(root, tmp_path / "report", data=tmp_path / "x")
+    assert scored.val_ledger["text"].startswith("1 of these 2 clips is val of ")
 
 
 @pytest.mark.parametrize("flag", ["data", "own", "elsewhere"])

@@ -47,7 +47,6 @@ def test_figures_are_written_in_full_and_undefined_ones_in_words() -> None:
     assert page_filters.percent(0.12345) == "12.3\u00a0%"
     assert page_filters.percent(None) == figures.number(None) == "not defined"
     assert page_filters.interval([0.5, 1.0]) == "50.0–100.0\u00a0%"
-    assert page_filters.plural(1, "source") == "1 source"
     assert page_filters.moment("2026-01-02T03:04:05+0000") == "2026-01-02 03:04:05 +0000"
     assert page_filters.breakable("a_<b>") == "a_<wbr>&lt;b&gt;"
 

@@ -223,6 +223,55 @@ def test_a_number_of_epochs_that_is_none_is_not_told(tmp_path: Path) -> None:
     assert dict(model_card._settings(run))["epochs that ran"] == "5"
 
 
+def _settings_of(*configs: dict[str, Any]) -> dict[str, str]:
+    """What a card says of members with these config.json, each of which notes one epoch."""
+    members = tuple(MemberRecord(c["architecture"], 0.5, c, {"epochs_run": 1}) for c in configs)
+    clips = pd.DataFrame(columns=list(trained_clips.COLUMNS), dtype=str)
+    return dict(model_card._settings(RunRecords(Path("x"), members, clips, 0, (), False, {}, "")))
+
+
+def test_settings_stand_on_a_card_of_members_for_which_they_do_something() -> None:
+    train = {"epochs": 1000, "keep": "best", "batch_size": 256, "learning_rate": 0.001}
+    kernel = {"architecture": "kernel", "train": train}
+    gru = {"architecture": "gru", "train": {**train, "batch_size": 64}}
+    tuned = {"architecture": "i3d_tuned", "train": {**train, "batch_size": 32}, "steps": {"steps": 300}}
+    of_steps = ("epochs at most", "epoch kept", "batch", "peak learning rate", "epochs that ran")
+    alone = _settings_of(kernel)
+    assert not set(of_steps) & set(alone), "it is fitted at once"
+    assert alone["optimiser steps"] == "kernel: fitted at once"
+    both = _settings_of(kernel, gru)
+    assert [both[name] for name in of_steps] == ["1000", "best", "64", "0.001", "1"]
+    fixed = _settings_of(kernel, tuned)
+    assert not {"epochs at most", "epoch kept"} & set(fixed)
+    assert (fixed["batch"], fixed["optimiser steps"]) == ("32", "300, kernel: fitted at once")
+
+
+@pytest.mark.parametrize(
+    ("changes", "chose_epoch"),
+    [({"architecture": "kernel"}, False), ({"train": {"keep": "last"}}, False), ({}, True)],
+)
+def test_a_card_says_that_selection_chose_the_epoch_where_it_did(
+    model: Path, changes: dict[str, Any], chose_epoch: bool
+) -> None:
+    for name in ("conv_lstm", "average"):
+        path = model / name / run_folder.CONFIG_NAME
+        storage.write_json(path, {**run_folder.read_object(path), **changes})
+    card = model_card.render(model, "x")
+    assert ("chooses the epoch" in card) == chose_epoch
+    assert ("They chose the epoch" in card) == chose_epoch
+
+
+def test_a_card_of_a_final_fit_says_that_folds_chose_steps_where_they_did(model: Path) -> None:
+    record = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
+    fit = {"cross_validation": {"folds": [{}]}}
+    storage.write_json(model / run_folder.ENSEMBLE_NAME, {**record, run_folder.FINAL_KEY: fit})
+    assert "They chose the number of steps, the temperature" in model_card.render(model, "x")
+    for name, architecture in (("conv_lstm", "kernel"), ("average", "i3d_tuned")):
+        path = model / name / run_folder.CONFIG_NAME
+        storage.write_json(path, {**run_folder.read_object(path), "architecture": architecture})
+    assert "They chose the temperature and the thresholds" in model_card.render(model, "x")
+
+
 def test_a_threshold_just_below_one_is_not_written_as_one(model: Path) -> None:
     path = model / run_folder.ENSEMBLE_NAME
     point = {"threshold": 0.99997, "false_alarm_rate": 0.1, "recall": 0.9, "guarantee": {"text": "none"}}

@@ -26,3 +26,12 @@ def test_no_odds_are_written_as_nought(p: float, written: str) -> None:
 )
 def test_what_is_not_all_is_not_written_as_a_hundred(share: float, written: str) -> None:
     assert figures.percentage(share) == written
+
+
+def test_one_is_one_source_and_not_one_sources() -> None:
+    assert [figures.plural(n, "source") for n in (0, 1, 2)] == ["0 sources", "1 source", "2 sources"]
+
+
+def test_a_share_is_a_number_between_0_and_1() -> None:
+    assert all(map(figures.is_share, (0, 0.5, 1, 1.0)))
+    assert not any(map(figures.is_share, (True, "0.5", None, [0.5], float("nan"), -0.1, 50)))

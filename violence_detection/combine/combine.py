@@ -25,7 +25,7 @@ from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped, ScannedClip, deduplicate, scanned
 from violence_detection.combine.exclusions import ExclusionList
 from violence_detection.datasets import catalogue
-from violence_detection.errors import UserError
+from violence_detection.errors import DamagedFile, UserError
 from violence_detection.find import find
 from violence_detection.find.inventory import ClipFile, Inventory, source_path
 from violence_detection.system import locks, storage
@@ -129,7 +129,12 @@ def _earlier_sides(combined: Path) -> dict[str, str]:
     path = combined / manifest.FILE_NAME
     if not path.is_file():
         return {}
-    return {r.get("clip_id") or "": r.get("split") or "" for r in storage.read_csv(path)}
+    try:
+        rows = storage.read_csv(path)
+    except DamagedFile:
+        log.warning("%s cannot be read, so nobody can tell which clips change sides. It is made again", path)
+        return {}
+    return {r.get("clip_id") or "": r.get("split") or "" for r in rows}
 
 
 def _say_what_moved(before: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from violence_detection.combine import manifest
 from violence_detection.constants import CLASS_NAMES
-from violence_detection.errors import UserError
+from violence_detection.errors import DamagedFile, UserError
 from violence_detection.system import locks, storage
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,8 @@ def _ours(combined: Path) -> set[str]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found.update(storage.read_json(combined / LIST_NAME)["links"])
     if _is_manifest(combined):
-        found.update(row["path"] or "" for row in storage.read_csv(combined / manifest.FILE_NAME))
+        with contextlib.suppress(DamagedFile):  # of whose clips the list has the links
+            found.update(row["path"] or "" for row in storage.read_csv(combined / manifest.FILE_NAME))
     return {path for path in found if _is_link_path(path)}
 
 

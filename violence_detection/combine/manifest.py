@@ -184,7 +184,12 @@ def _by_time(path: Path) -> list[str]:
             path,
         )
         return []
-    return [row["clip_id"] for row in storage.read_csv(path)]
+    try:
+        return [row["clip_id"] for row in storage.read_csv(path)]
+    except KeyError as e:
+        raise UserError(
+            f"{path} lacks the column {e}. Remove it, and combine_all_datasets.py makes it again"
+        ) from e
 
 
 def require_both_classes(part: str, rows: pd.DataFrame) -> None:

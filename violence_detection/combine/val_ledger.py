@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.system import locks, redaction, storage
+from violence_detection.system.figures import is_share
 
 FILE_NAME = "val_ledger.jsonl"
 _LOCK_NAME = ".val_ledger.lock"
@@ -68,18 +69,22 @@ class Looks:
     unreadable: int = 0
     unnoted: str = ""
 
+    @property
+    def models(self) -> int:
+        """With how many models the same val was looked at."""
+        return len({str(entry.get("model_sha256")) for entry in self.same})
+
     def text(self) -> str:
         """In words, for people."""
         count = len(self.same)
         times = {0: "not looked at before", 1: "looked at once before"}.get(
             count, f"looked at {count} times before"
         )
-        models = len({entry.get("model_sha256") for entry in self.same})
         said = [times]
         if count:
             scripts = Counter(_script(str(entry.get("command", ""))) for entry in self.same)
             by = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in scripts.most_common())
-            said = [f"{times}, with {models} model{'' if models == 1 else 's'}, by {by}"]
+            said = [f"{times}, with {self.models} model{'' if self.models == 1 else 's'}, by {by}"]
         if self.other:
             said.append(
                 f"{self.other} more on another val of this folder, which may have had some of these clips"
@@ -95,7 +100,7 @@ class Looks:
         return {
             "checked": True,
             "looks_before": len(self.same),
-            "models_before": len({entry.get("model_sha256") for entry in self.same}),
+            "models_before": self.models,
             "looks_at_another_val": self.other,
             "damaged_lines": self.unreadable,
             "val_clips": self.val_clips,
@@ -111,12 +116,13 @@ class Looks:
             command = str(entry.get("command", ""))
             looks = found.pop(command, {"looks": 0})["looks"] + 1
             figures = entry.get("figures")
+            accuracy = figures.get("accuracy") if isinstance(figures, dict) else None
             found[command] = {
                 "command": command,
                 "purpose": str(entry.get("purpose", "")),
                 "looks": looks,
                 "last": str(entry.get("time", "")),
-                "accuracy": figures.get("accuracy") if isinstance(figures, dict) else None,
+                "accuracy": accuracy if is_share(accuracy) else None,
             }
         return list(reversed(found.values()))
 
@@ -180,6 +186,15 @@ def read(combined: Path) -> Looks:
     return _looks(_read(combined / FILE_NAME), val_of(combined))
 
 
+def check(combined: Path) -> None:
+    """Raise UserError where a look could not be noted: to be asked before anything is judged."""
+    val_of(combined)
+    if (path := combined / FILE_NAME).is_dir():
+        raise UserError(
+            f"{path} is a folder, where looks at val are noted. Move it away, and run the same command again"
+        )
+
+
 def val_of(combined: Path) -> list[str]:
     """The ids of the clips of val, sorted. Raises UserError where the manifest has no columns for that."""
     path = combined / manifest.FILE_NAME
@@ -208,7 +223,7 @@ def _read(path: Path) -> _Lines:
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             entry = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
         if isinstance(entry, dict) and isinstance(entry.get("val_sha256"), str):
             entries.append(entry)

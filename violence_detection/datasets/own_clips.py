@@ -210,9 +210,10 @@ def _on_sources(name: str, without: int, of: int) -> list[str]:
     if not without:
         return []
     return [
-        f"{name}: {without} of {of} clips say nothing of their source, so each counts as a source of its own. Clips of "
-        "one recording on both sides of the split make the figure better than it is: put the clips of each source "
-        f"into a sub-folder of its class folder, or list them in a CSV file with a column source. See {GUIDE}"
+        f"{name}: {without} of {of} clips say nothing of their source, so each counts as a source of its own. Where "
+        "several are of one recording, intervals are too narrow, and those on both sides of a split make the figure "
+        "better than it is: put the clips of each source into a sub-folder of its class folder, or list them in a CSV "
+        f"file with a column source. See {GUIDE}"
     ]
 
 
@@ -238,6 +239,7 @@ def _without_those_of_others(own_set: OwnSet, sets: Sequence[OwnSet]) -> OwnSet:
 def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
     """Without what is listed twice, and without footage that is called both classes; both are named."""
     of_file: dict[str, list[OwnClip]] = {}
+    name_of = {id(clip): s.name for s in sets for clip in s.clips}
     for clip in (c for s in sets for c in s.clips):
         of_file.setdefault(_real(clip.path), []).append(clip)
     wrong: dict[int, str] = {}
@@ -247,7 +249,7 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
                 for one, other in ((a, b), (b, a)):
                     wrong[id(one)] = f"is {one.label}, but {other.where} calls the same footage {other.label}"
             elif (a.label, a.span_s) == (b.label, b.span_s):
-                wrong.setdefault(id(b), f"is listed in {a.where} already")
+                wrong.setdefault(id(b), f"is in the set {name_of[id(a)]} already, as {a.where}")
     used = {_real(c.path) for s in sets for c in s.clips if id(c) not in wrong}
     return [
         replace(

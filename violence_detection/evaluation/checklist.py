@@ -12,9 +12,10 @@ from violence_detection.combine.val_ledger import Looks
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
 from violence_detection.evaluation.training_overlap import Overlap
-from violence_detection.models.run_records import RunRecords
+from violence_detection.models.run_records import MemberRecord, RunRecords
 from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder
+from violence_detection.training.config import settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +71,18 @@ class Facts:
         """Whether the manifest is the one that the model was trained on."""
         return self.manifest is not None and self.run.values("manifest_sha256") == [self.manifest_sha256]
 
+    @property
+    def used(self) -> pd.DataFrame | None:
+        """The manifest's rows of the data sets that the model was made with; None where it is of another manifest.
+
+        All rows, where an earlier version has not noted the data sets.
+        """
+        if self.manifest is None or not self.trained_on_manifest:
+            return None
+        noted = self.run.clips.dataset
+        is_known = len(noted) and (noted != "").all()
+        return self.manifest[self.manifest.dataset.isin(set(noted))] if is_known else self.manifest
+
 
 def fill(facts: Facts) -> list[Box]:
     """All boxes, in the order of the roadmap."""
@@ -93,12 +106,13 @@ def fill(facts: Facts) -> list[Box]:
 
 def _clips(facts: Facts) -> Box:
     name, wanted = "Clips", f"about {CLIPS:,}"
-    if facts.trained_on_manifest and facts.manifest is not None:
-        n = len(facts.manifest)
+    if facts.used is not None:
+        n = len(facts.used)
         enough = n >= CLIPS * (1 - _CLIPS_TOLERANCE)
-        sides = facts.manifest.split.value_counts()
+        sides = facts.used.split.value_counts()
         found = f"{n:,} clips: " + ", ".join(f"{sides.get(s, 0):,} {s}" for s in manifests.SPLITS)
-        return Box(name, wanted, _state(enough), _said(facts, found), f"{_manifest(facts)}: rows")
+        evidence = f"{_manifest(facts)}: rows of the data sets in {run_folder.CLIPS_NAME}"
+        return Box(name, wanted, _state(enough), _said(facts, found), evidence)
     n = len(facts.run.clips)
     if not n:
         return Box(name, wanted, MISSING, "not known", f"{run_folder.CLIPS_NAME}: not there")
@@ -109,8 +123,8 @@ def _clips(facts: Facts) -> Box:
 def _datasets(facts: Facts) -> Box:
     asked = [d.key for d in catalogue.load().values() if d.roadmap]
     name, wanted = "Data sets", f"{len(asked)}: {', '.join(asked)}"
-    if facts.trained_on_manifest and facts.manifest is not None:
-        there, evidence = set(facts.manifest.dataset), f"{_manifest(facts)}: dataset"
+    if facts.used is not None:
+        there, evidence = set(facts.used.dataset), f"{_manifest(facts)}, {run_folder.CLIPS_NAME}: dataset"
     else:
         there = set(facts.run.clips.dataset) - {""}
         evidence = f"{run_folder.CLIPS_NAME}: dataset"
@@ -162,19 +176,31 @@ def _architecture(run: RunRecords) -> Box:
 
 
 def _epochs(run: RunRecords) -> Box:
-    asked = run.values("train", "epochs")
+    others = [m.name for m in run.members if not _counts_epochs(m)]
+    asked = run.values("train", "epochs", of=[m for m in run.members if _counts_epochs(m)])
     ran = run.epochs_ran
-    found = f"at most {_listed(asked)}; " + (f"{_range(ran)} ran" if ran else "how many ran is not noted")
+    found = [f"at most {_listed(asked)}", f"{_range(ran)} ran" if ran else "how many ran is not noted"]
+    found = found if asked else []
+    found += [f"without epochs, at once or in a fixed number of steps: {_named(others)}"] if others else []
     evidence = f"train.epochs; {run_folder.RESULT_NAME}: epochs_run"
-    return _compared("Epochs", f"at most {EPOCHS:,}", run, asked == [EPOCHS] and bool(ran), found, evidence)
+    return _compared("Epochs", f"at most {EPOCHS:,}", run, asked == [EPOCHS] and bool(ran),
+                     "; ".join(found), evidence)  # fmt: skip
+
+
+def _counts_epochs(member: MemberRecord) -> bool:
+    """Whether --epochs does something for its architecture."""
+    return "epochs" in settings_of(str(member.of("architecture")))
 
 
 def _members(run: RunRecords) -> Box:
     names = [m.name for m in run.members]
-    shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     file = run_folder.ENSEMBLE_NAME if run.is_ensemble else run_folder.CONFIG_NAME
     return Box(
-        "Ensemble", f"{MEMBERS} members", _state(len(names) == MEMBERS), f"{len(names)}: {shown}", file
+        "Ensemble",
+        f"{MEMBERS} members",
+        _state(len(names) == MEMBERS),
+        f"{len(names)}: {_named(names)}",
+        file,
     )
 
 
@@ -198,18 +224,17 @@ def _folds(run: RunRecords) -> Box:
         return Box(name, wanted, MISSING, run.no_cross_validation, run_folder.FOLDS_RECORD_NAME)
     record = run.cross_validation
     folds = len(record["folds"])
+    evidence = f"{run_folder.FOLDS_RECORD_NAME}: folds, cv_accuracy"
+    if run.final_fit:
+        evidence = f"{run_folder.ENSEMBLE_NAME}: {run_folder.FINAL_KEY}"
     if run.folds_are_data_sets:
-        return Box(
-            name, wanted, DIFFERS, run.folds_in_words, f"{run_folder.ENSEMBLE_NAME}: {run_folder.FINAL_KEY}"
-        )
+        return Box(name, wanted, DIFFERS, run.folds_in_words, evidence)
     accuracy, ci95 = record.get("cv_accuracy"), record.get("cv_accuracy_ci95")
     found = f"{folds} folds"
     if isinstance(accuracy, float) and isinstance(ci95, list) and len(ci95) == 2:
         found += f": {percentage(accuracy)} % of {record.get('cv_n')} clips from {record.get('cv_n_groups')} sources "
         found += f"(95 % interval {_percent(ci95)})"
-    return Box(
-        name, wanted, _state(folds == FOLDS), found, f"{run_folder.FOLDS_RECORD_NAME}: folds, cv_accuracy"
-    )
+    return Box(name, wanted, _state(folds == FOLDS), found, evidence)
 
 
 def _views(facts: Facts) -> Box:
@@ -221,6 +246,9 @@ def _views(facts: Facts) -> Box:
 def _hard_clips(run: RunRecords) -> Box:
     name, wanted = "Hard clips", "members fine-tuned on what is misjudged"
     evidence = f"{run_folder.CLIPS_NAME}: role mined; {run_folder.ENSEMBLE_NAME}"
+    if run.mined and not run.tuned:
+        found = "clips were mined out of fold, and no member was better for more of them: all are as before"
+        return Box(name, wanted, DIFFERS, found, evidence)
     if run.mined:
         kept = f"{len(run.tuned)} of {len(run.members)} members are tuned ones"
         found = f"clips were mined out of fold; {kept}, the others had a lower selection loss before"
@@ -290,6 +318,10 @@ def _manifest(facts: Facts) -> str:
 
 def _listed(values: Sequence[Any]) -> str:
     return ", ".join("+".join(map(str, v)) if isinstance(v, list) else str(v) for v in values)
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _range(values: Sequence[int]) -> str:

@@ -20,7 +20,8 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import UserError
 from violence_detection.evaluation import influence, intervals, metrics
 from violence_detection.system import storage
-from violence_detection.system.figures import p_value
+from violence_detection.system.figures import p_value, plural
+from violence_detection.training import run_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ _COLUMNS = ("clip_id", "label", metrics.ENSEMBLE_COLUMN)
 _METRICS_NAME, _PREDICTIONS_NAME = "metrics.json", "predictions.csv"
 #: Key of metrics.json, and column of predictions.csv: which of the sets that stand there was judged, others beside it.
 _SET = "set"
+#: Keys of metrics.json: how many clips there were, and how many of them were judged.
+_COUNTS = ("asked", "n")
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,20 @@ def read(path: Path) -> EarlierReport:
         record = storage.read_json(file)
         threshold, command = float(record["threshold"]), str(record.get("command", ""))
         if not 0 <= threshold <= 1:
-            raise ValueError(f"the threshold is {threshold}")
+            raise UserError(f"the threshold is {threshold}")
+        if odd := [key for key in _COUNTS if not run_folder.is_count(record.get(key, 0))]:
+            raise UserError(f"{odd[0]} is {record[odd[0]]!r}, no number of clips")
+        if not isinstance(record.get(_SET, ""), str):
+            raise UserError(f"{_SET} is {record[_SET]!r}, no name")
         file = folder / _PREDICTIONS_NAME
-        predictions = _of_its_own_set(file, record)
+        found = _table(file)
+        predictions = found[found[_SET] == record.get(_SET)] if _SET in found else found
         damage = _damage(predictions, record)
-    except (ValueError, KeyError, TypeError, AttributeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError, UserError) as e:
         raise _damaged(file, str(e) if isinstance(e, UserError) else repr(e)) from e
     if damage:
         raise _damaged(file, f"it has {damage}")
-    return EarlierReport(path, predictions.dropna(), threshold, command)
+    return EarlierReport(path, predictions[list(_COLUMNS)].dropna(), threshold, command)
 
 
 def _damaged(path: Path, why: str) -> UserError:
@@ -110,25 +118,26 @@ def _folder(path: Path) -> Path:
 def _damage(predictions: pd.DataFrame, record: Mapping[str, Any]) -> str:
     """What the rows have that such a report has not, or lack: of a file that was cut off or changed. Or empty."""
     judged = predictions[metrics.ENSEMBLE_COLUMN].dropna()
-    asked = int(record.get("asked", len(predictions)))
+    asked, n = record.get("asked", len(predictions)), record.get("n", len(judged))
     if predictions.empty:
-        return f"no clip of the set {record.get(_SET)!r}"
+        named = f"the set {record[_SET]!r}" if _SET in record else f"a set that its {_METRICS_NAME} names"
+        return f"no clip of {named}"
     if wrong := sorted(set(predictions.label) - set(CLASS_NAMES)):
         return f"the label {wrong[0]!r}"
     if predictions.clip_id.duplicated().any():
         return "a clip twice"
     if not judged.between(0, 1).all():
         return "a probability that is none"
-    if (asked, int(record.get("n", len(judged)))) != (len(predictions), len(judged)):
-        return f"{len(judged)} of {len(predictions)} clips judged, its {_METRICS_NAME} {record.get('n')} of {asked}"
+    if (asked, n) != (len(predictions), len(judged)):
+        return f"{len(judged)} of {len(predictions)} clips judged, its {_METRICS_NAME} {n} of {asked}"
     return ""
 
 
-def _of_its_own_set(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
-    """_COLUMNS of predictions.csv, without the rows of sets from elsewhere, which may hold copies of its clips.
+def _table(path: Path) -> pd.DataFrame:
+    """predictions.csv, of all its sets: those from elsewhere may hold copies of the clips of its own.
 
-    Reports of earlier versions, without a column for it, have one set. Raises KeyError or ValueError where something is
-    not there or cannot be read.
+    Reports of earlier versions, without a column for it, have one set. Raises UserError for missing columns, ValueError
+    where something cannot be read.
     """
     import pandas as pd
 
@@ -140,8 +149,9 @@ def _of_its_own_set(path: Path, record: Mapping[str, Any]) -> pd.DataFrame:
         na_values={metrics.ENSEMBLE_COLUMN: ["", "nan"]},
         encoding_errors=storage.NAME_ERRORS,
     )
-    own = found[found[_SET] == record[_SET]] if _SET in found else found
-    return own[list(_COLUMNS)]
+    if lacking := [name for name in _COLUMNS if name not in found]:
+        raise UserError(f"it lacks the column {lacking[0]}")
+    return found
 
 
 def between_models(
@@ -213,7 +223,8 @@ def lines(comparisons: Mapping[str, Any], earlier: Mapping[str, Any]) -> list[st
     for row in earlier["reports"]:
         left_out = f", {row['other_label']} with another label left out" if row["other_label"] else ""
         said.append(
-            f"compared with {row['report']} on {row['n']} shared clips from {row['n_groups']} sources{left_out}: "
+            f"compared with {row['report']} on {plural(row['n'], 'shared clip')} from "
+            f"{plural(row['n_groups'], 'source')}{left_out}: "
             + "; ".join(_in_words(name, row[name]) for name in COMPARED)
         )
     if pairs := comparisons["pairs"]:

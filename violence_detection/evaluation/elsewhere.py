@@ -16,7 +16,7 @@ from violence_detection.evaluation import clip_groups, held_out_table, intervals
 from violence_detection.models import made_alike
 from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD, TrainedModel
-from violence_detection.system.figures import number
+from violence_detection.system.figures import is_share, number
 from violence_detection.training import run_folder, step_plan
 from violence_detection.training.config import KERNEL, PICTURES_OF
 
@@ -164,7 +164,7 @@ def _is_row(row: Any) -> bool:
     beside = row.get("in_set", "absent")
     return (
         counted
-        and all(value is None or _is_share(value) for value in (*others, row.get("accuracy_at_median")))
+        and all(value is None or is_share(value) for value in (*others, row.get("accuracy_at_median")))
         and (row.get("roc_auc_ci95") is None or _is_interval(row["roc_auc_ci95"], row.get("roc_auc")))
         and (beside is None or (isinstance(beside, Mapping) and _has_figures(beside)))
     )
@@ -172,19 +172,15 @@ def _is_row(row: Any) -> bool:
 
 def _has_figures(row: Mapping[str, Any]) -> bool:
     """An accuracy with its interval."""
-    return _is_share(row.get("accuracy")) and _is_interval(row.get("ci95"), row["accuracy"])
+    return is_share(row.get("accuracy")) and _is_interval(row.get("ci95"), row["accuracy"])
 
 
 def _is_interval(value: Any, figure: Any) -> bool:
     """Whether it is one about that figure, but for rounding."""
-    if not (isinstance(value, list) and len(value) == 2 and all(map(_is_share, value))):
+    if not (isinstance(value, list) and len(value) == 2 and all(map(is_share, value))):
         return False
     low, high = value
-    return _is_share(figure) and low - _ROUNDED <= figure <= high + _ROUNDED
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and 0 <= value <= 1
+    return is_share(figure) and low - _ROUNDED <= figure <= high + _ROUNDED
 
 
 def _whose(found: Mapping[str, Any], model: TrainedModel, path: Path) -> tuple[bool | None, str]:

@@ -129,7 +129,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     }  # before anything is judged: what cannot be used is said at once
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
     if combined_folders.has_manifest(combined):
-        val_ledger.val_of(combined)  # it must not cost the figures that it cannot be read
+        val_ledger.check(combined)  # it must not cost the figures that it cannot be written
     look = _Looking(combined, command, uuid.uuid4().hex)
     measured, samples, stores = _judge(model, clips, config, path, look, earlier)
     shortcuts = shortcut_audit.run(measured, samples, stores, config)
@@ -241,7 +241,10 @@ def _note_val(
     looks = note_look(combined, "evaluation", look.command, [path], len(seen), figures, look.run)
     if is_val:
         return looks, looks.record()
-    part = f"{len(seen)} of these {len(judged)} clips are val of {combined / manifest.FILE_NAME}, by content"
+    are = "is" if len(seen) == 1 else "are"
+    part = (
+        f"{len(seen)} of these {len(judged)} clips {are} val of {combined / manifest.FILE_NAME}, by content"
+    )
     return looks, {**looks.record(), "text": f"{part}; {looks.text()}"}
 
 

@@ -151,9 +151,16 @@ def _by_source(
     model: TrainedModel, known: pd.DataFrame, rows: pd.DataFrame, manifest_sha256: str, lost: str
 ) -> tuple[np.ndarray, Comparison]:
     """Which clips (n,) have a source that training had, by name: names of the same data sets mean the same sources."""
-    published = _published_namespaces()
+    published, sets = _published_namespaces(), catalogue.load()
     is_same = bool(model.records) and {r["manifest_sha256"] for r in model.records} == {manifest_sha256}
-    comparable = np.array([is_same or g.partition(":")[0] in published for g in rows.source_group], bool)
+    # one's own set may be called as published sources are
+    comparable = np.array(
+        [
+            is_same or (dataset in sets and group.partition(":")[0] in published)
+            for dataset, group in zip(rows.dataset, rows.source_group, strict=True)
+        ],
+        bool,
+    )
     found = comparable & rows.source_group.isin(set(known.source_group) - {""}).to_numpy(bool)
     why = lost or _without(known, "source_group")
     if why:

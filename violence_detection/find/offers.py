@@ -162,7 +162,7 @@ def nothing_usable(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], l
     """What is wrong with a set of which nothing can be used."""
     reasons = [*own_texts(own_set, own, labels, line)]
     reasons += [f"{f['path']}: {f['reason']}" for f in (*own_set.unlisted, *own_set.failures)[:_SHOWN]]
-    if own_set.listed is None and not own_set.unknown:
+    if own_set.listed is None and not own_set.unknown and not own_set.failures:
         reasons.append(
             f"there is no folder with videos in it. Put your clips into {own_set.origin}/fight and /nonfight"
         )

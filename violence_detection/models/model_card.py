@@ -25,8 +25,8 @@ from violence_detection.models import averaging, calibration, model_files, run_r
 from violence_detection.models.run_records import RunRecords
 from violence_detection.models.trained_model import DEFAULT_THRESHOLD
 from violence_detection.system import storage
-from violence_detection.system.figures import number, percentage
-from violence_detection.training import heads, run_folder, step_plan, trained_clips
+from violence_detection.system.figures import UNDEFINED, is_share, number, percentage
+from violence_detection.training import run_folder, step_plan, trained_clips
 from violence_detection.training.config import PICTURES_OF
 
 if TYPE_CHECKING:
@@ -185,6 +185,8 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "citations": [known[key].citation for key in _dataset_keys(run) if key in known],
         "settings": _settings(run),
         "members": members[:_MEMBERS_SHOWN],
+        "chose_epoch": run.chose_epoch,
+        "chose_steps": any(m.in_steps and m.of("architecture") not in PICTURES_OF for m in run.members),
         "whole_networks": sum(m.of("architecture") in PICTURES_OF for m in run.members[:_MEMBERS_SHOWN]),
         "selection_note": _left_out(len(members)),
         "cross_validation": run.folds_in_words,
@@ -242,7 +244,8 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "frames a clip": ("features", "frames"),
         "window, s": ("features", "window_s"),
         "variants a train clip": ("augment",),
-        **({} if run.final_fit else {"epochs at most": ("train", "epochs"), "epoch kept": ("train", "keep")}),
+        "epochs at most": ("train", "epochs"),
+        "epoch kept": ("train", "keep"),
         "batch": ("train", "batch_size"),
         "peak learning rate": ("train", "learning_rate"),
         "seed": ("train", "seed"),
@@ -250,9 +253,16 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "version": ("version",),
     }
     lines = [("backbone", "; ".join(_backbones(run)))]
-    lines += [(text, ", ".join(map(_shown, run.values(*keys)))) for text, keys in named.items()]
-    lines.append(("epochs that ran", ", ".join(map(str, run.epochs_ran)) or "not noted"))
-    if run.final_fit:
+    in_epochs = [m for m in run.members if m.in_epochs]
+    in_steps = [m for m in run.members if m.in_steps]
+    # of members for which it does something
+    of = {"epochs": in_epochs, "keep": in_epochs, "batch_size": in_steps, "learning_rate": in_steps}
+    for text, keys in named.items():
+        if values := run.values(*keys, of=of.get(keys[-1])):
+            lines.append((text, ", ".join(map(_shown, values))))
+    if run.epochs_ran or in_epochs:
+        lines.append(("epochs that ran", ", ".join(map(str, run.epochs_ran)) or "not noted"))
+    if len(in_epochs) < len(run.members):
         lines.append(("optimiser steps", _steps(run)))
     if own := model_files.temperatures(run.folder):
         shown = ", ".join(f"{name} {value:.3f}" for name, value in list(own.items())[:_MEMBERS_SHOWN])
@@ -280,9 +290,11 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
 
 
 def _steps(run: RunRecords) -> str:
-    """The members' steps; of one that is fitted at once there are none."""
-    steps = [m.of(step_plan.RECORD_KEY, "steps") for m in run.members if m.of("architecture") != heads.KERNEL]
-    return ", ".join(map(_shown, dict.fromkeys(steps))) or "none: fitted at once"
+    """Those of members whose number was fixed before; of one that is fitted at once there are none."""
+    fixed = [m for m in run.members if m.in_steps and not m.in_epochs]
+    steps = dict.fromkeys(_shown(m.of(step_plan.RECORD_KEY, "steps")) for m in fixed)
+    at_once = dict.fromkeys(f"{m.name}: fitted at once" for m in run.members if not m.in_steps)
+    return ", ".join([*steps, *list(at_once)[:_MEMBERS_SHOWN]])
 
 
 def _backbones(run: RunRecords) -> list[str]:
@@ -391,8 +403,7 @@ def _shown(value: Any) -> str:
 
 
 def _percent(share: Any) -> str:
-    is_share = isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1
-    return f"{percentage(share)} %" if is_share else "not defined"
+    return f"{percentage(share)} %" if is_share(share) else UNDEFINED
 
 
 def _text(value: str) -> str:

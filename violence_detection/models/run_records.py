@@ -14,7 +14,8 @@ from violence_detection.errors import UserError
 from violence_detection.models import averaging, made_alike, model_files
 from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.system.figures import percentage
-from violence_detection.training import run_folder, trained_clips
+from violence_detection.training import run_folder, step_plan, trained_clips
+from violence_detection.training.config import KERNEL
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,6 +29,16 @@ class MemberRecord:
     weight: float
     config: Mapping[str, Any]
     result: Mapping[str, Any]
+
+    @property
+    def in_steps(self) -> bool:
+        """Whether it was trained step by step: settings of batches and of the learning rate do nothing for others."""
+        return self.of("architecture") != KERNEL
+
+    @property
+    def in_epochs(self) -> bool:
+        """Whether epochs were counted, not steps fixed before."""
+        return self.in_steps and self.of(step_plan.RECORD_KEY) is None
 
     def of(self, *keys: str) -> Any:
         """A value of its config, None where it is not there."""
@@ -61,19 +72,24 @@ class RunRecords:
     left_out: Mapping[str, Any] = field(default_factory=dict)
     other_folds: tuple[str, ...] = ()
 
-    def values(self, *keys: str) -> list[Any]:
-        """What the members' configs have, each once, in their order."""
+    def values(self, *keys: str, of: Sequence[MemberRecord] | None = None) -> list[Any]:
+        """What the configs of the members, or `of` some of them, have, each once, in their order."""
         found: list[Any] = []
-        for member in self.members:
+        for member in self.members if of is None else of:
             if (value := member.of(*keys)) not in found:
                 found.append(value)
         return found
 
     @property
     def epochs_ran(self) -> list[int]:
-        """How many epochs the members' trainings ran, each number once."""
-        found = [member.result.get("epochs_run") for member in self.members]
-        return sorted({n for n in found if run_folder.is_count(n)})
+        """How many epochs the members' trainings ran, each number once; none of members whose weights were given."""
+        found = [member.result.get("epochs_run") for member in self.members if member.in_steps]
+        return sorted({n for n in found if run_folder.is_count(n) and n})
+
+    @property
+    def chose_epoch(self) -> bool:
+        """Whether the selection part chose the epoch of a member."""
+        return any(m.in_epochs and m.of("train", "keep") != "last" for m in self.members)
 
     @property
     def folds_in_words(self) -> str:

@@ -25,7 +25,7 @@ from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, JudgingNews, Verdict
 from violence_detection.prediction.video_progress import VideoProgress
 from violence_detection.system import console, disks, own_files, redaction, storage, supervised
-from violence_detection.system.figures import number
+from violence_detection.system.figures import number, plural
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 from violence_detection.video import sources, video_files, video_lists
@@ -105,8 +105,8 @@ def _each_once(found: Iterable[Path]) -> tuple[Path, ...]:
     ]
     if again:
         log.info(
-            "%d paths lead to videos that others lead to, too, and are left out: %s%s",
-            len(again), ", ".join(again[:_SHOWN]), " ..." if again[_SHOWN:] else "",
+            "%s left out, as another leads to the same video: %s%s",
+            plural(len(again), "path"), ", ".join(again[:_SHOWN]), " ..." if again[_SHOWN:] else "",
         )  # fmt: skip
     return tuple(first.values())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, TypeGuard
+
 #: What stands in place of a figure that is not defined, such as the AUC of one class.
 UNDEFINED = "not defined"
 #: No figure has more decimals, however near 1 it is.
@@ -30,3 +32,13 @@ def percentage(share: float) -> str:
     while share < 1 and float(f"{100 * share:.{digits}f}") == 100 and digits < MOST_DIGITS:
         digits += 1
     return f"{100 * share:.{digits}f}"
+
+
+def plural(count: int, what: str) -> str:
+    """1 source, 2 sources."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def is_share(value: Any) -> TypeGuard[float]:
+    """Whether a figure in somebody's record is one between 0 and 1."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from violence_detection.constants import CLASS_NAMES
-from violence_detection.evaluation.report.page_filters import interval, listed, percent, plural
+from violence_detection.evaluation.report.page_filters import interval, listed, percent
+from violence_detection.system.figures import plural
 
 #: The gravest first: a fault that was found; what one must know; what was not looked for; what was and is well.
 ALARM, NOTE, UNKNOWN, FINE = STATES = ("alarm", "note", "unknown", "fine")

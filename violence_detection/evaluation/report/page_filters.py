@@ -9,7 +9,7 @@ from typing import Any
 
 import markupsafe
 
-from violence_detection.system.figures import MOST_DIGITS, UNDEFINED, number, p_value, percentage
+from violence_detection.system.figures import MOST_DIGITS, UNDEFINED, number, p_value, percentage, plural
 
 _NEAR_ONE = 0.95
 
@@ -35,11 +35,6 @@ def interval(ci95: Sequence[float] | None) -> str:
 def moment(iso: str) -> str:
     """2026-01-02T03:04:05+0000 as 2026-01-02 03:04:05 +0000."""
     return re.sub(r"(\d)T(\d\d:\d\d:\d\d)", r"\1 \2 ", iso)
-
-
-def plural(count: int, what: str) -> str:
-    """1 source, 2 sources."""
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def listed(names: Sequence[str], what: str, most: int = 5) -> str:
