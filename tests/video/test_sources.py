@@ -257,6 +257,17 @@ def test_a_segment_of_a_playlist_may_be_waited_for_longer_than_a_packet(
         assert source.live
 
 
+def test_a_playlist_to_which_nothing_comes_is_lost_when_its_time_is_up(
+    recording: Path, tmp_path: Path
+) -> None:
+    """FFmpeg gave what it had held back then, and what was waited for was waited for once more."""
+    with streamed.playlist(recording, tmp_path, "live.m3u8", after_s=60.0) as url:
+        frames, came_s = open_source(url, read_limit_s=1.0).frames(), []
+        with pytest.raises(SourceError, match="nothing came for 3 s"):
+            came_s += (time.monotonic() for _ in frames)
+    assert time.monotonic() - came_s[50] < 5.0
+
+
 def test_a_scheme_may_be_written_in_capitals(recording: Path) -> None:
     """FFmpeg knows no RTSP://."""
     with streamed.over_tcp(recording) as url:

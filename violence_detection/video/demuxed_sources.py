@@ -61,6 +61,9 @@ class DemuxedSource:
         """What to say of an error while frames are read."""
         return SourceError(self.name, f"broke off: {_said(error)}")
 
+    def _nothing_came(self) -> SourceError:
+        return SourceError(self.name, f"nothing came for {self._picture_limit_s:g} s")
+
     def frames(self) -> Iterator[TimedFrame]:
         """All frames that decode, as they come. Raises SourceError."""
         container = self._open()
@@ -114,6 +117,8 @@ class DemuxedSource:
                 packet, broken = None, self._broken(e)
             processes.beat()
             came_s = time.monotonic()
+            if came_s - asked_s > self._picture_limit_s:  # FFmpeg gives what it had held back
+                packet, broken = None, self._nothing_came()
             if packet is not None and (packet.stream is not stream or decode.holds_on(packet)):
                 self._check_pictures(came_s - packet_s, came_s - frame_s)
                 continue
@@ -189,9 +194,7 @@ class NetworkSource(DemuxedSource):
             raise SourceError(self.name, f"cannot be opened: {_said(e)}") from e
 
     def _broken(self, error: av.FFmpegError) -> SourceError:
-        if isinstance(error, av.ExitError):
-            return SourceError(self.name, f"nothing came for {self._read_limit_s:g} s")
-        return super()._broken(error)
+        return self._nothing_came() if isinstance(error, av.ExitError) else super()._broken(error)
 
 
 class GrowingSource(DemuxedSource):
