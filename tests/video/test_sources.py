@@ -207,6 +207,23 @@ def test_a_stream_that_does_not_answer_and_one_that_stops_are_named_in_time(tran
         assert len(got) > 100
 
 
+def test_a_host_that_nobody_knows_and_a_protocol_that_is_not_there_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of either FFmpeg says what helps nobody: `input/output error` and `protocol not found`."""
+    for scheme in ("rtsp", "http"):
+        with pytest.raises(SourceError, match=r"opened: no host is known as no-such-host\.invalid") as e:
+            next(open_source(f"{scheme}://me:geheim@no-such-host.invalid/x").frames())
+        assert "geheim" not in str(e.value)
+
+    def built_without(*args: object, **kwargs: object) -> None:
+        raise av.ProtocolNotFoundError(1, "Protocol not found")
+
+    monkeypatch.setattr(av, "open", built_without)
+    with pytest.raises(SourceError, match=rf"PyAV {av.__version__} was built without srt\..*-i srt://"):
+        next(open_source("srt://127.0.0.1:9").frames())
+
+
 def test_a_stream_ends_when_it_is_closed_from_elsewhere(transported: Path) -> None:
     with streamed.server_that_says(transported.read_bytes()[:-5000]) as port:
         source = open_source(f"tcp://127.0.0.1:{port}", read_limit_s=1.0)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -190,8 +192,25 @@ class NetworkSource(DemuxedSource):
             ) from e
         except av.HTTPUnauthorizedError as e:
             raise LoginRefused(self.name, "does not take this user and password (401)") from e
+        except av.ProtocolNotFoundError as e:
+            raise SourceError(
+                self.name,
+                f"PyAV {av.__version__} was built without {self._scheme}. Have FFmpeg's own program pass it on, ffmpeg "
+                f"-i {self._scheme}://... -c copy -f mpegts 'udp://127.0.0.1:5000?pkt_size=1316', and give "
+                "udp://:5000",
+            ) from e
         except (av.FFmpegError, OSError, ValueError) as e:
-            raise SourceError(self.name, f"cannot be opened: {_said(e)}") from e
+            raise SourceError(self.name, f"cannot be opened: {self._unknown_host(e) or _said(e)}") from e
+
+    def _unknown_host(self, error: Exception) -> str:
+        """What to say where the host's name has no address, of which FFmpeg says `input/output error`; else empty."""
+        host = redaction.split(self._url).hostname
+        if host and getattr(error, "errno", None) == errno.EIO:
+            try:
+                socket.getaddrinfo(host, None)
+            except (OSError, UnicodeError) as e:  # a part of a name may be too long
+                return f"no host is known as {host} ({_said(e)})"
+        return ""
 
     def _broken(self, error: av.FFmpegError) -> SourceError:
         return self._nothing_came() if isinstance(error, av.ExitError) else super()._broken(error)
