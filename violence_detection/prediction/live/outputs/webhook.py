@@ -37,11 +37,11 @@ def names(urls: Sequence[str]) -> list[str]:
 
 def check(url: str) -> str:
     """The path and query, as they are sent. Raises UserError for what is no address of HTTP."""
-    addresses.split("webhook", url, ("http", "https"), _FORM)
+    addresses.split("--webhook", url, ("http", "https"), _FORM)
     try:
         return requests.Request("POST", url).prepare().path_url
     except requests.RequestException:
-        raise addresses.refused("webhook", url, _FORM) from None
+        raise addresses.refused("--webhook", url, _FORM) from None
 
 
 class WebhookOutput(Outbox):
