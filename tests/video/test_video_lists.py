@@ -44,6 +44,14 @@ def test_a_list_may_end_its_lines_as_any_system_does_and_nowhere_else(folder: Pa
         assert expanded(["l.txt"]) == ["a.mp4", "a\u2028b.mp4", "b.mp4"]
 
 
+@pytest.mark.parametrize("text", ["", "# front=rtsp://host/1\n\n"])
+def test_a_list_that_names_nothing_says_so_as_an_empty_folder_does(folder: Path, text: str) -> None:
+    """Cameras whose lines were all taken out, or a file that was not written: nothing was judged, without a word."""
+    (folder / "cameras.txt").write_text(text)
+    with pytest.raises(UserError, match=r"^cameras\.txt names no video and no camera"):
+        expanded(["cameras.txt"])
+
+
 def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
     """A file that goes by such a name is that file; what grows does so in the list's folder."""
     long = f"door=https://host/live.m3u8?{'x' * 5000}"

@@ -80,10 +80,13 @@ def _listed(file: Path) -> Iterator[str]:
     if _NO_PATHS in data:
         raise DamagedFile(f"{file} is no list of videos: it is no text")
     text = data.decode("utf-8-sig", errors="surrogateescape")
-    for number, line in enumerate(storage.lines(text), 1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
+    entries = [(n, line.strip()) for n, line in enumerate(storage.lines(text), 1)]
+    entries = [(n, entry) for n, entry in entries if entry and not entry.startswith("#")]
+    if not entries:
+        raise UserError(
+            f"{file} names no video and no camera. Give it a path, a pattern or an address a line"
+        )
+    for number, entry in entries:
         try:
             name, meant = sources.named(entry)
             means_stream = sources.is_stream(meant)
