@@ -103,6 +103,7 @@ def test_no_refusal_shows_a_login(folder: Path, scheme: str, name: str, login: s
         ("worse.txt", r"worse.txt, line 1: nothing at clips/b@c: d.mp4 \(paths begin at the list's folder\)"),
         ("film.txt", "is no text"),
         ("cameras.txt", "cameras.txt, line 2: the address rtsp://host/1 cannot be read"),
+        ("behind.txt", "behind.txt, line 1: a comment has a line of its own"),
         ("ftp://me:s3cr[et@host/a", "nothing is called like ftp://host/a"),
         ("ftp://me:s3cret@host/a", "no file or folder at ftp://host/a"),
     ],
@@ -111,6 +112,7 @@ def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None
     (folder / "bad.txt").write_text("a.mp4\ngone.mp4\n")
     (folder / "worse.txt").write_text("clips/b@c: d.mp4\n")
     (folder / "cameras.txt").write_text("rtsp://host/0\nrtsp://me:s3cr[et@host/1\n")
+    (folder / "behind.txt").write_text("front=rtsp://host/0  # at the front\n")
     (folder / "film.txt").write_bytes(b"\x00\x00\x01\xb3")
     with pytest.raises(UserError, match=said):
         expanded([given])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -92,6 +93,10 @@ def _listed(file: Path) -> Iterator[str]:
             means_stream = sources.is_stream(meant)
         except UserError as e:
             raise UserError(f"{file}, line {number}: {e}") from None
+        if means_stream and re.search(r"://.*\s#", meant):
+            raise UserError(
+                f"{file}, line {number}: a comment has a line of its own, not one with an address"
+            )
         path = file.parent / settings.expanded(Path(entry))
         if means_stream and not (name and is_there(path)):
             yield f"{name}={_from(file, meant)}" if name else _from(file, meant)
