@@ -291,7 +291,8 @@ def test_a_playlist_to_which_nothing_comes_is_lost_when_its_time_is_up(
 ) -> None:
     """FFmpeg gave what it had held back then, and what was waited for was waited for once more."""
     with streamed.playlist(recording, tmp_path, "live.m3u8", after_s=60.0) as url:
-        frames, came_s = open_source(url, read_limit_s=1.0).frames(), []
+        frames = open_source(url, read_limit_s=1.0).frames()
+        came_s: list[float] = []
         with pytest.raises(SourceError, match="nothing came for 3 s"):
             came_s += (time.monotonic() for _ in frames)
     assert time.monotonic() - came_s[50] < 5.0
