@@ -62,6 +62,18 @@ def test_footage_has_the_same_frames_and_times_whichever_way_it_comes(
     assert (as_file.live, stream.live, file.live) == (False, True, False)
 
 
+@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
+def test_frames_that_look_ahead_have_their_times_where_packets_state_them_in_their_own_order(
+    tmp_path: Path, codec: str
+) -> None:
+    """AVI says when a packet is decoded, and not when its frame is shown: frames came one to three steps late."""
+    path = timed_videos.write(tmp_path / "v.avi", evenly(100, 25), codec=codec, options={"bf": "2"})
+    grown = _frames(open_source(f"growing:{path}", still_s=0.1))
+    assert [number for number, _ in grown] == list(range(100))
+    assert [time_s for _, time_s in grown] == pytest.approx(evenly(100, 25), abs=1e-6)
+    assert grown == _frames(open_source(str(path)))
+
+
 def test_rtsp_has_the_frames_and_times_of_the_file(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sender comes to the reader, for want of a server; what is then read is the same."""
     monkeypatch.setitem(demuxed_sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})
@@ -207,6 +219,23 @@ def test_a_stream_that_does_not_answer_and_one_that_stops_are_named_in_time(tran
         assert len(got) > 100
 
 
+def test_a_host_that_nobody_knows_and_a_protocol_that_is_not_there_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of either FFmpeg says what helps nobody: `input/output error` and `protocol not found`."""
+    for scheme in ("rtsp", "http"):
+        with pytest.raises(SourceError, match=r"opened: no host is known as no-such-host\.invalid") as e:
+            next(open_source(f"{scheme}://me:geheim@no-such-host.invalid/x").frames())
+        assert "geheim" not in str(e.value)
+
+    def built_without(*args: object, **kwargs: object) -> None:
+        raise av.ProtocolNotFoundError(1, "Protocol not found")
+
+    monkeypatch.setattr(av, "open", built_without)
+    with pytest.raises(SourceError, match=rf"PyAV {av.__version__} was built without srt\..*-i srt://"):
+        next(open_source("srt://127.0.0.1:9").frames())
+
+
 def test_a_stream_ends_when_it_is_closed_from_elsewhere(transported: Path) -> None:
     with streamed.server_that_says(transported.read_bytes()[:-5000]) as port:
         source = open_source(f"tcp://127.0.0.1:{port}", read_limit_s=1.0)
@@ -255,6 +284,18 @@ def test_a_segment_of_a_playlist_may_be_waited_for_longer_than_a_packet(
         frames = _frames(source)  # from the third last segment of then on
         assert frames[-1][0] == 299 % 256
         assert source.live
+
+
+def test_a_playlist_to_which_nothing_comes_is_lost_when_its_time_is_up(
+    recording: Path, tmp_path: Path
+) -> None:
+    """FFmpeg gave what it had held back then, and what was waited for was waited for once more."""
+    with streamed.playlist(recording, tmp_path, "live.m3u8", after_s=60.0) as url:
+        frames = open_source(url, read_limit_s=1.0).frames()
+        came_s: list[float] = []
+        with pytest.raises(SourceError, match="nothing came for 3 s"):
+            came_s += (time.monotonic() for _ in frames)
+    assert time.monotonic() - came_s[50] < 5.0
 
 
 def test_a_scheme_may_be_written_in_capitals(recording: Path) -> None:

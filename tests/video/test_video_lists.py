@@ -44,6 +44,14 @@ def test_a_list_may_end_its_lines_as_any_system_does_and_nowhere_else(folder: Pa
         assert expanded(["l.txt"]) == ["a.mp4", "a\u2028b.mp4", "b.mp4"]
 
 
+@pytest.mark.parametrize("text", ["", "# front=rtsp://host/1\n\n"])
+def test_a_list_that_names_nothing_says_so_as_an_empty_folder_does(folder: Path, text: str) -> None:
+    """Cameras whose lines were all taken out, or a file that was not written: nothing was judged, without a word."""
+    (folder / "cameras.txt").write_text(text)
+    with pytest.raises(UserError, match=r"^cameras\.txt names no video and no camera"):
+        expanded(["cameras.txt"])
+
+
 def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
     """A file that goes by such a name is that file; what grows does so in the list's folder."""
     long = f"door=https://host/live.m3u8?{'x' * 5000}"
@@ -95,6 +103,7 @@ def test_no_refusal_shows_a_login(folder: Path, scheme: str, name: str, login: s
         ("worse.txt", r"worse.txt, line 1: nothing at clips/b@c: d.mp4 \(paths begin at the list's folder\)"),
         ("film.txt", "is no text"),
         ("cameras.txt", "cameras.txt, line 2: the address rtsp://host/1 cannot be read"),
+        ("behind.txt", "behind.txt, line 1: a comment has a line of its own"),
         ("ftp://me:s3cr[et@host/a", "nothing is called like ftp://host/a"),
         ("ftp://me:s3cret@host/a", "no file or folder at ftp://host/a"),
     ],
@@ -103,6 +112,7 @@ def test_what_is_not_there_is_named(folder: Path, given: str, said: str) -> None
     (folder / "bad.txt").write_text("a.mp4\ngone.mp4\n")
     (folder / "worse.txt").write_text("clips/b@c: d.mp4\n")
     (folder / "cameras.txt").write_text("rtsp://host/0\nrtsp://me:s3cr[et@host/1\n")
+    (folder / "behind.txt").write_text("front=rtsp://host/0  # at the front\n")
     (folder / "film.txt").write_bytes(b"\x00\x00\x01\xb3")
     with pytest.raises(UserError, match=said):
         expanded([given])

@@ -442,7 +442,7 @@ def _stride_s(config: PredictConfig, window_s: float) -> float:
     default = PredictConfig.stride_s
     if config.stride_s > max(window_s, default):
         raise UserError(
-            f"stride_s must be at most the model's window, {window_s:g} s: what lies between windows would not be "
-            f"seen. Received: {config.stride_s:g}"
+            f"stride_s (--stride-s) must be at most the model's window, {window_s:g} s: what lies between windows "
+            f"would not be seen. Received: {config.stride_s:g}"
         )
     return min(config.stride_s, window_s)

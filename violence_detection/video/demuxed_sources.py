@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +35,9 @@ _UNDECODED = 3.0
 #: Formats of lists of segments. One comes as a whole, and then none for as long as it lasts, 10 s say: they have so
 #: many times as long to send something.
 _PLAYLISTS, _PLAYLIST_NAMES, _SEGMENTS = ("hls", "dash"), (".m3u8", ".mpd"), 3.0
+#: Formats that state when packets are decoded alone. Where frames look ahead they are shown in another order than their
+#: packets come in, at the same times; what FFmpeg makes of it for each is out of order.
+_STAMPED_IN_TURN = ("avi",)
 #: A stamp of a live stream that is ahead of the last by more is wrong: the stream had ended before.
 _LIVE_AHEAD_S = 15.0
 _LEAST_STEP_S = 1e-3
@@ -60,6 +66,9 @@ class DemuxedSource:
     def _broken(self, error: av.FFmpegError) -> SourceError:
         """What to say of an error while frames are read."""
         return SourceError(self.name, f"broke off: {_said(error)}")
+
+    def _nothing_came(self) -> SourceError:
+        return SourceError(self.name, f"nothing came for {self._picture_limit_s:g} s")
 
     def frames(self) -> Iterator[TimedFrame]:
         """All frames that decode, as they come. Raises SourceError."""
@@ -100,6 +109,7 @@ class DemuxedSource:
         broken: SourceError | None = None
         packet: av.Packet | None = None
         packet_s = frame_s = time.monotonic()
+        due: deque[int | None] = deque()
         while not self._closed.is_set():
             asked_s = time.monotonic()
             try:
@@ -114,13 +124,23 @@ class DemuxedSource:
                 packet, broken = None, self._broken(e)
             processes.beat()
             came_s = time.monotonic()
+            if came_s - asked_s > self._picture_limit_s:  # FFmpeg gives what it had held back
+                packet, broken = None, self._nothing_came()
             if packet is not None and (packet.stream is not stream or decode.holds_on(packet)):
                 self._check_pictures(came_s - packet_s, came_s - frame_s)
                 continue
-            frames: list[av.VideoFrame] = []
-            with contextlib.suppress(av.FFmpegError):
-                frames = stream.codec_context.decode(packet if packet is not None and packet.size else None)
+            shown = packet if packet is not None and packet.size else None
+            if shown is not None and container.format.name in _STAMPED_IN_TURN:
+                due.append(shown.dts)
+            try:
+                frames = stream.codec_context.decode(shown)
+            except av.FFmpegError:
+                frames = []
+                if due:
+                    due.pop()
             for frame in frames:
+                if due:
+                    frame.pts = due.popleft()
                 yield _Decoded(frame, came_s, came_s - asked_s)
             if packet is None or not packet.size:  # the decoder has given what it held back
                 break
@@ -185,13 +205,28 @@ class NetworkSource(DemuxedSource):
             ) from e
         except av.HTTPUnauthorizedError as e:
             raise LoginRefused(self.name, "does not take this user and password (401)") from e
+        except av.ProtocolNotFoundError as e:
+            raise SourceError(
+                self.name,
+                f"PyAV {av.__version__} was built without {self._scheme}. Have FFmpeg's own program pass it on, ffmpeg "
+                f"-i {self._scheme}://... -c copy -f mpegts 'udp://127.0.0.1:5000?pkt_size=1316', and give "
+                "udp://:5000",
+            ) from e
         except (av.FFmpegError, OSError, ValueError) as e:
-            raise SourceError(self.name, f"cannot be opened: {_said(e)}") from e
+            raise SourceError(self.name, f"cannot be opened: {self._unknown_host(e) or _said(e)}") from e
+
+    def _unknown_host(self, error: Exception) -> str:
+        """What to say where the host's name has no address, of which FFmpeg says `input/output error`; else empty."""
+        host = redaction.split(self._url).hostname
+        if host and getattr(error, "errno", None) == errno.EIO:
+            try:
+                socket.getaddrinfo(host, None)
+            except (OSError, UnicodeError) as e:  # a part of a name may be too long
+                return f"no host is known as {host} ({_said(e)})"
+        return ""
 
     def _broken(self, error: av.FFmpegError) -> SourceError:
-        if isinstance(error, av.ExitError):
-            return SourceError(self.name, f"nothing came for {self._read_limit_s:g} s")
-        return super()._broken(error)
+        return self._nothing_came() if isinstance(error, av.ExitError) else super()._broken(error)
 
 
 class GrowingSource(DemuxedSource):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -80,15 +81,22 @@ def _listed(file: Path) -> Iterator[str]:
     if _NO_PATHS in data:
         raise DamagedFile(f"{file} is no list of videos: it is no text")
     text = data.decode("utf-8-sig", errors="surrogateescape")
-    for number, line in enumerate(storage.lines(text), 1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
+    entries = [(n, line.strip()) for n, line in enumerate(storage.lines(text), 1)]
+    entries = [(n, entry) for n, entry in entries if entry and not entry.startswith("#")]
+    if not entries:
+        raise UserError(
+            f"{file} names no video and no camera. Give it a path, a pattern or an address a line"
+        )
+    for number, entry in entries:
         try:
             name, meant = sources.named(entry)
             means_stream = sources.is_stream(meant)
         except UserError as e:
             raise UserError(f"{file}, line {number}: {e}") from None
+        if means_stream and re.search(r"://.*\s#", meant):
+            raise UserError(
+                f"{file}, line {number}: a comment has a line of its own, not one with an address"
+            )
         path = file.parent / settings.expanded(Path(entry))
         if means_stream and not (name and is_there(path)):
             yield f"{name}={_from(file, meant)}" if name else _from(file, meant)

@@ -31,7 +31,7 @@ from violence_detection.system import redaction
     "url", ["localhost", "http://host", "mqtt://", "mqtt://host:0", "mqtt://host:x", "mqtt://my..host"]
 )
 def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
-    said = r"mqtt must be mqtt://|the port of mqtt://host:. is impossible"
+    said = r"--mqtt must be mqtt://|the port of mqtt://host:. is impossible"
     with pytest.raises(UserError, match=said):
         MqttOutput(url, "violence")
     with pytest.raises(UserError, match=said) as e:
@@ -275,8 +275,8 @@ def test_a_file_that_vouches_for_no_broker_is_refused_before_the_model_is_loaded
         (tmp_path / "empty.pem", "NO_CERTIFICATE"),
         (tmp_path / "key.pem", "NO_CERTIFICATE"),
     ):
-        with pytest.raises(UserError, match=f"mqtt_ca: no certificate can be read from .*{said}"):
+        with pytest.raises(UserError, match=f"--mqtt-ca: no certificate can be read from .*{said}"):
             watch.check(LiveConfig(mqtt="mqtts://host", mqtt_ca=ca), OutputConfig())
-    with pytest.raises(UserError, match=r"mqtt_ca is for mqtts://\. Received: mqtt://host$"):
+    with pytest.raises(UserError, match=r"--mqtt-ca is for mqtts://\. Received: mqtt://host$"):
         watch.check(LiveConfig(mqtt="mqtt://me:geheim@host", mqtt_ca=certificate), OutputConfig())
     watch.check(LiveConfig(mqtt="mqtts://host", mqtt_ca=certificate), OutputConfig())

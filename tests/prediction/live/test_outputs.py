@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import live_parts
 import pytest
@@ -135,6 +136,23 @@ def test_a_command_that_cannot_be_run_is_refused_at_the_start_without_its_argume
             CommandOutput(command, 5)
     script.chmod(0o755)
     watch.check(LiveConfig(on_event=f"'{script}' GEHEIM"), OutputConfig())
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"on_event": "no-such-command"}, "--on-event: there is no command"),
+        ({"on_event": "'"}, "--on-event cannot be split"),
+        ({"webhook": ("ftp://host",)}, "--webhook must be"),
+        ({"mqtt": "http://host"}, "--mqtt must be"),
+        ({"mqtt": "mqtt://host", "mqtt_ca": Path("ca.pem")}, "--mqtt-ca is for"),
+        ({"mqtt": "mqtts://host", "mqtt_ca": Path("gone.pem")}, "--mqtt-ca: no certificate"),
+        ({"mqtt": "mqtt://host", "mqtt_prefix": "#"}, r"mqtt_prefix \(--mqtt-prefix\) must be"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_the_name_of_its_flag(setting: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=f"^{said}"):
+        watch.check(LiveConfig(**setting), OutputConfig())
 
 
 class _Server(ThreadingHTTPServer):

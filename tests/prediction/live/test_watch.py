@@ -331,6 +331,36 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
     assert "a: stalled (no frame for 0.2 s)" in caplog.text
 
 
+def test_what_is_held_back_until_a_stream_ends_does_not_make_its_camera_live(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder keeps the last pictures until it knows that none comes: programs heard of a camera that was back."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.05)
+    stop = threading.Event()
+
+    class Ending(_Connection):
+        def frames(self) -> Iterator[TimedFrame]:
+            yield TimedFrame(0.0, live_parts.picture(20))
+            self._closed.wait(1.0)
+            yield TimedFrame(0.1, live_parts.picture(20))
+            if len(opened) == 2:
+                self._closed.wait(0.5)
+                stop.set()
+
+    opened: list[str] = []
+
+    def open_source(text: str) -> Source:
+        opened.append(text)
+        return Ending(Footage([], [], 0.0))
+
+    live = LiveConfig(stall_s=0.3, retry_min_s=0.05, retry_max_s=0.1)
+    cameras, model = camera_names.named(["a=rtsp://here"]), live_parts.BrightnessModel()
+    watch.run(cameras, model, live, OutputConfig(), stop, open_source)
+    said = re.findall(r"a: (live|stalled|lost|ended)", caplog.text)
+    assert said[:6] == ["live", "stalled", "lost", "live", "stalled", "live"]
+
+
 def test_a_camera_that_sends_too_few_frames_to_be_judged_is_named(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -443,7 +473,10 @@ def test_a_live_playlist_that_its_server_has_ended_is_asked_until_it_is_live_aga
     assert found["failures"] == []
 
 
-def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path) -> None:
+def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.02)
     bright = [(live_parts.BRIGHT if 3 <= i / FPS < 5 else live_parts.DARK) for i in range(8 * FPS)]
     pictures = [live_parts.picture(b) for b in bright]
     path = timed_videos.write(
@@ -453,11 +486,12 @@ def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(tmp_path: Path)
     found = watch.run(
         camera_names.named([f"growing:{path}", f"growing:{tmp_path}/gone.ts"]),
         model,
-        LiveConfig(),
+        LiveConfig(stall_s=0.1),
         OutputConfig(clips=tmp_path / "clips"),
         threading.Event(),
         lambda text: sources.open_source(text, still_s=0.3),
     )
+    assert "stalled" not in caplog.text, "it has ended, and nobody needs to see to it"
     night, gone = found["cameras"]
     assert (night["frames"], night["events"], night["windows_dropped"], night["state"]) == (
         160,

@@ -69,8 +69,8 @@ def server() -> Iterator[_Server]:
     made.server_close()
 
 
-def _sent(url: str) -> WebhookOutput:
-    output = WebhookOutput(url, 5, 0.01)
+def _sent(url: str, timeout_s: float = 5) -> WebhookOutput:
+    output = WebhookOutput(url, timeout_s, 0.01)
     output.send(MESSAGE)
     output.close(10)
     return output
@@ -105,6 +105,23 @@ def test_redirections_that_never_end_are_a_failure(server: _Server, caplog: pyte
     output = _sent(f"{server.address}/307/hook")
     assert (output.sent, output.failed) == (0, 1)
     assert "Exceeded 5 redirects" in caplog.text
+
+
+def test_why_a_message_did_not_arrive_is_said_in_words(
+    server: _Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Classes of the client and of these scripts stood around it, each with host and port."""
+    port = live_parts.free_port()
+    server.to = f"http://127.0.0.1:{port}/"
+    for url in (f"http://127.0.0.1:{port}/hook", f"{server.address}/307/hook"):
+        _sent(url)
+    _sent(f"{server.address}/503/hook")
+    with streamed.server_that_says() as silent:
+        _sent(f"http://127.0.0.1:{silent}/hook", 0.3)
+    said = [message.partition("did not arrive: ")[2] for message in caplog.messages]
+    refused = f"127.0.0.1:{port}: Failed to establish a new connection: [Errno 111] Connection refused"
+    assert said[:3] == [refused, refused, "too many 503 error responses"]
+    assert said[3].startswith(f"127.0.0.1:{silent}: Read timed out.")
 
 
 @pytest.mark.parametrize("path", SECRET_PATHS)

@@ -55,6 +55,20 @@ def test_what_holds_no_marks_is_refused(tmp_path: Path, changed: dict[str, Any])
         marks.read(tmp_path / "missing.json")
 
 
+def test_a_stretch_that_is_marked_both_ways_or_behind_the_end_is_refused_and_one_marked_twice_counts_once(
+    tmp_path: Path,
+) -> None:
+    """Files put together by hand: what they say of no moment was learnt from, and twelve times one mark was twelve."""
+    mark = {"path": "a.mp4", "start_s": 2.5, "end_s": 7.5, "mark": "right"}
+    file = {"path": "a.mp4", "real_path": "/gate/a.mp4", "content": "", "duration_s": 30}
+    assert marks.read(_write(tmp_path / "twice.json", marks=[mark] * 12)).count == 1
+    with pytest.raises(DamagedFile, match=r"both.json marks 2\.5-7\.5 s of a\.mp4 as right and as wrong"):
+        marks.read(_write(tmp_path / "both.json", marks=[mark, mark | {"mark": "wrong"}]))
+    behind = mark | {"start_s": 30.0, "end_s": 35.0}
+    with pytest.raises(DamagedFile, match=r"behind.json marks 30\.0-35\.0 s of a\.mp4, which has 30\.0 s"):
+        marks.read(_write(tmp_path / "behind.json", marks=[behind], videos=[file]))
+
+
 def test_which_files_were_marked(tmp_path: Path) -> None:
     made = {"path": "a.mp4", "real_path": "/gate/a.mp4", "content": "", "duration_s": 30}
     found = marks.read(_write(tmp_path / "marks.json", videos=[made]))

@@ -146,12 +146,16 @@ class CameraReader(Generic[W]):
         return last_s + away_s if away_s > self._bridge_cut_s + 2.0 else None
 
     def look(self) -> None:
-        """Notice that nothing comes. To be called about once a second."""
-        if (
-            self.state.state == camera_state.LIVE
-            and time.monotonic() - self.state.last_frame_s > self._stall_s
-        ):
+        """Notice that nothing comes, and that something comes again. To be called about once a second.
+
+        Not with the frame itself: the last of a stream come when it ends. A recording does not stand still: it has
+        ended, or waits for judging.
+        """
+        is_still = time.monotonic() - self.state.last_frame_s > self._stall_s
+        if is_still and self._was_live and self.state.state == camera_state.LIVE:
             self.state.be(camera_state.STALLED, f"no frame for {self._stall_s:g} s", camera_state.LIVE)
+        elif not is_still and self.state.state == camera_state.STALLED:
+            self.state.be(camera_state.LIVE, only_from=camera_state.STALLED)
 
     def _run(self) -> None:
         attempts = 0
@@ -218,8 +222,6 @@ class CameraReader(Generic[W]):
                     connection = _Connection(
                         self._make_windows(source), frame.time_s, source.live, self._clock()
                     )
-                    self.state.be(camera_state.LIVE)
-                elif self.state.state == camera_state.STALLED:
                     self.state.be(camera_state.LIVE)
                 self.state.frames += 1
                 if self.recent is not None and (

@@ -71,10 +71,12 @@ class LiveConfig(BaseConfig):
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
         if not self.mqtt_prefix.strip("/") or set(self.mqtt_prefix) & set("+#"):
-            raise UserError(f"mqtt_prefix must be a topic without + and #. Received: {self.mqtt_prefix!r}")
+            raise UserError(
+                f"mqtt_prefix (--mqtt-prefix) must be a topic without + and #. Received: {self.mqtt_prefix!r}"
+            )
         try:
             self.mqtt_prefix.encode()
         except UnicodeEncodeError as e:
             raise UserError(
-                f"mqtt_prefix must be UTF-8 text, as brokers take it. Received: {self.mqtt_prefix!r}"
+                f"mqtt_prefix (--mqtt-prefix) must be UTF-8 text, as brokers take it. Received: {self.mqtt_prefix!r}"
             ) from e

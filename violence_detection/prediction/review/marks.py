@@ -98,12 +98,27 @@ def read(path: Path) -> Marks:
         videos = {str(v["path"]): _video(v) for v in stored.get("videos", [])}
     except (KeyError, TypeError, ValueError, OverflowError) as e:
         raise DamagedFile(f"{path} holds damaged marks ({type(e).__name__}: {e}). Save them again") from e
+    for name, found in by_video.items():
+        by_video[name] = _sound(path, name, found, videos.get(name))
     return Marks(
         {name: sorted(found, key=lambda m: (m.start_s, m.end_s)) for name, found in sorted(by_video.items())},
         frozenset(reviewed),
         model,
         videos,
     )
+
+
+def _sound(path: Path, name: str, found: Sequence[Mark], video: MarkedVideo | None) -> list[Mark]:
+    """The marks of a video, each once. Raises DamagedFile where they contradict each other, or lie behind its end."""
+    of_stretch: dict[tuple[float, float], Mark] = {}
+    for mark in found:
+        other = of_stretch.setdefault((mark.start_s, mark.end_s), mark)
+        said = f"{path} marks {mark.start_s:.1f}-{mark.end_s:.1f} s of {name}"
+        if other.mark != mark.mark:
+            raise DamagedFile(f"{said} as {other.mark} and as {mark.mark}. Save one of them alone")
+        if video and mark.start_s >= video.duration_s:
+            raise DamagedFile(f"{said}, which has {video.duration_s:.1f} s. Mark it again on the page")
+    return list(of_stretch.values())
 
 
 def _paths(found: Any) -> list[str]:

@@ -97,14 +97,16 @@ def words(command: str) -> list[str]:
     try:
         found = shlex.split(command)
     except ValueError as e:
-        raise UserError(f"on_event cannot be split into words ({e})") from e
+        raise UserError(f"--on-event cannot be split into words ({e})") from e
     if not found:
-        raise UserError("on_event is empty. Name a command")
+        raise UserError("--on-event is empty. Name a command")
     if shutil.which(found[0]) is None:
         if Path(found[0]).is_file():
-            raise UserError(f"on_event: {found[0]} cannot be executed. Run: chmod +x {shlex.quote(found[0])}")
+            raise UserError(
+                f"--on-event: {found[0]} cannot be executed. Run: chmod +x {shlex.quote(found[0])}"
+            )
         raise UserError(
-            f"on_event: there is no command {found[0]}. No shell reads it: no ~, $ or | is understood. Give its path"
+            f"--on-event: there is no command {found[0]}. No shell reads it: no ~, $ or | is understood. Give its path"
         )
     return found
 

@@ -38,7 +38,7 @@ class MetricsServer:
         except (OSError, UnicodeError) as e:  # `my..host` is no name
             is_elsewhere = isinstance(e, UnicodeError | socket.gaierror) or e.errno == errno.EADDRNOTAVAIL
             raise UserError(
-                f"metrics_port: {address}:{port} cannot be had ({getattr(e, 'strerror', None) or e}). "
+                f"--metrics-port: {address}:{port} cannot be had ({getattr(e, 'strerror', None) or e}). "
                 + ("Give --metrics-address one of this machine" if is_elsewhere else "Name another port")
             ) from e
 

@@ -230,10 +230,10 @@ def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | No
 
     Raises UserError for what is no such address, and for a file that holds no certificate.
     """
-    parts = addresses.split("mqtt", url, ("mqtt", "mqtts"), _FORM)
+    parts = addresses.split("--mqtt", url, ("mqtt", "mqtts"), _FORM)
     if parts.scheme == "mqtt":
         if ca:
-            raise UserError(f"mqtt_ca is for mqtts://. Received: {redaction.place(url)}")
+            raise UserError(f"--mqtt-ca is for mqtts://. Received: {redaction.place(url)}")
         return parts, None
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is None:
@@ -245,7 +245,9 @@ def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | No
     except OSError as e:  # ssl.SSLError is one
         why = _reason(e)
     if why:
-        raise UserError(f"mqtt_ca: no certificate can be read from {ca} ({why}). Give a PEM file of the CA's")
+        raise UserError(
+            f"--mqtt-ca: no certificate can be read from {ca} ({why}). Give a PEM file of the CA's"
+        )
     return parts, tls
 
 

@@ -37,11 +37,11 @@ def names(urls: Sequence[str]) -> list[str]:
 
 def check(url: str) -> str:
     """The path and query, as they are sent. Raises UserError for what is no address of HTTP."""
-    addresses.split("webhook", url, ("http", "https"), _FORM)
+    addresses.split("--webhook", url, ("http", "https"), _FORM)
     try:
         return requests.Request("POST", url).prepare().path_url
     except requests.RequestException:
-        raise addresses.refused("webhook", url, _FORM) from None
+        raise addresses.refused("--webhook", url, _FORM) from None
 
 
 class WebhookOutput(Outbox):
@@ -91,7 +91,7 @@ class WebhookOutput(Outbox):
             )
             answer.close()
         except requests.RequestException as e:
-            said = self._path.hidden(str(e))
+            said = self._path.hidden(_why(e))
         else:
             if answer.status_code < 300:
                 return
@@ -100,6 +100,12 @@ class WebhookOutput(Outbox):
                 said += f": it is at {self._path.elsewhere(urljoin(answer.url, to))} now; give that address"
         # outside of the handler: the client's error holds the address
         raise requests.RequestException(said)
+
+
+def _why(error: requests.RequestException) -> str:
+    """What went wrong, without the classes of the client that stand around it."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return re.sub(r"\w+\(host='([^']*)', port=(\d+)\)", r"\1:\2", str(reason or error))
 
 
 class _Session(requests.Session):
