@@ -263,7 +263,7 @@ def test_a_card_says_that_selection_chose_the_epoch_where_it_did(
 
 def test_a_card_of_a_final_fit_says_that_folds_chose_steps_where_they_did(model: Path) -> None:
     record = run_folder.read_object(model / run_folder.ENSEMBLE_NAME)
-    fit = {"cross_validation": {"folds": [{}]}}
+    fit: dict[str, Any] = {"cross_validation": {"folds": [{}]}}
     storage.write_json(model / run_folder.ENSEMBLE_NAME, {**record, run_folder.FINAL_KEY: fit})
     assert "They chose the number of steps, the temperature" in model_card.render(model, "x")
     for name, architecture in (("conv_lstm", "kernel"), ("average", "i3d_tuned")):

@@ -123,6 +123,21 @@ def test_json_has_null_for_what_is_no_number_and_takes_any_file_name(tmp_path: P
     assert storage.read_json(tmp_path / "a.json") == {"auc": None, "all": [None, [0.5, None]], "n": "ö\udcff"}
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [("[" * 100_000, "without end"), ("1" * 5_000, "Exceeds the limit")],
+    ids=["lists", "digits"],
+)
+def test_json_that_python_does_not_take_is_damage_by_name_and_a_damaged_line(
+    tmp_path: Path, value: str, said: str
+) -> None:
+    (tmp_path / "a.json").write_text(value)
+    with pytest.raises(DamagedFile, match=rf"a\.json is damaged: .*{said}"):
+        storage.read_json(tmp_path / "a.json")
+    (tmp_path / "j.jsonl").write_text(f'{value}\n{{"key": "a", "n": 1}}\n')
+    assert storage.read_journal(tmp_path / "j.jsonl", frozenset({"n"})) == {"a": {"n": 1}}
+
+
 def test_a_journal_says_at_once_that_the_disk_is_full_and_its_other_lines_stay(tmp_path: Path) -> None:
     with storage.appending_journal(tmp_path / "j.jsonl", sync=True) as record:
         record("a", {"n": 1})

@@ -134,7 +134,7 @@ def _file_in(line: bytes) -> str | None:
     """The name of the file that a line of the record is of; None for half a line, of a run that was killed."""
     try:
         return str(json.loads(line)["file"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

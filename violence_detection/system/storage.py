@@ -262,10 +262,9 @@ def read_json(path: Path) -> Any:
         raise DamagedFile(
             f"{path} is damaged: {e.msg} in line {e.lineno}, column {e.colno}. Mend it, or put a whole one in its place"
         ) from e
-    except RecursionError as e:
-        raise DamagedFile(
-            f"{path} is damaged: lists or objects within others without end. Put a whole one in its place"
-        ) from e
+    except (RecursionError, ValueError) as e:
+        found = "lists or objects within others without end" if isinstance(e, RecursionError) else str(e)
+        raise DamagedFile(f"{path} is damaged: {found}. Put a whole one in its place") from e
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -386,7 +385,7 @@ def read_journal(
         for line in lines:
             try:
                 entry = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
             if not isinstance(entry, dict) or "key" not in entry:
                 continue

@@ -47,7 +47,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
             ("operating point", scored.result["operating_point"]),
             ("clips trained on", _each(records, _trained_on)),
             (
-                "clips that chose the epoch (selection; papers: validation)",
+                "selection clips (papers: validation)",
                 _each(records, lambda r: r["clips"]["selection"]),
             ),
             ("manifest it was trained on", _each(records, lambda r: r["manifest_sha256"][:12])),

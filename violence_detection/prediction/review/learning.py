@@ -33,7 +33,7 @@ from violence_detection.prediction.review.marks import (
     MarkedVideo,
     Marks,
 )
-from violence_detection.system.figures import number
+from violence_detection.system.figures import number, plural
 from violence_detection.video import sampling
 
 log = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ def learn(
         return Learned(
             None,
             found,
-            f"too few marks: {n_marks} in {len(marked)} videos; {LEAST_MARKS} in {LEAST_VIDEOS} are needed, for what "
-            "is learnt is tried on videos that it was not learnt from",
+            f"too few marks: {n_marks} in {plural(len(marked), 'video')}; {LEAST_MARKS} in {LEAST_VIDEOS} are needed, for "
+            "what is learnt is tried on videos that it was not learnt from",
             too_few=True,
         )
     before_offset = now.logit_offset if now else 0.0
@@ -204,8 +204,8 @@ def _marked(verdicts: Sequence[Verdict], marks: Marks, model: str) -> list[Verdi
 def say(learned: Learned, path: Path) -> None:
     """Log what was learnt, before and after, for people. `path`: of the profile."""
     found = learned.figures
-    log.info("marks: %d in %d videos, %d of them looked at from end to end", found["marks"], found["videos"],
-             found["reviewed"])  # fmt: skip
+    log.info("marks: %d in %s, %d of them looked at from end to end", found["marks"],
+             plural(found["videos"], "video"), found["reviewed"])  # fmt: skip
     if "before" in found:
         before, after = found["before"], found["on_others"]
         log.info(
