@@ -411,6 +411,22 @@ def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
     assert not opened & {p.resolve() for p in events}, f"TensorBoard's files stay open after {held.value}"
 
 
+def test_without_a_selection_part_a_model_that_says_no_number_is_not_finished(tmp_path: Path) -> None:
+    data = synthetic.data()
+    data = dataclasses.replace(data, selection=data.selection.take(np.zeros(0, int)))
+    config = dataclasses.replace(
+        synthetic.TRAIN, batch_size=70, warmup_epochs=0, learning_rate=100.0, weight_decay=100.0
+    )
+    record = trainer.run_record("conv_lstm", data, synthetic.FEATURES, 2, synthetic.HEAD, config)
+    record["steps"] = {"steps": 3, "horizon": 60, "warmup": 0}  # the loss would be nan in the fourth
+    with pytest.raises(UserError, match=r"P\(fight\) of a clip became nan .* in step 1 of 1 of epoch 3 "):
+        trainer.train(record, data, tmp_path, tf.distribute.get_strategy())
+    found = checkpoint.read(tmp_path)
+    assert found
+    assert found[0].epoch == 2
+    assert not (tmp_path / run_folder.RESULT_NAME).exists()
+
+
 class _FullBeyond(keras.layers.Layer):
     """A device whose memory is full with more than `clips` at a time while training, or while judging."""
 
