@@ -107,6 +107,17 @@ def test_a_disk_that_fills_up_in_a_process_is_the_users_to_mend(
     assert "No space left on device. Free some space" in message
 
 
+def test_a_process_meets_no_ctrl_c_while_it_begins(features: Path, tmp_path: Path) -> None:
+    (job, _) = synthetic.jobs(features, tmp_path)
+    worker = member_processes._start(job, "")
+    try:
+        status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    finally:
+        worker.process.kill()
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
+    assert int(blocked.split()[1], 16) >> (signal.SIGINT - 1) & 1
+
+
 @pytest.mark.slow
 def test_two_processes_one_of_them_killed_give_the_models_of_one_after_another(
     features: Path, in_sequence: Path, tmp_path: Path

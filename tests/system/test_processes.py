@@ -46,6 +46,10 @@ def square_or_fail_in_every_way(n: int) -> int:
     return n * n
 
 
+def began_without_ctrl_c(_: int) -> bool:
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 def time_out_by_itself(_: int) -> int:
     raise TimeoutError("the disk did not answer")
 
@@ -61,6 +65,11 @@ def square_or_raise(n: int) -> int:
     if n == 3:
         raise ValueError("three")
     return n * n
+
+
+def test_workers_meet_no_ctrl_c_while_they_begin() -> None:
+    assert {kept for _, kept in processes.map_unordered(began_without_ctrl_c, range(2), 2, bool)} == {True}
+    assert not began_without_ctrl_c(0)  # who started them meets it
 
 
 def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,8 @@ def load() -> Callable[[str], int]:
                 processes.beat()
         if item == "odd":
             raise OddError(1, 2)
+        if item == "kept from Ctrl-C":
+            return int(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
         if item == "print":
             print("to stdout", flush=True)
         return loaded_by
@@ -65,6 +67,11 @@ def test_what_is_loaded_is_kept_until_an_item_takes_it_down() -> None:
         with pytest.raises(WorkerLost, match="exit code 3"):
             worker("leave")
     assert not storage.is_running(second)
+
+
+def test_it_meets_no_ctrl_c_while_it_begins() -> None:
+    with SupervisedWorker(load, silence_s=30) as worker:
+        assert worker("kept from Ctrl-C")
 
 
 def test_silence_is_the_end_and_signs_of_life_are_not() -> None:

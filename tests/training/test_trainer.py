@@ -29,7 +29,7 @@ from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.models import trained_model
-from violence_detection.system import storage
+from violence_detection.system import disks, storage
 from violence_detection.training import (
     checkpoint,
     compiled_model,
@@ -39,6 +39,7 @@ from violence_detection.training import (
     run_folder,
     saved_heads,
     trainer,
+    training_board,
     training_log,
     training_run,
 )
@@ -409,6 +410,39 @@ def test_loss_that_is_no_number_stops_and_says_where(tmp_path: Path) -> None:
     opened = {Path(os.path.realpath(link)) for link in Path("/proc/self/fd").glob("*")}
     assert events
     assert not opened & {p.resolve() for p in events}, f"TensorBoard's files stay open after {held.value}"
+
+
+def test_without_a_selection_part_a_model_that_says_no_number_is_not_finished(tmp_path: Path) -> None:
+    data = synthetic.data()
+    data = dataclasses.replace(data, selection=data.selection.take(np.zeros(0, int)))
+    config = dataclasses.replace(
+        synthetic.TRAIN, batch_size=70, warmup_epochs=0, learning_rate=100.0, weight_decay=100.0
+    )
+    record = trainer.run_record("conv_lstm", data, synthetic.FEATURES, 2, synthetic.HEAD, config)
+    record["steps"] = {"steps": 3, "horizon": 60, "warmup": 0}  # the loss would be nan in the fourth
+    with pytest.raises(UserError, match=r"P\(fight\) of a clip became nan .* in step 1 of 1 of epoch 3 "):
+        trainer.train(record, data, tmp_path, tf.distribute.get_strategy())
+    found = checkpoint.read(tmp_path)
+    assert found
+    assert found[0].epoch == 2
+    assert not (tmp_path / run_folder.RESULT_NAME).exists()
+
+
+def test_a_full_disk_below_tensorboard_is_not_taken_for_full_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = tmp_path / run_folder.BOARD_NAME / "train" / "events.out.tfevents.1.v2"
+
+    def full(*_: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, f"{events}; No space left on device")
+
+    monkeypatch.setattr(training_board.Board, "scalars", full)
+    with pytest.raises(tf.errors.ResourceExhaustedError) as held:
+        trainer.train(_record(), synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    found = checkpoint.read(tmp_path)
+    assert found
+    assert (found[0].epoch, found[0].parts) == (1, 1)
+    assert str(disks.disk_trouble(held.value)).startswith(f"{events.parent}: No space left on device.")
 
 
 class _FullBeyond(keras.layers.Layer):

@@ -91,7 +91,8 @@ def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -
 def _start(job: TrainingJob, gpu: str) -> _Worker:
     context = multiprocessing.get_context("spawn")
     hears, says = context.Pipe(duplex=False)
-    with processes.environment({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}):
+    visible = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+    with processes.environment(visible), processes.kept_from_ctrl_c():
         arguments = (job, says, console.log_files(), console.log.level)
         process = context.Process(target=_work, name=job.folder.name, args=arguments, daemon=True)
         process.start()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from typing import Any, Generic, TypeVar
 
 from loky import ProcessPoolExecutor, cpu_count
@@ -91,7 +92,9 @@ def map_unordered(
             for item in itertools.islice(todo, count - len(busy)):
                 pool = idle.pop() if idle else _one_worker(max(1, usable_cpus() // count))
                 limit_s = time_limit_s(item) if callable(time_limit_s) else time_limit_s
-                busy[pool.submit(function, item)] = _Begun(item, pool, limit_s)
+                with kept_from_ctrl_c():
+                    future = pool.submit(function, item)
+                busy[future] = _Begun(item, pool, limit_s)
             # Only now, so that the others work while the caller does.
             yield from finished
             if not busy:
@@ -136,6 +139,17 @@ def _begin_worker(threads: int) -> None:
     # A crash is expected here and has its line in the failures file: loky would print a traceback of each.
     os.environ.setdefault("PYTHONFAULTHANDLER", "")
     follow_parent()
+
+
+@contextlib.contextmanager
+def kept_from_ctrl_c() -> Iterator[None]:
+    """Processes that are started meanwhile meet no Ctrl-C, not even while they begin; this one meets it afterwards."""
+    resource_tracker.ensure_running()  # which the first process starts, and Python 3.11 then lets Ctrl-C in again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _time_left_s(begun: Iterable[_Begun[T]]) -> float | None:

@@ -81,7 +81,8 @@ class SupervisedWorker(Generic[T, R]):
         self._pipe, theirs = context.Pipe()
         logs = (console.log_files(), console.log.level) if console.log.handlers else None
         self._process = context.Process(target=_work, args=(theirs, self._load, logs), daemon=True)
-        self._process.start()
+        with processes.kept_from_ctrl_c():
+            self._process.start()
         theirs.close()
         try:
             self._answer(LOAD_LIMIT_S)

@@ -29,7 +29,7 @@ class Board:
     """Writes event files below `folder` until its `with` block ends. `record` is the run's config.json."""
 
     def __init__(self, folder: Path, record: Mapping[str, Any]):
-        self._folder = folder
+        self._folder = folder = folder.absolute()  # which an error of a full disk names
         self._train, self._selection, self._run = (
             tf.summary.create_file_writer(str(path))
             for path in (folder / "train", folder / "selection", folder)

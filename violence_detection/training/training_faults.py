@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection.errors import UserError
+from violence_detection.system import disks
 
 log = logging.getLogger(__name__)
 
@@ -60,5 +61,7 @@ def in_batches_that_fit(judge: Callable[[int], np.ndarray], size: int) -> tuple[
 
 
 def memory_is_full(error: tf.errors.OpError) -> bool:
-    """Whether the device ran out of memory; cuDNN says so in words only."""
+    """Whether the device ran out of memory; cuDNN says so in words only. TensorFlow raises the same for a full disk."""
+    if disks.disk_trouble(error):
+        return False
     return isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in str(error).lower()

@@ -39,6 +39,8 @@ from violence_detection.training.training_data import Data
 from violence_detection.training.training_pace import Pace
 
 log = logging.getLogger(__name__)
+#: Train clips that are judged where there is no selection part.
+_JUDGED = 8
 
 
 class TrainingRun:
@@ -66,8 +68,12 @@ class TrainingRun:
         assert self.plan or len(data.selection), "nothing would end training"
         self.state = TrainingState(parts=self._parts(self.config.accumulate))
         self.predict_batch = heads.predict_batch(data.train.shapes())
-        self.selection: dict[int, tf.data.Dataset] = {}  # by batch size
-        self.train_feed, self.selection_feed = Feed(data.train), Feed(data.selection)
+        # without a selection part some clips all the same: what has become nan in the last step shows in them alone
+        self.judged = (
+            data.selection if len(data.selection) else data.train.take(np.arange(len(data.train))[:_JUDGED])
+        )
+        self.judged_batches: dict[int, tf.data.Dataset] = {}  # by batch size
+        self.train_feed, self.judged_feed = Feed(data.train), Feed(self.judged)
         self.pace = Pace(usd_per_hour)
 
     def run(self) -> Trained:
@@ -87,7 +93,7 @@ class TrainingRun:
         """All epochs, with less on a device at a time whenever its memory is full."""
         while True:
             try:
-                with self.train_feed.errors(), self.selection_feed.errors():
+                with self.train_feed.errors(), self.judged_feed.errors():
                     return self._finish(self._epochs(board), board)
             except tf.errors.OpError as e:
                 if not training_faults.memory_is_full(e):
@@ -120,7 +126,7 @@ class TrainingRun:
             if _steps_made(model) == steps_before:  # loss scaling skips steps that overflow
                 raise self._not_a_number("every gradient")
             fit_s = time.monotonic() - started
-            p = self._predict_selection(model)
+            p = self._predict_judged(model)
             row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
             self.pace.epoch(steps * self.batch_size, fit_s, time.monotonic() - started)
             log.info(
@@ -136,18 +142,18 @@ class TrainingRun:
         """Steps of the epoch that comes next: the last one is cut short where the plan ends in it."""
         return min(self.steps, self.plan.steps - self.state.epoch * self.steps) if self.plan else self.steps
 
-    def _predict_selection(self, model: keras.Model) -> np.ndarray:
-        """P(fight) of the selection clips: (N,) float64."""
-        if not len(self.data.selection):
-            return np.empty(0)
+    def _predict_judged(self, model: keras.Model) -> np.ndarray:
+        """P(fight) of the judged clips: (N,) float64. Raises UserError where one is not finite."""
 
         def judge(batch_size: int) -> np.ndarray:
-            if batch_size not in self.selection:
-                self.selection[batch_size] = self.selection_feed.plain(batch_size)
-            steps = -(-len(self.data.selection) // batch_size)  # without it Keras warns of the end
-            return model.predict(self.selection[batch_size], steps=steps, verbose=0)
+            if batch_size not in self.judged_batches:
+                self.judged_batches[batch_size] = self.judged_feed.plain(batch_size)
+            steps = -(-len(self.judged) // batch_size)  # without it Keras warns of the end
+            return model.predict(self.judged_batches[batch_size], steps=steps, verbose=0)
 
         p, self.predict_batch = training_faults.in_batches_that_fit(judge, self.predict_batch)
+        if not np.isfinite(p).all():
+            raise self._not_a_number("P(fight) of a clip")
         return p[:, 0].astype(np.float64)
 
     def _not_a_number(self, what: str) -> UserError:
@@ -224,8 +230,6 @@ class TrainingRun:
 
     def _row(self, model: keras.Model, logs: Mapping[str, float], p: np.ndarray) -> dict[str, float]:
         """The epoch's row of the log; `p` (N,) is P(fight) of the selection clips, if there are any."""
-        if not np.isfinite(p).all():
-            raise self._not_a_number("P(fight) of a selection clip")
         return {
             "epoch": self.state.epoch + 1,
             "loss": logs["loss"],
@@ -268,7 +272,7 @@ class TrainingRun:
             model.load_weights(best_model)
             # again, where an earlier version or a killed run has left but one of the two files
             saved_heads.save_weights(model, run_folder.weights_of(best_model))
-        p = self._predict_selection(model)
+        p = self._predict_judged(model)
         if self.published:
             best = {
                 **best,
