@@ -195,7 +195,7 @@ def test_data_sets_too_small_to_leave_the_others_out_are_named() -> None:
 
 def test_too_many_folds_and_a_part_with_one_class_are_user_errors() -> None:
     frame = _frame()
-    with pytest.raises(UserError, match="--cross-validate 99"):
+    with pytest.raises(UserError, match=r"--cross-validate 99: .* there are \d+. Give at most \d+"):
         folds.cross_validation(frame, {"a", "b"}, 99, 0.2, 0)
     with pytest.raises(UserError, match="the val part has no nonfight"):
         folds.official(frame.assign(label="fight"), {"a", "b"}, 0.2, 0)

@@ -101,9 +101,7 @@ def grouped_folds(
         key = keys[position] if keys is not None else group
         identity[group] = min(identity.get(group, key), key)
     if k < 2 or len(members) < k:
-        raise ValueError(
-            f"{k} folds need at least 2 and at most one a source group; there are {len(members)} groups"
-        )
+        raise ValueError(f"k must be 2 to {len(members)}, the number of source groups. Received: {k}")
     fold_of: dict[str, int] = {}
     for fold in range(k - 1):
         rest = {g: m for g, m in members.items() if g not in fold_of}

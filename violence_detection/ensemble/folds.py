@@ -61,7 +61,11 @@ def cross_validation(
     try:
         fold_of = split.grouped_folds(rows.source_group.tolist(), strata, k, seed, rows.clip_id.tolist())
     except ValueError as e:
-        raise UserError(f"--cross-validate {k}: {e}") from e
+        sources = rows.source_group.nunique()
+        remedy = f"at most {sources}" if sources > 1 else "none, or add clips of other sources"
+        raise UserError(
+            f"--cross-validate {k}: a source lies in one fold alone, and there are {sources}. Give {remedy}"
+        ) from e
     shared = SharedFootage(frame)
     return [
         _make_fold(f"fold_{i}", frame, rows[fold_of != i], rows[fold_of == i], target, fraction, seed, shared)

@@ -101,8 +101,8 @@ def learn(
         return Learned(
             None,
             found,
-            f"too few marks: {n_marks} in {plural(len(marked), 'video')}; {LEAST_MARKS} in {LEAST_VIDEOS} are needed, for "
-            "what is learnt is tried on videos that it was not learnt from",
+            f"too few marks: {n_marks} in {plural(len(marked), 'video')}; {LEAST_MARKS} in {LEAST_VIDEOS} are needed, "
+            "for what is learnt is tried on videos that it was not learnt from",
             too_few=True,
         )
     before_offset = now.logit_offset if now else 0.0
