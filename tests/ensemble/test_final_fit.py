@@ -508,7 +508,7 @@ def test_with_folds_besides_their_figures_stand_in_the_card_and_decide_nothing(
     card = (output / "final" / model_card.CARD_NAME).read_text()
     in_set = f"{100 * said['cv_accuracy']:.1f} %"
     assert f"2 folds by source on the same manifest, other models of the same settings: {in_set}" in card
-    assert "Models that had not seen a data set, below, chose the number of steps" in card
+    assert "Models that had not seen a data set, below, chose the temperature and the thresholds" in card
     for d in said["leave_one_dataset_out"]["datasets"]:
         assert f"| {d['dataset']} | {100 * d['accuracy']:.1f} % |" in card.partition("| left out |")[2]
 

@@ -156,7 +156,7 @@ def test_its_card_says_what_the_folds_gave_and_its_own_name(by_name: Path) -> No
     assert "no other accuracy is claimed" in card
     steps = run_records.read(by_name / "tiny").final_fit["steps"]
     assert set(steps) == {"average"}, "the kernel head makes none"
-    assert f"| optimiser steps | {steps['average']['steps']} |" in card
+    assert f"| optimiser steps | {steps['average']['steps']}, kernel: fitted at once |" in card
 
 
 def _cut(path: Path) -> None:

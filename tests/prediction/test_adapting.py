@@ -192,6 +192,7 @@ def test_the_model_judges_and_knows_the_footage_again(model: Path, footage: Path
     rows = pd.DataFrame(
         {
             "clip_id": [storage.sha256_file(c)[:16] for c in clips],
+            "dataset": "own",
             "source_group": [f"own:{c.stem}" for c in clips],
             "fingerprint": [fingerprint.of_video(c)[1] for c in clips],
         }
