@@ -118,6 +118,7 @@ def test_a_run_that_is_all_the_roadmap_asks_for_is_done() -> None:
         ("Epochs", {"run": _run(train={"epochs": 20})}, "at most 20"),
         ("Epochs", {"run": _run(2, architecture="kernel")}, "at once or in a fixed number of steps: m0, m1"),
         ("Epochs", {"run": _run(1, architecture="i3d_tuned")}, "fixed number of steps: m0"),
+        ("Epochs", {"run": _run(1, steps={"steps": 90})}, "fixed number of steps: m0"),
         ("Data sets", {"run": OF_TWO_SETS}, "2: hockey_fights, rwf_2000. Not among them: real_life_violence"),
         ("Clips", {"run": OF_TWO_SETS}, "2,858 clips: 2,286 train, 572 val"),
         ("Hard clips", {"run": dataclasses.replace(_run(), tuned=())}, "no member was better"),

@@ -12,10 +12,9 @@ from violence_detection.combine.val_ledger import Looks
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.datasets import catalogue
 from violence_detection.evaluation.training_overlap import Overlap
-from violence_detection.models.run_records import MemberRecord, RunRecords
+from violence_detection.models.run_records import RunRecords
 from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder
-from violence_detection.training.config import settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,8 +175,8 @@ def _architecture(run: RunRecords) -> Box:
 
 
 def _epochs(run: RunRecords) -> Box:
-    others = [m.name for m in run.members if not _counts_epochs(m)]
-    asked = run.values("train", "epochs", of=[m for m in run.members if _counts_epochs(m)])
+    others = [m.name for m in run.members if not m.in_epochs]
+    asked = run.values("train", "epochs", of=[m for m in run.members if m.in_epochs])
     ran = run.epochs_ran
     found = [f"at most {_listed(asked)}", f"{_range(ran)} ran" if ran else "how many ran is not noted"]
     found = found if asked else []
@@ -185,11 +184,6 @@ def _epochs(run: RunRecords) -> Box:
     evidence = f"train.epochs; {run_folder.RESULT_NAME}: epochs_run"
     return _compared("Epochs", f"at most {EPOCHS:,}", run, asked == [EPOCHS] and bool(ran),
                      "; ".join(found), evidence)  # fmt: skip
-
-
-def _counts_epochs(member: MemberRecord) -> bool:
-    """Whether --epochs does something for its architecture."""
-    return "epochs" in settings_of(str(member.of("architecture")))
 
 
 def _members(run: RunRecords) -> Box:

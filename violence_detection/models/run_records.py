@@ -15,7 +15,7 @@ from violence_detection.models import averaging, made_alike, model_files
 from violence_detection.models.made_alike import JudgedApart, Made
 from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder, step_plan, trained_clips
-from violence_detection.training.config import KERNEL
+from violence_detection.training.config import KERNEL, settings_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ class MemberRecord:
     @property
     def in_epochs(self) -> bool:
         """Whether epochs were counted, not steps fixed before."""
-        return self.in_steps and self.of(step_plan.RECORD_KEY) is None
+        return "epochs" in settings_of(str(self.of("architecture"))) and self.of(step_plan.RECORD_KEY) is None
 
     def of(self, *keys: str) -> Any:
         """A value of its config, None where it is not there."""
