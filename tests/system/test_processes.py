@@ -7,10 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from violence_detection.system import processes, storage
@@ -70,6 +73,24 @@ def square_or_raise(n: int) -> int:
 def test_workers_meet_no_ctrl_c_while_they_begin() -> None:
     assert {kept for _, kept in processes.map_unordered(began_without_ctrl_c, range(2), 2, bool)} == {True}
     assert not began_without_ctrl_c(0)  # who started them meets it
+
+
+def test_ctrl_c_while_a_worker_begins_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    submit = processes.ProcessPoolExecutor.submit
+
+    def interrupted(pool: processes.ProcessPoolExecutor, *args: Any) -> Any:
+        future = submit(pool, *args)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return future
+
+    monkeypatch.setattr(processes.ProcessPoolExecutor, "submit", interrupted)
+    before = set(psutil.Process().children())
+    with pytest.raises(KeyboardInterrupt):
+        list(processes.map_unordered(time.sleep, [600.0], 1, bool))
+    left = [
+        c for c in psutil.Process().children() if c not in before and "spawn_main" in " ".join(c.cmdline())
+    ]
+    assert not psutil.wait_procs(left, timeout=5)[1]
 
 
 def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:

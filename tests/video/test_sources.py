@@ -62,18 +62,6 @@ def test_footage_has_the_same_frames_and_times_whichever_way_it_comes(
     assert (as_file.live, stream.live, file.live) == (False, True, False)
 
 
-@pytest.mark.parametrize("codec", ["mpeg4", "libx264"])
-def test_frames_that_look_ahead_have_their_times_where_packets_state_them_in_their_own_order(
-    tmp_path: Path, codec: str
-) -> None:
-    """AVI says when a packet is decoded, and not when its frame is shown: frames came one to three steps late."""
-    path = timed_videos.write(tmp_path / "v.avi", evenly(100, 25), codec=codec, options={"bf": "2"})
-    grown = _frames(open_source(f"growing:{path}", still_s=0.1))
-    assert [number for number, _ in grown] == list(range(100))
-    assert [time_s for _, time_s in grown] == pytest.approx(evenly(100, 25), abs=1e-6)
-    assert grown == _frames(open_source(str(path)))
-
-
 def test_rtsp_has_the_frames_and_times_of_the_file(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sender comes to the reader, for want of a server; what is then read is the same."""
     monkeypatch.setitem(demuxed_sources._OPTIONS, "rtsp", {"rtsp_flags": "listen", "listen_timeout": "10"})

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.system import locks, redaction, storage
-from violence_detection.system.figures import is_share
+from violence_detection.system.figures import is_share, plural
 
 FILE_NAME = "val_ledger.jsonl"
 _LOCK_NAME = ".val_ledger.lock"
@@ -84,13 +84,13 @@ class Looks:
         if count:
             scripts = Counter(_script(str(entry.get("command", ""))) for entry in self.same)
             by = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in scripts.most_common())
-            said = [f"{times}, with {self.models} model{'' if self.models == 1 else 's'}, by {by}"]
+            said = [f"{times}, with {plural(self.models, 'model')}, by {by}"]
         if self.other:
             said.append(
                 f"{self.other} more on another val of this folder, which may have had some of these clips"
             )
         if self.unreadable:
-            said.append(f"{self.unreadable} damaged line{'' if self.unreadable == 1 else 's'} beside these")
+            said.append(f"{plural(self.unreadable, 'damaged line')} beside these")
         if self.unnoted:
             said.append(f"this look could not be noted: {self.unnoted}")
         return "; ".join(said)

@@ -260,7 +260,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
     for text, keys in named.items():
         if values := run.values(*keys, of=of.get(keys[-1])):
             lines.append((text, ", ".join(map(_shown, values))))
-    if run.epochs_ran or in_epochs:
+    if in_epochs:
         lines.append(("epochs that ran", ", ".join(map(str, run.epochs_ran)) or "not noted"))
     if len(in_epochs) < len(run.members):
         lines.append(("optimiser steps", _steps(run)))

@@ -9,6 +9,7 @@ from violence_detection.errors import UserError
 from violence_detection.models import averaging
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
+from violence_detection.system.figures import is_share
 from violence_detection.training import run_folder
 
 #: In the folder of a shipped model: the SHA-256 of each of its files, as `sha256sum -c` reads them.
@@ -112,8 +113,7 @@ def _members(folder: Path) -> list[tuple[str, Path, float]]:
     files = []
     for member in members:
         name, weight = member.get("name"), member.get("weight")
-        is_weight = isinstance(weight, int | float) and not isinstance(weight, bool) and 0 <= weight <= 1
-        if not isinstance(name, str) or not is_weight:
+        if not isinstance(name, str) or not is_share(weight):
             found = f"{name!r}, {weight!r}"[:_MOST_SHOWN]
             raise run_folder.damaged(
                 path, f"each member needs a name and a weight from 0 to 1, found {found}"

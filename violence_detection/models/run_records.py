@@ -82,9 +82,9 @@ class RunRecords:
 
     @property
     def epochs_ran(self) -> list[int]:
-        """How many epochs the members' trainings ran, each number once; none of members whose weights were given."""
-        found = [member.result.get("epochs_run") for member in self.members if member.in_steps]
-        return sorted({n for n in found if run_folder.is_count(n) and n})
+        """How many epochs the trainings of members ran that count them, each number once."""
+        found = [member.result.get("epochs_run") for member in self.members if member.in_epochs]
+        return sorted({n for n in found if run_folder.is_count(n)})
 
     @property
     def chose_epoch(self) -> bool:

@@ -92,9 +92,8 @@ def map_unordered(
             for item in itertools.islice(todo, count - len(busy)):
                 pool = idle.pop() if idle else _one_worker(max(1, usable_cpus() // count))
                 limit_s = time_limit_s(item) if callable(time_limit_s) else time_limit_s
-                with kept_from_ctrl_c():
-                    future = pool.submit(function, item)
-                busy[future] = _Begun(item, pool, limit_s)
+                with kept_from_ctrl_c():  # which may come at its end: the pool must be known by then
+                    busy[pool.submit(function, item)] = _Begun(item, pool, limit_s)
             # Only now, so that the others work while the caller does.
             yield from finished
             if not busy:
@@ -143,7 +142,10 @@ def _begin_worker(threads: int) -> None:
 
 @contextlib.contextmanager
 def kept_from_ctrl_c() -> Iterator[None]:
-    """Processes that are started meanwhile meet no Ctrl-C, not even while they begin; this one meets it afterwards."""
+    """Processes that this thread starts meanwhile meet no Ctrl-C, not even while they begin.
+
+    This one meets it afterwards, or at once where it has other threads.
+    """
     resource_tracker.ensure_running()  # which the first process starts, and Python 3.11 then lets Ctrl-C in again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:

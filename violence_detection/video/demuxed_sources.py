@@ -8,7 +8,6 @@ import math
 import socket
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,9 +34,6 @@ _UNDECODED = 3.0
 #: Formats of lists of segments. One comes as a whole, and then none for as long as it lasts, 10 s say: they have so
 #: many times as long to send something.
 _PLAYLISTS, _PLAYLIST_NAMES, _SEGMENTS = ("hls", "dash"), (".m3u8", ".mpd"), 3.0
-#: Formats that state when packets are decoded alone. Where frames look ahead they are shown in another order than their
-#: packets come in, at the same times; what FFmpeg makes of it for each is out of order.
-_STAMPED_IN_TURN = ("avi",)
 #: A stamp of a live stream that is ahead of the last by more is wrong: the stream had ended before.
 _LIVE_AHEAD_S = 15.0
 _LEAST_STEP_S = 1e-3
@@ -109,7 +105,6 @@ class DemuxedSource:
         broken: SourceError | None = None
         packet: av.Packet | None = None
         packet_s = frame_s = time.monotonic()
-        due: deque[int | None] = deque()
         while not self._closed.is_set():
             asked_s = time.monotonic()
             try:
@@ -125,22 +120,14 @@ class DemuxedSource:
             processes.beat()
             came_s = time.monotonic()
             if came_s - asked_s > self._picture_limit_s:  # FFmpeg gives what it had held back
-                packet, broken = None, self._nothing_came()
+                packet, broken = None, broken or self._nothing_came()
             if packet is not None and (packet.stream is not stream or decode.holds_on(packet)):
                 self._check_pictures(came_s - packet_s, came_s - frame_s)
                 continue
-            shown = packet if packet is not None and packet.size else None
-            if shown is not None and container.format.name in _STAMPED_IN_TURN:
-                due.append(shown.dts)
-            try:
-                frames = stream.codec_context.decode(shown)
-            except av.FFmpegError:
-                frames = []
-                if due:
-                    due.pop()
+            frames: list[av.VideoFrame] = []
+            with contextlib.suppress(av.FFmpegError):
+                frames = stream.codec_context.decode(packet if packet is not None and packet.size else None)
             for frame in frames:
-                if due:
-                    frame.pts = due.popleft()
                 yield _Decoded(frame, came_s, came_s - asked_s)
             if packet is None or not packet.size:  # the decoder has given what it held back
                 break

@@ -22,7 +22,7 @@ from violence_detection.combine import duplicates
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import intervals, metrics
 from violence_detection.evaluation.audits import footage, label_noise
-from violence_detection.system.figures import number
+from violence_detection.system.figures import number, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,9 +218,7 @@ def _limit(record: dict[str, Any]) -> dict[str, str]:
     if copies := record["copies_of_other_label"]:
         told.append(f"{copies} train clips are copies of clips with the other label")
     if weak:
-        told.append(
-            f"{len(weak)} group{'' if len(weak) == 1 else 's'} of look-alike clips judged worse than others"
-        )
+        told.append(f"{plural(len(weak), 'group')} of look-alike clips judged worse than others")
     if told and not noise["told"]:
         told.append(f"how many labels are wrong cannot be told ({interval})")
     if told:

@@ -23,7 +23,7 @@ from violence_detection.evaluation.audits import footage
 from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.stored_features import StoredFeatures
-from violence_detection.system.figures import percentage
+from violence_detection.system.figures import percentage, plural
 from violence_detection.training.config import PICTURES_OF
 from violence_detection.video.augment import PLAIN
 
@@ -293,9 +293,7 @@ def _limit(record: Mapping[str, Any]) -> dict[str, str]:
             "" if without is None else f"; without them {percentage(without['accuracy'])} % of {without['n']}"
         )
         sources = len(by_feature.get("sources", ()))
-        named = (
-            f", {sources} source{'' if sources == 1 else 's'} under two names among them" if sources else ""
-        )
+        named = f", {plural(sources, 'source')} under two names among them" if sources else ""
         return {
             "state": "alarm",
             "name": "Leakage",
