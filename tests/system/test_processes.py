@@ -75,6 +75,14 @@ def test_workers_meet_no_ctrl_c_while_they_begin() -> None:
     assert not began_without_ctrl_c(0)  # who started them meets it
 
 
+@pytest.fixture
+def meets_ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run with &
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("meets_ctrl_c")
 def test_ctrl_c_while_a_worker_begins_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     submit = processes.ProcessPoolExecutor.submit
 
