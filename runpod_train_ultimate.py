@@ -88,8 +88,11 @@ def _train(args: argparse.Namespace, train: TrainConfig, command: str) -> int:
 
     with locks.only_one(args.output, Path(__file__).name):
         strategy = devices.set_up(train)  # first: TensorFlow cannot change devices later
-        data = training_data.prepare(features, how, train.selection_fraction, train.seed)
         architecture = PRESETS[args.preset].architecture
+        if not args.overwrite:
+            known = trainer.settings_record(architecture, features, how.augment, head, train)
+            trainer.check_folder(args.output, {**known, "preset": args.preset})
+        data = training_data.prepare(features, how, train.selection_fraction, train.seed)
         record = trainer.run_record(architecture, data, features, how.augment, head, train)
         record["preset"] = args.preset
         trainer.log_settings(record)

@@ -114,6 +114,26 @@ def test_training_says_the_fields_others_rely_on(single: Way) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "folder"),
+    [
+        ("runpod_train_ultimate", "models_ultimate"),
+        ("train_ensemble_models", "models_ensemble/deep_lstm"),
+    ],
+)
+def test_a_folder_of_other_settings_is_refused_before_anything_is_extracted(
+    trained: Way, script: str, folder: str
+) -> None:
+    known = sorted((trained.folder / "data" / "features").rglob("*.npz"))
+    arguments = ("--data-root", "data", *SMALL, "--augment", "3")
+    done = warm_start.run(ROOT / f"{script}.py", *arguments, cwd=trained.folder)
+    assert done.returncode == 2
+    assert f"{folder} holds a model trained with other settings" in done.stderr
+    assert "augment 2 there, 3 asked for" in done.stderr
+    assert sorted((trained.folder / "data" / "features").rglob("*.npz")) == known
+
+
+@pytest.mark.slow
 def test_the_ensemble_says_its_members(trained: Way) -> None:
     ensemble = trained.said["train_ensemble_models"]
     assert [m["name"] for m in ensemble["members"]] == [

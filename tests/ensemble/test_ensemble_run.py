@@ -714,7 +714,9 @@ def test_processes_beside_a_cluster_are_refused() -> None:
     settings = synthetic.settings()
     config, how = EnsembleConfig(members=("average",), parallel=0), ExtractConfig(ray="local")
     with pytest.raises(UserError, match=r"--parallel would do nothing: --ray"):
-        run_checks.check_all(config, how, settings.features, settings.head, settings.train, Path("models"))
+        run_checks.check_all(
+            config, how, settings.features, settings.head, settings.train, Path("models"), False
+        )
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
@@ -744,6 +746,42 @@ def test_seeds_beyond_the_last_one_are_refused_before_anything_starts() -> None:
         run_checks.check_heads(config, HeadConfig(), TrainConfig(seed=MOST_SEED - 1))
 
 
+@pytest.mark.parametrize(
+    ("asked", "folder"),
+    [
+        ({}, "average"),
+        ({"cross_validate": 2}, "fold_1/average"),
+        ({"final": True}, "fold_4/average"),
+        ({"leave_one_dataset_out": True, "seeds": 2}, "seed_1/without_e/average"),
+    ],
+)
+def test_a_member_of_other_settings_is_said_before_anything_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], folder: str
+) -> None:
+    rows = pd.DataFrame({"clip_id": [f"c{i}" for i in range(80)], "label": ["fight", "nonfight"] * 40})
+    rows = rows.assign(source_group=[f"s{i // 2}" for i in range(80)], dataset=["d"] * 40 + ["e"] * 40)
+    rows = rows.assign(fingerprint="", split=["train"] * 32 + ["val"] * 8 + ["train"] * 32 + ["val"] * 8)
+    monkeypatch.setattr(run_checks.manifest, "read", lambda _: rows)
+    monkeypatch.setattr(run_checks.training_data, "check", lambda *_: None)
+    features = FeatureConfig(backbone=("efficientnet_lite0",))
+    config = EnsembleConfig(members=("average",), **asked)
+    seed = 1 if folder.startswith("seed") else 0
+    known = trainer.settings_record("average", features, 1, HeadConfig(), TrainConfig(seed=seed))
+    record = tmp_path / folder / run_folder.CONFIG_NAME
+    storage.write_json(record, {**known, "clips": {"train": 7}})
+
+    def check(overwrite: bool = False, **train: Any) -> None:
+        how = ExtractConfig(data_root=tmp_path, augment=1)
+        run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(**train), tmp_path, overwrite)
+
+    check()
+    with pytest.raises(
+        UserError, match=rf"{folder} holds a model trained with other .*train.epochs 1000 there, 9"
+    ):
+        check(epochs=9)
+    check(overwrite=True, epochs=9)
+
+
 @pytest.mark.parametrize("flag", ["final", "fine_tune_hard"])
 def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str
@@ -762,7 +800,7 @@ def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
 
     def check() -> None:
         how = ExtractConfig(data_root=tmp_path)
-        run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(), tmp_path)
+        run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(), tmp_path, False)
 
     with pytest.raises(
         UserError, match=rf"--{flag.replace('_', '-')} takes 5 folds, unless --cross-validate"

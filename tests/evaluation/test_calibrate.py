@@ -45,8 +45,28 @@ def test_what_it_rests_on_is_said_and_the_order_of_clips_changes_nothing() -> No
     assert rests_on == {"what": "out-of-fold predictions of 5 folds", "n": 180, "n_groups": 60, "views": 2}
     mixed = rows.assign(p_violent=p).sample(frac=1, random_state=3)
     assert calibrate.fit(calibrate.out_of_fold(mixed, 5, 2), 0).operating_points == found.operating_points
-    selection = calibrate.fit(calibrate.on_selection(rows, p, "the epoch"), 0)
-    assert selection.described().endswith("60 sources: the selection part, which also chose the epoch")
+    selection = calibrate.fit(calibrate.on_selection(rows, p, ["the epoch", "more"]), 0)
+    assert selection.described().endswith(
+        "60 sources: the selection part, which also chose the epoch and more"
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keep", "chosen"),
+    [
+        ("gru", "best", ["the epoch"]),
+        ("gru", "last", []),
+        ("kernel", "best", []),
+    ],
+)
+def test_an_epoch_that_the_selection_part_did_not_choose_is_not_said_to_be_its_choice(
+    tmp_path: Path, architecture: str, keep: str, chosen: list[str]
+) -> None:
+    storage.write_json(tmp_path / "config.json", {"architecture": architecture, "train": {"keep": keep}})
+    assert calibrate.epoch_chosen([tmp_path / "best_model.keras"]) == chosen
+    rows, p = _rows(60)
+    basis = calibrate.on_selection(rows, p, chosen)
+    assert ("chose" in basis.what, "chosen" in basis.assumes) == (bool(chosen), bool(chosen))
 
 
 def test_what_a_member_gave_alone_has_no_part_in_the_temperature_and_keeps_its_probability() -> None:
@@ -138,7 +158,7 @@ def test_what_is_stored_of_it_is_read_again_whole_or_refused(trained: Path, tmp_
 
     made = model.calibration.record()
     assert calibration.read(stored(made)) == model.calibration
-    few = calibrate.fit(calibrate.on_selection(*_rows(9), "the epoch"), 0)
+    few = calibrate.fit(calibrate.on_selection(*_rows(9), []), 0)
     assert "without_exit" not in few.record()
     for broken in (
         {**made, "without_exit": {"temperature": -1}},
@@ -164,7 +184,7 @@ def test_the_table_of_operating_points_judges_each_as_prediction_does() -> None:
 
 
 def test_too_few_sources_calibrate_nothing() -> None:
-    found = calibrate.fit(calibrate.on_selection(*_rows(9), "the epoch"), 0)
+    found = calibrate.fit(calibrate.on_selection(*_rows(9), []), 0)
     assert found.temperature is None
     assert found.described().startswith("not calibrated: 9 sources in the selection part")
     assert "(10 are needed" in found.described()

@@ -18,6 +18,7 @@ from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import calibrate, scoring
 from violence_detection.evaluation.calibrate import CalibrationBasis, Exiting
+from violence_detection.features.config import FeatureConfig
 from violence_detection.models import averaging, trained_model
 from violence_detection.models.averaging import Averaging
 from violence_detection.models.calibration import OF_FOLDS, Calibration
@@ -56,12 +57,17 @@ def jobs(
     pools = {everything: pool}
     made = []
     for name in names:
-        looked_at = tuple(b for b in everything if takes(name, b))
+        own = replace(settings, features=features_of(name, settings.features))
+        looked_at = own.features.backbone
         if looked_at not in pools:
             pools[looked_at] = pool.only(looked_at)
-        own = replace(settings, features=replace(settings.features, backbone=looked_at))
         made.append(TrainingJob(name, folder / name, pools[looked_at], fold, own, overwrite=overwrite))
     return made
+
+
+def features_of(name: str, features: FeatureConfig) -> FeatureConfig:
+    """Those of the backbones that the member of this name looks at."""
+    return replace(features, backbone=tuple(b for b in features.backbone if takes(name, b)))
 
 
 def write(
@@ -107,7 +113,7 @@ def write(
         own = told or calibrate.member_temperatures(selection.rows, by_member)
         by_member = {name: averaging.scaled(p, 1 / own[name]) for name, p in by_member.items()}
     if calibrated:
-        basis = out_of_fold or _on_selection(selection, by_member, weights, averaged)
+        basis = out_of_fold or _on_selection(parts, selection, by_member, weights, averaged)
         found = calibrate.fit(basis, seed)
         calibrate.say(folder, found)
     write_listed(
@@ -126,6 +132,7 @@ def write(
 
 
 def _on_selection(
+    parts: Sequence[Part],
     selection: Samples,
     by_member: Mapping[str, np.ndarray],
     weights: member_weights.Weights,
@@ -133,7 +140,9 @@ def _on_selection(
 ) -> CalibrationBasis:
     """What the members say together of the selection part: P(fight) (N,) of each, by its own temperature."""
     average = averaging.together(by_member, weights.values, averaged)
-    chose = "the epoch and the members' weights"
+    chose = calibrate.epoch_chosen(part.model for part in parts)
+    if len(parts) > 1 and not averaged.in_logits:
+        chose.append("the members' weights")
     by_all = averaging.together(by_member, weights.values, averaged.without_exit())
     exiting = Exiting.of(averaged, by_member, by_all)
     return calibrate.on_selection(selection.rows, average, chose, exiting)

@@ -230,8 +230,7 @@ class EnsembleRun:
     def _leave_one_out_plans(self) -> list[CrossValidation]:
         """For each seed a plan whose folds each hold out a data set."""
         plans = []
-        for i in range(self.config.seeds):
-            train = replace(self.settings.train, seed=self.settings.train.seed + i)
+        for folder, train in run_checks.by_seed(self.config, self.settings.train, self.output):
             left_out = folds.leave_one_dataset_out(
                 self.pool.frame, self.target, train.selection_fraction, train.seed
             )
@@ -241,7 +240,7 @@ class EnsembleRun:
                     tuple(left_out),
                     self.pool,
                     replace(self.settings, train=train),
-                    self.output / f"seed_{train.seed}",
+                    folder,
                     self.overwrite,
                     self.config.tta,
                     by_dataset=True,
@@ -364,7 +363,7 @@ def prepare(
     command: str = "",
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    run_checks.check_all(config, how, features, head, train, output)
+    run_checks.check_all(config, how, features, head, train, output, overwrite)
     choice = run_checks.choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)

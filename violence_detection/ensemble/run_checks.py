@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from violence_detection.combine import manifest
-from violence_detection.ensemble import folds
+from violence_detection.ensemble import ensemble, folds
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import EnsembleConfig
+from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.pool import Choice
 from violence_detection.errors import UserError
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import shipping
 from violence_detection.system import settings
-from violence_detection.training import fine_tuning, heads, run_folder, training_data
+from violence_detection.training import fine_tuning, heads, run_folder, trainer, training_data
 from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, settings_of, takes
 from violence_detection.video import augment
 
@@ -46,10 +47,11 @@ def check_all(
     head: HeadConfig,
     train: TrainConfig,
     output: Path,
+    overwrite: bool,
 ) -> None:
     """Raise UserError for settings and data that cannot work, before any work starts.
 
-    `output`: where folds may be already.
+    `output`: where folds may be already, and members of other settings, which `overwrite` lets be replaced.
     """
     check_heads(config, head, train)
     if how.ray is not None and config.parallel != 1:
@@ -58,7 +60,9 @@ def check_all(
         )
     _check_looked_at(config.members, features.backbone)
     training_data.check(features, how)
-    _check_parts(config, how, choose(config, how), train, output)
+    for folder, of_seed in _check_parts(config, how, choose(config, how), train, output):
+        if not overwrite:
+            _check_folder(folder, config, how, features, head, of_seed)
 
 
 def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) -> None:
@@ -108,17 +112,49 @@ def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
 
 def _check_parts(
     config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig, output: Path
-) -> None:
-    """Raise UserError where a part would lack a class, before hours of extraction and not after."""
+) -> list[tuple[Path, TrainConfig]]:
+    """The folders of the ensembles that are trained first, and how.
+
+    Raises UserError where a part would lack a class, before hours of extraction and not after.
+    """
     frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
+    found: list[tuple[Path, TrainConfig]] = []
     if not config.spends_val and not config.leave_one_dataset_out:
         folds.official(frame, target, train.selection_fraction, train.seed)
+        found.append((output, train))
     if config.cross_validate:
-        folds.cross_validation(frame, target, config.cross_validate, train.selection_fraction, train.seed)
+        cut = folds.cross_validation(
+            frame, target, config.cross_validate, train.selection_fraction, train.seed
+        )
+        found += [(output / fold.name, train) for fold in cut]
     elif flag := _makes_folds(config):
-        _check_folds(flag, folds_there(output), frame, target, train)
+        cut = _cut_folds(flag, folds_there(output), frame, target, train)
+        if config.final:  # those of hard clips have a folder of their own
+            found += [(output / fold.name, train) for fold in cut]
     if config.leave_one_dataset_out:
-        folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
+        cut = folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
+        found += [(folder / fold.name, own) for folder, own in by_seed(config, train, output) for fold in cut]
+    return found
+
+
+def by_seed(config: EnsembleConfig, train: TrainConfig, output: Path) -> list[tuple[Path, TrainConfig]]:
+    """For each seed the folder of what leaves data sets out with it, and how that is trained."""
+    seeded = [dataclasses.replace(train, seed=train.seed + i) for i in range(config.seeds)]
+    return [(output / f"seed_{own.seed}", own) for own in seeded]
+
+
+def _check_folder(
+    folder: Path,
+    config: EnsembleConfig,
+    how: ExtractConfig,
+    features: FeatureConfig,
+    head: HeadConfig,
+    train: TrainConfig,
+) -> None:
+    """Raise UserError where a member would find a model of other settings in its place."""
+    for name in config.members:
+        own = ensemble.features_of(name, features)
+        trainer.check_folder(folder / name, trainer.settings_record(name, own, how.augment, head, train))
 
 
 def _makes_folds(config: EnsembleConfig) -> str:
@@ -128,10 +164,12 @@ def _makes_folds(config: EnsembleConfig) -> str:
     return "--fine-tune-hard" if config.fine_tune_hard else ""
 
 
-def _check_folds(flag: str, k: int, frame: pd.DataFrame, target: Collection[str], train: TrainConfig) -> None:
-    """Raise UserError where the k folds that `flag` takes cannot be cut."""
+def _cut_folds(
+    flag: str, k: int, frame: pd.DataFrame, target: Collection[str], train: TrainConfig
+) -> list[Fold]:
+    """The k folds that `flag` takes. Raises UserError where these clips do not give them."""
     try:
-        folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
+        return folds.cross_validation(frame, target, k, train.selection_fraction, train.seed)
     except UserError as e:
         raise UserError(
             f"{flag} takes {k} folds, unless --cross-validate says otherwise, which these clips do not give. {e}"

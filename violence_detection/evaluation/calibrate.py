@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from violence_detection.evaluation import metrics, operating_points, scoring, te
 from violence_detection.models import trained_model
 from violence_detection.models.averaging import EARLY_EXIT_KEY, PLAIN, Averaging, EarlyExit
 from violence_detection.models.calibration import Calibration
+from violence_detection.models.run_records import MemberRecord
 from violence_detection.system import storage
 from violence_detection.system.figures import number
 from violence_detection.training import run_folder
@@ -75,16 +76,26 @@ class Exiting:
 
 
 def on_selection(
-    rows: pd.DataFrame, p_fight: np.ndarray, chose: str, exiting: Exiting | None = None
+    rows: pd.DataFrame, p_fight: np.ndarray, chosen: Sequence[str], exiting: Exiting | None = None
 ) -> CalibrationBasis:
-    """The selection part, which the model was not trained on. `chose`: what of the model it has chosen."""
+    """The selection part, which the model was not trained on. `chosen`: what of the model it has chosen."""
+    chose = " and ".join(chosen)
+    what, too_good = (
+        "the selection part",
+        f"; having chosen {chose} on the same clips makes it somewhat too good",
+    )
     return CalibrationBasis(
         rows,
         p_fight,
-        f"the selection part, which also chose {chose}",
-        f"{_ELSEWHERE}; having chosen {chose} on the same clips makes it somewhat too good",
+        f"{what}, which also chose {chose}" if chosen else what,
+        f"{_ELSEWHERE}{too_good if chosen else ''}",
         exiting=exiting,
     )
+
+
+def epoch_chosen(models: Iterable[Path]) -> list[str]:
+    """What is said of the epoch where the selection part chose that of one of the model files."""
+    return ["the epoch"] if any(MemberRecord.of_file(model).chose_epoch for model in models) else []
 
 
 def out_of_fold(
@@ -206,7 +217,7 @@ def calibrate_model(folder: Path, selection: Samples, seed: int) -> Calibration:
     model = trained_model.load(folder)
     p = model.uncalibrated(model.predict(selection.plain()))
     scoring.require_finite(p, selection.rows, str(folder))
-    found = fit(on_selection(selection.rows, p, "the epoch"), seed)
+    found = fit(on_selection(selection.rows, p, epoch_chosen([folder / run_folder.BEST_NAME])), seed)
     path = folder / run_folder.CONFIG_NAME
     record = run_folder.read_object(path)
     if record.get(run_folder.CALIBRATION_KEY) != found.record():

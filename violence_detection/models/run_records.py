@@ -30,6 +30,12 @@ class MemberRecord:
     config: Mapping[str, Any]
     result: Mapping[str, Any]
 
+    @classmethod
+    def of_file(cls, model: Path, name: str = "", weight: float = 1.0) -> MemberRecord:
+        """That of the records beside a model's file."""
+        config, result = (_object(model.parent / n) for n in (run_folder.CONFIG_NAME, run_folder.RESULT_NAME))
+        return cls(name, weight, config, result)
+
     @property
     def in_steps(self) -> bool:
         """Whether it was trained step by step: settings of batches and of the learning rate do nothing for others."""
@@ -39,6 +45,11 @@ class MemberRecord:
     def in_epochs(self) -> bool:
         """Whether epochs were counted, not steps fixed before."""
         return "epochs" in settings_of(str(self.of("architecture"))) and self.of(step_plan.RECORD_KEY) is None
+
+    @property
+    def chose_epoch(self) -> bool:
+        """Whether the selection part chose the epoch that is kept."""
+        return self.in_epochs and self.of("train", "keep") != "last"
 
     def of(self, *keys: str) -> Any:
         """A value of its config, None where it is not there."""
@@ -89,7 +100,7 @@ class RunRecords:
     @property
     def chose_epoch(self) -> bool:
         """Whether the selection part chose the epoch of a member."""
-        return any(m.in_epochs and m.of("train", "keep") != "last" for m in self.members)
+        return any(member.chose_epoch for member in self.members)
 
     @property
     def folds_in_words(self) -> str:
@@ -132,8 +143,7 @@ def read(path: Path) -> RunRecords:
     listed = model_files.listed(path)
     members, tables = [], []
     for name, file, weight in listed:
-        config = _object(file.parent / run_folder.CONFIG_NAME)
-        members.append(MemberRecord(name, weight, config, _object(file.parent / run_folder.RESULT_NAME)))
+        members.append(MemberRecord.of_file(file, name, weight))
         tables.append(trained_clips.read(file.parent))
     folder = path if path.is_dir() else path.parent
     own = trained_clips.read(folder) if (folder / run_folder.ENSEMBLE_NAME).is_file() else None

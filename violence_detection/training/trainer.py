@@ -45,29 +45,52 @@ def run_record(
     architecture: str, data: Data, features: FeatureConfig, augment: int, head: HeadConfig, train: TrainConfig
 ) -> dict[str, Any]:
     """All that decides the outcome of a run, and all that prediction needs: saved as config.json."""
-    tuned: dict[str, Any] = {}
-    if architecture in PICTURES_OF:
-        train = fine_tuning.train_config(head, train)
-        tuned = {step_plan.RECORD_KEY: dataclasses.asdict(fine_tuning.plan(head))}
+    asked = settings_record(architecture, features, augment, head, train)
     distinct = int(data.train.rows.clip_id.nunique())
     repeated = {} if distinct == len(data.train) else {run_folder.DISTINCT_KEY: distinct}
+    plan = (
+        {step_plan.RECORD_KEY: dataclasses.asdict(fine_tuning.plan(head))}
+        if architecture in PICTURES_OF
+        else {}
+    )
     return {
         run_folder.VERSION_KEY: __version__,
         "classes": list(CLASS_NAMES),
-        "architecture": architecture,
-        "features": key.as_recorded(features),
+        **asked,
         "inputs": {name: list(shape) for name, shape in sorted(data.train.shapes().items())},
         "feature_records": data.records,
         "feature_engines": data.engines,
-        "augment": augment,
-        "head": head.recorded(architecture),
-        "train": dataclasses.asdict(train),
         "manifest_sha256": data.manifest_sha256,
         "clips": {"train": len(data.train), "selection": len(data.selection)},
         "generated_samples": data.generated,
         **repeated,
-        **tuned,
+        **plan,
     }
+
+
+def settings_record(
+    architecture: str, features: FeatureConfig, augment: int, head: HeadConfig, train: TrainConfig
+) -> dict[str, Any]:
+    """What of a run's record is known before there are features."""
+    if architecture in PICTURES_OF:
+        train = fine_tuning.train_config(head, train)
+    return {
+        "architecture": architecture,
+        "features": key.as_recorded(features),
+        "augment": augment,
+        "head": head.recorded(architecture),
+        "train": dataclasses.asdict(train),
+    }
+
+
+def check_folder(folder: Path, known: Mapping[str, Any]) -> None:
+    """Raise UserError where `folder` cannot take a run of which so much is known, before hours of extraction."""
+    if wrong := damaged_run.fault(folder):
+        raise damaged_run.refusal(wrong)
+    if (config := folder / run_folder.CONFIG_NAME).is_file():
+        record = {**run_folder.read_object(config), **known}
+        if run_folder.holds_another(folder, record):
+            raise run_folder.refusal(folder, record)
 
 
 def log_settings(record: Mapping[str, Any]) -> None:
