@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
 _HEAD_RATE = 20.0  # times the network's
 _WARMUP_STEPS, _WARMUP_SHARE = 20, 1 / 3
 _AVERAGE_MOMENTUM = 0.98
-#: Seconds of a core that a clip takes there and back: 32 frames of 160 pixels, measured on two cores.
-_CPU_S, _CPU_BFLOAT16_S = 0.8, 0.5
+#: Seconds of a core that a clip of 32 frames of 160 pixels takes there and back, on a fast kind of processor and a slow
+#: one (docs/guides/ship.md).
+_CPU_S, _CPU_BFLOAT16_S = (0.8, 1.4), (0.5, 0.9)
 _MIXED_SHARE, _MIXED_BETA = 0.4, 0.4
 
 
@@ -83,12 +84,13 @@ def say_what_it_takes(head: HeadConfig, train: TrainConfig, models: int, usd_per
     if tensorflow_start.gpus():
         log.info("%d network(s) to train end to end: %s clips there and back", models, f"{clips:,}")
         return
-    clip_s = _CPU_BFLOAT16_S if _takes_bfloat16(train) else _CPU_S
+    core_s = _CPU_BFLOAT16_S if _takes_bfloat16(train) else _CPU_S
     threads = tf.config.threading.get_intra_op_parallelism_threads() or processes.usable_cpus()
+    least, most = (estimate.time_and_cost(clips * s / threads, usd_per_hour) for s in core_s)
     log.warning(
-        "%d network(s) to train end to end, %s clips there and back, without a GPU: about %s on %d free cores. A GPU "
-        "takes minutes a network; --accumulate N takes less memory",
-        models, f"{clips:,}", estimate.time_and_cost(clips * clip_s / threads, usd_per_hour), threads,
+        "%d network(s) to train end to end, %s clips there and back, without a GPU: %s to %s on %d free cores, by the "
+        "kind of processor. A GPU takes minutes a network; --accumulate N takes less memory",
+        models, f"{clips:,}", least, most, threads,
     )  # fmt: skip
 
 
