@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cli.print_summary(done.summary)
         return cli.exit_code(done.failures)
     run_folder.require_room_for(args.output, ensemble=True)
-    run_checks.check_all(asked, how, features, head, train, args.output, args.overwrite)
+    run_checks.check_all(asked, how, features, head, train, args.output)
     with locks.only_one(args.output, Path(__file__).name):
         run = ensemble_run.prepare(
             asked,

@@ -18,6 +18,7 @@ import pytest
 import warm_start
 
 from violence_detection.datasets.generated import samples
+from violence_detection.system import locks
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = (
@@ -131,6 +132,9 @@ def test_a_folder_of_other_settings_is_refused_before_anything_is_extracted(
     assert f"{folder} holds a model trained with other settings" in done.stderr
     assert "augment 2 there, 3 asked for" in done.stderr
     assert sorted((trained.folder / "data" / "features").rglob("*.npz")) == known
+    with locks.only_one(trained.folder / Path(folder).parts[0], "another run"):
+        done = warm_start.run(ROOT / f"{script}.py", *arguments, cwd=trained.folder)
+    assert "another run (process" in done.stderr, "to be told to overwrite what is at work would be wrong"
 
 
 @pytest.mark.slow

@@ -406,7 +406,8 @@ def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
     for folder in ("average", "fold_0/average"):
         assert "members are left as they are" in calibration.read(output / folder).described()
     # those tuned on what is hard are others than the folds' models
-    assert "the selection part" in calibration.read(output / "hard").described()
+    told = calibration.read(output / "hard").described()
+    assert "the selection part, which also chose the epoch and which members are tuned ones" in told
     model = trained_model.load(output)
     tuned_on: set[str] = set()
     for place in model.folders:
@@ -710,13 +711,19 @@ def test_a_setting_of_what_is_not_asked_for_is_refused(setting: Mapping[str, Any
     run_checks.check(EnsembleConfig(**setting, **{goes_with: asked}))
 
 
+@pytest.mark.parametrize("setting", [{"hard_learning_rate": 1e-5}, {"hard_epochs": 3}])
+def test_steps_that_a_kernel_head_does_not_make_are_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="would do nothing: a kernel head makes no steps"):
+        run_checks.check(EnsembleConfig(members=("kernel",), fine_tune_hard=True, **setting))
+    run_checks.check(EnsembleConfig(members=("kernel", "gru"), fine_tune_hard=True, **setting))
+    run_checks.check(EnsembleConfig(members=("kernel",), fine_tune_hard=True, hard_share=0.2))
+
+
 def test_processes_beside_a_cluster_are_refused() -> None:
     settings = synthetic.settings()
     config, how = EnsembleConfig(members=("average",), parallel=0), ExtractConfig(ray="local")
     with pytest.raises(UserError, match=r"--parallel would do nothing: --ray"):
-        run_checks.check_all(
-            config, how, settings.features, settings.head, settings.train, Path("models"), False
-        )
+        run_checks.check_all(config, how, settings.features, settings.head, settings.train, Path("models"))
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])
@@ -753,6 +760,8 @@ def test_seeds_beyond_the_last_one_are_refused_before_anything_starts() -> None:
         ({"cross_validate": 2}, "fold_1/average"),
         ({"final": True}, "fold_4/average"),
         ({"leave_one_dataset_out": True, "seeds": 2}, "seed_1/without_e/average"),
+        ({"fine_tune_hard": True, "hard_epochs": 7}, "hard/average"),
+        ({"final": True}, "final/average"),
     ],
 )
 def test_a_member_of_other_settings_is_said_before_anything_is_extracted(
@@ -766,20 +775,24 @@ def test_a_member_of_other_settings_is_said_before_anything_is_extracted(
     features = FeatureConfig(backbone=("efficientnet_lite0",))
     config = EnsembleConfig(members=("average",), **asked)
     seed = 1 if folder.startswith("seed") else 0
-    known = trainer.settings_record("average", features, 1, HeadConfig(), TrainConfig(seed=seed))
+    train = TrainConfig(seed=seed)
+    if config.fine_tune_hard:
+        train = hard.train_config(train, config)
+    known = trainer.settings_record("average", features, 1, HeadConfig(), train)
     record = tmp_path / folder / run_folder.CONFIG_NAME
     storage.write_json(record, {**known, "clips": {"train": 7}})
 
-    def check(overwrite: bool = False, **train: Any) -> None:
+    def check(**train: Any) -> None:
         how = ExtractConfig(data_root=tmp_path, augment=1)
-        run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(**train), tmp_path, overwrite)
+        asked = run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(**train), tmp_path)
+        run_checks.check_folders(asked, config, how, features, HeadConfig())
 
     check()
+    batch = TrainConfig().batch_size
     with pytest.raises(
-        UserError, match=rf"{folder} holds a model trained with other .*train.epochs 1000 there, 9"
+        UserError, match=rf"{folder} holds a model trained with other .*train.batch_size {batch} there, 9"
     ):
-        check(epochs=9)
-    check(overwrite=True, epochs=9)
+        check(batch_size=9)
 
 
 @pytest.mark.parametrize("flag", ["final", "fine_tune_hard"])
@@ -800,7 +813,7 @@ def test_folds_that_nobody_asked_for_are_tried_before_anything_starts(
 
     def check() -> None:
         how = ExtractConfig(data_root=tmp_path)
-        run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(), tmp_path, False)
+        run_checks.check_all(config, how, features, HeadConfig(), TrainConfig(), tmp_path)
 
     with pytest.raises(
         UserError, match=rf"--{flag.replace('_', '-')} takes 5 folds, unless --cross-validate"

@@ -33,7 +33,7 @@ from violence_detection.models import (
 )
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
-from violence_detection.training import trained_clips, trainer, training_run
+from violence_detection.training import run_folder, trained_clips, trainer, training_run
 
 CONFIG = EnsembleConfig(members=("average", "kernel"), cross_validate=2, final=True)
 #: No epoch has as many steps in the folds as in the final fit, so counting epochs would be seen.
@@ -331,6 +331,48 @@ def test_labels_that_were_mended_are_not_taken_for_trained_on(pool: Pool, tmp_pa
     assert (oof.label == mended.frame.set_index("clip_id").label[oof.index]).all()
     _run(dataclasses.replace(mended, manifest_sha256="1" * 64), output, config).run()
     assert _records(output) == after, "of other clips of the manifest nothing is trained on"
+
+
+def test_labels_of_clips_that_are_only_trained_on_count_for_the_folds(two_sets: Pool, tmp_path: Path) -> None:
+    config, output = dataclasses.replace(CONFIG, members=("kernel",)), tmp_path / "models"
+    others = two_sets.frame.dataset == "b"
+    mended = _swapped(dataclasses.replace(two_sets, frame=two_sets.frame[others])).frame
+    changed = dataclasses.replace(
+        two_sets, frame=pd.concat([two_sets.frame[~others], mended]).sort_index(), manifest_sha256="0" * 64
+    )
+    assert (changed.frame.label != two_sets.frame.label).sum() == 2
+
+    def run(clips: Pool) -> ensemble_run.EnsembleRun:
+        return dataclasses.replace(_run(clips, output, config), target=frozenset("a"))
+
+    run(two_sets).run()
+    before = (output / cross_validation.PREDICTIONS_NAME).read_bytes()
+    again = run(changed)
+    record = storage.read_json(output / cross_validation.RECORD_NAME)
+    assert not again.plan(2, config.members).made(record), "nothing is calibrated on them"
+    dataclasses.replace(again, overwrite=True).run()
+    assert (output / cross_validation.PREDICTIONS_NAME).read_bytes() != before
+    assert again.plan(2, config.members).made(storage.read_json(output / cross_validation.RECORD_NAME))
+
+
+def test_a_run_that_was_killed_goes_on_with_as_many_folds(
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Path(shutil.copytree(done[0], tmp_path / "models"))
+    config = dataclasses.replace(CONFIG, members=("kernel",), cross_validate=0)
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cross_validation, "judge_held_out", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _run(pool, output, config).run()
+    assert not (output / cross_validation.RECORD_NAME).exists()
+    assert run_checks.folds_there(output) == 2, "not those that are made where there are none"
+    _run(pool, output, config).run()
+    assert len(storage.read_json(output / cross_validation.RECORD_NAME)["folds"]) == 2
+    assert not (output / run_folder.FOLDS_BEGUN_NAME).exists()
 
 
 def _cut_off(table: Path) -> None:

@@ -217,6 +217,19 @@ def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(
     assert member_jobs.finished(dataclasses.replace(jobs[0], fold=fewer)) is None
 
 
+def test_a_kernel_head_of_clips_that_counted_for_other_data_sets_is_another(
+    features: Path, tmp_path: Path
+) -> None:
+    """It weighs each pair of data set and class alike. Those of earlier versions have labels alone in their hash."""
+    job = dataclasses.replace(synthetic.jobs(features, tmp_path)[0], architecture="kernel")
+    moved = dataclasses.replace(job.pool, frame=job.pool.frame.assign(dataset="c"), manifest_sha256="0" * 64)
+    other = dataclasses.replace(job, pool=moved)
+    made = {run_folder.LABELS_KEY: job.labels_sha256, "manifest_sha256": job.pool.manifest_sha256}
+    assert (job.is_of_labels(made), other.is_of_labels(made)) == (True, False)
+    made[run_folder.LABELS_KEY] = job.pool.labels_sha256([*job.fold.train, *job.fold.selection])
+    assert (job.is_of_labels(made), other.is_of_labels(made)) == (True, False)
+
+
 @pytest.mark.slow
 def test_what_a_process_raises_for_the_user_is_raised_here(
     features: Path, in_sequence: Path, tmp_path: Path

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection.ensemble import ensemble, fold_figures
+from violence_detection.ensemble import ensemble, fold_figures, member_jobs
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.member_weights import Weights
@@ -72,6 +72,7 @@ class CrossValidation:
     def discard(self) -> None:
         """Remove the records of an earlier cross-validation in this folder: they are written last."""
         if not self.by_dataset:
+            storage.write_json(self.folder / run_folder.FOLDS_BEGUN_NAME, {"folds": len(self.folds)})
             (self.folder / RECORD_NAME).unlink(missing_ok=True)
         for name in (*(fold.name for fold in self.folds), "folds"):
             (self.folder / name / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
@@ -82,7 +83,11 @@ class CrossValidation:
     def made(self, record: Mapping[str, Any]) -> bool:
         """Whether the record is of these jobs, and of clips that were taken for the same as now."""
         labels = self.pool.judged_sha256(self.folds)
-        return record["jobs"] == self.keys() and record.get(run_folder.LABELS_KEY, labels) == labels
+        return (
+            record["jobs"] == self.keys()
+            and record.get(run_folder.LABELS_KEY, labels) == labels
+            and not any(map(member_jobs.has_other_labels, self.jobs()))
+        )
 
 
 #: Told of plans whose held-out clips are judged, for what, and the figures, before these are written or logged.
@@ -112,6 +117,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
             held_out_table.SHA256_KEY: judged.sha256,
         },
     )
+    (plan.folder / run_folder.FOLDS_BEGUN_NAME).unlink(missing_ok=True)
     fold_figures.tell(figures)
     return figures
 

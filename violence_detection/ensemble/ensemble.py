@@ -108,12 +108,19 @@ def write(
         tuned_on[trained_clips.MINED] = mined
     by_member = {part.name: p for part, p in zip(parts, p_fight, strict=True)}
     found, own = OF_FOLDS, None
+    chosen = calibrate.epoch_chosen(part.model for part in parts)
+    if mined is not None:
+        chosen.append("which members are tuned ones")
+    if len(parts) > 1 and not averaged.in_logits:
+        chosen.append("the members' weights")
     if calibrated and averaged.in_logits:
-        told = out_of_fold.member_temperatures if out_of_fold else None
-        own = told or calibrate.member_temperatures(selection.rows, by_member)
+        own = out_of_fold.member_temperatures if out_of_fold else None
+        if not own:
+            own = calibrate.member_temperatures(selection.rows, by_member)
+            chosen.append("the members' temperatures")
         by_member = {name: averaging.scaled(p, 1 / own[name]) for name, p in by_member.items()}
     if calibrated:
-        basis = out_of_fold or _on_selection(parts, selection, by_member, weights, averaged)
+        basis = out_of_fold or _on_selection(selection, by_member, weights, averaged, chosen)
         found = calibrate.fit(basis, seed)
         calibrate.say(folder, found)
     write_listed(
@@ -132,20 +139,20 @@ def write(
 
 
 def _on_selection(
-    parts: Sequence[Part],
     selection: Samples,
     by_member: Mapping[str, np.ndarray],
     weights: member_weights.Weights,
     averaged: Averaging,
+    chosen: Sequence[str],
 ) -> CalibrationBasis:
-    """What the members say together of the selection part: P(fight) (N,) of each, by its own temperature."""
+    """What the members say together of the selection part: P(fight) (N,) of each, by its own temperature.
+
+    `chosen`: what of them it has chosen.
+    """
     average = averaging.together(by_member, weights.values, averaged)
-    chose = calibrate.epoch_chosen(part.model for part in parts)
-    if len(parts) > 1 and not averaged.in_logits:
-        chose.append("the members' weights")
     by_all = averaging.together(by_member, weights.values, averaged.without_exit())
     exiting = Exiting.of(averaged, by_member, by_all)
-    return calibrate.on_selection(selection.rows, average, chose, exiting)
+    return calibrate.on_selection(selection.rows, average, chosen, exiting)
 
 
 def write_listed(

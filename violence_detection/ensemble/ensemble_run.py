@@ -75,7 +75,11 @@ class EnsembleRun:
         elsewhere = self._leave_one_out_plans() if config.leave_one_dataset_out else []
         official = [] if config.spends_val or elsewhere else self._official_jobs()
         # what is there already is read before anything is removed
-        known = earlier_folds.judged_before(asked) if asked and config.final else None
+        known = (
+            earlier_folds.judged_before(asked)
+            if asked and config.final and not _is_to_train(asked.jobs())
+            else None
+        )
         basis = self._calibration_basis() if official and not asked else None
         mined = (
             earlier_folds.out_of_fold(self.output, self.plan) if config.fine_tune_hard and not asked else None
@@ -363,7 +367,9 @@ def prepare(
     command: str = "",
 ) -> EnsembleRun:
     """Start devices first (TensorFlow cannot change them later), then extract what is missing."""
-    run_checks.check_all(config, how, features, head, train, output, overwrite)
+    folders = run_checks.check_all(config, how, features, head, train, output)
+    if not overwrite:
+        run_checks.check_folders(folders, config, how, features, head)
     choice = run_checks.choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)

@@ -15,7 +15,7 @@ import itertools
 import logging
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from violence_detection.features import key
 from violence_detection.features.config import FeatureConfig
 from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import step_plan
-from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig
+from violence_detection.training.config import KERNEL, PICTURES_OF, HeadConfig, TrainConfig
 from violence_detection.training.step_plan import StepPlan
 
 if TYPE_CHECKING:
@@ -120,9 +120,27 @@ class TrainingJob:
     @functools.cached_property
     def labels_sha256(self) -> str:
         """Hash of what its clips are taken for; config.json carries it beside the key."""
-        # whole networks draw clips evenly from data sets
-        columns = ("dataset", "label") if self.architecture in PICTURES_OF else ("label",)
+        # whole networks draw clips evenly from data sets, and the kernel head weighs them so
+        return self._labels(self.architecture in (*PICTURES_OF, KERNEL))
+
+    def _labels(self, with_dataset: bool) -> str:
+        columns = ("dataset", "label") if with_dataset else ("label",)
         return self.pool.labels_sha256([*self.fold.train, *self.fold.selection], columns)
+
+    def is_of_labels(self, config: Mapping[str, Any]) -> bool:
+        """Whether a config.json is of clips that were taken for the same.
+
+        What an earlier version trained has no hash of the labels; they are then taken to be the same. That of a kernel
+        head had no data sets in it; they are the same where the manifest is.
+        """
+        from violence_detection.training import run_folder
+
+        found = config.get(run_folder.LABELS_KEY, self.labels_sha256)
+        return found == self.labels_sha256 or (
+            self.architecture == KERNEL
+            and config.get("manifest_sha256") == self.pool.manifest_sha256
+            and found == self._labels(with_dataset=False)
+        )
 
 
 def run(
@@ -190,20 +208,27 @@ def _note_ranges(job: TrainingJob) -> None:
 
 
 def finished(job: TrainingJob) -> Trained | None:
-    """The result of a job that was done before, by the same settings, clips and labels, its files there and whole.
-
-    What an earlier version trained has no hash of the labels; they are then taken to be the same.
-    """
+    """The result of a job that was done before, by the same settings, clips and labels, its files there and whole."""
     from violence_detection.training import damaged_run, run_folder
 
     result, config = job.folder / run_folder.RESULT_NAME, job.folder / run_folder.CONFIG_NAME
     if not (result.is_file() and config.is_file()) or damaged_run.fault(job.folder):
         return None  # what is wrong with it, `_check` says
     found = run_folder.read_object(config)
-    labels = found.get(run_folder.LABELS_KEY, job.labels_sha256)
-    if found.get(run_folder.JOB_KEY) not in (job.key, job.key_before) or labels != job.labels_sha256:
+    if found.get(run_folder.JOB_KEY) not in (job.key, job.key_before) or not job.is_of_labels(found):
         return None
     return run_folder.read_result(result)
+
+
+def has_other_labels(job: TrainingJob) -> bool:
+    """Whether its folder holds its model, made of clips that were taken for something else."""
+    from violence_detection.training import run_folder
+
+    try:
+        found = run_folder.read_object(job.folder / run_folder.CONFIG_NAME)
+    except UserError:  # none is there, or it is damaged, which `_check` says
+        return False
+    return found.get(run_folder.JOB_KEY) in (job.key, job.key_before) and not job.is_of_labels(found)
 
 
 def _check(job: TrainingJob, replicas: int) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from violence_detection.combine import manifest
-from violence_detection.ensemble import ensemble, folds
+from violence_detection.ensemble import ensemble, folds, hard
 from violence_detection.ensemble import pool as pools
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.folds import Fold
@@ -19,7 +20,14 @@ from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import shipping
 from violence_detection.system import settings
 from violence_detection.training import fine_tuning, heads, run_folder, trainer, training_data
-from violence_detection.training.config import PICTURES_OF, HeadConfig, TrainConfig, settings_of, takes
+from violence_detection.training.config import (
+    KERNEL,
+    PICTURES_OF,
+    HeadConfig,
+    TrainConfig,
+    settings_of,
+    takes,
+)
 from violence_detection.video import augment
 
 if TYPE_CHECKING:
@@ -47,11 +55,11 @@ def check_all(
     head: HeadConfig,
     train: TrainConfig,
     output: Path,
-    overwrite: bool,
-) -> None:
-    """Raise UserError for settings and data that cannot work, before any work starts.
+) -> list[tuple[Path, TrainConfig]]:
+    """The folders of the ensembles that are to be trained, and how, without those of clips that are still to be found.
 
-    `output`: where folds may be already, and members of other settings, which `overwrite` lets be replaced.
+    Raises UserError for settings and data that cannot work, before any work starts. `output`: where folds may be
+    already.
     """
     check_heads(config, head, train)
     if how.ray is not None and config.parallel != 1:
@@ -60,9 +68,7 @@ def check_all(
         )
     _check_looked_at(config.members, features.backbone)
     training_data.check(features, how)
-    for folder, of_seed in _check_parts(config, how, choose(config, how), train, output):
-        if not overwrite:
-            _check_folder(folder, config, how, features, head, of_seed)
+    return _check_parts(config, how, choose(config, how), train, output)
 
 
 def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) -> None:
@@ -113,10 +119,7 @@ def _check_looked_at(members: Sequence[str], backbones: Sequence[str]) -> None:
 def _check_parts(
     config: EnsembleConfig, how: ExtractConfig, choice: Choice, train: TrainConfig, output: Path
 ) -> list[tuple[Path, TrainConfig]]:
-    """The folders of the ensembles that are trained first, and how.
-
-    Raises UserError where a part would lack a class, before hours of extraction and not after.
-    """
+    """See check_all. Raises UserError where a part would lack a class, before hours of extraction and not after."""
     frame, target = choice.rows(how.data_root / "combined_all"), frozenset(choice.target)
     found: list[tuple[Path, TrainConfig]] = []
     if not config.spends_val and not config.leave_one_dataset_out:
@@ -134,6 +137,10 @@ def _check_parts(
     if config.leave_one_dataset_out:
         cut = folds.leave_one_dataset_out(frame, target, train.selection_fraction, train.seed)
         found += [(folder / fold.name, own) for folder, own in by_seed(config, train, output) for fold in cut]
+    if config.fine_tune_hard:
+        found.append((output / hard.FOLDER, hard.train_config(train, config)))
+    if config.final:
+        found.append((output / run_folder.FINAL_FOLDER, train))
     return found
 
 
@@ -143,16 +150,15 @@ def by_seed(config: EnsembleConfig, train: TrainConfig, output: Path) -> list[tu
     return [(output / f"seed_{own.seed}", own) for own in seeded]
 
 
-def _check_folder(
-    folder: Path,
+def check_folders(
+    folders: Sequence[tuple[Path, TrainConfig]],
     config: EnsembleConfig,
     how: ExtractConfig,
     features: FeatureConfig,
     head: HeadConfig,
-    train: TrainConfig,
 ) -> None:
-    """Raise UserError where a member would find a model of other settings in its place."""
-    for name in config.members:
+    """Raise UserError where a member would find a model of other settings in its place. `folders`: see check_all."""
+    for (folder, train), name in itertools.product(folders, config.members):
         own = ensemble.features_of(name, features)
         trainer.check_folder(folder / name, trainer.settings_record(name, own, how.augment, head, train))
 
@@ -177,14 +183,21 @@ def _cut_folds(
 
 
 def folds_there(output: Path) -> int:
-    """The number of folds that are there already, or else are made where no --cross-validate says how many."""
-    path = output / run_folder.FOLDS_RECORD_NAME
-    if not path.is_file():
+    """The number of folds that are there already or were begun, or else are made where no --cross-validate says how
+    many.
+    """
+    path, begun = output / run_folder.FOLDS_RECORD_NAME, output / run_folder.FOLDS_BEGUN_NAME
+    if path.is_file():
+        folds_ = run_folder.read_object(path).get("folds")
+        if not isinstance(folds_, list) or len(folds_) < 2:
+            raise run_folder.damaged(path, "it names no folds")
+        return len(folds_)
+    if not begun.is_file():
         return FOLDS
-    folds_ = run_folder.read_object(path).get("folds")
-    if not isinstance(folds_, list) or len(folds_) < 2:
-        raise run_folder.damaged(path, "it names no folds")
-    return len(folds_)
+    k = run_folder.read_object(begun).get("folds")
+    if not run_folder.is_count(k) or k < 2:
+        raise run_folder.damaged(begun, "it names no folds")
+    return k
 
 
 def choose(config: EnsembleConfig, how: ExtractConfig) -> Choice:
@@ -230,6 +243,7 @@ def check(config: EnsembleConfig) -> None:
             f"--fine-tune-hard is for heads on features; leave it out, or {whole[0]} of --members"
         )
     _check_only_with(config)
+    _check_hard(config)
     _check_early_exit(config)
     _check_closer_look(config)
     if config.by_left_out and not (config.final and config.leave_one_dataset_out):
@@ -255,6 +269,17 @@ def _check_only_with(config: EnsembleConfig) -> None:
             raise UserError(
                 f"{settings.flag_of(field)} would do nothing: it goes with --{asks.replace('_', '-')}. Add that, or "
                 "leave it out"
+            )
+
+
+def _check_hard(config: EnsembleConfig) -> None:
+    """A kernel head is fitted at once, to clips of which the hard ones are drawn more often."""
+    if not config.fine_tune_hard or set(config.members) != {KERNEL}:
+        return
+    for name in ("hard_learning_rate", "hard_epochs"):
+        if getattr(config, name) != getattr(EnsembleConfig(), name):
+            raise UserError(
+                f"--{name.replace('_', '-')} would do nothing: a kernel head makes no steps. Leave it out"
             )
 
 

@@ -40,6 +40,8 @@ CALIBRATION_KEY = "calibration"
 BOARD_NAME, CHECKPOINT_FOLDER = "tensorboard_logs", "checkpoint"
 #: Below an ensemble's folder: the figures of its folds, the ensemble of members tuned on hard clips, and the final fit.
 FOLDS_RECORD_NAME, TUNED_FOLDER, FINAL_FOLDER = "cross_validation.json", "hard", "final"
+#: How many folds a cross-validation has that was begun and has not yet its record.
+FOLDS_BEGUN_NAME = "cross_validation_begun.json"
 #: In the record of the folds, where the members' logits are averaged: by member the mean of the temperatures that they
 #: gave it.
 FOLD_TEMPERATURES_KEY = "member_temperatures"
