@@ -107,7 +107,7 @@ class ClipRecorder:
                 self._changed.notify_all()
                 return
             lost_s = self._lost_s.pop(path, 0.0)
-        done(path if path.is_file() else None, lost_s)
+        done(_seen(path), lost_s)
 
     @property
     def is_at_work(self) -> bool:
@@ -170,7 +170,7 @@ class ClipRecorder:
             if its_event_goes_on:
                 self._lost_s[clip.path] = lost_s
         if not its_event_goes_on:
-            clip.done(clip.path if clip.path.is_file() else None, lost_s)
+            clip.done(_seen(clip.path), lost_s)
 
     def _write(self, clip: _OpenClip, ending: bool) -> bool:
         """Write some of what has come since; returns whether it is all."""
@@ -208,3 +208,12 @@ class ClipRecorder:
         clip.failed = True
         with contextlib.suppress(Exception):
             clip.files.pop_all().__exit__(type(error), error, None)
+
+
+def _seen(path: Path) -> Path | None:
+    """The path, where there is a file and its folder can be looked at: a share may be away."""
+    try:
+        return path if path.is_file() else None
+    except OSError as e:
+        log.warning("the clip %s is not to be seen: %s", path, e)
+        return None
