@@ -30,6 +30,7 @@ from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.handover import Handover
 from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system.own_files import RECORD_NAME
@@ -505,6 +506,52 @@ def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(
     assert clips == [f"night-ts-{event.start_s:09.2f}s.jpg", f"night-ts-{event.start_s:09.2f}s.mp4"]
     assert gone["reason"] == found["failures"][0]["reason"]
     assert "no such file" in gone["reason"]
+
+
+class _Recording:
+    """Ten fights, read much faster than they would be shown."""
+
+    name, live, fps = "night.ts", False, float(FPS)
+
+    def frames(self) -> Iterator[TimedFrame]:
+        for number in range(50 * FPS):
+            bright = live_parts.BRIGHT if number / FPS % 5 < 2 else live_parts.DARK
+            yield TimedFrame(number / FPS, live_parts.picture(bright))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class _Slow(Collected):
+    """Takes some time for each message. Once it has sent `most` it is away, as a broker may be."""
+
+    def __init__(self, most: int = sys.maxsize):
+        self._most = most
+        super().__init__()
+
+    def deliver(self, message: EventMessage) -> None:
+        time.sleep(0.25)
+        super().deliver(message)
+
+    def is_ready(self) -> bool:
+        return len(self.messages) < self._most
+
+
+def test_the_last_messages_of_a_recording_have_the_time_that_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is over sooner than a slow command has run for all of them. Nobody who is away is waited for."""
+    monkeypatch.setattr(ways, "_ENDING_S", 1.0)
+    slow, away, cameras = _Slow(), _Slow(3), camera_names.named(["night=growing:night.ts"])
+    found = watch.run(
+        cameras, live_parts.BrightnessModel(), LiveConfig(), OutputConfig(), threading.Event(),
+        lambda text: _Recording(), others=[slow, away],
+    )  # fmt: skip
+    assert found["cameras"][0]["events"] == 10
+    ended = [m.news.event_id for m in slow.messages if m.news.kind == "end"]
+    assert (len(ended), slow.failed) == (10, 0)
+    assert len(away.messages) == 3
+    assert away.failed > 0
 
 
 def test_another_growing_file_of_the_name_takes_no_clip(tmp_path: Path) -> None:

@@ -100,9 +100,7 @@ class EventFiles(Outbox):
     @property
     def is_at_work(self) -> bool:
         """Whether a message waits, or a clip is not whole yet."""
-        with self._changed:
-            waits = bool(self._waiting) or self._is_sending
-        return waits or self._recorder.is_at_work
+        return super().is_at_work or self._recorder.is_at_work
 
     def close(self, timeout_s: float) -> None:
         """Finish the clips, and with them the messages that wait for one."""

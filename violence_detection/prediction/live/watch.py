@@ -90,6 +90,7 @@ def run(
         try:
             watch.until(stop)
             publisher.wait(stop)  # where all cameras have ended nobody is in a hurry
+            ways.wait(outboxes, stop)
         finally:
             watch.close()
             publisher.close(_CLIPS_S)

@@ -40,6 +40,12 @@ class Outbox(ABC):
         """Whether a message can be sent now; until then all wait. Who changes it holds `_changed`, and notifies it."""
         return True
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a message waits, or is on its way."""
+        with self._changed:
+            return bool(self._waiting) or self._is_sending
+
     def send(self, message: EventMessage) -> None:
         """Have a message sent; returns at once."""
         with self._changed:
