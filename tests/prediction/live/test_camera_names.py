@@ -25,9 +25,17 @@ def test_cameras_have_short_names_without_passwords() -> None:
     assert "geheim" not in str([(c.name, c.address) for c in cameras])
 
 
-def test_two_cameras_never_share_a_name() -> None:
-    cameras = camera_names.among(["rtsp://a/s", "rtsp://u:x@a/s"])
-    assert [c.name for c in cameras] == ["a-s", "a-s-2"]
+def test_two_cameras_never_share_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    """Of channels of a recorder it is their place in the list, in another list another: nothing said so."""
+    cameras = camera_names.among(["rtsp://a/s?channel=1", "b=rtsp://b/s", "rtsp://u:x@a/s?channel=2"])
+    assert [c.name for c in cameras] == ["a-s", "b", "a-s-2"]
+    assert [r.getMessage() for r in caplog.records] == [
+        "a-s-2: the number is its place among the cameras called a-s, and another camera's where the list changes. "
+        "Give each a name of its own: NAME=ADDRESS"
+    ]
+    caplog.clear()
+    camera_names.among(["a-s=rtsp://a/s?channel=1", "a-s-2=rtsp://a/s?channel=2"])
+    assert not caplog.records
     with pytest.raises(UserError, match="two cameras are called door"):
         camera_names.among(["door=rtsp://a/s", "door=rtsp://b/s"])
 

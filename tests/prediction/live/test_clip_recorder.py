@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import errno
+import os
 import threading
 import time
 from pathlib import Path
@@ -98,6 +100,41 @@ def test_a_clip_that_cannot_be_written_holds_no_message_back(
     recorder.close(5)
     assert done == [(None, 0.0), (tmp_path / "b.mp4", 0.0)]
     assert "a.mp4 cannot be written" in caplog.text
+
+
+def test_a_share_that_goes_away_costs_the_clips_of_then_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The thread ended, or `done` was not called: events were not told as ended, nor others' clips written."""
+    is_away, stat = threading.Event(), Path.stat
+
+    def answered(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if is_away.is_set() and path.is_relative_to(tmp_path):
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", answered)
+    footage, recorder = RecentFootage(30.0), ClipRecorder(1.0, 1.0, 4.0)
+    done: list[tuple[Path | None, float]] = []
+    paths = [tmp_path / name for name in ("longest.mp4", "open.mp4", "behind.mp4")]
+    _add(footage, 0, 4)
+    recorder.begin(paths[1], footage, onset_s=3.0)
+    recorder.end(paths[1], 4.0, lambda *told: done.append(told))
+    recorder.begin(paths[0], footage, onset_s=-1.0)
+    _wait(paths[0])  # it is as long as a clip may be, and its event goes on
+    is_away.set()
+    recorder.end(paths[0], 4.0, lambda *told: done.append(told))
+    _add(footage, 4, 6)
+    until_s = time.monotonic() + 5
+    while len(done) < 2 and time.monotonic() < until_s:
+        time.sleep(0.02)
+    is_away.clear()
+    assert done == [(None, 0.0), (None, 0.0)]
+    assert f"the clip {paths[0]} is not to be seen: " in caplog.text
+    recorder.begin(paths[2], footage, onset_s=3.0)
+    recorder.end(paths[2], 4.0, lambda *told: done.append(told))
+    recorder.close(5)
+    assert done[2:] == [(paths[2], 0.0)]
 
 
 def test_clips_that_take_too_long_to_be_finished_are_named_in_the_log(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from violence_detection.prediction.events import Event
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs import outbox
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system import storage
@@ -98,6 +100,58 @@ def test_a_disk_that_does_not_answer_keeps_nobody_from_ending(
     told.close(1)
     assert time.monotonic() - began_s < 3
     assert "clips: 4 messages were not sent in time" in caplog.text
+
+
+def _soon(is_so: Callable[[], bool]) -> bool:
+    until_s = time.monotonic() + 10
+    while not is_so() and time.monotonic() < until_s:
+        time.sleep(0.02)
+    return is_so()
+
+
+def test_news_that_wait_too_long_for_a_disk_go_without_their_files(
+    tmp_path: Path, answers: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were given up, the end of what was told as begun before all others: `ON` stayed on the broker."""
+    monkeypatch.setattr(outbox, "_MOST", 6)
+    told, footage = _Told(), _footage()
+    publisher = EventPublisher([told], 0.5, tmp_path, 1.0, 60.0, 1.0)
+
+    def publish(name: str, *kinds: str) -> None:
+        _publish(publisher, CameraState(name, "rtsp://host/s"), footage, *kinds)
+
+    def said() -> list[tuple[str, str]]:
+        return [(message.camera, message.news.kind) for message, _ in told.messages]
+
+    answers.set()
+    publish("front", NEW)
+    assert _soon(lambda: said() == [("front", NEW)])
+    answers.clear()
+    publish("back", NEW)
+    files = publisher._files
+    assert files is not None
+    assert _soon(lambda: not files._waiting), "the disk has it"
+    publish("front", END)
+    publish("back", END)
+    others = [f"other{number}" for number in range(4)]
+    for name in others:
+        publish(name, NEW, END)
+    assert _soon(lambda: len(told.messages) == 5)
+    assert said()[1:] == [("front", END), *itertools.product(others[:1], (NEW, END)), ("other1", NEW)]
+    assert told.messages[1][0].snapshot == tmp_path / "front-1.jpg"
+    assert told.messages[1][0].clip is None
+    answers.set()
+    publisher.wait(threading.Event())
+    publisher.close(5)
+    told.close(5)
+    names = ["front", "back", *others]
+    assert sorted(said()) == sorted(itertools.product(names, (NEW, END)))
+    assert all(said().index((name, NEW)) < said().index((name, END)) for name in names)
+    assert all(are_there for _, are_there in told.messages)
+    assert (files.failed, files._open, files._footage) == (0, {}, {})
+    assert {path.name for path in tmp_path.glob("*.mp4")} == {
+        f"{name}-1.mp4" for name in ("front", "back", "other2", "other3")
+    }
 
 
 def test_a_folder_that_cannot_be_looked_at_costs_no_news(

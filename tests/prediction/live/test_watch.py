@@ -23,13 +23,14 @@ import timed_videos
 from violence_detection.errors import SourceError, UserError
 from violence_detection.prediction.config import OutputConfig
 from violence_detection.prediction.events import find_events
-from violence_detection.prediction.live import camera_names, camera_state, watch
+from violence_detection.prediction.live import camera_names, camera_state, handover, watch
 from violence_detection.prediction.live.camera_reader import CameraReader
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.config import LiveConfig
 from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.handover import Handover
 from violence_detection.prediction.live.messages import EventMessage
+from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system.own_files import RECORD_NAME
@@ -264,7 +265,7 @@ class _LookedAt(CameraState):
 def test_a_camera_whose_first_frame_has_just_come_does_not_stand_still() -> None:
     footage, state, model = Footage([], [], 0.2), _LookedAt("yard", "camera"), live_parts.BrightnessModel()
     reader = CameraReader(
-        state, footage.open, model.make_windows, Handover(5.0, 0.5), None, max_delay_s=5.0, stall_s=10.0,
+        state, footage.open, model.make_windows, Handover(5.0, 0.5), None, window_s=1.0, max_delay_s=5.0, stall_s=10.0,
         retry_min_s=0.01, retry_max_s=1.0, bridge_cut_s=5.0, clock=footage.clock,
     )  # fmt: skip
     state.reader = reader
@@ -381,23 +382,29 @@ def test_a_camera_that_sends_too_few_frames_to_be_judged_is_named(
     assert 0 < sum(map(int, said)) <= state.sparse
 
 
-def test_the_event_of_a_camera_that_stands_still_ends() -> None:
-    """Its source neither fails nor ends."""
+@pytest.mark.parametrize(
+    ("rare_s", "its_state"), [(0.0, camera_state.STALLED), (0.25, camera_state.LIVE)], ids=["none", "few"]
+)
+def test_the_event_of_a_camera_of_which_no_windows_come_ends(rare_s: float, its_state: str) -> None:
+    """Its source neither fails nor ends. Some cameras send a frame a second, or less, once nothing moves."""
     collected, stop = Collected(), threading.Event()
 
-    class Freezing(_Connection):
+    class Quiet(_Connection):
         def frames(self) -> Iterator[TimedFrame]:
             for number in range(3 * FPS):
                 time.sleep(1 / FPS)
                 yield TimedFrame(number / FPS, live_parts.picture(live_parts.BRIGHT))
-            self._closed.wait(60)
+            time_s = 3.0
+            while not self._closed.wait(rare_s or 60):
+                time_s += rare_s
+                yield TimedFrame(time_s, live_parts.picture(live_parts.DARK))
 
     live = LiveConfig(stall_s=0.5, bridge_cut_s=0.5)
     cameras, model = camera_names.named(["a=rtsp://here"]), live_parts.BrightnessModel()
     states: list[CameraState] = []
     watching = threading.Thread(
         target=lambda: watch.run(
-            cameras, model, live, OutputConfig(), stop, lambda text: Freezing(Footage([], [], 0.0)),
+            cameras, model, live, OutputConfig(), stop, lambda text: Quiet(Footage([], [], 0.0)),
             on_states=states.extend, others=[collected],
         )
     )  # fmt: skip
@@ -408,8 +415,39 @@ def test_the_event_of_a_camera_that_stands_still_ends() -> None:
     told, state = [m.news for m in collected.messages], states[0].state
     stop.set()
     watching.join(10)
-    assert (told[0].kind, told[-1].kind, state) == ("new", "end", camera_state.STALLED)
+    assert (told[0].kind, told[-1].kind, state) == ("new", "end", its_state)
     assert told[-1].event.end_s - told[-1].event.start_s == pytest.approx(3.0, abs=1.0)
+
+
+def test_an_event_goes_on_where_its_camera_is_away_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In between it sends too few frames for a window."""
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.0)
+
+    class Flickering(Footage):
+        def picture(self, at_s: float) -> np.ndarray:
+            time.sleep(0.15 if 8 <= at_s < 18 else 0)  # somebody looks at it meanwhile
+            return super().picture(at_s)
+
+    footage = Flickering([(4.0, 24.0)], [(8.0, 11.0), (11.2, 14.2), (14.4, 17.4)], 30.0)
+    state, messages = _watched(footage, LiveConfig(retry_min_s=0.01, bridge_cut_s=4.0))
+    assert state.reconnections == 3
+    ends = [m.news.event for m in messages if m.news.kind == "end"]
+    assert [(round(e.start_s), round(e.end_s)) for e in ends] == [(4, 24)], ends
+
+
+def test_windows_that_wait_end_no_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are far ahead of what is judged."""
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(handover, "_MOST", 30)
+    collected, model = Collected(), live_parts.BrightnessModel(takes_s=0.03)
+    cameras = camera_names.named(["night=growing:night.ts"])
+    watch.run(
+        cameras, model, LiveConfig(), OutputConfig(), threading.Event(), lambda text: _Recording(),
+        others=[collected],
+    )  # fmt: skip
+    ends = [m.news.event for m in collected.messages if m.news.kind == "end"]
+    assert tuple(ends) == find_events([window for _, window in model.judged], model.events_by)
+    assert len(ends) == 10
 
 
 def _asked_for(seconds: float, address: str) -> dict[str, Any]:
@@ -505,6 +543,52 @@ def test_a_growing_file_is_judged_to_its_end_in_times_of_its_own(
     assert clips == [f"night-ts-{event.start_s:09.2f}s.jpg", f"night-ts-{event.start_s:09.2f}s.mp4"]
     assert gone["reason"] == found["failures"][0]["reason"]
     assert "no such file" in gone["reason"]
+
+
+class _Recording:
+    """Ten fights, read much faster than they would be shown."""
+
+    name, live, fps = "night.ts", False, float(FPS)
+
+    def frames(self) -> Iterator[TimedFrame]:
+        for number in range(50 * FPS):
+            bright = live_parts.BRIGHT if number / FPS % 5 < 2 else live_parts.DARK
+            yield TimedFrame(number / FPS, live_parts.picture(bright))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class _Slow(Collected):
+    """Takes some time for each message. Once it has sent `most` it is away, as a broker may be."""
+
+    def __init__(self, most: int = sys.maxsize):
+        self._most = most
+        super().__init__()
+
+    def deliver(self, message: EventMessage) -> None:
+        time.sleep(0.25)
+        super().deliver(message)
+
+    def is_ready(self) -> bool:
+        return len(self.messages) < self._most
+
+
+def test_the_last_messages_of_a_recording_have_the_time_that_they_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is over sooner than a slow command has run for all of them. Nobody who is away is waited for."""
+    monkeypatch.setattr(ways, "_ENDING_S", 1.0)
+    slow, away, cameras = _Slow(), _Slow(3), camera_names.named(["night=growing:night.ts"])
+    found = watch.run(
+        cameras, live_parts.BrightnessModel(), LiveConfig(), OutputConfig(), threading.Event(),
+        lambda text: _Recording(), others=[slow, away],
+    )  # fmt: skip
+    assert found["cameras"][0]["events"] == 10
+    ended = [m.news.event_id for m in slow.messages if m.news.kind == "end"]
+    assert (len(ended), slow.failed) == (10, 0)
+    assert len(away.messages) == 3
+    assert away.failed > 0
 
 
 def test_another_growing_file_of_the_name_takes_no_clip(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from violence_detection.errors import UserError
 from violence_detection.system import redaction
 from violence_detection.video import sources, video_lists
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ def named(texts: Sequence[str]) -> list[NamedCamera]:
             raise UserError(f"two cameras are called {given}. Give each a name of its own")
         short = _short(address)
         name = given or next(n for n in (short, *(f"{short}-{i}" for i in range(2, 1000))) if n not in taken)
+        if name not in (given, short):
+            log.warning(
+                "%s: the number is its place among the cameras called %s, and another camera's where the list changes. "
+                "Give each a name of its own: NAME=ADDRESS",
+                name, short,
+            )  # fmt: skip
         out.append(NamedCamera(name, address, redaction.without_secrets(address)))
     return out
 

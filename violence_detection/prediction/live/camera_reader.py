@@ -70,7 +70,7 @@ class CameraReader(Generic[W]):
 
     `open_source` gives the source anew for each connection, `make_windows` what makes windows of its frames. Times of
     live sources are seconds since 1970: the source's own, placed on this machine's clock anew with each connection.
-    Windows have the source's own, which `offset_s(connection)` places.
+    Windows have the source's own, which `offset_s(connection)` places. `window_s`: how long the longest is.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class CameraReader(Generic[W]):
         handover: Handover[W],
         recent: RecentFootage | None,
         *,
+        window_s: float,
         max_delay_s: float,
         stall_s: float,
         retry_min_s: float,
@@ -90,7 +91,7 @@ class CameraReader(Generic[W]):
     ):
         self.state, self.recent = state, recent
         self._open_source, self._make_windows, self._handover = open_source, make_windows, handover
-        self._max_delay_s, self._stall_s = max_delay_s, stall_s
+        self._window_s, self._max_delay_s, self._stall_s = window_s, max_delay_s, stall_s
         self._retry_min_s, self._retry_max_s = retry_min_s, retry_max_s
         self._bridge_cut_s, self._clock = bridge_cut_s, clock
         self._stop = threading.Event()
@@ -98,7 +99,8 @@ class CameraReader(Generic[W]):
         #: Each connection that a window may still be of.
         self._connections: dict[int, _Placed] = {}
         self._count = 0
-        #: The time of the last frame that was passed on, and when it came, on the monotonic clock.
+        #: The time of the last frame that was passed on, with all windows before, and when it came, on the monotonic
+        #: clock.
         self._passed: tuple[float, float] | None = None
         self._was_steady = self._was_live = self._is_shut_out = False
         self._thread = threading.Thread(target=self._run, name=f"camera {state.name}", daemon=True)
@@ -133,15 +135,22 @@ class CameraReader(Generic[W]):
                 del self._connections[n]
         return None if any(p.begins_anew for p in between) else sum(p.bridged_s for p in between)
 
-    def gone_until_s(self) -> float | None:
-        """No window comes that begins before this: the camera is away so long that an event does not go on across.
+    def gone_until_s(self, after: int) -> float | None:
+        """No window comes that begins before this, but those that wait to be judged by now. None: nobody knows.
 
-        None: it may still. By the monotonic clock since the last frame: the other one may be set meanwhile.
+        Of a camera that sends frames, but too few for windows, interruptions since the connection `after` that are to
+        be no gap are left out. One that is away is so for so long that an event does not go on across: by the
+        monotonic clock since the last frame, since the other one may be set meanwhile.
         """
-        away = camera_state.LOST, camera_state.CONNECTING, camera_state.STALLED
-        if self.state.state not in away or self._passed is None:
+        state, passed = self.state.state, self._passed
+        if passed is None:
             return None
-        last_s, passed_s = self._passed
+        last_s, passed_s = passed
+        if state == camera_state.LIVE:
+            placed = list(self._connections.items())  # at once: the camera's thread adds to them
+            return last_s - self._window_s - sum(p.bridged_s for n, p in placed if n > after)
+        if state not in (camera_state.LOST, camera_state.CONNECTING, camera_state.STALLED):
+            return None
         away_s = time.monotonic() - passed_s
         return last_s + away_s if away_s > self._bridge_cut_s + 2.0 else None
 
@@ -248,7 +257,6 @@ class CameraReader(Generic[W]):
         """Give on what has come of a connection whose place on the clock is known."""
         if not connection.number:
             self._place(connection)
-        self._passed = connection.offset_s + connection.last_s, self.state.last_frame_s
         for kept in connection.pictures:
             assert self.recent is not None
             if (time_s := kept.time_s + connection.offset_s) > connection.after_s:
@@ -261,6 +269,7 @@ class CameraReader(Generic[W]):
             )
         connection.pictures.clear()
         connection.windows.clear()
+        self._passed = connection.offset_s + connection.last_s, self.state.last_frame_s
 
     def _place(self, connection: _Connection[W]) -> None:
         """Number a connection, put it behind the one before, and see how much footage is lost between.

@@ -48,7 +48,7 @@ class _OpenClip:
     most_s: float
     end_s: float | None = None
     due_s: float = np.inf
-    done: Done = lambda path, lost_s: None
+    done: Done | None = None
     written: int = 0
     put: Callable[[np.ndarray], None] | None = None
     last: np.ndarray | None = None
@@ -91,10 +91,11 @@ class ClipRecorder:
             self._open[path] = _OpenClip(path, source, footage, follower, begin_s, most_s)
         self._news()
 
-    def end(self, path: Path, event_end_s: float, done: Done) -> None:
+    def end(self, path: Path, event_end_s: float, done: Done | None) -> None:
         """End the clip some time after its event.
 
-        `done` is then called with its path, or None if there is none, and how many seconds of footage it lacks.
+        `done` is then called with its path, or None if there is none, and how many seconds of footage it lacks. Without
+        it no disk is waited for.
         """
         with self._changed:
             clip = self._open.get(path)
@@ -107,7 +108,8 @@ class ClipRecorder:
                 self._changed.notify_all()
                 return
             lost_s = self._lost_s.pop(path, 0.0)
-        done(path if path.is_file() else None, lost_s)
+        if done is not None:
+            done(_seen(path), lost_s)
 
     @property
     def is_at_work(self) -> bool:
@@ -169,8 +171,8 @@ class ClipRecorder:
             its_event_goes_on = clip.end_s is None and not ending  # it is as long as a clip may be
             if its_event_goes_on:
                 self._lost_s[clip.path] = lost_s
-        if not its_event_goes_on:
-            clip.done(clip.path if clip.path.is_file() else None, lost_s)
+        if clip.done is not None and not its_event_goes_on:
+            clip.done(_seen(clip.path), lost_s)
 
     def _write(self, clip: _OpenClip, ending: bool) -> bool:
         """Write some of what has come since; returns whether it is all."""
@@ -208,3 +210,12 @@ class ClipRecorder:
         clip.failed = True
         with contextlib.suppress(Exception):
             clip.files.pop_all().__exit__(type(error), error, None)
+
+
+def _seen(path: Path) -> Path | None:
+    """The path, where there is a file and its folder can be looked at: a share may be away."""
+    try:
+        return path if path.is_file() else None
+    except OSError as e:
+        log.warning("the clip %s is not to be seen: %s", path, e)
+        return None

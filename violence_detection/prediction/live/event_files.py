@@ -12,10 +12,10 @@ from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.prediction import formats
-from violence_detection.prediction.event_follower import END
+from violence_detection.prediction.event_follower import END, UPDATE
 from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.messages import EventMessage
-from violence_detection.prediction.live.outputs.outbox import Outbox
+from violence_detection.prediction.live.outputs.outbox import Outbox, said
 from violence_detection.prediction.live.recent_footage import RecentFootage
 from violence_detection.system import settings
 from violence_detection.system.own_files import WrittenFiles
@@ -100,15 +100,26 @@ class EventFiles(Outbox):
     @property
     def is_at_work(self) -> bool:
         """Whether a message waits, or a clip is not whole yet."""
-        with self._changed:
-            waits = bool(self._waiting) or self._is_sending
-        return waits or self._recorder.is_at_work
+        return super().is_at_work or self._recorder.is_at_work
 
     def close(self, timeout_s: float) -> None:
         """Finish the clips, and with them the messages that wait for one."""
         until_s = time.monotonic() + timeout_s
         super().close(timeout_s / 2)
         self._recorder.close(max(until_s - time.monotonic(), 0.0))
+
+    def _give_up(self, message: EventMessage) -> None:
+        """Pass on without its files what has waited too long for them: who knows of an event must know of its end."""
+        if message.news.kind == UPDATE:  # what is newer comes
+            return super()._give_up(message)
+        log.warning("%s: too slow, %s goes without its files", self.name, said(message))
+        event = message.news.event_id
+        if message.news.kind == END:
+            self._footage.pop(event, None)
+            if its := self._open.pop(event, None):
+                message = replace(message, snapshot=its.snapshot)
+                self._recorder.end(its.clip, message.news.event.end_s, None)
+        self._pass_on(message)
 
     def _begun(self, message: EventMessage) -> _Open | None:
         """Name the files of an event, and begin its clip. None where the folder cannot be looked at."""

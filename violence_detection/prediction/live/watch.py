@@ -90,6 +90,7 @@ def run(
         try:
             watch.until(stop)
             publisher.wait(stop)  # where all cameras have ended nobody is in a hurry
+            ways.wait(outboxes, stop)
         finally:
             watch.close()
             publisher.close(_CLIPS_S)
@@ -164,6 +165,7 @@ class CameraWatch(Generic[W]):
             self._model.make_windows,
             self._handover,
             recent,
+            window_s=self._model.window_s,
             max_delay_s=self._live.max_delay_s,
             stall_s=self._live.stall_s,
             retry_min_s=self._live.retry_min_s,
@@ -235,9 +237,9 @@ class CameraWatch(Generic[W]):
         for camera in self._cameras.values():
             camera.reader.look()
             self._tell_state(camera)
-            if self._handover.holds(camera.state):
+            gone_until_s = camera.reader.gone_until_s(camera.connection)
+            if self._handover.holds(camera.state):  # asked behind it: a window may come in between
                 continue
-            gone_until_s = camera.reader.gone_until_s()
             if gone_until_s is not None:
                 self._publish(camera, camera.follower.pass_time(gone_until_s - _CLOCKS_DIFFER_S))
             if camera.reader.join(0) and not self._handover.holds(camera.state):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from abc import ABC, abstractmethod
@@ -28,7 +29,8 @@ class Outbox(ABC):
         self.sent = self.failed = 0
         self._changed = threading.Condition()
         self._waiting: list[EventMessage] = []
-        self._is_closed = self._is_sending = False
+        self._is_closed = False
+        self._sending: EventMessage | None = None
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         self._thread.start()
 
@@ -40,15 +42,24 @@ class Outbox(ABC):
         """Whether a message can be sent now; until then all wait. Who changes it holds `_changed`, and notifies it."""
         return True
 
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a message waits, or is on its way."""
+        with self._changed:
+            return bool(self._waiting) or self._sending is not None
+
     def send(self, message: EventMessage) -> None:
         """Have a message sent; returns at once."""
         with self._changed:
             _add(self._waiting, message)
-            lost = self._waiting.pop(_least(self._waiting)) if len(self._waiting) > _MOST else None
-            self.failed += lost is not None
+            if len(self._waiting) > _MOST:
+                self._give_up(self._waiting.pop(_least(self._waiting, self._sending)))
             self._changed.notify()
-        if lost is not None:
-            log.warning("%s: too slow, %s is given up", self.name, said(lost))
+
+    def _give_up(self, message: EventMessage) -> None:
+        """See to a message that waits no more, since too many do. With `_changed` held: no other is taken meanwhile."""
+        self.failed += 1
+        log.warning("%s: too slow, %s is given up", self.name, said(message))
 
     def close(self, timeout_s: float) -> None:
         """Send what waits, for so long at most."""
@@ -57,7 +68,7 @@ class Outbox(ABC):
             self._changed.notify()
         self._thread.join(timeout_s)
         with self._changed:
-            lost = len(self._waiting) + self._is_sending
+            lost = len(self._waiting) + (self._sending is not None)
             self.failed += len(self._waiting)
             self._waiting.clear()
             self._changed.notify()
@@ -77,10 +88,10 @@ class Outbox(ABC):
     def _next(self) -> EventMessage | None:
         """The oldest that waits, once it can be sent; None: it is closed, and none waits."""
         with self._changed:
-            self._is_sending = False
+            self._sending = None
             self._changed.wait_for(lambda: self.is_ready() if self._waiting else self._is_closed)
-            self._is_sending = bool(self._waiting)
-            return self._waiting.pop(0) if self._waiting else None
+            self._sending = self._waiting.pop(0) if self._waiting else None
+            return self._sending
 
 
 def _add(waiting: list[EventMessage], message: EventMessage) -> None:
@@ -92,9 +103,14 @@ def _add(waiting: list[EventMessage], message: EventMessage) -> None:
     waiting.append(message)
 
 
-def _least(waiting: list[EventMessage]) -> int:
-    """Which of them is given up: the oldest `update`; the oldest, where only beginnings and ends wait."""
-    return next((number for number, message in enumerate(waiting) if message.news.kind == UPDATE), 0)
+def _least(waiting: list[EventMessage], sending: EventMessage | None) -> int:
+    """Which of them is given up: the oldest `update`; the oldest, where only beginnings and ends wait.
+
+    But not of the event of which one is on its way.
+    """
+    updates = (number for number, message in enumerate(waiting) if message.news.kind == UPDATE)
+    others = (n for n, message in enumerate(waiting) if sending is None or _event(message) != _event(sending))
+    return next(itertools.chain(updates, others), 0)
 
 
 def _event(message: EventMessage) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
 #: How long what is on its way may take at the end.
 _ENDING_S = 5.0
+_LOOK_EVERY_S = 0.1
 
 
 def check(live: LiveConfig) -> None:
@@ -56,3 +58,9 @@ def opened(
             outbox.close(max(until_s - time.monotonic(), 0.5))
         if server is not None:
             server.close()
+
+
+def wait(outboxes: Sequence[Outbox], stop: threading.Event) -> None:
+    """Wait until what can be sent was tried, or somebody asks to stop. A broker that is away is not waited for."""
+    while any(o.is_at_work and o.is_ready() for o in outboxes) and not stop.wait(_LOOK_EVERY_S):
+        pass
