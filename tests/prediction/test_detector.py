@@ -197,11 +197,12 @@ def test_a_camera_profile_holds_for_files_and_streams(
     made = CameraProfile(model_files.identity(tmp_path), 0.9, -1.0)
     camera_profile.write(tmp_path / "camera.json", made)
     plain = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
-    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, profile=tmp_path / "camera.json")
+    settings = {"profile": tmp_path / "camera.json", "offset": 0.6}
+    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, **settings)
     judge.model = plain.model  # heads begin at random
     verdict = judge.judge(clip)
-    assert verdict == made.verdict(plain.judge(clip))
-    assert verdict.threshold == judge.events_by.threshold == 0.9
+    by_profile = made.verdict(plain.judge(clip))
+    assert verdict == replace(by_profile, events_by=EventConfig(0.9, 0.6))
     assert tuple(judge.watch(open_source(str(clip)))) == verdict.windows
 
 
