@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -430,6 +431,8 @@ def _file(path: Path | str) -> Path:
             f"{redaction.mistyped(path)} is a stream, and judge takes a video file: give it to "
             "watch(violence_detection.video.sources.open_source(ADDRESS))"
         )
+    if isinstance(path, Path) and os.path.exists(path):  # noqa: PTH110 - never an error
+        return path  # of a search, maybe: `~` is a folder of that name
     return expanded(path)
 
 
