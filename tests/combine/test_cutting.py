@@ -262,6 +262,7 @@ def test_damaged_and_short_videos_are_named_and_the_rest_is_cut(root: Path) -> N
     reasons = {f["path"]: f["reason"] for f in result.failures}
     assert {NORMAL, FILM_NORMAL, FIGHTING} <= set(reasons)
     assert "another version" in reasons[FIGHTING]
+    assert result.wrong_annotations == 2, "of that video, and the line that is not understood"
     assert "no stretch of 5 s" in {r["path"]: r["reason"] for r in result.left_out}[UBI_NORMAL]
     assert {FILM, UBI_FIGHT} <= set(spans(root))
 
@@ -464,6 +465,7 @@ def test_find_tells_how_many_without_cutting(root: Path, done: tuple[Path, CutRe
     written = json.loads((root / "inventory.json").read_text())
     assert written["windows"] == expected
     assert {row["path"] for row in written["not_cut"]} >= {ABUSE, GARBLED}
+    assert [result.summary[k] for k in ("unreadable", "wrong_annotations")] == [0, 1]
 
 
 def test_an_unwritable_folder_is_a_mistake_with_a_remedy_not_a_damaged_video(root: Path) -> None:
@@ -548,7 +550,8 @@ def test_a_windows_id_says_what_was_cut_not_how_it_was_encoded(
         for c in again.clips
     ]
     assert all(a != b for a, b in contents)
-    combine.run(CombineConfig(data_root=other))
+    summary = combine.run(CombineConfig(data_root=other)).summary
+    assert [summary[k] for k in ("unreadable", "wrong_annotations")] == [0, 1]
     rows = manifest.read(other / "combined_all")
     assert set(rows.clip_id) <= set(ids.values())
     assert not set(rows.clip_id) & set(rows.sha256.str[:16])

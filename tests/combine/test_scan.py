@@ -64,6 +64,12 @@ def test_a_file_that_is_never_read_to_its_end_is_given_up_and_tried_again_by_the
     assert scan.scan_all(files, journal, workers=2) == {k: v for k, v in found.items() if not v.reason}
 
 
+def test_however_seldom_pictures_come_a_scan_is_made_of_them(tmp_path: Path) -> None:
+    """One file of a picture an hour ended the scan of all."""
+    found = scan.scan_file(timed_videos.write(tmp_path / "v.mkv", evenly(12, 1 / 3600)))
+    assert (found.n_frames, found.duration_s, found.reason) == (12, 43200.0, "")
+
+
 def _as_before_time_stamps(journal: Path) -> None:
     """The journal as it was when a frame's time was its number by the stated rate."""
     lines = [json.loads(line) for line in journal.read_text().splitlines()]

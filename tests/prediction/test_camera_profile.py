@@ -12,7 +12,7 @@ import pytest
 
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.models import model_files
-from violence_detection.prediction import camera_profile, formats, kept_windows
+from violence_detection.prediction import batch, camera_profile, formats, kept_windows, verdict_journal
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -86,6 +86,24 @@ def test_another_models_profile_is_refused(tmp_path: Path, caplog: pytest.LogCap
         camera_profile.read_for(path, head, settings)
     with pytest.raises(UserError, match="no camera profile at"):
         camera_profile.read(tmp_path / "missing.json")
+
+
+def test_the_offset_is_measured_by_the_profiles_threshold_where_verdicts_are_kept_too(tmp_path: Path) -> None:
+    for name in ("best_model.keras", "config.json", "result.json"):
+        (tmp_path / name).write_text("{}")
+    made = CameraProfile(model_files.identity(tmp_path), 0.8)
+    camera_profile.write(tmp_path / "c.json", made)
+    (tmp_path / "v.mp4").write_bytes(b"")
+    plain = PredictConfig(model=tmp_path)
+    with verdict_journal.kept(tmp_path / "journal.jsonl", plain) as kept:
+        key = kept.key(tmp_path / "v.mp4")
+        kept.keep(key, _verdict([0.9]))
+    config = replace(plain, profile=tmp_path / "c.json", offset=0.6)
+    with verdict_journal.kept(tmp_path / "journal.jsonl", config) as kept:
+        found = kept.find(key, tmp_path / "v.mp4")
+        assert (found and found.events_by) == batch.events_by(config) == EventConfig(0.8, 0.6)
+    with pytest.raises(UserError, match=r"from 0 to the threshold, 0\.8"):
+        batch.events_by(replace(config, offset=0.9))
 
 
 def test_a_profile_and_another_threshold_are_too_much() -> None:

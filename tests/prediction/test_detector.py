@@ -23,7 +23,7 @@ from violence_detection.features import cache, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import model_files, trained_model
-from violence_detection.prediction import camera_profile, detector, kept_windows
+from violence_detection.prediction import batch, camera_profile, detector, kept_windows
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -197,12 +197,31 @@ def test_a_camera_profile_holds_for_files_and_streams(
     made = CameraProfile(model_files.identity(tmp_path), 0.9, -1.0)
     camera_profile.write(tmp_path / "camera.json", made)
     plain = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
-    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, profile=tmp_path / "camera.json")
+    settings = {"profile": tmp_path / "camera.json", "offset": 0.6}
+    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, **settings)
     judge.model = plain.model  # heads begin at random
     verdict = judge.judge(clip)
-    assert verdict == made.verdict(plain.judge(clip))
-    assert verdict.threshold == judge.events_by.threshold == 0.9
+    by_profile = made.verdict(plain.judge(clip))
+    assert verdict == replace(by_profile, events_by=EventConfig(0.9, 0.6))
     assert tuple(judge.watch(open_source(str(clip)))) == verdict.windows
+
+
+def test_a_file_found_in_a_folder_called_as_the_home_folder_is_judged_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of another video at that place in the home folder it was the verdict."""
+    (tmp_path / "here" / "~").mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    small_videos.write(tmp_path / "here" / "~" / "clip.avi", 1)
+    other = small_videos.write(tmp_path / "home" / "clip.avi", 2)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
+    (found,) = batch.find_videos(["."]).videos
+    assert judge.judge(found).path == str(found) == "~/clip.avi"
+    assert judge.judge("~/clip.avi").path == str(other)
+    monkeypatch.chdir(tmp_path)
+    assert judge.judge(Path("~/clip.avi")).path == str(other)
 
 
 def test_judging_gives_signs_of_life_at_every_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,17 @@ def test_too_few_frames_to_judge_movement_are_said(tmp_path: Path) -> None:
         list(pictures.clip_variants(path, "clip", ("v0",), 32, ClipConfig()))
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_picture_an_hour_is_a_rate_too(tmp_path: Path, suffix: str) -> None:
+    """Rounded to a thousandth it was none, and dividing by it ended whoever had asked."""
+    path = timed_videos.write(tmp_path / f"v{suffix}", [3600.0 * i for i in range(12)])
+    for info in (decode.timing(path), decode.probe(path)):
+        assert info.fps == pytest.approx(1 / 3600, rel=1.5 / 12)
+        assert (info.n_frames, info.duration_s) == (12, pytest.approx(12 * 3600, rel=1.5 / 12))
+    with pytest.raises(UnreadableVideo, match="too seldom to judge movement"):
+        list(pictures.clip_variants(path, "clip", ("v0",), 32, ClipConfig()))
+
+
 def _zero(path: Path, share: float, size: int) -> None:
     data = bytearray(path.read_bytes())
     start = int(len(data) * share)

@@ -62,6 +62,15 @@ def test_a_stream_of_a_list_keeps_the_name_before_it(folder: Path) -> None:
     assert expanded(["clips/l.txt"]) == meant
 
 
+def test_a_folder_of_a_list_that_is_called_as_a_camera_is_that_folder_wherever_the_run_begins(
+    folder: Path,
+) -> None:
+    """Recordings of each camera in a folder of its number: the cameras of this machine were opened."""
+    (folder / "clips" / "01").mkdir()
+    (folder / "clips" / "l.txt").write_text("01\n02\n/dev/video0\n")
+    assert expanded(["clips/l.txt"]) == ["clips/01", "02", "/dev/video0"]
+
+
 def test_a_wave_is_the_home_folder_in_a_list_and_that_of_nobody_a_name(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

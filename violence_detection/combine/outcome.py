@@ -78,6 +78,7 @@ def summarised(
     sides = Counter(r["split"] for r in rows)
     kinds = Counter(d.kind for d in dropped)
     wrong_rows = len(found.failures) + cut.refused
+    others = len(unique.conflicts) + wrong_rows + cut.wrong_annotations + len(found.unlisted)
     return {
         "train": sides["train"],
         "val": sides["val"],
@@ -89,8 +90,9 @@ def summarised(
         "windows": {key: dict(sorted(n.items())) for key, n in sorted(cut.by_dataset.items())},
         "not_cut": len(cut.left_out),
         "wrong_rows": wrong_rows,
+        "wrong_annotations": cut.wrong_annotations,
         "unlisted_folders": len(found.unlisted),
-        "unreadable": len(failures) - len(unique.conflicts) - wrong_rows - len(found.unlisted),
+        "unreadable": len(failures) - others,
         "label_conflicts": len(unique.conflicts),
         "cut_short": len(cut_short),
         "files": files,

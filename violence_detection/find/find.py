@@ -49,11 +49,13 @@ class SearchConfig(Protocol):
 class CutForecast:
     """What cutting untrimmed videos gives. failures and left_out: {path, reason}; `by_dataset`: windows a class.
 
-    Paths are those below the data root. `refused`: how many of the failures are rows of one's own.
+    Paths are those below the data root. How many of the failures are of videos that can be read: `refused`, rows of
+    one's own; `wrong_annotations`, published ones that are not understood, or of another version of the video.
     """
 
     failures: list[dict[str, str]] = field(default_factory=list)
     refused: int = 0
+    wrong_annotations: int = 0
     left_out: list[dict[str, str]] = field(default_factory=list)
     by_dataset: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -302,7 +304,8 @@ def _summary(
         "duplicate_trees": len(found.duplicate_trees),
         "checked": config.check,
         "wrong_rows": len(found.failures) + planned.refused,
+        "wrong_annotations": planned.wrong_annotations,
         "unlisted_folders": len(found.unlisted),
-        "unreadable": len(failures) + len(planned.failures) - planned.refused,
+        "unreadable": len(failures) + len(planned.failures) - planned.refused - planned.wrong_annotations,
         "inventory": str(config.data_root / INVENTORY_NAME),
     }

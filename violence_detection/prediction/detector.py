@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -73,14 +74,13 @@ class Detector:
         loaded, whole = whole_networks.taken_out(loaded)
         self.model = loaded.at(config.operating_point, config.threshold)
         self.profile: CameraProfile | None = None
-        self.events_by = config.at(self.model.threshold)
         if config.profile:
             from violence_detection.prediction import camera_profile  # most runs have none
 
             self.profile = camera_profile.read_for(config.profile, shipped.find(config.model), config)
-            self.events_by = self.profile.settings(config)
             if not self.profile.early_exit:
                 self.model = self.model.by_all_members()
+        self.events_by = self.profile.settings(config) if self.profile else config.at(self.model.threshold)
         if self.model.by_all:
             log.info("all members judge every window: the early exit would decide at this threshold")
         self.views = augment.views(config.tta, self.model.closer_look)
@@ -431,6 +431,8 @@ def _file(path: Path | str) -> Path:
             f"{redaction.mistyped(path)} is a stream, and judge takes a video file: give it to "
             "watch(violence_detection.video.sources.open_source(ADDRESS))"
         )
+    if isinstance(path, Path) and os.path.exists(path):  # noqa: PTH110 - never an error
+        return path  # of a search, maybe: `~` is a folder of that name
     return expanded(path)
 
 

@@ -56,7 +56,7 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
 class KeptVerdicts:
     """The verdicts of a journal that hold for these settings, and a place for new ones. `model`: its identity.
 
-    Raises UserError if there is no such model, or it has no such operating point.
+    Raises UserError if there is no such model or camera profile, or the model has no such operating point.
     """
 
     def __init__(self, path: Path, config: PredictConfig, record: Record, again: Record):
@@ -64,8 +64,13 @@ class KeptVerdicts:
         self.model = model_files.identity(model)
         of_model, without_exit = calibration.read(model), camera_profile.leaves_out_exit(config)
         by = of_model.without_exit if without_exit else of_model
+        threshold = (
+            camera_profile.read(config.profile).threshold
+            if config.profile
+            else of_model.threshold(config.operating_point, config.threshold)
+        )
         self._said_anew = {
-            "events_by": config.at(of_model.threshold(config.operating_point, config.threshold)),
+            "events_by": config.at(threshold),
             "calibrated": by is not None and by.calibrated,
             EARLY_EXIT_KEY: not without_exit,
             "model": self.model,

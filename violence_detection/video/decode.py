@@ -471,7 +471,7 @@ class _Reader:
         held = self._held_seconds(float(seconds[0]))
         last_s = max([float(seconds[-1]), *held])
         fits = rate > 0 and _is_stated(seconds, rate)
-        fps = round(rate if fits else _typical_rate(seconds, rate), 3)
+        fps = _rounded(rate if fits else _typical_rate(seconds, rate))
         constant = last_s == seconds[-1] and (fits or _comes_at(seconds, fps))
         shown = None
         n_frames = count
@@ -513,7 +513,7 @@ class _Reader:
             raise UnreadableVideo(
                 self._path, "states neither a frame rate nor times. Convert it: ffmpeg -r RATE -i OLD NEW.mp4"
             )
-        count, fps = len(self.stamps), round(rate, 3)
+        count, fps = len(self.stamps), _rounded(rate)
         lost = (
             ((count / fps, self._packet_count / fps),) if self._damaged and count < self._packet_count else ()
         )
@@ -778,6 +778,11 @@ def _typical_rate(seconds: np.ndarray, stated: float) -> float:
     if len(usual) < _MOSTLY * len(steps):
         rate = float(min(1 / np.quantile(steps, 0.1), _HIGHEST_RATE))
     return stated if abs(stated / rate - 1) < 0.002 else rate
+
+
+def _rounded(rate: float) -> float:
+    """The rate to a thousandth; one of which that leaves nothing, as of a picture an hour, as it is."""
+    return round(rate, 3) or rate
 
 
 def _mostly_comes_at(seconds: np.ndarray, rate: float) -> bool:

@@ -98,7 +98,7 @@ def _listed(file: Path) -> Iterator[str]:
                 f"{file}, line {number}: a comment has a line of its own, not one with an address"
             )
         path = file.parent / settings.expanded(Path(entry))
-        if means_stream and not (name and is_there(path)):
+        if means_stream and not is_there(path):
             yield f"{name}={_from(file, meant)}" if name else _from(file, meant)
         elif is_there(path):
             yield str(path)

@@ -196,6 +196,7 @@ def _annotated_jobs(
     assert tree.entry is not None, tree.root
     read = read_annotations(tree.entry, tree.root, roots)
     result.failures += [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
+    result.wrong_annotations += len(read.failures)
     file = tree.entry.annotations.file if tree.entry.annotations else ""
     where = source_path(read.path, data_root) if read.path else f"{file}, which was not found"
     for clip in tree.needs_cutting:
@@ -403,6 +404,7 @@ def _note(
     result.refused += len(refused)
     if reason:
         result.failures.append({"path": name, "reason": reason})
+        result.wrong_annotations += reason.endswith(windows.OTHER_VERSION)
     elif not labels and not refused:
         why = f"no stretch of {job.config.window_s:g} s that is surely one class"
         result.left_out.append({"path": name, "reason": why})

@@ -25,7 +25,8 @@ from violence_detection.video.decode import MIN_FRAMES, VideoInfo
 _STANDS_S = 1.0
 #: Lengths that differ by less are the same: 8.3 - 3.3 is a little more than 5.
 _SAME_S = 1e-6
-_OTHER_VERSION = "it was annotated in another version"
+#: The end of what is said of a video whose annotation speaks of more than there is, and none of it is missing.
+OTHER_VERSION = "it was annotated in another version"
 
 
 @dataclass(frozen=True, order=True)
@@ -160,7 +161,7 @@ def _check_count(info: VideoInfo, numbers: Sequence[tuple[int, int]]) -> None:
 
 def _why_not_there(info: VideoInfo, time_s: float) -> str:
     """Says why an annotation speaks of a time behind the last picture."""
-    return info.shortfall() if time_s < info.duration_s - 1 / info.fps else _OTHER_VERSION
+    return info.shortfall() if time_s < info.duration_s - 1 / info.fps else OTHER_VERSION
 
 
 def _moment(info: VideoInfo, time_s: float) -> int:
