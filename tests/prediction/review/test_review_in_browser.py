@@ -247,6 +247,154 @@ def test_marks_of_a_recording_that_another_replaced_are_not_laid_over_it(
         assert page.get_by_label("I looked at all of it").is_checked()
 
 
+def _page_of(night: Path, names: str, model: str = "m" * 32, to: str = "page") -> Path:
+    """The page of a run over these recordings, each called by a letter and with an event from 2 to 4 s."""
+    verdicts = []
+    for name in names:
+        video = night / f"{name}.mp4"
+        if not video.exists():
+            video.write_bytes(bytes(1000 + ord(name)))
+        verdicts.append(replace(_verdict(video, [0.1, 0.9, 0.1]), real_path=str(video)))
+    media = {v.path: review_media.ReviewMedia(missing="not made") for v in verdicts}
+    return review_page.write(night.parent / to, verdicts, media, (), model)
+
+
+def _shown(page: Any) -> dict[str, str]:
+    """By the letter of each recording: the mark of its event, and whether all of it was looked at."""
+    return {
+        section.locator("h2").inner_text().removesuffix(".mp4"): " ".join(
+            [
+                *section.locator("[aria-pressed=true]").all_inner_texts(),
+                *(["Looked"] if section.locator("[data-do=reviewed]").is_checked() else []),
+            ]
+        )
+        for section in page.locator("section.video").all()
+    }
+
+
+def _mark(page: Any, name: str, button: str) -> None:
+    section = page.locator("section.video").filter(has=page.locator("h2", has_text=f"{name}.mp4"))
+    if button == "Looked":
+        section.get_by_label("I looked at all of it").check()
+    else:
+        section.get_by_role("button", name=button, exact=True).click()
+
+
+def test_marks_stay_where_a_run_has_one_video_more_or_one_fewer(tmp_path: Path) -> None:
+    night, saved = tmp_path / "night", tmp_path / "marks.json"
+    night.mkdir()
+    with page_in_browser.browser() as browser, browser.new_context() as session:
+        page = session.new_page()
+        page.goto(_page_of(night, "ab").as_uri())
+        _mark(page, "a", "Right")
+        _mark(page, "b", "Looked")
+
+        _page_of(night, "abc")
+        page.reload()
+        assert _shown(page) == {"a": "Right", "b": "Looked", "c": ""}
+        assert page.locator("#count").inner_text() == "1 mark, 1 looked at; --learn needs 10 in 3 videos"
+        _save(page, saved)
+        assert [[m.mark for m in found] for found in marks.read(saved).by_video.values()] == [["right"], []]
+        _mark(page, "a", "Wrong")
+        _mark(page, "c", "Right")
+        page.reload()
+        assert _shown(page) == {"a": "Wrong", "b": "Looked", "c": "Right"}
+        of_b = "Object.values(localStorage).filter(text => text.includes('b.mp4')).length"
+        assert page.evaluate(of_b) == 1, (
+            "the browser's room is not filled with the same marks for each set of videos"
+        )
+
+        # what was said last counts, though this page has marks of its own, which are older
+        _page_of(night, "ab")
+        page.reload()
+        assert _shown(page) == {"a": "Wrong", "b": "Looked"}
+        _save(page, saved)
+        assert list(marks.read(saved).by_video) == [str(night / "a.mp4"), str(night / "b.mp4")]
+        _mark(page, "a", "Wrong")
+        page.reload()
+        assert _shown(page) == {"a": "", "b": "Looked"}
+
+        # what was taken back stays so, on pages of other videos too
+        _page_of(night, "abc")
+        page.reload()
+        assert _shown(page) == {"a": "", "b": "Looked", "c": "Right"}
+        _page_of(night, "acd")
+        page.reload()
+        assert _shown(page) == {"a": "", "c": "Right", "d": ""}
+
+        # open at once, neither undoes what the other says of a video of both
+        other = session.new_page()
+        other.goto(_page_of(night, "ac", to="other").as_uri())
+        _mark(other, "a", "Right")
+        _until(page, "document.querySelectorAll('[data-do=right][aria-pressed=true]').length === 2")
+        _mark(page, "d", "Wrong")
+        other.reload()
+        assert _shown(other) == {"a": "Right", "c": "Right"}
+
+
+def test_a_page_takes_from_others_what_is_of_its_recordings_and_model_alone(tmp_path: Path) -> None:
+    night, archive = tmp_path / "night", tmp_path / "archive" / "night"
+    night.mkdir()
+    archive.mkdir(parents=True)
+    everything = "Object.entries(localStorage).sort().join()"
+    with page_in_browser.browser() as browser, browser.new_context() as session:
+        page = session.new_page()
+        said: list[str] = []
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(_page_of(night, "ab").as_uri())
+        _mark(page, "a", "Right")
+        _mark(page, "b", "Wrong")
+        _mark(page, "b", "Looked")
+        kept = json.loads(page.evaluate("Object.values(localStorage)[0]"))
+        odd = {
+            "text": "{",
+            "nothing": "null",
+            "empty": json.dumps({**kept, "videos": None, "marks": []}),
+            "odd videos": json.dumps({**kept, "videos": [None, {"path": 1}], "aside": {}}),
+            "odd groups": json.dumps({**kept, "videos": [], "aside": [None, 1, {"was": kept["videos"][0]}]}),
+            "odd times": json.dumps(
+                {**kept, "videos": [{**v, "changed": "9999999999999"} for v in kept["videos"]]}
+            ),
+            "odd mark": json.dumps({**kept, "marks": [{**kept["marks"][0], "mark": "<b>"}]}),
+        }
+        for name, text in odd.items():
+            page.evaluate(f"localStorage.setItem({'violence-detection marks ' + name!r}, {text!r})")
+        page.evaluate("localStorage.setItem('of another program', '{')")
+        before = page.evaluate(everything)
+
+        _page_of(night, "bc")
+        page.reload()
+        assert _shown(page) == {"b": "Wrong Looked", "c": ""}
+        assert page.locator("#said").inner_text() == ""
+        assert page.evaluate(everything) == before, "a page that is looked at keeps nothing"
+        _mark(page, "b", "Wrong")
+        _mark(page, "c", "Right")
+        page.reload()
+        assert _shown(page) == {"b": "Looked", "c": "Right"}
+        assert set(before.split(",violence")) <= set(page.evaluate(everything).split(",violence"))
+
+        # copies elsewhere are other files; a recording that took another's place is not marked
+        page.goto(_page_of(archive, "ab", to="copies").as_uri())
+        assert _shown(page) == {"a": "", "b": ""}
+        (night / "a.mp4").write_bytes(bytes(5000))
+        page.goto(_page_of(night, "acd").as_uri())
+        assert _shown(page) == {"a": "", "c": "Right", "d": ""}
+        assert page.locator(".replaced:visible").all_inner_texts() == [
+            f"What was marked of another recording of this name ({night / 'a.mp4'}, 0:06.0 long) is not shown: 1 mark."
+        ]
+
+        # another model's events
+        page.goto(_page_of(night, "bcd", "n" * 32).as_uri())
+        assert _shown(page) == {"b": "", "c": "", "d": ""}
+        assert "of another model's events" in page.locator("#said").inner_text()
+        page.goto(_page_of(night, "de", "n" * 32).as_uri())
+        assert page.locator("#said").inner_text() == ""
+        # a page that does not say who judged
+        page.goto(_page_of(night, "bd", "").as_uri())
+        assert _shown(page) == {"b": "Looked", "d": ""}
+    assert said == []
+
+
 def _save(page: Any, to: Path) -> None:
     with page.expect_download() as download:
         page.locator("#save").click()

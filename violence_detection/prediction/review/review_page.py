@@ -102,9 +102,9 @@ def _video(verdict: Verdict, media: ReviewMedia) -> dict[str, Any]:
 
 
 def _data(verdicts: Sequence[Verdict], model: str) -> dict[str, Any]:
-    """What the script knows. `run` names what the browser keeps: the same videos judged anew keep their marks, and
-    those of another folder have their own. By `real_path`, `content` and `duration_s` the script tells recordings of
-    one name apart.
+    """What the script knows. `run` names what the browser keeps of this page, one for each set of videos. By
+    `real_path`, `content` and `duration_s` the script tells recordings of one name apart, and finds what it kept of
+    them on pages of other sets.
     """
     return {
         "format": marks.FORMAT,
