@@ -197,7 +197,7 @@ def test_a_camera_profile_holds_for_files_and_streams(
     made = CameraProfile(model_files.identity(tmp_path), 0.9, -1.0)
     camera_profile.write(tmp_path / "camera.json", made)
     plain = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
-    settings = {"profile": tmp_path / "camera.json", "offset": 0.6}
+    settings: dict[str, Any] = {"profile": tmp_path / "camera.json", "offset": 0.6}
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, **settings)
     judge.model = plain.model  # heads begin at random
     verdict = judge.judge(clip)
