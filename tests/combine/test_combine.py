@@ -234,6 +234,12 @@ def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pyte
     assert "nothing is new" in caplog.text
     assert again == first
     assert manifest_bytes(root) == before
+    # an earlier version's, which counted wrong annotations as unreadable videos
+    path = root / "combined_all" / combine.RECORD_NAME
+    record = storage.read_json(path)
+    del record["summary"]["wrong_annotations"]
+    storage.write_json(path, record)
+    assert combine.run(CombineConfig(data_root=root)) == first
 
 
 @pytest.mark.parametrize("harm", ["clip", "manifest", "record"])

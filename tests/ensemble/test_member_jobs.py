@@ -24,7 +24,7 @@ from violence_detection.ensemble import member_jobs, member_processes
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
 from violence_detection.system import locks
-from violence_detection.training import run_folder
+from violence_detection.training import run_folder, trained_clips
 
 
 @pytest.fixture(scope="module")
@@ -222,11 +222,17 @@ def test_a_kernel_head_of_clips_that_counted_for_other_data_sets_is_another(
 ) -> None:
     """It weighs each pair of data set and class alike. Those of earlier versions have labels alone in their hash."""
     job = dataclasses.replace(synthetic.jobs(features, tmp_path)[0], architecture="kernel")
-    moved = dataclasses.replace(job.pool, frame=job.pool.frame.assign(dataset="c"), manifest_sha256="0" * 64)
+    moved = dataclasses.replace(job.pool, frame=job.pool.frame.assign(dataset="c"))
     other = dataclasses.replace(job, pool=moved)
-    made = {run_folder.LABELS_KEY: job.labels_sha256, "manifest_sha256": job.pool.manifest_sha256}
+    made = {run_folder.LABELS_KEY: job.labels_sha256}
     assert (job.is_of_labels(made), other.is_of_labels(made)) == (True, False)
     made[run_folder.LABELS_KEY] = job.pool.labels_sha256([*job.fold.train, *job.fold.selection])
+    assert (job.is_of_labels(made), other.is_of_labels(made)) == (False, False), "nothing tells its data sets"
+    rows = {
+        role: job.pool.rows(ids)
+        for role, ids in (("train", job.fold.train), ("selection", job.fold.selection))
+    }
+    trained_clips.write(job.folder, rows)
     assert (job.is_of_labels(made), other.is_of_labels(made)) == (True, False)
 
 

@@ -276,7 +276,11 @@ def _done_before(combined: Path, data_root: Path, inputs: str) -> CombineResult 
     except ValueError as e:
         log.warning("%s. It is made again", str(e).partition(". ")[0])
         return None
-    if record.get("inputs") != inputs or record[manifest.SHA256_KEY] != storage.sha256_file(manifest_path):
+    if (
+        record.get("inputs") != inputs
+        or "wrong_annotations" not in record["summary"]
+        or record[manifest.SHA256_KEY] != storage.sha256_file(manifest_path)
+    ):
         return None
     if record.get("put_off") or any(
         video_files.may_pass(failure["reason"]) for failure in record["failures"]

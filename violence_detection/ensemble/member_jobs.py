@@ -131,16 +131,28 @@ class TrainingJob:
         """Whether a config.json is of clips that were taken for the same.
 
         What an earlier version trained has no hash of the labels; they are then taken to be the same. That of a kernel
-        head had no data sets in it; they are the same where the manifest is.
+        head had no data sets in it; the table of its clips has them.
         """
         from violence_detection.training import run_folder
 
         found = config.get(run_folder.LABELS_KEY, self.labels_sha256)
         return found == self.labels_sha256 or (
             self.architecture == KERNEL
-            and config.get("manifest_sha256") == self.pool.manifest_sha256
             and found == self._labels(with_dataset=False)
+            and self._is_of_noted_datasets()
         )
+
+    def _is_of_noted_datasets(self) -> bool:
+        """Whether its clips are of the data sets that the table beside its model says."""
+        from violence_detection.training import trained_clips
+
+        try:
+            table = trained_clips.read(self.folder)
+        except UserError:
+            return False
+        rows = self.pool.rows(sorted({*self.fold.train, *self.fold.selection}))
+        noted = {} if table is None else dict(zip(table.clip_id, table.dataset, strict=True))
+        return [noted.get(clip_id) for clip_id in rows.clip_id] == rows.dataset.tolist()
 
 
 def run(

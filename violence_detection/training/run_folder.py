@@ -67,6 +67,7 @@ DISTINCT_KEY = "distinct_train_clips"
 _NO_OUTCOME = ("feature_engines", CALIBRATION_KEY, LABELS_KEY, DISTINCT_KEY)
 #: What makes a record again, where that takes more, or does less, than the command that trained the model.
 _MADE_BY = {
+    FOLDS_BEGUN_NAME: "the command that began it and --cross-validate K, the number of its folds",
     ENSEMBLE_NAME: "the command that made it; train_ensemble_models.py trains nothing again",
     FOLDS_RECORD_NAME: "the train_ensemble_models.py command that trained the model and --cross-validate K, the number "
     "of its folds: they are judged anew, none that is there is trained again, and --overwrite has no part in it",

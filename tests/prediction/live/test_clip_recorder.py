@@ -119,10 +119,10 @@ def test_a_share_that_goes_away_costs_the_clips_of_then_alone(
     paths = [tmp_path / name for name in ("longest.mp4", "open.mp4", "behind.mp4")]
     _add(footage, 0, 4)
     recorder.begin(paths[1], footage, onset_s=3.0)
-    recorder.end(paths[1], 4.0, lambda *told: done.append(told))
     recorder.begin(paths[0], footage, onset_s=-1.0)
     _wait(paths[0])  # it is as long as a clip may be, and its event goes on
     is_away.set()
+    recorder.end(paths[1], 4.0, lambda *told: done.append(told))
     recorder.end(paths[0], 4.0, lambda *told: done.append(told))
     _add(footage, 4, 6)
     until_s = time.monotonic() + 5
@@ -135,6 +135,16 @@ def test_a_share_that_goes_away_costs_the_clips_of_then_alone(
     recorder.end(paths[2], 4.0, lambda *told: done.append(told))
     recorder.close(5)
     assert done[2:] == [(paths[2], 0.0)]
+
+
+def test_a_clip_is_at_work_until_its_end_is_told(tmp_path: Path) -> None:
+    """Who waits for it at the end of a recording goes when nobody is at work."""
+    footage, recorder, at_work = RecentFootage(30.0), ClipRecorder(1.0, 1.0, 4.0), list[bool]()
+    _add(footage, 0, 6)
+    recorder.begin(tmp_path / "a.mp4", footage, onset_s=2.0)
+    recorder.end(tmp_path / "a.mp4", 4.0, lambda *_: at_work.append(recorder.is_at_work))
+    recorder.close(30)
+    assert (at_work, recorder.is_at_work) == ([True], False)
 
 
 def test_clips_that_take_too_long_to_be_finished_are_named_in_the_log(

@@ -331,6 +331,13 @@ def test_marks_stay_where_a_run_has_one_video_more_or_one_fewer(tmp_path: Path) 
         other.reload()
         assert _shown(other) == {"a": "Right", "c": "Right"}
 
+        # what the browser has no room for stays on the page until it is saved
+        page.evaluate("() => { Storage.prototype.setItem = () => { throw new Error('full'); } }")
+        _mark(page, "d", "Right")
+        _mark(other, "c", "Wrong")
+        page.wait_for_timeout(500)
+        assert _shown(page)["d"] == "Right"
+
 
 def test_a_page_takes_from_others_what_is_of_its_recordings_and_model_alone(tmp_path: Path) -> None:
     night, archive = tmp_path / "night", tmp_path / "archive" / "night"

@@ -70,7 +70,7 @@ class ClipRecorder:
         #: Of clips that are as long as they may be, while their events go on: the seconds that they lack.
         self._lost_s: dict[Path, float] = {}
         self._changed = threading.Condition()
-        self._has_news = self._ending = self._has_ended = False
+        self._has_news = self._ending = self._has_ended = self._is_telling = False
         self._thread = threading.Thread(target=self._run, name="clips", daemon=True)
         self._thread.start()
 
@@ -113,9 +113,9 @@ class ClipRecorder:
 
     @property
     def is_at_work(self) -> bool:
-        """Whether a clip is not whole yet."""
+        """Whether a clip is not whole yet, or nobody was told so far."""
         with self._changed:
-            return bool(self._open)
+            return bool(self._open) or self._is_telling
 
     def close(self, timeout_s: float) -> None:
         """Finish all clips with the footage that there is."""
@@ -171,8 +171,11 @@ class ClipRecorder:
             its_event_goes_on = clip.end_s is None and not ending  # it is as long as a clip may be
             if its_event_goes_on:
                 self._lost_s[clip.path] = lost_s
-        if clip.done is not None and not its_event_goes_on:
-            clip.done(_seen(clip.path), lost_s)
+            done = None if its_event_goes_on else clip.done
+            self._is_telling = done is not None
+        if done is not None:
+            done(_seen(clip.path), lost_s)
+            self._is_telling = False
 
     def _write(self, clip: _OpenClip, ending: bool) -> bool:
         """Write some of what has come since; returns whether it is all."""

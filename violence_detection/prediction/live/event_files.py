@@ -112,7 +112,8 @@ class EventFiles(Outbox):
         """Pass on without its files what has waited too long for them: who knows of an event must know of its end."""
         if message.news.kind == UPDATE:  # what is newer comes
             return super()._give_up(message)
-        log.warning("%s: too slow, %s goes without its files", self.name, said(message))
+        its_files = "clip" if message.news.kind == END else "files"
+        log.warning("%s: too slow, %s goes without its %s", self.name, said(message), its_files)
         event = message.news.event_id
         if message.news.kind == END:
             self._footage.pop(event, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from violence_detection.prediction.live.outputs.mqtt import MqttOutput
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 
+log = logging.getLogger(__name__)
 #: How long what is on its way may take at the end.
 _ENDING_S = 5.0
 _LOOK_EVERY_S = 0.1
@@ -62,5 +64,7 @@ def opened(
 
 def wait(outboxes: Sequence[Outbox], stop: threading.Event) -> None:
     """Wait until what can be sent was tried, or somebody asks to stop. A broker that is away is not waited for."""
+    if waiting := [o.name for o in outboxes if o.is_at_work and o.is_ready()]:
+        log.info("what waits is sent still (%s); Ctrl-C ends it", ", ".join(waiting))
     while any(o.is_at_work and o.is_ready() for o in outboxes) and not stop.wait(_LOOK_EVERY_S):
         pass
