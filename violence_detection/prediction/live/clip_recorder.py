@@ -174,8 +174,10 @@ class ClipRecorder:
             done = None if its_event_goes_on else clip.done
             self._is_telling = done is not None
         if done is not None:
-            done(_seen(clip.path), lost_s)
-            self._is_telling = False
+            try:
+                done(_seen(clip.path), lost_s)
+            finally:  # nobody waits for a thread that has ended
+                self._is_telling = False
 
     def _write(self, clip: _OpenClip, ending: bool) -> bool:
         """Write some of what has come since; returns whether it is all."""
