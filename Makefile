@@ -12,6 +12,8 @@ PY := $(VENV)/bin/python
 DEMO ?= demo
 DATA_ROOT ?=
 TEST_PROCESSES ?= 2
+# Where there is a GPU, TensorFlow needs the CUDA libraries beside it, and without them takes the CPU.
+GPUS ?= $(wildcard /dev/nvidia0)
 comma := ,
 
 .PHONY: help demo demo-real test lint roadmap ship-fast ship-accurate retrain-fast clean
@@ -23,8 +25,8 @@ help:
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.13 ...")'
-	test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
+	$(PY) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt $(if $(GPUS),"tensorflow[and-cuda]")
 	touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed

@@ -41,6 +41,7 @@ from sklearn.svm import SVC
 
 from violence_detection import cli
 from violence_detection.ensemble.cross_validation import LEFT_OUT_PREDICTIONS_NAME
+from violence_detection.errors import UserError
 from violence_detection.evaluation import held_out_table
 from violence_detection.models import adapted_head, averaging
 from violence_detection.models.averaging import EarlyExit
@@ -199,6 +200,12 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
         used = pd.read_csv(folder / KERNEL / "trained_on.csv", encoding_errors=storage.NAME_ERRORS)
         train = np.flatnonzero(rows.clip_id.isin(used.clip_id[used.role == "train"]))
         here = np.flatnonzero(probe.datasets == name)
+        made = run_folder.read_object(folder / KERNEL / run_folder.CONFIG_NAME)
+        if (set(made["inputs"]), made["head"]["kernel_c"]) != (set(probe.points), probe.head.kernel_c):
+            raise UserError(
+                f"the kernel head in {folder} sees {', '.join(made['inputs'])}, with --kernel-c "
+                f"{made['head']['kernel_c']:g}: give the --backbone, --streams and --kernel-c that it was made with"
+            )
         record = storage.read_json(folder / "ensemble.json")
         members = {m["name"]: m for m in record["members"]}
         exits = record.get(averaging.EARLY_EXIT_KEY)

@@ -40,6 +40,33 @@ def _made(work: Path, *arguments: str) -> list[list[str]]:
     return [call.splitlines() for call in calls]
 
 
+def _dry(work: Path, *arguments: str) -> str:
+    """What a target would run."""
+    done = subprocess.run(["make", "-n", *arguments], cwd=work, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize(("gpus", "times"), [("", 0), ("/dev/nvidia0", 1)])
+def test_the_environment_of_a_machine_with_a_gpu_has_the_cuda_libraries(
+    work: Path, gpus: str, times: int
+) -> None:
+    (work / ".venv/.installed").unlink()
+    assert _dry(work, f"GPUS={gpus}", ".venv/.installed").count('"tensorflow[and-cuda]"') == times
+
+
+def test_an_environment_that_was_left_without_pip_is_made_again(work: Path) -> None:
+    (work / ".venv/.installed").unlink()
+    (work / ".venv/bin").mkdir()
+    python = work / ".venv/bin/python"  # as venv leaves it where the system has no ensurepip
+    python.write_text('#!/bin/sh\ntest -e "$(dirname "$0")/pip"\n')
+    python.chmod(0o755)
+    maker = work / "python"
+    maker.write_text('#!/bin/sh\ncase "$*" in *venv*) touch .venv/bin/pip;; esac\n')
+    maker.chmod(0o755)
+    subprocess.run(["make", f"PYTHON={maker}", ".venv/.installed"], cwd=work, check=True, capture_output=True)
+    assert (work / ".venv/bin/pip").exists()
+
+
 def test_the_roadmap_takes_a_data_root_with_spaces(work: Path) -> None:
     calls = _made(work, "roadmap", "DATA_ROOT=/my data")
     assert [call[0] for call in calls] == [

@@ -344,6 +344,18 @@ def test_leftovers_of_a_killed_unpacking_are_replaced(bench: Bench) -> None:
     arrives(bench)
 
 
+def test_leftovers_of_a_killed_unpacking_do_not_take_the_room_for_it(bench: Bench) -> None:
+    leftover = bench.root / "raw" / ".kaggle_set.unpacking"
+    leftover.mkdir(parents=True)
+
+    def free_bytes(_: Path) -> int:
+        return 0 if leftover.exists() and not (leftover / "Set").exists() else PLENTY_BYTES
+
+    result = download.run(bench.config("kaggle_set"), free_bytes=free_bytes, policy=PATIENT)
+    assert result.failures == []
+    bench.assert_whole()
+
+
 def test_two_runs_below_one_root_do_not_disturb_each_other(bench: Bench) -> None:
     told = pytest.raises(UserError, match=f"another run .process {os.getpid()} on")
     with locks.only_one(bench.root / "downloads", "another run"), told:

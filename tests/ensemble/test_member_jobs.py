@@ -20,9 +20,10 @@ import pytest
 import synthetic
 import warm_start
 
-from violence_detection.ensemble import member_jobs, member_processes
+from violence_detection.ensemble import folds, member_jobs, member_processes
 from violence_detection.errors import UserError
 from violence_detection.features.cache import FeatureStore
+from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.system import locks
 from violence_detection.training import run_folder, trained_clips
 
@@ -72,6 +73,30 @@ def test_processes_share_the_memory_that_features_may_take(features: Path, tmp_p
     kept, read = (pool.shared_by(processes).data(job.fold).train.inputs for processes in (2, 3))
     assert all(isinstance(values, np.ndarray) for values in kept.values())
     assert not any(isinstance(values, np.ndarray) for values in read.values())
+
+
+def test_views_beyond_the_memory_are_read_as_they_are_needed(features: Path, tmp_path: Path) -> None:
+    (job, _) = synthetic.jobs(features, tmp_path)
+    ids = job.pool.frame.clip_id[:5].tolist()
+    kept = job.pool.views(ids, 2).inputs
+    read = dataclasses.replace(job.pool, memory_gb=1e-9).views(ids, 2).inputs
+    for name, values in kept.items():
+        stored = read[name]
+        assert isinstance(values, np.ndarray)
+        assert isinstance(stored, StoredFeatures)
+        for view in range(2):
+            np.testing.assert_array_equal(stored.gather(np.arange(5), np.full(5, view)), values[:, view])
+
+
+def test_the_copy_of_clips_that_are_drawn_more_often_takes_memory_too(features: Path, tmp_path: Path) -> None:
+    (job, _) = synthetic.jobs(features, tmp_path)
+    loaded = job.pool.data(job.fold)
+    parts = (loaded.train, loaded.selection, loaded.val)
+    needed = sum(x.nbytes for part in parts for x in part.inputs.values())
+    hard = folds.with_repeats(job.fold, np.arange(len(job.fold.train)) % 2 == 0, 0.6)
+    pool = dataclasses.replace(job.pool, memory_gb=1.2 * needed / 1e9)
+    assert all(isinstance(x, np.ndarray) for x in pool.data(job.fold).train.inputs.values())
+    assert all(isinstance(x, StoredFeatures) for x in pool.data(hard).train.inputs.values())
 
 
 def _fail_at_length(job: member_jobs.TrainingJob) -> None:

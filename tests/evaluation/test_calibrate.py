@@ -133,6 +133,11 @@ def test_a_point_where_the_exit_would_decide_is_chosen_and_judged_without_it() -
     assert "early_exit" not in model.calibration.operating_points["balanced"]
     assert model.calibration.operating_points["balanced"] == with_exit["balanced"]
     np.testing.assert_array_equal(at.at("balanced").average(by_member), model.average(by_member))
+    # and what is told of it is what was applied
+    section = reliability.section(at, is_fight, by_member, judged, mean, groups)
+    assert section["temperature"] == model.calibration.without_exit.temperature
+    assert f"temperature {section['temperature']:.2f}" in section["said"]
+    assert section["temperature"] != model.calibration.temperature
 
 
 def test_a_threshold_where_the_exit_would_decide_is_judged_without_it_too() -> None:

@@ -141,6 +141,7 @@ def test_what_is_otherwise_is_said_with_what_it_is(name: str, changes: dict[str,
     ("name", "changes", "found"),
     [
         ("Clips", {"manifest": None}, "not known"),
+        ("Clips", {"manifest": None, "run": OF_TWO_SETS}, "4 clips; how many val had is not known here"),
         ("Split", {"manifest_sha256": "6" * 64}, "not those of the manifest"),
         ("Unseen data", {"overlap": dataclasses.replace(NOTHING_SEEN, same_source=Comparison(0, 0, "lost"))}, "lost"),
         ("Unseen data", {"overlap": dataclasses.replace(NOTHING_SEEN, same_source=Comparison(0, 9, "own"))}, "own"),
@@ -154,6 +155,7 @@ def test_what_is_otherwise_is_said_with_what_it_is(name: str, changes: dict[str,
         ("Accuracy", {"generated": True}, "generated sample clips"),
         ("Accuracy", {"is_val": False}, "not the val"),
         ("Accuracy", {"overlap": dataclasses.replace(NOTHING_SEEN, touched=7)}, "seen in training"),
+        ("Accuracy", {"overlap": dataclasses.replace(NOTHING_SEEN, same_clip=Comparison(0, 0, "lost"))}, "not fully"),
         ("Backbone", {"run": dataclasses.replace(_run(), members=(MemberRecord("x", 1.0, {}, {}),))}, "not known"),
     ],
 )  # fmt: skip
@@ -161,6 +163,14 @@ def test_what_nobody_can_tell_is_missing_and_why(name: str, changes: dict[str, A
     box = _box(name, **changes)
     assert box.state == MISSING
     assert found in box.found
+
+
+def test_clips_enough_are_enough_whatever_was_judged() -> None:
+    many = dataclasses.replace(_run(), clips=pd.DataFrame({"dataset": ROADMAP[:1] * 12_000}))
+    assert _box("Clips", manifest=None, run=many).state == DONE
+    final = dataclasses.replace(OF_TWO_SETS, final_fit={"clips": 4})
+    box = _box("Clips", manifest=None, run=final)
+    assert (box.state, box.found) == (DIFFERS, "the model was made with 4 clips")
 
 
 def test_a_final_fits_folds_are_read_in_its_own_record() -> None:

@@ -17,7 +17,8 @@ def seen(touched: int = 0, not_checked: str = "") -> dict[str, Any]:
 
 
 def row(accuracy: float) -> dict[str, Any]:
-    return {"accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.1], "n": 25, "asked": 25}
+    ci95 = [accuracy - 0.1, accuracy + 0.1]
+    return {"accuracy": accuracy, "ci95": ci95, "n": 25, "asked": 25, "other_threshold": False}
 
 
 def coverage(fights: int, others: int) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def record(**changes: Any) -> dict[str, Any]:
         **row(0.9), "n": 50, "asked": 50, "n_groups": 40, "ece": 0.05, "seen_in_training": seen(),
         "by_dataset": {"a": row(0.95), "b": row(0.85)}, "baselines": {"metadata_only": {"accuracy": 0.55}},
         "out_of_set": {"measured_by": "elsewhere", "what": "c", **row(0.8)}, "coverage": coverage(25, 25),
+        "n_failures": 0,
     }  # fmt: skip
     return {**base, **changes}
 
@@ -52,6 +54,7 @@ def test_a_sound_measurement_has_no_alarm() -> None:
         ({"n_groups": 7}, "Few sources", limits.NOTE),
         ({"baselines": {"metadata_only": {"accuracy": 0.81}}}, "File format", limits.ALARM),
         ({"n": 40}, "Coverage", limits.NOTE),
+        ({"n_failures": 3}, "Coverage", limits.NOTE),
         ({"ece": 0.2}, "Calibration", limits.NOTE),
         ({"out_of_set": {"measured_by": ""}}, "Elsewhere", limits.UNKNOWN),
         ({"out_of_set": {"measured_by": "", "one_class": ["quiet"]}}, "Elsewhere", limits.UNKNOWN),
@@ -64,6 +67,23 @@ def test_each_fault_is_named(changes: dict[str, Any], name: str, state: str) -> 
     sound = by_name(limits.limits(record()))
     assert name not in sound or sound[name].state != state
     assert by_name(limits.limits(record(**changes)))[name].state == state
+
+
+@pytest.mark.parametrize(("rule", "where"), [(0.81, "within"), (1.0, "above")])
+def test_a_rule_that_beats_the_model_is_not_called_as_good_as_it(rule: float, where: str) -> None:
+    found = limits.limits(record(**row(0.8), baselines={"metadata_only": {"accuracy": rule}}))
+    assert f"which is {where} the model" in by_name(found)["File format"].text
+
+
+def test_figures_of_two_thresholds_are_not_held_against_each_other() -> None:
+    worse = {"measured_by": "leave_one_dataset_out", "what": "c", **row(0.6), "other_threshold": True}
+    assert by_name(limits.limits(record(out_of_set=worse)))["Elsewhere"].state == limits.NOTE
+
+
+def test_nothing_to_compare_is_not_blamed_on_the_sources() -> None:
+    shortcuts = {"alarms": [], "comparisons": 0, "too_few": 0}
+    found = by_name(limits.limits(record(audits={"shortcuts": shortcuts})))["Shortcuts"]
+    assert found.text == "no data set has enough clips and sources of both classes"
 
 
 def test_a_set_that_training_met_in_part_was_measured_and_tells_nothing_of_unseen_clips() -> None:

@@ -13,7 +13,7 @@ def row(accuracy: float, **more: Any) -> dict[str, Any]:
 
 
 def headline(found: dict[str, Any], touched: int = 0) -> dict[str, Any]:
-    return out_of_set.headline({"seen_in_training": {"touched": touched}, **found})
+    return out_of_set.headline({"seen_in_training": {"touched": touched}, "threshold": 0.5, **found})
 
 
 def test_the_worst_set_from_elsewhere_goes_first_and_one_that_training_had_counts_for_nothing() -> None:
@@ -39,6 +39,16 @@ def test_left_out_data_sets_count_where_their_models_are_like_this_one() -> None
     for belongs in (False, None):
         other = {**left_out, "belongs": belongs}
         assert headline({"leave_one_dataset_out": other}) == {"measured_by": ""}
+
+
+def test_left_out_figures_of_another_threshold_than_the_clips_say_so() -> None:
+    left_out = {"belongs": True, "threshold": 0.5, "datasets": [row(0.7, dataset="a")]}
+    found = headline({"leave_one_dataset_out": left_out, "threshold": 0.9})
+    assert found["what"].endswith(", at threshold 0.50")
+    assert found["other_threshold"]
+    same = headline({"leave_one_dataset_out": left_out})
+    assert "threshold" not in same["what"]
+    assert not same["other_threshold"]
 
 
 def test_judged_data_sets_that_training_did_not_have_are_out_of_set() -> None:

@@ -35,6 +35,9 @@ def _figures(accuracy: float, n: int) -> dict[str, Any]:
     }
 
 
+COVERAGE = {"nonfight": {"n": 12, "predicted": 12}, "fight": {"n": 12, "predicted": 12}}
+
+
 def _metrics(**changes: Any) -> dict[str, Any]:
     unchecked = {"checked": False, "compared": 0, "found": None, "not_checked": "no <table> | there"}
     checked = {"checked": True, "compared": 24, "found": 0, "not_checked": ""}
@@ -42,6 +45,7 @@ def _metrics(**changes: Any) -> dict[str, Any]:
         **_figures(0.75, 24), "by_dataset": {"hockey_fights": _figures(0.5, 8)}, "threshold": 0.5, "recall": 0.6,
         "precision": None, "split": "val of manifest.csv", "data": "published clips", "created": "2026-01-02",
         "command": COMMAND, "generated_sample_clips": False, "val_ledger": {"text": "not looked at before"},
+        "coverage": COVERAGE,
         "seen_in_training": {
             "touched": 0, "same_clip": checked, "same_source": checked, "near_copy": unchecked,
         },
@@ -108,6 +112,43 @@ def test_an_evaluation_completes_it_with_n_interval_data_set_and_command(model: 
     ]
     assert results[0].metric_args["ci95"] == [0.65, 0.85]
     assert results[0].metric_args["command"] == COMMAND
+
+
+def test_an_evaluation_at_another_threshold_changes_nothing_of_what_the_model_is(
+    model: Path, tmp_path: Path
+) -> None:
+    model_card.complete(model, _metrics(threshold=0.9), tmp_path / "card.md")
+    card = ModelCard.load(tmp_path / "card.md")
+    assert "counts as a fight from 0.5." in card.text
+    assert "precision not defined at threshold 0.9." in card.text
+    assert card.data.eval_results
+    assert card.data.eval_results[0].metric_args["threshold"] == 0.9
+
+
+def test_clips_that_could_not_be_judged_are_told_by_class(model: Path, tmp_path: Path) -> None:
+    lost = "Not every clip could be judged: 12 of 12 nonfight clips and 4 of 12 fight clips were."
+    for fights, said in ((4, True), (12, False)):
+        coverage = {**COVERAGE, "fight": {"n": 12, "predicted": fights}}
+        model_card.complete(model, _metrics(coverage=coverage), tmp_path / "card.md")
+        assert (lost in (tmp_path / "card.md").read_text()) == said
+
+
+def test_a_card_of_an_adapted_model_says_so_and_claims_no_selection(model: Path) -> None:
+    for member in ("conv_lstm", "average"):
+        path = model / member / run_folder.CONFIG_NAME
+        record = storage.read_json(path)
+        storage.write_json(path, {**record, "clips": {**record["clips"], "selection": 0}})
+    row = dict.fromkeys(trained_clips.COLUMNS, "") | {"clip_id": "f", "role": "adapted", "dataset": "footage"}
+    own = trained_clips.read(model)
+    assert own is not None
+    own.loc[len(own)] = row
+    own.to_csv(model / run_folder.CLIPS_NAME, index=False)
+    card = model_card.render(model, "x")
+    assert "Adapted afterwards to 1 stretch of footage" in card
+    assert "| footage |" not in card
+    assert "Selection is cut from train" not in card
+    assert "No clip was kept apart to select by" in card
+    assert "may have told" not in card
 
 
 def test_the_command_of_an_evaluation_is_written_as_it_was_given(model: Path, tmp_path: Path) -> None:
@@ -244,6 +285,20 @@ def test_settings_stand_on_a_card_of_members_for_which_they_do_something() -> No
     fixed = _settings_of(kernel, tuned)
     assert not {"epochs at most", "epoch kept", "epochs that ran"} & set(fixed)
     assert (fixed["batch"], fixed["optimiser steps"]) == ("32", "300, kernel: fitted at once")
+
+
+def test_a_card_of_a_whole_network_gives_the_rate_that_it_is_trained_with() -> None:
+    network = {
+        "architecture": "i3d_tuned",
+        "train": {"epochs": 5, "learning_rate": 2e-3},
+        "head": {"tuned_learning_rate": 1e-4},
+    }
+    said = _settings_of(network)
+    assert "peak learning rate" not in said
+    assert said["peak learning rate of the network"] == "0.0001"
+    gru = {"architecture": "gru", "train": {"learning_rate": 1e-3}, "head": {"tuned_learning_rate": 1e-4}}
+    assert _settings_of(gru)["peak learning rate"] == "0.001"
+    assert "peak learning rate of the network" not in _settings_of(gru)
 
 
 @pytest.mark.parametrize(

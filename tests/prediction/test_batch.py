@@ -409,6 +409,10 @@ MINE = {
             "for the annotated video use --annotate FOLDER",
         ),
         (("--rejudge", "night", "--output", "night/00.windows.csv"), "is not the JSON of such a run"),
+        (
+            ("videos", "--output", "night.verdict.json"),
+            "is called as the files are that keep a video's windows",
+        ),
         (("videos", "--output", "a.json"), "the failures file a_failures.csv is there already"),
         (("videos", "--output", "b.json", "--format", "table"), "--format table: b.txt is there already"),
         (("videos", "--timeline", "page"), "--timeline: page/index.html is there already and is not a page"),
@@ -452,6 +456,15 @@ def test_a_run_replaces_what_such_a_run_wrote(place: Place) -> None:
     assert first - now == {"verdicts_failures.csv"}
     assert {name[:2] for name in now - first} == {"01"}
     assert (place.folder / "night" / "00.srt").read_text() == ""
+
+
+def test_files_of_a_video_that_cannot_be_judged_any_more_are_named(place: Place) -> None:
+    written = ("--output", "night", "--format", "srt")
+    place.videos(["0.9"])
+    place.run("videos", *written, code=0)
+    place.videos(["unreadable"])
+    _, said = place.run("videos", *written, code=1)
+    assert "00.srt: of an earlier run; this one could not judge what they are of" in said
 
 
 def test_another_video_of_the_name_has_files_of_its_own(place: Place) -> None:
@@ -514,10 +527,13 @@ def test_what_loading_wants_of_the_user_is_exit_2(place: Place) -> None:
 
 
 def test_a_warning_is_logged_and_exit_1(place: Place) -> None:
-    found, said = place.run(*place.videos(["0.9 ends after 17 of 40 s", "0.1"]), code=1)
+    videos = place.videos(["0.9 ends after 17 of 40 s", "0.1"])
+    found, said = place.run(*videos, "--output", "out.json", code=1)
     assert found["videos"][0]["warning"] == "ends after 17 of 40 s"
     assert "warning" not in found["videos"][1]
     assert "videos/00.mp4: ends after 17 of 40 s" in said
+    failures = (place.folder / "out_failures.csv").read_text().splitlines()
+    assert failures[1:] == ["videos/00.mp4,ends after 17 of 40 s"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -81,6 +81,8 @@ def test_another_models_profile_is_refused(tmp_path: Path, caplog: pytest.LogCap
     camera_profile.write(path, made)
     assert camera_profile.read_for(path, head, settings) == made
     assert "smoothing_s 0.0, now 7.5" in caplog.text
+    camera_profile.read_for(path, head, EventConfig(offset=0.2))
+    assert "other settings of events: offset None, now 0.2" in caplog.text
     camera_profile.write(path, replace(made, model="another"))
     with pytest.raises(UserError, match="made for another model"):
         camera_profile.read_for(path, head, settings)

@@ -29,6 +29,14 @@ def _write(folder: Path, name: str, video: str) -> Path:
     return folder / name
 
 
+def test_a_recording_called_as_the_second_part_of_anothers_edit_list_keeps_its_name(tmp_path: Path) -> None:
+    place = FilePlace("--format", tmp_path, r"(\.part\d+)?\.edl", refuses=True)
+    names = names_in(place, ["night.mp4", "night.part2.mp4"])
+    for video, name in names.items():
+        _write(tmp_path, f"{name}.edl", video)
+    assert names_in(place, list(names)) == names
+
+
 def test_an_earlier_video_of_the_name_keeps_its_files_and_each_keeps_its_name(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

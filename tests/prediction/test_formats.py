@@ -21,6 +21,7 @@ from violence_detection.prediction import formats, kept_windows
 from violence_detection.prediction.clock import minutes, subtitle_time, timecode
 from violence_detection.prediction.config import EventConfig, OutputConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.system.own_files import WrittenFiles
 
 PS = (0.1, 0.9, 0.8, 0.1, 0.1, 0.1, 0.6, 0.2)
 WINDOWS = tuple(JudgedWindow(3600 + 2.5 * i, 3605 + 2.5 * i, p) for i, p in enumerate(PS))
@@ -45,6 +46,16 @@ def test_formats_are_the_files_of_their_folder() -> None:
     assert [f.name for f in formats.chosen(["srt", "csv", "srt"])] == ["srt", "csv"]
     with pytest.raises(UserError, match=r"no format 'vtt'\. There are csv, edl"):
         formats.chosen(["vtt"])
+
+
+def test_an_edit_list_of_fewer_events_leaves_no_second_part(tmp_path: Path) -> None:
+    (edl,) = formats.chosen(["edl"])
+    written = {}
+    for n in (1000, 1):
+        windows = tuple(JudgedWindow(10.0 * i, 10.0 * i + 5, 0.9) for i in range(n))
+        formats.write_of_video(edl, WrittenFiles(tmp_path), tmp_path, "v", _verdict(windows=windows))
+        written[n] = sorted(path.name for path in tmp_path.glob("*.edl"))
+    assert written == {1000: ["v.edl", "v.part2.edl"], 1: ["v.edl"]}
 
 
 def test_subtitles_are_read_by_a_library_for_them() -> None:

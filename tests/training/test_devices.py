@@ -43,6 +43,19 @@ logging.basicConfig(level=logging.INFO, force=True)
 trained = trainer.train(record_of("average"), data, Path(sys.argv[1]) / "two", strategy)
 print(json.dumps({"losses": losses, "epochs": trained.epochs_run}))
 """
+_DRAWN = """
+from violence_detection.training import training_run
+with strategy.scope():
+    model = compiled_model.build(record_of("gru"), 5)
+alone = compiled_model.build(record_of("gru"), 5)
+dropped = {}
+for name, s, m in (("two", strategy, model), ("one", one, alone)):
+    training_run._reseed(s, m, 0, 3)
+    layer = next(l for l in m.layers if isinstance(l, keras.layers.Dropout))
+    drawn = s.run(tf.function(lambda: layer(tf.ones((1, 4, 64)), training=True)))
+    dropped[name] = [np.flatnonzero(x == 0).tolist() for x in s.experimental_local_results(drawn)]
+print(json.dumps(dropped))
+"""
 _UNEVEN = """
 logging.basicConfig(level=logging.INFO, force=True)
 config = dataclasses.replace(config, batch_size=15, epochs=1)
@@ -103,6 +116,15 @@ def test_mirrored_on_two_devices_gives_the_losses_of_one(tmp_path: Path) -> None
     assert said["losses"]["two"] == pytest.approx(said["losses"]["one"], rel=1e-4)
     assert "mirrored training checked: 5 steps give the losses of one device" in log
     assert said["epochs"] == 2
+
+
+@pytest.mark.slow
+def test_each_device_drops_its_own_and_the_first_as_a_single_one_does(tmp_path: Path) -> None:
+    dropped, _ = _run(tmp_path, _DRAWN)
+    first, second = dropped["two"]
+    assert first
+    assert first == dropped["one"][0]
+    assert first != second
 
 
 @pytest.mark.slow

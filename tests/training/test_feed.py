@@ -53,6 +53,12 @@ def test_an_epoch_gives_every_batch_once() -> None:
     assert [len(list(dataset)), len(list(dataset))] == [4, 4]
 
 
+def test_no_device_is_left_without_a_clip() -> None:
+    feed = Feed(Scripted(lambda number: None))
+    assert [len(x["x"]) for (x,) in feed.plain(6, devices=4)] == [8, 4]
+    assert [len(x["x"]) for (x,) in feed.plain(6)] == [6, 2]
+
+
 def test_an_error_of_reading_comes_out_as_what_it_was() -> None:
     def fail(number: int) -> None:
         if number == 2:

@@ -17,7 +17,7 @@ from violence_detection.features import estimate, extract_ray, key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
-from violence_detection.system import machine
+from violence_detection.system import machine, tensorflow_start
 from violence_detection.training import pod_check
 from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 
@@ -29,6 +29,22 @@ def test_an_unseen_gpu_is_explained() -> None:
     assert "and-cuda" in pod_check.unseen_gpus(2, 0, False, [])
     assert "--gpus all" in pod_check.unseen_gpus(1, 0, True, ["libcuda.so.1", "libcudnn.so.9"])
     assert "CUDA_VISIBLE_DEVICES" in pod_check.unseen_gpus(2, 1, True, [])
+
+
+def test_training_says_that_gpus_stand_idle_unless_somebody_chose_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu("RTX 4080", 0.0, 0.0, 16376.0)] * 2)
+    monkeypatch.setattr(tensorflow_start, "may_have_gpus", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    pod_check.warn_of_unseen_gpus(2)
+    assert not caplog.records
+    pod_check.warn_of_unseen_gpus(0)
+    assert "2 GPU(s) are here but TensorFlow sees 0" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    pod_check.warn_of_unseen_gpus(0)
+    assert not caplog.records
 
 
 def test_missing_libraries_are_those_that_nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:

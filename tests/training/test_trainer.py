@@ -41,6 +41,7 @@ from violence_detection.training import (
     trainer,
     training_board,
     training_log,
+    training_pace,
     training_run,
 )
 from violence_detection.training.training_data import Data
@@ -273,6 +274,42 @@ def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
 def _record(**changes: object) -> dict[str, object]:
     config = dataclasses.replace(synthetic.TRAIN, **changes)
     return trainer.run_record("average", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
+
+
+def test_an_optimiser_of_another_precision_is_not_lost_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Begun where TensorFlow saw a GPU, gone on with where it sees none."""
+    record, data, strategy = _record(epochs=3), synthetic.data(), tf.distribute.get_strategy()
+    before = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        _killed_before_the_state_of_epoch_2(
+            monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy)
+        )
+    finally:
+        keras.mixed_precision.set_dtype_policy(before)
+    with pytest.raises(UserError, match="another precision"):
+        trainer.train(record, data, tmp_path, strategy)
+
+
+def test_time_left_counts_what_it_takes_to_save_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, epoch, beside_fit_s = checkpoint.write, training_pace.Pace.epoch, []
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.3)
+        write(*arguments)
+
+    def noted(pace: training_pace.Pace, samples: int, fit_s: float, epoch_s: float) -> None:
+        beside_fit_s.append(epoch_s - fit_s)
+        epoch(pace, samples, fit_s, epoch_s)
+
+    monkeypatch.setattr(checkpoint, "write", slow)
+    monkeypatch.setattr(training_pace.Pace, "epoch", noted)
+    trainer.train(_record(epochs=3), synthetic.data(), tmp_path, tf.distribute.get_strategy())
+    assert min(beside_fit_s[1:]) >= 0.3
 
 
 def test_finished_run_is_kept_and_other_settings_are_refused(undisturbed: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,17 +82,23 @@ def run(
     for p in plans:
         (log.warning if p.action == "blocked" else log.info)("%s", plan.describe(p))
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
-    log.info(
-        "disk: %s needed at most, %s free below %s",
-        disks.gigabytes(size(plans)),
-        disks.gigabytes(free_bytes(config.data_root)),
-        config.data_root,
-    )
-    plan.check_disk(plans, layout, free_bytes, size)
     blocked = [p for p in plans if p.action == "blocked"]
+
+    def check_disk() -> None:
+        needed, free = (disks.gigabytes(n) for n in (size(plans), free_bytes(config.data_root)))
+        log.info("disk: %s needed at most, %s free below %s", needed, free, config.data_root)
+        plan.check_disk(plans, layout, free_bytes, size)
+
+    leftovers = [folder for p in plans if (folder := layout.staging(p.dataset.key)).exists()]
+    if config.dry_run or not leftovers:
+        check_disk()
     if config.dry_run:
         return DownloadResult(tuple(without_work(p, layout) for p in plans))
     with _only_run(layout):
+        if leftovers:  # of an unpacking that was killed: it is done again, and they take the room for it
+            for folder in leftovers:
+                shutil.rmtree(folder, ignore_errors=True)
+            check_disk()
         job = DownloadJob(layout, config, free_bytes, policy or transfer.Policy(), _total_bytes(plans))
         result = DownloadResult(tuple(job.run_all(plans)), job.fetched_bytes)
         storage.write_failures(layout.failures, result.failures)

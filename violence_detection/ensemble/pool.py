@@ -68,7 +68,8 @@ class Pool:
     def views(self, clip_ids: Sequence[str], count: int, closer_look: bool = False) -> Samples:
         """The clips plain, in `count` - 1 test-time views, and last in the closer look if asked: (N, V, T, C) each."""
         names = augment.views(count, closer_look)
-        return training_data.load(self.stores, self.rows(clip_ids), names, in_memory=True)
+        rows = self.rows(clip_ids)
+        return training_data.load(self.stores, rows, names, self._fits_memory([(rows, len(names))]))
 
     def data(self, fold: Fold, in_memory: bool | None = None) -> Data:
         """Load the parts of a fold: train with every variant, selection and held-out (as `val`) plain.
@@ -85,7 +86,10 @@ class Pool:
             )
         ]
         if in_memory is None:
-            in_memory = self._fits_memory([(rows, len(variants)) for rows, variants in parts])
+            counted = [(rows, len(variants)) for rows, variants in parts]
+            if len(once) < len(fold.train):  # clips that are drawn more than once are copied, below
+                counted.append((self.rows(fold.train), len(self.variants)))
+            in_memory = self._fits_memory(counted)
         loaded = [
             training_data.load(self.stores, *part, in_memory) if len(part[0]) else None for part in parts
         ]

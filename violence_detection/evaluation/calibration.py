@@ -93,7 +93,9 @@ def section(
     others they are made of the members', `by_member`, name -> (n,) by their own temperatures.
     """
     found = model.calibration or Calibration(None, why_not="nothing is stored with the model")
-    record = {**found.record(), "said": (model.applied or found).described()}
+    used = model.applied or found  # another one where the early exit is not taken
+    of_used = {"temperature": used.temperature, "why_not": used.why_not, "said": used.described()}
+    record = {**found.record(), **of_used}
     by = {model.by_all: p}
     for name in record["operating_points"]:
         at = model.at(name_of(name))

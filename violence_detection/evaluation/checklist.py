@@ -115,8 +115,12 @@ def _clips(facts: Facts) -> Box:
     n = len(facts.run.clips)
     if not n:
         return Box(name, wanted, MISSING, "not known", f"{run_folder.CLIPS_NAME}: not there")
-    found = f"the model was made with {n:,} clips; how many val had is not known here"
-    return Box(name, wanted, DIFFERS, _said(facts, found), f"{run_folder.CLIPS_NAME}: rows")
+    found = f"the model was made with {n:,} clips"
+    if not facts.run.final_fit:
+        found += "; how many val had is not known here"
+    enough = n >= CLIPS * (1 - _CLIPS_TOLERANCE)
+    state = DONE if enough else DIFFERS if facts.run.final_fit else MISSING
+    return Box(name, wanted, state, _said(facts, found), f"{run_folder.CLIPS_NAME}: rows")
 
 
 def _datasets(facts: Facts) -> Box:
@@ -207,9 +211,13 @@ def _unseen(facts: Facts) -> Box:
         return Box(
             name, wanted, DIFFERS, f"{overlap.touched} of {overlap.clips} clips were. {found}", evidence
         )
+    return Box(name, wanted, DONE if _wholly_compared(overlap) else MISSING, found, evidence)
+
+
+def _wholly_compared(overlap: Overlap) -> bool:
+    """Whether every judged clip was looked for in training in all ways."""
     ways = (overlap.same_clip, overlap.same_source, overlap.near_copy)
-    whole = all(way.compared and not way.why_not for way in ways)
-    return Box(name, wanted, DONE if whole else MISSING, found, evidence)
+    return all(way.compared and not way.why_not for way in ways)
 
 
 def _folds(run: RunRecords) -> Box:
@@ -274,6 +282,9 @@ def _target(facts: Facts) -> Box:
     if not facts.is_val or facts.overlap.touched:
         why = "clips that were seen in training" if facts.overlap.touched else "not the val of the manifest"
         return Box(name, wanted, MISSING, f"not known: these are {why}. {found}", evidence)
+    if not _wholly_compared(facts.overlap):
+        why = "whether training had these clips was not fully checked"
+        return Box(name, wanted, MISSING, f"not known: {why}. {found}", evidence)
     if none := [name for name in CLASS_NAMES if not facts.coverage[name]["predicted"]]:
         why = f"no {' and no '.join(none)} clip could be judged, so it is the accuracy of one class"
         return Box(name, wanted, MISSING, f"not known: {why}. {found}{_not_judged(facts)}", evidence)

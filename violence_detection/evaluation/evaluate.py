@@ -40,7 +40,7 @@ def evaluate(
 ) -> Evaluation:
     """Measure a trained model on labelled clips, and say which of them it was trained on.
 
-    `model`: a trained folder, a `.keras` file, or the name of a shipped model. `data`: `<root>/combined_all/val`, by
+    `model`: a trained folder, a model's file, or the name of a shipped model. `data`: `<root>/combined_all/val`, by
     default below the data root, or clips of your own: a folder with class folders in it, or a CSV file. `report`:
     folder for metrics.json, predictions.csv, the page and the model's card; without it nothing is written but features
     and, where the clips are val, a line in val_ledger.jsonl beside their manifest. `settings`: further fields of

@@ -82,7 +82,7 @@ def rows_of(
     closer_look = model.closer_look
     by_member = {name: averaging.over_views(p, closer_look) for name, p in each_view.items()}
     columns = _columns(model, by_member)
-    if model.calibration is not None and model.calibration.temperature is not None:
+    if model.applied is not None and model.applied.temperature is not None:
         columns[metrics.UNCALIBRATED_COLUMN] = model.uncalibrated(by_member)
     if next(iter(each_view.values())).shape[0] > 1 + closer_look:
         first = [0, -1] if closer_look else [0]

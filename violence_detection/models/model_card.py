@@ -92,7 +92,7 @@ def render(model: Path, identity: str, metrics: Mapping[str, Any] | None = None)
         note=NOTE,
         name=name,
         classes=CLASS_NAMES,
-        threshold=DEFAULT_THRESHOLD if metrics is None else metrics["threshold"],
+        threshold=DEFAULT_THRESHOLD,
         sample_label=SAMPLE_LABEL,
         generated=any(run.values("generated_samples")) or bool(metrics and metrics["generated_sample_clips"]),
         clips_name=run_folder.CLIPS_NAME,
@@ -176,7 +176,7 @@ def _described(run: RunRecords) -> dict[str, Any]:
             "name": m.name,
             "weight": f"{m.weight:.3f}",
             "selection": _percent(m.result.get("selection_accuracy")),
-            "clips": m.of("clips", "selection") or "not noted",
+            "clips": "not noted" if (n := m.of("clips", "selection")) is None else n,
         }
         for m in run.members
     ]
@@ -185,6 +185,8 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "citations": [known[key].citation for key in _dataset_keys(run) if key in known],
         "settings": _settings(run),
         "members": members[:_MEMBERS_SHOWN],
+        "adapted_to": run.adapted_to,
+        "has_selection": run.has_selection,
         "chose_epoch": run.chose_epoch,
         "chose_steps": any(m.in_steps and m.of("architecture") not in PICTURES_OF for m in run.members),
         "whole_networks": sum(m.of("architecture") in PICTURES_OF for m in run.members[:_MEMBERS_SHOWN]),
@@ -248,6 +250,7 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
         "epoch kept": ("train", "keep"),
         "batch": ("train", "batch_size"),
         "peak learning rate": ("train", "learning_rate"),
+        "peak learning rate of the network": ("head", "tuned_learning_rate"),
         "seed": ("train", "seed"),
         "manifest (SHA-256)": ("manifest_sha256",),
         "version": ("version",),
@@ -255,8 +258,10 @@ def _settings(run: RunRecords) -> list[tuple[str, str]]:
     lines = [("backbone", "; ".join(_backbones(run)))]
     in_epochs = [m for m in run.members if m.in_epochs]
     in_steps = [m for m in run.members if m.in_steps]
-    # of members for which it does something
-    of = {"epochs": in_epochs, "keep": in_epochs, "batch_size": in_steps, "learning_rate": in_steps}
+    heads = [m for m in in_steps if m.of("architecture") not in PICTURES_OF]
+    # of members for which it does something; of a whole network the learning rate is that of its last layer alone
+    of = {"epochs": in_epochs, "keep": in_epochs, "batch_size": in_steps, "learning_rate": heads}
+    of["tuned_learning_rate"] = [m for m in in_steps if m not in heads]
     for text, keys in named.items():
         if values := run.values(*keys, of=of.get(keys[-1])):
             lines.append((text, ", ".join(map(_shown, values))))
@@ -351,14 +356,23 @@ def _evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
         "touched": seen["touched"],
         "rows": [_row(name, r) for name, r in rows],
         "lines": [
-            f"Recall of fights {_percent(metrics['recall'])}, precision {_percent(metrics['precision'])} at threshold "
-            f"{metrics['threshold']}.",
+            f"Accuracy as above, recall of fights {_percent(metrics['recall'])}, precision "
+            f"{_percent(metrics['precision'])} at threshold {metrics['threshold']}.",
+            *_not_judged(metrics["coverage"]),
             f"Seen in training: the same clip {_found(seen['same_clip'])}; its source {_found(seen['same_source'])}; "
             f"a copy {_found(seen['near_copy'])}.",
             f"Val: {metrics['val_ledger']['text']}.",
             *([_ONE_CLASS] if metrics["roc_auc"] is None else []),
         ],
     }
+
+
+def _not_judged(coverage: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """How many clips of each class were judged, where not all were."""
+    if all(part["predicted"] == part["n"] for part in coverage.values()):
+        return []
+    judged = [f"{part['predicted']} of {part['n']} {name} clips" for name, part in coverage.items()]
+    return [f"Not every clip could be judged: {' and '.join(judged)} were."]
 
 
 def _found(comparison: Mapping[str, Any]) -> str:
@@ -389,6 +403,7 @@ def _eval_results(metrics: Mapping[str, Any]) -> list[EvalResult]:
                 "n": r["n"],
                 "sources": r["n_groups"],
                 "ci95": [round(x, 4) for x in r["ci95"]],
+                "threshold": metrics["threshold"],
                 "command": metrics["command"],
                 "generated_sample_clips": metrics["generated_sample_clips"],
             },

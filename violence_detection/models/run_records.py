@@ -63,7 +63,8 @@ class MemberRecord:
 class RunRecords:
     """The records of a model and of what stands beside it.
 
-    `clips`: every clip that any member was made with, columns of trained_on.csv. `mined`: how many were looked at for
+    `clips`: every labelled clip that any member was made with, columns of trained_on.csv; `adapted_to`: how many
+    stretches of footage without labels it was adapted to afterwards. `mined`: how many clips were looked at for
     hard ones; `tuned`: the members that were then tuned; `tuned_beside`: whether such members stand in another folder.
     `cross_validation`: the folds' figures, where their models were made with the clips, settings and members of this
     one; else empty, and `no_cross_validation` says why. `other_folds`: what was other of folds that are there.
@@ -82,6 +83,7 @@ class RunRecords:
     final_fit: Mapping[str, Any] = field(default_factory=dict)
     left_out: Mapping[str, Any] = field(default_factory=dict)
     other_folds: tuple[str, ...] = ()
+    adapted_to: int = 0
 
     def values(self, *keys: str, of: Sequence[MemberRecord] | None = None) -> list[Any]:
         """What the configs of the members, or `of` some of them, have, each once, in their order."""
@@ -101,6 +103,11 @@ class RunRecords:
     def chose_epoch(self) -> bool:
         """Whether the selection part chose the epoch of a member."""
         return any(member.chose_epoch for member in self.members)
+
+    @property
+    def has_selection(self) -> bool:
+        """Whether clips were kept apart from training to select by; where a member does not note it, it may have."""
+        return any(member.of("clips", "selection") != 0 for member in self.members)
 
     @property
     def folds_in_words(self) -> str:
@@ -151,7 +158,9 @@ def read(path: Path) -> RunRecords:
     empty = pd.DataFrame(columns=list(trained_clips.COLUMNS), dtype=str)
     mined = 0 if own is None else int((own.role == trained_clips.MINED).sum())
     final_fit = _final_fit(folder)
-    clips = pd.concat([empty, *there], ignore_index=True).drop_duplicates("clip_id")
+    every = pd.concat([empty, *there], ignore_index=True).drop_duplicates("clip_id")
+    is_footage = every.role == trained_clips.ADAPTED
+    clips = every[~is_footage]
     made = Made.of([m.config for m in members], clips, _object(folder / run_folder.ENSEMBLE_NAME))
     folds = _Folds(final_fit["cross_validation"]) if final_fit else _cross_validation(folder, made)
     return RunRecords(
@@ -166,6 +175,7 @@ def read(path: Path) -> RunRecords:
         final_fit=final_fit,
         left_out=_left_out(folder, made) if final_fit else {},
         other_folds=folds.other,
+        adapted_to=int(is_footage.sum()),
     )
 
 

@@ -328,6 +328,11 @@ def check_output(output: Path, given: Sequence[str] = ()) -> None:
     if output.suffix.lower() in video_files.VIDEO_SUFFIXES:
         raise UserError(f"--output {output} has the name of a video. {_OUTPUT_TAKES}")
     own_files.check_file(output, "--output", "the JSON of such a run", _is_summary, _OUTPUT_TAKES)
+    if output.name.endswith(kept_windows.ENDINGS):
+        raise UserError(
+            f"--output {output} is called as the files are that keep a video's windows. Give it another name, as "
+            f"{output.with_name(OUTPUT_NAME)}"
+        )
     own_files.check_file(
         failures_path(output),
         "--output: the failures file",
@@ -349,6 +354,7 @@ def failures_path(output: Path) -> Path:
 
 
 def write(output: Path, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Write the summary and the failures file."""
+    """Write the summary and the failures file, which names what was judged in part, too."""
+    in_part = [{"path": v["path"], "reason": v["warning"]} for v in found["videos"] if v.get("warning")]
     storage.write_json(output, found)
-    storage.write_failures(failures_path(output), found["failures"])
+    storage.write_failures(failures_path(output), [*found["failures"], *in_part])

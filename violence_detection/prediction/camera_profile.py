@@ -120,9 +120,9 @@ def shifted(p: float, offset: float) -> float:
 
 
 def other_settings(settings: EventConfig) -> dict[str, Any]:
-    """What of the settings of events a profile does not decide: all but threshold and offset."""
+    """What of the settings of events a profile does not decide: all but the threshold."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(EventConfig)}
-    return {name: value for name, value in values.items() if name not in ("threshold", "offset")}
+    return {name: value for name, value in values.items() if name != "threshold"}
 
 
 def check_place(path: Path, flag: str) -> None:

@@ -411,7 +411,7 @@ def _check_finite(path: str, values: Mapping[str, np.ndarray]) -> None:
 
 
 def load(name_or_path: Path | str, **settings: Any) -> Detector:
-    """A detector from a trained folder, a `.keras` file, or the name of a shipped model (see `list_models`).
+    """A detector from a trained folder, a model's file, or the name of a shipped model (see `list_models`).
 
     `settings`: fields of PredictConfig, such as threshold, operating_point, stride_s, tta, engine, backbone_weights.
     Raises UserError if there is no such model or a setting cannot work, or TypeError for one that there is not.

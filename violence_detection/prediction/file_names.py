@@ -24,7 +24,8 @@ MEDIA_ENDINGS = r"\.(jpg|mp4|made\.json)|\.event\d{3,}\.jpg"
 EXPLANATION_ENDINGS = r"\.(event\d{3,}|highest)\.explained\.(jpg|json)"
 #: Where the page's own files lie, beside it.
 MEDIA_FOLDER = "media"
-_AS_AN_EVENTS = re.compile(r"(?P<of>.+)\.event\d{3,}")
+#: As a clip of an event, or a further part of an edit list, of the video of that name.
+_AS_ANOTHERS = re.compile(r"(?P<of>.+)\.(event\d{3,}|part\d+)")
 _FREE, _OWN, _OTHERS, _NOBODYS = "free", "own", "others'", "nobody's"
 _SHOWN = 3
 
@@ -59,8 +60,8 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
         plain, source = formats.plain_name(video), os.path.realpath(video)
         new = [usual, formats.marked(plain, source)]
         old = [formats.marked(plain, video), *([plain] if plain.casefold() != taken.casefold() else [])]
-        event = _AS_AN_EVENTS.fullmatch(usual.casefold())
-        if event and event["of"] in every:  # an event clip that is judged with its video
+        anothers = _AS_ANOTHERS.fullmatch(usual.casefold())
+        if anothers and anothers["of"] in every:  # which is judged with it
             usual, new, old = new[1], new[1:], old[:1]
         state = {name: there.state(name, source) for name in dict.fromkeys([*new, *old])}
         name = next((n for n in state if state[n] == _OWN), "")

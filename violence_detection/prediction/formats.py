@@ -33,7 +33,8 @@ class OutputFormat:
     """A format: its name on the command line, and what it makes of one video or of all of a run.
 
     `endings`: what stands behind the video's name in those of its files, a regular expression; of a run, the end of the
-    name of its one file. `is_first_line`: whether a file of a run may begin so.
+    name of its one file. `is_first_line`: whether a file of a run may begin so. `numbered`: the ending of a video's
+    first file, second and so on, of a format that may have several.
     """
 
     name: str
@@ -41,16 +42,19 @@ class OutputFormat:
     of_video: Callable[[Verdict], Texts] | None = None
     of_run: OfRun | None = None
     is_first_line: Callable[[str], bool] | None = None
+    numbered: Callable[[int], str] | None = None
 
 
 _formats: dict[str, OutputFormat] = {}
 
 
-def of_video(name: str, endings: str) -> Callable[[Callable[[Verdict], Texts]], Callable[[Verdict], Texts]]:
-    """Register a format that has files of its own for each video, with such `endings` (a regular expression)."""
+def of_video(
+    name: str, endings: str, numbered: Callable[[int], str] | None = None
+) -> Callable[[Callable[[Verdict], Texts]], Callable[[Verdict], Texts]]:
+    """Register a format that has files of its own for each video; see OutputFormat."""
 
     def decorate(function: Callable[[Verdict], Texts]) -> Callable[[Verdict], Texts]:
-        _formats[name] = OutputFormat(name, endings, of_video=function)
+        _formats[name] = OutputFormat(name, endings, of_video=function, numbered=numbered)
         return function
 
     return decorate
@@ -164,7 +168,15 @@ def write(folder: Path, name: str, texts: Texts) -> list[Path]:
     return paths
 
 
-def write_of_video(written: WrittenFiles, folder: Path, name: str, texts: Texts, video: str) -> None:
-    """Write what a format made of a video, into the folder of `written`. Raises UserError where another's file is."""
+def write_of_video(
+    chosen: OutputFormat, written: WrittenFiles, folder: Path, name: str, verdict: Verdict
+) -> None:
+    """Write what a format makes of a video, into the folder of `written`. Raises UserError where another's file is."""
+    assert chosen.of_video
+    texts = chosen.of_video(verdict)
     for ending, text in texts.items():
-        written.write_text(folder / f"{name}{ending}", video, text)
+        written.write_text(folder / f"{name}{ending}", verdict.path, text)
+    further = len(texts) + 1  # of an earlier run, which found more
+    while chosen.numbered and (path := folder / f"{name}{chosen.numbered(further)}").is_file():
+        written.remove(path, verdict.path)
+        further += 1

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -92,8 +93,8 @@ class Outputs:
         """Write what a video has of its own; the reasons of what could not be."""
         for chosen in self._formats:
             if chosen.of_video and self._output and self._written:
-                name, texts = self._names["--format"][verdict.path], chosen.of_video(verdict)
-                formats.write_of_video(self._written, self._output.parent, name, texts, verdict.path)
+                name = self._names["--format"][verdict.path]
+                formats.write_of_video(chosen, self._written, self._output.parent, name, verdict)
         failures: list[UnreadableVideo] = []
         for what, make in self._makers.items():
             try:
@@ -150,7 +151,12 @@ def _say_what_differs(
     verdicts: Sequence[Verdict],
     failures: Sequence[UnreadableVideo],
 ) -> None:
-    """Log which files of other formats an earlier run left there that say something else of these videos."""
+    """Log which files of an earlier run there say something else of these videos, or are of some not judged now."""
+    unjudged = {os.path.realpath(f.path) for f in failures} - {os.path.realpath(v.path) for v in verdicts}
+    there = sorted(path for path in output.parent.iterdir() if path.is_file()) if unjudged else []
+    left = [path for path in there if written.source_of(path) in unjudged]
+    if left:
+        log.warning("%s: of an earlier run; this one could not judge what they are of", _named(left))
     found: dict[Path, str] = {}
     for other in formats.all_formats().values():
         if other not in chosen:
@@ -159,11 +165,15 @@ def _say_what_differs(
     if found:
         names = sorted({*found.values(), *(f.name for f in chosen)})
         log.warning(
-            "%s%s: of an earlier run, and differ from this one. --format %s makes them again",
-            ", ".join(map(str, list(found)[:_SHOWN])),
-            f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else "",
+            "%s: of an earlier run, and differ from this one. --format %s makes them again",
+            _named(list(found)),
             ",".join(names),
         )
+
+
+def _named(paths: Sequence[Path]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(map(str, paths[:_SHOWN])) + more
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class TrainingState:
     parts: int = 1  # that a device takes its batch in
     samples: int = 0  # drawn so far
     fit_s: float = 0.0  # that they took to train on
+    updates: int = -1  # of the weights so far; -1: an earlier version did not say
     history: list[dict[str, float]] = field(default_factory=list)
 
 

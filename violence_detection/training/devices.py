@@ -7,6 +7,7 @@ from typing import Any
 
 from violence_detection.errors import UserError
 from violence_detection.system import tensorflow_start
+from violence_detection.training import pod_check
 from violence_detection.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ def set_up(config: TrainConfig) -> Any:
     import tensorflow as tf
 
     gpus = tensorflow_start.gpus()
+    pod_check.warn_of_unseen_gpus(len(gpus))
     count = config.devices or max(len(gpus), 1)
     if gpus and count > len(gpus):
         raise UserError(f"--devices {count}, but TensorFlow sees {len(gpus)} GPU(s). Look at nvidia-smi")

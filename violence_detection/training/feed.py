@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow as tf
 
 from violence_detection.errors import UserError
+from violence_detection.features.key import Inputs
 from violence_detection.training.training_data import Samples
 
 _AHEAD = 2  # batches that wait ready
@@ -42,10 +44,15 @@ class Feed:
         signature = (self._inputs(batch_size), tf.TensorSpec((batch_size, 1), tf.float32))
         return self._dataset(lambda: self.samples.batches(batch_size, seed, epoch(), balanced), signature)
 
-    def plain(self, batch_size: int) -> tf.data.Dataset:
-        """The plain variants in order, inputs alone."""
+    def plain(self, batch_size: int, devices: int = 1) -> tf.data.Dataset:
+        """The plain variants in order, inputs alone.
+
+        A batch that `devices` cannot share evenly is filled up with its first clip: cuDNN's recurrent layers take no
+        share without a clip.
+        """
         return self._dataset(
-            lambda: ((x,) for x in self.samples.plain_batches(batch_size)), (self._inputs(None),)
+            lambda: ((_shared_by(x, devices),) for x in self.samples.plain_batches(batch_size)),
+            (self._inputs(None),),
         )
 
     def _inputs(self, batch_size: int | None) -> dict[str, tf.TensorSpec]:
@@ -72,6 +79,13 @@ class Feed:
             if error is None:
                 raise
             raise error from e
+
+
+def _shared_by(batch: Inputs, devices: int) -> Inputs:
+    missing = -len(next(iter(batch.values()))) % devices
+    if not missing:
+        return batch
+    return {name: np.concatenate([x, x[:1].repeat(missing, axis=0)]) for name, x in batch.items()}
 
 
 def _read_ahead(batches: Iterator[_T]) -> Iterator[_T]:

@@ -6,6 +6,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -77,10 +78,9 @@ def devices() -> dict[str, Any]:
     """GPUs that the driver and TensorFlow see. Raises UserError if TensorFlow sees fewer, naming what is missing."""
     import tensorflow as tf
 
-    driver = machine.gpus()
-    nodes = sorted(Path("/dev").glob("nvidia[0-9]*"))
     usable = len(tensorflow_start.gpus())
-    there = max(len(driver), len(nodes))
+    driver = machine.gpus()
+    there = _there(driver)
     for gpu in driver:
         log.info("GPU: %s, %.1f of %.1f GB in use, %.0f %% busy", gpu.name, gpu.memory_used_mb / 1024,
                  gpu.memory_mb / 1024, gpu.use_percent)  # fmt: skip
@@ -88,6 +88,21 @@ def devices() -> dict[str, Any]:
     if usable < there:
         raise UserError(unseen_gpus(there, usable, tf.test.is_built_with_cuda(), missing_libraries()))
     return {"gpus": there, "gpus_usable": usable}
+
+
+def _there(driver: Sequence[machine.Gpu]) -> int:
+    return max(len(driver), len(sorted(Path("/dev").glob("nvidia[0-9]*"))))
+
+
+def warn_of_unseen_gpus(usable: int) -> None:
+    """Say so where TensorFlow sees `usable` GPUs and the machine has more, of which nobody has chosen some."""
+    import tensorflow as tf
+
+    if "CUDA_VISIBLE_DEVICES" in os.environ or not tensorflow_start.may_have_gpus():
+        return
+    there = _there(machine.gpus())
+    if usable < there:
+        log.warning("%s", unseen_gpus(there, usable, tf.test.is_built_with_cuda(), missing_libraries()))
 
 
 def unseen_gpus(there: int, usable: int, built_with_cuda: bool, missing: Sequence[str]) -> str:

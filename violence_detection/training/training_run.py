@@ -41,6 +41,8 @@ from violence_detection.training.training_pace import Pace
 log = logging.getLogger(__name__)
 #: Train clips that are judged where there is no selection part.
 _JUDGED = 8
+#: More than any layer draws in an epoch.
+_DRAWS = 2**24
 
 
 class TrainingRun:
@@ -75,6 +77,7 @@ class TrainingRun:
         self.judged_batches: dict[int, tf.data.Dataset] = {}  # by batch size
         self.train_feed, self.judged_feed = Feed(data.train), Feed(self.judged)
         self.pace = Pace(usd_per_hour)
+        self.save_s = 0.0  # that it took to put the last epoch on disk
 
     def run(self) -> Trained:
         few = min(self.batch_size, 8 * self.strategy.num_replicas_in_sync)
@@ -117,7 +120,7 @@ class TrainingRun:
         )
         while self.state.epoch < self.last_epoch and not self._stops():
             started, steps_before = time.monotonic(), _steps_made(model)
-            _reseed(model, self.config.seed, self.state.epoch)
+            _reseed(self.strategy, model, self.config.seed, self.state.epoch)
             steps = self._steps_of_epoch()
             stop = training_faults.StopAtNan(self.folder, self.state.epoch + 1, steps)
             history = model.fit(
@@ -128,14 +131,16 @@ class TrainingRun:
             fit_s = time.monotonic() - started
             p = self._predict_judged(model)
             row = self._row(model, {k: float(v[-1]) for k, v in history.items()}, p)
-            self.pace.epoch(steps * self.batch_size, fit_s, time.monotonic() - started)
+            self.pace.epoch(steps * self.batch_size, fit_s, time.monotonic() - started + self.save_s)
             log.info(
                 "%s %s",
                 training_log.line(self.record["architecture"], row, self.last_epoch),
                 self.pace.line(self.last_epoch - int(row["epoch"])),
             )
+            saving = time.monotonic()
             if self._save(model, row, board):
                 board.pictures(self.data.selection.labels, p, int(row["epoch"]))
+            self.save_s = time.monotonic() - saving
         return model
 
     def _steps_of_epoch(self) -> int:
@@ -145,11 +150,14 @@ class TrainingRun:
     def _predict_judged(self, model: keras.Model) -> np.ndarray:
         """P(fight) of the judged clips: (N,) float64. Raises UserError where one is not finite."""
 
+        devices = self.strategy.num_replicas_in_sync
+
         def judge(batch_size: int) -> np.ndarray:
+            batch_size = max(devices, batch_size - batch_size % devices)  # so that only the last is filled up
             if batch_size not in self.judged_batches:
-                self.judged_batches[batch_size] = self.judged_feed.plain(batch_size)
+                self.judged_batches[batch_size] = self.judged_feed.plain(batch_size, devices)
             steps = -(-len(self.judged) // batch_size)  # without it Keras warns of the end
-            return model.predict(self.judged_batches[batch_size], steps=steps, verbose=0)
+            return model.predict(self.judged_batches[batch_size], steps=steps, verbose=0)[: len(self.judged)]
 
         p, self.predict_batch = training_faults.in_batches_that_fit(judge, self.predict_batch)
         if not np.isfinite(p).all():
@@ -224,6 +232,15 @@ class TrainingRun:
         keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
             model.load_weights(weights)
+        if saved.updates not in (
+            -1,
+            _steps_made(model),
+        ):  # Keras leaves out, without an error, what does not fit
+            raise UserError(
+                f"{weights} was written in another precision, and its optimiser cannot go on in "
+                f"{keras.mixed_precision.dtype_policy().name}. Train where TensorFlow sees GPUs as it did then "
+                "(--check tells), or with the --mixed-precision of then, or --overwrite to train anew"
+            )
         if self.state.best_epoch == self.state.epoch - 1:  # it may not have come to its file
             saved_heads.save(model, self.folder / run_folder.BEST_NAME)
         log.info("%s: going on after epoch %d", self.folder, self.state.epoch)
@@ -249,6 +266,7 @@ class TrainingRun:
         state.history.append(row)
         state.epoch += 1
         state.samples, state.fit_s = self.pace.samples, self.pace.fit_s
+        state.updates = _steps_made(model)
         loss = row.get("selection_loss", row["loss"])
         is_best = self.keeps_last or loss < state.best_loss
         if is_best:
@@ -312,11 +330,24 @@ def _sharing_evenly(strategy: Any, batch_size: int) -> Any:
     return tf.distribute.get_strategy()
 
 
-def _reseed(model: keras.Model, seed: int, epoch: int) -> None:
-    """Give every dropout layer's generator a state that depends on (seed, epoch, layer) alone."""
+def _reseed(strategy: Any, model: keras.Model, seed: int, epoch: int) -> None:
+    """Give every dropout layer's generator a state that depends on (seed, epoch, layer, device) alone.
+
+    That of the first device is the one of a single device. With one state for all, each would drop the same of its
+    clips.
+    """
     generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
-    for i, variable in enumerate(generators):
-        variable.assign(np.array([storage.stable_seed(seed, epoch, i) % 2**31, 0], dtype=variable.dtype))
+    seeds = [storage.stable_seed(seed, epoch, i) % 2**31 for i in range(len(generators))]
+
+    def assign() -> None:
+        device = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
+        for first, variable in zip(seeds, generators, strict=True):
+            state = tf.stack(
+                [tf.constant(first, tf.int64), device * _DRAWS]
+            )  # the second one counts the draws
+            variable.value.assign(tf.cast(state, variable.dtype))
+
+    strategy.run(assign)
 
 
 def _steps_made(model: keras.Model) -> int:

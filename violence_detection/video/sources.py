@@ -142,7 +142,7 @@ def open_source(
 ) -> Source:
     """The source that a text means. Nothing is opened before its frames are asked for.
 
-    A camera's number or /dev/video0; an rtsp, rtmp, srt, http (also HLS), udp or tcp address; `growing:PATH`, a file
+    A camera's number or /dev/video0; an address of _SCHEMES, http with HLS; `growing:PATH`, a file
     that another program still writes, which ends when it has not grown for `still_s` seconds; else a file. `~` is
     the home folder, as where files are judged. Raises UserError for an address that cannot be read.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -50,6 +51,19 @@ def _camera(quiet_p: float, fight_p: float, videos: int = 6) -> tuple[list[Verdi
         verdicts.append(verdict)
         by_video[verdict.path] = _marked(verdict, {22})
     return verdicts, Marks(by_video, frozenset(by_video), "m")
+
+
+def test_wrong_events_alone_raise_the_threshold_no_higher_than_they_reach(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    verdicts, marks = _camera(0.65, 0.1)
+    wrong = {name: [m for m in found if m.mark == "wrong"] for name, found in marks.by_video.items()}
+    learned = learning.learn(verdicts, Marks(wrong, frozenset(), "m"), SETTINGS, "m")
+    assert learned.profile
+    assert 0.67 < learned.profile.threshold < 0.7
+    assert learned.figures["on_others"]["false_events"] <= 2
+    learning.say(learned, Path("camera.json"))
+    assert "no fight is marked" in caplog.text
 
 
 def test_a_camera_with_false_alarms_gets_a_higher_threshold() -> None:

@@ -12,9 +12,11 @@ import page_in_browser
 import pytest
 
 from violence_detection.errors import UnreadableVideo
+from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.config import EventConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 from violence_detection.prediction.review import marks, review_media, review_page
+from violence_detection.prediction.review.review_media import ReviewMedia
 from violence_detection.video import browser_video, decode, writer
 
 pytest.importorskip("playwright.sync_api")
@@ -278,6 +280,31 @@ def _mark(page: Any, name: str, button: str) -> None:
         section.get_by_label("I looked at all of it").check()
     else:
         section.get_by_role("button", name=button, exact=True).click()
+
+
+def test_the_script_writes_times_as_the_page_does_and_counts_videos_as_learn_does(tmp_path: Path) -> None:
+    """Borders lie on quarters of a second by default, which a browser rounds up and Python to the even digit."""
+    ps = [0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.1, 0.1]
+    windows = tuple(JudgedWindow(2.5 * i, 2.5 * i + 5, p) for i, p in enumerate(ps))
+    verdicts = [Verdict(f"{n}.mp4", windows, EventConfig(), 22.5, 22.5, fps=10.0) for n in "abc"]
+    media = {v.path: ReviewMedia(missing="none") for v in verdicts}
+    path = review_page.write(tmp_path, verdicts, media)
+    with page_in_browser.browser() as browser, browser.new_context() as session:
+        page = session.new_page()
+        page.goto(path.as_uri())
+        start = minutes(verdicts[0].events[0].start_s)
+        assert start == "0:11.2"
+        assert start in page.locator("section.video").first.inner_text()
+        _mark(page, "a", "Wrong")
+        assert page.locator("#said").inner_text().startswith(f"Event at {start}: ")
+        assert "needs 10 in 3 videos" in page.locator("#count").inner_text()
+        page.evaluate(
+            "marks = Array.from({length: 10}, (_, i) => ({...marks[0], end_s: 12 + i / 10})); draw()"
+        )
+        _mark(page, "b", "Looked")
+        assert "needs" in page.locator("#count").inner_text()
+        _mark(page, "c", "Looked")
+        assert page.locator("#count").inner_text() == "10 marks, 2 looked at"
 
 
 def test_marks_stay_where_a_run_has_one_video_more_or_one_fewer(tmp_path: Path) -> None:

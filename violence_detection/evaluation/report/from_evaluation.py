@@ -32,7 +32,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
     from violence_detection.evaluation.report import film_strip
     from violence_detection.evaluation.report import report as report_page
 
-    records = scored.model.records
+    records, run = scored.model.records, run_records.read(scored.path)
     context = report_page.ReportContext(
         command=command,
         created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -76,7 +76,8 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         audits=scored.audits,
         val_ledger=scored.val_ledger,
         averaged=scored.model.averaged.in_words() if len(scored.model.members) > 1 else "",
-        checklist=checklist.fill(_facts(scored)),
+        final_fit=bool(run.final_fit),
+        checklist=checklist.fill(_facts(scored, run)),
     )
     _write_audits(scored, folder)
     return report_page.write_report(folder, scored.result, scored.predictions, context)
@@ -105,11 +106,11 @@ def _write_audits(scored: Evaluation, folder: Path) -> None:
         log.info("labels to look at: %s", page)
 
 
-def _facts(scored: Evaluation) -> checklist.Facts:
+def _facts(scored: Evaluation, run: run_records.RunRecords) -> checklist.Facts:
     """What the roadmap's checklist is filled from."""
     clips, result = scored.clips, scored.result
     return checklist.Facts(
-        run=run_records.read(scored.path),
+        run=run,
         manifest=clips.train,
         manifest_sha256=clips.manifest_sha256,
         is_val=clips.is_val,

@@ -103,6 +103,9 @@ def _elsewhere(record: Record) -> Limit | None:
     if found["n"] < found["asked"]:
         said += f"; {found['n']} of {found['asked']} clips could be judged"
     worse = record["ci95"] is not None and found["ci95"][1] < record["ci95"][0]
+    worse = (
+        worse and not found["other_threshold"]
+    )  # what one threshold costs cannot be told from what the videos do
     return Limit(ALARM if worse else NOTE, name, said)
 
 
@@ -128,7 +131,8 @@ def _shortcuts(record: Record) -> Limit | None:
         return Limit(ALARM, name, f"the classes can be told apart without looking at what happens: {which}")
     told = found["comparisons"] - found["too_few"]
     if not told:
-        return Limit(UNKNOWN, name, "too few sources to tell")
+        none = "no data set has enough clips and sources of both classes"
+        return Limit(UNKNOWN, name, "too few sources to tell" if found["comparisons"] else none)
     where = f"in the {plural(told, 'comparison')} that could tell"
     return Limit(FINE, name, f"no small classifier that sees no violence tells the classes apart, {where}")
 
@@ -173,12 +177,16 @@ def _format_alone(record: Record) -> Limit | None:
         text = f"{said}; the model is right on all clips, of too few sources for a narrow interval"
         return Limit(NOTE, "File format", text)
     if rule["accuracy"] >= record["ci95"][0]:
-        return Limit(ALARM, "File format", f"{said}, which is within the model’s interval")
+        where = "above" if rule["accuracy"] > record["ci95"][1] else "within"
+        return Limit(ALARM, "File format", f"{said}, which is {where} the model’s interval")
     return Limit(FINE, "File format", said)
 
 
 def _coverage(record: Record) -> Limit:
     if record["n"] == record["asked"]:
+        if lost := record["n_failures"]:
+            said = f"every clip that could be taken was judged; {plural(lost, 'file')} could not (see below)"
+            return Limit(NOTE, "Coverage", said)
         return Limit(FINE, "Coverage", "every clip that was asked for was judged")
     judged = f"{record['n']} of {record['asked']} clips were judged"
     return Limit(NOTE, "Coverage", f"{judged}, the others failed")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from violence_detection.constants import DEFAULT_THRESHOLD
 from violence_detection.evaluation.report.page_filters import listed
+from violence_detection.system.figures import number
 
 Record = Mapping[str, Any]
 
@@ -16,7 +18,8 @@ def headline(record: Record) -> dict[str, Any]:
     `measured_by`: elsewhere (a set that training had no part in; where that was not fully checked, `what` says so),
     leave_one_dataset_out (models like this one, trained without that data set), data_sets (those of the judged clips
     that training did not have), this (all judged clips are of such), or empty. If not empty or this, with `what`,
-    accuracy, ci95, n and n_groups, and asked, the number of clips of which these n could be judged. A set that shares
+    accuracy, ci95, n and n_groups, asked, the number of clips of which these n could be judged, and other_threshold,
+    whether they were called fights from another one than the judged clips (`what` gives it). A set that shares
     clips with training, or models made otherwise than this one, count for nothing here, nor do the judged clips where
     any was met in training. Nor does a figure on clips of one class, on which a model that says the same of every video
     is best; `one_class` names such sets where no other was measured, `met_in_training` those that share clips.
@@ -34,7 +37,10 @@ def headline(record: Record) -> dict[str, Any]:
     if left_out.get("belongs") and (rows := list(filter(_has_both_classes, left_out["datasets"]))):
         worst = min(rows, key=lambda row: (row["accuracy"], row["dataset"]))
         what = f"{worst['dataset']}, the worst of the data sets left out of training"
-        return _figure("leave_one_dataset_out", what, worst)
+        theirs = left_out.get("threshold", DEFAULT_THRESHOLD)
+        is_other = theirs != record["threshold"]
+        what += f", at threshold {number(theirs, 2)}" if is_other else ""
+        return {**_figure("leave_one_dataset_out", what, worst), "other_threshold": is_other}
     if "out_of_set" in parts and _has_both_classes(parts["out_of_set"]):
         row = parts["out_of_set"]
         return _figure(
@@ -65,4 +71,5 @@ def _figure(measured_by: str, what: str, row: Record) -> dict[str, Any]:
         "what": what,
         **{key: row[key] for key in ("accuracy", "ci95", "n", "n_groups")},
         "asked": row.get("asked", row["n"]),
+        "other_threshold": False,
     }

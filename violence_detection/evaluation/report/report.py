@@ -53,7 +53,7 @@ class ReportContext:
     `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
     `false_alarms`: of the judged set;
     `leave_one_dataset_out`: see elsewhere.left_out; `groups`: set -> tables of clip_groups; `audits`: by name.
-    `averaged`: what several members say together, in words.
+    `averaged`: what several members say together, in words. `final_fit`: whether every labelled clip was trained on.
     `val_ledger` is the record of val_ledger.Looks, `checklist` what checklist.fill made.
     """
 
@@ -83,6 +83,7 @@ class ReportContext:
     audits: Mapping[str, Any] = field(default_factory=dict)
     val_ledger: Mapping[str, Any] = field(default_factory=dict)
     averaged: str = ""
+    final_fit: bool = False
     checklist: Sequence[checklist.Box] = ()
 
 
@@ -139,6 +140,7 @@ def metrics_record(
         "baselines_note": "" if context.baselines else context.no_baselines,
         "set": context.set_name,
         "averaged": context.averaged,
+        "final_fit": context.final_fit,
         "selected_by": dict(context.selected_by),
         **context.false_alarms,
         "elsewhere": dict(context.elsewhere),
@@ -147,6 +149,7 @@ def metrics_record(
         "audits": dict(context.audits),
         "val_ledger": dict(context.val_ledger),
         "checklist": [box.record() for box in context.checklist],
+        "n_failures": len(context.failures),
         "failures": [dict(f) for f in _sorted_failures(context)],
         "mistakes": mistakes.records(predictions, float(result["threshold"]), context.attention),
         **context.sections,

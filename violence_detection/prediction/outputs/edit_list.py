@@ -22,12 +22,16 @@ _FPS = 25.0
 _HIGHEST_FPS, _LOWEST_FPS = 60, 24
 
 
-@of_video("edl", r"(\.part\d+)?\.edl")
+def _ending(number: int) -> str:
+    return f".part{number}.edl" if number > 1 else ".edl"
+
+
+@of_video("edl", r"(\.part\d+)?\.edl", numbered=_ending)
 def edit_list(verdict: Verdict) -> dict[str, str]:
     """`<video>.edl`, and `<video>.part2.edl` and so on for more than 999 events."""
     events = verdict.events
     parts = [events[i : i + _MOST_EDITS] for i in range(0, len(events), _MOST_EDITS)] or [()]
-    return {f".part{n}.edl" if n > 1 else ".edl": _part(verdict, part) for n, part in enumerate(parts, 1)}
+    return {_ending(n): _part(verdict, part) for n, part in enumerate(parts, 1)}
 
 
 def _counted(fps: float) -> float:

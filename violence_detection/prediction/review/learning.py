@@ -214,6 +214,8 @@ def say(learned: Learned, path: Path) -> None:
             found["hours"], found["fights"], number(before["threshold"]), before["false_events"],
             before["missed_fights"], after["false_events"], after["missed_fights"],
         )  # fmt: skip
+        if not found["fights"]:
+            log.warning("no fight is marked: how many the new threshold would miss, nobody knows")
         calibration = found["calibration"]
         if "log_loss_before" in calibration:
             log.info(
@@ -312,7 +314,8 @@ def _at(settings: EventConfig, threshold: float) -> EventConfig:
 def _best(counts: np.ndarray, present: int) -> int:
     """The number of the best threshold: the present one where none is better, else the middle of the best nearest it.
 
-    `counts`: (thresholds,) mistakes of each.
+    Where these reach to the highest that is tried no fight bounds them, and it is the lowest of them. `counts`:
+    (thresholds,) mistakes of each.
     """
     best = counts == counts.min()
     if best[present]:
@@ -322,6 +325,8 @@ def _best(counts: np.ndarray, present: int) -> int:
         if is_best:
             runs.append(list(group))
     nearest = min(runs, key=lambda run: min(abs(i - present) for i in run))
+    if nearest[-1] == len(counts) - 1:  # no higher than what was wrong asks for
+        return nearest[0]
     return nearest[len(nearest) // 2]
 
 

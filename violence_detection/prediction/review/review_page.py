@@ -16,7 +16,7 @@ import markupsafe
 
 from violence_detection.errors import UnreadableVideo
 from violence_detection.prediction.clock import minutes
-from violence_detection.prediction.events import Verdict
+from violence_detection.prediction.events import Verdict, stretches
 from violence_detection.prediction.review import marks, probability_curve, review_media
 from violence_detection.prediction.review.review_media import ReviewMedia
 from violence_detection.system import own_files, pages, storage
@@ -131,9 +131,9 @@ def _real_path(verdict: Verdict) -> str:
 
 
 def _steps(verdict: Verdict) -> list[tuple[float, float, str]]:
-    """(start_s, end_s, P) with P as the page writes it: a browser rounds otherwise."""
-    steps = probability_curve.steps(verdict.windows, verdict.duration_s)
-    return [(round(start_s, 4), round(end_s, 4), number(p, 2)) for start_s, end_s, p in steps]
+    """(start_s, end_s, P) of each window's stretch, with P as the page writes it: a browser rounds otherwise."""
+    each = zip(verdict.windows, stretches(verdict.windows), strict=True)
+    return [(round(start_s, 4), round(end_s, 4), number(w.p_violent, 2)) for w, (start_s, end_s) in each]
 
 
 def _shown(name: object) -> str:
