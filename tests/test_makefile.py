@@ -54,6 +54,11 @@ def test_the_environment_of_a_machine_with_a_gpu_has_the_cuda_libraries(
     assert _dry(work, f"GPUS={gpus}", ".venv/.installed").count('"tensorflow[and-cuda]"') == times
 
 
+def test_a_gpu_of_any_number_is_one() -> None:
+    """A container may have the fourth of its machine alone."""
+    assert "GPUS ?= $(wildcard /dev/nvidia[0-9]*" in (ROOT / "Makefile").read_text()
+
+
 def test_an_environment_that_was_left_without_pip_is_made_again(work: Path) -> None:
     (work / ".venv/.installed").unlink()
     (work / ".venv/bin").mkdir()

@@ -32,10 +32,11 @@ def write(
     codec: str = "",
     options: dict[str, str] | None = None,
     sound: bool = False,
+    sound_start_s: float = 0.0,
 ) -> Path:
     """A video of which frame i comes at times_s[i]; `rate` is what the encoder is told.
 
-    `sound`: a silent track that begins at 0, whenever the pictures do.
+    `sound`: a silent track that begins at `sound_start_s`, whenever the pictures do.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     pictures = pictures or [numbered_videos.frame(i % 256) for i in range(len(times_s))]
@@ -47,7 +48,7 @@ def write(
         if path.suffix not in (".avi", ".mov"):
             stream.time_base = stream.codec_context.time_base = TIME_BASE
         if sound:
-            _add_silence(container, times_s[-1])
+            _add_silence(container, sound_start_s, times_s[-1])
         for picture, time_s in zip(pictures, times_s, strict=True):
             frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
             base = stream.codec_context.time_base or Fraction(1, rate)
@@ -108,9 +109,9 @@ def trimmed(path: Path, to: Path, start_s: float, length_s: float) -> Path:
     return to
 
 
-def _add_silence(container: av.container.OutputContainer, length_s: float) -> None:
+def _add_silence(container: av.container.OutputContainer, start_s: float, end_s: float) -> None:
     track = container.add_stream("aac", rate=16_000, layout="mono")
-    for i in range(int(length_s * 16_000 / 1024)):
+    for i in range(int(start_s * 16_000 / 1024), int(end_s * 16_000 / 1024)):
         silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         silence.sample_rate, silence.pts, silence.time_base = 16_000, 1024 * i, Fraction(1, 16_000)
         container.mux(track.encode(silence))

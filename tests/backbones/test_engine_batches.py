@@ -13,6 +13,7 @@ import warm_start
 
 from violence_detection.backbones import engines, registry
 from violence_detection.backbones.engines import Engine
+from violence_detection.errors import UserError
 
 
 def _images(seed: int, size: int = 8) -> np.ndarray:
@@ -152,6 +153,32 @@ def _judge_on_two_devices() -> None:
     for seed, job in enumerate(jobs):
         np.testing.assert_array_equal(job.result(), runners[0](_images(seed, 224)))
     assert len(set(calls)) == 2, "one device did everything"
+    computed: set[str] = set()
+    to_arrays = tf.nest.map_structure
+
+    def noted(function: Any, values: Any) -> Any:
+        computed.update(value.device[-5:] for value in tf.nest.flatten(values) if hasattr(value, "numpy"))
+        return to_arrays(function, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf.nest, "map_structure", noted)
+        for runner in runners:
+            runner(_images(0, 224))
+    assert computed == {"CPU:0", "CPU:1"}, computed
+
+
+def test_a_full_memory_is_told_with_what_to_do() -> None:
+    import tensorflow as tf
+
+    def full(images: Any) -> Any:
+        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+
+    def model(images: Any, training: bool) -> Any:
+        return tf.py_function(full, [images], tf.float32)
+
+    run = engines._tensorflow(model, (1, 8, 8, 3), "CPU:0")
+    with pytest.raises(UserError, match=r"memory of CPU:0 is full.*nvidia-smi"):
+        run(np.zeros((1, 8, 8, 3), np.uint8))
 
 
 def test_two_devices_give_the_features_of_one_and_both_are_used(tmp_path: Path) -> None:

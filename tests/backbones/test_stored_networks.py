@@ -106,6 +106,20 @@ def test_a_cache_that_is_off_or_takes_nothing_costs_a_start_and_no_more(
     assert built.times == 3
 
 
+def test_a_kept_network_is_used_where_nothing_can_be_written(
+    backbone: Backbone, weights: Path, built: Built, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _features(backbone, weights)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(os, "utime", refuse)
+    np.testing.assert_array_equal(_features(backbone, weights), first)
+    assert built.times == 1
+    assert list(kept.glob("*/network.xml"))
+
+
 def test_what_was_measured_is_measured_once(kept: Path) -> None:
     assert stored_networks.measured("k", lambda: 0.25) == 0.25
     assert stored_networks.measured("k", lambda: 0.75) == 0.25

@@ -7,8 +7,10 @@ import hashlib
 import os
 import sys
 import tempfile
+import time
 import types
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,3 +133,39 @@ def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytes
     assert weights.cache_folder() == Path("/mine/models"), "KERAS_HOME is enough"
     monkeypatch.delenv("KERAS_HOME")
     assert weights.cache_folder() == Path(tempfile.gettempdir()) / ".keras" / "models"
+
+
+def test_keras_weights_that_are_whole_are_taken_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/w.h5").write_bytes(b"weights")
+    monkeypatch.setattr(keras.utils, "get_file", lambda *_, **__: pytest.fail("fetched again"))
+    md5 = hashlib.md5(b"weights").hexdigest()
+    found = weights.keras_file("w.h5", "https://nowhere.invalid/w.h5", md5, "")
+    assert found == tmp_path / "models/w.h5"
+
+
+def test_keras_weights_are_fetched_by_one_process_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    at_work: list[str] = []
+
+    def fetch(name: str, *_: object, **__: object) -> str:
+        at_work.append("begins")
+        time.sleep(0.2)
+        at_work.append("ends")
+        return str(tmp_path / "models" / name)
+
+    monkeypatch.setattr(keras.utils, "get_file", fetch)
+    with ThreadPoolExecutor(2) as pool:
+        list(
+            pool.map(lambda _: weights.keras_file("w.h5", "https://nowhere.invalid/w.h5", "0", ""), range(2))
+        )
+    assert at_work == ["begins", "ends"] * 2

@@ -209,6 +209,25 @@ def test_official_val_stays_val_and_what_it_shares_leaves_train(done: Path) -> N
         assert dropped[path]["kept_source_path"].startswith(f"{RWF}/val/")
 
 
+def test_train_clips_that_go_for_val_are_told(done: Path, caplog: pytest.LogCaptureFixture) -> None:
+    summary = json.loads((done / "combined_all" / manifest.RECORD_NAME).read_text())["summary"]
+    n = summary["duplicates_by_kind"]["source"] + summary["duplicates_by_kind"]["footage"]
+    assert n
+    outcome.say(summary, 0.2)
+    assert (
+        f"{n} clip{'s' if n > 1 else ''} of train left out, as their source or footage has clips in val"
+        in caplog.text
+    )
+
+
+def test_of_copies_one_whose_side_is_settled_stays() -> None:
+    def clip(name: str, side: str) -> ScannedClip:
+        return ScannedClip(name, "fight", "s", name, side, scan.Scan(sha256="same", width=320, height=240))
+
+    (kept,) = dedupe.deduplicate([clip("a.avi", ""), clip("b.avi", "train")]).kept
+    assert kept.official_split == "train"
+
+
 def test_videos_without_a_label_are_listed(done: Path) -> None:
     assert "raw/holiday" in table(done / "combined_all" / "unlabelled.csv")
     assert not any(p.startswith("raw/holiday") for p in rows(done))

@@ -31,6 +31,24 @@ def test_every_format_of_the_catalogue_can_be_read() -> None:
     assert formats == set(READERS)
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        "Temporal_Anomaly_Annotation_For_Testing_Videos/Txt_formate/Temporal_Anomaly_Annotation.txt",
+        "UCF_Crimes-Train-Test-Split/Temporal_Anomaly_Annotation_for_Testing_Videos.txt",
+        "Temporal_Anomaly_Annotation.txt",
+    ],
+)
+def test_ucf_crimes_annotations_are_found_where_they_are_published(tmp_path: Path, where: str) -> None:
+    root, path = tmp_path / "raw/ucf/UCF_Crimes/Videos", tmp_path / "raw/ucf" / where
+    root.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("Abuse028_x264.mp4  Abuse  165  240  -1  -1\n")
+    entry = catalogue.load()["ucf_crime"]
+    assert read_annotations(entry, root, [tmp_path / "raw"]).path == path
+    assert read_annotations(entry, tmp_path / "raw/other/Videos", [tmp_path / "raw"]).path is None
+
+
 def test_ucf_crime(tmp_path: Path) -> None:
     found = read(tmp_path, "ucf_crime",
         "Abuse028_x264.mp4  Abuse  165  240  -1  -1  \n"

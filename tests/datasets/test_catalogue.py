@@ -56,6 +56,7 @@ def test_a_video_id_means_the_same_source_in_every_data_set() -> None:
     flows = keys_of("violent_flows", ["1/Violence/crowd__Title__someone__a_B-c456789.avi"])
     assert rwf == [("youtube:a_B-c4567890",)]
     assert flows == [("youtube:a_B-c456789",)]
+    assert keys_of("xd_violence", ["v=a_B-c456789__#1_label_B4-0-0.mp4"]) == flows
 
 
 def test_neighbours_in_number_are_one_source() -> None:

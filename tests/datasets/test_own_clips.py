@@ -153,6 +153,33 @@ def test_a_source_is_one_however_its_accents_are_stored(tmp_path: Path) -> None:
     assert {clip.sources for clip in found.clips} == {(one,)}
 
 
+def test_a_source_is_one_however_its_capitals_are_written(tmp_path: Path) -> None:
+    touch(tmp_path, "fight/Cam1/a.mp4", "nonfight/cam1/b.mp4")
+    names = source_groups.group_names(own_clips.source_keys(read(f"mine={tmp_path}")))
+    assert names == ["mine:Cam1"] * 2
+
+
+def test_a_day_of_rows_is_settled_without_comparing_each_with_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "night.mp4")
+    rows = [f"night.mp4,{'fight' if i % 7 else 'nonfight'},{5 * i},{5 * i + 5}" for i in range(2000)]
+    path = table(tmp_path, *rows, "night.mp4,nonfight,52,54", header="path,label,start_s,end_s")
+    reads = []
+    span_s = own_clips.OwnClip.span_s.fget  # type: ignore[attr-defined]
+
+    def counted(clip: own_clips.OwnClip) -> tuple[float, float]:
+        reads.append(clip)
+        found: tuple[float, float] = span_s(clip)
+        return found
+
+    monkeypatch.setattr(own_clips.OwnClip, "span_s", property(counted))
+    (found,) = read(path)
+    assert len(found.failures) == 2, "the two rows that call the same footage both classes"
+    assert len(found.clips) == 1999
+    assert len(reads) < 20 * len(rows)
+
+
 def test_without_a_word_on_sources_each_clip_is_one_and_a_warning_says_so(tmp_path: Path) -> None:
     touch(tmp_path, "fight/a.mp4", "nonfight/a.mp4", "nonfight/cam1/b.mp4")
     (found,) = read(f"mine={tmp_path}")

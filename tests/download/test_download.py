@@ -37,7 +37,7 @@ from tests.fault_server import (
 )  # fmt: skip
 from violence_detection.download import completion, download, download_job, kaggle_source, plan
 from violence_detection.errors import UserError
-from violence_detection.system import locks, storage
+from violence_detection.system import disks, locks, storage
 
 
 @pytest.fixture
@@ -354,6 +354,18 @@ def test_leftovers_of_a_killed_unpacking_do_not_take_the_room_for_it(bench: Benc
     result = download.run(bench.config("kaggle_set"), free_bytes=free_bytes, policy=PATIENT)
     assert result.failures == []
     bench.assert_whole()
+
+
+def test_a_dry_run_counts_what_a_killed_unpacking_has_left_as_room(bench: Bench) -> None:
+    leftover = bench.root / "raw" / ".kaggle_set.unpacking"
+    leftover.mkdir(parents=True)
+    with pytest.raises(UserError, match=r"free, .* needed"):
+        bench.run("kaggle_set", free=disks.RESERVE_BYTES, dry_run=True)
+    with (leftover / "half.avi").open("wb") as f:
+        f.truncate(10**9)
+    result = bench.run("kaggle_set", free=disks.RESERVE_BYTES, dry_run=True)
+    assert [o.status for o in result.outcomes] == ["planned"]
+    assert leftover.exists()
 
 
 def test_two_runs_below_one_root_do_not_disturb_each_other(bench: Bench) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def test_an_engine_that_reproduces_the_cache_may_add_to_it_and_the_error_is_kept
     assert measured["clips"] == ["clip0", "clip1"]
     assert measured["relative_error"] == pytest.approx(0.005, abs=5e-4)
     assert json.loads((folder / "engine-stand-in.json").read_text())["relative_error"] is None
+
+
+def test_a_cache_with_closer_looks_is_compared_by_what_has_pictures(
+    tmp_path: Path, clips: list[WantedClip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in.install(monkeypatch.setattr)
+    closer = [replace(clip, variants=("v0", "c3")) for clip in clips]
+    extract.ensure(closer[:2], stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    folder = _extract_with(_engine("other", 1.005), tmp_path, closer, monkeypatch)
+    assert json.loads((folder / "engine-other.json").read_text())["clips"] == ["clip0", "clip1"]
 
 
 def test_an_engine_that_does_not_is_refused_before_it_writes(

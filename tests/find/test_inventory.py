@@ -142,6 +142,18 @@ def test_overlapping_roots_in_any_order_give_the_same(tmp_path: Path) -> None:
     assert inventory.discover(roots).clips == inventory.discover(roots[::-1]).clips
 
 
+@pytest.mark.parametrize("given", [".", "../h"])
+def test_a_data_set_is_recognised_from_within_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    (tmp_path / "h").mkdir()
+    for name in ("fi1_xvid.avi", "no1_xvid.avi"):
+        (tmp_path / "h" / name).write_text(name)
+    monkeypatch.chdir(tmp_path / "h")
+    (found,) = inventory.discover([Path(given)]).datasets
+    assert (found.dataset, found.counts()) == ("hockey_fights", {"fight": 1, "nonfight": 1})
+
+
 def test_check_names_the_damaged_files(tmp_path: Path) -> None:
     write(tmp_path / "raw" / "fi1_xvid.avi", 1)
     good = write(tmp_path / "raw" / "no1_xvid.avi", 2)

@@ -191,6 +191,7 @@ def test_class_folders_further_down_are_offered_as_sets_of_their_own(tmp_path: P
     )
     with pytest.raises(UserError, match="a column split keeps what is train") as error:
         said(tmp_path, own=(f"mine={tmp_path}/x",))
+    assert "counts as another source in each" in str(error.value)
     line = command(str(error.value))
     assert line[4:] == ["--own", f"mine_train={tmp_path}/x/train", "--own", f"mine_val={tmp_path}/x/val"]
     assert said(tmp_path, own=(line[5], line[7])) == []

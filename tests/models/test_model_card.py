@@ -133,7 +133,7 @@ def test_clips_that_could_not_be_judged_are_told_by_class(model: Path, tmp_path:
         assert (lost in (tmp_path / "card.md").read_text()) == said
 
 
-def test_a_card_of_an_adapted_model_says_so_and_claims_no_selection(model: Path) -> None:
+def test_a_card_of_an_adapted_model_says_so_and_claims_no_selection(model: Path, tmp_path: Path) -> None:
     for member in ("conv_lstm", "average"):
         path = model / member / run_folder.CONFIG_NAME
         record = storage.read_json(path)
@@ -144,7 +144,10 @@ def test_a_card_of_an_adapted_model_says_so_and_claims_no_selection(model: Path)
     own.loc[len(own)] = row
     own.to_csv(model / run_folder.CLIPS_NAME, index=False)
     card = model_card.render(model, "x")
-    assert "Adapted afterwards to 1 stretch of footage" in card
+    unmeasured = ": how right it is since then was not measured"
+    assert f"Adapted afterwards to 1 stretch of footage without labels{unmeasured}.**" in card
+    model_card.complete(model, _metrics(), tmp_path / "card.md")
+    assert unmeasured not in (tmp_path / "card.md").read_text()
     assert "| footage |" not in card
     assert "Selection is cut from train" not in card
     assert "No clip was kept apart to select by" in card

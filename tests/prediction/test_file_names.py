@@ -35,6 +35,9 @@ def test_a_recording_called_as_the_second_part_of_anothers_edit_list_keeps_its_n
     for video, name in names.items():
         _write(tmp_path, f"{name}.edl", video)
     assert names_in(place, list(names)) == names
+    assert names_in(_srt(tmp_path / "srt"), list(names)) == {v: Path(v).stem for v in names}, (
+        "which has no parts"
+    )
 
 
 def test_an_earlier_video_of_the_name_keeps_its_files_and_each_keeps_its_name(

@@ -67,6 +67,14 @@ def test_every_item_gives_its_result_and_a_killed_worker_is_replaced(tmp_path: P
     assert (tmp_path / "2").exists(), "no worker was killed"
 
 
+def test_work_that_no_machine_left_can_do_is_told(two_nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "_LOOK_AGAIN_S", 1.0)
+    big = two_nodes.add_node(**NODE | {"num_cpus": 3})
+    threading.Timer(3, lambda: two_nodes.remove_node(big, allow_graceful=False)).start()
+    with pytest.raises(UserError, match="needs 3 CPUs"):
+        _run(time.sleep, [60], cpus_each=3)
+
+
 @pytest.mark.usefixtures("two_nodes")
 def test_an_item_that_kills_every_worker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "ATTEMPTS", 1)

@@ -289,8 +289,9 @@ def test_an_optimiser_of_another_precision_is_not_lost_in_silence(
         )
     finally:
         keras.mixed_precision.set_dtype_policy(before)
-    with pytest.raises(UserError, match="another precision"):
+    with pytest.raises(UserError, match=f"another precision.*or remove {tmp_path}") as told:
         trainer.train(record, data, tmp_path, strategy)
+    assert "--overwrite" not in str(told.value), "which clears nothing of the same settings"
 
 
 def test_time_left_counts_what_it_takes_to_save_an_epoch(

@@ -142,6 +142,14 @@ def test_a_part_of_a_recording_that_counts_from_its_beginning_is_whole(tmp_path:
         assert cut.read_s < 3.0
 
 
+def test_a_part_of_a_recording_with_sound_that_was_cut_short_is_named(tmp_path: Path) -> None:
+    times = evenly(250, 25, start_s=600.0)
+    path = timed_videos.write(tmp_path / "v.mkv", times, pictures=noisy(250), sound=True, sound_start_s=600.0)
+    assert decode.probe(path).shortfall() == ""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "of 10.0 s decode" in decode.probe(path).shortfall()
+
+
 def test_half_a_download_says_how_much_there_is(tmp_path: Path) -> None:
     path = timed_videos.write(tmp_path / "v.mp4", evenly(250, 25), pictures=noisy(250), options={"g": "25"})
     faststart = tmp_path / "f.mp4"

@@ -255,11 +255,8 @@ def tensorflow_engine(
             models.append(_build(backbone, weights, policy))
 
     def runners(jobs: int) -> list[Runner]:
-        made = []
-        for device, model in zip(devices, models, strict=True):
-            with tf.device(device):
-                made.append(_tensorflow(model, _shape(backbone, jobs * frames)))
-        return made
+        shape = _shape(backbone, jobs * frames)
+        return [_tensorflow(model, shape, device) for device, model in zip(devices, models, strict=True)]
 
     ready = runners(jobs_a_batch)
     if jobs_a_batch > 1 and not batch_invariant(ready[0], _shape(backbone, frames), jobs_a_batch):
@@ -295,7 +292,8 @@ def _has_openvino() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
+def _tensorflow(model: Any, shape: tuple[int, ...], device: str) -> Runner:
+    """What runs the model on that device, which has its variables; its UserError says that the memory there is full."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
@@ -311,7 +309,15 @@ def _tensorflow(model: Any, shape: tuple[int, ...]) -> Runner:
     def run(images: np.ndarray) -> Features:
         if images.shape != shape:
             raise ValueError(f"images of shape {images.shape}, but the backbone takes {shape}")
-        return tf.nest.map_structure(lambda values: values.numpy(), traced(tf.constant(images)))
+        try:
+            with tf.device(device):  # tracing keeps none: called without, it computes on the first GPU
+                found = traced(tf.constant(images))
+            return tf.nest.map_structure(lambda values: values.numpy(), found)
+        except tf.errors.ResourceExhaustedError as e:
+            raise UserError(
+                f"the memory of {device} is full. Free it of other programs (nvidia-smi lists them), or give --engine "
+                "openvino; the same command goes on where it was"
+            ) from e
 
     return run
 

@@ -10,6 +10,7 @@ what converts it. VIOLENCE_NETWORK_CACHE names another folder; `off` keeps nothi
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import logging
@@ -82,11 +83,13 @@ def network(backbone: Backbone, weights: Path, frames: int, convert: Callable[[]
     if kept.is_file():
         try:
             model = ov.Core().read_model(kept)
-            os.utime(kept.parent)
-            return model
         except (RuntimeError, OSError) as e:
             log.warning("%s cannot be read (%s): made again", kept, str(e).splitlines()[0])
             shutil.rmtree(kept.parent, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # a cache that takes nothing
+                os.utime(kept.parent)
+            return model
     model = convert()
     try:
         _keep(model, kept)

@@ -6,6 +6,7 @@ Weights are never random: where none can be had, the message names what was look
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import inspect
@@ -16,13 +17,14 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
-from violence_detection.system import settings, storage
+from violence_detection.system import locks, settings, storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -226,11 +228,14 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     from keras.utils import get_file
 
     cached = cache_folder() / name
+    if _has_md5(cached, md5):  # Keras itself looks elsewhere where it cannot write
+        return cached
     if not cached.is_file():
         log.info("fetching %s from %s. Licence: %s", name, url, licence)
     try:
-        # what Keras says of it goes where people read: stdout is for the summary
-        with contextlib.redirect_stdout(sys.stderr):
+        # What Keras says of it goes where people read: stdout is for the summary. It writes into the file's own place,
+        # and takes what another process has written so far for a damaged one.
+        with _alone(cached), contextlib.redirect_stdout(sys.stderr):
             path = get_file(name, url, cache_subdir="models", file_hash=md5, hash_algorithm="md5")
     except Exception as e:
         cause = redact(str(e.__cause__ or e))
@@ -240,6 +245,25 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
             "Without network, --backbone efficientnet_lite0 has its weights in requirements.txt"
         ) from e
     return Path(path)
+
+
+def _has_md5(path: Path, md5: str) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as f:
+        return (
+            hashlib.file_digest(f, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest() == md5
+        )
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While this process fetches the file no other one does; where nothing can be written Keras writes elsewhere."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock = path.with_name(f".{path.name}.lock")
+            held.enter_context(locks.locked(lock, waits_for=f"another process fetches {path.name}"))
+        yield
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,11 @@ def _combine(
     ]
     one_source = same_videos.shared_sources(found)
     named = [*left_out, *cut.failures, *not_found, *cut.cut_short]
-    inputs = _inputs(clips, one_source, named, config, listed)
+    copies = [
+        {"path": source_path(p, config.data_root), "reason": "second copy"}
+        for p in (*found.ignored, *found.copied)
+    ]
+    inputs = _inputs(clips, one_source, [*named, *copies], config, listed)
     if (result := _done_before(combined, config.data_root, inputs)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         if cut.left_over:

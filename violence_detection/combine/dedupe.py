@@ -45,10 +45,12 @@ class ScannedClip:
     def clip_id(self) -> str:
         return self.cut_id or self.scan.sha256[:16]
 
-    def preference(self) -> tuple[bool, bool, int, str]:
+    def preference(self) -> tuple[bool, bool, bool, int, str]:
         """Sorts the copy to keep first."""
         pixels = self.scan.width * self.scan.height
-        return self.official_split != "val", bool(self.scan.shortfall), -pixels, self.source_path
+        is_called = bool(self.official_split)  # then another copy may come to stand on the other side
+        cut_short = bool(self.scan.shortfall)
+        return self.official_split != "val", cut_short, not is_called, -pixels, self.source_path
 
 
 @dataclass(frozen=True, order=True)

@@ -13,6 +13,7 @@ from violence_detection.combine.cut import cutting
 from violence_detection.combine.dedupe import Deduplicated, Dropped
 from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
 from violence_detection.find.inventory import Inventory, source_path
+from violence_detection.system.figures import plural
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,10 @@ def say(summary: Mapping[str, Any], val_fraction: float) -> None:
     if summary["cut_short"]:
         log.warning("of %d clips and long videos a part does not decode, as after half a download; warnings.csv "
                     "beside the manifest names them", summary["cut_short"])  # fmt: skip
+    kinds = summary.get("duplicates_by_kind") or {}
+    if taken := kinds.get("source", 0) + kinds.get("footage", 0):
+        log.warning("%s of train left out, as their source or footage has clips in val; duplicates.csv names them",
+                    plural(taken, "clip"))  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
     if abs(share - val_fraction) > _SHARE_TOLERANCE:
         log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits or large source groups "

@@ -1,6 +1,7 @@
 """When in an untrimmed video something happens: the published temporal annotations, as they were published.
 
-- `ucf_crime_txt` (UCF-Crime, Temporal_Anomaly_Annotation_for_Testing_Videos.txt): a line a test video,
+- `ucf_crime_txt` (UCF-Crime, Temporal_Anomaly_Annotation_for_Testing_Videos.txt, in the authors' archive
+  Temporal_Anomaly_Annotation.txt): a line a test video,
   `Name.mp4  Class  start1 end1 start2 end2`, frame numbers, -1 for none. Training videos are not annotated.
 - `cctv_fights_json` (CCTV-Fights, ground-truth.json): {"database": {name: {"annotations": [{"segment": [start, end],
   "label": "Fight"}]}}}, seconds, numbers or text.
@@ -70,13 +71,15 @@ class Annotations:
 
 
 def read_annotations(dataset: Dataset, root: Path, search_roots: Iterable[Path] = ()) -> Annotations:
-    """The annotations of the tree of `dataset` at `root`: below it, or beside it in a folder above it.
+    """The annotations of the tree of `dataset` at `root`: below it, or in or below a folder above it.
 
-    Folders above `search_roots` are not looked into. Raises KeyError for a format that READERS does not know.
+    Of search roots, where all data sets stand, only what is right in them; folders above them are not looked into.
+    Raises KeyError for a format that READERS does not know.
     """
     assert dataset.annotations is not None, dataset.key
     reader = READERS[dataset.annotations.format]
-    path = _locate(dataset.annotations.file, root, set(search_roots))
+    names = (dataset.annotations.file, *dataset.annotations.also)
+    path = next((p for name in names if (p := _locate(name, root, set(search_roots)))), None)
     found = Annotations(path)
     if path is not None:
         try:
@@ -95,8 +98,10 @@ def _locate(name: str, root: Path, search_roots: set[Path]) -> Path | None:
         if folder in search_roots:
             return None
         folder = folder.parent
-        if (folder / name).exists():
-            return folder / name
+        if folder in search_roots:
+            return folder / name if (folder / name).exists() else None
+        if found := folders.nearest(name, folder):
+            return found
     return None
 
 

@@ -85,10 +85,14 @@ class GroupRule:
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """Where an untrimmed data set keeps its temporal annotations, and in which format."""
+    """Where an untrimmed data set keeps its temporal annotations, and in which format.
+
+    `also`: what the file is called where it comes from elsewhere.
+    """
 
     format: str
     file: str
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -282,6 +286,7 @@ def _group_rule(fields: TableFields) -> GroupRule | None:
 def _annotation_file(fields: TableFields) -> AnnotationFile | None:
     fields.take("format", table_fields.one_of(*ANNOTATION_FORMATS), " or ".join(ANNOTATION_FORMATS))
     fields.text("file")
+    fields.take("also", table_fields.list_of(table_fields.text), "a list of names", optional=True)
     return fields.finish(AnnotationFile)
 
 

@@ -98,7 +98,9 @@ def source_keys(sets: Sequence[OwnSet]) -> list[tuple[str, ...]]:
     for own_set in sets:
         for clip in own_set.clips:
             names = tuple(f"{own_set.name}:{source}" for source in clip.sources)
-            keys.append((*names, *first_of.setdefault(_real(clip.path), names)))
+            # two spellings of what somebody has written are one source; a clip that is its own keeps its path
+            told = tuple(f"{own_set.name}:{s.casefold()}" for s in clip.sources if s != clip.rel)
+            keys.append((*names, *told, *first_of.setdefault(_real(clip.path), names)))
     return keys
 
 
@@ -244,7 +246,7 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
         of_file.setdefault(_real(clip.path), []).append(clip)
     wrong: dict[int, str] = {}
     for clips in (c for c in of_file.values() if len(c) > 1):
-        for a, b in itertools.combinations(clips, 2):
+        for a, b in _overlapping(clips):
             if a.label != b.label and a.span_s[0] < b.span_s[1] and b.span_s[0] < a.span_s[1]:
                 for one, other in ((a, b), (b, a)):
                     wrong[id(one)] = f"is {one.label}, but {other.where} calls the same footage {other.label}"
@@ -271,6 +273,19 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
         )
         for s in sets
     ]
+
+
+def _overlapping(clips: Sequence[OwnClip]) -> list[tuple[OwnClip, OwnClip]]:
+    """The pairs of a file's clips that share footage, in the order of the clips."""
+    order = sorted(range(len(clips)), key=lambda i: clips[i].span_s[0])
+    pairs = []
+    for k, i in enumerate(order):
+        end_s = clips[i].span_s[1]
+        for j in itertools.islice(order, k + 1, None):
+            if clips[j].span_s[0] >= end_s:
+                break
+            pairs.append((min(i, j), max(i, j)))
+    return [(clips[i], clips[j]) for i, j in sorted(pairs)]
 
 
 @functools.lru_cache(maxsize=100_000)

@@ -84,18 +84,22 @@ def run(
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
     blocked = [p for p in plans if p.action == "blocked"]
 
-    def check_disk() -> None:
-        needed, free = (disks.gigabytes(n) for n in (size(plans), free_bytes(config.data_root)))
-        log.info("disk: %s needed at most, %s free below %s", needed, free, config.data_root)
-        plan.check_disk(plans, layout, free_bytes, size)
-
     leftovers = [folder for p in plans if (folder := layout.staging(p.dataset.key)).exists()]
-    if config.dry_run or not leftovers:
-        check_disk()
+
+    def check_disk(freed_bytes: int = 0) -> None:
+        free = free_bytes(config.data_root) + freed_bytes
+        texts = disks.gigabytes(size(plans)), disks.gigabytes(free)
+        log.info("disk: %s needed at most, %s free below %s", *texts, config.data_root)
+        plan.check_disk(plans, layout, lambda _: free, size)
+
+    if (
+        config.dry_run or not leftovers
+    ):  # what an unpacking that was killed has left goes when it is done again
+        check_disk(sum(f.stat().st_size for folder in leftovers for f in folder.rglob("*") if f.is_file()))
     if config.dry_run:
         return DownloadResult(tuple(without_work(p, layout) for p in plans))
     with _only_run(layout):
-        if leftovers:  # of an unpacking that was killed: it is done again, and they take the room for it
+        if leftovers:
             for folder in leftovers:
                 shutil.rmtree(folder, ignore_errors=True)
             check_disk()

@@ -147,6 +147,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
             lost += [*one.failures, {"path": one.split, "reason": reason}]
     return replace(
         measured,
+        result={**measured.result, "n_failures": len(measured.failures)},  # of these clips alone
         failures=[*(f for one in (measured, *sets.values()) for f in one.failures), *lost],
         elsewhere=sets,
         groups=clip_groups.of_sets({clips.name: measured, **sets}, config.workers),

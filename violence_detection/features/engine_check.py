@@ -78,7 +78,9 @@ def _errors(
         whole = store.variants(clip.clip_id)
         if whole and outdated(whole, clip.by_time):
             continue
-        others = [v for v, by in store.engines_of(clip.clip_id).items() if by != engine.name] if whole else []
+        made_by = store.engines_of(clip.clip_id) if whole else {}
+        # a closer look has no pictures of its own where it is the plain clip
+        others = [v for v, by in made_by.items() if by != engine.name and v != augment.CLOSER]
         if not others:
             continue
         variant = min(others)

@@ -95,9 +95,9 @@ def run(
     storage.write_failures(config.data_root / FAILURES_NAME, refused)  # whatever becomes of the rest
     labels = Counter(c.label for c in found.clips)
     require_both_classes(sum(planned.by_dataset.values(), labels), found)
-    known = {f["path"] for f in not_cut}
+    known = {str(Path(f["path"]).absolute()) for f in not_cut}
     unreadable = check(_paths(found), config.workers) if config.check else []
-    unreadable = [failure for failure in unreadable if failure["path"] not in known]
+    unreadable = [f for f in unreadable if str(Path(f["path"]).absolute()) not in known]
     for failure in unreadable:
         log.warning("damaged: %s: %s", failure["path"], failure["reason"])
     failures = [*refused, *unreadable]

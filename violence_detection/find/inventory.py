@@ -258,7 +258,7 @@ def _valid_claims(files: Iterable[Path], datasets: Mapping[str, Dataset]) -> dic
     claims: list[tuple[Path, Claim]] = []
     deepest = max((dataset.deepest for dataset in datasets.values()), default=0)
     for file in files:
-        for depth in range(1, min(deepest, len(file.parts) - 1) + 1):
+        for depth in range(1, min(deepest, len(file.parents)) + 1):
             rel, root = "/".join(file.parts[-depth:]), file.parents[depth - 1]
             for dataset in datasets.values():
                 if (label := dataset.label(rel)) is None:

@@ -140,11 +140,14 @@ def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: 
         given = f"{own_set.name}={own_set.origin}"
         kept = [o for o in own if own_set.clips or not _is_of(o, own_set)]
         sets = [f"{own_clips.set_name(f'{own_set.name}_{name}')}={own_set.origin / name}" for name in nested]
-        split = " A CSV file with a column split keeps what is train and what is val."
+        is_split = bool(_SPLIT_NAMES & {n.casefold() for n in nested})
+        columns = (
+            "split keeps what is train and what is val, and with one source" if is_split else "source keeps"
+        )
         yield (
             f"{own_set.name}: {_counted(nested)} videos stand in no class folder of {given}; there are class folders "
-            f"further down.{split if _SPLIT_NAMES & {n.casefold() for n in nested} else ''} "
-            f"As sets of their own: {line([*kept, *sets], labels)}"
+            f"further down. A CSV file with a column {columns} what is of one camera together; in sets of their own a "
+            f"sub-folder of the same name counts as another source in each: {line([*kept, *sets], labels)}"
         )
     if others:
         told = own_labels.telling(others)

@@ -25,7 +25,7 @@ EXPLANATION_ENDINGS = r"\.(event\d{3,}|highest)\.explained\.(jpg|json)"
 #: Where the page's own files lie, beside it.
 MEDIA_FOLDER = "media"
 #: As a clip of an event, or a further part of an edit list, of the video of that name.
-_AS_ANOTHERS = re.compile(r"(?P<of>.+)\.(event\d{3,}|part\d+)")
+_AS_ANOTHERS = re.compile(r"(?P<of>.+)\.(?P<kind>event\d{3,}|part\d+)")
 _FREE, _OWN, _OTHERS, _NOBODYS = "free", "own", "others'", "nobody's"
 _SHOWN = 3
 
@@ -61,7 +61,9 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
         new = [usual, formats.marked(plain, source)]
         old = [formats.marked(plain, video), *([plain] if plain.casefold() != taken.casefold() else [])]
         anothers = _AS_ANOTHERS.fullmatch(usual.casefold())
-        if anothers and anothers["of"] in every:  # which is judged with it
+        is_part = anothers is not None and anothers["kind"].startswith("part")
+        meets_none = is_part and ("part" not in place.endings or there.state(usual, source) == _OWN)
+        if anothers and anothers["of"] in every and not meets_none:  # which is judged with it
             usual, new, old = new[1], new[1:], old[:1]
         state = {name: there.state(name, source) for name in dict.fromkeys([*new, *old])}
         name = next((n for n in state if state[n] == _OWN), "")

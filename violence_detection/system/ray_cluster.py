@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: So often an item is begun before its workers' deaths are put down to the item itself.
 ATTEMPTS = 4
+#: How long nothing may come before it is asked whether any machine is there that can do the work.
+_LOOK_AGAIN_S = 300.0
 #: How long the head of a cluster may take to answer; Ray itself would try for minutes.
 _ANSWERS_WITHIN_S = 10.0
 #: What begins a connection to Ray's head, which speaks HTTP/2: its preface, and a frame of empty settings.
@@ -134,7 +136,12 @@ def map_unordered(
             for index in range(len(todo)):
                 submit(index)
             while pending:
-                done, _ = ray.wait(list(pending), num_returns=1)
+                done, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_AGAIN_S)
+                if (
+                    not done
+                ):  # the last machine that is big enough may have left, and Ray would wait for another
+                    _check_fits(cpus_each, gpus_each, what)
+                    continue
                 index = pending.pop(done[0])
                 try:
                     result = ray.get(done[0])

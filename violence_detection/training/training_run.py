@@ -238,8 +238,9 @@ class TrainingRun:
         ):  # Keras leaves out, without an error, what does not fit
             raise UserError(
                 f"{weights} was written in another precision, and its optimiser cannot go on in "
-                f"{keras.mixed_precision.dtype_policy().name}. Train where TensorFlow sees GPUs as it did then "
-                "(--check tells), or with the --mixed-precision of then, or --overwrite to train anew"
+                f"{keras.mixed_precision.dtype_policy().name}. Train where TensorFlow sees GPUs, or none, as it did "
+                "then (--check tells; CUDA_VISIBLE_DEVICES=-1 hides them). To train anew give another --output, or "
+                f"remove {self.folder}"
             )
         if self.state.best_epoch == self.state.epoch - 1:  # it may not have come to its file
             saved_heads.save(model, self.folder / run_folder.BEST_NAME)
@@ -339,15 +340,11 @@ def _reseed(strategy: Any, model: keras.Model, seed: int, epoch: int) -> None:
     generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
     seeds = [storage.stable_seed(seed, epoch, i) % 2**31 for i in range(len(generators))]
 
-    def assign() -> None:
-        device = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int64)
-        for first, variable in zip(seeds, generators, strict=True):
-            state = tf.stack(
-                [tf.constant(first, tf.int64), device * _DRAWS]
+    for first, variable in zip(seeds, generators, strict=True):
+        for device, own in enumerate(strategy.experimental_local_results(variable.value)):
+            own.assign(
+                np.array([first, device * _DRAWS], dtype=variable.dtype)
             )  # the second one counts the draws
-            variable.value.assign(tf.cast(state, variable.dtype))
-
-    strategy.run(assign)
 
 
 def _steps_made(model: keras.Model) -> int:

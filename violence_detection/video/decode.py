@@ -623,7 +623,8 @@ class _Reader:
         """Seconds that the header states beyond the last frame."""
         # lengths are up to the last stamp, whether the container states them or FFmpeg makes them of the stamps
         stated_s = self._stated_s() - self._jumped_s
-        if self._stream.duration is None and self._others_end_s >= stated_s - _WORTH_NAMING_S:
+        others_last_s = self._others_end_s - (self._container.start_time or 0) / av.time_base
+        if self._stream.duration is None and others_last_s >= stated_s - _WORTH_NAMING_S:
             stated_s = 0.0  # the length is that of the sound, which is there to its end
         if self._numbers_moments and (rate := self._rate()) > 0:
             by_count = self._stream.frames / rate - end_s

@@ -100,7 +100,8 @@ def test_a_data_set_that_nothing_could_be_told_of_is_not_called_free_of_shortcut
         limit = limits._shortcuts(record)
         assert limit
         said[name] = (found["comparisons"], found["too_few"], limit.state, limit.text)
-    assert said["few"] == (0, 0, limits.UNKNOWN, "too few sources to tell")
+    none = "no data set has enough clips and sources of both classes"
+    assert said["few"] == (0, 0, limits.UNKNOWN, none)
     assert said["both"][:3] == (1, 0, limits.FINE)
     assert said["both"][3].endswith("tells the classes apart, in the 1 comparison that could tell")
 

@@ -66,6 +66,16 @@ def test_wrong_events_alone_raise_the_threshold_no_higher_than_they_reach(
     assert "no fight is marked" in caplog.text
 
 
+def test_fights_that_are_sure_keep_the_threshold_away_from_what_is_wrong() -> None:
+    verdicts, _ = _camera(0.65, 0.92)
+    sure = []
+    for v in verdicts:
+        windows = [replace(w, p_violent=1.0) if i == 22 else w for i, w in enumerate(v.windows)]
+        sure.append(replace(v, windows=tuple(windows)))
+    marks = Marks({v.path: _marked(v, {22}) for v in sure}, frozenset(), "m")
+    assert learning.learn(sure, marks, SETTINGS, "m").figures["after"]["threshold"] > 0.9
+
+
 def test_a_camera_with_false_alarms_gets_a_higher_threshold() -> None:
     verdicts, marks = _camera(0.65, 0.92)
     learned = learning.learn(verdicts, marks, SETTINGS, "m")

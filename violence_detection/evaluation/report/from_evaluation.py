@@ -77,6 +77,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         val_ledger=scored.val_ledger,
         averaged=scored.model.averaged.in_words() if len(scored.model.members) > 1 else "",
         final_fit=bool(run.final_fit),
+        trained_on_all=bool(run.final_fit or (run.adapted_to and not run.has_selection)),
         checklist=checklist.fill(_facts(scored, run)),
     )
     _write_audits(scored, folder)

@@ -53,7 +53,8 @@ class ReportContext:
     `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
     `false_alarms`: of the judged set;
     `leave_one_dataset_out`: see elsewhere.left_out; `groups`: set -> tables of clip_groups; `audits`: by name.
-    `averaged`: what several members say together, in words. `final_fit`: whether every labelled clip was trained on.
+    `averaged`: what several members say together, in words. `final_fit`: whether it is one;
+    `trained_on_all`: whether every labelled clip was trained on.
     `val_ledger` is the record of val_ledger.Looks, `checklist` what checklist.fill made.
     """
 
@@ -84,6 +85,7 @@ class ReportContext:
     val_ledger: Mapping[str, Any] = field(default_factory=dict)
     averaged: str = ""
     final_fit: bool = False
+    trained_on_all: bool = False
     checklist: Sequence[checklist.Box] = ()
 
 
@@ -141,6 +143,7 @@ def metrics_record(
         "set": context.set_name,
         "averaged": context.averaged,
         "final_fit": context.final_fit,
+        "trained_on_all": context.trained_on_all,
         "selected_by": dict(context.selected_by),
         **context.false_alarms,
         "elsewhere": dict(context.elsewhere),
@@ -149,7 +152,7 @@ def metrics_record(
         "audits": dict(context.audits),
         "val_ledger": dict(context.val_ledger),
         "checklist": [box.record() for box in context.checklist],
-        "n_failures": len(context.failures),
+        "n_failures": result.get("n_failures", len(context.failures)),
         "failures": [dict(f) for f in _sorted_failures(context)],
         "mistakes": mistakes.records(predictions, float(result["threshold"]), context.attention),
         **context.sections,

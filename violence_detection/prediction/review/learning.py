@@ -214,7 +214,7 @@ def say(learned: Learned, path: Path) -> None:
             found["hours"], found["fights"], number(before["threshold"]), before["false_events"],
             before["missed_fights"], after["false_events"], after["missed_fights"],
         )  # fmt: skip
-        if not found["fights"]:
+        if learned.profile and not found["fights"]:
             log.warning("no fight is marked: how many the new threshold would miss, nobody knows")
         calibration = found["calibration"]
         if "log_loss_before" in calibration:
@@ -277,12 +277,12 @@ def _threshold(
     ]
     counts = np.array([[m.count for m in row] for row in table])  # (videos, thresholds)
     before, after = Mistakes(), Mistakes()
+    fights = sum(m.is_fight for found in marks.values() for m in found)
     for i, row in enumerate(table):
         others = counts.sum(axis=0) - counts[i]
         before += row[at]
-        after += row[_best(others, at)]
-    chosen = _best(counts.sum(axis=0), at) if after.count < before.count else at
-    fights = sum(m.is_fight for found in marks.values() for m in found)
+        after += row[_best(others, at, bool(fights))]
+    chosen = _best(counts.sum(axis=0), at, bool(fights)) if after.count < before.count else at
     hours = sum(v.judged_s for v in verdicts) / 3600
     return tried[chosen], {
         "fights": fights,
@@ -311,10 +311,10 @@ def _at(settings: EventConfig, threshold: float) -> EventConfig:
     return replace(settings.at(settings.threshold), threshold=threshold, offset=offset)
 
 
-def _best(counts: np.ndarray, present: int) -> int:
+def _best(counts: np.ndarray, present: int, with_fights: bool) -> int:
     """The number of the best threshold: the present one where none is better, else the middle of the best nearest it.
 
-    Where these reach to the highest that is tried no fight bounds them, and it is the lowest of them. `counts`:
+    Without a fight (`with_fights`) nothing bounds these from above, and it is the lowest of them. `counts`:
     (thresholds,) mistakes of each.
     """
     best = counts == counts.min()
@@ -325,9 +325,7 @@ def _best(counts: np.ndarray, present: int) -> int:
         if is_best:
             runs.append(list(group))
     nearest = min(runs, key=lambda run: min(abs(i - present) for i in run))
-    if nearest[-1] == len(counts) - 1:  # no higher than what was wrong asks for
-        return nearest[0]
-    return nearest[len(nearest) // 2]
+    return nearest[len(nearest) // 2 if with_fights else 0]
 
 
 # ---- the offset of the logit
