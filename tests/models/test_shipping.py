@@ -197,7 +197,7 @@ def test_an_evaluation_leaves_its_folder_as_it_is(by_name: Path, tmp_path: Path)
     metrics = {
         **figures, "by_dataset": {}, "threshold": 0.5, "recall": None, "precision": None, "split": "val", "data": "x",
         "created": "x", "command": "x", "generated_sample_clips": False, "val_ledger": {"text": "x"},
-        "seen_in_training": seen,
+        "seen_in_training": seen, "coverage": {},
     }  # fmt: skip
     model_card.complete(by_name / "tiny", metrics, tmp_path / "card.md")
     assert "50.0 %" in (tmp_path / "card.md").read_text()

@@ -276,6 +276,7 @@ def _record(**changes: object) -> dict[str, object]:
     return trainer.run_record("average", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
 
 
+@pytest.mark.filterwarnings("ignore:Skipping variable loading")  # which is what it is about
 def test_an_optimiser_of_another_precision_is_not_lost_in_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
