@@ -13,7 +13,8 @@ DEMO ?= demo
 DATA_ROOT ?=
 TEST_PROCESSES ?= 2
 # Where there is a GPU, TensorFlow needs the CUDA libraries beside it, and without them takes the CPU.
-GPUS ?= $(wildcard /dev/nvidia[0-9]* /dev/nvidiactl /dev/dxg)
+DEV ?= /dev
+GPUS ?= $(wildcard $(DEV)/nvidia[0-9]* $(DEV)/nvidiactl $(DEV)/dxg)
 comma := ,
 
 .PHONY: help demo demo-real test lint roadmap ship-fast ship-accurate retrain-fast clean

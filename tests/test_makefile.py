@@ -46,17 +46,15 @@ def _dry(work: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("gpus", "times"), [("", 0), ("/dev/nvidia0", 1)])
+@pytest.mark.parametrize(("device", "times"), [("tty0", 0), ("nvidia3", 1), ("dxg", 1)])
 def test_the_environment_of_a_machine_with_a_gpu_has_the_cuda_libraries(
-    work: Path, gpus: str, times: int
+    work: Path, device: str, times: int
 ) -> None:
-    (work / ".venv/.installed").unlink()
-    assert _dry(work, f"GPUS={gpus}", ".venv/.installed").count('"tensorflow[and-cuda]"') == times
-
-
-def test_a_gpu_of_any_number_is_one() -> None:
     """A container may have the fourth of its machine alone."""
-    assert "GPUS ?= $(wildcard /dev/nvidia[0-9]*" in (ROOT / "Makefile").read_text()
+    (work / ".venv/.installed").unlink()
+    (work / "dev").mkdir()
+    (work / "dev" / device).touch()
+    assert _dry(work, "DEV=dev", ".venv/.installed").count('"tensorflow[and-cuda]"') == times
 
 
 def test_an_environment_that_was_left_without_pip_is_made_again(work: Path) -> None:

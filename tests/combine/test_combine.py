@@ -243,6 +243,15 @@ def test_no_source_on_both_sides_and_both_classes_on_each(done: Path) -> None:
     assert all(len(c) == 4 for c in classes.values())
 
 
+def test_a_second_copy_that_has_gone_is_counted_no_more(root: Path) -> None:
+    shutil.copytree(root / RWF, root / "raw" / "again" / "RWF-2000")
+    first = combine.run(CombineConfig(data_root=root)).summary["files"]
+    shutil.rmtree(root / "raw" / "again")
+    now = combine.run(CombineConfig(data_root=root)).summary["files"]
+    assert first["second_copies"] > now["second_copies"]
+    assert first["found"] - now["found"] == first["second_copies"] - now["second_copies"]
+
+
 def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = combine.run(CombineConfig(data_root=root))
     before = manifest_bytes(root)

@@ -345,6 +345,9 @@ def test_a_set_that_cannot_be_measured_costs_the_others_nothing(
     assert scored.elsewhere["market"].accuracy == before.elsewhere["market"].accuracy
     assert scored.accuracy == before.accuracy
     (failure,) = scored.failures
+    found = figures_of(tmp_path / "report")
+    assert found["n_failures"] == 0, "of the judged clips"
+    assert [r["state"] for r in found["limits"] if r["name"] == "Coverage"] == ["fine"]
     assert failure["path"] == f"own clips: {tmp_path}/new"
     assert failure["reason"].startswith("--elsewhere new was not measured: none of the 2 clips could be read")
     assert str(new[0]) in failure["reason"]

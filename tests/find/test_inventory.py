@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import untrimmed_videos
 from published_paths import PATHS
 from small_videos import write
 
@@ -235,6 +236,19 @@ def test_every_real_clip_has_its_label_and_known_sources_are_not_torn(real_clips
     for path, clip in clips.items():
         groups.setdefault((clip.dataset, oracle.source_group[path]), set()).add(clip.source_group)
     assert [g for g, names in groups.items() if len(names) > 1] == []
+
+
+def test_a_damaged_long_video_below_a_relative_folder_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree(tmp_path / "more", "hockey_fights")
+    untrimmed_videos.publish(tmp_path / "more")
+    (tmp_path / "more" / untrimmed_videos.CCTV_FIGHT).write_bytes(b"no video")
+    monkeypatch.chdir(tmp_path)
+    done = run_script("--data-root", str(tmp_path / "new"), "--roots", "more", "--check")
+    assert done.returncode == 1, done.stderr
+    failures = (tmp_path / "new" / find.FAILURES_NAME).read_text().splitlines()
+    assert len([line for line in failures if "fight_0001.mpeg" in line]) == 1
 
 
 def test_the_list_of_failures_is_that_of_the_last_run(tmp_path: Path) -> None:

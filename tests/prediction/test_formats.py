@@ -58,6 +58,16 @@ def test_an_edit_list_of_fewer_events_leaves_no_second_part(tmp_path: Path) -> N
     assert written == {1000: ["v.edl", "v.part2.edl"], 1: ["v.edl"]}
 
 
+def test_a_file_of_a_video_whose_name_ends_as_a_parts_is_no_leftover(tmp_path: Path) -> None:
+    (edl,) = formats.chosen(["edl"])
+    written, verdict = WrittenFiles(tmp_path), _verdict("night.part2.mp4")
+    formats.write_of_video(edl, written, tmp_path, "night.part2", verdict)
+    output = tmp_path / "verdicts.json"
+    assert formats.differing_files(edl, output, written, [verdict], []) == []
+    other = _verdict("night.part2.mp4", windows=WINDOWS[:1])
+    assert [p.name for p in formats.differing_files(edl, output, written, [other], [])] == ["night.part2.edl"]
+
+
 def test_subtitles_are_read_by_a_library_for_them() -> None:
     verdict = _verdict()
     read = list(srt.parse(_text("srt", ".srt", verdict)))

@@ -66,6 +66,16 @@ def test_wrong_events_alone_raise_the_threshold_no_higher_than_they_reach(
     assert "no fight is marked" in caplog.text
 
 
+def test_without_a_new_threshold_nothing_is_said_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    ps = [0.1, 0.9] * 10
+    noisy, *quiet = (_verdict(f"v{i}.mp4", ps if i == 0 else [0.1] * 20) for i in range(3))
+    marks = Marks({noisy.path: _marked(noisy, set()), **{v.path: [] for v in quiet}}, frozenset(), "m")
+    learned = learning.learn([noisy, *quiet], marks, SETTINGS, "m")
+    assert learned.profile is None
+    learning.say(learned, Path("camera.json"))
+    assert "no fight is marked" not in caplog.text
+
+
 def test_fights_that_are_sure_keep_the_threshold_away_from_what_is_wrong() -> None:
     verdicts, _ = _camera(0.65, 0.92)
     sure = []
