@@ -167,19 +167,23 @@ def _judge_on_two_devices() -> None:
     assert computed == {"CPU:0", "CPU:1"}, computed
 
 
-def test_a_full_memory_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["ResourceExhaustedError", "InternalError"])
+def test_a_full_memory_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     import tensorflow as tf
 
     def model(images: Any, training: bool) -> Any:
         return images
 
     def full(*_: Any) -> Any:
-        raise tf.errors.ResourceExhaustedError(None, None, "out of memory")
+        raise getattr(tf.errors, kind)(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory")
 
     run = engines._tensorflow(model, (1, 8, 8, 3), "CPU:0")
     monkeypatch.setattr(tf, "constant", full)
     with pytest.raises(UserError, match=r"memory of CPU:0 is full.*nvidia-smi"):
         run(np.zeros((1, 8, 8, 3), np.uint8))
+    monkeypatch.setattr(engines, "_build", full)
+    with pytest.raises(UserError, match=r"memory of CPU:0 is full.*nvidia-smi"):
+        _lite0(["CPU:0"], 1)
 
 
 def test_two_devices_give_the_features_of_one_and_both_are_used(tmp_path: Path) -> None:

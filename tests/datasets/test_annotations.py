@@ -49,6 +49,14 @@ def test_ucf_crimes_annotations_are_found_where_they_are_published(tmp_path: Pat
     assert read_annotations(entry, tmp_path / "raw/other/Videos", [tmp_path / "raw"]).path is None
 
 
+def test_the_annotations_of_a_set_that_stands_beside_it_are_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "raw/sets/XD-Violence").mkdir(parents=True)
+    (tmp_path / "raw/sets/other").mkdir()
+    (tmp_path / "raw/sets/other/annotations.txt").write_text("01.avi 1\n")
+    entry = catalogue.load()["xd_violence"]
+    assert read_annotations(entry, tmp_path / "raw/sets/XD-Violence", [tmp_path / "raw"]).path is None
+
+
 def test_ucf_crime(tmp_path: Path) -> None:
     found = read(tmp_path, "ucf_crime",
         "Abuse028_x264.mp4  Abuse  165  240  -1  -1  \n"

@@ -137,6 +137,7 @@ def test_it_is_adapted_into_a_model_of_its_own_that_claims_nothing(
     known, _ = training_overlap.known_clips(after)
     assert known.role.value_counts().to_dict() == {"train": len(pool.frame), "adapted": 1}
     assert not run_records.read(to).final_fit
+    assert run_records.read(to).trained_on_all
     assert model_files.identity(to) != model_files.identity(source)
     assert storage.read_json(to / adapted_model.RECORD_NAME) == {"windows": len(p)}
     assert adapted_model.kernel_of(to).record["head"]["landmarks"] == len(adapted.head.kernel)

@@ -19,8 +19,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import synthetic
-from violence_detection.training import canary, compiled_model, devices, trainer
+from violence_detection.training import canary, compiled_model, devices, pod_check, trainer
 config = dataclasses.replace(synthetic.TRAIN, devices=2, epochs=2)
+looked = []
+pod_check.warn_of_unseen_gpus = looked.append
 strategy = devices.set_up(config)
 import tensorflow as tf
 data, one = synthetic.data(), tf.distribute.get_strategy()
@@ -40,8 +42,12 @@ def build():
 
 losses = {n: canary.trial(s, build, batches, 10)[0] for n, s in (("one", one), ("two", strategy))}
 logging.basicConfig(level=logging.INFO, force=True)
+from violence_detection.training import feed
+data = dataclasses.replace(data, selection=data.selection.take(np.arange(19)))  # which two cannot halve
+shared, plain = [], feed.Feed.plain
+feed.Feed.plain = lambda self, size, devices=1: (shared.append(devices), plain(self, size, devices))[1]
 trained = trainer.train(record_of("average"), data, Path(sys.argv[1]) / "two", strategy)
-print(json.dumps({"losses": losses, "epochs": trained.epochs_run}))
+print(json.dumps({"losses": losses, "epochs": trained.epochs_run, "shared": shared, "looked": looked}))
 """
 _DRAWN = """
 from violence_detection.training import training_run
@@ -116,6 +122,8 @@ def test_mirrored_on_two_devices_gives_the_losses_of_one(tmp_path: Path) -> None
     assert said["losses"]["two"] == pytest.approx(said["losses"]["one"], rel=1e-4)
     assert "mirrored training checked: 5 steps give the losses of one device" in log
     assert "eagerly has significant overhead" not in log
+    assert set(said["shared"]) == {2}
+    assert said["looked"] == [0], "training says where GPUs stand idle"
     assert said["epochs"] == 2
 
 

@@ -277,22 +277,30 @@ def _record(**changes: object) -> dict[str, object]:
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")  # which is what it is about
+@pytest.mark.parametrize(
+    ("begun", "now"),
+    [("mixed_float16", "float32"), ("float32", "mixed_float16"), ("mixed_float16", "mixed_float16")],
+)
 def test_an_optimiser_of_another_precision_is_not_lost_in_silence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: str, now: str
 ) -> None:
-    """Begun where TensorFlow saw a GPU, gone on with where it sees none."""
+    """Begun where TensorFlow saw a GPU, gone on with where it sees none, and the reverse."""
     record, data, strategy = _record(epochs=3), synthetic.data(), tf.distribute.get_strategy()
     before = keras.mixed_precision.dtype_policy()
-    keras.mixed_precision.set_dtype_policy("mixed_float16")
     try:
+        keras.mixed_precision.set_dtype_policy(begun)
         _killed_before_the_state_of_epoch_2(
             monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy)
         )
+        keras.mixed_precision.set_dtype_policy(now)
+        if begun == now:
+            assert trainer.train(record, data, tmp_path, strategy).epochs_run == 3
+            return
+        with pytest.raises(UserError, match=f"another precision.*or remove {tmp_path}") as told:
+            trainer.train(record, data, tmp_path, strategy)
+        assert "--overwrite" not in str(told.value), "which clears nothing of the same settings"
     finally:
         keras.mixed_precision.set_dtype_policy(before)
-    with pytest.raises(UserError, match=f"another precision.*or remove {tmp_path}") as told:
-        trainer.train(record, data, tmp_path, strategy)
-    assert "--overwrite" not in str(told.value), "which clears nothing of the same settings"
 
 
 def test_time_left_counts_what_it_takes_to_save_an_epoch(

@@ -18,7 +18,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -251,7 +251,7 @@ def tensorflow_engine(
     policy = "float32" if dtype == "float32" else f"mixed_{dtype}"
     models = []
     for device in devices:
-        with tf.device(device):
+        with _told_if_full(device), tf.device(device):
             models.append(_build(backbone, weights, policy))
 
     def runners(jobs: int) -> list[Runner]:
@@ -293,7 +293,7 @@ def _has_openvino() -> bool:
 
 
 def _tensorflow(model: Any, shape: tuple[int, ...], device: str) -> Runner:
-    """What runs the model on that device, which has its variables; its UserError says that the memory there is full."""
+    """What runs the model on that device, which has its variables. Raises UserError where the memory there is full."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
@@ -309,17 +309,26 @@ def _tensorflow(model: Any, shape: tuple[int, ...], device: str) -> Runner:
     def run(images: np.ndarray) -> Features:
         if images.shape != shape:
             raise ValueError(f"images of shape {images.shape}, but the backbone takes {shape}")
-        try:
-            with tf.device(device):  # tracing keeps none: called without, it computes on the first GPU
-                found = traced(tf.constant(images))
-            return tf.nest.map_structure(lambda values: values.numpy(), found)
-        except tf.errors.ResourceExhaustedError as e:
-            raise UserError(
-                f"the memory of {device} is full. Free it of other programs (nvidia-smi lists them), or give --engine "
-                "openvino; the same command goes on where it was"
-            ) from e
+        # tracing keeps no device: called without one, it computes on the first GPU
+        with _told_if_full(device), tf.device(device):
+            return tf.nest.map_structure(lambda values: values.numpy(), traced(tf.constant(images)))
 
     return run
+
+
+@contextlib.contextmanager
+def _told_if_full(device: str) -> Iterator[None]:
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as e:
+        if not tensorflow_start.memory_is_full(e):
+            raise
+        raise UserError(
+            f"the memory of {device} is full. Free it of other programs (nvidia-smi lists them), or give --engine "
+            "openvino; the same command goes on where it was (judging: with --output)"
+        ) from e
 
 
 def _converted(model: Any) -> Any:

@@ -6,7 +6,6 @@ Weights are never random: where none can be had, the message names what was look
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib
 import inspect
@@ -251,9 +250,7 @@ def _has_md5(path: Path, md5: str) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as f:
-        return (
-            hashlib.file_digest(f, functools.partial(hashlib.md5, usedforsecurity=False)).hexdigest() == md5
-        )
+        return hashlib.file_digest(f, "md5").hexdigest() == md5
 
 
 @contextlib.contextmanager

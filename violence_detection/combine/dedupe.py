@@ -1,7 +1,8 @@
 """Keep one of each clip: exact copies by content hash, altered ones by fingerprint; join what shares footage.
 
-Of two copies the one in an official val set stays (the train copy goes), then the one that decodes to its end,
-then the one with more pixels, then the first by path. What goes is named together with what stays.
+Of two copies the one in an official val set stays (the train copy goes), then the one in an official train set (one
+without a side might come to stand in val), then the one that decodes to its end, then the one with more pixels, then
+the first by path. What goes is named together with what stays.
 """
 
 from __future__ import annotations
@@ -45,12 +46,11 @@ class ScannedClip:
     def clip_id(self) -> str:
         return self.cut_id or self.scan.sha256[:16]
 
-    def preference(self) -> tuple[bool, bool, bool, int, str]:
+    def preference(self) -> tuple[int, bool, int, str]:
         """Sorts the copy to keep first."""
         pixels = self.scan.width * self.scan.height
-        is_called = bool(self.official_split)  # then another copy may come to stand on the other side
-        cut_short = bool(self.scan.shortfall)
-        return self.official_split != "val", cut_short, not is_called, -pixels, self.source_path
+        side = ("val", "train", "").index(self.official_split)  # one without may come to stand on the other
+        return side, bool(self.scan.shortfall), -pixels, self.source_path
 
 
 @dataclass(frozen=True, order=True)

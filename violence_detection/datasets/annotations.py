@@ -71,9 +71,9 @@ class Annotations:
 
 
 def read_annotations(dataset: Dataset, root: Path, search_roots: Iterable[Path] = ()) -> Annotations:
-    """The annotations of the tree of `dataset` at `root`: below it, or in or below a folder above it.
+    """The annotations of the tree of `dataset` at `root`: below it, or beside it in a folder above it.
 
-    Of search roots, where all data sets stand, only what is right in them; folders above them are not looked into.
+    Folders above `search_roots` are not looked into: other data sets stand there, whose files may be called the same.
     Raises KeyError for a format that READERS does not know.
     """
     assert dataset.annotations is not None, dataset.key
@@ -98,10 +98,8 @@ def _locate(name: str, root: Path, search_roots: set[Path]) -> Path | None:
         if folder in search_roots:
             return None
         folder = folder.parent
-        if folder in search_roots:
-            return folder / name if (folder / name).exists() else None
-        if found := folders.nearest(name, folder):
-            return found
+        if (folder / name).exists():
+            return folder / name
     return None
 
 

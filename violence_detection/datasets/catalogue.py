@@ -87,7 +87,7 @@ class GroupRule:
 class AnnotationFile:
     """Where an untrimmed data set keeps its temporal annotations, and in which format.
 
-    `also`: what the file is called where it comes from elsewhere.
+    `also`: what else the file is called, or its path in the archive that it comes in.
     """
 
     format: str

@@ -247,10 +247,10 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
     wrong: dict[int, str] = {}
     for clips in (c for c in of_file.values() if len(c) > 1):
         for a, b in _overlapping(clips):
-            if a.label != b.label and a.span_s[0] < b.span_s[1] and b.span_s[0] < a.span_s[1]:
+            if a.label != b.label:
                 for one, other in ((a, b), (b, a)):
                     wrong[id(one)] = f"is {one.label}, but {other.where} calls the same footage {other.label}"
-            elif (a.label, a.span_s) == (b.label, b.span_s):
+            elif a.span_s == b.span_s:
                 wrong.setdefault(id(b), f"is in the set {name_of[id(a)]} already, as {a.where}")
     used = {_real(c.path) for s in sets for c in s.clips if id(c) not in wrong}
     return [

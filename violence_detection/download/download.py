@@ -84,6 +84,7 @@ def run(
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
     blocked = [p for p in plans if p.action == "blocked"]
 
+    # of an unpacking that was killed: they go when it is done again
     leftovers = [folder for p in plans if (folder := layout.staging(p.dataset.key)).exists()]
 
     def check_disk(freed_bytes: int = 0) -> None:
@@ -92,16 +93,14 @@ def run(
         log.info("disk: %s needed at most, %s free below %s", *texts, config.data_root)
         plan.check_disk(plans, layout, lambda _: free, size)
 
-    if (
-        config.dry_run or not leftovers
-    ):  # what an unpacking that was killed has left goes when it is done again
-        check_disk(sum(f.stat().st_size for folder in leftovers for f in folder.rglob("*") if f.is_file()))
+    if config.dry_run or not leftovers:
+        check_disk(sum(map(disks.size_bytes, leftovers)))
     if config.dry_run:
         return DownloadResult(tuple(without_work(p, layout) for p in plans))
     with _only_run(layout):
+        for folder in leftovers:
+            shutil.rmtree(folder, ignore_errors=True)
         if leftovers:
-            for folder in leftovers:
-                shutil.rmtree(folder, ignore_errors=True)
             check_disk()
         job = DownloadJob(layout, config, free_bytes, policy or transfer.Policy(), _total_bytes(plans))
         result = DownloadResult(tuple(job.run_all(plans)), job.fetched_bytes)

@@ -203,8 +203,6 @@ class DownloadJob:
     ) -> dict[str, Any]:
         """Unpack beside the target, record, rename."""
         staging, folder = self.layout.staging(dataset.key), self.layout.folder(dataset.key)
-        if staging.exists():
-            shutil.rmtree(staging)
         try:
             files, renamed = archives.unpack(
                 candidate.archive, staging, free_bytes=self.free_bytes(self.layout.raw), on_bytes=on_bytes

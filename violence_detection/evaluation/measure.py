@@ -50,8 +50,8 @@ log = logging.getLogger(__name__)
 class Evaluation:
     """Everything a report needs. `predictions` has NaN where a clip could not be read or judged.
 
-    `elsewhere`: name -> the same of further sets; `failures` are those of all sets. `groups`: set -> tables of
-    clip_groups; `audits`: by name; `left_out`: see elsewhere.left_out.
+    `elsewhere`: name -> the same of further sets; `failures` are those of all sets, `n_failures` of them of these
+    clips. `groups`: set -> tables of clip_groups; `audits`: by name; `left_out`: see elsewhere.left_out.
     `path`: where the model lies. `looks`: those at val before this one; None where no clip is known to be val.
     `val_ledger`: the same for metrics.json, or why there are none.
     `nearest`: see leakage.LeakageAudit; `suspects`: where labels were audited.
@@ -74,6 +74,7 @@ class Evaluation:
     left_out: Mapping[str, Any] | None = None
     nearest: pd.DataFrame | None = None
     suspects: LabelAudit | None = None
+    n_failures: int = 0
 
     @property
     def trained_on(self) -> int:
@@ -147,7 +148,7 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
             lost += [*one.failures, {"path": one.split, "reason": reason}]
     return replace(
         measured,
-        result={**measured.result, "n_failures": len(measured.failures)},  # of these clips alone
+        n_failures=len(measured.failures),
         failures=[*(f for one in (measured, *sets.values()) for f in one.failures), *lost],
         elsewhere=sets,
         groups=clip_groups.of_sets({clips.name: measured, **sets}, config.workers),

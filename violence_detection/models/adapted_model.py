@@ -191,7 +191,8 @@ def _write_record(model: Path, member: KernelMember, making: Path) -> None:
             continue
         there = making / name
         record = run_folder.read_object(there if there.is_file() else model / name)
-        record = {k: v for k, v in record.items() if k != run_folder.FINAL_KEY}
+        if record.pop(run_folder.FINAL_KEY, None):  # its figures are of the model before
+            record[run_folder.EVERY_CLIP_KEY] = True
         if name == run_folder.ENSEMBLE_NAME:
             kernel = member.file.relative_to(model).parent.as_posix()
             record["members"] = [

@@ -64,7 +64,8 @@ class RunRecords:
     """The records of a model and of what stands beside it.
 
     `clips`: every labelled clip that any member was made with, columns of trained_on.csv; `adapted_to`: how many
-    stretches of footage without labels it was adapted to afterwards. `mined`: how many clips were looked at for
+    stretches of footage without labels it was adapted to afterwards; `trained_on_all`: whether it is known to be made
+    with every labelled clip that there was. `mined`: how many clips were looked at for
     hard ones; `tuned`: the members that were then tuned; `tuned_beside`: whether such members stand in another folder.
     `cross_validation`: the folds' figures, where their models were made with the clips, settings and members of this
     one; else empty, and `no_cross_validation` says why. `other_folds`: what was other of folds that are there.
@@ -84,6 +85,7 @@ class RunRecords:
     left_out: Mapping[str, Any] = field(default_factory=dict)
     other_folds: tuple[str, ...] = ()
     adapted_to: int = 0
+    trained_on_all: bool = False
 
     def values(self, *keys: str, of: Sequence[MemberRecord] | None = None) -> list[Any]:
         """What the configs of the members, or `of` some of them, have, each once, in their order."""
@@ -176,6 +178,9 @@ def read(path: Path) -> RunRecords:
         left_out=_left_out(folder, made) if final_fit else {},
         other_folds=folds.other,
         adapted_to=int(is_footage.sum()),
+        trained_on_all=bool(
+            final_fit or _object(folder / run_folder.ENSEMBLE_NAME).get(run_folder.EVERY_CLIP_KEY)
+        ),
     )
 
 

@@ -40,6 +40,15 @@ def free_bytes_of(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def size_bytes(folder: Path) -> int:
+    """What the files below a folder hold, but for those that go meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
 def gigabytes(size_bytes: float) -> str:
     """`12.0 GB`, or MB below one."""
     return f"{size_bytes / 1e9:.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:.1f} MB"

@@ -137,9 +137,8 @@ def map_unordered(
                 submit(index)
             while pending:
                 done, _ = ray.wait(list(pending), num_returns=1, timeout=_LOOK_AGAIN_S)
-                if (
-                    not done
-                ):  # the last machine that is big enough may have left, and Ray would wait for another
+                if not done:
+                    # the last machine that is big enough may have left, and Ray would wait for another
                     _check_fits(cpus_each, gpus_each, what)
                     continue
                 index = pending.pop(done[0])

@@ -59,6 +59,20 @@ def gpus() -> list[str]:
         return [f"GPU:{i}" for i, _ in enumerate(tf.config.list_physical_devices("GPU"))]
 
 
+def memory_is_full(error: Exception) -> bool:
+    """Whether TensorFlow's error says that a device ran out of memory; cuDNN says so in words only.
+
+    TensorFlow raises the same for a full disk.
+    """
+    import tensorflow as tf
+
+    from violence_detection.system import disks  # this module is imported with the package, before the others
+
+    if disks.disk_trouble(error):
+        return False
+    return isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in str(error).lower()
+
+
 def make_deterministic() -> None:
     """Have every operation give the same bits each time; called once the devices are what they are to be."""
     import tensorflow as tf

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from typing import Any
 
 from violence_detection.errors import UserError
@@ -23,7 +24,8 @@ def set_up(config: TrainConfig) -> Any:
     import tensorflow as tf
 
     gpus = tensorflow_start.gpus()
-    pod_check.warn_of_unseen_gpus(len(gpus))
+    if multiprocessing.parent_process() is None:  # which has said it
+        pod_check.warn_of_unseen_gpus(len(gpus))
     count = config.devices or max(len(gpus), 1)
     if gpus and count > len(gpus):
         raise UserError(f"--devices {count}, but TensorFlow sees {len(gpus)} GPU(s). Look at nvidia-smi")

@@ -50,6 +50,7 @@ MEASURED_KEY = "measured_datasets"
 #: Beside an ensemble: what leaving out a data set gave, see ensemble/leave_one_out.py.
 LEFT_OUT_NAME = "leave_one_dataset_out.json"
 #: Where ensemble.json of a final fit says what its folds chose and what they gave; see ensemble/final_fit.py.
+EVERY_CLIP_KEY = "trained_on_every_clip"
 FINAL_KEY = "final_fit"
 #: And there, that data sets left out chose, not folds by source.
 BY_LEFT_OUT_KEY = "by_left_out"

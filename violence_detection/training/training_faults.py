@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from violence_detection.errors import UserError
-from violence_detection.system import disks
+from violence_detection.system import tensorflow_start
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def in_batches_that_fit(judge: Callable[[int], np.ndarray], size: int) -> tuple[
         try:
             return judge(size), size
         except tf.errors.OpError as e:
-            if not memory_is_full(e):
+            if not tensorflow_start.memory_is_full(e):
                 raise
             if size == 1:
                 raise UserError(
@@ -58,10 +58,3 @@ def in_batches_that_fit(judge: Callable[[int], np.ndarray], size: int) -> tuple[
                 ) from e
         size //= 2
         log.warning("OUT OF DEVICE MEMORY while judging clips: from here on %d at a time", size)
-
-
-def memory_is_full(error: tf.errors.OpError) -> bool:
-    """Whether the device ran out of memory; cuDNN says so in words only. TensorFlow raises the same for a full disk."""
-    if disks.disk_trouble(error):
-        return False
-    return isinstance(error, tf.errors.ResourceExhaustedError) or "out of memory" in str(error).lower()

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
-from violence_detection.system import storage
+from violence_detection.system import storage, tensorflow_start
 from violence_detection.training import (
     canary,
     checkpoint,
@@ -99,7 +99,7 @@ class TrainingRun:
                 with self.train_feed.errors(), self.judged_feed.errors():
                     return self._finish(self._epochs(board), board)
             except tf.errors.OpError as e:
-                if not training_faults.memory_is_full(e):
+                if not tensorflow_start.memory_is_full(e):
                     raise
                 self._halve_device_batch(e)
             gc.collect()
@@ -232,10 +232,8 @@ class TrainingRun:
         keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
             model.load_weights(weights)
-        if saved.updates not in (
-            -1,
-            _steps_made(model),
-        ):  # Keras leaves out, without an error, what does not fit
+        # Keras leaves out, without an error, what does not fit
+        if saved.updates not in (-1, _steps_made(model)):
             raise UserError(
                 f"{weights} was written in another precision, and its optimiser cannot go on in "
                 f"{keras.mixed_precision.dtype_policy().name}. Train where TensorFlow sees GPUs, or none, as it did "
@@ -338,13 +336,11 @@ def _reseed(strategy: Any, model: keras.Model, seed: int, epoch: int) -> None:
     clips.
     """
     generators = [v for v in model.variables if v.path.endswith("seed_generator_state")]
-    seeds = [storage.stable_seed(seed, epoch, i) % 2**31 for i in range(len(generators))]
-
-    for first, variable in zip(seeds, generators, strict=True):
+    for i, variable in enumerate(generators):
+        first = storage.stable_seed(seed, epoch, i) % 2**31
         for device, own in enumerate(strategy.experimental_local_results(variable.value)):
-            own.assign(
-                np.array([first, device * _DRAWS], dtype=variable.dtype)
-            )  # the second one counts the draws
+            # the second one counts the draws
+            own.assign(np.array([first, device * _DRAWS], dtype=variable.dtype))
 
 
 def _steps_made(model: keras.Model) -> int:

@@ -61,6 +61,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         no_baselines=f"not computed: {scored.clips.no_baselines}",
         baselines=None if scored.clips.train is None else metrics.trivial_baselines(scored.clips.train),
         failures=scored.failures,
+        n_failures=scored.n_failures,
         attention=scored.attention,
         by_training=by_training.figures(scored.predictions, scored.model.threshold, scored.overlap.datasets),
         frames=film_strip.frames_below(
@@ -76,8 +77,7 @@ def write(scored: Evaluation, folder: Path, command: str) -> Path:
         audits=scored.audits,
         val_ledger=scored.val_ledger,
         averaged=scored.model.averaged.in_words() if len(scored.model.members) > 1 else "",
-        final_fit=bool(run.final_fit),
-        trained_on_all=bool(run.final_fit or (run.adapted_to and not run.has_selection)),
+        trained_on_all=run.trained_on_all,
         checklist=checklist.fill(_facts(scored, run)),
     )
     _write_audits(scored, folder)

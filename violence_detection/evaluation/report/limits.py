@@ -102,10 +102,9 @@ def _elsewhere(record: Record) -> Limit | None:
     said = f"{percent(found['accuracy'])} ({interval(found['ci95'])}) on {found['what']}"
     if found["n"] < found["asked"]:
         said += f"; {found['n']} of {found['asked']} clips could be judged"
-    worse = record["ci95"] is not None and found["ci95"][1] < record["ci95"][0]
-    worse = (
-        worse and not found["other_threshold"]
-    )  # what one threshold costs cannot be told from what the videos do
+    # what another threshold costs cannot be told from what the videos do
+    comparable = record["ci95"] is not None and not found["other_threshold"]
+    worse = comparable and found["ci95"][1] < record["ci95"][0]
     return Limit(ALARM if worse else NOTE, name, said)
 
 
@@ -185,7 +184,7 @@ def _format_alone(record: Record) -> Limit | None:
 def _coverage(record: Record) -> Limit:
     if record["n"] == record["asked"]:
         if lost := record["n_failures"]:
-            said = f"every clip that could be taken was judged; {plural(lost, 'file')} could not (see below)"
+            said = f"every clip that could be taken was judged; {plural(lost, 'failure')} (see below)"
             return Limit(NOTE, "Coverage", said)
         return Limit(FINE, "Coverage", "every clip that was asked for was judged")
     judged = f"{record['n']} of {record['asked']} clips were judged"

@@ -42,19 +42,19 @@ class ReportContext:
     """What the figures cannot tell: where they come from.
 
     `generated`: the clips, or those trained on, are generated samples; `overlap` says what was looked for and found of
-    them in training; `split` says which clips they are; `created` is an ISO date; `model` are (name, value) lines
-    that identify it; `failures` are {path, reason}; `baselines` come from metrics.trivial_baselines, and are None
-    where there are no training clips to fit them on, as `no_baselines` says; `data` says what the clips are;
-    `attention` says where members looked in the worst mistakes; `by_training` are the figures of by_training.figures;
-    `sections` are further keys of metrics.json, each shown by a partial of the page; `frames` gives some frames of
-    the clip at a path (see film_strip.frames_below).
+    them in training; `split` says which clips they are; `created` is an ISO date; `model` are (name, value) lines that
+    identify it; `failures` are {path, reason} of all sets, `n_failures` of them of the judged one; `baselines` come
+    from metrics.trivial_baselines, and are None where there are no training clips to fit them on, as `no_baselines`
+    says; `data` says what the clips are; `attention` says where members looked in the worst mistakes; `by_training`
+    are the figures of by_training.figures; `sections` are further keys of metrics.json, each shown by a partial of the
+    page; `frames` gives some frames of the clip at a path (see film_strip.frames_below).
 
     `set_name`: what the judged set is called in predictions.csv; `elsewhere` (see elsewhere.record) and
     `elsewhere_predictions` are of further sets, by name; `selected_by`: the rules that chose epoch and threshold;
     `false_alarms`: of the judged set;
     `leave_one_dataset_out`: see elsewhere.left_out; `groups`: set -> tables of clip_groups; `audits`: by name.
-    `averaged`: what several members say together, in words. `final_fit`: whether it is one;
-    `trained_on_all`: whether every labelled clip was trained on.
+    `averaged`: what several members say together, in words. `trained_on_all`: whether training had every labelled
+    clip.
     `val_ledger` is the record of val_ledger.Looks, `checklist` what checklist.fill made.
     """
 
@@ -70,6 +70,7 @@ class ReportContext:
     no_baselines: str = NO_BASELINES
     baselines: Mapping[str, Any] | None = None
     failures: Sequence[Mapping[str, str]] = ()
+    n_failures: int = 0
     attention: Attention = field(default_factory=dict)
     by_training: Mapping[str, Any] | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +85,6 @@ class ReportContext:
     audits: Mapping[str, Any] = field(default_factory=dict)
     val_ledger: Mapping[str, Any] = field(default_factory=dict)
     averaged: str = ""
-    final_fit: bool = False
     trained_on_all: bool = False
     checklist: Sequence[checklist.Box] = ()
 
@@ -142,7 +142,6 @@ def metrics_record(
         "baselines_note": "" if context.baselines else context.no_baselines,
         "set": context.set_name,
         "averaged": context.averaged,
-        "final_fit": context.final_fit,
         "trained_on_all": context.trained_on_all,
         "selected_by": dict(context.selected_by),
         **context.false_alarms,
@@ -152,7 +151,7 @@ def metrics_record(
         "audits": dict(context.audits),
         "val_ledger": dict(context.val_ledger),
         "checklist": [box.record() for box in context.checklist],
-        "n_failures": result.get("n_failures", len(context.failures)),
+        "n_failures": context.n_failures,
         "failures": [dict(f) for f in _sorted_failures(context)],
         "mistakes": mistakes.records(predictions, float(result["threshold"]), context.attention),
         **context.sections,
