@@ -14,7 +14,7 @@ import warm_start
 from violence_detection.training import canary
 
 _TWO_DEVICES = """
-import dataclasses, io, json, sys, logging
+import dataclasses, io, json, logging, multiprocessing, sys
 from pathlib import Path
 import keras
 import numpy as np
@@ -23,6 +23,7 @@ from violence_detection.training import canary, compiled_model, devices, pod_che
 config = dataclasses.replace(synthetic.TRAIN, devices=2, epochs=2)
 looked = []
 pod_check.warn_of_unseen_gpus = looked.append
+multiprocessing.parent_process = lambda: None  # as in a script, which this one stands for
 strategy = devices.set_up(config)
 import tensorflow as tf
 data, one = synthetic.data(), tf.distribute.get_strategy()
