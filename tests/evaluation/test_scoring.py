@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ import pytest
 import synthetic
 import tensorflow as tf
 
+from violence_detection.ensemble import ensemble
 from violence_detection.errors import UserError
-from violence_detection.evaluation import clip_set, measure, scoring
+from violence_detection.evaluation import calibrate, clip_set, measure, scoring
 from violence_detection.evaluation.config import EvaluationConfig
+from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.models import trained_model
-from violence_detection.training import heads, trainer, training_data
+from violence_detection.training import heads, plain_views, trainer, training_data
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,35 @@ def test_features_on_disk_are_judged_as_those_in_memory(
     in_memory, on_disk = (scoring.predict_rows(model, pool.frame, samples) for samples in loaded)
     assert len(on_disk) == 96
     pd.testing.assert_frame_equal(in_memory, on_disk)
+
+
+def test_no_more_clips_are_read_at_once_than_are_judged(
+    model: trained_model.TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The selection part's features of pictures take 3 MB a clip, twice that as float32."""
+    pool = synthetic.pool(tmp_path)
+    on_disk = training_data.load(pool.stores, pool.frame, ("v0",), in_memory=False)
+    expected = model.predict(on_disk.plain())
+    at_once = []
+    gather = StoredFeatures.gather
+
+    def counted(stored: StoredFeatures, clips: np.ndarray, variants: np.ndarray) -> np.ndarray:
+        at_once.append(len(clips))
+        return gather(stored, clips, variants)
+
+    monkeypatch.setattr(heads, "PREDICT_BATCH", 32)
+    monkeypatch.setattr(StoredFeatures, "gather", counted)
+    head = model.members[0].model
+    scored = scoring.score_samples(model.folder, on_disk)
+    (p,) = expected.values()
+    np.testing.assert_allclose(plain_views.predict(head, on_disk), p, atol=1e-6)
+    assert scored.accuracy == pytest.approx(np.mean((p >= 0.5) == (on_disk.labels == 1)), abs=1e-4)
+    calibrate.calibrate_model(shutil.copytree(model.folder, tmp_path / "own"), on_disk, 0)
+    ensemble.write(
+        tmp_path / "together", [ensemble.Part("a", model.folder / "best_model.keras", 0.5)], on_disk, 0
+    )
+    assert len(pool.frame) == 96
+    assert set(at_once) == {32}
 
 
 def test_a_probability_that_is_no_number_is_a_named_failure_and_not_nonfight(

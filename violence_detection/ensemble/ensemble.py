@@ -23,7 +23,7 @@ from violence_detection.models import averaging, trained_model
 from violence_detection.models.averaging import Averaging
 from violence_detection.models.calibration import OF_FOLDS, Calibration
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder, trained_clips
+from violence_detection.training import plain_views, run_folder, trained_clips
 from violence_detection.training.config import takes
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
@@ -90,8 +90,9 @@ def write(
     `averaged`: how they are averaged; of logits the weights are equal, and the temperatures rest on the same.
     `measured`: the data sets that it selects and is measured on, where that is to be noted.
     """
-    inputs = selection.plain()
-    p_fight = np.array([heads.predict(trained_model.load_model(part.model), inputs) for part in parts])
+    p_fight = np.array(
+        [plain_views.predict(trained_model.load_model(part.model), selection) for part in parts]
+    )
     for part, p in zip(parts, p_fight, strict=True):
         scoring.require_finite(p, selection.rows, str(part.model))
     groups = selection.rows.source_group.tolist()

@@ -25,7 +25,7 @@ from violence_detection.evaluation.influence import Figure, ratio
 from violence_detection.models import trained_model
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.system.figures import percentage
-from violence_detection.training import heads, run_folder
+from violence_detection.training import plain_views, run_folder
 from violence_detection.training.config import TrainConfig
 from violence_detection.training.run_folder import Trained
 from violence_detection.training.training_data import Samples
@@ -155,7 +155,7 @@ def _better(name: str, start: Path, tuned: Path, selection: Samples) -> tuple[en
 def _selection_figures(model: Path, selection: Samples) -> dict[str, float]:
     from sklearn.metrics import log_loss
 
-    p = heads.predict(trained_model.load_model(model), selection.plain())
+    p = plain_views.predict(trained_model.load_model(model), selection)
     scoring.require_finite(p, selection.rows, str(model))
     right = (p >= trained_model.DEFAULT_THRESHOLD) == (selection.labels == 1)
     return {"loss": float(log_loss(selection.labels, p, labels=[0, 1])), "accuracy": float(right.mean())}
@@ -167,10 +167,9 @@ def _compare(folder: Path, samples: Samples, selection: Samples) -> dict[str, An
     In both members' own temperatures, where logits are averaged, are those that the selection part tells: the folds,
     which tell those of the untuned ensemble, say nothing of tuned members.
     """
-    inputs = samples.plain()
     right = []
     for model in (_told_by(trained_model.load(folder), selection), trained_model.load(folder / FOLDER)):
-        p = model.average(model.predict(inputs))
+        p = model.average(scoring.judge_view(model, samples))
         scoring.require_finite(p, samples.rows, str(model.folder))
         right.append((p >= model.threshold) == (samples.labels == 1))
     before, after = right
@@ -181,9 +180,10 @@ def _told_by(model: TrainedModel, selection: Samples) -> TrainedModel:
     """The model with its members' own temperatures, if they have any, told by the selection part."""
     if not model.averaged.in_logits:
         return model
-    inputs = selection.plain()
-    by_member = {member.name: member.predict(inputs) for member in model.members}
-    return model.with_own(calibrate.member_temperatures(selection.rows, by_member))
+    without = model.with_own({member.name: 1.0 for member in model.members})
+    return model.with_own(
+        calibrate.member_temperatures(selection.rows, scoring.judge_view(without, selection))
+    )
 
 
 def compared(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> dict[str, Any]:

@@ -215,7 +215,7 @@ def calibrate_model(folder: Path, selection: Samples, seed: int) -> Calibration:
     Raises UserError for a probability that is not finite.
     """
     model = trained_model.load(folder)
-    p = model.uncalibrated(model.predict(selection.plain()))
+    p = model.uncalibrated(scoring.judge_view(model, selection))
     scoring.require_finite(p, selection.rows, str(folder))
     found = fit(on_selection(selection.rows, p, epoch_chosen([folder / run_folder.BEST_NAME])), seed)
     path = folder / run_folder.CONFIG_NAME

@@ -33,7 +33,7 @@ class QuickScore:
 def score_samples(folder: Path, samples: Samples) -> QuickScore:
     """Score the model in `folder` on loaded samples (plain views)."""
     model = trained_model.load(folder)
-    by_member = model.predict(samples.plain())
+    by_member = judge_view(model, samples)
     for name, p in by_member.items():
         require_finite(p, samples.rows, f"{folder}, {name}")
     fights = samples.labels == 1
@@ -113,16 +113,23 @@ def judge_views(
 
     `changed`: what is made of a batch, name -> (B, T, C), of the clips with these ids before it is judged.
     """
+    views = range(next(iter(samples.inputs.values())).shape[1])
+    judged = [judge_view(model, samples, view, changed) for view in views]
+    return {member.name: np.stack([p[member.name] for p in judged]) for member in model.members}
+
+
+def judge_view(
+    model: trained_model.TrainedModel,
+    samples: Samples,
+    view: int = 0,
+    changed: Callable[[Inputs, Sequence[str]], Inputs] | None = None,
+) -> dict[str, np.ndarray]:
+    """The same of one view, by default the plain one: name -> (N,)."""
     clip_ids = samples.rows.clip_id.tolist()
-    views = next(iter(samples.inputs.values())).shape[1]
-    judged: dict[str, list[np.ndarray]] = {member.name: [] for member in model.members}
-    for view in range(views):
-        batches, begun = [], 0
-        for batch in samples.view_batches(view, heads.predict_batch(samples.shapes())):
-            count = len(next(iter(batch.values())))
-            ids = clip_ids[begun : begun + count]
-            batches.append(model.predict(changed(batch, ids) if changed else batch))
-            begun += count
-        for name, parts in judged.items():
-            parts.append(np.concatenate([batch[name] for batch in batches]))
-    return {name: np.stack(parts) for name, parts in judged.items()}
+    batches, begun = [], 0
+    for batch in samples.view_batches(view, heads.predict_batch(samples.shapes())):
+        count = len(next(iter(batch.values())))
+        ids = clip_ids[begun : begun + count]
+        batches.append(model.predict(changed(batch, ids) if changed else batch))
+        begun += count
+    return {m.name: np.concatenate([batch[m.name] for batch in batches]) for m in model.members}

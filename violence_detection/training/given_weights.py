@@ -23,7 +23,7 @@ import numpy as np
 
 from violence_detection.errors import UserError
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder, saved_heads
+from violence_detection.training import heads, plain_views, run_folder, saved_heads
 from violence_detection.training.config import HeadConfig
 from violence_detection.training.run_folder import Trained
 
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FILE_NAME = "given_weights.npz"
-_BATCH = 8
 _LAST = ("kernel", "bias")
 
 
@@ -64,7 +63,7 @@ def take(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
         saved_heads.save(model, folder / name)
     accuracy = None
     if len(data.selection):
-        p = np.concatenate([heads.predict(model, b) for b in data.selection.plain_batches(_BATCH)])
+        p = plain_views.predict(model, data.selection)
         accuracy = float(np.mean((p >= 0.5) == (data.selection.labels == 1)))
     trained = Trained(folder, accuracy, best_epoch=0, epochs_run=0, samples_per_second=0.0)
     values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}

@@ -24,7 +24,7 @@ from violence_detection.backbones import registry
 from violence_detection.errors import UserError
 from violence_detection.features import key
 from violence_detection.system import storage
-from violence_detection.training import heads, run_folder, saved_heads, whole_numbers
+from violence_detection.training import heads, plain_views, run_folder, saved_heads, whole_numbers
 from violence_detection.training.config import HeadConfig
 from violence_detection.training.likeness import likeness, unit
 from violence_detection.training.run_folder import Trained
@@ -57,10 +57,10 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     keras.utils.set_random_seed(seed)
     model = heads.build(heads.KERNEL, shapes, HeadConfig(**record["head"]))
     _solve(model, data.train, HeadConfig(**record["head"]), seed, folder)
-    p = _p_fight(model, data.selection)
+    p = plain_views.predict(model, data.selection)
     row = {
         "epoch": 1,
-        **_figures("", data.train.labels, _p_fight(model, data.train)),
+        **_figures("", data.train.labels, plain_views.predict(model, data.train)),
         **_figures("selection_", data.selection.labels, p),
     }
     for name in (run_folder.BEST_NAME, run_folder.FINAL_NAME):
@@ -178,12 +178,6 @@ def sharpness(points: np.ndarray, width: float, length_counts: bool = False) -> 
     """
     compared = unit(points) if length_counts else points
     return width / max(float(compared.var(axis=0).sum()), 1e-12)
-
-
-def _p_fight(model: keras.Model, samples: Samples) -> np.ndarray:
-    """P(fight) of the plain variants: (N,) float64."""
-    judged = [heads.predict(model, batch) for batch in samples.plain_batches(_BATCH)]
-    return np.concatenate(judged) if judged else np.empty(0)
 
 
 def _figures(prefix: str, labels: np.ndarray, p: np.ndarray) -> dict[str, float]:

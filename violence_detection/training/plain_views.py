@@ -1,0 +1,21 @@
+"""What a head says of the clips of `Samples`, as they are: of the plain variant of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from violence_detection.training import heads
+from violence_detection.training.training_data import Samples
+
+if TYPE_CHECKING:
+    import keras
+
+
+def predict(model: keras.Model, samples: Samples) -> np.ndarray:
+    """P(fight), (N,) float64 in [0, 1]: some clips at a time, so that memory holds no more of their features."""
+    if not len(samples):
+        return np.empty(0)
+    batches = samples.plain_batches(heads.predict_batch(samples.shapes()))
+    return np.concatenate([heads.predict(model, batch) for batch in batches])
