@@ -114,6 +114,43 @@ def test_frames_that_were_lost_leave_the_windows_where_they_are() -> None:
     assert all(whole[start, length] == frames for start, length, frames in untouched)
 
 
+@pytest.mark.parametrize("stated", [0.0, 2.0, 25.0, 90_000.0])
+@pytest.mark.parametrize("idle_s", [20.0, 21.3])
+def test_a_stream_that_speeds_up_is_soon_seen_as_the_file_is(idle_s: float, stated: float) -> None:
+    """As a camera does that idles until something moves: the file's rate is that of its liveliest part."""
+    times = np.concatenate([np.arange(0, idle_s, 0.5), idle_s + np.arange(250) / 25])
+    stream = _stream(stated_fps=stated)
+    seen = {}
+    for i, time_s in enumerate(times):
+        for window in stream.push(_frame(i, time_s)):
+            seen[stream.span_s(window.window)] = _numbers(window._frames)
+    seen |= {stream.span_s(w.window): _numbers(w._frames) for w in stream.finish()}
+    begins = np.ceil(times * 25 - 0.5).astype(int)  # the moment from which each frame stands
+    n_frames = int(begins[-1]) + 1
+    late = 0
+    for start, length, moments in _of_file(n_frames, 25.0):
+        span_s = (start / 25, (start + length) / 25)
+        if span_s[1] > idle_s + 2.1:
+            late += 1
+            assert seen[span_s] == {m: int(np.flatnonzero(begins <= m)[-1]) for m in moments}
+    assert late > 12
+    assert stream.frames_kept <= 25 * (2.0 + 0.5 + 1.0)
+
+
+def test_frames_that_come_in_one_burst_are_no_other_rate() -> None:
+    """As behind a pause of the network, where frames have the times at which they came."""
+    times = [
+        *(i / 10 for i in range(100)),
+        *(11.2 + i / 1000 for i in range(12)),
+        *(11.3 + i / 10 for i in range(90)),
+    ]
+    stream = _stream(stated_fps=10.0)
+    for i, time_s in enumerate(times):
+        stream.push(_frame(i, time_s))
+        assert stream._info.fps in (10.0, 25.0), "25 before it is known"
+    assert stream._info.fps == 10.0
+
+
 def test_a_stream_of_nothing_has_no_windows() -> None:
     assert _stream().finish() == []
     assert _seen(_stream(), [_frame(i, i / 25) for i in range(5)]) == []

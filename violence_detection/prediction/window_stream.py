@@ -6,6 +6,7 @@ import math
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: So much of a stream shows whether its frames come at the rate that it states.
 _LEARN_RATE_S = 2.0
+#: Frames that come so much faster for so long, in each half of it, come at another rate.
+_FASTER = 1.2
 #: More frames than any stream has, as long as its end is not known.
 _ENDLESS = 2**50
 #: The rate of a stream that neither states one nor has two frames.
@@ -31,6 +34,7 @@ class WindowStream:
 
     Numbers of frames are moments at a constant rate, as in video/decode.py: a frame stands until the next one comes.
     The rate is the stated one where the first seconds come at it, else theirs; with `exact_rate` it is the stated one.
+    Where frames come faster later, as of a camera that idles, it is theirs from then on, at which none is passed over.
     A stretch in which too few frames come to judge movement has no window; `still` counts those.
     """
 
@@ -55,14 +59,17 @@ class WindowStream:
         self._grid = sampling.WindowGrid(self._info, window_s, stride_s)
         self._lookback = 0
         self._moments: list[int] = []  # from which the frames stand
+        self._times: list[float] = []
         self._kept: list[Kept] = []
+        self._latest: deque[tuple[float, Kept]] = deque()  # those of a moment that another one took, too
         self._waiting: deque[WindowPlan] = deque()
         self.frames_seen = self._still = 0
 
     @property
     def frames_kept(self) -> int:
         """How many frames are held."""
-        return len(self._early or ()) + len(self._kept)
+        latest = sum(time_s not in self._times for time_s, _ in self._latest)
+        return len(self._early or ()) + len(self._kept) + latest
 
     @property
     def still(self) -> int:
@@ -114,7 +121,7 @@ class WindowStream:
         start_s = decode.start_of(self._begins_s)
         self._info = decode.VideoInfo(_ENDLESS, fps or _SOME_RATE, 0, 0, "", start_s=start_s)
         self._grid = sampling.WindowGrid(self._info, self._window_s, self._stride_s)
-        self._lookback = max(sampling.reach(viewer.config, self._info.fps) for viewer in self._viewers)
+        self._lookback = self._reach()
         early, self._early = self._early, None
         for time_s, kept in early:
             self._add(time_s, kept)
@@ -123,11 +130,48 @@ class WindowStream:
         return decode.VideoInfo(n_frames, self._info.fps, 0, 0, "", start_s=self._info.start_s)
 
     def _add(self, time_s: float, kept: Kept) -> None:
+        if not self._exact_rate:
+            self._latest.append((time_s, kept))
+            while time_s - self._latest[0][0] > _LEARN_RATE_S:
+                self._latest.popleft()
+            if self._comes_faster(time_s) and self._go_faster():
+                return
+        self._place(time_s, kept)
+
+    def _comes_faster(self, now_s: float) -> bool:
+        """Whether more frames than before have come in both halves of the latest seconds: not in one burst."""
+        enough = _FASTER * self._info.fps * _LEARN_RATE_S
+        if len(self._latest) <= enough:
+            return False
+        second = sum(now_s - time_s < _LEARN_RATE_S / 2 for time_s, _ in self._latest)
+        return min(second, len(self._latest) - second) > enough / 2
+
+    def _go_faster(self) -> bool:
+        """Number the frames that are held anew, by the rate of the latest; False where that is none."""
+        fps = decode.rate_of(np.array([time_s for time_s, _ in self._latest]), self._stated_fps)
+        if fps <= self._info.fps:
+            return False
+        begins_s = self._latest[0][0]
+        self._info = replace(self._info, fps=fps)
+        self._grid = self._grid.at(fps, self._waiting[0].window if self._waiting else None)
+        self._waiting.clear()
+        self._lookback = self._reach()
+        held = [(t, kept) for t, kept in zip(self._times, self._kept, strict=True) if t < begins_s]
+        self._moments, self._times, self._kept = [], [], []
+        for time_s, kept in (*held, *self._latest):
+            self._place(time_s, kept)
+        return True
+
+    def _reach(self) -> int:
+        return max(sampling.reach(viewer.config, self._info.fps) for viewer in self._viewers)
+
+    def _place(self, time_s: float, kept: Kept) -> None:
         moment = max(math.ceil((time_s - self._begins_s) * self._info.fps - 0.5), 0)
         if self._moments and moment <= self._moments[-1]:  # it alone is seen of those that come in one moment
-            self._kept[-1] = kept
+            self._times[-1], self._kept[-1] = time_s, kept
             return
         self._moments.append(moment)
+        self._times.append(time_s)
         self._kept.append(kept)
 
     def _complete(self) -> Iterator[SeenWindow]:
@@ -160,7 +204,7 @@ class WindowStream:
     def _forget(self) -> None:
         starts = [plan.window.start for plan in self._waiting] + [self._grid.next_start]
         oldest = self._index(max(math.floor(min(starts)) - self._lookback, 0))
-        del self._moments[:oldest], self._kept[:oldest]
+        del self._moments[:oldest], self._times[:oldest], self._kept[:oldest]
 
 
 class StreamJudge:

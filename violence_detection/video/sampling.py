@@ -22,6 +22,8 @@ from violence_detection.video.decode import MIN_FRAMES, Span, VideoInfo
 MOTION_STEPS = 3
 #: The end of a window may be so far from that of the video and still be it: rates such as 29.97 fit no whole frames.
 _HALF_A_FRAME = 0.5
+#: Of a stride: what is lost where seconds become frames and seconds again.
+_A_BIT = 1e-6
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,17 @@ class WindowGrid:
     def next_start(self) -> float:
         """The frame number at which the next window begins; below 0 where it began before the footage."""
         return (self._number * self._stride_s - self._start_s) * self._fps
+
+    def at(self, fps: float, again_from: Window | None = None) -> WindowGrid:
+        """The same windows of footage that comes at another rate, those from one that was given already once more."""
+        other = WindowGrid(VideoInfo(0, fps, 0, 0, "", start_s=self._start_s), self._window_s, self._stride_s)
+        other.sparse = self.sparse
+        if again_from is None:
+            other._number, other._covered = self._number, self._covered * fps / self._fps
+        else:
+            begins_s = self._start_s + again_from.start / self._fps
+            other._number = math.floor(begins_s / self._stride_s + _A_BIT)
+        return other
 
     def due(self, n_frames: int, ended: bool) -> Window | None:
         """The next window that lies within so many frames; where there will be no more, also the part of one."""
