@@ -1,7 +1,7 @@
 """Whether unlabelled footage of a place makes the detector better there, tried on data sets that were left out.
 
-    python benchmarks/bench_adapt.py --data-root DATA --models models_accurate --backbone i3d_actions,dinov2_spread \\
-        --streams rgb,moving
+    python benchmarks/bench_adapt.py --data-root DATA --models models_accurate \\
+        --backbone i3d_actions,i3d_movements,dinov2_spread,movenet_poses --streams rgb --kernel-c 1
 
 DATA/combined_all is what combine_all_datasets.py makes; --models the folder of train_ensemble_models.py --members
 kernel,i3d_tuned --leave-one-dataset-out on the same clips, whose predictions of the first seed are read; the features
@@ -31,14 +31,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import adapting_methods as methods
 import numpy as np
 import pandas as pd
-from adapting_methods import FIGHT, NONE, QUIET, Elsewhere, Footage
-from probe_features import Probe, note_look, opened
 from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
+from benchmarks import adapting_methods as methods
+from benchmarks.adapting_methods import FIGHT, NONE, QUIET, Elsewhere, Footage
+from benchmarks.probe_features import Probe, note_look, opened
 from violence_detection import cli
 from violence_detection.ensemble.cross_validation import LEFT_OUT_PREDICTIONS_NAME
 from violence_detection.errors import UserError
@@ -66,7 +66,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="tables to read, .md")
     parser.set_defaults(seeds=0)
     args, probe, failures = opened(parser)
-    places = read_places(probe, args.models / "seed_0")
+    runs = sorted(args.models.glob("seed_*"))
+    if not runs:
+        raise UserError(
+            f"{args.models} has no folder seed_* of train_ensemble_models.py --leave-one-dataset-out"
+        )
+    places = read_places(probe, runs[0])
     rows = []
     for name, shares, ways in (
         ("told nothing", SHARES, {**methods.THRESHOLDS, **methods.LABELS}),
@@ -210,11 +215,7 @@ def read_places(probe: Probe, run: Path) -> list[Place]:
         members = {m["name"]: m for m in record["members"]}
         exits = record.get(averaging.EARLY_EXIT_KEY)
         both = np.concatenate([train, here])
-        alike: Any = 0.0
-        for points_name, points in probe.points.items():
-            gamma = kernel_fit.sharpness(points[train], probe.head.kernel_width)
-            products = probe.products[points_name][np.ix_(both, both)]
-            alike = alike + np.exp(2 * gamma * (products - 1)) / len(probe.points)
+        alike = probe.alike(list(probe.points), train, both, both)
         cells = (rows.dataset + "/" + rows.label).to_numpy(object)[train]
         places.append(
             Place(

@@ -31,10 +31,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import loopback_camera
 import numpy as np
 import psutil
 
+from benchmarks import loopback_camera
 from violence_detection import cli
 from violence_detection.prediction.config import OutputConfig, PredictConfig
 from violence_detection.prediction.detector import Detector

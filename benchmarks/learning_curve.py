@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-from probe_features import Parts, Probe, note_look, opened
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.probe_features import Parts, Probe, note_look, opened
 from violence_detection import cli
 from violence_detection.system import storage
 from violence_detection.system.console import log

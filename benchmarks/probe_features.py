@@ -172,17 +172,23 @@ class Probe:
         """What the machine says of each clip, by the part that holds it out: (N,); 0 is the threshold."""
         margins = np.empty(len(self.labels))
         for fitted, judged in parts:
-            alike: Any = 0.0
-            for name in inputs:
-                points, counts = self.points[name], registry.length_counts(key.backbone_of(name))
-                gamma = kernel_fit.sharpness(points[fitted], self.head.kernel_width, counts)
-                among = likeness(points, points[fitted], gamma, counts)
-                alike = alike + among / len(inputs)
+            alike = self.alike(inputs, fitted, np.arange(len(self.labels)), fitted)
             machine = SVC(C=self.head.kernel_c, kernel="precomputed")
             weights = kernel_fit.clip_weights(self.samples.take(fitted))
             machine.fit(alike[fitted], self.labels[fitted], sample_weight=weights)
             margins[judged] = machine.decision_function(alike[judged])
         return margins
+
+    def alike(
+        self, inputs: Sequence[str], fitted: np.ndarray, these: np.ndarray, those: np.ndarray
+    ) -> np.ndarray:
+        """The kernel between clips, by index (len(these), len(those)), of a head that is fitted to `fitted`."""
+        mean: Any = 0.0
+        for name in inputs:
+            points, counts = self.points[name], registry.length_counts(key.backbone_of(name))
+            gamma = kernel_fit.sharpness(points[fitted], self.head.kernel_width, counts)
+            mean = mean + likeness(points[these], points[those], gamma, counts) / len(inputs)
+        return np.asarray(mean)
 
     def _elsewhere(self, said: np.ndarray) -> dict[str, Any]:
         by_dataset = {}

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from benchmarks import learning_curve
 
 
 @pytest.fixture
-def curves(monkeypatch: pytest.MonkeyPatch) -> object:
+def curves() -> learning_curve.Curves:
     """Curves over two data sets of 8 and 16 sources, each of 3 clips, of which every other source is violent."""
-    monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
-    import learning_curve
-
     sources = np.repeat(np.arange(24), 3)
-    probe = SimpleNamespace(
+    probe: Any = SimpleNamespace(
         groups=np.array([f"{source:02d}" for source in sources]),
         datasets=np.where(sources < 8, "a", "b"),
         labels=sources % 2,
