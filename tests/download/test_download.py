@@ -329,6 +329,20 @@ def test_verify_names_what_is_missing_changed_and_new(bench: Bench) -> None:
     assert "kaggle_set/Set/fight/0000.avi,missing" in (bench.root / "raw" / "verify_failures.csv").read_text()
 
 
+def test_verify_names_a_file_that_cannot_be_read_and_goes_on(bench: Bench) -> None:
+    folder = bench.raw("plain_set")
+    for name, content in {**bench.plain_files, "Set/empty.txt": b""}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    assert [o.status for o in bench.run("plain_set", "kaggle_set").outcomes] == ["adopted", "downloaded"]
+    (folder / "Set/empty.txt").unlink()
+    (folder / "Set/empty.txt").symlink_to("/proc/self/mem")  # as a bad block: reading it is an error
+    result = download.verify(bench.config("plain_set", "kaggle_set"))
+    assert [o.status for o in result.outcomes] == ["damaged", "whole"]
+    assert result.outcomes[0].problems == [("Set/empty.txt", "cannot be read: Input/output error")]
+    assert "plain_set/Set/empty.txt,cannot" in (bench.root / "raw" / "verify_failures.csv").read_text()
+
+
 def test_a_complete_data_set_that_lost_files_is_reported_not_skipped(bench: Bench) -> None:
     arrives(bench)
     (bench.raw("kaggle_set") / "Set/fight/0000.avi").unlink()
