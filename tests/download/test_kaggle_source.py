@@ -27,6 +27,8 @@ from tests.fault_server import (
 from violence_detection.download import kaggle_source, transfer
 from violence_detection.system import storage
 
+MOVED = "the data set has moved: give a catalogue with its new slug (--catalogue FILE)"
+
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
@@ -128,11 +130,14 @@ def test_kaggle_refuses_the_data_set(bench: Bench, code: int, remedy: str) -> No
     assert remedy in reason
     assert "KAGGLE_API_TOKEN" in reason, "which credentials were tried"
     assert f"https://www.kaggle.com/datasets/{SLUG}" in reason
+    assert (MOVED in reason) == (code == 403), "Kaggle answers so for a data set that is gone, too"
 
 
 def test_kaggle_data_set_is_gone(bench: Bench) -> None:
     bench.server.datasets = {}
-    assert "404" in failure(bench)
+    reason = failure(bench)
+    assert "404" in reason
+    assert MOVED in reason
 
 
 def test_no_kaggle_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,10 @@ class Kaggle:
 
     def _explain(self, slug: str, response: requests.Response) -> Exception:
         status = response.status_code
+        moved = (
+            "if there is no such page, the data set has moved: give a catalogue with its new slug "
+            "(--catalogue FILE)"
+        )
         if status == 401:
             return transfer.FetchError(
                 f"kaggle:{slug}: Kaggle does not accept {self.how} (401). {HOW_TO_AUTHENTICATE}. The "
@@ -172,12 +176,11 @@ class Kaggle:
             return transfer.FetchError(
                 f"kaggle:{slug}: Kaggle refuses the download (403) for {self.how}. Open {page(slug)} signed "
                 f"in with that account and accept the data set's terms; if it is open to you there, the token is "
-                f"too old or too narrow: {HOW_TO_AUTHENTICATE}"
+                f"too old or too narrow: {HOW_TO_AUTHENTICATE}; {moved}"
             )
         if status == 404:
             return transfer.FetchError(
-                f"kaggle:{slug}: no such data set (404). Look at {page(slug)}; if it has moved, change the "
-                f"slug in violence_detection/datasets/catalogue.toml"
+                f"kaggle:{slug}: no such data set (404). Look at {page(slug)}; {moved}"
             )
         wait_s = retry_after_s(response.headers.get("Retry-After"))
         return transfer.TryAgain(f"Kaggle answers {status}", wait_s)
