@@ -370,6 +370,18 @@ def test_leftovers_of_a_killed_unpacking_do_not_take_the_room_for_it(bench: Benc
     bench.assert_whole()
 
 
+def test_leftovers_of_a_data_set_that_is_not_asked_for_now_make_room_too(bench: Bench) -> None:
+    leftover = bench.root / "raw" / ".kaggle_set.unpacking"
+    leftover.mkdir(parents=True)
+
+    def free_bytes(_: Path) -> int:
+        return 0 if leftover.exists() else PLENTY_BYTES
+
+    result = download.run(bench.config("plain_set"), free_bytes=free_bytes, policy=PATIENT)
+    assert result.failures == []
+    bench.assert_whole("plain_set")
+
+
 def test_a_dry_run_counts_what_a_killed_unpacking_has_left_as_room(bench: Bench) -> None:
     leftover = bench.root / "raw" / ".kaggle_set.unpacking"
     leftover.mkdir(parents=True)

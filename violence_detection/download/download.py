@@ -84,8 +84,7 @@ def run(
     size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
     blocked = [p for p in plans if p.action == "blocked"]
 
-    # of an unpacking that was killed: they go when it is done again
-    leftovers = [folder for p in plans if (folder := layout.staging(p.dataset.key)).exists()]
+    leftovers = layout.leftovers()
 
     def check_disk(freed_bytes: int = 0) -> None:
         free = free_bytes(config.data_root) + freed_bytes

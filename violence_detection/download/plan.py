@@ -48,6 +48,10 @@ class DownloadFolders:
         """Beside it, so that a rename publishes it."""
         return self.raw / f".{key}.unpacking"
 
+    def leftovers(self) -> list[Path]:
+        """What unpackings that were killed have left, of any data set; nothing goes on from it."""
+        return sorted(self.raw.glob(".*.unpacking"))
+
     def archive(self, key: str, source: DataSource) -> Path:
         """Where an archive is fetched to, and taken from when it was put there by hand."""
         return self.downloads / key / (source.file or f"{key}.zip")
