@@ -97,6 +97,14 @@ def test_disk_message_says_which_data_sets_would_fit(bench: Bench) -> None:
         bench.run("kaggle_set", "plain_set", free=(1 << 30) + 1_200_000)
 
 
+def test_disk_message_says_that_fewer_at_a_time_would_fit(bench: Bench) -> None:
+    """Both unpacked and one archive at a time: 1.5 MB; both archives at a time: 2 MB."""
+    free = disks.RESERVE_BYTES + 1_700_000
+    with pytest.raises(UserError, match=r"--workers 1, with which all of them fit"):
+        bench.run("kaggle_set", "plain_set", free=free)
+    assert bench.run("kaggle_set", "plain_set", free=free, workers=1).failures == []
+
+
 def test_dry_run_says_everything_and_does_nothing(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

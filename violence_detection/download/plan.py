@@ -215,8 +215,12 @@ def check_disk(
     layout: DownloadFolders,
     free_bytes: FreeBytes,
     size: Callable[[Sequence[DownloadPlan]], int],
+    size_of_one: Callable[[Sequence[DownloadPlan]], int],
 ) -> None:
-    """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit."""
+    """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit.
+
+    `size_of_one`: the same where one is downloaded at a time, in which case all may fit.
+    """
     needed, free = size(plans), free_bytes(layout.data_root)
     if not needed or needed + RESERVE_BYTES <= free:
         return
@@ -226,10 +230,12 @@ def check_disk(
         if size([*fitting, p]) + RESERVE_BYTES <= free:
             fitting.append(p)
     fits = ",".join(p.dataset.key for p in fitting)
+    remedy = f"what fits: --datasets {fits}" if fits else "free some space; none of them fits"
+    if size_of_one(plans) + RESERVE_BYTES <= free:
+        remedy = "one at a time: --workers 1, with which all of them fit"
     raise UserError(
         f"{layout.data_root}: {gigabytes(free)} free, {gigabytes(needed + RESERVE_BYTES)} needed for "
-        f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or "
-        + (f"what fits: --datasets {fits}" if fits else "free some space; none of them fits")
+        f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or {remedy}"
     )
 
 
