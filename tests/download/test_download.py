@@ -19,6 +19,7 @@ from tests.download_bench import (
     PATIENT,
     PLENTY_BYTES,
     SCRIPT,
+    SLUG,
     Bench,
     arrives,
     clips,
@@ -159,6 +160,18 @@ def test_archive_put_there_by_hand_needs_no_credentials(
     assert {p.name for p in archive.parent.iterdir()} == {"fights.zip", "notes.txt"}, (
         "what was not fetched stays"
     )
+
+
+def test_an_archive_on_the_disk_is_taken_before_a_source_that_would_be_fetched(bench: Bench) -> None:
+    kaggle = f'{{ kind = "kaggle", slug = "{SLUG}", file = "fights.zip" }}'
+    bench.write_catalogue(plain_set=f"{kaggle}, {bench.url_source('/plain.zip')}")
+    archive = bench.root / "downloads" / "plain_set" / "plain.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(bench.plain_files))
+    result = bench.run("plain_set")
+    assert result.failures == []
+    assert result.fetched_bytes == 0
+    assert tree(bench.raw("plain_set")) == bench.plain_files
 
 
 def test_a_damaged_archive_put_there_by_hand_stays_and_is_named(bench: Bench) -> None:

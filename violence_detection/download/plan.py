@@ -110,6 +110,7 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
     if candidates:
         for refusal in refusals:
             log.warning("%s: %s", dataset.key, refusal)
+        candidates.sort(key=lambda c: c.remote is not None)  # what is on the disk first
         return DownloadPlan(dataset, "fetch", tuple(candidates))
     return DownloadPlan(
         dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)])
