@@ -321,6 +321,21 @@ def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> 
     bench.assert_whole()
 
 
+def test_an_archive_that_was_fetched_goes_once_its_data_set_is_unpacked_by_hand(bench: Bench) -> None:
+    """As the message on an archive that cannot be read here asks for."""
+    bench.server.files["/plain.zip"] = Served(b"Rar!\x1a\x07" + bytes(500))
+    (outcome,) = bench.run("plain_set").outcomes
+    assert "RAR archives cannot be read here" in outcome.reason
+    folder = bench.root / "downloads" / "plain_set"
+    assert (folder / "plain.zip").is_file()
+    (folder / "notes.txt").write_text("mine")
+    for name, content in bench.plain_files.items():
+        (bench.raw("plain_set") / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench.raw("plain_set") / name).write_bytes(content)
+    assert [o.status for o in bench.run("plain_set").outcomes] == ["adopted"]
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
 def test_archives_are_kept_on_request(bench: Bench) -> None:
     bench.run("plain_set", keep_archives=True)
     bench.run("plain_set")
