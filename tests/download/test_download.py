@@ -185,6 +185,17 @@ def test_a_damaged_archive_put_there_by_hand_stays_and_is_named(bench: Bench) ->
     assert archive.is_file()
 
 
+def test_volumes_of_an_archive_put_there_by_hand_are_told_before_it_is_fetched(bench: Bench) -> None:
+    folder = bench.root / "downloads" / "plain_set"
+    folder.mkdir(parents=True)
+    (folder / "plain.zip.001").write_bytes(zipped(bench.plain_files))
+    with pytest.raises(
+        UserError, match=r"plain\.zip\.001: one of 7-Zip's volumes.*cat .*plain\.zip\.\[0-9\]\* >"
+    ):
+        bench.run("plain_set")
+    assert not bench.server.requests_for("/plain.zip")
+
+
 def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> None:
     for name, content in bench.files.items():
         path = bench.raw("kaggle_set") / name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.datasets.catalogue import Dataset, DataSource
-from violence_detection.download import completion, transfer
+from violence_detection.download import archives, completion, transfer
 from violence_detection.download.kaggle_source import Kaggle
 from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
@@ -175,6 +175,8 @@ def _candidate(
     archive = layout.archive(dataset.key, source)
     if archive.exists():
         return UsableSource(source, archive, None, archive.stat().st_size)
+    if (volume := archive.with_name(f"{archive.name}.001")).exists():
+        archives.check_volume(volume)
     if source.kind == "manual":
         return None
     if source.kind == "url":
