@@ -207,6 +207,18 @@ def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> N
     assert (completion.read(bench.raw("kaggle_set")) or {})["source"] == {"kind": "by hand"}
 
 
+def test_a_tree_below_raw_in_a_folder_of_another_name_is_fetched_all_the_same_as_the_guide_says(
+    bench: Bench,
+) -> None:
+    for name, content in bench.plain_files.items():
+        (bench.raw("elsewhere") / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench.raw("elsewhere") / name).write_bytes(content)
+    assert [o.status for o in bench.run("plain_set").outcomes] == ["downloaded"]
+    guide = (SCRIPT.parent / "docs/guides/download.md").read_text()
+    assert "Unpack it into `<root>/raw/<key>/`" in guide
+    assert "this script looks at `<root>/raw/<key>/` alone" in " ".join(guide.split())
+
+
 def test_a_dangling_link_in_a_tree_put_there_by_hand_fails_that_one_by_name(bench: Bench) -> None:
     bench.raw("kaggle_set").mkdir(parents=True)
     (bench.raw("kaggle_set") / "link.avi").symlink_to(bench.root / "gone.avi")
