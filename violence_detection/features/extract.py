@@ -85,11 +85,9 @@ def _ensure(
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
             log.info("%s takes of the streams only: %s", name, ", ".join(taken))
-    if given := registry.handed_over(config.backbone, how.backbone_weights):
-        given = (
-            given.absolute()
-        )  # a worker, or whoever makes a feature again, may have another working folder
-    how = replace(how, backbone_weights=given)
+    given = registry.handed_over(config.backbone, how.backbone_weights)
+    # a worker, or whoever makes a feature again, may have another working folder
+    how = replace(how, backbone_weights=given and given.absolute())
     started = time.monotonic()
     by_id = {clip.clip_id: replace(clip, path=clip.path.absolute()) for clip in wanted}
     again = replace(how, data_root=how.data_root.absolute(), ray=None, verify_features=True)
