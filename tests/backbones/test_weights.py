@@ -128,7 +128,14 @@ def test_of_several_weights_a_given_file_is_kept_for_those_whose_it_is(
     )
     keras_file = weights.KerasFile("k.h5", "https://nowhere.invalid/k.h5", hashlib.md5(b"k").hexdigest())
     monkeypatch.setattr(registry, "_backbones", dict(registry._load_networks()))
-    for name, source in {"a": wheel, "a2": wheel, "b": other, "k": keras_file, "hub": KAGGLE}.items():
+    sources: dict[str, weights.WeightSource] = {
+        "a": wheel,
+        "a2": wheel,
+        "b": other,
+        "k": keras_file,
+        "hub": KAGGLE,
+    }
+    for name, source in sources.items():
         registry.register(name, input_size=4, feature_dim=1, licence="", weights=source)(lambda _: None)
     archive, bare, of_keras, foreign = (
         tmp_path / name for name in (f"index/{WHEEL}", "of any name", "k", "foreign")
