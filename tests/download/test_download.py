@@ -19,6 +19,7 @@ from tests.download_bench import (
     PATIENT,
     PLENTY_BYTES,
     SCRIPT,
+    SLUG,
     Bench,
     arrives,
     clips,
@@ -97,6 +98,14 @@ def test_disk_message_says_which_data_sets_would_fit(bench: Bench) -> None:
         bench.run("kaggle_set", "plain_set", free=(1 << 30) + 1_200_000)
 
 
+def test_disk_message_says_that_fewer_at_a_time_would_fit(bench: Bench) -> None:
+    """Both unpacked and one archive at a time: 1.5 MB; both archives at a time: 2 MB."""
+    free = disks.RESERVE_BYTES + 1_700_000
+    with pytest.raises(UserError, match=r"--workers 1, with which all of them fit"):
+        bench.run("kaggle_set", "plain_set", free=free)
+    assert bench.run("kaggle_set", "plain_set", free=free, workers=1).failures == []
+
+
 def test_dry_run_says_everything_and_does_nothing(
     bench: Bench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +162,18 @@ def test_archive_put_there_by_hand_needs_no_credentials(
     )
 
 
+def test_an_archive_on_the_disk_is_taken_before_a_source_that_would_be_fetched(bench: Bench) -> None:
+    kaggle = f'{{ kind = "kaggle", slug = "{SLUG}", file = "fights.zip" }}'
+    bench.write_catalogue(plain_set=f"{kaggle}, {bench.url_source('/plain.zip')}")
+    archive = bench.root / "downloads" / "plain_set" / "plain.zip"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(zipped(bench.plain_files))
+    result = bench.run("plain_set")
+    assert result.failures == []
+    assert result.fetched_bytes == 0
+    assert tree(bench.raw("plain_set")) == bench.plain_files
+
+
 def test_a_damaged_archive_put_there_by_hand_stays_and_is_named(bench: Bench) -> None:
     archive = bench.root / "downloads" / "kaggle_set" / "fights.zip"
     archive.parent.mkdir(parents=True)
@@ -164,6 +185,17 @@ def test_a_damaged_archive_put_there_by_hand_stays_and_is_named(bench: Bench) ->
     assert archive.is_file()
 
 
+def test_volumes_of_an_archive_put_there_by_hand_are_told_before_it_is_fetched(bench: Bench) -> None:
+    folder = bench.root / "downloads" / "plain_set"
+    folder.mkdir(parents=True)
+    (folder / "plain.zip.001").write_bytes(zipped(bench.plain_files))
+    with pytest.raises(
+        UserError, match=r"plain\.zip\.001: one of 7-Zip's volumes.*cat .*plain\.zip\.\[0-9\]\* >"
+    ):
+        bench.run("plain_set")
+    assert not bench.server.requests_for("/plain.zip")
+
+
 def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> None:
     for name, content in bench.files.items():
         path = bench.raw("kaggle_set") / name
@@ -173,6 +205,18 @@ def test_tree_put_there_by_hand_is_recorded_and_never_touched(bench: Bench) -> N
     assert [o.status for o in result.outcomes] == ["adopted"]
     bench.assert_whole()
     assert (completion.read(bench.raw("kaggle_set")) or {})["source"] == {"kind": "by hand"}
+
+
+def test_a_tree_below_raw_in_a_folder_of_another_name_is_fetched_all_the_same_as_the_guide_says(
+    bench: Bench,
+) -> None:
+    for name, content in bench.plain_files.items():
+        (bench.raw("elsewhere") / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench.raw("elsewhere") / name).write_bytes(content)
+    assert [o.status for o in bench.run("plain_set").outcomes] == ["downloaded"]
+    guide = (SCRIPT.parent / "docs/guides/download.md").read_text()
+    assert "Unpack it into `<root>/raw/<key>/`" in guide
+    assert "this script looks at `<root>/raw/<key>/` alone" in " ".join(guide.split())
 
 
 def test_a_dangling_link_in_a_tree_put_there_by_hand_fails_that_one_by_name(bench: Bench) -> None:
@@ -300,6 +344,21 @@ def test_an_archive_left_by_a_run_killed_at_the_end_is_dropped(bench: Bench) -> 
     bench.assert_whole()
 
 
+def test_an_archive_that_was_fetched_goes_once_its_data_set_is_unpacked_by_hand(bench: Bench) -> None:
+    """As the message on an archive that cannot be read here asks for."""
+    bench.server.files["/plain.zip"] = Served(b"Rar!\x1a\x07" + bytes(500))
+    (outcome,) = bench.run("plain_set").outcomes
+    assert "RAR archives cannot be read here" in outcome.reason
+    folder = bench.root / "downloads" / "plain_set"
+    assert (folder / "plain.zip").is_file()
+    (folder / "notes.txt").write_text("mine")
+    for name, content in bench.plain_files.items():
+        (bench.raw("plain_set") / name).parent.mkdir(parents=True, exist_ok=True)
+        (bench.raw("plain_set") / name).write_bytes(content)
+    assert [o.status for o in bench.run("plain_set").outcomes] == ["adopted"]
+    assert [path.name for path in folder.iterdir()] == ["notes.txt"]
+
+
 def test_archives_are_kept_on_request(bench: Bench) -> None:
     bench.run("plain_set", keep_archives=True)
     bench.run("plain_set")
@@ -329,6 +388,20 @@ def test_verify_names_what_is_missing_changed_and_new(bench: Bench) -> None:
     assert "kaggle_set/Set/fight/0000.avi,missing" in (bench.root / "raw" / "verify_failures.csv").read_text()
 
 
+def test_verify_names_a_file_that_cannot_be_read_and_goes_on(bench: Bench) -> None:
+    folder = bench.raw("plain_set")
+    for name, content in {**bench.plain_files, "Set/empty.txt": b""}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    assert [o.status for o in bench.run("plain_set", "kaggle_set").outcomes] == ["adopted", "downloaded"]
+    (folder / "Set/empty.txt").unlink()
+    (folder / "Set/empty.txt").symlink_to("/proc/self/mem")  # as a bad block: reading it is an error
+    result = download.verify(bench.config("plain_set", "kaggle_set"))
+    assert [o.status for o in result.outcomes] == ["damaged", "whole"]
+    assert result.outcomes[0].problems == [("Set/empty.txt", "cannot be read: Input/output error")]
+    assert "plain_set/Set/empty.txt,cannot" in (bench.root / "raw" / "verify_failures.csv").read_text()
+
+
 def test_a_complete_data_set_that_lost_files_is_reported_not_skipped(bench: Bench) -> None:
     arrives(bench)
     (bench.raw("kaggle_set") / "Set/fight/0000.avi").unlink()
@@ -354,6 +427,18 @@ def test_leftovers_of_a_killed_unpacking_do_not_take_the_room_for_it(bench: Benc
     result = download.run(bench.config("kaggle_set"), free_bytes=free_bytes, policy=PATIENT)
     assert result.failures == []
     bench.assert_whole()
+
+
+def test_leftovers_of_a_data_set_that_is_not_asked_for_now_make_room_too(bench: Bench) -> None:
+    leftover = bench.root / "raw" / ".kaggle_set.unpacking"
+    leftover.mkdir(parents=True)
+
+    def free_bytes(_: Path) -> int:
+        return 0 if leftover.exists() else PLENTY_BYTES
+
+    result = download.run(bench.config("plain_set"), free_bytes=free_bytes, policy=PATIENT)
+    assert result.failures == []
+    bench.assert_whole("plain_set")
 
 
 def test_a_dry_run_counts_what_a_killed_unpacking_has_left_as_room(bench: Bench) -> None:

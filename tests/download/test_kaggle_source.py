@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import fault_server
 from tests.download_bench import SLUG, Bench, arrives, clips, failure, running_bench, zipped
 from tests.fault_server import (
     LEGACY_KEY,
@@ -26,6 +28,8 @@ from tests.fault_server import (
 )  # fmt: skip
 from violence_detection.download import kaggle_source, transfer
 from violence_detection.system import storage
+
+MOVED = "the data set has moved: give a catalogue with its new slug (--catalogue FILE)"
 
 
 @pytest.fixture
@@ -128,11 +132,37 @@ def test_kaggle_refuses_the_data_set(bench: Bench, code: int, remedy: str) -> No
     assert remedy in reason
     assert "KAGGLE_API_TOKEN" in reason, "which credentials were tried"
     assert f"https://www.kaggle.com/datasets/{SLUG}" in reason
+    assert (MOVED in reason) == (code == 403), "Kaggle answers so for a data set that is gone, too"
 
 
 def test_kaggle_data_set_is_gone(bench: Bench) -> None:
     bench.server.datasets = {}
-    assert "404" in failure(bench)
+    reason = failure(bench)
+    assert "404" in reason
+    assert MOVED in reason
+
+
+@pytest.mark.parametrize("call", ["log-in", "log-in, encrypted", "data set"])
+def test_a_proxy_that_wants_a_log_in_is_told_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    if call == "log-in, encrypted":
+        monkeypatch.delenv("KAGGLE_API_ENVIRONMENT")
+        monkeypatch.setenv("https_proxy", bench.server.url)
+    faults = bench.server.api_faults if call == "data set" else bench.server.log_in_faults
+    faults.extend([status(407)] * 2)  # importing the client logs in as well
+    reason = failure(bench)
+    assert "the proxy answers 407" in reason
+    assert "http_proxy and https_proxy" in reason
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
+def test_a_certificate_that_is_not_trusted_is_told_at_once(bench: Bench, tmp_path: Path) -> None:
+    with fault_server.running() as server:
+        server.encrypt(tmp_path)
+        address = server.url.replace("http:", "https:")
+        bench.server.api_faults.append(status(302, {"Location": f"{address}/k/archive.zip"}))
+        assert "set REQUESTS_CA_BUNDLE to it" in failure(bench)
 
 
 def test_no_kaggle_credentials(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

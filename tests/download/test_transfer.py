@@ -8,8 +8,6 @@ import hashlib
 import logging
 import random
 import shutil
-import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -351,13 +349,19 @@ def test_broken_encryption_is_tried_again(server: FaultServer, target: Path) -> 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command")
 def test_certificate_that_is_not_trusted_is_final(server: FaultServer, target: Path) -> None:
-    made = [target.with_name(name) for name in ("key.pem", "certificate.pem")]
-    subject = ["-subj", "/CN=127.0.0.1", "-newkey", "rsa:2048", "-nodes", "-x509"]
-    command = ["openssl", "req", *subject, "-keyout", str(made[0]), "-out", str(made[1])]
-    subprocess.run(command, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(made[1], made[0])
-    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.encrypt(target.parent)
     remote = transfer.plain(f"{server.url}/data.zip".replace("http://", "https://"))
     with pytest.raises(transfer.FetchError, match="REQUESTS_CA_BUNDLE"):
         transfer.fetch(remote, target, policy=PATIENT)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_that_wants_a_log_in_is_told_at_once(
+    server: FaultServer, target: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv(f"{scheme}_proxy", server.url)
+    server.faults.append(status(407))
+    with pytest.raises(transfer.FetchError, match=r"the proxy answers 407.*http_proxy and https_proxy"):
+        transfer.fetch(transfer.plain(f"{scheme}://nowhere.invalid/data.zip"), target, policy=PATIENT)
+    assert len(server.log) == 1

@@ -23,7 +23,7 @@ import pytest
 import small_videos
 import stand_in
 
-from violence_detection.backbones import engines
+from violence_detection.backbones import engines, registry, weights
 from violence_detection.errors import UserError
 from violence_detection.features import extract, extraction_pass
 from violence_detection.features.config import ExtractConfig, FeatureConfig
@@ -527,6 +527,26 @@ def test_settings_that_cannot_work_are_refused_before_work_starts(
     with pytest.raises(UserError, match=message):
         extract.ensure([], replace(FeatureConfig(), **change), how)
     assert not (tmp_path / "features").exists()
+
+
+def test_a_given_weights_file_goes_to_those_of_several_backbones_whose_it_is(
+    tmp_path: Path, clips: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    config = stand_in.install_film(monkeypatch.setattr)
+    for name in config.backbone:
+        path = tmp_path / f"{name}.bin"
+        path.write_bytes(name.encode())
+        source = weights.IndexFile(name, "1", 1, "0" * 64, path.name, storage.sha256_file(path))
+        registry._backbones[name] = replace(registry.get(name), weights=source)
+    assert registry.handed_over(config.backbone, tmp_path / "film.bin") is None, "of an earlier run"
+    how = ExtractConfig(data_root=tmp_path, backbone_weights=tmp_path / f"{stand_in.NAME}.bin")
+    done = extract.ensure(stand_in.wanted(clips[:1], 1), config, how)
+    assert not done.failures
+    records = [storage.read_json(path) for path in tmp_path.glob("features/*/record.json")]
+    assert {r["backbone"]: r["weights_sha256"] for r in records} == {
+        name: storage.sha256_file(tmp_path / f"{name}.bin") for name in config.backbone
+    }
 
 
 def test_backbones_with_one_trunk_are_decoded_and_run_once(

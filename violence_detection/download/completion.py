@@ -143,21 +143,22 @@ def quick_problems(folder: Path) -> list[tuple[str, str]]:
 def problems(
     folder: Path, *, workers: int = 4, on_bytes: Callable[[int], None] = lambda n: None
 ) -> list[tuple[str, str]]:
-    """(path, reason) for every file that is missing, changed or not in the record; reads everything."""
+    """(path, reason) for every file that is missing, changed, unreadable or not in the record; reads everything."""
     found = quick_problems(folder)
     known_bad = {path for path, _ in found}
     recorded = {f.path: f for f in _checked_files(folder)}
     found += [(path, "not in the record") for path in tree_paths(folder) if path not in recorded]
     to_read = [f for path, f in recorded.items() if path not in known_bad]
 
-    def changed(f: RecordedFile) -> bool:
+    def wrong(f: RecordedFile) -> str:
         on_bytes(f.size_bytes)
-        return storage.sha256_file(folder / f.path) != f.sha256
+        try:
+            return "" if storage.sha256_file(folder / f.path) == f.sha256 else "content changed"
+        except OSError as e:
+            return f"cannot be read: {e.strerror}"
 
     with ThreadPoolExecutor(workers) as pool:
         found += [
-            (f.path, "content changed")
-            for f, bad in zip(to_read, pool.map(changed, to_read), strict=True)
-            if bad
+            (f.path, reason) for f, reason in zip(to_read, pool.map(wrong, to_read), strict=True) if reason
         ]
     return sorted(found)

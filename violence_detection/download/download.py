@@ -81,17 +81,17 @@ def run(
     plans = [_plan(d, layout, authenticate) for d in datasets]
     for p in plans:
         (log.warning if p.action == "blocked" else log.info)("%s", plan.describe(p))
-    size = functools.partial(plan.needed_bytes, workers=config.workers, keep_archives=config.keep_archives)
+    needed = functools.partial(plan.needed_bytes, keep_archives=config.keep_archives)
+    size, size_of_one = (functools.partial(needed, workers=n) for n in (config.workers, 1))
     blocked = [p for p in plans if p.action == "blocked"]
 
-    # of an unpacking that was killed: they go when it is done again
-    leftovers = [folder for p in plans if (folder := layout.staging(p.dataset.key)).exists()]
+    leftovers = layout.leftovers()
 
     def check_disk(freed_bytes: int = 0) -> None:
         free = free_bytes(config.data_root) + freed_bytes
         texts = disks.gigabytes(size(plans)), disks.gigabytes(free)
         log.info("disk: %s needed at most, %s free below %s", *texts, config.data_root)
-        plan.check_disk(plans, layout, lambda _: free, size)
+        plan.check_disk(plans, layout, lambda _: free, size, size_of_one)
 
     if config.dry_run or not leftovers:
         check_disk(sum(map(disks.size_bytes, leftovers)))

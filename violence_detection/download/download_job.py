@@ -143,12 +143,14 @@ class DownloadJob:
         return DownloadOutcome(key, status, record["bytes"], record["files"], reason)
 
     def _adopt(self, dataset: Dataset) -> dict[str, Any]:
-        """Record a tree that was put there by hand, as it is."""
+        """Record a tree that was put there by hand, as it is. An archive that was fetched is of no more use."""
         folder = self.layout.folder(dataset.key)
         total_bytes = sum((folder / path).stat().st_size for path in completion.tree_paths(folder))
         with self._bar(dataset.key, "hash", total_bytes) as on_bytes:
             files = completion.hash_tree(folder, workers=max(1, self.config.workers), on_bytes=on_bytes)
-        return completion.write(folder, dataset.key, {"kind": "by hand"}, files, {})
+        record = completion.write(folder, dataset.key, {"kind": "by hand"}, files, {})
+        self._drop_downloads(dataset.key)
+        return record
 
     def _try_sources(self, p: DownloadPlan) -> dict[str, Any]:
         """The first source that works; all their reasons when none does."""

@@ -10,6 +10,29 @@ from collections.abc import Mapping
 
 from violence_detection.system.redaction import redact
 
+#: What http.client says where a proxy does not connect to a server of an encrypted address.
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}(?: \w+)*)")
+
+
+def lasting_reason(error: Exception) -> str:
+    """What of a failed connection another try would not mend, with the remedy; empty where one may."""
+    text = str(error)
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            "the server's certificate is not trusted. Behind a proxy with a certificate of its own, set "
+            "REQUESTS_CA_BUNDLE to it; otherwise check the clock and the network"
+        )
+    refused = _TUNNEL.search(text)
+    return proxy_refusal(refused[1]) if refused and refused[1].startswith("4") else ""
+
+
+def proxy_refusal(answer: str) -> str:
+    """What a proxy's refusal is, 407 for instance, and where its log-in belongs."""
+    return (
+        f"the proxy answers {answer}. Name one that lets this through, with its log-in, in the variables http_proxy "
+        "and https_proxy (http://USER:PASSWORD@HOST:PORT)"
+    )
+
 
 def network_reason(error: Exception) -> str:
     """A short reason; urllib3's own texts nest the whole request, signature included."""
@@ -17,6 +40,8 @@ def network_reason(error: Exception) -> str:
     text = redact(str(error))
     if "timed out" in text.lower() or "timeout" in name.lower():
         return "time-out: no byte came"
+    if tunnel := _TUNNEL.search(text):
+        return f"the proxy answers {tunnel[1]}"
     if "incompleteread" in text.lower():
         return "the connection was cut before the announced length"
     if name == "ChunkedEncodingError":

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from violence_detection.download import transfer
 from violence_detection.download.http_facts import (
     content_length,
+    lasting_reason,
     network_reason,
+    proxy_refusal,
     published_md5,
     request_reason,
     retry_after_s,
@@ -143,6 +145,8 @@ class Kaggle:
                 raise transfer.TryAgain(redact(str(e))) from e
             raise self._explain(slug, e.response) from e
         except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
+            if lasting := lasting_reason(e):
+                raise transfer.FetchError(f"kaggle:{slug}: {lasting}") from e
             raise transfer.TryAgain(f"Kaggle: {network_reason(e)}") from e
         except (requests.RequestException, ValueError) as e:
             raise transfer.FetchError(f"kaggle:{slug}: {request_reason(e)}. See {page(slug)}") from e
@@ -163,6 +167,10 @@ class Kaggle:
 
     def _explain(self, slug: str, response: requests.Response) -> Exception:
         status = response.status_code
+        moved = (
+            "if there is no such page, the data set has moved: give a catalogue with its new slug "
+            "(--catalogue FILE)"
+        )
         if status == 401:
             return transfer.FetchError(
                 f"kaggle:{slug}: Kaggle does not accept {self.how} (401). {HOW_TO_AUTHENTICATE}. The "
@@ -172,13 +180,14 @@ class Kaggle:
             return transfer.FetchError(
                 f"kaggle:{slug}: Kaggle refuses the download (403) for {self.how}. Open {page(slug)} signed "
                 f"in with that account and accept the data set's terms; if it is open to you there, the token is "
-                f"too old or too narrow: {HOW_TO_AUTHENTICATE}"
+                f"too old or too narrow: {HOW_TO_AUTHENTICATE}; {moved}"
             )
         if status == 404:
             return transfer.FetchError(
-                f"kaggle:{slug}: no such data set (404). Look at {page(slug)}; if it has moved, change the "
-                f"slug in violence_detection/datasets/catalogue.toml"
+                f"kaggle:{slug}: no such data set (404). Look at {page(slug)}; {moved}"
             )
+        if status == 407:
+            return transfer.FetchError(f"kaggle:{slug}: {proxy_refusal('407')}")
         wait_s = retry_after_s(response.headers.get("Retry-After"))
         return transfer.TryAgain(f"Kaggle answers {status}", wait_s)
 
@@ -202,12 +211,16 @@ def authenticate() -> Kaggle:
         with processes.environment({**pair, **folder}):
             api, method = _within(_CALL_TIMEOUT_S, _authenticated_api)
     except (requests.ConnectionError, requests.Timeout, TimeoutError) as e:
+        if lasting := lasting_reason(e):
+            raise UserError(f"Kaggle cannot be reached: {lasting}") from e
         raise UserError(
             f"Kaggle cannot be reached ({network_reason(e)}). Check network and proxy and run this again"
         ) from e
     except ImportError as e:
         raise UserError(f"the Kaggle client is missing ({e}): pip install -r requirements.txt") from e
     except requests.HTTPError as e:
+        if e.response is not None and e.response.status_code == 407:
+            raise UserError(f"Kaggle cannot be reached: {proxy_refusal('407')}") from e
         if e.response is not None and e.response.status_code not in (400, 401, 403, 404):
             raise UserError(
                 f"Kaggle answers {e.response.status_code} to the log-in; wait and run this again"

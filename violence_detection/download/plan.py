@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.datasets.catalogue import Dataset, DataSource
-from violence_detection.download import completion, transfer
+from violence_detection.download import archives, completion, transfer
 from violence_detection.download.kaggle_source import Kaggle
 from violence_detection.download.kaggle_source import page as kaggle_page
 from violence_detection.errors import UserError
@@ -47,6 +47,10 @@ class DownloadFolders:
     def staging(self, key: str) -> Path:
         """Beside it, so that a rename publishes it."""
         return self.raw / f".{key}.unpacking"
+
+    def leftovers(self) -> list[Path]:
+        """What unpackings that were killed have left, of any data set; nothing goes on from it."""
+        return sorted(self.raw.glob(".*.unpacking"))
 
     def archive(self, key: str, source: DataSource) -> Path:
         """Where an archive is fetched to, and taken from when it was put there by hand."""
@@ -106,6 +110,7 @@ def make_plan(dataset: Dataset, layout: DownloadFolders, authenticate: Callable[
     if candidates:
         for refusal in refusals:
             log.warning("%s: %s", dataset.key, refusal)
+        candidates.sort(key=lambda c: c.remote is not None)  # what is on the disk first
         return DownloadPlan(dataset, "fetch", tuple(candidates))
     return DownloadPlan(
         dataset, "blocked", reason=" | ".join([*dict.fromkeys(refusals), by_hand(dataset, layout)])
@@ -170,6 +175,8 @@ def _candidate(
     archive = layout.archive(dataset.key, source)
     if archive.exists():
         return UsableSource(source, archive, None, archive.stat().st_size)
+    if (volume := archive.with_name(f"{archive.name}.001")).exists():
+        archives.check_volume(volume)
     if source.kind == "manual":
         return None
     if source.kind == "url":
@@ -211,8 +218,12 @@ def check_disk(
     layout: DownloadFolders,
     free_bytes: FreeBytes,
     size: Callable[[Sequence[DownloadPlan]], int],
+    size_of_one: Callable[[Sequence[DownloadPlan]], int],
 ) -> None:
-    """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit."""
+    """Raise UserError when the disk cannot hold the `size` of the plans; it says which of them would fit.
+
+    `size_of_one`: the same where one is downloaded at a time, in which case all may fit.
+    """
     needed, free = size(plans), free_bytes(layout.data_root)
     if not needed or needed + RESERVE_BYTES <= free:
         return
@@ -222,10 +233,12 @@ def check_disk(
         if size([*fitting, p]) + RESERVE_BYTES <= free:
             fitting.append(p)
     fits = ",".join(p.dataset.key for p in fitting)
+    remedy = f"what fits: --datasets {fits}" if fits else "free some space; none of them fits"
+    if size_of_one(plans) + RESERVE_BYTES <= free:
+        remedy = "one at a time: --workers 1, with which all of them fit"
     raise UserError(
         f"{layout.data_root}: {gigabytes(free)} free, {gigabytes(needed + RESERVE_BYTES)} needed for "
-        f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or "
-        + (f"what fits: --datasets {fits}" if fits else "free some space; none of them fits")
+        f"archives, unpacked files and a reserve ({each}). Choose a bigger disk with --data-root, or {remedy}"
     )
 
 

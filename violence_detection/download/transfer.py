@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from violence_detection.download.http_facts import (
     content_length,
     content_range,
+    lasting_reason,
     network_reason,
+    proxy_refusal,
     published_md5,
     request_reason,
     retry_after_s,
@@ -260,14 +262,11 @@ class _Transfer:
                 self.location = self.remote.locate()
             with self._send(self.location) as response:
                 self._receive(response)
-        except requests.exceptions.SSLError as e:
-            if "CERTIFICATE_VERIFY_FAILED" not in str(e):
-                raise TryAgain("the encrypted connection broke") from e
-            raise FetchError(
-                f"{self.remote.identity}: the server's certificate is not trusted. Behind a proxy with a "
-                f"certificate of its own, set REQUESTS_CA_BUNDLE to it; otherwise check the clock and the network"
-            ) from e
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as e:
+            if lasting := lasting_reason(e):
+                raise FetchError(f"{self.remote.identity}: {lasting}") from e
+            if isinstance(e, requests.exceptions.SSLError):
+                raise TryAgain("the encrypted connection broke") from e
             raise TryAgain(network_reason(e)) from e
         except (requests.RequestException, ValueError) as e:
             raise FetchError(f"{self.remote.identity}: {request_reason(e)}. {self.remote.remedy}") from e
@@ -286,6 +285,8 @@ class _Transfer:
         status = response.status_code
         if status in _RETRY_STATUS or (status >= 500 and status not in _LASTING_STATUS):
             raise TryAgain(f"the server answers {status}", retry_after_s(response.headers.get("Retry-After")))
+        if status == 407:
+            raise FetchError(f"{self.remote.identity}: {proxy_refusal('407')}")
         if status in _REFUSED_STATUS:
             raise Refused(
                 f"{self.remote.identity}: the server answers {status}. {self.remote.remedy}", status

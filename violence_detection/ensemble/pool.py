@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from violence_detection.backbones import registry
 from violence_detection.combine import manifest, split
 from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.ensemble.folds import Fold
@@ -186,7 +187,8 @@ def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Po
     frame = choice.rows_of(whole)
     variants = augment.variant_names("v", how.augment)
     wanted = choice.clips(frame, combined, variants)
-    extraction = extract.ensure(wanted, features, how)
+    given = registry.handed_over(features.backbone, how.backbone_weights)
+    extraction = extract.ensure(wanted, features, replace(how, backbone_weights=given))
     extraction.report(len(wanted))
     manifest.warn_if_changed(combined, sha256)
     return Pool(
@@ -198,5 +200,5 @@ def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Po
         manifest_sha256=sha256,
         generated=is_generated(how.data_root),
         memory_gb=how.memory_gb,
-        backbone_weights=how.backbone_weights and how.backbone_weights.absolute(),
+        backbone_weights=given and given.absolute(),
     )

@@ -85,8 +85,9 @@ def _ensure(
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
             log.info("%s takes of the streams only: %s", name, ", ".join(taken))
-    if how.backbone_weights:  # a worker, or whoever makes a feature again, may have another working folder
-        how = replace(how, backbone_weights=how.backbone_weights.absolute())
+    given = registry.handed_over(config.backbone, how.backbone_weights)
+    # a worker, or whoever makes a feature again, may have another working folder
+    how = replace(how, backbone_weights=given and given.absolute())
     started = time.monotonic()
     by_id = {clip.clip_id: replace(clip, path=clip.path.absolute()) for clip in wanted}
     again = replace(how, data_root=how.data_root.absolute(), ray=None, verify_features=True)
@@ -165,12 +166,6 @@ def check(config: FeatureConfig, how: ExtractConfig) -> None:
             raise UserError(f"{flag} needs at least one name, each once. Received: {','.join(names)!r}")
     for name in config.backbone:
         registry.get(name)  # which says what names there are
-    if how.backbone_weights and any(
-        registry.get(b).weights != registry.get(config.backbone[0]).weights for b in config.backbone
-    ):
-        raise UserError(
-            "--backbone-weights takes one file, so it goes with one --backbone, or with several of the same weights"
-        )
     if config.focus and "crop" in config.streams:
         raise UserError("--focus and the stream crop are two ways to look at a part of the picture: give one")
     if config.focus and not 0.25 <= config.focus <= 0.9:

@@ -145,8 +145,9 @@ class BackboneRun:
 def backbone_runs(config: FeatureConfig, weights_file: Path | None) -> list[BackboneRun]:
     """The backbones of the settings, those with one trunk together.
 
-    Raises UserError where a backbone is unknown or its weights cannot be had.
+    Raises UserError where a backbone is unknown or its weights cannot be had, or `weights_file` is nobody's.
     """
+    weights_file = registry.handed_over(config.backbone, weights_file)
     return [
         BackboneRun(for_backbone(config, group[0].name), group, group[0].weights_file(weights_file))
         for group in registry.by_trunk(config.backbone)

@@ -48,6 +48,7 @@ def find(
 
     Raises UserError if a backbone's weights cannot be had: they are part of a folder's key.
     """
+    weights_file = registry.handed_over(config.backbone, weights_file)
     used = {
         key.folder_of(data_root, key.record(config, name, stream, weights))
         for name in config.backbone

@@ -232,9 +232,12 @@ class TrainedModel:
 
         Raises UserError if their weights cannot be had, or the features would be others.
         """
-        from violence_detection.features import key  # needed once, to begin
+        from violence_detection.backbones import registry  # needed once, to begin
+        from violence_detection.features import key
 
-        runs = key.backbone_runs(self.features, weights_file)
+        # of all that its members look at: judging takes whole networks out of the settings
+        backbones = sorted({key.backbone_of(name) for record in self.records for name in record["inputs"]})
+        runs = key.backbone_runs(self.features, registry.handed_over(backbones, weights_file))
         for run in runs:
             for backbone in run.backbones:
                 check_weights(self, backbone.name, run.weights)
@@ -257,12 +260,14 @@ class TrainedModel:
 def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     """Load a model file, a model folder or an ensemble folder.
 
-    `backbone_weights`: a file of the published weights, for members that hold their difference from them.
+    `backbone_weights`: a file of the published weights, for members that hold their difference from them; where the
+    model's backbones have several weights it is put into the cache for those whose it is.
 
     Raises UserError, with the command that makes one, if there is no model, it is damaged, or its record is missing.
     """
+    from violence_detection.backbones import registry  # needed once, to load
     from violence_detection.features.config import FeatureConfig
-    from violence_detection.models import calibration, model_files  # needed once, to load
+    from violence_detection.models import calibration, model_files
     from violence_detection.training import model_record, run_folder
 
     files = model_files.listed(path)
@@ -274,6 +279,9 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
         raise UserError(
             f"the members of {path} were trained on different features; train them again together"
         )
+    # a member may look at some of the backbones alone
+    backbones = tuple(dict.fromkeys(b for r in records for b in r["features"]["backbone"]))
+    backbone_weights = registry.handed_over(backbones, backbone_weights)
     own, early_exit = model_files.temperatures(path) or {}, model_files.early_exit(path)
     members = tuple(
         Member(name, _head(file, record, backbone_weights), weight, own.get(name), file, backbone_weights)
@@ -283,8 +291,7 @@ def load(path: Path, backbone_weights: Path | None = None) -> TrainedModel:
     stored: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in records[0]["features"].items() if k in known
     }
-    # a member may look at some of the backbones alone
-    stored["backbone"] = tuple(dict.fromkeys(b for r in records for b in r["features"]["backbone"]))
+    stored["backbone"] = backbones
     folders = tuple(file.parent for _, file, _ in files)
     record = {
         **records[0],
