@@ -111,6 +111,7 @@ def test_training_says_the_fields_others_rely_on(single: Way) -> None:
     assert {"model", "selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run",
             "samples_per_second"} <= said.keys()  # fmt: skip
     assert said["val_accuracy"] is said["val_accuracy_ci95"] is None, "nobody asked for val"
+    assert said["val_n"] is said["val_by_dataset"] is None
     assert "Not yet evaluated" in (single.folder / "models_ultimate" / "README.md").read_text()
 
 

@@ -22,6 +22,7 @@ from violence_detection.ensemble import (
     cross_validation,
     earlier_folds,
     ensemble_run,
+    fold_figures,
     folds,
     hard,
     member_jobs,
@@ -248,6 +249,17 @@ def test_folds_that_average_otherwise_give_the_model_no_figure(pool: Pool, tmp_p
 
 
 @pytest.mark.slow
+def test_the_log_says_each_accuracy_of_folds_with_its_interval(
+    done: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        fold_figures.tell(done[1])
+    low, high = (f"{100 * x:.1f}" for x in done[1]["cv_members"][0]["ci95"])
+    (member,) = [text for text in caplog.messages if text.startswith("  member average")]
+    assert member.endswith(f" % ({low}-{high})")
+
+
+@pytest.mark.slow
 def test_each_train_clip_is_judged_once_by_the_fold_that_held_it_out(
     done: tuple[Path, dict[str, Any]], pool: Pool
 ) -> None:
@@ -435,6 +447,7 @@ def test_val_is_noted_when_it_is_shown_and_not_looked_at_otherwise(
     ensemble_look, hard_look = _looks(output)[:2]
     assert set(pool.frame.clip_id[pool.frame.split == "val"]) == _VAL
     assert ensemble_look["figures"]["accuracy"] == said["ensemble_val_accuracy"]
+    assert said["ensemble_val_n"] == sum(d["n"] for d in said["ensemble_val_by_dataset"].values()) == 24
     assert hard_look["figures"]["accuracy"] == said["fine_tuned"]["val"]["after"]
     for look, folder in ((ensemble_look, output), (hard_look, output / "hard")):
         assert (look["val_clips"], look["val_clips_of"], look["command"]) == (24, 24, "python train.py")
@@ -443,6 +456,7 @@ def test_val_is_noted_when_it_is_shown_and_not_looked_at_otherwise(
     quiet = _run(dataclasses.replace(CONFIG, show_val=False), pool, output).run()
     assert len(_looks(output)) == before
     assert quiet["ensemble_val_accuracy"] is quiet["ensemble_val_accuracy_ci95"] is None
+    assert quiet["ensemble_val_n"] is quiet["ensemble_val_by_dataset"] is None
     assert quiet["fine_tuned"]["val"] is quiet["members"][0]["val_accuracy"] is None
     assert quiet["members"][0]["selection_accuracy"] == said["members"][0]["selection_accuracy"]
 

@@ -94,6 +94,8 @@ class EnsembleRun:
             "members": [],
             "ensemble_val_accuracy": None,
             "ensemble_val_accuracy_ci95": None,
+            "ensemble_val_n": None,
+            "ensemble_val_by_dataset": None,
             "temperature": None,
         }
         first = len(official) + len(folds_)
@@ -294,6 +296,8 @@ class EnsembleRun:
             "members": members,
             "ensemble_val_accuracy": val.accuracy if val else None,
             "ensemble_val_accuracy_ci95": val.ci95 if val else None,
+            "ensemble_val_n": val.n if val else None,
+            "ensemble_val_by_dataset": val.by_dataset if val else None,
             "temperature": calibration.read(self.output).temperature,
         }
 
