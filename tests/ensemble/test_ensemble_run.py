@@ -100,6 +100,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     figures = said["leave_one_dataset_out"]
     kept = storage.read_json(tmp_path / "leave_one_dataset_out.json")
     assert len(kept.pop("jobs")) == 2
+    assert kept.pop("generated_samples") is False
     made_with = kept.pop("made_with")
     for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
         assert sha256 == storage.sha256_file(tmp_path / folder / "leave_one_out_predictions.csv")
@@ -246,6 +247,16 @@ def test_folds_that_average_otherwise_give_the_model_no_figure(pool: Pool, tmp_p
     ):
         _made(clips, tmp_path, "abc", members=members, **changes).run()
         assert run_records.read(tmp_path).other_folds == other
+
+
+@pytest.mark.slow
+def test_records_of_folds_and_left_out_sets_say_that_clips_were_generated(pool: Pool, tmp_path: Path) -> None:
+    config = EnsembleConfig(members=("kernel",), cross_validate=2, leave_one_dataset_out=True)
+    for generated in (False, True):
+        clips = dataclasses.replace(_three_sets(pool), generated=generated)
+        _run(config, clips, tmp_path).run()
+        for name in ("cross_validation.json", "leave_one_dataset_out.json"):
+            assert storage.read_json(tmp_path / name)["generated_samples"] is generated
 
 
 @pytest.mark.slow

@@ -112,6 +112,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
             "members": plan.members,
             "views": plan.views,
             **({averaging.CLOSER_LOOK_KEY: True} if plan.closer_look else {}),
+            "generated_samples": plan.pool.generated,
             "jobs": plan.keys(),
             run_folder.LABELS_KEY: plan.pool.judged_sha256(plan.folds),
             held_out_table.SHA256_KEY: judged.sha256,

@@ -66,7 +66,7 @@ def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | Non
 #: What of the record is not a figure.
 _ASKED = (
     "jobs", run_folder.LABELS_KEY, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY,
-    held_out_table.SHA256_KEY,
+    held_out_table.SHA256_KEY, "generated_samples",
 )  # fmt: skip
 
 

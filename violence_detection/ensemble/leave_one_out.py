@@ -91,6 +91,7 @@ def finish(
         folder / FIGURES_NAME,
         {
             **figures,
+            "generated_samples": plans[0].pool.generated,
             "made_with": made_with,
             "jobs": [plan.keys() for plan in plans],
             held_out_table.SHA256_KEY: {
