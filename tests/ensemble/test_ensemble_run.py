@@ -101,6 +101,7 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     kept = storage.read_json(tmp_path / "leave_one_dataset_out.json")
     assert len(kept.pop("jobs")) == 2
     assert kept.pop("generated_samples") is False
+    assert kept["command"] == "python train.py"
     made_with = kept.pop("made_with")
     for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
         assert sha256 == storage.sha256_file(tmp_path / folder / "leave_one_out_predictions.csv")
@@ -247,6 +248,27 @@ def test_folds_that_average_otherwise_give_the_model_no_figure(pool: Pool, tmp_p
     ):
         _made(clips, tmp_path, "abc", members=members, **changes).run()
         assert run_records.read(tmp_path).other_folds == other
+
+
+@pytest.mark.slow
+def test_figures_of_folds_and_left_out_sets_come_with_the_command_that_made_them(
+    pool: Pool, tmp_path: Path
+) -> None:
+    config = EnsembleConfig(members=("kernel",), cross_validate=2, leave_one_dataset_out=True, final=True)
+    command = "python train_ensemble_models.py --ray ray://me:secret@10.0.0.1:10001 --final"
+    shown = command.replace("me:secret@", "")
+    said = dataclasses.replace(_run(config, _three_sets(pool), tmp_path), command=command).run()
+    final = tmp_path / "final"
+    assert said["command"] == shown
+    for path in (tmp_path / "cross_validation.json", tmp_path / "leave_one_dataset_out.json"):
+        assert storage.read_json(path)["command"] == shown
+    of_fit = storage.read_json(final / "ensemble.json")["final_fit"]["cross_validation"]
+    assert of_fit["command"] == shown
+    assert (final / model_card.CARD_NAME).read_text().count(f"Command:\n\n    {shown}\n") == 1
+    # another command finds the folds judged, and fits with what they gave: it is not the one that made the figures
+    dataclasses.replace(_run(dataclasses.replace(config, leave_one_dataset_out=False), _three_sets(pool), tmp_path),
+                        command="python later.py").run()  # fmt: skip
+    assert storage.read_json(final / "ensemble.json")["final_fit"]["cross_validation"]["command"] == shown
 
 
 @pytest.mark.slow

@@ -199,6 +199,7 @@ class EnsembleRun:
             self.config.tta,
             averaged=self.config.averaged_of(members),
             closer_look=self.config.closer_look,
+            command=self.command,
         )
 
     @property
@@ -252,6 +253,7 @@ class EnsembleRun:
                     by_dataset=True,
                     averaged=self.config.averaged,
                     closer_look=self.config.closer_look,
+                    command=self.command,
                 )
             )
         return plans

@@ -76,6 +76,7 @@ def finish(
         **({"members_scaled_by": SCALED_BY} if plans[0].averaged.in_logits else {}),
         **({averaging.EARLY_EXIT_KEY: exits} if (exits := plans[0].averaged.exit_record()) else {}),
         **summarised(predictions, in_set),
+        cross_validation.COMMAND_KEY: judged[0].command,
     }
     if seen:
         n = sum(d["n"] for d in figures["datasets"])
