@@ -114,6 +114,8 @@ def _train(args: argparse.Namespace, train: TrainConfig, command: str) -> int:
             "selection_accuracy": trained.selection_accuracy,
             "val_accuracy": val.accuracy if val else None,
             "val_accuracy_ci95": val.ci95 if val else None,
+            "val_n": val.n if val else None,
+            "val_by_dataset": val.by_dataset if val else None,
             "temperature": calibrated.temperature,
             "epochs_run": trained.epochs_run,
             "samples_per_second": trained.samples_per_second,

@@ -63,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _watch(cameras, args, config, outputs, output)
     judged, paths, verdicts = _rejudged(args, config) if args.rejudge else _judged(args, config, output)
     written_outputs.check(outputs, output, judged_by)
+    on_samples = batch.on_samples(judged_by)
     try:
         with written_outputs.outputs(outputs, output, paths, judged_by) as written:
             for item in verdicts:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             written.finish([item for item in judged if isinstance(item, Verdict)], failures)
     except BaseException as e:  # whatever it is: what is judged is said
         if judged:
-            cli.print_summary(batch.summary(judged))
+            cli.print_summary({**batch.summary(judged), **on_samples})
         if isinstance(e, KeyboardInterrupt):
             so_far = "the verdicts so far are on stdout" if judged else "no video was judged yet"
             raise KeyboardInterrupt(
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 else f"{so_far}. With --output FILE the same command would go on from here"
             ) from e
         raise
-    summary = batch.summary(judged)
+    summary = {**batch.summary(judged), **on_samples}
     try:
         if output:
             batch.write(output, summary)
@@ -239,7 +240,7 @@ def _watch(
     live = cli.build(LiveConfig, args)
     watch.check(live, outputs)
     with stopping.asked_to_stop() as stop:
-        summary = watch.run(cameras, live_model.load(config), live, outputs, stop)
+        summary = watch.run(cameras, live_model.load(config), live, outputs, stop) | batch.on_samples(config)
     try:
         if output:
             batch.write(output, summary)

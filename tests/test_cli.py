@@ -17,6 +17,8 @@ from violence_detection import cli
 from violence_detection.system import console, settings
 from violence_detection.system.settings import option
 
+ROOT = Path(__file__).parents[1]
+
 
 @dataclass(frozen=True)
 class Config:
@@ -87,6 +89,14 @@ def test_help_shows_every_default_once() -> None:
         assert text.count(part) == 1, part
     assert "(default: False) (default" not in text
     assert "several sizes --folder" in text, "an empty default is not shown"
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in ROOT.glob("*.py") if p.name != "conftest.py"))
+def test_no_help_shows_a_default_that_is_empty(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "(default: )" not in " ".join(done.stdout.split())
 
 
 def test_the_data_root_is_the_variable_then_the_pods_volume_then_here(

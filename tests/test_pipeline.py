@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ SMALL = (
 
 @dataclass
 class Way:
-    """A working folder and what each script said on stdout."""
+    """A working folder, and what each script said on stdout, and on stderr."""
 
     folder: Path
     said: dict[str, Any]
+    log: dict[str, str] = field(default_factory=dict)
 
     def goes(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
         """Run a script as its user does, from the start of Python to its end."""
@@ -40,7 +41,7 @@ class Way:
         done = subprocess.run(
             command, cwd=self.folder, capture_output=True, text=True, timeout=600, check=False
         )
-        self.said[name] = _said(done, codes)
+        self.said[name], self.log[name] = _said(done, codes), done.stderr
         return self.said[name]
 
     def script(self, name: str, *arguments: object, codes: tuple[int, ...] = (0,)) -> Any:
@@ -111,6 +112,7 @@ def test_training_says_the_fields_others_rely_on(single: Way) -> None:
     assert {"model", "selection_accuracy", "val_accuracy", "val_accuracy_ci95", "epochs_run",
             "samples_per_second"} <= said.keys()  # fmt: skip
     assert said["val_accuracy"] is said["val_accuracy_ci95"] is None, "nobody asked for val"
+    assert said["val_n"] is said["val_by_dataset"] is None
     assert "Not yet evaluated" in (single.folder / "models_ultimate" / "README.md").read_text()
 
 
@@ -191,6 +193,14 @@ def test_a_clip_is_judged_as_it_was_evaluated(way: Way) -> None:
 def test_numbers_on_sample_clips_are_marked_wherever_they_appear(way: Way) -> None:
     for script in ("runpod_train_ultimate", "train_ensemble_models", "test_ensemble"):
         assert way.said[script]["generated_samples"] is True
+    assert way.said["test_violence_model"]["generated_samples"] is True
+    assert "its verdicts say nothing about real videos" in way.log["test_violence_model"]
+    for script in ("runpod_train_ultimate", "train_ensemble_models"):
+        assert "GENERATED SAMPLE CLIPS" in way.log[script]
+    for log in way.folder.glob("training_*.log"):
+        assert "GENERATED SAMPLE CLIPS" in log.read_text()
+    ledger = way.folder / "data" / "combined_all" / "val_ledger.jsonl"
+    assert all(json.loads(line)["generated_samples"] is True for line in ledger.read_text().splitlines())
     assert json.loads((way.folder / "r" / "metrics.json").read_text())["generated_sample_clips"] is True
     assert "generated sample clips" in (way.folder / "r" / "index.html").read_text()
 

@@ -66,6 +66,8 @@ def _contracts(folder: Path) -> subprocess.CompletedProcess[str]:
         ("prediction/events.py", "from violence_detection.training import trainer"),
         ("find/inventory.py", "from violence_detection.download import transfer"),
         ("system/storage.py", "from violence_detection import cli"),
+        ("models/shipping.py", "from violence_detection.training import trainer"),
+        ("models/shipping.py", "from violence_detection.combine import split"),
     ],
 )
 def test_a_planted_upward_import_breaks_the_contracts(tmp_path: Path, file: str, line: str) -> None:

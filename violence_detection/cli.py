@@ -138,7 +138,7 @@ def _comma_separated(item: Callable[[str], Any]) -> Callable[[str], tuple[Any, .
 
 
 def _help_text(text: str, default: Any) -> str:
-    if default is None or default == () or default is argparse.SUPPRESS:
+    if default in (None, (), "", argparse.SUPPRESS):
         return text.replace("%", "%%")
     shown = ",".join(str(d) for d in default) if isinstance(default, tuple) else default
     return f"{text} (default: {shown})".replace("%", "%%")

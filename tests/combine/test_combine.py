@@ -270,7 +270,9 @@ def test_a_second_run_changes_nothing_and_says_the_same(root: Path, caplog: pyte
     assert combine.run(CombineConfig(data_root=root)) == first
 
 
-@pytest.mark.parametrize("harm", ["clip", "manifest", "record"])
+@pytest.mark.parametrize(
+    "harm", ["clip", "manifest", "record", "failures.csv", "unlabelled.csv", "warnings.csv", "duplicates.csv"]
+)
 def test_what_is_missing_or_changed_is_made_again(
     root: Path, done: Path, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -281,11 +283,13 @@ def test_what_is_missing_or_changed_is_made_again(
     elif harm == "manifest":
         (combined / "manifest.csv").write_text("clip_id\n")
     else:
-        (combined / combine.RECORD_NAME).unlink()
+        (combined / (combine.RECORD_NAME if harm == "record" else harm)).unlink()
     with_log(caplog)
     combine.run(CombineConfig(data_root=root))
     assert "0 to read" in caplog.text
     assert manifest_bytes(root) == manifest_bytes(done)
+    if harm.endswith(".csv"):
+        assert table(combined / harm) == table(done / "combined_all" / harm)
     assert all((combined / r["path"]).exists() for r in rows(root).values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,20 @@ def test_without_the_list_the_clips_come_back_and_that_is_said(
         + before.index[0]
     )
     assert not (root / "combined_all" / exclusions.FILE_NAME).exists()
+
+
+def test_the_table_of_what_a_list_took_out_is_written_again_where_it_is_gone(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = run(root, frame(root).clip_id.iloc[0] + "\n", "list.txt")
+    table = root / "combined_all" / exclusions.FILE_NAME
+    said = table.read_bytes()
+    table.unlink()
+    again = combine.run(CombineConfig(data_root=root, workers=1, exclude=root / "list.txt"))
+    assert (again, table.read_bytes()) == (first, said)
+    caplog.set_level(logging.INFO)
+    combine.run(CombineConfig(data_root=root, workers=1, exclude=root / "list.txt"))
+    assert "nothing is new" in caplog.text, "what has nothing to name is not missing"
 
 
 def test_the_same_list_again_has_nothing_to_do_and_another_has(root: Path) -> None:

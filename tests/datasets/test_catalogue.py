@@ -134,6 +134,17 @@ def test_official_splits() -> None:
     assert catalogue.load()["hockey_fights"].official_split("fi1_xvid.avi") == ""
 
 
+def test_the_sets_whose_published_split_stands_are_those_that_the_guide_names() -> None:
+    sets = catalogue.load()
+    assert {key for key, entry in sets.items() if entry.splits} == {"rwf_2000", "scvd", "cctv_fights"}
+    for camera in ("CCTV_DATA", "NON_CCTV_DATA"):
+        sides = {p: sets["cctv_fights"].official_split(f"{camera}/{p}/fight_0001.mpeg")
+                 for p in ("training", "validation", "testing")}  # fmt: skip
+        assert sides == {"training": "train", "validation": "train", "testing": "val"}
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "combine.md").read_text()
+    assert "published splits of RWF-2000, SCVD and CCTV-Fights stand" in guide
+
+
 GOOD = """
 [mine]
 title = "Mine"

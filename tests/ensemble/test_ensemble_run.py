@@ -22,6 +22,7 @@ from violence_detection.ensemble import (
     cross_validation,
     earlier_folds,
     ensemble_run,
+    fold_figures,
     folds,
     hard,
     member_jobs,
@@ -99,6 +100,8 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     figures = said["leave_one_dataset_out"]
     kept = storage.read_json(tmp_path / "leave_one_dataset_out.json")
     assert len(kept.pop("jobs")) == 2
+    assert kept.pop("generated_samples") is False
+    assert kept["command"] == "python train.py"
     made_with = kept.pop("made_with")
     for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
         assert sha256 == storage.sha256_file(tmp_path / folder / "leave_one_out_predictions.csv")
@@ -245,6 +248,48 @@ def test_folds_that_average_otherwise_give_the_model_no_figure(pool: Pool, tmp_p
     ):
         _made(clips, tmp_path, "abc", members=members, **changes).run()
         assert run_records.read(tmp_path).other_folds == other
+
+
+@pytest.mark.slow
+def test_figures_of_folds_and_left_out_sets_come_with_the_command_that_made_them(
+    pool: Pool, tmp_path: Path
+) -> None:
+    config = EnsembleConfig(members=("kernel",), cross_validate=2, leave_one_dataset_out=True, final=True)
+    command = "python train_ensemble_models.py --ray ray://me:secret@10.0.0.1:10001 --final"
+    shown = command.replace("me:secret@", "")
+    said = dataclasses.replace(_run(config, _three_sets(pool), tmp_path), command=command).run()
+    final = tmp_path / "final"
+    assert said["command"] == shown
+    for path in (tmp_path / "cross_validation.json", tmp_path / "leave_one_dataset_out.json"):
+        assert storage.read_json(path)["command"] == shown
+    of_fit = storage.read_json(final / "ensemble.json")["final_fit"]["cross_validation"]
+    assert of_fit["command"] == shown
+    assert (final / model_card.CARD_NAME).read_text().count(f"Command:\n\n    {shown}\n") == 1
+    # another command finds the folds judged, and fits with what they gave: it is not the one that made the figures
+    dataclasses.replace(_run(dataclasses.replace(config, leave_one_dataset_out=False), _three_sets(pool), tmp_path),
+                        command="python later.py").run()  # fmt: skip
+    assert storage.read_json(final / "ensemble.json")["final_fit"]["cross_validation"]["command"] == shown
+
+
+@pytest.mark.slow
+def test_records_of_folds_and_left_out_sets_say_that_clips_were_generated(pool: Pool, tmp_path: Path) -> None:
+    config = EnsembleConfig(members=("kernel",), cross_validate=2, leave_one_dataset_out=True)
+    for generated in (False, True):
+        clips = dataclasses.replace(_three_sets(pool), generated=generated)
+        _run(config, clips, tmp_path).run()
+        for name in ("cross_validation.json", "leave_one_dataset_out.json"):
+            assert storage.read_json(tmp_path / name)["generated_samples"] is generated
+
+
+@pytest.mark.slow
+def test_the_log_says_each_accuracy_of_folds_with_its_interval(
+    done: tuple[Path, dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        fold_figures.tell(done[1])
+    low, high = (f"{100 * x:.1f}" for x in done[1]["cv_members"][0]["ci95"])
+    (member,) = [text for text in caplog.messages if text.startswith("  member average")]
+    assert member.endswith(f" % ({low}-{high})")
 
 
 @pytest.mark.slow
@@ -435,6 +480,7 @@ def test_val_is_noted_when_it_is_shown_and_not_looked_at_otherwise(
     ensemble_look, hard_look = _looks(output)[:2]
     assert set(pool.frame.clip_id[pool.frame.split == "val"]) == _VAL
     assert ensemble_look["figures"]["accuracy"] == said["ensemble_val_accuracy"]
+    assert said["ensemble_val_n"] == sum(d["n"] for d in said["ensemble_val_by_dataset"].values()) == 24
     assert hard_look["figures"]["accuracy"] == said["fine_tuned"]["val"]["after"]
     for look, folder in ((ensemble_look, output), (hard_look, output / "hard")):
         assert (look["val_clips"], look["val_clips_of"], look["command"]) == (24, 24, "python train.py")
@@ -443,6 +489,7 @@ def test_val_is_noted_when_it_is_shown_and_not_looked_at_otherwise(
     quiet = _run(dataclasses.replace(CONFIG, show_val=False), pool, output).run()
     assert len(_looks(output)) == before
     assert quiet["ensemble_val_accuracy"] is quiet["ensemble_val_accuracy_ci95"] is None
+    assert quiet["ensemble_val_n"] is quiet["ensemble_val_by_dataset"] is None
     assert quiet["fine_tuned"]["val"] is quiet["members"][0]["val_accuracy"] is None
     assert quiet["members"][0]["selection_accuracy"] == said["members"][0]["selection_accuracy"]
 

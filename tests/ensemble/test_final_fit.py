@@ -549,6 +549,7 @@ def test_with_folds_besides_their_figures_stand_in_the_card_and_decide_nothing(
     assert after["members"] == before["members"]
     card = (output / "final" / model_card.CARD_NAME).read_text()
     in_set = f"{100 * said['cv_accuracy']:.1f} %"
+    assert card.count("Command:\n\n    python train.py\n") == 2, "under each table"
     assert f"2 folds by source on the same manifest, other models of the same settings: {in_set}" in card
     assert "Models that had not seen a data set, below, chose the temperature and the thresholds" in card
     for d in said["leave_one_dataset_out"]["datasets"]:

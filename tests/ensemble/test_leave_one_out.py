@@ -107,5 +107,7 @@ def test_a_data_set_of_one_class_has_no_accuracy_at_its_median(caplog: pytest.Lo
     assert found["mean"]["roc_auc_ci95"] == pytest.approx(by_name["low"]["roc_auc_ci95"], abs=1e-4)
     with caplog.at_level("INFO"):
         leave_one_out._log(found)
+    for name, d in by_name.items():
+        assert re.search(rf"(?m)^{name} +{d['n']} +\d", "\n".join(caplog.messages))
     low, high = (f"{100 * x:.1f}" for x in found["mean"]["ci95"])
     assert re.search(rf"^mean .* {low} - +{high} ", caplog.messages[-1])

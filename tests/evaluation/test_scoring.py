@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def test_score_is_the_share_of_right_clips_with_an_interval_around_it(
     assert score.accuracy == pytest.approx(np.mean((p >= 0.5) == (val.labels == 1)), abs=1e-4)
     assert score.ci95[0] < score.accuracy <= score.ci95[1]
     assert list(score.by_member.values()) == [score.accuracy]
+    assert score.n == len(val)
+    half = np.arange(len(val)) < len(val) // 2
+    two = dataclasses.replace(val, rows=val.rows.assign(dataset=np.where(half, "a", "b")))
+    by_dataset = scoring.score_samples(model.folder, two).by_dataset
+    assert {name: found["n"] for name, found in by_dataset.items()} == {"a": half.sum(), "b": (~half).sum()}
+    assert by_dataset["a"] == scoring.score_samples(model.folder, two.take(half)).by_dataset["a"]
+    assert by_dataset["a"]["ci95"][0] < by_dataset["a"]["accuracy"] <= by_dataset["a"]["ci95"][1]
 
 
 def test_views_are_averaged_per_clip(model: trained_model.TrainedModel) -> None:

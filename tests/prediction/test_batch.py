@@ -536,6 +536,24 @@ def test_a_warning_is_logged_and_exit_1(place: Place) -> None:
     assert failures[1:] == ["videos/00.mp4,ends after 17 of 40 s"]
 
 
+def test_quiet_footage_that_cannot_be_judged_stands_in_the_failures_file(place: Place) -> None:
+    place.videos(["0.2", "unreadable", "0.1 ends after 17 of 40 s"])
+    flags = ("--calibrate", "videos", "--save-profile", "door.json", "--output", "out")
+    found, _ = place.run(*flags, code=1)
+    named = [("videos/01.mp4", "no frames"), ("videos/02.mp4", "ends after 17 of 40 s")]
+    assert [(f["path"], f["reason"]) for f in found["failures"]] == named
+    failures = place.folder / "out" / "verdicts_failures.csv"
+    assert failures.read_text().splitlines()[1:] == [",".join(line) for line in named]
+    for name in ("01", "02"):
+        (place.folder / "videos" / f"{name}.mp4").unlink()
+    place.run(*flags, code=0)
+    assert not failures.exists()
+    failures.write_text("name,mine\n")
+    _, said = place.run(*flags, code=2)
+    assert "verdicts_failures.csv is there already" in said
+    assert failures.read_text() == "name,mine\n"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_name_that_is_no_utf8_is_judged_printed_and_kept(place: Place, encoding: str) -> None:
     (place.folder / "videos").mkdir()

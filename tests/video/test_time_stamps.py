@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -567,6 +568,45 @@ def test_small_inputs_that_users_met(
     info = decode.probe(path)
     assert info.duration_s == pytest.approx(duration_s, abs=0.1)
     assert info.read_s == pytest.approx(read_s, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("recording.mp4", ""),
+        (
+            "half.mp4",
+            r"only 20\.9 of 40\.0 s decode \(nothing at 20\.9-40\.0 s\): it is damaged or was cut short\.",
+        ),
+        (
+            "damaged.mp4",
+            r"only 39\.\d of 40\.0 s decode \(nothing at 17\.\d-17\.\d, 17\.\d-17\.\d s\): it is damaged",
+        ),
+        ("vfr.mp4", ""),
+        ("fps0.5.mp4", ""),
+    ],
+)
+def test_what_of_these_does_not_decode_is_said_and_nothing_of_the_others(
+    cases: Path, name: str, said: str
+) -> None:
+    shortfall = decode.probe(cases / name).shortfall()
+    assert re.match(said, shortfall) if said else shortfall == ""
+
+
+def test_windows_of_a_changing_rate_are_as_long_as_asked(cases: Path) -> None:
+    info = decode.probe(cases / "vfr.mp4")
+    windows = sampling.sliding_windows(info, 5.0, 2.5)
+    assert [w.length / info.fps for w in windows[:-1]] == pytest.approx([5.0] * 10)
+    assert all(sampling.shows_movement(info, w) for w in windows)
+
+
+def test_a_frame_in_two_seconds_shows_no_movement_and_is_not_judged(cases: Path) -> None:
+    info = decode.probe(cases / "fps0.5.mp4")
+    assert not any(sampling.shows_movement(info, w) for w in sampling.sliding_windows(info, 5.0, 2.5))
+    with pytest.raises(
+        UnreadableVideo, match=r"too seldom to judge movement: 60 in 120\.0 s, and 5 s need 8"
+    ):
+        list(pictures.clip_variants(cases / "fps0.5.mp4", "clip", ("v0",), 32, ClipConfig(window_s=5.0)))
 
 
 def test_a_scene_change_after_damage_stays_where_it_was(cases: Path) -> None:

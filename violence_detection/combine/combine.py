@@ -91,7 +91,7 @@ def _combine(
         for p in (*found.ignored, *found.copied)
     ]
     inputs = _inputs(clips, one_source, [*named, *copies], config, listed)
-    if (result := _done_before(combined, config.data_root, inputs)) is not None:
+    if (result := _done_before(combined, config.data_root, inputs, left_out)) is not None:
         log.info("nothing is new since %s was written", combined / RECORD_NAME)
         if cut.left_over:
             cutting.remove(cut.left_over)
@@ -268,7 +268,9 @@ def _inputs(
     )
 
 
-def _done_before(combined: Path, data_root: Path, inputs: str) -> CombineResult | None:
+def _done_before(
+    combined: Path, data_root: Path, inputs: str, left_out: Sequence[Mapping[str, str]]
+) -> CombineResult | None:
     """The result of an earlier run on the same inputs, if all it made is still there."""
     record_path, manifest_path = combined / RECORD_NAME, combined / manifest.FILE_NAME
     if not all(path.is_file() for path in (record_path, manifest_path, combined / manifest.BY_TIME_NAME)):
@@ -285,6 +287,15 @@ def _done_before(combined: Path, data_root: Path, inputs: str) -> CombineResult 
         or "wrong_annotations" not in record["summary"]
         or record[manifest.SHA256_KEY] != storage.sha256_file(manifest_path)
     ):
+        return None
+    tables = {
+        "duplicates.csv": True,
+        "failures.csv": bool(record["failures"]),
+        "unlabelled.csv": bool(left_out),
+        "warnings.csv": bool(record["summary"]["cut_short"]),
+        exclusions.FILE_NAME: "exclude" in record,
+    }
+    if any(has_rows and not (combined / name).is_file() for name, has_rows in tables.items()):
         return None
     if record.get("put_off") or any(
         video_files.may_pass(failure["reason"]) for failure in record["failures"]

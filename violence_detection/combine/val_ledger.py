@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from violence_detection.combine import manifest
+from violence_detection.datasets.generated.marker import is_generated
 from violence_detection.errors import UserError
 from violence_detection.system import locks, redaction, storage
 from violence_detection.system.figures import is_share, plural
@@ -164,6 +165,7 @@ def note(combined: Path, look: Look) -> Looks:
         "val_sha256": _hash(val),
         "manifest_sha256": storage.sha256_file(combined / manifest.FILE_NAME),
         "figures": json.loads(storage.as_json(look.figures)),
+        **({"generated_samples": True} if is_generated(combined) else {}),
         **({_RUN_KEY: look.run} if look.run else {}),
     }
     try:

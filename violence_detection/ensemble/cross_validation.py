@@ -25,7 +25,7 @@ from violence_detection.ensemble.pool import Pool
 from violence_detection.evaluation import calibrate, held_out_table, scoring
 from violence_detection.models import averaging, trained_model
 from violence_detection.models.averaging import Averaging
-from violence_detection.system import storage
+from violence_detection.system import redaction, storage
 from violence_detection.training import run_folder, trained_clips
 from violence_detection.training.run_folder import Trained
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 RECORD_NAME, PREDICTIONS_NAME = run_folder.FOLDS_RECORD_NAME, "oof_predictions.csv"
 TEMPERATURES_KEY = run_folder.FOLD_TEMPERATURES_KEY
+COMMAND_KEY = run_folder.FOLD_COMMAND_KEY
 LEFT_OUT_PREDICTIONS_NAME = "leave_one_out_predictions.csv"
 
 
@@ -43,7 +44,7 @@ class CrossValidation:
     """Members to train on each fold, below `folder`. `views`: of a held-out clip, averaged to judge it, with the closer
     look beside them if it is taken.
 
-    `by_dataset`: each fold holds out a data set. `averaged`: how the members are averaged.
+    `by_dataset`: each fold holds out a data set. `averaged`: how the members are averaged. `command`: that asks for it.
     """
 
     members: tuple[str, ...]
@@ -56,6 +57,7 @@ class CrossValidation:
     by_dataset: bool = False
     averaged: Averaging = averaging.PLAIN
     closer_look: bool = False
+    command: str = ""
 
     @property
     def predictions_path(self) -> Path:
@@ -112,6 +114,7 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
             "members": plan.members,
             "views": plan.views,
             **({averaging.CLOSER_LOOK_KEY: True} if plan.closer_look else {}),
+            "generated_samples": plan.pool.generated,
             "jobs": plan.keys(),
             run_folder.LABELS_KEY: plan.pool.judged_sha256(plan.folds),
             held_out_table.SHA256_KEY: judged.sha256,
@@ -125,19 +128,22 @@ def finish(plan: CrossValidation, trained: Sequence[Trained], seen: Seen | None 
 @dataclass(frozen=True)
 class HeldOut:
     """`predictions`: rows as evaluation.metrics has them, by clip id, with their `fold`. `temperatures`: by member the
-    geometric mean over the folds of its own; None where probabilities are averaged. `sha256`: of the table.
+    geometric mean over the folds of its own; None where probabilities are averaged. `sha256`: of the table. `command`:
+    that had them judged, without passwords; empty where it is not known.
     """
 
     predictions: pd.DataFrame
     temperatures: dict[str, float] | None
     sha256: str = ""
+    command: str = ""
 
     def figures(self, plan: CrossValidation) -> dict[str, Any]:
-        """The summary's fields, with the temperatures."""
+        """The summary's fields, with the temperatures and the command."""
         return {
             **fold_figures.figures(self.predictions, plan.folds, plan.folder),
             "oof_predictions": str(plan.predictions_path),
             TEMPERATURES_KEY: self.temperatures,
+            COMMAND_KEY: self.command,
         }
 
 
@@ -191,7 +197,8 @@ def judge_held_out(plan: CrossValidation, trained: Sequence[Trained]) -> HeldOut
             temperatures=temperatures or None,
             closer_look=plan.closer_look,
         )
-    return HeldOut(oof, _middle(own) if own else None, _write(plan.predictions_path, oof))
+    sha256, command = _write(plan.predictions_path, oof), redaction.without_secrets(plan.command)
+    return HeldOut(oof, _middle(own) if own else None, sha256, command)
 
 
 def _write(path: Path, predictions: pd.DataFrame) -> str:

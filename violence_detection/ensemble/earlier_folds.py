@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from violence_detection.ensemble.cross_validation import (
+    COMMAND_KEY,
     RECORD_NAME,
     TEMPERATURES_KEY,
     CrossValidation,
@@ -60,13 +61,14 @@ def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | Non
         log.warning(_ANEW, str(e).partition(". Copy it again")[0].rstrip("."))
         return None
     figures = {name: value for name, value in record.items() if name not in _ASKED}
-    return HeldOut(predictions, record.get(TEMPERATURES_KEY)), figures
+    command = str(record.get(COMMAND_KEY, ""))
+    return HeldOut(predictions, record.get(TEMPERATURES_KEY), command=command), figures
 
 
 #: What of the record is not a figure.
 _ASKED = (
     "jobs", run_folder.LABELS_KEY, "views", "members", averaging.EARLY_EXIT_KEY, averaging.CLOSER_LOOK_KEY,
-    held_out_table.SHA256_KEY,
+    held_out_table.SHA256_KEY, "generated_samples",
 )  # fmt: skip
 
 

@@ -94,6 +94,8 @@ class EnsembleRun:
             "members": [],
             "ensemble_val_accuracy": None,
             "ensemble_val_accuracy_ci95": None,
+            "ensemble_val_n": None,
+            "ensemble_val_by_dataset": None,
             "temperature": None,
         }
         first = len(official) + len(folds_)
@@ -197,6 +199,7 @@ class EnsembleRun:
             self.config.tta,
             averaged=self.config.averaged_of(members),
             closer_look=self.config.closer_look,
+            command=self.command,
         )
 
     @property
@@ -250,6 +253,7 @@ class EnsembleRun:
                     by_dataset=True,
                     averaged=self.config.averaged,
                     closer_look=self.config.closer_look,
+                    command=self.command,
                 )
             )
         return plans
@@ -294,6 +298,8 @@ class EnsembleRun:
             "members": members,
             "ensemble_val_accuracy": val.accuracy if val else None,
             "ensemble_val_accuracy_ci95": val.ci95 if val else None,
+            "ensemble_val_n": val.n if val else None,
+            "ensemble_val_by_dataset": val.by_dataset if val else None,
             "temperature": calibration.read(self.output).temperature,
         }
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from violence_detection.ensemble import earlier_folds, ensemble
-from violence_detection.ensemble.cross_validation import CrossValidation, HeldOut
+from violence_detection.ensemble.cross_validation import COMMAND_KEY, CrossValidation, HeldOut
 from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.evaluation import calibrate, elsewhere
@@ -35,10 +35,11 @@ from violence_detection.training.run_folder import Trained
 from violence_detection.training.step_plan import StepPlan
 
 log = logging.getLogger(__name__)
-#: What is kept of the folds' figures: what is said of the model, and no path of the machine that made it.
+#: What is kept of the folds' figures: what is said of the model, and no path of the machine that made it but those that
+#: somebody gave in the command. Records of earlier versions have no command.
 _FIGURES = (
     "cv_accuracy", "cv_accuracy_ci95", "cv_n", "cv_n_groups", "cv_roc_auc", "cv_average_precision",
-    "cv_mean_of_folds", "cv_by_dataset", "cv_members",
+    "cv_mean_of_folds", "cv_by_dataset", "cv_members", COMMAND_KEY,
 )  # fmt: skip
 _OF_A_FOLD = ("fold", "accuracy", "n", "n_groups", "trained_on")
 
@@ -136,7 +137,7 @@ class FinalFit:
         figures = self.in_set or self.judged.figures(self.plan)
         by_dataset = self.plan.by_dataset and not self.in_set
         return {
-            **{k: figures[k] for k in _FIGURES},
+            **{k: figures[k] for k in _FIGURES if k in figures},
             "folds": [{key: fold[key] for key in _OF_A_FOLD} for fold in figures["folds"]],
             "views": self.plan.views,
             **({averaging.CLOSER_LOOK_KEY: True} if self.plan.closer_look else {}),

@@ -113,4 +113,11 @@ def tell(figures: Mapping[str, Any]) -> None:
             percentage(high),
         )
     for m in figures["cv_members"]:
-        log.info("  member %-19s %s %%", m["name"], percentage(m["accuracy"]))
+        low, high = m["ci95"]
+        log.info(
+            "  member %-19s %s %% (%s-%s)",
+            m["name"],
+            percentage(m["accuracy"]),
+            percentage(low),
+            percentage(high),
+        )

@@ -76,6 +76,7 @@ def finish(
         **({"members_scaled_by": SCALED_BY} if plans[0].averaged.in_logits else {}),
         **({averaging.EARLY_EXIT_KEY: exits} if (exits := plans[0].averaged.exit_record()) else {}),
         **summarised(predictions, in_set),
+        cross_validation.COMMAND_KEY: judged[0].command,
     }
     if seen:
         n = sum(d["n"] for d in figures["datasets"])
@@ -91,6 +92,7 @@ def finish(
         folder / FIGURES_NAME,
         {
             **figures,
+            "generated_samples": plans[0].pool.generated,
             "made_with": made_with,
             "jobs": [plan.keys() for plan in plans],
             held_out_table.SHA256_KEY: {
@@ -197,14 +199,16 @@ def _mean(values: Any) -> float | None:
 
 def _log(figures: dict[str, Any]) -> None:
     log.info("each data set judged by models of the others; %s, threshold %s", SELECTED_BY, THRESHOLD_BY)
-    log.info("%-24s %14s %15s %8s %10s %8s", "left out", "accuracy", "95 %", "AUC", "at median", "in set")
-    mean = {"dataset": "mean", "accuracy_sd": None, "in_set": None, **figures["mean"]}
+    titles = ("left out", "clips", "accuracy", "95 %", "AUC", "at median", "in set")
+    log.info("%-24s %6s %14s %15s %8s %10s %8s", *titles)
+    n = sum(d["n"] for d in figures["datasets"])
+    mean = {"dataset": "mean", "n": n, "accuracy_sd": None, "in_set": None, **figures["mean"]}
     for d in (*figures["datasets"], mean):
         low, high = d["ci95"]
         beside = _percent(d["in_set"]["accuracy"] if d["in_set"] else None)
         spread = f" +- {100 * d['accuracy_sd']:.1f}" if d["accuracy_sd"] is not None else ""
         log.info(
-            "%-24s %14s %7s -%6s %8s %10s %8s", d["dataset"], f"{percentage(d['accuracy'])}{spread}",
+            "%-24s %6d %14s %7s -%6s %8s %10s %8s", d["dataset"], d["n"], f"{percentage(d['accuracy'])}{spread}",
             percentage(low), percentage(high), "-" if d["roc_auc"] is None else number(d["roc_auc"]),
             _percent(d["accuracy_at_median"]), beside,
         )  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 
 from violence_detection.backbones import registry
 from violence_detection.combine import manifest, split
-from violence_detection.datasets.generated.marker import is_generated
+from violence_detection.datasets.generated.marker import warn_if_generated
 from violence_detection.ensemble.folds import Fold
 from violence_detection.errors import UserError
 from violence_detection.features import cache, extract, key
@@ -198,7 +198,7 @@ def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Po
         failures=extraction.failures,
         records={name: storage.read_json(s.folder / RECORD_NAME) for name, s in extraction.stores.items()},
         manifest_sha256=sha256,
-        generated=is_generated(how.data_root),
+        generated=warn_if_generated(how.data_root),
         memory_gb=how.memory_gb,
         backbone_weights=given and given.absolute(),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuickScore:
-    """Accuracy of a model with its 95 % interval, and of each member."""
+    """Accuracy of a model on `n` clips with its 95 % interval, of each data set ({accuracy, ci95, n}) and member."""
 
     accuracy: float
     ci95: tuple[float, float]
+    n: int
+    by_dataset: dict[str, dict[str, Any]]
     by_member: dict[str, float]
 
 
@@ -38,11 +40,27 @@ def score_samples(folder: Path, samples: Samples) -> QuickScore:
         require_finite(p, samples.rows, f"{folder}, {name}")
     fights = samples.labels == 1
     correct = (model.average(by_member) >= model.threshold) == fights
+    datasets = samples.rows.dataset.to_numpy()
+    every = np.ones(len(samples), bool)
     return QuickScore(
-        round(float(correct.mean()), 4),
-        _rounded(metrics.accuracy_interval(correct, samples.rows.source_group.to_numpy())),
-        {name: round(float(((p >= model.threshold) == fights).mean()), 4) for name, p in by_member.items()},
+        **_accuracy(correct, samples.rows, every),
+        by_dataset={
+            name: _accuracy(correct, samples.rows, datasets == name) for name in sorted(set(datasets))
+        },
+        by_member={
+            name: round(float(((p >= model.threshold) == fights).mean()), 4) for name, p in by_member.items()
+        },
     )
+
+
+def _accuracy(correct: np.ndarray, rows: pd.DataFrame, chosen: np.ndarray) -> dict[str, Any]:
+    """{accuracy, ci95, n} of the chosen clips, (N,) bool; `correct`: (N,) bool, `rows`: of the manifest, N."""
+    groups = rows.source_group.to_numpy()[chosen]
+    return {
+        "accuracy": round(float(correct[chosen].mean()), 4),
+        "ci95": _rounded(metrics.accuracy_interval(correct[chosen], groups)),
+        "n": int(chosen.sum()),
+    }
 
 
 def require_finite(p: np.ndarray, rows: pd.DataFrame, who: str) -> None:

@@ -192,6 +192,8 @@ def _described(run: RunRecords) -> dict[str, Any]:
         "whole_networks": sum(m.of("architecture") in PICTURES_OF for m in run.members[:_MEMBERS_SHOWN]),
         "selection_note": _left_out(len(members)),
         "cross_validation": run.folds_in_words,
+        "folds_command": run.cross_validation.get(run_folder.FOLD_COMMAND_KEY),
+        "left_out_command": run.left_out.get(run_folder.FOLD_COMMAND_KEY),
         "final_fit": bool(run.final_fit),
         "folds_by_dataset": _folds_by_dataset(run) if run.final_fit else [],
         "folds_are_data_sets": run.folds_are_data_sets,

@@ -181,6 +181,12 @@ def record_path(model_file: Path) -> Path:
     return path
 
 
+def trained_on_samples(path: Path) -> bool:
+    """Whether a member was trained on generated sample clips. Raises UserError if there is no model, or no record."""
+    records = [run_folder.read_object(record_path(file)) for _, file, _ in listed(path)]
+    return any(record.get("generated_samples") for record in records)
+
+
 def identity(path: Path) -> str:
     """Hash of all that decides what a model says: its members' files, records and weights. Raises UserError as above.
 

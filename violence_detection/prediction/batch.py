@@ -293,7 +293,16 @@ def _say(judged: Verdict | UnreadableVideo) -> None:
         log.warning("%s: %s", judged.path, judged.warning)
 
 
-def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, list[dict[str, Any]]]:
+def on_samples(config: PredictConfig | None) -> dict[str, Any]:
+    """The field of the JSON line that says that the model was trained on generated sample clips; none where it was not.
+
+    `config`: None where no model is named. Raises UserError where there is no such model.
+    """
+    found = config is not None and model_files.trained_on_samples(shipped.find(config.model))
+    return {"generated_samples": True} if found else {}
+
+
+def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, Any]:
     """The fields of the JSON line: `{videos: [...], failures: [...]}`."""
     videos: list[dict[str, Any]] = []
     failures: list[dict[str, Any]] = []
@@ -353,7 +362,7 @@ def failures_path(output: Path) -> Path:
     return output.with_name(f"{output.stem}_failures.csv")
 
 
-def write(output: Path, found: dict[str, list[dict[str, Any]]]) -> None:
+def write(output: Path, found: dict[str, Any]) -> None:
     """Write the summary and the failures file, which names what was judged in part, too."""
     in_part = [{"path": v["path"], "reason": v["warning"]} for v in found["videos"] if v.get("warning")]
     storage.write_json(output, found)

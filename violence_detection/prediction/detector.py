@@ -71,6 +71,10 @@ class Detector:
 
         self.config = config
         loaded = trained_model.load(shipped.find(config.model), config.backbone_weights)
+        if loaded.trained_on_samples:
+            log.warning(
+                "this model was trained on generated sample clips: its verdicts say nothing about real videos"
+            )
         loaded, whole = whole_networks.taken_out(loaded)
         self.model = loaded.at(config.operating_point, config.threshold)
         self.profile: CameraProfile | None = None

@@ -23,6 +23,7 @@ from violence_detection.prediction import batch, camera_profile, kept_windows, v
 from violence_detection.prediction.camera_profile import CameraProfile, other_settings
 from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import Event, Verdict, find_events, smoothed
+from violence_detection.system import storage
 from violence_detection.system.figures import number
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video.video_files import VideoSearch
@@ -197,9 +198,10 @@ def run(
 ) -> dict[str, Any]:
     """Judge the quiet footage, or take its windows as they were kept, and write the camera's profile.
 
-    `output`: a file beside which verdicts are kept as they come, so that a run that was stopped goes on. Returns the
-    summary {profile, calibration, failures}. Raises UserError where there is nothing to judge, or kept windows come
-    without the model that judged them.
+    `output`: a file beside which verdicts are kept as they come, so that a run that was stopped goes on, and what could
+    not be judged is listed. Returns the summary {profile, calibration, failures}. Raises UserError where there is
+    nothing to judge, where kept windows come without the model that judged them, and where `output`, or the list, would
+    replace another file.
     """
     assert quiet.calibrate is not None
     if config.model is None and kept_windows.are_at(quiet.calibrate):
@@ -210,10 +212,14 @@ def run(
             f"--output {output} lies in {quiet.calibrate}: the next run would take what is kept there for all of the "
             "footage. Name a place outside of it"
         )
+    if output:
+        batch.check_output(output)
     model = shipped.find(config.model)
     settings, applied = batch.events_by(config), batch.profile_of(config)
     verdicts, failures = _judged(config, quiet.calibrate, output)
     failures += [{"path": v.path, "reason": v.warning} for v in verdicts if v.warning]
+    if output:
+        storage.write_failures(batch.failures_path(output), failures)
     if applied:
         verdicts = [applied.verdict(verdict) for verdict in verdicts]
     found = choose(verdicts, settings, quiet.false_events_per_hour)

@@ -45,6 +45,8 @@ FOLDS_BEGUN_NAME = "cross_validation_begun.json"
 #: In the record of the folds, where the members' logits are averaged: by member the mean of the temperatures that they
 #: gave it.
 FOLD_TEMPERATURES_KEY = "member_temperatures"
+#: In the records of the folds and of data sets left out: the command that had them judged.
+FOLD_COMMAND_KEY = "command"
 #: In ensemble.json: the data sets that it selects and is measured on, without those that were added to train on alone.
 MEASURED_KEY = "measured_datasets"
 #: Beside an ensemble: what leaving out a data set gave, see ensemble/leave_one_out.py.

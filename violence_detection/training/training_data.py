@@ -13,7 +13,7 @@ import numpy as np
 from violence_detection.combine import manifest, split
 from violence_detection.combine.shared_footage import SharedFootage
 from violence_detection.constants import CLASS_NAMES, PART_MEANINGS
-from violence_detection.datasets.generated.marker import is_generated
+from violence_detection.datasets.generated.marker import warn_if_generated
 from violence_detection.features import cache, extract
 from violence_detection.features.cache import RECORD_NAME, FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
@@ -171,7 +171,7 @@ def prepare(features: FeatureConfig, how: ExtractConfig, selection_fraction: flo
         failures=extraction.failures,
         records=records,
         manifest_sha256=sha256,
-        generated=is_generated(how.data_root),
+        generated=warn_if_generated(how.data_root),
         engines=cache.engines_by_input(extraction.stores),
     )
 

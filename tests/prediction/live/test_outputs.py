@@ -235,6 +235,7 @@ def test_ways_that_are_open_already_are_closed_where_a_later_one_is_refused() ->
 def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     yard, door = CameraState("yard", ""), CameraState("door", "")
     yard.frames, yard.windows, yard.dropped, yard.events, yard.state = 250, 10, 2, 1, "live"
+    yard.sparse = 3
     yard.judged(0.75, 1.5)
     output = WebhookOutput("http://127.0.0.1:1/x", 0.1)
     port = live_parts.free_port()
@@ -256,6 +257,7 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     for line in (
         'violence_frames_total{camera="yard"} 250.0',
         'violence_windows_dropped_total{camera="yard"} 2.0',
+        'violence_windows_sparse_total{camera="yard"} 3.0',
         'violence_events_total{camera="yard"} 1.0',
         'violence_delay_seconds{camera="yard"} 1.5',
         'violence_probability{camera="yard"} 0.75',

@@ -378,6 +378,7 @@ def test_a_camera_that_sends_too_few_frames_to_be_judged_is_named(
     state, _ = _watched(Rare([], [], 12.0), LiveConfig())
     assert (state.windows, state.dropped) == (0, 0)
     assert state.sparse > 10
+    assert state.summary()["windows_sparse"] == state.sparse
     said = re.findall(r"yard: (\d+) more windows were not judged: fewer than 8 frames in 1 s", caplog.text)
     assert 0 < sum(map(int, said)) <= state.sparse
 

@@ -72,6 +72,7 @@ class CameraState:
             "frames": self.frames,
             "windows": self.windows,
             "windows_dropped": self.dropped,
+            "windows_sparse": self.sparse,
             "reconnections": self.reconnections,
             "events": self.events,
             "max_delay_s": round(self.max_delay_s, 2),

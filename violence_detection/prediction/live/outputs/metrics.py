@@ -15,6 +15,7 @@ _COUNTERS: dict[str, tuple[str, Callable[[CameraState], float]]] = {
     "violence_frames": ("Frames that were decoded", lambda c: c.frames),
     "violence_windows": ("Windows that were judged", lambda c: c.windows),
     "violence_windows_dropped": ("Windows that came too fast to be judged", lambda c: c.dropped),
+    "violence_windows_sparse": ("Windows with too few frames to be judged", lambda c: c.sparse),
     "violence_reconnections": ("Times that the camera was lost and came back", lambda c: c.reconnections),
     "violence_events": ("Events", lambda c: c.events),
 }
