@@ -15,7 +15,7 @@ import pytest
 
 import test_violence_model
 import violence_detection as vd
-from violence_detection.errors import DamagedFile, UserError
+from violence_detection.errors import DamagedFile, SourceError, UserError
 from violence_detection.prediction import annotated_video, batch, detector, kept_windows, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -141,13 +141,24 @@ def test_no_model_is_said() -> None:
         vd.evaluate(None)  # type: ignore[arg-type]
 
 
+def test_a_number_is_that_of_a_camera() -> None:
+    watched = detector.Detector.__new__(detector.Detector).watch(77)
+    with pytest.raises(SourceError, match="camera 77: cannot be opened"):
+        next(watched)
+
+
 def test_an_address_is_no_file_and_a_home_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"watch\(") as told:
-        detector._file("rtsp://u:secret@x/y")
-    assert "secret" not in str(told.value)
-    assert "rtsp://" in str(told.value)
+    for stream in ("rtsp://u:secret@x/y", "growing:night.ts", "0"):
+        with pytest.raises(UserError, match=r"stream, .*: give it to watch\(ADDRESS\)$") as told:
+            detector._file(stream)
+        assert "secret" not in str(told.value)
+    for none in ("file:///a.mp4", "s3://u:secret@bucket/a.mp4", "rtps://u:secret@x/y", "rtsp:/u:secret@x/y"):
+        with pytest.raises(UserError, match=r"is no path of a file: give it as the system has it$") as told:
+            detector._file(none)
+        assert "secret" not in str(told.value)
+        assert str(told.value).startswith(none.replace("u:secret@", ""))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert detector._file("~/x.mp4") == tmp_path / "x.mp4"
 
