@@ -92,7 +92,7 @@ class BaseConfig:
     """Base of every config: it holds whatever made it, a script or a caller, to what its fields say."""
 
     def __post_init__(self) -> None:
-        """Paths given as text become paths, and `~` in them the home folder; NumPy's numbers become Python's.
+        """Paths given as text become paths, `~` in them the home folder, NumPy's numbers Python's, and lists tuples.
 
         Raises UserError for a value that is not among its field's choices, for one of another kind than is meant, and
         for a number beyond its limits.
@@ -106,15 +106,13 @@ class BaseConfig:
             if value is None and kind != hints[field.name]:
                 continue
             name = f"{field.name} ({flag_of(field)})"
-            if kind == tuple[Path, ...]:
-                object.__setattr__(self, field.name, tuple(map(expanded, value)))
+            if typing.get_origin(kind) is tuple:
+                value = _several(name, value, typing.get_args(kind)[0])
             elif kind in _KINDS:
-                taken = _taken(value, kind)
-                if taken is None:
-                    raise UserError(f"{name} must be {_KINDS[kind]}. Received: {value!r}")
-                if kind in (int, float) and field.metadata:
-                    field.metadata["limits"].check(name, taken)
-                object.__setattr__(self, field.name, taken)
+                value = _one(name, value, kind)
+            if kind in (int, float) and field.metadata:
+                field.metadata["limits"].check(name, value)
+            object.__setattr__(self, field.name, value)
 
 
 def plain_type(hint: Any) -> Any:
@@ -122,6 +120,20 @@ def plain_type(hint: Any) -> Any:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         return next(a for a in typing.get_args(hint) if a is not type(None))
     return hint
+
+
+def _several(name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        example = f", {(value,)}" if isinstance(value, str | os.PathLike) else ""
+        raise UserError(f"{name} takes several values: give a tuple{example}. Received: {value!r}")
+    return tuple(_one(name, item, kind) for item in value)
+
+
+def _one(name: str, value: Any, kind: type) -> Any:
+    taken = _taken(value, kind)
+    if taken is None:
+        raise UserError(f"{name} must be {_KINDS[kind]}. Received: {value!r}")
+    return taken
 
 
 def _taken(value: Any, kind: type) -> Any:
