@@ -24,9 +24,12 @@ comma := ,
 help:
 	@sed -n "/^# make/,/^[^#]/s/^# //p" Makefile
 
+# $(call check,PYTHON,REMEDY): for these there is a TensorFlow below 2.22. An environment that is there already may be of another.
+check = $(1) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed, and $(1) is " + sys.version.split()[0] + ". $(2)")'
+
 $(VENV)/.installed: requirements.txt
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.13 ...")'
-	$(PY) -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version > /dev/null 2>&1 || { $(call check,$(PYTHON),Give another: make PYTHON=python3.13 ...) && $(PYTHON) -m venv $(VENV); }
+	@$(call check,$(PY),Remove that environment: rm -r $(VENV)$(comma) then make PYTHON=python3.13 ...)
 	$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt $(if $(GPUS),"tensorflow[and-cuda]")
 	touch $@
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,30 @@ def test_an_environment_that_was_left_without_pip_is_made_again(work: Path) -> N
     maker.chmod(0o755)
     subprocess.run(["make", f"PYTHON={maker}", ".venv/.installed"], cwd=work, check=True, capture_output=True)
     assert (work / ".venv/bin/pip").exists()
+
+
+@pytest.mark.parametrize(("version", "taken"), [("3.10.4", False), ("3.12.1", True), ("3.14.0", False)])
+def test_the_python_of_an_environment_that_is_there_counts_and_no_other(
+    work: Path, version: str, taken: bool
+) -> None:
+    """An IDE had made it; pip found no TensorFlow for it."""
+    (work / ".venv/.installed").unlink()
+    (work / ".venv/bin").mkdir()
+    python = work / ".venv/bin/python"
+    as_if = f"import sys; sys.version_info = tuple(map(int, '{version}'.split('.'))); sys.version = '{version} (main)'"
+    python.write_text(
+        f'#!/bin/sh\nif [ "$1" = -c ]; then exec "{sys.executable}" -c "{as_if}; $2"; fi\n'
+        'case "$*" in *install*) touch .venv/packages;; esac\n'
+    )
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["make", f"PYTHON={'false' if taken else sys.executable}", ".venv/.installed"],
+        cwd=work, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode == 0) is (work / ".venv/packages").exists() is taken, done.stderr
+    if not taken:
+        assert f"3.13 is needed, and .venv/bin/python is {version}" in done.stderr
+        assert "rm -r .venv" in done.stderr
 
 
 def test_the_roadmap_takes_a_data_root_with_spaces(work: Path) -> None:

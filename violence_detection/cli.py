@@ -12,7 +12,6 @@ import shlex
 import sys
 import time
 import traceback
-import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -49,7 +48,7 @@ def add_config(
             continue  # two stages of one script share the flag
         default = (defaults or {}).get(field.name, settings.default_of(field))
         kwargs: dict[str, Any] = {"dest": field.name, "default": default}
-        kind = _plain_type(hints[field.name])
+        kind = settings.plain_type(hints[field.name])
         if kind is bool:
             kwargs["action"] = argparse.BooleanOptionalAction
         elif typing.get_origin(kind) is tuple:
@@ -122,12 +121,6 @@ def add_choice(
     ahead.add_argument(flag, dest="value", default=default)
     value = ahead.parse_known_args(argv)[0].value
     return value if value in choices else default  # the parser itself refuses others
-
-
-def _plain_type(hint: Any) -> Any:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return next(a for a in typing.get_args(hint) if a is not type(None))
-    return hint
 
 
 def _comma_separated(item: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:

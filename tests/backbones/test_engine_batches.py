@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import warm_start
 
 from violence_detection.backbones import engines, registry
 from violence_detection.backbones.engines import Engine
+from violence_detection.backbones.registry import PerFrame
+from violence_detection.backbones.shared_frames import FrameSharingEngine
 from violence_detection.errors import UserError
 
 
@@ -89,6 +93,32 @@ def test_an_error_reaches_every_job_of_its_batch_and_the_next_batch_runs() -> No
         for job in jobs:
             with pytest.raises(MemoryError):
                 job.result(timeout=10)
+
+
+def _submit_and_tell(engine: Engine, says: Connection) -> None:
+    try:
+        says.send(str(engine.submit(_images(0)).result(timeout=5)))
+    except UserError as e:
+        says.send(str(e))
+
+
+@pytest.mark.parametrize("sharing", [False, True])
+def test_a_fork_of_the_process_that_made_it_is_told_so(sharing: bool) -> None:
+    """Its threads are not there, and what was submitted waited for ever."""
+    frames = PerFrame(lambda _: None, lambda x: x)
+    engine = FrameSharingEngine("sharing", [Recorder()], frames) if sharing else Engine("plain", [Recorder()])
+    engine.submit(_images(0)).result(timeout=10)  # what a sharing one holds of these is no answer either
+    context = multiprocessing.get_context("fork")
+    hears, says = context.Pipe(duplex=False)
+    child = context.Process(target=_submit_and_tell, args=(engine, says))
+    child.start()
+    says.close()
+    try:
+        assert hears.poll(30)
+        assert "loaded in another process" in hears.recv()
+    finally:
+        child.kill()
+        child.join()
 
 
 def _lite0(devices: list[str], jobs_a_batch: int) -> Engine:

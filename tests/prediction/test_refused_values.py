@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numbered_videos
+import numpy as np
 import pytest
 
 import test_violence_model
 import violence_detection as vd
-from violence_detection.errors import DamagedFile, UserError
+from violence_detection.errors import DamagedFile, SourceError, UserError
 from violence_detection.prediction import annotated_video, batch, detector, kept_windows, written_outputs
 from violence_detection.prediction.config import EventConfig, OutputConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
@@ -89,11 +91,28 @@ def test_a_record_of_what_the_page_shows_that_is_none_is_as_good_as_absent(tmp_p
     [
         ({"skip_still": "no"}, "skip_still .* must be True or False"),
         ({"tta": 2.0}, "tta .* must be a whole number"),
+        ({"tta": None}, "tta .* must be a whole number.*None"),
+        ({"tta": True}, "tta .* must be a whole number"),
+        ({"tta": np.int64(0)}, "tta .* must be from 1 to"),
+        ({"threshold": None}, "threshold .* must be a number.*None"),
+        ({"threshold": True}, "threshold .* must be a number"),
+        ({"threshold": np.float32(7)}, "threshold .* must be from 0 to 1"),
+        ({"threshold": np.float32("nan")}, "threshold .* must be from 0 to 1"),
+        ({"stride_s": np.float32(-1)}, "stride_s .* must be above 0"),
+        ({"profile": 3}, "profile .* must be a path"),
     ],
 )
 def test_a_setting_of_another_kind_is_refused(settings: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         vd.load("fast", **settings)
+
+
+def test_a_number_of_numpys_is_taken_as_pythons() -> None:
+    given: dict[str, Any] = {"threshold": np.float32(0.75), "offset": np.float64(0.5), "tta": np.int64(2)}
+    config = PredictConfig(**given, stride_s=2)
+    assert [type(value) for value in (config.threshold, config.offset, config.tta)] == [float, float, int]
+    assert (config.threshold, config.offset, config.tta) == (0.75, 0.5, 2)
+    assert type(config.stride_s) is int, "what is written in a model's record stays as it is"
 
 
 @pytest.mark.parametrize(
@@ -118,15 +137,28 @@ def test_a_mistyped_keyword_is_answered_with_those_there_are(call: Callable[[], 
 def test_no_model_is_said() -> None:
     with pytest.raises(UserError, match="no model is named"):
         vd.load(None)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"models .* must be a path.*None"):
+        vd.evaluate(None)  # type: ignore[arg-type]
+
+
+def test_a_number_is_that_of_a_camera() -> None:
+    watched = detector.Detector.__new__(detector.Detector).watch(77)
+    with pytest.raises(SourceError, match="camera 77: cannot be opened"):
+        next(watched)
 
 
 def test_an_address_is_no_file_and_a_home_folder_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"watch\(") as told:
-        detector._file("rtsp://u:secret@x/y")
-    assert "secret" not in str(told.value)
-    assert "rtsp://" in str(told.value)
+    for stream in ("rtsp://u:secret@x/y", "growing:night.ts", "0"):
+        with pytest.raises(UserError, match=r"stream, .*: give it to watch\(ADDRESS\)$") as told:
+            detector._file(stream)
+        assert "secret" not in str(told.value)
+    for none in ("file:///a.mp4", "s3://u:secret@bucket/a.mp4", "rtps://u:secret@x/y", "rtsp:/u:secret@x/y"):
+        with pytest.raises(UserError, match=r"is no path of a file: give it as the system has it$") as told:
+            detector._file(none)
+        assert "secret" not in str(told.value)
+        assert str(told.value).startswith(none.replace("u:secret@", ""))
     monkeypatch.setenv("HOME", str(tmp_path))
     assert detector._file("~/x.mp4") == tmp_path / "x.mp4"
 

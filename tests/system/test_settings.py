@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,6 +86,42 @@ class Places(BaseConfig):
     folder: Path = option(Path("here"), "a folder")
     file: Path | None = option(None, "a file")
     several: tuple[Path, ...] = option((), "folders")
+
+
+@dataclass(frozen=True)
+class Several(BaseConfig):
+    words: tuple[str, ...] = option((), "words")
+    folders: tuple[Path, ...] = option((), "folders")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            {"words": "labels"},
+            "words (--words) takes several values: give a tuple, ('labels',). Received: 'labels'",
+        ),
+        (
+            {"folders": "a/b"},
+            "folders (--folders) takes several values: give a tuple, ('a/b',). Received: 'a/b'",
+        ),
+        ({"words": None}, "words (--words) takes several values: give a tuple. Received: None"),
+        ({"folders": None}, "folders (--folders) takes several values: give a tuple. Received: None"),
+        ({"words": ("a", 3)}, "words (--words) must be text. Received: 3"),
+        ({"folders": (None,)}, "folders (--folders) must be a path. Received: None"),
+    ],
+)
+def test_one_value_where_several_are_meant_is_not_taken_letter_by_letter(
+    given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError) as e:
+        Several(**given)
+    assert str(e.value) == said
+
+
+def test_several_values_may_be_given_as_a_list() -> None:
+    given: dict[str, Any] = {"words": ["a", "b"], "folders": ["c"]}
+    assert Several(**given) == Several(("a", "b"), (Path("c"),))
 
 
 def test_a_wave_is_the_home_folder_where_no_shell_has_said_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -172,6 +172,35 @@ def test_a_password_that_looks_like_a_port_is_not_shown(text: str) -> None:
     assert not {"12345678", "geheim"} & set(str(e.value).replace("/", " ").split())
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rtps://admin:s3cret@cam/x", "rtps://cam/x"),
+        ("mms://admin:s3cret@cam/x", "mms://cam/x"),
+        ("rtsp:/admin:s3cret@cam/x", "rtsp:/cam/x"),
+        ("rstp//admin:s3cret@cam/x", "rstp//cam/x"),
+        ("front=rtsp://admin:s3cret@cam/x", "front=rtsp://cam/x"),
+        ("admin:s3cret@cam/x", "cam/x"),
+        ("file:///tmp/v.mp4", "file:///tmp/v.mp4"),
+    ],
+)
+def test_a_mistyped_address_is_answered_with_those_there_are_and_no_password(text: str, said: str) -> None:
+    """It was looked for as a file, and named as such."""
+    with pytest.raises(UserError) as e:
+        open_source(text)
+    assert str(e.value).startswith(f"{said} is neither a file nor the address of a stream: ")
+    assert "rtsp://, rtsps://" in str(e.value)
+
+
+def test_a_file_that_is_called_like_a_mistyped_address_is_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cam:1@yard.mp4").touch()
+    assert open_source("cam:1@yard.mp4").name == "cam:1@yard.mp4"
+    assert open_source("not-there.mp4").name == "not-there.mp4"
+
+
 def test_a_file_of_a_cameras_name_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("0").touch()

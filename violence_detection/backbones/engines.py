@@ -380,7 +380,8 @@ class Engine:
     """Runs batches of `jobs_a_batch` jobs, one on each of its runners at once. Safe to use from several threads.
 
     A job's images must all have the same shape where a batch holds several. A runner may give any number of rows, so
-    long as it is the same for each job of a batch.
+    long as it is the same for each job of a batch. Its threads, and those of what the runners call, are of the process
+    that made it: a fork of that has none.
     """
 
     def __init__(self, name: str, runners: Sequence[Runner], jobs_a_batch: int = 1):
@@ -394,13 +395,15 @@ class Engine:
         self._room = threading.Semaphore(len(runners) * jobs_a_batch)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(len(runners), "engine")
+        self._process = os.getpid()
 
     def submit(self, images: np.ndarray) -> Future[Features]:
         """Features (T, C) float32 to come, for images (T, S, S, 3) uint8.
 
         Waits while all runners have what they can take, so that images do not pile up. An error comes with the
-        future's result.
+        future's result. Raises UserError in a fork of the process that made the engine.
         """
+        self._check_process()
         job = _EngineJob(images, Future())
         self._room.acquire()
         self._jobs.put(job)
@@ -408,6 +411,13 @@ class Engine:
             self._batch
         )  # one call a job: those whose job went with an earlier batch find nothing
         return job.result
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise UserError(
+                "this detector was loaded in another process, whose threads a fork does not have. Load it in each "
+                'process that judges, or start them by multiprocessing.get_context("spawn")'
+            )
 
     def _batch(self) -> None:
         jobs = self._gather()

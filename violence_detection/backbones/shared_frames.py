@@ -31,7 +31,8 @@ class FrameSharingEngine(Engine):
         self._sharing = threading.Lock()
 
     def submit(self, images: np.ndarray) -> Future[Features]:
-        """Features (T, C) float32 to come, for images (F, S, S, 3) uint8. Waits as Engine does."""
+        """Features (T, C) float32 to come, for images (F, S, S, 3) uint8. Waits, and raises, as Engine does."""
+        self._check_process()  # of frames that it holds nothing would be submitted
         parts = [self._of_frame(image) for image in images]
         whole: Future[Features] = Future()
         left = [len(parts)]

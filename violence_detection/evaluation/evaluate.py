@@ -51,12 +51,8 @@ def evaluate(
     """
     own = {"model": "models", "data": "data", "report": "output"}
     check_keywords("violence_detection.evaluate", EvaluationConfig, settings, own)
-    config = EvaluationConfig(
-        models=Path(model),
-        data=Path(data) if data else None,
-        output=Path(report) if report else None,
-        **settings,
-    )
+    given: dict[str, Any] = {"models": model, "data": data or None, "output": report or None}
+    config = EvaluationConfig(**given, **settings)
     call = f"violence_detection.evaluate({str(model)!r}, {str(data) if data else None!r}, **{settings!r})"
     return run(config, call)
 

@@ -122,7 +122,7 @@ class Detector:
         return (first, [n for n in every if n not in first]) if first else (every, [])
 
     def judge(self, path: Path | str, begun: Sequence[JudgedWindow] = ()) -> Verdict:
-        """Judge one video file. Raises UnreadableVideo naming it, and UserError for the address of a stream.
+        """Judge one video file. Raises UnreadableVideo naming it, and UserError for an address.
 
         `begun`: its first windows, as an earlier run with these settings has judged them. They are not judged again,
         but where the file decodes otherwise than its packets say: whether they are of before that showed, nobody knows.
@@ -232,17 +232,19 @@ class Detector:
             early_exit=not self.model.by_all,
         )
 
-    def watch(self, source: Source | Path | str) -> Iterator[JudgedWindow]:
+    def watch(self, source: Source | Path | str | int) -> Iterator[JudgedWindow]:
         """Judge a source as its frames come: each window once all its frames are there, the last ones at the end.
 
-        A text or path is opened as sources.open_source does.
-        They are those that the same footage has as a file. Raises UnreadableVideo, SourceError if the source cannot be
-        opened, breaks, or ends before anything could be judged.
+        They are those that the same footage has as a file. A text or path is opened as sources.open_source does, a
+        number is that of a camera of this machine. Raises UnreadableVideo, SourceError if the source cannot be opened,
+        breaks, or ends before anything could be judged, and UserError for a text that means no source.
         """
         from violence_detection.prediction.window_stream import StreamJudge  # files have no need of it
-        from violence_detection.video.sources import FileSource, open_source
+        from violence_detection.video.sources import CameraSource, FileSource, open_source
 
-        if isinstance(source, str | Path):
+        if isinstance(source, int):
+            source = CameraSource(source)
+        elif isinstance(source, str | Path):
             source = open_source(str(expanded(source)) if isinstance(source, Path) else source)
         stream: StreamJudge | None = None
         judged = 0
@@ -427,17 +429,22 @@ def load(name_or_path: Path | str, **settings: Any) -> Detector:
 
 
 def _file(path: Path | str) -> Path:
-    """The file that is meant. Raises UserError for the address of a stream, without its password."""
-    from violence_detection.system import redaction  # a path needs none
-
-    if isinstance(path, str) and "://" in path and not Path(path).exists():
-        raise UserError(
-            f"{redaction.mistyped(path)} is a stream, and judge takes a video file: give it to "
-            "watch(violence_detection.video.sources.open_source(ADDRESS))"
-        )
+    """The file that is meant. Raises UserError for an address, without its password."""
     if isinstance(path, Path) and os.path.exists(path):  # noqa: PTH110 - never an error
         return path  # of a search, maybe: `~` is a folder of that name
-    return expanded(path)
+    file = expanded(path)
+    if isinstance(path, str) and not os.path.exists(file):  # noqa: PTH110
+        from violence_detection.system import redaction  # a file needs neither
+        from violence_detection.video import sources
+
+        shown = redaction.mistyped(path)
+        if sources.is_stream(path):
+            raise UserError(
+                f"{shown} is a camera or a stream, and judge takes a video file: give it to watch(ADDRESS)"
+            )
+        if sources.is_mistyped(path):
+            raise UserError(f"{shown} is no path of a file: give it as the system has it")
+    return file
 
 
 def _stride_s(config: PredictConfig, window_s: float) -> float:

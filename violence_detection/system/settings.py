@@ -8,6 +8,7 @@ import functools
 import math
 import numbers
 import os
+import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -82,8 +83,8 @@ def option(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-_WHOLE = (int, int | None)
-_NUMBERS = (int, float, int | None, float | None)
+#: What a field is declared to hold, as an error calls it.
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,30 +92,61 @@ class BaseConfig:
     """Base of every config: it holds whatever made it, a script or a caller, to what its fields say."""
 
     def __post_init__(self) -> None:
-        """Paths given as text become paths, and `~` in them the home folder.
+        """Paths given as text become paths, `~` in them the home folder, NumPy's numbers Python's, and lists tuples.
 
-        Raises UserError for a value that is not among its field's choices, for one that is no number where one is
-        meant, and for a number beyond its limits.
+        Raises UserError for a value that is not among its field's choices, for one of another kind than is meant, and
+        for a number beyond its limits.
         """
         hints = _type_hints(typing.cast("typing.Hashable", type(self)))
         for field in dataclasses.fields(self):
             value, choices = getattr(self, field.name), field.metadata.get("choices")
-            if value is not None and hints[field.name] in (Path, Path | None):
-                object.__setattr__(self, field.name, expanded(value))
-            elif hints[field.name] == tuple[Path, ...]:
-                object.__setattr__(self, field.name, tuple(map(expanded, value)))
-            if hints[field.name] is bool and not isinstance(value, bool):
-                raise UserError(f"{field.name} ({flag_of(field)}) must be True or False. Received: {value!r}")
-            if hints[field.name] in _WHOLE and not isinstance(value, numbers.Integral | None):
-                raise UserError(
-                    f"{field.name} ({flag_of(field)}) must be a whole number. Received: {value!r}"
-                )
-            if hints[field.name] in _NUMBERS and not isinstance(value, numbers.Real | None):
-                raise UserError(f"{field.name} ({flag_of(field)}) must be a number. Received: {value!r}")
+            kind = plain_type(hints[field.name])
             if choices and value not in (*choices, field.default):
                 raise UserError(f"{field.name} is {value!r}; it can be {', '.join(choices)}")
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and field.metadata:
-                field.metadata["limits"].check(f"{field.name} ({flag_of(field)})", value)
+            if value is None and kind != hints[field.name]:
+                continue
+            name = f"{field.name} ({flag_of(field)})"
+            if typing.get_origin(kind) is tuple:
+                value = _several(name, value, typing.get_args(kind)[0])
+            elif kind in _KINDS:
+                value = _one(name, value, kind)
+            if kind in (int, float) and field.metadata:
+                field.metadata["limits"].check(name, value)
+            object.__setattr__(self, field.name, value)
+
+
+def plain_type(hint: Any) -> Any:
+    """What a field holds besides None."""
+    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+        return next(a for a in typing.get_args(hint) if a is not type(None))
+    return hint
+
+
+def _several(name: str, value: Any, kind: type) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        example = f", {(value,)}" if isinstance(value, str | os.PathLike) else ""
+        raise UserError(f"{name} takes several values: give a tuple{example}. Received: {value!r}")
+    return tuple(_one(name, item, kind) for item in value)
+
+
+def _one(name: str, value: Any, kind: type) -> Any:
+    taken = _taken(value, kind)
+    if taken is None:
+        raise UserError(f"{name} must be {_KINDS[kind]}. Received: {value!r}")
+    return taken
+
+
+def _taken(value: Any, kind: type) -> Any:
+    """The value as one of _KINDS, None where it is none of it. A whole number stays one where any number is meant."""
+    if kind is Path:
+        return expanded(value) if isinstance(value, str | os.PathLike) else None
+    if kind in (bool, str):
+        return value if isinstance(value, kind) else None
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if kind is float and isinstance(value, numbers.Real) else None
 
 
 @functools.cache
@@ -170,7 +202,7 @@ def _flag_words(flag: str, value: Any, many: str | None) -> list[str]:
     return [flag, ",".join(map(str, value))]
 
 
-def expanded(path: Path | str) -> Path:
+def expanded(path: os.PathLike[str] | str) -> Path:
     """The path; `~` at its beginning is the home folder, which a shell leaves as it is in `--output=~/x`."""
     try:
         return Path(path).expanduser()

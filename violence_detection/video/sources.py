@@ -7,6 +7,7 @@ within the rounding of its container, the same times, whichever way it comes.
 from __future__ import annotations
 
 import math
+import os
 import re
 import threading
 import time
@@ -110,6 +111,12 @@ def is_stream(text: str) -> bool:
     return True
 
 
+def is_mistyped(text: str) -> bool:
+    """Whether a text that is no stream seems to be meant as an address, and no file is called so."""
+    meant = "://" in text or redaction.mistyped(text) != text
+    return meant and not os.path.exists(expanded(text))  # noqa: PTH110 - never an error
+
+
 def named(text: str) -> tuple[str, str]:
     """The name that is given to a stream (`front=rtsp://...`) and what it names; no name: "" and the text as it is.
 
@@ -144,13 +151,19 @@ def open_source(
 
     A camera's number or /dev/video0; an address of _SCHEMES, http with HLS; `growing:PATH`, a file
     that another program still writes, which ends when it has not grown for `still_s` seconds; else a file. `~` is
-    the home folder, as where files are judged. Raises UserError for an address that cannot be read.
+    the home folder, as where files are judged. Raises UserError for an address that cannot be read, and for what seems
+    to be meant as one, without its password.
     """
     from violence_detection.video import demuxed_sources
 
     if text.startswith(GROWING):
         return demuxed_sources.GrowingSource(expanded(text.removeprefix(GROWING)), still_s)
     if not is_stream(text):
+        if is_mistyped(text):
+            raise UserError(
+                f"{redaction.mistyped(text)} is neither a file nor the address of a stream: such an address begins "
+                f"with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}"
+            )
         return FileSource(expanded(text))
     if device := _DEVICE.fullmatch(text):
         return CameraSource(int(device[1]))
