@@ -357,3 +357,20 @@ def test_a_clock_that_is_ahead_makes_nothing_of_another_machine_old(
     monkeypatch.setattr(time, "time", lambda: ahead)
     storage.remove_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == [being_written]
+
+
+def test_a_volume_whose_clock_is_behind_makes_nothing_of_a_living_writer_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        being_written, left = (
+            tmp_path / f".{name}.{storage.machine()}.{writer.pid}-2.tmp.npz" for name in ("new", "old")
+        )
+        two_hours_ago = time.time() - 7200
+        for path, changed_s in ((being_written, two_hours_ago), (left, two_hours_ago - 7200)):
+            path.write_bytes(b"x")
+            os.utime(path, (changed_s, changed_s))
+        monkeypatch.setattr(storage, "clock_s", lambda _: two_hours_ago)
+        storage.remove_abandoned(tmp_path)
+        assert list(tmp_path.iterdir()) == [being_written]
+        writer.communicate(b"\n")
