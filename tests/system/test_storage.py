@@ -154,6 +154,27 @@ def test_a_journal_says_at_once_that_the_disk_is_full_and_its_other_lines_stay(t
         record("c", {"n": math.nan})
 
 
+def test_a_line_that_a_full_disk_has_cut_takes_no_later_one_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    program = f"""
+import pathlib, resource
+from violence_detection.system import storage
+with storage.appending_journal(pathlib.Path({str(path)!r})) as record:
+    record("a", {{"n": 1}})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (36, resource.RLIM_INFINITY))
+    try:
+        record("b", {{"n": 2}})
+    except OSError:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        record("c", {{"n": 3}})
+        record("d", {{"n": 4}})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(storage.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    assert b'{"key": "b"' in path.read_bytes(), "half of it was written"
+    assert list(storage.read_journal(path, frozenset({"n"}))) == ["a", "c", "d"]
+
+
 def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: Path) -> None:
     path = tmp_path / "failures.csv"
     rows = [{"path": "b", "reason": "cut, off"}, {"path": "a", "reason": "empty"}]

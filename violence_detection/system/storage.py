@@ -402,18 +402,23 @@ def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str,
     """Yield a function that records (key, fields) as one line, at once, so that a killed run goes on from there.
 
     `sync`: have each line on the disk before going on, for lines that took long to make. Half a line, left by a process
-    killed while writing, is as good as absent and takes no other with it.
+    killed while writing or by a full disk, is as good as absent and takes no other with it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
     # Without a buffer: what a full disk has refused would be written once more on closing, and refused again.
     with path.open("ab", buffering=0) as out:
+        is_torn = False
 
         def record(key: str, fields: Mapping[str, Any]) -> None:
-            left = memoryview(json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n")
+            nonlocal is_torn
+            line = json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n"
+            left = memoryview(b"\n" + line if is_torn else line)
+            is_torn = True
             with naming(path):
                 while left:
                     left = left[out.write(left) :]
+                is_torn = False
                 if sync:
                     os.fsync(out.fileno())
 
