@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import statistics
 from collections.abc import Callable
@@ -515,6 +516,25 @@ def test_data_sets_left_out_say_how_long_it_is_trained_and_what_its_probabilitie
     assert final["final_fit"]["why"] == "median of 2 data sets left out"
     assert final["final_fit"]["steps"]["average"]["steps"] == statistics.median_low(steps)
     assert final["final_fit"]["clips"] == 96
+
+
+def test_no_half_of_what_data_sets_left_out_gave_stands_beside_the_fit(
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))
+
+    def on_a_full_disk(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", on_a_full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            _run(two_sets, output, LEFT_OUT).run()
+    brought = output / "final" / run_folder.LEFT_OUT_NAME
+    assert not brought.exists()
+    _run(two_sets, output, LEFT_OUT).run()
+    assert brought.read_bytes() == (output / run_folder.LEFT_OUT_NAME).read_bytes()
 
 
 def test_its_card_says_that_its_thresholds_are_for_places_it_has_not_seen(
