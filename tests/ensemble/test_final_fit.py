@@ -518,6 +518,34 @@ def test_data_sets_left_out_say_how_long_it_is_trained_and_what_its_probabilitie
     assert final["final_fit"]["clips"] == 96
 
 
+def test_data_sets_left_out_are_one_look_however_often_the_command_is_repeated(
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, said = by_left_out
+    before = _records(output)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble_run.EnsembleRun, "_fit_finally", lambda *_: pytest.fail("killed here"))
+        with pytest.raises(pytest.fail.Exception, match="killed here"):
+            _run(two_sets, output, LEFT_OUT).run()
+    assert _records(output) == before
+    assert _run(two_sets, output, LEFT_OUT).run() == said
+    (look,) = val_ledger.read(output.parent / "combined_all").same
+    assert (look["purpose"], look["val_clips"]) == ("left-out data sets", 24)
+
+
+def test_data_sets_left_out_are_judged_anew_where_their_table_is_another(
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))
+    table = next(output.glob("seed_*/leave_one_out_predictions.csv"))
+    before = table.read_bytes()
+    table.write_bytes(before[:-10])
+    _run(two_sets, output, LEFT_OUT).run()
+    assert table.read_bytes() == before
+    assert len(val_ledger.read(tmp_path / "combined_all").same) == 1
+
+
 def test_no_half_of_what_data_sets_left_out_gave_stands_beside_the_fit(
     by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
