@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 #: So often an item is begun before its workers' deaths are put down to the item itself.
 ATTEMPTS = 4
+_OURS = __name__.partition(".")[0]
+_INSTALL = "pip install -r requirements.txt"
 #: How long nothing may come before it is asked whether any machine is there that can do the work.
 _LOOK_AGAIN_S = 300.0
 #: How long the head of a cluster may take to answer; Ray itself would try for minutes.
@@ -113,9 +115,10 @@ def map_unordered(
 
     `what` is the kind of item, for messages ("shard of clips"). An item whose worker or machine dies is begun again,
     so `function` must be one that may be repeated. Raises the UserError that `function` raised, or one for a disk that
-    takes nothing, either naming the machine if it was another one; RuntimeError naming the item for any other
-    exception; UserError for an item whose worker has died `ATTEMPTS` times, and if no machine of the cluster is big
-    enough, or if none can run the work at all. What is still running is then cancelled.
+    takes nothing, either naming the machine if it was another one; UserError naming a machine that lacks a package;
+    RuntimeError naming the item for any other exception; UserError for an item whose worker has died `ATTEMPTS` times,
+    and if no machine of the cluster is big enough, or if none can run the work at all. What is still running is then
+    cancelled.
     """
     ray = _ray()
     todo = list(items)
@@ -164,12 +167,20 @@ def map_unordered(
 
 
 def _told(error: Any, item: str) -> Exception:
-    """What a task's error is for people: the UserError that it raised, or one for a machine that cannot run any."""
+    """What a task's error is for people: the UserError that it raised, or one for a machine that cannot run any, or
+    lacks a package.
+    """
     if isinstance(error, _ray().exceptions.RuntimeEnvSetupError):
         said = str(error).strip().splitlines()[-1]  # the lines before are where in Ray
         return UserError(f"a machine of the cluster cannot be made ready to work: {said}")
     if isinstance(error.cause, UserError):
         return error.cause
+    # what the work needs is also imported while the work itself is unpacked
+    cause = getattr(error.cause, "client_exc", error.cause)
+    if isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] != _OURS:
+        found = re.search(r"\bip=([^\s,)]+)", str(error))
+        machine = f"the machine {found[1]}" if found else "a machine"
+        return UserError(f"{machine} of the cluster lacks a package ({cause}). Run there: {_INSTALL}")
     return RuntimeError(f"{item} failed: {error.cause!r}")
 
 
