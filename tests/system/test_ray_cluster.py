@@ -139,6 +139,21 @@ def test_a_package_that_a_machine_lacks_is_told_and_no_fault_of_the_script(
 
 
 @pytest.mark.usefixtures("two_nodes")
+def test_a_machine_of_other_packages_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One engine name is one engine to the cache, so nothing else would compare what they make."""
+    here = ray_cluster._versions()
+    assert {"numpy", "opencv-python-headless", "av", "openvino", "tensorflow", "keras"} == set(here)
+    assert _run(abs, [-1]) == {0: 1}
+    monkeypatch.setattr(ray_cluster, "_versions", lambda: here | {"openvino": "2025.2.0", "av": ""})
+    name = re.escape(platform.node())
+    told = (
+        rf"av \S+ where {name} has none, openvino {re.escape(here['openvino'])} where {name} has 2025\.2\.0"
+    )
+    with pytest.raises(UserError, match=rf"{told}.*pip install openvino==2025\.2\.0$"):
+        _run(abs, [-1])
+
+
+@pytest.mark.usefixtures("two_nodes")
 def test_what_the_user_must_mend_comes_out_as_such_and_other_errors_name_the_item() -> None:
     def refuse(_: int) -> None:
         raise UserError("give another --flag")
