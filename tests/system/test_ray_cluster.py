@@ -119,7 +119,7 @@ def test_a_package_that_a_machine_lacks_is_told_and_no_fault_of_the_script(
 ) -> None:
     (tmp_path / "only_here.py").write_text("def twice(number):\n    return 2 * number\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    import only_here  # type: ignore[import-not-found]
+    import only_here
 
     def imports_it(number: int) -> int:
         import only_here

@@ -37,7 +37,9 @@ def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | Non
     """
     record = _record_there(plan.folder / RECORD_NAME)
     held_out = _judged(plan, record)
-    return held_out and (held_out, {name: value for name, value in record.items() if name not in _ASKED})
+    if held_out is None:
+        return None
+    return held_out, {name: value for name, value in record.items() if name not in _ASKED}
 
 
 def left_out_before(plans: Sequence[CrossValidation], folder: Path) -> list[HeldOut] | None:
@@ -46,13 +48,14 @@ def left_out_before(plans: Sequence[CrossValidation], folder: Path) -> list[Held
     None where that was not of the same plans or is not as it was written, as with `judged_before`.
     """
     record = _record_there(folder / run_folder.LEFT_OUT_NAME)
-    by_plan = [record.get(name) for name in ("jobs", TEMPERATURES_KEY)]
+    all_jobs, all_temperatures = record.get("jobs"), record.get(TEMPERATURES_KEY)
     tables, labels = record.get(held_out_table.SHA256_KEY), record.get(run_folder.LABELS_KEY)
-    lists = all(isinstance(values, list) and len(values) == len(plans) for values in by_plan)
-    if not (lists and isinstance(tables, dict) and labels):  # an earlier version's has not all of them
+    if not (isinstance(all_jobs, list) and isinstance(all_temperatures, list) and isinstance(tables, dict)):
+        return None
+    if not (labels and len(all_jobs) == len(all_temperatures) == len(plans)):  # an earlier version's has none
         return None
     found = []
-    for plan, jobs, temperatures in zip(plans, *by_plan, strict=True):
+    for plan, jobs, temperatures in zip(plans, all_jobs, all_temperatures, strict=True):
         of_plan = {
             **record,
             "jobs": jobs,
