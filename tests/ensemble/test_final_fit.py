@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import shutil
 import statistics
 from collections.abc import Callable
@@ -292,13 +293,15 @@ def test_refused_it_leaves_what_other_settings_have_made_as_it_is(
         shutil.copy(output / "final" / "ensemble.json", output)
         parts = [split.VAL if i >= 72 else split.TRAIN for i in range(len(pool.frame))]
         pool = dataclasses.replace(pool, frame=pool.frame.assign(split=parts))
-    if begun:  # by the same settings, but on another manifest
+    settings = SETTINGS
+    if begun:  # by the same settings, but another version
         (output / "fold_1" / "kernel" / "result.json").unlink()
-        settings, pool = SETTINGS, dataclasses.replace(pool, manifest_sha256="0" * 64)
+        config = output / "fold_1" / "kernel" / "config.json"
+        storage.write_json(config, storage.read_json(config) | {"version": "0.0.1"})
     else:
         settings = synthetic.settings(dataclasses.replace(SETTINGS.train, seed=7))
     before = _records(output)
-    with pytest.raises(UserError, match="holds a model trained with other settings or data"):
+    with pytest.raises(UserError, match=r"holds a (model trained with other settings or data|training run)"):
         _run(pool, output, dataclasses.replace(CONFIG, **change), settings).run()
     assert _records(output) == before
 
@@ -515,6 +518,53 @@ def test_data_sets_left_out_say_how_long_it_is_trained_and_what_its_probabilitie
     assert final["final_fit"]["why"] == "median of 2 data sets left out"
     assert final["final_fit"]["steps"]["average"]["steps"] == statistics.median_low(steps)
     assert final["final_fit"]["clips"] == 96
+
+
+def test_data_sets_left_out_are_one_look_however_often_the_command_is_repeated(
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, said = by_left_out
+    before = _records(output)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    with monkeypatch.context() as patch:
+        patch.setattr(ensemble_run.EnsembleRun, "_fit_finally", lambda *_: pytest.fail("killed here"))
+        with pytest.raises(pytest.fail.Exception, match="killed here"):
+            _run(two_sets, output, LEFT_OUT).run()
+    assert _records(output) == before
+    assert _run(two_sets, output, LEFT_OUT).run() == said
+    (look,) = val_ledger.read(output.parent / "combined_all").same
+    assert (look["purpose"], look["val_clips"]) == ("left-out data sets", 24)
+
+
+def test_data_sets_left_out_are_judged_anew_where_their_table_is_another(
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, tmp_path: Path
+) -> None:
+    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))
+    table = next(output.glob("seed_*/leave_one_out_predictions.csv"))
+    before = table.read_bytes()
+    table.write_bytes(before[:-10])
+    _run(two_sets, output, LEFT_OUT).run()
+    assert table.read_bytes() == before
+    assert len(val_ledger.read(tmp_path / "combined_all").same) == 1
+
+
+def test_no_half_of_what_data_sets_left_out_gave_stands_beside_the_fit(
+    by_left_out: tuple[Path, dict[str, Any]], two_sets: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = Path(shutil.copytree(by_left_out[0], tmp_path / "models"))
+
+    def on_a_full_disk(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", on_a_full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            _run(two_sets, output, LEFT_OUT).run()
+    brought = output / "final" / run_folder.LEFT_OUT_NAME
+    assert not brought.exists()
+    _run(two_sets, output, LEFT_OUT).run()
+    assert brought.read_bytes() == (output / run_folder.LEFT_OUT_NAME).read_bytes()
 
 
 def test_its_card_says_that_its_thresholds_are_for_places_it_has_not_seen(

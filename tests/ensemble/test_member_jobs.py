@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 import synthetic
+import tensorflow as tf
 import warm_start
 
 from violence_detection.ensemble import folds, member_jobs, member_processes
@@ -240,6 +242,31 @@ def test_finished_jobs_are_kept_and_other_settings_are_not_taken_for_them(
     assert member_jobs.finished(other) is None
     fewer = dataclasses.replace(jobs[0].fold, train=jobs[0].fold.train[1:])
     assert member_jobs.finished(dataclasses.replace(jobs[0], fold=fewer)) is None
+
+
+def test_a_begun_job_goes_on_where_other_rows_of_the_manifest_have_changed(
+    features: Path, in_sequence: Path, tmp_path: Path
+) -> None:
+    """As finished ones beside it are kept: its clips and what they are taken for are the same."""
+    output = Path(shutil.copytree(in_sequence, tmp_path / "models"))
+    job = synthetic.jobs(features, output)[1]
+    (job.folder / run_folder.RESULT_NAME).unlink()
+    frame = job.pool.frame
+    others = ~frame.clip_id.isin([*job.fold.train, *job.fold.selection])
+    assert others.any()
+    swapped = frame.label.map({"fight": "nonfight", "nonfight": "fight"})
+    for mended, sha256, goes_on in ((others, "0" * 64, True), (~others, "1" * 64, False)):
+        pool = dataclasses.replace(
+            job.pool, frame=frame.assign(label=frame.label.mask(mended, swapped)), manifest_sha256=sha256
+        )
+        now = dataclasses.replace(job, pool=pool)
+        if goes_on:
+            (trained,) = member_jobs.run([now], strategy=tf.distribute.get_strategy())
+            assert trained.epochs_run == 4
+            (job.folder / run_folder.RESULT_NAME).unlink()
+        else:
+            with pytest.raises(UserError, match="trained with other settings or data"):
+                member_jobs.run([now])
 
 
 def test_a_kernel_head_of_clips_that_counted_for_other_data_sets_is_another(

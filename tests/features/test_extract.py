@@ -219,6 +219,53 @@ def test_a_clip_on_a_stale_volume_is_a_named_failure(
     assert done.clips_extracted == 3
 
 
+def test_a_clip_that_its_disk_gives_at_the_second_try_is_no_failure(
+    tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be read by the next run, whose models then would be of other clips than those of this one."""
+    picture, failed = decode._Reader.picture, threading.Event()
+
+    def at_the_second_try(reader: decode._Reader, *args: Any) -> Any:
+        if reader._path.name == "clip1.avi" and not failed.is_set():
+            failed.set()
+            raise OSError(5, "Input/output error")
+        return picture(reader, *args)
+
+    monkeypatch.setattr(decode._Reader, "picture", at_the_second_try)
+    wanted = stand_in.wanted(clips, 2)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    assert failed.is_set()
+    assert (done.failures, done.clips_extracted) == ([], 4)
+    assert counts.opened == {"clip0.avi": 1, "clip1.avi": 2, "clip2.avi": 1, "clip3.avi": 1}
+
+
+def test_clips_whose_volume_has_gone_away_end_the_run(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    """A model of the few clips that were read before would pass for one of all."""
+    absent = [tmp_path / f"absent{i}.avi" for i in range(2)]
+    of_one = stand_in.wanted([*clips, absent[0]], 2)
+    extract.ensure(of_one, stand_in.CONFIG, ExtractConfig(data_root=tmp_path)).report(len(of_one))
+    wanted = stand_in.wanted([*clips, *absent], 2)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    with pytest.raises(UserError, match="2 of the 6 clips") as caught:
+        done.report(len(wanted))
+    assert f"{absent[0]}: cannot be read: no such file" in str(caught.value)
+    assert "the same command goes on" in str(caught.value)
+
+
+def test_clips_that_no_disk_is_to_blame_for_do_not_end_the_run(
+    tmp_path: Path, clips: list[Path], counts: Counts
+) -> None:
+    bad = [tmp_path / f"bad{i}.avi" for i in range(3)]
+    for path in bad:
+        path.write_bytes(clips[0].read_bytes()[:900])
+    wanted = stand_in.wanted([*clips, *bad], 2)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    done.report(len(wanted))
+    assert len(done.failures) == 3
+
+
 def test_a_clip_that_two_backbones_cannot_read_fails_once(
     tmp_path: Path, counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,31 @@ def test_files_that_somebody_deleted_are_forgotten_and_others_are_not(
         ] * 4
 
 
+def test_what_another_run_writes_while_the_record_is_made_shorter_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_files, "_NEWEST_LINES", 3)
+    written, other = WrittenFiles(tmp_path), WrittenFiles(tmp_path)
+    for number in range(30):
+        written.write_text(tmp_path / f"{number}.jpg", "front", str(number))
+    for number in range(29):
+        (tmp_path / f"{number}.jpg").unlink()
+    sync_file = storage.sync_file
+
+    def meanwhile(path: Path) -> None:
+        """The shorter record is written, and has not its name yet."""
+        monkeypatch.setattr(storage, "sync_file", sync_file)
+        other.write_text(tmp_path / "late.jpg", "back", "late")
+        sync_file(path)
+
+    monkeypatch.setattr(storage, "sync_file", meanwhile)
+    written.forget_gone()
+    assert len((tmp_path / RECORD_NAME).read_text().splitlines()) < 10
+    for known in (written, WrittenFiles(tmp_path)):
+        assert known.source_of(tmp_path / "late.jpg") == os.path.realpath("back")
+        assert known.source_of(tmp_path / "29.jpg") == os.path.realpath("front")
+
+
 def test_a_folder_that_was_copied_is_still_known(tmp_path: Path) -> None:
     _write(tmp_path / "one", "a", "v", "text")
     shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)

@@ -114,6 +114,46 @@ def test_a_machine_that_cannot_get_the_code_is_told_and_no_fault_of_the_script(
 
 
 @pytest.mark.usefixtures("two_nodes")
+def test_a_package_that_a_machine_lacks_is_told_and_no_fault_of_the_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "only_here.py").write_text("def twice(number):\n    return 2 * number\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here
+
+    def imports_it(number: int) -> int:
+        import only_here
+
+        return int(only_here.twice(number))
+
+    def imports_ours(_: int) -> None:
+        import violence_detection.nowhere  # type: ignore[import-not-found]  # noqa: F401
+
+    for lacks_it in (only_here.twice, imports_it):
+        with pytest.raises(
+            UserError, match=r"\d+\.\d+\.\d+\.\d+ .*only_here.*pip install -r requirements\.txt"
+        ):
+            _run(lacks_it, [1])
+    with pytest.raises(RuntimeError, match=r"number 0 .* failed: .*nowhere"):
+        _run(imports_ours, [1])
+
+
+@pytest.mark.usefixtures("two_nodes")
+def test_a_machine_of_other_packages_is_refused_with_both_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One engine name is one engine to the cache, so nothing else would compare what they make."""
+    here = ray_cluster._versions()
+    assert {"numpy", "opencv-python-headless", "av", "openvino", "tensorflow", "keras"} == set(here)
+    assert _run(abs, [-1]) == {0: 1}
+    monkeypatch.setattr(ray_cluster, "_versions", lambda: here | {"openvino": "2025.2.0", "av": ""})
+    name = re.escape(platform.node())
+    told = (
+        rf"av \S+ where {name} has none, openvino {re.escape(here['openvino'])} where {name} has 2025\.2\.0"
+    )
+    with pytest.raises(UserError, match=rf"{told}.*pip install openvino==2025\.2\.0$"):
+        _run(abs, [-1])
+
+
+@pytest.mark.usefixtures("two_nodes")
 def test_what_the_user_must_mend_comes_out_as_such_and_other_errors_name_the_item() -> None:
     def refuse(_: int) -> None:
         raise UserError("give another --flag")

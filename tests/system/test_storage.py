@@ -154,6 +154,27 @@ def test_a_journal_says_at_once_that_the_disk_is_full_and_its_other_lines_stay(t
         record("c", {"n": math.nan})
 
 
+def test_a_line_that_a_full_disk_has_cut_takes_no_later_one_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    program = f"""
+import pathlib, resource
+from violence_detection.system import storage
+with storage.appending_journal(pathlib.Path({str(path)!r})) as record:
+    record("a", {{"n": 1}})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (36, resource.RLIM_INFINITY))
+    try:
+        record("b", {{"n": 2}})
+    except OSError:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        record("c", {{"n": 3}})
+        record("d", {{"n": 4}})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(storage.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", program], check=True, env=environment)
+    assert b'{"key": "b"' in path.read_bytes(), "half of it was written"
+    assert list(storage.read_journal(path, frozenset({"n"}))) == ["a", "c", "d"]
+
+
 def test_failures_are_sorted_and_an_old_list_goes_when_there_are_none(tmp_path: Path) -> None:
     path = tmp_path / "failures.csv"
     rows = [{"path": "b", "reason": "cut, off"}, {"path": "a", "reason": "empty"}]
@@ -357,3 +378,20 @@ def test_a_clock_that_is_ahead_makes_nothing_of_another_machine_old(
     monkeypatch.setattr(time, "time", lambda: ahead)
     storage.remove_abandoned(tmp_path)
     assert list(tmp_path.iterdir()) == [being_written]
+
+
+def test_a_volume_whose_clock_is_behind_makes_nothing_of_a_living_writer_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        being_written, left = (
+            tmp_path / f".{name}.{storage.machine()}.{writer.pid}-2.tmp.npz" for name in ("new", "old")
+        )
+        two_hours_ago = time.time() - 7200
+        for path, changed_s in ((being_written, two_hours_ago), (left, two_hours_ago - 7200)):
+            path.write_bytes(b"x")
+            os.utime(path, (changed_s, changed_s))
+        monkeypatch.setattr(storage, "clock_s", lambda _: two_hours_ago)
+        storage.remove_abandoned(tmp_path)
+        assert list(tmp_path.iterdir()) == [being_written]
+        writer.communicate(b"\n")

@@ -36,14 +36,54 @@ def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | Non
 
     Also None, with a warning, where one of the files that it has written is gone or not as it was.
     """
-    path = plan.folder / RECORD_NAME
-    ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
-    if not all(file.is_file() for file in (path, *ensembles)):
+    record = _record_there(plan.folder / RECORD_NAME)
+    held_out = _judged(plan, record)
+    if held_out is None:
         return None
+    return held_out, {name: value for name, value in record.items() if name not in _ASKED}
+
+
+def left_out_before(plans: Sequence[CrossValidation], folder: Path) -> list[HeldOut] | None:
+    """What the models of data sets left out said, plan by plan, as leave_one_out.finish has written it into `folder`.
+
+    None where that was not of the same plans or is not as it was written, as with `judged_before`.
+    """
+    record = _record_there(folder / run_folder.LEFT_OUT_NAME)
+    all_jobs, all_temperatures = record.get("jobs"), record.get(TEMPERATURES_KEY)
+    tables, labels = record.get(held_out_table.SHA256_KEY), record.get(run_folder.LABELS_KEY)
+    if not (isinstance(all_jobs, list) and isinstance(all_temperatures, list) and isinstance(tables, dict)):
+        return None
+    if not (labels and len(all_jobs) == len(all_temperatures) == len(plans)):  # an earlier version's has none
+        return None
+    found = []
+    for plan, jobs, temperatures in zip(plans, all_jobs, all_temperatures, strict=True):
+        of_plan = {
+            **record,
+            "jobs": jobs,
+            TEMPERATURES_KEY: temperatures,
+            held_out_table.SHA256_KEY: tables.get(plan.folder.name),
+        }
+        if (held_out := _judged(plan, of_plan)) is None:
+            return None
+        found.append(held_out)
+    return found
+
+
+def _record_there(path: Path) -> dict[str, Any]:
+    """The record; empty where there is none, or with a warning a damaged one."""
+    if not path.is_file():
+        return {}
     try:
-        record = run_folder.read_object(path)
+        return run_folder.read_object(path)
     except UserError as e:
         log.warning(_ANEW, str(e).partition(". Copy it again")[0])
+        return {}
+
+
+def _judged(plan: CrossValidation, record: Mapping[str, Any]) -> HeldOut | None:
+    """What the plan's models said, where the record is of it and the files are as they were written."""
+    ensembles = [plan.folder / fold.name / run_folder.ENSEMBLE_NAME for fold in plan.folds]
+    if not all(file.is_file() for file in ensembles):
         return None
     same = "jobs" in record and plan.made(record) and record.get("views") == plan.views
     if (
@@ -60,9 +100,12 @@ def judged_before(plan: CrossValidation) -> tuple[HeldOut, dict[str, Any]] | Non
     except (AnotherTableError, UserError) as e:
         log.warning(_ANEW, str(e).partition(". Copy it again")[0].rstrip("."))
         return None
-    figures = {name: value for name, value in record.items() if name not in _ASKED}
-    command = str(record.get(COMMAND_KEY, ""))
-    return HeldOut(predictions, record.get(TEMPERATURES_KEY), command=command), figures
+    return HeldOut(
+        predictions,
+        record.get(TEMPERATURES_KEY),
+        record.get(held_out_table.SHA256_KEY, ""),
+        str(record.get(COMMAND_KEY, "")),
+    )
 
 
 #: What of the record is not a figure.

@@ -80,12 +80,15 @@ class EnsembleRun:
             if asked and config.final and not _is_to_train(asked.jobs())
             else None
         )
+        known_left_out = None
+        if elsewhere and not _is_to_train([job for plan in elsewhere for job in plan.jobs()]):
+            known_left_out = earlier_folds.left_out_before(elsewhere, self.output)
         basis = self._calibration_basis() if official and not asked else None
         mined = (
             earlier_folds.out_of_fold(self.output, self.plan) if config.fine_tune_hard and not asked else None
         )
 
-        plans = [*([asked] if asked and not known else []), *elsewhere]
+        plans = [*([asked] if asked and not known else []), *([] if known_left_out else elsewhere)]
         folds_ = asked.jobs() if asked else []
         jobs = [*official, *folds_, *(job for plan in elsewhere for job in plan.jobs())]
         # all of them, so that processes never wait for each other
@@ -112,19 +115,22 @@ class EnsembleRun:
                 trained[: len(official)], self._calibration_basis() if asked else basis
             )
         fields |= judged
-        left_out = None
         if elsewhere:
             in_set = fields["cv_by_dataset"] if asked else None
-            left_out = leave_one_out.finish(elsewhere, of_left_out, in_set, self.output, self._saw)
-            fields |= left_out.fields
+            fields |= leave_one_out.finish(
+                elsewhere, of_left_out, in_set, self.output, self._saw, known_left_out
+            )
         if config.fine_tune_hard:
             fields["fine_tuned"] = self._fine_tune(
                 earlier_folds.out_of_fold(self.output, self.plan) if asked else mined
             )
-        if config.final and left_out and config.by_left_out:
+        if config.final and elsewhere and config.by_left_out:
             seed = of_left_out[: len(elsewhere[0].jobs())]
-            fit = FinalFit(elsewhere[0], seed, self.final_folder, left_out.judged, judged or None)
-            fields |= self._fit_finally(fit)
+            written = known_left_out or earlier_folds.left_out_before(elsewhere, self.output)
+            assert written, "they have been judged"
+            fields |= self._fit_finally(
+                FinalFit(elsewhere[0], seed, self.final_folder, written[0], judged or None)
+            )
         elif config.final and asked:
             there = known[0] if known else earlier_folds.held_out_before(asked)
             fields |= self._fit_finally(FinalFit(asked, of_folds, self.final_folder, there))
@@ -139,7 +145,7 @@ class EnsembleRun:
             (tuned / run_folder.ENSEMBLE_NAME).unlink(missing_ok=True)
         for plan in plans:
             plan.discard()
-        if self.config.leave_one_dataset_out:
+        if any(plan.by_dataset for plan in plans):
             (self.output / leave_one_out.FIGURES_NAME).unlink(missing_ok=True)
 
     def _written_up(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from violence_detection.ensemble.folds import Fold
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.evaluation import calibrate, elsewhere
 from violence_detection.models import averaging, trained_model
+from violence_detection.system import storage
 from violence_detection.system.figures import percentage
 from violence_detection.training import run_folder, step_plan, trained_clips
 from violence_detection.training.config import KERNEL, TrainConfig
@@ -161,7 +162,8 @@ class FinalFit:
         own.unlink(missing_ok=True)
         left_out = elsewhere.left_out(self.folder.parent, trained_model.load(self.folder))
         if left_out and left_out["belongs"]:
-            shutil.copyfile(self.folder.parent / elsewhere.LEFT_OUT_NAME, own)
+            with storage.atomic_path(own) as temporary:
+                shutil.copyfile(self.folder.parent / elsewhere.LEFT_OUT_NAME, temporary)
 
 
 def _steps_made(config: TrainConfig, fold: Trained) -> StepPlan:

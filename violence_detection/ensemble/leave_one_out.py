@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,28 +38,22 @@ SCALED_BY = "what models of the other left-out data sets give theirs: a temperat
 THRESHOLD_BY = "fixed at 0.5 before any clip was judged"
 
 
-@dataclass(frozen=True)
-class Finished:
-    """`fields`: {"leave_one_dataset_out": the figures}; `judged`: by the first seed's models, a data set a fold."""
-
-    fields: dict[str, Any]
-    judged: HeldOut
-
-
 def finish(
     plans: Sequence[CrossValidation],
     trained: Sequence[Trained],
     in_set: dict[str, Any] | None,
     folder: Path,
     seen: cross_validation.Seen | None = None,
-) -> Finished:
+    known: Sequence[HeldOut] | None = None,
+) -> dict[str, Any]:
     """Judge each left-out data set with each seed's models and write `<folder>/leave_one_dataset_out.json`.
 
     `plans`: one a seed; `trained`: their jobs' results, seed by seed; `in_set`: figures of a cross-validation on the
-    same clips, to stand beside. `seen` is told before anybody is shown what was seen.
+    same clips, to stand beside. `seen` is told before anybody is shown what was seen. `known`: of each plan what its
+    models said in an earlier run, which is no other look. Returns {"leave_one_dataset_out": the figures}.
     """
     each = len(trained) // len(plans)
-    judged = [
+    judged = known or [
         cross_validation.judge_held_out(plan, trained[i * each : (i + 1) * each])
         for i, plan in enumerate(plans)
     ]
@@ -78,7 +71,7 @@ def finish(
         **summarised(predictions, in_set),
         cross_validation.COMMAND_KEY: judged[0].command,
     }
-    if seen:
+    if seen and not known:
         n = sum(d["n"] for d in figures["datasets"])
         seen(plans, "left-out data sets", {"accuracy": figures["mean"]["accuracy"], "n": n})
     records = [
@@ -95,13 +88,15 @@ def finish(
             "generated_samples": plans[0].pool.generated,
             "made_with": made_with,
             "jobs": [plan.keys() for plan in plans],
+            run_folder.LABELS_KEY: plans[0].pool.judged_sha256(plans[0].folds),
+            run_folder.FOLD_TEMPERATURES_KEY: [found.temperatures for found in judged],
             held_out_table.SHA256_KEY: {
                 plan.folder.name: found.sha256 for plan, found in zip(plans, judged, strict=True)
             },
         },
     )
     _log(figures)
-    return Finished({"leave_one_dataset_out": figures}, judged[0])
+    return {"leave_one_dataset_out": figures}
 
 
 def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -117,6 +117,12 @@ def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return found
 
 
+#: What of the record says how it was made.
+_NO_FIGURES = (
+    "jobs", "made_with", run_folder.LABELS_KEY, run_folder.FOLD_TEMPERATURES_KEY, held_out_table.SHA256_KEY,
+)  # fmt: skip
+
+
 def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     """What leave-one-dataset-out measured, from the model's folder, and whether it was made like the model.
 
@@ -130,7 +136,7 @@ def left_out(folder: Path, model: TrainedModel) -> dict[str, Any] | None:
     if not _is_whole(found):
         raise _no_record(path)
     belongs, whose = _whose(found, model, path)
-    kept = {k: v for k, v in found.items() if k not in ("jobs", "made_with", held_out_table.SHA256_KEY)}
+    kept = {k: v for k, v in found.items() if k not in _NO_FIGURES}
     return {
         **kept,
         "mean": mean_of_left_out(kept["datasets"]),

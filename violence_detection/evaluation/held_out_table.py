@@ -32,7 +32,7 @@ def parse(content: bytes) -> pd.DataFrame:
     """The rows as they were written. Raises ValueError where this is no table."""
     import pandas as pd
 
-    text = dict.fromkeys(("clip_id", "source_group"), str)
+    text = dict.fromkeys(("clip_id", "dataset", "source_group"), str)
     return pd.read_csv(
         io.BytesIO(content), dtype=text, keep_default_na=False, encoding_errors=storage.NAME_ERRORS
     )

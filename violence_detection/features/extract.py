@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from violence_detection.backbones import engines, registry
 from violence_detection.combine import manifest
-from violence_detection.errors import UserError
+from violence_detection.errors import NOT_READ, UserError
 from violence_detection.features import engine_check, extract_ray, key
 from violence_detection.features.cache import FeatureStore, outdated
 from violence_detection.features.config import ExtractConfig, FeatureConfig
@@ -40,6 +40,8 @@ _EngineMaker: TypeAlias = Callable[[BackboneGroup, Sequence[WantedClip], Extract
 _ROUNDS = 3
 #: So many clips a decoding thread make a run long enough to tell its rate; and seconds that one is told after.
 WORTH_MEASURING, WORTH_TELLING_S = 8, 60.0
+#: Of more clips than this share (or one) that the system does not give, a volume that has gone away is the reason.
+_NOT_GIVEN_SHARE = 0.01
 #: Bytes of a cache entry beside the values: who made it, the end of the directory; and of each variant.
 _ENTRY_BYTES, _VARIANT_BYTES = 400, 270
 
@@ -55,7 +57,10 @@ class Extraction:
     machines: int = 1
 
     def report(self, wanted: int) -> None:
-        """Log the rate, and each clip that could not be read. Raises UserError if that is every one of `wanted`."""
+        """Log the rate, and each clip that could not be read.
+
+        Raises UserError if that is every one of `wanted`, or if the system did not give more than a few of them.
+        """
         if self.clips_extracted:
             rate = self.clips_extracted / self.seconds
             log.info("features: %d clips in %.0f s (%.1f clips/s)", self.clips_extracted, self.seconds, rate)
@@ -65,6 +70,13 @@ class Extraction:
             raise UserError(
                 f"none of the {wanted} clips could be read. First: {self.failures[0]['path']}: "
                 f"{self.failures[0]['reason']}. Run: python find_all_datasets.py --check"
+            )
+        not_given = [f for f in self.failures if f["reason"].startswith(NOT_READ)]
+        if len(not_given) > max(1, wanted * _NOT_GIVEN_SHARE):
+            raise UserError(
+                f"the system does not give {len(not_given)} of the {wanted} clips. First: {not_given[0]['path']}: "
+                f"{not_given[0]['reason']}. See whether their volume is mounted and answers; the same command goes on "
+                "with them. Clips that are gone for good are taken out with: python combine_all_datasets.py"
             )
 
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from violence_detection.backbones import engines, precision
-from violence_detection.errors import UnreadableVideo
+from violence_detection.errors import NOT_READ, UnreadableVideo
 from violence_detection.features import key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import FeatureConfig
@@ -172,8 +172,19 @@ class ExtractionPass:
     def extract(self, todo: Sequence[WantedClip], workers: int, logs: Path | None = None) -> None:
         """Extract all of `todo` into the stores; TensorBoard scalars of its speed go to the folder `logs`.
 
-        An error other than an unreadable clip ends it, and is raised.
+        What the system did not give is tried once more at the end: the next run may read it, and have other clips than
+        this one. An error other than an unreadable clip ends it, and is raised.
         """
+        before = self.failures
+        self.failures = []
+        self._extract(todo, workers, logs)
+        not_given = {f["path"] for f in self.failures if f["reason"].startswith(NOT_READ)}
+        if not_given:
+            self.failures = [f for f in self.failures if f["path"] not in not_given]
+            self._extract([clip for clip in todo if str(clip.path) in not_given], workers)
+        self.failures = before + self.failures
+
+    def _extract(self, todo: Sequence[WantedClip], workers: int, logs: Path | None = None) -> None:
         in_flight: set[Future[None]] = set()
         pace = _Pace(self.engine, len(todo), logs)
         # clips are decoded side by side: OpenCV's own threads would only be in their way

@@ -107,11 +107,14 @@ class WrittenFiles:
             kept = [line for line in older if _file_in(line) in there]
             if len(older) < 2 * len(kept) + _NEWEST_LINES:
                 return
-            with storage.atomic_path(self._record) as temporary, temporary.open("wb") as out:
-                out.writelines([*kept, *newest])
-                with self._record.open("rb") as record:  # what another run has added meanwhile
-                    record.seek(len(content))
-                    out.write(record.read())
+            with self._record.open("rb") as before:
+                before.seek(len(content))
+                with storage.atomic_path(self._record) as temporary, temporary.open("wb") as out:
+                    out.writelines([*kept, *newest, before.read()])
+                # what another run has added until the shorter one had the name
+                with self._record.open("ab") as out:
+                    out.write(before.read())
+            storage.sync_file(self._record)
             self._read()
 
     def _check(self, path: Path, source: Path | str) -> None:

@@ -9,6 +9,8 @@ shared volume mounted at the same path. The package itself travels: workers run 
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.metadata
 import logging
 import os
 import platform
@@ -25,6 +27,10 @@ log = logging.getLogger(__name__)
 
 #: So often an item is begun before its workers' deaths are put down to the item itself.
 ATTEMPTS = 4
+#: Packages that read videos and compute: another version may give other numbers.
+_DECIDING = ("numpy", "opencv-python-headless", "av", "openvino", "tensorflow", "keras")
+_OURS = __name__.partition(".")[0]
+_INSTALL = "pip install -r requirements.txt"
 #: How long nothing may come before it is asked whether any machine is there that can do the work.
 _LOOK_AGAIN_S = 300.0
 #: How long the head of a cluster may take to answer; Ray itself would try for minutes.
@@ -113,9 +119,10 @@ def map_unordered(
 
     `what` is the kind of item, for messages ("shard of clips"). An item whose worker or machine dies is begun again,
     so `function` must be one that may be repeated. Raises the UserError that `function` raised, or one for a disk that
-    takes nothing, either naming the machine if it was another one; RuntimeError naming the item for any other
-    exception; UserError for an item whose worker has died `ATTEMPTS` times, and if no machine of the cluster is big
-    enough, or if none can run the work at all. What is still running is then cancelled.
+    takes nothing, either naming the machine if it was another one; UserError naming a machine that lacks a package, or
+    has another version of one than this; RuntimeError naming the item for any other exception; UserError for an item
+    whose worker has died `ATTEMPTS` times, and if no machine of the cluster is big enough, or if none can run the work
+    at all. What is still running is then cancelled.
     """
     ray = _ray()
     todo = list(items)
@@ -124,13 +131,13 @@ def map_unordered(
         remote = ray.remote(
             num_cpus=cpus_each, num_gpus=gpus_each, max_retries=0, scheduling_strategy="SPREAD"
         )(_call)
-        shared = ray.put(function)
+        shared, versions = ray.put(function), _versions()
         attempts = [0] * len(todo)
         pending: dict[Any, int] = {}
 
         def submit(index: int) -> None:
             attempts[index] += 1
-            pending[remote.remote(shared, todo[index], platform.node())] = index
+            pending[remote.remote(shared, todo[index], platform.node(), versions)] = index
 
         try:
             for index in range(len(todo)):
@@ -164,17 +171,53 @@ def map_unordered(
 
 
 def _told(error: Any, item: str) -> Exception:
-    """What a task's error is for people: the UserError that it raised, or one for a machine that cannot run any."""
+    """What a task's error is for people: the UserError that it raised, or one for a machine that cannot run any, or
+    lacks a package.
+    """
     if isinstance(error, _ray().exceptions.RuntimeEnvSetupError):
         said = str(error).strip().splitlines()[-1]  # the lines before are where in Ray
         return UserError(f"a machine of the cluster cannot be made ready to work: {said}")
     if isinstance(error.cause, UserError):
         return error.cause
+    # what the work needs is also imported while the work itself is unpacked
+    cause = getattr(error.cause, "client_exc", error.cause)
+    if isinstance(cause, ImportError) and (cause.name or "").partition(".")[0] != _OURS:
+        found = re.search(r"\bip=([^\s,)]+)", str(error))
+        machine = f"the machine {found[1]}" if found else "a machine"
+        return UserError(f"{machine} of the cluster lacks a package ({cause}). Run there: {_INSTALL}")
     return RuntimeError(f"{item} failed: {error.cause!r}")
 
 
-def _call(function: Callable[[Any], Any], item: Any, asked_by: str) -> Any:
-    """Run by a worker. `asked_by`: the name of the machine that gave the work."""
+@functools.cache
+def _versions() -> dict[str, str]:
+    """What this machine has of the packages that decide what the work gives: package -> version, empty for none."""
+    found = {}
+    for package in _DECIDING:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def _check_versions(asked_by: str, versions: Mapping[str, str]) -> None:
+    """Raise UserError where this machine's packages are others than those of the machine that gave the work."""
+    here = _versions()
+    if other := [package for package in _DECIDING if here[package] != versions[package]]:
+        told = ", ".join(
+            f"{package} {here[package] or 'none'} where {asked_by} has {versions[package] or 'none'}"
+            for package in other
+        )
+        same = " ".join(f"{package}=={versions[package]}" for package in other if versions[package])
+        raise UserError(
+            f"{platform.node()} has {told}: what the two make would differ, and stand side by side. Have the same on "
+            f"all machines of the cluster{f', there with: pip install {same}' if same else ''}"
+        )
+
+
+def _call(function: Callable[[Any], Any], item: Any, asked_by: str, versions: Mapping[str, str]) -> Any:
+    """Run by a worker. `asked_by`: the name of the machine that gave the work; `versions`: see `_versions` there."""
+    _check_versions(asked_by, versions)
     here = platform.node()
     where = "" if here == asked_by else f"on {here}: "
     try:

@@ -113,26 +113,25 @@ def remove_abandoned(folder: Path) -> None:
     """Remove temporary files that their writers have left behind, as far as this user may.
 
     A writer on this machine is asked for by its process number; of other machines, on a shared volume, and from before
-    this one was started, only what has not changed for an hour goes.
+    this one was started, only what has not changed for an hour goes. What is old the volume's own clock says.
     """
-    now_s: float | None = None
+    now_s = functools.cache(lambda: clock_s(folder))
     for path in sorted(folder.glob(".*.tmp*")):
         writer = _TEMPORARY.fullmatch(path.name)
         if writer is None:  # somebody else's way of naming things
             continue
         if writer["machine"] == machine():
-            is_left = _is_not_of(int(writer["pid"]), path)
+            is_left = _is_not_of(int(writer["pid"]), path, now_s)
         else:
-            now_s = clock_s(folder) if now_s is None else now_s
-            is_left = _age_s(path, now_s) > _ABANDONED_S
+            is_left = _age_s(path, now_s()) > _ABANDONED_S
         if is_left:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
 
 
-def _is_not_of(pid: int, path: Path) -> bool:
+def _is_not_of(pid: int, path: Path, now_s: Callable[[], float]) -> bool:
     """Whether no process with this number can be writing the file: there is none, or it began long behind the last
-    change, as in a container whose first process is always number 1.
+    change, as in a container whose first process is always number 1. `now_s`: by the clock of the file's volume.
     """
     if not is_running(pid):
         return True
@@ -140,7 +139,7 @@ def _is_not_of(pid: int, path: Path) -> bool:
         runs_s = time.time() - psutil.Process(pid).create_time()
     except psutil.Error:
         return False
-    return _age_s(path) > max(runs_s, 0.0) + _ABANDONED_S
+    return _age_s(path, now_s()) > max(runs_s, 0.0) + _ABANDONED_S
 
 
 def is_running(pid: int) -> bool:
@@ -177,9 +176,9 @@ def clock_s(folder: Path) -> float:
         return time.time()
 
 
-def _age_s(path: Path, now_s: float | None = None) -> float:
+def _age_s(path: Path, now_s: float) -> float:
     try:
-        return (time.time() if now_s is None else now_s) - path.stat().st_mtime
+        return now_s - path.stat().st_mtime
     except FileNotFoundError:
         return 0.0
 
@@ -403,18 +402,23 @@ def appending_journal(path: Path, sync: bool = False) -> Iterator[Callable[[str,
     """Yield a function that records (key, fields) as one line, at once, so that a killed run goes on from there.
 
     `sync`: have each line on the disk before going on, for lines that took long to make. Half a line, left by a process
-    killed while writing, is as good as absent and takes no other with it.
+    killed while writing or by a full disk, is as good as absent and takes no other with it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _end_torn_line(path)
     # Without a buffer: what a full disk has refused would be written once more on closing, and refused again.
     with path.open("ab", buffering=0) as out:
+        is_torn = False
 
         def record(key: str, fields: Mapping[str, Any]) -> None:
-            left = memoryview(json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n")
+            nonlocal is_torn
+            line = json.dumps({"key": key, **fields}, allow_nan=False).encode() + b"\n"
+            left = memoryview(b"\n" + line if is_torn else line)
+            is_torn = True
             with naming(path):
                 while left:
                     left = left[out.write(left) :]
+                is_torn = False
                 if sync:
                     os.fsync(out.fileno())
 

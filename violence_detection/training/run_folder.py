@@ -62,6 +62,8 @@ GIVEN_KEY = "given_weights_sha256"
 JOB_KEY = "job"
 #: Where config.json of a member, and the record of the folds, have the hash of what the clips were taken for.
 LABELS_KEY = "labels_sha256"
+#: Where config.json has the hash of the manifest.
+MANIFEST_KEY = "manifest_sha256"
 #: Where config.json has the version of this package that trains.
 VERSION_KEY = "version"
 #: Where config.json has the number of clips trained on, if some are drawn several times an epoch; `clips` counts draws.
@@ -187,6 +189,9 @@ def holds_another(folder: Path, record: Mapping[str, Any]) -> bool:
     there = read_object(path)
     if (folder / RESULT_NAME).is_file():  # what an earlier version has ended is used as it is
         there = {**there, VERSION_KEY: record.get(VERSION_KEY)}
+    if JOB_KEY in record and there.get(LABELS_KEY, "") == record[LABELS_KEY]:
+        # a member's key and labels say which clips it has and what they are: other rows of the manifest do not matter
+        there = {**there, MANIFEST_KEY: record[MANIFEST_KEY]}
     return _outcome(there) != _outcome(record)
 
 
@@ -256,6 +261,7 @@ def clear(folder: Path) -> None:
 def _outcome(record: Mapping[str, Any]) -> str:
     """Hash of what decides a run's outcome. Engines that share a cache are alike: one may join between two starts.
 
-    The calibration is added when training has ended; labels are those of the manifest, whose hash counts.
+    The calibration is added when training has ended; labels are those of the manifest, whose hash counts where a
+    single model is trained.
     """
     return storage.stable_hash({k: v for k, v in record.items() if k not in _NO_OUTCOME})

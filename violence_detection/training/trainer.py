@@ -60,7 +60,7 @@ def run_record(
         "inputs": {name: list(shape) for name, shape in sorted(data.train.shapes().items())},
         "feature_records": data.records,
         "feature_engines": data.engines,
-        "manifest_sha256": data.manifest_sha256,
+        run_folder.MANIFEST_KEY: data.manifest_sha256,
         "clips": {"train": len(data.train), "selection": len(data.selection)},
         "generated_samples": data.generated,
         **repeated,
