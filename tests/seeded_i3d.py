@@ -64,6 +64,13 @@ class LocalWeights:
     def locate(self, given: Path | None, licence: str) -> Path:
         return given or self.path
 
+    def keep(self, given: Path) -> bool:
+        return False
+
+    @property
+    def takes(self) -> str:
+        return ""
+
 
 def shrink(put: Callable[[object, str, object], None]) -> None:
     """Have I3D two narrow modules instead of nine: training it takes seconds. `put`: a monkeypatch's setattr."""

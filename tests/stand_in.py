@@ -45,6 +45,13 @@ class ThisFile:
     def locate(self, given: Path | None, licence: str) -> Path:
         return given or Path(__file__)
 
+    def keep(self, given: Path) -> bool:
+        return False
+
+    @property
+    def takes(self) -> str:
+        return ""
+
 
 def install(
     put: Callable[[object, str, object], None] = setattr, runner: engines.Runner = features_of
