@@ -67,6 +67,16 @@ def test_unknown_labels_and_splits_are_refused(tmp_path: Path, change: dict[str,
         manifest.read(_write(tmp_path, {}, change))
 
 
+def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> None:
+    """Merged by clip_id, two rows of it would be four in a figure."""
+    twice = {"clip_id": "b", "path": "train/fight/b.avi"}
+    with pytest.raises(
+        UserError,
+        match=r"manifest\.csv: the clip b stands there twice\. Leave one row, or.*combine_all_datasets",
+    ):
+        manifest.read(_write(tmp_path, {}, twice, twice | {"label": "nonfight"}))
+
+
 def test_a_manifest_without_a_column_or_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks the columns \['codec'\]"):
         manifest.read(_write(tmp_path, {}, columns=manifest.COLUMNS[:-1]))
