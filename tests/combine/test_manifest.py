@@ -108,6 +108,9 @@ def test_a_manifest_that_was_cut_short_is_refused_by_row(tmp_path: Path, left: i
         ({"source_group": ""}, "column source_group is empty"),
         ({"path": ""}, "column path is empty"),
         ({"fps": "29,97"}, "fps is '29,97', which is no number"),
+        ({"duration_s": ""}, "duration_s is '', which is no number"),
+        ({"width": "nan"}, "width is 'nan', which is no number"),
+        ({"fps": "inf"}, "fps is 'inf', which is no number"),
     ],
 )
 def test_cells_that_cannot_be_used_are_refused_by_row(

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import logging
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,7 @@ def _require_whole_rows(path: Path, content: bytes) -> None:
             raise UserError(f"{where}: the column {empty[0]} is empty. {remedy}")
         if not _FINGERPRINT.fullmatch(row["fingerprint"]):
             raise UserError(f"{where}: a fingerprint has 48 hex digits a frame. {remedy}")
-        if wrong := [name for name in _NUMBERS if row[name] and not _is_number(row[name])]:
+        if wrong := [name for name in _NUMBERS if not _is_number(row[name])]:
             raise UserError(
                 f"{where}: {wrong[0]} is {row[wrong[0]]!r}, which is no number such as 12.5. {remedy}"
             )
@@ -158,10 +159,9 @@ def _require_whole_rows(path: Path, content: bytes) -> None:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 @functools.lru_cache
