@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ SUSPECT_COLUMNS = (
     "clip_id", "path", "label", "suggested", "score", "confirmed", "why", "p_fight", "dataset", "source_group",
     "source_path",
 )  # fmt: skip
-#: Share of the clips that is listed at least, the least believed first.
+#: Share of the clips that is listed at least: the least believed.
 LISTED_SHARE = 0.1
 #: Clips of each class without which no label can be doubted.
 FEWEST_OF_CLASS = 20
@@ -63,12 +64,12 @@ def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = ""
     if why_not:
         record: dict[str, Any] = {"checked": False, "not_checked": why_not, "clips": len(rows)}
         limit = {"state": "unknown", "name": "Labels", "text": f"not checked: {why_not}"}
-        return LabelAudit({**record, "limit": limit}, _suspects(rows, np.zeros(len(rows)), {}, 0))
+        return LabelAudit({**record, "limit": limit}, _suspects(rows, np.zeros(len(rows)), {}, set()))
     p = rows.p_fight.to_numpy(float)
     score, flagged = doubt(p, is_fight)
     copies = _copies_of_other_label(rows)
-    least = max(math.ceil(LISTED_SHARE * len(rows)), int(flagged.sum()))
-    suspects = _suspects(rows, score, copies, least)
+    least_believed = _by_score(rows, score)[: math.ceil(LISTED_SHARE * len(rows))]
+    suspects = _suspects(rows, score, copies, {*least_believed, *np.flatnonzero(flagged).tolist(), *copies})
     noise = label_noise.estimate(p, is_fight, rows.source_group.to_numpy(str))
     groups = [] if values is None else weak_groups(rows, p, is_fight, values)
     record = {
@@ -181,14 +182,19 @@ def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, str]:
     return found
 
 
-def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, str], least: int) -> pd.DataFrame:
-    """The `least` clips whose labels are believed least, and the copies, in order of their score."""
+def _by_score(rows: pd.DataFrame, score: np.ndarray) -> list[int]:
+    """Positions of the clips, those whose labels are believed least first."""
+    return sorted(range(len(rows)), key=lambda i: (score[i], rows.path[i]))
+
+
+def _suspects(
+    rows: pd.DataFrame, score: np.ndarray, copies: dict[int, str], listed: Collection[int]
+) -> pd.DataFrame:
+    """The clips at the positions `listed`, in order of their score."""
     import pandas as pd
 
-    order = sorted(range(len(rows)), key=lambda i: (score[i], rows.path[i]))
-    listed = set(order[:least]) | set(copies)
     table = []
-    for i in (i for i in order if i in listed):
+    for i in (i for i in _by_score(rows, score) if i in listed):
         row = rows.iloc[i]
         why = f"P(fight) {number(row.p_fight)} by models that had not seen it"
         if i in copies:
