@@ -165,6 +165,25 @@ def test_marks_of_clips_that_were_left_out_stay_on_the_list(combined: Path) -> N
     assert f"<p>{len(after) - 2} of " in page.read_text(encoding="utf-8")
 
 
+def test_marks_of_clips_whose_label_was_mended_are_gone(
+    combined: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = written(combined).with_name(label_audit.TABLE_NAME)
+    before = pd.read_csv(table, dtype=str, keep_default_na=False)
+    rows = manifest.read(combined)
+    believed = rows[(rows.split == "train") & ~rows.clip_id.isin(before.clip_id)].iloc[0]
+    other = {"fight": "nonfight", "nonfight": "fight"}
+    before.loc[[0, 1], "confirmed"] = "x"
+    before.loc[0, "label"] = other[str(before.label[0])]
+    unlisted = {"clip_id": believed.clip_id, "label": other[believed.label], "confirmed": "x"}
+    pd.concat([before, pd.DataFrame([unlisted])]).to_csv(table, index=False)
+    written(combined)
+    after = pd.read_csv(table, dtype=str, keep_default_na=False)
+    assert after.clip_id.tolist() == before.clip_id.tolist()
+    assert after.confirmed.tolist() == ["", "x", *[""] * (len(after) - 2)]
+    assert f"2 clips of another label than when marked in {table}: no longer marked" in caplog.text
+
+
 def test_a_table_whose_marks_cannot_be_told_is_not_written_over(combined: Path) -> None:
     table = written(combined).with_name(label_audit.TABLE_NAME)
     header, rows = table.read_text(encoding="utf-8").split("\n", 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +46,13 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class LabelAudit:
-    """`record`: for metrics.json. `suspects`: SUSPECT_COLUMNS, the least believed first."""
+    """`record`: for metrics.json. `suspects`: SUSPECT_COLUMNS, the least believed first. `labels`: clip id -> label of
+    every clip that was audited.
+    """
 
     record: dict[str, Any]
     suspects: pd.DataFrame
+    labels: Mapping[str, str]
 
 
 def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = "") -> LabelAudit:
@@ -60,11 +63,14 @@ def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = ""
     """
     rows = rows.reset_index(drop=True)
     is_fight = (rows.label == CLASS_NAMES[1]).to_numpy(bool)
+    label_of = dict(zip(rows.clip_id, rows.label, strict=True))
     why_not = _too_few(is_fight)
     if why_not:
         record: dict[str, Any] = {"checked": False, "not_checked": why_not, "clips": len(rows)}
         limit = {"state": "unknown", "name": "Labels", "text": f"not checked: {why_not}"}
-        return LabelAudit({**record, "limit": limit}, _suspects(rows, np.zeros(len(rows)), {}, set()))
+        return LabelAudit(
+            {**record, "limit": limit}, _suspects(rows, np.zeros(len(rows)), {}, set()), label_of
+        )
     p = rows.p_fight.to_numpy(float)
     score, flagged = doubt(p, is_fight)
     copies = _copies_of_other_label(rows)
@@ -85,7 +91,7 @@ def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = ""
         "groups_not_compared": why_no_values if values is None else "",
         "weak_groups": groups,
     }
-    return LabelAudit({**record, "limit": _limit(record)}, suspects)
+    return LabelAudit({**record, "limit": _limit(record)}, suspects, label_of)
 
 
 def doubt(p_fight: np.ndarray, is_fight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
