@@ -400,6 +400,20 @@ def test_footage_that_is_called_both_classes_is_left_out_and_both_lines_are_name
     assert [c.where.rpartition(":")[2] for c in found.clips] == ["4", "7", "9"]
 
 
+def test_of_rows_of_one_file_the_one_whose_side_is_settled_stays(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    rows = ["a.mp4,fight,", "a.mp4,fight,train", "a.mp4,fight,val", "b.mp4,fight,", "b.mp4,fight,train"]
+    rows += ["c.mp4,fight,train", "c.mp4,fight,train"]
+    (found,) = read(table(tmp_path, *rows, header="path,label,split"))
+    assert [(c.rel, c.split) for c in found.clips] == [
+        ("a.mp4", "val"),
+        ("b.mp4", "train"),
+        ("c.mp4", "train"),
+    ]
+    assert set(reasons(found)) == {2, 3, 5, 8}
+    assert "as " + found.clips[0].where in reasons(found)[2]
+
+
 def test_a_file_in_two_sets_is_taken_once_or_not_at_all(tmp_path: Path) -> None:
     touch(tmp_path, "f/fight/a.mp4", "f/fight/b.mp4")
     own = table(tmp_path, "f/fight/a.mp4,fight", "f/fight/b.mp4,nonfight")
