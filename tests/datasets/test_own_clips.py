@@ -346,6 +346,15 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, text: str
         read(f"mine={tmp_path / 'clips.csv'}")
 
 
+def test_a_time_in_minutes_is_answered_in_seconds(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    rows = ["a.mp4,fight,0:01:05,70", "a.mp4,fight,1:05.5,70", "a.mp4,fight,a:b,70"]
+    (found,) = read(table(tmp_path, *rows, "a.mp4,fight,1,2", header="path,label,start_s,end_s"))
+    assert "Write it as 65;" in reasons(found)[2]
+    assert "Write it as 65.5;" in reasons(found)[3]
+    assert "Write it as 12.5;" in reasons(found)[4]
+
+
 def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clips.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(UserError, match="UTF-8"):

@@ -23,6 +23,8 @@ from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
 from violence_detection.system import edited_tables, settings, storage
 
+#: 1:05 or 0:01:05.5
+_CLOCK = re.compile(r"(\d+:){1,2}\d+(\.\d+)?", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
 
@@ -181,8 +183,11 @@ def _seconds(name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
+        meant = 12.5
+        if _CLOCK.fullmatch(text):
+            meant = sum(float(part) * 60**k for k, part in enumerate(reversed(text.split(":"))))
         raise ValueError(
-            f"{name} {text!r} is no number of seconds. Write it as 12.5; start_s and end_s come together"
+            f"{name} {text!r} is no number of seconds. Write it as {meant:.10g}; start_s and end_s come together"
         )
     return value
 
