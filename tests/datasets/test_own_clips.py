@@ -68,6 +68,12 @@ def test_no_other_name_is_guessed_at_and_none_by_a_part_of_it(tmp_path: Path, na
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["no fight", "No Fights", "non fight", "non violent", "no violence"])
+def test_names_with_a_blank_are_offered_as_those_with_a_hyphen(name: str) -> None:
+    assert own_labels.telling([name]) == {name: "nonfight"}
+    assert not own_labels.is_accepted(name)
+
+
 def test_labels_say_what_names_mean(tmp_path: Path) -> None:
     touch(
         tmp_path,
