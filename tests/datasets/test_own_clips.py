@@ -352,6 +352,18 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, text: str
         read(f"mine={tmp_path / 'clips.csv'}")
 
 
+@pytest.mark.parametrize(
+    "named", ["start,end", "begin,end", "start_ms,end_ms", "start_time,end_time", "From (s),to"]
+)
+def test_stretches_in_columns_of_other_names_are_no_whole_files(tmp_path: Path, named: str) -> None:
+    """Two rows of one video would be the same footage, of which one is to go."""
+    touch(tmp_path, "a.mp4")
+    with pytest.raises(UserError, match=r"clips\.csv has the columns .*start_s and end_s, in seconds"):
+        read(table(tmp_path, "a.mp4,fight,0,5", "a.mp4,fight,9,14", header=f"path,label,{named}"))
+    header = f"path,label,{named},start_s,end_s"
+    assert len(read(table(tmp_path, "a.mp4,fight,0,9,0,5", header=header))[0].clips) == 1
+
+
 def test_a_time_in_minutes_is_answered_in_seconds(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
     rows = ["a.mp4,fight,0:01:05,70", "a.mp4,fight,1:05.5,70", "a.mp4,fight,a:b,70"]
