@@ -381,8 +381,8 @@ def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_column_that_means_nothing_here_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
-    (found,) = read(table(tmp_path, "a.mp4,fight,cam,1,2", header="path,label,source,start,end"))
-    assert any("start, end is not used" in w for w in found.warnings)
+    (found,) = read(table(tmp_path, "a.mp4,fight,cam,1,2", header="path,label,source,note,seen by"))
+    assert any("note, seen by is not used" in w for w in found.warnings)
 
 
 def test_rows_of_one_video_share_its_source(tmp_path: Path) -> None:
