@@ -308,6 +308,18 @@ def test_a_data_set_added_later_costs_only_itself(root: Path, caplog: pytest.Log
     assert "20 to read" in caplog.text
 
 
+def test_a_data_set_that_is_not_found_any_more_is_told(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    elsewhere = root / "elsewhere"
+    combine.run(CombineConfig(data_root=root, workers=1))
+    n = sum(r["dataset"] == "violent_flows" for r in rows(root).values())
+    (root / "raw" / "flows").rename(elsewhere)
+    combine.run(CombineConfig(data_root=root, roots=(elsewhere,), workers=1))
+    assert "none is in now" not in caplog.text
+    combine.run(CombineConfig(data_root=root, workers=1))
+    assert f"{n} clips of the earlier manifest were of violent_flows, of which none is in now" in caplog.text
+    assert "name its folder with --roots" in caplog.text
+
+
 def test_clips_that_are_on_the_other_side_now_are_counted(
     root: Path, done: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -74,6 +74,29 @@ def test_a_line_that_ends_before_the_column_of_marks_is_not_marked(root: Path, d
     assert set(before.clip_id) - set(frame(root).clip_id) == {gone}
 
 
+def test_a_mark_does_not_outlive_the_mending_of_the_label(root: Path, tmp_path: Path) -> None:
+    """A clip is named by its content, which stays the same in the folder of the other class."""
+    mine = tmp_path / "mine"
+    wrong = write(mine / "fight" / "1.avi", 500)
+    write(mine / "nonfight" / "2.avi", 501)
+    own = (f"mine={mine}",)
+    combine.run(CombineConfig(data_root=root, workers=1, own=own))
+    clip_id = frame(root).clip_id[str(wrong)]
+    listed = root / "list.csv"
+    listed.write_text(f"clip_id,label,confirmed\n{clip_id},fight,x\n")
+    config = CombineConfig(data_root=root, workers=1, own=own, exclude=listed)
+    assert combine.run(config).summary["excluded_by_list"] == 1
+
+    wrong.rename(mine / "nonfight" / "1.avi")
+    with pytest.raises(
+        UserError,
+        match=rf"list\.csv: .* of line 2: {clip_id} \(fight, now nonfight\)\. .* take its mark out.* label",
+    ):
+        combine.run(config)
+    listed.write_text(f"clip_id,label,confirmed\n{clip_id},nonfight,x\n")
+    assert combine.run(config).summary["excluded_by_list"] == 1
+
+
 def test_a_list_that_leaves_one_class_only_is_refused_as_such(root: Path) -> None:
     before = frame(root)
     fights = before.clip_id[before.label == "fight"]

@@ -67,6 +67,16 @@ def test_unknown_labels_and_splits_are_refused(tmp_path: Path, change: dict[str,
         manifest.read(_write(tmp_path, {}, change))
 
 
+def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> None:
+    """Merged by clip_id, two rows of it would be four in a figure."""
+    twice = {"clip_id": "b", "path": "train/fight/b.avi"}
+    with pytest.raises(
+        UserError,
+        match=r"manifest\.csv: the clip b stands there twice\. Leave one row, or.*combine_all_datasets",
+    ):
+        manifest.read(_write(tmp_path, {}, twice, twice | {"label": "nonfight"}))
+
+
 def test_a_manifest_without_a_column_or_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks the columns \['codec'\]"):
         manifest.read(_write(tmp_path, {}, columns=manifest.COLUMNS[:-1]))
@@ -98,6 +108,9 @@ def test_a_manifest_that_was_cut_short_is_refused_by_row(tmp_path: Path, left: i
         ({"source_group": ""}, "column source_group is empty"),
         ({"path": ""}, "column path is empty"),
         ({"fps": "29,97"}, "fps is '29,97', which is no number"),
+        ({"duration_s": ""}, "duration_s is '', which is no number"),
+        ({"width": "nan"}, "width is 'nan', which is no number"),
+        ({"fps": "inf"}, "fps is 'inf', which is no number"),
     ],
 )
 def test_cells_that_cannot_be_used_are_refused_by_row(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 import logging
@@ -115,6 +116,25 @@ def test_a_copy_in_another_set_joins_the_sources(clips: Path, tmp_path: Path) ->
     )
     assert len(frame) == 41
     assert not frame.source_path.str.endswith("brawl/recording 3.avi").any()
+
+
+def test_a_set_that_the_next_run_does_not_name_is_told(
+    clips: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed, label in enumerate(("fight", "nonfight")):
+        small_videos.write(tmp_path / "other" / label / "1.avi", 901 + seed)
+    mine = f"mine={clips}"
+    config = CombineConfig(
+        data_root=tmp_path, own=(mine, f"other={tmp_path}/other"), labels=LABELS, caches=False
+    )
+    combine.run(config)
+    assert "none is in now" not in caplog.text
+    combine.run(dataclasses.replace(config, own=(mine,)))
+    (said,) = [r.getMessage() for r in caplog.records if "none is in now" in r.getMessage()]
+    assert said.startswith("2 clips of the earlier manifest were of other, of which none is in now")
+    assert "--own names them, each time" in said
+    combine.run(dataclasses.replace(config, own=(mine,)))
+    assert caplog.text.count("none is in now") == 1
 
 
 def test_an_unexplained_folder_is_left_out_and_named(clips: Path, tmp_path: Path) -> None:

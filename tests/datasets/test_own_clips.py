@@ -68,6 +68,12 @@ def test_no_other_name_is_guessed_at_and_none_by_a_part_of_it(tmp_path: Path, na
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["no fight", "No Fights", "non fight", "non violent", "no violence"])
+def test_names_with_a_blank_are_offered_as_those_with_a_hyphen(name: str) -> None:
+    assert own_labels.telling([name]) == {name: "nonfight"}
+    assert not own_labels.is_accepted(name)
+
+
 def test_labels_say_what_names_mean(tmp_path: Path) -> None:
     touch(
         tmp_path,
@@ -346,6 +352,27 @@ def test_a_table_without_the_columns_says_which_it_has(tmp_path: Path, text: str
         read(f"mine={tmp_path / 'clips.csv'}")
 
 
+@pytest.mark.parametrize(
+    "named", ["start,end", "begin,end", "start_ms,end_ms", "start_time,end_time", "From (s),to"]
+)
+def test_stretches_in_columns_of_other_names_are_no_whole_files(tmp_path: Path, named: str) -> None:
+    """Two rows of one video would be the same footage, of which one is to go."""
+    touch(tmp_path, "a.mp4")
+    with pytest.raises(UserError, match=r"clips\.csv has the columns .*start_s and end_s, in seconds"):
+        read(table(tmp_path, "a.mp4,fight,0,5", "a.mp4,fight,9,14", header=f"path,label,{named}"))
+    header = f"path,label,{named},start_s,end_s"
+    assert len(read(table(tmp_path, "a.mp4,fight,0,9,0,5", header=header))[0].clips) == 1
+
+
+def test_a_time_in_minutes_is_answered_in_seconds(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    rows = ["a.mp4,fight,0:01:05,70", "a.mp4,fight,1:05.5,70", "a.mp4,fight,a:b,70"]
+    (found,) = read(table(tmp_path, *rows, "a.mp4,fight,1,2", header="path,label,start_s,end_s"))
+    assert "Write it as 65;" in reasons(found)[2]
+    assert "Write it as 65.5;" in reasons(found)[3]
+    assert "Write it as 12.5;" in reasons(found)[4]
+
+
 def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clips.xlsx").write_bytes(b"PK\x03\x04\xff\xfe")
     with pytest.raises(UserError, match="UTF-8"):
@@ -354,8 +381,8 @@ def test_a_table_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_a_column_that_means_nothing_here_is_said(tmp_path: Path) -> None:
     touch(tmp_path, "a.mp4")
-    (found,) = read(table(tmp_path, "a.mp4,fight,cam,1,2", header="path,label,source,start,end"))
-    assert any("start, end is not used" in w for w in found.warnings)
+    (found,) = read(table(tmp_path, "a.mp4,fight,cam,1,2", header="path,label,source,note,seen by"))
+    assert any("note, seen by is not used" in w for w in found.warnings)
 
 
 def test_rows_of_one_video_share_its_source(tmp_path: Path) -> None:
@@ -398,6 +425,20 @@ def test_footage_that_is_called_both_classes_is_left_out_and_both_lines_are_name
     assert "clips.csv:3 calls the same footage nonfight" in reasons(found)[2]
     assert "clips.csv:7" in reasons(found)[8]
     assert [c.where.rpartition(":")[2] for c in found.clips] == ["4", "7", "9"]
+
+
+def test_of_rows_of_one_file_the_one_whose_side_is_settled_stays(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    rows = ["a.mp4,fight,", "a.mp4,fight,train", "a.mp4,fight,val", "b.mp4,fight,", "b.mp4,fight,train"]
+    rows += ["c.mp4,fight,train", "c.mp4,fight,train"]
+    (found,) = read(table(tmp_path, *rows, header="path,label,split"))
+    assert [(c.rel, c.split) for c in found.clips] == [
+        ("a.mp4", "val"),
+        ("b.mp4", "train"),
+        ("c.mp4", "train"),
+    ]
+    assert set(reasons(found)) == {2, 3, 5, 8}
+    assert "as " + found.clips[0].where in reasons(found)[2]
 
 
 def test_a_file_in_two_sets_is_taken_once_or_not_at_all(tmp_path: Path) -> None:

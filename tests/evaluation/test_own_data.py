@@ -386,13 +386,27 @@ def test_a_folder_that_is_named_twice_says_which_set_has_its_clips(root: Path, t
     assert "no folder with videos" not in str(error.value)
 
 
+_COLUMNS = ",".join(manifest.COLUMNS)
+
+
 @pytest.mark.parametrize(
-    "first", ["clip_id,path", "\ufeffclip_id,path", '"clip_id","path"', '\ufeff"clip_id";"path"']
+    "first",
+    [
+        _COLUMNS,
+        "\ufeff" + _COLUMNS,
+        f'"{_COLUMNS}"'.replace(",", '","'),
+        f'\ufeff"{_COLUMNS}"'.replace(",", '";"'),
+        "," + _COLUMNS,
+        ",".join(reversed(manifest.COLUMNS)),
+    ],
+    ids=["as written", "with a mark", "quoted", "semicolons", "with the index of pandas", "in another order"],
 )
 def test_a_manifest_that_a_spreadsheet_has_saved_is_known_as_one(tmp_path: Path, first: str) -> None:
     """Otherwise a look at its val would not be noted."""
     (tmp_path / "manifest.csv").write_text(first + "\n", encoding="utf-8")
     assert combined_folders.has_manifest(tmp_path)
+    (tmp_path / "manifest.csv").write_text("clip_id,path,label\n", encoding="utf-8")  # somebody's own table
+    assert not combined_folders.has_manifest(tmp_path)
 
 
 def test_which_data_is_ones_own(tmp_path: Path) -> None:
@@ -411,7 +425,7 @@ def test_which_data_is_ones_own(tmp_path: Path) -> None:
     assert own_data.named(EvaluationConfig(data=tmp_path / "link")) == ()
     moved = tmp_path / "moved"
     shutil.copytree(mine / "fight", moved / "val" / "fight")
-    (moved / "manifest.csv").write_text("clip_id,path\n")
+    (moved / "manifest.csv").write_text(_COLUMNS + "\n")
     for data in (moved / "val", moved / "val" / "fight"):
         assert own_data.named(EvaluationConfig(data=data)) == ()
     for place in (

@@ -207,6 +207,13 @@ def test_an_own_set_of_which_nothing_can_be_used_says_why(tmp_path: Path) -> Non
         said(tmp_path, own=(f"mine={tmp_path}/x",))
 
 
+def test_of_many_wrong_rows_it_is_said_how_many_more_there_are(tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("path,label\n" + "gone.mp4,fight\n" * 15)
+    with pytest.raises(UserError, match=r"clips\.csv:13: no file.*\n  and 3 more$") as error:
+        said(tmp_path, own=(f"mine={tmp_path}/clips.csv",))
+    assert "clips.csv:14" not in str(error.value)
+
+
 def test_own_files_are_no_part_of_a_published_set(tmp_path: Path) -> None:
     touch(tmp_path, "raw/h/fi1_xvid.avi", "raw/h/fi2_xvid.avi", "raw/h/no1_xvid.avi")
     (tmp_path / "raw" / "h" / "mine.csv").write_text("path,label\nfi2_xvid.avi,nonfight\n")

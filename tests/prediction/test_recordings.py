@@ -171,6 +171,7 @@ def data_root(tmp_path: Path) -> Path:
             | {
                 "clip_id": had.clip_id if i == 15 else f"{i:016x}", "path": f"train/{path.name}", "label": label,
                 "dataset": "set", "source_group": f"own:{i // 2}{label}", "split": "train", "duration_s": 2.0,
+                "fps": 10.0, "width": 64, "height": 48, "n_frames": 20,
             }
         )  # fmt: skip
     storage.write_csv(tmp_path / "combined_all" / "manifest.csv", manifest.COLUMNS, rows)

@@ -29,6 +29,7 @@ from violence_detection.errors import DamagedFile, UserError
 from violence_detection.find import find
 from violence_detection.find.inventory import ClipFile, Inventory, source_path
 from violence_detection.system import locks, storage
+from violence_detection.system.figures import plural
 from violence_detection.video import video_files
 
 log = logging.getLogger(__name__)
@@ -110,9 +111,10 @@ def _combine(
         rows, excluded = listed.take_out(rows, _all_names(clips, scans), _copies(clips, scans, dropped))
         listed.require_both_classes(rows)
     cut_short = cut.cut_short + _cut_short(scans)
-    before = _earlier_sides(combined)
+    before = _earlier_rows(combined)
     placed = _publish(combined, rows, config)
     _say_what_moved(before, rows)
+    _say_what_left(before, rows, found)
     if cut.left_over:
         cutting.remove(cut.left_over)
     _write_tables(combined, dropped, failures, left_out, cut_short)
@@ -128,22 +130,22 @@ def _combine(
     return result
 
 
-def _earlier_sides(combined: Path) -> dict[str, str]:
-    """Of each clip of the manifest that is there its side of the split."""
+def _earlier_rows(combined: Path) -> list[dict[str, str]]:
+    """The rows of the manifest that is there."""
     path = combined / manifest.FILE_NAME
     if not path.is_file():
-        return {}
+        return []
     try:
-        rows = storage.read_csv(path)
+        return storage.read_csv(path)
     except DamagedFile:
         log.warning("%s cannot be read, so nobody can tell which clips change sides. It is made again", path)
-        return {}
-    return {r.get("clip_id") or "": r.get("split") or "" for r in rows}
+        return []
 
 
-def _say_what_moved(before: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> None:
+def _say_what_moved(before: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]]) -> None:
     """Warn where clips stand on another side of the split than in the manifest before."""
-    moved = Counter((before.get(r["clip_id"]), r["split"]) for r in rows)
+    sides = {r.get("clip_id"): r.get("split") for r in before}
+    moved = Counter((sides.get(r["clip_id"]), r["split"]) for r in rows)
     if n := moved[split.VAL, split.TRAIN]:
         log.warning(
             "%d clips of the earlier val are in train now: the whole is divided anew. Models trained from now on have "
@@ -154,6 +156,24 @@ def _say_what_moved(before: Mapping[str, str], rows: Sequence[Mapping[str, Any]]
             "%d clips of the earlier train are in val now: the whole is divided anew. Models trained before have seen "
             "them, so train them again before they are measured on this val", n,
         )  # fmt: skip
+
+
+def _say_what_left(
+    before: Sequence[Mapping[str, str]], rows: Sequence[Mapping[str, Any]], found: Inventory
+) -> None:
+    """Warn of data sets of the manifest before that were not found, as where a flag was forgotten."""
+    there = {r["dataset"] for r in rows} | {d.dataset for d in found.datasets}
+    for name, n in sorted(Counter(r.get("dataset") or "" for r in before).items()):
+        if not name or name in there:
+            continue
+        log.warning(
+            "%s of the earlier manifest were of %s, of which none is in now: %s",
+            plural(n, "clip"),
+            name,
+            "it was not found. If it lies elsewhere, name its folder with --roots, each time"
+            if name in found.catalogue
+            else "own clips are taken only where --own names them, each time",
+        )
 
 
 def _all_names(clips: Mapping[str, ClipFile], scans: Mapping[str, scan.Scan]) -> set[str]:

@@ -1,9 +1,10 @@
 """Clips that a person has looked at and wants left out: `--exclude LIST`.
 
 LIST is a text file with a clip in each line, or a CSV file with a column clip_id, source_path or path, such as
-label_suspects.csv. Where it has a column `confirmed`, only the lines that are marked in it count. A clip is named by
-its clip_id, its source_path, or its path in combined_all. A listed clip that is out already as a copy
-takes out the clip that it is a copy of. All other clips stay on their side of the split.
+label_suspects.csv. Where it has a column `confirmed`, only the lines that are marked in it count. A line whose column
+`label` has another class than the clip by now is refused: its label was mended. A clip is named by its clip_id, its
+source_path, or its path in combined_all. A listed clip that is out already as a copy takes out the clip that it is a
+copy of. All other clips stay on their side of the split.
 """
 
 from __future__ import annotations
@@ -22,17 +23,20 @@ FILE_NAME = "excluded.csv"
 COLUMNS = ("clip_id", "source_path", "label", "split", "listed_as")
 #: Columns that name a clip, the surest first.
 _NAMES = ("clip_id", "source_path", "path")
-_CONFIRMED = "confirmed"
+_CONFIRMED, _LABEL = "confirmed", "label"
 _YES, _NO = frozenset({"x", "y", "yes", "1", "true"}), frozenset({"", "n", "no", "0", "false"})
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class ExclusionList:
-    """What a list names: `names`, name of a clip -> number of its line."""
+    """What a list names: `names`, name of a clip -> number of its line; `labels`, name -> the label that it has there,
+    where the list says one.
+    """
 
     path: Path
     names: Mapping[str, int]
+    labels: Mapping[str, str]
 
     def record(self, excluded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """For combine.json: the list, and what it took out."""
@@ -49,9 +53,10 @@ class ExclusionList:
 
         `known`: ids and source paths of all clips, also of those that are out already as copies or unreadable.
         `copies`: id or source path of a copy that is out -> source path of the clip that it is a copy of, which may be
-        one itself. Raises UserError naming lines that name no clip at all.
+        one itself. Raises UserError naming lines that name no clip at all, and those whose clip has another label.
         """
         stays, excluded, used = [], [], set()
+        mended: list[str] = []
         known = {storage.with_line_ends(name) for name in known}
         listed_copies = self._listed_copies(copies or {})
         for row in rows:
@@ -59,9 +64,19 @@ class ExclusionList:
             found += listed_copies.get(row["source_path"], [])
             if found:
                 used.update(found)
+                mended += [
+                    f"line {self.names[name]}: {name} ({said}, now {row['label']})"
+                    for name in found
+                    if (said := self.labels.get(name)) and said != row["label"]
+                ]
                 excluded.append({**row, "listed_as": found[0]})
             else:
                 stays.append(row)
+        if mended:
+            raise UserError(
+                f"--exclude {self.path}: the label was mended, since it was listed, of {some_of(mended)}. So that the "
+                "clip stays, take its mark out, or the line; to leave it out all the same, write the label of now there"
+            )
         unknown = [name for name in self.names if name not in used and name not in known]
         if unknown:
             shown = some_of([f"line {self.names[name]}: {name}" for name in unknown])
@@ -108,12 +123,12 @@ def read(path: Path) -> ExclusionList:
         raise UserError(f"--exclude: cannot read {path}: {e.strerror}") from e
     columns, reader = edited_tables.opened(path, text)
     is_table = any(name in columns for name in _NAMES)
-    names = _of_table(path, columns, reader) if is_table else _of_lines(text)
+    names, labels = _of_table(path, columns, reader) if is_table else (_of_lines(text), {})
     if not names:
         marked = f"no line of it is marked in the column {_CONFIRMED}. Mark with x what is to go"
         why = marked if is_table and _CONFIRMED in columns else "it names no clip"
         raise UserError(f"--exclude {path}: {why}, or leave --exclude away")
-    return ExclusionList(path, names)
+    return ExclusionList(path, names, labels)
 
 
 def _of_lines(text: str) -> dict[str, int]:
@@ -121,9 +136,10 @@ def _of_lines(text: str) -> dict[str, int]:
     return {line: number for number, line in lines if line and not line.startswith("#")}
 
 
-def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> dict[str, int]:
+def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> tuple[dict[str, int], dict[str, str]]:
+    """The number of the line, and the label, of each name."""
     column = next(name for name in _NAMES if name in columns)
-    names = {}
+    names, labels = {}, {}
     for cells in reader:
         row = edited_tables.by_column(columns, cells)
         if surplus := edited_tables.surplus(columns, cells):
@@ -136,7 +152,9 @@ def _of_table(path: Path, columns: Sequence[str], reader: Reader) -> dict[str, i
         if not row[column]:
             raise UserError(f"--exclude {path}:{reader.line_num}: the column {column} is empty")
         names[row[column]] = reader.line_num
-    return names
+        if (label := row.get(_LABEL)) in CLASS_NAMES:
+            labels[row[column]] = label
+    return names, labels
 
 
 def _is_marked(mark: str, where: str) -> bool:

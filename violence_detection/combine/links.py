@@ -18,13 +18,12 @@ from pathlib import Path, PurePosixPath
 from violence_detection.combine import manifest
 from violence_detection.constants import CLASS_NAMES
 from violence_detection.errors import DamagedFile, UserError
+from violence_detection.find.combined_folders import has_manifest
 from violence_detection.system import locks, storage
 
 log = logging.getLogger(__name__)
 
 LIST_NAME = ".links.json"
-#: By these a manifest is known, of whatever version.
-_SURE_COLUMNS = ("clip_id", "path", "source_path", "label", "split")
 _SHOWN = 3
 #: To which file systems round the time of a change, at most: that of FAT, which has no links.
 _MTIME_STEP_NS = 2 * 10**9
@@ -32,7 +31,7 @@ _MTIME_STEP_NS = 2 * 10**9
 
 def check_ours(combined: Path, records: Iterable[str]) -> None:
     """Raise UserError when files stand in the folder and none of the `records` that this suite leaves in its own."""
-    if any((combined / name).is_file() for name in (LIST_NAME, *records)) or _is_manifest(combined):
+    if any((combined / name).is_file() for name in (LIST_NAME, *records)) or has_manifest(combined):
         return
     own = {locks.ONLY_ONE_NAME, locks.HOLDER_NAME}
     found = next((p for p in sorted(combined.rglob("*")) if p.name not in own and not _is_folder(p)), None)
@@ -48,15 +47,6 @@ def check_ours(combined: Path, records: Iterable[str]) -> None:
 
 def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()
-
-
-def _is_manifest(combined: Path) -> bool:
-    """Whether a manifest of ours stands there, whatever its rows."""
-    path = combined / manifest.FILE_NAME
-    if not path.is_file():
-        return False
-    with path.open(encoding="utf-8-sig", errors="replace") as f:
-        return set(_SURE_COLUMNS) <= {name.strip('"') for name in f.readline().strip().split(",")}
 
 
 def place(combined: Path, wanted: Mapping[str, Path], kind: str) -> str:
@@ -122,9 +112,9 @@ def _ours(combined: Path) -> set[str]:
     found: set[str] = set()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         found.update(storage.read_json(combined / LIST_NAME)["links"])
-    if _is_manifest(combined):
+    if has_manifest(combined):
         with contextlib.suppress(DamagedFile):  # of whose clips the list has the links
-            found.update(row["path"] or "" for row in storage.read_csv(combined / manifest.FILE_NAME))
+            found.update(row.get("path") or "" for row in storage.read_csv(combined / manifest.FILE_NAME))
     return {path for path in found if _is_link_path(path)}
 
 

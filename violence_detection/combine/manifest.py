@@ -7,6 +7,7 @@ import functools
 import hashlib
 import io
 import logging
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,8 +72,8 @@ def read(combined: Path) -> pd.DataFrame:
     """Read `<combined>/manifest.csv` (or a manifest file itself), checked. Text columns are str, never NaN.
 
     Column by_time, bool: whether the clip's frames are found by their time stamps (BY_TIME_NAME).
-    Raises UserError when it is missing, lacks columns or cells, is empty, or holds unknown labels or splits, or a
-    fingerprint that is none. Warns where it is not as combine.json beside it says.
+    Raises UserError when it is missing, lacks columns or cells, is empty, or holds unknown labels or splits, a clip
+    twice, or a fingerprint that is none. Warns where it is not as combine.json beside it says.
     """
     return read_hashed(combined)[0]
 
@@ -110,6 +111,11 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
+    if (twice := frame.clip_id.duplicated()).any():  # merged by it, two rows of a clip would be four
+        raise UserError(
+            f"{path}: the clip {frame.clip_id[twice].iloc[0]} stands there twice. Leave one row, or make it again with "
+            "combine_all_datasets.py"
+        )
     frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))
     _warn_if_edited(path, sha256)
     return frame, sha256
@@ -145,7 +151,7 @@ def _require_whole_rows(path: Path, content: bytes) -> None:
             raise UserError(f"{where}: the column {empty[0]} is empty. {remedy}")
         if not _FINGERPRINT.fullmatch(row["fingerprint"]):
             raise UserError(f"{where}: a fingerprint has 48 hex digits a frame. {remedy}")
-        if wrong := [name for name in _NUMBERS if row[name] and not _is_number(row[name])]:
+        if wrong := [name for name in _NUMBERS if not _is_number(row[name])]:
             raise UserError(
                 f"{where}: {wrong[0]} is {row[wrong[0]]!r}, which is no number such as 12.5. {remedy}"
             )
@@ -153,10 +159,9 @@ def _require_whole_rows(path: Path, content: bytes) -> None:
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
 
 
 @functools.lru_cache

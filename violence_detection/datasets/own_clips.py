@@ -246,6 +246,8 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
         of_file.setdefault(_real(clip.path), []).append(clip)
     wrong: dict[int, str] = {}
     for clips in (c for c in of_file.values() if len(c) > 1):
+        # one without a side may come to stand on the other
+        clips.sort(key=lambda c: ("val", "train", "").index(c.split))
         for a, b in _overlapping(clips):
             if a.label != b.label:
                 for one, other in ((a, b), (b, a)):

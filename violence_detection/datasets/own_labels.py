@@ -80,7 +80,8 @@ def parse(words: Sequence[str]) -> Labels:
 
 def telling(names: Iterable[str]) -> dict[str, str]:
     """Those names that tell a class to a person who reads them, for commands that are offered."""
-    return {name: _TELLING[_plain(name)] for name in names if _plain(name) in _TELLING}
+    told = {name: _TELLING.get(_plain(name).replace(" ", "_")) for name in names}
+    return {name: label for name, label in told.items() if label}
 
 
 def as_words(meaning: Mapping[str, str]) -> tuple[str, ...]:

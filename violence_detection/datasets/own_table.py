@@ -23,6 +23,10 @@ from violence_detection.datasets.own_labels import Labels
 from violence_detection.errors import UserError
 from violence_detection.system import edited_tables, settings, storage
 
+#: 1:05 or 0:01:05.5
+_CLOCK = re.compile(r"(\d+:){1,2}\d+(\.\d+)?", re.ASCII)
+#: Columns that may be meant for start_s and end_s; without these a row is the whole file.
+_LIKE_TIMES = re.compile(r"(start|begin|from|end|stop|to)[\W_]*(s|secs?|seconds?|ms|time|frame)?\W*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
 
@@ -118,6 +122,13 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
         name for name, n in Counter(columns).items() if n > 1 and name in (*NEEDED, *OPTIONAL)
     ):
         raise UserError(f"{path} has the column {', '.join(doubled)} twice. Leave one")
+    if not {"start_s", "end_s"} & set(columns) and (
+        times := [n for n in columns if _LIKE_TIMES.fullmatch(n)]
+    ):
+        raise UserError(
+            f"{path} has the columns {', '.join(times)}, but neither start_s nor end_s. If they say where in a video a "
+            "clip lies, call them start_s and end_s, in seconds; else give them another name"
+        )
     if unused := [name for name in columns if name and name not in (*NEEDED, *OPTIONAL)]:
         warnings.append(f"{path}: the column {', '.join(unused)} is not used; used are {', '.join(OPTIONAL)}")
     empty = dict.fromkeys((*NEEDED, *OPTIONAL), "")
@@ -181,8 +192,11 @@ def _seconds(name: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
+        meant = 12.5
+        if _CLOCK.fullmatch(text):
+            meant = sum(float(part) * 60**k for k, part in enumerate(reversed(text.split(":"))))
         raise ValueError(
-            f"{name} {text!r} is no number of seconds. Write it as 12.5; start_s and end_s come together"
+            f"{name} {text!r} is no number of seconds. Write it as {meant:.10g}; start_s and end_s come together"
         )
     return value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,8 +10,11 @@ from violence_detection.constants import MANIFEST_NAME
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.errors import UserError
 
-#: The folder below a data root, and the first column of the manifest in it.
-_FOLDER, _COLUMN = "combined_all", "clip_id"
+_FOLDER = "combined_all"
+#: By these a manifest is known, of whatever version: others call their files manifest.csv too.
+_SURE_COLUMNS = frozenset({"clip_id", "path", "source_path", "label", "split"})
+#: What spreadsheets put between cells.
+_BETWEEN = re.compile("[,;\t]")
 
 
 def is_combined(data: Path) -> bool:
@@ -23,7 +27,7 @@ def is_combined(data: Path) -> bool:
 
 
 def has_manifest(folder: Path) -> bool:
-    """Whether the manifest of step 2 stands there."""
+    """Whether the manifest of step 2 stands there, whatever its rows and the order of its columns."""
     return _is_manifest(folder / MANIFEST_NAME)
 
 
@@ -41,9 +45,8 @@ def refuse(own: Iterable[OwnSet]) -> None:
 
 
 def _is_manifest(path: Path) -> bool:
-    """Others call their files manifest.csv too."""
     if path.name != MANIFEST_NAME or not path.is_file():
         return False
     # as spreadsheets write it, too
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        return lines.readline().lstrip('"').startswith(_COLUMN)
+        return {name.strip('" ') for name in _BETWEEN.split(lines.readline().strip())} >= _SURE_COLUMNS

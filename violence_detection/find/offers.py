@@ -25,7 +25,7 @@ from violence_detection.system.settings import as_flags
 
 #: Names under which some hand out their clips already divided; the split that they mean is worth keeping.
 _SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
-_SHOWN = 12  # folders that a message names
+_SHOWN = 12  # folders or rows that a message names
 #: The command with these values of --own and --labels.
 Command = Callable[[Sequence[str], Sequence[str]], str]
 
@@ -164,7 +164,8 @@ def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: 
 def nothing_usable(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: Command) -> str:
     """What is wrong with a set of which nothing can be used."""
     reasons = [*own_texts(own_set, own, labels, line)]
-    reasons += [f"{f['path']}: {f['reason']}" for f in (*own_set.unlisted, *own_set.failures)[:_SHOWN]]
+    wrong = [f"{f['path']}: {f['reason']}" for f in (*own_set.unlisted, *own_set.failures)]
+    reasons += wrong[:_SHOWN] + ([f"and {len(wrong) - _SHOWN} more"] if len(wrong) > _SHOWN else [])
     if own_set.listed is None and not own_set.unknown and not own_set.failures:
         reasons.append(
             f"there is no folder with videos in it. Put your clips into {own_set.origin}/fight and /nonfight"

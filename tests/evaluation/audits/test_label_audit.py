@@ -6,6 +6,8 @@ import html
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import made_up_footage
 import numpy as np
@@ -18,7 +20,8 @@ from violence_detection.combine import exclusions, manifest
 from violence_detection.errors import UserError
 from violence_detection.evaluation import held_out_table
 from violence_detection.evaluation.audits import label_audit, labels
-from violence_detection.evaluation.report import film_strip
+from violence_detection.evaluation.measure import Evaluation
+from violence_detection.evaluation.report import film_strip, from_evaluation
 from violence_detection.features.cache import FeatureStore
 from violence_detection.models import model_files
 from violence_detection.system import storage
@@ -165,6 +168,25 @@ def test_marks_of_clips_that_were_left_out_stay_on_the_list(combined: Path) -> N
     assert f"<p>{len(after) - 2} of " in page.read_text(encoding="utf-8")
 
 
+def test_marks_of_clips_whose_label_was_mended_are_gone(
+    combined: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = written(combined).with_name(label_audit.TABLE_NAME)
+    before = pd.read_csv(table, dtype=str, keep_default_na=False)
+    rows = manifest.read(combined)
+    believed = rows[(rows.split == "train") & ~rows.clip_id.isin(before.clip_id)].iloc[0]
+    other = {"fight": "nonfight", "nonfight": "fight"}
+    before.loc[[0, 1], "confirmed"] = "x"
+    before.loc[0, "label"] = other[str(before.label[0])]
+    unlisted = {"clip_id": believed.clip_id, "label": other[believed.label], "confirmed": "x"}
+    pd.concat([before, pd.DataFrame([unlisted])]).to_csv(table, index=False)
+    written(combined)
+    after = pd.read_csv(table, dtype=str, keep_default_na=False)
+    assert after.clip_id.tolist() == before.clip_id.tolist()
+    assert after.confirmed.tolist() == ["", "x", *[""] * (len(after) - 2)]
+    assert f"2 clips of another label than when marked in {table}: no longer marked" in caplog.text
+
+
 def test_a_table_whose_marks_cannot_be_told_is_not_written_over(combined: Path) -> None:
     table = written(combined).with_name(label_audit.TABLE_NAME)
     header, rows = table.read_text(encoding="utf-8").split("\n", 1)
@@ -223,3 +245,20 @@ def test_without_predictions_or_with_those_of_other_clips_it_says_what_to_do(com
     path.unlink()
     with pytest.raises(UserError, match="--cross-validate 5"):
         audited(combined)
+
+
+def test_frames_of_doubted_clips_are_of_the_window_that_was_judged(
+    combined: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The label of a long clip is doubted for what the model saw of it."""
+    made, folder = audited(combined), combined.parent / "report"
+    asked: list[tuple[object, ...]] = []
+    monkeypatch.setattr(film_strip, "frames_below", lambda *args: asked.append(args) or (lambda _: []))
+    scored = SimpleNamespace(
+        nearest=None,
+        suspects=made,
+        clips=SimpleNamespace(data_root=combined.parent),
+        model=SimpleNamespace(features=SimpleNamespace(window_s=5.0, frames=20)),
+    )
+    from_evaluation._write_audits(cast("Evaluation", scored), folder)
+    assert asked == [(combined, 5.0, 20)]

@@ -61,6 +61,27 @@ def test_half_of_five_percent_exchanged_labels_are_in_the_first_tenth(seed: int)
     assert (first.suggested != first.label).mean() > 0.5
 
 
+def test_all_that_confident_learning_calls_wrong_is_listed() -> None:
+    """It goes by class: where fights are few and believed less, these are not those with the lowest scores of all."""
+    rng = np.random.default_rng(0)
+    is_fight = rng.random(600) < 0.35
+    rows = pd.DataFrame(
+        {"clip_id": [f"{i:04}" for i in range(600)], "label": np.where(is_fight, "fight", "nonfight")}
+    )
+    rows = rows.assign(
+        path=rows.clip_id, source_path="", dataset="d", source_group=rows.clip_id, fingerprint=""
+    )
+    rows["p_fight"] = 1 / (1 + np.exp(-rng.normal(np.where(is_fight, 0.6, -1.2))))
+    rows, _ = flipped(rows, 0)
+    flagged = labels.doubt(rows.p_fight.to_numpy(), (rows.label == "fight").to_numpy())[1]
+    suspects = labels.audit(rows, None).suspects
+    assert flagged.sum() > 60
+    assert set(rows.clip_id[flagged]) <= set(suspects.clip_id)
+    score = np.where(rows.label == "fight", rows.p_fight, 1 - rows.p_fight)
+    assert set(rows.clip_id.iloc[np.argsort(score)[:60]]) <= set(suspects.clip_id)
+    assert suspects.score.is_monotonic_increasing
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_clean_set_raises_no_alarm(seed: int) -> None:
     rows, values = train_part(seed)

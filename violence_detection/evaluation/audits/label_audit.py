@@ -22,6 +22,7 @@ from violence_detection.evaluation.report.film_strip import FramesMaker
 from violence_detection.features.cache import FeatureStore
 from violence_detection.models import model_files
 from violence_detection.system import edited_tables, pages, storage
+from violence_detection.system.figures import plural
 from violence_detection.training import run_folder
 
 if TYPE_CHECKING:
@@ -136,10 +137,21 @@ def _check_whole(folder: Path, path: Path) -> None:
 def write(made: LabelAudit, folder: Path, frames: FramesMaker, generated: bool, data_root: Path) -> Path:
     """Write table and page into the report's folder, and return the page. Marks that a person has made there stay.
 
-    So do marked rows of clips that are not listed now: what a list has left out must stay on it.
+    So do marked rows of clips that are not listed now: what a list has left out must stay on it. The mark of a clip
+    whose label is another one since, as it was mended, is gone.
     """
     table = made.suspects
     marked = marked_before(folder)
+    mended = [
+        i for i, row in marked.items() if (said := row.get("label")) and said != made.labels.get(i, said)
+    ]
+    if mended:
+        log.warning(
+            "%s of another label than when marked in %s: no longer marked",
+            plural(len(mended), "clip"),
+            folder / TABLE_NAME,
+        )
+        marked = {i: row for i, row in marked.items() if i not in mended}
     rows: list[dict[str, Any]] = []
     for row in table.to_dict("records"):
         before = marked.pop(row["clip_id"], {})

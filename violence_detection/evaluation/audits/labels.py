@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ SUSPECT_COLUMNS = (
     "clip_id", "path", "label", "suggested", "score", "confirmed", "why", "p_fight", "dataset", "source_group",
     "source_path",
 )  # fmt: skip
-#: Share of the clips that is listed at least, the least believed first.
+#: Share of the clips that is listed at least: the least believed.
 LISTED_SHARE = 0.1
 #: Clips of each class without which no label can be doubted.
 FEWEST_OF_CLASS = 20
@@ -45,10 +46,13 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True)
 class LabelAudit:
-    """`record`: for metrics.json. `suspects`: SUSPECT_COLUMNS, the least believed first."""
+    """`record`: for metrics.json. `suspects`: SUSPECT_COLUMNS, the least believed first. `labels`: clip id -> label of
+    every clip that was audited.
+    """
 
     record: dict[str, Any]
     suspects: pd.DataFrame
+    labels: Mapping[str, str]
 
 
 def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = "") -> LabelAudit:
@@ -59,16 +63,19 @@ def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = ""
     """
     rows = rows.reset_index(drop=True)
     is_fight = (rows.label == CLASS_NAMES[1]).to_numpy(bool)
+    label_of = dict(zip(rows.clip_id, rows.label, strict=True))
     why_not = _too_few(is_fight)
     if why_not:
         record: dict[str, Any] = {"checked": False, "not_checked": why_not, "clips": len(rows)}
         limit = {"state": "unknown", "name": "Labels", "text": f"not checked: {why_not}"}
-        return LabelAudit({**record, "limit": limit}, _suspects(rows, np.zeros(len(rows)), {}, 0))
+        return LabelAudit(
+            {**record, "limit": limit}, _suspects(rows, np.zeros(len(rows)), {}, set()), label_of
+        )
     p = rows.p_fight.to_numpy(float)
     score, flagged = doubt(p, is_fight)
     copies = _copies_of_other_label(rows)
-    least = max(math.ceil(LISTED_SHARE * len(rows)), int(flagged.sum()))
-    suspects = _suspects(rows, score, copies, least)
+    least_believed = _by_score(rows, score)[: math.ceil(LISTED_SHARE * len(rows))]
+    suspects = _suspects(rows, score, copies, {*least_believed, *np.flatnonzero(flagged).tolist(), *copies})
     noise = label_noise.estimate(p, is_fight, rows.source_group.to_numpy(str))
     groups = [] if values is None else weak_groups(rows, p, is_fight, values)
     record = {
@@ -84,7 +91,7 @@ def audit(rows: pd.DataFrame, values: np.ndarray | None, why_no_values: str = ""
         "groups_not_compared": why_no_values if values is None else "",
         "weak_groups": groups,
     }
-    return LabelAudit({**record, "limit": _limit(record)}, suspects)
+    return LabelAudit({**record, "limit": _limit(record)}, suspects, label_of)
 
 
 def doubt(p_fight: np.ndarray, is_fight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -181,14 +188,19 @@ def _copies_of_other_label(rows: pd.DataFrame) -> dict[int, str]:
     return found
 
 
-def _suspects(rows: pd.DataFrame, score: np.ndarray, copies: dict[int, str], least: int) -> pd.DataFrame:
-    """The `least` clips whose labels are believed least, and the copies, in order of their score."""
+def _by_score(rows: pd.DataFrame, score: np.ndarray) -> list[int]:
+    """Positions of the clips, those whose labels are believed least first."""
+    return sorted(range(len(rows)), key=lambda i: (score[i], rows.path[i]))
+
+
+def _suspects(
+    rows: pd.DataFrame, score: np.ndarray, copies: dict[int, str], listed: Collection[int]
+) -> pd.DataFrame:
+    """The clips at the positions `listed`, in order of their score."""
     import pandas as pd
 
-    order = sorted(range(len(rows)), key=lambda i: (score[i], rows.path[i]))
-    listed = set(order[:least]) | set(copies)
     table = []
-    for i in (i for i in order if i in listed):
+    for i in (i for i in _by_score(rows, score) if i in listed):
         row = rows.iloc[i]
         why = f"P(fight) {number(row.p_fight)} by models that had not seen it"
         if i in copies:

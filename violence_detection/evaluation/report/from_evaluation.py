@@ -100,7 +100,9 @@ def _write_audits(scored: Evaluation, folder: Path) -> None:
         page = label_audit.write(
             scored.suspects,
             folder,
-            film_strip.frames_below(root / "combined_all"),
+            film_strip.frames_below(
+                root / "combined_all", scored.model.features.window_s, scored.model.features.frames
+            ),
             is_generated(root),
             root,
         )
