@@ -118,6 +118,56 @@ def test_a_broker_that_answers_nothing_ends_nothing(caplog: pytest.LogCaptureFix
     assert "new of yard-1 did not arrive: the broker has not confirmed it" in caplog.text
 
 
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_is(is_cut: bool) -> None:
+    """States and the last picture stay on the broker, what happened does not. Of a lost link the broker says so."""
+    broker = live_parts.free_port()
+    with mqtt_broker.started(broker):
+        link = mqtt_broker.Link(broker)
+        output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
+        try:
+            camera.be("live")
+            output.tell_state(camera)
+            _wait_until(output.is_ready)
+            output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
+            _wait_until(lambda: output.sent == 1)
+            with mqtt_broker.subscribed(broker, "watch/#") as heard:
+                _wait_until(lambda: len(heard) >= 4)
+                found = sorted(heard)
+                if is_cut:
+                    link.cut()
+                else:
+                    output.close(5)
+                _wait_until(lambda: len(heard) > 4)
+            with mqtt_broker.subscribed(broker, "watch/status") as later:
+                _wait_until(lambda: "watch/status" in dict(later))
+        finally:
+            output.close(1)
+            link.close()
+    assert found == [
+        ("watch/status", b"online"),
+        ("watch/yard/snapshot", b"picture"),
+        ("watch/yard/state", b"live"),
+        ("watch/yard/violence", b"ON"),
+    ]
+    assert heard[4:] == [("watch/status", b"offline")]
+    # this broker tells newcomers what others have subscribed to, too
+    assert {text for topic, text in later if topic == "watch/status"} == {b"offline"}
+
+
+@pytest.mark.parametrize(
+    ("user", "login"),
+    [("me@", (b"me", b"geheim")), ("me:a%2Fb@", (b"me", b"a/b")), ("", (None, None))],
+)
+def test_a_broker_is_given_the_login_of_its_address_or_of_the_environment(
+    user: str, login: tuple[bytes | None, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_PASSWORD", "geheim")
+    output = MqttOutput(f"mqtt://{user}127.0.0.1:{live_parts.free_port()}", "watch")
+    output.close(0)
+    assert (output._client._username, output._client._password) == login
+
+
 def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer() -> None:
     """The client sends what the broker has not confirmed once more: an ON stood there when all had ended."""
     broker = live_parts.free_port()
