@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 
+from benchmarks import peak_memory
 from violence_detection.errors import UnreadableVideo
 from violence_detection.video import decode
 from violence_detection.video.video_files import VideoSearch
@@ -117,7 +117,7 @@ def combine(root: Path, workers: int) -> dict[str, float]:
         "--workers",
         str(workers),
     ]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    done, peak_mb = peak_memory.of_command(command)
     if done.returncode not in (0, 1):  # 1: copies of one video under both labels are left out and named
         sys.exit(f"combine ended with {done.returncode}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -125,7 +125,7 @@ def combine(root: Path, workers: int) -> dict[str, float]:
         **json.loads(done.stdout),
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(sum(after[:2]) - sum(before[:2]), 2),
-        "peak_rss_mb": round((1 + workers) * after.ru_maxrss / 1024),
+        "peak_rss_mb": (1 + workers) * peak_mb,
     }
 
 

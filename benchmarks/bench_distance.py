@@ -12,13 +12,14 @@ the same data set, as small, is in the corner farthest from it: sizes of at most
 One JSON line: by size and way, of each data set and the mean of them, {accuracy, roc_auc, found, false_alarms} at 0.5.
 `whole`: the whole picture alone; `closer`: with the closer look, as the model judges. Also `square`: the share of clips
 of which a part was looked at closer. judged.csv (clip_id, dataset, source_group, label, size, passers_by, whole,
-closer, square) has P(fight) of each; killed, the same command goes on.
+closer, square, every, models) has P(fight) of each; killed, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import itertools
 import os
 import sys
@@ -40,12 +41,14 @@ from violence_detection import cli
 from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics
-from violence_detection.models import trained_model
+from violence_detection.models import model_files, trained_model
 from violence_detection.prediction.detector import Detector, load
 from violence_detection.system import console
 from violence_detection.video import decode, writer
 
-COLUMNS = ("clip_id", "dataset", "source_group", "label", "size", "passers_by", "whole", "closer", "square")
+COLUMNS = (
+    "clip_id", "dataset", "source_group", "label", "size", "passers_by", "whole", "closer", "square", "every", "models",
+)  # fmt: skip
 WAYS = ("whole", "closer")
 #: Frames of the other clip that its median is taken over; x264's rate factor, hardly coarser than what is judged.
 _STILLS, _CRF = 9, 18
@@ -67,19 +70,31 @@ def main() -> int:
     if args.passers_by and max(args.sizes) > _LARGEST_OF_TWO:
         raise UserError("--passers-by has room for --sizes of at most a third, such as 0.33")
     judged = _known(args.output)
-    if any(row.get("passers_by") != str(int(args.passers_by)) for row in judged):
-        raise UserError(
-            f"{args.output} is of clips with others beside them, or of clips without: name another --output"
-        )
+    how = {
+        "passers_by": str(int(args.passers_by)),
+        "every": str(args.every),
+        "models": _identity(args.models),
+    }
+    for name, value in how.items():
+        if any(row.get(name) != value for row in judged):
+            flag = name.replace("_", "-")
+            raise UserError(f"{args.output} was judged with other --{flag}: name another --output")
     with args.output.open("a", newline="", encoding="utf-8") as file:
         out = csv.DictWriter(file, COLUMNS)
         if not judged:
             out.writeheader()
         for row in _judged(args, {(r["clip_id"], float(r["size"])) for r in judged}):
-            out.writerow(row)
+            out.writerow({**row, **how})
             file.flush()
     cli.print_summary(summarised(pd.read_csv(args.output)))
     return 0
+
+
+def _identity(models: Path) -> str:
+    """Hash of all models that a data set was left out of: their folder may hold others by then."""
+    found = sorted((models / "seed_0").glob("without_*"))
+    text = "".join(f"{path.name} {model_files.identity(path)}\n" for path in found)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _known(path: Path) -> list[dict[str, str]]:
@@ -128,7 +143,6 @@ def _judged(args: argparse.Namespace, known: set[tuple[str, float]]) -> Iterator
                     "source_group": group,
                     "label": label,
                     "size": size,
-                    "passers_by": int(args.passers_by),
                     "whole": round(whole, 4),
                     "closer": round(closer, 4),
                     "square": int(square),

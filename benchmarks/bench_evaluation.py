@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import peak_memory
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -144,13 +146,11 @@ def _measure(args: argparse.Namespace) -> dict[str, object]:
                str(args.folder / "models"), "--data", str(args.folder / "data/combined_all/val"), "--output",
                str(report), "--tta", str(args.tta)]  # fmt: skip
     started = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=_REPOSITORY)
-    assert process.stdout is not None
-    said = json.loads(process.stdout.read().splitlines()[-1])
-    _, status, usage = os.wait4(process.pid, 0)
+    done, peak_mb = peak_memory.of_command(command, _REPOSITORY)
     seconds = time.monotonic() - started
-    if os.waitstatus_to_exitcode(status):
+    if done.returncode:
         raise SystemExit("test_ensemble.py failed")
+    said = json.loads(done.stdout.splitlines()[-1])
     if args.profile:
         import pstats
 
@@ -160,7 +160,7 @@ def _measure(args: argparse.Namespace) -> dict[str, object]:
         "members": len(said["members"]),
         "views": args.tta,
         "seconds": round(seconds, 1),
-        "peak_rss_mb": round(usage.ru_maxrss / 1024),
+        "peak_rss_mb": peak_mb,
         "page_mb": round((report / "index.html").stat().st_size / 1e6, 2),
         "report_mb": round(sum(f.stat().st_size for f in report.iterdir()) / 1e6, 2),
         "cores": os.cpu_count(),

@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import tempfile
@@ -40,6 +39,7 @@ import itertools
 import cv2
 import numpy as np
 
+from benchmarks import peak_memory
 from violence_detection import cli
 from violence_detection.backbones import engines, registry
 from violence_detection.errors import UserError
@@ -265,7 +265,7 @@ def _in_child(args: argparse.Namespace, count: int) -> int:
 def _peak_rss_mb(args: argparse.Namespace, count: int) -> int:
     args.limit, args.skip_plain = count, True
     Bench(args).engine_way()
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return peak_memory.of_this_mb()
 
 
 if __name__ == "__main__":

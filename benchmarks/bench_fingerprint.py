@@ -3,9 +3,15 @@
     python benchmarks/bench_fingerprint.py --clips DIR --limit 200 --seed 0
 
 DIR holds one folder a data set (or `raw/` with them) and, if known, sources.csv (path, source_group). Source groups
-are dealt into two halves: the limit of the copy distance is chosen on the first, everything else is reported on the
-second, with the limits that ship. Prints one JSON line; pairs between source groups are named on stderr, to be looked
-at. About 10 min for 200 clips on 2 cores.
+are dealt into two halves: a limit of the copy distance is chosen on the first and tried on the second. Prints one JSON
+line; pairs between source groups are named on stderr, to be looked at. About 10 min for 200 clips on 2 cores.
+
+    second half, with the limits that ship: `recall`, `recall_as_same_clip`, `recall_by_kind`, `false_pair_rate`, of
+        `clips_reported_on` clips, of which `altered_reported_on` were altered
+    second half: `recall_of_chosen_threshold`, `nearest_unrelated_second_half`
+    first half: `threshold_chosen_on_first_half`, `nearest_unrelated_first_half`, `recall_first_half_of_threshold`
+    all clips: those named `..._all_originals`, `pairs_between_groups`
+    all altered clips: `second_looks`, `confirmed_by_second_look`, and what a second of a processor does
 """
 
 from __future__ import annotations

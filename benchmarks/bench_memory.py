@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import av
 
+from benchmarks import peak_memory
 from violence_detection import cli
 from violence_detection.video import decode
 
@@ -69,13 +69,13 @@ def judged(model: str, video: str, tta: int, engine: str) -> dict[str, Any]:
     import violence_detection
 
     detector = violence_detection.load(model, tta=tta, engine=engine)
-    loaded_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    loaded_mb = peak_memory.of_this_mb()
     began_s = time.perf_counter()
     verdict = detector.judge(video)
     took_s = time.perf_counter() - began_s
     return {
-        "loaded_mb": round(loaded_kb / 1024),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "loaded_mb": loaded_mb,
+        "peak_mb": peak_memory.of_this_mb(),
         "times_real_time": round(verdict.duration_s / took_s, 2),
         "windows": len(verdict.windows),
     }

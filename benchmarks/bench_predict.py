@@ -131,15 +131,14 @@ def _cold_start(args: argparse.Namespace, clip: Path, networks: Path) -> None:
 
 
 def _peak_mb(args: argparse.Namespace, video: Path) -> int:
-    """Peak memory of a process that does nothing but judge the video; getrusage would tell of this one, too."""
+    """Peak memory of a process that does nothing but judge the video."""
     program = (
-        "import pathlib, sys, violence_detection as vd; "
-        "vd.load(sys.argv[1], precision=sys.argv[2]).judge(sys.argv[3]); "
-        "print(pathlib.Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+        "import sys, violence_detection as vd; from benchmarks import peak_memory; "
+        "vd.load(sys.argv[1], precision=sys.argv[2]).judge(sys.argv[3]); print(peak_memory.of_this_mb())"
     )
     command = [sys.executable, "-c", program, args.model, args.precision, str(video)]
     said = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT).stdout
-    return int(said.split()[-1]) // 1024
+    return int(said.split()[-1])
 
 
 def _seconds(work: Any) -> float:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import peak_memory
 
 STEP = (20, 1792)
 INPUT = "efficientnet_b4.rgb"
@@ -133,7 +134,7 @@ def _measure(args: argparse.Namespace) -> dict[str, float]:
         "samples_per_second": rates["disk"],
         "in_memory_samples_per_second": rates.get("memory", 0.0),
         "ratio": round(seconds.get("memory", 0.0) / seconds["disk"], 3),
-        "peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_rss_mb": peak_memory.of_this_mb(),
     }
 
 

@@ -16,13 +16,13 @@ import pytest
 
 
 @contextmanager
-def started(port: int, certificate: Path | None = None) -> Iterator[None]:
-    """A broker that lets everybody in. `certificate`: a file with its own and the key, for TLS."""
+def started(certificate: Path | None = None) -> Iterator[int]:
+    """A broker that lets everybody in; yields its port. `certificate`: a file with its own and the key, for TLS."""
     amqtt = pytest.importorskip("amqtt.broker")
     loop = asyncio.new_event_loop()
     tls = {"ssl": True, "certfile": str(certificate), "keyfile": str(certificate)} if certificate else {}
     config = {
-        "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", **tls}},
+        "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:0", **tls}},
         "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
     }
 
@@ -35,7 +35,7 @@ def started(port: int, certificate: Path | None = None) -> Iterator[None]:
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
-        yield
+        yield int(broker._servers["default"].instance.sockets[0].getsockname()[1])
     finally:
         asyncio.run_coroutine_threadsafe(broker.shutdown(), loop).result(5)
         loop.call_soon_threadsafe(loop.stop)

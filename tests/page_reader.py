@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import re
 from collections.abc import Iterator
@@ -74,6 +75,29 @@ def figures(page: Path) -> list[str]:
     """The numbers that the page shows as figures, as they are written."""
     text = re.sub(r"95\s%\sinterval", "", Page(page).figures_text)
     return _NUMBER.findall(text)
+
+
+def rows(page: Path, table: str) -> dict[str, list[str]]:
+    """The text of the cells of the table with this id, by the heading of their row."""
+    text = page.read_text(encoding="utf-8").split(f'<table id="{table}">')[1].split("</table>")[0]
+    found = {}
+    for row in text.split("<tbody>")[1].split("<tr")[1:]:
+        (heading,) = re.findall(r'<th scope="row">(.*?)</th>', row, re.DOTALL)
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)
+        found[_plain(heading)] = [_plain(cell) for cell in cells]
+    return found
+
+
+def key_figures(page: Path) -> dict[str, str]:
+    """What the page says under each name at its top."""
+    text = page.read_text(encoding="utf-8").split('<dl class="key-figures">')[1].split("</dl>")[0]
+    return dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+
+
+def _plain(cell: str) -> str:
+    """Without tags, each <small> after a space of its own."""
+    text = re.sub(r"<[^>]+>", "", cell.replace("<small", " <small"))
+    return html.unescape(re.sub(r"[ \n]+", " ", text)).strip()
 
 
 def without_source(page: Path) -> list[str]:

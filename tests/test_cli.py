@@ -311,21 +311,6 @@ def test_progress_away_from_a_terminal_prints_lines(capsys: pytest.CaptureFixtur
     assert "5/5" in lines[-1]
 
 
-def test_help_of_a_script_needs_nothing_heavy() -> None:
-    heavy = {"numpy", "pandas", "cv2", "tensorflow", "keras", "sklearn"}
-    program = (
-        "import importlib, sys; from violence_detection import cli\n"
-        "for room in ('find', 'download', 'combine', 'features', 'training', 'ensemble', 'evaluation', 'prediction'):\n"
-        "    importlib.import_module(f'violence_detection.{room}.config')\n"
-        "print(*{m.split('.')[0] for m in sys.modules})"
-    )
-    environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
-    )
-    assert not heavy & set(done.stdout.split())
-
-
 def test_the_log_of_a_second_run_in_one_process_has_no_double_lines(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -280,7 +280,7 @@ def test_killed_in_extraction_and_in_training_it_ends_as_if_undisturbed(way: Way
 
 
 @pytest.mark.slow
-def test_test_time_views_are_averaged(way: Way) -> None:
+def test_with_test_time_views_the_same_clips_are_judged_otherwise(way: Way) -> None:
     said = way.script("test_ensemble", "--models", "models_ensemble", "--data-root", "data", "--tta", "3", "--output",
                       "rtta")  # fmt: skip
     assert said["n"] == way.said["test_ensemble"]["n"]

@@ -32,7 +32,14 @@ from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.errors import UserError
-from violence_detection.evaluation import calibrate, elsewhere, held_out_table, temperature, training_overlap
+from violence_detection.evaluation import (
+    calibrate,
+    elsewhere,
+    held_out_table,
+    scoring,
+    temperature,
+    training_overlap,
+)
 from violence_detection.evaluation.report import from_evaluation
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.models import (
@@ -464,12 +471,28 @@ def test_the_ensemble_is_calibrated_on_what_its_folds_said_and_folds_are_not(
 
 @pytest.mark.slow
 def test_without_folds_of_its_own_members_the_selection_part_calibrates(
-    done: tuple[Path, dict[str, Any]], pool: Pool
+    done: tuple[Path, dict[str, Any]], pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, _ = done
     run = _run(CONFIG, pool, output)
     assert earlier_folds.calibration_basis(output, run.plan, ("average",)) is not None
     assert earlier_folds.calibration_basis(output, run.plan, ("average", "gru")) is None
+    monkeypatch.setattr(calibrate, "FEWEST_SOURCES", 2)
+    shutil.copytree(output, again := tmp_path / "again")
+    (again / run_folder.FOLDS_RECORD_NAME).unlink()
+    run = _run(EnsembleConfig(members=("average",)), pool, again)
+    said = run.run()
+    found = calibration.read(again)
+    assert found.rests_on["what"] == "the selection part, which also chose the epoch"
+    model, selection = trained_model.load(again), pool.plain(run.official.selection)
+    p = model.uncalibrated(scoring.judge_view(model, selection))
+    expected = calibrate.fit(calibrate.on_selection(selection.rows, p, []), SETTINGS.train.seed)
+    assert expected.temperature is not None
+    assert found.temperature == pytest.approx(expected.temperature, rel=1e-4) == said["temperature"]
+    assert len(expected.operating_points) == 3
+    assert {name: point["threshold"] for name, point in found.operating_points.items()} == {
+        name: pytest.approx(point["threshold"], rel=1e-4) for name, point in expected.operating_points.items()
+    }
 
 
 @pytest.mark.slow
@@ -791,6 +814,11 @@ def test_a_part_without_a_class_is_said_before_anything_is_extracted(
         ensemble_run.prepare(
             config, ExtractConfig(data_root=tmp_path), features, HeadConfig(), TrainConfig(), tmp_path, False
         )
+
+
+def test_several_seeds_without_left_out_data_sets_are_refused() -> None:
+    with pytest.raises(UserError, match=r"^--seeds goes with --leave-one-dataset-out$"):
+        run_checks.check(EnsembleConfig(seeds=2))
 
 
 def test_seeds_beyond_the_last_one_are_refused_before_anything_starts() -> None:

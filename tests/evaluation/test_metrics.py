@@ -80,19 +80,22 @@ def test_an_interval_needs_clips() -> None:
 
 
 def test_figures_of_a_case_worked_by_hand() -> None:
-    frame = predictions_frame(8, clips_per_source=1)
-    frame["label"] = ["fight"] * 4 + ["nonfight"] * 4
-    frame["p_violent"] = [0.9, 0.8, 0.7, 0.2, 0.6, 0.1, 0.1, 0.3]
+    frame = predictions_frame(10, clips_per_source=1)
+    frame["label"] = ["fight"] * 5 + ["nonfight"] * 5
+    frame["p_violent"] = [0.9, 0.8, 0.7, 0.2, 0.3, 0.6, 0.1, 0.15, 0.25, 0.05]
     result = metrics.figures(frame, 0.5)
-    assert result["accuracy"] == 0.75
-    assert result["confusion_matrix"] == [[3, 1], [1, 3]]
-    assert result["precision"] == result["recall"] == result["f1"] == 0.75
-    assert result["roc_auc"] == pytest.approx(14 / 16)
-    assert result["brier"] == pytest.approx(np.mean(np.square([0.1, 0.2, 0.3, 0.8, 0.6, 0.1, 0.1, 0.3])))
-    assert result["n"] == 8
-    assert result["n_groups"] == 8
+    assert result["accuracy"] == 0.7
+    assert result["confusion_matrix"] == [[4, 1], [2, 3]]
+    assert result["precision"] == 3 / 4
+    assert result["recall"] == 3 / 5
+    assert result["f1"] == pytest.approx(2 / 3)
+    assert result["roc_auc"] == pytest.approx((5 + 5 + 5 + 3 + 4) / 25)
+    wrong_by = [0.1, 0.2, 0.3, 0.8, 0.7, 0.6, 0.1, 0.15, 0.25, 0.05]
+    assert result["brier"] == pytest.approx(np.mean(np.square(wrong_by)))
+    assert result["n"] == 10
+    assert result["n_groups"] == 10
     low, high = result["ci95"]
-    assert low < 0.75 < high
+    assert low < 0.7 < high
 
 
 def test_a_clip_at_the_threshold_is_called_a_fight() -> None:

@@ -32,10 +32,17 @@ from violence_detection.evaluation import (
     metrics,
 )
 from violence_detection.evaluation.config import EvaluationConfig
-from violence_detection.evaluation.report import film_strip, from_evaluation, report, report_plots
+from violence_detection.evaluation.report import (
+    film_strip,
+    from_evaluation,
+    page_filters,
+    report,
+    report_plots,
+)
 from violence_detection.evaluation.training_overlap import Comparison, Overlap
 from violence_detection.features.config import FeatureConfig
 from violence_detection.models import trained_model
+from violence_detection.system.figures import number
 
 HOSTILE_PATH = 'val/fight/<script>alert("x")</script>&.avi'
 PLOTS = {"accuracy_by_dataset.png", "confusion_matrix.png", "reliability.png", "roc.png", "scores.png"}
@@ -58,6 +65,7 @@ def predictions_frame() -> pd.DataFrame:
             "p_violent": p,
         }
     )
+    frame["p_gru"] = np.clip(p + rng.normal(0, 0.3, n), 0, 1)
     frame.loc[0, "path"] = HOSTILE_PATH
     frame.loc[0, "p_violent"] = 0.001  # the worst mistake of all
     frame.loc[5, ["p_violent", "p_gru", "p_bilstm"]] = np.nan
@@ -443,6 +451,53 @@ def test_every_figure_of_the_page_stands_in_metrics_or_predictions(full: Path, t
         page.read_text(encoding="utf-8").replace(f"{accuracy}\u00a0%", "12.3\u00a0%"), encoding="utf-8"
     )
     assert set(page_reader.without_source(page)) == {"12.3"}
+
+
+def test_each_figure_stands_in_the_row_and_column_that_it_is_of(written: Path) -> None:
+    """It may stand in metrics.json, and yet be another's."""
+    page, percent, interval = written / "index.html", page_filters.percent, page_filters.interval
+    whole = json.loads((written / "metrics.json").read_text())
+    members = {**{member["name"]: member for member in whole["members"]}, "Together": whole}
+    sets = {**whole["by_dataset"], "All": whole}
+    for alike in (members, sets):
+        assert len(alike) == 3
+        for told in ("accuracy", "ci95", "roc_auc", "f1"):
+            assert len({str(m[told]) for m in alike.values()}) == 3, f"{told} is to tell one from another"
+    assert whole["precision"] != whole["recall"]
+
+    shown = page_reader.rows(page, "members")
+    assert shown == {
+        name: [
+            f"{percent(m['accuracy'])} {interval(m['ci95'])}", "", number(m["roc_auc"]), number(m["threshold"]),
+            str(m["n"]),
+        ]
+        for name, m in members.items()
+    }  # fmt: skip
+    names = (
+        "accuracy", "balanced_accuracy", "precision", "recall", "f1", "roc_auc", "average_precision",
+        "recall_at_1_percent_false_alarms", "recall_at_5_percent_false_alarms",
+    )  # fmt: skip
+    for name, cells in page_reader.rows(page, "figures").items():
+        figures = members[name.capitalize() if name == "together" else name]
+        for key, cell in zip(names, cells, strict=True):
+            low, high = figures["intervals"].get(key) or (None, None)
+            expected = "–" if low is None else f"{number(figures[key])} {number(low)}–{number(high)}"
+            assert cell == expected, (name, key)
+    shown = page_reader.rows(page, "datasets")
+    assert list(shown) == list(sets)
+    for name, cells in shown.items():
+        m = sets[name]
+        assert cells[0] == f"{percent(m['accuracy'])} {interval(m['ci95'])}"
+        assert cells[2].startswith(f"{m['n']} {m['coverage']['fight']['predicted']}\u00a0fight, ")
+        assert cells[3:] == [
+            str(m["n_groups"]), number(m["roc_auc"]), number(m["f1"]), f"{m['n']}\u00a0of\u00a0{m['asked']}",
+        ]  # fmt: skip
+    assert page_reader.key_figures(page) == {
+        "ROC AUC": number(whole["roc_auc"]), "Average precision": number(whole["average_precision"]),
+        "F1": number(whole["f1"]), "Precision": percent(whole["precision"]), "Recall": percent(whole["recall"]),
+        "Threshold": number(whole["threshold"]), "Brier score": number(whole["brier"]),
+        "Wrong": f"{whole['wrong']} of {whole['n']}",
+    }  # fmt: skip
 
 
 def test_in_set_and_out_of_set_stand_side_by_side_where_training_is_known(full: Path, written: Path) -> None:

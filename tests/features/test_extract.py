@@ -168,6 +168,20 @@ def test_a_damaged_entry_is_named_and_made_again_with_the_same_value(
     assert _content(done.stores, wanted) == before
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_damage_that_keeps_size_and_time_is_looked_for_at_the_start_where_asked(
+    tmp_path: Path, clips: list[Path], counts: Counts, is_asked: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = stand_in.wanted(clips, 2)
+    done = extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
+    path = done.stores[STREAMS[0]].path("clip1")
+    _damage(path, 0, np.random.default_rng(0), unseen=True)
+    counts.opened.clear()
+    extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path, verify_features=is_asked))
+    assert (f"damaged cache entry {path}" in caplog.text) == is_asked
+    assert counts.opened == ({"clip1.avi": 1} if is_asked else {})
+
+
 def test_an_unreadable_clip_is_a_named_failure_and_others_are_unaffected(
     tmp_path: Path, clips: list[Path], counts: Counts
 ) -> None:

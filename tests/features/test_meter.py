@@ -4,47 +4,68 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from violence_detection.backbones import engines
 from violence_detection.backbones.engines import Engine
 from violence_detection.features import meter
 
 
-def _slow(images: np.ndarray) -> np.ndarray:
-    time.sleep(0.2)
-    return images
+class _Clock:
+    """Goes on only where it is told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def monotonic(self) -> float:
+        return self.now_s
 
 
-def test_the_engines_waiting_is_told_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    made = _Clock()
+    for module in (meter, engines):
+        monkeypatch.setattr(module, "time", made)
+    return made
+
+
+def test_the_engines_waiting_is_told_from_its_work(clock: _Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(images: np.ndarray) -> np.ndarray:
+        clock.now_s += 0.2
+        return images
+
     monkeypatch.setattr(meter, "gpu_percent", lambda: (97.0, 95.0))
     images = np.zeros((20, 4, 4, 3), np.uint8)
-    for pause_s, low, high in ((0.0, 0.0, 0.25), (0.6, 0.6, 0.9)):
-        engine = Engine("slow", [_slow])
+    for pause_s, waited in ((0.0, 0.0), (0.6, 0.75)):
+        engine = Engine("slow", [slow])
         measured = meter.Meter(engine, clips=8)
         for _ in range(2):
             engine.submit(images).result()
-            time.sleep(pause_s)
+            clock.now_s += pause_s
         rates = measured.finish(2)
-        assert low <= rates.waited <= high
-        assert rates.frames_per_s == pytest.approx(20 * rates.clips_per_s, rel=0.05)
-        assert rates.left_s == pytest.approx(6 / rates.clips_per_s, rel=0.05)
+        assert rates.waited == pytest.approx(waited, abs=1e-9)
+        assert rates.clips_per_s == pytest.approx(1 / (0.2 + pause_s))
+        assert rates.frames_per_s == pytest.approx(20 / (0.2 + pause_s))
+        assert rates.left_s == pytest.approx(6 * (0.2 + pause_s))
         assert "GPU 97/95 %" in str(rates)
 
 
-def test_reports_come_when_due_and_become_curves(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_reports_come_when_due_and_become_curves(
+    clock: _Clock, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pytest.importorskip("tensorflow")
     event_file_loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     logging.getLogger("violence_detection").propagate = True
     caplog.set_level(logging.INFO)
-    with meter.Meter(Engine("fast", [np.asarray]), 9, tmp_path, every_s=0.05) as reports:
+    with meter.Meter(Engine("fast", [np.asarray]), 9, tmp_path, every_s=30.0) as reports:
+        clock.now_s += 29.0
         reports.tick(1)
         assert not caplog.records, "it is not due"
         for done in (3, 6):
-            time.sleep(0.06)
+            clock.now_s += 30.0
             reports.tick(done)
         rates = reports.finish(9)
     with pytest.raises(RuntimeError, match="closed"):

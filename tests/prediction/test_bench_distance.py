@@ -13,7 +13,6 @@ import small_videos
 
 from benchmarks import bench_distance
 from violence_detection.errors import UserError
-from violence_detection.system import storage
 from violence_detection.video import decode, focus, pictures
 
 
@@ -58,14 +57,34 @@ def test_another_clip_is_laid_in_the_farthest_corner_and_goes_there_and_back(tmp
     assert square.side == pytest.approx(0.25, abs=0.06)
 
 
-def test_clips_with_others_beside_them_are_not_taken_for_clips_without(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("begun", "now", "said"),
+    [
+        (["--models", "a"], ["--models", "a", "--passers-by"], "passers-by"),
+        (["--models", "a", "--passers-by"], ["--models", "a"], "passers-by"),
+        (["--models", "a"], ["--models", "b"], "models"),
+        (["--models", "a"], ["--models", "a", "--every", "8"], "every"),
+    ],
+)
+def test_what_was_judged_otherwise_is_not_mixed_with_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: list[str], now: list[str], said: str
 ) -> None:
-    row = dict.fromkeys(bench_distance.COLUMNS, 0) | {"size": 0.33}
-    storage.write_csv(tmp_path / "judged.csv", bench_distance.COLUMNS, [row])
-    flags = ["--data-root", "x", "--models", "x", "--output", str(tmp_path / "judged.csv"), "--sizes", "0.33"]
-    monkeypatch.setattr(sys, "argv", ["bench_distance.py", *flags, "--passers-by"])
-    with pytest.raises(UserError, match=r"judged\.csv is of clips .*name another --output"):
+    """Clips with others beside them, a part of the clips, or other models: the figures were of both."""
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        Path(name, "seed_0", "without_set").mkdir(parents=True)
+    monkeypatch.setattr(bench_distance.model_files, "identity", lambda folder: folder.parts[0])
+    row = dict.fromkeys(bench_distance.COLUMNS[:9], 0) | {"label": "fight", "size": 0.33}
+    monkeypatch.setattr(bench_distance, "_judged", lambda args, known: iter([] if known else [row]))
+    monkeypatch.setattr(bench_distance, "summarised", len)
+    flags = ["bench_distance.py", "--data-root", "x", "--output", "judged.csv", "--sizes", "0.33"]
+    for _ in range(2):  # the same command goes on
+        monkeypatch.setattr(sys, "argv", [*flags, *begun])
+        assert bench_distance.main() == 0
+    monkeypatch.setattr(sys, "argv", [*flags, *now])
+    with pytest.raises(
+        UserError, match=rf"judged\.csv was judged with other --{said}: name another --output"
+    ):
         bench_distance.main()
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import warm_start
 
+from violence_detection.errors import UserError
 from violence_detection.features import estimate, extract_ray, key
 from violence_detection.features.cache import FeatureStore
 from violence_detection.features.config import ExtractConfig, FeatureConfig
@@ -50,6 +51,18 @@ def test_training_says_that_gpus_stand_idle_unless_somebody_chose_so(
 def test_missing_libraries_are_those_that_nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_check, "CUDA_LIBRARIES", ("libc.so.6", "libnosuch.so.9"))
     assert pod_check.missing_libraries() == ["libnosuch.so.9"]
+
+
+@pytest.mark.parametrize(("free", "is_enough"), [(1_999_999_999, False), (2_000_000_000, True)])
+def test_less_memory_than_training_takes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, free: int, is_enough: bool
+) -> None:
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: free)
+    if is_enough:
+        assert pod_check.memory() == {"memory_free_gb": 2.0}
+        return
+    with pytest.raises(UserError, match=r"^only 2\.0 GB of memory are free; training takes 2 GB\. End other"):
+        pod_check.memory()
 
 
 def test_driver_report_is_read_with_what_a_gpu_does_not_say() -> None:

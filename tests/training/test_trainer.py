@@ -239,7 +239,9 @@ def test_an_epoch_that_was_gone_through_twice_is_one_point_of_each_curve(
     _killed_before_the_state_of_epoch_2(monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy))
     trainer.train(record, data, tmp_path, strategy)
     for part in ("train", "selection"):
-        for points in _curves(tmp_path, part).values():
+        curves = _curves(tmp_path, part)
+        assert {"loss", "accuracy", "auc", "learning_rate"} <= curves.keys()
+        for points in curves.values():
             assert [epoch for epoch, _ in points] == [1, 2]
 
 
@@ -274,6 +276,13 @@ def test_learning_rate_rises_then_falls(undisturbed: Path) -> None:
 def _record(**changes: object) -> dict[str, object]:
     config = dataclasses.replace(synthetic.TRAIN, **changes)
     return trainer.run_record("average", synthetic.data(), synthetic.FEATURES, 2, synthetic.HEAD, config)
+
+
+@pytest.mark.parametrize(("smoothing", "target"), [(0.0, 1.0), (0.2, 0.9)])
+def test_label_smoothing_draws_the_target_towards_a_half(smoothing: float, target: float) -> None:
+    model = compiled_model.build(_record(label_smoothing=smoothing), 4)
+    loss = float(model.loss(np.array([[1.0]]), np.array([[0.8]])))
+    assert loss == pytest.approx(-target * math.log(0.8) - (1 - target) * math.log(0.2), rel=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")  # which is what it is about

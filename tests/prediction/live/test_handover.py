@@ -4,72 +4,76 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
 
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.handover import Handover, WaitingWindow
 
 
-def test_a_slow_model_drops_windows_and_keeps_the_delay_short() -> None:
+class _Simulated:
+    """Time that passes where the handover waits and the model works; `begins_s`: when a camera's first window comes."""
+
+    def __init__(
+        self,
+        patch: pytest.MonkeyPatch,
+        handover: Handover[int],
+        begins_s: dict[str, float],
+        every_s: float,
+        takes_s: float,
+    ):
+        self.cameras = {name: CameraState(name, "") for name in begins_s}
+        self.now_s, self._handover, self._takes_s = 0.0, handover, takes_s
+        self._to_come = sorted((b + n * every_s, n, name) for name, b in begins_s.items() for n in range(400))
+        clock = SimpleNamespace(monotonic=lambda: self.now_s)
+        patch.setattr("violence_detection.prediction.live.handover.time", clock)
+        patch.setattr(handover._changed, "wait", self._wait)
+
+    def judged(self, for_s: float) -> Iterator[tuple[str, int, float]]:
+        """The name of the camera of each window that is judged, its number, and how long after it came."""
+        while self.now_s < for_s:
+            if (item := self._handover.next(0.1)) is not None:
+                self._pass(self._takes_s)
+                self._handover.took(self._takes_s)
+                yield item.camera.name, item.window, self.now_s - item.arrived_s
+
+    def _wait(self, timeout_s: float) -> None:
+        self._pass(max(min(timeout_s, self._to_come[0][0] - self.now_s), 1e-3))
+
+    def _pass(self, seconds: float) -> None:
+        until_s = self.now_s + seconds
+        while self._to_come[0][0] <= until_s:
+            self.now_s, number, name = self._to_come.pop(0)
+            self._handover.put(WaitingWindow(self.cameras[name], number, 1, self.now_s))
+        self.now_s = until_s
+
+
+def test_a_slow_model_drops_windows_and_keeps_the_delay_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four cameras with a window each 50 ms, and 40 ms for one: three in four cannot be judged."""
-    handover = Handover[int](max_delay_s=0.4, step_s=0.05)
-    cameras = [CameraState(f"c{i}", "") for i in range(4)]
-    stop = threading.Event()
-
-    def film(camera: CameraState) -> None:
-        number = 0
-        while not stop.is_set():
-            handover.put(WaitingWindow(camera, number, 1, time.monotonic()))
-            number += 1
-            time.sleep(0.05)
-
-    threads = [threading.Thread(target=film, args=(camera,)) for camera in cameras]
-    for thread in threads:
-        thread.start()
-    until_s = time.monotonic() + 1.5
-    judged: dict[str, list[int]] = {camera.name: [] for camera in cameras}
-    delays = []
-    while time.monotonic() < until_s:
-        if (item := handover.next(0.1)) is not None:
-            time.sleep(0.04)
-            handover.took(0.04)
-            judged[item.camera.name].append(item.window)
-            delays.append(time.monotonic() - item.arrived_s)
-    stop.set()
-    for thread in threads:
-        thread.join()
+    begins_s = {"c0": 0.0, "c1": 0.002, "c2": 0.004, "c3": 0.006}
+    simulated = _Simulated(monkeypatch, Handover[int](0.4, 0.05), begins_s, every_s=0.05, takes_s=0.04)
+    told = list(simulated.judged(5.0))
+    judged = {name: [number for of, number, _ in told if of == name] for name in begins_s}
     counts = [len(numbers) for numbers in judged.values()]
     assert all(numbers == sorted(set(numbers)) for numbers in judged.values()), "in order, none twice"
-    assert max(counts) - min(counts) <= 2, "each camera has its turn"
-    assert all(camera.dropped >= 10 for camera in cameras)
-    assert max(delays) < 0.4
+    assert sum(counts) == 125, "the model has something to do all the time"
+    assert max(counts) - min(counts) <= 1, "each camera has its turn"
+    assert all(camera.dropped >= 50 for camera in simulated.cameras.values())
+    assert max(late_s for _, _, late_s in told) < 0.2
 
 
-def test_of_two_cameras_in_step_each_is_judged_by_a_model_that_has_time_for_one() -> None:
+def test_of_two_cameras_in_step_each_is_judged_by_a_model_that_has_time_for_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A window takes 150 of the 200 ms that it may: that of the second camera is too old when the first is done."""
-    handover = Handover[int](max_delay_s=0.2, step_s=0.1)
-    cameras = [CameraState("first", ""), CameraState("second", "")]
-    stop = threading.Event()
-
-    def film() -> None:
-        for number in range(1000):
-            for camera in cameras:
-                handover.put(WaitingWindow(camera, number, 1, time.monotonic()))
-                time.sleep(0.01)
-            if stop.wait(0.08):
-                return
-
-    thread = threading.Thread(target=film)
-    thread.start()
-    until_s = time.monotonic() + 2.0
-    judged = {"first": 0, "second": 0}
-    while time.monotonic() < until_s:
-        if (item := handover.next(0.1)) is not None:
-            time.sleep(0.15)
-            handover.took(0.15)
-            judged[item.camera.name] += 1
-    stop.set()
-    thread.join()
-    assert min(judged.values()) >= 3, judged
+    begins_s = {"first": 0.0, "second": 0.01}
+    simulated = _Simulated(monkeypatch, Handover[int](0.2, 0.1), begins_s, every_s=0.09, takes_s=0.15)
+    told = list(simulated.judged(10.0))
+    names = [name for name, _, _ in told]
+    assert min(names.count(name) for name in begins_s) >= 15, names
+    assert max(late_s for _, _, late_s in told) <= 0.2
 
 
 def test_a_model_slower_than_the_limit_still_judges_the_newest() -> None:

@@ -58,21 +58,21 @@ def _until(true: Callable[[], object], most_s: float) -> None:
 @pytest.mark.slow
 def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
     """It becomes bright after two seconds, is cut for half a one in the middle of that, and stays so until the end."""
-    mqtt, metrics = live_parts.free_port(), live_parts.free_port()
+    metrics = live_parts.free_port()
     camera = live_parts.LoopbackCamera(lambda s: live_parts.BRIGHT if s > 2 else live_parts.DARK)
     hook = _Hook()
     threading.Thread(target=hook.serve_forever, args=(0.05,), daemon=True).start()
     script = tmp_path / "on_event.py"
     script.write_text(f"import sys; open({str(tmp_path / 'lines')!r}, 'a').write(sys.stdin.read())")
-    command = [
-        sys.executable, str(TESTS / "live_stand_in.py"), f"yard={camera.url.replace('//', '//me:geheim@')}",
-        "--clips", str(tmp_path / "clips"), "--clip-margin-s", "1.0", "--retry-min-s", "0.1",
-        "--webhook", f"http://me:geheim@127.0.0.1:{hook.server_port}/", "--metrics-port", str(metrics),
-        "--mqtt", f"mqtt://me:geheim@127.0.0.1:{mqtt}", "--mqtt-prefix", "watch",
-        "--on-event", f"{sys.executable} {script}",
-    ]  # fmt: skip
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    with mqtt_broker.started(mqtt), mqtt_broker.subscribed(mqtt, "watch/#") as heard:
+    with mqtt_broker.started() as mqtt, mqtt_broker.subscribed(mqtt, "watch/#") as heard:
+        command = [
+            sys.executable, str(TESTS / "live_stand_in.py"), f"yard={camera.url.replace('//', '//me:geheim@')}",
+            "--clips", str(tmp_path / "clips"), "--clip-margin-s", "1.0", "--retry-min-s", "0.1",
+            "--webhook", f"http://me:geheim@127.0.0.1:{hook.server_port}/", "--metrics-port", str(metrics),
+            "--mqtt", f"mqtt://me:geheim@127.0.0.1:{mqtt}", "--mqtt-prefix", "watch",
+            "--on-event", f"{sys.executable} {script}",
+        ]  # fmt: skip
+        path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
         process = subprocess.Popen(
             command,
             env=os.environ | {"PYTHONPATH": path},

@@ -60,7 +60,7 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 
 def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -> None:
     """Messages wait as for anybody who is slow; of states it is told the last, or automations would run for each."""
-    port, broker = live_parts.free_port(), live_parts.free_port()
+    port = live_parts.free_port()
     output, camera = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch"), CameraState("yard", "rtsp://host/s")
     try:
         output.tell_state(camera)
@@ -72,7 +72,7 @@ def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -
         output.tell_state(camera)
         assert (output.sent, output.failed) == (0, 0)
         with (
-            mqtt_broker.started(broker),
+            mqtt_broker.started() as broker,
             mqtt_broker.subscribed(broker, "watch/#") as heard,
             mqtt_broker.reachable_at(port, broker),
         ):
@@ -118,10 +118,58 @@ def test_a_broker_that_answers_nothing_ends_nothing(caplog: pytest.LogCaptureFix
     assert "new of yard-1 did not arrive: the broker has not confirmed it" in caplog.text
 
 
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_is(is_cut: bool) -> None:
+    """States and the last picture stay on the broker, what happened does not. Of a lost link the broker says so."""
+    with mqtt_broker.started() as broker:
+        link = mqtt_broker.Link(broker)
+        output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
+        try:
+            camera.be("live")
+            output.tell_state(camera)
+            _wait_until(output.is_ready)
+            output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
+            _wait_until(lambda: output.sent == 1)
+            with mqtt_broker.subscribed(broker, "watch/#") as heard:
+                _wait_until(lambda: len(heard) >= 4)
+                found = sorted(heard)
+                if is_cut:
+                    link.cut()
+                else:
+                    output.close(5)
+                _wait_until(lambda: len(heard) > 4)
+            with mqtt_broker.subscribed(broker, "watch/status") as later:
+                _wait_until(lambda: "watch/status" in dict(later))
+        finally:
+            output.close(1)
+            link.close()
+    assert found == [
+        ("watch/status", b"online"),
+        ("watch/yard/snapshot", b"picture"),
+        ("watch/yard/state", b"live"),
+        ("watch/yard/violence", b"ON"),
+    ]
+    assert heard[4:] == [("watch/status", b"offline")]
+    # this broker tells newcomers what others have subscribed to, too
+    assert {text for topic, text in later if topic == "watch/status"} == {b"offline"}
+
+
+@pytest.mark.parametrize(
+    ("user", "login"),
+    [("me@", (b"me", b"geheim")), ("me:a%2Fb@", (b"me", b"a/b")), ("", (None, None))],
+)
+def test_a_broker_is_given_the_login_of_its_address_or_of_the_environment(
+    user: str, login: tuple[bytes | None, bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MQTT_PASSWORD", "geheim")
+    output = MqttOutput(f"mqtt://{user}127.0.0.1:{live_parts.free_port()}", "watch")
+    output.close(0)
+    assert (output._client._username, output._client._password) == login
+
+
 def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer() -> None:
     """The client sends what the broker has not confirmed once more: an ON stood there when all had ended."""
-    broker = live_parts.free_port()
-    with mqtt_broker.started(broker), mqtt_broker.subscribed(broker, "watch/#") as heard:
+    with mqtt_broker.started() as broker, mqtt_broker.subscribed(broker, "watch/#") as heard:
         link = mqtt_broker.Link(broker)
         output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
         try:
@@ -155,9 +203,8 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
 
 def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.LogCaptureFixture) -> None:
     """Many brokers break off at a packet of more than 128 KB, 1 MB or so, and do so again at each attempt."""
-    broker = live_parts.free_port()
     small, large = (replace(live_parts.news("yard", "new"), jpeg=b"x" * n) for n in (1000, 200_000))
-    with mqtt_broker.started(broker), mqtt_broker.subscribed(broker, "watch/#") as heard:
+    with mqtt_broker.started() as broker, mqtt_broker.subscribed(broker, "watch/#") as heard:
         link = mqtt_broker.Link(broker, most_bytes=131_072)
         output = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch")
         try:
@@ -244,8 +291,7 @@ def test_a_broker_of_a_ca_of_ones_own_is_reached_with_its_certificate_and_else_t
     certificate: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    port = live_parts.free_port()
-    with mqtt_broker.started(port, certificate):
+    with mqtt_broker.started(certificate) as port:
         trusting = MqttOutput(f"mqtts://me:geheim@localhost:{port}", "watch", certificate)
         trusting.send(live_parts.news("yard", "new"))
         strict = MqttOutput(f"mqtts://me:geheim@localhost:{port}", "watch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
@@ -28,6 +29,7 @@ from violence_detection.prediction.live.messages import EventMessage
 from violence_detection.prediction.live.outputs import ways
 from violence_detection.prediction.live.outputs.command import CommandOutput
 from violence_detection.prediction.live.outputs.metrics import MetricsServer
+from violence_detection.prediction.live.outputs.mqtt import MqttOutput
 from violence_detection.prediction.live.outputs.outbox import Outbox
 from violence_detection.prediction.live.outputs.webhook import WebhookOutput
 from violence_detection.system import storage
@@ -67,15 +69,35 @@ def test_a_command_gets_json_and_environment_and_no_shell_reads_them(tmp_path: P
     assert (output.sent, output.failed) == (1, 0)
 
 
+def test_a_command_has_what_scripts_need_in_its_environment(tmp_path: Path) -> None:
+    """What is not there is empty; the rest stands in the JSON alone."""
+    script = tmp_path / "on_event.py"
+    script.write_text(
+        "import json, os\n"
+        "said = {name: value for name, value in os.environ.items() if name.startswith('VIOLENCE_')}\n"
+        f"json.dump(said, open({str(tmp_path / 'got')!r}, 'w'))\n"
+    )
+    output = CommandOutput(f"{sys.executable} '{script}'", 10)
+    output.send(_message("end"))
+    output.close(10)
+    got = json.loads((tmp_path / "got").read_text())
+    assert {name: value for name, value in got.items() if os.environ.get(name) != value} == {
+        "VIOLENCE_TYPE": "end", "VIOLENCE_ID": "yard-1", "VIOLENCE_CAMERA": "yard",
+        "VIOLENCE_START": "2026-11-26T14:34:06.500Z", "VIOLENCE_END": "2026-11-26T14:34:11.500Z",
+        "VIOLENCE_START_S": "1795703646.5", "VIOLENCE_END_S": "1795703651.5", "VIOLENCE_P_VIOLENT": "0.9",
+        "VIOLENCE_SNAPSHOT": "/a/yard-1.jpg", "VIOLENCE_CLIP": "",
+    }  # fmt: skip
+
+
 def test_a_slow_or_failing_command_keeps_nobody_waiting(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = CommandOutput("sh -c 'sleep 60 & sleep 60'", 0.3)
     began_s = time.monotonic()
     output.send(_message())
-    assert time.monotonic() - began_s < 0.1
+    assert time.monotonic() - began_s < 1
     output.close(5)
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 10
     assert "took more than 0.3 s and was killed" in caplog.text
     gone = tmp_path / "gone.sh"
     gone.touch(0o755)
@@ -224,6 +246,27 @@ def test_at_the_end_a_webhook_lets_go_of_its_connection(server: _Server) -> None
     assert not len(adapter.poolmanager.pools), "no pool keeps a connection"
 
 
+def test_each_way_is_opened_with_the_settings_that_are_given_for_it() -> None:
+    port = live_parts.free_port()
+    live = LiveConfig(
+        on_event="true",
+        on_event_timeout_s=7.0,
+        webhook=("http://127.0.0.1:1/x",),
+        webhook_timeout_s=3.0,
+        mqtt="mqtt://127.0.0.1:1",
+        mqtt_prefix="watch",
+        metrics_port=port,
+    )
+    with ways.opened(live, []) as (command, webhook, broker):
+        assert isinstance(command, CommandOutput)
+        assert isinstance(webhook, WebhookOutput)
+        assert isinstance(broker, MqttOutput)
+        assert (command._timeout_s, webhook._timeout_s, broker._prefix) == (7.0, 3.0, "watch")
+        assert requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).ok
+        with pytest.raises(requests.ConnectionError):  # what is asked for is this address alone
+            requests.get(f"http://127.0.0.2:{port}/metrics", timeout=5)
+
+
 def test_ways_that_are_open_already_are_closed_where_a_later_one_is_refused() -> None:
     before = set(threading.enumerate())
     live = LiveConfig(webhook=("http://127.0.0.1:1/x", "ftp://host/x"))
@@ -235,11 +278,11 @@ def test_ways_that_are_open_already_are_closed_where_a_later_one_is_refused() ->
 def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
     yard, door = CameraState("yard", ""), CameraState("door", "")
     yard.frames, yard.windows, yard.dropped, yard.events, yard.state = 250, 10, 2, 1, "live"
-    yard.sparse = 3
+    yard.sparse, yard.reconnections = 4, 3
     yard.judged(0.75, 1.5)
     output = WebhookOutput("http://127.0.0.1:1/x", 0.1)
-    port = live_parts.free_port()
-    figures = MetricsServer("127.0.0.1", port, [yard, door], [output])
+    figures = MetricsServer("127.0.0.1", 0, [yard, door], [output])
+    port = figures._server.server_port
     try:
         with pytest.raises(UserError, match="Name another port"):
             MetricsServer("127.0.0.1", port, [], [])
@@ -256,8 +299,10 @@ def test_prometheus_reads_the_figures_of_each_camera(server: _Server) -> None:
         output.close(1)
     for line in (
         'violence_frames_total{camera="yard"} 250.0',
+        'violence_windows_total{camera="yard"} 11.0',
         'violence_windows_dropped_total{camera="yard"} 2.0',
-        'violence_windows_sparse_total{camera="yard"} 3.0',
+        'violence_windows_sparse_total{camera="yard"} 4.0',
+        'violence_reconnections_total{camera="yard"} 3.0',
         'violence_events_total{camera="yard"} 1.0',
         'violence_delay_seconds{camera="yard"} 1.5',
         'violence_probability{camera="yard"} 0.75',

@@ -301,8 +301,9 @@ def test_a_file_read_as_a_camera_is_not_begun_again_after_a_fault() -> None:
 
 
 def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_asked(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(watch, "_LOOK_EVERY_S", 0.05)
     stop = threading.Event()
 
     class Hanging(_Connection):
@@ -323,7 +324,11 @@ def test_a_camera_that_stands_still_or_cannot_be_had_says_so_and_stops_when_aske
         target=lambda: found.append(watch.run(cameras, model, live, OutputConfig(), stop, open_source))
     )
     watching.start()
-    time.sleep(1.3)
+    until_s = time.monotonic() + 20
+    while time.monotonic() < until_s and (
+        "a: stalled" not in caplog.text or caplog.text.count("b: lost") <= 5
+    ):
+        time.sleep(0.02)
     stop.set()
     watching.join(5)
     a, b = found[0]["cameras"]
@@ -675,6 +680,20 @@ def test_what_a_killed_run_left_of_a_clip_goes_with_the_next(tmp_path: Path) -> 
     assert [p.name.startswith(".a.") for p in tmp_path.iterdir()] == [True]
     watch.check(LiveConfig(), OutputConfig(clips=tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_clips_are_made_as_the_settings_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Recorded(EventPublisher):
+        def __init__(self, *how: Any):
+            made.append(how)
+            super().__init__(*how)
+
+    monkeypatch.setattr(watch, "EventPublisher", Recorded)
+    outputs, model = OutputConfig(clips=tmp_path, clip_margin_s=2.5), live_parts.BrightnessModel()
+    watch.run([], model, LiveConfig(clip_max_s=7.0), outputs, threading.Event())
+    assert made == [([], 0.6, tmp_path, 2.5, 7.0, 1.0)]
 
 
 def test_what_is_for_files_is_refused() -> None:

@@ -130,15 +130,14 @@ def test_the_path_of_a_webhook_stands_in_no_log_and_no_figure(
 ) -> None:
     """Whatever answers or does not, and whatever its client logs."""
     caplog.set_level(logging.DEBUG)
-    port = live_parts.free_port()
     places = [server.address, f"http://127.0.0.1:{live_parts.free_port()}"]
     server.to = f"{places[1]}{path}/"
     outputs = [_sent(f"{places[0]}/{code}{path}") for code in (200, 301, 307, 404, 503)]
     outputs.append(_sent(f"{places[1]}{path}"))
     assert [output.failed for output in outputs] == [0, 1, 1, 1, 1, 1]
-    figures = MetricsServer("127.0.0.1", port, [], outputs)
+    figures = MetricsServer("127.0.0.1", 0, [], outputs)
     try:
-        told = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+        told = requests.get(f"http://127.0.0.1:{figures._server.server_port}/metrics", timeout=5).text
     finally:
         figures.close()
     assert f'violence_messages_failed_total{{output="webhook {places[0]}"}} 4.0' in told.splitlines()
