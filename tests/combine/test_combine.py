@@ -338,6 +338,30 @@ def test_clips_that_are_on_the_other_side_now_are_counted(
     assert manifest_bytes(root) == manifest_bytes(done)
 
 
+def test_a_manifest_that_somebody_has_edited_is_kept_beside_the_new_one(
+    root: Path, done: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    combined = root / "combined_all"
+    combine.run(CombineConfig(data_root=root, workers=1))
+    edited = b"".join((combined / "manifest.csv").read_bytes().splitlines(keepends=True)[:-1])
+    (combined / "manifest.csv").write_bytes(edited)
+    with_log(caplog)
+    combine.run(CombineConfig(data_root=root, workers=1))
+    kept = combined / "manifest_before.csv"
+    assert f"it is kept as {kept}" in caplog.text
+    assert kept.read_bytes() == edited
+    assert manifest_bytes(root) == manifest_bytes(done)
+    caplog.clear()
+    (combined / "by_time.csv").unlink()
+    monkeypatch.setattr(combine, "_record", lambda *_: sys.exit("killed between manifest and record"))
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            combine.run(CombineConfig(data_root=root, seed=1, workers=1))
+    assert manifest_bytes(root) != manifest_bytes(done)
+    assert "it is kept as" not in caplog.text
+    assert kept.read_bytes() == edited
+
+
 def test_killed_in_the_middle_it_goes_on_and_ends_the_same(root: Path, done: Path) -> None:
     command = [sys.executable, "combine_all_datasets.py", "--data-root", str(root), "--workers", "1"]
     journal = root / "combined_all" / scan.JOURNAL_NAME

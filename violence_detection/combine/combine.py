@@ -382,6 +382,7 @@ def _publish(combined: Path, rows: Sequence[Mapping[str, Any]], config: CombineC
     wanted = {r["path"]: config.data_root / r["source_path"] for r in rows}
     kind = links.place(combined, wanted, config.link)
     by_time = [r for r in rows if r["by_time"]]
+    manifest.make_way(combined)
     storage.write_csv(combined / manifest.BY_TIME_NAME, ("clip_id", "path"), by_time)
     storage.write_csv(combined / manifest.FILE_NAME, manifest.COLUMNS, rows)
     links.remove_others(combined, wanted)

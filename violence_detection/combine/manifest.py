@@ -9,6 +9,7 @@ import io
 import logging
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 FILE_NAME = MANIFEST_NAME
 #: Beside it: the clips whose frames are found by their time stamps, because their rate varies or their header is wrong.
 BY_TIME_NAME = "by_time.csv"
+#: And one that somebody had edited, before it was made again.
+BEFORE_NAME = "manifest_before.csv"
 #: And how it was made, with its SHA-256 under this key.
 RECORD_NAME, SHA256_KEY = "combine.json", "manifest_sha256"
 #: What no clip is used without; label and split are checked on their own.
@@ -132,6 +135,27 @@ def warn_if_changed(combined: Path, sha256: str) -> None:
         )
 
 
+def make_way(combined: Path) -> None:
+    """Let the manifest be written anew: one that somebody has edited is kept beside it, and said.
+
+    The record of the earlier one goes, so that a new manifest of which there is no record yet, as the run that wrote
+    it was killed, is not taken for an edited one.
+    """
+    path, record = combined / FILE_NAME, combined / RECORD_NAME
+    if path.is_file() and _is_edited(path, storage.sha256_file(path)):
+        kept = combined / BEFORE_NAME
+        with storage.atomic_path(kept) as temporary:
+            shutil.copyfile(path, temporary)
+        log.warning(
+            "%s was not as this script wrote it, and is made again; it is kept as %s. What is changed in it is not "
+            "taken over: labels are mended in the class folders, or the table, of your own clips; --exclude leaves "
+            "clips out",
+            path,
+            kept,
+        )
+    record.unlink(missing_ok=True)
+
+
 def _require_whole_rows(path: Path, content: bytes) -> None:
     """Raise UserError naming a row that lacks cells, as the last of a file that was cut short does, or has wrong ones.
 
@@ -167,19 +191,21 @@ def _is_number(text: str) -> bool:
 @functools.lru_cache
 def _warn_if_edited(path: Path, sha256: str) -> None:
     """Say once where the manifest is not the one that its record is of."""
-    record = path.with_name(RECORD_NAME)
-    if not record.is_file():
-        return
-    try:
-        made = storage.read_json(record)
-    except ValueError:
-        return
-    if isinstance(made, dict) and made.get(SHA256_KEY, sha256) != sha256:
+    if _is_edited(path, sha256):
         log.warning(
             "%s is not as combine_all_datasets.py wrote it (%s). If nobody has edited it, make it again",
             path,
-            record,
+            path.with_name(RECORD_NAME),
         )
+
+
+def _is_edited(path: Path, sha256: str) -> bool:
+    """Whether the manifest, whose SHA-256 this is, has a record beside it that is of another."""
+    try:
+        made = storage.read_json(path.with_name(RECORD_NAME))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(made, dict) and made.get(SHA256_KEY, sha256) != sha256
 
 
 def _by_time(path: Path) -> list[str]:
