@@ -51,6 +51,28 @@ def test_what_it_rests_on_is_said_and_the_order_of_clips_changes_nothing() -> No
     )
 
 
+def test_that_means_of_views_were_calibrated_is_said_and_that_others_are_judged_too() -> None:
+    rows, p = _rows(60)
+    of_four = calibrate.fit(calibrate.out_of_fold(rows.assign(p_violent=p), 5, 4), 0)
+    assert of_four.described().endswith("predictions of 5 folds, means of 4 views")
+    assert of_four.rests_on["assumes"].endswith("; what is judged is the mean of 4 views, as by --tta 4")
+    assert of_four.other_views(4) == ""
+    assert of_four.other_views(1).startswith(
+        "calibrated on means of 4 views, and single views are judged here"
+    )
+    assert "may raise more false alarms, and miss more fights, than they promise" in of_four.other_views(1)
+    single = calibrate.fit(calibrate.out_of_fold(rows.assign(p_violent=p), 5, 1), 0)
+    assert ("views" in single.described(), "views" in single.rests_on["assumes"]) == (False, False)
+    assert "fewer reach a high threshold, fights too" in single.other_views(4)
+    unnoted = replace(single, rests_on={k: v for k, v in single.rests_on.items() if k != "views"})
+    assert unnoted.other_views(4) == ""
+    member = trained_model.Member("gru", None, 1.0)
+    model = trained_model.TrainedModel(Path(), (), (member,), FeatureConfig(), {}, calibration=of_four)
+    is_fight, groups = (rows.label == "fight").to_numpy(), rows.source_group.to_numpy()
+    said = [reliability.section(model, is_fight, {"gru": p}, p, p, groups, n)["said"] for n in (1, 4)]
+    assert said == [f"{of_four.described()}; {of_four.other_views(1)}", of_four.described()]
+
+
 @pytest.mark.parametrize(
     ("architecture", "keep", "chosen"),
     [

@@ -14,7 +14,7 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import metrics, operating_points, scoring, temperature
 from violence_detection.models import trained_model
 from violence_detection.models.averaging import EARLY_EXIT_KEY, PLAIN, Averaging, EarlyExit
-from violence_detection.models.calibration import Calibration
+from violence_detection.models.calibration import VIEWS, Calibration
 from violence_detection.models.run_records import MemberRecord
 from violence_detection.system import storage
 from violence_detection.system.figures import number
@@ -121,6 +121,8 @@ def out_of_fold(
             "videos come from places as new to the model as each data set was to models of the others; the model is as "
             "good as those, which were trained on fewer"
         )
+    if views > 1:
+        assumes += f"; what is judged is the mean of {views} views, as by --tta {views}"
     return CalibrationBasis(
         predictions,
         predictions.p_violent.to_numpy(float),
@@ -166,7 +168,7 @@ def fit(basis: CalibrationBasis, seed: int) -> Calibration:
         "what": basis.what,
         "n": len(rows),
         "n_groups": n_groups,
-        "views": basis.views,
+        VIEWS: basis.views,
         "assumes": basis.assumes,
     }
     if n_groups < FEWEST_SOURCES or is_fight.all() or not is_fight.any():

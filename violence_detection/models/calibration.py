@@ -25,6 +25,8 @@ BALANCED = OPERATING_POINTS[0]
 BEFORE_ADAPTING = "before_adapting"
 #: scikit-learn looks for the temperature no farther away.
 MOST_TEMPERATURE = math.exp(10)
+#: In `rests_on`, how many views of a clip were averaged, as by --tta.
+VIEWS = "views"
 _WITHOUT_EXIT, _OF_WITHOUT = "without_exit", ("temperature", "why_not")
 _BEFORE = (
     "it was made before models were calibrated; the command that trained it adds it, and trains nothing again"
@@ -101,11 +103,36 @@ class Calibration:
         r = self.rests_on
         said = (
             f"temperature {self.temperature:.2f}, from {r['n']} clips of {r['n_groups']} sources: {r['what']}"
+            + (f", {_of_views(r[VIEWS])}" if r.get(VIEWS, 1) > 1 else "")
         )
         return (
             said
             if self.calibrated
             else f"not checked since it was adapted to footage without labels; before, {said}"
+        )
+
+    @property
+    def views(self) -> int | None:
+        """How many views of a clip were averaged, as by --tta, where it was fitted; None: not noted."""
+        return self.rests_on.get(VIEWS)
+
+    def other_views(self, views: int) -> str:
+        """What is to be said where `views` views of a clip are averaged, and others were as it was fitted.
+
+        Empty where they are as many, where nobody noted how many, and of a model of which nothing is promised.
+        """
+        fitted = self.views
+        if fitted in (None, views) or not self.operating_points:
+            return ""
+        judged = f"calibrated on {_of_views(fitted)}, and {_of_views(views)} are judged here"
+        if views < fitted:
+            return (
+                f"{judged}: these vary more, so that operating points may raise more false alarms, and miss more "
+                "fights, than they promise, and P(violent) is on another scale"
+            )
+        return (
+            f"{judged}: these vary less, so that fewer reach a high threshold, fights too, and P(violent) is on "
+            "another scale"
         )
 
     def record(self) -> dict[str, Any]:
@@ -124,6 +151,10 @@ OF_FOLDS = Calibration(
     None,
     why_not="models of folds are left as they are; what they say of clips held out calibrates the ensemble",
 )
+
+
+def _of_views(views: int) -> str:
+    return "single views" if views == 1 else f"means of {views} views"
 
 
 def key_of(point: str) -> str:
@@ -181,6 +212,8 @@ def _is_calibration(stored: Any) -> bool:
     ):
         return False
     if temperature is not None and not {"what", "n", "n_groups"} <= rests_on.keys():
+        return False
+    if not isinstance(rests_on.get(VIEWS, 1), int):
         return False
     return all(isinstance(p, dict) and _is_point(p, without is not None) for p in points.values())
 
