@@ -197,16 +197,19 @@ def test_a_probability_that_is_no_number_is_a_named_failure(
 
 
 def test_a_camera_profile_holds_for_files_and_streams(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = small_videos.write(tmp_path / "clip.avi", 1, n_frames=60)
     for name in ("best_model.keras", "config.json", "result.json"):
         (tmp_path / name).write_text("{}")
-    made = CameraProfile(model_files.identity(tmp_path), 0.9, -1.0)
+    made = CameraProfile(
+        model_files.identity(tmp_path), 0.9, -1.0, judging={"stride_s": 1.0, "tta": 1, "skip_still": True}
+    )
     camera_profile.write(tmp_path / "camera.json", made)
     plain = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
     settings: dict[str, Any] = {"profile": tmp_path / "camera.json", "offset": 0.6}
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, **settings)
+    assert "(skip_still True, now False; stride_s 1.0, now 2.0)" in caplog.text
     judge.model = plain.model  # heads begin at random
     verdict = judge.judge(clip)
     by_profile = made.verdict(plain.judge(clip))

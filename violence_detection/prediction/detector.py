@@ -88,6 +88,9 @@ class Detector:
             log.warning("the model is %s. --tta %d judges as then", other, found.views)
         self.views = augment.views(config.tta, self.model.closer_look)
         self.stride_s = _stride_s(config, self.model.features.window_s)
+        if self.profile and config.profile:
+            judging = {"stride_s": self.stride_s, "tta": config.tta, "skip_still": config.skip_still}
+            self.profile.warn_of_other(judging, config.profile)
         self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
         self.viewers = tuple(
             Viewer(

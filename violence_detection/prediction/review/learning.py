@@ -125,6 +125,7 @@ def learn(
         {"what": "marks", **found},
         figures,
         camera_profile.other_settings(settings),
+        camera_profile.judging_of(marked),
         early_exit=taken,
     )
     return Learned(profile, figures)
