@@ -133,6 +133,38 @@ def _with_an_exit(n_sources: int = 60) -> tuple[pd.DataFrame, trained_model.Trai
     return predictions, model
 
 
+def test_a_temperature_counts_the_clips_that_the_early_exit_leaves() -> None:
+    """It was said to be of all of them, though it was fitted to few of few sources."""
+    rows, model = _with_an_exit()
+    left = rows[rows.p_first >= 0.2]
+    found = model.calibration
+    assert found is not None
+    assert found.without_exit is not None
+    assert (found.rests_on["n"], found.rests_on["n_groups"]) == (180, 60), "of its thresholds"
+    n_left, n_sources = len(left), left.source_group.nunique()
+    assert found.rests_on["temperature_from"] == {"n": n_left, "n_groups": n_sources}
+    assert (
+        f"from {n_left} clips of {n_sources} sources, those that the early exit leaves: out"
+        in found.described()
+    )
+    assert "from 180 clips of 60 sources: out" in found.without_exit.described()
+
+    few = rows.source_group.isin(sorted(set(rows.source_group))[:9])
+    first = np.where(few, 0.5, 0.1)
+    by_member = {"first": first, "other": rows.p_other.to_numpy()}
+    how = Averaging(early_exit=EarlyExit("first", 0.2))
+    settled_all_but_few = rows.assign(p_first=first, p_violent=averaging.together(by_member, [1, 1], how))
+    by_all = averaging.together(by_member, [1, 1], how.without_exit())
+    few_left = calibrate.fit(
+        calibrate.out_of_fold(settled_all_but_few, 5, 1, averaged=how, p_by_all=by_all), 0
+    )
+    assert few_left.temperature is None
+    assert "the early exit leaves clips of 9 sources, too few (10 are needed)" in few_left.described()
+    assert few_left.without_exit
+    assert few_left.without_exit.temperature is not None
+    assert few_left.operating_points.keys() == found.operating_points.keys()
+
+
 def test_a_point_where_the_exit_would_decide_is_chosen_and_judged_without_it() -> None:
     rows, model = _with_an_exit()
     assert model.calibration is not None
@@ -189,6 +221,7 @@ def test_what_is_stored_of_it_is_read_again_whole_or_refused(trained: Path, tmp_
     assert "without_exit" not in few.record()
     for broken in (
         {**made, "without_exit": {"temperature": -1}},
+        {**made, "rests_on": {**made["rests_on"], "temperature_from": {"n": 3}}},
         {k: v for k, v in made.items() if k != "without_exit"},  # and a point that needs it
     ):
         with pytest.raises(UserError, match="calibration holds no temperature"):
