@@ -1,10 +1,11 @@
-"""Whether an operating point's rate holds on a data set that neither the models nor the threshold have seen.
+"""Whether an operating point's rate holds on a data set that its models have not seen, by thresholds of the others.
 
     python train_ensemble_models.py --leave-one-dataset-out --all-clips ...       # leave_one_out_predictions.csv
     python benchmarks/bench_thresholds.py --models MODELS --folds MODEL
 
 One JSON line, of each left-out data set as its models judge it. Thresholds and temperature are
-    left_out  those that the predictions of the other left-out sets give, as `--final-by left-out` chooses them of all
+    left_out  those that the predictions of the other left-out sets give, as `--final-by left-out` chooses them of all;
+              those predictions are by models that were trained on this set too, so that its labels have a part in them
     folds     those of MODEL, an ensemble that was calibrated on folds by source, with the same members and early exit
 `false_alarms` and `recall` are means over sources, as the guarantees are; `clips`: of all clips. `ece`: the calibration
 error, ten bins, of all of them together. With --write FOLDER each left-out model is put there as it judges its own data

@@ -375,6 +375,7 @@ def test_tuned_members_start_from_the_trained_ones_and_stand_beside_them(
     before = trained_clips.read(output / "average")
     assert before is not None
     assert trained_clips.read(output / "hard" / "average").equals(before)  # type: ignore[union-attr]
+    assert ("chose_members" in tuned["selection"], "chose_members" in tuned["val"]) == (True, False)
     assert tuned["val"]["before"] == said["ensemble_val_accuracy"]
     assert tuned["val"]["gain"] == pytest.approx(tuned["val"]["after"] - tuned["val"]["before"], abs=2e-4)
 
@@ -732,9 +733,11 @@ def test_no_difference_on_few_clips_is_not_certain_and_one_source_tells_nothing(
     alone = hard.compared(right, right, np.array(["a"] * 7))
     assert alone["gain_ci95"] is None
     caplog.set_level("INFO", "violence_detection")
-    hard.log_figures({"selection": figures, "val": alone})
-    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f})" in caplog.text
-    assert "val: 100.0 -> 100.0 % (gain +0.0 points, no interval)" in caplog.text
+    hard.log_figures({"selection": {**figures, "chose_members": True}, "val": alone})
+    of_selection, of_val = caplog.messages
+    assert f"95 % interval {100 * low:+.1f} to {100 * high:+.1f})" in of_selection
+    assert of_selection.endswith("on the clips that chose which members are tuned ones: no measurement")
+    assert of_val.endswith("val: 100.0 -> 100.0 % (gain +0.0 points, no interval)")
 
 
 def test_hard_clips_are_those_that_get_too_little_for_their_class() -> None:

@@ -105,9 +105,22 @@ def test_a_data_set_of_one_class_has_no_accuracy_at_its_median(caplog: pytest.Lo
     assert by_name["random"]["accuracy_at_median"] is None
     assert found["mean"]["accuracy_at_median"] == by_name["low"]["accuracy_at_median"]
     assert found["mean"]["roc_auc_ci95"] == pytest.approx(by_name["low"]["roc_auc_ci95"], abs=1e-4)
+    # and a model that calls nothing a fight is right on all of them
+    assert by_name["random"]["accuracy"] != by_name["low"]["accuracy"]
+    assert found["mean"]["accuracy"] == by_name["low"]["accuracy"]
+    assert found["mean"]["ci95"] == pytest.approx(by_name["low"]["ci95"], abs=1e-4)
+    assert all(
+        member["accuracy"] == by_name["low"]["members"][name]["accuracy"]
+        for name, member in found["mean_of_members"].items()
+    )
     with caplog.at_level("INFO"):
         leave_one_out._log(found)
     for name, d in by_name.items():
         assert re.search(rf"(?m)^{name} +{d['n']} +\d", "\n".join(caplog.messages))
     low, high = (f"{100 * x:.1f}" for x in found["mean"]["ci95"])
     assert re.search(rf"^mean .* {low} - +{high} ", caplog.messages[-1])
+    assert "random has clips of one class alone, and no part in the mean" in caplog.text
+    quiet = leave_one_out.summarised([frame[frame.label == "nonfight"]])
+    assert quiet["mean"]["accuracy"] == pytest.approx(
+        np.mean([d["accuracy"] for d in quiet["datasets"]]), abs=1e-4
+    )

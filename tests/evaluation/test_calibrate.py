@@ -51,6 +51,28 @@ def test_what_it_rests_on_is_said_and_the_order_of_clips_changes_nothing() -> No
     )
 
 
+def test_that_means_of_views_were_calibrated_is_said_and_that_others_are_judged_too() -> None:
+    rows, p = _rows(60)
+    of_four = calibrate.fit(calibrate.out_of_fold(rows.assign(p_violent=p), 5, 4), 0)
+    assert of_four.described().endswith("predictions of 5 folds, means of 4 views")
+    assert of_four.rests_on["assumes"].endswith("; what is judged is the mean of 4 views, as by --tta 4")
+    assert of_four.other_views(4) == ""
+    assert of_four.other_views(1).startswith(
+        "calibrated on means of 4 views, and single views are judged here"
+    )
+    assert "may raise more false alarms, and miss more fights, than they promise" in of_four.other_views(1)
+    single = calibrate.fit(calibrate.out_of_fold(rows.assign(p_violent=p), 5, 1), 0)
+    assert ("views" in single.described(), "views" in single.rests_on["assumes"]) == (False, False)
+    assert "fewer reach a high threshold, fights too" in single.other_views(4)
+    unnoted = replace(single, rests_on={k: v for k, v in single.rests_on.items() if k != "views"})
+    assert unnoted.other_views(4) == ""
+    member = trained_model.Member("gru", None, 1.0)
+    model = trained_model.TrainedModel(Path(), (), (member,), FeatureConfig(), {}, calibration=of_four)
+    is_fight, groups = (rows.label == "fight").to_numpy(), rows.source_group.to_numpy()
+    said = [reliability.section(model, is_fight, {"gru": p}, p, p, groups, n)["said"] for n in (1, 4)]
+    assert said == [f"{of_four.described()}; {of_four.other_views(1)}", of_four.described()]
+
+
 @pytest.mark.parametrize(
     ("architecture", "keep", "chosen"),
     [
@@ -111,6 +133,38 @@ def _with_an_exit(n_sources: int = 60) -> tuple[pd.DataFrame, trained_model.Trai
     return predictions, model
 
 
+def test_a_temperature_counts_the_clips_that_the_early_exit_leaves() -> None:
+    """It was said to be of all of them, though it was fitted to few of few sources."""
+    rows, model = _with_an_exit()
+    left = rows[rows.p_first >= 0.2]
+    found = model.calibration
+    assert found is not None
+    assert found.without_exit is not None
+    assert (found.rests_on["n"], found.rests_on["n_groups"]) == (180, 60), "of its thresholds"
+    n_left, n_sources = len(left), left.source_group.nunique()
+    assert found.rests_on["temperature_from"] == {"n": n_left, "n_groups": n_sources}
+    assert (
+        f"from {n_left} clips of {n_sources} sources, those that the early exit leaves: out"
+        in found.described()
+    )
+    assert "from 180 clips of 60 sources: out" in found.without_exit.described()
+
+    few = rows.source_group.isin(sorted(set(rows.source_group))[:9])
+    first = np.where(few, 0.5, 0.1)
+    by_member = {"first": first, "other": rows.p_other.to_numpy()}
+    how = Averaging(early_exit=EarlyExit("first", 0.2))
+    settled_all_but_few = rows.assign(p_first=first, p_violent=averaging.together(by_member, [1, 1], how))
+    by_all = averaging.together(by_member, [1, 1], how.without_exit())
+    few_left = calibrate.fit(
+        calibrate.out_of_fold(settled_all_but_few, 5, 1, averaged=how, p_by_all=by_all), 0
+    )
+    assert few_left.temperature is None
+    assert "the early exit leaves clips of 9 sources, too few (10 are needed)" in few_left.described()
+    assert few_left.without_exit
+    assert few_left.without_exit.temperature is not None
+    assert few_left.operating_points.keys() == found.operating_points.keys()
+
+
 def test_a_point_where_the_exit_would_decide_is_chosen_and_judged_without_it() -> None:
     rows, model = _with_an_exit()
     assert model.calibration is not None
@@ -167,6 +221,7 @@ def test_what_is_stored_of_it_is_read_again_whole_or_refused(trained: Path, tmp_
     assert "without_exit" not in few.record()
     for broken in (
         {**made, "without_exit": {"temperature": -1}},
+        {**made, "rests_on": {**made["rests_on"], "temperature_from": {"n": 3}}},
         {k: v for k, v in made.items() if k != "without_exit"},  # and a point that needs it
     ):
         with pytest.raises(UserError, match="calibration holds no temperature"):

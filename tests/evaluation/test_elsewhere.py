@@ -212,6 +212,15 @@ def test_the_mean_of_left_out_sets_has_its_interval(
     assert found is not None
     below, above = (np.sqrt((a**2 + b**2 + (a + b) ** 2) / 2) / 2 for a, b in ((0.2, 0.06), (0.1, 0.08)))
     assert found["mean"]["ci95"] == pytest.approx([0.8 - below, 0.8 + above], abs=1e-4), "half of the sources"
+    assert "no part in the mean" not in page.text
+    quiet = _left_out_row(16, "quiet", accuracy=1.0, ci95=[0.9, 1.0], roc_auc=None, recall=None)
+    of_three = {**found, "datasets": [*rows, quiet], "mean": elsewhere.mean_of_left_out([*rows, quiet])}
+    assert (of_three["mean"]["accuracy"], of_three["mean"]["ci95"]) == (
+        0.8,
+        pytest.approx([low, high], abs=1e-4),
+    )
+    page = Page(from_evaluation.write(replace(scored, left_out=of_three), tmp_path / "report", ""))
+    assert "Of one class, and no part in the mean: quiet." in page.text
 
 
 def test_the_page_says_how_this_ensemble_averages(written: tuple[Evaluation, Path], tmp_path: Path) -> None:

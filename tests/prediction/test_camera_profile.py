@@ -12,9 +12,16 @@ import pytest
 
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.models import model_files
-from violence_detection.prediction import batch, camera_profile, formats, kept_windows, verdict_journal
+from violence_detection.prediction import (
+    batch,
+    camera_profile,
+    formats,
+    kept_windows,
+    quiet_footage,
+    verdict_journal,
+)
 from violence_detection.prediction.camera_profile import CameraProfile
-from violence_detection.prediction.config import EventConfig, PredictConfig
+from violence_detection.prediction.config import EventConfig, PredictConfig, QuietConfig
 from violence_detection.prediction.events import JudgedWindow, Verdict
 
 
@@ -62,7 +69,7 @@ def test_a_file_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changed",
     [{"threshold": 2}, {"threshold": "0.5"}, {"logit_offset": 1e9}, {"model": ""}, {"figures": []}, {"format": "x"},
-     {"version": 2}, {"threshold": None}],
+     {"version": 2}, {"threshold": None}, {"judging": {"tta": "four"}}],
 )  # fmt: skip
 def test_a_file_that_is_no_profile_is_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     path = tmp_path / "c.json"
@@ -88,6 +95,59 @@ def test_another_models_profile_is_refused(tmp_path: Path, caplog: pytest.LogCap
         camera_profile.read_for(path, head, settings)
     with pytest.raises(UserError, match="no camera profile at"):
         camera_profile.read(tmp_path / "missing.json")
+
+
+def _kept(folder: Path, stride_s: float, still: bool = False) -> Path:
+    """Windows of an hour, as a run with --format csv keeps them."""
+    windows = tuple(
+        JudgedWindow.of((stride_s * i, stride_s * i + 5), None if still else 0.1)
+        for i in range(int(3600 / stride_s))
+    )
+    (chosen,) = formats.chosen(["csv"])
+    assert chosen.of_video
+    verdict = Verdict("v.mp4", windows, EventConfig(), 3600.0, 3600.0, fps=25.0)
+    formats.write(folder, "v", chosen.of_video(verdict))
+    return folder
+
+
+def test_windows_that_are_judged_otherwise_than_the_measured_ones_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every 2.5 s a camera has twice the false events that were promised of every 5 s."""
+    (tmp_path / "m.keras").write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    config, path = PredictConfig(model=tmp_path / "m.keras"), tmp_path / "c.json"
+    kept = _kept(tmp_path / "five", 5.0)
+    quiet_footage.run(config, QuietConfig(calibrate=kept), path)
+    made = camera_profile.read(path)
+    assert made.judging == {"stride_s": 5.0}, "files of windows do not say how many views were averaged"
+    config = replace(config, profile=path)
+    batch.kept(kept, config)
+    assert "judged otherwise" not in caplog.text
+    batch.kept(_kept(tmp_path / "usual", 2.5), config)
+    assert f"{path} was measured on windows that were judged otherwise (stride_s 5.0, now 2.5)" in caplog.text
+    caplog.clear()
+    whole = replace(made, judging={"stride_s": 1 / 3, "tta": 1, "skip_still": False})
+    whole.warn_of_other({"stride_s": 0.33, "tta": 4, "skip_still": True}, path)
+    assert "(tta 1, now 4; skip_still False, now True)" in caplog.text
+    assert camera_profile.judging_of(batch.kept(_kept(tmp_path / "s", 2.5, still=True), config))["skip_still"]
+    caplog.clear()
+    of_before = {k: v for k, v in json.loads(path.read_text()).items() if k != "judging"}
+    path.write_text(json.dumps(of_before))
+    batch.kept(tmp_path / "usual", config)
+    assert "judged otherwise" not in caplog.text
+
+
+def test_how_footage_was_judged_is_in_its_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.keras").write_bytes(b"a head")
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(batch, "judge_all", lambda *_: [_verdict([0.1, 0.2, 0.1])])
+    quiet = tmp_path / "quiet.avi"
+    quiet.write_bytes(b"footage")
+    config = PredictConfig(model=tmp_path / "m.keras", tta=2, skip_still=True)
+    quiet_footage.run(config, QuietConfig(calibrate=quiet), tmp_path / "c.json")
+    judging = camera_profile.read(tmp_path / "c.json").judging
+    assert judging == {"stride_s": 2.5, "tta": 2, "skip_still": True}
 
 
 def test_the_offset_is_measured_by_the_profiles_threshold_where_verdicts_are_kept_too(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from violence_detection.features import cache, extract
 from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.features.extraction_pass import WantedClip
 from violence_detection.models import model_files, trained_model
+from violence_detection.models.calibration import Calibration
 from violence_detection.prediction import batch, camera_profile, detector, kept_windows
 from violence_detection.prediction.camera_profile import CameraProfile
 from violence_detection.prediction.config import EventConfig, PredictConfig
@@ -137,6 +138,7 @@ def _stand_in_detector(
     monkeypatch: pytest.MonkeyPatch,
     runner: engines.Runner,
     closer_look: bool = False,
+    calibration: Calibration | None = None,
     **settings: Any,
 ) -> detector.Detector:
     stand_in.install(monkeypatch.setattr, runner)
@@ -146,7 +148,13 @@ def _stand_in_detector(
         "average", heads.build("average", {"stand_in.rgb": (5, 4)}, HeadConfig()), 1.0
     )
     model = trained_model.TrainedModel(
-        folder, (folder,), (member,), config, {"feature_engines": {}}, closer_look=closer_look
+        folder,
+        (folder,),
+        (member,),
+        config,
+        {"feature_engines": {}},
+        closer_look=closer_look,
+        calibration=calibration,
     )
     _stands_for_any_model(model, monkeypatch)
     return detector.Detector(PredictConfig(model=folder, **settings))
@@ -189,21 +197,44 @@ def test_a_probability_that_is_no_number_is_a_named_failure(
 
 
 def test_a_camera_profile_holds_for_files_and_streams(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = small_videos.write(tmp_path / "clip.avi", 1, n_frames=60)
     for name in ("best_model.keras", "config.json", "result.json"):
         (tmp_path / name).write_text("{}")
-    made = CameraProfile(model_files.identity(tmp_path), 0.9, -1.0)
+    made = CameraProfile(
+        model_files.identity(tmp_path), 0.9, -1.0, judging={"stride_s": 1.0, "tta": 1, "skip_still": True}
+    )
     camera_profile.write(tmp_path / "camera.json", made)
     plain = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of)
     settings: dict[str, Any] = {"profile": tmp_path / "camera.json", "offset": 0.6}
     judge = _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, **settings)
+    assert "(skip_still True, now False; stride_s 1.0, now 2.0)" in caplog.text
     judge.model = plain.model  # heads begin at random
     verdict = judge.judge(clip)
     by_profile = made.verdict(plain.judge(clip))
     assert verdict == replace(by_profile, events_by=EventConfig(0.9, 0.6))
     assert tuple(judge.watch(open_source(str(clip)))) == verdict.windows
+
+
+@pytest.mark.parametrize(
+    ("fitted", "tta", "said"),
+    [
+        (4, 1, "calibrated on means of 4 views, and single views are judged here: these vary more"),
+        (1, 4, "calibrated on single views, and means of 4 views are judged here: these vary less"),
+        (4, 4, ""),
+    ],
+)
+def test_a_calibration_of_other_views_than_are_judged_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    fitted: int, tta: int, said: str,
+) -> None:  # fmt: skip
+    """What was promised of means of views was taken to hold of single ones."""
+    rests_on = {"what": "folds", "n": 100, "n_groups": 50, "views": fitted}
+    made = Calibration(0.7, rests_on, {"low_false_alarm": {"threshold": 0.9}})
+    _stand_in_detector(tmp_path, monkeypatch, stand_in.features_of, calibration=made, tta=tta)
+    assert said in caplog.text
+    assert (f"--tta {fitted} judges as then" in caplog.text) == bool(said)
 
 
 def test_a_file_found_in_a_folder_called_as_the_home_folder_is_judged_and_no_other(

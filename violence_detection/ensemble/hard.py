@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 FOLDER = run_folder.TUNED_FOLDER
+#: In figures of the selection part: on these clips it was chosen which members are tuned ones.
+CHOSE_KEY = "chose_members"
 
 
 def mine(oof: pd.DataFrame, clip_ids: Sequence[str], below: float) -> np.ndarray:
@@ -113,7 +115,7 @@ def fine_tune(
         "hard_clips": n_hard,
         "train_clips": len(fold.train),
         "members": [figures for _, figures in chosen],
-        "selection": _compare(folder, selection, selection),
+        "selection": {**_compare(folder, selection, selection), CHOSE_KEY: True},
         "val": _compare(folder, pool.plain(fold.held_out), selection) if config.show_val else None,
     }
 
@@ -218,6 +220,7 @@ def log_figures(figures: dict[str, Any]) -> None:
         if f["gain_ci95"]:
             said = "95 % interval {:+.1f} to {:+.1f}".format(*(100 * x for x in f["gain_ci95"]))
         log.info(
-            "fine-tuned on hard clips, %s: %s -> %s %% (gain %+.1f points, %s)",
+            "fine-tuned on hard clips, %s: %s -> %s %% (gain %+.1f points, %s)%s",
             part, percentage(f["before"]), percentage(f["after"]), 100 * f["gain"], said,
+            ", on the clips that chose which members are tuned ones: no measurement" if CHOSE_KEY in f else "",
         )  # fmt: skip

@@ -128,9 +128,10 @@ def summarised(predictions: Sequence[pd.DataFrame], in_set: dict[str, Any] | Non
             }
         )
     datasets.sort(key=lambda d: d["accuracy"])
+    counted = elsewhere.of_both_classes(datasets)
     members = {
         name.removeprefix("p_"): {
-            key: _mean(d["members"][name.removeprefix("p_")][key] for d in datasets)
+            key: _mean(d["members"][name.removeprefix("p_")][key] for d in counted)
             for key in ("accuracy", "roc_auc")
         }
         for name in names[1:]
@@ -194,9 +195,13 @@ def _mean(values: Any) -> float | None:
 
 def _log(figures: dict[str, Any]) -> None:
     log.info("each data set judged by models of the others; %s, threshold %s", SELECTED_BY, THRESHOLD_BY)
+    counted = elsewhere.of_both_classes(figures["datasets"])
+    for d in figures["datasets"]:
+        if d not in counted:
+            log.info("%s has clips of one class alone, and no part in the mean", d["dataset"])
     titles = ("left out", "clips", "accuracy", "95 %", "AUC", "at median", "in set")
     log.info("%-24s %6s %14s %15s %8s %10s %8s", *titles)
-    n = sum(d["n"] for d in figures["datasets"])
+    n = sum(d["n"] for d in counted)
     mean = {"dataset": "mean", "n": n, "accuracy_sd": None, "in_set": None, **figures["mean"]}
     for d in (*figures["datasets"], mean):
         low, high = d["ci95"]

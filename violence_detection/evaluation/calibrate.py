@@ -14,7 +14,7 @@ from violence_detection.constants import CLASS_NAMES
 from violence_detection.evaluation import metrics, operating_points, scoring, temperature
 from violence_detection.models import trained_model
 from violence_detection.models.averaging import EARLY_EXIT_KEY, PLAIN, Averaging, EarlyExit
-from violence_detection.models.calibration import Calibration
+from violence_detection.models.calibration import TEMPERATURE_FROM, VIEWS, Calibration
 from violence_detection.models.run_records import MemberRecord
 from violence_detection.system import storage
 from violence_detection.system.figures import number
@@ -121,6 +121,8 @@ def out_of_fold(
             "videos come from places as new to the model as each data set was to models of the others; the model is as "
             "good as those, which were trained on fewer"
         )
+    if views > 1:
+        assumes += f"; what is judged is the mean of {views} views, as by --tta {views}"
     return CalibrationBasis(
         predictions,
         predictions.p_violent.to_numpy(float),
@@ -166,7 +168,7 @@ def fit(basis: CalibrationBasis, seed: int) -> Calibration:
         "what": basis.what,
         "n": len(rows),
         "n_groups": n_groups,
-        "views": basis.views,
+        VIEWS: basis.views,
         "assumes": basis.assumes,
     }
     if n_groups < FEWEST_SOURCES or is_fight.all() or not is_fight.any():
@@ -185,6 +187,17 @@ def _with_temperature(is_fight: np.ndarray, p: np.ndarray, rests_on: Mapping[str
     return Calibration(found, rests_on, why_not=why_not)
 
 
+def _of_what_is_left(
+    is_fight: np.ndarray, p: np.ndarray, groups: np.ndarray, rests_on: Mapping[str, Any]
+) -> Calibration:
+    """The temperature of the clips that the early exit leaves; with too few sources none, and why."""
+    n_groups = len(np.unique(groups))
+    if n_groups < FEWEST_SOURCES:
+        few = f"the early exit leaves clips of {n_groups} sources, too few ({FEWEST_SOURCES} are needed)"
+        return Calibration(None, rests_on, why_not=few)
+    return _with_temperature(is_fight, p, {**rests_on, TEMPERATURE_FROM: {"n": len(p), "n_groups": n_groups}})
+
+
 def _fit_exiting(
     is_fight: np.ndarray,
     p: np.ndarray,
@@ -194,7 +207,7 @@ def _fit_exiting(
     seed: int,
 ) -> Calibration:
     others = ~exiting.settled
-    fitted = _with_temperature(is_fight[others], p[others], rests_on)
+    fitted = _of_what_is_left(is_fight[others], p[others], groups[others], rests_on)
     without = _with_temperature(is_fight, exiting.p_by_all, rests_on)
     p = np.where(others, fitted.apply(p), p)
     points = operating_points.choose(is_fight, p, groups, np.asarray, seed)

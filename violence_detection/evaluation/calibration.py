@@ -86,15 +86,18 @@ def section(
     p: np.ndarray,
     p_before: np.ndarray,
     groups: np.ndarray,
+    views: int = 1,
 ) -> dict[str, Any]:
     """What metrics.json says of it: what is stored with the model, and what it is worth on the clips judged here.
 
     `p`, `p_before` (n,): probabilities with the model's temperature and without it, at its operating point; of the
-    others they are made of the members', `by_member`, name -> (n,) by their own temperatures.
+    others they are made of the members', `by_member`, name -> (n,) by their own temperatures. `views`: of each clip,
+    averaged.
     """
     found = model.calibration or Calibration(None, why_not="nothing is stored with the model")
     used = model.applied or found  # another one where the early exit is not taken
-    of_used = {"temperature": used.temperature, "why_not": used.why_not, "said": used.described()}
+    said = "; ".join(filter(None, (used.described(), found.other_views(views))))
+    of_used = {"temperature": used.temperature, "why_not": used.why_not, "said": said}
     record = {**found.record(), **of_used}
     by = {model.by_all: p}
     for name in record["operating_points"]:

@@ -95,12 +95,24 @@ def worst_first(sets: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     return sorted(({"name": n, **s} for n, s in sets.items()), key=lambda s: (s["accuracy"], s["name"]))
 
 
+def has_both_classes(row: Mapping[str, Any]) -> bool:
+    """Whether clips of both classes were judged: there is an AUC then, and else none."""
+    return row["roc_auc"] is not None
+
+
+def of_both_classes(rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """The sets with clips of both classes; all where none has. On one class who always says it is right on all."""
+    return [row for row in rows if has_both_classes(row)] or rows
+
+
 def mean_of_left_out(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Means over left-out data sets, each of the same weight, with 95 % intervals by source; None where not defined.
 
-    `rows`: as ensemble.leave_one_out notes them. The more of their sources have clips in another (`n_groups_shared`),
+    `rows`: as ensemble.leave_one_out notes them; those with clips of one class have no part in it, see of_both_classes.
+    The more of their sources have clips in another (`n_groups_shared`),
     the wider are the intervals; records of earlier versions do not say so, and are taken to share none.
     """
+    rows = of_both_classes(rows)
     found: dict[str, Any] = {}
     for name, interval in (("accuracy", "ci95"), ("roc_auc", "roc_auc_ci95"), ("accuracy_at_median", None)):
         known = [row for row in rows if row.get(name) is not None]

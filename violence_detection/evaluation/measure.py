@@ -207,7 +207,7 @@ def _judge(
     result = {
         **metrics.figures(predictions, model.threshold, model.member_threshold),
         "operating_point": config.operating_point,
-        "calibration": _calibration(model, predictions),
+        "calibration": _calibration(model, predictions, config.tta),
         "views": config.tta,
         **({averaging.CLOSER_LOOK_KEY: True} if model.closer_look else {}),
         "comparisons": comparisons.between_models(predictions, model.threshold, model.member_threshold),
@@ -269,7 +269,7 @@ def note_look(
     return val_ledger.note(combined, val_ledger.Look(command, purpose, named, which, val_clips, figures, run))
 
 
-def _calibration(model: trained_model.TrainedModel, predictions: pd.DataFrame) -> dict[str, Any]:
+def _calibration(model: trained_model.TrainedModel, predictions: pd.DataFrame, views: int) -> dict[str, Any]:
     judged = predictions[predictions.p_violent.notna()]
     before = judged.get(metrics.UNCALIBRATED_COLUMN, judged.p_violent)
     return calibration.section(
@@ -279,6 +279,7 @@ def _calibration(model: trained_model.TrainedModel, predictions: pd.DataFrame) -
         judged.p_violent.to_numpy(float),
         before.to_numpy(float),
         judged.source_group.astype(str).to_numpy(),
+        views,
     )
 
 

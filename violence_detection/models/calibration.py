@@ -25,6 +25,10 @@ BALANCED = OPERATING_POINTS[0]
 BEFORE_ADAPTING = "before_adapting"
 #: scikit-learn looks for the temperature no farther away.
 MOST_TEMPERATURE = math.exp(10)
+#: In `rests_on`, how many views of a clip were averaged, as by --tta.
+VIEWS = "views"
+#: In `rests_on`, {n, n_groups} of the clips that the early exit leaves, where the temperature is of these alone.
+TEMPERATURE_FROM = "temperature_from"
 _WITHOUT_EXIT, _OF_WITHOUT = "without_exit", ("temperature", "why_not")
 _BEFORE = (
     "it was made before models were calibrated; the command that trained it adds it, and trains nothing again"
@@ -36,11 +40,12 @@ _OF_MEMBER = "members are left as they are; where an ensemble is calibrated, its
 class Calibration:
     """`temperature` None: probabilities stay as they are, and `why_not` says why.
 
-    `rests_on`: {what, n, n_groups, views}, the predictions that it was fitted on; with BEFORE_ADAPTING they are of the
-    model before it was adapted (adapted_model.py), and nobody knows whether it fits this one. `operating_points`: name,
-    with underscores -> {threshold, false_alarm_rate, recall, guarantee, ...}, see evaluation.operating_points;
-    `early_exit` false there: all of it is of probabilities without the early exit. `without_exit`: the temperature of
-    these, of a model that has an exit; None where it was calibrated before that was told.
+    `rests_on`: {what, n, n_groups, views}, the predictions that it was fitted on, with TEMPERATURE_FROM the temperature
+    on some of them alone; with BEFORE_ADAPTING they are of the model before it was adapted (adapted_model.py), and
+    nobody knows whether it fits this one. `operating_points`: name, with underscores -> {threshold, false_alarm_rate,
+    recall, guarantee, ...}, see evaluation.operating_points; `early_exit` false there: all of it is of probabilities
+    without the early exit. `without_exit`: the temperature of these, of a model that has an exit; None where it was
+    calibrated before that was told.
     """
 
     temperature: float | None
@@ -99,13 +104,39 @@ class Calibration:
         if self.temperature is None:
             return f"not calibrated: {self.why_not}"
         r = self.rests_on
+        of, left = r.get(TEMPERATURE_FROM, r), ", those that the early exit leaves" * (TEMPERATURE_FROM in r)
         said = (
-            f"temperature {self.temperature:.2f}, from {r['n']} clips of {r['n_groups']} sources: {r['what']}"
+            f"temperature {self.temperature:.2f}, from {of['n']} clips of {of['n_groups']} sources{left}: {r['what']}"
+            + (f", {_of_views(r[VIEWS])}" if r.get(VIEWS, 1) > 1 else "")
         )
         return (
             said
             if self.calibrated
             else f"not checked since it was adapted to footage without labels; before, {said}"
+        )
+
+    @property
+    def views(self) -> int | None:
+        """How many views of a clip were averaged, as by --tta, where it was fitted; None: not noted."""
+        return self.rests_on.get(VIEWS)
+
+    def other_views(self, views: int) -> str:
+        """What is to be said where `views` views of a clip are averaged, and others were as it was fitted.
+
+        Empty where they are as many, where nobody noted how many, and of a model of which nothing is promised.
+        """
+        fitted = self.views
+        if fitted in (None, views) or not self.operating_points:
+            return ""
+        judged = f"calibrated on {_of_views(fitted)}, and {_of_views(views)} are judged here"
+        if views < fitted:
+            return (
+                f"{judged}: these vary more, so that operating points may raise more false alarms, and miss more "
+                "fights, than they promise, and P(violent) is on another scale"
+            )
+        return (
+            f"{judged}: these vary less, so that fewer reach a high threshold, fights too, and P(violent) is on "
+            "another scale"
         )
 
     def record(self) -> dict[str, Any]:
@@ -124,6 +155,10 @@ OF_FOLDS = Calibration(
     None,
     why_not="models of folds are left as they are; what they say of clips held out calibrates the ensemble",
 )
+
+
+def _of_views(views: int) -> str:
+    return "single views" if views == 1 else f"means of {views} views"
 
 
 def key_of(point: str) -> str:
@@ -157,14 +192,14 @@ def _parse(path: Path) -> Calibration:
         return Calibration(None, why_not=_OF_MEMBER if run_folder.JOB_KEY in record else _BEFORE)
     if not _is_calibration(stored):
         raise run_folder.damaged(path, f"{run_folder.CALIBRATION_KEY} holds no temperature and thresholds")
-    without = stored.get(_WITHOUT_EXIT)
+    without, rests_on = stored.get(_WITHOUT_EXIT), stored["rests_on"]
+    of_all = {name: value for name, value in rests_on.items() if name != TEMPERATURE_FROM}
     return Calibration(
         stored["temperature"],
-        stored["rests_on"],
+        rests_on,
         stored["operating_points"],
         str(stored.get("why_not", "")),
-        without
-        and Calibration(without["temperature"], stored["rests_on"], why_not=str(without.get("why_not", ""))),
+        without and Calibration(without["temperature"], of_all, why_not=str(without.get("why_not", ""))),
     )
 
 
@@ -181,6 +216,11 @@ def _is_calibration(stored: Any) -> bool:
     ):
         return False
     if temperature is not None and not {"what", "n", "n_groups"} <= rests_on.keys():
+        return False
+    left = rests_on.get(TEMPERATURE_FROM, {"n": 0, "n_groups": 0})
+    if not isinstance(rests_on.get(VIEWS, 1), int) or not (
+        isinstance(left, dict) and {"n", "n_groups"} <= left.keys()
+    ):
         return False
     return all(isinstance(p, dict) and _is_point(p, without is not None) for p in points.values())
 

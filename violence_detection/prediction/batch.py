@@ -204,12 +204,14 @@ def kept(given: Path, config: PredictConfig) -> list[Verdict]:
 
     Raises UserError, too, where another model than the one that is named judged, and where a profile or an operating
     point of the model is of other probabilities than these: with its early exit, or without. A threshold that was given
-    is taken for what is there, and that is logged.
+    is taken for what is there, and that is logged, and where a profile is of windows that were made otherwise.
     """
     if config.model is None:
         return kept_windows.read(given, events_by(config))
     model = model_files.identity(shipped.find(config.model))
     verdicts = kept_windows.read(given, events_by(config), model)
+    if config.profile:
+        camera_profile.read(config.profile).warn_of_other(camera_profile.judging_of(verdicts), config.profile)
     taken = not camera_profile.leaves_out_exit(config)
     if other := next((v for v in verdicts if v.early_exit != taken), None):
         was, wanted = ("with", "without") if other.early_exit else ("without", "with")

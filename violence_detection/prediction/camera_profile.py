@@ -8,10 +8,12 @@ that a profile may be applied to what was kept of any run, once, whatever was ap
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import math
+import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,9 @@ FORMAT, VERSION = "violence-detection camera profile", 1
 #: Such an offset takes P 0.5 to 0.9999999979; what is beyond is a mistake.
 MOST_OFFSET = 20.0
 _TINY = 1e-12
+#: Times of windows have two digits.
+_SAME_STRIDE_S = 0.02
+_TABLES = ("made_from", "figures", "events", "judging")
 _KEYS = frozenset(
     (
         "format",
@@ -39,6 +44,7 @@ _KEYS = frozenset(
         "made_from",
         "figures",
         "events",
+        "judging",
         "created",
         "early_exit",
     )
@@ -52,7 +58,8 @@ class CameraProfile:
     `model`: model_files.identity of the model that judged; the profile of another is refused. `logit_offset`: added to
     the logit of each P(violent). `threshold`: of the probability that then comes out, from which an event begins.
     `made_from`: {what: "marks" or "quiet footage", ...} and how much of it. `figures`: what was measured of it, and
-    how. `events`: the other settings of events with which it was measured. `created`: ISO time. `early_exit`: whether
+    how. `events`: the other settings of events with which it was measured. `judging`: how the windows were made that it
+    was measured on, see judging_of; what nobody knows is not in it. `created`: ISO time. `early_exit`: whether
     the probabilities were with the model's early exit, if it has one; the profile is applied to such alone.
 
     Raises ValueError for numbers that cannot be.
@@ -64,6 +71,7 @@ class CameraProfile:
     made_from: Mapping[str, Any] = field(default_factory=dict)
     figures: Mapping[str, Any] = field(default_factory=dict)
     events: Mapping[str, Any] = field(default_factory=dict)
+    judging: Mapping[str, Any] = field(default_factory=dict)
     created: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%S%z"))
     early_exit: bool = True
 
@@ -103,6 +111,20 @@ class CameraProfile:
         """
         return settings.at(self.threshold)
 
+    def warn_of_other(self, judging: Mapping[str, Any], path: Path) -> None:
+        """Log where windows are made otherwise than those that it was measured on. `judging`: see judging_of."""
+        changed = [
+            f"{name} {was}, now {judging[name]}"
+            for name, was in self.judging.items()
+            if name in judging and abs(judging[name] - was) > _SAME_STRIDE_S
+        ]
+        if changed:
+            log.warning(
+                "%s was measured on windows that were judged otherwise (%s): its figures, such as the false events an "
+                "hour, are not of these",
+                path, "; ".join(changed),
+            )  # fmt: skip
+
     def verdict(self, verdict: Verdict) -> Verdict:
         """The verdict as it is for this camera, whatever profile was applied before."""
         windows = tuple(map(self.window, verdict.windows))
@@ -123,6 +145,21 @@ def other_settings(settings: EventConfig) -> dict[str, Any]:
     """What of the settings of events a profile does not decide: all but the threshold."""
     values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(EventConfig)}
     return {name: value for name, value in values.items() if name != "threshold"}
+
+
+def judging_of(verdicts: Iterable[Verdict]) -> dict[str, Any]:
+    """What windows tell of how they were made, as PredictConfig has it: `stride_s`, and `skip_still` where some are.
+
+    Of videos of one window nobody knows the stride.
+    """
+    windows = [verdict.windows for verdict in verdicts]
+    apart_s = [
+        after.start_s - before.start_s for some in windows for before, after in itertools.pairwise(some)
+    ]
+    return {
+        **({"stride_s": round(statistics.median(apart_s), 2)} if apart_s else {}),
+        **({"skip_still": True} if any(window.still for some in windows for window in some) else {}),
+    }
 
 
 def check_place(path: Path, flag: str) -> None:
@@ -161,8 +198,10 @@ def read(path: Path) -> CameraProfile:
         )
     values = {name: value for name, value in stored.items() if name in _KEYS - {"format", "version"}}
     try:
-        if not all(isinstance(values.get(name, {}), dict) for name in ("made_from", "figures", "events")):
-            raise TypeError("made_from, figures and events are tables")
+        if not all(isinstance(values.get(name, {}), dict) for name in _TABLES):
+            raise TypeError(f"{', '.join(_TABLES)} are tables")
+        if not all(isinstance(value, int | float) for value in values.get("judging", {}).values()):
+            raise TypeError("judging holds numbers, true and false")
         for name in ("threshold", "logit_offset"):
             if not isinstance(values[name], int | float) or isinstance(values[name], bool):
                 raise TypeError(f"{name} is a number")

@@ -87,8 +87,14 @@ class Detector:
         self.events_by = self.profile.settings(config) if self.profile else config.at(self.model.threshold)
         if self.model.by_all:
             log.info("all members judge every window: the early exit would decide at this threshold")
+        found = self.model.calibration
+        if found and not config.profile and (other := found.other_views(config.tta)):
+            log.warning("the model is %s. --tta %d judges as then", other, found.views)
         self.views = augment.views(config.tta, self.model.closer_look)
         self.stride_s = _stride_s(config, self.model.features.window_s)
+        if self.profile and config.profile:
+            judging = {"stride_s": self.stride_s, "tta": config.tta, "skip_still": config.skip_still}
+            self.profile.warn_of_other(judging, config.profile)
         self.runs = [*self.model.backbone_runs(config.backbone_weights), *whole]
         self.viewers = tuple(
             Viewer(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,7 +124,11 @@ class QuietThreshold:
         }
 
     def profile(
-        self, model: str, settings: EventConfig, applied: CameraProfile | None = None
+        self,
+        model: str,
+        settings: EventConfig,
+        judging: Mapping[str, Any],
+        applied: CameraProfile | None = None,
     ) -> CameraProfile:
         """The camera's profile. `model`: its identity; `applied`: a profile through which the footage was judged."""
         return CameraProfile(
@@ -134,6 +138,7 @@ class QuietThreshold:
             made_from={"what": "quiet footage", "hours": round(self.hours, 4), "videos": self.n_videos},
             figures=self.figures(),
             events=other_settings(settings),
+            judging=judging,
             early_exit=self.early_exit,
         )
 
@@ -223,7 +228,10 @@ def run(
     if applied:
         verdicts = [applied.verdict(verdict) for verdict in verdicts]
     found = choose(verdicts, settings, quiet.false_events_per_hour)
-    camera_profile.write(save_to, found.profile(model_files.identity(model), settings, applied))
+    judging = camera_profile.judging_of(verdicts)
+    if not kept_windows.are_at(quiet.calibrate):  # which do not say it
+        judging |= {"tta": config.tta, "skip_still": config.skip_still}
+    camera_profile.write(save_to, found.profile(model_files.identity(model), settings, judging, applied))
     for line in found.described():
         log.info("%s", line)
     log.info("%s: give it as --profile %s", save_to, shlex.quote(str(save_to)))

@@ -149,6 +149,47 @@ def test_the_offset_undoes_what_the_camera_adds() -> None:
         verdicts, Marks(by_video, frozenset(by_video), "m"), EventConfig(smoothing_s=15.0), "m"
     )
     assert "smoothed" in smoothed.figures["calibration"]["why_not"]
+    # an offset of events stays where it is, and would end them by another rule than was measured
+    ending = learning.learn(verdicts, Marks(by_video, frozenset(by_video), "m"), EventConfig(offset=0.3), "m")
+    assert "--offset is given" in ending.figures["calibration"]["why_not"]
+    assert ending.profile is None or ending.profile.logit_offset == 0
+
+
+def test_a_lower_threshold_than_the_offset_is_kept_with_the_one_that_was_measured(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The profile said that it was measured with an offset that it then refused."""
+    verdicts, marks = _camera(0.1, 0.4, videos=10)
+    learned = learning.learn(verdicts, marks, EventConfig(offset=0.45), "m")
+    assert learned.profile
+    assert learned.profile.events["offset"] == learned.profile.threshold < 0.45
+    learning.say(learned, Path("camera.json"))
+    assert f"later runs give it --offset {learned.profile.threshold:g}" in caplog.text
+    later = EventConfig(**{**learned.profile.events, "threshold": learned.profile.threshold})
+    found = [learned.profile.verdict(replace(v, events_by=later)).events for v in verdicts]
+    assert [len(events) for events in found] == [1] * 10
+    assert learned.figures["on_others"] == {"false_events": 0, "missed_fights": 0}
+    caplog.clear()
+    kept = learning.learn(verdicts, marks, EventConfig(offset=0.2), "m")
+    assert kept.profile
+    assert kept.profile.events["offset"] == 0.2
+    learning.say(kept, Path("camera.json"))
+    assert "--offset" not in caplog.text
+
+
+def test_the_offset_of_a_profile_with_another_scale_is_of_that_scale() -> None:
+    """The model's 0.6 is 0.75 for the camera, above its offset: one event, and not two."""
+    by_video = {f"v{i}.mp4": [Mark(0.0, 20.0, "wrong")] * 3 for i in range(4)}
+    verdicts = [_verdict(name, [0.9, 0.6, 0.9, 0.1]) for name in by_video]
+    now = CameraProfile("m", 0.8, math.log(2))
+    settings = now.settings(EventConfig(0.8, offset=0.7, merge_gap_s=0))
+    assert [len(now.verdict(replace(v, events_by=settings)).events) for v in verdicts] == [1] * 4
+    marked = {
+        name: [Mark(0.0, 5.0, "right"), Mark(5.5, 9.5, "right"), Mark(10.0, 15.0, "right")]
+        for name in by_video
+    }
+    of_one = learning.learn(verdicts, Marks(marked, frozenset(), "m"), settings, "m", now)
+    assert of_one.figures["before"]["missed_fights"] == 0
 
 
 def test_an_event_over_the_whole_night_is_no_good_find() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from violence_detection.constants import DEFAULT_THRESHOLD
+from violence_detection.evaluation.elsewhere import has_both_classes
 from violence_detection.evaluation.report.page_filters import listed
 from violence_detection.system.figures import number
 
@@ -28,20 +29,20 @@ def headline(record: Record) -> dict[str, Any]:
     if "out_of_set" in parts and "in_set" not in parts:
         return {"measured_by": "this"}
     unseen = _unseen(record.get("elsewhere") or {})
-    if sets := [(name, row) for name, row in unseen if _has_both_classes(row)]:
+    if sets := [(name, row) for name, row in unseen if has_both_classes(row)]:
         name, worst = sets[0]
         what = f"{name}, the worst of {len(sets)} sets from elsewhere" if len(sets) > 1 else name
         what += "" if worst["unseen"] else ", not fully checked whether training had its clips"
         return _figure("elsewhere", what, worst)
     left_out = record.get("leave_one_dataset_out") or {}
-    if left_out.get("belongs") and (rows := list(filter(_has_both_classes, left_out["datasets"]))):
+    if left_out.get("belongs") and (rows := list(filter(has_both_classes, left_out["datasets"]))):
         worst = min(rows, key=lambda row: (row["accuracy"], row["dataset"]))
         what = f"{worst['dataset']}, the worst of the data sets left out of training"
         theirs = left_out.get("threshold", DEFAULT_THRESHOLD)
         is_other = theirs != record["threshold"]
         what += f", at threshold {number(theirs, 2)}" if is_other else ""
         return {**_figure("leave_one_dataset_out", what, worst), "other_threshold": is_other}
-    if "out_of_set" in parts and _has_both_classes(parts["out_of_set"]):
+    if "out_of_set" in parts and has_both_classes(parts["out_of_set"]):
         row = parts["out_of_set"]
         return _figure(
             "data_sets", f"{listed(row['datasets'], 'data set')}, which training did not have", row
@@ -58,11 +59,6 @@ def _unseen(sets: Mapping[str, Record]) -> list[tuple[str, Record]]:
     """Sets of which no clip is known to have been trained on, the lowest accuracy first."""
     kept = [(name, row) for name, row in sets.items() if row.get("unseen") is not False and row["n"]]
     return sorted(kept, key=lambda item: (item[1]["accuracy"], item[0]))
-
-
-def _has_both_classes(row: Record) -> bool:
-    """Whether clips of both classes were judged: there is an AUC then, and else none."""
-    return row["roc_auc"] is not None
 
 
 def _figure(measured_by: str, what: str, row: Record) -> dict[str, Any]:

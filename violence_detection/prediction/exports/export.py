@@ -73,6 +73,8 @@ def _run(
 ) -> dict[str, Any]:
     """The same of the model at `path`, with the files made in `made` first."""
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
+    if model.calibration and (other := model.calibration.other_views(1)):
+        log.warning("the model is %s: no exported one averages views", other)
     runs = model.backbone_runs(config.backbone_weights)
     inputs = whole_graph.picture_inputs(runs)
     described = manifest.of_model(model, model_files.identity(path), path.name, inputs, config)

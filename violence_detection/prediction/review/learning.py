@@ -107,8 +107,9 @@ def learn(
         )
     before_offset = now.logit_offset if now else 0.0
     present = camera_profile.shifted(now.threshold, -before_offset) if now else settings.threshold
-    threshold, of_threshold = _threshold(marked, of_them, marks.reviewed, settings, present)
-    offset, of_offset = _offset(marked, of_them, marks.reviewed, settings, before_offset)
+    of_model = _of_model(settings, present, before_offset)
+    threshold, of_threshold = _threshold(marked, of_them, marks.reviewed, of_model, present)
+    offset, of_offset = _offset(marked, of_them, marks.reviewed, of_model, before_offset)
     figures = {
         **found,
         "tried_on": "each video, learnt from the others",
@@ -118,16 +119,26 @@ def learn(
     if threshold == present and offset == before_offset:
         why = "no other threshold or calibration is better on videos that it was not learnt from"
         return Learned(None, figures, why)
+    of_camera = round(camera_profile.shifted(threshold, offset), 4)
     profile = CameraProfile(
         model,
-        round(camera_profile.shifted(threshold, offset), 4),
+        of_camera,
         round(offset, 4),
         {"what": "marks", **found},
         figures,
-        camera_profile.other_settings(settings),
+        camera_profile.other_settings(_at(settings, of_camera)),
+        camera_profile.judging_of(marked),
         early_exit=taken,
     )
     return Learned(profile, figures)
+
+
+def _of_model(settings: EventConfig, present: float, before_offset: float) -> EventConfig:
+    """The settings of events as they are of the model's own probabilities: the threshold is `present` of these."""
+    ends = settings.offset
+    if ends is not None:
+        ends = camera_profile.shifted(ends, -before_offset)
+    return replace(settings.at(settings.threshold), threshold=present, offset=ends)
 
 
 def _of_these(marks: Marks, verdicts: Sequence[Verdict]) -> Marks:
@@ -225,6 +236,9 @@ def say(learned: Learned, path: Path) -> None:
         if "why_not" in calibration:
             log.info("calibration stays as it is: %s", calibration["why_not"])
     if learned.profile:
+        if (ends := learned.profile.events["offset"]) == learned.profile.threshold:
+            log.warning("events end where they begin, the threshold lies no higher than the --offset that was given: "
+                        "for later runs give it --offset %g", ends)  # fmt: skip
         log.info("threshold %s, logit offset %+.2f: %s, for --profile", number(learned.profile.threshold),
                  learned.profile.logit_offset, path)  # fmt: skip
     else:
@@ -339,6 +353,10 @@ def _offset(
     before: float,
 ) -> tuple[float, dict[str, Any]]:
     """The offset: another than `before` only where log loss falls by it on videos that it was not fitted on."""
+    if settings.offset is not None:
+        return before, {
+            "why_not": "--offset is given, and would end events elsewhere once probabilities are moved"
+        }
     if settings.smoothing_s:
         return before, {
             "why_not": "probabilities are smoothed, and an offset would move each mean by another amount"
