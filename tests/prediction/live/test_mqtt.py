@@ -153,6 +153,31 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
     assert (output.sent, output.failed) == (2, 0)
 
 
+@pytest.mark.parametrize("ends", ["killed", "closed"])
+def test_another_run_that_ends_leaves_this_one_online(ends: str) -> None:
+    """The will of a machine whose power was gone comes when it is back; two runs may have one prefix."""
+    broker = live_parts.free_port()
+    with mqtt_broker.started(broker), mqtt_broker.subscribed(broker, "watch/status") as heard:
+        link = mqtt_broker.Link(broker)
+        other = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch")
+        output = MqttOutput(f"mqtt://127.0.0.1:{broker}", "watch")
+        try:
+            _wait_until(lambda: len(heard) == 2)
+            if ends == "killed":
+                link.cut()
+            else:
+                other.close(5)
+            offline = ("watch/status", b"offline")
+            _wait_until(lambda: offline in heard and heard[-1] != offline)
+            assert heard == [("watch/status", says) for says in (b"online", b"online", b"offline", b"online")]
+        finally:
+            output.close(5)
+            other.close(0)
+            link.close()
+        _wait_until(lambda: heard[-1] == offline)
+        assert heard[4:] == [offline], "what itself says is not taken back"
+
+
 def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.LogCaptureFixture) -> None:
     """Many brokers break off at a packet of more than 128 KB, 1 MB or so, and do so again at each attempt."""
     broker = live_parts.free_port()

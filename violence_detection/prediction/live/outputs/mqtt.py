@@ -64,6 +64,7 @@ class MqttOutput(Outbox):
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = self._unreachable
         self._client.on_publish = self._confirmed
+        self._client.on_message = self._heard
         #: What is to stand on the broker, by topic, and the topics that the client has yet to be given.
         self._retained: dict[str, str] = {"status": "online"}
         self._unsent: set[str] = set()
@@ -152,6 +153,8 @@ class MqttOutput(Outbox):
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
+        with self._retaining:
+            self._retained["status"] = "offline"
         if self._client.is_connected():
             offline = self._client.publish(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
             try:
@@ -203,6 +206,14 @@ class MqttOutput(Outbox):
             self._be(connected=True)
             self._send_retained()
             self._send_picture()
+        self._client.subscribe(f"{self._prefix}/status", _AT_LEAST_ONCE)
+
+    def _heard(self, client: Any, userdata: Any, message: Any) -> None:
+        """Say online again where another run has said offline, or the broker for one that was killed."""
+        with self._retaining:
+            if message.payload == b"offline" and self._retained["status"] == "online":
+                self._unsent.add("status")
+                self._send_retained()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         had_it = self._is_connected
