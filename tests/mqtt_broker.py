@@ -16,14 +16,14 @@ import pytest
 
 
 @contextmanager
-def started(port: int, certificate: Path | None = None) -> Iterator[None]:
-    """A broker that lets everybody in. `certificate`: a file with its own and the key, for TLS."""
+def started(port: int, certificate: Path | None = None, lets_in: bool = True) -> Iterator[None]:
+    """A broker that lets everybody in, or nobody. `certificate`: a file with its own and the key, for TLS."""
     amqtt = pytest.importorskip("amqtt.broker")
     loop = asyncio.new_event_loop()
     tls = {"ssl": True, "certfile": str(certificate), "keyfile": str(certificate)} if certificate else {}
     config = {
         "listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}", **tls}},
-        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": lets_in}},
     }
 
     async def make() -> Any:

@@ -78,7 +78,9 @@ class MqttOutput(Outbox):
         #: pictures are not sent.
         self._pictured: EventMessage | None = None
         self._broken_off, self._too_large_bytes = 0, sys.maxsize
-        self._said = ""
+        #: Why it was not let in, at the attempt that ends now, and all that was said since the broker was there.
+        self._refused = ""
+        self._said: set[str] = set()
         super().__init__()
         self._client.connect_async(
             parts.hostname or "localhost", parts.port or (8883 if tls else 1883), _KEEPALIVE_S
@@ -194,11 +196,11 @@ class MqttOutput(Outbox):
             self._changed.notify_all()
 
     def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
-            log.warning("mqtt: %s does not let us in: %s", self._where, reason)
+        self._refused = f"does not let us in: {reason}" if reason.is_failure else ""
+        if self._refused:
             return
         log.info("mqtt: connected to %s", self._where)
-        self._said = ""
+        self._said.clear()
         with self._retaining:
             # a broker that was started anew may have forgotten all
             self._unsent |= set(self._retained) if self._was_connected else {"status"}
@@ -218,10 +220,13 @@ class MqttOutput(Outbox):
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         had_it = self._is_connected
         self._be(connected=False)
-        if reason.is_failure:
-            log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
         if had_it:
+            if reason.is_failure:
+                log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
             self._count_broken_off()
+        elif reason.is_failure:
+            self._say_once(self._refused or f"breaks off before it lets us in ({reason})")
+        self._refused = ""
 
     def _be(self, connected: bool) -> None:
         with self._changed:
@@ -230,10 +235,13 @@ class MqttOutput(Outbox):
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
         """Called where the client catches what went wrong, and says not what."""
-        why = _reason(sys.exc_info()[1])
-        if why != self._said:
-            log.warning("mqtt: %s cannot be reached (%s); it is tried again", self._where, why)
-        self._said = why
+        self._say_once(f"cannot be reached ({_reason(sys.exc_info()[1])})")
+
+    def _say_once(self, why: str) -> None:
+        """Say why the broker is not there, once for each reason until it is."""
+        if why not in self._said:
+            log.warning("mqtt: %s %s; it is tried again", self._where, why)
+        self._said.add(why)
 
 
 def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | None]:
