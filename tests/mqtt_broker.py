@@ -16,14 +16,17 @@ import pytest
 
 
 @contextmanager
-def started(certificate: Path | None = None) -> Iterator[int]:
-    """A broker that lets everybody in; yields its port. `certificate`: a file with its own and the key, for TLS."""
+def started(certificate: Path | None = None, lets_in: bool = True) -> Iterator[int]:
+    """A broker that lets everybody in, or nobody; yields its port.
+
+    `certificate`: a file with its own and the key, for TLS.
+    """
     amqtt = pytest.importorskip("amqtt.broker")
     loop = asyncio.new_event_loop()
     tls = {"ssl": True, "certfile": str(certificate), "keyfile": str(certificate)} if certificate else {}
     config = {
         "listeners": {"default": {"type": "tcp", "bind": "127.0.0.1:0", **tls}},
-        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}},
+        "plugins": {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": lets_in}},
     }
 
     async def make() -> Any:

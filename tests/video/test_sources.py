@@ -315,6 +315,36 @@ def test_a_playlist_to_which_nothing_comes_is_lost_when_its_time_is_up(
     assert time.monotonic() - came_s[50] < 5.0
 
 
+def test_of_several_renditions_the_one_that_is_looked_at_is_fetched(tmp_path: Path) -> None:
+    """A camera's small and large pictures, each with its sound, were all fetched all the time."""
+    master = "#EXTM3U\n"
+    for name, scale in (("small", 1), ("large", 2)):
+        pictures = [
+            np.repeat(np.repeat(numbered_videos.frame(n % 256), scale, 0), scale, 1) for n in range(500)
+        ]
+        timed_videos.write(
+            tmp_path / f"{name}.m3u8",
+            evenly(500, 25),
+            pictures=pictures,
+            codec="libx264",
+            options={"g": "50"},
+            sound=True,
+        )
+        master += f"#EXT-X-STREAM-INF:BANDWIDTH={scale * 100_000}\n{name}.m3u8\n"
+    (tmp_path / "master.m3u8").write_text(master)
+    asked: list[str] = []
+    with streamed.served(tmp_path, asked) as url:
+        frames = open_source(f"{url}/master.m3u8").frames()
+        shape = next(frames).picture.shape
+        for_opening = asked.copy()
+        assert sum(1 for _ in frames) > 200
+    assert shape[:2] == tuple(2 * n for n in numbered_videos.frame(0).shape[:2])
+    assert any(name.startswith("small") for name in for_opening)
+    fetched = asked[len(for_opening) :]
+    assert fetched
+    assert all(name.startswith("large") for name in fetched), fetched
+
+
 def test_a_scheme_may_be_written_in_capitals(recording: Path) -> None:
     """FFmpeg knows no RTSP://."""
     with streamed.over_tcp(recording) as url:

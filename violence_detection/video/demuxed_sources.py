@@ -34,6 +34,8 @@ _UNDECODED = 3.0
 #: Formats of lists of segments. One comes as a whole, and then none for as long as it lasts, 10 s say: they have so
 #: many times as long to send something.
 _PLAYLISTS, _PLAYLIST_NAMES, _SEGMENTS = ("hls", "dash"), (".m3u8", ".mpd"), 3.0
+#: By this FFmpeg says which rendition a track is of; one of several has none.
+_RENDITION = "variant_bitrate"
 #: A stamp of a live stream that is ahead of the last by more is wrong: the stream had ended before.
 _LIVE_AHEAD_S = 15.0
 _LEAST_STEP_S = 1e-3
@@ -74,6 +76,8 @@ class DemuxedSource:
                 stream = decode.video_track(Path(self.name), container)
             except UnreadableVideo as e:
                 raise SourceError(self.name, e.reason) from e
+            if _is_playlist(container):
+                _leave_out_other_renditions(container, stream)
             stream.thread_type = "SLICE"  # frames would wait for each other in threads
             by_arrival = self.live and _has_no_times(container)
             comes_as_it_is_seen = self.live and not _is_playlist(container)
@@ -291,6 +295,15 @@ class StreamClock:
 
 def _is_playlist(container: av.container.InputContainer) -> bool:
     return container.format.name.partition(",")[0] in _PLAYLISTS
+
+
+def _leave_out_other_renditions(container: av.container.InputContainer, stream: av.VideoStream) -> None:
+    """Have FFmpeg fetch the rendition of this track alone, with its sound and what else it has."""
+    others = [track for track in container.streams.video if track is not stream]
+    theirs = {track.metadata.get(_RENDITION) for track in others} - {stream.metadata.get(_RENDITION), None}
+    for track in container.streams:
+        if track in others or track.metadata.get(_RENDITION) in theirs:
+            track.discard = av.stream.Discard.all
 
 
 def _has_no_times(container: av.container.InputContainer) -> bool:

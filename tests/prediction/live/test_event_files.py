@@ -6,8 +6,10 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -213,3 +215,26 @@ def test_the_next_nights_recording_of_the_same_name_leaves_the_clips_of_the_last
     there = _judged_in(tmp_path / "clips", f"growing:{file}", _footage())
     assert len(there) == 4
     assert all(path.read_bytes() == data for path, data in before.items())
+
+
+@pytest.mark.parametrize("container", ["matroska", "flv", "avi"])
+def test_a_recording_is_the_same_when_its_container_is_closed(tmp_path: Path, container: str) -> None:
+    """Then its length, and where its index is, are written at the beginning: each clip was there twice."""
+    file, rng, grown = tmp_path / "night.rec", np.random.default_rng(0), b""
+    with av.open(str(file), "w", format=container, options={"flush_packets": "1"}) as out:
+        video = out.add_stream("flv1" if container == "flv" else "mpeg4", rate=25)
+        assert isinstance(video, av.VideoStream)
+        video.width, video.height, video.pix_fmt, video.bit_rate = 160, 96, "yuv420p", 10**6
+        for number in range(100):
+            frame = av.VideoFrame.from_ndarray(rng.integers(0, 255, (96, 160, 3), np.uint8))
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+            if number == 50:
+                grown = file.read_bytes()
+        out.mux(video.encode())
+    whole = file.read_bytes()
+    assert whole[: len(grown)] != grown
+    for data in (grown, whole):
+        file.write_bytes(data)
+        there = _judged_in(tmp_path / "clips", f"growing:{file}", _footage())
+        assert there == ["night-1.jpg", "night-1.mp4"]

@@ -23,6 +23,7 @@ from violence_detection.prediction.config import OutputConfig
 from violence_detection.prediction.live import watch
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.config import LiveConfig
+from violence_detection.prediction.live.outputs import mqtt
 from violence_detection.prediction.live.outputs.mqtt import MqttOutput
 from violence_detection.system import redaction
 
@@ -201,6 +202,30 @@ def test_what_was_under_way_when_the_link_broke_comes_not_behind_what_is_newer()
     assert (output.sent, output.failed) == (2, 0)
 
 
+@pytest.mark.parametrize("ends", ["killed", "closed"])
+def test_another_run_that_ends_leaves_this_one_online(ends: str) -> None:
+    """The will of a machine whose power was gone comes when it is back; two runs may have one prefix."""
+    with mqtt_broker.started() as broker, mqtt_broker.subscribed(broker, "watch/status") as heard:
+        link = mqtt_broker.Link(broker)
+        other = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch")
+        output = MqttOutput(f"mqtt://127.0.0.1:{broker}", "watch")
+        try:
+            _wait_until(lambda: len(heard) == 2)
+            if ends == "killed":
+                link.cut()
+            else:
+                other.close(5)
+            offline = ("watch/status", b"offline")
+            _wait_until(lambda: offline in heard and heard[-1] != offline)
+            assert heard == [("watch/status", says) for says in (b"online", b"online", b"offline", b"online")]
+        finally:
+            output.close(5)
+            other.close(0)
+            link.close()
+        _wait_until(lambda: heard[-1] == offline)
+        assert heard[4:] == [offline], "what itself says is not taken back"
+
+
 def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.LogCaptureFixture) -> None:
     """Many brokers break off at a packet of more than 128 KB, 1 MB or so, and do so again at each attempt."""
     small, large = (replace(live_parts.news("yard", "new"), jpeg=b"x" * n) for n in (1000, 200_000))
@@ -221,6 +246,39 @@ def test_a_picture_that_the_broker_does_not_take_costs_no_news(caplog: pytest.Lo
     assert [text for topic, text in heard if topic == "watch/yard/snapshot"] == [small.jpeg]
     assert (output.sent, output.failed) == (3, 0)
     assert "breaks off at the picture of new of yard-1 (200 kB)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("breaks_off", "why"),
+    [
+        (False, "does not let us in: Not authorized"),
+        (True, "breaks off before it lets us in (Unspecified error)"),
+    ],
+)
+def test_why_a_broker_does_not_let_us_in_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, breaks_off: bool, why: str
+) -> None:
+    """Each attempt was two warnings, one of which said that it was lost."""
+    monkeypatch.setattr(mqtt, "_WAIT_S", 0.05)
+    monkeypatch.setattr(mqtt, "_LONGEST_WAIT_S", 0.05)
+    attempts = [0]
+    disconnected = MqttOutput._disconnected
+
+    def counted(output: MqttOutput, *about: Any) -> None:
+        attempts[0] += 1
+        disconnected(output, *about)
+
+    monkeypatch.setattr(MqttOutput, "_disconnected", counted)
+    with mqtt_broker.started(lets_in=False) as broker:
+        link = mqtt_broker.Link(broker)
+        if breaks_off:
+            link.cut()
+        output = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch")
+        _wait_until(lambda: attempts[0] > 3)
+        output.close(0)
+        link.close()
+    said = [record.message for record in caplog.records if record.name == mqtt.log.name]
+    assert said == [f"mqtt: mqtt://127.0.0.1:{link.port} {why}; it is tried again"]
 
 
 def test_a_broker_that_lets_nobody_in_for_a_while_has_refused_no_picture() -> None:

@@ -22,8 +22,9 @@ from violence_detection.video.sources import Source, TimedFrame
 log = logging.getLogger(__name__)
 W_co = TypeVar("W_co", covariant=True)
 W = TypeVar("W")
-#: Frames of a connection come in a burst until for so long none has come earlier, for its time, than those before.
-_BURST_IS_OVER_S, _LONGEST_BURST_S, _JITTER_S = 0.5, 5.0, 0.04
+#: Frames of a connection come in a burst until in so much footage none has come earlier by so much, for its time, than
+#: those before: the next of its segments may be waited for meanwhile. The longest burst: three segments of HLS of 10 s.
+_BURST_IS_OVER_S, _EARLIER_S, _LONGEST_BURST_S = 2.0, 0.16, 30.0
 #: Times that are ahead of this machine's clock by more are wrong: the camera's clock was set, or this machine's.
 _AHEAD_S = 2.0
 #: A connection whose first frames are by up to so much older than the last of the one before is put behind that.
@@ -243,6 +244,8 @@ class CameraReader(Generic[W]):
                 self._was_steady |= bool(windows) or connection.lasts_s() > _STEADY_S
                 if connection.is_placed(frame.time_s, self._clock()):
                     self._pass_on(connection, self._lateness_s(connection, frame.time_s))
+                else:
+                    self._forget_older(connection.windows)
         finally:
             if connection is not None and not self._stop.is_set():
                 connection.windows += connection.maker.finish()
@@ -252,6 +255,12 @@ class CameraReader(Generic[W]):
     def _count_sparse(self, connection: _Connection[W]) -> None:
         self.state.sparse += connection.maker.sparse - connection.sparse
         connection.sparse = connection.maker.sparse
+
+    def _forget_older(self, windows: list[W]) -> None:
+        """Of windows that wait for the end of a burst, keep as many as may then wait to be judged."""
+        while len(windows) > self._handover.most_live:
+            del windows[0]
+            self.state.drop()
 
     def _pass_on(self, connection: _Connection[W], late_s: float) -> None:
         """Give on what has come of a connection whose place on the clock is known."""
@@ -328,7 +337,8 @@ class _Connection(Generic[W]):
         self.windows: list[W] = []
         self.after_s = -math.inf  # pictures of up to here are there already
         self.out_since_s: float | None = None
-        self._began_s = self._earlier_s = clock_s
+        self._began_s = clock_s
+        self._earlier_s, self._noted_s = first_s, self.offset_s  # the last frame that was so, and its offset
         self._since_s = time.monotonic()
 
     def lasts_s(self) -> float:
@@ -340,8 +350,8 @@ class _Connection(Generic[W]):
         self.last_s = time_s
         if self.number or not self.is_live:
             return True
-        if clock_s - time_s < self.offset_s - _JITTER_S:
-            self._earlier_s = clock_s
+        if clock_s - time_s < self._noted_s - _EARLIER_S:
+            self._earlier_s, self._noted_s = time_s, clock_s - time_s
         self.offset_s = min(self.offset_s, clock_s - time_s)
-        quiet_s, whole_s = clock_s - self._earlier_s, clock_s - self._began_s
+        quiet_s, whole_s = time_s - self._earlier_s, clock_s - self._began_s
         return quiet_s > _BURST_IS_OVER_S or not 0 <= whole_s <= _LONGEST_BURST_S

@@ -24,8 +24,9 @@ from violence_detection.video.sources import GROWING
 log = logging.getLogger(__name__)
 #: After so many events the record of the folder of clips is looked through for what was deleted.
 _FORGET_EVERY = 1000
-#: So much at the beginning of a recording tells it from others.
-_BEGINS_BYTES = 1 << 14
+#: So much at the beginning of a recording tells it from others, but for what its container writes anew when it is
+#: closed: its length and where its index is, in Matroska and FLV up to byte 700, in AVI with sound up to byte 9,926.
+_BEGINS_BYTES, _WRITTEN_ANEW_BYTES = 16_384, 12_288
 
 
 @dataclass
@@ -179,4 +180,6 @@ class EventFiles(Outbox):
 
 def _begins(file: Path) -> str:
     with file.open("rb") as f:
-        return hashlib.sha256(f.read(_BEGINS_BYTES)).hexdigest()[:16]
+        begins = f.read(_BEGINS_BYTES)
+    told_by = begins if len(begins) < _BEGINS_BYTES else begins[_WRITTEN_ANEW_BYTES:]
+    return hashlib.sha256(told_by).hexdigest()[:16]

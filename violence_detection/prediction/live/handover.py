@@ -44,12 +44,13 @@ class Handover(Generic[W]):
     """Between the threads that read cameras and the one that judges.
 
     `max_delay_s`: what would be judged later than so long after it came is dropped. `step_s`: how often a window comes;
-    one that waits for longer gives way to the next of its camera, unless that came together with it.
+    one that waits for longer gives way to the next of its camera, unless that came together with it. `most_live`: how
+    many of a live camera wait at most.
     """
 
     def __init__(self, max_delay_s: float, step_s: float):
         self._max_delay_s, self._step_s = max_delay_s, step_s
-        self._most_live = max(_MOST, math.ceil(_SEGMENT_S / step_s) + 1)
+        self.most_live = max(_MOST, math.ceil(_SEGMENT_S / step_s) + 1)
         self._waiting: dict[str, deque[WaitingWindow[W]]] = {}
         self._changed = threading.Condition()
         self._came_s: dict[str, float] = {}
@@ -62,7 +63,7 @@ class Handover(Generic[W]):
         with self._changed:
             queue = self._waiting.setdefault(item.camera.name, deque())
             if item.may_drop:
-                while len(queue) >= self._most_live:
+                while len(queue) >= self.most_live:
                     self._drop(queue)
             else:
                 self._changed.wait_for(lambda: len(queue) < _MOST or self._closed)

@@ -64,6 +64,7 @@ class MqttOutput(Outbox):
         self._client.on_disconnect = self._disconnected
         self._client.on_connect_fail = self._unreachable
         self._client.on_publish = self._confirmed
+        self._client.on_message = self._heard
         #: What is to stand on the broker, by topic, and the topics that the client has yet to be given.
         self._retained: dict[str, str] = {"status": "online"}
         self._unsent: set[str] = set()
@@ -77,7 +78,9 @@ class MqttOutput(Outbox):
         #: pictures are not sent.
         self._pictured: EventMessage | None = None
         self._broken_off, self._too_large_bytes = 0, sys.maxsize
-        self._said = ""
+        #: Why it was not let in, at the attempt that ends now, and all that was said since the broker was there.
+        self._refused = ""
+        self._said: set[str] = set()
         super().__init__()
         self._client.connect_async(
             parts.hostname or "localhost", parts.port or (8883 if tls else 1883), _KEEPALIVE_S
@@ -152,6 +155,8 @@ class MqttOutput(Outbox):
         with self._changed:
             self._is_over = True
             self._changed.notify_all()
+        with self._retaining:
+            self._retained["status"] = "offline"
         if self._client.is_connected():
             offline = self._client.publish(f"{self._prefix}/status", "offline", _AT_LEAST_ONCE, retain=True)
             try:
@@ -191,11 +196,11 @@ class MqttOutput(Outbox):
             self._changed.notify_all()
 
     def _connected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
-        if reason.is_failure:
-            log.warning("mqtt: %s does not let us in: %s", self._where, reason)
+        self._refused = f"does not let us in: {reason}" if reason.is_failure else ""
+        if self._refused:
             return
         log.info("mqtt: connected to %s", self._where)
-        self._said = ""
+        self._said.clear()
         with self._retaining:
             # a broker that was started anew may have forgotten all
             self._unsent |= set(self._retained) if self._was_connected else {"status"}
@@ -203,14 +208,25 @@ class MqttOutput(Outbox):
             self._be(connected=True)
             self._send_retained()
             self._send_picture()
+        self._client.subscribe(f"{self._prefix}/status", _AT_LEAST_ONCE)
+
+    def _heard(self, client: Any, userdata: Any, message: Any) -> None:
+        """Say online again where another run has said offline, or the broker for one that was killed."""
+        with self._retaining:
+            if message.payload == b"offline" and self._retained["status"] == "online":
+                self._unsent.add("status")
+                self._send_retained()
 
     def _disconnected(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         had_it = self._is_connected
         self._be(connected=False)
-        if reason.is_failure:
-            log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
         if had_it:
+            if reason.is_failure:
+                log.warning("mqtt: lost %s (%s); it is tried again", self._where, reason)
             self._count_broken_off()
+        elif reason.is_failure:
+            self._say_once(self._refused or f"breaks off before it lets us in ({reason})")
+        self._refused = ""
 
     def _be(self, connected: bool) -> None:
         with self._changed:
@@ -219,10 +235,13 @@ class MqttOutput(Outbox):
 
     def _unreachable(self, client: Any, userdata: Any) -> None:
         """Called where the client catches what went wrong, and says not what."""
-        why = _reason(sys.exc_info()[1])
-        if why != self._said:
-            log.warning("mqtt: %s cannot be reached (%s); it is tried again", self._where, why)
-        self._said = why
+        self._say_once(f"cannot be reached ({_reason(sys.exc_info()[1])})")
+
+    def _say_once(self, why: str) -> None:
+        """Say why the broker is not there, once for each reason until it is."""
+        if why not in self._said:
+            log.warning("mqtt: %s %s; it is tried again", self._where, why)
+        self._said.add(why)
 
 
 def checked(url: str, ca: Path | None) -> tuple[SplitResult, ssl.SSLContext | None]:
