@@ -6,6 +6,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import pytest
 import stand_in
 import timed_videos
@@ -38,6 +39,7 @@ class _Noted(DetectorModel):
 @pytest.fixture
 def detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Detector:
     stand_in.install(monkeypatch.setattr, stand_in.features_of)
+    keras.utils.set_random_seed(0)
     head = heads.build("average", {"stand_in.rgb": (5, 4)}, HeadConfig())
     member = trained_model.Member("average", head, 1.0)
     config = replace(stand_in.CONFIG, streams=("rgb",))
