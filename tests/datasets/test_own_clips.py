@@ -362,6 +362,8 @@ def test_stretches_in_columns_of_other_names_are_no_whole_files(tmp_path: Path, 
         read(table(tmp_path, "a.mp4,fight,0,5", "a.mp4,fight,9,14", header=f"path,label,{named}"))
     header = f"path,label,{named},start_s,end_s"
     assert len(read(table(tmp_path, "a.mp4,fight,0,9,0,5", header=header))[0].clips) == 1
+    one = named.partition(",")[0]
+    assert len(read(table(tmp_path, "a.mp4,fight,8", header=f"path,label,{one}"))[0].clips) == 1
 
 
 def test_a_time_in_minutes_is_answered_in_seconds(tmp_path: Path) -> None:

@@ -25,8 +25,11 @@ from violence_detection.system import edited_tables, settings, storage
 
 #: 1:05 or 0:01:05.5
 _CLOCK = re.compile(r"(\d+:){1,2}\d+(\.\d+)?", re.ASCII)
-#: Columns that may be meant for start_s and end_s; without these a row is the whole file.
-_LIKE_TIMES = re.compile(r"(start|begin|from|end|stop|to)[\W_]*(s|secs?|seconds?|ms|time|frame)?\W*")
+#: Two columns that may be meant for start_s and end_s; without these a row is the whole file.
+_LIKE_TIMES = [
+    re.compile(rf"({names})[\W_]*(s|secs?|seconds?|ms|time|frame)?\W*")
+    for names in ("start|begin|from", "end|stop|to")
+]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 NEEDED, OPTIONAL = ("path", "label"), ("source", "split", "start_s", "end_s")
 
@@ -122,8 +125,9 @@ def _rows(path: Path, warnings: list[str]) -> Iterator[tuple[int, Mapping[str, s
         name for name, n in Counter(columns).items() if n > 1 and name in (*NEEDED, *OPTIONAL)
     ):
         raise UserError(f"{path} has the column {', '.join(doubled)} twice. Leave one")
-    if not {"start_s", "end_s"} & set(columns) and (
-        times := [n for n in columns if _LIKE_TIMES.fullmatch(n)]
+    times = [name for like in _LIKE_TIMES for name in filter(like.fullmatch, columns)]
+    if not {"start_s", "end_s"} & set(columns) and all(
+        any(map(like.fullmatch, times)) for like in _LIKE_TIMES
     ):
         raise UserError(
             f"{path} has the columns {', '.join(times)}, but neither start_s nor end_s. If they say where in a video a "
