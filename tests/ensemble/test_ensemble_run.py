@@ -858,7 +858,9 @@ def test_a_member_of_other_settings_is_said_before_anything_is_extracted(
         train = hard.train_config(train, config)
     known = trainer.settings_record("average", features, 1, HeadConfig(), train)
     record = tmp_path / folder / run_folder.CONFIG_NAME
-    storage.write_json(record, {**known, "clips": {"train": 7}})
+    storage.write_json(
+        record, {**known, "clips": {"train": 7}, "job": "of a member from before labels were noted"}
+    )
 
     def check(**train: Any) -> None:
         how = ExtractConfig(data_root=tmp_path, augment=1)

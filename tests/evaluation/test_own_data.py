@@ -446,6 +446,19 @@ def test_which_data_is_ones_own(tmp_path: Path) -> None:
         own_data.named(EvaluationConfig(data=combined, own=("a=b",)))
 
 
+@pytest.mark.parametrize("side", ["val", "train", ""])
+def test_a_set_from_elsewhere_takes_no_clip_of_the_one_that_is_measured(tmp_path: Path, side: str) -> None:
+    """Sides are for what is divided: here the set that is named first has a clip that both list."""
+    for path in ("mine/fight/a.avi", "mine/nonfight/b.avi", "c.avi", "d.avi"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    rows = ["mine/fight/a.avi,fight", "mine/nonfight/b.avi,nonfight", "c.avi,fight", "d.avi,nonfight"]
+    (tmp_path / "all.csv").write_text("path,label,split\n" + "".join(f"{row},{side}\n" for row in rows))
+    config = EvaluationConfig(data=tmp_path / "mine", elsewhere=(f"all={tmp_path / 'all.csv'}",))
+    (mine,), (others,) = own_data.sets(config)
+    assert (len(mine.clips), len(others.clips)) == (2, 2)
+
+
 @pytest.fixture
 def copies(root: Path, tmp_path: Path) -> Path:
     """Four clips of val under other names, one with the same content twice, and two that no manifest has."""

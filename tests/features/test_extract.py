@@ -610,6 +610,19 @@ def test_a_given_weights_file_goes_to_those_of_several_backbones_whose_it_is(
     }
 
 
+def test_weights_that_stay_on_this_machine_are_told_to_a_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = stand_in.CONFIG
+    monkeypatch.setattr(registry, "handed_over", lambda names, given: None)
+    how = ExtractConfig(data_root=tmp_path, backbone_weights=tmp_path / "w.bin")
+    assert extract.weights_to_hand_on(config, how) is None
+    assert not caplog.text
+    extract.weights_to_hand_on(config, replace(how, ray="auto"))
+    assert "w.bin is kept on this machine alone" in caplog.text
+    assert "KERAS_HOME" in caplog.text
+
+
 def test_backbones_with_one_trunk_are_decoded_and_run_once(
     tmp_path: Path, clips: list[Path], counts: Counts, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -181,6 +181,7 @@ def test_a_password_that_looks_like_a_port_is_not_shown(text: str) -> None:
         ("rstp//admin:s3cret@cam/x", "rstp//cam/x"),
         ("front=rtsp://admin:s3cret@cam/x", "front=rtsp://cam/x"),
         ("admin:s3cret@cam/x", "cam/x"),
+        ("growing:rtsp://admin:s3cret@cam/x", "rtsp://cam/x"),
         ("file:///tmp/v.mp4", "file:///tmp/v.mp4"),
     ],
 )
@@ -198,7 +199,8 @@ def test_a_file_that_is_called_like_a_mistyped_address_is_the_file(
     monkeypatch.chdir(tmp_path)
     Path("cam:1@yard.mp4").touch()
     assert open_source("cam:1@yard.mp4").name == "cam:1@yard.mp4"
-    assert open_source("not-there.mp4").name == "not-there.mp4"
+    for gone in ("not-there.mp4", "/data/pass=2/clip.mp4"):
+        assert open_source(gone).name == gone
 
 
 def test_a_file_of_a_cameras_name_is_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

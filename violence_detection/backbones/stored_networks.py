@@ -43,7 +43,14 @@ def folder() -> Path | None:
     """Where networks are kept; None where they are not."""
     if os.environ.get(_FOLDER) == "off":
         return None
-    return settings.folder_of(_FOLDER, weights_files.cache_folder().parent / "violence_detection")
+    keras = weights_files.cache_folder().parent
+    if _FOLDER not in os.environ and keras.parent == Path(tempfile.gettempdir()) and _is_of_others(keras):
+        return None  # anybody may have put it there, and networks are known by what they are made of alone
+    return settings.folder_of(_FOLDER, keras / "violence_detection")
+
+
+def _is_of_others(path: Path) -> bool:
+    return path.exists() and path.stat().st_uid != os.getuid()
 
 
 def key_of(backbone: Backbone, weights: Path, frames: int) -> str:

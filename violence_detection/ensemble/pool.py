@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from violence_detection.backbones import registry
 from violence_detection.combine import manifest, split
 from violence_detection.datasets.generated.marker import warn_if_generated
 from violence_detection.ensemble.folds import Fold
@@ -187,7 +186,7 @@ def open_pool(features: FeatureConfig, how: ExtractConfig, choice: Choice) -> Po
     frame = choice.rows_of(whole)
     variants = augment.variant_names("v", how.augment)
     wanted = choice.clips(frame, combined, variants)
-    given = registry.handed_over(features.backbone, how.backbone_weights)
+    given = extract.weights_to_hand_on(features, how)
     extraction = extract.ensure(wanted, features, replace(how, backbone_weights=given))
     extraction.report(len(wanted))
     manifest.warn_if_changed(combined, sha256)

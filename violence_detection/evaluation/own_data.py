@@ -82,6 +82,7 @@ def sets(config: EvaluationConfig) -> tuple[list[OwnSet], list[OwnSet]]:
         OwnClipsConfig((*own, *config.elsewhere), config.labels),
         catalogue.load(),
         lambda value: "--elsewhere" if value in config.elsewhere else "--own",
+        by_side=False,
     )
     for i, own_set in enumerate(found):
         values, line = (

@@ -90,6 +90,18 @@ def ensure(wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConf
     return _ensure(wanted, config, how, _engine)
 
 
+def weights_to_hand_on(config: FeatureConfig, how: ExtractConfig) -> Path | None:
+    """What the backbones take of --backbone-weights, see registry.handed_over; machines of a cluster take no more."""
+    given = registry.handed_over(config.backbone, how.backbone_weights)
+    if how.ray and how.backbone_weights and given is None:
+        log.warning(
+            "%s is kept on this machine alone; the cluster's others look into a cache of their own: KERAS_HOME, set on "
+            "each before `ray start`, can name one folder for all",
+            how.backbone_weights,
+        )
+    return given
+
+
 def _ensure(
     wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConfig, engine_for: _EngineMaker
 ) -> Extraction:
@@ -97,7 +109,7 @@ def _ensure(
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
             log.info("%s takes of the streams only: %s", name, ", ".join(taken))
-    given = registry.handed_over(config.backbone, how.backbone_weights)
+    given = weights_to_hand_on(config, how)
     # a worker, or whoever makes a feature again, may have another working folder
     how = replace(how, backbone_weights=given and given.absolute())
     started = time.monotonic()

@@ -83,6 +83,11 @@ def without_secrets(text: str) -> str:
     return text
 
 
+def has_login(text: str) -> bool:
+    """Whether it begins as what somebody meant to be an address with a login."""
+    return any(login.search(text) for login in _MISTYPED_LOGIN)
+
+
 def mistyped(text: str) -> str:
     """What somebody gave that is neither file nor address, to be shown: without what may have been meant as a login."""
     for login in _MISTYPED_LOGIN:

@@ -186,19 +186,27 @@ def holds_another(folder: Path, record: Mapping[str, Any]) -> bool:
     path = folder / CONFIG_NAME
     if not path.is_file():
         return False
-    there = read_object(path)
+    there = _where_it_counts(read_object(path), record)
     if (folder / RESULT_NAME).is_file():  # what an earlier version has ended is used as it is
         there = {**there, VERSION_KEY: record.get(VERSION_KEY)}
-    if JOB_KEY in record and there.get(LABELS_KEY, "") == record[LABELS_KEY]:
-        # a member's key and labels say which clips it has and what they are: other rows of the manifest do not matter
-        there = {**there, MANIFEST_KEY: record[MANIFEST_KEY]}
     return _outcome(there) != _outcome(record)
+
+
+def _where_it_counts(there: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's record with the manifest of another, where it is of the same clips and labels.
+
+    A member's key and labels say which clips it has and what they are: other rows of the manifest do not matter.
+    """
+    labels = record.get(LABELS_KEY)  # an earlier version's has none
+    if JOB_KEY in record and labels is not None and there.get(LABELS_KEY) == labels:
+        return {**there, MANIFEST_KEY: record.get(MANIFEST_KEY)}
+    return dict(there)
 
 
 def refusal(folder: Path, record: Mapping[str, Any] | None = None) -> UserError:
     """What is said where a folder holds another run, which is not to be replaced; `record`: of the one asked for."""
     config = folder / CONFIG_NAME
-    others = _differences(read_object(config), record) if record else []
+    others = _differences(_where_it_counts(read_object(config), record), record) if record else []
     # not the hash of what the others say
     others = [other for other in others if not other.startswith(f"{JOB_KEY} ")]
     told = (

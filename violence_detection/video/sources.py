@@ -113,7 +113,7 @@ def is_stream(text: str) -> bool:
 
 def is_mistyped(text: str) -> bool:
     """Whether a text that is no stream seems to be meant as an address, and no file is called so."""
-    meant = "://" in text or redaction.mistyped(text) != text
+    meant = "://" in text or redaction.has_login(text)
     return meant and not os.path.exists(expanded(text))  # noqa: PTH110 - never an error
 
 
@@ -156,15 +156,18 @@ def open_source(
     """
     from violence_detection.video import demuxed_sources
 
-    if text.startswith(GROWING):
-        return demuxed_sources.GrowingSource(expanded(text.removeprefix(GROWING)), still_s)
-    if not is_stream(text):
-        if is_mistyped(text):
+    path = text.removeprefix(GROWING)
+    if path != text or not is_stream(text):
+        if is_mistyped(path):
             raise UserError(
-                f"{redaction.mistyped(text)} is neither a file nor the address of a stream: such an address begins "
+                f"{redaction.mistyped(path)} is neither a file nor the address of a stream: such an address begins "
                 f"with {', '.join(f'{scheme}://' for scheme in _SCHEMES)}"
             )
-        return FileSource(expanded(text))
+        return (
+            FileSource(expanded(text))
+            if path == text
+            else demuxed_sources.GrowingSource(expanded(path), still_s)
+        )
     if device := _DEVICE.fullmatch(text):
         return CameraSource(int(device[1]))
     return demuxed_sources.NetworkSource(text, open_limit_s, read_limit_s)

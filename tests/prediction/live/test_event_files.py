@@ -15,6 +15,7 @@ import pytest
 
 from violence_detection.prediction.event_follower import END, NEW, UPDATE, EventNews
 from violence_detection.prediction.events import Event
+from violence_detection.prediction.live import event_files
 from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.messages import EventMessage
@@ -196,7 +197,7 @@ def test_a_recording_that_is_judged_again_from_elsewhere_replaces_its_own_files(
 ) -> None:
     """By its name alone it was another one, and each clip was there twice."""
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "night.ts").write_bytes(bytes(100_000))
+    (tmp_path / "night.ts").write_bytes(bytes(range(256)) * 400)
     for folder in ("here", "there"):
         (tmp_path / folder).mkdir()
         monkeypatch.chdir(tmp_path / folder)
@@ -238,3 +239,20 @@ def test_a_recording_is_the_same_when_its_container_is_closed(tmp_path: Path, co
         file.write_bytes(data)
         there = _judged_in(tmp_path / "clips", f"growing:{file}", _footage())
         assert there == ["night-1.jpg", "night-1.mp4"]
+
+
+def test_room_that_is_kept_for_an_index_does_not_make_two_nights_one(tmp_path: Path) -> None:
+    """As by `ffmpeg -reserve_index_space 50k`."""
+    nights = [tmp_path / name for name in ("monday.mkv", "tuesday.mkv")]
+    for seed, file in enumerate(nights):
+        rng = np.random.default_rng(seed)
+        with av.open(str(file), "w", options={"reserve_index_space": "50000"}) as out:
+            video = out.add_stream("mpeg4", rate=25)
+            assert isinstance(video, av.VideoStream)
+            video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+            for _ in range(10):
+                out.mux(
+                    video.encode(av.VideoFrame.from_ndarray(rng.integers(0, 255, (96, 160, 3), np.uint8)))
+                )
+            out.mux(video.encode())
+    assert event_files._begins(nights[0]) != event_files._begins(nights[1])

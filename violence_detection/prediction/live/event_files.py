@@ -27,6 +27,8 @@ _FORGET_EVERY = 1000
 #: So much at the beginning of a recording tells it from others, but for what its container writes anew when it is
 #: closed: its length and where its index is, in Matroska and FLV up to byte 700, in AVI with sound up to byte 9,926.
 _BEGINS_BYTES, _WRITTEN_ANEW_BYTES = 16_384, 12_288
+#: So far something else is looked for where that is padding.
+_MOST_PADDING_BYTES = 1 << 20
 
 
 @dataclass
@@ -181,5 +183,7 @@ class EventFiles(Outbox):
 def _begins(file: Path) -> str:
     with file.open("rb") as f:
         begins = f.read(_BEGINS_BYTES)
-    told_by = begins if len(begins) < _BEGINS_BYTES else begins[_WRITTEN_ANEW_BYTES:]
+        told_by = begins if len(begins) < _BEGINS_BYTES else begins[_WRITTEN_ANEW_BYTES:]
+        while len(set(told_by)) == 1 and f.tell() < _MOST_PADDING_BYTES:  # room that is kept for an index
+            told_by = f.read(_BEGINS_BYTES)
     return hashlib.sha256(told_by).hexdigest()[:16]
