@@ -108,6 +108,8 @@ def test_each_data_set_is_judged_by_models_of_the_others_worst_first(pool: Pool,
     kept = storage.read_json(tmp_path / "leave_one_dataset_out.json")
     assert len(kept.pop("jobs")) == 2
     assert kept.pop("generated_samples") is False
+    assert kept.pop("labels_sha256")
+    assert kept.pop("member_temperatures") == [None, None]
     assert kept["command"] == "python train.py"
     made_with = kept.pop("made_with")
     for folder, sha256 in kept.pop(held_out_table.SHA256_KEY).items():
@@ -431,12 +433,13 @@ def test_a_finished_ensemble_stays_while_its_folds_are_trained(
 def test_figures_of_left_out_data_sets_that_may_not_be_replaced_stay(pool: Pool, tmp_path: Path) -> None:
     clips, config = _three_sets(pool), EnsembleConfig(members=("kernel",), leave_one_dataset_out=True)
     _run(config, clips, tmp_path).run()
+    begun = tmp_path / "seed_0" / "without_c" / "kernel"
+    (begun / "result.json").unlink()
+    record = storage.read_json(begun / run_folder.CONFIG_NAME)
+    storage.write_json(begun / run_folder.CONFIG_NAME, {**record, "version": "0.0.1"})
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    other = dataclasses.replace(pool, manifest_sha256="0" * 64)
-    (tmp_path / "seed_0" / "without_c" / "kernel" / "result.json").unlink()
-    before.pop(tmp_path / "seed_0" / "without_c" / "kernel" / "result.json")
-    with pytest.raises(UserError, match="without_c/kernel holds a model"):
-        _run(config, _three_sets(other), tmp_path).run()
+    with pytest.raises(UserError, match=r"without_c/kernel holds a training run that version 0\.0\.1"):
+        _run(config, clips, tmp_path).run()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 

@@ -132,13 +132,13 @@ def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_i
             output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
             _wait_until(lambda: output.sent == 1)
             with mqtt_broker.subscribed(broker, "watch/#") as heard:
-                _wait_until(lambda: len(heard) >= 4)
-                found = sorted(heard)
+                _wait_until(lambda: len(set(heard)) >= 4)
+                found = sorted(set(heard))  # this broker tells newcomers what others have subscribed to, too
                 if is_cut:
                     link.cut()
                 else:
                     output.close(5)
-                _wait_until(lambda: len(heard) > 4)
+                _wait_until(lambda: len(set(heard)) > 4)
             with mqtt_broker.subscribed(broker, "watch/status") as later:
                 _wait_until(lambda: "watch/status" in dict(later))
         finally:
@@ -150,8 +150,7 @@ def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_i
         ("watch/yard/state", b"live"),
         ("watch/yard/violence", b"ON"),
     ]
-    assert heard[4:] == [("watch/status", b"offline")]
-    # this broker tells newcomers what others have subscribed to, too
+    assert [message for message in heard if message not in found] == [("watch/status", b"offline")]
     assert {text for topic, text in later if topic == "watch/status"} == {b"offline"}
 
 
