@@ -43,12 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     cameras = _cameras(args)
     obeyed_flags.check(vars(args), vars(_parser().parse_args([])), bool(cameras))
-    if args.export:
-        return _export(args)
-    if args.calibrate:
-        return _calibrate(args)
-    if args.adapt:
-        return _adapt(args)
+    for given, run in ((args.export, _export), (args.calibrate, _calibrate), (args.adapt, _adapt)):
+        if given:
+            try:
+                return run(args)
+            except KeyboardInterrupt as e:
+                if args.calibrate and args.output:
+                    raise  # the same command goes on
+                keep = ". With --output FILE what is judged would be kept" if args.calibrate else ""
+                raise KeyboardInterrupt(f"nothing is written, and the same command begins anew{keep}") from e
 
     from violence_detection.prediction import batch, written_outputs  # heavy imports only now
 

@@ -97,7 +97,7 @@ def test_stopped_and_repeated_it_ends_as_if_nothing_had_happened(
         raise KeyboardInterrupt
 
     asked.append(ctrl_c)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match=r"nothing is written, and the same command begins anew$"):
         _adapt(model, footage, tmp_path / "stopped")
     assert [p.name for p in tmp_path.iterdir()] == [".stopped.lock"]
     # what is left of one that was killed while it wrote

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import small_videos
 
+import test_violence_model
 from violence_detection.errors import UserError
 from violence_detection.models import model_files
 from violence_detection.prediction import camera_profile, formats, kept_windows, quiet_footage
@@ -201,6 +202,21 @@ def test_a_profile_replaces_a_profile_and_nothing_else(tmp_path: Path) -> None:
         assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     for _ in range(2):
         quiet_footage.run(PredictConfig(model=head), quiet, tmp_path / "door.json")
+
+
+def test_stopped_it_says_whether_what_was_judged_is_kept(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(quiet_footage, "run", stopped)
+    given = ["--calibrate", "quiet.mp4", "--save-profile", str(tmp_path / "door.json")]
+    with pytest.raises(KeyboardInterrupt, match=r"begins anew.*With --output FILE"):
+        test_violence_model.main(given)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        test_violence_model.main([*given, "--output", str(tmp_path / "kept.json")])
+    assert not str(kept.value), "the script says that the same command goes on"
 
 
 def test_without_footage_there_is_no_threshold() -> None:
