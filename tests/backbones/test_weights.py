@@ -244,6 +244,22 @@ def test_keras_weights_that_are_whole_are_taken_where_nothing_can_be_written(
     assert found == tmp_path / "models/w.h5"
 
 
+def test_keras_weights_that_cannot_be_fetched_are_named_with_remedies_of_every_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(keras.utils, "get_file", unreachable)
+    with pytest.raises(
+        UserError, match=r"w\.h5 .*no route.*--backbone-weights FILE.* To train without network: --b"
+    ):
+        weights.keras_file("w.h5", "https://nowhere.invalid/w.h5", "0", "")
+
+
 def test_keras_weights_are_fetched_by_one_process_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

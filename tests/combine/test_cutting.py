@@ -439,7 +439,7 @@ def test_the_longest_names_are_cut_too(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_said_before_anything_is_cut(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cutting, "free_bytes_of", lambda _: 1000)
-    with pytest.raises(UserError, match="--windows-per-video"):
+    with pytest.raises(UserError, match=r"--windows-per-video of combine_all_datasets\.py"):
         cut(root)
     assert files(root) == {}
 

@@ -515,7 +515,9 @@ def test_a_full_disk_is_told_before_anything_is_extracted(
     wanted = stand_in.wanted(clips, 10)
     needed = 2 * extract.needed_bytes(wanted, stand_in.CONFIG.frames, 4)
     monkeypatch.setattr(extract, "free_bytes_of", lambda _: needed + extract.RESERVE_BYTES - 1)
-    with pytest.raises(UserError, match=r"free, .* features to come.*--prune"):
+    with pytest.raises(
+        UserError, match=r"free, .* features to come.*a smaller --tta.*training script.*--prune"
+    ):
         extract.ensure(wanted, stand_in.CONFIG, ExtractConfig(data_root=tmp_path))
     assert not counts.jobs
     monkeypatch.setattr(extract, "free_bytes_of", lambda _: needed + extract.RESERVE_BYTES)

@@ -332,7 +332,7 @@ def keras_file(name: str, url: str, md5: str, licence: str) -> Path:
         raise UserError(
             f"could not fetch the backbone weights {name} from {url} ({cause}); looked for it at {cached} first. "
             "Fetch the file on a machine that has network, and put it there or give it with --backbone-weights FILE. "
-            "Without network, --backbone efficientnet_lite0 has its weights in requirements.txt"
+            "To train without network: --backbone efficientnet_lite0, whose weights are in requirements.txt"
         ) from e
     return Path(path)
 

@@ -268,8 +268,8 @@ def _check_disk(data_root: Path, parts: Sequence[tuple[BackboneGroup, Sequence[W
     if needed + RESERVE_BYTES > free:
         raise UserError(
             f"{data_root}/features: {gigabytes(free)} free, {gigabytes(needed)} of features to come and a reserve of "
-            f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment, delete what is no longer used with --prune, or "
-            "give a --data-root on a bigger disk"
+            f"{gigabytes(RESERVE_BYTES)}. Take a smaller --augment (to measure: a smaller --tta), have a "
+            "training script delete what is no longer used with --prune, or give a --data-root on a bigger disk"
         )
 
 

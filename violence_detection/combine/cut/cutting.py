@@ -281,7 +281,7 @@ def _plan_all(todo: Sequence[CutJob], folder: Path, workers: int) -> list[tuple[
         raise UserError(
             f"{folder}: {gigabytes(free)} free, about {gigabytes(needed + RESERVE_BYTES)} needed for {count} clips cut "
             "from long videos and a reserve. Free some space, choose a bigger disk with --data-root, or cut fewer "
-            "with --windows-per-video"
+            "with --windows-per-video of combine_all_datasets.py"
         )
     return [(job, plans[job]) for job in todo]
 
