@@ -134,7 +134,9 @@ def test_a_probability_that_is_no_number_is_a_named_failure_and_not_nonfight(
     (failure,) = measure._not_finite(predictions, samples)
     assert failure["path"] == samples.rows.path[2]
     assert "not finite" in failure["reason"]
-    with pytest.raises(UserError, match=rf"1 of 6 clips is not finite .* clip {samples.rows.clip_id[2]}"):
+    with pytest.raises(
+        UserError, match=rf"1 of 6 clips is not finite .* clip {samples.rows.clip_id[2]}.*--tuned-l"
+    ):
         scoring.score_samples(model.folder, samples)
 
 

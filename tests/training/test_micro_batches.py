@@ -42,6 +42,13 @@ def test_what_cannot_be_cut_is_refused_with_the_devices_that_take_it(
         micro_batches.parts_of(batch_size, devices, at_least)
 
 
+def test_a_refused_batch_names_the_flag_of_whole_networks_too() -> None:
+    with pytest.raises(UserError, match=r"change --batch-size \(of a whole network --tuned-batch-size\)"):
+        micro_batches.parts_of(32, 1, 40)
+    with pytest.raises(UserError, match=r"change --batch-size \(of a whole network --tuned-batch-size\)"):
+        dataclasses.replace(synthetic.TRAIN, batch_size=32, accumulate=40)
+
+
 def test_a_run_whose_batch_one_device_takes_is_not_refused_before_it() -> None:
     config = dataclasses.replace(synthetic.TRAIN, batch_size=256, accumulate=2)
     trainer.check_batch("gru", config, 15, 2)

@@ -429,7 +429,7 @@ def test_training_that_changes_no_weight_stops_and_says_so(
     keras.mixed_precision.set_dtype_policy("mixed_float16")
     monkeypatch.setattr(loss_scale.MirroredLossScale, "check_finite", lambda *_: tf.constant(False))
     try:
-        with pytest.raises(UserError, match="every gradient became nan or infinite"):
+        with pytest.raises(UserError, match=r"every gradient became nan or infinite.*--tuned-learning-rate"):
             trainer.train(_record(), synthetic.data(), tmp_path, tf.distribute.get_strategy())
     finally:
         keras.mixed_precision.set_dtype_policy(before)
@@ -537,7 +537,7 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
         for column, value in roomy.items():
             assert float(full[column]) == pytest.approx(float(value), rel=1e-4), column
     monkeypatch.setattr(_FullBeyond, "clips", 0)
-    with pytest.raises(UserError, match=r"full with 1 clip\(s\) at a time.*--units"):
+    with pytest.raises(UserError, match=r"full with 1 clip\(s\) at a time.*--units.*i3d_tuned"):
         trainer.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
 
 
@@ -563,7 +563,7 @@ def test_full_device_memory_while_judging_halves_that_batch_alone(
     p = heads.predict(model, data.val.plain())
     assert p.shape == (len(data.val),)
     monkeypatch.setattr(_FullBeyond, "clips", 0)
-    with pytest.raises(UserError, match="full with one clip to judge"):
+    with pytest.raises(UserError, match=r"full with one clip to judge.*--units.*i3d_tuned"):
         heads.predict(model, data.val.plain())
 
 

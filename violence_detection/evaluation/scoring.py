@@ -12,7 +12,7 @@ import numpy as np
 from violence_detection.errors import UserError
 from violence_detection.evaluation import metrics
 from violence_detection.models import averaging, trained_model
-from violence_detection.training import heads
+from violence_detection.training import heads, training_faults
 from violence_detection.training.training_data import Samples
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def require_finite(p: np.ndarray, rows: pd.DataFrame, who: str) -> None:
     if len(wrong):
         raise UserError(
             f"{who}: P(fight) of {len(wrong)} of {len(p)} clips is not finite (nan or infinite), first of clip "
-            f"{rows.clip_id.iloc[wrong[0]]}. Train it again, with --mixed-precision off or a lower --learning-rate"
+            f"{rows.clip_id.iloc[wrong[0]]}. Train it again, with --mixed-precision off or {training_faults.LOWER_RATE}"
         )
 
 

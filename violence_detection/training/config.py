@@ -154,7 +154,7 @@ class TrainConfig(BaseConfig):
         if self.accumulate > self.batch_size:
             raise UserError(
                 f"a batch of {self.batch_size} clips cannot be taken in {self.accumulate} parts. Lower --accumulate or "
-                "change --batch-size"
+                "change --batch-size (of a whole network --tuned-batch-size)"
             )
 
 

@@ -27,7 +27,7 @@ def parts_of(batch_size: int, devices: int, at_least: int) -> int:
     if at_least > share:
         raise UserError(
             f"a batch of {batch_size} on {devices} device(s) cannot be taken in {at_least} equal parts. Lower "
-            "--accumulate or change --batch-size"
+            "--accumulate or change --batch-size (of a whole network --tuned-batch-size)"
         )
     return next(n for n in range(at_least, share + 1) if share % n == 0)
 

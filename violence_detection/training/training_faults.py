@@ -17,6 +17,10 @@ from violence_detection.system import tensorflow_start
 
 log = logging.getLogger(__name__)
 
+#: Remedies, with the flags of each kind of head.
+LOWER_RATE = "a lower --learning-rate (of i3d_tuned --tuned-learning-rate, in hard/ --hard-learning-rate)"
+SMALLER_HEAD = "a smaller head: --units 32 --projection 64 (i3d_tuned has one size: another device)"
+
 
 class StopAtNan(keras.callbacks.Callback):
     """Ends training in the step whose loss is no number, before the rest of the epoch is wasted."""
@@ -35,7 +39,7 @@ def not_a_number(what: str, folder: Path, epoch: int, steps: int, step: int | No
     """The error for `what` became nan or infinite in that step, by default the epoch's last; it names the remedies."""
     where = f"step {step or steps} of {steps} of epoch {epoch}"
     return UserError(
-        f"{what} became nan or infinite in {where} of {folder}. Try --mixed-precision off, a lower --learning-rate, or "
+        f"{what} became nan or infinite in {where} of {folder}. Try --mixed-precision off, {LOWER_RATE}, or "
         "--devices 1; the epochs before it are kept, and the same command would go on from there"
     )
 
@@ -54,7 +58,7 @@ def in_batches_that_fit(judge: Callable[[int], np.ndarray], size: int) -> tuple[
             if size == 1:
                 raise UserError(
                     f"the device's memory is full with one clip to judge ({str(e).splitlines()[0][:200]}). Free it of "
-                    "other programs, or train a smaller head: --units 32 --projection 64"
+                    f"other programs, or train {SMALLER_HEAD}"
                 ) from e
         size //= 2
         log.warning("OUT OF DEVICE MEMORY while judging clips: from here on %d at a time", size)

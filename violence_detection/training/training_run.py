@@ -180,7 +180,7 @@ class TrainingRun:
         except UserError:
             raise UserError(
                 f"the device's memory is full with {share // before} clip(s) at a time "
-                f"({str(error).splitlines()[0][:200]}). Try a smaller head: --units 32 --projection 64"
+                f"({str(error).splitlines()[0][:200]}). Try {training_faults.SMALLER_HEAD}"
             ) from error
         log.warning(
             "OUT OF DEVICE MEMORY in epoch %d: from here on a device takes %d clips at a time instead of %d and "
