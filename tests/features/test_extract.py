@@ -266,6 +266,7 @@ def test_clips_whose_volume_has_gone_away_end_the_run(
         done.report(len(wanted))
     assert f"{absent[0]}: cannot be read: no such file" in str(caught.value)
     assert "the same command goes on" in str(caught.value)
+    assert str(caught.value).endswith("python combine_all_datasets.py, with the flags you combine with")
 
 
 def test_clips_that_no_disk_is_to_blame_for_do_not_end_the_run(

@@ -88,7 +88,10 @@ def test_a_clip_that_has_become_another_file_is_named_and_not_kept_under_the_old
     assert (code, summary["clips_failed"]) == (1, 1)
     (failure,) = storage.read_csv(root.parent / "models" / "failures.csv")
     assert failure["path"].endswith("train/fight/clip0.avi")
-    assert "its content has changed. Run: python combine_all_datasets.py" in failure["reason"]
+    assert (
+        "its content has changed. Run: python combine_all_datasets.py, with the flags you combine with"
+        in failure["reason"]
+    )
     folder = Path(summary["features"]["stand_in.rgb"])
     assert FeatureStore(folder).variants(sha256[:16]) == {"v0"}, "what was made of the old file stays"
 

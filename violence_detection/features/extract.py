@@ -69,14 +69,16 @@ class Extraction:
         if len(self.failures) == wanted:
             raise UserError(
                 f"none of the {wanted} clips could be read. First: {self.failures[0]['path']}: "
-                f"{self.failures[0]['reason']}. Run: python find_all_datasets.py --check"
+                f"{self.failures[0]['reason']}. Run: python find_all_datasets.py --check, with the --data-root "
+                "and --own of these clips"
             )
         not_given = [f for f in self.failures if f["reason"].startswith(NOT_READ)]
         if len(not_given) > max(1, wanted * _NOT_GIVEN_SHARE):
             raise UserError(
                 f"the system does not give {len(not_given)} of the {wanted} clips. First: {not_given[0]['path']}: "
                 f"{not_given[0]['reason']}. See whether their volume is mounted and answers; the same command goes on "
-                "with them. Clips that are gone for good are taken out with: python combine_all_datasets.py"
+                "with them. Clips that are gone for good are taken out with: python combine_all_datasets.py, with the "
+                "flags you combine with"
             )
 
 

@@ -52,7 +52,8 @@ class WantedClip:
             if self.sha256 and self.path.is_file() and storage.sha256_file(self.path) != self.sha256:
                 raise UnreadableVideo(
                     self.path,
-                    "is not the file that was combined: its content has changed. Run: python combine_all_datasets.py",
+                    "is not the file that was combined: its content has changed. Run: python combine_all_datasets.py, "
+                    "with the flags you combine with",
                 )
 
 
