@@ -81,7 +81,7 @@ ship-fast ship-accurate: ship-%: $(VENV)/.installed
 	$(PY) combine_all_datasets.py --data-root "$(DATA_ROOT)" || test $$? = 1
 	$(PY) train_ensemble_models.py --data-root "$(DATA_ROOT)" $(RECIPE_$*) --output "models_$*" --leave-one-dataset-out \
 		--final --final-by left-out --closer-look --ship $* || test $$? = 1
-	@echo "Made: the model $*. Card: violence_detection/models/shipped_models/$*/README.md"
+	@echo "Made: the model $*. Card: $${VIOLENCE_MODELS:-violence_detection/models/shipped_models}/$*/README.md"
 
 # A batch in four parts is as fast on two cores and takes less memory.
 retrain-fast: $(VENV)/.installed

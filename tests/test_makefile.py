@@ -159,6 +159,19 @@ def test_a_shipped_model_is_made_from_raw_clips_by_one_command(
     assert calls[2][calls[2].index("--members") + 1] == members
 
 
+def test_the_card_of_a_shipped_model_is_named_where_it_is_written(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VIOLENCE_MODELS", raising=False)
+    for models in ("violence_detection/models/shipped_models", "/my models"):
+        done = subprocess.run(
+            ["make", "-s", "PY=./stub", "ship-fast", "DATA_ROOT=/my data"],
+            cwd=work, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.endswith(f"Card: {models}/fast/README.md\n")
+        monkeypatch.setenv("VIOLENCE_MODELS", "/my models")
+
+
 def test_the_recipe_of_fast_is_trained_and_measured_by_one_command(work: Path) -> None:
     shipped = _made(work, "ship-fast", "DATA_ROOT=/my data")[2]
     (work / "stub.words").unlink()
