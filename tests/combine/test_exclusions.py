@@ -212,7 +212,7 @@ def test_the_same_list_again_has_nothing_to_do_and_another_has(root: Path) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nobody\nnobody else\n", "line 1: nobody, line 2: nobody else"),
+        ("nobody\nnobody else\n", "line 1: nobody, line 2: nobody else.* where --own names them"),
         ("clip_id,confirmed\nabc,\n", "marked in the column confirmed"),
         ("clip_id,confirmed\nabc,maybe\n", "confirmed is 'maybe'"),
         ("clip_id;confirmed\n;x\n", "column clip_id is empty"),

@@ -83,7 +83,8 @@ class ExclusionList:
             shown = some_of([f"line {self.names[name]}: {name}" for name in unknown])
             raise UserError(
                 f"--exclude {self.path}: no clip has the name in {shown}. Give a clip_id, source_path or path as "
-                "manifest.csv has it, or take the line out"
+                "manifest.csv has it, or take the line out. Clips of your own are known only where --own names them, "
+                "those of other folders where --roots does"
             )
         return stays, excluded
 
