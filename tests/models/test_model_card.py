@@ -168,7 +168,10 @@ def test_the_lines_that_a_card_offers_name_the_model(model: Path, tmp_path: Path
     (line,) = (s for s in card.splitlines() if "test_ensemble.py" in s)
     (given,) = re.findall(r"violence_detection\.load\((.+)\)\.judge", card)
     assert ast.literal_eval(given) == folder.name
-    assert shlex.split(line) == ["python", "test_ensemble.py", "--models", folder.name]
+    assert shlex.split(line) == [
+        "python", "test_ensemble.py", "--models", f"PATH/{folder.name}", "--data-root", "ROOT",
+    ]  # fmt: skip
+    assert "PATH is where this folder lies" in card
 
 
 def test_training_again_keeps_the_figures_of_the_same_model_and_drops_those_of_another(
