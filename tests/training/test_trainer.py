@@ -44,6 +44,7 @@ from violence_detection.training import (
     training_pace,
     training_run,
 )
+from violence_detection.training.config import TrainConfig
 from violence_detection.training.training_data import Data
 
 
@@ -283,6 +284,14 @@ def test_label_smoothing_draws_the_target_towards_a_half(smoothing: float, targe
     model = compiled_model.build(_record(label_smoothing=smoothing), 4)
     loss = float(model.loss(np.array([[1.0]]), np.array([[0.8]])))
     assert loss == pytest.approx(-target * math.log(0.8) - (1 - target) * math.log(0.2), rel=1e-5)
+
+
+def test_the_help_of_label_smoothing_says_what_the_default_makes_of_a_label() -> None:
+    (field,) = (f for f in dataclasses.fields(TrainConfig) if f.name == "label_smoothing")
+    assert (
+        f"a fight counts as {1 - field.default / 2:g}, a nonfight as {field.default / 2:g}"
+        in field.metadata["help"]
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")  # which is what it is about

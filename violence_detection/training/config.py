@@ -117,7 +117,9 @@ class TrainConfig(BaseConfig):
     )
     weight_decay: float = option(1e-3, "AdamW's weight decay", limits=Limits(most=100))
     label_smoothing: float = option(
-        0.1, "share of the label given to the other class", limits=Limits(below=1)
+        0.1,
+        "how far labels are drawn towards a half: with 0.1 a fight counts as 0.95, a nonfight as 0.05",
+        limits=Limits(below=1),
     )
     patience: int = option(
         20, "epochs without a better selection loss before it stops", limits=Limits(least=1)
