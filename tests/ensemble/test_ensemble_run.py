@@ -30,7 +30,7 @@ from violence_detection.ensemble import (
 )
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import TrainingJob
-from violence_detection.ensemble.pool import Pool
+from violence_detection.ensemble.pool import Choice, Pool
 from violence_detection.errors import UserError
 from violence_detection.evaluation import (
     calibrate,
@@ -52,7 +52,7 @@ from violence_detection.models import (
 )
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.models.trained_model import Member, TrainedModel
-from violence_detection.system import processes, storage
+from violence_detection.system import processes, storage, tensorflow_start
 from violence_detection.system.settings import MOST_SEED
 from violence_detection.training import run_folder, trained_clips, trainer
 from violence_detection.training.config import HeadConfig, TrainConfig
@@ -800,6 +800,30 @@ def test_processes_beside_a_cluster_are_refused() -> None:
     config, how = EnsembleConfig(members=("average",), parallel=0), ExtractConfig(ray="local")
     with pytest.raises(UserError, match=r"--parallel would do nothing: --ray"):
         run_checks.check_all(config, how, settings.features, settings.head, settings.train, Path("models"))
+
+
+def test_several_devices_a_process_are_refused_before_anything_is_extracted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_checks, "check_all", lambda *_: [])
+    monkeypatch.setattr(run_checks, "choose", lambda *_: Choice(()))
+    monkeypatch.setattr(member_jobs, "fix_threads", lambda: None)
+    monkeypatch.setattr(ensemble_run.devices, "set_up", lambda _: None)
+    monkeypatch.setattr(tensorflow_start, "gpus", lambda: ["GPU:0", "GPU:1"])
+    opened: list[int] = []
+    monkeypatch.setattr(ensemble_run, "_open_pool", lambda *_: opened.append(1))
+
+    def prepare(parallel: int) -> None:
+        config, train = EnsembleConfig(members=("average",), parallel=parallel), TrainConfig(devices=2)
+        how, features = ExtractConfig(data_root=tmp_path), SETTINGS.features
+        ensemble_run.prepare(config, how, features, HeadConfig(), train, tmp_path, overwrite=True)
+
+    prepare(1)
+    assert opened.pop()
+    for parallel in (0, 2):
+        with pytest.raises(UserError, match="leave out --devices or --parallel"):
+            prepare(parallel)
+    assert not opened
 
 
 @pytest.mark.parametrize("config", [EnsembleConfig(), EnsembleConfig(all_clips=True, cross_validate=2)])

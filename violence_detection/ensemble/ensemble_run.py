@@ -21,6 +21,7 @@ from violence_detection.ensemble import (
     hard,
     leave_one_out,
     member_jobs,
+    member_processes,
     run_checks,
 )
 from violence_detection.ensemble import pool as pools
@@ -385,6 +386,8 @@ def prepare(
     choice = run_checks.choose(config, how)
     member_jobs.fix_threads()
     strategy = devices.set_up(train)
+    if config.parallel != 1:
+        member_processes.check(train)
     pool = _open_pool(features, how, train, choice)
     settings = Settings(features, how.augment, head, train)
     target = frozenset(choice.target)

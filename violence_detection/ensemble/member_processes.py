@@ -21,6 +21,7 @@ from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.errors import UserError
 from violence_detection.system import console, disks, processes, tensorflow_start
 from violence_detection.system.processes import follow_parent, worker_count
+from violence_detection.training.config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +47,22 @@ def visible_gpus() -> list[str]:
     return (named or [str(i) for i in range(count)])[:count]
 
 
+def check(train: TrainConfig) -> None:
+    """Raise UserError where a model is to be mirrored on several GPUs: its process has one."""
+    if train.devices > 1 and visible_gpus():
+        raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
+
+
 def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -> None:
     """Do the jobs in so many processes at a time, 0: one a GPU, or without GPUs one for every two cores, at least two.
 
     `before` is called when nothing is left that could refuse them. Raises UserError where a job does, or if its process
     was killed three times.
     """
-    gpus = visible_gpus()
-    if gpus and jobs and jobs[0].settings.train.devices > 1:
-        raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
+    if jobs:
+        check(jobs[0].settings.train)
     before()
+    gpus = visible_gpus()
     at_once = at_once or len(gpus) or max(2, worker_count(0) // member_jobs.THREADS)
     jobs = [
         dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
