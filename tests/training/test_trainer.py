@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import gc
 import itertools
 import logging
 import math
@@ -13,6 +14,7 @@ import random
 import shutil
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -397,6 +399,16 @@ def test_a_batch_that_cannot_be_cut_leaves_the_folder_to_other_settings(tmp_path
 def test_keeping_the_last_epoch_ends_with_the_schedule(tmp_path: Path) -> None:
     record = _record(epochs=40, schedule_epochs=3, keep="last")
     assert trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy()).epochs_run == 3
+
+
+def test_what_was_trained_on_leaves_the_memory(tmp_path: Path) -> None:
+    """Else folds that are trained one after another would add up."""
+    data = synthetic.data()
+    held = [weakref.ref(x) for part in (data.train, data.selection) for x in part.inputs.values()]
+    trainer.train(_record(epochs=2), data, tmp_path, tf.distribute.get_strategy())
+    del data
+    gc.collect()
+    assert [array() is None for array in held] == [True] * 4
 
 
 def test_a_killed_overwrite_leaves_no_model_of_other_settings(

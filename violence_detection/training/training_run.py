@@ -89,8 +89,12 @@ class TrainingRun:
             lambda: self._build(no_warmup),
             lambda: self.data.train.batches(few, self.config.seed, 0, self.balanced),
         )
-        with Board(self.folder / run_folder.BOARD_NAME, self.record) as board:
-            return self._to_the_end(board)
+        try:
+            with Board(self.folder / run_folder.BOARD_NAME, self.record) as board:
+                return self._to_the_end(board)
+        finally:
+            self.train_feed.release()
+            self.judged_feed.release()
 
     def _to_the_end(self, board: Board) -> Trained:
         """All epochs, with less on a device at a time whenever its memory is full."""
