@@ -33,6 +33,7 @@ from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.models import trained_model
 from violence_detection.system import disks, storage
 from violence_detection.training import (
+    canary,
     checkpoint,
     compiled_model,
     damaged_run,
@@ -551,6 +552,30 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
     monkeypatch.setattr(_FullBeyond, "clips", 0)
     with pytest.raises(UserError, match=r"full with 1 clip\(s\) at a time.*--units"):
         trainer.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
+
+
+@pytest.mark.parametrize(("fits", "sizes"), [(2, [8, 4, 2]), (0, [8, 4, 2, 1])])
+def test_full_device_memory_while_mirroring_is_checked_takes_fewer_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, sizes: list[int]
+) -> None:
+    tried = []
+
+    def sound_strategy(strategy: object, build: object, batches: Callable[[], Any]) -> object:
+        tried.append(len(next(batches())[1]))
+        if tried[-1] > fits:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return strategy
+
+    monkeypatch.setattr(canary, "sound_strategy", sound_strategy)
+    run = functools.partial(
+        trainer.train, _record(epochs=1), synthetic.data(), tmp_path, tf.distribute.get_strategy()
+    )
+    if fits:
+        assert run().epochs_run == 1
+    else:
+        with pytest.raises(UserError, match=r"full with 1 clip\(s\).*--devices 1"):
+            run()
+    assert tried == sizes
 
 
 def test_full_device_memory_while_judging_halves_that_batch_alone(
