@@ -554,6 +554,19 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
         trainer.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
 
 
+@pytest.mark.parametrize(("saved", "parts"), [(3, 4), (30, 16)])
+def test_parts_that_fitted_another_number_of_devices_are_made_to_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, parts: int
+) -> None:
+    """Each device now takes 16 clips of a batch."""
+    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    _killed_before_the_state_of_epoch_2(monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy))
+    state = checkpoint.state_of(tmp_path)
+    storage.write_json(state, {**storage.read_json(state), "parts": saved})
+    assert trainer.train(record, data, tmp_path, strategy).epochs_run == 2
+    assert storage.read_json(state)["parts"] == parts
+
+
 @pytest.mark.parametrize(("fits", "sizes"), [(2, [8, 4, 2]), (0, [8, 4, 2, 1])])
 def test_full_device_memory_while_mirroring_is_checked_takes_fewer_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, sizes: list[int]

@@ -251,7 +251,11 @@ class TrainingRun:
         if found is None:
             return
         saved, weights = found
-        self.state = dataclasses.replace(saved, parts=max(self.state.parts, saved.parts))
+        share = (
+            self.batch_size // self.strategy.num_replicas_in_sync
+        )  # there may have been more or fewer devices then
+        parts = self._parts(max(self.state.parts, min(saved.parts, share)))
+        self.state = dataclasses.replace(saved, parts=parts)
         self.pace.go_on(saved.samples, saved.fit_s)
         keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
