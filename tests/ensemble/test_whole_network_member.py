@@ -15,7 +15,14 @@ import tensorflow as tf
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from violence_detection.ensemble import ensemble, ensemble_run, folds, member_jobs, run_checks
+from violence_detection.ensemble import (
+    ensemble,
+    ensemble_run,
+    folds,
+    member_jobs,
+    member_processes,
+    run_checks,
+)
 from violence_detection.ensemble.config import EnsembleConfig
 from violence_detection.ensemble.member_jobs import TrainingJob
 from violence_detection.ensemble.pool import Pool
@@ -26,6 +33,7 @@ from violence_detection.features.key import Inputs
 from violence_detection.models import model_card, shipping, trained_model
 from violence_detection.system import storage
 from violence_detection.training import (
+    fine_tuning,
     given_weights,
     heads,
     run_folder,
@@ -89,6 +97,30 @@ def test_each_member_is_trained_and_judges_on_its_own_inputs(pool: Pool, tmp_pat
         np.testing.assert_array_equal(p, both[name])
     result = run_folder.read_result(tmp_path / "models" / "i3d_tuned" / run_folder.RESULT_NAME)
     assert result.epochs_run == 1
+
+
+@pytest.mark.parametrize(
+    ("parallel", "ray", "at_once"), [(1, None, 1), (5, None, 5), (0, None, 8), (1, "local", None)]
+)
+def test_the_time_that_is_told_is_that_of_so_many_at_once(
+    pool: Pool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parallel: int,
+    ray: str | None,
+    at_once: int | None,
+) -> None:
+    told: list[tuple[object, ...]] = []
+    monkeypatch.setattr(member_processes, "visible_gpus", list)
+    monkeypatch.setattr(member_processes, "worker_count", lambda _: 16)
+    monkeypatch.setattr(fine_tuning, "say_what_it_takes", lambda *asked: told.append(asked[2:]))
+    monkeypatch.setattr(member_jobs, "run", lambda *_, **__: [])
+    run = ensemble_run.EnsembleRun(
+        EnsembleConfig(members=MEMBERS, parallel=parallel), ExtractConfig(data_root=tmp_path, ray=ray), _settings(),
+        tmp_path / "models", False, pool, frozenset(pool.frame.dataset), None,
+    )  # fmt: skip
+    run.train(run._official_jobs())
+    assert told == [(1, 0.0, at_once)]
 
 
 def _check_shipped(

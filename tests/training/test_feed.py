@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import keras
@@ -68,6 +70,20 @@ def test_an_error_of_reading_comes_out_as_what_it_was() -> None:
     feed = Feed(Scripted(fail))
     with pytest.raises(UserError, match="no such clip"), feed.errors():
         list(feed.training(2, 0, lambda: 0))
+
+
+def test_what_is_released_leaves_the_memory() -> None:
+    """TensorFlow keeps what a dataset calls until the process ends."""
+    samples = Scripted(lambda number: None)
+    held = weakref.ref(samples)
+    feed = Feed(samples)
+    drawn = iter(feed.training(2, 0, samples.__len__))
+    next(drawn)  # and no more, as where training ends in an error
+    list(feed.plain(6))
+    feed.release()
+    del samples, feed, drawn
+    gc.collect()
+    assert held() is None
 
 
 class _Slow(keras.callbacks.Callback):

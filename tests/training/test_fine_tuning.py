@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from sklearn.metrics import log_loss
 from violence_detection.backbones import eight_bits, engines
 from violence_detection.errors import UserError
 from violence_detection.features.config import FeatureConfig
-from violence_detection.system import storage, tensorflow_start
+from violence_detection.system import processes, storage, tensorflow_start
 from violence_detection.training import (
     activation_ranges,
     fine_tuning,
@@ -208,6 +209,34 @@ def test_some_clips_are_mixed_with_their_labels() -> None:
     moved = labels[1:, 0] - y[1:, 0]  # towards the clip before it
     assert ((moved >= -1e-3) & (moved <= 1 + 1e-3)).all()
     assert 0.25 < np.mean(np.abs(moved) > 1e-4) < 0.45  # of 40 % some by next to nothing
+
+
+@pytest.mark.parametrize(
+    ("at_once", "cores", "said"),
+    [(1, 16, "60 min (1.00 USD) to 1.8 h (1.75 USD) on 2 free cores"),
+     (5, 16, "12 min (0.20 USD) to 21 min (0.35 USD) on 10 free cores"),
+     (9, 16, "12 min (0.20 USD) to 21 min (0.35 USD) on 10 free cores"),
+     (5, 4, "30 min (0.50 USD) to 52 min (0.88 USD) on 4 free cores"),
+     (None, 16, "12 min to 21 min each on 2 free cores")],
+)  # fmt: skip
+def test_what_it_takes_is_told_for_as_many_models_as_are_trained_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    at_once: int | None,
+    cores: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(logging.getLogger("violence_detection"), "propagate", True)
+    monkeypatch.setattr(tensorflow_start, "gpus", list)
+    monkeypatch.setattr(engines, "has_avx512_bf16", lambda: False)
+    monkeypatch.setattr(engines, "has_amx", lambda: False)
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 2)
+    monkeypatch.setattr(processes, "usable_cpus", lambda: cores)
+    head = dataclasses.replace(HEAD, tuned_steps=300)
+    fine_tuning.say_what_it_takes(head, synthetic.TRAIN, 5, 1.0, at_once)
+    assert (
+        f"5 network(s) to train end to end, 9,000 clips there and back, without a GPU: {said}" in caplog.text
+    )
 
 
 @pytest.mark.parametrize("asked", ["auto", "on", "off"])

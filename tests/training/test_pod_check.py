@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 import warm_start
 
 from violence_detection.errors import UserError
@@ -25,14 +26,25 @@ from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_an_unseen_gpu_is_explained() -> None:
-    assert "libcudnn.so.9" in pod_check.unseen_gpus(2, 0, True, ["libcudnn.so.9"])
-    assert "and-cuda" in pod_check.unseen_gpus(2, 0, False, [])
-    assert "--gpus all" in pod_check.unseen_gpus(1, 0, True, ["libcuda.so.1", "libcudnn.so.9"])
-    assert "CUDA_VISIBLE_DEVICES" in pod_check.unseen_gpus(2, 1, True, [])
+@pytest.mark.parametrize(
+    ("built_with_cuda", "missing", "remedy"),
+    [(True, ["libcudnn.so.9"], "libcudnn.so.9"), (False, [], "and-cuda"), (True, [], "CUDA_VISIBLE_DEVICES"),
+     (True, ["libcuda.so.1", "libcudnn.so.9"], "--gpus all")],
+)  # fmt: skip
+def test_an_unseen_gpu_is_explained(
+    monkeypatch: pytest.MonkeyPatch, built_with_cuda: bool, missing: list[str], remedy: str
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(tf.test, "is_built_with_cuda", lambda: built_with_cuda)
+    monkeypatch.setattr(pod_check, "missing_libraries", lambda: missing)
+    assert remedy in (pod_check.unseen_gpus(2, 1) or "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert "2 GPU(s) are here, of which CUDA_VISIBLE_DEVICES=1 chooses 1, but" in (
+        pod_check.unseen_gpus(2, 0) or ""
+    )
 
 
-def test_training_says_that_gpus_stand_idle_unless_somebody_chose_so(
+def test_training_says_that_gpus_stand_idle_that_nobody_hid(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu("RTX 4080", 0.0, 0.0, 16376.0)] * 2)
@@ -46,6 +58,30 @@ def test_training_says_that_gpus_stand_idle_unless_somebody_chose_so(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     pod_check.warn_of_unseen_gpus(0)
     assert not caplog.records
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    pod_check.warn_of_unseen_gpus(0)
+    assert "chooses 1, but TensorFlow sees 0" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "seen", "kind", "is_ready"),
+    [(None, 2, "GPU", True), (None, 1, "GPU", False), (None, 0, "CPU", False), ("0", 1, "GPU", True),
+     ("GPU-8f3c", 1, "GPU", True), ("1, 0", 1, "GPU", False), ("0", 0, "CPU", False), ("", 0, "CPU", True),
+     ("-1", 0, "CPU", True)],
+)  # fmt: skip
+def test_check_expects_the_gpus_that_are_chosen_and_reckons_with_those_that_are_seen(
+    monkeypatch: pytest.MonkeyPatch, chosen: str | None, seen: int, kind: str, is_ready: bool
+) -> None:
+    monkeypatch.setattr(machine, "gpus", lambda: [machine.Gpu("RTX 4080", 0.0, 0.0, 16376.0)] * 2)
+    monkeypatch.setattr(tensorflow_start, "gpus", lambda: [f"GPU:{i}" for i in range(seen)])
+    monkeypatch.setattr(machine, "free_memory_bytes", lambda: 10**10)
+    monkeypatch.setattr(pod_check, "data", lambda how, features, epochs, kind: {"kind": kind})
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    found = pod_check.run(ExtractConfig(), FeatureConfig(), 60)
+    assert (found["gpus"], found["gpus_usable"], found["kind"]) == (2, seen, kind)
+    assert found["ready"] == is_ready, found["problems"]
 
 
 def test_missing_libraries_are_those_that_nothing_loads(monkeypatch: pytest.MonkeyPatch) -> None:

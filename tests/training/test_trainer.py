@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import gc
 import itertools
 import logging
 import math
@@ -13,6 +14,7 @@ import random
 import shutil
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from violence_detection.features.stored_features import StoredFeatures
 from violence_detection.models import trained_model
 from violence_detection.system import disks, storage
 from violence_detection.training import (
+    canary,
     checkpoint,
     compiled_model,
     damaged_run,
@@ -288,10 +291,8 @@ def test_label_smoothing_draws_the_target_towards_a_half(smoothing: float, targe
 
 def test_the_help_of_label_smoothing_says_what_the_default_makes_of_a_label() -> None:
     (field,) = (f for f in dataclasses.fields(TrainConfig) if f.name == "label_smoothing")
-    assert (
-        f"a fight counts as {1 - field.default / 2:g}, a nonfight as {field.default / 2:g}"
-        in field.metadata["help"]
-    )
+    default = TrainConfig().label_smoothing
+    assert f"a fight counts as {1 - default / 2:g}, a nonfight as {default / 2:g}" in field.metadata["help"]
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading")  # which is what it is about
@@ -406,6 +407,16 @@ def test_a_batch_that_cannot_be_cut_leaves_the_folder_to_other_settings(tmp_path
 def test_keeping_the_last_epoch_ends_with_the_schedule(tmp_path: Path) -> None:
     record = _record(epochs=40, schedule_epochs=3, keep="last")
     assert trainer.train(record, synthetic.data(), tmp_path, tf.distribute.get_strategy()).epochs_run == 3
+
+
+def test_what_was_trained_on_leaves_the_memory(tmp_path: Path) -> None:
+    """Else folds that are trained one after another would add up."""
+    data = synthetic.data()
+    held = [weakref.ref(x) for part in (data.train, data.selection) for x in part.inputs.values()]
+    trainer.train(_record(epochs=2), data, tmp_path, tf.distribute.get_strategy())
+    del data
+    gc.collect()
+    assert [array() is None for array in held] == [True] * 4
 
 
 def test_a_killed_overwrite_leaves_no_model_of_other_settings(
@@ -548,6 +559,43 @@ def test_full_device_memory_halves_the_device_batch_and_trains_the_same(
     monkeypatch.setattr(_FullBeyond, "clips", 0)
     with pytest.raises(UserError, match=r"full with 1 clip\(s\) at a time.*--units.*i3d_tuned"):
         trainer.train(_record(epochs=1, accumulate=16), data, tmp_path / "hopeless", strategy)
+
+
+@pytest.mark.parametrize(("saved", "parts"), [(3, 4), (30, 16)])
+def test_parts_that_fitted_another_number_of_devices_are_made_to_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: int, parts: int
+) -> None:
+    """Each device now takes 16 clips of a batch."""
+    data, record, strategy = synthetic.data(), _record(epochs=2), tf.distribute.get_strategy()
+    _killed_before_the_state_of_epoch_2(monkeypatch, lambda: trainer.train(record, data, tmp_path, strategy))
+    state = checkpoint.state_of(tmp_path)
+    storage.write_json(state, {**storage.read_json(state), "parts": saved})
+    assert trainer.train(record, data, tmp_path, strategy).epochs_run == 2
+    assert storage.read_json(state)["parts"] == parts
+
+
+@pytest.mark.parametrize(("fits", "sizes"), [(2, [8, 4, 2]), (0, [8, 4, 2, 1])])
+def test_full_device_memory_while_mirroring_is_checked_takes_fewer_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, sizes: list[int]
+) -> None:
+    tried = []
+
+    def sound_strategy(strategy: object, build: object, batches: Callable[[], Any]) -> object:
+        tried.append(len(next(batches())[1]))
+        if tried[-1] > fits:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return strategy
+
+    monkeypatch.setattr(canary, "sound_strategy", sound_strategy)
+    run = functools.partial(
+        trainer.train, _record(epochs=1), synthetic.data(), tmp_path, tf.distribute.get_strategy()
+    )
+    if fits:
+        assert run().epochs_run == 1
+    else:
+        with pytest.raises(UserError, match=r"full with 1 clip\(s\).*--devices 1"):
+            run()
+    assert tried == sizes
 
 
 def test_full_device_memory_while_judging_halves_that_batch_alone(

@@ -180,8 +180,9 @@ class EnsembleRun:
             if job.architecture in PICTURES_OF and not job.given and member_jobs.finished(job) is None
         ]
         if whole:
+            here = member_processes.number_at_once(self.config.parallel) if self.how.ray is None else None
             fine_tuning.say_what_it_takes(
-                self.settings.head, self.settings.train, len(whole), self.how.usd_per_hour
+                self.settings.head, self.settings.train, len(whole), self.how.usd_per_hour, here
             )
         return member_jobs.run(
             jobs, at_once=self.config.parallel, ray=self.how.ray, strategy=self.strategy, before=before

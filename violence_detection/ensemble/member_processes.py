@@ -53,6 +53,11 @@ def check(train: TrainConfig) -> None:
         raise UserError("--parallel gives every model one GPU of its own; leave out --devices or --parallel")
 
 
+def number_at_once(asked: int) -> int:
+    """The number of processes asked for; 0: one a GPU, or without GPUs one for every two cores, at least two."""
+    return asked or len(visible_gpus()) or max(2, worker_count(0) // member_jobs.THREADS)
+
+
 def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -> None:
     """Do the jobs in so many processes at a time, 0: one a GPU, or without GPUs one for every two cores, at least two.
 
@@ -62,8 +67,7 @@ def run(jobs: Sequence[TrainingJob], at_once: int, before: Callable[[], None]) -
     if jobs:
         check(jobs[0].settings.train)
     before()
-    gpus = visible_gpus()
-    at_once = at_once or len(gpus) or max(2, worker_count(0) // member_jobs.THREADS)
+    gpus, at_once = visible_gpus(), number_at_once(at_once)
     jobs = [
         dataclasses.replace(job, pool=job.pool.shared_by(max(1, min(at_once, len(jobs))))) for job in jobs
     ]

@@ -26,13 +26,17 @@ _OPTIONS.autotune.enabled = False
 class Feed:
     """Datasets over one set of samples.
 
+    TensorFlow keeps what a dataset calls until the process ends (tensorflow#57690), so that datasets reach the samples
+    through a list alone, which `release()` empties.
+
     TensorFlow turns an exception of the code that reads into an error of its own that has lost the type; inside
     `errors()` the original comes out.
     """
 
     def __init__(self, samples: Samples):
         self.samples = samples
-        self._error: UserError | None = None
+        self._sources: list[Callable[[], Iterator[Any]]] = []  # one for each dataset
+        self._errors: list[UserError] = []
 
     def training(
         self, batch_size: int, seed: int, epoch: Callable[[], int], balanced: bool = False
@@ -60,11 +64,14 @@ class Feed:
         return {name: tf.TensorSpec((batch_size, *shape), tf.float16) for name, shape in shapes.items()}
 
     def _dataset(self, batches: Callable[[], Iterator[Any]], signature: Any) -> tf.data.Dataset:
+        sources, errors, number = self._sources, self._errors, len(self._sources)
+        sources.append(batches)
+
         def guarded() -> Iterator[Any]:
             try:
-                yield from _read_ahead(batches())
+                yield from _read_ahead(sources[number]())
             except UserError as e:
-                self._error = e
+                errors.append(e)
                 raise
 
         dataset = tf.data.Dataset.from_generator(guarded, output_signature=signature).prefetch(_AHEAD)
@@ -75,10 +82,14 @@ class Feed:
         try:
             yield
         except tf.errors.OpError as e:
-            error, self._error = self._error, None
-            if error is None:
+            if not self._errors:
                 raise
-            raise error from e
+            raise self._errors.pop() from e
+
+    def release(self) -> None:
+        """Let go of the samples; its datasets cannot be gone through any more."""
+        self._sources.clear()
+        self._errors.clear()
 
 
 def _shared_by(batch: Inputs, devices: int) -> Inputs:

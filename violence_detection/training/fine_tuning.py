@@ -74,8 +74,13 @@ def _takes_bfloat16(train: TrainConfig) -> bool:
     return train.mixed_precision == "on" or (train.mixed_precision == "auto" and in_hardware)
 
 
-def say_what_it_takes(head: HeadConfig, train: TrainConfig, models: int, usd_per_hour: float) -> None:
-    """Log, before it begins, how long training so many such heads takes where there is no GPU."""
+def say_what_it_takes(
+    head: HeadConfig, train: TrainConfig, models: int, usd_per_hour: float, at_once: int | None = 1
+) -> None:
+    """Log, before it begins, how long training so many such heads takes where there is no GPU.
+
+    `at_once`: how many are trained at a time on this machine; None: on others, so that the time of one is said.
+    """
     clips = models * head.tuned_steps * head.tuned_batch_size
     import tensorflow as tf
 
@@ -85,12 +90,18 @@ def say_what_it_takes(head: HeadConfig, train: TrainConfig, models: int, usd_per
         log.info("%d network(s) to train end to end: %s clips there and back", models, f"{clips:,}")
         return
     core_s = _CPU_BFLOAT16_S if _takes_bfloat16(train) else _CPU_S
-    threads = tf.config.threading.get_intra_op_parallelism_threads() or processes.usable_cpus()
-    least, most = (estimate.time_and_cost(clips * s / threads, usd_per_hour) for s in core_s)
+    cpus = processes.usable_cpus()
+    cores = threads = tf.config.threading.get_intra_op_parallelism_threads() or cpus
+    if at_once is None:
+        told, price, each = clips / models, 0.0, " each"
+    else:
+        told, price, each = clips, usd_per_hour, ""
+        cores = max(threads, min(threads * min(at_once, models), cpus))
+    least, most = (estimate.time_and_cost(told * s / cores, price) for s in core_s)
     log.warning(
-        "%d network(s) to train end to end, %s clips there and back, without a GPU: %s to %s on %d free cores, by the "
-        "kind of processor. A GPU takes minutes a network; --accumulate N takes less memory",
-        models, f"{clips:,}", least, most, threads,
+        "%d network(s) to train end to end, %s clips there and back, without a GPU: %s to %s%s on %d free cores, by "
+        "the kind of processor. A GPU takes minutes a network; --accumulate N takes less memory",
+        models, f"{clips:,}", least, most, each, cores,
     )  # fmt: skip
 
 

@@ -7,9 +7,11 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ log = logging.getLogger(__name__)
 CUDA_LIBRARIES = ("libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12",
                   "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9",
                   "libnvrtc.so.12", "libnccl.so.2")  # fmt: skip
+_CHOICE = "CUDA_VISIBLE_DEVICES"
 _PACKAGES = ("tensorflow", "keras", "tensorboard", "numpy", "opencv-python-headless", "openvino", "isal")
 #: Variants of clips (both streams) an hour where none was measured: a rough rate, said to be one.
 _ROUGH_VARIANTS_PER_HOUR = {"GPU": 40_000, "CPU": 3_000}
@@ -52,9 +55,11 @@ def run(how: ExtractConfig, features: FeatureConfig, epochs: int) -> dict[str, A
             problems.append(str(e))
 
     look(libraries)
-    look(devices)
+    found |= devices()
+    if text := unseen_gpus(found["gpus"], found["gpus_usable"]):
+        problems.append(text)
     look(memory)
-    kind = "GPU" if found.get("gpus_usable") else "CPU"
+    kind = "GPU" if found["gpus_usable"] else "CPU"
     look(lambda: data(how, features, epochs, kind))
     for problem in problems:
         log.error("%s", problem)
@@ -75,9 +80,7 @@ def libraries() -> dict[str, Any]:
 
 
 def devices() -> dict[str, Any]:
-    """GPUs that the driver and TensorFlow see. Raises UserError if TensorFlow sees fewer, naming what is missing."""
-    import tensorflow as tf
-
+    """GPUs that the machine has, and how many of them TensorFlow sees."""
     usable = len(tensorflow_start.gpus())
     driver = machine.gpus()
     there = _there(driver)
@@ -85,8 +88,6 @@ def devices() -> dict[str, Any]:
         log.info("GPU: %s, %.1f of %.1f GB in use, %.0f %% busy", gpu.name, gpu.memory_used_mb / 1024,
                  gpu.memory_mb / 1024, gpu.use_percent)  # fmt: skip
     log.info("TensorFlow sees %d of %d GPU(s)", usable, there)
-    if usable < there:
-        raise UserError(unseen_gpus(there, usable, tf.test.is_built_with_cuda(), missing_libraries()))
     return {"gpus": there, "gpus_usable": usable}
 
 
@@ -94,28 +95,43 @@ def _there(driver: Sequence[machine.Gpu]) -> int:
     return max(len(driver), len(sorted(Path("/dev").glob("nvidia[0-9]*"))))
 
 
+def _chosen(there: int) -> int:
+    """How many of the machine's GPUs CUDA_VISIBLE_DEVICES leaves: those before the first that is none, as -1."""
+    named = os.environ.get(_CHOICE)
+    if named is None:
+        return there
+    return min(there, len(list(takewhile(re.compile(r"\s*(\d|GPU|MIG)").match, named.split(",")))))
+
+
 def warn_of_unseen_gpus(usable: int) -> None:
-    """Say so where TensorFlow sees `usable` GPUs and the machine has more, of which nobody has chosen some."""
+    """Say so where TensorFlow sees `usable` GPUs and the machine has more that it was to see."""
+    if not tensorflow_start.may_have_gpus():
+        return
+    if text := unseen_gpus(_there(machine.gpus()), usable):
+        log.warning("%s", text)
+
+
+def unseen_gpus(there: int, usable: int) -> str | None:
+    """Why TensorFlow sees fewer GPUs than it is to see of those that are there, and what mends it; None: it does not.
+
+    CUDA_VISIBLE_DEVICES may choose some.
+    """
     import tensorflow as tf
 
-    if "CUDA_VISIBLE_DEVICES" in os.environ or not tensorflow_start.may_have_gpus():
-        return
-    there = _there(machine.gpus())
-    if usable < there:
-        log.warning("%s", unseen_gpus(there, usable, tf.test.is_built_with_cuda(), missing_libraries()))
-
-
-def unseen_gpus(there: int, usable: int, built_with_cuda: bool, missing: Sequence[str]) -> str:
-    """Why TensorFlow sees fewer GPUs than there are, and what mends it."""
-    text = f"{there} GPU(s) are here but TensorFlow sees {usable}"
-    if not built_with_cuda:
+    chosen = _chosen(there)
+    if usable >= chosen:
+        return None
+    some = f", of which {_CHOICE}={os.environ[_CHOICE]} chooses {chosen}," if chosen < there else ""
+    text = f"{there} GPU(s) are here{some} but TensorFlow sees {usable}"
+    missing = missing_libraries()
+    if not tf.test.is_built_with_cuda():
         return f'{text}: this TensorFlow is built without CUDA. Run: pip install "tensorflow[and-cuda]"'
     if "libcuda.so.1" in missing:
         return f"{text}: the driver's libcuda.so.1 is missing. Start the container with GPUs (--gpus all)"
     if missing:
         return f'{text}: missing {", ".join(missing)}. Run: pip install "tensorflow[and-cuda]"'
     return (
-        f"{text}, though the CUDA libraries are all here. Look at CUDA_VISIBLE_DEVICES, and at what TensorFlow says "
+        f"{text}, though the CUDA libraries are all here. Look at {_CHOICE}, and at what TensorFlow says "
         "with TF_CPP_MIN_LOG_LEVEL=0; the driver may be too old for this TensorFlow (nvidia-smi shows its version)"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import logging
 import time
@@ -80,17 +81,40 @@ class TrainingRun:
         self.save_s = 0.0  # that it took to put the last epoch on disk
 
     def run(self) -> Trained:
-        few = min(self.batch_size, 8 * self.strategy.num_replicas_in_sync)
+        self.strategy = self._sound_strategy()
+        try:
+            with Board(self.folder / run_folder.BOARD_NAME, self.record) as board:
+                return self._to_the_end(board)
+        finally:
+            self.train_feed.release()
+            self.judged_feed.release()
+
+    def _sound_strategy(self) -> Any:
+        """The strategy, or one device alone where mirrored training is not sound.
+
+        Fewer clips tell it too where the memory of a device is full. Raises UserError if one for each does not fit.
+        """
         no_warmup = {**self.record, "train": {**self.record["train"], "warmup_epochs": 0}}
         if self.plan:
             no_warmup[step_plan.RECORD_KEY] = {**dataclasses.asdict(self.plan), "warmup": 0}
-        self.strategy = canary.sound_strategy(
-            self.strategy,
-            lambda: self._build(no_warmup),
-            lambda: self.data.train.batches(few, self.config.seed, 0, self.balanced),
-        )
-        with Board(self.folder / run_folder.BOARD_NAME, self.record) as board:
-            return self._to_the_end(board)
+        devices = self.strategy.num_replicas_in_sync
+        few = min(self.batch_size, 8 * devices)
+        while True:
+            batches = functools.partial(self.data.train.batches, few, self.config.seed, 0, self.balanced)
+            try:
+                return canary.sound_strategy(self.strategy, lambda: self._build(no_warmup), batches)
+            except tf.errors.OpError as e:
+                if not tensorflow_start.memory_is_full(e):
+                    raise
+                if few == devices:
+                    raise UserError(
+                        f"the device's memory is full with {few} clip(s) while mirrored training is checked "
+                        f"({str(e).splitlines()[0][:200]}). Try --devices 1, or a smaller head: --units 32 "
+                        "--projection 64"
+                    ) from e
+            few = max(devices, few // 2 // devices * devices)
+            log.warning("OUT OF DEVICE MEMORY: mirrored training is checked with batches of %d clips", few)
+            gc.collect()
 
     def _to_the_end(self, board: Board) -> Trained:
         """All epochs, with less on a device at a time whenever its memory is full."""
@@ -227,7 +251,11 @@ class TrainingRun:
         if found is None:
             return
         saved, weights = found
-        self.state = dataclasses.replace(saved, parts=max(self.state.parts, saved.parts))
+        share = (
+            self.batch_size // self.strategy.num_replicas_in_sync
+        )  # there may have been more or fewer devices then
+        parts = self._parts(max(self.state.parts, min(saved.parts, share)))
+        self.state = dataclasses.replace(saved, parts=parts)
         self.pace.go_on(saved.samples, saved.fit_s)
         keras_archive.check_weights(weights)
         with self.strategy.scope():  # not load_model: what weight decay leaves out is not in the file
