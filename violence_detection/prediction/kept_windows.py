@@ -65,7 +65,7 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
     """
     if not given.exists():
         raise UserError(f"no file or folder at {given}")
-    files = [given] if given.is_file() else _files_below(given)
+    files = [given] if given.is_file() else files_below(given)
     kept = [item for file in sorted(files) for item in _kept_in(file, events_by)]
     kept.sort(key=lambda item: item.time_s)
     named = {verdict.path: verdict.real_path for verdict, _, _ in kept if verdict.real_path}
@@ -181,10 +181,11 @@ def early_exit(verdicts: Iterable[Verdict]) -> bool:
 
 def are_at(given: Path) -> bool:
     """Whether it is a file of windows, or a folder that holds one."""
-    return given.name.endswith(ENDINGS) if given.is_file() else any(_files_below(given))
+    return given.name.endswith(ENDINGS) if given.is_file() else any(files_below(given))
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """The files of windows in a folder and below it, sorted."""
     return [f for f in sorted(folder.rglob("*")) if f.name.endswith(ENDINGS) and f.is_file()]
 
 
