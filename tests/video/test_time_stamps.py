@@ -265,6 +265,7 @@ def test_of_two_video_tracks_the_larger_is_judged(tmp_path: Path) -> None:
         for track in tracks:
             container.mux(track.encode())
     assert (decode.probe(path).width, decode.probe(path).height) == (256, 64)
+    assert not browser_video.plays(path), "browsers show the first"
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
