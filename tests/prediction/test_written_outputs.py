@@ -80,6 +80,28 @@ def test_pictures_are_there_before_the_first_clip(tmp_path: Path, monkeypatch: p
     assert names == {"v.event001.jpg", RECORD_NAME}, "and no half clip"
 
 
+def test_pictures_of_a_run_that_was_killed_before_its_clips_do_not_stay_under_those_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = _verdict(_numbered(tmp_path / "v.avi", 60), [0.8, 0.1, 0.1, 0.9, 0.1], 6.0)
+    stricter = dataclasses.replace(verdict, events_by=EventConfig(0.85, merge_gap_s=0.0))
+    config = OutputConfig(clips=tmp_path / "clips", clip_margin_s=0.0)
+    show = written_outputs.load_shower(config, {"--clips": {verdict.path: "v"}})
+    assert len(show(verdict)) == 2
+    before = _there(tmp_path / "clips")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(event_clips, "_write_clips", killed)
+        with pytest.raises(KeyboardInterrupt):
+            show(stricter)
+    assert _there(tmp_path / "clips") != before
+    show(verdict)
+    assert _there(tmp_path / "clips") == before
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_picture_that_finds_the_disk_full_says_so(tmp_path: Path, suffix: str) -> None:
