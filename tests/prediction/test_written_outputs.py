@@ -316,6 +316,22 @@ def test_what_nobody_foresees_costs_one_video_its_pictures_and_a_full_disk_ends_
             assert written.add(good) == []
 
 
+def test_closing_a_very_large_annotated_video_is_no_standstill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg reads and writes all of it once more, in one call, without a sign of life: 40 GB at 30 MB/s, say."""
+    limits_s: list[float] = []
+    begin = SupervisedWorker.__init__
+
+    def noted(self: SupervisedWorker[Any, Any], load: Callable[[], Any], silence_s: float) -> None:
+        limits_s.append(silence_s)
+        begin(self, load, silence_s)
+
+    monkeypatch.setattr(SupervisedWorker, "__init__", noted)
+    with written_outputs.outputs(OutputConfig(annotate=tmp_path), None, []):
+        assert min(limits_s) > 40_000 / 30
+
+
 def _into(flag: str, folder: Path) -> OutputConfig:
     settings: dict[str, Any] = {flag: folder, "clip_margin_s": 0.0}
     return OutputConfig(**settings)

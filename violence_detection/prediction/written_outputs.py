@@ -28,8 +28,10 @@ from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
 log = logging.getLogger(__name__)
 
-#: Drawing and encoding a frame is quick; so long without one is the end of the video.
-_SILENCE_LIMIT_S = 120.0
+#: So long without a frame is the end of the video. Closing a file is silent, too: so that browsers can begin to play,
+#: FFmpeg moves all of it to make room for the index, in one call during which no other thread runs. What hangs a
+#: decoder for ever has done so when it was judged (batch.SILENCE_LIMIT_S).
+_SILENCE_LIMIT_S = 1800.0
 #: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
 _VERSION = 2
 _TABLE = "table"
