@@ -277,7 +277,7 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
     verdicts = batch.kept(args.rejudge, config)
     if profile:
         verdicts = [profile.verdict(verdict) for verdict in verdicts]
-    return [], [v.path for v in verdicts], verdicts
+    return [*batch.unjudged(args.rejudge, verdicts)], [v.path for v in verdicts], verdicts
 
 
 def _learn(args: argparse.Namespace, config: PredictConfig) -> int:

@@ -346,6 +346,31 @@ def test_a_folder_of_outputs_is_judged_again_without_the_videos(place: Place) ->
     assert "journal.jsonl: videos/00.mp4 was judged by another model" in said
 
 
+def test_what_could_not_be_judged_is_named_where_a_folder_is_judged_again(place: Place) -> None:
+    """Or the run of other thresholds would remove the one file that says that a recording is missing."""
+    place.videos(["0.9", "unreadable", "0.6 ends after 5 of 7.5 s", "0.2"])
+    written = ("--output", "night", "--format", "table,csv")
+    first, _ = place.run("videos", *written, code=1)
+    failures = place.folder / "night" / "verdicts_failures.csv"
+    before = failures.read_text()
+    assert "01.mp4,no frames" in before
+    (place.folder / "night" / "mine_failures.csv").write_text("name,mine\n")
+    for given in ("night", "night/verdicts.json.journal.jsonl"):
+        again, said = place.run("--rejudge", given, *written, code=1)
+        assert again == first
+        assert "videos/01.mp4: no frames" in said
+        assert failures.read_text() == before
+        assert "not judged" in (place.folder / "night" / "verdicts.txt").read_text()
+    elsewhere, _ = place.run("--rejudge", "night", "--output", "stricter", code=1)
+    assert elsewhere["failures"] == first["failures"]
+    of_one, _ = place.run("--rejudge", "night/00.windows.csv", code=0)
+    assert of_one["failures"] == []
+    place.videos(["0.9", "0.8", "0.6"])
+    place.run("videos", "--output", "night/later.json", code=0)
+    mended, _ = place.run("--rejudge", "night", code=0)
+    assert mended["failures"] == [], "a later run has judged it"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

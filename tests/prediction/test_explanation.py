@@ -164,6 +164,16 @@ def test_pictures_and_figures_are_written_once(
     (tmp_path / "why" / "v.event001.explained.json").write_text("")  # as a full disk leaves it
     assert [Path(path).name for path in explain(verdict)] == ["v.event001.explained.jpg"]
     assert explain(verdict) == []
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    other = replace(verdict, events_by=EventConfig(0.6, merge_gap_s=0.0))
+    with monkeypatch.context() as patched:
+        patched.setattr(written_outputs.WrittenFiles, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            explain(other)
+    assert len(explain(verdict)) == 1, "the picture may be of another event than its record says"
     second = written_outputs.load_explainer(
         OutputConfig(explain=tmp_path / "why", explain_most=1), PredictConfig(), {verdict.path: "v"}
     )

@@ -81,6 +81,26 @@ def test_videos_of_one_name_in_a_run_are_called_as_ever(tmp_path: Path) -> None:
     assert names_in(_clips(tmp_path / "none"), videos) == names_of(videos)
 
 
+def test_videos_of_one_name_in_a_run_keep_their_names_however_they_are_named_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute, from another folder, or one of them alone: their marks are those of the paths of the first run."""
+    for day in ("day1", "day2"):
+        (tmp_path / day).mkdir()
+    monkeypatch.chdir(tmp_path)
+    place = _clips(tmp_path / "clips")
+    first = names_in(place, [DAY1, DAY2])
+    for video, name in first.items():
+        _write(place.folder, f"{name}.event001.mp4", video)
+    monkeypatch.chdir(tmp_path / "day1")
+    for given in (
+        [str(tmp_path / DAY1), str(tmp_path / DAY2)],
+        ["cam1.mp4"],
+        ["cam1.mp4", "../day2/cam1.mp4"],
+    ):
+        assert list(names_in(place, given).values()) == list(first.values())[: len(given)]
+
+
 def test_other_files_and_longer_names_do_not_count(tmp_path: Path) -> None:
     for name in ("cam1.mp4", "cam1.txt", "cam1.event001.srt", "cam12.event001.mp4", "cam1.event01.jpg"):
         (tmp_path / name).write_text("mine")

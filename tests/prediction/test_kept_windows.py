@@ -329,6 +329,20 @@ def test_the_windows_of_the_newest_run_count(how: str, judging: _JudgingRuns, mo
         assert [v.p_violent for v in judging.read(ending)] == [0.9], ending
 
 
+@pytest.mark.parametrize("formats_of_first", ["csv", "jsonl", "json"])
+def test_in_a_copied_folder_the_newest_run_counts_too(
+    formats_of_first: str, judging: _JudgingRuns, tmp_path: Path
+) -> None:
+    """`cp -r` makes all files new, a table of the first run with them."""
+    judging.video("v.mp4", "0.9")
+    judging.run("", "v.mp4", "--format", formats_of_first)
+    judging.video("v.mp4", "0.8")
+    judging.run("", "v.mp4", "--stride-s", "1")
+    copied = Path(shutil.copytree(judging.out, tmp_path / "copied", copy_function=shutil.copy))
+    for folder in (judging.out, copied):
+        assert [v.p_violent for v in kept_windows.read(folder, EventConfig())] == [0.8]
+
+
 def test_another_video_of_a_journal_makes_the_windows_of_this_one_no_newer(judging: _JudgingRuns) -> None:
     folder = judging.out
     folder.mkdir()

@@ -80,6 +80,28 @@ def test_pictures_are_there_before_the_first_clip(tmp_path: Path, monkeypatch: p
     assert names == {"v.event001.jpg", RECORD_NAME}, "and no half clip"
 
 
+def test_pictures_of_a_run_that_was_killed_before_its_clips_do_not_stay_under_those_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = _verdict(_numbered(tmp_path / "v.avi", 60), [0.8, 0.1, 0.1, 0.9, 0.1], 6.0)
+    stricter = dataclasses.replace(verdict, events_by=EventConfig(0.85, merge_gap_s=0.0))
+    config = OutputConfig(clips=tmp_path / "clips", clip_margin_s=0.0)
+    show = written_outputs.load_shower(config, {"--clips": {verdict.path: "v"}})
+    assert len(show(verdict)) == 2
+    before = _there(tmp_path / "clips")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(event_clips, "_write_clips", killed)
+        with pytest.raises(KeyboardInterrupt):
+            show(stricter)
+    assert _there(tmp_path / "clips") != before
+    show(verdict)
+    assert _there(tmp_path / "clips") == before
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_picture_that_finds_the_disk_full_says_so(tmp_path: Path, suffix: str) -> None:
@@ -292,6 +314,22 @@ def test_what_nobody_foresees_costs_one_video_its_pictures_and_a_full_disk_ends_
             assert failure.path == bad.path
             assert "was judged, but cannot be shown: a fault of these scripts, KeyError" in failure.reason
             assert written.add(good) == []
+
+
+def test_closing_a_very_large_annotated_video_is_no_standstill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FFmpeg reads and writes all of it once more, in one call, without a sign of life: 40 GB at 30 MB/s, say."""
+    limits_s: list[float] = []
+    begin = SupervisedWorker.__init__
+
+    def noted(self: SupervisedWorker[Any, Any], load: Callable[[], Any], silence_s: float) -> None:
+        limits_s.append(silence_s)
+        begin(self, load, silence_s)
+
+    monkeypatch.setattr(SupervisedWorker, "__init__", noted)
+    with written_outputs.outputs(OutputConfig(annotate=tmp_path), None, []):
+        assert min(limits_s) > 40_000 / 30
 
 
 def _into(flag: str, folder: Path) -> OutputConfig:

@@ -39,6 +39,8 @@ SILENCE_LIMIT_S = 120.0
 _SHOWN = 3
 #: The file with all verdicts, in a folder of outputs.
 OUTPUT_NAME = "verdicts.json"
+#: Of the failures file of a run, behind the name of that file.
+_FAILURES_ENDING = "_failures.csv"
 _OUTPUT_TAKES = "--output takes a folder or a .json file; for the annotated video use --annotate FOLDER"
 
 #: Judges a file, of which an earlier run may have judged the first windows.
@@ -231,6 +233,32 @@ def kept(given: Path, config: PredictConfig) -> list[Verdict]:
     return verdicts
 
 
+def unjudged(given: Path, verdicts: Sequence[Verdict]) -> list[UnreadableVideo]:
+    """What is named in the failures files beside kept windows, and has no verdict among these. Each is logged.
+
+    `given`: as of `kept`; of a journal its own run's file counts, of another file of windows, which are one video's,
+    none. Sorted by path.
+    """
+    if given.is_dir():
+        folders = sorted({file.parent for file in kept_windows.files_below(given)})
+        files = [file for folder in folders for file in sorted(folder.glob(f"*{_FAILURES_ENDING}"))]
+    else:
+        run = verdict_journal.output_of(given)
+        files = [failures_path(run)] if run else []
+    rows = [
+        row for file in files if file.is_file() and _lists_failures(file) for row in storage.read_csv(file)
+    ]
+    judged = {path for v in verdicts for path in (v.path, v.given_as, v.real_path)}
+    found = {
+        row["path"]: UnreadableVideo(row["path"], row["reason"])
+        for row in rows
+        if row["path"] not in judged and os.path.realpath(row["path"]) not in judged
+    }
+    for failure in found.values():
+        log.warning("%s: %s", failure.path, failure.reason)
+    return [found[path] for path in sorted(found)]
+
+
 def profile_of(config: PredictConfig) -> CameraProfile | None:
     """The camera profile that is asked for, if any. Raises UserError where it is none, or of another model."""
     if config.profile is None:
@@ -348,10 +376,14 @@ def check_output(output: Path, given: Sequence[str] = ()) -> None:
         failures_path(output),
         "--output: the failures file",
         "one of such a run",
-        lambda path: own_files.first_line(path) == ",".join(storage.FAILURES_COLUMNS),
+        _lists_failures,
         "Give another --output, or move it away",
     )
     disks.check_can_write(output.parent, "--output")
+
+
+def _lists_failures(path: Path) -> bool:
+    return own_files.first_line(path) == ",".join(storage.FAILURES_COLUMNS)
 
 
 def _is_summary(path: Path) -> bool:
@@ -361,7 +393,7 @@ def _is_summary(path: Path) -> bool:
 
 def failures_path(output: Path) -> Path:
     """Where the failures of the run that writes `output` are listed."""
-    return output.with_name(f"{output.stem}_failures.csv")
+    return output.with_name(f"{output.stem}{_FAILURES_ENDING}")
 
 
 def write(output: Path, found: dict[str, Any]) -> None:

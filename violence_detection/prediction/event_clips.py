@@ -40,6 +40,8 @@ def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: s
     paths = paths_of(verdict, folder, name)
     if events:
         info = decode.probe(video)
+        # without the first clip all are made again, whichever run comes next where this one is killed
+        written.remove(paths[0], video)
         _write_pictures(video, info, events, paths, written)
         clips = [_clip(info, event, path, margin_s) for event, path in zip(events, paths, strict=True)]
         _write_clips(video, info, clips, comment, written)

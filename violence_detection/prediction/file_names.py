@@ -47,9 +47,9 @@ class FilePlace:
 def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[str, str]:
     """The name that each video's files have there; `taken` is none of theirs.
 
-    It is the one under which the video has files there, else that of formats.names_of; where another video has files of
-    that name, or somebody else, it is marked, and that is logged. Raises UserError, which names the files, where the
-    place refuses.
+    It is the one under which the video has files there, by whatever path it was named then, else that of
+    formats.names_of; where another video has files of that name, or somebody else, it is marked, and that is logged.
+    Raises UserError, which names the files, where the place refuses.
     """
     there = _Listing(place)
     names: dict[str, str] = {}
@@ -59,12 +59,13 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
     for video, usual in usual_names.items():
         plain, source = formats.plain_name(video), os.path.realpath(video)
         new = [usual, formats.marked(plain, source)]
-        old = [formats.marked(plain, video), *([plain] if plain.casefold() != taken.casefold() else [])]
+        by_mark = [formats.marked(plain, video), *there.marked(plain, source)]
+        old = [*by_mark, *([plain] if plain.casefold() != taken.casefold() else [])]
         anothers = _AS_ANOTHERS.fullmatch(usual.casefold())
         is_part = anothers is not None and anothers["kind"].startswith("part")
         meets_none = is_part and ("part" not in place.endings or there.state(usual, source) == _OWN)
         if anothers and anothers["of"] in every and not meets_none:  # which is judged with it
-            usual, new, old = new[1], new[1:], old[:1]
+            usual, new, old = new[1], new[1:], by_mark
         state = {name: there.state(name, source) for name in dict.fromkeys([*new, *old])}
         name = next((n for n in state if state[n] == _OWN), "")
         if not name:
@@ -108,6 +109,12 @@ class _Listing:
                 found.append(self._paths[i][1])
             i += 1
         return found
+
+    def marked(self, plain: str, source: str) -> list[str]:
+        """The marked names under which files were written for a source, whatever path was hashed for the mark."""
+        ours = re.compile(rf"({re.escape(plain)}~[0-9a-f]{{8}})(?:{self._endings})")
+        found = (ours.fullmatch(name) for name in self._written.names_of(source))
+        return sorted({match[1] for match in found if match})
 
     def state(self, name: str, source: str) -> str:
         """Whether the name is free for a source, its own, another's, or that of files of whom nobody knows."""

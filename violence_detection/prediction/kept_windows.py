@@ -65,9 +65,9 @@ def read(given: Path, events_by: EventConfig, model: str = "") -> list[Verdict]:
     """
     if not given.exists():
         raise UserError(f"no file or folder at {given}")
-    files = [given] if given.is_file() else _files_below(given)
-    kept = [item for file in sorted(files) for item in _kept_in(file, events_by)]
-    kept.sort(key=lambda item: item.time_s)
+    files = [given] if given.is_file() else files_below(given)
+    kept = _dated_by_journals([item for file in sorted(files) for item in _kept_in(file, events_by)])
+    kept.sort(key=lambda item: (item.time_s, not _is_journal(item.file)))
     named = {verdict.path: verdict.real_path for verdict, _, _ in kept if verdict.real_path}
     found: dict[str, tuple[Verdict, Path]] = {}
     for verdict, file, _ in kept:
@@ -115,6 +115,26 @@ def _kept_in(file: Path, events_by: EventConfig) -> list[_KeptVideo]:
             f"ends in one of {', '.join(ENDINGS)}, or the folder of such"
         ) from e
     return found[::-1]
+
+
+def _dated_by_journals(kept: Sequence[_KeptVideo]) -> list[_KeptVideo]:
+    """With windows that a journal in the same folder has, too, no newer than that says: files that were copied all are.
+
+    A table does not say when its run was, so that the same verdict gives the same file.
+    """
+
+    def of(item: _KeptVideo) -> tuple[Path, str, tuple[JudgedWindow, ...]]:
+        verdict = item.verdict
+        return item.file.parent, verdict.real_path or verdict.path, verdict.windows
+
+    said = {
+        of(item): item.time_s for item in sorted(kept, key=lambda item: item.time_s) if _is_journal(item.file)
+    }
+    return [item._replace(time_s=min(item.time_s, said.get(of(item), item.time_s))) for item in kept]
+
+
+def _is_journal(file: Path) -> bool:
+    return verdict_journal.output_of(file) is not None
 
 
 def _whole(path: str) -> str:
@@ -181,10 +201,11 @@ def early_exit(verdicts: Iterable[Verdict]) -> bool:
 
 def are_at(given: Path) -> bool:
     """Whether it is a file of windows, or a folder that holds one."""
-    return given.name.endswith(ENDINGS) if given.is_file() else any(_files_below(given))
+    return given.name.endswith(ENDINGS) if given.is_file() else any(files_below(given))
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """The files of windows in a folder and below it, sorted."""
     return [f for f in sorted(folder.rglob("*")) if f.name.endswith(ENDINGS) and f.is_file()]
 
 

@@ -26,7 +26,8 @@ from violence_detection.video import augment
 Record = Callable[[str, Mapping[str, Any]], None]
 #: To be given another value whenever judging gives other results, so that old lines are not believed. Another rule of
 #: the closer look has another name (video/augment.py), which counts, too.
-VERSION = "10"
+VERSION = "11"
+_ENDING = ".journal.jsonl"
 #: Settings that change no window: the model is known by its content, its weights with it, and thresholds and the like
 #: say what is made of the windows.
 _CHANGE_NOTHING = frozenset({"model", "operating_point", "backbone_weights", "profile"}) | {
@@ -45,7 +46,13 @@ OPTIONAL = frozenset({EARLY_EXIT_KEY, "model", "real_path", TIME_KEY})
 
 def path_for(output: Path) -> Path:
     """The journal of the runs that write `output`."""
-    return output.with_name(f"{output.name}.journal.jsonl")
+    return output.with_name(f"{output.name}{_ENDING}")
+
+
+def output_of(journal: Path) -> Path | None:
+    """What the runs of a journal write; None for a file that is none."""
+    name = journal.name.removesuffix(_ENDING)
+    return journal.with_name(name) if name and name != journal.name else None
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:

@@ -28,13 +28,15 @@ from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
 log = logging.getLogger(__name__)
 
-#: Drawing and encoding a frame is quick; so long without one is the end of the video.
-_SILENCE_LIMIT_S = 120.0
+#: So long without a frame is the end of the video. Closing a file is silent, too: so that browsers can begin to play,
+#: FFmpeg moves all of it to make room for the index, in one call during which no other thread runs. What hangs a
+#: decoder for ever has done so when it was judged (batch.SILENCE_LIMIT_S).
+_SILENCE_LIMIT_S = 1800.0
 #: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
 _VERSION = 2
 _TABLE = "table"
 #: Fields of a verdict that nothing shows.
-_NOT_SHOWN = frozenset({"model", "real_path", "given_as"})
+_NOT_SHOWN = frozenset({"path", "model", "real_path", "given_as"})
 _SHOWN = 3
 #: Where files of videos are written, by flag: video -> what its files are called there.
 Names = Mapping[str, Mapping[str, str]]
@@ -244,7 +246,7 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
         storage.remove_abandoned(config.timeline / file_names.MEDIA_FOLDER)
 
     def show(verdict: Verdict) -> list[str]:
-        made_of = _made_of(verdict, config)
+        made_of = _made_of(verdict)
         _check_is_judged(verdict)
         wrote: list[Path] = []
         if config.annotate:
@@ -255,10 +257,11 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
         if config.clips:
             name = names["--clips"][verdict.path]
             clips = event_clips.paths_of(verdict, config.clips, name)
+            clips_of = f"{made_of} {config.clip_margin_s}"
             if not clips or not all(
-                path.with_suffix(".jpg").is_file() and writer.comment_of(path) == made_of for path in clips
+                path.with_suffix(".jpg").is_file() and writer.comment_of(path) == clips_of for path in clips
             ):
-                wrote += event_clips.write(verdict, config.clips, name, config.clip_margin_s, made_of)
+                wrote += event_clips.write(verdict, config.clips, name, config.clip_margin_s, clips_of)
         if config.timeline:
             name = names["--timeline"][verdict.path]
             wrote += review_media.write(verdict, config.timeline, name, made_of)
@@ -282,7 +285,9 @@ def load_explainer(
     explainer = explanation.Explainer(judged_by)
 
     def explain(verdict: Verdict) -> list[str]:
-        name, made_of = names[verdict.path], storage.stable_hash([_made_of(verdict, config), model])
+        name = names[verdict.path]
+        # the picture shows what the video is called
+        made_of = storage.stable_hash([_made_of(verdict), verdict.path, model])
         wanted, written = explanation.explained_windows(verdict, config.explain_most), WrittenFiles(folder)
         missing = []
         _check_is_judged(verdict)
@@ -295,6 +300,9 @@ def load_explainer(
         windows = [window for window, _ in missing]
         found = explainer.explain(Path(verdict.path), windows) if windows else ()
         for (_, path), explained in zip(missing, found, strict=True):
+            written.remove(
+                path.with_suffix(".json"), verdict.path
+            )  # it would be taken for that of this picture
             explanation_picture.write(explained, path, Path(verdict.path))
             made = {**explained.record(), "path": verdict.path, "made_of": made_of}
             written.write_json(path.with_suffix(".json"), verdict.path, made)
@@ -315,7 +323,7 @@ def _remove_other_explanations(
             written.remove(path, video)
 
 
-def _made_of(verdict: Verdict, config: OutputConfig) -> str:
+def _made_of(verdict: Verdict) -> str:
     """What tells whether a file was made of this verdict, of the video as it is now."""
     try:
         stat = Path(verdict.path).stat()
@@ -324,7 +332,7 @@ def _made_of(verdict: Verdict, config: OutputConfig) -> str:
     of_file = [stat.st_size, stat.st_mtime_ns]
     # Kept by an earlier version, a verdict does not say these: what was made of it looks the same.
     shown = {name: value for name, value in asdict(verdict).items() if name not in _NOT_SHOWN}
-    return storage.stable_hash([_VERSION, shown, config.clip_margin_s, of_file], digits=32)
+    return storage.stable_hash([_VERSION, shown, of_file], digits=32)
 
 
 def _check_is_judged(verdict: Verdict) -> None:

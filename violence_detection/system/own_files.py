@@ -35,6 +35,7 @@ class WrittenFiles:
         self._record = folder / RECORD_NAME
         self._read_bytes = 0
         self._sources: dict[str, str] = {}
+        self._names: dict[str, set[str]] = {}
         self._recording = threading.Lock()
         self._read()
 
@@ -44,6 +45,9 @@ class WrittenFiles:
         if size_bytes != self._read_bytes:
             entries = storage.read_journal(self._record, _FIELDS)
             self._sources = {key: str(entry["source"]) for key, entry in entries.items()}
+            self._names = {}
+            for entry in entries.values():
+                self._names.setdefault(str(entry["source"]), set()).add(str(entry["file"]))
             self._read_bytes = size_bytes
 
     def source_of(self, path: Path) -> str | None:
@@ -58,6 +62,10 @@ class WrittenFiles:
         if key not in self._sources:
             self._read()
         return self._sources.get(key)
+
+    def names_of(self, source: str) -> frozenset[str]:
+        """The names of the files that were written for a source; whether they are still there is not asked."""
+        return frozenset(self._names.get(source, ()))
 
     def may_replace(self, path: Path, source: Path | str) -> bool:
         """Whether nothing is lost that is not this source's own: an empty file is nobody's."""
@@ -131,6 +139,7 @@ class WrittenFiles:
             with storage.appending_journal(self._record, sync=True) as record:
                 record(key, {"file": name, "source": source})
             self._sources[key] = source
+            self._names.setdefault(source, set()).add(name)
 
 
 def _file_in(line: bytes) -> str | None:

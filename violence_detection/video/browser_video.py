@@ -24,7 +24,7 @@ _COPY_HEIGHT, _COPY_FPS = 480, 30.0
 
 
 def plays(path: Path) -> bool:
-    """Whether browsers play the file as it is, and count its seconds as this package does.
+    """Whether browsers play the file as it is, the track that is judged, and count its seconds as this package does.
 
     Nothing is decoded. Raises UnreadableVideo for a file that is no video.
     """
@@ -36,10 +36,11 @@ def plays(path: Path) -> bool:
         with av.open(f"file:{path}", metadata_errors="ignore") as container:
             streams = container.streams.video
             codecs = {(s.codec_context.codec.canonical_name, s.codec_context.pix_fmt) for s in streams}
+            is_first = decode.video_track(path, container).index == streams[0].index  # which browsers show
             name, begins_s = container.format.name, (container.start_time or 0) / av.time_base
     except (av.FFmpegError, OSError, AttributeError) as e:
         raise UnreadableVideo(path, f"not a video that FFmpeg can open ({e})") from e
-    if len(codecs) != 1 or not name.startswith(wanted[0]) or begins_s > _SAME_TIME_S:
+    if len(codecs) != 1 or not is_first or not name.startswith(wanted[0]) or begins_s > _SAME_TIME_S:
         return False
     ((codec, layout),) = codecs
     if codec not in wanted[1] or layout not in _LAYOUTS:

@@ -452,8 +452,8 @@ class _Reader:
     def as_stated(self) -> VideoInfo:
         """What the header says."""
         rate = self._rate()
-        fps = round(rate, 3) if _LOWEST_RATE <= rate <= _HIGHEST_RATE else 25.0
         n_frames = max(self._stream.frames or round(self._stated_s() * rate), 1)
+        fps = _rounded(rate, n_frames) if _LOWEST_RATE <= rate <= _HIGHEST_RATE else 25.0
         return self._info(n_frames=n_frames, fps=fps, n_decoded=n_frames)
 
     def found(self) -> VideoInfo:
@@ -463,7 +463,7 @@ class _Reader:
             raise UnreadableVideo(self._path, f"only {count} of at least {MIN_FRAMES} frames decode")
         rate = self._rate()
         if self._comes_as_stated(rate):
-            return self._info(n_frames=count, fps=round(rate, 3), n_decoded=count)
+            return self._info(n_frames=count, fps=_rounded(rate, count), n_decoded=count)
         seconds = self._seconds()
         if seconds is None:
             return self._without_stamps(rate)
@@ -471,7 +471,7 @@ class _Reader:
         held = self._held_seconds(float(seconds[0]))
         last_s = max([float(seconds[-1]), *held])
         fits = rate > 0 and _is_stated(seconds, rate)
-        fps = _rounded(rate if fits else _typical_rate(seconds, rate))
+        fps = _rounded(rate if fits else _typical_rate(seconds, rate), count)
         constant = last_s == seconds[-1] and (fits or _comes_at(seconds, fps))
         shown = None
         n_frames = count
@@ -513,7 +513,8 @@ class _Reader:
             raise UnreadableVideo(
                 self._path, "states neither a frame rate nor times. Convert it: ffmpeg -r RATE -i OLD NEW.mp4"
             )
-        count, fps = len(self.stamps), _rounded(rate)
+        count = len(self.stamps)
+        fps = _rounded(rate, count)
         lost = (
             ((count / fps, self._packet_count / fps),) if self._damaged and count < self._packet_count else ()
         )
@@ -781,9 +782,13 @@ def _typical_rate(seconds: np.ndarray, stated: float) -> float:
     return stated if abs(stated / rate - 1) < 0.002 else rate
 
 
-def _rounded(rate: float) -> float:
-    """The rate to a thousandth; one of which that leaves nothing, as of a picture an hour, as it is."""
-    return round(rate, 3) or rate
+def _rounded(rate: float, count: int) -> float:
+    """The rate to a thousandth; as it is where so many frames would end more than half a frame off by that.
+
+    As of a picture an hour, of which a thousandth leaves nothing, and of hours at 25/3 frames a second.
+    """
+    near = round(rate, 3)
+    return near if abs(near - rate) * count <= 0.5 * rate else rate
 
 
 def _mostly_comes_at(seconds: np.ndarray, rate: float) -> bool:

@@ -12,13 +12,15 @@ from urllib.parse import quote
 from violence_detection.prediction.events import Event, Verdict
 from violence_detection.prediction.file_names import MEDIA_FOLDER
 from violence_detection.prediction.formats import explanation_name
-from violence_detection.system import own_files
+from violence_detection.system import own_files, storage
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import browser_video, decode, sampling, shown, writer
 
 _PICTURE_HEIGHT = 180
 #: Written last: without it, what is there is made again.
 _RECORD_ENDING = ".made.json"
+#: To be given another value whenever copies look different, so that old ones are made anew.
+_COPY_VERSION = 1
 _LOOKED_AT_BYTES = 1 << 16
 
 
@@ -41,8 +43,9 @@ class ReviewMedia:
 def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[Path]:
     """Write pictures, and a copy of a video that browsers do not play; returns what was written.
 
-    Nothing is written where what is there is `made_of` the same. Raises UnreadableVideo, or UserError where something
-    cannot be written or a file is not this video's.
+    Nothing is written where what is there is `made_of` the same, and no copy where that is there of the video as it is
+    now: it shows nothing of the verdict. Raises UnreadableVideo, or UserError where something cannot be written or a
+    file is not this video's.
     """
     folder = page_folder / MEDIA_FOLDER
     record = folder / f"{name}{_RECORD_ENDING}"
@@ -57,9 +60,11 @@ def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[
     wrote = [*pictures]
     is_copy = not browser_video.plays(video)
     if is_copy:
-        with written.replacing(copy, video) as temporary:
-            browser_video.write_copy(video, temporary)
-        wrote.append(copy)
+        copy_of = _copy_of(video)
+        if writer.comment_of(copy) != copy_of:
+            with written.replacing(copy, video) as temporary:
+                browser_video.write_copy(video, temporary, copy_of)
+            wrote.append(copy)
     else:
         written.remove(copy, video)
     written.write_json(record, video, {"made_of": made_of, "is_copy": is_copy})
@@ -95,6 +100,12 @@ def content_of(video: Path) -> str:
     except OSError:
         return ""
     return found.hexdigest()[:16]
+
+
+def _copy_of(video: Path) -> str:
+    """What a copy carries as its comment, by which it is known as one of the video as it is now."""
+    stat = video.stat()
+    return storage.stable_hash([_COPY_VERSION, stat.st_size, stat.st_mtime_ns], digits=32)
 
 
 def _why(event: Event, number: int, page_folder: Path, name: str, explained: Path | None) -> str:
