@@ -431,11 +431,15 @@ def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: 
     assert all(w == list(range(w[0], w[0] + 40)) for w in windows)
 
 
-def test_two_videos_of_one_name_do_not_share_windows(root: Path) -> None:
-    numbered(root / XD / "train" / Path(FILM_NORMAL).name, n_frames=120)
+def test_videos_of_one_name_do_not_share_windows(root: Path) -> None:
+    name = Path(FILM_NORMAL).name
+    numbered(root / XD / "again/train" / name, n_frames=120)
+    alike = (root / FILM_NORMAL).read_bytes() + b"another size"
+    (root / XD / "train").mkdir()
+    (root / XD / "train" / name).write_bytes(alike)
     cut(root)
-    rows = [r for r in table(root) if Path(r["video"]).name == Path(FILM_NORMAL).name]
-    assert len({r["video"] for r in rows}) == 2
+    rows = [r for r in table(root) if Path(r["video"]).name == name]
+    assert len({r["video"] for r in rows}) == 3
     assert len({r["path"] for r in rows}) == len(rows)
     check_spans(spans(root), FILM_NORMAL)
 

@@ -243,9 +243,10 @@ class _Stems:
     taken: set[tuple[Path, str]] = field(default_factory=set)
 
     def free(self, folder: Path, name: str, identity: str) -> str:
-        stem = storage.shorten_name(storage.utf8_name(name), _STEM_BYTES)
-        if (folder, stem.casefold()) in self.taken:
-            stem = f"{stem}~{storage.stable_hash(identity, digits=8)}"
+        stem = plain = storage.shorten_name(storage.utf8_name(name), _STEM_BYTES)
+        while (folder, stem.casefold()) in self.taken:
+            stem = f"{plain}~{storage.stable_hash(identity, digits=8)}"
+            identity += "+"
         self.taken.add((folder, stem.casefold()))
         return stem
 
