@@ -242,15 +242,17 @@ def test_what_one_fixed_camera_has_filmed_is_not_lost_to_val(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     room = [drawn("yard", k, 0, motion=0.05) for k in range(300)]
-    others = [drawn("town", k, 1 + k, motion=0.2) for k in range(400)]
+    others = [drawn("town" if k < 400 else "yard", 1000 + k, 1 + k, motion=0.2) for k in range(440)]
     config = CombineConfig(data_root=tmp_path)
     unique = dedupe.deduplicate(room + others)
     assert unique.bridges
     rows, dropped = combine.divide(unique, config)
     assert dropped == []
     frame = pd.DataFrame(rows)
-    assert set(frame.split[frame.dataset == "yard"]) == {"train"}
-    assert (frame.split[frame.dataset == "town"] == "val").mean() == pytest.approx(0.2, abs=0.02)
+    in_room = frame.source_path.isin({c.source_path for c in room})
+    assert set(frame.split[in_room]) == {"train"}
+    shares = (frame.split == "val")[~in_room].groupby([frame.dataset, frame.label]).mean()
+    assert shares.tolist() == pytest.approx([0.2] * 4, abs=0.02)
     alone, dropped = combine.divide(dedupe.deduplicate(room), config)
     assert ({row["split"] for row in alone}, dropped) == ({"train"}, [])
     summary = {"by_dataset": {}, "cut_short": 0, "train": 300, "val": 0}
