@@ -139,8 +139,8 @@ def say(summary: Mapping[str, Any], val_fraction: float) -> None:
                     plural(taken, "clip"))  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
     if not summary["val"]:
-        log.warning("val has no clip, so no model can be measured on it: all clips are of one source, show one place "
-                    "(a fixed camera), or are train by their published split or table. Add clips of other places or "
+        log.warning("val has no clip, and training takes no such set: all clips are of one source, show one place (a "
+                    "fixed camera), or are train by their published split or table. Add clips of other places or "
                     "sources, or of another data set")  # fmt: skip
     elif abs(share - val_fraction) > _SHARE_TOLERANCE:
         log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits, large source groups or many clips "
