@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from small_videos import write
 
-from violence_detection.combine import combine, dedupe, fingerprint, manifest, outcome, scan
+from violence_detection.combine import combine, dedupe, duplicates, fingerprint, manifest, outcome, scan
 from violence_detection.combine.config import CombineConfig, CutConfig
 from violence_detection.combine.dedupe import ScannedClip
 from violence_detection.errors import UserError
@@ -226,6 +226,54 @@ def test_of_copies_one_whose_side_is_settled_stays() -> None:
 
     (kept,) = dedupe.deduplicate([clip("a.avi", ""), clip("b.avi", "train")]).kept
     assert kept.official_split == "train"
+
+
+def drawn(dataset: str, number: int, scene: int, *, motion: float, side: str = "") -> ScannedClip:
+    """A clip of a source of its own with a made-up fingerprint: a scene, and a motion that only it has."""
+    rng = np.random.default_rng([scene, number])
+    path = np.cumsum(rng.normal(size=(fingerprint.N_FRAMES, fingerprint.N_COEFFICIENTS)), axis=0) * motion
+    still = np.random.default_rng(scene).normal(size=fingerprint.N_COEFFICIENTS)
+    look = scan.Scan(sha256=f"{dataset}{number:04}", fingerprint=fingerprint.encode(20 * (still + path)))
+    name = f"raw/{dataset}/{number:04}.mp4"
+    return ScannedClip(name, ("fight", "nonfight")[number % 2], dataset, name, side, look)
+
+
+def test_what_one_fixed_camera_has_filmed_is_not_lost_to_val(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    room = [drawn("yard", k, 0, motion=0.05) for k in range(300)]
+    others = [drawn("town" if k < 400 else "yard", 1000 + k, 1 + k, motion=0.2) for k in range(440)]
+    config = CombineConfig(data_root=tmp_path)
+    unique = dedupe.deduplicate(room + others)
+    assert unique.bridges
+    rows, dropped = combine.divide(unique, config)
+    assert dropped == []
+    frame = pd.DataFrame(rows)
+    in_room = frame.source_path.isin({c.source_path for c in room})
+    assert set(frame.split[in_room]) == {"train"}
+    shares = (frame.split == "val")[~in_room].groupby([frame.dataset, frame.label]).mean()
+    assert shares.tolist() == pytest.approx([0.2] * 4, abs=0.02)
+    alone, dropped = combine.divide(dedupe.deduplicate(room), config)
+    assert ({row["split"] for row in alone}, dropped) == ({"train"}, [])
+    summary = {"by_dataset": {}, "cut_short": 0, "train": 300, "val": 0}
+    outcome.say(summary, 0.2)
+    assert "val has no clip" in caplog.text
+    assert "Add clips of other places" in caplog.text
+
+
+def test_what_shows_val_leaves_train_though_a_search_pairs_each_clip_with_few_of_a_large_family(
+    tmp_path: Path,
+) -> None:
+    room = [drawn("yard", k, 0, motion=0.05, side="train" if k % 150 else "val") for k in range(300)]
+    train, val = (next(c.source_path for c in room if c.official_split == side) for side in ("train", "val"))
+    unique = dedupe.Deduplicated(room, [], [], 0, bridges=[(train, val)])
+    rows, dropped = combine.divide(unique, CombineConfig(data_root=tmp_path))
+    prints = [row["fingerprint"] for row in sorted(rows, key=lambda row: row["split"])]
+    n_train = sum(row["split"] == "train" for row in rows)
+    across = [(i, j) for i in range(n_train) for j in range(n_train, len(rows))]
+    assert duplicates.compare_pairs(prints, across) == []
+    assert {d.kind for d in dropped} == {"footage"}
+    assert len(rows) + len(dropped) == len(room)
 
 
 def test_videos_without_a_label_are_listed(done: Path) -> None:

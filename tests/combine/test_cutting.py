@@ -267,6 +267,19 @@ def test_damaged_and_short_videos_are_named_and_the_rest_is_cut(root: Path) -> N
     assert {FILM, UBI_FIGHT} <= set(spans(root))
 
 
+def test_a_wrong_line_counts_once_in_however_many_folders_the_videos_lie(tmp_path: Path) -> None:
+    for folder in ("1-1004", "1005-2004", "2005-2804"):
+        numbered(tmp_path / XD / folder / f"Bad.Film.{folder}__#00-01-00_00-01-30_label_A.mp4", n_frames=60)
+    (tmp_path / XD / "annotations.txt").write_text(
+        "Bad.Film.1995__#00-26-51_00-27-53_label_B2-0-0 100 190 250\n"
+    )
+    found = inventory.discover([tmp_path / "raw"])
+    assert len([d for d in found.datasets if d.needs_cutting]) == 3
+    result = cutting.forecast(found, CONFIG, tmp_path, workers=1)
+    assert [f["path"] for f in result.failures] == [f"{XD}/annotations.txt:1"]
+    assert result.wrong_annotations == 1
+
+
 @pytest.mark.parametrize("stage", ["plan", "cut"])
 def test_what_takes_too_long_is_named_and_tried_again_by_the_next_run(
     root: Path, done: tuple[Path, CutResult], monkeypatch: pytest.MonkeyPatch, stage: str
@@ -418,11 +431,15 @@ def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: 
     assert all(w == list(range(w[0], w[0] + 40)) for w in windows)
 
 
-def test_two_videos_of_one_name_do_not_share_windows(root: Path) -> None:
-    numbered(root / XD / "train" / Path(FILM_NORMAL).name, n_frames=120)
+def test_videos_of_one_name_do_not_share_windows(root: Path) -> None:
+    name = Path(FILM_NORMAL).name
+    numbered(root / XD / "again/train" / name, n_frames=120)
+    alike = (root / FILM_NORMAL).read_bytes() + b"another size"
+    (root / XD / "train").mkdir()
+    (root / XD / "train" / name).write_bytes(alike)
     cut(root)
-    rows = [r for r in table(root) if Path(r["video"]).name == Path(FILM_NORMAL).name]
-    assert len({r["video"] for r in rows}) == 2
+    rows = [r for r in table(root) if Path(r["video"]).name == name]
+    assert len({r["video"] for r in rows}) == 3
     assert len({r["path"] for r in rows}) == len(rows)
     check_spans(spans(root), FILM_NORMAL)
 

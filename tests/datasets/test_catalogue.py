@@ -76,6 +76,15 @@ def test_a_title_cut_off_is_joined_with_the_whole_one() -> None:
     assert names[3] != names[0]
 
 
+def test_an_id_that_was_cut_off_is_joined_with_the_whole_one() -> None:
+    """RWF-2000 cuts some ids to 8 of their 11 characters."""
+    flows = keys_of("violent_flows", ["1/Violence/crowd__Title__someone__10uSOcwSabc.avi"])
+    rwf = keys_of("rwf_2000", ["val/NonFight/10uSOcwS_0.avi", "val/NonFight/10uSOcwX_0.avi"])
+    whole, cut, other = source_groups.group_names(flows + rwf)
+    assert whole == cut == "youtube:10uSOcwSabc"
+    assert other == "youtube:10uSOcwX"
+
+
 def test_the_published_clip_list_names_sources(tmp_path: Path) -> None:
     (tmp_path / "videos.txt").write_text(
         "https://www.youtube.com/watch?v=7q6KJoSgxmY \nfi001: 0.13 - 0.15\nnofi001: 2.34 - 2.37\n"

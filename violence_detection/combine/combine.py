@@ -17,6 +17,7 @@ from violence_detection.combine import (
     same_videos,
     scan,
     second_look,
+    shared_footage,
     split,
     val_ledger,
 )
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 RECORD_NAME = manifest.RECORD_NAME
 #: To be raised whenever the same files are combined into another manifest.
-VERSION = 4
+VERSION = 5
 #: In the record: how the clips were placed.
 _PLACED_KEY = "placed"
 
@@ -330,19 +331,26 @@ def _done_before(
 
 def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, Any]], list[Dropped]]:
     """Split the kept clips: manifest rows sorted by path, and everything that was dropped, sorted."""
-    items = [
-        split.Item(c.clip_id, c.source_group, (c.dataset, c.label), c.official_split) for c in unique.kept
-    ]
-    assignment = split.assign(items, config.seed, config.val_fraction)
     paths = {c.clip_id: c.source_path for c in unique.kept}
+    one_place: set[str] = set()
+    while True:  # what is left is divided as if there were no other clips
+        items = [
+            split.Item(c.clip_id, c.source_group, (c.dataset, c.label), c.official_split)
+            for c in unique.kept
+            if c.source_path not in one_place
+        ]
+        assignment = split.assign(items, config.seed, config.val_fraction)
+        sides = {paths[clip_id]: side for clip_id, side in assignment.split.items()}
+        tied = shared_footage.rather_train(unique, sides)
+        one_place |= set(tied)
+        if not tied:
+            break
+    sides |= dict.fromkeys(one_place, split.TRAIN)
     dropped = unique.dropped + [Dropped(paths[a], paths[b], "source") for a, b in assignment.dropped.items()]
-    sides = {paths[clip_id]: side for clip_id, side in assignment.split.items()}
-    for pair in unique.bridges:
-        if {sides.get(p) for p in pair} == set(manifest.SPLITS):
-            train, val = sorted(pair, key=lambda p: manifest.SPLITS.index(sides[p]))
-            dropped.append(Dropped(train, val, "footage"))
-            del sides[train]
-    rows = [_row(c, sides[c.source_path]) for c in unique.kept if c.source_path in sides]
+    of_val = shared_footage.to_drop(unique, sides)
+    dropped += [Dropped(train, val, "footage") for train, val in of_val.items()]
+    there = sides.keys() - of_val.keys()
+    rows = [_row(c, sides[c.source_path]) for c in unique.kept if c.source_path in there]
     return sorted(rows, key=lambda r: r["path"]), sorted(dropped)
 
 

@@ -138,6 +138,10 @@ def say(summary: Mapping[str, Any], val_fraction: float) -> None:
         log.warning("%s of train left out, as their source or footage has clips in val; duplicates.csv names them",
                     plural(taken, "clip"))  # fmt: skip
     share = summary["val"] / (summary["train"] + summary["val"])
-    if abs(share - val_fraction) > _SHARE_TOLERANCE:
-        log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits or large source groups "
-                    "do not allow it", 100 * share, 100 * val_fraction)  # fmt: skip
+    if not summary["val"]:
+        log.warning("val has no clip, and training takes no such set: all clips are of one source, show one place (a "
+                    "fixed camera), or are train by their published split or table. Add clips of other places or "
+                    "sources, or of another data set")  # fmt: skip
+    elif abs(share - val_fraction) > _SHARE_TOLERANCE:
+        log.warning("val holds %.1f %% of the clips, not %.0f %%: official splits, large source groups or many clips "
+                    "of one place do not allow it", 100 * share, 100 * val_fraction)  # fmt: skip

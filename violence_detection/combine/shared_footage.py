@@ -6,9 +6,14 @@ that are cut by source may still share some.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from violence_detection.combine import duplicates
+from violence_detection.combine.dedupe import Deduplicated
+from violence_detection.combine.split import TRAIN, VAL
+from violence_detection.datasets import source_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,3 +30,48 @@ class SharedFootage:
         shown = set(apart.fingerprint) - {""}
         near = shown.union(*(self._near[text] for text in shown if text in self._near))
         return others[~others.fingerprint.isin(near)]
+
+
+def rather_train(unique: Deduplicated, sides: Mapping[str, str]) -> list[str]:
+    """Source paths of clips that had better all be in train, given the side of each source path.
+
+    Those that footage ties to each other, as before one fixed camera, where a division would cost train more clips than
+    val gets. What is tied to an official val clip stays as it is.
+    """
+    clips = [c for c in unique.kept if c.source_path in sides]
+    numbers = {name: k for k, name in enumerate(sorted({c.source_group for c in clips}))}
+    of = {c.source_path: numbers[c.source_group] for c in clips}
+    bridges = [pair for pair in unique.bridges if all(path in of for path in pair)]
+    sets = source_groups.connected(len(numbers), [(of[a], of[b]) for a, b in bridges])
+    lost = Counter(sets[of[path]] for path in torn(bridges, sides))
+    n_val = Counter(sets[of[c.source_path]] for c in clips if sides[c.source_path] == VAL)
+    official = {sets[of[c.source_path]] for c in clips if c.official_split == VAL}
+    whole = {k for k, n in lost.items() if n > n_val[k]} - official
+    return [path for path, number in of.items() if sets[number] in whole]
+
+
+def to_drop(unique: Deduplicated, sides: Mapping[str, str]) -> dict[str, str]:
+    """Train clips to leave out -> a val clip whose footage they show, given the side of each source path.
+
+    Of a large family a search pairs each clip with some of the others only, so it goes on until nothing is found.
+    """
+    if not unique.bridges:
+        return {}
+    dropped = torn(unique.bridges, sides)
+    while True:
+        clips = [c for c in unique.kept if c.source_path in sides and c.source_path not in dropped]
+        pairs = duplicates.find_pairs([c.scan.fingerprint for c in clips])
+        found = torn([(clips[p.i].source_path, clips[p.j].source_path) for p in pairs], sides)
+        if not found:
+            return dropped
+        dropped |= found
+
+
+def torn(pairs: Iterable[Sequence[str]], sides: Mapping[str, str]) -> dict[str, str]:
+    """The train clips of pairs (source paths) that stand on both sides -> the val clip of the first such pair."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        by_side = {sides.get(path): path for path in pair}
+        if TRAIN in by_side and VAL in by_side:
+            found.setdefault(by_side[TRAIN], by_side[VAL])
+    return found

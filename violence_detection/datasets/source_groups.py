@@ -18,6 +18,9 @@ from violence_detection.datasets.catalogue import Dataset, GroupRule, normalised
 
 #: A cut-off title shorter than this says too little to be the beginning of another.
 _MIN_CUT_TITLE = 16
+#: Sources by their published id, and by one that was cut off (RWF-2000).
+_WHOLE_ID = re.compile(r"youtube:[\w-]{11}")
+_CUT_ID = re.compile(r"youtube:[\w-]{8}")
 _YOUTUBE_ID = re.compile(r"(?:v=|youtu\.be/)([\w-]{11})")
 _LISTED_CLIP = re.compile(r"((?:no)?fi\d+)\s*:.*")
 _LISTED_RANGE = re.compile(r"((?:no)?fi)(\d+)\s*-\s*(?:no)?fi(\d+)\s*:\s*(.+)")
@@ -125,10 +128,16 @@ def read_clip_list(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def group_names(keys: Sequence[Iterable[str]]) -> list[str]:
-    """Name of each clip's source group: the first (youtube before others) of all keys in its joined set."""
+    """Name of each clip's source group: the preferred one of all keys in its joined set.
+
+    An id that was cut off is joined with those that begin with it.
+    """
     numbers: dict[str, int] = {}
     clips = [[numbers.setdefault(key, len(numbers)) for key in clip_keys] for clip_keys in keys]
-    sets = connected(len(numbers), [(clip[0], other) for clip in clips for other in clip[1:]])
+    pairs = [(clip[0], other) for clip in clips for other in clip[1:]]
+    wholes = [key for key in numbers if _WHOLE_ID.fullmatch(key)]
+    pairs += [(numbers[key], numbers[key[:-3]]) for key in wholes if key[:-3] in numbers]
+    sets = connected(len(numbers), pairs)
     members: dict[int, list[str]] = defaultdict(list)
     for key, number in numbers.items():
         members[sets[number]].append(key)
@@ -148,8 +157,8 @@ def connected(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
 
 
 def preferred_name(names: Iterable[str]) -> str:
-    """The name of a joined group: its first in order, ids of published videos before all others."""
-    return min(names, key=lambda name: (not name.startswith("youtube:"), name))
+    """The name of a joined group: its first in order, ids of published videos before all others, whole ids first."""
+    return min(names, key=lambda name: (not name.startswith("youtube:"), bool(_CUT_ID.fullmatch(name)), name))
 
 
 def _continuations(title: str, full: Mapping[str, str]) -> set[str]:

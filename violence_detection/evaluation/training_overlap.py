@@ -102,8 +102,10 @@ def compare(model: TrainedModel, rows: pd.DataFrame, manifest_sha256: str) -> Ov
     known, lost = known_clips(model)
     found_ids = rows.clip_id.isin(set(known.clip_id)).to_numpy(bool)
     same_clip = Comparison(int(found_ids.sum()), 0 if lost else len(rows), lost)
-    found_groups, same_source = _by_source(model, known, rows, manifest_sha256, lost)
     found_prints, near_copy = _by_fingerprint(known, rows, lost or _without(known, "fingerprint"))
+    found_groups, same_source = _by_source(
+        model, known, rows, manifest_sha256, lost, found_ids | found_prints
+    )
     unknown = bool(lost) or known.empty or bool((known.dataset == "").any())
     roles = known.drop_duplicates("clip_id").set_index("clip_id").role
     touched = found_ids | found_groups | found_prints
@@ -148,9 +150,18 @@ def _without(known: pd.DataFrame, column: str) -> str:
 
 
 def _by_source(
-    model: TrainedModel, known: pd.DataFrame, rows: pd.DataFrame, manifest_sha256: str, lost: str
+    model: TrainedModel,
+    known: pd.DataFrame,
+    rows: pd.DataFrame,
+    manifest_sha256: str,
+    lost: str,
+    met: np.ndarray,
 ) -> tuple[np.ndarray, Comparison]:
-    """Which clips (n,) have a source that training had, by name: names of the same data sets mean the same sources."""
+    """Which clips (n,) have a source that training had, by name: names of the same data sets mean the same sources.
+
+    And those that share one with a clip that was `met` (n,) in training by content or fingerprint, whatever its name:
+    joined sources have other names in another manifest.
+    """
     published, sets = _published_namespaces(), catalogue.load()
     is_same = bool(model.records) and {r["manifest_sha256"] for r in model.records} == {manifest_sha256}
     # one's own set may be called as published sources are
@@ -161,7 +172,8 @@ def _by_source(
         ],
         bool,
     )
-    found = comparable & rows.source_group.isin(set(known.source_group) - {""}).to_numpy(bool)
+    of_met = rows.source_group.isin(set(rows.source_group[met]) - {""}).to_numpy(bool)
+    found = of_met | (comparable & rows.source_group.isin(set(known.source_group) - {""}).to_numpy(bool))
     why = lost or _without(known, "source_group")
     if why:
         return found, Comparison(int(found.sum()), 0, why)
@@ -172,7 +184,8 @@ def _by_source(
             "own clips are named by their folders or table, which says nothing of the sources in another manifest"
         )
     )
-    return found, Comparison(int(found.sum()), int(comparable.sum()), why)
+    compared = int((comparable | of_met).sum()) if comparable.any() else 0
+    return found, Comparison(int(found.sum()), compared, why)
 
 
 def _published_namespaces() -> set[str]:

@@ -379,7 +379,8 @@ def _not_judged(coverage: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _found(comparison: Mapping[str, Any]) -> str:
     if not comparison["checked"]:
-        return f"not checked ({comparison['not_checked']})"
+        found = f"{n} found, not fully checked" if (n := comparison["found"]) else "not checked"
+        return f"{found} ({comparison['not_checked']})"
     return f"{comparison['found']} of {comparison['compared']}"
 
 

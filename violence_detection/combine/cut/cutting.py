@@ -195,8 +195,10 @@ def _annotated_jobs(
     """The videos of a published data set; those that its annotations cannot divide are noted in the result."""
     assert tree.entry is not None, tree.root
     read = read_annotations(tree.entry, tree.root, roots)
-    result.failures += [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
-    result.wrong_annotations += len(read.failures)
+    failures = [{**f, "path": source_path(Path(f["path"]), data_root)} for f in read.failures]
+    new = [f for f in failures if f not in result.failures]  # folders of a data set share its annotations
+    result.failures += new
+    result.wrong_annotations += len(new)
     file = tree.entry.annotations.file if tree.entry.annotations else ""
     where = source_path(read.path, data_root) if read.path else f"{file}, which was not found"
     for clip in tree.needs_cutting:
@@ -241,9 +243,10 @@ class _Stems:
     taken: set[tuple[Path, str]] = field(default_factory=set)
 
     def free(self, folder: Path, name: str, identity: str) -> str:
-        stem = storage.shorten_name(storage.utf8_name(name), _STEM_BYTES)
-        if (folder, stem.casefold()) in self.taken:
-            stem = f"{stem}~{storage.stable_hash(identity, digits=8)}"
+        stem = plain = storage.shorten_name(storage.utf8_name(name), _STEM_BYTES)
+        while (folder, stem.casefold()) in self.taken:
+            stem = f"{plain}~{storage.stable_hash(identity, digits=8)}"
+            identity += "+"
         self.taken.add((folder, stem.casefold()))
         return stem
 
