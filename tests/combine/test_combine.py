@@ -261,6 +261,16 @@ def test_what_one_fixed_camera_has_filmed_is_not_lost_to_val(
     assert "Add clips of other places" in caplog.text
 
 
+@pytest.mark.parametrize(("n", "fraction"), [(200, 0.2), (300, 0.5)])
+def test_one_fixed_camera_is_not_halved_so_that_train_has_none_of_it(
+    tmp_path: Path, n: int, fraction: float
+) -> None:
+    """As many clips as are joined at most, twice: one half was val, and the other showed it."""
+    unique = dedupe.deduplicate([drawn("yard", k, 0, motion=0.05) for k in range(n)])
+    rows, dropped = combine.divide(unique, CombineConfig(data_root=tmp_path, val_fraction=fraction))
+    assert ({row["split"] for row in rows}, dropped) == ({"train"}, [])
+
+
 def test_what_shows_val_leaves_train_though_a_search_pairs_each_clip_with_few_of_a_large_family(
     tmp_path: Path,
 ) -> None:

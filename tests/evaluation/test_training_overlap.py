@@ -19,6 +19,23 @@ from violence_detection.training import trained_clips
 
 
 @pytest.mark.parametrize(
+    ("trained", "judged", "found"),
+    [
+        ("youtube:10uSOcwS", "youtube:10uSOcwSabc", 1),
+        ("youtube:10uSOcwSabc", "youtube:10uSOcwS", 1),
+        ("youtube:10uSOcwSabc", "youtube:10uSOcwSxyz", 0),
+    ],
+)
+def test_a_source_is_known_by_its_id_that_was_cut_off(trained: str, judged: str, found: int) -> None:
+    """Beside a data set that has the whole id, a clip of RWF-2000 is called by that."""
+    known = pd.DataFrame({"source_group": [trained], "role": ["train"]})
+    rows = pd.DataFrame({"dataset": ["rwf_2000"], "source_group": [judged]})
+    model: Any = SimpleNamespace(records=[{"manifest_sha256": "theirs"}])
+    _, said = training_overlap._by_source(model, known, rows, "ours", "", np.zeros(1, bool))
+    assert said.found == found
+
+
+@pytest.mark.parametrize(
     ("dataset", "source", "compared", "found"),
     [
         ("rwf_2000", "youtube:abc", 1, 1),

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -374,6 +375,17 @@ def test_a_video_whose_packets_say_otherwise_is_known_by_what_decodes(
     written_outputs._check_is_judged(verdict)
     with pytest.raises(UnreadableVideo, match="has 12 s at 10"):
         written_outputs._check_is_judged(dataclasses.replace(verdict, duration_s=14.0 - 0.1))
+
+
+def test_windows_kept_when_rates_were_rounded_are_of_the_same_video(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = decode.VideoInfo(60_000, 25 / 3, 32, 32, "h264")
+    monkeypatch.setattr(decode, "packet_timing", lambda _: SimpleNamespace(info=info))
+    monkeypatch.setattr(decode, "probe", lambda _: info)
+    kept = Verdict("v.mp4", (JudgedWindow(0, 5, 0.1),), EventConfig(), 7200.29, 7200.29, fps=8.333)
+    written_outputs._check_is_judged(kept)
+    written_outputs._check_is_judged(dataclasses.replace(kept, duration_s=7200.0))
+    with pytest.raises(UnreadableVideo, match="another video"):
+        written_outputs._check_is_judged(dataclasses.replace(kept, duration_s=7201.0))
 
 
 @pytest.mark.parametrize("flag", ["annotate", "clips", "timeline"])

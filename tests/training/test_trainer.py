@@ -593,7 +593,7 @@ def test_full_device_memory_while_mirroring_is_checked_takes_fewer_clips(
     if fits:
         assert run().epochs_run == 1
     else:
-        with pytest.raises(UserError, match=r"full with 1 clip\(s\).*--devices 1"):
+        with pytest.raises(UserError, match=r"full with 1 clip\(s\).*--devices 1.*--units.*i3d_tuned"):
             run()
     assert tried == sizes
 

@@ -35,8 +35,8 @@ class SharedFootage:
 def rather_train(unique: Deduplicated, sides: Mapping[str, str]) -> list[str]:
     """Source paths of clips that had better all be in train, given the side of each source path.
 
-    Those that footage ties to each other, as before one fixed camera, where a division would cost train more clips than
-    val gets. What is tied to an official val clip stays as it is.
+    Those that footage ties to each other, as before one fixed camera, where a division would cost train at least half
+    as many clips as val gets. What is tied to an official val clip stays as it is.
     """
     clips = [c for c in unique.kept if c.source_path in sides]
     numbers = {name: k for k, name in enumerate(sorted({c.source_group for c in clips}))}
@@ -46,7 +46,7 @@ def rather_train(unique: Deduplicated, sides: Mapping[str, str]) -> list[str]:
     lost = Counter(sets[of[path]] for path in torn(bridges, sides))
     n_val = Counter(sets[of[c.source_path]] for c in clips if sides[c.source_path] == VAL)
     official = {sets[of[c.source_path]] for c in clips if c.official_split == VAL}
-    whole = {k for k, n in lost.items() if n > n_val[k]} - official
+    whole = {k for k, n in lost.items() if 2 * n >= n_val[k]} - official
     return [path for path, number in of.items() if sets[number] in whole]
 
 

@@ -145,6 +145,11 @@ def group_names(keys: Sequence[Iterable[str]]) -> list[str]:
     return [names[sets[clip[0]]] for clip in clips]
 
 
+def also_called(names: Iterable[str]) -> set[str]:
+    """The names, and those that sources have where their published id was cut off."""
+    return {own for name in names for own in (name, *([name[:-3]] if _WHOLE_ID.fullmatch(name) else []))}
+
+
 def connected(n: int, pairs: Sequence[tuple[int, int]]) -> list[int]:
     """For each of n things the smallest number among those it is joined with, by a pair or a chain of pairs."""
     from scipy.sparse import coo_array, csgraph

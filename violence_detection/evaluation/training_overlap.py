@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from violence_detection.combine import duplicates
-from violence_detection.datasets import catalogue
+from violence_detection.datasets import catalogue, source_groups
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.training import trained_clips
 
@@ -173,7 +173,11 @@ def _by_source(
         bool,
     )
     of_met = rows.source_group.isin(set(rows.source_group[met]) - {""}).to_numpy(bool)
-    found = of_met | (comparable & rows.source_group.isin(set(known.source_group) - {""}).to_numpy(bool))
+    theirs = set(known.source_group) - {""}
+    # an id that was cut off in one manifest has been joined with the whole one in another
+    also = source_groups.also_called(theirs)
+    same = [group in also or bool(source_groups.also_called([group]) & theirs) for group in rows.source_group]
+    found = of_met | (comparable & np.array(same, bool))
     why = lost or _without(known, "source_group")
     if why:
         return found, Comparison(int(found.sum()), 0, why)

@@ -109,8 +109,7 @@ class TrainingRun:
                 if few == devices:
                     raise UserError(
                         f"the device's memory is full with {few} clip(s) while mirrored training is checked "
-                        f"({str(e).splitlines()[0][:200]}). Try --devices 1, or a smaller head: --units 32 "
-                        "--projection 64"
+                        f"({str(e).splitlines()[0][:200]}). Try --devices 1, or {training_faults.SMALLER_HEAD}"
                     ) from e
             few = max(devices, few // 2 // devices * devices)
             log.warning("OUT OF DEVICE MEMORY: mirrored training is checked with batches of %d clips", few)
