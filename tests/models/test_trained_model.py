@@ -240,7 +240,7 @@ def test_a_given_file_goes_to_those_of_a_models_weights_whose_it_is(
     runs = found.backbone_runs(given["movenet"])
     assert {run.weights for run in runs} == {weights.cache_folder() / path.name for path in given.values()}
     (tmp_path / "foreign").write_bytes(b"nobody's")
-    with pytest.raises(UserError, match=r"foreign is no .*i3d\.bin.*dinov2\.bin.*movenet\.bin"):
+    with pytest.raises(UserError, match=r"foreign is none .*i3d\.bin.*dinov2\.bin.*movenet\.bin"):
         trained_model.load(accurate, tmp_path / "foreign")
 
 
