@@ -242,9 +242,8 @@ def _watch(
 
     live = cli.build(LiveConfig, args)
     watch.check(live, outputs)
-    on_samples = batch.on_samples(
-        config
-    )  # of the model that judges: at the end there may be another in its place
+    # of the model that judges: at the end there may be another in its place
+    on_samples = batch.on_samples(config)
     with stopping.asked_to_stop() as stop:
         summary = watch.run(cameras, live_model.load(config), live, outputs, stop) | on_samples
     try:
