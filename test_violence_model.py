@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from violence_detection import cli
-from violence_detection.constants import OPERATING_POINTS
+from violence_detection.constants import BALANCED
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.prediction import obeyed_flags
 from violence_detection.prediction.config import AdaptConfig, OutputConfig, PredictConfig, QuietConfig
@@ -189,7 +189,7 @@ def _export(args: argparse.Namespace) -> int:
         settings.expanded(folder),
         found.videos,
     )
-    unlisted = [{"path": failure.path, "reason": failure.reason} for failure in found.failures]
+    unlisted = [failure.failure() for failure in found.failures]
     summary["failures"] = [*unlisted, *summary["failures"]]
     cli.print_summary(summary)
     return cli.exit_code(summary["failures"])
@@ -268,7 +268,7 @@ def _rejudged(args: argparse.Namespace, config: PredictConfig) -> Given:
     """Windows that were kept, with the thresholds of now."""
     from violence_detection.prediction import batch
 
-    if config.model is None and (config.profile or config.operating_point != OPERATING_POINTS[0]):
+    if config.model is None and (config.profile or config.operating_point != BALANCED):
         raise UserError(
             f"whose {config.profile or config.operating_point}? Name the --model that judged the windows"
         )

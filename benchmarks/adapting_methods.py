@@ -100,9 +100,8 @@ def moved_classes(footage: Footage) -> float:
     usual = max(float(np.std(middles, ddof=1)), _NARROWEST)
     moves, shares = np.linspace(-3, 3, 121), np.linspace(0.01, 0.99, 50)
     away = footage.logits[:, None] - moves
-    quiet, fight = (
-        np.exp(-0.5 * ((away - m) / w) ** 2) / w for m, w in zip(means, widths, strict=True)
-    )  # (n, moves)
+    # (n, moves)
+    quiet, fight = (np.exp(-0.5 * ((away - m) / w) ** 2) / w for m, w in zip(means, widths, strict=True))
     likely = [
         np.log(s * fight + (1 - s) * quiet + 1e-300).sum(axis=0) - 0.5 * (moves / usual) ** 2 for s in shares
     ]

@@ -113,7 +113,7 @@ def judge(folder: Path, configs: Sequence[PredictConfig]) -> list[dict[str, str]
     for i, config in enumerate(configs):
         paths = [folder / row["file"] for row in rows if len(configs) == 1 or row["part"] == str(i)]
         judged = batch.judge_all([path for path in paths if path.is_file()], config, journal)
-        failures += [{"path": v.path, "reason": v.reason} for v in judged if isinstance(v, UnreadableVideo)]
+        failures += [v.failure() for v in judged if isinstance(v, UnreadableVideo)]
     return failures
 
 

@@ -55,7 +55,7 @@ def main() -> int:
     table = folder / cross_validation.LEFT_OUT_PREDICTIONS_NAME
     record = run_folder.read_object(args.models / elsewhere.LEFT_OUT_NAME)
     held_out_table.check_left_out(table, record)
-    rows = earlier_folds.read_predictions(table)
+    rows = held_out_table.parse(table.read_bytes())
     averaged = _averaged(record)
     names = [f"without_{name}" for name in sorted(set(rows.dataset))]
     by_all = earlier_folds.by_all_members(folder, names, rows, averaged)

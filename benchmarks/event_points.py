@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import event_figures, event_rules
 from benchmarks.event_figures import Recording, Tally
-from violence_detection.constants import OPERATING_POINTS
+from violence_detection.constants import BALANCED, OPERATING_POINTS
 from violence_detection.errors import UserError
 from violence_detection.models import calibration, shipped, trained_model
 from violence_detection.prediction.config import EventConfig
@@ -32,7 +32,7 @@ def thresholds(model: Path, balanced: float) -> dict[str, float]:
     return {
         name: found.threshold(name, balanced)
         for name in OPERATING_POINTS
-        if (name == calibration.BALANCED or calibration.key_of(name) in found.operating_points)
+        if (name == BALANCED or calibration.key_of(name) in found.operating_points)
         and not found.leaves_out(loaded.early_exit, name, balanced)
     }
 

@@ -83,9 +83,8 @@ class Bench:
         return f'{{ kind = "url", url = "{self.server.url}{path}?key={SIGNATURE}", file = "plain.zip" }}'
 
     def write_catalogue(self, **sources: str) -> None:
-        self.catalogue = self.catalogue.with_name(
-            f"catalogue{time.monotonic_ns()}.toml"
-        )  # catalogues are cached
+        # catalogues are cached
+        self.catalogue = self.catalogue.with_name(f"catalogue{time.monotonic_ns()}.toml")
         self.catalogue.write_text("".join(ENTRY.format(key=k, sources=s) for k, s in sources.items()))
 
     def config(self, *keys: str, **values: Any) -> DownloadConfig:

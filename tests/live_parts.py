@@ -32,13 +32,6 @@ FPS = 20
 BRIGHT, DARK = 235, 25
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody has."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 def news(camera: str, kind: str, p_violent: float = 0.9, event_id: str = "") -> EventMessage:
     """What is said of an event of a camera; of its first one, where no other is named."""
     told = EventNews(kind, event_id or f"{camera}-1", Event(1.0, 2.0, p_violent, 1.5))

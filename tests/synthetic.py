@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from violence_detection.ensemble import ensemble, folds, member_jobs
 from violence_detection.ensemble.member_jobs import Settings, TrainingJob
 from violence_detection.ensemble.pool import Pool
 from violence_detection.features.cache import FeatureStore
-from violence_detection.features.config import FeatureConfig
+from violence_detection.features.config import ExtractConfig, FeatureConfig
 from violence_detection.system import storage
 from violence_detection.training.config import HeadConfig, TrainConfig
 from violence_detection.training.training_data import Data, Samples
@@ -70,6 +71,28 @@ def train_once(folder: Path, architecture: str = "gru", config: TrainConfig = TR
     made = data()
     record = trainer.run_record(architecture, made, FEATURES, 2, HEAD, config)
     trainer.train(record, made, folder, strategy)
+
+
+def train_on_clips(
+    root: Path,
+    folder: Path,
+    own: Sequence[str] = ("mine",),
+    architecture: str = "average",
+    config: TrainConfig = TRAIN,
+) -> None:
+    """Combine the clips in `root`/raw, a folder a data set, and train on what the stand-in backbone sees of them."""
+    import stand_in
+    import tensorflow as tf
+
+    from violence_detection.combine import combine
+    from violence_detection.combine.config import CombineConfig
+    from violence_detection.training import trainer, training_data
+
+    sets = tuple(f"{name}={root}/raw/{name}" for name in own)
+    combine.run(CombineConfig(data_root=root, own=sets, workers=1))
+    made = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
+    record = trainer.run_record(architecture, made, stand_in.CONFIG, 1, HEAD, config)
+    trainer.train(record, made, folder, tf.distribute.get_strategy())
 
 
 def pool(root: Path, count: int = 96) -> Pool:

@@ -13,8 +13,9 @@ DEFAULT_THRESHOLD = 0.5
 #: The table of step 2, in <root>/combined_all.
 MANIFEST_NAME = "manifest.csv"
 
-#: What one wants of a model: as right as it can be, few false alarms, or few missed fights. The first is the default.
-OPERATING_POINTS = ("balanced", "low-false-alarm", "high-recall")
+#: What one wants of a model: as right as it can be (the default), few false alarms, or few missed fights.
+BALANCED = "balanced"
+OPERATING_POINTS = (BALANCED, "low-false-alarm", "high-recall")
 
 #: The parts of the clips, and what papers call them (docs/glossary.md); said where a part is first named to people.
 PART_MEANINGS = {

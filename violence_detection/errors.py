@@ -27,6 +27,10 @@ class UnreadableVideo(Exception):
     def __reduce__(self) -> tuple[type[UnreadableVideo], tuple[str, str]]:
         return type(self), (self.path, self.reason)  # crosses process boundaries
 
+    def failure(self) -> dict[str, str]:
+        """As a failures file and the JSON line name it."""
+        return {"path": self.path, "reason": self.reason}
+
 
 class SourceError(UnreadableVideo):
     """A stream, a camera or a growing file that cannot be opened, or stops without having ended; it may be tried again.

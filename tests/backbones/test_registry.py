@@ -78,9 +78,8 @@ def test_efficientnet_lite2_has_the_published_shape() -> None:
     assert model.output_shape == (None, 1280)
     blocks = {layer.name.split(".")[0] for layer in model.layers if layer.name.startswith("block")}
     assert len(blocks) == 21
-    assert (
-        sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 4_811_072
-    )  # 6,092,072 less the classifier
+    # 6,092,072 less the classifier
+    assert sum(int(np.prod(w.shape)) for w in model.trainable_weights) == 4_811_072
 
 
 def test_weights_of_another_efficientnet_lite_are_refused() -> None:
@@ -269,9 +268,8 @@ def keras_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from keras.src.backend import config
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(
-        config, "_KERAS_DIR", str(tmp_path)
-    )  # read from the environment when Keras is imported
+    # read from the environment when Keras is imported
+    monkeypatch.setattr(config, "_KERAS_DIR", str(tmp_path))
     (tmp_path / "models").mkdir()
     return tmp_path / "models"
 

@@ -97,7 +97,7 @@ def test_the_home_folder_is_found_where_no_shell_has_named_it(
 
 
 def test_a_cache_that_is_off_or_takes_nothing_costs_a_start_and_no_more(
-    backbone: Backbone, weights: Path, built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, weights: Path, built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _features(backbone, weights)
     for place in ("off", str(weights / "no folder")):  # a file, in which there can be none

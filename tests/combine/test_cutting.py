@@ -425,9 +425,8 @@ def test_a_video_shorter_than_its_header_says_is_cut_by_what_is_there(tmp_path: 
     cut(tmp_path, CutConfig(normal_windows=8))
     windows = spans(tmp_path)[name]["nonfight"]
     assert len(windows) == 4
-    assert (
-        len(list((tmp_path / "windows").rglob("*.mp4"))) == 4
-    )  # nothing is left of those placed by the header
+    # nothing is left of those placed by the header
+    assert len(list((tmp_path / "windows").rglob("*.mp4"))) == 4
     assert all(w == list(range(w[0], w[0] + 40)) for w in windows)
 
 

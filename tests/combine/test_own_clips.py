@@ -107,9 +107,8 @@ def test_a_split_of_ones_own_stands(clips: Path, tmp_path: Path) -> None:
 
 
 def test_a_copy_in_another_set_joins_the_sources(clips: Path, tmp_path: Path) -> None:
-    small_videos.write(
-        tmp_path / "more/fight/x.avi", 3, width=192, height=128, brightness=8
-    )  # recording 3, altered
+    # recording 3, altered
+    small_videos.write(tmp_path / "more/fight/x.avi", 3, width=192, height=128, brightness=8)
     small_videos.write(tmp_path / "more/nonfight/x.avi", 999)
     frame = manifest_of(
         CombineConfig(data_root=tmp_path / "root", own=(f"a={clips}", f"b={tmp_path}/more"), labels=LABELS)

@@ -473,7 +473,7 @@ def test_what_a_set_further_down_or_a_table_has_is_not_unlabelled_in_the_one_abo
     assert (alone.unknown, alone.nested) == ({"more": 1, "night": 3}, ("night",))
 
 
-def test_reading_needs_nothing_heavy(tmp_path: Path) -> None:
+def test_reading_needs_nothing_heavy() -> None:
     code = "import sys; from violence_detection.datasets import own_clips, config; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -207,9 +207,8 @@ def test_a_final_fit_takes_no_figures_that_were_made_without_val(pool: Pool, tmp
     _made(everything, tmp_path, "abc", final=True, cross_validate=2).run()
     brought = tmp_path / run_folder.FINAL_FOLDER / elsewhere.LEFT_OUT_NAME
     assert not brought.exists()
-    storage.write_json(
-        brought, storage.read_json(tmp_path / elsewhere.LEFT_OUT_NAME)
-    )  # as earlier versions did
+    # as earlier versions did
+    storage.write_json(brought, storage.read_json(tmp_path / elsewhere.LEFT_OUT_NAME))
     assert run_records.read(brought.parent).left_out == {}
     _made(everything, tmp_path, "abc", leave_one_dataset_out=True, final=True, cross_validate=2).run()
     assert run_records.read(brought.parent).left_out["datasets"]

@@ -146,10 +146,8 @@ def test_added_data_sets_train_but_neither_select_nor_measure() -> None:
     for fold, without in zip(folds.cross_validation(frame, {"a"}, 4, 0.2, 0), alone, strict=True):
         assert {dataset[c] for c in fold.train} == {"a", "b"}
         assert {dataset[c] for c in (*fold.selection, *fold.held_out)} == {"a"}
-        assert (fold.selection, fold.held_out) == (
-            without.selection,
-            without.held_out,
-        )  # so they can be compared
+        # so they can be compared
+        assert (fold.selection, fold.held_out) == (without.selection, without.held_out)
         assert set(without.train) < set(fold.train)
 
 
@@ -210,9 +208,8 @@ def test_hard_clips_are_drawn_until_they_have_their_share_and_the_others_once() 
     assert sum(counts[:3]) / len(drawn.train) == pytest.approx(0.4, abs=0.02)
     assert max(counts[:3]) - min(counts[:3]) <= 1
     assert drawn.sha256 != fold.sha256
-    assert (
-        folds.with_repeats(fold, np.arange(20) < 15, 0.4).train == fold.train
-    )  # more than their share already
+    # more than their share already
+    assert folds.with_repeats(fold, np.arange(20) < 15, 0.4).train == fold.train
 
 
 def test_a_carriage_return_in_a_name_tears_no_table_of_predictions(tmp_path: Path) -> None:

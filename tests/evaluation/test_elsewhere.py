@@ -17,23 +17,20 @@ import pytest
 import small_videos
 import stand_in
 import synthetic
-import tensorflow as tf
 from page_reader import Page
 
 from violence_detection import cli
 from violence_detection.backbones import registry
-from violence_detection.combine import combine, manifest, val_ledger
-from violence_detection.combine.config import CombineConfig
+from violence_detection.combine import manifest, val_ledger
 from violence_detection.errors import UserError
 from violence_detection.evaluation import elsewhere, evaluate, metrics
 from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import from_evaluation
-from violence_detection.features.config import ExtractConfig
 from violence_detection.models import made_alike, trained_model
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.system import storage
-from violence_detection.training import run_folder, trainer, training_data
+from violence_detection.training import run_folder
 
 CLASSES = ("fight", "nonfight")
 
@@ -52,12 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(16):
         for offset, label in enumerate(CLASSES):
             small_videos.write(root / "raw/mine" / label / f"{seed}.avi", 100 * offset + seed)
-    combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
-    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
-    record = trainer.run_record(
-        "average", data, stand_in.CONFIG, 1, synthetic.HEAD, replace(synthetic.TRAIN, epochs=1)
-    )
-    trainer.train(record, data, root / "models" / "average", tf.distribute.get_strategy())
+    synthetic.train_on_clips(root, root / "models" / "average", config=replace(synthetic.TRAIN, epochs=1))
     member = {"name": "average", "model": "average/best_model.keras", "weight": 1.0}
     storage.write_json(root / "models" / "ensemble.json", {"members": [member]})
     return root

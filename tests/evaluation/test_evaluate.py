@@ -14,18 +14,14 @@ import pytest
 import small_videos
 import stand_in
 import synthetic
-import tensorflow as tf
 from huggingface_hub import ModelCard
 
 from violence_detection.backbones import engines
-from violence_detection.combine import combine, manifest
-from violence_detection.combine.config import CombineConfig
+from violence_detection.combine import manifest
 from violence_detection.errors import UserError
 from violence_detection.evaluation.audits import label_audit, leakage
 from violence_detection.evaluation.report import from_evaluation
-from violence_detection.features.config import ExtractConfig
 from violence_detection.models import model_card
-from violence_detection.training import trainer, training_data
 
 CLASSES = ("fight", "nonfight")
 JUNK = b"no video at all" * 200
@@ -48,11 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 small_videos.write(
                     root / "raw" / name / label / f"{seed}.avi", 1000 * i + 100 * offset + seed
                 )
-    own = tuple(f"{name}={root}/raw/{name}" for name in ("one", "two"))
-    combine.run(CombineConfig(data_root=root, own=own, workers=1))
-    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
-    record = trainer.run_record("average", data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
-    trainer.train(record, data, root / "model", tf.distribute.get_strategy())
+    synthetic.train_on_clips(root, root / "model", own=("one", "two"))
     return root
 
 

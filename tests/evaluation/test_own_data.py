@@ -13,7 +13,6 @@ import pytest
 import small_videos
 import stand_in
 import synthetic
-import tensorflow as tf
 
 from violence_detection.combine import combine, manifest, val_ledger
 from violence_detection.combine.config import CombineConfig, CutConfig
@@ -25,11 +24,10 @@ from violence_detection.evaluation.config import EvaluationConfig
 from violence_detection.evaluation.measure import Evaluation
 from violence_detection.evaluation.report import report
 from violence_detection.evaluation.training_overlap import Comparison
-from violence_detection.features.config import ExtractConfig
 from violence_detection.find import combined_folders
 from violence_detection.find.inventory import Inventory
 from violence_detection.system import locks
-from violence_detection.training import heads, trained_clips, trainer, training_data
+from violence_detection.training import heads, trained_clips
 
 CLASSES = ("fight", "nonfight")
 
@@ -48,10 +46,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(20):
         for offset, label in enumerate(CLASSES):
             small_videos.write(root / "raw/mine" / label / f"{seed}.avi", 100 * offset + seed)
-    combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
-    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
-    record = trainer.run_record("average", data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
-    trainer.train(record, data, root / "model", tf.distribute.get_strategy())
+    synthetic.train_on_clips(root, root / "model")
     return root
 
 

@@ -305,7 +305,7 @@ def test_a_video_backbone_takes_frames_of_its_own_number_and_rgb_alone(
     config = stand_in.install_film(monkeypatch.setattr)
     caplog.set_level(logging.INFO)
     wanted = stand_in.wanted(clips[:1], 2)
-    extract.check(config, ExtractConfig(data_root=tmp_path))  # as a training does before and besides
+    extract.check(config)  # as a training does before and besides
     stores = extract.ensure(wanted, config, ExtractConfig(data_root=tmp_path)).stores
     shapes = {name: store.read(wanted[0].clip_id, ("v0", "v1")).shape for name, store in stores.items()}
     assert shapes == {"stand_in.rgb": (2, 5, 4), "stand_in.motion": (2, 5, 4), "film.rgb": (2, 2, 1)}
@@ -388,9 +388,8 @@ def test_killed_at_random_moments_the_cache_ends_as_an_undisturbed_one(
             for process in processes:
                 process.start()
             victim = processes[int(rng.integers(writers))]
-            victim.join(
-                rng.uniform(0, full_s) if full_s else None
-            )  # the first round measures how long it takes
+            # the first round measures how long it takes
+            victim.join(rng.uniform(0, full_s) if full_s else None)
             victim.kill()
             victim.join()
             kills += victim.exitcode == -signal.SIGKILL

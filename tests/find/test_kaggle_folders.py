@@ -128,9 +128,7 @@ def test_the_scripts_find_what_is_in_a_cache_unless_told_not_to(home: Path, tmp_
         assert "no video below" in without.stderr
 
 
-def test_a_data_set_in_the_data_root_and_in_a_cache_is_counted_once(
-    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_data_set_in_the_data_root_and_in_a_cache_is_counted_once(home: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     own = root / "raw" / "deeper/than/any/cache/will/ever/be/found/to/stand"
     hockey(own, *range(4))

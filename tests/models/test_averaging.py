@@ -79,9 +79,8 @@ def test_an_ensemble_with_half_of_its_temperatures_is_refused(
 
 
 def test_a_closer_look_counts_as_much_as_the_other_views_together() -> None:
-    views = np.array(
-        [[0.2, 0.5, 0.7], [0.4, 0.5, 0.7], [0.9, 0.8, 0.7]]
-    )  # two of the whole picture, one closer
+    # two of the whole picture, one closer
+    views = np.array([[0.2, 0.5, 0.7], [0.4, 0.5, 0.7], [0.9, 0.8, 0.7]])
     np.testing.assert_allclose(averaging.over_views(views), views.mean(axis=0))
     odds = [(0.3 / 0.7 * 9) ** 0.5, 4**0.5]
     expected = [o / (1 + o) for o in odds]

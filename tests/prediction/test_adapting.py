@@ -14,19 +14,15 @@ import pytest
 import small_videos
 import stand_in
 import synthetic
-import tensorflow as tf
 
 import test_violence_model
-from violence_detection.combine import combine, fingerprint
-from violence_detection.combine.config import CombineConfig
+from violence_detection.combine import fingerprint
 from violence_detection.errors import UserError
 from violence_detection.evaluation import training_overlap
-from violence_detection.features.config import ExtractConfig
 from violence_detection.models import adapted_model, trained_model
 from violence_detection.prediction import detector
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.system import storage
-from violence_detection.training import trainer, training_data
 from violence_detection.training.config import KERNEL
 
 BRIGHT, FRAMES = 90, 180
@@ -59,10 +55,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             small_videos.write(
                 root / "raw/mine" / label / f"{seed}.avi", seed + brightness + 90, brightness=brightness
             )
-    combine.run(CombineConfig(data_root=root, own=(f"mine={root}/raw/mine",), workers=1))
-    data = training_data.prepare(stand_in.CONFIG, ExtractConfig(data_root=root, augment=1), 0.25, 0)
-    record = trainer.run_record(KERNEL, data, stand_in.CONFIG, 1, synthetic.HEAD, synthetic.TRAIN)
-    trainer.train(record, data, root / "model", tf.distribute.get_strategy())
+    synthetic.train_on_clips(root, root / "model", architecture=KERNEL)
     return root / "model"
 
 

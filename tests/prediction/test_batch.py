@@ -593,9 +593,7 @@ def test_a_name_that_is_no_utf8_is_judged_printed_and_kept(place: Place, encodin
     assert b"bad\xfe.mp4" in (place.folder / "out_failures.csv").read_bytes()
 
 
-def test_verdicts_come_one_by_one(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_verdicts_come_one_by_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(judge_stand_in.SEEN, str(place.seen_file))
     paths = [place.folder / v for v in place.videos(["0.9", "unreadable"])]
     judged = batch.judge_all(paths, PredictConfig(model=place.folder / "model"))

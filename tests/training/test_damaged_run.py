@@ -95,9 +95,8 @@ def _lose_epoch(folder: Path) -> None:
 def _lose_best(folder: Path) -> None:
     _unfinished(folder)
     state = checkpoint.state_of(folder)
-    storage.write_json(
-        state, {**storage.read_json(state), "best_epoch": 0}
-    )  # not the last one, which is there too
+    # not the last one, which is there too
+    storage.write_json(state, {**storage.read_json(state), "best_epoch": 0})
     (folder / run_folder.BEST_NAME).unlink()
 
 

@@ -188,9 +188,8 @@ def test_the_network_moves_a_twentieth_as_fast_and_ends_half_way_to_the_publishe
         optimizer.apply([np.ones(v.shape, np.float32) for v in model.trainable_variables])
         states.append((trunk.get_weights(), logits.get_weights()))
     for before, after in zip(published, states[0][0], strict=True):
-        np.testing.assert_allclose(
-            before - after, 0.001, rtol=1e-2
-        )  # Adam's first step is the rate; no decay
+        # Adam's first step is the rate; no decay
+        np.testing.assert_allclose(before - after, 0.001, rtol=1e-2)
     np.testing.assert_allclose(states[0][1][1], -0.02, rtol=1e-2)
     optimizer.finalize_variable_values(model.trainable_variables)
     np.testing.assert_array_equal(trunk.get_weights()[0], states[1][0][0])

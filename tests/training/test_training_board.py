@@ -100,8 +100,6 @@ def test_confusion_picture_is_darker_where_more_clips_are() -> None:
     assert perfect.dtype == np.uint8
     assert perfect.shape == wrong.shape
     height, width = perfect.shape[:2]
-    corner = (
-        slice(height // 8, height // 4),
-        slice(int(width * 0.3), int(width * 0.4)),
-    )  # label and verdict nonfight
+    # label and verdict nonfight
+    corner = (slice(height // 8, height // 4), slice(int(width * 0.3), int(width * 0.4)))
     assert perfect[corner].mean() < wrong[corner].mean() - 50

@@ -134,9 +134,8 @@ def test_test_time_views_alternate_mirroring_and_leave_light_alone() -> None:
 def test_test_time_views_look_at_the_middle_the_beginning_and_the_end_in_turn() -> None:
     draws = [augment.draw(0, "clip", v) for v in augment.variant_names(augment.VIEW, 7)]
     assert [d.place for d in draws] == [0.5, 0.0, 1.0, 0.5, 0.25, 0.75, 0.5]
-    assert {augment.draw(0, "clip", v).place for v in VARIANTS} == {
-        0.5
-    }  # of training, as its caches hold them
+    # of training, as its caches hold them
+    assert {augment.draw(0, "clip", v).place for v in VARIANTS} == {0.5}
 
 
 def test_where_a_view_looks_does_not_alter_its_pictures() -> None:

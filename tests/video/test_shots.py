@@ -88,16 +88,15 @@ def test_few_frames_have_no_neighbours_to_tell_by(count: int) -> None:
 
 
 def test_cuts_are_looked_for_in_the_frames_of_the_densest_and_beyond_them() -> None:
-    window = Window(100.0, 125.0)
     dense = Sampling(sampling.sample_indices(1000, 32, 130.0, 65.0), np.empty((0, 4), np.int64))
     sparse = Sampling(sampling.sample_indices(1000, 10, 100.0, 125.0), np.empty((0, 4), np.int64))
-    numbers = shots.compared(window, FPS, [sparse, dense])
+    numbers = shots.compared(FPS, [sparse, dense])
     assert set(dense.base) <= set(numbers)
     assert abs(numbers[0] - sparse.base[0]) <= 1
     assert abs(numbers[-1] - sparse.base[-1]) <= 1
     assert np.diff(numbers).max() <= 3
-    np.testing.assert_array_equal(shots.compared(window, FPS, [dense]), dense.base)
-    of_sparse = shots.compared(window, FPS, [sparse])
+    np.testing.assert_array_equal(shots.compared(FPS, [dense]), dense.base)
+    of_sparse = shots.compared(FPS, [sparse])
     assert set(np.diff(of_sparse)) == {2}
     assert of_sparse[0] == sparse.base[0]
     assert 0 <= sparse.base[-1] - of_sparse[-1] < 2

@@ -136,7 +136,7 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path) -> None:
     assert "No such file or directory" in failure["reason"]
 
 
-def test_cases_that_recorders_write_are_found_in_their_folder(tmp_path: Path) -> None:
+def test_cases_that_recorders_write_are_found_in_their_folder() -> None:
     cases = Path(__file__).resolve().parents[3] / "shared" / "cases"
     if not cases.is_dir():
         pytest.skip("no cases here")

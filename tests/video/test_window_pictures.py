@@ -96,9 +96,8 @@ def test_a_frame_that_is_kept_as_it_is_is_shrunk_when_somebody_asks(monkeypatch:
     monkeypatch.setattr(pictures, "keeper", makers)
     kept = window_pictures.keeper(viewers)(small)
     np.testing.assert_array_equal(kept[sizes[0]], at_once[sizes[0]])
-    for picture, same in zip(
-        kept[sizes[1]], at_once[sizes[1]], strict=True
-    ):  # of the stream crop there are two
+    # of the stream crop there are two
+    for picture, same in zip(kept[sizes[1]], at_once[sizes[1]], strict=True):
         np.testing.assert_array_equal(picture, same)
     np.testing.assert_array_equal(kept[window_pictures.NEAR].grey, at_once[window_pictures.NEAR].grey)
     with pytest.raises(KeyError):

@@ -407,9 +407,8 @@ class Engine:
         job = _EngineJob(images, Future())
         self._room.acquire()
         self._jobs.put(job)
-        self._pool.submit(
-            self._batch
-        )  # one call a job: those whose job went with an earlier batch find nothing
+        # one call a job: those whose job went with an earlier batch find nothing
+        self._pool.submit(self._batch)
         return job.result
 
     def _check_process(self) -> None:
@@ -463,12 +462,8 @@ def batch_invariant(runner: Runner, job_shape: tuple[int, ...], jobs_a_batch: in
     Not so for TensorFlow on CPUs, which splits a batch among threads without regard to where an image ends.
     """
     rng = np.random.default_rng(0)
-    coarse = (
-        job_shape[0],
-        -(-job_shape[1] // 16),
-        -(-job_shape[2] // 16),
-        3,
-    )  # noise with edges and flat parts
+    # noise with edges and flat parts
+    coarse = (job_shape[0], -(-job_shape[1] // 16), -(-job_shape[2] // 16), 3)
     pictures = [rng.integers(0, 256, coarse, np.uint8).repeat(16, 1).repeat(16, 2) for _ in range(2)]
     probe, other = (p[:, : job_shape[1], : job_shape[2]] for p in pictures)
     alone = np.split(

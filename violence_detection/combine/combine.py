@@ -255,9 +255,7 @@ def _usable(
         return second_look.confirm(pairs, config.data_root, journal, config.workers, put_off)
 
     unique = deduplicate(candidates, not config.keep_near, confirm, one_source)
-    for clip, other in unique.conflicts:
-        reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
-        failures.append({"path": clip.source_path, "reason": reason})
+    failures += unique.failures()
     if not unique.kept:
         raise UserError(
             f"every clip below {config.data_root} is labelled both ways. See which data sets are mixed up"

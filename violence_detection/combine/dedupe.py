@@ -81,6 +81,16 @@ class Deduplicated:
     n_near_groups: int
     bridges: list[tuple[str, str]]
 
+    def failures(self) -> list[dict[str, str]]:
+        """The conflicts as a failures file names them."""
+        return [
+            {
+                "path": clip.source_path,
+                "reason": f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out",
+            }
+            for clip, other in self.conflicts
+        ]
+
 
 def scanned(source_path: str, clip: ClipFile, found: Scan) -> ScannedClip:
     """What the inventory knows of a clip, and what a look at it has found."""

@@ -352,10 +352,8 @@ def _readable_errors(path: Path) -> Iterator[None]:
     except (ValueError, LookupError) as e:  # numbers and names that the libraries take as they stand
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
     except OSError as e:
-        if e.errno not in (
-            None,
-            errno.EINVAL,
-        ):  # the disk's; neither the decompressor's nor a place before the file
+        # the disk's; neither the decompressor's nor a place before the file
+        if e.errno not in (None, errno.EINVAL):
             raise
         raise CorruptArchive(f"{path}: damaged ({e}). {again}") from e
 

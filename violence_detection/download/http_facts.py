@@ -52,9 +52,8 @@ def network_reason(error: Exception) -> str:
 
 def request_reason(error: Exception) -> str:
     """What is wrong with a request that could not even be sent."""
-    if not isinstance(
-        error, OSError
-    ):  # of the libraries below, about an address that the server redirects to
+    # of the libraries below, about an address that the server redirects to
+    if not isinstance(error, OSError):
         return f"the server redirects to what is no address ({redact(str(error))})"
     if type(error).__name__ in ("InvalidURL", "InvalidProxyURL"):  # it may quote half a password
         return (
@@ -68,9 +67,8 @@ def content_length(headers: Mapping[str, str]) -> int | None:
     """Bytes of the body by Content-Length; None when absent, not one number, or overridden (RFC 9112, 6.3)."""
     if "Transfer-Encoding" in headers:
         return None
-    values = {
-        value.strip() for value in headers.get("Content-Length", "").split(",")
-    }  # some proxies repeat it
+    # some proxies repeat it
+    values = {value.strip() for value in headers.get("Content-Length", "").split(",")}
     value = values.pop()
     return int(value) if not values and re.fullmatch(r"[0-9]{1,18}", value) else None
 

@@ -42,9 +42,8 @@ _CHUNK_BYTES = 1 << 16  # what a cut connection can cost
 _RETRY_STATUS = frozenset({408, 425, 429})
 #: Of servers that cannot at all (501, 505), and of a network that wants a log-in (511). Others from 500 on pass.
 _LASTING_STATUS = frozenset({501, 505, 511})
-_REFUSED_STATUS = frozenset(
-    {400, 401, 403, 404, 410}
-)  # object stores answer 400 or 403 to an expired signature
+#: Object stores answer 400 or 403 to an expired signature.
+_REFUSED_STATUS = frozenset({400, 401, 403, 404, 410})
 
 
 class FetchError(UserError):
@@ -196,9 +195,8 @@ class _Transfer:
     def run(self, before_named: Callable[[], None]) -> None:
         self.on_bytes(self.have)
         failures = refreshes = 0
-        furthest = (
-            self.have
-        )  # not self.have before the attempt: a server without Range may always cut at one place
+        # not self.have before the attempt: a server without Range may always cut at one place
+        furthest = self.have
         with self.session:
             while not self._is_whole():
                 try:

@@ -153,11 +153,6 @@ def by_all_members(
     return found
 
 
-def read_predictions(path: Path) -> pd.DataFrame:
-    """Out-of-fold predictions as they were written."""
-    return held_out_table.parse(path.read_bytes())
-
-
 def out_of_fold(folder: Path, plan: Callable[[int, tuple[str, ...]], CrossValidation]) -> pd.DataFrame | None:
     """The out-of-fold predictions in `folder` if they were made with the clips and settings of `plan`(k, members).
 

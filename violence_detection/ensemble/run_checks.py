@@ -33,7 +33,8 @@ from violence_detection.video import augment
 if TYPE_CHECKING:
     import pandas as pd
 
-Settings = TypeVar("Settings", HeadConfig, TrainConfig)
+#: Settings of which each member takes a part.
+Taken = TypeVar("Taken", HeadConfig, TrainConfig)
 
 #: Settings that only mean something with another one.
 _ONLY_WITH = {
@@ -86,7 +87,7 @@ def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) ->
 
 
 def _check_taken(
-    members: Sequence[str], given: Settings, plain: Settings, taken_by: Callable[[str], Collection[str]]
+    members: Sequence[str], given: Taken, plain: Taken, taken_by: Callable[[str], Collection[str]]
 ) -> None:
     """Raise UserError for a setting other than the plain one that none of the members takes: it would do nothing."""
     taken = {name for member in members for name in taken_by(member)}

@@ -158,9 +158,8 @@ def fit(basis: CalibrationBasis, seed: int) -> Calibration:
     Where an early exit would decide at a point's threshold, the point is chosen of all members' averages, by a
     temperature of theirs: with the exit, one member alone would say which clips lie above.
     """
-    order = np.argsort(
-        basis.rows.clip_id.to_numpy(str), kind="stable"
-    )  # the same clips are drawn in any order
+    # the same clips are drawn in any order
+    order = np.argsort(basis.rows.clip_id.to_numpy(str), kind="stable")
     rows, p = basis.rows.iloc[order], np.asarray(basis.p_fight, float)[order]
     is_fight, groups = (rows.label == CLASS_NAMES[1]).to_numpy(), rows.source_group.astype(str).to_numpy()
     n_groups = len(np.unique(groups))

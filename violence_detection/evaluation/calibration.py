@@ -12,7 +12,7 @@ from violence_detection.models.calibration import Calibration, name_of
 if TYPE_CHECKING:
     from violence_detection.models.trained_model import TrainedModel
 
-CALIBRATION_BINS = 10
+_BINS = 10
 
 
 class CalibrationBins(NamedTuple):
@@ -23,10 +23,8 @@ class CalibrationBins(NamedTuple):
     n: np.ndarray
 
 
-def calibration_bins(
-    is_fight: np.ndarray, p_fight: np.ndarray, bins: int = CALIBRATION_BINS
-) -> CalibrationBins:
-    """Predicted against observed share of fights in equal-width bins. Empty bins are left out.
+def calibration_bins(is_fight: np.ndarray, p_fight: np.ndarray) -> CalibrationBins:
+    """Predicted against observed share of fights in bins of equal width. Empty bins are left out.
 
     `is_fight` (n,) bool, `p_fight` (n,) in [0, 1]. A probability on the edge of two bins is in the upper one, as a clip
     at the threshold is called a fight.
@@ -35,9 +33,9 @@ def calibration_bins(
 
     # calibration_curve puts edges into the lower bin, so it is asked about peace.
     p_peace = 1 - np.asarray(p_fight)
-    peaceful, predicted = calibration_curve(~np.asarray(is_fight, bool), p_peace, n_bins=bins)
+    peaceful, predicted = calibration_curve(~np.asarray(is_fight, bool), p_peace, n_bins=_BINS)
     # The same bins again, for it does not say how many clips each holds.
-    n = np.bincount(np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], p_peace))
+    n = np.bincount(np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], p_peace))
     return CalibrationBins(1 - predicted[::-1], 1 - peaceful[::-1], n[n > 0][::-1])
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
-from violence_detection.constants import OPERATING_POINTS
+from violence_detection.constants import BALANCED, OPERATING_POINTS
 from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.errors import UserError
 from violence_detection.system.settings import Limits, default_data_root, option
@@ -34,7 +34,7 @@ class EvaluationConfig(OwnClipsConfig, RuntimeConfig):
     )
     output: Path | None = option(None, "report folder (default: reports/<model>-<time>)")
     operating_point: str = option(
-        OPERATING_POINTS[0],
+        BALANCED,
         "whose threshold, stored with the model, is measured; balanced: 0.5",
         choices=OPERATING_POINTS,
     )

@@ -149,9 +149,8 @@ def recall_at(
     at = np.minimum(np.floor(ends * n + 1e-9).astype(int), n - 1)
     recalls = 1 - np.searchsorted(fights, others[at], side="right") / m
     slope = float((recalls[1] - recalls[0]) / (ends[1] - ends[0]))
-    influence = np.where(
-        is_fight, (found - value) / m, -slope * ((p_fight > limit) - admitted / n) / n
-    )  # every other clip above the limit is one of the admitted, but for ties
+    # every other clip above the limit is one of the admitted, but for ties
+    influence = np.where(is_fight, (found - value) / m, -slope * ((p_fight > limit) - admitted / n) / n)
     influence[~is_fight] -= influence[~is_fight].mean()
     weight, loss = _weight_of_classes(is_fight), (is_fight & ~found).astype(float)
     return Figure(value, influence, weight, loss, m, is_fight), threshold

@@ -125,9 +125,8 @@ def measure(config: EvaluationConfig, command: str) -> Evaluation:
     doubted = (
         label_audit.out_of_fold(path, clips.data_root / "combined_all") if "labels" in config.audit else None
     )
-    further = {
-        s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others
-    }  # before anything is judged: what cannot be used is said at once
+    # before anything is judged: what cannot be used is said at once
+    further = {s.name: own_data.read(config, [s], model.features.window_s, clips.data_root) for s in others}
     combined = clips.base if clips.manifest_sha256 else config.data_root / "combined_all"
     if combined_folders.has_manifest(combined):
         val_ledger.check(combined)  # it must not cost the figures that it cannot be written

@@ -61,9 +61,9 @@ def choose(
     }
 
 
-def fewest_sources(rate: float, confidence: float = CONFIDENCE) -> int:
-    """Sources below which nothing can be guaranteed, even without one error: (1 - rate)^n must be 1 - confidence."""
-    return math.ceil(math.log(1 - confidence) / math.log(1 - rate))
+def fewest_sources(rate: float) -> int:
+    """Sources below which nothing can be guaranteed, even without one error: (1 - rate)^n must be 1 - CONFIDENCE."""
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log(1 - rate))
 
 
 def controlled(

@@ -208,9 +208,7 @@ def _rows(
     readable = [dedupe.scanned(name, clips[name], s) for name, s in scans.items() if not s.reason]
     unique = dedupe.deduplicate(readable, altered=False, one_source=one_source)
     failures += [{"path": name, "reason": s.reason} for name, s in scans.items() if s.reason]
-    for clip, other in unique.conflicts:
-        reason = f"is {clip.label}, its content is also {other.label} as {other.source_path}; both left out"
-        failures.append({"path": clip.source_path, "reason": reason})
+    failures += unique.failures()
     if unique.dropped:
         log.info("%d clips are copies of others and count once", len(unique.dropped))
     rows = [manifest.row(clip, "val", clip.source_path) for clip in unique.kept]

@@ -107,7 +107,7 @@ def weights_to_hand_on(config: FeatureConfig, how: ExtractConfig) -> Path | None
 def _ensure(
     wanted: Sequence[WantedClip], config: FeatureConfig, how: ExtractConfig, engine_for: _EngineMaker
 ) -> Extraction:
-    check(config, how)
+    check(config)
     for name in config.backbone:
         if (taken := key.for_backbone(config, name).streams) != config.streams:
             log.info("%s takes of the streams only: %s", name, ", ".join(taken))
@@ -183,7 +183,7 @@ def without_failures(
     return frame[keep].sort_values("clip_id", ignore_index=True)
 
 
-def check(config: FeatureConfig, how: ExtractConfig) -> None:
+def check(config: FeatureConfig) -> None:
     """Raise UserError for settings that cannot work, before any work starts."""
     if unknown := sorted(set(config.streams) - set(STREAMS)):
         raise UserError(f"unknown stream {unknown[0]!r}. Use one or more of: {','.join(STREAMS)}")

@@ -221,7 +221,7 @@ class ExtractionPass:
             _check_finite(clip, values)
         except UnreadableVideo as e:
             with self._lock:
-                self.failures.append({"path": e.path, "reason": e.reason})
+                self.failures.append(e.failure())
             return
         for name, store in self.group.stores.items():
             store.add(clip.clip_id, values[name], self.engine.name, by_time=clip.by_time)

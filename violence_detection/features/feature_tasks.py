@@ -47,7 +47,7 @@ def run(
     """
     if not asked_for(task):
         return None
-    extract.check(config, how)
+    extract.check(config)
     frame = manifest.read(how.data_root / "combined_all")
     if task.prune:
         return _prune(config, how, frame, delete=task.prune == "yes")

@@ -133,10 +133,8 @@ def require_both_classes(counts: Mapping[str, int], found: Inventory) -> None:
     sets = ", ".join(sorted({d.dataset for d in found.datasets})) or "none"
     without = len(found.unlabelled) + sum(found.unknown.values())
     refused = "".join(f" {f['path']}: {f['reason']}." for f in found.unlisted)
-    places = [
-        *found.roots,
-        *(d.root for d in found.datasets if d.own),
-    ]  # of one's own clips alone there is no root
+    # of one's own clips alone there is no root
+    places = [*found.roots, *(d.root for d in found.datasets if d.own)]
     raise UserError(
         f"no {' and no '.join(missing)} clip below {', '.join(map(str, places))}. Found: {there} "
         f"(data sets: {sets}), and {without} videos without a label.{refused} Looked for were the published data sets "

@@ -22,7 +22,7 @@ from violence_detection.models import calibration, model_files
 from violence_detection.models.light_heads import KernelHead, kernel_head
 from violence_detection.system import disks, locks, storage, tensorflow_start
 from violence_detection.training import model_record, run_folder, trained_clips
-from violence_detection.training.config import KERNEL, HeadConfig
+from violence_detection.training.config import KERNEL
 
 RECORD_NAME = "adapted.json"
 #: The data set that footage counts as, in trained_on.csv.
@@ -151,8 +151,7 @@ def _write_head(member: KernelMember, head: KernelHead, file: Path) -> None:
 
     tensorflow_start.gpus()  # the first look at the devices
     record = {**member.record, "head": {**member.record["head"], "landmarks": len(head.kernel)}}
-    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
-    built = heads.build(KERNEL, shapes, HeadConfig(**record["head"]))
+    built = heads.of_record(record)
     for name, vectors in head.vectors.items():
         built.get_layer(f"{name}.similarity").set_weights([vectors, head.gammas[name].reshape(1)])
     built.get_layer("logits").set_weights([head.kernel[:, None], head.bias.reshape(1)])

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from violence_detection.constants import DEFAULT_THRESHOLD, OPERATING_POINTS
+from violence_detection.constants import BALANCED, DEFAULT_THRESHOLD
 from violence_detection.errors import UserError
 from violence_detection.models import averaging, model_files
 from violence_detection.models.averaging import EarlyExit
 from violence_detection.training import run_folder
 
-BALANCED = OPERATING_POINTS[0]
 #: In `rests_on`, True where the model was adapted afterwards.
 BEFORE_ADAPTING = "before_adapting"
 #: scikit-learn looks for the temperature no farther away.

@@ -85,7 +85,7 @@ def _run(
     parts = [part for video in seen for part in video.parts]
     adapted_model.write(source, member, adapted.head, to, made_from, parts)
     _say(figures, to)
-    named = [*({"path": f.path, "reason": f.reason} for f in failures), *partly]
+    named = [*(f.failure() for f in failures), *partly]
     return {"model": str(to), **figures, "failures": named}
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_detection.constants import OPERATING_POINTS
+from violence_detection.constants import BALANCED
 from violence_detection.errors import UnreadableVideo, UserError
 from violence_detection.models import calibration, model_files, shipped
 from violence_detection.prediction import begun_videos, camera_profile, kept_windows, verdict_journal
@@ -122,9 +122,8 @@ def _made_of_others(inside: Sequence[Path]) -> set[Path]:
 
 def load_judge(config: PredictConfig) -> Judge:
     """Load the model, in the process that is to judge."""
-    from violence_detection.prediction.detector import (
-        Detector,
-    )  # heavy, and the caller's process needs none of it
+    # heavy, and the caller's process needs none of it
+    from violence_detection.prediction.detector import Detector
 
     return Detector(config).judge
 
@@ -133,15 +132,14 @@ def judge_all(
     paths: Sequence[Path],
     config: PredictConfig,
     journal: Path | None = None,
-    load: Callable[[PredictConfig], Judge] | None = None,
 ) -> Iterator[Verdict | UnreadableVideo]:
     """A verdict for each video, or the reason why there is none, in order. Each is logged as it comes.
 
     `journal`: a file in which verdicts are kept as they come; what it has is not judged again. Beside it are the
-    windows of the video in hand, so that a long one goes on where it was (see begun_videos). `load` gives the function
-    that judges, in a process of its own (load_judge). A video that takes this process down, or makes no progress for
-    SILENCE_LIMIT_S, is a failure of its own. Raises UserError where there is no such model or it cannot be loaded, and
-    OSError where the journal cannot be written.
+    windows of the video in hand, so that a long one goes on where it was (see begun_videos). A process of its own
+    judges (load_judge). A video that takes it down, or makes no progress for SILENCE_LIMIT_S, is a failure of its own.
+    Raises UserError where there is no such model or it cannot be loaded, and OSError where the journal cannot be
+    written.
     """
     # told before anything is loaded
     if config.model is None:
@@ -162,7 +160,7 @@ def judge_all(
 
         worker = stack.enter_context(
             SupervisedWorker[_Asked, Verdict](
-                functools.partial(_loaded, load or load_judge, config), SILENCE_LIMIT_S, tell
+                functools.partial(_loaded, load_judge, config), SILENCE_LIMIT_S, tell
             )
         )
         if kept and (known := sum(kept.find(kept.key(p), p) is not None for p in paths)):
@@ -195,7 +193,7 @@ def events_by(config: PredictConfig) -> EventConfig:
     """
     if profile := profile_of(config):
         return profile.settings(config)
-    if config.operating_point == OPERATING_POINTS[0]:
+    if config.operating_point == BALANCED:
         return config.at(config.threshold)
     of_model = calibration.read(shipped.find(config.model))
     return config.at(of_model.threshold(config.operating_point, config.threshold))
@@ -217,9 +215,7 @@ def kept(given: Path, config: PredictConfig) -> list[Verdict]:
     taken = not camera_profile.leaves_out_exit(config)
     if other := next((v for v in verdicts if v.early_exit != taken), None):
         was, wanted = ("with", "without") if other.early_exit else ("without", "with")
-        known = config.profile or (
-            config.operating_point if config.operating_point != OPERATING_POINTS[0] else ""
-        )
+        known = config.profile or (config.operating_point if config.operating_point != BALANCED else "")
         if known:
             raise UserError(
                 f"{other.path} was judged {was} the model's early exit, and {known} is for probabilities {wanted} it: "
@@ -338,7 +334,7 @@ def summary(judged: Iterable[Verdict | UnreadableVideo]) -> dict[str, Any]:
     failures: list[dict[str, Any]] = []
     for item in judged:
         if isinstance(item, UnreadableVideo):
-            failures.append({"path": item.path, "reason": item.reason})
+            failures.append(item.failure())
         else:
             videos.append(item.summary())
     return {"videos": videos, "failures": failures}

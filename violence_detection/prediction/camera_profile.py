@@ -238,11 +238,8 @@ def leaves_out_exit(config: PredictConfig) -> bool:
 
     Raises UserError where there is no such model or profile.
     """
-    from violence_detection.models import (
-        calibration,
-        model_files,
-        shipped,
-    )  # who only reads profiles needs none
+    # who only reads profiles needs none
+    from violence_detection.models import calibration, model_files, shipped
 
     if config.profile:
         return not read(config.profile).early_exit

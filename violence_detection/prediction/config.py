@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from violence_detection.backbones.config import RuntimeConfig
-from violence_detection.constants import DEFAULT_THRESHOLD, OPERATING_POINTS
+from violence_detection.constants import BALANCED, DEFAULT_THRESHOLD, OPERATING_POINTS
 from violence_detection.errors import UserError
 from violence_detection.system.settings import BaseConfig, Limits, option
 
@@ -80,7 +80,7 @@ class PredictConfig(EventConfig, RuntimeConfig):
         "(default: ./models_ensemble where there is one, else accurate)",
     )
     operating_point: str = option(
-        OPERATING_POINTS[0],
+        BALANCED,
         "whose threshold the model has stored; balanced: that of --threshold",
         choices=OPERATING_POINTS,
     )
@@ -107,14 +107,14 @@ class PredictConfig(EventConfig, RuntimeConfig):
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
-        if self.operating_point != OPERATING_POINTS[0] and self.threshold != DEFAULT_THRESHOLD:
+        if self.operating_point != BALANCED and self.threshold != DEFAULT_THRESHOLD:
             raise UserError(
                 f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "
                 "give one of the two"
             )
         if self.profile and (self.threshold, self.operating_point) != (
             DEFAULT_THRESHOLD,
-            OPERATING_POINTS[0],
+            BALANCED,
         ):
             raise UserError(
                 f"the camera profile {self.profile} has a threshold of its own: give it without threshold and "
@@ -124,7 +124,7 @@ class PredictConfig(EventConfig, RuntimeConfig):
     @property
     def has_threshold(self) -> bool:
         """See EventConfig."""
-        return self.operating_point == OPERATING_POINTS[0] and self.profile is None
+        return self.operating_point == BALANCED and self.profile is None
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ class Detector:
         found: decode.VideoInfo | decode.PacketTiming,
         keep: Callable[[Inputs, np.ndarray], T],
     ) -> tuple[list[T], str]:
-        info = found.info if isinstance(found, decode.PacketTiming) else found
+        info = decode.info_of(found)
         every, windows = self._laid(path, found)
         kept: list[T] = []
         seen = iter(self._seen(path, found, windows))
@@ -177,7 +177,7 @@ class Detector:
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming
     ) -> tuple[list[sampling.Window], list[sampling.Window]]:
         """Every window of a file, and those that show movement. Raises UnreadableVideo where none does."""
-        info = found.info if isinstance(found, decode.PacketTiming) else found
+        info = decode.info_of(found)
         every = sampling.sliding_windows(info, self.model.features.window_s, self.stride_s)
         windows = [window for window in every if sampling.shows_movement(info, window)]
         if not windows:
@@ -209,7 +209,7 @@ class Detector:
     def _judge(
         self, path: Path, found: decode.VideoInfo | decode.PacketTiming, begun: Sequence[JudgedWindow]
     ) -> Verdict:
-        info = found.info if isinstance(found, decode.PacketTiming) else found
+        info = decode.info_of(found)
         every, windows = self._laid(path, found)
         judged = [self.profiled(window) for window in _judged_before(info, windows, begun)]
         if judged:

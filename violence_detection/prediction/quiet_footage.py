@@ -256,10 +256,9 @@ def _judged(
     found = batch.find_videos([footage])
     journal = verdict_journal.path_for(output) if output else None
     judged = [*found.failures, *batch.judge_all(found.videos, config, journal)]
-    failures = [{"path": f.path, "reason": f.reason} for f in judged if isinstance(f, UnreadableVideo)]
-    by_file = {
-        v.real_path or v.path: v for v in judged if isinstance(v, Verdict)
-    }  # a link is no other footage
+    failures = [f.failure() for f in judged if isinstance(f, UnreadableVideo)]
+    # a link is no other footage
+    by_file = {v.real_path or v.path: v for v in judged if isinstance(v, Verdict)}
     return list(by_file.values()), failures
 
 

@@ -46,12 +46,11 @@ class WindowStream:
         *,
         stated_fps: float = 0.0,
         exact_rate: bool = False,
-        clip_id: str = "stream",
         variants: Sequence[str] = ("v0",),
     ):
         self._viewers, self._window_s, self._stride_s = tuple(viewers), window_s, stride_s
         self._keep = window_pictures.keeper(viewers)
-        self._draws = [viewer.draws(clip_id, variants) for viewer in viewers]
+        self._draws = [viewer.draws("stream", variants) for viewer in viewers]
         self._stated_fps, self._exact_rate = stated_fps, exact_rate
         self._early: list[tuple[float, Kept]] | None = []  # until the rate is known
         self._info = decode.VideoInfo(_ENDLESS, _SOME_RATE, 0, 0, "")
@@ -177,9 +176,8 @@ class WindowStream:
     def _complete(self) -> Iterator[SeenWindow]:
         """The windows of which nothing can change any more. What the others do not need is let go."""
         newest = self._moments[-1]
-        if (
-            newest + 1 > self._window_s * self._info.fps
-        ):  # else it may be a clip, which is judged on its middle
+        # else it may be a clip, which is judged on its middle
+        if newest + 1 > self._window_s * self._info.fps:
             while (window := self._grid.due(newest + 1, ended=False)) is not None:
                 self._waiting.append(WindowPlan(window, self._info, self._viewers, self._draws))
         while self._waiting and max(self._waiting[0].frames) < newest:
@@ -207,6 +205,18 @@ class WindowStream:
         del self._moments[:oldest], self._times[:oldest], self._kept[:oldest]
 
 
+def of_detector(detector: Detector, fps: float, *, exact_rate: bool = False) -> WindowStream:
+    """The windows that a detector judges of a stream. `fps`: what its source states, 0 where it does not."""
+    return WindowStream(
+        detector.viewers,
+        detector.model.features.window_s,
+        detector.stride_s,
+        stated_fps=fps,
+        exact_rate=exact_rate,
+        variants=detector.views,
+    )
+
+
 class StreamJudge:
     """Judges one stream with a detector, which several may share. `name`: of the stream, as it may be shown.
 
@@ -215,14 +225,7 @@ class StreamJudge:
 
     def __init__(self, detector: Detector, name: str, fps: float = 0.0, *, exact_rate: bool = False):
         self._detector, self._name = detector, name
-        self._windows = WindowStream(
-            detector.viewers,
-            detector.model.features.window_s,
-            detector.stride_s,
-            stated_fps=fps,
-            exact_rate=exact_rate,
-            variants=detector.views,
-        )
+        self._windows = of_detector(detector, fps, exact_rate=exact_rate)
 
     @property
     def frames_seen(self) -> int:

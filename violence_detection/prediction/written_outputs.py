@@ -300,9 +300,8 @@ def load_explainer(
         windows = [window for window, _ in missing]
         found = explainer.explain(Path(verdict.path), windows) if windows else ()
         for (_, path), explained in zip(missing, found, strict=True):
-            written.remove(
-                path.with_suffix(".json"), verdict.path
-            )  # it would be taken for that of this picture
+            # it would be taken for that of this picture
+            written.remove(path.with_suffix(".json"), verdict.path)
             explanation_picture.write(explained, path, Path(verdict.path))
             made = {**explained.record(), "path": verdict.path, "made_of": made_of}
             written.write_json(path.with_suffix(".json"), verdict.path, made)

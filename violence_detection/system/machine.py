@@ -1,4 +1,4 @@
-"""What the machine has: free memory, GPUs as the driver sees them."""
+"""What the machine has: free memory, its processor's name, GPUs as the driver sees them."""
 
 from __future__ import annotations
 

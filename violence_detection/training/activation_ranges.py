@@ -62,13 +62,14 @@ def measured(head: keras.Model, pictures: Iterable[np.ndarray]) -> list[Activati
     ends = keras.Model(
         network.inputs, [ops.stack([ops.min(layer.input), ops.max(layer.input)]) for layer in found]
     )
+    # (batches, convolutions, 2)
     seen = np.array(
         [
             [ops.convert_to_numpy(end) for end in ends(shown(some.astype(np.float32)), training=False)]
             for some in pictures
         ],
         np.float64,
-    )  # (batches, convolutions, 2)
+    )
     return [
         ActivationRange.of(ops.convert_to_numpy(layer.kernel), span[:, 0].min(), span[:, 1].max())
         for layer, span in zip(found, seen.swapaxes(0, 1), strict=True)

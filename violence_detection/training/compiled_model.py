@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from violence_detection.training import fine_tuning, heads, step_plan
-from violence_detection.training.config import HeadConfig, TrainConfig
+from violence_detection.training.config import TrainConfig
 from violence_detection.training.loss_scale import MirroredLossScale
 from violence_detection.training.mirrored_adamw import MirroredAdamW
 
@@ -16,9 +16,8 @@ from violence_detection.training.mirrored_adamw import MirroredAdamW
 def build(record: Mapping[str, Any], steps: int) -> keras.Model:
     """The compiled model of a record with its first weights, which the seed decides. `steps`: of an epoch."""
     c = TrainConfig(**record["train"])
-    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     keras.utils.set_random_seed(c.seed)
-    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+    model = heads.of_record(record)
     plan = step_plan.given(record) or step_plan.of_epochs(c, steps)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0 if plan.warmup else c.learning_rate,

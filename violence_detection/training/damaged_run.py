@@ -49,9 +49,8 @@ def _check_whole(weights: Path) -> None:
     import safetensors
 
     try:
-        with safetensors.safe_open(
-            weights, framework="np"
-        ):  # which compares its length with what it says to hold
+        # which compares its length with what it says to hold
+        with safetensors.safe_open(weights, framework="np"):
             pass
     except (safetensors.SafetensorError, OSError) as e:
         raise keras_archive.damaged(weights, e) from e

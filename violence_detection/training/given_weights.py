@@ -9,7 +9,6 @@ they were trained, so the record has their hash, and the model's card says so.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 import zipfile
@@ -24,7 +23,6 @@ import numpy as np
 from violence_detection.errors import UserError
 from violence_detection.system import storage
 from violence_detection.training import heads, plain_views, run_folder, saved_heads
-from violence_detection.training.config import HeadConfig
 from violence_detection.training.run_folder import Trained
 
 if TYPE_CHECKING:
@@ -47,8 +45,7 @@ def check(record: Mapping[str, Any], folder: Path) -> None:
 
 
 def _built(record: Mapping[str, Any], folder: Path) -> keras.Model:
-    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
-    model = heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+    model = heads.of_record(record)
     _set(model, folder / FILE_NAME)
     return model
 
@@ -66,8 +63,7 @@ def take(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
         p = plain_views.predict(model, data.selection)
         accuracy = float(np.mean((p >= 0.5) == (data.selection.labels == 1)))
     trained = Trained(folder, accuracy, best_epoch=0, epochs_run=0, samples_per_second=0.0)
-    values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
-    storage.write_json(folder / run_folder.RESULT_NAME, values)
+    trained.write()
     log.info("%s: not trained here, its weights are those of %s", folder, FILE_NAME)
     return trained
 

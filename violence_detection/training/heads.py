@@ -135,6 +135,12 @@ def build(architecture: str, inputs: Mapping[str, tuple[int, int]], config: Head
     return keras.Model(given, p_fight, name=architecture)
 
 
+def of_record(record: Mapping[str, Any]) -> keras.Model:
+    """The head that a config.json describes, with fresh weights."""
+    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
+    return build(record["architecture"], shapes, HeadConfig(**record["head"]))
+
+
 def _kernel(given: Mapping[str, Tensor], config: HeadConfig) -> Tensor:
     """What a support vector machine looks at: the mean of the inputs' similarities, (B, M)."""
     found = [
@@ -209,9 +215,8 @@ def _attention(x: Tensor, c: HeadConfig) -> Tensor:
     x = PositionEmbedding()(layers.Dense(c.units)(x))
     for _ in range(2):
         y = layers.LayerNormalization()(x)
-        y = layers.MultiHeadAttention(4, c.units // 4, dropout=c.dropout / 2, dtype="float32")(
-            y, y
-        )  # the softmax
+        # in float32 for the softmax
+        y = layers.MultiHeadAttention(4, c.units // 4, dropout=c.dropout / 2, dtype="float32")(y, y)
         x = x + layers.Dropout(c.dropout)(y)
         y = layers.Dense(2 * c.units, activation="gelu")(layers.LayerNormalization()(x))
         x = x + layers.Dropout(c.dropout)(layers.Dense(c.units)(y))

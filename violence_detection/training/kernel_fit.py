@@ -10,7 +10,6 @@ to one byte a number (whole_numbers.py) before anything is fitted to them.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections.abc import Mapping
@@ -53,9 +52,8 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
     """
     started = time.monotonic()
     seed = int(record["train"]["seed"])
-    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     keras.utils.set_random_seed(seed)
-    model = heads.build(heads.KERNEL, shapes, HeadConfig(**record["head"]))
+    model = heads.of_record(record)
     _solve(model, data.train, HeadConfig(**record["head"]), seed, folder)
     p = plain_views.predict(model, data.selection)
     row = {
@@ -76,8 +74,7 @@ def fit(record: Mapping[str, Any], data: Data, folder: Path) -> Trained:
         epochs_run=1,
         samples_per_second=round(len(data.train) / (time.monotonic() - started), 1),
     )
-    values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
-    storage.write_json(folder / run_folder.RESULT_NAME, values)
+    trained.write()
     log.info("%s: fitted to %d clips in %.1f s", folder, len(data.train), time.monotonic() - started)
     return trained
 

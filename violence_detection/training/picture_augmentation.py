@@ -20,10 +20,8 @@ Tensor: TypeAlias = Any  # keras.KerasTensor; Keras publishes no types
 #: judging whole pictures, and this makes up for it (Touvron et al. 2019, arXiv 1906.06423).
 _SHOWN = 10 / 11
 _SHORTEST, _TIME_P = 0.5, 0.6  # of the frames' span, and how often it is shortened
-_LEAST_AREA, _ASPECT = (
-    0.4,
-    0.35,
-)  # of a crop; of its sides' ratio the logarithm (Szegedy et al. 2015, arXiv 1409.4842)
+#: Of a crop; of its sides' ratio the logarithm (Szegedy et al. 2015, arXiv 1409.4842).
+_LEAST_AREA, _ASPECT = 0.4, 0.35
 _COARSER, _COARSER_P = 3.0, 0.3
 _GREY_P, _MOVING_P, _TINT_P = 0.25, 0.3, 0.6
 _LIGHT, _TINT = 0.5, 0.15  # logarithms of factors

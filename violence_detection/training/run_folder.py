@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -99,6 +99,11 @@ class Trained:
     @property
     def model_path(self) -> Path:
         return self.folder / BEST_NAME
+
+    def write(self) -> None:
+        """Write result.json, the completion record."""
+        values = {k: v for k, v in asdict(self).items() if k != "folder"}
+        storage.write_json(self.folder / RESULT_NAME, values)
 
 
 def finished(folder: Path) -> Trained | None:

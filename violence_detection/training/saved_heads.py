@@ -31,7 +31,7 @@ from violence_detection.training import (
     weight_difference,
     whole_numbers,
 )
-from violence_detection.training.config import PICTURES_OF, HeadConfig
+from violence_detection.training.config import PICTURES_OF
 
 _POLICY, _POLICIES = "dtype_policy", ("float32", "mixed_float16", "mixed_bfloat16")
 #: What weights may be kept as; half the bytes are enough to judge with.
@@ -167,9 +167,8 @@ def _rebuild(file: Path, record: Mapping[str, Any], published: Path | None) -> k
 
 
 def _build(record: Mapping[str, Any], policy: str) -> keras.Model:
-    shapes = {name: (shape[0], shape[1]) for name, shape in record["inputs"].items()}
     with heads.computing_in(policy):
-        return heads.build(record["architecture"], shapes, HeadConfig(**record["head"]))
+        return heads.of_record(record)
 
 
 def _base_of_difference(

@@ -137,7 +137,7 @@ class Data:
 
 def check(features: FeatureConfig, how: ExtractConfig) -> None:
     """Raise UserError for what cannot work, before anything slow starts."""
-    extract.check(features, how)
+    extract.check(features)
     manifest.read(how.data_root / "combined_all")
 
 

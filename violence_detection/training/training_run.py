@@ -250,9 +250,8 @@ class TrainingRun:
         if found is None:
             return
         saved, weights = found
-        share = (
-            self.batch_size // self.strategy.num_replicas_in_sync
-        )  # there may have been more or fewer devices then
+        # there may have been more or fewer devices then
+        share = self.batch_size // self.strategy.num_replicas_in_sync
         parts = self._parts(max(self.state.parts, min(saved.parts, share)))
         self.state = dataclasses.replace(saved, parts=parts)
         self.pace.go_on(saved.samples, saved.fit_s)
@@ -318,10 +317,8 @@ class TrainingRun:
             saved_heads.save_weights(model, run_folder.weights_of(best_model))
         p = self._predict_judged(model)
         if self.published:
-            best = {
-                **best,
-                **training_log.on_selection(self.data.selection.labels, p),
-            }  # other weights than those of the log
+            # other weights than those of the log
+            best = {**best, **training_log.on_selection(self.data.selection.labels, p)}
         board.pictures(self.data.selection.labels, p, int(best["epoch"]), last=True)
         board.best(best.get("selection_accuracy"), best.get("selection_loss"), int(best["epoch"]))
         trained = Trained(
@@ -331,8 +328,7 @@ class TrainingRun:
             epochs_run=self.state.epoch,
             samples_per_second=round(self.pace.samples_per_second, 1),
         )
-        values = {k: v for k, v in dataclasses.asdict(trained).items() if k != "folder"}
-        storage.write_json(self.folder / run_folder.RESULT_NAME, values)
+        trained.write()
         said = (
             "no selection part"
             if trained.selection_accuracy is None

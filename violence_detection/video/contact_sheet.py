@@ -30,7 +30,7 @@ def write_all(
         try:
             rows = dict(pictures.clip_variants(clip, clip_id, variants, size, config))
         except UnreadableVideo as e:
-            failures.append({"path": e.path, "reason": e.reason})
+            failures.append(e.failure())
             continue
         path = folder / f"{clip_id}.png"
         with storage.atomic_path(path) as temporary:

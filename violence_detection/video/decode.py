@@ -148,6 +148,11 @@ class PacketTiming:
         return same and np.array_equal(_shown_or_all(found), _shown_or_all(self.info))
 
 
+def info_of(found: VideoInfo | PacketTiming) -> VideoInfo:
+    """What a file is, whether its frames or its packets told it."""
+    return found.info if isinstance(found, PacketTiming) else found
+
+
 class DecodesOtherwise(Exception):
     """A video does not decode as its packets tell. What it is can be found by decoding it alone: `probe`."""
 
@@ -226,7 +231,7 @@ def read_groups(
     that shows to be wrong, for which the file is read to its end.
     """
     expected = info if isinstance(info, PacketTiming) else None
-    info = info.info if isinstance(info, PacketTiming) else info
+    info = info_of(info)
     coming = ((group, _decoded(group, info)) for group in groups)
     following = next(coming, None)
     waiting: deque[tuple[frozenset[int], frozenset[int]]] = deque()
@@ -257,7 +262,7 @@ def played(path: Path, info: VideoInfo | PacketTiming) -> Iterator[tuple[float, 
     `info` is what `probe` found, or `packet_timing`. Raises UnreadableVideo, and DecodesOtherwise as `read_groups`.
     """
     expected = info if isinstance(info, PacketTiming) else None
-    info = info.info if isinstance(info, PacketTiming) else info
+    info = info_of(info)
     begins: dict[int, int] | None = None
     if info.shown is not None:
         begins = dict(zip(*np.unique(info.shown, return_index=True), strict=True))
@@ -371,9 +376,8 @@ class _Reader:
             for frame in [] if holds_on(packet) else self._decode(packet):
                 self.stamps.append(frame.pts if frame.pts is not None else frame.dts)
                 yield frame
-        for _ in range(
-            _MOST_THREADS if self._damaged else 0
-        ):  # each thread of the decoder may end in an error
+        # each thread of the decoder may end in an error
+        for _ in range(_MOST_THREADS if self._damaged else 0):
             for frame in self._decode(None):
                 self.stamps.append(frame.pts if frame.pts is not None else frame.dts)
                 yield frame

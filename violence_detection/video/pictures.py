@@ -133,9 +133,8 @@ class NearFrame:
 
     def __init__(self, frame: np.ndarray, small: np.ndarray | None = None, half: np.ndarray | None = None):
         self.picture = near(frame, half)
-        self._small = (
-            small if self.picture is frame else None
-        )  # a frame that was shrunk first gives other pixels
+        # a frame that was shrunk first gives other pixels
+        self._small = small if self.picture is frame else None
 
     @functools.cached_property
     def grey(self) -> np.ndarray:

@@ -152,9 +152,8 @@ def sample(info: VideoInfo, window: Window, d: Draw, config: ClipConfig) -> Samp
     if "motion" not in config.streams:
         return Sampling(base, np.empty((0, MOTION_STEPS + 1), np.int64))
     gap = _gap(config.motion_spacing_s, info.fps)
-    first = np.clip(
-        base, 0, max(0, info.n_frames - 1 - MOTION_STEPS * gap)
-    )  # at the very end, the last that fit
+    # at the very end, the last that fit
+    first = np.clip(base, 0, max(0, info.n_frames - 1 - MOTION_STEPS * gap))
     motion = first[:, None] + gap * np.arange(MOTION_STEPS + 1)
     return Sampling(base, np.clip(motion, 0, info.n_frames - 1))
 

@@ -41,7 +41,7 @@ def small(picture: np.ndarray) -> np.ndarray:
     return resize(picture, _SIDE)
 
 
-def compared(window: Window, fps: float, samplings: Sequence[Sampling]) -> np.ndarray:
+def compared(fps: float, samplings: Sequence[Sampling]) -> np.ndarray:
     """The numbers (N,) int64 of the frames in which cuts of a window are looked for, each once, in order.
 
     `samplings`: which frames networks look at. Those of the densest are taken, and as far as the others look beyond

@@ -127,7 +127,7 @@ class WindowPlan:
             from violence_detection.video import shots  # clips have no need of it
 
             every = [s for by in self.samplings for s in by.values()]
-            self._compared = shots.compared(window, info.fps, every).tolist()
+            self._compared = shots.compared(info.fps, every).tolist()
         self.frames = frozenset(self._compared).union(*self.by_viewer)
 
     def _look_at(self, samplings: list[dict[str, sampling.Sampling]]) -> None:
@@ -230,7 +230,7 @@ def of_file(
     UnreadableVideo naming the file, and DecodesOtherwise as decode.read_groups does.
     """
     draws = [viewer.draws(clip_id, variants) for viewer in viewers]
-    found = info.info if isinstance(info, decode.PacketTiming) else info
+    found = decode.info_of(info)
     plans: list[WindowPlan] = []  # those that are decoded, few at a time
     asked: list[Mapping[KeptAs, frozenset[int]]] = []  # in which sizes each of them asks for frames
     keep = keeper(viewers, to_change)

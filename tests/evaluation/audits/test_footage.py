@@ -53,9 +53,8 @@ def test_a_copy_is_beyond_the_limit_and_its_original_is_named() -> None:
     beyond = found.clips[found.clips.beyond].set_index("clip_id").neighbour
     originals = rows.clip_id[val].tolist()
     assert beyond[originals].to_dict() == {clip: f"{clip}copy" for clip in originals}
-    others = rows.set_index("clip_id").source_group[
-        beyond.index
-    ]  # clips of the same places, which copies show too
+    # clips of the same places, which copies show too
+    others = rows.set_index("clip_id").source_group[beyond.index]
     assert set(others) == set(rows.source_group[val])
 
 

@@ -82,7 +82,7 @@ def test_few_sources_are_said_to_be_too_few_and_one_class_is_not_judged() -> Non
     assert by_name["two"]["roc_auc"] is None
 
 
-def test_a_data_set_that_nothing_could_be_told_of_is_not_called_free_of_shortcuts(tmp_path: Path) -> None:
+def test_a_data_set_that_nothing_could_be_told_of_is_not_called_free_of_shortcuts() -> None:
     """Beside another that has enough sources it is not counted among those of which something was told."""
     model, samples = _linear_model(True), _in_time(60, 3, True)
     rows = samples.rows.assign(**OF_FORMAT, dataset="few", source_group=[f"few:{i % 3}" for i in range(60)])
@@ -106,7 +106,7 @@ def test_a_data_set_that_nothing_could_be_told_of_is_not_called_free_of_shortcut
     assert said["both"][3].endswith("tells the classes apart, in the 1 comparison that could tell")
 
 
-def test_backgrounds_that_cannot_be_looked_at_cost_the_other_checks_nothing(tmp_path: Path) -> None:
+def test_backgrounds_that_cannot_be_looked_at_cost_the_other_checks_nothing() -> None:
     model, samples = _linear_model(True), _in_time(60, 3, True)
     rows = samples.rows.assign(**OF_FORMAT)
 

@@ -302,7 +302,7 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     def refuses(graph: Any, path: Path) -> None:
         raise RuntimeError("no such   operation: Erf")
 
-    refusing = converters.ExportFormat(("model.x",), {}, "", refuses)
+    refusing = converters.ExportFormat(("model.x",), {}, refuses)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(converters, "FORMATS", {"x": refusing, **converters.FORMATS})
         with pytest.raises(UserError, match="cannot be written as x: no such operation: Erf"):

@@ -268,9 +268,8 @@ def test_what_does_not_decode_is_said_behind_what_does(config: FeatureConfig, tm
     assert next(found)
     with pytest.raises(SystemExit, match=r"cut\.avi: only \d\d of 50 frames decode; the rest was not judged"):
         list(found)
-    times = timed_videos.evenly(
-        50, 25, start_s=600.0
-    )  # a part of a recording: a Matroska file states when it ends
+    # a part of a recording: a Matroska file states when it ends
+    times = timed_videos.evenly(50, 25, start_s=600.0)
     part = timed_videos.write(tmp_path / "part.mkv", times)
     assert list(video_windows.of_arguments(["example.py", str(part)], described))
 

@@ -18,6 +18,7 @@ import live_parts
 import mqtt_broker
 import pytest
 import requests
+import streamed
 
 import test_violence_model
 from violence_detection.errors import UserError
@@ -58,7 +59,7 @@ def _until(true: Callable[[], object], most_s: float) -> None:
 @pytest.mark.slow
 def test_a_camera_is_watched_until_sigterm(tmp_path: Path) -> None:
     """It becomes bright after two seconds, is cut for half a one in the middle of that, and stays so until the end."""
-    metrics = live_parts.free_port()
+    metrics = streamed.free_port()
     camera = live_parts.LoopbackCamera(lambda s: live_parts.BRIGHT if s > 2 else live_parts.DARK)
     hook = _Hook()
     threading.Thread(target=hook.serve_forever, args=(0.05,), daemon=True).start()

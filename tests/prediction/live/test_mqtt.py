@@ -17,6 +17,7 @@ from typing import Any
 import live_parts
 import mqtt_broker
 import pytest
+import streamed
 
 from violence_detection.errors import UserError
 from violence_detection.prediction.config import OutputConfig
@@ -42,7 +43,7 @@ def test_a_broker_that_is_no_address_is_refused(url: str) -> None:
 
 def test_a_camera_is_violent_until_the_last_of_its_events_has_ended() -> None:
     """The end of one waits for its clip, and may come behind the beginning of the next. There is no broker here."""
-    output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{live_parts.free_port()}", "violence")
+    output = MqttOutput(f"mqtt://me:geheim@127.0.0.1:{streamed.free_port()}", "violence")
     said = []
     for kind, event_id in (("new", "1"), ("new", "2"), ("end", "1"), ("end", "2")):
         output.send(live_parts.news("yard", kind, event_id=event_id))
@@ -61,7 +62,7 @@ def _wait_until(is_so: Callable[[], bool]) -> None:
 
 def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -> None:
     """Messages wait as for anybody who is slow; of states it is told the last, or automations would run for each."""
-    port = live_parts.free_port()
+    port = streamed.free_port()
     output, camera = MqttOutput(f"mqtt://127.0.0.1:{port}", "watch"), CameraState("yard", "rtsp://host/s")
     try:
         output.tell_state(camera)
@@ -97,7 +98,7 @@ def test_a_broker_that_comes_late_gets_what_holds_now_and_no_outdated_update() -
 
 
 def test_what_a_broker_that_never_comes_has_not_got_is_counted(caplog: pytest.LogCaptureFixture) -> None:
-    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    output = MqttOutput(f"mqtt://127.0.0.1:{streamed.free_port()}", "watch")
     for kind in ("new", "end"):
         output.send(live_parts.news("yard", kind))
     output.close(0.2)
@@ -162,7 +163,7 @@ def test_a_broker_is_given_the_login_of_its_address_or_of_the_environment(
     user: str, login: tuple[bytes | None, bytes | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MQTT_PASSWORD", "geheim")
-    output = MqttOutput(f"mqtt://{user}127.0.0.1:{live_parts.free_port()}", "watch")
+    output = MqttOutput(f"mqtt://{user}127.0.0.1:{streamed.free_port()}", "watch")
     output.close(0)
     assert (output._client._username, output._client._password) == login
 
@@ -281,7 +282,7 @@ def test_why_a_broker_does_not_let_us_in_is_said_once(
 
 
 def test_a_broker_that_lets_nobody_in_for_a_while_has_refused_no_picture() -> None:
-    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    output = MqttOutput(f"mqtt://127.0.0.1:{streamed.free_port()}", "watch")
     try:
         output._pictured = replace(live_parts.news("yard", "new"), jpeg=b"picture")
         for _ in range(5):
@@ -295,7 +296,7 @@ def test_a_broker_that_is_back_is_not_told_that_all_is_quiet_when_an_event_has_j
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The client's thread tells all once more; meanwhile another says ON."""
-    output = MqttOutput(f"mqtt://127.0.0.1:{live_parts.free_port()}", "watch")
+    output = MqttOutput(f"mqtt://127.0.0.1:{streamed.free_port()}", "watch")
     output._keep("yard/violence", "OFF")
     output._was_connected = True
     told: list[tuple[str, str | bytes]] = []
@@ -353,7 +354,7 @@ def test_a_broker_of_a_ca_of_ones_own_is_reached_with_its_certificate_and_else_t
         trusting.send(live_parts.news("yard", "new"))
         strict = MqttOutput(f"mqtts://me:geheim@localhost:{port}", "watch")
         wrong_name = MqttOutput(f"mqtts://me:geheim@127.0.0.1:{port}", "watch", certificate)
-        lost = MqttOutput(f"mqtt://me:geheim@localhost:{live_parts.free_port()}", "watch")
+        lost = MqttOutput(f"mqtt://me:geheim@localhost:{streamed.free_port()}", "watch")
         _wait_until(lambda: trusting.sent == 1 and caplog.text.count("cannot be reached") == 3)
         for output in (trusting, strict, wrong_name, lost):
             output.close(2)

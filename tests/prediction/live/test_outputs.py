@@ -13,9 +13,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import live_parts
 import pytest
 import requests
+import streamed
 from requests.adapters import HTTPAdapter
 
 from violence_detection.errors import UserError
@@ -221,7 +221,7 @@ def test_a_webhook_is_tried_again_and_its_password_shown_nowhere(
     assert (output.sent, output.failed) == (1, 0)
     assert json.loads(server.got[-1][0])["camera"] == "yard"
     assert server.got[0][1].startswith("Basic ")
-    gone = WebhookOutput(f"http://me:geheim@127.0.0.1:{live_parts.free_port()}/hook", 0.2, 0.05)
+    gone = WebhookOutput(f"http://me:geheim@127.0.0.1:{streamed.free_port()}/hook", 0.2, 0.05)
     server.answers[:] = [404]
     refused = WebhookOutput(f"http://127.0.0.1:{server.server_port}/hook?key=geheim", 0.4)
     for output in (gone, refused):
@@ -247,7 +247,7 @@ def test_at_the_end_a_webhook_lets_go_of_its_connection(server: _Server) -> None
 
 
 def test_each_way_is_opened_with_the_settings_that_are_given_for_it() -> None:
-    port = live_parts.free_port()
+    port = streamed.free_port()
     live = LiveConfig(
         on_event="true",
         on_event_timeout_s=7.0,

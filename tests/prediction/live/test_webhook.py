@@ -111,7 +111,7 @@ def test_why_a_message_did_not_arrive_is_said_in_words(
     server: _Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Classes of the client and of these scripts stood around it, each with host and port."""
-    port = live_parts.free_port()
+    port = streamed.free_port()
     server.to = f"http://127.0.0.1:{port}/"
     for url in (f"http://127.0.0.1:{port}/hook", f"{server.address}/307/hook"):
         _sent(url)
@@ -130,7 +130,7 @@ def test_the_path_of_a_webhook_stands_in_no_log_and_no_figure(
 ) -> None:
     """Whatever answers or does not, and whatever its client logs."""
     caplog.set_level(logging.DEBUG)
-    places = [server.address, f"http://127.0.0.1:{live_parts.free_port()}"]
+    places = [server.address, f"http://127.0.0.1:{streamed.free_port()}"]
     server.to = f"{places[1]}{path}/"
     outputs = [_sent(f"{places[0]}/{code}{path}") for code in (200, 301, 307, 404, 503)]
     outputs.append(_sent(f"{places[1]}{path}"))
@@ -170,7 +170,7 @@ def test_an_answer_that_goes_on_and_on_holds_no_news_up(begins: bytes, goes_on: 
 
 
 def test_webhooks_on_one_host_are_told_apart() -> None:
-    host = f"http://127.0.0.1:{live_parts.free_port()}"
+    host = f"http://127.0.0.1:{streamed.free_port()}"
     live = LiveConfig(
         webhook=(f"{host}/a", "https://me:geheim@x.invalid/b", f"http://me:geheim@{host[7:]}/c")
     )

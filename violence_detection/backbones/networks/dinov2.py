@@ -77,12 +77,12 @@ def build_spread(
     return keras.Model(tokens.input, ops.expand_dims(ops.mean(largest, axis=-1), 0), name="dinov2_spread")
 
 
-def build_patches(weights: Mapping[str, np.ndarray], blocks: int = BLOCKS) -> keras.Model:
+def build_patches(weights: Mapping[str, np.ndarray]) -> keras.Model:
     """A model from RGB pictures (B, 224, 224, 3), values 0..255, to their patches (B, 256, 384) float32."""
     import keras
     from keras import ops
 
-    tokens = build_tokens(weights, blocks)
+    tokens = build_tokens(weights)
     return keras.Model(tokens.input, ops.cast(tokens.output[:, 1:], "float32"), name="dinov2_patches")
 
 

@@ -77,10 +77,11 @@ def build_network(
     return model
 
 
-def _scaled_filters(filters: int, width: float, divisor: int = 8) -> int:
+def _scaled_filters(filters: int, width: float) -> int:
+    """A multiple of 8 that is at least 0.9 of the product."""
     scaled = filters * width
-    rounded = max(divisor, int(scaled + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < 0.9 * scaled else rounded
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
 def _conv(

@@ -68,9 +68,8 @@ def _log_likelihoods(p_fight: np.ndarray, is_fight: np.ndarray, groups: np.ndarr
     for start in range(0, len(p), _CHUNK):
         some = slice(start, start + _CHUNK)
         z = logits[some, None, None] * _SLOPES[:, None] + _SHIFTS  # (chunk, slopes, shifts)
-        q = 1 / (
-            1 + np.exp(-np.clip(np.where(is_fight[some, None, None], z, -z), -30, 30))
-        )  # of the given label
+        # of the given label
+        q = 1 / (1 + np.exp(-np.clip(np.where(is_fight[some, None, None], z, -z), -30, 30)))
         likely = np.maximum(_SHARES + (1 - 2 * _SHARES) * q[..., None], 1e-12)
         np.add.at(total, source[some], np.log(likely).reshape(len(q), size))
     return total

@@ -24,13 +24,11 @@ class ExportFormat:
     """How a format is written.
 
     `files`: what is written, the first of them what a runtime opens. `packages`: what must be installed to write it and
-    to run it, name of the import -> name for pip. `runtime`: the one of them that runs it. `two_dimensional`: see
-    whole_graph.trace.
+    to run it, name of the import -> name for pip. `two_dimensional`: see whole_graph.trace.
     """
 
     files: tuple[str, ...]
     packages: Mapping[str, str]
-    runtime: str
     write: Callable[[Any, Path], None]
     two_dimensional: bool = False
 
@@ -116,17 +114,9 @@ def _write_tflite(graph: Any, path: Path) -> None:
 
 
 FORMATS: Mapping[str, ExportFormat] = {
-    "onnx": ExportFormat(
-        ("model.onnx",), {"tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"}, "onnxruntime", _write_onnx
-    ),
-    "openvino": ExportFormat(
-        ("model.xml", "model.bin"), {"openvino": "openvino"}, "openvino", _write_openvino
-    ),
+    "onnx": ExportFormat(("model.onnx",), {"tf2onnx": "tf2onnx", "onnxruntime": "onnxruntime"}, _write_onnx),
+    "openvino": ExportFormat(("model.xml", "model.bin"), {"openvino": "openvino"}, _write_openvino),
     "tflite": ExportFormat(
-        ("model.tflite",),
-        {"ai_edge_litert": "ai-edge-litert"},
-        "ai-edge-litert",
-        _write_tflite,
-        two_dimensional=True,
+        ("model.tflite",), {"ai_edge_litert": "ai-edge-litert"}, _write_tflite, two_dimensional=True
     ),
 }

@@ -175,7 +175,7 @@ def _summary(
         "export": str(folder),
         "model": str(model),
         "formats": {name: {key: of_format[key] for key in shown} for name, of_format in compared.items()},
-        "failures": [{"path": video.path, "reason": video.reason} for video in unread]
+        "failures": [video.failure() for video in unread]
         + [
             {"path": str(folder / FORMATS[name].files[0]), "reason": f"{reason}; see {PARITY_NAME}"}
             for name, of_format in compared.items()

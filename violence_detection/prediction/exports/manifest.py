@@ -7,9 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from violence_detection.constants import OPERATING_POINTS, __version__
+from violence_detection.constants import BALANCED, OPERATING_POINTS, __version__
 from violence_detection.models.averaging import CLOSER_LOOK_KEY, EARLY_EXIT_KEY
-from violence_detection.models.calibration import BALANCED, key_of
+from violence_detection.models.calibration import key_of
 from violence_detection.models.trained_model import TrainedModel
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.exports.converters import FORMATS

@@ -223,7 +223,7 @@ def _compared(
     """The frames in which cuts are looked for; none where the window is all of a video, or no input keeps to a shot."""
     if is_whole(span, info.n_frames) or not any(i["one_shot"] for i in inputs):
         return []
-    found: list[int] = compared(span, info.fps, list(plan.values())).tolist()
+    found: list[int] = compared(info.fps, list(plan.values())).tolist()
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from violence_detection.prediction import window_stream
 from violence_detection.prediction.config import EventConfig, PredictConfig
 from violence_detection.prediction.events import JudgedWindow
 from violence_detection.prediction.live.camera_reader import WindowMaker
@@ -57,15 +58,7 @@ class DetectorModel:
 
     def make_windows(self, source: Source) -> WindowMaker[PlacedWindow]:
         """Windows with the frames that this model looks at."""
-        return WindowsOfStream(
-            WindowStream(
-                self._detector.viewers,
-                self.window_s,
-                self.step_s,
-                stated_fps=source.fps,
-                variants=self._detector.views,
-            )
-        )
+        return WindowsOfStream(window_stream.of_detector(self._detector, source.fps))
 
     def judge(self, camera: str, window: PlacedWindow) -> JudgedWindow:
         """Judge a window. Raises UnreadableVideo where the output is no number."""
