@@ -146,3 +146,28 @@ def test_a_video_and_its_own_event_clip_take_nothing_from_each_other(tmp_path: P
     _write(tmp_path, "F.event001.jpg", clip)
     names = names_in(place, [video, clip])
     assert all("~" in name for name in names.values()), "of a run before, without the video"
+
+
+def test_two_videos_whose_marks_are_the_same_have_names_of_their_own(tmp_path: Path) -> None:
+    videos = ["/mnt/archive/case_026497/clip.mp4", "/mnt/archive/case_032866/clip.mp4"]
+    for place in (_srt(tmp_path / "srt"), _clips(tmp_path / "clips")):
+        names = names_in(place, videos)
+        assert len(set(names.values())) == 2
+        for video, name in names.items():
+            _write(place.folder, f"{name}.srt", video)
+            _write(place.folder, f"{name}.event001.mp4", video)
+        assert names_in(place, videos) == names
+
+
+def test_a_video_whose_mark_another_run_has_given_away_has_a_longer_one(tmp_path: Path) -> None:
+    first, second = "/mnt/archive/case_026497/clip.mp4", "/mnt/archive/case_032866/clip.mp4"
+    place = _srt(tmp_path)
+    _write(tmp_path, "clip.srt", DAY1)
+    names = {}
+    for video in (first, second):
+        names |= names_in(place, [video])
+        _write(tmp_path, f"{names[video]}.srt", video)
+    assert names[second].startswith(f"{names[first]}"), "the longer one begins as the other"
+    for video, name in names.items():
+        assert names_in(place, [video]) == {video: name}
+    assert names_in(place, [first, second]) == names

@@ -58,7 +58,11 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
     every = {name.casefold() for name in usual_names.values()}
     for video, usual in usual_names.items():
         plain, source = formats.plain_name(video), os.path.realpath(video)
-        new = [usual, formats.marked(plain, source)]
+        new = [
+            usual,
+            formats.marked(plain, source),
+            formats.marked(plain, source, formats.LONG_MARK_DIGITS),
+        ]
         by_mark = [formats.marked(plain, video), *there.marked(plain, source)]
         old = [*by_mark, *([plain] if plain.casefold() != taken.casefold() else [])]
         anothers = _AS_ANOTHERS.fullmatch(usual.casefold())
@@ -112,7 +116,7 @@ class _Listing:
 
     def marked(self, plain: str, source: str) -> list[str]:
         """The marked names under which files were written for a source, whatever path was hashed for the mark."""
-        ours = re.compile(rf"({re.escape(plain)}~[0-9a-f]{{8}})(?:{self._endings})")
+        ours = re.compile(rf"({re.escape(plain)}~(?:[0-9a-f]{{8}}){{1,2}})(?:{self._endings})")
         found = (ours.fullmatch(name) for name in self._written.names_of(source))
         return sorted({match[1] for match in found if match})
 

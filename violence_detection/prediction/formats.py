@@ -26,6 +26,8 @@ Texts = Mapping[str, str]
 OfRun = Callable[[Sequence[Verdict], Sequence[UnreadableVideo]], Texts]
 #: Longest name that a video's files have, without their endings.
 _NAME_BYTES = 150
+#: Of the mark in a name; the long one where two videos have the same.
+_MARK_DIGITS, LONG_MARK_DIGITS = 8, 16
 
 
 @dataclass(frozen=True)
@@ -139,16 +141,19 @@ def names_of(videos: Iterable[str], taken: str = "") -> dict[str, str]:
     `taken`: a name that is none of theirs. Names that differ in nothing but capitals are the same on some disks.
     """
     videos = list(dict.fromkeys(videos))
-    plain = {v: plain_name(v) for v in videos}
-    count = Counter(name.casefold() for name in plain.values()) + Counter([taken.casefold()])
-    return {
-        video: name if count[name.casefold()] == 1 else marked(name, video) for video, name in plain.items()
-    }
+    names = {v: plain_name(v) for v in videos}
+    for digits in (_MARK_DIGITS, LONG_MARK_DIGITS):
+        count = Counter(name.casefold() for name in names.values()) + Counter([taken.casefold()])
+        names = {
+            video: name if count[name.casefold()] == 1 else marked(plain_name(video), video, digits)
+            for video, name in names.items()
+        }
+    return names
 
 
-def marked(name: str, video: str) -> str:
-    """A name that only the video with this path has."""
-    return f"{name}~{storage.stable_hash(video, digits=8)}"
+def marked(name: str, video: str, digits: int = _MARK_DIGITS) -> str:
+    """A name that only the video with this path has; of some 10,000 that are called the same, two may share it."""
+    return f"{name}~{storage.stable_hash(video, digits=digits)}"
 
 
 def plain_name(video: str) -> str:
