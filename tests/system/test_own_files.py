@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,53 @@ def test_a_run_knows_what_another_wrote_meanwhile(tmp_path: Path) -> None:
     first = WrittenFiles(tmp_path)
     path = _write(tmp_path, "a", "v", "text")
     assert first.source_of(path) == os.path.realpath("v")
+
+
+def test_no_file_is_read_whose_name_nobody_wrote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each of 20,000 videos half a megabyte was read and hashed before the first was judged."""
+    first, video = WrittenFiles(tmp_path), tmp_path / "night.mp4"
+    video.write_bytes(b"the night")
+    _write(tmp_path, "night.annotated.mp4", "night.mp4", "text")
+    key_of = own_files._key
+
+    def none(*_: object) -> str:
+        raise AssertionError("the video is read")
+
+    monkeypatch.setattr(own_files, "_key", none)
+    for written in (first, WrittenFiles(tmp_path), WrittenFiles(tmp_path / "without a record")):
+        assert written.source_of(video) is None
+    monkeypatch.setattr(own_files, "_key", key_of)
+    _write(tmp_path, "NIGHT.txt", "night.mp4", "text")
+    (tmp_path / "NIGHT.txt").rename(tmp_path / "night.txt")
+    assert first.source_of(tmp_path / "night.txt") == os.path.realpath("night.mp4"), "one name on some disks"
+
+
+def test_of_what_is_recorded_later_no_more_is_read_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = WrittenFiles(tmp_path), WrittenFiles(tmp_path)
+    record, taken = tmp_path / RECORD_NAME, []
+    journal_entries = storage.journal_entries
+
+    def entries(lines: Iterable[bytes], fields: frozenset[str]) -> dict[str, dict[str, object]]:
+        taken.append(list(lines))
+        return journal_entries(taken[-1], fields)
+
+    monkeypatch.setattr(storage, "journal_entries", entries)
+    for number in range(20):
+        for written in (first, second):
+            name = f"{number}.{'first' if written is first else 'second'}.jpg"
+            written.write_text(tmp_path / name, "front", name)
+        assert first.names_of(os.path.realpath("front")) == {p.name for p in tmp_path.glob("*.jpg")}
+    assert sum(map(len, taken)) <= 2 * 40, "each line once by each of them"
+    line = record.read_bytes().splitlines(keepends=True)[-1].replace(b"19.second", b"late")
+    for part in (line[:30], line[30:]):
+        assert "late.jpg" not in first.names_of(os.path.realpath("front"))
+        with record.open("ab") as out:
+            out.write(part)
+    assert "late.jpg" in first.names_of(os.path.realpath("front")), "that was read while half of it was there"
+    record.unlink()
+    assert not first.names_of(os.path.realpath("front"))
 
 
 def test_files_that_somebody_deleted_are_forgotten_and_others_are_not(

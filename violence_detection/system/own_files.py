@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,28 +33,52 @@ class WrittenFiles:
 
     def __init__(self, folder: Path):
         self._record = folder / RECORD_NAME
-        self._read_bytes = 0
-        self._sources: dict[str, str] = {}
-        self._names: dict[str, set[str]] = {}
-        self._recording = threading.Lock()
+        self._recording = threading.RLock()
+        self._begin(0)
         self._read()
 
+    def _begin(self, file_number: int) -> None:
+        """Know nothing yet of the record, which is this file of its disk."""
+        self._file_number, self._read_bytes = file_number, 0
+        self._sources: dict[str, str] = {}
+        self._names: dict[str, set[str]] = {}
+        #: As keys have them, see _key.
+        self._all_names: set[str] = set()
+
     def _read(self) -> None:
-        """Read what this run or another has recorded since."""
-        size_bytes = self._record.stat().st_size if self._record.is_file() else 0
-        if size_bytes != self._read_bytes:
-            entries = storage.read_journal(self._record, _FIELDS)
-            self._sources = {key: str(entry["source"]) for key, entry in entries.items()}
-            self._names = {}
-            for entry in entries.values():
-                self._names.setdefault(str(entry["source"]), set()).add(str(entry["file"]))
-            self._read_bytes = size_bytes
+        """Read what this run or another has recorded since; all of it where the record is another file by now."""
+        with self._recording:
+            if not self._record.is_file():
+                return self._begin(0)
+            with self._record.open("rb") as lines:
+                stat = os.fstat(lines.fileno())
+                if stat.st_ino != self._file_number or stat.st_size < self._read_bytes:
+                    self._begin(stat.st_ino)
+                lines.seek(self._read_bytes)
+                for key, entry in storage.journal_entries(self._whole(lines), _FIELDS).items():
+                    self._know(key, str(entry["file"]), str(entry["source"]))
+
+    def _whole(self, lines: Iterable[bytes]) -> Iterator[bytes]:
+        """The lines but for one of which another run has written half so far, which is read later."""
+        for line in lines:
+            if line.endswith(b"\n"):
+                self._read_bytes += len(line)
+                yield line
+
+    def _know(self, key: str, name: str, source: str) -> None:
+        self._sources[key] = source
+        self._names.setdefault(source, set()).add(name)
+        self._all_names.add(name.casefold())
 
     def source_of(self, path: Path) -> str | None:
         """The source that a file of this folder was written for, as its content is now.
 
         None for one that such a run has not written, or that was changed since, and where there is none.
         """
+        if path.name.casefold() not in self._all_names:
+            self._read()
+            if path.name.casefold() not in self._all_names:
+                return None
         try:
             key = _key(path, path.name)
         except OSError:  # not there, or nobody's to read
@@ -65,7 +89,9 @@ class WrittenFiles:
 
     def names_of(self, source: str) -> frozenset[str]:
         """The names of the files that were written for a source; whether they are still there is not asked."""
-        return frozenset(self._names.get(source, ()))
+        with self._recording:
+            self._read()
+            return frozenset(self._names.get(source, ()))
 
     def may_replace(self, path: Path, source: Path | str) -> bool:
         """Whether nothing is lost that is not this source's own: an empty file is nobody's."""
@@ -138,8 +164,7 @@ class WrittenFiles:
         with self._recording:
             with storage.appending_journal(self._record, sync=True) as record:
                 record(key, {"file": name, "source": source})
-            self._sources[key] = source
-            self._names.setdefault(source, set()).add(name)
+            self._know(key, name, source)
 
 
 def _file_in(line: bytes) -> str | None:

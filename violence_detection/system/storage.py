@@ -372,28 +372,38 @@ def read_journal(
     optional: frozenset[str] = frozenset(),
     again: frozenset[str] = frozenset(),
 ) -> dict[str, dict[str, Any]]:
-    """Entries of a file of JSON lines, one a finished item, by their `key`, in the order of their last lines.
+    """The entries of a file of JSON lines, see journal_entries; none where there is no such file."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        return journal_entries(lines, fields, optional, again)
+
+
+def journal_entries(
+    lines: Iterable[str | bytes],
+    fields: frozenset[str],
+    optional: frozenset[str] = frozenset(),
+    again: frozenset[str] = frozenset(),
+) -> dict[str, dict[str, Any]]:
+    """Entries of JSON lines, one a finished item, by their `key`, in the order of their last lines.
 
     Of a key the last line counts. A line of just `key` and `again` says that an earlier one holds again, and changes
     these fields of it. Other lines without just `key` and `fields`, and some of `optional`, do not count.
     """
     known: dict[str, dict[str, Any]] = {}
-    if not path.is_file():
-        return known
-    with path.open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if not isinstance(entry, dict) or "key" not in entry:
-                continue
-            key = entry.pop("key")
-            if set(entry) - optional == fields:
-                known.pop(key, None)
-                known[key] = entry
-            elif again and set(entry) == again and key in known:
-                known[key] = known.pop(key) | entry
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(entry, dict) or "key" not in entry:
+            continue
+        key = entry.pop("key")
+        if set(entry) - optional == fields:
+            known.pop(key, None)
+            known[key] = entry
+        elif again and set(entry) == again and key in known:
+            known[key] = known.pop(key) | entry
     return known
 
 
