@@ -11,6 +11,7 @@ import cv2
 import keras
 import numpy as np
 import pytest
+import record_lines
 import stand_in
 import timed_videos
 
@@ -189,6 +190,24 @@ def test_pictures_and_figures_are_written_once(
     assert review_media.read(later, tmp_path / "page", "v", tmp_path / "why").why == ("", ""), (
         "of other moments"
     )
+
+
+def test_the_record_of_explanations_is_read_once_for_all_videos(
+    tmp_path: Path, explainer: explanation.Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explanation, "Explainer", lambda _: explainer)
+    monkeypatch.setattr(written_outputs, "_identity", lambda _: "m")
+    read = record_lines.counted(monkeypatch.setattr)
+    videos = [str(_bright_corner(tmp_path / f"{n}.avi")) for n in range(3)]
+    record_lines.of_others(tmp_path / "why", 100)
+    config = OutputConfig(explain=tmp_path / "why")
+    explain = written_outputs.load_explainer(config, PredictConfig(), {v: Path(v).stem for v in videos})
+    read.clear()
+    for wrote in (1, 0):
+        for video in videos:
+            verdict = Verdict(video, (JudgedWindow(0.0, 2.0, 0.9),), EventConfig(), 4.0, 4.0)
+            assert len(explain(verdict)) == wrote
+    assert len(read) < 100, "what it has itself written, at most"
 
 
 def test_explanations_of_another_video_of_the_name_stay(

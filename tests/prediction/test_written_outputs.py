@@ -17,6 +17,7 @@ import cv2
 import numbered_videos
 import numpy as np
 import pytest
+import record_lines
 import small_videos
 import timed_videos
 
@@ -101,6 +102,42 @@ def test_pictures_of_a_run_that_was_killed_before_its_clips_do_not_stay_under_th
     assert _there(tmp_path / "clips") != before
     show(verdict)
     assert _there(tmp_path / "clips") == before
+
+
+def test_the_record_of_a_folder_is_read_once_for_all_videos(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read for each, that of 20,000 videos took most of an hour, in a run that writes nothing, too."""
+    videos = [_numbered(tmp_path / f"{n}.avi", 30) for n in range(6)]
+    read = record_lines.counted(monkeypatch.setattr)
+    lines = []
+    for number in (2, 6, 6):  # the second time to the same folders, and there is nothing to write
+        to = tmp_path / f"of {number}"
+        config = OutputConfig(annotate=to / "marked", clips=to / "clips", timeline=to / "page")
+        folders = [to / "marked", to / "clips", to / "page" / "media"]
+        for folder in folders if not to.is_dir() else ():
+            record_lines.of_others(folder, 100)
+        verdicts = [_verdict(video, [0.1 if n % 2 else 0.9], 3.0) for n, video in enumerate(videos[:number])]
+        names = {v.path: Path(v.path).stem for v in verdicts}
+        show = written_outputs.load_shower(
+            config, dict.fromkeys(("--annotate", "--clips", "--timeline"), names)
+        )
+        read.clear()
+        wrote = [show(verdict) for verdict in verdicts]
+        lines.append((len(read), sum(map(len, wrote))))
+    assert [wrote for _, wrote in lines] == [8, 24, 0]
+    assert all(read < 100 for read, _ in lines), "what they themselves wrote, at most"
+
+
+def test_clips_that_another_run_has_written_meanwhile_are_known(tmp_path: Path) -> None:
+    verdict = _verdict(_numbered(tmp_path / "v.avi", 60), [0.8, 0.1, 0.1, 0.9, 0.1], 6.0)
+    stricter = dataclasses.replace(verdict, events_by=EventConfig(0.85, merge_gap_s=0.0))
+    show = written_outputs.load_shower(
+        OutputConfig(clips=tmp_path / "clips"), {"--clips": {verdict.path: "v"}}
+    )
+    assert len(event_clips.write(verdict, tmp_path / "clips", "v", 0.0)) == 2
+    show(stricter)
+    assert {path.name for path in _there(tmp_path / "clips")} == {"v.event001.jpg", "v.event001.mp4"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

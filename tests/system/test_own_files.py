@@ -7,10 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import record_lines
 
 from violence_detection.errors import UserError
 from violence_detection.system import own_files, storage
@@ -116,20 +116,13 @@ def test_of_what_is_recorded_later_no_more_is_read_than_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = WrittenFiles(tmp_path), WrittenFiles(tmp_path)
-    record, taken = tmp_path / RECORD_NAME, []
-    journal_entries = storage.journal_entries
-
-    def entries(lines: Iterable[bytes], fields: frozenset[str]) -> dict[str, dict[str, object]]:
-        taken.append(list(lines))
-        return journal_entries(taken[-1], fields)
-
-    monkeypatch.setattr(storage, "journal_entries", entries)
+    read, record = record_lines.counted(monkeypatch.setattr), tmp_path / RECORD_NAME
     for number in range(20):
         for written in (first, second):
             name = f"{number}.{'first' if written is first else 'second'}.jpg"
             written.write_text(tmp_path / name, "front", name)
         assert first.names_of(os.path.realpath("front")) == {p.name for p in tmp_path.glob("*.jpg")}
-    assert sum(map(len, taken)) <= 2 * 40, "each line once by each of them"
+    assert len(read) <= 2 * 40, "each line once by each of them"
     line = record.read_bytes().splitlines(keepends=True)[-1].replace(b"19.second", b"late")
     for part in (line[:30], line[30:]):
         assert "late.jpg" not in first.names_of(os.path.realpath("front"))

@@ -25,11 +25,12 @@ _BACKGROUND, _TEXT, _DIM = (24, 24, 28), (235, 235, 235), (90, 90, 98)
 _VIOLENT, _QUIET, _BAND = (235, 70, 60), (70, 170, 110), (110, 40, 40)
 
 
-def write(verdict: Verdict, path: Path, comment: str = "") -> None:
+def write(verdict: Verdict, path: Path, comment: str = "", written: WrittenFiles | None = None) -> None:
     """Write the annotated video (H.264). Its times are those of the video: what comes late is black until then.
 
     A stretch of which nothing decodes shows the last picture before it, and the panel says that it was not judged. All
-    has the size of the first picture, with black beside one of another shape, and square pixels.
+    has the size of the first picture, with black beside one of another shape, and square pixels. `written`: what is
+    known of the folder, else its record is read.
     Raises UnreadableVideo, or UserError where it cannot be written or another's file is there.
     """
     video = Path(verdict.path)
@@ -37,7 +38,7 @@ def write(verdict: Verdict, path: Path, comment: str = "") -> None:
     panel: Panel | None = None
     shape: tuple[int, ...] = ()
     with (
-        WrittenFiles(path.parent).replacing(path, video) as temporary,
+        (written or WrittenFiles(path.parent)).replacing(path, video) as temporary,
         writer.h264(temporary, info.fps, comment) as put,
     ):
         for number, frame in decode.moments(video, info, range(info.n_frames)):

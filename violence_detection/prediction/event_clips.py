@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,14 +30,22 @@ def paths_of(verdict: Verdict, folder: Path, name: str) -> list[Path]:
     return [folder / f"{name}.event{n:03d}.mp4" for n in range(1, len(verdict.events) + 1)]
 
 
-def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: str = "") -> list[Path]:
+def write(
+    verdict: Verdict,
+    folder: Path,
+    name: str,
+    margin_s: float,
+    comment: str = "",
+    written: WrittenFiles | None = None,
+) -> list[Path]:
     """Write `<name>.event001.jpg` and `.mp4` and so on, all pictures before the first clip; returns the clips.
 
     A picture shows the middle of its event's most violent window. Clips begin `margin_s` before the event and end as
     long after it, as far as there is footage. Those that an earlier run wrote for this video, of more events, are
-    removed. Raises UnreadableVideo, or UserError where something cannot be written or a file is not this video's.
+    removed. `written`: what is known of the folder, else its record is read. Raises UnreadableVideo, or UserError where
+    something cannot be written or a file is not this video's.
     """
-    video, events, written = Path(verdict.path), verdict.events, WrittenFiles(folder)
+    video, events, written = Path(verdict.path), verdict.events, written or WrittenFiles(folder)
     paths = paths_of(verdict, folder, name)
     if events:
         info = decode.probe(video)
@@ -46,9 +55,9 @@ def write(verdict: Verdict, folder: Path, name: str, margin_s: float, comment: s
         clips = [_clip(info, event, path, margin_s) for event, path in zip(events, paths, strict=True)]
         _write_clips(video, info, clips, comment, written)
     ours, kept = re.compile(re.escape(name) + CLIP_ENDINGS), {p.stem for p in paths}
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if ours.fullmatch(path.name) and path.stem not in kept:
-            written.remove(path, video)
+    for known in sorted(written.names_of(os.path.realpath(video))):
+        if ours.fullmatch(known) and Path(known).stem not in kept:
+            written.remove(folder / known, video)
     return paths
 
 

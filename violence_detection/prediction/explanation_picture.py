@@ -22,10 +22,13 @@ _OVERLAY = 0.55
 _FOR, _AGAINST = "#b3261e", "#14508c"
 
 
-def write(explained: Explanation, path: Path, video: Path) -> None:
-    """Write the picture (JPEG) of a window of the video. Raises UserError where another's file is there."""
-    figure = _drawn(explained, video.name)
-    with WrittenFiles(path.parent).replacing(path, video) as temporary, warnings.catch_warnings():
+def write(explained: Explanation, path: Path, video: Path, written: WrittenFiles | None = None) -> None:
+    """Write the picture (JPEG) of a window of the video. Raises UserError where another's file is there.
+
+    `written`: what is known of the folder, else its record is read.
+    """
+    figure, written = _drawn(explained, video.name), written or WrittenFiles(path.parent)
+    with written.replacing(path, video) as temporary, warnings.catch_warnings():
         # a name in letters that the font lacks has boxes for them
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(temporary, format="jpeg", pil_kwargs={"quality": 88})

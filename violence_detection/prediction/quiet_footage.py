@@ -9,6 +9,7 @@ Goes Wrong, Is Everything All Right?"). So T hours can show no rate below 1 / T,
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import shlex
@@ -267,13 +268,13 @@ def _say_what_is_not_in(verdicts: Sequence[Verdict], folder: Path) -> None:
     judged = {os.path.realpath(verdict.path) for verdict in verdicts}
     # of those that were judged from another folder, or were moved, the name is all that is known
     names = {Path(verdict.path).name for verdict in verdicts if not Path(verdict.path).exists()}
-    written: dict[Path, WrittenFiles] = {}
+    written_in = functools.cache(WrittenFiles)
     others = [
         video
         for video in sorted(VideoSearch().below(folder))
         if os.path.realpath(video) not in judged
         and video.name not in names
-        and written.setdefault(video.parent, WrittenFiles(video.parent)).source_of(video) is None
+        and written_in(video.parent).source_of(video) is None
     ]
     if others:
         log.warning(

@@ -242,8 +242,11 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
     from violence_detection.prediction.review import review_media
     from violence_detection.video import writer
 
-    if config.timeline:
-        storage.remove_abandoned(config.timeline / file_names.MEDIA_FOLDER)
+    media = config.timeline and config.timeline / file_names.MEDIA_FOLDER
+    if media:
+        storage.remove_abandoned(media)
+    # once for all videos: there is a line for each file in it
+    written = {folder: WrittenFiles(folder) for folder in (config.annotate, config.clips, media) if folder}
 
     def show(verdict: Verdict) -> list[str]:
         made_of = _made_of(verdict)
@@ -252,7 +255,7 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
         if config.annotate:
             path = config.annotate / f"{names['--annotate'][verdict.path]}.annotated.mp4"
             if writer.comment_of(path) != made_of:
-                annotated_video.write(verdict, path, made_of)
+                annotated_video.write(verdict, path, made_of, written[config.annotate])
                 wrote.append(path)
         if config.clips:
             name = names["--clips"][verdict.path]
@@ -261,10 +264,12 @@ def load_shower(config: OutputConfig, names: Names) -> Callable[[Verdict], list[
             if not clips or not all(
                 path.with_suffix(".jpg").is_file() and writer.comment_of(path) == clips_of for path in clips
             ):
-                wrote += event_clips.write(verdict, config.clips, name, config.clip_margin_s, clips_of)
-        if config.timeline:
+                wrote += event_clips.write(
+                    verdict, config.clips, name, config.clip_margin_s, clips_of, written[config.clips]
+                )
+        if config.timeline and media:
             name = names["--timeline"][verdict.path]
-            wrote += review_media.write(verdict, config.timeline, name, made_of)
+            wrote += review_media.write(verdict, config.timeline, name, made_of, written[media])
         return [str(path) for path in wrote]
 
     return show
@@ -282,14 +287,13 @@ def load_explainer(
 
     folder, model = config.explain, _identity(judged_by)
     assert folder
-    explainer = explanation.Explainer(judged_by)
+    explainer, written = explanation.Explainer(judged_by), WrittenFiles(folder)
 
     def explain(verdict: Verdict) -> list[str]:
         name = names[verdict.path]
         # the picture shows what the video is called
         made_of = storage.stable_hash([_made_of(verdict), verdict.path, model])
-        wanted, written = explanation.explained_windows(verdict, config.explain_most), WrittenFiles(folder)
-        missing = []
+        wanted, missing = explanation.explained_windows(verdict, config.explain_most), []
         _check_is_judged(verdict)
         for what, window in wanted:
             path = folder / formats.explanation_name(name, what)
@@ -302,7 +306,7 @@ def load_explainer(
         for (_, path), explained in zip(missing, found, strict=True):
             # it would be taken for that of this picture
             written.remove(path.with_suffix(".json"), verdict.path)
-            explanation_picture.write(explained, path, Path(verdict.path))
+            explanation_picture.write(explained, path, Path(verdict.path), written)
             made = {**explained.record(), "path": verdict.path, "made_of": made_of}
             written.write_json(path.with_suffix(".json"), verdict.path, made)
         _remove_other_explanations(written, folder, name, verdict.path, {what for what, _ in wanted})
@@ -316,10 +320,10 @@ def _remove_other_explanations(
 ) -> None:
     """Remove those that an earlier run wrote for this video, of other events."""
     ours = re.compile(re.escape(name) + file_names.EXPLANATION_ENDINGS)
-    for path in folder.iterdir():
-        found = ours.fullmatch(path.name)
+    for known in sorted(written.names_of(os.path.realpath(video))):
+        found = ours.fullmatch(known)
         if found and found[1] not in kept:
-            written.remove(path, video)
+            written.remove(folder / known, video)
 
 
 def _made_of(verdict: Verdict) -> str:

@@ -7,12 +7,12 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
 import numbered_videos
 import numpy as np
 import pytest
+import record_lines
 
 from violence_detection.prediction.event_follower import END, NEW, EventNews
 from violence_detection.prediction.events import Event
@@ -21,7 +21,7 @@ from violence_detection.prediction.live.camera_state import CameraState
 from violence_detection.prediction.live.clip_recorder import ClipRecorder
 from violence_detection.prediction.live.event_publisher import EventPublisher
 from violence_detection.prediction.live.recent_footage import RecentFootage, picture_of
-from violence_detection.system import own_files, storage
+from violence_detection.system import own_files
 from violence_detection.system.own_files import RECORD_NAME
 from violence_detection.video import decode
 
@@ -272,15 +272,7 @@ def test_over_weeks_neither_the_record_of_clips_grows_nor_is_it_read_for_each(
     """Somebody deletes old ones."""
     monkeypatch.setattr(event_files, "_FORGET_EVERY", 5)
     monkeypatch.setattr(own_files, "_NEWEST_LINES", 4)
-    read: list[bytes] = []
-    journal_entries = storage.journal_entries
-
-    def entries(lines: Iterable[bytes], fields: frozenset[str]) -> dict[str, dict[str, object]]:
-        taken = list(lines)
-        read.extend(taken)
-        return journal_entries(taken, fields)
-
-    monkeypatch.setattr(storage, "journal_entries", entries)
+    read = record_lines.counted(monkeypatch.setattr)
     footage, camera = RecentFootage(300.0), CameraState("front", "rtsp://host/s")
     publisher = EventPublisher([], 0.5, tmp_path, 1.0, 5.0, 1.0)
     _add(footage, 0, 40, fps=2.0)

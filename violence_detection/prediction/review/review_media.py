@@ -40,21 +40,24 @@ class ReviewMedia:
     missing: str = ""
 
 
-def write(verdict: Verdict, page_folder: Path, name: str, made_of: str) -> list[Path]:
+def write(
+    verdict: Verdict, page_folder: Path, name: str, made_of: str, written: WrittenFiles | None = None
+) -> list[Path]:
     """Write pictures, and a copy of a video that browsers do not play; returns what was written.
 
     Nothing is written where what is there is `made_of` the same, and no copy where that is there of the video as it is
-    now: it shows nothing of the verdict. Raises UnreadableVideo, or UserError where something cannot be written or a
-    file is not this video's.
+    now: it shows nothing of the verdict. `written`: what is known of the folder of all that, else its record is read.
+    Raises UnreadableVideo, or UserError where something cannot be written or a file is not this video's.
     """
     folder = page_folder / MEDIA_FOLDER
     record = folder / f"{name}{_RECORD_ENDING}"
-    video, copy, written = Path(verdict.path), folder / f"{name}.mp4", WrittenFiles(folder)
+    video, copy = Path(verdict.path), folder / f"{name}.mp4"
     pictures = [folder / ending for ending in _picture_names(verdict, name)]
     made = own_files.json_object(record)
     expected = [*pictures, copy] if made.get("is_copy") else pictures
     if made.get("made_of") == made_of and all(path.is_file() for path in expected):
         return []
+    written = written or WrittenFiles(folder)
     written.remove(record, video)
     _write_pictures(video, _moments(verdict), pictures, written)
     wrote = [*pictures]

@@ -1,0 +1,32 @@
+"""A record of written files as a folder of many videos has, and how much of it is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from violence_detection.system import storage
+from violence_detection.system.own_files import RECORD_NAME
+
+
+def of_others(folder: Path, number: int) -> None:
+    """Have the record of a folder name files of other videos."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [{"key": str(n), "file": f"{n}.event001.mp4", "source": f"/v/{n}.mp4"} for n in range(number)]
+    (folder / RECORD_NAME).write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def counted(replace: Callable[[object, str, object], None]) -> list[bytes]:
+    """The lines of records that are read from now on. `replace`: that of pytest's monkeypatch."""
+    read: list[bytes] = []
+    journal_entries = storage.journal_entries
+
+    def entries(lines: Iterable[bytes], *how: Any) -> dict[str, dict[str, Any]]:
+        taken = list(lines)
+        read.extend(taken)
+        return journal_entries(taken, *how)
+
+    replace(storage, "journal_entries", entries)
+    return read
