@@ -132,10 +132,15 @@ class WrittenFiles:
 
         It would else grow for ever, and with it what each reader of it has in memory.
         """
+        self._read()
+        if not self._read_bytes:
+            return
+        there = {path.name for path in self._record.parent.iterdir()}
         with self._recording:
-            if not self._record.is_file():
+            known = set().union(*self._names.values())
+            if 2 * len(known & there) > len(known):
                 return
-            there, content = {p.name for p in self._record.parent.iterdir()}, self._record.read_bytes()
+            content = self._record.read_bytes()
             lines = content.splitlines(keepends=True)
             older, newest = lines[:-_NEWEST_LINES], lines[-_NEWEST_LINES:]
             kept = [line for line in older if _file_in(line) in there]
