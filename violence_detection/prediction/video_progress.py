@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ from typing import Any
 
 from violence_detection.prediction.clock import minutes
 from violence_detection.prediction.config import EventConfig
-from violence_detection.prediction.events import JudgedWindow, JudgingNews, find_events
+from violence_detection.prediction.event_follower import END, EventFollower
+from violence_detection.prediction.events import JudgingNews
 from violence_detection.system import console
 from violence_detection.system.figures import number
 
@@ -27,14 +29,20 @@ class VideoProgress:
         self._events_by = events_by
         self._path, self._since_s, self._before_s = Path(), 0.0, 0.0
         self._bar: Any = None
-        self._windows: list[JudgedWindow] = []
+        self._begin()
         self._said = 0
+
+    def _begin(self) -> None:
+        """Have seen no window, and no event end."""
+        self._follower = EventFollower(self._events_by, lambda _: "")
+        self._last_s, self._ended = -math.inf, 0
 
     @contextmanager
     def of(self, path: Path) -> Iterator[None]:
         """While this video is judged."""
         self._path, self._since_s, self._before_s = path, time.monotonic(), 0.0
-        self._windows, self._said = [], 0
+        self._begin()
+        self._said = 0
         try:
             yield
         finally:
@@ -47,14 +55,13 @@ class VideoProgress:
 
         A damaged video may be judged anew from its beginning: then its windows come again.
         """
-        while self._windows and self._windows[-1].start_s >= news.windows[0].start_s:
-            self._windows.pop()
+        if news.windows[0].start_s <= self._last_s:
+            self._begin()
+            self._before_s = 0.0
+        self._last_s = news.windows[-1].start_s
         if news.before:
             log.info("%s: judged to %s by an earlier run", self._path, minutes(news.done_s))
             self._before_s = news.done_s
-        elif not self._windows:
-            self._before_s = 0.0
-        self._windows += news.windows
         if self._bar is None and not news.goes_on:
             return
         if self._bar is None:
@@ -73,13 +80,14 @@ class VideoProgress:
             self._say_events(news)
 
     def _say_events(self, news: JudgingNews) -> None:
-        by = self._events_by
-        settled_s = self._windows[-1].start_s - by.merge_gap_s - by.smoothing_s - 2 * by.padding_s
-        done = [e for e in find_events(self._windows, by) if e.end_s < settled_s]
-        for event in done[self._said :]:
-            log.info(
-                "%s: violent at %s - %s, %s (judged to %s of %s)",
-                self._path, minutes(event.start_s), minutes(event.end_s), number(event.p_violent),
-                minutes(news.done_s), minutes(news.total_s),
-            )  # fmt: skip
-        self._said = max(self._said, len(done))
+        for new in (new for window in news.windows for new in self._follower.push(window)):
+            if new.kind != END:
+                continue
+            self._ended += 1
+            if self._ended > self._said:
+                self._said, event = self._ended, new.event
+                log.info(
+                    "%s: violent at %s - %s, %s (judged to %s of %s)",
+                    self._path, minutes(event.start_s), minutes(event.end_s), number(event.p_violent),
+                    minutes(news.done_s), minutes(news.total_s),
+                )  # fmt: skip
