@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from violence_detection.prediction.config import EventConfig, PredictConfig
-from violence_detection.prediction.events import Event, JudgedWindow, find_events, smoothed, stretches
+from violence_detection.prediction.events import (
+    Event,
+    JudgedWindow,
+    event_at,
+    find_events,
+    smoothed,
+    stretches,
+)
 
 PLAIN = EventConfig(merge_gap_s=0.0, offset=0.5)
 SETTINGS = [
@@ -159,3 +166,15 @@ def test_what_comes_later_changes_no_event_that_is_over(settings: EventConfig, s
         over_s = windows[count - 1].start_s - reach_s
         so_far = find_events(windows[:count], settings)
         assert [e for e in so_far if e.end_s < over_s] == [e for e in whole if e.end_s < over_s]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("seed", range(10))
+def test_a_moment_is_found_in_the_event_that_it_lies_in(settings: EventConfig, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    windows = _windows(np.round(rng.beta(0.5, 0.5, 80), 4).tolist())
+    events = find_events(windows, settings)
+    moments = [t for e in events for t in (e.start_s, e.end_s)] + [w.middle_s for w in windows] + [-1.0, 1e6]
+    assert [event_at(events, t) for t in moments] == [
+        next((n for n, e in enumerate(events, 1) if e.start_s <= t < e.end_s), 0) for t in moments
+    ]

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,19 @@ def _keep(folder: Path, name: str, verdict: Verdict) -> Path:
     assert chosen.of_video
     formats.write(folder, Path(verdict.path).stem, chosen.of_video(verdict))
     return folder
+
+
+def test_the_rows_of_a_recording_with_many_events_cost_no_more_each() -> None:
+    """Each window was looked for in all events, from the first on."""
+
+    def cpu_s(number: int) -> float:
+        windows = tuple(JudgedWindow(2.0 * i, 2.0 * i + 2, 0.9 if i % 4 == 0 else 0.1) for i in range(number))
+        verdict = Verdict("v.mp4", windows, EventConfig(merge_gap_s=0.0), 2.0 * number, 2.0 * number)
+        begin_s = time.process_time()
+        assert max(row["event"] for row in kept_windows.rows(verdict)) == number // 4
+        return time.process_time() - begin_s
+
+    assert min(cpu_s(12_000) for _ in range(3)) < 3 * min(cpu_s(6_000) for _ in range(3))
 
 
 @pytest.mark.parametrize("name", ["csv", "jsonl", "json"])

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from violence_detection.prediction.clock import minutes
-from violence_detection.prediction.events import Verdict, stretches
+from violence_detection.prediction.events import Verdict, event_at, stretches
 from violence_detection.system.figures import number
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.video import decode, writer
@@ -73,7 +73,7 @@ class Panel:
         """The panel at a moment."""
         out = self._still.copy()
         p = self.score(time_s)
-        violent = any(e.start_s <= time_s < e.end_s for e in self._events)
+        violent = bool(event_at(self._events, time_s))
         colour = _VIOLENT if violent else _QUIET
         self._text(out, "not judged" if p is None else f"P(violent) {number(p, 2)}", self._px(8), _TEXT)
         left, right = self._bar()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections.abc import Sequence
@@ -81,6 +82,12 @@ class Event:
     def duration_s(self) -> float:
         """How long it lasts."""
         return self.end_s - self.start_s
+
+
+def event_at(events: Sequence[Event], time_s: float) -> int:
+    """The number, from 1, of the event that a moment lies in; 0: in none. `events` as find_events gives them."""
+    number = bisect.bisect_right(events, time_s, key=lambda event: event.start_s)
+    return number if number and time_s < events[number - 1].end_s else 0
 
 
 def stretches(windows: Sequence[JudgedWindow]) -> list[tuple[float, float]]:

@@ -15,7 +15,7 @@ from violence_detection.constants import EARLY_EXIT_KEY
 from violence_detection.errors import DamagedFile, UserError
 from violence_detection.prediction import verdict_journal
 from violence_detection.prediction.config import EventConfig
-from violence_detection.prediction.events import JudgedWindow, Verdict
+from violence_detection.prediction.events import JudgedWindow, Verdict, event_at
 from violence_detection.system import storage
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def rows(verdict: Verdict) -> list[dict[str, Any]]:
         {
             "path": verdict.path,
             **window.record(),
-            "event": next((n for n, e in enumerate(events, 1) if e.start_s <= window.middle_s < e.end_s), 0),
+            "event": event_at(events, window.middle_s),
             **of_video,
             **({} if verdict.early_exit else {EARLY_EXIT_KEY: False}),
             **{name: value for name in ("real_path", "model") if (value := getattr(verdict, name))},
