@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -42,6 +43,10 @@ TIME_KEY = "kept_s"
 #: What it has where the model's early exit was not taken, the model, the video's real path and the time; those of
 #: earlier versions do not say it.
 OPTIONAL = frozenset({EARLY_EXIT_KEY, "model", "real_path", TIME_KEY})
+
+
+#: Such a line of it alone, as `KeptVerdicts.keep` writes it.
+_TAKEN_AGAIN = re.compile(rf'\{{"key": "(\w+)", "{TIME_KEY}": [^,}}]+\}}\n'.encode())
 
 
 def path_for(output: Path) -> Path:
@@ -146,6 +151,29 @@ def kept(path: Path, config: PredictConfig) -> Iterator[KeptVerdicts]:
             stack.enter_context(locks.locked(path.with_name(f".{path.name}.lock"), wait=False))
         except locks.LockTaken as e:
             raise UserError(f"another run writes {path}. Wait for it, or give another --output") from e
+        with contextlib.suppress(OSError):  # it is as good with them
+            _leave_out_old_times(path)
         record = stack.enter_context(storage.appending_journal(path, sync=True))
         again = stack.enter_context(storage.appending_journal(path))  # that costs nobody a verdict
         yield KeptVerdicts(path, config, record, again)
+
+
+def _leave_out_old_times(path: Path) -> None:
+    """Leave lines out that a run took a verdict, where a later line says so again, if that is most of all lines.
+
+    Each run that judges nothing adds a line a video. All others stay as they are, those of other versions too.
+    """
+    if not path.is_file():
+        return
+    n_lines, last, old = 0, dict[bytes, int](), set[int]()
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines):
+            n_lines += 1
+            if found := _TAKEN_AGAIN.fullmatch(line):
+                if found[1] in last:
+                    old.add(last[found[1]])
+                last[found[1]] = number
+    if 2 * len(old) <= n_lines:
+        return
+    with path.open("rb") as lines, storage.atomic_path(path) as temporary, temporary.open("wb") as out:
+        out.writelines(line for number, line in enumerate(lines) if number not in old)
