@@ -327,6 +327,24 @@ def test_a_run_writes_all_and_a_second_nothing_again(
     assert min(p.stat().st_mtime for p in shown) > 1.0, "the video has changed"
 
 
+def test_a_page_that_is_too_large_for_browsers_says_how_to_have_it_in_parts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdicts = [_verdict(tmp_path / f"{n}.avi", [0.1, 0.9] * 500, 1001.0) for n in range(2)]
+
+    def finish(to: Path, of: list[Verdict]) -> None:
+        names = written_outputs.names_of(OutputConfig(timeline=to), None, [v.path for v in of])
+        written_outputs.Outputs(OutputConfig(timeline=to), None, names, {}).finish(of)
+
+    finish(tmp_path / "small", verdicts)
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]
+    monkeypatch.setattr(written_outputs, "_LARGE_PAGE_BYTES", 50_000)
+    finish(tmp_path / "large", verdicts)
+    (said,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert said.startswith(f"{tmp_path / 'large' / 'index.html'} has 0.")
+    assert "MB, of 2 videos: browsers are slow with it. --rejudge FILE --timeline DIR makes a page of" in said
+
+
 def _fails_at_bad(kind: type[Exception]) -> Callable[[Verdict], list[str]]:
     def make(verdict: Verdict) -> list[str]:
         if "bad" in verdict.path:

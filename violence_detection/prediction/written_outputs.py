@@ -23,6 +23,7 @@ from violence_detection.prediction.events import Verdict
 from violence_detection.prediction.file_names import FilePlace
 from violence_detection.prediction.formats import OutputFormat
 from violence_detection.system import disks, own_files, storage, supervised
+from violence_detection.system.figures import plural
 from violence_detection.system.own_files import WrittenFiles
 from violence_detection.system.supervised import SupervisedWorker, WorkerLost
 
@@ -35,6 +36,8 @@ _SILENCE_LIMIT_S = 1800.0
 #: To be given another value whenever annotated videos or clips look different, so that old ones are made anew.
 _VERSION = 2
 _TABLE = "table"
+#: A page with which browsers are slow.
+_LARGE_PAGE_BYTES = 5_000_000
 #: Fields of a verdict that nothing shows.
 _NOT_SHOWN = frozenset({"path", "model", "real_path", "given_as"})
 _SHOWN = 3
@@ -144,6 +147,13 @@ class Outputs:
             }
             page = review_page.write(self._timeline, verdicts, media, failures, self._model)
             log.info("to look at and mark: %s", page)
+            if (size_bytes := page.stat().st_size) > _LARGE_PAGE_BYTES:
+                log.warning(
+                    "%s has %s, of %s: browsers are slow with it. --rejudge FILE --timeline DIR makes a page of the "
+                    "video whose windows FILE has (of --format csv, jsonl or json), --rejudge FOLDER of those that lie "
+                    "there",
+                    page, disks.gigabytes(size_bytes), plural(len(verdicts), "video"),
+                )  # fmt: skip
 
 
 def _say_what_differs(
