@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -163,7 +165,7 @@ def test_a_video_whose_mark_another_run_has_given_away_has_a_longer_one(tmp_path
     first, second = "/mnt/archive/case_026497/clip.mp4", "/mnt/archive/case_032866/clip.mp4"
     place = _srt(tmp_path)
     _write(tmp_path, "clip.srt", DAY1)
-    names = {}
+    names: dict[str, str] = {}
     for video in (first, second):
         names |= names_in(place, [video])
         _write(tmp_path, f"{names[video]}.srt", video)
@@ -171,3 +173,17 @@ def test_a_video_whose_mark_another_run_has_given_away_has_a_longer_one(tmp_path
     for video, name in names.items():
         assert names_in(place, [video]) == {video: name}
     assert names_in(place, [first, second]) == names
+
+
+def test_a_disk_that_does_not_take_a_videos_name_is_told_before_anything_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A FAT disk, and a recorder that has the time in its names."""
+
+    def as_on_fat(**_: object) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", as_on_fat)
+    assert names_in(_clips(tmp_path), [DAY1]) == {DAY1: "cam1"}
+    with pytest.raises(UserError, match=r"--clips: .* takes no file called cam1 22:15 .*rename the video"):
+        names_in(_clips(tmp_path / "new"), [DAY1, "night/cam1 22:15.mp4"])

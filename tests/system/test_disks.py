@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +34,32 @@ def test_a_folder_that_is_only_tried_is_not_left(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write in"):
         disks.check_can_write(tmp_path / "file" / "below")
+
+
+def test_a_disk_that_does_not_take_the_characters_of_a_name_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["plain", "22:15", "23:15", "what?", 'a "b"', "line\nend", "ä ~ # é"]
+    disks.check_takes_names(tmp_path / "new" / "folder", names, "--clips")
+    assert list(tmp_path.iterdir()) == []
+    named, tried = tempfile.NamedTemporaryFile, []
+
+    def as_on_fat(**where: Any) -> Any:
+        tried.append(where["suffix"])
+        if set(where["suffix"]) & set('\\:*?"<>|\n'):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return named(**where)
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", as_on_fat)
+    disks.check_takes_names(tmp_path, ["plain", "ä ~ # é"], "--clips")
+    assert not tried
+    for name in names[1:-1]:
+        with pytest.raises(UserError) as e:
+            disks.check_takes_names(tmp_path, ["plain", name], "--clips")
+        assert f"--clips: the disk of {tmp_path} takes no file called {name} (Invalid argument)" in str(
+            e.value
+        )
+        assert "Name a folder on another disk, or rename the video" in str(e.value)
 
 
 def test_room_is_measured_on_the_disk_that_a_new_folder_will_be_on(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from violence_detection.errors import UserError
 from violence_detection.prediction import formats
+from violence_detection.system import disks
 from violence_detection.system.own_files import WrittenFiles
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
 
     It is the one under which the video has files there, by whatever path it was named then, else that of
     formats.names_of; where another video has files of that name, or somebody else, it is marked, and that is logged.
-    Raises UserError, which names the files, where the place refuses.
+    Raises UserError, which names the files, where the place refuses, or its disk takes no such name.
     """
     there = _Listing(place)
     names: dict[str, str] = {}
@@ -91,6 +92,7 @@ def names_in(place: FilePlace, videos: Sequence[str], taken: str = "") -> dict[s
             "this video, or which an earlier version wrote, or which was changed since. Move it away, or name another "
             "folder"
         )
+    disks.check_takes_names(place.folder, names.values(), place.flag)
     return names
 
 

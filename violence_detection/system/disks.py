@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -27,6 +28,8 @@ _REMEDIES = {
     errno.EPERM: "Give this user the right to it (chmod, chown), or name another",
 }
 _PATH = re.compile(r"(?<![\w.])/[^\s'\":;,]+")
+#: What FAT and exFAT take in no name.
+_NOT_ON_FAT = re.compile(r'[\x01-\x1f"*:<>?\\|]')
 #: Free bytes of a disk that counts as full where nobody says which one it was.
 _FULL_BELOW_BYTES = 1 << 20
 _CHECKED_BYTES = 1 << 20
@@ -83,6 +86,27 @@ def check_can_write(folder: Path, flag: str = "") -> None:
         for path in made:
             with contextlib.suppress(OSError):  # it could not be made, or another run writes there by now
                 path.rmdir()
+
+
+def check_takes_names(folder: Path, names: Iterable[str], flag: str) -> None:
+    """Try whether the disk of `folder`, which need not exist yet, takes the characters of these names of videos' files.
+
+    To be asked before the work begins whose result is to be called so. Raises UserError, naming folder, name and the
+    `flag` that takes another folder, if it does not.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    odd = {"".join(sorted(set(_NOT_ON_FAT.findall(name)))): name for name in names}
+    for characters in filter(None, odd):
+        try:
+            tempfile.NamedTemporaryFile(
+                dir=folder, prefix=f".check.{storage.writer()}.tmp.", suffix=characters
+            ).close()
+        except OSError as e:
+            raise UserError(
+                f"{flag}: the disk of {folder} takes no file called {odd[characters]} ({e.strerror or e}): FAT and "
+                'exFAT have none of \\ : * ? " < > | in a name. Name a folder on another disk, or rename the video'
+            ) from e
 
 
 def disk_trouble(error: BaseException) -> str | None:
