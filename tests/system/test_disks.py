@@ -55,9 +55,10 @@ def test_a_disk_that_does_not_take_the_characters_of_a_name_is_told_before_the_w
     assert not tried
     for name in names[1:-1]:
         with pytest.raises(UserError) as e:
-            disks.check_takes_names(tmp_path, ["plain", name], "--clips")
-        assert f"--clips: the disk of {tmp_path} takes no file called {name} (Invalid argument)" in str(
-            e.value
+            disks.check_takes_names(tmp_path / "new", ["plain", name], "--clips")
+        assert (
+            f"--clips: the disk of {tmp_path / 'new'} takes no file called {name} (Invalid argument)"
+            in str(e.value)
         )
         assert "Name a folder on another disk, or rename the video" in str(e.value)
 

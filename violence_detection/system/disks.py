@@ -94,13 +94,14 @@ def check_takes_names(folder: Path, names: Iterable[str], flag: str) -> None:
     To be asked before the work begins whose result is to be called so. Raises UserError, naming folder, name and the
     `flag` that takes another folder, if it does not.
     """
-    while not folder.exists():
-        folder = folder.parent
+    there = folder
+    while not there.exists():
+        there = there.parent
     odd = {"".join(sorted(set(_NOT_ON_FAT.findall(name)))): name for name in names}
     for characters in filter(None, odd):
         try:
             tempfile.NamedTemporaryFile(
-                dir=folder, prefix=f".check.{storage.writer()}.tmp.", suffix=characters
+                dir=there, prefix=f".check.{storage.writer()}.tmp.", suffix=characters
             ).close()
         except OSError as e:
             raise UserError(
