@@ -336,6 +336,26 @@ def test_of_a_long_burst_the_newest_windows_wait_for_its_end() -> None:
     assert most_waiting <= given.most_live + 1
 
 
+def test_of_connections_without_a_window_no_more_is_kept_than_what_they_lost() -> None:
+    """A camera that breaks off each minute made 43,000 a month, and each second all of them were added up."""
+    cuts = [(3.0 + 0.5 * n, 3.2 + 0.5 * n) for n in range(40)]
+    footage, state, model = Footage([], cuts, 26.0), CameraState("a", "camera"), live_parts.BrightnessModel()
+    reader = CameraReader(
+        state, footage.open, model.make_windows, Handover(5.0, 0.5), None, window_s=1.0, max_delay_s=5.0, stall_s=10.0,
+        retry_min_s=0.001, retry_max_s=0.001, bridge_cut_s=5.0, clock=footage.clock,
+    )  # fmt: skip
+    reader.start()
+    assert footage.ended.wait(20)
+    reader.stop()
+    assert reader.join(5)
+    assert state.reconnections == 40
+    assert sorted(reader._connections) == [1, 41]
+    assert reader.offset_s(41) - reader.offset_s(1) == pytest.approx(22.7, abs=0.2)
+    # each of its cut, and up to the next frame
+    assert reader.bridged_s(1, 41) == pytest.approx(40 * (0.2 + 0.75 / live_parts.FPS), abs=0.1)
+    assert sorted(reader._connections) == [41]
+
+
 class _LookedAt(CameraState):
     """A camera that somebody looks at just when it has become live."""
 

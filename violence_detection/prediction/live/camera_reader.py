@@ -97,9 +97,10 @@ class CameraReader(Generic[W]):
         self._bridge_cut_s, self._clock = bridge_cut_s, clock
         self._stop = threading.Event()
         self._source: Source | None = None
-        #: Each connection that a window may still be of.
+        #: Each connection that a window may still be of, and the last one.
         self._connections: dict[int, _Placed] = {}
-        self._count = 0
+        #: How many connections there were, and the last of which a window was given on.
+        self._count = self._given = 0
         #: The time of the last frame that was passed on, with all windows before, and when it came, on the monotonic
         #: clock.
         self._passed: tuple[float, float] | None = None
@@ -133,7 +134,7 @@ class CameraReader(Generic[W]):
         between = [placed for n, placed in sorted(self._connections.items()) if after < n <= connection]
         for n in sorted(self._connections):
             if n < connection:
-                del self._connections[n]
+                self._connections.pop(n, None)
         return None if any(p.begins_anew for p in between) else sum(p.bridged_s for p in between)
 
     def gone_until_s(self, after: int) -> float | None:
@@ -271,6 +272,7 @@ class CameraReader(Generic[W]):
             if (time_s := kept.time_s + connection.offset_s) > connection.after_s:
                 self.recent.keep(KeptPicture(time_s, kept.jpeg))
         for window in connection.windows:
+            self._given = connection.number
             self._handover.put(
                 WaitingWindow(
                     self.state, window, connection.number, time.monotonic(), late_s, connection.is_live
@@ -299,9 +301,16 @@ class CameraReader(Generic[W]):
             if self.recent is not None and begins_anew:
                 before, self.recent = self.recent, self.recent.anew()
                 before.end()
-        connection.number = self._count = self._count + 1
-        self.state.reconnections = self._count - 1
+        last = self._count
+        connection.number = self._count = last + 1
+        self.state.reconnections = last
+        windowless = self._connections.get(last) if last > self._given else None
+        if windowless is not None:
+            bridged_s += windowless.bridged_s
+            begins_anew |= windowless.begins_anew
         self._connections[connection.number] = _Placed(connection.offset_s, bridged_s, begins_anew)
+        if windowless is not None:
+            self._connections.pop(last, None)
 
     def _lateness_s(self, connection: _Connection[W], time_s: float) -> float:
         """By how much a frame is late. Raises _OutOfTime where frames stay so, or ahead of the clock."""
