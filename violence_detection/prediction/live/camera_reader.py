@@ -304,6 +304,7 @@ class CameraReader(Generic[W]):
         last = self._count
         connection.number = self._count = last + 1
         self.state.reconnections = last
+        # nobody asks for one that no window is of: what it lost is lost before the next one
         windowless = self._connections.get(last) if last > self._given else None
         if windowless is not None:
             bridged_s += windowless.bridged_s
