@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tarfile import EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]  # typeshed lacks the first
 from typing import IO, Any, Self
 
 from violence_detection.download.archive_names import Names, UnsafeName
@@ -295,13 +296,13 @@ class _WholeHeader(tarfile.TarInfo):
     """A member whose header must be whole: tarfile takes a damaged or missing one for the end of the archive."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
         try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as e:
-            if buf == bytes(tarfile.BLOCKSIZE):  # what ends an archive
+            return super().fromtarfile(tarfile)
+        except HeaderError as e:
+            if isinstance(e, EOFHeaderError):  # a block of zeros, which ends an archive
                 raise
-            raise tarfile.ReadError(str(e)) from e
+            raise ReadError(str(e)) from e
 
 
 class _HeaderLimit(io.BufferedReader):

@@ -127,11 +127,15 @@ def test_who_comes_late_finds_what_holds_and_that_the_watch_is_offline_once_it_i
         link = mqtt_broker.Link(broker)
         output, camera = MqttOutput(f"mqtt://127.0.0.1:{link.port}", "watch"), CameraState("yard", "a")
         try:
-            camera.be("live")
-            output.tell_state(camera)
-            _wait_until(output.is_ready)
-            output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
-            _wait_until(lambda: output.sent == 1)
+            with mqtt_broker.subscribed(broker, "watch/#") as early:
+                camera.be("live")
+                output.tell_state(camera)
+                _wait_until(output.is_ready)
+                output.send(replace(live_parts.news("yard", "new"), jpeg=b"picture"))
+                # the broker has passed it on, and so kept it
+                _wait_until(
+                    lambda: {("watch/yard/snapshot", b"picture"), ("watch/yard/violence", b"ON")} <= {*early}
+                )
             with mqtt_broker.subscribed(broker, "watch/#") as heard:
                 _wait_until(lambda: len(set(heard)) >= 4)
                 found = sorted(set(heard))  # this broker tells newcomers what others have subscribed to, too
