@@ -72,7 +72,7 @@ import pathlib, numpy as np
 from violence_detection.models import adapted_model, light_heads
 of = np.ones((1, 5), np.float32)
 head = light_heads.KernelHead({{"i3d_actions.rgb": of}}, {{"i3d_actions.rgb": of[0, 0]}}, of[0, :1], of[0, 0])
-record = {{"head": {{}}, "inputs": {{"i3d_actions.rgb": [4, 5]}}}}
+record = {{"architecture": "kernel", "head": {{}}, "inputs": {{"i3d_actions.rgb": [4, 5]}}}}
 file = pathlib.Path({str(tmp_path)!r}, "best_model.safetensors")
 adapted_model._write_head(adapted_model.KernelMember(file, head, record), head, file)
 """
