@@ -86,7 +86,7 @@ def _several(item: Callable[[str], Any], many: str | None) -> dict[str, Any]:
     """How a flag takes several values: see `many` of settings.option."""
     name = item.__name__.upper()
     if many is None:
-        return {"type": _comma_separated(item), "metavar": f"{name}[,...]"}
+        return {"action": _Collect, "type": _comma_separated(item), "metavar": f"{name}[,...]"}
     return {"action": _Collect, "type": item, "metavar": name, "nargs": "+" if many == "words" else None}
 
 
@@ -97,7 +97,7 @@ class _Collect(argparse.Action):
         self, parser: argparse.ArgumentParser, args: argparse.Namespace, values: Any, flag: str | None = None
     ) -> None:
         before = getattr(args, self.dest)
-        new = values if isinstance(values, list) else [values]
+        new = values if isinstance(values, list | tuple) else [values]
         setattr(args, self.dest, (*(() if before is self.default else before), *new))
 
 

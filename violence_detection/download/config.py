@@ -13,7 +13,7 @@ class DownloadConfig(BaseConfig):
     """Which data sets are fetched, and where to."""
 
     datasets: tuple[str, ...] = option(
-        (), "keys of the catalogue (see --list); without it, the roadmap's seven"
+        (), "keys of the catalogue (see --list), comma separated; without it, the roadmap's seven"
     )
     data_root: Path = option(default_data_root, "raw/ and downloads/ are made below it")
     workers: int = option(3, "data sets fetched at once", limits=Limits(least=1, most=1000))

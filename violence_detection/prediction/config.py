@@ -163,7 +163,7 @@ class OutputConfig(BaseConfig):
     format: tuple[str, ...] = option(
         (),
         "write the verdicts beside --output, or into it where it is a folder: table, json, jsonl, csv, srt, edl; any "
-        "number of them",
+        "number of them, comma separated",
     )
     annotate: Path | None = option(
         None, "write each video into this folder with its score, verdict and a timeline at the bottom (MP4)"
