@@ -138,7 +138,16 @@ def _help_text(text: str, default: Any) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses without what the addresses among the arguments hold, nor what controls a terminal."""
+    """Refuses without what the addresses among the arguments hold, nor what controls a terminal.
+
+    An empty value, such as that of a shell variable that is not set, is none that is meant: it would be "all", or the
+    current folder.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string.strip(" ,") and arg_string != action.default:
+            raise argparse.ArgumentError(action, "its value is empty. Give one, or leave it out")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> typing.NoReturn:
         super().error(in_lines(redaction.places_in(message)))

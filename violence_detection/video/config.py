@@ -16,7 +16,8 @@ class ClipConfig(BaseConfig):
     streams: tuple[str, ...] = option(
         ("rgb", "motion"),
         "rgb (frames), motion (differences of successive frames), crop (frames, cut to where most moves), moving "
-        "(frames without what stands still), comma separated; a video backbone takes those of them that it knows, rgb if none",
+        "(frames without what stands still), comma separated; a video backbone takes those of them that it knows, rgb "
+        "if none",
     )
     frames: int = option(
         20, "frames that image backbones take of a clip, evenly spaced", limits=Limits(least=2, most=1000)
