@@ -9,11 +9,11 @@ an account:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from violence_detection import cli
 from violence_detection.download.config import DownloadConfig
+from violence_detection.system import console
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if args.list:
         datasets = catalogue.load(config.catalogue)
-        print(dataset_table.table(datasets.values()), file=sys.stderr)
+        console.tell(dataset_table.table(datasets.values()))
         cli.print_summary({"datasets": {key: dict(d.clips) for key, d in datasets.items()}})
         return cli.EXIT_DONE
     result = download.verify(config) if args.verify else download.run(config)

@@ -22,7 +22,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
 
 from violence_detection.errors import UserError
 from violence_detection.system import disks, redaction, settings, storage
-from violence_detection.system.console import in_lines, log, log_to
+from violence_detection.system.console import in_lines, log, log_to, tell
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
@@ -209,14 +209,13 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] == "violence_detection":
             raise
-        print(
+        tell(
             f"error: the Python package {e.name} is missing. Run: {sys.executable} -m pip install -r requirements.txt "
-            "(or use the environment that was made for this: .venv/bin/python)",
-            file=sys.stderr,
+            "(or use the environment that was made for this: .venv/bin/python)"
         )
         code = EXIT_USER_MUST_ACT
     except KeyboardInterrupt as e:
-        print(f"interrupted; {in_lines(str(e)) or 'the same command goes on from here'}", file=sys.stderr)
+        tell(f"interrupted; {in_lines(str(e)) or 'the same command goes on from here'}")
         code = 130
     except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
         if trouble := disks.disk_trouble(e):
@@ -225,11 +224,15 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             if log.handlers:
                 log.exception("a fault of the script; what was finished before it is kept")
             else:
-                print(in_lines(redaction.without_secrets(traceback.format_exc())), file=sys.stderr)
+                tell(in_lines(redaction.without_secrets(traceback.format_exc())))
             code = EXIT_CRASHED
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        sys.stderr = None  # what it still holds would be refused again, and be the exit code
     sys.exit(code)
 
 
@@ -237,7 +240,7 @@ def _user_must_act(message: str) -> int:
     if log.handlers:
         log.error("%s", message)
     else:
-        print(f"error: {in_lines(redaction.without_secrets(message))}", file=sys.stderr)
+        tell(f"error: {in_lines(redaction.without_secrets(message))}")
     return EXIT_USER_MUST_ACT
 
 
