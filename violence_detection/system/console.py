@@ -95,7 +95,7 @@ def tell(text: str) -> None:
 
 
 class _BarWriter:
-    """A stream for a bar, whose end (nobody reads it, its disk is full) is not that of the work; None: there is none."""
+    """A stream for a bar, whose end (nobody reads it, its disk is full) is not that of the work; None for none."""
 
     def __init__(self, stream: typing.TextIO | None):
         self.stream = stream

@@ -36,7 +36,7 @@ class ClipConfig(BaseConfig):
     focus: float = option(
         0.0,
         "side of the crop around the strongest motion that every second variant and view shows, as a fraction "
-        "of the picture's; 0: every one shows the whole picture",
+        "of the picture's, 0.25 to 0.9; 0: every one shows the whole picture",
         limits=Limits(most=0.9),
     )
     augment_seed: int = option(
