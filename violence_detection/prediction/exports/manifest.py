@@ -25,7 +25,7 @@ _SAMPLING = ("frames", "window_s", "span_s", "burst", "burst_spacing_s", "motion
 def of_model(
     model: TrainedModel, identity: str, name: str, inputs: Sequence[PictureInput], config: PredictConfig
 ) -> dict[str, Any]:
-    """All but the files. `identity`, `name`: of the model, see models.model_files. `config`: its stride is that of judging."""
+    """All but the files. `identity`, `name`: of the model, see models.model_files. `config`: with judging's stride."""
     window_s = model.features.window_s
     return {
         "made_by": f"violence_detection {__version__}",
