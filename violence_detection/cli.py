@@ -162,6 +162,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return p
 
 
+def given(p: argparse.ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> frozenset[str]:
+    """Which of these flags, by name, stand in the command line, if only with their defaults. Spoils the parser."""
+    p.set_defaults(**dict.fromkeys(names))
+    values = vars(p.parse_args(argv))
+    return frozenset(name for name in names if values[name] is not None)
+
+
 def parse(
     p: argparse.ArgumentParser, argv: Sequence[str] | None = None, *, log_name: str | None = None
 ) -> argparse.Namespace:
