@@ -83,8 +83,8 @@ class EnsembleConfig(BaseConfig):
     )
     tta: int = option(
         1,
-        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate and "
-        "--leave-one-dataset-out",
+        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate, "
+        "--leave-one-dataset-out and --final",
         limits=Limits(least=1, most=1000),
     )
     closer_look: bool = option(
