@@ -291,7 +291,7 @@ def test_a_member_that_is_sure_of_every_window_is_not_shown_to_be_the_same() -> 
 def test_a_stride_beyond_the_window_is_refused_as_in_judging(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = {"feature_records": {}}
+    record: dict[str, Any] = {"feature_records": {}}
     model = trained_model.TrainedModel(tmp_path, (tmp_path,), (), tiny_networks.CONFIG, record)
     monkeypatch.setattr(trained_model, "load", lambda *_: model)
     (tmp_path / "model.safetensors").touch()
