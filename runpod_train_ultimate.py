@@ -21,12 +21,13 @@ from pathlib import Path
 
 from violence_detection import cli
 from violence_detection.features.config import ExtractConfig, FeatureConfig, FeatureTaskConfig
-from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig
+from violence_detection.training.config import PRESETS, HeadConfig, TrainConfig, check_patience
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     train = cli.build(TrainConfig, args)
+    check_patience(train)
     if args.check:
         from violence_detection.features import feature_tasks  # heavy imports only now
         from violence_detection.training import pod_check

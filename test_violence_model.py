@@ -121,6 +121,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(
             "--learn goes with --rejudge PATH, the --model that judged the windows, and --save-profile FILE"
         )
+    typed = cli.given(_parser(), argv, ("threshold", "operating_point"))
+    cli.build(PredictConfig, args).check_one_threshold("threshold" in typed, "operating_point" in typed)
     return args
 
 
@@ -138,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         help="also write the verdicts to this JSON file, or into this folder; the same command then goes on where it "
-        "was interrupted. Only what such a run has written is replaced",
+        "was interrupted (of files; cameras begin anew). Only what such a run has written is replaced",
     )
     parser.add_argument(
         "--rejudge",

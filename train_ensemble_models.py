@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--parallel", nargs="?", const=0, default=1, metavar="N",
         type=cli.number_within("--parallel", int, Limits(most=1000)),
-        help="train N models at once in processes of their own; without N, one a GPU or every two cores (default: 1)",
+        help="train N models at once in processes of their own; without N, one a GPU or every two cores, at least two "
+        "(default: 1)",
     )  # fmt: skip
     parser.add_argument(
         "--output", type=Path, default=Path("models_ensemble"), help="(default: models_ensemble)"

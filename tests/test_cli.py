@@ -76,6 +76,38 @@ def test_wrong_flags_exit_with_2(argv: list[str], capsys: pytest.CaptureFixture[
     assert argv[0] in printed.err
 
 
+def test_a_list_that_is_given_twice_adds_up() -> None:
+    assert _config("--names", "x,y", "--names=z", "--sizes=3", "--sizes", "4,5") == Config(
+        ("x", "y", "z"), (3, 4, 5)
+    )
+
+
+@pytest.mark.parametrize("text", ["", " ", ","])
+@pytest.mark.parametrize("flag", ["--names", "--sizes", "--folder", "--weights", "--root", "--kind"])
+def test_an_empty_value_is_refused_by_the_flags_name(
+    flag: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as e:
+        _config(flag, text)
+    assert e.value.code == cli.EXIT_USER_MUST_ACT
+    assert f"argument {flag}: its value is empty. Give one, or leave it out" in capsys.readouterr().err
+
+
+def test_an_empty_value_that_is_the_default_is_taken_and_an_empty_path_is_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    p = cli.parser("What it does.")
+    p.add_argument("--member", default="")
+    p.add_argument("--log", default="some")
+    p.add_argument("paths", nargs="*")
+    args = p.parse_args(["--member", "", "a,b"])
+    assert (args.member, args.log, args.paths) == ("", "some", ["a,b"])
+    assert p.parse_args([]).paths == []
+    with pytest.raises(SystemExit):
+        p.parse_args(["a", ""])
+    assert "argument paths: its value is empty" in capsys.readouterr().err
+
+
 def test_two_stages_of_a_script_share_a_flag() -> None:
     args = _parser().parse_args(["--count", "5", "--extra", "y"])
     assert cli.build(Config, args).count == 5
@@ -246,6 +278,27 @@ def test_an_interrupt_says_how_to_go_on() -> None:
     assert done.returncode == 130
     assert "the same command goes on" in done.stderr
     assert "interrupted; nothing is kept" in _script("raise KeyboardInterrupt('nothing is kept')").stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("redirected", ["2>&-", "2>/dev/full", "2> >(exec 0<&-)"])
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ("for _ in console.progress(range(3), desc='clips', mininterval=0.0): console.log.info('one')", 0),
+        ("raise KeyboardInterrupt", 130),
+        ("raise UserError('mend this')", 2),
+        ("raise KeyError('a bug')", cli.EXIT_CRASHED),
+        ("console.log.handlers.clear()\nraise UserError('mend this')", 2),
+    ],
+)
+def test_a_stderr_that_nobody_reads_changes_nothing(redirected: str, body: str, code: int) -> None:
+    lines = f"cli.print_summary({{'done': 3}})\n{body}\nreturn 0"
+    program = _SCRIPT % {"log_name": None, "body": lines.replace("\n", "\n    ")}
+    done = subprocess.run(["bash", "-c", f'"$0" -c "$1" {redirected}', sys.executable, program],
+                          env=os.environ | {"PYTHONPATH": str(Path(cli.__file__).parents[1])},
+                          capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (done.returncode, done.stdout) == (code, '{"done": 3}\n'), done.stderr
 
 
 def test_stdout_is_one_line_of_json_and_people_read_stderr() -> None:

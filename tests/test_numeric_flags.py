@@ -140,6 +140,60 @@ def test_a_setting_of_training_that_no_member_takes_is_refused(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--members=gru", "--keep=last", "--patience=50"), "--patience would do nothing: with --keep last"),
+        (("--members=average", "--units=128"), "--units: none of --members average takes it"),
+        (
+            ("--members=kernel", "--mixed-precision=on"),
+            "--mixed-precision: none of --members kernel takes it",
+        ),
+        (("--members=kernel", "--devices=2"), "--devices: none of --members kernel takes it"),
+        (
+            ("--members=gru", "--average=logits"),
+            "--average logits would do nothing: there is one of --members",
+        ),
+        (("--members=average,gru", "--units=128", "--keep=last", "--average=logits"), "no manifest"),
+        (("--members=kernel,gru", "--mixed-precision=on", "--devices=1", "--patience=50"), "no manifest"),
+    ],
+)
+def test_what_the_members_do_not_do_is_refused(tmp_path: Path, flags: tuple[str, ...], says: str) -> None:
+    given = [f"--data-root={tmp_path}", f"--log-dir={tmp_path}", "--features-only"]
+    with pytest.raises(UserError, match=says):
+        _main("train_ensemble_models")([*given, *flags])
+
+
+@pytest.mark.parametrize("task", [(), ("--check",), ("--features-only",)])
+def test_patience_is_refused_where_the_last_epoch_is_kept(tmp_path: Path, task: tuple[str, ...]) -> None:
+    given = [f"--data-root={tmp_path}", f"--log-dir={tmp_path}", f"--output={tmp_path / 'model'}", *task]
+    with pytest.raises(UserError, match="--patience would do nothing: with --keep last"):
+        _main("runpod_train_ultimate")([*given, "--keep=last", "--patience=50"])
+    if "--check" not in task:  # which names what it lacks, and goes on
+        with pytest.raises(UserError, match="no manifest"):
+            _main("runpod_train_ultimate")([*given, "--keep=last"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag"),
+    [
+        (("--backbone=i3d_steady,i3d_pictures", "--frames=8"), "--frames"),
+        (("--backbone=i3d_steady", "--motion-gain=3"), "--motion-gain"),
+        (("--streams=rgb", "--motion-spacing-s=0.2"), "--motion-spacing-s"),
+        (("--streams=rgb", "--frames=8"), None),
+        (("--backbone=i3d_steady,dinov2_spread", "--frames=8"), "--frames"),
+        (("--backbone=i3d_steady,efficientnet_lite0", "--motion-gain=3", "--frames=8"), None),
+    ],
+)
+@pytest.mark.parametrize("task", [(), ("--features-only",)])
+def test_what_no_backbone_takes_of_the_pictures_is_refused(
+    tmp_path: Path, task: tuple[str, ...], flags: tuple[str, ...], flag: str | None
+) -> None:
+    given = [f"--data-root={tmp_path}", f"--log-dir={tmp_path}", f"--output={tmp_path / 'model'}", *task]
+    with pytest.raises(UserError, match=f"{flag} would do nothing" if flag else "no manifest"):
+        _main("runpod_train_ultimate")([*given, *flags])
+
+
+@pytest.mark.parametrize(
     ("limits", "taken", "refused", "says"),
     [
         (Limits(), (0, 1, 10**9), (-1, 10**9 + 1, math.nan, math.inf), "from 0 to 1,000,000,000"),

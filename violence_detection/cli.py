@@ -22,7 +22,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - told before anything that an old
 
 from violence_detection.errors import UserError
 from violence_detection.system import disks, redaction, settings, storage
-from violence_detection.system.console import in_lines, log, log_to
+from violence_detection.system.console import in_lines, log, log_to, tell
 
 EXIT_DONE = 0
 EXIT_SOME_FAILED = 1
@@ -86,7 +86,7 @@ def _several(item: Callable[[str], Any], many: str | None) -> dict[str, Any]:
     """How a flag takes several values: see `many` of settings.option."""
     name = item.__name__.upper()
     if many is None:
-        return {"type": _comma_separated(item), "metavar": f"{name}[,...]"}
+        return {"action": _Collect, "type": _comma_separated(item), "metavar": f"{name}[,...]"}
     return {"action": _Collect, "type": item, "metavar": name, "nargs": "+" if many == "words" else None}
 
 
@@ -97,7 +97,7 @@ class _Collect(argparse.Action):
         self, parser: argparse.ArgumentParser, args: argparse.Namespace, values: Any, flag: str | None = None
     ) -> None:
         before = getattr(args, self.dest)
-        new = values if isinstance(values, list) else [values]
+        new = values if isinstance(values, list | tuple) else [values]
         setattr(args, self.dest, (*(() if before is self.default else before), *new))
 
 
@@ -138,7 +138,16 @@ def _help_text(text: str, default: Any) -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses without what the addresses among the arguments hold, nor what controls a terminal."""
+    """Refuses without what the addresses among the arguments hold, nor what controls a terminal.
+
+    An empty value, such as that of a shell variable that is not set, is none that is meant: it would be "all", or the
+    current folder.
+    """
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        if not arg_string.strip(" ,") and arg_string != action.default:
+            raise argparse.ArgumentError(action, "its value is empty. Give one, or leave it out")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> typing.NoReturn:
         super().error(in_lines(redaction.places_in(message)))
@@ -151,6 +160,13 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     )
     p.add_argument("-v", "--verbose", action="store_true", help="log details too")
     return p
+
+
+def given(p: argparse.ArgumentParser, argv: Sequence[str] | None, names: Sequence[str]) -> frozenset[str]:
+    """Which of these flags, by name, stand in the command line, if only with their defaults. Spoils the parser."""
+    p.set_defaults(**dict.fromkeys(names))
+    values = vars(p.parse_args(argv))
+    return frozenset(name for name in names if values[name] is not None)
 
 
 def parse(
@@ -200,14 +216,13 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
     except ModuleNotFoundError as e:
         if (e.name or "").partition(".")[0] == "violence_detection":
             raise
-        print(
+        tell(
             f"error: the Python package {e.name} is missing. Run: {sys.executable} -m pip install -r requirements.txt "
-            "(or use the environment that was made for this: .venv/bin/python)",
-            file=sys.stderr,
+            "(or use the environment that was made for this: .venv/bin/python)"
         )
         code = EXIT_USER_MUST_ACT
     except KeyboardInterrupt as e:
-        print(f"interrupted; {in_lines(str(e)) or 'the same command goes on from here'}", file=sys.stderr)
+        tell(f"interrupted; {in_lines(str(e)) or 'the same command goes on from here'}")
         code = 130
     except Exception as e:  # noqa: BLE001 - a fault of the script, whatever it is
         if trouble := disks.disk_trouble(e):
@@ -216,11 +231,15 @@ def run_main(main: Callable[[], int]) -> typing.NoReturn:
             if log.handlers:
                 log.exception("a fault of the script; what was finished before it is kept")
             else:
-                print(in_lines(redaction.without_secrets(traceback.format_exc())), file=sys.stderr)
+                tell(in_lines(redaction.without_secrets(traceback.format_exc())))
             code = EXIT_CRASHED
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        sys.stderr = None  # what it still holds would be refused again, and be the exit code
     sys.exit(code)
 
 
@@ -228,7 +247,7 @@ def _user_must_act(message: str) -> int:
     if log.handlers:
         log.error("%s", message)
     else:
-        print(f"error: {in_lines(redaction.without_secrets(message))}", file=sys.stderr)
+        tell(f"error: {in_lines(redaction.without_secrets(message))}")
     return EXIT_USER_MUST_ACT
 
 

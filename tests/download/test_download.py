@@ -37,6 +37,7 @@ from tests.fault_server import (
     short_body,
 )  # fmt: skip
 from violence_detection.download import completion, download, download_job, kaggle_source, plan
+from violence_detection.download.config import DownloadConfig
 from violence_detection.errors import UserError
 from violence_detection.system import disks, locks, storage
 
@@ -584,6 +585,39 @@ def test_list_shows_the_catalogue_its_terms_and_the_roadmap_s_wrong_count() -> N
     assert "movie_fights: the roadmap says 1,000 clips; published are 200" in done.stderr
     assert "rwf_2000: The authors forbid redistribution and commercial use" in done.stderr
     assert len(json.loads(done.stdout)["datasets"]) >= 13
+
+
+def test_list_shows_the_data_sets_that_are_named() -> None:
+    command = [sys.executable, str(SCRIPT), "--list", "--datasets", "rwf_2000,movie_fights"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert sorted(json.loads(done.stdout)["datasets"]) == ["movie_fights", "rwf_2000"]
+    assert "ucf_crime" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("mode", "flag"),
+    [
+        ("--list", "--dry-run"),
+        ("--list", "--keep-archives"),
+        ("--list", "--workers=2"),
+        ("--verify", "--dry-run"),
+        ("--verify", "--keep-archives"),
+    ],
+)
+def test_what_listing_and_verifying_do_not_obey_is_refused(tmp_path: Path, mode: str, flag: str) -> None:
+    root = tmp_path / "not there"
+    command = [sys.executable, str(SCRIPT), f"--data-root={root}", mode, flag]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{flag.partition('=')[0]} would do nothing with {mode}" in done.stderr
+    assert not root.exists()
+
+
+def test_verify_makes_no_root_that_is_not_there(tmp_path: Path) -> None:
+    config = DownloadConfig(datasets=("rwf_2000",), data_root=tmp_path / "not there")
+    with pytest.raises(UserError, match="holds no data set to verify"):
+        download.verify(config)
+    assert not config.data_root.exists()
 
 
 def test_a_disk_that_fills_up_is_the_users_to_mend(bench: Bench) -> None:

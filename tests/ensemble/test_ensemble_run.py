@@ -796,7 +796,7 @@ def test_steps_that_a_kernel_head_does_not_make_are_refused(setting: dict[str, A
 
 def test_processes_beside_a_cluster_are_refused() -> None:
     settings = synthetic.settings()
-    config, how = EnsembleConfig(members=("average",), parallel=0), ExtractConfig(ray="local")
+    config, how = EnsembleConfig(members=("gru",), parallel=0), ExtractConfig(ray="local")
     with pytest.raises(UserError, match=r"--parallel would do nothing: --ray"):
         run_checks.check_all(config, how, settings.features, settings.head, settings.train, Path("models"))
 

@@ -159,6 +159,10 @@ def test_data_sets_are_named_or_refused() -> None:
         pool.datasets(frame, ("a",), ("c",))
     with pytest.raises(UserError, match="--add-datasets b would do nothing"):
         pool.datasets(frame, ("a", "b"), ("b",))
+    with pytest.raises(UserError, match=r"no clips of data set 'rest'.*There are: a, b"):
+        pool.datasets(frame, ("rest",), ())
+    with pytest.raises(UserError, match="--add-datasets rest would do nothing: --datasets has all"):
+        pool.datasets(frame, ("a", "b"), ("rest",))
 
 
 def test_data_sets_too_small_to_leave_the_others_out_are_named() -> None:

@@ -162,6 +162,14 @@ def test_preview_draws_a_row_a_variant_and_stream_of_both_classes(root: Path) ->
     assert not np.array_equal(sheets["clip0"], sheets["clip1"])
 
 
+def test_preview_draws_of_the_clips_that_would_be_trained_on(root: Path) -> None:
+    def wanted(how: ExtractConfig) -> list[extract.WantedClip]:
+        return [clip for clip in extract.all_clips(how) if clip.clip_id in ("clip2", "clip3")]
+
+    _, summary = _run(root, "--preview", "4", wanted=wanted)
+    assert [Path(path).stem for path in summary["sheets"]] == ["clip2"], "clip3 is of val"
+
+
 def test_an_unreadable_clip_costs_the_preview_its_own_sheet_only(root: Path) -> None:
     next((root / "combined_all").rglob("clip0*")).write_bytes(b"no video")
     code, summary = _run(root, "--preview", "2")

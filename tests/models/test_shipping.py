@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -211,6 +212,32 @@ def test_shipped_again_it_takes_the_place_of_the_earlier_one_byte_for_byte(
     before = (by_name / "tiny" / "SHA256SUMS").read_text()
     shipping.ship(place[0], "tiny", _inputs(pool))
     assert (by_name / "tiny" / "SHA256SUMS").read_text() == before
+    assert sorted(p.name for p in by_name.iterdir()) == ["tiny"]
+
+
+def test_a_model_of_a_containers_image_which_cannot_be_renamed_is_replaced(
+    place: tuple[Path, Path], by_name: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny, rename = by_name / "tiny", Path.rename
+    before = (tiny / "SHA256SUMS").read_text()
+
+    def of_an_image(path: Path, target: Path) -> Path:
+        if path == tiny:
+            raise OSError(errno.EXDEV, "Invalid cross-device link", str(path))
+        return rename(path, target)
+
+    def killed(source: Path, to: Path) -> None:
+        to.mkdir()
+        raise KeyboardInterrupt(source)
+
+    monkeypatch.setattr(Path, "rename", of_an_image)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copytree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shipping.ship(place[0], "tiny", _inputs(pool))
+    assert (tiny / "SHA256SUMS").read_text() == before
+    shipping.ship(place[0], "tiny", _inputs(pool))
+    assert (tiny / "SHA256SUMS").read_text() == before
     assert sorted(p.name for p in by_name.iterdir()) == ["tiny"]
 
 

@@ -137,6 +137,18 @@ def test_a_table_of_windows_that_is_none_is_named_with_the_reason(tmp_path: Path
         kept_windows.read(tmp_path, EventConfig())
 
 
+@pytest.mark.parametrize("name", ["csv", "jsonl", "json"])
+def test_notes_that_macos_leaves_beside_files_are_no_windows(name: str, tmp_path: Path) -> None:
+    folder = _keep(tmp_path, name, _verdict("v.mp4", True))
+    for file in [*folder.iterdir(), folder / "verdicts_failures.csv"]:
+        file.with_name(f"._{file.name}").write_bytes(b"\x00\x05\x16\x07\x00Mac OS X")
+    (read,) = kept_windows.read(folder, EventConfig())
+    assert not batch.unjudged(folder, [read])
+    for file in folder.glob("[!.]*"):
+        file.unlink()
+    assert not kept_windows.are_at(folder)
+
+
 def test_a_journal_keeps_both_apart(model: Path, tmp_path: Path) -> None:
     video, journal = tmp_path / "v.mp4", tmp_path / "journal.jsonl"
     video.write_bytes(b"")

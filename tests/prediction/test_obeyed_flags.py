@@ -89,6 +89,33 @@ def test_what_a_run_obeys_is_taken(place: Path, run: str) -> None:
         obeyed_flags.check(vars(parser.parse_args(given)), vars(parser.parse_args([])))
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            ("--operating-point=high-recall", "--threshold=0.5"),
+            "threshold 0.5 and operating_point high-recall",
+        ),
+        (("--profile=door.json", "--threshold=0.5"), "profile door.json has a threshold of its own"),
+        (
+            ("--profile=door.json", "--operating-point=balanced"),
+            "profile door.json has a threshold of its own",
+        ),
+    ],
+)
+@pytest.mark.parametrize("run", [("night.mp4",), ("--rejudge", "kept"), RUNS["export"]])
+def test_a_threshold_that_is_given_is_not_passed_over_where_it_is_the_default(
+    place: Path, flags: tuple[str, ...], says: str, run: tuple[str, ...]
+) -> None:
+    with pytest.raises(UserError, match=says):
+        test_violence_model.main([*run, *flags])
+
+
+def test_the_default_threshold_and_point_may_be_given_together(place: Path) -> None:
+    parsed = test_violence_model._parse(["night.mp4", "--threshold=0.5", "--operating-point=balanced"])
+    assert (parsed.threshold, parsed.operating_point) == (0.5, "balanced")
+
+
 def test_several_are_named_together(place: Path) -> None:
     with pytest.raises(UserError, match="--clips, --timeline would do nothing"):
         test_violence_model.main([*RUNS["adapt"], "--timeline", "page", "--clips", "c"])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,49 @@ def test_ctrl_c_while_a_worker_begins_leaves_none_behind(tmp_path: Path) -> None
         command, cwd=tmp_path, env=where, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.stdout == "left: 0\n", done.stderr
+
+
+_WITHOUT_A_GUARD = """
+import time
+from pathlib import Path
+from violence_detection.system import processes
+
+with Path("runs").open("a") as runs:
+    runs.write("x")
+
+def square(n):
+    return n * n
+
+print(sorted(processes.map_unordered(square, range(3), 2, lambda n: -1)))
+print(sorted(processes.map_unordered(len, ["ab"] * 3, 1, lambda n: -1)), square.__module__, bool(processes.__name__))
+import __main__
+assert __main__.square is square
+"""
+
+
+def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(_WITHOUT_A_GUARD)
+    where = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=where, capture_output=True, text=True,
+                          timeout=60, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs").read_text() == "x"
+    assert done.stdout.splitlines()[0] == "[(0, 0), (1, 1), (2, 4)]"
+    assert "Traceback" not in done.stderr
+
+
+def test_threads_that_start_processes_leave_the_script_as_it_was() -> None:
+    script = sys.modules["__main__"]
+    context = processes.WithoutScript()
+    begun = [context.Process(target=time.sleep, args=(0.0,)) for _ in range(4)]
+    threads = [threading.Thread(target=process.start) for process in begun]
+    for thread in threads:
+        thread.start()
+    for thread, process in zip(threads, begun, strict=True):
+        thread.join()
+        process.join()
+        assert process.exitcode == 0
+    assert sys.modules["__main__"] is script
 
 
 def test_workers_share_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,8 @@ def load() -> Callable[[str], int]:
             for _ in range(25):
                 time.sleep(0.1)
                 processes.beat()
+        if item == "news":
+            processes.tell("half of it")
         if item == "odd":
             raise OddError(1, 2)
         if item == "kept from Ctrl-C":
@@ -103,6 +105,18 @@ def test_errors_of_loading_and_working_are_raised_here_with_their_traceback() ->
             assert "in load_nothing" in e.value.__notes__[0]
     with SupervisedWorker(load, silence_s=30) as other, pytest.raises(RuntimeError, match="OddError: odd"):
         other("odd")
+
+
+def test_an_answer_that_nobody_waited_for_is_not_that_of_the_next_item() -> None:
+    def refuse(news: Any) -> None:
+        raise BrokenPipeError(news)
+
+    with SupervisedWorker(load, silence_s=30, on_news=refuse) as worker:
+        first = worker("a")
+        with pytest.raises(BrokenPipeError, match="half of it"):
+            worker("news")
+        assert worker("kept from Ctrl-C") == 1, "and not the number of the process, the answer to the news"
+        assert worker("a") != first
 
 
 def test_stdout_belongs_to_the_parent(capfd: pytest.CaptureFixture[str]) -> None:

@@ -172,7 +172,7 @@ def _cctv_entry(entry: Any) -> Segments:
 
 
 def _ubi_fights(folder: Path, into: Annotations) -> None:
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(folder.glob("[!.]*.csv")):
         into.add(path.stem, f"/{path.name}", partial(_ubi_file, path))
 
 

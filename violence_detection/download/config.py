@@ -13,10 +13,12 @@ class DownloadConfig(BaseConfig):
     """Which data sets are fetched, and where to."""
 
     datasets: tuple[str, ...] = option(
-        (), "keys of the catalogue (see --list); without it, the roadmap's seven"
+        (), "keys of the catalogue (see --list), comma separated; without it, the roadmap's seven"
     )
     data_root: Path = option(default_data_root, "raw/ and downloads/ are made below it")
-    workers: int = option(3, "data sets fetched at once", limits=Limits(least=1, most=1000))
+    workers: int = option(
+        3, "data sets fetched at once; of --verify: files read at once", limits=Limits(least=1, most=1000)
+    )
     keep_archives: bool = option(False, "keep the archives in <root>/downloads once they are unpacked")
     dry_run: bool = option(False, "say what would be fetched, from where, and whether it fits; fetch nothing")
     catalogue: Path | None = option(None, "a catalogue file in the place of the package's (advanced)")

@@ -125,7 +125,7 @@ def verify(config: DownloadConfig) -> DownloadResult:
     if not config.datasets:
         everything = catalogue.load(config.catalogue).values()
         datasets = [d for d in everything if layout.folder(d.key).is_dir()]
-    if not datasets:
+    if not datasets or not layout.raw.is_dir():
         raise UserError(
             f"{layout.raw} holds no data set to verify. Download one, or give the right --data-root"
         )

@@ -37,9 +37,12 @@ class EnsembleConfig(BaseConfig):
         "with --early-exit: that member judges alone where its P(fight) is below this",
         limits=Limits(above=0, below=0.5),
     )
-    datasets: tuple[str, ...] = option((), "data sets to train and to measure on; without it, all")
+    datasets: tuple[str, ...] = option(
+        (), "data sets to train and to measure on, comma separated; without it, all"
+    )
     add_datasets: tuple[str, ...] = option(
-        (), "data sets to train on as well, but neither to select nor to measure on; rest: all others"
+        (),
+        "data sets to train on as well, but neither to select nor to measure on, comma separated; rest: all others",
     )
     cross_validate: int = option(
         0,
@@ -80,8 +83,8 @@ class EnsembleConfig(BaseConfig):
     )
     tta: int = option(
         1,
-        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate and "
-        "--leave-one-dataset-out",
+        "views of each held-out clip that are averaged; 1 is the plain clip alone. For --cross-validate, "
+        "--leave-one-dataset-out and --final",
         limits=Limits(least=1, most=1000),
     )
     closer_look: bool = option(

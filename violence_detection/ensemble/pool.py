@@ -130,16 +130,19 @@ def datasets(
 ) -> tuple[frozenset[str], frozenset[str]]:
     """The data sets to measure on and those only to train on.
 
-    Raises UserError for names not in the manifest, and for added ones that are measured on.
+    Raises UserError for names not in the manifest, for added ones that are measured on, and for `rest` where
+    there is no other.
     """
     there = sorted(set(frame.dataset))
-    if unknown := sorted({*asked, *added} - {*there, REST}):
+    if unknown := sorted({*asked, *(name for name in added if name != REST)} - {*there}):
         raise UserError(f"no clips of data set {unknown[0]!r} in manifest.csv. There are: {', '.join(there)}")
     if both := sorted({*asked} & {*added}):
         raise UserError(
             f"--add-datasets {both[0]} would do nothing: --datasets has it, and so it is trained on already"
         )
     target = frozenset(asked) or frozenset(there)
+    if REST in added and target == frozenset(there):
+        raise UserError(f"--add-datasets {REST} would do nothing: --datasets has all that manifest.csv has")
     rest = frozenset(there) if REST in added else frozenset(added)
     return target, rest - target
 

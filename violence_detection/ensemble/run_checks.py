@@ -25,6 +25,7 @@ from violence_detection.training.config import (
     PICTURES_OF,
     HeadConfig,
     TrainConfig,
+    check_patience,
     settings_of,
     takes,
 )
@@ -75,8 +76,9 @@ def check_all(
 def check_heads(config: EnsembleConfig, head: HeadConfig, train: TrainConfig) -> None:
     """Raise UserError for members, or settings of their heads, that cannot work; needs no data."""
     check(config)
-    _check_taken(config.members, head, HeadConfig(), lambda member: head.recorded(member))
+    _check_taken(config.members, head, HeadConfig(), head.taken)
     _check_taken(config.members, train, TrainConfig(), settings_of)
+    check_patience(train)
     if train.seed + config.seeds - 1 > settings.MOST_SEED:
         raise UserError(
             f"--seeds {config.seeds} takes the seeds from --seed {train.seed} on, and the last that there is is "
@@ -225,6 +227,10 @@ def check(config: EnsembleConfig) -> None:
         raise UserError(
             f"--members: unknown architecture {unknown[0]!r}. There are: {', '.join(heads.ARCHITECTURES)}"
         )
+    if config.average != EnsembleConfig.average and len(config.members) == 1:
+        raise UserError(
+            f"--average {config.average} would do nothing: there is one of --members, {config.members[0]}. Leave it out"
+        )
     if config.cross_validate == 1:
         raise UserError("--cross-validate takes the number of folds, at least 2")
     spread = config.cross_validate or config.leave_one_dataset_out or config.final
@@ -257,8 +263,8 @@ def check(config: EnsembleConfig) -> None:
         raise UserError("--seeds goes with --leave-one-dataset-out")
     if config.tta > 1 and not spread:
         raise UserError(
-            "--tta here is for --cross-validate K and --leave-one-dataset-out; test_ensemble.py has its own to measure "
-            "the ensemble on val"
+            "--tta here is for --cross-validate K, --leave-one-dataset-out and --final; test_ensemble.py has its own "
+            "to measure the ensemble on val"
         )
 
 

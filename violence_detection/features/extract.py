@@ -198,6 +198,22 @@ def check(config: FeatureConfig) -> None:
         raise UserError("--focus must be from 0.25 to 0.9, or 0 for the whole picture only")
 
 
+def check_taken(config: FeatureConfig) -> None:
+    """Raise UserError for a setting other than the default that none of the backbones takes; of what a model was
+    trained with there may be some, which earlier versions took.
+    """
+    samplings = [registry.get(name).sampling for name in config.backbone]
+    passed_over = ["frames"] if all(s.frames for s in samplings) else []
+    if not any("motion" in s.taken(config.streams) for s in samplings):
+        passed_over += ["motion_spacing_s", "motion_gain"]
+    for name in passed_over:
+        if getattr(config, name) != getattr(FeatureConfig, name):
+            raise UserError(
+                f"--{name.replace('_', '-')} would do nothing: none of --backbone {','.join(config.backbone)} takes it "
+                f"with --streams {','.join(config.streams)}. Leave it out"
+            )
+
+
 def _lacking(wanted: Sequence[WantedClip], store: FeatureStore, verify: bool = False) -> list[frozenset[str]]:
     """Of each clip the wanted variants that its entry lacks; `verify`: compare the checksums of all entries."""
     with ThreadPoolExecutor() as pool:

@@ -48,12 +48,14 @@ def run(
     if not asked_for(task):
         return None
     extract.check(config)
+    extract.check_taken(config)
     frame = manifest.read(how.data_root / "combined_all")
     if task.prune:
         return _prune(config, how, frame, delete=task.prune == "yes")
     disks.check_writable(output, "--output")
     if task.preview:
-        return _preview(config, how, frame, task.preview, output)
+        of_run = frame[frame.clip_id.isin({clip.clip_id for clip in wanted(how)})]
+        return _preview(config, how, of_run, task.preview, output)
     return _extract(config, how, wanted(how), output, start_devices)
 
 

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -83,17 +84,18 @@ def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) 
     home = shipped.home()
     # A folder of its own on the same disk, of the same name, which the card has as its title.
     making, earlier = home / ".making" / name, home / ".making" / f".{name}.earlier"
+    copied = earlier.with_name(f"{earlier.name}.copy")
     target = home / name
     if earlier.is_dir() and not target.exists():  # killed before the new one stood in its place
         earlier.rename(target)
-    for left in (making, earlier):
+    for left in (making, earlier, copied):
         shutil.rmtree(left, ignore_errors=True)
     change = _write_as_small_as_it_may_be(model, making, inputs, published)
     _measure_ranges(making, inputs, published)
     model_card.write_trained(making)
     model_files.write_sums(making)
     if target.exists():
-        target.rename(earlier)
+        _set_aside(target, earlier, copied)
     making.rename(target)
     shutil.rmtree(earlier, ignore_errors=True)
     with contextlib.suppress(OSError):  # another model is being made there
@@ -104,6 +106,18 @@ def ship(model: Path, name: str, inputs: Inputs, published: Path | None = None) 
         target, size / 1e6, len(next(iter(inputs.values()))), change,
     )  # fmt: skip
     return target
+
+
+def _set_aside(target: Path, earlier: Path, copied: Path) -> None:
+    try:
+        target.rename(earlier)
+    except OSError as e:
+        if e.errno != errno.EXDEV:
+            raise
+        shutil.copytree(target, copied)  # a folder of a container's image (overlay) cannot be renamed
+        copied.rename(earlier)
+        (target / model_files.SUMS_NAME).unlink()  # first: what is left of it is no model that was shipped
+        shutil.rmtree(target)
 
 
 @dataclass(frozen=True)

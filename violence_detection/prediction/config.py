@@ -107,15 +107,16 @@ class PredictConfig(EventConfig, RuntimeConfig):
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
-        if self.operating_point != BALANCED and self.threshold != DEFAULT_THRESHOLD:
+        self.check_one_threshold(self.threshold != DEFAULT_THRESHOLD, self.operating_point != BALANCED)
+
+    def check_one_threshold(self, threshold: bool, operating_point: bool) -> None:
+        """Raise UserError where one of the two is given, whatever its value, beside what has a threshold of its own."""
+        if self.operating_point != BALANCED and threshold:
             raise UserError(
                 f"threshold {self.threshold} and operating_point {self.operating_point}, which has one of its own: "
                 "give one of the two"
             )
-        if self.profile and (self.threshold, self.operating_point) != (
-            DEFAULT_THRESHOLD,
-            BALANCED,
-        ):
+        if self.profile and (threshold or operating_point):
             raise UserError(
                 f"the camera profile {self.profile} has a threshold of its own: give it without threshold and "
                 "operating_point"
@@ -163,7 +164,7 @@ class OutputConfig(BaseConfig):
     format: tuple[str, ...] = option(
         (),
         "write the verdicts beside --output, or into it where it is a folder: table, json, jsonl, csv, srt, edl; any "
-        "number of them",
+        "number of them, comma separated",
     )
     annotate: Path | None = option(
         None, "write each video into this folder with its score, verdict and a timeline at the bottom (MP4)"

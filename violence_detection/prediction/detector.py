@@ -91,7 +91,7 @@ class Detector:
         if found and not config.profile and (other := found.other_views(config.tta)):
             log.warning("the model is %s. --tta %d judges as then", other, found.views)
         self.views = augment.views(config.tta, self.model.closer_look)
-        self.stride_s = _stride_s(config, self.model.features.window_s)
+        self.stride_s = stride_s(config, self.model.features.window_s)
         if self.profile and config.profile:
             judging = {"stride_s": self.stride_s, "tta": config.tta, "skip_still": config.skip_still}
             self.profile.warn_of_other(judging, config.profile)
@@ -453,8 +453,8 @@ def _file(path: Path | str) -> Path:
     return file
 
 
-def _stride_s(config: PredictConfig, window_s: float) -> float:
-    """From window to window; the default is shorter where windows are.
+def stride_s(config: PredictConfig, window_s: float) -> float:
+    """Seconds from window to window, as they are judged; the default is shorter where windows are.
 
     Raises UserError where footage between windows would not be seen.
     """

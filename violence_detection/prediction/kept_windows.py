@@ -205,8 +205,12 @@ def are_at(given: Path) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The files of windows in a folder and below it, sorted."""
-    return [f for f in sorted(folder.rglob("*")) if f.name.endswith(ENDINGS) and f.is_file()]
+    """The files of windows in a folder and below it, sorted; without the notes (`._NAME`) that macOS leaves beside."""
+    return [
+        f
+        for f in sorted(folder.rglob("*"))
+        if f.name.endswith(ENDINGS) and not f.name.startswith("._") and f.is_file()
+    ]
 
 
 def _records(file: Path) -> Iterator[Mapping[str, Any]]:

@@ -73,7 +73,7 @@ def progress(iterable: Any = None, **kwargs: Any) -> Any:
     """A tqdm bar with rate and time left; away from a terminal it prints a line every ten seconds."""
     from tqdm import tqdm
 
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr is not None and sys.stderr.isatty()
     kwargs = {
         "mininterval": 0.2 if terminal else 10.0,
         "dynamic_ncols": terminal,
@@ -84,18 +84,39 @@ def progress(iterable: Any = None, **kwargs: Any) -> Any:
         kwargs["desc"] = in_a_line(kwargs["desc"])
     if not terminal:  # several bars at once would move the cursor about in a log file
         kwargs |= {"position": 0, "leave": True}
-    return tqdm(iterable, file=sys.stderr if terminal else _LineWriter(sys.stderr), **kwargs)
+    return tqdm(iterable, file=(_BarWriter if terminal else _LineWriter)(sys.stderr), **kwargs)
 
 
-class _LineWriter:
-    """Turns tqdm's carriage returns into lines, for logs that are read with tail."""
+def tell(text: str) -> None:
+    """A line on stderr, if there is one that takes it: nothing that is done needs that it is read."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(text, file=sys.stderr)
 
-    def __init__(self, stream: typing.TextIO):
+
+class _BarWriter:
+    """A stream for a bar, whose end (nobody reads it, its disk is full) is not that of the work; None for none."""
+
+    def __init__(self, stream: typing.TextIO | None):
         self.stream = stream
+
+    def __getattr__(self, name: str) -> Any:  # what tqdm asks of terminals, as their width
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> None:
+        if self.stream is not None:
+            with contextlib.suppress(OSError):
+                self.stream.write(text)
+
+    def flush(self) -> None:
+        if self.stream is not None:
+            with contextlib.suppress(OSError):
+                self.stream.flush()
+
+
+class _LineWriter(_BarWriter):
+    """Turns tqdm's carriage returns into lines, for logs that are read with tail."""
 
     def write(self, text: str) -> None:
         if text := text.strip():
-            self.stream.write(text + "\n")
-
-    def flush(self) -> None:
-        self.stream.flush()
+            super().write(text + "\n")

@@ -11,12 +11,15 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnContext, SpawnProcess
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from loky import ProcessPoolExecutor, cpu_count
@@ -28,6 +31,8 @@ R = TypeVar("R")
 _MOST_WORKERS = 100
 #: The variable that bounds what loky counts.
 _LIMIT = "LOKY_MAX_CPU_COUNT"
+#: Held while a process is started without the script: two threads would take each other's stand-in for it.
+_starting = threading.Lock()
 #: Signs of life are cheap to give and not worth sending more often.
 _EVERY_S = 1.0
 
@@ -128,8 +133,27 @@ class _Begun(Generic[T]):
 
 
 def _one_worker(threads: int) -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, context=spawn, initializer=_begin_worker, initargs=(threads,))
+    return ProcessPoolExecutor(1, context=WithoutScript(), initializer=_begin_worker, initargs=(threads,))
+
+
+class _WithoutScriptProcess(SpawnProcess):
+    def start(self) -> None:
+        with _starting:
+            script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+            try:
+                super().start()
+            finally:
+                sys.modules["__main__"] = script
+
+
+class WithoutScript(SpawnContext):
+    """Processes that do not run the script of this one first, as those of "spawn" do: without
+    `if __name__ == "__main__"` in it, each would do all of it again.
+
+    What they are given must not stand in the script, unless what hands it on sends it whole, as loky does.
+    """
+
+    Process = _WithoutScriptProcess
 
 
 def _begin_worker(threads: int) -> None:

@@ -128,6 +128,16 @@ class SupervisedWorker(Generic[T, R]):
         self._process = self._pipe = None
 
     def _answer(self, silence_s: float) -> Any:
+        try:
+            kind, value = self._said_last(silence_s)
+        except BaseException:
+            self.close()  # or its answer would be taken for that of the next item
+            raise
+        if kind == _RAISED:
+            raise value
+        return value
+
+    def _said_last(self, silence_s: float) -> tuple[str, Any]:
         assert self._pipe is not None
         assert self._process is not None
         slices = math.ceil(silence_s / _SLICE_S)
@@ -143,15 +153,12 @@ class SupervisedWorker(Generic[T, R]):
             if said is None:
                 raise self._ended()
             kind, value = said
-            if kind == _DONE:
-                return value
-            if kind == _RAISED:
-                raise value
+            if kind in (_DONE, _RAISED):
+                return kind, value
             if kind == _LIFE and value is not None:
                 self._on_news(value)
             self._taken |= kind == _TAKEN
             silent = 0
-        self.close()
         raise WorkerLost(f"gave no sign of life for {silence_s:.0f} s", silent=True)
 
     def _ended(self) -> WorkerLost:

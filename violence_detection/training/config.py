@@ -94,6 +94,10 @@ class HeadConfig(BaseConfig):
             return {k: v for k, v in values.items() if k in tuned | {"dropout"}}
         return {k: v for k, v in values.items() if k not in kernel | tuned}
 
+    def taken(self, architecture: str) -> frozenset[str]:
+        """The settings that do something for an architecture; records have others, too, as earlier versions did."""
+        return frozenset(self.recorded(architecture)) - ({"units"} if architecture == "average" else set())
+
 
 @dataclass(frozen=True)
 class TrainConfig(BaseConfig):
@@ -162,12 +166,21 @@ class TrainConfig(BaseConfig):
 
 def settings_of(architecture: str) -> frozenset[str]:
     """The settings of training that do something for an architecture."""
-    of_all = {"selection_fraction", "mixed_precision", "devices", "seed"}
-    if architecture == KERNEL:
+    of_all = {"selection_fraction", "seed"}
+    if architecture == KERNEL:  # fitted at once, on one device, in float32
         return frozenset(of_all)
     if architecture in PICTURES_OF:  # which has its own batches, steps and rate
-        return frozenset(of_all | {"accumulate", "weight_decay", "label_smoothing"})
+        own = {"mixed_precision", "devices", "accumulate", "weight_decay", "label_smoothing"}
+        return frozenset(of_all | own)
     return frozenset(field.name for field in fields(TrainConfig))
+
+
+def check_patience(train: TrainConfig) -> None:
+    """Raise UserError for a patience that nothing asks for; of fine-tuning it is set beside whatever is kept."""
+    if train.keep == "last" and train.patience != TrainConfig.patience:
+        raise UserError(
+            "--patience would do nothing: with --keep last training ends at --schedule-epochs. Leave out one of the two"
+        )
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ def data(how: ExtractConfig, features: FeatureConfig, epochs: int, kind: str) ->
     from violence_detection.video import augment
 
     extract.check(features)
+    extract.check_taken(features)
     combined = how.data_root / "combined_all"
     frame = manifest.read(combined)
     counts = {f"{name}": int(n) for name, n in (frame.split + "/" + frame.label).value_counts().items()}

@@ -138,6 +138,7 @@ class Data:
 def check(features: FeatureConfig, how: ExtractConfig) -> None:
     """Raise UserError for what cannot work, before anything slow starts."""
     extract.check(features)
+    extract.check_taken(features)
     manifest.read(how.data_root / "combined_all")
 
 

@@ -16,7 +16,8 @@ class ClipConfig(BaseConfig):
     streams: tuple[str, ...] = option(
         ("rgb", "motion"),
         "rgb (frames), motion (differences of successive frames), crop (frames, cut to where most moves), moving "
-        "(frames without what stands still); a video backbone takes those of them that it knows, rgb if none",
+        "(frames without what stands still), comma separated; a video backbone takes those of them that it knows, rgb "
+        "if none",
     )
     frames: int = option(
         20, "frames that image backbones take of a clip, evenly spaced", limits=Limits(least=2, most=1000)
@@ -35,7 +36,7 @@ class ClipConfig(BaseConfig):
     focus: float = option(
         0.0,
         "side of the crop around the strongest motion that every second variant and view shows, as a fraction "
-        "of the picture's; 0: every one shows the whole picture",
+        "of the picture's, 0.25 to 0.9; 0: every one shows the whole picture",
         limits=Limits(most=0.9),
     )
     augment_seed: int = option(

@@ -288,6 +288,19 @@ def test_a_member_that_is_sure_of_every_window_is_not_shown_to_be_the_same() -> 
     assert report["p_package"] == {"lowest": 0.0, "highest": 1.0}
 
 
+def test_a_stride_beyond_the_window_is_refused_as_in_judging(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record: dict[str, Any] = {"feature_records": {}}
+    model = trained_model.TrainedModel(tmp_path, (tmp_path,), (), tiny_networks.CONFIG, record)
+    monkeypatch.setattr(trained_model, "load", lambda *_: model)
+    (tmp_path / "model.safetensors").touch()
+    given = PredictConfig(model=tmp_path / "model.safetensors", stride_s=20)
+    with pytest.raises(UserError, match=r"--stride-s\) must be at most the model's window"):
+        export.run(given, ["onnx"], tmp_path / "out", [])
+    assert not list((tmp_path / "out").glob("[!.]*"))
+
+
 def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Received: torch"):
         export.check(["onnx", "torch"])

@@ -815,3 +815,11 @@ def test_what_is_for_files_is_refused() -> None:
     ):
         with pytest.raises(UserError):
             LiveConfig(**wrong)
+
+
+def test_a_first_wait_that_is_longer_than_the_longest_is_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"retry_min_s \(--retry-min-s\) 100 .* retry_max_s \(--retry-max-s\) 60"
+    ):
+        LiveConfig(retry_min_s=100)
+    assert LiveConfig(retry_min_s=100, retry_max_s=100).retry_max_s == 100

@@ -155,6 +155,30 @@ def test_the_offset_undoes_what_the_camera_adds() -> None:
     assert ending.profile is None or ending.profile.logit_offset == 0
 
 
+def test_windows_that_no_network_saw_say_nothing_of_the_offset() -> None:
+    """Still windows stay 0 whatever the offset is, also within a fight that was missed."""
+    rng = np.random.default_rng(1)
+    plain, with_still, by_video = [], [], {}
+    for i in range(12):
+        true = 1 / (1 + np.exp(-rng.normal(-1.0, 1.5, 120)))
+        shown = 1 / (1 + np.exp(-(np.log(true / (1 - true)) + 1.5)))
+        verdict = _verdict(f"v{i}.mp4", shown.round(4).tolist())
+        fights = np.flatnonzero(rng.uniform(size=120) < true)
+        by_video[verdict.path] = [Mark(5.0 * n, 5.0 * n + 5, "missed") for n in fights.tolist()]
+        still = tuple(
+            JudgedWindow(600.0 + 5 * n, 605.0 + 5 * n, 0.0, still=True) for n in range(4 * (i == 0))
+        )
+        by_video[verdict.path] += [Mark(600.0, 620.0, "missed")] * (i == 0)
+        with_still.append(replace(verdict, windows=verdict.windows + still, duration_s=620.0, judged_s=620.0))
+        plain.append(verdict)
+    marks = Marks(by_video, frozenset(by_video), "m")
+    one, other = (learning.learn(verdicts, marks, SETTINGS, "m") for verdicts in (plain, with_still))
+    assert one.profile
+    assert other.profile
+    assert other.profile.logit_offset == one.profile.logit_offset == pytest.approx(-1.5, abs=0.3)
+    assert other.figures["calibration"] == one.figures["calibration"]
+
+
 def test_a_lower_threshold_than_the_offset_is_kept_with_the_one_that_was_measured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

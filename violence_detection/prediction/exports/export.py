@@ -12,12 +12,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from violence_detection.errors import NOT_READ, UnreadableVideo, UserError
 from violence_detection.models import model_files, shipped, trained_model
 from violence_detection.models.trained_model import TrainedModel
+from violence_detection.prediction import detector
 from violence_detection.prediction.config import PredictConfig
 from violence_detection.prediction.exports import (
     converters,
@@ -46,8 +48,8 @@ def run(
     `videos`: files whose windows are compared too, beside made-up ones. A format that is not shown to say the same (see
     parity.report) is among the failures, and its files are there to be looked at; so is a video that cannot be read,
     which costs the others nothing. The folder gets all files or none. Raises UserError where there is no such format or
-    model, a package is missing, the folder has files of an export or another run has it, or a format cannot hold the
-    model.
+    model, a package is missing, the folder has files of an export or another run has it, a format cannot hold the
+    model, or footage between windows would not be seen.
     """
     check(formats)
     _check_plain(config)
@@ -75,6 +77,7 @@ def _run(
     model = trained_model.load(path, config.backbone_weights).at(config.operating_point, config.threshold)
     if model.calibration and (other := model.calibration.other_views(1)):
         log.warning("the model is %s: no exported one averages views", other)
+    config = replace(config, stride_s=detector.stride_s(config, model.features.window_s))
     runs = model.backbone_runs(config.backbone_weights)
     inputs = whole_graph.picture_inputs(runs)
     described = manifest.of_model(model, model_files.identity(path), path.name, inputs, config)

@@ -25,7 +25,7 @@ _SAMPLING = ("frames", "window_s", "span_s", "burst", "burst_spacing_s", "motion
 def of_model(
     model: TrainedModel, identity: str, name: str, inputs: Sequence[PictureInput], config: PredictConfig
 ) -> dict[str, Any]:
-    """All but the files. `identity`, `name`: of the model, see models.model_files."""
+    """All but the files. `identity`, `name`: of the model, see models.model_files. `config`: with judging's stride."""
     window_s = model.features.window_s
     return {
         "made_by": f"violence_detection {__version__}",
@@ -51,7 +51,7 @@ def of_model(
         "normalisation": "in the model: pictures are RGB, 0 to 255",
         "windows": {
             "window_s": window_s,
-            "stride_s": min(config.stride_s, window_s),
+            "stride_s": config.stride_s,
             "min_frames": MIN_FRAMES,
         },
         "threshold": model.threshold,

@@ -187,7 +187,7 @@ def windows_of_video(
     """Some windows of a video, evenly chosen, as the package sees them. Raises UnreadableVideo."""
     info = decode.probe(path)
     window_s = model.features.window_s
-    every = sampling.sliding_windows(info, window_s, min(stride_s, window_s))
+    every = sampling.sliding_windows(info, window_s, stride_s)
     shown = [window for window in every if sampling.shows_movement(info, window)]
     if not shown:
         raise UnreadableVideo(path, sampling.too_still(info, window_s))

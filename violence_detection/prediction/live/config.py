@@ -70,6 +70,11 @@ class LiveConfig(BaseConfig):
     def __post_init__(self) -> None:
         """Raises UserError for a setting that cannot work."""
         super().__post_init__()
+        if self.retry_min_s > self.retry_max_s:
+            raise UserError(
+                f"retry_min_s (--retry-min-s) {self.retry_min_s:g} is above retry_max_s (--retry-max-s) "
+                f"{self.retry_max_s:g}, the longest wait: give a lower one, or a higher longest"
+            )
         if not self.mqtt_prefix.strip("/") or set(self.mqtt_prefix) & set("+#"):
             raise UserError(
                 f"mqtt_prefix (--mqtt-prefix) must be a topic without + and #. Received: {self.mqtt_prefix!r}"

@@ -386,11 +386,15 @@ def _offset(
 
 
 def _labelled(verdict: Verdict, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N,) and labels (N,) of the windows; those that have the edge of a fight alone are left out."""
+    """Logits (N,) and labels (N,) of the windows; those that have the edge of a fight alone are left out, and still
+    ones, which no offset moves.
+    """
     fights = [m for m in marks if m.is_fight]
     logits: list[float] = []
     labels: list[bool] = []
     for window in verdict.windows:
+        if window.still:
+            continue
         inside = any(m.start_s <= window.middle_s < m.end_s for m in fights)
         if inside or not any(m.overlaps(window.start_s, window.end_s) for m in fights):
             p = window.p_judged
