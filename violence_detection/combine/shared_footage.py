@@ -31,9 +31,7 @@ class SharedFootage:
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._near = duplicates.neighbours(frame.fingerprint)
-        at = {text: k for k, text in enumerate(self._near)}
-        pairs = [(at[a], at[b]) for a, others in self._near.items() for b in others]
-        self._families = dict(zip(at, source_groups.connected(len(at), pairs), strict=True))
+        self._families = duplicates.families(self._near)
 
     def without(self, apart: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
         """The rows of `others` that show no footage of `apart`; clips without a fingerprint show none."""
