@@ -114,10 +114,10 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
-    for what, column in (("clip", frame.clip_id), ("path", frame.path)):
-        if (twice := column.duplicated()).any():  # merged by id, two rows of a clip would be four
+    for what, values in (("clip", frame.clip_id), ("path", frame.path)):
+        if (twice := values.duplicated()).any():  # merged by id, two rows of a clip would be four
             raise UserError(
-                f"{path}: the {what} {column[twice].iloc[0]} stands there twice. Leave one row, or make it again with "
+                f"{path}: the {what} {values[twice].iloc[0]} stands there twice. Leave one row, or make it again with "
                 "combine_all_datasets.py"
             )
     frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))

@@ -6,6 +6,7 @@ that are cut by source may still share some.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,9 +19,11 @@ from violence_detection.datasets import source_groups
 if TYPE_CHECKING:
     import pandas as pd
 
-
+log = logging.getLogger(__name__)
 #: Pairs of fingerprints that are compared at once; ten thousand clips of one place make millions.
 _AT_ONCE = 200_000
+#: Pairs that take so long, 10 to 40 s on a core, that it is said.
+_TOLD = 500_000
 
 
 class SharedFootage:
@@ -48,6 +51,8 @@ class SharedFootage:
                 families[self._families[text]][side].append(text)
         found: set[str] = set()
         for seen, left in families.values():
+            if (most := len(seen) * len(left)) > _TOLD:
+                log.info("up to %d pairs of clips that may show one place are compared", most)
             while seen and left:
                 n = max(1, _AT_ONCE // len(left))
                 texts = [*seen[:n], *left]
