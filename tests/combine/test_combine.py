@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import itertools
 import json
 import logging
 import os
@@ -32,6 +34,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HOCKEY = "raw/hockey/data"
 RWF = "raw/RWF-2000"
 HALF = f"{HOCKEY}/no126_xvid.avi"
+CLIP_NAME = manifest.clip_name
 
 
 def flows_clip(seed: int, label: str) -> str:
@@ -284,6 +287,49 @@ def test_what_shows_val_leaves_train_though_a_search_pairs_each_clip_with_few_of
     assert duplicates.compare_pairs(prints, across) == []
     assert {d.kind for d in dropped} == {"footage"}
     assert len(rows) + len(dropped) == len(room)
+
+
+def ends_of_one_beginning(one: bytes, other: bytes) -> tuple[bytes, bytes]:
+    """What makes the SHA-256 of both begin with the same eight digits where it is added to them."""
+    begun, known = hashlib.sha256(one), {}
+    for k in range(1 << 17):
+        (digest := begun.copy()).update(end := k.to_bytes(4, "big"))
+        known[digest.digest()[:4]] = end
+    begun = hashlib.sha256(other)
+    for k in itertools.count():
+        (digest := begun.copy()).update(end := k.to_bytes(4, "big"))
+        if digest.digest()[:4] in known:
+            return known[digest.digest()[:4]], end
+    raise AssertionError
+
+
+def test_clips_of_one_name_whose_ids_begin_alike_stand_under_paths_of_their_own(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = [root / "own" / "fight" / "yard" / f"case_{k}" / "clip.avi" for k in range(2)]
+    for k, path in enumerate(clips):
+        write(path, 900 + k)
+    for path, end in zip(clips, ends_of_one_beginning(*(p.read_bytes() for p in clips)), strict=True):
+        path.write_bytes(path.read_bytes() + end)
+    config = CombineConfig(data_root=root, own=(f"own={root / 'own'}",), workers=2)
+    with monkeypatch.context() as before:
+        before.setattr(manifest, "clip_name", lambda *of: CLIP_NAME(*of[:3]))
+        combine.run(config)
+        earlier = rows(root)
+    assert len({r["path"] for r in earlier.values()}) < len(earlier)
+    placed = {path: path.lstat().st_ino for path in (root / "combined_all").rglob("*.avi")}
+    combine.run(config)
+    made = rows(root)
+    own = [r for r in made.values() if r["dataset"] == "own"]
+    assert len({r["sha256"][:8] for r in own}) == 1
+    for row in own:
+        assert storage.sha256_file(root / "combined_all" / row["path"]) == row["sha256"]
+        assert row["clip_id"] in row["path"]
+    assert {n: r["path"] for n, r in made.items() if r["dataset"] != "own"} == {
+        n: r["path"] for n, r in earlier.items() if r["dataset"] != "own"
+    }
+    after = {path: path.lstat().st_ino for path in (root / "combined_all").rglob("*.avi")}
+    assert len(after.items() - placed.items()) == 2, "only these two are placed anew"
 
 
 def test_videos_without_a_label_are_listed(done: Path) -> None:

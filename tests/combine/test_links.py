@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import os
 import random
 import shutil
@@ -177,11 +178,35 @@ def test_a_full_disk_leaves_the_manifest_that_stood(root: Path, monkeypatch: pyt
             raise OSError(28, "No space left on device")
         shutil.copyfile(source, target)
 
-    monkeypatch.setattr(shutil, "copy2", fill_up)
+    monkeypatch.setattr(storage, "copied", fill_up)
     with pytest.raises(UserError, match="No space left"):
         combine.run(CombineConfig(data_root=root, seed=3, link="copy"))
     assert (root / "combined_all" / manifest.FILE_NAME).read_bytes() == before
     assert all((root / "combined_all" / row["path"]).is_file() for row in rows(root))
+
+
+def test_on_a_share_of_another_user_copies_stand_and_are_made_once(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no links, and times and rights are set by its owner alone."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    for path in (root / "raw").rglob("*.avi"):
+        os.utime(path, (1, 1))
+    shutil.rmtree(root / "combined_all")
+    for name in ("link", "symlink", "utime", "chmod"):
+        monkeypatch.setattr(os, name, refuse)
+    combine.run(CombineConfig(data_root=root, seed=3))
+    assert placed(root) == {row["path"] for row in rows(root)}
+    clips = [root / "combined_all" / row["path"] for row in rows(root)]
+    made = [clip.stat().st_ino for clip in clips]
+    combine.run(CombineConfig(data_root=root, seed=3, link="copy"))
+    assert [clip.stat().st_ino for clip in clips] == made
+    clips[0].write_bytes(bytes(clips[0].stat().st_size))
+    combine.run(CombineConfig(data_root=root, seed=3))
+    assert storage.sha256_file(clips[0]) == rows(root)[0]["sha256"]
 
 
 def test_a_manifest_that_a_spreadsheet_has_saved_tells_whose_the_folder_is(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def _write(folder: Path, *changes: dict[str, Any], columns: tuple[str, ...] = ma
 
 
 def test_text_that_looks_like_numbers_or_nothing_stays_text(tmp_path: Path) -> None:
-    frame = manifest.read(_write(tmp_path, {}, {"clip_id": "1e5", "label": "nonfight"}))
+    frame = manifest.read(_write(tmp_path, {}, {"clip_id": "1e5", "path": "b.avi", "label": "nonfight"}))
     assert list(frame.columns) == [*manifest.COLUMNS, "by_time"]
     assert frame.clip_id.tolist() == ["0012345678901234", "1e5"]
     row = frame.iloc[0]
@@ -77,6 +77,13 @@ def test_a_clip_that_stands_there_twice_is_refused_by_name(tmp_path: Path) -> No
         manifest.read(_write(tmp_path, {}, twice, twice | {"label": "nonfight"}))
 
 
+def test_two_clips_of_one_path_are_refused(tmp_path: Path) -> None:
+    """One of them would be read in place of the other."""
+    beside = {"clip_id": "b", "path": "train/fight/a.avi"}
+    with pytest.raises(UserError, match=r"manifest\.csv: the path train/fight/a\.avi stands there twice"):
+        manifest.read(_write(tmp_path, {"path": "train/fight/a.avi"}, beside))
+
+
 def test_a_manifest_without_a_column_or_without_clips_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks the columns \['codec'\]"):
         manifest.read(_write(tmp_path, {}, columns=manifest.COLUMNS[:-1]))
@@ -123,7 +130,7 @@ def test_cells_that_cannot_be_used_are_refused_by_row(
 def test_a_manifest_that_is_not_as_it_was_written_is_taken_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = _write(tmp_path, {"clip_id": "b", "fingerprint": ""}, {}) / manifest.FILE_NAME
+    path = _write(tmp_path, {"clip_id": "b", "path": "b.avi", "fingerprint": ""}, {}) / manifest.FILE_NAME
     storage.write_json(tmp_path / manifest.RECORD_NAME, {"manifest_sha256": storage.sha256_file(path)})
     manifest.read(tmp_path)
     assert "as combine_all_datasets.py wrote it" not in caplog.text

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from violence_detection.combine import fingerprint
+from violence_detection.combine import duplicates, fingerprint, shared_footage
 from violence_detection.combine.shared_footage import SharedFootage
 
 
@@ -38,3 +39,20 @@ def test_clips_without_a_fingerprint_show_no_footage_of_each_other_and_nothing_k
     shared = SharedFootage(frame)
     assert shared.without(frame.iloc[[0]], frame.iloc[1:]).clip_id.tolist() == ["01", "02"]
     assert len(shared.without(frame.iloc[:0], frame)) == 3
+
+
+@pytest.mark.parametrize("at_once", [10, shared_footage._AT_ONCE])
+def test_what_shows_a_place_that_is_kept_apart_goes_though_an_index_names_few_of_a_large_family(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(shared_footage, "_AT_ONCE", at_once)
+    rng = np.random.default_rng(0)
+    place = rng.normal(0, 20, 24)
+    family = [
+        fingerprint.encode(place + rng.normal(0, 0.5, 24) + rng.normal(0, 1.5, (8, 24))) for _ in range(60)
+    ]
+    assert max(map(len, duplicates.neighbours(family).values())) < 59, "else an index would do"
+    frame = _frame([*family, _text(2)])
+    shared = SharedFootage(frame)
+    for apart in (frame.iloc[:1], frame.iloc[20:25]):
+        assert shared.without(apart, frame.drop(index=apart.index)).clip_id.tolist() == ["60"]

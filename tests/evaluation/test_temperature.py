@@ -86,6 +86,13 @@ def test_clips_that_tell_no_temperature_give_none_and_say_why() -> None:
         None,
         "all 40 clips are right, which says of no probability below 1 how often it is",
     )
+    assert temperature.fit(is_fight, np.full(40, 0.5)) == (
+        None,
+        "all 40 clips have a probability of 0.5, which no temperature changes",
+    )
+    right = "all 20 clips that are not at 0.5 are right, which says of no probability below 1 how often it is"
+    assert temperature.fit(is_fight, np.where(is_fight, 0.8, 0.5)) == (None, right)
+    assert temperature.fit(is_fight, np.where(is_fight, 0.5, 0.2)) == (None, right)
     found, why_not = temperature.fit(is_fight, np.where(is_fight, 0.2, 0.9))
     assert found is None
     assert "no better than chance" in why_not

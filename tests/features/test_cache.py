@@ -20,6 +20,7 @@ from violence_detection.errors import UserError
 from violence_detection.features import cache, estimate, key, prune
 from violence_detection.features.cache import FeatureStore, VerifiedIndex
 from violence_detection.features.config import FeatureConfig
+from violence_detection.system import storage
 from violence_detection.video import augment
 
 CONFIG = FeatureConfig(backbone=("efficientnet_lite0",))
@@ -348,3 +349,27 @@ def test_a_cache_whose_notes_cannot_be_written_is_read_all_the_same(
     (store.folder / cache.LOCK_NAME).rmdir()
     copied.index.save()
     assert len(VerifiedIndex(store.folder)._known) == 4, "they are noted once that can be done"
+
+
+def test_the_larger_the_notes_the_more_of_them_are_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each writing reads and writes all of them: by a fixed number, the time would be the square of the clips."""
+    monkeypatch.setattr(cache, "_SAVE_AFTER", 2)
+    written: list[Path] = []
+    write_text = storage.write_text
+
+    def counted(path: Path, text: str) -> None:
+        written.append(path)
+        write_text(path, text)
+
+    monkeypatch.setattr(storage, "write_text", counted)
+    for part in range(2):
+        index = VerifiedIndex(tmp_path)
+        for k in range(200):
+            index.note(f"{part}{k:03}", (k, k), ["v0"])
+    index.save()
+    assert len(written) < 60
+    assert len(VerifiedIndex(tmp_path)._known) > 360, (
+        "of the first part at most a tenth was still to be written"
+    )

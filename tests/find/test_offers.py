@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,15 @@ def test_videos_that_lie_about_are_only_counted(tmp_path: Path) -> None:
     (text,) = said(tmp_path)
     assert text.startswith(f"{tmp_path}/raw/holiday: 2 videos in no known layout")
     assert "own_clips.md" in text
+
+
+def test_thousands_of_folders_of_unknown_videos_are_told_at_once_and_counted_whole(tmp_path: Path) -> None:
+    unknown = {Path(f"/x/case_{k:05}/raw"): 2 for k in range(5000)}
+    found = inventory.Inventory((Path("/x"),), (), (), unknown, (), {})
+    began_s = time.process_time()
+    (text,) = offers.texts(found, (), (), find.step_2(FindConfig(data_root=tmp_path), CutConfig()))
+    assert time.process_time() - began_s < 2
+    assert "case_00011: 2 videos and 9976 in 4988 more folders). If" in text
 
 
 def test_a_name_that_is_taken_gets_another(tmp_path: Path) -> None:

@@ -124,3 +124,15 @@ def test_attention_stands_apart_for_each_time_axis_and_other_heads_have_none() -
     found = heads.attention(heads.build("attention", shapes, SMALL), _random(shapes))
     assert sorted(share.shape for share in found) == [(3, 4), (3, 6)]
     assert heads.attention(heads.build("gru", shapes, SMALL), _random(shapes)) == []
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"b.rgb": (1, 5)}, {"a.rgb": (6, 12), "b.rgb": (1, 5)}], ids=["alone", "beside"]
+)
+@pytest.mark.parametrize("architecture", ON_FEATURES)
+def test_every_head_takes_a_backbone_of_one_time_step(
+    architecture: str, inputs: dict[str, tuple[int, int]]
+) -> None:
+    """As dinov2_spread and movenet_poses give."""
+    head = heads.build(architecture, inputs, SMALL)
+    assert head.predict(_random(inputs), verbose=0).shape == (3, 1)

@@ -24,7 +24,7 @@ from violence_detection.training import (
     whole_numbers,
 )
 from violence_detection.training.config import KERNEL, HeadConfig
-from violence_detection.training.likeness import likeness
+from violence_detection.training.likeness import likeness, unit
 from violence_detection.training.training_data import Data, Samples
 
 HEAD = HeadConfig(landmarks=80)
@@ -49,6 +49,20 @@ def _plain_data() -> Data:
 def _unit(values: np.ndarray) -> np.ndarray:
     mean = values.astype(np.float64).mean(axis=1)
     return mean / np.linalg.norm(mean, axis=1, keepdims=True)
+
+
+def test_landmarks_that_are_all_but_the_same_have_a_root() -> None:
+    rng = np.random.default_rng(1)
+    points = np.abs(rng.normal(size=1280)) + 0.3 * rng.normal(size=(300, 1280))
+    points[:60] = points[0] * (1 + 1e-4 * rng.normal(size=(60, 1280)))
+    units = unit(points).astype(np.float16).astype(np.float32)
+    vectors = whole_numbers.rounded(units)
+    among = likeness(vectors, vectors, kernel_fit.sharpness(units, 1.0))
+    assert np.linalg.eigvalsh((among + among.T).astype(np.float64) / 2)[0] < -1e-6, (
+        "else nothing is tried here"
+    )
+    root = kernel_fit.root_of(among)
+    np.testing.assert_allclose(root @ root.T, among, atol=1e-3)
 
 
 def test_it_is_a_support_vector_machine(tmp_path: Path) -> None:

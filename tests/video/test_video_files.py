@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import small_videos
 
-from violence_detection.system import storage
+from violence_detection.system import processes, storage
+from violence_detection.video import video_files
 from violence_detection.video.video_files import VideoSearch
 
 
@@ -99,6 +101,28 @@ def test_files_of_unknown_kind_are_videos_where_ffmpeg_shows_moving_pictures(tmp
     search = VideoSearch()
     assert names(tmp_path, search) == sorted([os.fsdecode(b"bad\xff.odd"), "clip.odd", "no_suffix"])
     assert search.skipped_text() == "4 .odd"
+
+
+@pytest.mark.parametrize(("count", "workers", "shown"), [(3, 1, False), (1000, 6, True), (100_000, 8, True)])
+def test_many_files_of_unknown_kind_are_opened_side_by_side_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    count: int,
+    workers: int,
+    shown: bool,
+) -> None:
+    asked = []
+
+    def opened(_: object, paths: list[Path], workers: int, *__: object, **___: object) -> Any:
+        asked.append(workers)
+        return ((path, False) for path in paths)
+
+    monkeypatch.setattr(processes, "map_unordered", opened)
+    monkeypatch.setattr(processes, "usable_cpus", lambda: 8)
+    paths = [Path(f"{k:06}.flo") for k in range(count)]
+    assert video_files.which_open(paths[::-1]) == [(path, False) for path in paths]
+    assert asked == [workers]
+    assert ("files of unknown kind" in capsys.readouterr().err) == shown
 
 
 def test_typescript_is_no_transport_stream(tmp_path: Path) -> None:

@@ -321,7 +321,10 @@ def _done_before(
         video_files.may_pass(failure["reason"]) for failure in record["failures"]
     ):
         return None
-    wanted = {row["path"]: data_root / row["source_path"] for row in storage.read_csv(manifest_path)}
+    rows = storage.read_csv(manifest_path)
+    wanted = {row["path"]: data_root / row["source_path"] for row in rows}
+    if len(wanted) < len(rows):  # an earlier version gave two clips whose ids begin alike one path
+        return None
     if not links.stand(combined, wanted, record.get(_PLACED_KEY, "")):
         return None
     return CombineResult({**record["summary"], "manifest": str(manifest_path)}, record["failures"])
@@ -348,13 +351,23 @@ def divide(unique: Deduplicated, config: CombineConfig) -> tuple[list[dict[str, 
     of_val = shared_footage.to_drop(unique, sides)
     dropped += [Dropped(train, val, "footage") for train, val in of_val.items()]
     there = sides.keys() - of_val.keys()
-    rows = [_row(c, sides[c.source_path]) for c in unique.kept if c.source_path in there]
+    rows = _rows([c for c in unique.kept if c.source_path in there], sides)
     return sorted(rows, key=lambda r: r["path"]), sorted(dropped)
 
 
-def _row(clip: ScannedClip, side: str) -> dict[str, Any]:
-    name = manifest.clip_name(clip.dataset, clip.source_path, clip.clip_id)
-    return manifest.row(clip, side, f"{side}/{clip.label}/{name}")
+def _rows(clips: Sequence[ScannedClip], sides: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The rows of the clips, each with a path of its own: of ids that begin alike it has all digits."""
+
+    def path(clip: ScannedClip, digits: int) -> str:
+        name = manifest.clip_name(clip.dataset, clip.source_path, clip.clip_id, digits)
+        return f"{sides[clip.source_path]}/{clip.label}/{name}"
+
+    paths = [path(clip, 8) for clip in clips]
+    often = Counter(paths)
+    return [
+        manifest.row(clip, sides[clip.source_path], short if often[short] == 1 else path(clip, 16))
+        for clip, short in zip(clips, paths, strict=True)
+    ]
 
 
 def _left_out(found: Inventory, data_root: Path) -> list[dict[str, str]]:

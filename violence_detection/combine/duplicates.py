@@ -6,7 +6,7 @@ Everything compared is a whole number, so neither the machine nor the order of t
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -98,6 +98,16 @@ def neighbours(fingerprints: Iterable[str]) -> dict[str, dict[str, Pair]]:
     for pair in find_pairs(texts):
         found[texts[pair.i]][texts[pair.j]] = found[texts[pair.j]][texts[pair.i]] = pair
     return found
+
+
+def families(near: Mapping[str, Mapping[str, Pair]]) -> dict[str, int]:
+    """Each fingerprint of `neighbours` -> a number that it shares with those that chains of pairs join it with.
+
+    Of a large family `neighbours` has some of the pairs only; `compare_pairs` tells of the others.
+    """
+    at = {text: k for k, text in enumerate(near)}
+    pairs = [(at[a], at[b]) for a, others in near.items() for b in others]
+    return dict(zip(at, source_groups.connected(len(at), pairs), strict=True))
 
 
 def _joined(frames: np.ndarray, counts: np.ndarray, rows: np.ndarray, mirrored: np.ndarray) -> Iterable[Pair]:

@@ -8,10 +8,10 @@ stays, and no stage reads it.
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import logging
 import os
 import shlex
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -140,7 +140,7 @@ def _place_one(target: Path, source: Path, kind: str) -> None:
     make: dict[str, Callable[[Path, Path], object]] = {
         "hard": os.link,
         "symlink": os.symlink,
-        "copy": shutil.copy2,
+        "copy": storage.copied,
     }
     try:
         make[kind](source, temporary)
@@ -158,4 +158,6 @@ def _is_placed(target: Path, source: Path, kind: str) -> bool:
         return target.samefile(source)
     here, there = target.stat(), source.stat()
     same_time = abs(here.st_mtime_ns - there.st_mtime_ns) <= _MTIME_STEP_NS
-    return not target.samefile(source) and here.st_size == there.st_size and same_time
+    if target.samefile(source) or here.st_size != there.st_size:
+        return False
+    return same_time or filecmp.cmp(target, source, shallow=False)  # whose time could not be set

@@ -76,7 +76,7 @@ def read(combined: Path) -> pd.DataFrame:
 
     Column by_time, bool: whether the clip's frames are found by their time stamps (BY_TIME_NAME).
     Raises UserError when it is missing, lacks columns or cells, is empty, or holds unknown labels or splits, a clip
-    twice, or a fingerprint that is none. Warns where it is not as combine.json beside it says.
+    or path twice, or a fingerprint that is none. Warns where it is not as combine.json beside it says.
     """
     return read_hashed(combined)[0]
 
@@ -114,11 +114,12 @@ def read_hashed(combined: Path) -> tuple[pd.DataFrame, str]:
     for column, allowed in (("label", CLASS_NAMES), ("split", SPLITS)):
         if unknown := sorted(set(frame[column]) - set(allowed)):
             raise UserError(f"{path}: column {column} holds {unknown}; allowed are {list(allowed)}")
-    if (twice := frame.clip_id.duplicated()).any():  # merged by it, two rows of a clip would be four
-        raise UserError(
-            f"{path}: the clip {frame.clip_id[twice].iloc[0]} stands there twice. Leave one row, or make it again with "
-            "combine_all_datasets.py"
-        )
+    for what, values in (("clip", frame.clip_id), ("path", frame.path)):
+        if (twice := values.duplicated()).any():  # merged by id, two rows of a clip would be four
+            raise UserError(
+                f"{path}: the {what} {values[twice].iloc[0]} stands there twice. Leave one row, or make it again with "
+                "combine_all_datasets.py"
+            )
     frame["by_time"] = frame.clip_id.isin(_by_time(path.with_name(BY_TIME_NAME)))
     _warn_if_edited(path, sha256)
     return frame, sha256
@@ -233,12 +234,13 @@ def require_both_classes(part: str, rows: pd.DataFrame) -> None:
         )
 
 
-def clip_name(dataset: str, source_path: str, clip_id: str) -> str:
-    """A readable name that no other clip has: `<dataset>__<stem>__<first half of the id><suffix>`.
+def clip_name(dataset: str, source_path: str, clip_id: str, digits: int = 8) -> str:
+    """A readable name: `<dataset>__<stem>__<first digits of the id><suffix>`.
 
-    Of a name that is too long a middle part gives way to a hash of the whole.
+    With all 16 digits no other clip has it; with 8 another may. Of a name that is too long a
+    middle part gives way to a hash of the whole.
     """
     path = Path(source_path)
     stem = _UNSAFE.sub("_", path.stem)[:_STEM_CHARACTERS]
-    name = f"{dataset}__{stem}__{clip_id[:8]}{_UNSAFE.sub('_', path.suffix.lower())}"
+    name = f"{dataset}__{stem}__{clip_id[:digits]}{_UNSAFE.sub('_', path.suffix.lower())}"
     return storage.shorten_name(name, _NAME_BYTES)

@@ -6,7 +6,8 @@ that are cut by source may still share some.
 
 from __future__ import annotations
 
-from collections import Counter
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,18 +19,50 @@ from violence_detection.datasets import source_groups
 if TYPE_CHECKING:
     import pandas as pd
 
+log = logging.getLogger(__name__)
+#: Pairs of fingerprints that are compared at once; ten thousand clips of one place make millions.
+_AT_ONCE = 200_000
+#: Pairs that take so long, 10 to 40 s on a core, that it is said.
+_TOLD = 500_000
+
 
 class SharedFootage:
-    """Which fingerprints of a manifest's rows show the same footage: equal ones, and those that make a pair."""
+    """Which fingerprints of a manifest's rows show the same footage: equal ones, and those that make a pair.
+
+    Of a large family a search pairs each clip with some of the others only, so those are compared one by one.
+    """
 
     def __init__(self, frame: pd.DataFrame) -> None:
         self._near = duplicates.neighbours(frame.fingerprint)
+        self._families = duplicates.families(self._near)
 
     def without(self, apart: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
         """The rows of `others` that show no footage of `apart`; clips without a fingerprint show none."""
-        shown = set(apart.fingerprint) - {""}
-        near = shown.union(*(self._near[text] for text in shown if text in self._near))
+        shown = set(apart.fingerprint) & self._families.keys()
+        near = shown.union(*(self._near[text] for text in shown))
+        near |= self._compared(shown, set(others.fingerprint) & self._families.keys() - near)
         return others[~others.fingerprint.isin(near)]
+
+    def _compared(self, shown: Iterable[str], others: Iterable[str]) -> set[str]:
+        """Those of the others that make a pair with one of their family that is shown."""
+        families: dict[int, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+        for side, texts in enumerate((shown, others)):
+            for text in sorted(texts):
+                families[self._families[text]][side].append(text)
+        found: set[str] = set()
+        for seen, left in families.values():
+            if (most := len(seen) * len(left)) > _TOLD:
+                log.info("up to %d pairs of clips that may show one place are compared", most)
+            while seen and left:
+                n = max(1, _AT_ONCE // len(left))
+                texts = [*seen[:n], *left]
+                n = len(texts) - len(left)
+                pairs = duplicates.compare_pairs(
+                    texts, [(i, j) for i in range(n) for j in range(n, len(texts))]
+                )
+                found |= (joined := {texts[pair.j] for pair in pairs})
+                seen, left = seen[n:], [text for text in left if text not in joined]
+        return found
 
 
 def rather_train(unique: Deduplicated, sides: Mapping[str, str]) -> list[str]:

@@ -218,7 +218,7 @@ def _link(file: Path, to: Path) -> None:
         try:
             os.link(file, temporary)
         except OSError:
-            shutil.copy2(file, temporary)
+            storage.copied(file, temporary)
 
 
 def _shown(parts: Sequence[Part], weights: member_weights.Weights) -> str:

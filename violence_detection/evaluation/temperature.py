@@ -42,10 +42,17 @@ def fit(is_fight: np.ndarray, p_fight: np.ndarray) -> tuple[float | None, str]:
     p_fight, is_fight = np.asarray(p_fight, np.float64), np.asarray(is_fight, bool)
     if is_fight.all() or not is_fight.any():
         return None, "there are clips of one class only"
-    if (np.where(is_fight, p_fight, 1 - p_fight) >= DEFAULT_THRESHOLD).all():
+    telling = p_fight != DEFAULT_THRESHOLD
+    if not telling.any():
         return (
             None,
-            f"all {len(p_fight)} clips are right, which says of no probability below 1 how often it is",
+            f"all {len(p_fight)} clips have a probability of {DEFAULT_THRESHOLD}, which no temperature changes",
+        )
+    if ((p_fight > DEFAULT_THRESHOLD) == is_fight)[telling].all():
+        which = "" if telling.all() else f" that are not at {DEFAULT_THRESHOLD}"
+        return (
+            None,
+            f"all {telling.sum()} clips{which} are right, which says of no probability below 1 how often it is",
         )
     every = np.arange(len(p_fight))
     # nothing is learnt by what is frozen, so the clips need not be cut into folds, of which each must have both classes

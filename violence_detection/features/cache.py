@@ -39,7 +39,8 @@ log = logging.getLogger(__name__)
 RECORD_NAME = "record.json"
 VERIFIED_NAME = "verified.json"
 LOCK_NAME = "write.lock"
-_SAVE_AFTER = 500
+#: Notes that are written together, and which part of all of them: each writing reads and writes all.
+_SAVE_AFTER, _SAVE_PART = 500, 10
 
 #: Held while NumPy reads the header of an array: it compiles it, which in Python 3.11 several threads at once can break
 #: ("AST constructor recursion depth mismatch").
@@ -280,8 +281,8 @@ class VerifiedIndex:
         self.folder = folder
         self._known: dict[str, Note] = {}
         self._changed: dict[str, Note | None] = {}
-        self._save_after = _SAVE_AFTER
         self.reload()
+        self._save_after = self._together()
 
     def reload(self) -> None:
         """See what others have noted since."""
@@ -319,10 +320,13 @@ class VerifiedIndex:
             try:
                 self._write()
             except OSError as e:
-                self._save_after = len(self._changed) + _SAVE_AFTER
+                self._save_after = len(self._changed) + self._together()
                 _warn_not_noted(self.folder, e.strerror or str(e))
             else:
-                self._changed, self._save_after = {}, _SAVE_AFTER
+                self._changed, self._save_after = {}, self._together()
+
+    def _together(self) -> int:
+        return max(_SAVE_AFTER, len(self._known) // _SAVE_PART)
 
     def _write(self) -> None:
         with locks.locked(self.folder / LOCK_NAME):

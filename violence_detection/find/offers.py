@@ -21,6 +21,7 @@ from violence_detection.datasets.config import OwnClipsConfig
 from violence_detection.datasets.own_clips import OwnSet
 from violence_detection.datasets.own_labels import WHICH
 from violence_detection.find.inventory import Inventory
+from violence_detection.system.figures import plural
 from violence_detection.system.settings import as_flags
 
 #: Names under which some hand out their clips already divided; the split that they mean is worth keeping.
@@ -106,13 +107,14 @@ def _siblings(folders: Mapping[Path, int], found: Inventory) -> dict[Path, Count
 def texts(found: Inventory, own: Sequence[str], labels: Sequence[str], line: Command) -> Iterable[str]:
     """What to say of unknown folders and of own sets' folders that mean no class, each with its command."""
     made = offers(found)
+    named = {offer.folder / name for offer in made for name in offer.counts}
     for offer in made:
         yield (
-            f"not a published data set as far as its file names tell: {offer.folder} ({_counted(offer.counts)} "
-            f"videos). If these are your own clips: {_offered(offer, own, labels, line, found)}"
+            f"not a published data set as far as its file names tell: {offer.folder} ({_counted(offer.counts)}). "
+            f"If these are your own clips: {_offered(offer, own, labels, line, found)}"
         )
     for folder, count in found.unknown.items():
-        if not any(folder.is_relative_to(o.folder / name) for o in made for name in o.counts):
+        if named.isdisjoint((folder, *folder.parents)):
             yield (
                 f"{folder}: {count} videos in no known layout, left out. Your own clips stand in class folders, or in "
                 f"a CSV file: see {own_clips.GUIDE}"
@@ -145,7 +147,7 @@ def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: 
             "split keeps what is train and what is val, and with one source" if is_split else "source keeps"
         )
         yield (
-            f"{own_set.name}: {_counted(nested)} videos stand in no class folder of {given}; there are class folders "
+            f"{own_set.name}: {_counted(nested)} stand in no class folder of {given}; there are class folders "
             f"further down. A CSV file with a column {columns} what is of one camera together; in sets of their own a "
             f"sub-folder of the same name counts as another source in each: {line([*kept, *sets], labels)}"
         )
@@ -156,7 +158,7 @@ def own_texts(own_set: OwnSet, own: Sequence[str], labels: Sequence[str], line: 
         which = f" (put fight or nonfight in place of {WHICH})" if len(told) < len(others) else ""
         what, unit = ("label", "rows") if own_set.listed is not None else ("folder", "videos")
         yield (
-            f"{own_set.name}: no class is told by the {what} {_counted(others)} {unit}, left out. "
+            f"{own_set.name}: no class is told by the {what} {_counted(others, what, unit)}, left out. "
             f"To take them{which}: {line(own, [*labels, *words])}"
         )
 
@@ -177,7 +179,9 @@ def _is_of(value: str, own_set: OwnSet) -> bool:
     return value.partition("=")[0].strip().lower() == own_set.name
 
 
-def _counted(counts: Mapping[str, int]) -> str:
-    shown = [f"{name}: {count}" for name, count in counts.items()]
-    more = [f"and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
-    return ", ".join(shown[:_SHOWN] + more)
+def _counted(counts: Mapping[str, int], what: str = "folder", unit: str = "videos") -> str:
+    """The first of them, each with its number, and how many there are in how many more."""
+    shown = ", ".join(f"{name}: {count}" for name, count in itertools.islice(counts.items(), _SHOWN))
+    rest = list(counts.values())[_SHOWN:]
+    more = f" and {sum(rest)} in {plural(len(rest), f'more {what}')}" if rest else ""
+    return f"{shown} {unit}{more}"

@@ -205,7 +205,8 @@ def _gru(x: Tensor, c: HeadConfig) -> Tensor:
 def _conv_lstm(x: Tensor, c: HeadConfig) -> Tensor:
     for _ in range(2):
         x = layers.Conv1D(c.units, 3, padding="same", activation="gelu")(x)
-    x = layers.MaxPooling1D(2)(x)
+    if x.shape[1] > 1:  # some backbones give one vector for the whole clip
+        x = layers.MaxPooling1D(2)(x)
     x = layers.Dropout(c.dropout)(x)
     return layers.LSTM(c.units // 2)(x)
 

@@ -88,7 +88,7 @@ def clip_weights(train: Samples) -> np.ndarray:
 
 def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, folder: Path) -> None:
     """Set the model's landmarks, widths and weights."""
-    from scipy.linalg import cholesky, solve_triangular
+    from scipy.linalg import solve_triangular
 
     variants = _variants(train, config.landmarks)
     points = {name: compared_points(train, name, variants) for name in train.inputs}
@@ -112,13 +112,31 @@ def _solve(model: keras.Model, train: Samples, config: HeadConfig, seed: int, fo
         every = values.reshape(-1, vectors.shape[1])
         similar = similar + likeness(every, vectors, gamma, counts) / len(points)
         among = among + likeness(vectors, vectors, gamma, counts) / len(points)
-    root = cholesky(np.asarray(among, np.float64) + _JITTER * np.eye(len(chosen)), lower=True)
+    root = root_of(among)
     mapped = solve_triangular(root, np.asarray(similar, np.float64).T, lower=True, overwrite_b=True).T
     weights = np.tile(clip_weights(train) / len(variants), len(variants))
     direction, offset = separate(mapped, np.tile(train.labels, len(variants)), weights, config.kernel_c)
     shares = np.zeros((config.landmarks, 1), np.float32)
     shares[: len(chosen), 0] = LOGIT_SCALE * solve_triangular(root.T, direction, lower=False)
     model.get_layer("logits").set_weights([shares, np.array([LOGIT_SCALE * offset], np.float32)])
+
+
+def root_of(among: np.ndarray) -> np.ndarray:
+    """The lower triangle L, (M, M) float64, of which L @ L.T is the landmarks' likeness to each other, (M, M).
+
+    Where tens of them are all but the same, what float32 rounds makes a matrix that has no root: a little more is added
+    to its diagonal then, as much as it needs. Raises LinAlgError for a matrix that is none of likenesses.
+    """
+    from scipy.linalg import LinAlgError, cholesky
+
+    jitter = _JITTER
+    while True:
+        try:
+            return cholesky(np.asarray(among, np.float64) + jitter * np.eye(len(among)), lower=True)
+        except LinAlgError:
+            jitter *= 10
+            if jitter >= 1:
+                raise
 
 
 def separate(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from violence_detection.errors import NOT_READ
-from violence_detection.system import folders, processes
+from violence_detection.system import console, folders, processes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -71,6 +71,8 @@ WINDOWS_FOLDER, WINDOWS_JOURNAL = "windows", ".cut.jsonl"
 #: How long FFmpeg may take to say whether it opens a file, and how much of it may be looked at.
 _OPEN_LIMIT_S = 30.0
 _PACKETS, _PROBE_BYTES = 100, "2000000"
+#: Files that are worth a further worker, which takes about as long to start as these to be opened.
+_A_WORKER = 200
 _KINDS_SAID = 8
 #: For one file, at most. Hours of video decode in minutes; what takes longer is damaged, or its disk does not answer.
 TIME_LIMIT_S = 30 * 60.0
@@ -147,9 +149,14 @@ class VideoSearch:
 
 
 def which_open(paths: Sequence[Path]) -> list[tuple[Path, bool]]:
-    """Of each file whether FFmpeg finds moving pictures in it, asked in a process of its own; sorted."""
+    """Of each file whether FFmpeg finds moving pictures in it, asked in processes of their own; sorted."""
+    workers = min(processes.usable_cpus(), 1 + len(paths) // _A_WORKER)
+    asked = processes.map_unordered(
+        _opens, paths, workers, _is_none, time_limit_s=_OPEN_LIMIT_S, on_timeout=_is_none
+    )
+    few = len(paths) < _A_WORKER
     return sorted(
-        processes.map_unordered(_opens, paths, 1, _is_none, time_limit_s=_OPEN_LIMIT_S, on_timeout=_is_none)
+        console.progress(asked, total=len(paths), desc="files of unknown kind", unit="file", disable=few)
     )
 
 

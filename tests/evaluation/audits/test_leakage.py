@@ -212,3 +212,18 @@ def test_judged_clips_with_one_fingerprint_all_have_their_nearest_training_clip(
     found = audited(tmp_path, rows, values).nearest.set_index("clip_id").loc[rows.clip_id[judged]]
     assert found.suspicious.str.contains("near copy").all()
     assert found.nearest_by_fingerprint.tolist() == [rows.clip_id[trained]] * 2
+
+
+def test_every_near_copy_of_a_large_family_has_its_nearest_training_clip(tmp_path: Path) -> None:
+    """Of one fixed camera: a search pairs each clip with some of the judged ones alone."""
+    rows, values = made_up_footage.world(1, sources=60)
+    trained, judged = rows.index[rows.split == "train"][0], list(rows.index[rows.split == "val"][:60])
+    rng = np.random.default_rng(0)
+    place = rng.normal(0, 20, 24)
+    rows.loc[[trained, *judged], "fingerprint"] = [
+        fingerprint.encode(place + rng.normal(0, 0.5, 24) + rng.normal(0, 1.5, (8, 24))) for _ in range(61)
+    ]
+    found = audited(tmp_path, rows, values).nearest.set_index("clip_id").loc[rows.clip_id[judged]]
+    assert found.suspicious.str.contains("near copy").all()
+    assert set(found.nearest_by_fingerprint) == {rows.clip_id[trained]}
+    assert found.fingerprint_distance.notna().all()

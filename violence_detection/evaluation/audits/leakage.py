@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -253,11 +254,19 @@ def _nearest_prints(judged: pd.DataFrame, known: pd.DataFrame) -> dict[str, tupl
     """Fingerprint of a judged clip -> the training clip that it makes the nearest pair with, and the distance."""
     clips = known[known.fingerprint != ""].drop_duplicates("fingerprint").set_index("fingerprint").clip_id
     near = duplicates.neighbours([*clips.index, *judged.fingerprint])
+    families = duplicates.families(near)
+    of_family: dict[int, list[str]] = defaultdict(list)
+    for text in clips.index:
+        of_family[families[text]].append(text)
     nearest: dict[str, tuple[str, float]] = {}
     for text in near.keys() & set(judged.fingerprint):
         distances = {other: pair.distance for other, pair in near[text].items() if other in clips.index}
         if text in clips.index:
             distances[text] = 0.0
+        if not distances:  # of a large family only some pairs were found
+            texts = [text, *of_family[families[text]]]
+            pairs = duplicates.compare_pairs(texts, [(0, j) for j in range(1, len(texts))])
+            distances = {texts[pair.j]: pair.distance for pair in pairs}
         if distances:
             closest = min(distances, key=lambda other: (distances[other], other))
             nearest[text] = str(clips[closest]), distances[closest]
