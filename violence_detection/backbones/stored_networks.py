@@ -15,6 +15,7 @@ import functools
 import importlib.metadata
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 _FOLDER = "VIOLENCE_NETWORK_CACHE"
 _NAME = "network.xml"
+#: What no part of a folder's name is, and how long such a part may be: members are called as a stranger's file says.
+_NO_NAME, _NAME_CHARACTERS = re.compile(r"[^A-Za-z0-9_.-]"), 80
 #: A network that nobody has used for so long makes room when another is kept.
 _UNUSED_S = 30 * 24 * 3600.0
 #: What a run that was killed has left half written goes when it is so old.
@@ -86,7 +89,8 @@ def network(backbone: Backbone, weights: Path, frames: int, convert: Callable[[]
     home = folder()
     if home is None:
         return convert()
-    kept = home / f"{backbone.name.replace(' ', '_')}-{key_of(backbone, weights, frames)}" / _NAME
+    name = _NO_NAME.sub("_", backbone.name)[:_NAME_CHARACTERS]
+    kept = home / f"{name}-{key_of(backbone, weights, frames)}" / _NAME
     if kept.is_file():
         try:
             model = ov.Core().read_model(kept)
