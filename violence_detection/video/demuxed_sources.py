@@ -161,7 +161,7 @@ class NetworkSource(DemuxedSource):
     """A stream of the network. One of known length, such as a file behind http, is not live."""
 
     def __init__(self, url: str, open_limit_s: float, read_limit_s: float):
-        super().__init__(redaction.without_secrets(url), live=True)
+        super().__init__(redaction.alone(url), live=True)
         scheme, mark, rest = url.partition("://")
         self._url, self._scheme = f"{scheme.lower()}{mark}{rest}", scheme.lower()  # FFmpeg knows no other
         self._open_limit_s, self._one_limit_s = open_limit_s, read_limit_s
