@@ -47,7 +47,11 @@ def folder() -> Path | None:
     if os.environ.get(_FOLDER) == "off":
         return None
     keras = weights_files.cache_folder().parent
-    if _FOLDER not in os.environ and keras.parent == Path(tempfile.gettempdir()) and _is_of_others(keras):
+    if (
+        _FOLDER not in os.environ
+        and keras.parent == weights_files.temporary_folder()
+        and _is_of_others(keras)
+    ):
         return None  # anybody may have put it there, and networks are known by what they are made of alone
     return settings.folder_of(_FOLDER, keras / "violence_detection")
 
